@@ -3,10 +3,21 @@
 Plugins may import only the names in this module.
 """
 
+from engine.asgi.error_replies import retry_after, status_of
+from engine.asgi.wire import (
+    ClientDisconnect,
+    HeaderPairs,
+    Headers,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    read_body,
+    respond,
+)
 from engine.auth.signing import sign as sign_request
 from engine.errors import (
     BadLink,
-    CallTimedOut,
     Forbidden,
     FunctiondError,
     FunctionDisabled,
@@ -35,7 +46,7 @@ from engine.model.clock import Clock
 from engine.model.cron import Cron, read_cron
 from engine.model.urn import parse_urn
 from engine.protocols import (
-    WHOLE_REPLY,
+    EVENT_LIMIT,
     Callers,
     CodeLinks,
     DeliveryContext,
@@ -44,7 +55,6 @@ from engine.protocols import (
     Operation,
     Plugin,
     PluginContext,
-    PushReply,
     PushRequest,
     Store,
     TriggerContext,
@@ -56,10 +66,10 @@ from engine.protocols.audit import Trace
 __version__ = "0.1.0"
 
 __all__ = [
-    "WHOLE_REPLY",
+    "EVENT_LIMIT",
     "BadLink",
-    "CallTimedOut",
     "Callers",
+    "ClientDisconnect",
     "Clock",
     "Code",
     "CodeLinks",
@@ -71,6 +81,8 @@ __all__ = [
     "FunctionDisabled",
     "FunctionLines",
     "FunctiondError",
+    "HeaderPairs",
+    "Headers",
     "IdempotencyConflict",
     "InvalidField",
     "Mode",
@@ -83,9 +95,12 @@ __all__ = [
     "PendingDelivery",
     "Plugin",
     "PluginContext",
-    "PushReply",
     "PushRequest",
+    "Receive",
+    "Reply",
     "Request",
+    "Scope",
+    "Send",
     "SettingsError",
     "Store",
     "StoreRefused",
@@ -99,6 +114,10 @@ __all__ = [
     "log_target_of",
     "parse_urn",
     "project_log_target",
+    "read_body",
     "read_cron",
+    "respond",
+    "retry_after",
     "sign_request",
+    "status_of",
 ]

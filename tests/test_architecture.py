@@ -22,10 +22,10 @@ SURFACE = "engine"  #: the only package that plugins may import
 #: Layers from the lowest up: an import goes to a lower layer, or stays inside one package.
 LAYERS = (
     {"errors"},
-    {"model", "runtimes"},
+    {"asgi", "model", "runtimes"},
     {"auth", "isolation", "logs", "metrics"},
     {"executors", "protocols"},
-    {SURFACE, "asgi", "code", "scheduling", "storage", "testing"},
+    {SURFACE, "code", "scheduling", "storage", "testing"},
     {"config", "functions", "maintenance"},
     {"pipeline", "resources"},
     {"triggers"},

@@ -194,6 +194,24 @@ def test_the_trigger_calls_a_function_with_each_line(tmp_path: Path) -> None:
     assert lines == {b"one\n", b"two\n"}
 
 
+def test_the_trigger_calls_a_function_with_each_text_that_its_port_receives(tmp_path: Path) -> None:
+    (tmp_path / "inbox.py").write_text(block(PLUGINS, "python", "trigger=InboxTrigger"))
+    (tmp_path / "index.py").write_text("def handler(event, context):\n    return 1\n")
+    port = free_port()
+    body = {"trigger_type_code": "INBOX", "event_data": {"port": port}}
+
+    with engine_process(tmp_path, "--plugin", "inbox", cwd=tmp_path) as engine:
+        functiond("deploy", tmp_path / "index.py", "--name", "one", url=engine.url)
+        created = httpx.post(f"{engine.url}{TRIGGERS}/one", json=body, trust_env=False)
+        # The source starts soon after the trigger is created.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
+            replies = [client.post(f"http://127.0.0.1:{port}", content=text) for text in ("one", "x" * 65_537)]
+
+    assert created.status_code == 201, created.text
+    assert [reply.status_code for reply in replies] == [202, 413]
+    assert [list(reply.json()) for reply in replies] == [["request_id"], ["problem"]]
+
+
 def test_the_engine_can_be_served_from_python(tmp_path: Path) -> None:
     (tmp_path / "lines.py").write_text(block(PLUGINS, "python", "trigger=LinesTrigger"))
     program = block(PLUGINS, "python", "engine.app.embedded")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine import __version__
 from engine.app.collectors import problems, read_figures, reasons_not_ready
 from engine.app.parts import EngineParts
-from engine.asgi.listener import App
+from engine.asgi.wire import App
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.dependencies import DependenciesApi

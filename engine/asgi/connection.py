@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from engine.protocols import WHOLE_REPLY
+from engine.asgi.wire import WHOLE_REPLY
 
 Header = tuple[bytes, bytes]
 

@@ -8,23 +8,16 @@ its value at each of these wake-ups. Clients use the time of receipt instead (RF
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 from uvicorn import Config
 
 from engine.asgi.connection import HEAD_LIMIT as HEAD_LIMIT
 from engine.asgi.connection import Connection, ListenerState
+from engine.asgi.wire import App
 from engine.errors import SettingsError
-from engine.protocols import WHOLE_REPLY as WHOLE_REPLY
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BACKLOG = 2048
 

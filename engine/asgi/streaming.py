@@ -14,8 +14,7 @@ import anyio
 import msgspec
 import structlog
 
-from engine.asgi.listener import Receive, Send
-from engine.asgi.wire import Reply
+from engine.asgi.wire import Receive, Reply, Send
 
 EVENTS = b"text/event-stream"
 HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection

@@ -1,4 +1,4 @@
-"""Reading of HTTP request bodies and sending of HTTP replies over ASGI.
+"""Types of ASGI, reading of HTTP request bodies, and sending of HTTP replies.
 
 Requests that invoke a function use only this module for HTTP. No request or response objects of a framework are created
 for them.
@@ -6,17 +6,27 @@ for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from engine.asgi.listener import WHOLE_REPLY, Receive, Scope, Send
 from engine.errors import NotJson, PayloadTooLarge
 
-Headers = Mapping[bytes, bytes]  #: names in lower case; a repeated header has its last value
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Headers = Mapping[bytes, bytes]  #: of a request: names in lower case; a repeated header has its last value
+HeaderPairs = tuple[tuple[bytes, bytes], ...]  #: of a reply
 
 JSON = b"application/json"
+#: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
+#: reply, at half the cost of two messages. If the call returns False, nothing was sent: send the two messages.
+WHOLE_REPLY = "functiond.whole_reply"
 
 
 class ClientDisconnect(Exception):
@@ -24,10 +34,12 @@ class ClientDisconnect(Exception):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
+    """Reply to an HTTP request, with its whole body."""
+
     status: int = 200
     body: bytes = b""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    content_type: bytes = JSON
+    headers: HeaderPairs = ()
+    content_type: bytes = JSON  #: empty: the header is in ``headers``, or is not sent
 
 
 def json_reply(value: object, *, status: int = 200) -> Reply:
@@ -35,15 +47,19 @@ def json_reply(value: object, *, status: int = 200) -> Reply:
 
 
 async def respond(scope: Scope, send: Send, reply: Reply) -> None:
-    headers = list(reply.headers)
-    if reply.status != 204:
-        headers.append((b"content-length", b"%d" % len(reply.body)))
-    if reply.body or reply.content_type != JSON:  # an empty text body is valid text; an empty body is not valid JSON
-        headers.append((b"content-type", reply.content_type))
+    """Send a whole reply. A status that allows no body is sent without the body of ``reply``."""
+    headers, status, body = list(reply.headers), reply.status, reply.body
+    if status == 204 or status == 304:
+        body = b""
+    else:
+        headers.append((b"content-length", b"%d" % len(body)))
+    kind = reply.content_type
+    if kind and (body or kind != JSON):  # an empty text body is valid text; an empty body is not valid JSON
+        headers.append((b"content-type", kind))
     whole = scope.get("extensions", {}).get(WHOLE_REPLY)
-    if whole is None or not whole["write"](reply.status, headers, reply.body):
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+    if whole is None or not whole["write"](status, headers, body):
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:

@@ -5,11 +5,11 @@ Callers look up the secret of the access key and pass it to the verifier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from msgspec import Struct
 
+from engine.asgi.wire import Headers
 from engine.auth.signing import (
     EMPTY,
     UNSIGNED,
@@ -31,8 +31,6 @@ JSON = b"application/json"
 #: exempt: the vendor's Go SDK, which Terraform uses, signs neither, and the token must match the key anyway.
 _MEANING = frozenset({b"x-sdk-content-sha256", b"idempotency-key"})
 _MEANINGS = (b"x-cff-", b"x-functiond-")
-
-Headers = Mapping[bytes, bytes]
 
 
 class Signed(Struct, frozen=True, kw_only=True):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import anyio.to_thread
 import structlog
 from msgspec import Struct
 
-from engine.auth.signatures import Headers, Signatures, Signed
+from engine.asgi.wire import Headers, Scope
+from engine.auth.signatures import Signatures, Signed
 from engine.auth.signing import Authorization, hash_of, read_authorization
 from engine.auth.throttle import AuthThrottle, Subject
 from engine.errors import Unauthorized
@@ -58,7 +58,7 @@ class SignatureVerifier:
             raise self.failed(subject, problem)
         return Claim(proof=proof, secret=secret, subject=subject)
 
-    async def verify(self, claim: Claim, scope: MutableMapping[str, Any], headers: Headers, body: bytes) -> None:
+    async def verify(self, claim: Claim, scope: Scope, headers: Headers, body: bytes) -> None:
         """Raise Unauthorized unless the body hash and the signature match the request."""
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
         signed = Signed(
@@ -89,6 +89,6 @@ class SignatureVerifier:
         return Unauthorized(problem)
 
 
-def address_of(scope: Mapping[str, Any]) -> str:
+def address_of(scope: Scope) -> str:
     """Return the address of the client from an ASGI scope; empty if the server did not set it."""
     return scope["client"][0] if scope.get("client") else ""

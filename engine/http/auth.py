@@ -24,8 +24,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from engine.asgi.listener import Message, Receive, Scope
-from engine.asgi.wire import Headers, read_body
+from engine.asgi.wire import Headers, Message, Receive, Scope, read_body
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.signing import is_same
 from engine.auth.throttle import AuthThrottle

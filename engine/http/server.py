@@ -14,10 +14,10 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
-from engine.asgi.listener import App, Receive, Scope, Send
-from engine.asgi.wire import ClientDisconnect, Headers, Reply, respond
+from engine.asgi.error_replies import problem
+from engine.asgi.wire import App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
-from engine.http.api.errors import error_reply, problem
+from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
 from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.auth import Authenticator
@@ -98,7 +98,7 @@ class HttpServer:
         except Exception:
             # A bug in one request must not affect the others.
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            reply = problem(500, "FSS.0500", "internal error; see the engine's log")
+            reply = problem(500, "internal error; see the engine's log")
         await respond(scope, send, reply)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:

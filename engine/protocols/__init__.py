@@ -53,15 +53,12 @@ from engine.protocols.storage import (
 )
 from engine.protocols.triggers import (
     EVENT_LIMIT,
-    WHOLE_REPLY,
-    AsgiApp,
     Callers,
     Event,
     EventSink,
     PluginContext,
     PluginService,
     PushHandler,
-    PushReply,
     PushRequest,
     Routes,
     Store,
@@ -72,8 +69,6 @@ from engine.protocols.triggers import (
 __all__ = [
     "EVENT_LIMIT",
     "JSON",
-    "WHOLE_REPLY",
-    "AsgiApp",
     "Audit",
     "AuditTrail",
     "Callers",
@@ -98,7 +93,6 @@ __all__ = [
     "PluginService",
     "Purged",
     "PushHandler",
-    "PushReply",
     "PushRequest",
     "Records",
     "Recovery",

@@ -10,12 +10,13 @@ after a delay.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
+from engine.asgi.wire import App, Headers, Reply, Scope
 from engine.logs.feed import LogFeed
 from engine.model.clock import Clock
 from engine.model.invocation import Mode, Outcome
@@ -28,22 +29,13 @@ if TYPE_CHECKING:
 #: Bytes of one event (6 MiB, FunctionGraph's limit); larger events are rejected permanently.
 EVENT_LIMIT = 6 << 20
 
-AsgiApp = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
-]
-
-
-#: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
-#: reply, at half the cost of two messages. If the call returns False, nothing was sent: send the two messages.
-WHOLE_REPLY = "functiond.whole_reply"
-
 
 class Event(Struct, frozen=True, kw_only=True):
     """Event of a trigger. Each event starts one invocation of the trigger's function."""
 
     payload: bytes  #: one JSON value
     idempotency_key: str = ""  #: an event whose key was used before (by default, within a day) starts no invocation
-    headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may match them
+    headers: Headers | None = None  #: of the HTTP request; rules of an alias may match them
     hops: int = 0  #: number of functions that caused this event, if the source can count them
 
 
@@ -80,22 +72,15 @@ class PushRequest(Struct, frozen=True, kw_only=True):
     method: str
     path: str  #: path below the mounted one (empty, or starts with ``/``); otherwise the whole path
     query: str
-    headers: Mapping[bytes, bytes]  #: names in lower case; of a repeated header, the last value
+    headers: Headers
     body: bytes
     client: str = ""  #: address of the sender
     project: str = ""  #: project of the request's credentials; empty if none are required
 
 
-class PushReply(Struct, frozen=True, kw_only=True):
-    status: int = 200
-    body: bytes = b""
-    content_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
 #: Returns the reply to a request. A FunctiondError is turned into an error reply, Overloaded into 429 and Unavailable
 #: into 503, both with Retry-After.
-PushHandler = Callable[[PushRequest], Awaitable[PushReply]]
+PushHandler = Callable[[PushRequest], Awaitable[Reply]]
 
 
 class Routes(Protocol):
@@ -130,14 +115,14 @@ class Routes(Protocol):
         """
         ...
 
-    def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
+    def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
         """Serve ``app`` on a separate listener until the block ends. Yield the port of the listener.
 
         ``port`` 0 selects a free port. Raises SettingsError if the listener cannot use the address.
         """
         ...
 
-    def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> AsgiApp:
+    def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> App:
         """Return an application for ``listen`` that passes each request to ``handler``.
 
         An exception of ``handler`` becomes the same error reply as on a path of ``mount``. ``limit`` is the maximum
@@ -153,7 +138,7 @@ class Callers(Protocol):
     attempts.
     """
 
-    async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
+    async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
         """Return the project of the caller, who signed the request with a key of the engine or sent its token.
 
         Raises Unauthorized if the credentials are missing or wrong, or if the engine has no credentials to check them
@@ -161,9 +146,7 @@ class Callers(Protocol):
         """
         ...
 
-    async def signer(
-        self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes
-    ) -> str:
+    async def signer(self, keys: Mapping[str, bytes], scope: Scope, headers: Headers, body: bytes) -> str:
         """Return the access key with which the request is signed (SDK-HMAC-SHA256).
 
         ``keys`` are secrets by access key. ``headers`` must contain ``authorization``. Raises Unauthorized if the
@@ -171,7 +154,7 @@ class Callers(Protocol):
         """
         ...
 
-    def attempt(self, scope: MutableMapping[str, Any]) -> AbstractContextManager[None]:
+    def attempt(self, scope: Scope) -> AbstractContextManager[None]:
         """Limit failed attempts of the sender's address, for a block in which the plugin verifies credentials itself.
 
         Unauthorized raised in the block counts as a failed attempt.

@@ -6,18 +6,19 @@ listeners.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any
 
-import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine import errors as e
-from engine.asgi.listener import Receive, Scope, Send, listen
-from engine.protocols import EVENT_LIMIT, AsgiApp, Operation, PushHandler, PushReply, PushRequest
+from engine.asgi.error_replies import new_request_id, problem, retry_after, status_of
+from engine.asgi.listener import listen
+from engine.asgi.wire import App, ClientDisconnect, Headers, Receive, Scope, Send, read_body, respond
+from engine.auth.verifier import address_of
+from engine.errors import FunctiondError
+from engine.protocols import EVENT_LIMIT, Operation, PushHandler, PushRequest
 
 PREFIX = "/triggers/"
 #: Key of the ASGI scope in which the API stores the project of verified credentials.
@@ -27,23 +28,10 @@ GRACE = 1.0
 
 log = structlog.get_logger("functiond.triggers")
 
-_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
-    (e.PayloadTooLarge, 413, "FSS.0413"),
-    (e.InvalidRequest, 400, "FSS.0400"),
-    (e.NotFound, 404, "FSS.0404"),
-    (e.Conflict, 409, "FSS.0409"),
-    (e.Forbidden, 403, "FSS.0403"),
-    (e.Unauthorized, 401, "FSS.0401"),
-    (e.FunctionDisabled, 429, "FSS.0429"),
-    (e.Overloaded, 429, "FSS.0429"),
-    (e.Unavailable, 503, "FSS.0503"),
-    (e.CallTimedOut, 504, "FSS.0504"),
-)
-
 
 class Mount(Struct, kw_only=True, eq=False):
     path: str
-    app: AsgiApp
+    app: App
     signed: bool
     operations: Sequence[Operation] = ()
 
@@ -124,10 +112,10 @@ class PluginRoutes:
             for mount in mounts:
                 self._mounts.remove(mount)
 
-    def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
+    def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
         return listen(app, host, port, grace=GRACE)
 
-    def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> AsgiApp:
+    def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> App:
         return _App(handler, limit, 0)
 
 
@@ -141,64 +129,29 @@ class _App:
         self._handler, self._limit, self._skip = handler, limit, skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = dict(scope["headers"])
         try:
-            body = await _read(receive, dict(scope["headers"]).get(b"content-length", b"0"), self._limit)
-            if body is None:
-                return  # the client has disconnected
-            reply = await self._handler(_request(scope, body, self._skip))
-        except e.FunctiondError as error:
-            reply = _error_reply(error)
+            body = await read_body(receive, headers, self._limit)
+            reply = await self._handler(self._request(scope, headers, body))
+        except ClientDisconnect:
+            return
+        except FunctiondError as error:
+            reply = problem(status_of(type(error)), str(error), retry_after(error))
         except Exception:
             log.exception("push failed", method=scope["method"], path=scope["path"])
-            reply = _problem(500, "FSS.0500", "internal error: see the engine's log")
-        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        if reply.body:
-            headers.append((b"content-type", reply.content_type))
-        if reply.status >= 400:  # the vendor's SDKs read it, as from the API's own errors
-            headers.append((b"x-request-id", str(uuid.uuid4()).encode()))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+            reply = problem(500, "internal error: see the engine's log")
+        else:
+            if reply.status >= 400:  # the vendor's SDKs read it, as from the API's own errors
+                reply = replace(reply, headers=(*reply.headers, (b"x-request-id", new_request_id())))
+        await respond(scope, send, reply)
 
-
-def _request(scope: Scope, body: bytes, skip: int) -> PushRequest:
-    client = scope.get("client")
-    return PushRequest(
-        method=scope["method"],
-        path=scope["path"][skip:],
-        query=scope["query_string"].decode("latin-1"),
-        headers=dict(scope["headers"]),
-        body=body,
-        client=client[0] if client else "",
-        project=scope.get(PROJECT, ""),
-    )
-
-
-async def _read(receive: Receive, declared: bytes, limit: int) -> bytes | None:
-    """Return the whole body of a request, or None if the client has disconnected.
-
-    Raises PayloadTooLarge if the body is longer than ``limit`` bytes.
-    """
-    body, more = bytearray(), True
-    while more:
-        if max(len(body), int(declared)) > limit:
-            raise e.PayloadTooLarge(limit)
-        message: Any = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    if len(body) > limit:
-        raise e.PayloadTooLarge(limit)
-    return bytes(body)
-
-
-def _error_reply(error: e.FunctiondError) -> PushReply:
-    status, code = next(((s, c) for kind, s, c in _STATUS if isinstance(error, kind)), (500, "FSS.0500"))
-    retry = isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled)
-    headers = ((b"retry-after", b"%d" % error.retry_after),) if retry else ()  # type: ignore[attr-defined]
-    return _problem(status, code, str(error), headers)
-
-
-def _problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> PushReply:
-    body = msgspec.json.encode({"error_code": code, "error_msg": message})
-    return PushReply(status=status, body=body, headers=headers)
+    def _request(self, scope: Scope, headers: Headers, body: bytes) -> PushRequest:
+        return PushRequest(
+            method=scope["method"],
+            path=scope["path"][self._skip :],
+            query=scope["query_string"].decode("latin-1"),
+            headers=headers,
+            body=body,
+            client=address_of(scope),
+            project=scope.get(PROJECT, ""),
+        )

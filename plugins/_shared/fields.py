@@ -18,6 +18,3 @@ UpTo10000 = Annotated[int, Meta(ge=1, le=10_000)]
 #: stored, and never returned by the API
 Secret = Annotated[str, Meta(max_length=1024, extra={"secret": True})]
 NeededSecret = Annotated[str, Meta(min_length=1, max_length=1024, extra={"secret": True})]
-
-#: Bytes of one event of a source that makes batches. Larger events are discarded.
-EVENT_LIMIT = 6 << 20

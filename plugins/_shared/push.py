@@ -19,16 +19,18 @@ from engine import (
     Operation,
     Overloaded,
     PayloadTooLarge,
-    PushReply,
+    Reply,
 )
+
+ONLY_POST = Reply(status=405, headers=((b"allow", b"POST"),))
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
     accepted: int  #: number of accepted events, counted for each trigger
 
 
-def accepted_reply(accepted: int, status: int = 202) -> PushReply:
-    return PushReply(status=status, body=msgspec.json.encode(Accepted(accepted=accepted)))
+def accepted_reply(accepted: int, status: int = 202) -> Reply:
+    return Reply(status=status, body=msgspec.json.encode(Accepted(accepted=accepted)))
 
 
 def push_operation(name: str, path: str, status: int = 202) -> Operation:

@@ -76,14 +76,14 @@ class Table:
         return await handler(Call(project=project, names=tuple(words[1::2]), request=request))
 
 
-def read_body(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
+def decode_body(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
     try:
         return msgspec.json.decode(request.body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refuse(str(error)) from None
 
 
-def read_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
+def decode_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
     given: Mapping[str, str] = dict(parse_qsl(request.query))
     try:
         return msgspec.convert(given, type_, strict=False)

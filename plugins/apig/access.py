@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from engine import Callers, Unauthorized
-from plugins.apig.edge import Scope
+from engine import Callers, Headers, Scope, Unauthorized
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Route
 from plugins.apig.settings import App
@@ -29,7 +28,7 @@ class Access:
         self._by_key = {app.key: app for app in apps.values() if app.key}
         self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 
-    async def check(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
+    async def check(self, route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
         """Check that the client may call the API.
 
         Raises Problem if it may not, and the engine's errors if that cannot be decided now, such as Overloaded after
@@ -41,7 +40,7 @@ class Access:
             case "IAM":
                 await _check_identity(route, scope, headers, body)
 
-    async def _check_app(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
+    async def _check_app(self, route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
         try:
             app = await self._app(route.context.plugin.callers, scope, headers, body)
         except Unauthorized as error:
@@ -49,7 +48,7 @@ class Access:
         if app.project not in ("", route.context.project) or (app.apis and route.options.name not in app.apis):
             raise Problem(403, "APIG.0304", "The app is not authorized to access the API.")
 
-    async def _app(self, callers: Callers, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> App:
+    async def _app(self, callers: Callers, scope: Scope, headers: Headers, body: bytes) -> App:
         """Return the app that sent a request. Raises Unauthorized if its code or signature is missing or wrong."""
         if CODE in headers:
             with callers.attempt(scope):
@@ -62,7 +61,7 @@ class Access:
         return self._by_key[await callers.signer(self._secrets, scope, headers, body)]
 
 
-def credential_headers(route: Route, headers: Mapping[bytes, bytes]) -> frozenset[str]:
+def credential_headers(route: Route, headers: Headers) -> frozenset[str]:
     """Return the names of headers that authenticate the client to the gateway. The function does not get them."""
     names = _CREDENTIAL_HEADERS[route.options.auth]
     # Beside an app's code, an authorization that is not an app's signature is meant for the function.
@@ -70,7 +69,7 @@ def credential_headers(route: Route, headers: Mapping[bytes, bytes]) -> frozense
     return names | {SIGNATURE.decode()} if is_signature else names
 
 
-async def _check_identity(route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
+async def _check_identity(route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
     try:
         project = await route.context.plugin.callers.identify(scope, headers, body)
     except Unauthorized as error:

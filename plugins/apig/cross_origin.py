@@ -5,9 +5,7 @@ An API for the method OPTIONS gets preflight requests like any others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from plugins.apig.problems import Headers
+from engine import HeaderPairs, Headers
 from plugins.apig.routing import ANY, Route
 
 ORIGIN, METHOD, HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
@@ -16,13 +14,13 @@ METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 MAX_AGE = b"3600"  #: seconds for which browsers may cache the answer
 
 
-def preflight_method(method: str, headers: Mapping[bytes, bytes]) -> str:
+def preflight_method(method: str, headers: Headers) -> str:
     """Return the method of the request that a preflight request announces, or an empty text for other requests."""
     is_preflight = method == "OPTIONS" and ORIGIN in headers
     return headers.get(METHOD, b"").decode("latin-1") if is_preflight else ""
 
 
-def preflight(route: Route, headers: Mapping[bytes, bytes]) -> Headers:
+def preflight(route: Route, headers: Headers) -> HeaderPairs:
     """Return the headers of the reply to a preflight request."""
     method = route.options.req_method
     return (
@@ -33,7 +31,7 @@ def preflight(route: Route, headers: Mapping[bytes, bytes]) -> Headers:
     )
 
 
-def allow_origins(route: Route, headers: Headers) -> Headers:
+def allow_origins(route: Route, headers: HeaderPairs) -> HeaderPairs:
     """Return a reply's headers, with any origin permitted if the API's ``cors`` is set.
 
     A header of the function that permits origins is left unchanged.

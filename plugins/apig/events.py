@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct, field
 
+from engine import Reply
 from plugins.apig.problems import Problem, bad_reply
 from plugins.apig.routing import Found
 
@@ -55,12 +56,6 @@ class _Event(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     path: str
     isBase64Encoded: bool  # noqa: N815
-
-
-class GatewayReply(Struct, frozen=True, kw_only=True):
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
 
 
 class _Returned(Struct, frozen=True, kw_only=True):
@@ -124,7 +119,7 @@ def _query(query: str) -> dict[str, str | list[str]]:
     return found
 
 
-def read_reply(result: bytes) -> GatewayReply:
+def read_reply(result: bytes) -> Reply:
     """Return the HTTP reply for a function's result.
 
     Raises Problem if the result has another form than ``_Returned``, or if its status code, a header or its base64 is
@@ -138,13 +133,11 @@ def read_reply(result: bytes) -> GatewayReply:
     except ValueError as error:
         raise bad_reply(f"the function returned a bad header: {error}") from None
     text = returned.body or ""
-    if not returned.isBase64Encoded:
-        return GatewayReply(status=returned.statusCode, headers=headers, body=text.encode("utf-8", "replace"))
     try:
-        body = base64.b64decode(text, validate=True)
+        body = base64.b64decode(text, validate=True) if returned.isBase64Encoded else text.encode("utf-8", "replace")
     except (binascii.Error, ValueError):
         raise bad_reply("the function returned isBase64Encoded true, and a body that is not base64") from None
-    return GatewayReply(status=returned.statusCode, headers=headers, body=body)
+    return Reply(status=returned.statusCode, headers=headers, body=body, content_type=b"")
 
 
 def _read(result: bytes) -> _Returned:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from plugins.apig.edge import Scope
+from engine import Headers, Scope
 
 
 class Sender(Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class Sender(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
 
 
-def sender_of(scope: Scope, headers: Mapping[bytes, bytes], *, trusted: bool) -> Sender:
+def sender_of(scope: Scope, headers: Headers, *, trusted: bool) -> Sender:
     """Return the sender of a request. With ``trusted``, its address is read from the headers that a proxy has set."""
     client, server = scope.get("client"), scope.get("server")
     peer, port = client[0] if client else "", str(server[1]) if server else ""

@@ -12,19 +12,31 @@ from collections.abc import Mapping
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
-from engine import Code, Event, FunctiondError, Mode, Outcome
+from engine import (
+    ClientDisconnect,
+    Code,
+    Event,
+    FunctiondError,
+    Headers,
+    Mode,
+    Outcome,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    read_body,
+    respond,
+)
 from plugins.apig import cross_origin, problems
 from plugins.apig.access import Access, credential_headers
-from plugins.apig.edge import ClientDisconnect, Receive, Scope, Send, headers_of, read_body, respond
-from plugins.apig.events import GatewayReply, GatewayRequest, read_reply, write_event
+from plugins.apig.events import GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import Sender, sender_of
 from plugins.apig.problems import Problem
 from plugins.apig.routing import RELEASE, Found, Route, RouteTable, host_of
 from plugins.apig.settings import ApigSettings
 
-Raw = dict[bytes, bytes]
-JSON = (b"content-type", b"application/json")
 KEY = b"idempotency-key"
 
 log = structlog.get_logger("functiond.apig")
@@ -38,13 +50,13 @@ class Gateway:
         self._settings, self._access = settings, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, headers = os.urandom(16).hex(), headers_of(scope)
+        request_id, headers = os.urandom(16).hex(), _joined_headers(scope)
         route: Route | None = None
         try:
             found, is_preflight = self._find(scope, headers)
             route = found.route
             if is_preflight:
-                reply = GatewayReply(status=204, headers=cross_origin.preflight(route, headers), body=b"")
+                reply = Reply(status=204, headers=cross_origin.preflight(route, headers))
             else:
                 body = await read_body(receive, headers, self._settings.body_limit)
                 reply = await self._answer(found, scope, headers, body, request_id)
@@ -62,9 +74,9 @@ class Gateway:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = _problem_reply(problems.internal(), request_id)
         lines = reply.headers if route is None else cross_origin.allow_origins(route, reply.headers)
-        await respond(scope, send, reply.status, (*lines, (b"x-request-id", request_id.encode())), reply.body)
+        await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
 
-    def _find(self, scope: Scope, headers: Raw) -> tuple[Found, bool]:
+    def _find(self, scope: Scope, headers: Headers) -> tuple[Found, bool]:
         """Return the API of a request, and True if the gateway must answer the request as a preflight for this API.
 
         Raises Problem if no API matches.
@@ -83,7 +95,7 @@ class Gateway:
             raise problems.no_api()
         return found, False
 
-    async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
+    async def _answer(self, found: Found, scope: Scope, headers: Headers, body: bytes, request_id: str) -> Reply:
         """Check access, then accept the event (async) or call the function (sync), and return the reply.
 
         Raises Problem if the client may not call the API, if the idempotency key is invalid, or if the call fails; the
@@ -102,7 +114,9 @@ class Gateway:
         payload = self._payload(found, scope, headers, body, sender, _id_of(key) if key else request_id)
         return _accepted(await context.accept(Event(payload=payload, headers=headers, idempotency_key=key)))
 
-    def _payload(self, found: Found, scope: Scope, headers: Raw, body: bytes, sender: Sender, request_id: str) -> bytes:
+    def _payload(
+        self, found: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
+    ) -> bytes:
         request = GatewayRequest(
             request_id=request_id,
             method=scope["method"],
@@ -115,7 +129,7 @@ class Gateway:
         return write_event(found, request, as_base64=self._settings.base64)
 
 
-async def _call(route: Route, event: Event) -> GatewayReply:
+async def _call(route: Route, event: Event) -> Reply:
     """Call the function and return its reply.
 
     Raises Problem if it fails, returns no valid reply, or exceeds the API's timeout; the engine's errors if the engine
@@ -134,10 +148,10 @@ async def _call(route: Route, event: Event) -> GatewayReply:
     except Problem as problem:
         problem.headers = (*problem.headers, header)
         raise
-    return GatewayReply(status=reply.status, headers=(*reply.headers, header), body=reply.body)
+    return replace(reply, headers=(*reply.headers, header))
 
 
-def _replied(outcome: Outcome) -> GatewayReply:
+def _replied(outcome: Outcome) -> Reply:
     """Return the reply for an outcome.
 
     Raises Problem if the outcome is a failure, or its result is not a valid reply.
@@ -152,16 +166,26 @@ def _replied(outcome: Outcome) -> GatewayReply:
     raise problems.bad_reply(f"the function failed (code {outcome.code})")
 
 
-def _accepted(request_id: str) -> GatewayReply:
+def _accepted(request_id: str) -> Reply:
     body = msgspec.json.encode({"request_id": request_id})
-    return GatewayReply(status=202, headers=(JSON, (b"x-cff-request-id", request_id.encode())), body=body)
+    return Reply(status=202, headers=((b"x-cff-request-id", request_id.encode()),), body=body)
 
 
-def _problem_reply(problem: Problem, request_id: str) -> GatewayReply:
-    return GatewayReply(status=problem.status, headers=(JSON, *problem.headers), body=problem.body(request_id))
+def _problem_reply(problem: Problem, request_id: str) -> Reply:
+    return Reply(status=problem.status, headers=problem.headers, body=problem.body(request_id))
 
 
-def _forwarded_headers(headers: Raw, route: Route, sender: Sender) -> Mapping[str, str]:
+def _joined_headers(scope: Scope) -> dict[bytes, bytes]:
+    """Return a request's headers, keyed by names in lower case. Values of a repeated header are joined to one."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in found:
+            value = found[name] + (b"; " if name == b"cookie" else b", ") + value
+        found[name] = value
+    return found
+
+
+def _forwarded_headers(headers: Headers, route: Route, sender: Sender) -> Mapping[str, str]:
     """Return headers for the function: the client's without its credentials, and those about the sender.
 
     The latter are X-Real-IP and X-Forwarded-*.
@@ -177,7 +201,7 @@ def _id_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _key(trigger_id: str, headers: Raw) -> str:
+def _key(trigger_id: str, headers: Headers) -> str:
     """Return the idempotency key for the event, empty if the request has none.
 
     Raises Problem if the request's key is not 1 to 200 printable ASCII characters.

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from engine import (
-    CallTimedOut,
-    FunctiondError,
-    FunctionDisabled,
-    IdempotencyConflict,
-    NotFound,
-    Overloaded,
-    PayloadTooLarge,
-    Unavailable,
-)
+from engine import FunctiondError, HeaderPairs, NotFound, retry_after, status_of
 
-Headers = tuple[tuple[bytes, bytes], ...]
+#: Start of the message by status; ``API request error: `` for all others.
+_STARTS = {
+    413: "Request entity too large: ",
+    429: "",
+    502: "Backend unavailable: ",
+    503: "Backend unavailable: ",
+    504: "Backend timeout: ",
+}
 
 
 class Problem(Exception):
-    def __init__(self, status: int, code: str, message: str, headers: Headers = ()) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: HeaderPairs = ()) -> None:
         self.status, self.code, self.message, self.headers = status, code, message, headers
         super().__init__(message)
 
@@ -44,7 +42,7 @@ def unavailable(message: str) -> Problem:
 
 
 def ending() -> Problem:
-    return Problem(503, "APIG.0201", "Backend unavailable: the gateway is shutting down", _later(2))
+    return Problem(503, "APIG.0201", "Backend unavailable: the gateway is shutting down", ((b"retry-after", b"2"),))
 
 
 def internal() -> Problem:
@@ -58,21 +56,7 @@ def bad_reply(message: str) -> Problem:
 
 def refused(error: FunctiondError) -> Problem:
     """Return the error reply for an error with which the engine refused a request or its event."""
-    match error:
-        case PayloadTooLarge():
-            return Problem(413, "APIG.0201", f"Request entity too large: {error}")
-        case Overloaded() | FunctionDisabled():
-            return Problem(429, "APIG.0308", str(error), _later(error.retry_after))
-        case Unavailable():
-            return Problem(503, "APIG.0201", f"Backend unavailable: {error}", _later(error.retry_after))
-        case CallTimedOut():
-            return Problem(504, "APIG.0201", f"Backend timeout: {error}")
-        case IdempotencyConflict():
-            return Problem(409, "APIG.0201", f"API request error: {error}")
-        case NotFound():
-            return unavailable(str(error))
-    return Problem(400, "APIG.0201", f"API request error: {error}")
-
-
-def _later(seconds: float) -> Headers:
-    return ((b"retry-after", b"%d" % max(1, round(seconds))),)
+    # The only status that differs from the API's: to the gateway's client, a missing function is a missing backend.
+    status = 502 if isinstance(error, NotFound) else status_of(type(error))
+    code = "APIG.0308" if status == 429 else "APIG.0201"
+    return Problem(status, code, _STARTS.get(status, "API request error: ") + str(error), retry_after(error))

@@ -27,8 +27,8 @@ from engine import (
     EventSink,
     NotFound,
     PluginContext,
-    PushReply,
     PushRequest,
+    Reply,
     Trace,
     TriggerContext,
 )
@@ -141,9 +141,9 @@ class CtsService:
         finally:
             self._subscribers.remove(subscriber)
 
-    async def _answer(self, request: PushRequest) -> PushReply:
+    async def _answer(self, request: PushRequest) -> Reply:
         if request.method != "POST" or request.path not in ("", "/"):
-            return PushReply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
+            return Reply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
         listening = [one for one in self._subscribers if request.project in ("", one.sink.project)]
         if not listening:
             raise NotFound("no CTS trigger exists: create one")

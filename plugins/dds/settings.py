@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from engine import SettingsError
-from plugins._shared.fields import EVENT_LIMIT
+from engine import EVENT_LIMIT, SettingsError
 from plugins.dds.options import DdsOptions
 
 #: user of the vendor's databases, which triggers cannot change

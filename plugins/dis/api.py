@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from engine import PushReply, PushRequest
+from engine import PushRequest, Reply
 from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.dis import bodies as b
 from plugins.dis.access import Record, Start
@@ -55,17 +55,17 @@ class DisApi:
             }
         )
 
-    async def answer(self, request: PushRequest) -> PushReply:
+    async def answer(self, request: PushRequest) -> Reply:
         try:
             status, body = await self.table.answer(request, _refuse)
         except DisProblem as problem:
             return _problem(problem)
-        return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))
+        return Reply(status=status, body=b"" if body is None else msgspec.json.encode(body))
 
     # --- streams --------------------------------------------------------------------------------------------
 
     async def _create(self, call: Call) -> Answer:
-        body = b.read_body(call.request, b.CreateStream)
+        body = b.decode_body(call.request, b.CreateStream)
         new = NewStream(
             name=body.stream_name,
             partitions=body.partition_count,
@@ -77,7 +77,7 @@ class DisApi:
         return 201, {}
 
     async def _list(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.ListStreams)
+        query = b.decode_query(call.request, b.ListStreams)
         names = self._streams.names(call.project)
         following = [name for name in names if name > query.start_stream_name]
         page = following[: query.limit]
@@ -89,7 +89,7 @@ class DisApi:
         }
 
     async def _show(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.ShowStream)
+        query = b.decode_query(call.request, b.ShowStream)
         stream = self._streams.find(call.project, call.names[0])
         following = [one for one in stream.partitions if one.id > query.start_partition_id]
         page = following[: query.limit_partitions]
@@ -104,7 +104,7 @@ class DisApi:
         }
 
     async def _scale(self, call: Call) -> Answer:
-        target = b.read_body(call.request, b.ScaleStream).target_partition_count
+        target = b.decode_body(call.request, b.ScaleStream).target_partition_count
         before = await self._streams.scale(call.project, call.names[0], target)
         return 200, {
             "stream_name": call.names[0],
@@ -113,7 +113,7 @@ class DisApi:
         }
 
     async def _update(self, call: Call) -> Answer:
-        body = b.read_body(call.request, b.UpdateStream)
+        body = b.decode_body(call.request, b.UpdateStream)
         await self._streams.change(call.project, call.names[0], retention=body.data_duration, data_type=body.data_type)
         return 200, {}
 
@@ -124,7 +124,7 @@ class DisApi:
     # --- records --------------------------------------------------------------------------------------------
 
     async def _put(self, call: Call) -> Answer:
-        body = b.read_body(call.request, b.PutRecords)
+        body = b.decode_body(call.request, b.PutRecords)
         if body.stream_id:
             stream = self._streams.by_id(call.project, body.stream_id)
         else:
@@ -133,13 +133,13 @@ class DisApi:
         return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
 
     async def _cursor(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.ShowCursor)
+        query = b.decode_query(call.request, b.ShowCursor)
         start = Start(type=query.cursor_type, sequence_number=query.starting_sequence_number, timestamp=query.timestamp)
         cursor = await self._streams.cursor(call.project, query.stream_name, query.partition_id, start)
         return 200, {"partition_cursor": cursor}
 
     async def _get(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.GetRecords)
+        query = b.decode_query(call.request, b.GetRecords)
         most = min(query.max_fetch_bytes, MOST_FETCHED)
         page = await self._streams.read(call.project, query.partition_cursor, most)
         return 200, {
@@ -189,8 +189,8 @@ def _refuse(status: int, problem: str) -> DisProblem:
     return DisProblem("DIS.4116" if status == 403 else BAD_REQUEST, problem, status)
 
 
-def _problem(problem: DisProblem) -> PushReply:
+def _problem(problem: DisProblem) -> Reply:
     # errorCode and message are documented; the vendor's SDK reads error_code and error_msg instead.
     documented = {"errorCode": problem.code, "message": problem.message}
     body = msgspec.json.encode({**documented, "error_code": problem.code, "error_msg": problem.message})
-    return PushReply(status=problem.status, body=body)
+    return Reply(status=problem.status, body=body)

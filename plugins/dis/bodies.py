@@ -106,12 +106,12 @@ class NameCheckpoint(Struct, frozen=True, kw_only=True):
     checkpoint_type: CheckpointType = "LAST_READ"
 
 
-def read_body(request: PushRequest, type_: type[T]) -> T:
-    return vendor_api.read_body(request, type_, _refuse)
+def decode_body(request: PushRequest, type_: type[T]) -> T:
+    return vendor_api.decode_body(request, type_, _refuse)
 
 
-def read_query(request: PushRequest, type_: type[T]) -> T:
-    return vendor_api.read_query(request, type_, _refuse)
+def decode_query(request: PushRequest, type_: type[T]) -> T:
+    return vendor_api.decode_query(request, type_, _refuse)
 
 
 def _refuse(problem: str) -> DisProblem:

@@ -19,11 +19,11 @@ class ConsumersApi:
         self._apps, self._streams = apps, streams
 
     async def create(self, call: Call) -> Answer:
-        await self._apps.create(call.project, b.read_body(call.request, b.CreateApp).app_name)
+        await self._apps.create(call.project, b.decode_body(call.request, b.CreateApp).app_name)
         return 201, {}
 
     async def list(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.ListApps)
+        query = b.decode_query(call.request, b.ListApps)
         names = await self._apps.names(call.project, query.start_app_name)
         apps = [await self._shown(call.project, name) for name in names]
         if query.stream_name:
@@ -40,7 +40,7 @@ class ConsumersApi:
 
     async def progress(self, call: Call) -> Answer:
         name, stream_name = call.names
-        query = b.read_query(call.request, b.ShowConsumer)
+        query = b.decode_query(call.request, b.ShowConsumer)
         app, stream = await self._apps.find(call.project, name), self._streams.find(call.project, stream_name)
         following = [one for one in stream.partitions if one.id > query.start_partition_id]
         states = []
@@ -61,14 +61,14 @@ class ConsumersApi:
         return 200, body
 
     async def commit(self, call: Call) -> Answer:
-        body = b.read_body(call.request, b.CommitCheckpoint)
+        body = b.decode_body(call.request, b.CommitCheckpoint)
         stream_id, part = self._partition(call.project, body.stream_name, body.partition_id)
         checkpoint = Checkpoint(sequence_number=body.sequence_number, metadata=body.metadata or "")
         await self._apps.commit(call.project, body.app_name, stream_id, part, checkpoint)
         return 201, {}
 
     async def checkpoint(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.NameCheckpoint)
+        query = b.decode_query(call.request, b.NameCheckpoint)
         if not query.partition_id:
             raise DisProblem(BAD_REQUEST, "Request error. partition_id is needed")
         stream_id, part = self._partition(call.project, query.stream_name, query.partition_id)
@@ -78,7 +78,7 @@ class ConsumersApi:
         return 200, found or Checkpoint(sequence_number="-1")
 
     async def forget(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.NameCheckpoint)
+        query = b.decode_query(call.request, b.NameCheckpoint)
         stream_id = self._streams.find(call.project, query.stream_name).stream_id
         part = self._partition(call.project, query.stream_name, query.partition_id)[1] if query.partition_id else ""
         await self._apps.forget(call.project, query.app_name, stream_id, part)

@@ -17,8 +17,8 @@ import msgspec
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine import Event, EventSink, NotFound, PluginContext, PushReply, PushRequest, TriggerContext
-from plugins._shared.push import accept_each, accepted_reply, push_operation
+from engine import Event, EventSink, NotFound, PluginContext, PushRequest, Reply, TriggerContext
+from plugins._shared.push import ONLY_POST, accept_each, accepted_reply, push_operation
 from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
 
@@ -84,9 +84,9 @@ class EventGridService:
         finally:
             self._subscribers.remove(subscriber)
 
-    async def _answer(self, request: PushRequest) -> PushReply:
+    async def _answer(self, request: PushRequest) -> Reply:
         if request.method != "POST":
-            return PushReply(status=405, headers=((b"allow", b"POST"),))
+            return ONLY_POST
         channel = request.path.removeprefix("/")
         listening = [
             one

@@ -16,10 +16,9 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
-from engine import TriggerContext
+from engine import EVENT_LIMIT, TriggerContext
 from plugins._shared.batches import envelope, events
 from plugins._shared.deadline import deadline
-from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.marks import Marks
 from plugins.kafka.offsets import PartitionOffset, decode_offsets, encode_offset, name_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine import PushReply, PushRequest
+from engine import PushRequest, Reply
 from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Group, Groups, LogStream, stream_name
@@ -39,13 +39,13 @@ class GroupsApi:
             }
         )
 
-    async def answer(self, request: PushRequest) -> PushReply:
+    async def answer(self, request: PushRequest) -> Reply:
         return await answered(self.table, request)
 
     # --- groups ---------------------------------------------------------------------------------------------
 
     async def _create_group(self, call: Call) -> Answer:
-        body = b.read_body(call.request, b.CreateGroup)
+        body = b.decode_body(call.request, b.CreateGroup)
         group = Group(
             id="",
             name=body.log_group_name,
@@ -60,7 +60,7 @@ class GroupsApi:
         return 200, {"log_groups": [_group(group) for group in self._groups.all(call.project)]}
 
     async def _change_group(self, call: Call) -> Answer:
-        [group_id], days = call.names, b.read_body(call.request, b.Change).ttl_in_days
+        [group_id], days = call.names, b.decode_body(call.request, b.Change).ttl_in_days
         return 200, _group(await self._groups.change(call.project, group_id, days))
 
     async def _delete_group(self, call: Call) -> Answer:
@@ -72,7 +72,7 @@ class GroupsApi:
     # --- streams --------------------------------------------------------------------------------------------
 
     async def _create_stream(self, call: Call) -> Answer:
-        [group_id], body = call.names, b.read_body(call.request, b.CreateStream)
+        [group_id], body = call.names, b.decode_body(call.request, b.CreateStream)
         stream = LogStream(
             id="",
             name=body.log_stream_name,
@@ -88,7 +88,7 @@ class GroupsApi:
         return 200, {"log_streams": [_stream(group, stream) for stream in group.streams]}
 
     async def _find_streams(self, call: Call) -> Answer:
-        query = b.read_query(call.request, b.FindStreams)
+        query = b.decode_query(call.request, b.FindStreams)
         found = [
             {**_stream(group, stream), "log_group_id": group.id}
             for group in self._groups.all(call.project)
@@ -98,7 +98,7 @@ class GroupsApi:
         return 200, {"log_streams": found}
 
     async def _change_stream(self, call: Call) -> Answer:
-        [group_id, stream_id], days = call.names, b.read_body(call.request, b.Change).ttl_in_days
+        [group_id, stream_id], days = call.names, b.decode_body(call.request, b.Change).ttl_in_days
         stream = await self._groups.change_stream(call.project, group_id, stream_id, days)
         return 200, {
             "log_topic_id": stream.id,

@@ -83,15 +83,15 @@ class TimedContents(Struct, frozen=True, kw_only=True):
         return [(int(line.log_time_ns), line.log) for line in self.contents]
 
 
-def read_body(request: PushRequest, type_: type[T]) -> T:
+def decode_body(request: PushRequest, type_: type[T]) -> T:
     """Return a request's body, decompressed and decoded. Raises LtsProblem if it is too large or invalid."""
     body = unpacked(request.body, request.headers.get(b"content-encoding", b"").lower())
-    return vendor_api.read_body(replace(request, body=body), type_, _invalid)
+    return vendor_api.decode_body(replace(request, body=body), type_, _invalid)
 
 
-def read_query(request: PushRequest, type_: type[T]) -> T:
+def decode_query(request: PushRequest, type_: type[T]) -> T:
     """Return a request's decoded query. Raises LtsProblem if it is invalid."""
-    return vendor_api.read_query(request, type_, _invalid)
+    return vendor_api.decode_query(request, type_, _invalid)
 
 
 def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine import PushReply, PushRequest
+from engine import PushRequest, Reply
 from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Groups, stream_name
@@ -35,14 +35,14 @@ class ReportsApi:
             skip=1,
         )
 
-    async def answer(self, request: PushRequest) -> PushReply:
+    async def answer(self, request: PushRequest) -> Reply:
         return await answered(self.table, request)
 
     async def _accept(self, call: Call) -> Answer:
-        return await self._store(call, b.read_body(call.request, b.Contents))
+        return await self._store(call, b.decode_body(call.request, b.Contents))
 
     async def _accept_timed(self, call: Call) -> Answer:
-        return await self._store(call, b.read_body(call.request, b.TimedContents))
+        return await self._store(call, b.decode_body(call.request, b.TimedContents))
 
     async def _store(self, call: Call, body: b.Contents | b.TimedContents) -> Answer:
         group_id, stream_id, _ = call.names

@@ -19,10 +19,10 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskStatus
 
-from engine import Callers, Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
+from engine import Callers, Event, NotFound, PluginContext, PushRequest, Reply, TriggerContext, Unauthorized
 from plugins._shared.fetch import MAX_WAIT, Fetcher, confirm
 from plugins._shared.http_client import HttpService
-from plugins._shared.push import accept_each, accepted_reply, push_operation
+from plugins._shared.push import ONLY_POST, accept_each, accepted_reply, push_operation
 from plugins.obs.expiry import Expiry
 from plugins.obs.notifications import Confirmation, read_notification
 from plugins.obs.opening import StoreOpener
@@ -101,11 +101,11 @@ class ObsHub:
 
     # --- notifications --------------------------------------------------------------------------------------
 
-    async def _answer(self, callers: Callers, request: PushRequest) -> PushReply:
+    async def _answer(self, callers: Callers, request: PushRequest) -> Reply:
         if self._settings.token:
             self._check(callers, request)
         if request.method != "POST":
-            return PushReply(status=405, headers=((b"allow", b"POST"),))
+            return ONLY_POST
         notification = read_notification(request.body)
         if isinstance(notification, Confirmation):
             await confirm(self._fetcher, notification.url, "plugins.obs.confirm_hosts")

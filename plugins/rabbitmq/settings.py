@@ -7,8 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from engine import SettingsError
-from plugins._shared.fields import EVENT_LIMIT
+from engine import EVENT_LIMIT, SettingsError
 from plugins.rabbitmq.options import RabbitOptions
 
 

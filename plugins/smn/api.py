@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from engine import PushReply, PushRequest
+from engine import PushRequest, Reply
 from plugins._shared import vendor_api
 from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.smn import bodies as b
@@ -58,13 +58,13 @@ class SmnApi:
             skip=1,
         )
 
-    async def answer(self, request: PushRequest) -> PushReply:
+    async def answer(self, request: PushRequest) -> Reply:
         request_id = uuid.uuid4().hex
         try:
             status, body = await self.table.answer(request, _refuse)
         except SmnProblem as problem:
             status, body = problem.status, {"code": problem.code, "message": problem.message}
-        return PushReply(status=status, body=msgspec.json.encode({"request_id": request_id, **body}))
+        return Reply(status=status, body=msgspec.json.encode({"request_id": request_id, **body}))
 
     # --- topics ---------------------------------------------------------------------------------------------
 
@@ -169,11 +169,11 @@ def _refuse(status: int, problem: str) -> SmnProblem:
 
 
 def _body(call: Call, type_: type[T], code: str) -> T:
-    return vendor_api.read_body(call.request, type_, lambda problem: bad_request(f"Request error. {problem}", code))
+    return vendor_api.decode_body(call.request, type_, lambda problem: bad_request(f"Request error. {problem}", code))
 
 
 def _query(call: Call, type_: type[T]) -> T:
-    return vendor_api.read_query(
+    return vendor_api.decode_query(
         call.request,
         type_,
         lambda problem: bad_request(f"Parameter: Offset or limit is invalid. {problem}", "SMN.0015"),

@@ -15,7 +15,8 @@ import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
-from engine import Event, Forbidden, IdempotencyConflict, PushReply, PushRequest, TriggerContext
+from engine import Event, Forbidden, IdempotencyConflict, PushRequest, Reply, TriggerContext
+from plugins._shared.push import ONLY_POST
 from plugins.smn.listeners import Listener
 from plugins.smn.message import moment
 from plugins.smn.options import SmnOptions
@@ -38,9 +39,9 @@ class SmnTrigger:
         service: SmnService = context.plugin.service
         listener = Listener(topic_urn=self._topic, sink=context)
 
-        async def answer(request: PushRequest) -> PushReply:
+        async def answer(request: PushRequest) -> Reply:
             if request.method != "POST":
-                return PushReply(status=405, headers=((b"allow", b"POST"),))
+                return ONLY_POST
             pushed = read_push(request.body)
             await self._check(pushed, service, context)
             return await _handle(pushed, service, listener, context)
@@ -60,7 +61,7 @@ class SmnTrigger:
         await service.verify(pushed)
 
 
-async def _handle(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> PushReply:
+async def _handle(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> Reply:
     if pushed.kind == "SubscriptionConfirmation":
         await service.confirm(pushed.subscribe_url)
     if pushed.kind == "UnsubscribeConfirmation":
@@ -69,12 +70,12 @@ async def _handle(pushed: Pushed, service: SmnService, listener: Listener, conte
         context.plugin.store, context.trigger_id, pushed.kind != "UnsubscribeConfirmation"
     )
     if pushed.kind != "Notification":
-        return PushReply()
+        return Reply()
     return await _accept(context, listener.event(pushed.message))
 
 
-async def _accept(context: TriggerContext, event: Event) -> PushReply:
+async def _accept(context: TriggerContext, event: Event) -> Reply:
     with suppress(IdempotencyConflict):  # the same id is the same message
         request_id = await context.accept(event)
-        return PushReply(body=msgspec.json.encode({"request_id": request_id}))
-    return PushReply(body=b'{"duplicate":true}')
+        return Reply(body=msgspec.json.encode({"request_id": request_id}))
+    return Reply(body=b'{"duplicate":true}')

@@ -13,7 +13,8 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
-from engine import Event, IdempotencyConflict, PushReply, PushRequest, TriggerContext
+from engine import Event, IdempotencyConflict, PushRequest, Reply, TriggerContext
+from plugins._shared.push import ONLY_POST
 from plugins.webhook.options import WebhookOptions
 from plugins.webhook.signatures import GITHUB_SIGNATURE, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
 
@@ -30,16 +31,16 @@ class WebhookTrigger:
         self._options, self._key = options, key_of(options.secret)
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        async def answer(request: PushRequest) -> PushReply:
+        async def answer(request: PushRequest) -> Reply:
             return await self._answer(request, context)
 
         with context.plugin.routes.mount(f"/{context.trigger_id}", answer):
             task_status.started()
             await anyio.sleep_forever()
 
-    async def _answer(self, request: PushRequest, context: TriggerContext) -> PushReply:
+    async def _answer(self, request: PushRequest, context: TriggerContext) -> Reply:
         if request.method != "POST":
-            return PushReply(status=405, headers=((b"allow", b"POST"),))
+            return ONLY_POST
         check = _CHECKS[self._options.scheme]
         message_id = check(self._key, request.headers, request.body, context.plugin.clock.now())
         event = Event(
@@ -49,8 +50,8 @@ class WebhookTrigger:
         try:
             request_id = await context.accept(event)
         except IdempotencyConflict:
-            return PushReply(status=200, body=b'{"duplicate":true}')
-        return PushReply(status=202, body=msgspec.json.encode({"request_id": request_id}))
+            return Reply(status=200, body=b'{"duplicate":true}')
+        return Reply(status=202, body=msgspec.json.encode({"request_id": request_id}))
 
     def _event(self, request: PushRequest, message_id: str) -> dict[str, Any]:
         try:

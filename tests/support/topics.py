@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from msgspec import Struct, field
 
-from engine import NotFound, PushReply, PushRequest
+from engine import NotFound, PushRequest, Reply
 from engine.asgi.listener import listen
 from engine.triggers.routes import Mounts, PluginRoutes
 
@@ -142,17 +142,17 @@ async def serving(signer: Signer) -> AsyncIterator[Served]:
     """Serve the signer's host: its certificate, a confirmation URL, a redirect and a long reply."""
     served = Served()
 
-    async def answer(request: PushRequest) -> PushReply:
+    async def answer(request: PushRequest) -> Reply:
         served.asked.append(f"{request.path}?{request.query}" if request.query else request.path)
         match request.path:
             case "/cert.pem":
-                return PushReply(body=signer.certificate())
+                return Reply(body=signer.certificate())
             case "/confirm":
-                return PushReply(body=b"ok")
+                return Reply(body=b"ok")
             case "/elsewhere":
-                return PushReply(status=302, headers=((b"location", b"/cert.pem"),))
+                return Reply(status=302, headers=((b"location", b"/cert.pem"),))
             case "/long":
-                return PushReply(body=bytes(1 << 20))
+                return Reply(body=bytes(1 << 20))
         raise NotFound(request.path)
 
     async with listen(PluginRoutes(Mounts(), "test").app(answer), "127.0.0.1", 0) as port:

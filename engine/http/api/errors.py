@@ -1,71 +1,56 @@
-"""HTTP status and FSS code of each error class (error codes of the FunctionGraph API), and error replies.
+"""FSS code of each error class (error codes of the FunctionGraph API), and error replies of the API.
 
-The codes of trigger errors depend on the kind of the trigger. ``trigger_codes`` defines them.
+The HTTP status of a class is in ``engine.asgi.error_replies``. Status and code of trigger errors depend on the kind of
+the trigger. ``trigger_codes`` defines them.
 """
 
 from __future__ import annotations
 
-import uuid
-
-import msgspec
-
 from engine import errors as e
+from engine.asgi.error_replies import STATUSES, general_code, problem, retry_after, status_of
 from engine.asgi.wire import Reply
-from engine.errors import BadLink, ObjectMissing
 from engine.http.api.trigger_codes import trigger_status
 
-_TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
-    e.FunctiondError: (500, "FSS.0500"),
-    e.InvalidRequest: (400, "FSS.0400"),
-    e.CodeMissing: (400, "FSS.1012"),
-    BadLink: (400, "FSS.1010"),
-    e.NoInterpreter: (400, "FSS.1005"),
-    e.TooManyVariables: (400, "FSS.1017"),
-    e.VariablesTooLarge: (400, "FSS.1018"),
-    e.BadQuery: (400, "FSS.1001"),
-    e.BadEvent: (400, "FSS.1074"),
-    e.BadDependency: (400, "FSS.1024"),
-    e.BadMetricQuery: (400, "FGS.3002"),
-    e.TooManyReserved: (400, "FSS.1076"),
-    e.BadExtraVersion: (400, "FSS.1091"),
-    e.BadWeight: (400, "FSS.1092"),
-    e.SameVersion: (400, "FSS.1093"),
-    e.NothingToPublish: (400, "FSS.1016"),
-    e.NotJson: (406, "FSS.0406"),
-    e.PayloadTooLarge: (413, "FSS.0413"),
-    e.CodePackageTooLarge: (413, "FSS.1071"),
-    e.InlineCodeTooLarge: (413, "FSS.1072"),
-    e.NotFound: (404, "FSS.0404"),
-    e.UnknownFunction: (404, "FSS.1051"),
-    e.UnknownVersion: (404, "FSS.1052"),
-    e.UnknownAlias: (404, "FSS.1053"),
-    ObjectMissing: (404, "FSS.1054"),
-    e.UnknownEvent: (404, "FSS.1070"),
-    e.UnknownDependency: (404, "FSS.1056"),
-    e.NamelessConfig: (404, "FSS.1057"),
-    e.Conflict: (409, "FSS.0409"),
-    e.FunctionExists: (409, "FSS.1061"),
-    e.DependencyExists: (409, "FSS.1065"),
-    e.VersionExists: (409, "FSS.1062"),
-    e.AliasExists: (409, "FSS.1063"),
-    e.VersionTaken: (409, "FSS.1066"),
-    e.Forbidden: (403, "FSS.0403"),
-    e.TooManyFunctions: (403, "FSS.1041"),
-    e.CodeQuotaExceeded: (403, "FSS.1042"),
-    e.TooManyEvents: (403, "FSS.1068"),
-    e.TooManyDependencies: (403, "FSS.1045"),
-    e.EventTooLarge: (403, "FSS.1069"),
-    e.EventExists: (403, "FSS.1073"),
-    e.DependencyInUse: (412, "FSS.1033"),
-    e.Unsupported: (426, "FSS.0426"),
-    e.TooManyAliases: (403, "FSS.1043"),
-    e.VersionInUse: (403, "FSS.1094"),
-    e.AliasInUse: (403, "FSS.1154"),
-    e.Unauthorized: (401, "FSS.0401"),
-    e.FunctionDisabled: (429, "FSS.0429"),
-    e.Overloaded: (429, "FSS.0429"),
-    e.Unavailable: (503, "FSS.0503"),
-    e.CallTimedOut: (504, "FSS.0504"),
+#: Codes of error classes. All other classes have the general code of their status.
+_CODES: dict[type[e.FunctiondError], str] = {
+    e.CodeMissing: "FSS.1012",
+    e.BadLink: "FSS.1010",
+    e.NoInterpreter: "FSS.1005",
+    e.TooManyVariables: "FSS.1017",
+    e.VariablesTooLarge: "FSS.1018",
+    e.BadQuery: "FSS.1001",
+    e.BadEvent: "FSS.1074",
+    e.BadDependency: "FSS.1024",
+    e.BadMetricQuery: "FGS.3002",
+    e.TooManyReserved: "FSS.1076",
+    e.BadExtraVersion: "FSS.1091",
+    e.BadWeight: "FSS.1092",
+    e.SameVersion: "FSS.1093",
+    e.NothingToPublish: "FSS.1016",
+    e.CodePackageTooLarge: "FSS.1071",
+    e.InlineCodeTooLarge: "FSS.1072",
+    e.UnknownFunction: "FSS.1051",
+    e.UnknownVersion: "FSS.1052",
+    e.UnknownAlias: "FSS.1053",
+    e.ObjectMissing: "FSS.1054",
+    e.UnknownEvent: "FSS.1070",
+    e.UnknownDependency: "FSS.1056",
+    e.NamelessConfig: "FSS.1057",
+    e.FunctionExists: "FSS.1061",
+    e.DependencyExists: "FSS.1065",
+    e.VersionExists: "FSS.1062",
+    e.AliasExists: "FSS.1063",
+    e.VersionTaken: "FSS.1066",
+    e.TooManyFunctions: "FSS.1041",
+    e.CodeQuotaExceeded: "FSS.1042",
+    e.TooManyEvents: "FSS.1068",
+    e.TooManyDependencies: "FSS.1045",
+    e.EventTooLarge: "FSS.1069",
+    e.EventExists: "FSS.1073",
+    e.DependencyInUse: "FSS.1033",
+    e.TooManyAliases: "FSS.1043",
+    e.VersionInUse: "FSS.1094",
+    e.AliasInUse: "FSS.1154",
 }
 
 #: Codes of an InvalidField by its field; FSS.0400 for all other fields.
@@ -107,42 +92,30 @@ def error_codes() -> list[tuple[str, int, str]]:
 
     Errors of triggers are not included.
     """
-    rows = [(kind.__name__, status, code) for kind, (status, code) in _TABLE.items()]
+    rows = [(kind.__name__, status_of(kind), _code_of(kind)) for kind in {**STATUSES, **_CODES}]
     fields = [(f"Invalid field `{field}`", 400, code) for field, code in _FIELDS.items()]
     return sorted(rows + fields, key=lambda row: row[1:])
 
 
 def error_reply(error: e.FunctiondError) -> Reply:
     """Return the HTTP reply that reports ``error``: status, code, message, and headers such as Retry-After."""
-    status, code = _status(error)
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
-        headers = ((b"retry-after", b"%d" % error.retry_after),)
+    status, code = _status_and_code(error)
+    headers = retry_after(error)
     if isinstance(error, e.Unauthorized):
         headers = ((b"www-authenticate", b"SDK-HMAC-SHA256"),)
     if isinstance(error, e.CallTimedOut) and error.request_id:
         headers = ((b"x-cff-request-id", error.request_id.encode()),)
-    return problem(status, code, str(error), headers)
+    return problem(status, str(error), headers, code=code)
 
 
-def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
-    """Return an error reply in the API's JSON form, with a new request id in its headers.
-
-    The vendor's SDK puts this id into its exception. Replies about workflow metrics (codes FGS.*) repeat it in the
-    body, as the FunctionGraph API does.
-    """
-    request_id = str(uuid.uuid4())
-    shown = {"error_code": code, "error_msg": message}
-    if code.startswith("FGS."):
-        shown["request_id"] = request_id
-    headers = ((b"x-request-id", request_id.encode()), *headers)
-    return Reply(status=status, body=msgspec.json.encode(shown), headers=headers)
+def _status_and_code(error: e.FunctiondError) -> tuple[int, str]:
+    if (found := trigger_status(error)) is not None:
+        return found
+    code = _code_of(type(error))
+    if isinstance(error, e.InvalidField) and code == general_code(400):
+        code = _FIELDS.get(error.field.partition(".")[0].partition("[")[0], code)
+    return status_of(type(error)), code
 
 
-def _status(error: e.FunctiondError) -> tuple[int, str]:
-    if (status := trigger_status(error)) is not None:
-        return status
-    kind = next(kind for kind in type(error).__mro__ if kind in _TABLE or kind is e.InvalidField)
-    if kind is e.InvalidField and isinstance(error, e.InvalidField):
-        return 400, _FIELDS.get(error.field.partition(".")[0].partition("[")[0], "FSS.0400")
-    return _TABLE[kind]
+def _code_of(kind: type[e.FunctiondError]) -> str:
+    return next((_CODES[base] for base in kind.__mro__ if base in _CODES), general_code(status_of(kind)))

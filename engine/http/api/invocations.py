@@ -14,11 +14,10 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from engine.asgi.listener import Receive
-from engine.asgi.wire import JSON, Headers, Reply, check_json, json_reply, read_body
+from engine.asgi.error_replies import problem
+from engine.asgi.wire import JSON, HeaderPairs, Headers, Receive, Reply, check_json, json_reply, read_body
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
-from engine.http.api.errors import problem
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.limits import MEMORY_SIZES
@@ -115,7 +114,7 @@ def _call_reply(
         headers = (*headers, (b"x-cff-function-log", base64.b64encode(log[-TAIL:])))
     if outcome.engine_fault:
         # A fault of the engine is not a result. The status is 500, so the caller may retry.
-        return problem(500, "FSS.0500", outcome.message, headers)
+        return problem(500, outcome.message, headers)
     if version == b"v0":
         return Reply(body=outcome.result, headers=headers, content_type=JSON if _is_json(outcome.result) else TEXT)
     result = CallResult(
@@ -127,9 +126,7 @@ def _call_reply(
     return Reply(body=json_reply(result).body, headers=headers)
 
 
-def _call_headers(
-    request_id: str, function: Function, outcome: Outcome, version: bytes, memory: int
-) -> tuple[tuple[bytes, bytes], ...]:
+def _call_headers(request_id: str, function: Function, outcome: Outcome, version: bytes, memory: int) -> HeaderPairs:
     milliseconds = _seconds(outcome) * 1000
     billed = math.ceil(milliseconds)
     summary = {

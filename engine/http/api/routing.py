@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl
 from msgspec import Struct
 from starlette.routing import Route, Router
 
-from engine.asgi.listener import App, Receive, Scope, Send
+from engine.asgi.error_replies import problem
 from engine.asgi.streaming import Stream, stream
-from engine.asgi.wire import Reply, check_json_type, check_utf8, read_body, respond
+from engine.asgi.wire import App, Receive, Reply, Scope, Send, check_json_type, check_utf8, read_body, respond
+from engine.auth.verifier import address_of
 from engine.errors import BadQuery, Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
-from engine.http.api.errors import problem
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.triggers.routes import PROJECT
 
@@ -41,7 +41,7 @@ class Call:
         self.project = check_project(self.parts["project_id"]) if "project_id" in self.parts else ""
         self.method: str = scope["method"]
         self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
-        self.address: str = scope["client"][0] if scope.get("client") else ""
+        self.address: str = address_of(scope)
         self.caller: str = scope.get(CALLER, "")
         #: project of the request's credentials; empty if no credentials are needed
         self.own_project: str = scope.get(PROJECT, "")
@@ -138,7 +138,7 @@ class _Endpoint:
         handler = self._methods.get(scope["method"])
         if handler is None:
             allowed = ", ".join(self._methods)
-            reply = problem(405, "FSS.0405", f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
+            reply = problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
         else:
             reply = await handler(Call(scope, receive, self._region))
             if isinstance(reply, Stream):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from engine import errors as e
-from engine import errors as te
 
 Status = tuple[int, str]
 
@@ -59,20 +58,20 @@ _OTHER = _Codes()
 def trigger_status(error: e.FunctiondError) -> Status | None:
     """Return the HTTP status and the FSS code of a trigger error; None for any other error."""
     match error:
-        case te.UnknownTriggerType():
+        case e.UnknownTriggerType():
             return 400, "FSS.1101"
-        case te.NoTriggerType():
+        case e.NoTriggerType():
             return 404, "FSS.1137"
-        case te.InvalidTrigger():
+        case e.InvalidTrigger():
             code = _FIELDS.get((error.kind, error.field))
             return (400, code) if code else _of(error.kind).invalid
-        case te.UnknownTrigger():
+        case e.UnknownTrigger():
             return _of(error.kind).missing
-        case te.TriggerExists():
+        case e.TriggerExists():
             return _of(error.kind).exists
-        case te.TriggerClash():
+        case e.TriggerClash():
             return _of(error.kind).conflicts
-        case te.TooManyTriggers():
+        case e.TooManyTriggers():
             return _of(error.kind).too_many
     return None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from engine.asgi.wire import Reply
+from engine.asgi.wire import HeaderPairs, Reply
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call
 from engine.http.console import words
@@ -22,8 +22,6 @@ from engine.model.urn import short_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 HTML = b"text/html; charset=utf-8"
 #: Only resources that the engine itself serves, nothing inline, and no embedding in other pages.
@@ -62,12 +60,12 @@ class Pages:
         }
         return await self._reply(template, 200, (), common | data)
 
-    async def problem(self, status: int, title: str, message: str, headers: Headers = ()) -> Reply:
+    async def problem(self, status: int, title: str, message: str, headers: HeaderPairs = ()) -> Reply:
         return await self._reply(
             "problem.html", status, headers, {"status": status, "title": title, "message": message}
         )
 
-    async def _reply(self, template: str, status: int, headers: Headers, data: Mapping[str, Any]) -> Reply:
+    async def _reply(self, template: str, status: int, headers: HeaderPairs, data: Mapping[str, Any]) -> Reply:
         if self._environment is None:
             self._environment = await anyio.to_thread.run_sync(_compiled, self._version)
         text = self._environment.get_template(template).render(data, now=self._clock.now())

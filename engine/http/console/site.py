@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from engine.asgi.listener import Scope
-from engine.asgi.wire import Reply
+from engine.asgi.wire import Reply, Scope
 from engine.errors import FunctiondError, NotFound, Unauthorized
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, Resource

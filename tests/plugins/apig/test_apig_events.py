@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine import TriggerContext
-from plugins.apig.events import GatewayReply, GatewayRequest, read_reply, write_event
+from engine import Reply, TriggerContext
+from plugins.apig.events import GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import sender_of
 from plugins.apig.options import ApigOptions
 from plugins.apig.problems import Problem
@@ -84,7 +84,9 @@ def test_a_reply_is_what_the_function_says() -> None:
     returned = {"statusCode": 201, "headers": {"X-A": "b", "n": 7}, "body": body, "isBase64Encoded": True, "more": 1}
 
     headers = ((b"x-a", b"b"), (b"n", b"7"))
-    assert read_reply(json.dumps(returned).encode()) == GatewayReply(status=201, headers=headers, body=b"\x00\xff")
+    assert read_reply(json.dumps(returned).encode()) == Reply(
+        status=201, headers=headers, body=b"\x00\xff", content_type=b""
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_a_reply_is_what_the_function_says() -> None:
     ],
 )
 def test_a_reply_may_leave_things_off_or_be_text(returned: Any, status: int, body: bytes) -> None:
-    assert read_reply(json.dumps(returned).encode()) == GatewayReply(status=status, headers=(), body=body)
+    assert read_reply(json.dumps(returned).encode()) == Reply(status=status, headers=(), body=body, content_type=b"")
 
 
 def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours() -> None:

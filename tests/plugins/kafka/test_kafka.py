@@ -18,10 +18,9 @@ from aiobotocore.session import get_session
 from aiokafka import AIOKafkaProducer
 from msgspec import Struct
 
-from engine import SettingsError, Undeliverable
+from engine import EVENT_LIMIT, SettingsError, Undeliverable
 from engine.model import DestinationSpec, PendingDelivery
 from plugins._shared.batches import events
-from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka import open_plugin, plugin
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
 from plugins.kafka.offsets import ClusterOffsets, begin, begin_anew, ends_early

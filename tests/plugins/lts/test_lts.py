@@ -225,7 +225,7 @@ async def test_bodies_may_be_packed(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_with_a_reason(encoding: str, body: bytes, problem: str) -> None:
     request = PushRequest(method="POST", path="", query="", headers={b"content-encoding": encoding.encode()}, body=body)
     with pytest.raises(LtsProblem) as refused:
-        bodies.checked_labels(bodies.read_body(request, bodies.Contents).labels)
+        bodies.checked_labels(bodies.decode_body(request, bodies.Contents).labels)
 
     assert refused.value.code == "LTS.0009"
     assert problem in refused.value.message

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine import InvalidField, PushReply, PushRequest
+from engine import InvalidField, PushRequest, Reply
 from engine.asgi.listener import listen
 from engine.triggers.routes import Mounts, PluginRoutes
 from plugins.obs import plugin as obs
@@ -244,9 +244,9 @@ async def test_who_tries_one_token_after_another_must_wait(tmp_path: Path) -> No
 async def test_only_named_hosts_are_asked_to_confirm_a_subscription(tmp_path: Path) -> None:
     asked = []
 
-    async def confirm(request: PushRequest) -> PushReply:
+    async def confirm(request: PushRequest) -> Reply:
         asked.append(request.query)
-        return PushReply()
+        return Reply()
 
     async with listen(PluginRoutes(Mounts(), "test").app(confirm), "127.0.0.1", 0) as port:
         named = f"127.0.0.1:{port}"

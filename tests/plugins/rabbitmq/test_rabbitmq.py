@@ -19,10 +19,9 @@ import pamqp.encode
 import pytest
 from pamqp.commands import Basic
 
-from engine import SettingsError
+from engine import EVENT_LIMIT, SettingsError
 from engine.resources.bound_trigger import BoundTrigger
 from plugins._shared.deadline import deadline
-from plugins._shared.fields import EVENT_LIMIT
 from plugins.rabbitmq import plugin
 from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
 from plugins.rabbitmq.connection import opened

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from engine import Plugin, PushReply, PushRequest, SettingsError, Unauthorized, Undeliverable
+from engine import Plugin, PushRequest, Reply, SettingsError, Unauthorized, Undeliverable
 from engine.asgi.listener import listen
 from engine.auth.credentials import Token
 from engine.auth.throttle import AuthThrottle
@@ -303,10 +303,10 @@ async def chunks(piece: bytes, amount: int) -> AsyncIterator[bytes]:
 # --- mounts -------------------------------------------------------------------------------------------------
 
 
-async def nothing(request: PushRequest) -> PushReply:
+async def nothing(request: PushRequest) -> Reply:
     if request.path == "/broken":
         raise ZeroDivisionError
-    return PushReply(body=json.dumps([request.method, request.path]).encode())
+    return Reply(body=json.dumps([request.method, request.path]).encode())
 
 
 def test_the_longest_mount_wins_and_the_later_of_two() -> None:
@@ -363,9 +363,9 @@ class Receiver:
     def __init__(self) -> None:
         self.status, self.came = 204, list[PushRequest]()
 
-    async def __call__(self, request: PushRequest) -> PushReply:
+    async def __call__(self, request: PushRequest) -> Reply:
         self.came.append(request)
-        return PushReply(status=self.status)
+        return Reply(status=self.status)
 
 
 async def deliver(place: House, port: int, secret: str = "main") -> None:

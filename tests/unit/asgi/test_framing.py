@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from engine.asgi.connection import HEAD_LIMIT
-from engine.asgi.listener import Receive, Scope, Send, listen
+from engine.asgi.listener import listen
+from engine.asgi.wire import Receive, Scope, Send
 from tests.support.http_app import BASE, serve, urn_of
 
 ORDER = b'{"order": 4711}'

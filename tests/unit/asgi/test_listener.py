@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from engine.asgi.listener import HEAD_LIMIT, Receive, Scope, Send, listen
+from engine.asgi.listener import HEAD_LIMIT, listen
+from engine.asgi.wire import Receive, Scope, Send
 from engine.errors import SettingsError
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"

@@ -1,0 +1,68 @@
+"""HTTP status of each error class, and error replies in the API's JSON form.
+
+The API, the push sources and the gateways of plugins take statuses from this table. ``http/api/errors.py`` adds the
+more precise codes of the API.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+import msgspec
+
+from engine import errors as e
+from engine.asgi.wire import HeaderPairs, Reply
+
+#: A class that is not listed has the status of its base class.
+STATUSES: Mapping[type[e.FunctiondError], int] = {
+    e.FunctiondError: 500,
+    e.InvalidRequest: 400,
+    e.Unauthorized: 401,
+    e.Forbidden: 403,
+    e.NotFound: 404,
+    e.NotJson: 406,
+    e.Conflict: 409,
+    e.DependencyInUse: 412,
+    e.PayloadTooLarge: 413,
+    e.Unsupported: 426,
+    e.FunctionDisabled: 429,
+    e.Overloaded: 429,
+    e.Unavailable: 503,
+    e.CallTimedOut: 504,
+}
+
+
+def status_of(kind: type[e.FunctiondError]) -> int:
+    """Return the HTTP status of errors of a class."""
+    return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
+
+
+def retry_after(error: e.FunctiondError) -> HeaderPairs:
+    """Return the header Retry-After for an error after which the client may retry; nothing for any other error."""
+    if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
+        return ((b"retry-after", b"%d" % error.retry_after),)
+    return ()
+
+
+def general_code(status: int) -> str:
+    """Return the FSS code of errors that have no code of their own."""
+    return f"FSS.{status:04}"
+
+
+def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str = "") -> Reply:
+    """Return an error reply in the API's JSON form, with a new request id in its headers.
+
+    Without ``code``, the reply has the general code of ``status``. Replies about workflow metrics (codes FGS.*) repeat
+    the request id in the body, as the FunctionGraph API does.
+    """
+    request_id = new_request_id()
+    shown = {"error_code": code or general_code(status), "error_msg": message}
+    if code.startswith("FGS."):
+        shown["request_id"] = request_id.decode()
+    return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"x-request-id", request_id), *headers))
+
+
+def new_request_id() -> bytes:
+    """Return an id for the header X-Request-Id of an error reply. The vendor's SDKs put it into their exceptions."""
+    return str(uuid.uuid4()).encode()

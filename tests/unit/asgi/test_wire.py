@@ -1,0 +1,84 @@
+"""Reading of bodies and sending of replies, by a listener and by plain ASGI messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.asgi.listener import listen
+from engine.asgi.wire import ClientDisconnect, Receive, Reply, Scope, Send, read_body, respond
+from engine.errors import PayloadTooLarge
+
+
+def receiver(*messages: dict[str, Any]) -> Receive:
+    left = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        return left.pop(0)
+
+    return receive
+
+
+def piece(size: int, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+
+GONE: dict[str, Any] = {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize(
+    "messages", [[piece(5, more=False)], [piece(2), piece(3, more=False)], [piece(0), piece(5), piece(0, more=False)]]
+)
+async def test_a_body_may_come_in_pieces(messages: list[dict[str, Any]]) -> None:
+    assert await read_body(receiver(*messages), {}, 5) == b"xxxxx"
+
+
+@pytest.mark.parametrize("messages", [[GONE], [piece(2), GONE], [piece(5), GONE]])
+async def test_a_disconnect_before_the_end_of_a_body_is_an_error(messages: list[dict[str, Any]]) -> None:
+    with pytest.raises(ClientDisconnect):
+        await read_body(receiver(*messages), {}, 5)
+
+
+@pytest.mark.parametrize("messages", [[piece(6, more=False)], [piece(6)], [piece(3), piece(3)], [piece(5), piece(1)]])
+async def test_no_more_is_read_of_a_body_above_its_limit(messages: list[dict[str, Any]]) -> None:
+    with pytest.raises(PayloadTooLarge):
+        await read_body(receiver(*messages), {}, 5)
+
+
+async def test_a_declared_length_above_the_limit_is_refused_before_the_body_is_read() -> None:
+    with pytest.raises(PayloadTooLarge):
+        await read_body(receiver(), {b"content-length": b"6"}, 5)
+
+
+async def lines_of(reply: Reply) -> tuple[int, list[str], bytes]:
+    """Return status, header lines and body of ``reply``, as a client of a listener receives them."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, send, reply)
+
+    async with listen(app, "127.0.0.1", 0) as port, httpx.AsyncClient(trust_env=False, verify=False) as client:
+        received = await client.get(f"http://127.0.0.1:{port}/")
+    return received.status_code, [f"{name}: {value}" for name, value in received.headers.items()], received.content
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_status_without_body_has_no_length_either(status: int) -> None:
+    assert await lines_of(Reply(status=status, body=b"left out")) == (status, [], b"")
+
+
+@pytest.mark.parametrize(
+    ("reply", "lines"),
+    [
+        (Reply(body=b"{}"), ["content-length: 2", "content-type: application/json"]),
+        (Reply(), ["content-length: 0"]),
+        (Reply(content_type=b"text/plain"), ["content-length: 0", "content-type: text/plain"]),
+        (
+            Reply(headers=((b"content-type", b"text/x"),), body=b"a", content_type=b""),
+            ["content-type: text/x", "content-length: 1"],
+        ),
+    ],
+)
+async def test_a_reply_names_the_length_and_the_type_of_its_body(reply: Reply, lines: list[str]) -> None:
+    assert await lines_of(reply) == (200, lines, reply.body)
