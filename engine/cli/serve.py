@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from engine.config.plugin_registry import load_plugins
 from engine.config.search_path import append_current_folder
 from engine.config.settings import AuthSettings, Settings, load_settings
 from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, JournalBroken, MembershipLost, SettingsError
+from engine.errors.groups import leaves
 from engine.metrics.prometheus import configure_logging
 
 _FATAL = (JournalBroken, MembershipLost)
@@ -110,20 +111,12 @@ def _explain(error: BaseException, form: str) -> int:
 
     Any other error is a bug and is raised again.
     """
-    leaves = list(_leaves(error))
-    fatal = next((leaf for leaf in leaves if isinstance(leaf, _FATAL)), None)
-    expected = fatal or next((leaf for leaf in leaves if isinstance(leaf, _EXPECTED)), None)
+    found = list(leaves(error))
+    fatal = next((leaf for leaf in found if isinstance(leaf, _FATAL)), None)
+    expected = fatal or next((leaf for leaf in found if isinstance(leaf, _EXPECTED)), None)
     if expected is None:
         raise error
     hint = f"{expected} (start the engine again: it recovers from disk)" if fatal else str(expected)
     line = json.dumps({"event": hint, "level": "error"}) if form == "json" else f"functiond: {hint}"
     print(line, file=sys.stderr)
     return RESTART if fatal else USAGE
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error

@@ -44,8 +44,8 @@
     └── CallTimedOut                  a synchronous call got no result in time; a started attempt continues
 
 Failures of user code are never part of this tree: they are ``Outcome`` values.
-Each class composes its message from the arguments of its constructor. ``http/api/errors.py`` maps the classes to HTTP
-statuses.
+Each class composes its message from the arguments of its constructor. ``asgi/error_replies.py`` has the HTTP status of
+each class.
 """
 
 from __future__ import annotations

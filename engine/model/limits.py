@@ -48,3 +48,8 @@ Description = Annotated[str, Meta(max_length=DESCRIPTION)]
 EventAge = Annotated[int, Meta(ge=EVENT_AGES[0], le=EVENT_AGES[1])]
 Retries = Annotated[int, Meta(ge=RETRIES[0], le=RETRIES[1])]
 Percent = Annotated[int, Meta(ge=0, le=100)]
+
+
+def cpu_of(memory: int) -> int:
+    """Return the CPU of an instance with ``memory`` MB in thousandths of a CPU, as FunctionGraph derives it."""
+    return memory * 100 // 128 + 200

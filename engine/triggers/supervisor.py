@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct
 
 from engine.errors import FunctiondError
+from engine.errors.groups import leaves
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.text import storable
@@ -111,7 +112,7 @@ def explain(error: BaseException) -> str:
 
     The text of an exception group consists of its members' texts.
     """
-    return "; ".join(dict.fromkeys(_describe(leaf) for leaf in _leaves(error)))[:1000]
+    return "; ".join(dict.fromkeys(_describe(leaf) for leaf in leaves(error)))[:1000]
 
 
 def _describe(error: BaseException) -> str:
@@ -120,11 +121,3 @@ def _describe(error: BaseException) -> str:
     if text and (isinstance(error, FunctiondError) or text.startswith(name)):
         return text
     return f"{name}: {text}" if text else name
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Store
+from plugins._shared.rows import rows_of
 from plugins.dis.problems import APP_EXISTS, NO_APP, DisProblem
 
 TABLE = "apps"
@@ -39,11 +40,8 @@ class Apps:
         self._changing = anyio.Lock()
 
     async def names(self, project: str, after: str) -> list[str]:
-        names, after = list[str](), f"{project}/{after}"
-        while rows := await self._store.scan(TABLE, after=after, until=f"{project}0"):
-            names += [key.partition("/")[2] for key, _ in rows]
-            after = rows[-1][0]
-        return names
+        rows = rows_of(self._store, TABLE, after=f"{project}/{after}", until=f"{project}0")
+        return [key.partition("/")[2] async for key, _ in rows]
 
     async def find(self, project: str, name: str) -> App:
         value = await self._store.get(TABLE, f"{project}/{name}")

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
+from plugins._shared.rows import rows_of
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
@@ -49,11 +50,8 @@ class Streams:
         self._created = asyncio.Event()  #: set when the next stream is created
 
     async def load(self) -> None:
-        after = ""
-        while rows := await self._store.scan(TABLE, after=after):
-            after = rows[-1][0]
-            for _, value in rows:
-                await self._open(msgspec.json.decode(value, type=Stream))
+        async for _, value in rows_of(self._store, TABLE):
+            await self._open(msgspec.json.decode(value, type=Stream))
         for stream_id in await self._records.streams():
             if stream_id not in self._by_id:
                 self._deleted.put_nowait(stream_id)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Store, project_log_target
+from plugins._shared.rows import rows_of
 from plugins.lts import problems as p
 from plugins.lts.problems import LtsProblem
 
@@ -64,11 +65,8 @@ class Groups:
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        after = ""
-        while rows := await self._store.scan(TABLE, after=after):
-            after = rows[-1][0]
-            for key, value in rows:
-                self._remember(key.rpartition("/")[0], msgspec.json.decode(value, type=Group))
+        async for key, value in rows_of(self._store, TABLE):
+            self._remember(key.rpartition("/")[0], msgspec.json.decode(value, type=Group))
 
     # --- reading --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from engine import Event, EventSink, Store
+from plugins._shared.rows import rows_of
 from plugins.smn.message import Message, event_json
 
 TABLE = "subscriptions"
@@ -71,10 +72,8 @@ class Listeners:
     # --- subscriptions to remote topics ---------------------------------------------------------------------
 
     async def load(self, store: Store) -> None:
-        after = ""
-        while rows := await store.scan(TABLE, after=after):
-            after = rows[-1][0]
-            self._confirmed.update(key for key, _ in rows)
+        async for trigger_id, _ in rows_of(store, TABLE):
+            self._confirmed.add(trigger_id)
 
     def is_confirmed(self, trigger_id: str) -> bool:
         return trigger_id in self._confirmed

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
+from plugins._shared.rows import rows_of
 from plugins.smn.listeners import Listener, Listeners, TopicKey, key_of
 from plugins.smn.message import Message, timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request, no_topic
@@ -43,12 +44,9 @@ class Topics:
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        after = ""
-        while rows := await self._store.scan(TABLE, after=after):
-            after = rows[-1][0]
-            for _, value in rows:
-                topic = msgspec.json.decode(value, type=Topic)
-                self._topics[topic.project, topic.name] = topic
+        async for _, value in rows_of(self._store, TABLE):
+            topic = msgspec.json.decode(value, type=Topic)
+            self._topics[topic.project, topic.name] = topic
 
     def urn(self, topic: Topic) -> str:
         return f"urn:smn:{self._region}:{topic.project}:{topic.name}"

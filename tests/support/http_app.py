@@ -7,7 +7,7 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ import anyio.to_thread
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from engine.asgi.listener import App, listen
+from engine.asgi.listener import listen
+from engine.asgi.wire import App
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.functions.aliases import Aliases
@@ -50,16 +51,16 @@ from engine.http.openapi import Document
 from engine.http.server import create_app
 from engine.logs.feed import LogBoard
 from engine.metrics.usage import Usage
-from engine.model import AsyncSettings, DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
+from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.pipeline.redrive import Redrive
-from engine.protocols import Purged, Selection, StoredResource
+from engine.protocols import Purged, Selection
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
-from engine.testing import MemoryStorage
+from engine.testing import MemoryCatalogStore, MemoryStorage
 from engine.testing.resources import MemoryResourceStore
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
@@ -83,65 +84,6 @@ def zipped(**files: str) -> bytes:
         for name, text in files.items():
             archive.writestr(name.replace("__", "."), text)
     return buffer.getvalue()
-
-
-class MemoryCatalogStore:
-    def __init__(self) -> None:
-        self.functions: dict[tuple[int, str], Function] = {}
-        self.settings: dict[tuple[int, str], AsyncSettings] = {}
-        self.broken: Exception | None = None
-        self.written: Callable[[], None] = lambda: None
-        self.deleted_with: Callable[[Sequence[StoredResource]], None] = lambda bound: None
-        self._last = 0
-
-    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
-        return list(self.functions.values()), dict(self.settings)
-
-    async def new_function_id(self) -> int:
-        self._last += 1
-        return self._last
-
-    async def put_function(self, function: Function) -> None:
-        await self.put_functions([function])
-
-    async def put_functions(self, functions: Sequence[Function]) -> None:
-        async with self._write():
-            for function in functions:
-                self.functions[function.function_id, function.version] = function
-
-    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
-        async with self._write():
-            self.functions[version.function_id, version.version] = version
-            if settings is not None:
-                self.settings[version.function_id, version.version] = settings
-
-    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
-        async with self._write():
-            self.functions.pop((function_id, version), None)
-            self.settings.pop((function_id, version), None)
-            self.deleted_with(bound)
-
-    async def delete_function(self, function_id: int) -> None:
-        async with self._write():
-            self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
-            self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
-
-    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
-        async with self._write():
-            self.settings[function_id, version] = settings
-
-    async def delete_settings(self, function_id: int, version: str) -> None:
-        async with self._write():
-            del self.settings[function_id, version]
-
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[None]:
-        if self.broken:
-            raise self.broken
-        yield
-        # Like a journal: an accepted invocation stays stored although its caller is cancelled.
-        self.written()
-        await anyio.lowlevel.checkpoint()
 
 
 class Engine:

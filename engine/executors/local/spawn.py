@@ -18,17 +18,13 @@ from typing import Any, NamedTuple
 from engine.executors.local.child import ChildProcess, OwnChild
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
+from engine.model.limits import cpu_of
 from engine.runtimes.interpreters import WORKERS
 from engine.runtimes.protocol import RESULT_LIMIT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 REQUEST_LIMIT = 6 << 20  #: bytes; FunctionGraph's limit of a synchronous request
-#: Thousandths of a processor by MiB of memory, as on FunctionGraph.
-_CPU = {
-    128: 300, 256: 400, 512: 600, 768: 800, 1024: 1000, 1280: 1200, 1536: 1400, 1792: 1600,
-    2048: 1800, 2560: 2200, 3072: 2600, 3584: 3000, 4096: 3400, 8192: 6600, 10240: 8200,
-}  # fmt: skip
 
 
 class InstanceSpec(NamedTuple):
@@ -127,11 +123,6 @@ def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
     return reading, writing
 
 
-def cpu(memory: int) -> int:
-    """Return the processor share of an instance with ``memory`` MiB, in thousandths of a processor."""
-    return next((share for size, share in _CPU.items() if size >= memory), memory)
-
-
 def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
     """Return the environment of an instance: defaults, the user's variables, then those that users cannot replace."""
     user = function.user_data | function.encrypted_user_data
@@ -145,7 +136,7 @@ def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
         "RUNTIME_FUNC_VERSION": function.version,
         "RUNTIME_HANDLER": function.handler,
         "RUNTIME_TIMEOUT": str(function.timeout),
-        "RUNTIME_CPU": str(cpu(spec.memory)),
+        "RUNTIME_CPU": str(cpu_of(spec.memory)),
         "RUNTIME_MEMORY": str(spec.memory),
         "RUNTIME_USERDATA": json.dumps(user),
         "RUNTIME_INITIALIZER_HANDLER": function.initializer_handler,
@@ -178,7 +169,7 @@ def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
         "concurrency": function.concurrent_num,
         "timeout": function.timeout,
         "memory": spec.memory,
-        "cpu": cpu(spec.memory),
+        "cpu": cpu_of(spec.memory),
         "project": function.project,
         "package": function.package,
         "name": function.name,

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from engine.http.api.async_settings import settings_shown
 from engine.http.api.dependencies import dependency_reply
-from engine.http.api.function_shapes import FuncCode, FunctionReply, PassthroughFields, Strategy, cpu_of, variables_text
+from engine.http.api.function_shapes import FuncCode, FunctionReply, PassthroughFields, Strategy, variables_text
 from engine.http.api.times import zoned_time
 from engine.model import AsyncSettings, Function
+from engine.model.limits import cpu_of
 
 LONG_TIME = 900  #: seconds; longer timeouts set ``long_time``
 
@@ -31,7 +32,7 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
         runtime=function.runtime,
         handler=function.handler,
         memory_size=function.memory_size,
-        cpu=cpu_of(function),
+        cpu=cpu_of(function.memory_size),
         timeout=function.timeout,
         long_time=function.timeout > LONG_TIME,
         code_type=function.code.kind,

@@ -284,8 +284,3 @@ def _variables(field: str, text: str) -> dict[str, str]:
 
 def variables_text(variables: dict[str, str]) -> str:
     return msgspec.json.encode(variables).decode() if variables else ""
-
-
-def cpu_of(function: Function) -> int:
-    """Return the CPU of an instance in millicores, which the vendor derives from the memory size."""
-    return function.memory_size * 100 // 128 + 200

@@ -29,22 +29,23 @@ from engine.functions.function_rules import FunctionRules, listed, priority_cap,
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn, parse_urn
-from tests.support.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded, zipped
+from tests.support.breakable import BreakableCatalogStore
+from tests.support.http_app import PROJECT, REGION, SOURCE, encoded, zipped
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
 
 
 @pytest.fixture
-def store() -> MemoryCatalogStore:
-    return MemoryCatalogStore()
+def store() -> BreakableCatalogStore:
+    return BreakableCatalogStore()
 
 
 @pytest.fixture
-def catalog(store: MemoryCatalogStore, tmp_path: Path) -> Catalog:
+def catalog(store: BreakableCatalogStore, tmp_path: Path) -> Catalog:
     return a_catalog(store, tmp_path)
 
 
-def a_catalog(store: MemoryCatalogStore, folder: Path) -> Catalog:
+def a_catalog(store: BreakableCatalogStore, folder: Path) -> Catalog:
     rules = FunctionRules(may_run_long=listed(["slow", "batch:night"]))
     return Catalog(store, CodeStore(folder), SystemClock(), region=REGION, rules=rules)
 
@@ -147,7 +148,7 @@ class SlowLinks:
         yield self._content
 
 
-async def test_code_that_is_long_in_coming_holds_up_nobody(store: MemoryCatalogStore, tmp_path: Path) -> None:
+async def test_code_that_is_long_in_coming_holds_up_nobody(store: BreakableCatalogStore, tmp_path: Path) -> None:
     links = SlowLinks(zipped(index__py=SOURCE))
     catalog = Catalog(store, CodeStore(tmp_path, links=links), SystemClock(), region=REGION)
 
@@ -163,7 +164,7 @@ async def test_code_that_is_long_in_coming_holds_up_nobody(store: MemoryCatalogS
 
 
 async def test_everything_is_there_again_after_a_restart(
-    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
+    catalog: Catalog, store: BreakableCatalogStore, tmp_path: Path
 ) -> None:
     function = await catalog.create(draft(), INLINE)
     await catalog.put_settings(urn(), AsyncSettings(max_retries=3))
@@ -177,7 +178,7 @@ async def test_everything_is_there_again_after_a_restart(
 
 
 async def test_code_that_nothing_refers_to_goes_with_a_restart(
-    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
+    catalog: Catalog, store: BreakableCatalogStore, tmp_path: Path
 ) -> None:
     old = await catalog.create(draft(), INLINE)
     new = await catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
@@ -189,7 +190,7 @@ async def test_code_that_nothing_refers_to_goes_with_a_restart(
     assert CodeStore(tmp_path).folder(new.code).is_dir()
 
 
-async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: MemoryCatalogStore) -> None:
+async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: BreakableCatalogStore) -> None:
     function = await catalog.create(draft(), INLINE)
     store.broken = NotStored("disk full")
 
@@ -229,7 +230,7 @@ async def test_an_update_keeps_what_it_leaves_out(catalog: Catalog) -> None:
     assert function.details == {"xrole": "b", "type": "v2"}
 
 
-async def test_a_cancelled_change_leaves_store_and_memory_alike(catalog: Catalog, store: MemoryCatalogStore) -> None:
+async def test_a_cancelled_change_leaves_store_and_memory_alike(catalog: Catalog, store: BreakableCatalogStore) -> None:
     await catalog.create(draft(), INLINE)
 
     with anyio.CancelScope() as scope:
@@ -415,7 +416,7 @@ async def test_a_loop_is_found_when_its_last_function_comes_later(catalog: Catal
         await catalog.put_settings(urn("later"), leading_to("a"))
 
 
-async def test_other_destinations_are_for_those_who_know_them(store: MemoryCatalogStore, tmp_path: Path) -> None:
+async def test_other_destinations_are_for_those_who_know_them(store: BreakableCatalogStore, tmp_path: Path) -> None:
     seen: list[DestinationSpec] = []
     rules = FunctionRules(check_destination=seen.append)
     catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)

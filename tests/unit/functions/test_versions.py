@@ -36,8 +36,8 @@ from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import StoredResource
 from engine.testing import ManualClock
-from engine.testing.resources import MemoryResourceStore
-from tests.support.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
+from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
+from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
 DRAFT = Function(
@@ -53,21 +53,12 @@ DRAFT = Function(
 )
 
 
-class ResourceStore(MemoryResourceStore):
-    broken: Exception | None = None
-
-    async def put(self, resource: StoredResource) -> None:
-        if self.broken:
-            raise self.broken
-        await super().put(resource)
-
-
 class House(Struct):
     """Catalog with one function, and the services that change its versions."""
 
     folder: Path
-    store: MemoryCatalogStore
-    kept: ResourceStore
+    store: BreakableCatalogStore
+    kept: BreakableResourceStore
     clock: ManualClock
     catalog: Catalog
     versions: Versions
@@ -89,7 +80,7 @@ class House(Struct):
         return await self.aliases.create(urn(), Alias(name=name, version=version, **fields))
 
 
-async def opened(folder: Path, store: MemoryCatalogStore, kept: ResourceStore, clock: ManualClock) -> House:
+async def opened(folder: Path, store: BreakableCatalogStore, kept: BreakableResourceStore, clock: ManualClock) -> House:
     codes = CodeStore(folder)
     catalog = Catalog(store, codes, clock, region=REGION, random=Random(3))
     bound: dict[tuple[int, str], list[StoredResource]] = {}
@@ -106,7 +97,7 @@ async def opened(folder: Path, store: MemoryCatalogStore, kept: ResourceStore, c
 
 @pytest.fixture
 async def house(tmp_path: Path) -> House:
-    house = await opened(tmp_path, MemoryCatalogStore(), ResourceStore(), ManualClock())
+    house = await opened(tmp_path, BreakableCatalogStore(), BreakableResourceStore(), ManualClock())
     await house.catalog.create(DRAFT, INLINE)
     return house
 

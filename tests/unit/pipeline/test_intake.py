@@ -17,9 +17,9 @@ from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.testing import ManualClock, MemoryStorage
-from tests.support.http_app import MemoryCatalogStore
+from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
 from tests.unit.functions.test_versions import DRAFT as FUNCTION
-from tests.unit.functions.test_versions import INLINE, House, ResourceStore, opened, urn
+from tests.unit.functions.test_versions import INLINE, House, opened, urn
 
 MANY = 1 << 40
 LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sync_rows=MANY, sync_size=MANY)
@@ -44,7 +44,7 @@ class Ingress(Struct):
 @pytest.fixture
 async def ingress(tmp_path: Path) -> Ingress:
     clock, storage = ManualClock(), MemoryStorage()
-    house = await opened(tmp_path / "code", MemoryCatalogStore(), ResourceStore(), clock)
+    house = await opened(tmp_path / "code", BreakableCatalogStore(), BreakableResourceStore(), clock)
     await house.catalog.create(FUNCTION, INLINE)
     await house.publish("v1")
     await house.publish("v2")

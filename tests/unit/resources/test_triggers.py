@@ -33,8 +33,8 @@ from engine.protocols import Plugin, StoredResource, TriggerRules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
 from engine.resources.trigger_limits import TRIGGERS
 from engine.resources.triggers import TriggerDraft, Triggers
-from engine.testing.resources import MemoryResourceStore
-from tests.support.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
+from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
+from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 
 TIMER: dict[str, Any] = {"name": "nightly", "schedule_type": "Rate", "schedule": "3m"}
 KAFKA: dict[str, Any] = {
@@ -58,26 +58,12 @@ class NarrowOptions(OwnOptions, frozen=True, kw_only=True):
 OWN = Plugin(kinds=("webhook",), options=OwnOptions, rules=TriggerRules(unique=("address",)))
 
 
-class BreakableStore(MemoryResourceStore):
-    broken: Exception | None = None
-
-    async def put(self, resource: StoredResource) -> None:
-        if self.broken:
-            raise self.broken
-        await super().put(resource)
-
-    async def delete(self, kind: str, owner: str, id: str) -> None:
-        if self.broken:
-            raise self.broken
-        await super().delete(kind, owner, id)
-
-
 class Bench(Struct, kw_only=True):
     """Catalog with one function, and its triggers. ``again`` opens the triggers as the next engine does."""
 
     folder: Path
-    functions: MemoryCatalogStore
-    store: BreakableStore
+    functions: BreakableCatalogStore
+    store: BreakableResourceStore
     catalog: Catalog
     triggers: Triggers
     told: list[tuple[str, BoundTrigger | None]]
@@ -99,13 +85,13 @@ def hello(qualifier: str = "") -> FunctionUrn:
     return parse_urn(text, region=REGION, project=PROJECT)
 
 
-def a_catalog(functions: MemoryCatalogStore, folder: Path) -> Catalog:
+def a_catalog(functions: BreakableCatalogStore, folder: Path) -> Catalog:
     return Catalog(functions, CodeStore(folder), SystemClock(), region=REGION)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
-    functions, store, told = MemoryCatalogStore(), BreakableStore(), list[tuple[str, BoundTrigger | None]]()
+    functions, store, told = BreakableCatalogStore(), BreakableResourceStore(), list[tuple[str, BoundTrigger | None]]()
     catalog = a_catalog(functions, tmp_path)
     registry = Registry([*load_plugins(), OWN])
     triggers = Triggers(store, catalog, registry, SystemClock(), region=REGION)
