@@ -13,11 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
+from plugins._shared.row_log import RowLogs
 from plugins._shared.rows import rows_of
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
-from plugins.dis.records import RecordLog
+from plugins.dis.records import TABLE as RECORDS
+from plugins.dis.records import Row, log_of, record_of, row_of
 from plugins.dis.shape import LARGEST, Partition, Stream, evenly, hash_of, partition_id, scaled
 
 TABLE = "streams"
@@ -42,7 +44,7 @@ class Streams:
 
     def __init__(self, context: PluginContext) -> None:
         self._store, self._clock, self._sleep_until = context.store, context.clock, context.sleep_until
-        self._records = RecordLog(context.store, context.clock.now)
+        self._logs = RowLogs(context.store, RECORDS, Row, context.clock.now)
         self._streams: dict[tuple[str, str], Stream] = {}  #: keyed by project and name
         self._by_id: dict[str, Stream] = {}
         self._changing = anyio.Lock()
@@ -52,7 +54,8 @@ class Streams:
     async def load(self) -> None:
         async for _, value in rows_of(self._store, TABLE):
             await self._open(msgspec.json.decode(value, type=Stream))
-        for stream_id in await self._records.streams():
+        stored = dict.fromkeys(name.partition("/")[0] for name in await self._logs.names())
+        for stream_id in stored:
             if stream_id not in self._by_id:
                 self._deleted.put_nowait(stream_id)
         await self._expire()
@@ -62,7 +65,8 @@ class Streams:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep)
             while True:
-                await self._records.purge(await self._deleted.get())
+                stream_id = await self._deleted.get()
+                await self._logs.purge(stream_id)
 
     # --- streams --------------------------------------------------------------------------------------------
 
@@ -121,10 +125,10 @@ class Streams:
             new = scaled(old, count, self._clock.now())
             await self._save(new)
             for partition in new.partitions[len(old.partitions) :]:
-                await self._records.load((new.stream_id, partition.number))
+                await self._logs.load(log_of(new.stream_id, partition.number))
             self._remember(new)
         for partition in old.partitions:
-            self._records.notify((old.stream_id, partition.number))
+            self._logs.notify(log_of(old.stream_id, partition.number))
         return len(old.open)
 
     async def delete(self, project: str, name: str) -> None:
@@ -133,12 +137,12 @@ class Streams:
             await self._store.write(TABLE, delete=[_key(stream)])
             del self._streams[project, name], self._by_id[stream.stream_id]
         for partition in stream.partitions:
-            self._records.forget((stream.stream_id, partition.number))
+            self._logs.forget(log_of(stream.stream_id, partition.number))
         self._deleted.put_nowait(stream.stream_id)
 
     def span(self, stream: Stream, partition: Partition) -> tuple[int, int]:
         """Return the sequence numbers of a partition's first readable record and of the next one to be stored."""
-        return self._records.span((stream.stream_id, partition.number))
+        return self._logs.span(log_of(stream.stream_id, partition.number))
 
     def expired(self, stream: Stream, partition: Partition) -> bool:
         closed = partition.closed_at
@@ -164,7 +168,7 @@ class Streams:
         partition = found.partition(partition_id)
         if partition is None:
             raise DisProblem(NO_PARTITION, f"Partition does not exist. [{partition_id}]")
-        position = await self._position((found.stream_id, partition.number), start)
+        position = await self._position(log_of(found.stream_id, partition.number), start)
         return self._cursor(found.stream_id, partition.number, position)
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
@@ -176,10 +180,10 @@ class Streams:
         stream = self.by_id(project, decoded.stream_id)
         if not 0 <= decoded.number < len(stream.partitions):
             raise DisProblem(NO_PARTITION, f"Partition does not exist. [{decoded.number}]")
-        partition = (stream.stream_id, decoded.number)
-        position = max(decoded.position, self._records.span(partition)[0])
-        records, position = await self._records.read(partition, position, max_bytes)
-        return Page(records=records, next_partition_cursor=self._cursor(*partition, position))
+        log = log_of(stream.stream_id, decoded.number)
+        rows, position = await self._logs.read(log, max(decoded.position, self._logs.span(log)[0]), max_bytes)
+        cursor = self._cursor(stream.stream_id, decoded.number, position)
+        return Page(records=[record_of(*row) for row in rows], next_partition_cursor=cursor)
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
         """Store records, and return one result for each, in the same order.
@@ -194,11 +198,11 @@ class Streams:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
         targets = [_partition(stream, entry) for entry in entries]
         valid = [
-            (target.number, entry)
+            (log_of(stream.stream_id, target.number), row_of(entry))
             for target, entry in zip(targets, entries, strict=True)
             if not isinstance(target, Put)
         ]
-        sequences = iter(await self._records.append(stream.stream_id, valid) if valid else ())
+        sequences = iter(await self._logs.append(valid) if valid else ())
         return [
             target if isinstance(target, Put) else Put(partition_id=target.id, sequence_number=str(next(sequences)))
             for target in targets
@@ -209,18 +213,18 @@ class Streams:
         partition = found.partition(partition_id) if found else None
         if found is None or partition is None:
             return self._created.wait
-        return self._records.news((found.stream_id, partition.number)).wait
+        return self._logs.news(log_of(found.stream_id, partition.number)).wait
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _position(self, partition: tuple[str, int], start: Start) -> int:
-        earliest, next_ = self._records.span(partition)
+    async def _position(self, log: str, start: Start) -> int:
+        earliest, next_ = self._logs.span(log)
         if start.type == "TRIM_HORIZON":
             return earliest
         if start.type == "LATEST":
             return next_
         if start.type == "AT_TIMESTAMP":
-            return await self._records.seek(partition, start.timestamp)
+            return await self._logs.seek(log, start.timestamp)
         text = start.sequence_number
         position = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
         position += position >= 0 and start.type == "AFTER_SEQUENCE_NUMBER"
@@ -239,7 +243,7 @@ class Streams:
 
     async def _open(self, stream: Stream) -> None:
         for partition in stream.partitions:
-            await self._records.load((stream.stream_id, partition.number))
+            await self._logs.load(log_of(stream.stream_id, partition.number))
         self._remember(stream)
 
     async def _sweep(self) -> None:
@@ -252,7 +256,8 @@ class Streams:
             moment = int((self._clock.now() - stream.retention * 3600) * 1000)
             for partition in stream.partitions:
                 if stream.stream_id in self._by_id:  # may have been deleted meanwhile
-                    await self._records.expire((stream.stream_id, partition.number), moment)
+                    log = log_of(stream.stream_id, partition.number)
+                    await self._logs.cut(log, await self._logs.seek(log, moment))
 
 
 def _key(stream: Stream) -> str:
