@@ -27,6 +27,17 @@ QUICK = {
     "FUNCTIOND_GRACE": "5",
     "FUNCTIOND_EXECUTOR__ISOLATION": "process",  # the functions of most tests write to files of the host
 }
+#: Function that writes its request id to the file ``runs``, and returns when the file ``gate`` appears.
+HELD = """
+import os, time
+
+def handler(event, context):
+    with open(event["runs"], "a") as file:
+        file.write(context.getRequestID() + "\\n")
+    while not os.path.exists(event["gate"]):
+        time.sleep(0.02)
+    return "ended"
+"""
 
 
 class Reply(NamedTuple):

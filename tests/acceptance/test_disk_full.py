@@ -12,22 +12,11 @@ from time import monotonic
 
 import pytest
 
-from tests.acceptance.engine_process import REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows
+from tests.acceptance.engine_process import HELD, REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 ECHO = "def handler(event, context):\n    return event\n"
-#: Returns when a file appears, which the test creates.
-HELD = """
-import os, time
-
-def handler(event, context):
-    with open(event["runs"], "a") as file:
-        file.write(context.getRequestID() + "\\n")
-    while not os.path.exists(event["gate"]):
-        time.sleep(0.02)
-    return "ended"
-"""
 #: Engine whose fsync fails as long as the file named by BROKEN_DISK exists.
 BROKEN = """
 import os, sqlite3, sys

@@ -18,7 +18,7 @@ from schemathesis import GenerationMode, checks
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import PROJECT, engine_on
-from tests.support.http_app import SOURCE, encoded
+from tests.support.http_app import HELLO
 
 PROMISES = [checks.not_a_server_error, checks.response_schema_conformance, checks.content_type_conformance]
 #: MB; little enough that reserved instances cannot fill the machine
@@ -33,16 +33,6 @@ BOUNDS = settings(
 #: Operations with parameters; health and metrics have none.
 NAMES = [one.name for one in OPERATIONS if one.path.startswith("/v2/")]
 TOKEN = "a-token-of-this-project"
-HELLO = {
-    "func_name": "hello",
-    "package": "default",
-    "runtime": "Python3.10",
-    "handler": "index.handler",
-    "timeout": 3,
-    "memory_size": 128,
-    "code_type": "inline",
-    "func_code": {"file": encoded(SOURCE)},
-}
 
 
 @pytest.fixture(scope="module")

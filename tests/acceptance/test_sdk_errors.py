@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import engine_on
-from tests.support.http_app import PROJECT, SOURCE, encoded, urn_of, zipped
+from tests.support.http_app import HELLO, PROJECT, SOURCE, encoded, urn_of, zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # warnings of the SDK's own code
@@ -45,16 +45,7 @@ PARTS = {
 }
 ACTIONS = {"ShowFuncSnapshotState": "state", "UpdateFuncSnapshot": "disable", "ShowResInstanceInfo": "filter"}
 #: Valid bodies by operation.
-FUNCTION = {
-    "func_name": "absent",
-    "package": "default",
-    "runtime": "Python3.10",
-    "handler": "index.handler",
-    "timeout": 3,
-    "memory_size": 128,
-    "code_type": "inline",
-    "func_code": {"file": encoded(SOURCE)},
-}
+FUNCTION = HELLO | {"func_name": "absent"}
 TIMER = {"name": "tick", "schedule_type": "Rate", "schedule": "1m"}
 BODIES: dict[str, object] = {
     "AsyncInvokeFunction": {},
@@ -121,7 +112,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         here = Platform(
             client=client("AK1", SECRET), stranger=client("AK1", "wrong" + SECRET), neighbour=client("AK2", SECRET)
         )
-        ask(here.client, "CreateFunction", body={**FUNCTION, "func_name": "hello"})
+        ask(here.client, "CreateFunction", body=HELLO)
         yield here
 
 

@@ -12,22 +12,11 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess, descendants, engine_on, is_alive, rows
+from tests.acceptance.engine_process import HELD, EngineProcess, descendants, engine_on, is_alive, rows
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 ECHO = "def handler(event, context):\n    return event\n"
-#: Writes its request id, and returns when a file appears.
-HELD = """
-import os, time
-
-def handler(event, context):
-    with open(event["runs"], "a") as file:
-        file.write(context.getRequestID() + "\\n")
-    while not os.path.exists(event["gate"]):
-        time.sleep(0.02)
-    return "ended"
-"""
 SLEEPS = """
 import time
 

@@ -77,6 +77,19 @@ def encoded(text: str | bytes) -> str:
     return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
 
 
+#: Body that creates a function which returns its event.
+HELLO = {
+    "func_name": "hello",
+    "package": "default",
+    "runtime": "Python3.10",
+    "handler": "index.handler",
+    "timeout": 3,
+    "memory_size": 128,
+    "code_type": "inline",
+    "func_code": {"file": encoded(SOURCE)},
+}
+
+
 def zipped(**files: str) -> bytes:
     """Return a zip package with these files; ``__`` in a name stands for a dot."""
     buffer = io.BytesIO()
@@ -281,17 +294,7 @@ class Api(Struct, kw_only=True):
             connection.close()
 
     async def create(self, name: str = "hello", **fields: object) -> Answer:
-        body = {
-            "func_name": name,
-            "package": "default",
-            "runtime": "Python3.10",
-            "handler": "index.handler",
-            "timeout": 3,
-            "memory_size": 128,
-            "code_type": "inline",
-            "func_code": {"file": encoded(SOURCE)},
-        }
-        return await self.send("POST", "", {**body, **fields})
+        return await self.send("POST", "", {**HELLO, "func_name": name, **fields})
 
     async def invoke(self, name: str = "hello", body: object = None, **headers: str) -> Answer:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
