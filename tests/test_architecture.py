@@ -36,10 +36,6 @@ LAYERS = (
 )
 
 
-#: Modules that still set callbacks of other objects.
-CALLBACKS_SET = {"engine.executors.memory_watch", "engine.resources.reservations", "engine.storage.sqlite.database"}
-
-
 def _name(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -298,7 +294,6 @@ def test_no_object_gets_a_callback_by_assignment() -> None:
     found = {
         f"{name}:{line}"
         for name, file in _parts("engine", "plugins").items()
-        if name not in CALLBACKS_SET
         for line in _foreign_callbacks(ast.parse(file.read_text()))
     }
 

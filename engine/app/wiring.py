@@ -164,7 +164,7 @@ def _resources(given: Infrastructure, catalog: Catalog, dependencies: Dependency
         given.clock,
         dependencies=dependencies,
         registry=given.registry,
-        warmer=given.pool,
+        instances=given.pool,
         options=ResourceOptions(
             memory=memory_budget(settings),
             region=settings.http.region,

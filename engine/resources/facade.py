@@ -17,7 +17,7 @@ from engine.resources.dependencies import Dependencies, DependencyRepository
 from engine.resources.events import Event, Events
 from engine.resources.repository import Repository
 from engine.resources.reservation_schedule import Reservation
-from engine.resources.reservations import NoWarmer, Reservations, Warmer
+from engine.resources.reservations import InstancePool, Reservations
 from engine.resources.tags import Tags, TagSet
 from engine.resources.tracing import Tracing, TracingKeys
 from engine.resources.triggers import Triggers
@@ -43,8 +43,8 @@ class Resources:
         *,
         dependencies: DependencyRepository,
         registry: Registry,
+        instances: InstancePool,
         options: ResourceOptions,
-        warmer: Warmer | None = None,
     ) -> None:
         self._store, self._catalog = store, catalog
         self._repositories: list[Repository[Any]] = []
@@ -52,7 +52,7 @@ class Resources:
         self.dependencies = Dependencies(dependencies, catalog, codes, clock)
         self.tags = Tags(self._repository("tags", TagSet), catalog)
         reserved = self._repository("reservation", Reservation)
-        self.reservations = Reservations(reserved, catalog, clock, warmer or NoWarmer(), memory=options.memory)
+        self.reservations = Reservations(reserved, catalog, clock, instances, memory=options.memory)
         self.tracing = Tracing(self._repository("tracing", TracingKeys), catalog)
         self.events = Events(self._repository("event", Event), catalog, clock)
         self.triggers = Triggers(store, catalog, registry, clock, region=options.region, free=options.free_modes)

@@ -45,24 +45,14 @@ class Reserved(Struct, frozen=True, kw_only=True):
     count: int  #: current number of instances
 
 
-class Warmer(Protocol):
-    """Starter of instances that have no work yet. Implemented by the pool of instances."""
+class InstancePool(Protocol):
+    """Pool of instances, in which some instances are kept alive without work."""
 
     reserve: Reserve
 
     async def warm(self, function: Function) -> bool:
         """Start an instance of the function without work. Return False if it does not become ready."""
         ...
-
-
-class NoWarmer:
-    """Replacement for the pool in an engine that runs no instances. Starts nothing."""
-
-    def __init__(self) -> None:
-        self.reserve = Reserve(())
-
-    async def warm(self, function: Function) -> bool:
-        return False
 
 
 class Reservations:
@@ -72,10 +62,16 @@ class Reservations:
     """
 
     def __init__(
-        self, repository: Repository[Reservation], catalog: Catalog, clock: Clock, warmer: Warmer, *, memory: int
+        self,
+        repository: Repository[Reservation],
+        catalog: Catalog,
+        clock: Clock,
+        instances: InstancePool,
+        *,
+        memory: int,
     ) -> None:
         self._repository, self._catalog, self._clock = repository, catalog, clock
-        self._warmer, self._memory = warmer, memory
+        self._instances, self._memory = instances, memory
         self._wake, self._requested = anyio.Event(), False
         #: Current counts by owner and qualifier.
         self._scheduled: dict[tuple[str, str], tuple[Reservation, ScheduledCount]] = {}
@@ -130,7 +126,7 @@ class Reservations:
         while True:
             self._wake, self._requested = anyio.Event(), False
             await self._drop_orphans()
-            self._warmer.reserve.want(self._wanted())
+            self._instances.reserve.want(self._wanted())
             complete = await self._start_missing()
             if not complete and not self._requested:
                 self._wake = anyio.Event()  # the exit of an instance that failed to start must not cause a retry
@@ -150,9 +146,9 @@ class Reservations:
     async def _start_missing(self) -> bool:
         """Start the reserved instances that are not running. Return False if any failed to start."""
         failed: set[tuple[int, int]] = set()
-        for function in list(self._warmer.reserve.shortage()):
+        for function in list(self._instances.reserve.shortage()):
             kind = (function.function_id, function.revision)
-            if kind not in failed and not await self._warmer.warm(function):
+            if kind not in failed and not await self._instances.warm(function):
                 log.warning("reserved instance did not start", function=function.name, version=function.version)
                 failed.add(kind)
         return not failed

@@ -61,6 +61,7 @@ from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.testing import MemoryCatalogStore, MemoryStorage
+from engine.testing.instances import NoInstances
 from engine.testing.resources import MemoryResourceStore
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
@@ -308,7 +309,16 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
     rules = FunctionRules(may_run_long=listed(["slow"]))
     catalog = Catalog(store, codes, clock, region=REGION, rules=rules, find_dependencies=dependencies.named)
     registry, options = Registry(load_plugins()), ResourceOptions(region=REGION)
-    resources = Resources(kept, catalog, codes, clock, dependencies=dependencies, registry=registry, options=options)
+    resources = Resources(
+        kept,
+        catalog,
+        codes,
+        clock,
+        dependencies=dependencies,
+        registry=registry,
+        instances=NoInstances(),
+        options=options,
+    )
     catalog.changed.connect(resources.triggers.follow)
     catalog.changed.connect(resources.follow)
     await resources.load()

@@ -17,7 +17,7 @@ from engine.resources.reservation_schedule import CronConfig, Reservation, Tacti
 from tests.support.http_app import PROJECT, REGION, Api, serve, urn_of
 
 
-class Warmer:
+class Pool:
     """Records requests for instances and starts none."""
 
     def __init__(self, *, works: bool) -> None:
@@ -31,7 +31,7 @@ class Warmer:
         return self.works
 
 
-class Endless(Warmer):
+class Endless(Pool):
     async def warm(self, function: Function) -> bool:
         await super().warm(function)
         await anyio.sleep_forever()
@@ -39,9 +39,9 @@ class Endless(Warmer):
 
 
 @asynccontextmanager
-async def reserving(folder: Path, warmer: Warmer) -> AsyncIterator[Api]:
+async def reserving(folder: Path, pool: Pool) -> AsyncIterator[Api]:
     async with serve(folder) as api, anyio.create_task_group() as tasks:
-        api.resources.reservations._warmer = warmer
+        api.resources.reservations._instances = pool
         await api.create()
         await tasks.start(api.resources.reservations.run)
         yield api
@@ -55,34 +55,34 @@ async def put(api: Api, count: int, name: str = "hello", *crons: CronConfig) -> 
 
 
 async def test_what_will_not_start_is_asked_for_once_until_something_changes(tmp_path: Path) -> None:
-    warmer = Warmer(works=False)
-    async with reserving(tmp_path, warmer) as api:
+    pool = Pool(works=False)
+    async with reserving(tmp_path, pool) as api:
         await put(api, 3)
-        await warmer.told.wait()
+        await pool.told.wait()
         await anyio.wait_all_tasks_blocked()
-        before = list(warmer.asked)
+        before = list(pool.asked)
 
-        warmer.told = anyio.Event()
+        pool.told = anyio.Event()
         await put(api, 2)
-        await warmer.told.wait()
+        await pool.told.wait()
         await anyio.wait_all_tasks_blocked()
 
     assert before == ["hello"]
-    assert warmer.asked == ["hello", "hello"]
+    assert pool.asked == ["hello", "hello"]
 
 
 async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
-    warmer = Warmer(works=True)
-    async with reserving(tmp_path, warmer) as api:
+    pool = Pool(works=True)
+    async with reserving(tmp_path, pool) as api:
         await put(api, 3)
-        await warmer.told.wait()
+        await pool.told.wait()
         await anyio.wait_all_tasks_blocked()
 
-    assert warmer.asked == ["hello"] * 3
+    assert pool.asked == ["hello"] * 3
 
 
 async def test_a_project_reserves_ninety_instances_in_all(tmp_path: Path) -> None:
-    async with reserving(tmp_path, Warmer(works=True)) as api:
+    async with reserving(tmp_path, Pool(works=True)) as api:
         await api.create("other")
         await put(api, 80)
 
@@ -92,7 +92,7 @@ async def test_a_project_reserves_ninety_instances_in_all(tmp_path: Path) -> Non
 
 
 async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> None:
-    async with reserving(tmp_path, Warmer(works=True)) as api:
+    async with reserving(tmp_path, Pool(works=True)) as api:
         await api.create("small", strategy_config={"concurrency": 2})
 
         with pytest.raises(TooManyReserved, match="may have 2 instances"):
@@ -100,20 +100,20 @@ async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> N
 
 
 async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) -> None:
-    warmer = Warmer(works=True)
-    async with reserving(tmp_path, warmer) as api:
+    pool = Pool(works=True)
+    async with reserving(tmp_path, pool) as api:
         await put(api, 0, "hello", CronConfig(cron="* * * * * *", count=2))  # due within a second
-        await warmer.told.wait()
+        await pool.told.wait()
         await anyio.wait_all_tasks_blocked()
 
         assert api.resources.reservations.count(1) == 2
 
-    assert warmer.asked[:2] == ["hello"] * 2
+    assert pool.asked[:2] == ["hello"] * 2
 
 
 async def test_what_crons_may_ask_for_counts_as_reserved(tmp_path: Path) -> None:
     noon = "0 0 12 * * ?"
-    async with reserving(tmp_path, Warmer(works=True)) as api:
+    async with reserving(tmp_path, Pool(works=True)) as api:
         await api.create("other")
         await put(api, 1, "hello", CronConfig(cron=noon, count=80))
 
@@ -122,12 +122,12 @@ async def test_what_crons_may_ask_for_counts_as_reserved(tmp_path: Path) -> None
 
 
 async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Path) -> None:
-    warmer = Endless(works=True)
-    async with reserving(tmp_path, warmer) as api:
+    pool = Endless(works=True)
+    async with reserving(tmp_path, pool) as api:
         version = urn_of(version=":v1")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
         await put(api, 2, version)
-        await warmer.told.wait()  # the warmer is busy, so orphans are not removed meanwhile
+        await pool.told.wait()  # the pool is busy, so orphans are not removed meanwhile
 
         await api.send("DELETE", f"/{version}")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
@@ -138,18 +138,18 @@ async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Pa
 
 
 async def test_what_cannot_be_deleted_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    warmer = Warmer(works=True)
-    async with reserving(tmp_path, warmer) as api:
+    pool = Pool(works=True)
+    async with reserving(tmp_path, pool) as api:
         reservations, version = api.resources.reservations, urn_of(version=":v1")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
         await put(api, 1, version)
-        await warmer.told.wait()
-        warmer.told = anyio.Event()
+        await pool.told.wait()
+        pool.told = anyio.Event()
         monkeypatch.setattr(reservations._repository._store, "delete", full)
 
         await api.send("DELETE", f"/{version}")
         await put(api, 2)
-        await warmer.told.wait()
+        await pool.told.wait()
 
         assert [one.count for one in reservations.find(PROJECT)] == [2]
 
@@ -159,7 +159,7 @@ async def full(*resource: str) -> None:
 
 
 async def test_a_reservation_that_never_comes_to_anything_is_none(tmp_path: Path) -> None:
-    async with reserving(tmp_path, Warmer(works=True)) as api:
+    async with reserving(tmp_path, Pool(works=True)) as api:
         await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=1))
         kept = api.resources.reservations.find(PROJECT)
 
