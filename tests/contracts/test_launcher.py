@@ -1,0 +1,283 @@
+"""Contract of launchers, of the channels and of the processes of their instances."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import InvalidField
+from engine.executors.instance import Call, End, Instance
+from engine.executors.launcher import Launcher
+from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
+from engine.executors.reserve import key_of
+from engine.logs.lines import plain
+from engine.model import Code
+from engine.runtimes.protocol import ITSELF, Answer
+from tests.support.executing import exit_of, function, invocation, is_alive, pool, stop
+
+SOURCE = """
+import os, time
+
+
+def echo(event, context):
+    return event
+
+
+def raw(event, context):
+    os.write(1, b"to stdout\\n")
+    os.write(2, b"to stderr, unfinished")
+    return "done"
+
+
+def hang(event, context):
+    time.sleep(600)
+
+
+def leave(event, context):
+    os._exit(7)
+
+
+def never(context):
+    raise RuntimeError("never")
+
+
+def leaving(context):
+    os._exit(5)
+
+
+def endless(context):
+    time.sleep(600)
+"""
+
+#: Options of each launcher. A launcher for other machines is one more entry.
+KINDS: dict[str, Any] = {
+    "spawned": NO_ISOLATION,
+    "forked": IsolationOptions(isolation="process", fork_server="start"),
+    "sandboxed": IsolationOptions(isolation="bubblewrap"),
+}
+
+
+class Owner:
+    """Owner of instances that records their ends in order, and clears them when they are closed."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+        self.seen: list[tuple[str, Instance]] = []
+
+    def instance_ended(self, instance: Instance) -> None:
+        self.seen.append(("ended", instance))
+
+    def instance_closed(self, instance: Instance) -> None:
+        self.seen.append(("closed", instance))
+        self.launcher.clear(instance)
+
+
+class Launching:
+    """Launcher and the owner of its instances."""
+
+    def __init__(self, launcher: Launcher, tmp: Path) -> None:
+        self.launcher, self.owner, self.tmp = launcher, Owner(launcher), tmp
+
+    async def launch(self, handler: str, **fields: Any) -> tuple[Instance, Call]:
+        """Return an instance that has loaded nothing, and the call for its start."""
+        asked = function(handler, **fields)
+        plan = await self.launcher.prepare(key_of(asked), asked)
+        instance = self.launcher.launch(plan, self.owner)
+        start = Call(key_of(asked), asked, None)
+        start.begin(instance, ITSELF)
+        return instance, start
+
+    async def load(self, handler: str, **fields: Any) -> tuple[Instance, Answer | None]:
+        instance, start = await self.launch(handler, **fields)
+        answer = await self.launcher.load(instance, start)
+        instance.ready = answer is not None and answer.code == Code.OK
+        return instance, answer
+
+    async def ready(self, handler: str, **fields: Any) -> Instance:
+        instance, answer = await self.load(handler, **fields)
+        assert instance.ready, answer
+        return instance
+
+
+async def ask(instance: Instance, event: str = "{}", seconds: float = 30) -> tuple[Answer | None, Call]:
+    asked = invocation(event)
+    call = Call(instance.key, instance._function, asked)
+    return await instance.invoke(call, asked, seconds), call
+
+
+@pytest.fixture(params=KINDS)
+async def launching(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Launching]:
+    if request.param == "sandboxed" and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    async with pool(tmp_path, SOURCE, sandbox=KINDS[request.param]) as opened:
+        found = Launching(opened._launcher, tmp_path / "tmp")
+        yield found
+        for _, instance in found.owner.seen:
+            instance.kill(End.ABANDONED)
+        for _, instance in list(found.owner.seen):
+            await instance.closed.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the children of a process, and theirs."""
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [below for child in found for below in descendants(child)]
+
+
+async def end(launching: Launching, instance: Instance) -> list[str]:
+    """Kill an instance, wait until it is closed, and return what its owner was told."""
+    instance.kill(End.RETIRED)
+    await instance.closed.wait()
+    return [what for what, one in launching.owner.seen if one is instance]
+
+
+async def test_an_instance_answers_the_requests_that_it_gets(launching: Launching) -> None:
+    instance = await launching.ready("echo")
+
+    answers = [(await ask(instance, event))[0] for event in ("1", '{"a": 2}')]
+
+    assert [(answer.code, answer.result) for answer in answers if answer] == [(0, b"1"), (0, b'{"a": 2}')]
+    assert await end(launching, instance) == ["ended", "closed"]
+
+
+async def test_requests_and_results_of_6_mib_pass(launching: Launching) -> None:
+    instance, event = await launching.ready("echo"), '"' + "x" * ((6 << 20) - 2) + '"'
+
+    answer, _ = await ask(instance, event)
+
+    assert answer is not None
+    assert len(answer.result) == (6 << 20) - 2
+    await end(launching, instance)
+
+
+async def test_raw_output_written_before_the_answer_is_in_the_log_of_the_request(launching: Launching) -> None:
+    instance = await launching.ready("raw")
+
+    answer, call = await ask(instance)
+
+    assert answer is not None
+    assert sorted(plain(call.written().kept).splitlines()) == [b"to stderr, unfinished", b"to stdout"]
+    await end(launching, instance)
+
+
+async def test_code_that_cannot_be_loaded_is_an_answer(launching: Launching) -> None:
+    instance, answer = await launching.load("missing")
+
+    assert answer is not None
+    assert answer.code == Code.ENTRY_NOT_FOUND
+    await end(launching, instance)
+
+
+async def test_an_initializer_that_fails_is_an_answer(launching: Launching) -> None:
+    instance, answer = await launching.load("echo", initializer_handler="index.never")
+
+    assert answer is not None
+    assert answer.code == Code.INITIALIZER_ERROR
+    await end(launching, instance)
+
+
+async def test_an_instance_that_exits_while_it_loads_gives_no_answer(launching: Launching) -> None:
+    instance, answer = await launching.load("echo", initializer_handler="index.leaving")
+
+    assert (answer, instance.end, instance.exit_status) == (None, End.EXITED, 5)
+    assert await end(launching, instance) == ["ended", "closed"]
+
+
+async def test_an_initializer_that_takes_too_long_is_ended(launching: Launching) -> None:
+    instance, answer = await launching.load("echo", initializer_handler="index.endless", initializer_timeout=1)
+
+    assert (answer, instance.end) == (None, End.TIMEOUT)
+    await end(launching, instance)
+
+
+async def test_a_killed_process_ends_its_request_and_reports_its_status(launching: Launching) -> None:
+    instance = await launching.ready("hang")
+    asking = asyncio.ensure_future(ask(instance))
+    await asyncio.sleep(0.1)  # a request that was not read yet would end in the same way
+    os.kill(instance.pid, signal.SIGKILL)
+
+    answer, call = await asking
+
+    assert (answer, instance.end, call.responsible) == (None, End.EXITED, True)
+    await instance.closed.wait()
+    assert instance.exit_status == -signal.SIGKILL
+
+
+async def test_a_process_that_exits_in_a_request_reports_its_status(launching: Launching) -> None:
+    instance = await launching.ready("leave")
+
+    answer, call = await ask(instance)
+
+    await instance.closed.wait()
+    assert (answer, instance.end, instance.exit_status, call.unread) == (None, End.EXITED, 7, False)
+
+
+async def test_a_request_that_was_not_read_is_known_to_be_unread(launching: Launching) -> None:
+    instance = await launching.ready("echo")
+    for pid in [instance.pid, *descendants(instance.pid)]:
+        stop(pid)
+    asking = asyncio.ensure_future(ask(instance))
+    await asyncio.sleep(0)
+    os.kill(instance.pid, signal.SIGKILL)
+
+    answer, call = await asking
+    await instance.closed.wait()
+
+    assert (answer, call.unread) == (None, True)
+
+
+async def test_a_killed_instance_leaves_no_process_and_no_file(launching: Launching) -> None:
+    launching.tmp.mkdir(exist_ok=True)
+    before = set(launching.tmp.iterdir())
+    instance = await launching.ready("echo")
+    pids = [instance.pid, *descendants(instance.pid)]
+    assert all(is_alive(pid) for pid in pids)
+
+    assert await end(launching, instance) == ["ended", "closed"]
+    for pid in pids:
+        await exit_of(pid)
+    await launching.launcher.close()
+
+    assert set(launching.tmp.iterdir()) - before == set()
+
+
+async def test_an_instance_killed_before_it_loads_is_closed(launching: Launching) -> None:
+    instance, start = await launching.launch("echo")
+    loading = asyncio.ensure_future(launching.launcher.load(instance, start))
+    await asyncio.sleep(0)
+
+    assert await end(launching, instance) == ["ended", "closed"]
+    assert await loading is None
+
+
+async def test_a_cancelled_load_leaves_an_instance_that_can_be_killed(launching: Launching) -> None:
+    instance, start = await launching.launch("echo", initializer_handler="index.endless")
+    loading = asyncio.ensure_future(launching.launcher.load(instance, start))
+    await asyncio.sleep(0.05)
+    loading.cancel()
+    await asyncio.wait([loading])
+
+    assert await end(launching, instance) == ["ended", "closed"]
+
+
+async def test_a_runtime_that_cannot_run_is_refused_before_anything_starts(launching: Launching) -> None:
+    asked = function("echo", runtime="Cobol85")
+
+    with pytest.raises(InvalidField):
+        await launching.launcher.prepare(key_of(asked), asked)
+    with pytest.raises(InvalidField):
+        await launching.launcher.check_runtime("Cobol85")
+    assert launching.owner.seen == []
+
+
+async def test_capacity_for_one_more_is_there(launching: Launching) -> None:
+    assert launching.launcher.has_capacity(function("echo"))
+    assert launching.launcher.isolation
+    assert launching.launcher.http_network in ("own", "mapped", "shared")
