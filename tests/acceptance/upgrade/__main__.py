@@ -1,0 +1,104 @@
+"""Writer of a data directory: ``python -m tests.acceptance.upgrade [--engine CHECKOUT] [--folder FOLDER]``.
+
+The engine of the checkout (by default, of the current folder) creates one of everything that is stored, and is killed.
+FOLDER (by default, ``archives``) gets its data directory and a manifest, in an archive that has the name of the
+checkout's commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import time
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
+from tests.acceptance.upgrade import SETTINGS, archive, functions, sources, work
+from tests.acceptance.upgrade.replies import (
+    FGS,
+    OTHER,
+    ROOT,
+    call,
+    function,
+    invocations,
+    read,
+    stream_records,
+    triggers,
+    until,
+)
+
+_MONTH = "/fgs/functions/statistics?filter=monthly_report&option=0"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write a data directory and its manifest.")
+    parser.add_argument("--engine", type=Path, default=Path(), metavar="CHECKOUT")
+    parser.add_argument("--folder", type=Path, default=archive.FOLDER)
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    os.chdir(options.engine)  # ``python -m engine`` imports the engine of the current folder
+    commit = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
+    with TemporaryDirectory() as place:
+        manifest = write(Path(place), commit.stdout.strip())
+        packed = archive.pack(Path(place) / "data", manifest, folder)
+    print(f"{packed}: {packed.stat().st_size} bytes")
+
+
+def write(folder: Path, commit: str) -> archive.Manifest:
+    """Let an engine write the data directory ``folder``/data, kill it, and return the manifest."""
+    data = folder / "data"
+    with engine_on(data, **SETTINGS) as engine:
+        ids = functions.create_functions(engine)
+        ids |= sources.create_sources(engine)
+        work.end_work(engine)
+        engine.stop()
+    with engine_on(data, **{**SETTINGS, "FUNCTIOND_RETRY__BASE": "3600"}) as engine:
+        work.leave_for_long(engine)
+        deliveries = work.deliveries(engine)
+        work.crash_twice(engine)
+    with engine_on(data, **{**SETTINGS, "FUNCTIOND_RETRY__BASE": "20"}) as engine:
+        unended = work.leave_unended(engine, folder)
+        until(lambda: sources.due_times(engine))
+        replies = {path: read(engine, path) for path in paths(engine, ids) if not any(one in path for one in unended)}
+        records = stream_records(engine, "clicks", sources.SHARD)
+        engine.kill(children=True)
+    return archive.Manifest(
+        engine=commit,
+        stopped_at=time(),
+        ids=ids,
+        replies=replies,
+        deliveries=deliveries,
+        records=records,
+        unended=unended,
+    )
+
+
+def paths(engine: EngineProcess, ids: Mapping[str, str]) -> Iterator[str]:
+    """Yield the paths of all that can be read, except what changes by itself after a start."""
+    names = [one["func_name"] for one in call(engine, "GET", f"{FGS}/functions?maxitems=400")["functions"]]
+    yield from (f"{ROOT.replace(PROJECT, OTHER)}{path}" for path in ("/fgs/functions", _MONTH))
+    yield from (f"{FGS}/{path}" for path in ("functions?maxitems=400", "functions/reservedinstanceconfigs"))
+    yield from (f"{FGS}/dependencies", f"{FGS}/dependencies/{ids['dependency']}/version")
+    yield from (f"{ROOT}/functions/tags", f"{ROOT}/groups", f"{ROOT}/log-streams", f"{ROOT}/streams", f"{ROOT}/apps")
+    yield from (f"{ROOT}/streams/clicks", f"{ROOT}/streams/split", f"{ROOT}/apps/reader/streams/clicks")
+    yield from (f"{ROOT}/notifications/topics", f"{ROOT}/notifications/topics/{sources.TOPIC}")
+    yield from (f"{function('echo')}/{part}" for part in (f"events/{ids['event']}", "logs"))
+    yield from chain.from_iterable(map(_paths_of, names))
+    for name in sorted(set(names) - {"ticks", "crashes"}):  # the next engine adds to the one, and ends the other
+        for one in invocations(engine, name):
+            path = f"{function(name)}/async-invocations/{one['request_id']}"
+            yield from (path, f"{path}/logs")
+
+
+def _paths_of(name: str) -> Iterator[str]:
+    parts = ("config", "code", "versions", "aliases", "async-invoke-configs", "events", "tracing", "lts-log-detail")
+    yield from (f"{function(name)}/{part}" for part in parts)
+    yield triggers(name)
+
+
+if __name__ == "__main__":
+    main()
