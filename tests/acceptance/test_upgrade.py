@@ -1,0 +1,205 @@
+"""Data directories of earlier engines: the present engine migrates them, finds everything, and continues all work."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import EngineProcess
+from tests.acceptance.upgrade import SETTINGS, archive, earlier_clock, functions, sources, work
+from tests.acceptance.upgrade.replies import (
+    FGS,
+    ROOT,
+    call,
+    function,
+    invocations,
+    limit,
+    lost,
+    read,
+    stream_records,
+    until,
+)
+
+#: Seconds from the kill to the start by the engine's clock. Retries and delays of 20 s and 30 s have passed by then.
+PAUSE = 60
+
+
+class Upgraded(EngineProcess):
+    """Present engine on the data directory of an earlier one, with a clock of that time."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        data, self.manifest = archive.unpack(name, folder)
+        self.objects = folder / "objects"
+        self.objects.mkdir()
+        settings = {"FUNCTIOND_PLUGINS__OBS__FOLDER": str(self.objects), "FUNCTIOND_PLUGINS__TIMER__CATCH_UP": "all"}
+        super().__init__(data, **SETTINGS, **settings)
+        self.program = [earlier_clock.__file__, str(time() - self.manifest.stopped_at - PAUSE)]
+
+    def read(self) -> None:
+        """Read everything that the manifest has, before tests change it."""
+        self.replies = {path: read(self, path) for path in self.manifest.replies}
+        self.records = stream_records(self, "clicks", sources.SHARD)
+        self.deliveries = work.deliveries(self)
+
+
+@pytest.fixture(scope="module", params=archive.names())
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
+    engine = Upgraded(tmp_path_factory.mktemp(request.param), request.param)
+    try:
+        engine.start()
+        engine.read()
+        yield engine
+    finally:
+        engine.close()
+
+
+def test_all_that_was_readable_is_unchanged(engine: Upgraded) -> None:
+    earlier = engine.manifest
+    due_later = {one["delivery_id"] for one in earlier.deliveries}  # others arrive meanwhile
+    deliveries = [one for one in engine.deliveries if one["delivery_id"] in due_later]
+    states = {reply.get("status") for reply in earlier.replies.values() if isinstance(reply, dict)}
+
+    assert list(lost(earlier.replies, engine.replies)) == []
+    assert list(lost(earlier.records, engine.records)) == []
+    assert list(lost(earlier.deliveries, deliveries)) == []
+    assert states >= {"SUCCESS", "FAIL", "DISCARD", "WAIT"}
+    assert (len(earlier.records), len(earlier.deliveries)) == (5, 2)
+
+
+def test_running_waiting_and_delayed_invocations_end(engine: Upgraded) -> None:
+    limit(engine, "held", 1)
+    for request_id, one in engine.manifest.unended.items():
+        found = engine.record(one.function, request_id, wait=30)
+        earlier = {name: one.record[name] for name in work.FIXED}
+
+        assert list(lost({**earlier, **one.end}, found)) == []
+        assert found["attempts"][: len(one.record["attempts"])] == one.record["attempts"]
+        assert one.function != "echo" or json.loads(found["result"])["memory"] == 512  # chosen by the caller
+
+
+def test_invocations_of_a_function_run_by_their_earlier_rank(engine: Upgraded) -> None:
+    limit(engine, "held", 1)
+    held = [request_id for request_id, one in engine.manifest.unended.items() if one.function == "held"]
+    ends = [engine.record("held", request_id, wait=30) for request_id in held]
+
+    assert [end["priority"] for end in sorted(ends, key=lambda end: end["start_time"])] == [2, 1, 0]
+
+
+def test_the_backlog_is_counted_on(engine: Upgraded) -> None:
+    limit(engine, "held", 1)
+    left = [one for name in ("hopeless", "crashes") for one in invocations(engine, name) if one["status"] == "WAIT"]
+
+    until(lambda: engine.metric("functiond_backlog_invocations") == len(left))
+    until(lambda: engine.metric("functiond_backlog_bytes") == sum(len(one["payload"]) for one in left))
+    assert left != []
+
+
+def test_outcomes_arrive_once_their_destinations_are_there(engine: Upgraded) -> None:
+    call(engine, "POST", f"{ROOT}/streams", {"stream_name": "late", "partition_count": 1})
+    engine.create("missing", functions.PLAIN)
+    pending = {one["delivery_id"]: one["request_id"] for one in engine.manifest.deliveries}
+    redriven = call(engine, "POST", f"{FGS}/deliveries/redrive", {"delivery_ids": list(pending)})["redriven"]
+    until(lambda: work.deliveries(engine) == [])
+
+    arrived = [json.loads(b64decode(one["data"])) for one in stream_records(engine, "late", sources.SHARD)]
+    arrived += [json.loads(one["payload"]) for one in invocations(engine, "missing")]
+    [stored] = engine.objects.glob("outcomes/of/stored/*.json")
+    [expected] = [one["request_id"] for one in invocations(engine, "stored")]
+    assert sorted(redriven) == sorted(pending)
+    assert sorted(one["request_context"]["request_id"] for one in arrived) == sorted(pending.values())
+    assert json.loads(stored.read_bytes())["request_context"]["request_id"] == expected
+
+
+def test_a_retry_that_fails_is_delivered_with_its_history(engine: Upgraded) -> None:
+    [failed] = [request_id for request_id, one in engine.manifest.unended.items() if one.function == "fails"]
+    engine.record("fails", failed, wait=30)
+    until(lambda: len(_outcomes(engine)) == 2)
+
+    assert _outcomes(engine)[-1]["request_context"]["request_id"] == failed
+    assert _outcomes(engine)[-1]["request_context"]["approximate_invoke_count"] == 1
+
+
+def _outcomes(engine: Upgraded) -> list[Any]:
+    """Return the outcomes of ``fails`` that its destination received."""
+    received = [one for one in invocations(engine, "served") if one["source"] == "FunctionGraph"]
+    return [json.loads(one["payload"]) for one in received]
+
+
+def test_idempotency_keys_return_the_earlier_ids(engine: Upgraded) -> None:
+    again = work.send(engine, "echo", work.ONCE, Idempotency_Key=work.KEY)
+    other = engine.send("echo", {"once": False}, Idempotency_Key=work.KEY)
+
+    assert f"{function('echo')}/async-invocations/{again}" in engine.manifest.replies
+    assert other.status == 409
+
+
+def test_messages_received_before_call_nothing(engine: Upgraded) -> None:
+    before = [one["request_id"] for one in invocations(engine, "pushed")]
+    message_id = sources.push(engine, engine.manifest.ids)
+
+    assert message_id == engine.manifest.ids["message"]
+    assert [one["request_id"] for one in invocations(engine, "pushed")] == before
+    assert len(before) == sources.MESSAGES
+
+
+def test_new_request_ids_sort_after_all_earlier_ones(engine: Upgraded) -> None:
+    earlier = [path.rpartition("/")[2] for path in engine.manifest.replies if "/async-invocations/" in path]
+    new = [work.send(engine, "aged", {}) for _ in range(3)]
+
+    assert sorted(new) == new
+    assert min(new) > max(*engine.manifest.unended, *(one for one in earlier if one != "logs"))
+
+
+def test_triggers_continue_at_their_cursors(engine: Upgraded) -> None:
+    for name in ("clicks", "lines"):
+        limit(engine, name, 1)
+    until(lambda: len(sources.records_read(engine)) >= 5 and len(sources.lines_read(engine)) >= 4)
+
+    assert sources.records_read(engine) == ["one", "two", "three", "four", "fünf"]
+    assert sources.lines_read(engine) == ["line one", "line two", "line three", "line vier ✓"]
+
+
+def test_a_timer_misses_no_due_time_and_repeats_none(engine: Upgraded) -> None:
+    until(lambda: len(sources.due_times(engine)) >= PAUSE // sources.EVERY)
+    times = [datetime.fromisoformat(text) for text in sources.due_times(engine)]
+
+    assert {later - earlier for earlier, later in pairwise(times)} == {timedelta(seconds=sources.EVERY)}
+    assert times[0].timestamp() < engine.manifest.stopped_at
+
+
+def test_code_runs_as_before(engine: Upgraded) -> None:
+    for version, said in (("latest", "v2 said"), ("v1", "said"), ("v2", "v2 said")):
+        end = engine.record("echo", work.send(engine, f"echo:{version}", {"n": 9}), wait=30)
+        result = json.loads(end["result"])
+
+        assert result["words"] == [functions.GREETING, functions.SECRET]
+        assert f'{said} {{"n": 9}}' in end["log"].splitlines()
+
+    assert json.loads(engine.record("zipped", engine.accepted("zipped", {}), wait=30)["result"]) == ["two", {}]
+
+
+def test_a_new_function_does_not_inherit_from_a_deleted_one_of_its_name(engine: Upgraded) -> None:
+    engine.create("gone", functions.PLAIN)
+    new = call(engine, "GET", f"{function('gone')}/config")
+
+    assert invocations(engine, "gone") == []
+    assert int(new["func_id"]) > int(engine.manifest.ids["gone"])
+
+
+def test_an_invocation_that_three_crashes_met_before_fails_at_the_next(engine: Upgraded) -> None:
+    [one] = invocations(engine, "crashes")
+    limit(engine, "crashes", 1)
+    until(lambda: engine.record("crashes", one["request_id"])["status"] == "RUNNING")
+    engine.kill(children=True)
+    engine.start()
+    end = engine.record("crashes", one["request_id"], wait=30)
+
+    assert (one["status"], end["status"], end["error_code"]) == ("WAIT", "FAIL", 150500)
