@@ -76,7 +76,8 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 def lost(expected: Any, found: Any, place: str = "") -> Iterator[str]:
     """Yield each place of an earlier reply whose value a later one does not have.
 
-    The later reply may have more fields, but not more entries in a list.
+    The later reply may have more fields, but not more entries in a list. A log may have further lines at its end:
+    instances of the later engine write to it.
     """
     if isinstance(expected, dict) and isinstance(found, dict):
         for name in expected.keys() - _OF_THE_PROCESS:
@@ -84,5 +85,8 @@ def lost(expected: Any, found: Any, place: str = "") -> Iterator[str]:
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for index, pair in enumerate(zip(expected, found, strict=True)):
             yield from lost(*pair, f"{place}[{index}]")
+    elif place.endswith("/logs") and isinstance(expected, str) and isinstance(found, str):
+        if not found.startswith(expected):
+            yield f"{place}: {expected!r:.300} is no longer the beginning of {found!r:.300}"
     elif expected != found:
         yield f"{place}: {expected!r:.300} became {found!r:.300}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine.executors.log_files import LogFiles
 from engine.executors.pool import Pool
 from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.lines import plain
@@ -97,6 +98,17 @@ async def test_an_instance_that_returns_serves_two_waiting_requests_in_turn(tmp_
         outcome = await third.finish()
 
     assert (pids, outcome.ok, outcome.initialised > 0) == ([pid, pid], True, True)
+
+
+async def test_lines_of_a_start_without_a_request_are_the_instances_own(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE + '\nprint("loaded")\n') as opened:
+        assert await opened.warm(function("pid"))
+        living = plain(await opened.instance_log(1))
+        await opened.retire(1)
+        await until(lambda: not opened.allocator.present)
+    left = LogFiles(tmp_path / "logs", 1 << 20).read_instances(1)
+
+    assert (living, plain(left)) == (b"loaded\n", b"loaded\n")
 
 
 # --- eviction ---
