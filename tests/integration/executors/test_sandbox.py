@@ -494,10 +494,11 @@ async def test_so_it_is_though_the_socket_is_closed_before_its_end_is_known(
     spawned, send_descriptors = ForkedChild.spawned, LocalChannel.send_descriptors
 
     async def spawned_late(child: ForkedChild) -> None:
+        channel = launched(opened).channel
         await spawned(child)
         (template,) = spawner._templates.values()
         loop.remove_reader(template._socket)
-        await until(lambda: not launched(opened).channel.connected)
+        await until(lambda: not channel.connected)
 
     def send_then_listen(channel: LocalChannel, cgroup_fds: Sequence[int]) -> bool:
         (template,) = spawner._templates.values()
