@@ -15,7 +15,7 @@ from engine.scheduling.scheduler import Scheduler
 
 
 class FunctionChanges:
-    """Service that applies changes of functions. ``apply`` may be called while ``run`` runs."""
+    """Service that applies changes of functions. Instances are retired only while ``run`` runs."""
 
     def __init__(self, catalog: Catalog, scheduler: Scheduler, discarder: Discarder, pool: Pool) -> None:
         self._catalog, self._scheduler, self._discarder, self._pool = catalog, scheduler, discarder, pool
@@ -23,16 +23,18 @@ class FunctionChanges:
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Retire instances of earlier revisions in the background until cancelled."""
-        async with anyio.create_task_group() as self._tasks:
-            task_status.started()
-            await anyio.sleep_forever()
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started()
+                await anyio.sleep_forever()
+        finally:
+            self._tasks = None
 
     def apply(self, function_id: int, latest: Function | None) -> None:
         """Configure the queue of a function, discard its work if it was deleted, and retire outdated instances.
 
         ``latest`` is the function's version ``latest``; None if the function was deleted.
         """
-        assert self._tasks is not None
         if latest is None:  # deleted; waiting synchronous calls are still dispatched, and get an error
             self._scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
             self._discarder.discard(function_id)
@@ -44,5 +46,6 @@ class FunctionChanges:
                 memory=latest.memory_size,
                 concurrent_requests=latest.concurrent_num,
             )
-        current = {version.revision for version in self._catalog.versions(function_id)}
-        self._tasks.start_soon(self._pool.retire, function_id, current)
+        if self._tasks is not None:  # otherwise the engine ends, and all instances with it
+            current = {version.revision for version in self._catalog.versions(function_id)}
+            self._tasks.start_soon(self._pool.retire, function_id, current)

@@ -150,3 +150,15 @@ async def test_an_engine_that_lost_its_membership_ends_with_an_error(memory: Mem
         await use()
 
     assert ended.group_contains(MembershipLost)
+
+
+async def test_a_request_that_ends_after_the_services_may_change_a_function(memory: MemoryStorage, run: Run) -> None:
+    """The listener gives requests time to finish when the program that runs the engine is cancelled."""
+    with anyio.CancelScope() as program:
+        async with run(memory) as engine:
+            program.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+                await engine.catalog.delete(urn_of("sink"))
+
+    assert [one.name for one in engine.catalog.all()] == ["hello"]
