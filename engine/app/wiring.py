@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from engine.app.parts import EngineParts, Infrastructure
@@ -67,7 +65,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     authenticator, callers = _authenticators(infrastructure)
     plugins = _plugins(core, callers, audit)
     delivery, dispatcher = _delivery(core, intake, plugins), _dispatcher(core)
-    discarder = _discarder(core, dispatcher)
+    discarder = Discarder(storage.journal, core.scheduler, core.backlog, clock)
     engine = EngineParts(
         settings=infrastructure.settings,
         clock=clock,
@@ -112,6 +110,8 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     engine.dispatcher.attempt_ended.connect(usage.note)
     engine.dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
     engine.dispatcher.end_stored.connect(engine.delivery.note_end)
+    engine.discarder.ends_stored.connect(lambda keys: engine.pruner.note_end())
+    engine.discarder.ends_stored.connect(engine.dispatcher.note_discarded)
     usage.used.connect(engine.usage_store.note_use)
     engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
 
@@ -271,14 +271,6 @@ def _dispatcher(core: _Core) -> Dispatcher:
         clock=core.given.clock,
         options=options,
     )
-
-
-def _discarder(core: _Core, dispatcher: Dispatcher) -> Discarder:
-    def on_end(keys: Sequence[int]) -> None:
-        core.pruner.note_end()
-        dispatcher.note_discarded(keys)
-
-    return Discarder(core.given.storage.journal, core.scheduler, core.backlog, core.given.clock, on_end)
 
 
 def _redrive(core: _Core, intake: Intake, delivery: DeliveryWorker) -> Redrive:

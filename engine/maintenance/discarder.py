@@ -9,7 +9,7 @@ asynchronous settings are deleted too, so that no destination gets these outcome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import anyio
 import anyio.lowlevel
@@ -20,6 +20,7 @@ from anyio.abc import TaskStatus
 from engine.errors import Unavailable
 from engine.model import Code, Outcome
 from engine.model.clock import Clock
+from engine.model.signal import Signal
 from engine.protocols import Journal
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import BEGINNING
@@ -35,19 +36,12 @@ MESSAGE = "the function was deleted"
 class Discarder:
     """Service that discards waiting invocations of deleted functions.
 
-    ``on_end`` is called with the keys of the invocations that a step has ended, when their end is on disk.
+    ``ends_stored(keys)`` announces the invocations that a step has ended, when their end is on disk.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        scheduler: Scheduler,
-        backlog: Backlog,
-        clock: Clock,
-        on_end: Callable[[Sequence[int]], None],
-    ) -> None:
+    def __init__(self, journal: Journal, scheduler: Scheduler, backlog: Backlog, clock: Clock) -> None:
+        self.ends_stored: Signal[[Sequence[int]]] = Signal()
         self._journal, self._scheduler, self._backlog, self._clock = journal, scheduler, backlog, clock
-        self._on_end = on_end
         self._deleted: dict[int, None] = {}  #: functions to process, in order of their deletion
         self._work = anyio.Event()
 
@@ -85,7 +79,7 @@ class Discarder:
                 continue
             if step.keys:
                 self._backlog.remove(function_id, step.size, rows=len(step.keys))
-                self._on_end(step.keys)
+                self.ends_stored(step.keys)
                 ended += len(step.keys)
             if step.reached is None:
                 break

@@ -51,7 +51,8 @@ async def discarding() -> AsyncIterator[Discarding]:
     storage, backlog, steps = MemoryStorage(), Backlog(LIMITS), list[Sequence[int]]()
     queue = RunQueue(slots=2, sync_slots=0, memory=1000)
     scheduler = Scheduler(queue, storage.window, SystemClock())
-    made = Discarder(storage.journal, scheduler, backlog, SystemClock(), steps.append)
+    made = Discarder(storage.journal, scheduler, backlog, SystemClock())
+    made.ends_stored.connect(steps.append)
     scheduler.pushed_to_closed.connect(made.enqueue)
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
