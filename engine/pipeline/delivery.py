@@ -185,7 +185,7 @@ class DeliveryWorker:
     # --- one delivery ---------------------------------------------------------------------------------------
 
     async def _try(self, pending: PendingDelivery, record: Record) -> None:
-        context = _Context(self, pending, record)
+        context = _Context(self, self._destinations, pending, record)
         with anyio.move_on_after(self._longest) as limit:
             document = self._delivery_records.encode(record)
             await self._destinations.get(pending.destination).deliver(pending, document, context)
@@ -195,10 +195,6 @@ class DeliveryWorker:
         if not context.done:
             await self._outbox.delivered(pending)
         self._delivered += 1
-
-    def plugin(self, destination: DestinationSpec) -> PluginContext:
-        """Return the context of the plugin that implements the destination."""
-        return self._destinations.plugin(destination)
 
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
@@ -256,13 +252,15 @@ def _next_hop(record: Record) -> int:
 class _Context:
     """Access of a destination to the engine during one delivery: hops, storing a request, plugin context."""
 
-    def __init__(self, delivery: DeliveryWorker, pending: PendingDelivery, record: Record) -> None:
-        self._delivery, self._pending, self._record = delivery, pending, record
+    def __init__(
+        self, delivery: DeliveryWorker, destinations: Destinations, pending: PendingDelivery, record: Record
+    ) -> None:
+        self._delivery, self._destinations, self._pending, self._record = delivery, destinations, pending, record
         self.done = False
 
     @property
     def plugin(self) -> PluginContext:
-        return self._delivery.plugin(self._pending.destination)
+        return self._destinations.plugin(self._pending.destination)
 
     def hop(self) -> int:
         return _next_hop(self._record)
