@@ -13,6 +13,7 @@ from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of
+from engine.http.api.records import RunEnds
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.log_queue import LogQueue
@@ -36,12 +37,6 @@ class LogArchive(Protocol):
 
     async def instance_log(self, function_id: int) -> bytes:
         """Return recent output that the function's instances wrote outside any request, such as during their start."""
-        ...
-
-
-class RunEnds(Protocol):
-    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
-        """Wait until the invocation with this key has ended, at most ``timeout`` seconds."""
         ...
 
 

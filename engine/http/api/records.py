@@ -28,13 +28,15 @@ MAX_WAIT = 60.0  #: seconds
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
 
 
-class RunControl(Protocol):
-    async def cancel(self, key: int) -> bool:
-        """Cancel the waiting or running invocation with this key. Return False if it has already ended."""
-        ...
-
+class RunEnds(Protocol):
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
         """Wait until the invocation with this key has ended, at most ``timeout`` seconds."""
+        ...
+
+
+class RunControl(RunEnds, Protocol):
+    async def cancel(self, key: int) -> bool:
+        """Cancel the waiting or running invocation with this key. Return False if it has already ended."""
         ...
 
 
