@@ -35,7 +35,7 @@ class FunctionRow(Struct, frozen=True, kw_only=True):
 
 
 class FunctionsPage:
-    """``instances`` returns the number of live instances of functions."""
+    """Page of all functions of a project. ``instances`` returns the number of live instances of functions."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from engine.metrics.prometheus import Figure
 
 
 class OverviewPage:
-    """``figures`` returns the metrics that /metrics shows."""
+    """Page of the engine's state. ``figures`` returns the metrics that /metrics shows."""
 
     def __init__(self, pages: Pages, health: HealthChecks, figures: Callable[[], Iterable[Figure]]) -> None:
         self._pages, self._health, self._figures = pages, health, figures
