@@ -19,7 +19,7 @@ class CursorMove(Struct, frozen=True, kw_only=True):
 
     trigger_id: str
     owner: str  #: owner of the stored trigger
-    generation: int
+    generation: int  #: field ``generation`` in the body of the stored trigger
     expected: Mapping[str, bytes | None]  #: positions before the move, by cursor name; None: no position
     positions: Mapping[str, bytes]  #: positions after the move, by cursor name
 

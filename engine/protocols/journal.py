@@ -27,9 +27,12 @@ class Settlement(Struct, frozen=True, kw_only=True):
 class Recovery(Struct, frozen=True, kw_only=True):
     """Summary of the stored invocations, made once at the start of the engine."""
 
-    backlog: dict[int, tuple[int, int]]  #: function id -> invocations and bytes not ended; 0: ended
+    #: Invocations that have not ended and bytes of their payloads, by function id. Under 0: invocations that have
+    #: ended, and bytes of their payloads, results and logs.
+    backlog: dict[int, tuple[int, int]]
     waiting: frozenset[int]  #: functions with ready rows
-    poisoned: tuple[Invocation, ...]  #: were running at too many crashes of the engine; the caller ends them as FAIL
+    #: Invocations that were running at more than ``model.retry.MAX_CRASHES`` crashes. The caller ends them as FAIL.
+    poisoned: tuple[Invocation, ...]
     next_due: float | None  #: due time of the earliest delayed row
     revived: int  #: number of invocations put back to WAIT because they were running at a crash
 
@@ -46,7 +49,7 @@ class Page(Struct, frozen=True, kw_only=True):
     """Ready invocations of a function that were read from disk together, in the order of execution."""
 
     invocations: tuple[Invocation, ...]
-    complete: bool  #: the function has no further ready rows
+    complete: bool  #: the function has no further ready rows; False: it may have some
 
 
 class Journal(Protocol):
@@ -66,7 +69,9 @@ class Journal(Protocol):
         """Store an invocation and return its request id.
 
         If ``idempotency_key`` was used before with the same payload, nothing is stored and the earlier request id is
-        returned. ``then(invocation, stored)`` is called as soon as the write has succeeded or failed.
+        returned. A key belongs to one function. After the retention with which the storage was opened, it can be used
+        anew; its age is the difference of ``Invocation.accepted_on_clock``. ``then(invocation, stored)`` is called as
+        soon as the write has succeeded or failed. ``stored`` is False if it failed or the earlier id is returned.
 
         Raises IdempotencyConflict if the key was used with another payload.
         """
@@ -79,7 +84,8 @@ class Journal(Protocol):
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         """Store the end of an attempt, then call ``then(settlement)``. Return before that. Never raise.
 
-        After a failure of the write, retry until it is stored.
+        After a failure of the write, retry until it is stored. The record of the invocation keeps result and log of the
+        last attempt, and the newest ``model.retry.HISTORY`` attempts. A success at the first attempt is not among them.
         """
         ...
 
@@ -111,8 +117,7 @@ class Journal(Protocol):
     async def recover(self) -> Recovery:
         """Put invocations that were running at a crash of the engine back to WAIT, and return a summary.
 
-        Invocations that were running at too many crashes are *poisoned*: they are returned for the caller to end as
-        FAIL. Call this once, before any other method.
+        *Poisoned* invocations stay running until the caller ends them. Call this once, before any other method.
         """
         ...
 
@@ -132,7 +137,8 @@ class Window(Protocol):
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
         """Make delayed invocations that are due at ``now`` ready.
 
-        At most ``rows`` invocations with about ``size`` bytes of payload in total are made ready. Return them, and the
-        due time of the earliest invocation that is still delayed (None: no invocation is).
+        At most ``rows`` invocations with about ``size`` bytes of payload in total are made ready, those due first
+        before others. Return them, and the due time of the earliest invocation that is still delayed (None: no
+        invocation is).
         """
         ...

@@ -9,13 +9,16 @@ from engine.model.invocation import Invocation, PendingDelivery
 
 
 class Outbox(Protocol):
-    """Store of pending deliveries: outcomes that destinations have not confirmed yet, and given-up deliveries."""
+    """Store of pending deliveries: outcomes that destinations have not confirmed yet, and given-up deliveries.
+
+    Ids of deliveries are positive, increase, and are not used again.
+    """
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
         """Return due deliveries, and the time at which the next delivery becomes due (None: no later one is scheduled).
 
-        About ``rows`` deliveries are returned in total, and up to ``each`` for each destination. Every destination with
-        due deliveries is included, regardless of the number of deliveries to others.
+        About ``rows`` deliveries are returned in total, and up to ``each`` for each destination, ordered by due time.
+        Every destination with due deliveries is included, regardless of the number of deliveries to others.
         """
         ...
 

@@ -3,7 +3,8 @@
 All parts of a storage keep these promises, on which the components above rely:
 
 - **Durability.** When a call returns or its future is done, its write is on disk. A crash of the engine or of the
-  machine does not undo it. The same holds when ``then`` is called with a stored write.
+  machine does not undo it. The same holds when ``then`` is called with a stored write. Only ``Journal.start`` and
+  ``Journal.settle`` return before.
 - **Atomicity.** Each call is stored completely or not at all, also if its caller is cancelled meanwhile.
 - **Order.** Writes become durable in the order of their calls. If a write survives a crash, all earlier writes
   survive too, except refused ones.
@@ -14,11 +15,13 @@ All parts of a storage keep these promises, on which the components above rely:
   called only when the end is stored. Callbacks of stored writes are called in the order of the calls, each before its
   caller continues. If a method raises an error instead of returning a future, ``then`` is not called. A callback must
   not raise.
-- **Failures.** While writes fail, a call raises NotStored, or OutcomeUnknown if its write may be on disk.
-  ``Journal.start`` and ``Journal.settle`` never raise: their writes are kept and stored later, in their order, before
-  all newer writes. Then the storage works again.
+- **Failures.** While writes fail, a call that writes raises NotStored, or OutcomeUnknown if its write may be on disk.
+  In both cases, later calls do not see the write; after OutcomeUnknown, the next engine may. A call that only reads may
+  raise NotStored, too. ``Journal.start`` and ``Journal.settle`` never raise: their writes are kept and stored later, in
+  their order, before all newer writes. The storage tries by itself until writes succeed again.
 - **End.** After a failure that only a restart can cure, ``Storage.broken`` is True, and the block of ``open_storage``
-  ends with JournalBroken. Calls raise NotStored from then on, and ``start`` and ``settle`` do nothing. The next engine
+  ends with JournalBroken. When ``Cluster.lost`` returns, ``broken`` is True as well, but the block does not end by
+  itself. In both cases, writes raise NotStored from then on, and ``start`` and ``settle`` do nothing. The next engine
   finds the invocations as they were last stored.
 
 Callers use a storage in one event loop and its thread only. They call ``Journal.recover`` once, before any other method
@@ -60,8 +63,8 @@ class Cluster(Protocol):
     def owns(self, name: str) -> bool:
         """Return whether this engine does the work that only one engine of the group may do.
 
-        ``name`` identifies the work, such as the id of a trigger whose source reads an external store. The answer does
-        not change while the engine is a member.
+        ``name`` identifies the work, such as the id of a trigger. The answer does not change while the engine is a
+        member.
         """
         ...
 
@@ -111,7 +114,7 @@ class Storage(Protocol):
 
     @property
     def broken(self) -> bool:
-        """True after a failure that only a restart can cure."""
+        """True after a failure that only a restart can cure, and after the loss of the membership."""
         ...
 
     def statistics(self) -> StorageStatistics: ...

@@ -15,8 +15,7 @@ from engine.testing.writes import MemoryWrites
 
 class MemoryOutbox:
     def __init__(self, tables: MemoryTables, writes: MemoryWrites) -> None:
-        self._tables, self._pending, self._writes = tables, tables.deliveries, writes
-        self.abandoned: dict[int, PendingDelivery] = {}  #: deliveries given up
+        self._tables, self._pending, self._given_up, self._writes = tables, tables.deliveries, tables.given_up, writes
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
         self._writes.check()
@@ -42,7 +41,7 @@ class MemoryOutbox:
             return
         changed = replace(stored, tries=stored.tries + 1, error=error)
         if due_at is None:
-            self.abandoned[pending.delivery_id] = replace(changed, due_at=math.inf)
+            self._given_up[pending.delivery_id] = replace(changed, due_at=math.inf)
             del self._pending[pending.delivery_id]
         else:
             self._pending[pending.delivery_id] = replace(changed, due_at=due_at)
@@ -50,7 +49,7 @@ class MemoryOutbox:
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        found = [pending for _, pending in sorted(self.abandoned.items()) if pending.function_id in functions]
+        found = [pending for _, pending in sorted(self._given_up.items()) if pending.function_id in functions]
         return found[offset : offset + limit], len(found)
 
     async def pending(
@@ -61,16 +60,16 @@ class MemoryOutbox:
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         self._writes.check()
-        stored = self._pending | self.abandoned
+        stored = self._pending | self._given_up
         return [one for _, one in sorted(stored.items()) if one.key == key]
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
     ) -> Sequence[PendingDelivery]:
         self._writes.check()
-        stored = self._pending | self.abandoned
+        stored = self._pending | self._given_up
         ids = sorted(id for id, pending in stored.items() if id in delivery_ids and pending.function_id in functions)
         for id in ids:
             self._pending[id] = replace(stored[id], due_at=now, since=now, tries=0)
-            self.abandoned.pop(id, None)
+            self._given_up.pop(id, None)
         return [self._pending[id] for id in ids]

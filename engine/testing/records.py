@@ -36,7 +36,7 @@ class MemoryRecords:
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         self._writes.check()
-        undelivered = {pending.key for pending in self._tables.deliveries.values() if pending.due_at is not None}
+        undelivered = {pending.key for pending in self._tables.deliveries.values()}
         ended = [row for _, row in sorted(self._tables.rows.items()) if row.ended_at is not None]
         kept_rows, kept_size = len(ended), sum(row.size for row in ended)
         dropped: list[str] = []
@@ -51,12 +51,13 @@ class MemoryRecords:
             else:
                 oldest.append(row.ended_at)
         next_due = min(oldest) + age if oldest else None
-        return Purged(request_ids=tuple(dropped), more=False, next_due=next_due)
+        over = kept_rows > rows or kept_size > size
+        return Purged(request_ids=tuple(dropped), more=False, over=over, next_due=next_due)
 
     def _drop(self, key: int) -> None:
         del self._tables.rows[key]
-        for pending in [pending for pending in self._tables.deliveries.values() if pending.key == key]:
-            del self._tables.deliveries[pending.delivery_id]
+        for pending in [pending for pending in self._tables.given_up.values() if pending.key == key]:
+            del self._tables.given_up[pending.delivery_id]
 
 
 def _spanned(row: Row, selection: Selection) -> bool:

@@ -29,11 +29,11 @@ from engine.testing.writes import MemoryWrites
 
 
 class MemoryStorage:
-    """Storage in memory. Usable without ``opened`` too. Tests may read ``rows`` and ``deliveries``."""
+    """Storage in memory. Usable without ``opened`` too. Tests may read ``rows``, ``deliveries`` and ``given_up``."""
 
     def __init__(self, *, node: int = 1, idempotency_retention: float = 86_400.0) -> None:
         tables, self._writes = MemoryTables(), MemoryWrites()
-        self.rows, self.deliveries = tables.rows, tables.deliveries
+        self.rows, self.deliveries, self.given_up = tables.rows, tables.deliveries, tables.given_up
         self.cluster = MemoryCluster()
         self.identity = Identity(node, slot=self.cluster.slot)
         self.journal = MemoryJournal(tables, self._writes, idempotency_retention)

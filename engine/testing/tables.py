@@ -37,6 +37,7 @@ class MemoryTables:
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         self.deliveries: dict[int, PendingDelivery] = {}
+        self.given_up: dict[int, PendingDelivery] = {}
         self._last_delivery_id = 0
 
     def append(self, invocation: Invocation) -> None:

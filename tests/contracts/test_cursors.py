@@ -11,10 +11,7 @@ import pytest
 from engine.errors import CursorMoved
 from engine.model import Invocation
 from engine.protocols import CursorMove, Storage, StoredResource
-from tests.contracts.storage import (
-    Opened,
-    made,
-)
+from tests.contracts.storage import Opened, made
 
 OWNER = "function:1"
 

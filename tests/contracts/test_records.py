@@ -237,6 +237,8 @@ async def test_an_undeliverable_debt_goes_with_its_invocation(opened: Opened) ->
         await storage.outbox.postpone(pending, None, "no")
 
         assert await purge(storage, NOW + 2 * AGE) == [one.request_id]
+        assert await storage.outbox.deliveries_of(one.key) == []
+        assert await storage.outbox.given_up([1], 0, 10) == ([], 0)
 
 
 async def test_beyond_the_cap_of_rows_the_oldest_go(opened: Opened) -> None:
@@ -265,6 +267,16 @@ async def test_a_purge_says_when_the_next_will_be_too_old(opened: Opened) -> Non
 
         assert step.next_due is not None
         assert abs(step.next_due - (one.due_at + 1 + AGE)) <= 1.0
+
+
+async def test_a_purge_says_whether_more_is_kept_than_allowed(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage, at=NOW, deliver_to=SINK)
+        await ended(storage, at=NOW + 1)
+        within = await storage.records.purge(NOW + 10, age=AGE, rows=1, size=MANY)
+        beyond = await storage.records.purge(NOW + 10, age=AGE, rows=0, size=MANY)
+
+        assert (within.over, beyond.over) == (False, True)
 
 
 async def test_many_rows_are_purged_in_steps(opened: Opened) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import State
 from engine.protocols import Settlement, Storage, StoredResource
+from engine.scheduling.function_queue import BEGINNING
 from tests.contracts.storage import (
     NOW,
     ROOM,
@@ -26,25 +28,31 @@ from tests.contracts.storage import (
 )
 from tests.contracts.test_catalog_store import FUNCTION
 
-BEGINNING = (float("-inf"), 0)
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")
 REFUSED = (NotStored, OutcomeUnknown)
 
-#: One write of each part, besides those of the journal that never raise.
+#: One write of each part, besides those of the journal that never raise. A kind may read while its writes fail.
 WRITES: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "append": lambda storage: storage.journal.append(made(storage)),
     "append once": lambda storage: storage.journal.append(made(storage), idempotency_key="key"),
     "cancel": lambda storage: storage.journal.cancel(1, cancelled()),
     "discard": lambda storage: storage.journal.discard(1, BEGINNING, 10, cancelled()),
     "release": lambda storage: storage.journal.release([]),
-    "ready": lambda storage: storage.window.ready(1, BEGINNING, 10, ROOM),
     "promote": lambda storage: storage.window.promote(NOW, 10, ROOM),
     "purge": lambda storage: storage.records.purge(NOW, age=1.0, rows=1, size=1),
-    "due": lambda storage: storage.outbox.due(NOW, 10, 10),
+    "revive": lambda storage: storage.outbox.revive([1], [1], NOW),
     "catalog": lambda storage: storage.catalog.put_function(FUNCTION),
     "resources": lambda storage: storage.resources.put(RESOURCE),
     "cursors": lambda storage: storage.cursors.append([(made(storage), "")]),
     "store": lambda storage: storage.store("dis").write("records", {"a": b"1"}),
+}
+READS: dict[str, Callable[[Storage], Awaitable[object]]] = {
+    "ready": lambda storage: storage.window.ready(1, BEGINNING, 10, ROOM),
+    "due": lambda storage: storage.outbox.due(NOW, 10, 10),
+    "catalog": lambda storage: storage.catalog.load(),
+    "resources": lambda storage: storage.resources.load("event"),
+    "cursors": lambda storage: storage.cursors.read("t"),
+    "store": lambda storage: storage.store("dis").get("records", "a"),
 }
 
 
@@ -70,6 +78,33 @@ async def test_when_a_write_is_done_all_earlier_ones_are_done_too(opened: Opened
 
         states = [await storage.records.get(one.key) for one in (waiting, running, *appended)]
         assert [record and record.state for record in states] == [State.FAIL, State.SUCCESS] + [State.WAIT] * 20
+
+
+async def test_a_read_sees_what_was_submitted_before_it(opened: Opened) -> None:
+    async with opened() as storage:
+        one, two = await started(storage), await started(storage)
+        for running in (one, two):
+            end = Settlement(invocation=running, state=State.SUCCESS, outcome=success(running), deliver_to=SINK)
+            storage.journal.settle(end)
+            assert [pending.key for pending in await storage.outbox.deliveries_of(running.key)] == [running.key]
+        three = await started(storage)
+        end = Settlement(invocation=three, state=State.SUCCESS, outcome=success(three), deliver_to=SINK)
+        storage.journal.settle(end)
+        assert len((await storage.outbox.due(NOW + 10_000, 10, 10))[0]) == 3
+
+        storage.journal.append(waiting := made(storage, 2))
+        assert await storage.journal.cancel(waiting.key, cancelled()) == (2, 2)
+        storage.journal.append(waiting := made(storage, 2))
+        assert (await storage.journal.discard(2, BEGINNING, 10, cancelled())).keys == (waiting.key,)
+        storage.journal.append(delayed := made(storage, 2, delayed=True))
+        assert [one.key for one in (await storage.window.promote(delayed.due_at, 10, ROOM))[0]] == [delayed.key]
+
+        written = asyncio.ensure_future(storage.store("dis").write("records", {"a": b"1"}))
+        put = asyncio.ensure_future(storage.resources.put(RESOURCE))
+        await asyncio.sleep(0)  # both have begun
+        assert await storage.store("dis").get("records", "a") == b"1"
+        assert await storage.resources.load("event") == [RESOURCE]
+        await asyncio.gather(written, put)
 
 
 async def test_callbacks_come_in_the_order_of_the_calls_and_before_their_callers_continue(opened: Opened) -> None:
@@ -170,6 +205,31 @@ async def test_starts_and_ends_are_kept_while_writes_fail_and_stored_in_their_or
         assert [record and record.state for record in records] == [State.SUCCESS, State.SUCCESS]
 
 
+async def test_a_write_that_fails_later_calls_back_and_is_not_there(opened: Opened) -> None:
+    told: list[object] = []
+    async with opened() as storage:
+        waiting, refused = await stored(storage), made(storage)
+        opened.fail()
+        futures: list[Awaitable[object]] = []
+        for call in (
+            lambda: storage.journal.append(refused, then=lambda _, stored: told.append(stored)),
+            lambda: storage.journal.cancel(waiting.key, cancelled(), then=lambda *found: told.append(found[1:])),
+            lambda: storage.cursors.append([(made(storage), "")], then=lambda _, stored: told.append(stored)),
+        ):
+            with suppress(NotStored):  # raised at once if the storage knows already
+                futures.append(call())
+        expected = [False, (None, False), False] if futures else []
+        for future in futures:
+            with pytest.raises(REFUSED):
+                await future
+        opened.heal()
+        await until(lambda: not storage.statistics().failure)
+
+        assert told == expected
+        assert await storage.records.get(refused.key) is None
+        assert (await storage.window.ready(1, BEGINNING, 10, ROOM)).invocations == (waiting,)
+
+
 async def test_a_call_that_raises_at_once_does_not_call_back(opened: Opened) -> None:
     told: list[object] = []
     async with opened() as storage:
@@ -205,13 +265,17 @@ async def test_writes_submitted_before_the_end_of_the_block_are_stored(opened: O
         assert [record and record.state for record in records] == [State.SUCCESS, State.WAIT]
 
 
-@pytest.mark.parametrize("write", WRITES)
-async def test_after_the_end_of_the_block_calls_are_refused(opened: Opened, write: str) -> None:
+@pytest.mark.parametrize(
+    "call", [*WRITES.values(), *READS.values()], ids=[*WRITES, *(f"read {name}" for name in READS)]
+)
+async def test_after_the_end_of_the_block_calls_are_refused(
+    opened: Opened, call: Callable[[Storage], Awaitable[object]]
+) -> None:
     async with opened() as storage:
         one = await started(storage)
 
     with pytest.raises(ShuttingDown):
-        await WRITES[write](storage)
+        await call(storage)
     storage.journal.start(one, NOW)
     storage.journal.settle(Settlement(invocation=one, state=State.SUCCESS, outcome=success(one)))
 

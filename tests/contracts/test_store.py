@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contracts.storage import (
-    Opened,
-)
+from tests.contracts.storage import Opened
 
 
 async def test_rows_come_in_the_order_of_their_keys_between_bounds(opened: Opened) -> None:

@@ -175,7 +175,7 @@ async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
         await now.decided(1)
         await until(lambda: not now.storage.deliveries)
 
-        assert now.storage.outbox.abandoned[pending.delivery_id].error == "nobody there"
+        assert now.storage.given_up[pending.delivery_id].error == "nobody there"
 
 
 async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
@@ -184,7 +184,7 @@ async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_w
         pending = await now.add()
         await now.decided(1)
         tries = 1
-        while pending.delivery_id not in now.storage.outbox.abandoned:
+        while pending.delivery_id not in now.storage.given_up:
             assert tries < 100
             now.clock.advance(MAX_AGE / 10)
             now.delivery.wake()
