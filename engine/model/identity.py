@@ -1,10 +1,10 @@
 """Request ids: UUIDs that contain the key of the invocation, so that the journal needs an index of keys only.
 
 A key is a 63-bit integer: 48 bits of milliseconds since the epoch, 9 bits of a counter, then 6 bits of the slot of the
-engine that issued the key. Each new key is larger than all before, even after a restart or when the clock is set back.
-Engines with different slots never issue the same key. The counter of a millisecond that needs more than 512 keys
-continues in the next millisecond. Keys of earlier versions had a 15-bit counter and no slot. They convert in the same
-way, because the conversion does not distinguish counter and slot.
+engine that issued the key. Each new key is larger than all before, even when the clock is set back. After a restart, it
+is larger than the keys of all stored invocations. Engines with different slots never issue the same key. The counter of
+a millisecond that needs more than 512 keys continues in the next millisecond. Keys of earlier versions had a 15-bit
+counter and no slot. They convert in the same way, because the conversion does not distinguish counter and slot.
 
 The request id is a UUID of version 7: the milliseconds and the 15 low bits of the key, and 59 random bits that identify
 the data directory. These bits are drawn when the data directory is created, and are stored in it.

@@ -2,6 +2,8 @@
 
 All parts of a storage keep these promises, on which the components above rely:
 
+- **Calls.** A method that is not a coroutine function submits its write when it is called. Its caller may drop the
+  returned future.
 - **Durability.** When a call returns or its future is done, its write is on disk. A crash of the engine or of the
   machine does not undo it. The same holds when ``then`` is called with a stored write. Only ``Journal.start`` and
   ``Journal.settle`` return before.
@@ -48,7 +50,6 @@ class StorageStatistics(Struct, frozen=True, kw_only=True):
     batch_size: Distribution
     commit_seconds: Distribution
     in_flight_seconds: float  #: seconds since the current commit began; 0: no commit runs
-    waiting: int  #: writes submitted for the next commit
     failure: str  #: current failure of writes; empty while writes succeed
 
 

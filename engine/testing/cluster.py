@@ -8,8 +8,9 @@ import asyncio
 class MemoryCluster:
     """Cluster of one engine. ``others`` has the names that other engines own."""
 
-    def __init__(self, slot: int = 0) -> None:
-        self.slot = slot
+    slot = 0
+
+    def __init__(self) -> None:
         self.others: set[str] = set()
         self._lost = asyncio.Event()
 

@@ -58,7 +58,6 @@ class MemoryStorage:
             batch_size=Histogram(SIZES).snapshot(),
             commit_seconds=Histogram().snapshot(),
             in_flight_seconds=0.0,
-            waiting=0,
             failure=self._writes.failure,
         )
 

@@ -1,33 +1,28 @@
-"""Contract of clusters: a single engine owns all work until it is lost."""
+"""Contract of clusters: an engine alone owns all work until it is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import anyio
-import pytest
 
-from engine.protocols import Cluster
-from engine.storage.single_engine import SingleEngine
-from engine.testing.cluster import MemoryCluster
-
-KINDS: dict[str, Callable[[], Cluster]] = {"single": SingleEngine, "memory": MemoryCluster}
+from engine.model.identity import SLOT_BITS
+from tests.contracts.storage import Opened
 
 
-@pytest.fixture(params=KINDS)
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    return KINDS[request.param]()
+async def test_the_slot_fits_into_a_key(opened: Opened) -> None:
+    async with opened() as storage:
+        assert 0 <= storage.cluster.slot < 1 << SLOT_BITS
 
 
-def test_the_slot_fits_into_a_key(cluster: Cluster) -> None:
-    assert 0 <= cluster.slot < 64
+async def test_an_engine_alone_owns_all_work(opened: Opened) -> None:
+    async with opened() as storage:
+        assert storage.cluster.owns("a trigger")
+        assert storage.cluster.owns("another trigger")
 
 
-def test_an_engine_alone_owns_all_work(cluster: Cluster) -> None:
-    assert cluster.owns("a trigger")
-    assert cluster.owns("another trigger")
+async def test_an_engine_alone_stays_a_member(opened: Opened) -> None:
+    async with opened() as storage:
+        with anyio.move_on_after(0.01) as waited:
+            await storage.cluster.lost()
 
-
-async def test_an_engine_alone_stays_a_member(cluster: Cluster) -> None:
-    with pytest.raises(TimeoutError), anyio.fail_after(0.01):
-        await cluster.lost()
+        assert waited.cancelled_caught
+        assert not storage.broken

@@ -120,7 +120,6 @@ class Writer:
             batch_size=self._sizes.snapshot(),
             commit_seconds=self._seconds.snapshot(),
             in_flight_seconds=perf_counter() - self._began if self._began else 0.0,
-            waiting=len(self._pending),
             failure=self._failure,
         )
 
