@@ -20,5 +20,8 @@ class MemoryCluster:
     async def lost(self) -> None:
         await self._lost.wait()
 
+    def join(self) -> None:
+        self._lost.clear()
+
     def lose(self) -> None:
         self._lost.set()

@@ -68,6 +68,7 @@ class MemoryStorage:
         """Open the storage until the block ends, as ``open_storage`` does. A further block has the same data."""
         self._writes.open()
         self._broken.clear()
+        self.cluster.join()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._end_when_broken)
             try:

@@ -51,7 +51,15 @@ Run = Callable[[MemoryStorage], Any]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def gate() -> asyncio.Event:
+    """Return an event, set at first, for which runs of the second function wait."""
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) -> Run:
     """Return a function that runs an engine on a storage in memory. Its instances are handlers in this process."""
     tries: list[int] = []
 
@@ -61,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             raise ValueError("the first attempt fails")
         return event
 
-    inline = InlineExecutor({"hello": hello, "sink": lambda event, context: None})
+    inline = InlineExecutor({"hello": hello, "sink": lambda event, context: gate.wait()})
     monkeypatch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))
     settings = load_settings(
         overrides={
@@ -140,16 +148,28 @@ async def test_a_source_that_another_engine_owns_does_not_run(memory: MemoryStor
     assert [state is None for state in states] == [False, True]
 
 
-async def test_an_engine_that_lost_its_membership_ends_with_an_error(memory: MemoryStorage, run: Run) -> None:
+async def test_an_engine_that_lost_its_membership_ends_and_the_next_runs_what_it_ran(
+    memory: MemoryStorage, run: Run, gate: asyncio.Event
+) -> None:
+    gate.clear()
+    keys: list[int] = []
+
     async def use() -> None:
-        async with run(memory):
+        async with run(memory) as engine:
+            keys.append(await accept(engine, "sink"))
+            await until(lambda: memory.rows[keys[0]].state is State.RUNNING)
             memory.lose_membership()
             await anyio.sleep_forever()
 
     with pytest.raises(BaseExceptionGroup) as ended:
         await use()
+    gate.set()
+    async with run(memory) as engine:
+        await engine.dispatcher.ended(keys[0], 30)
 
     assert ended.group_contains(MembershipLost)
+    row = memory.rows[keys[0]]
+    assert (row.state, row.invocation.crash_count) == (State.SUCCESS, 1)
 
 
 async def test_a_request_that_ends_after_the_services_may_change_a_function(memory: MemoryStorage, run: Run) -> None:
