@@ -8,9 +8,11 @@ checkout's commit.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,10 +62,12 @@ def write(folder: Path, commit: str) -> archive.Manifest:
         work.leave_for_long(engine)
         deliveries = work.deliveries(engine)
         work.crash_twice(engine)
+    began, log = time(), f"{function('echo')}/logs"
     with engine_on(data, **{**SETTINGS, "FUNCTIOND_RETRY__BASE": "20"}) as engine:
         unended = work.leave_unended(engine, folder)
         until(lambda: sources.due_times(engine))
         replies = {path: read(engine, path) for path in paths(engine, ids) if not any(one in path for one in unended)}
+        replies[log] = "".join(lines_before(began, read(engine, log)))
         records = stream_records(engine, "clicks", sources.SHARD)
         engine.kill(children=True)
     return archive.Manifest(
@@ -86,12 +90,19 @@ def paths(engine: EngineProcess, ids: Mapping[str, str]) -> Iterator[str]:
     yield from (f"{ROOT}/functions/tags", f"{ROOT}/groups", f"{ROOT}/log-streams", f"{ROOT}/streams", f"{ROOT}/apps")
     yield from (f"{ROOT}/streams/clicks", f"{ROOT}/streams/split", f"{ROOT}/apps/reader/streams/clicks")
     yield from (f"{ROOT}/notifications/topics", f"{ROOT}/notifications/topics/{sources.TOPIC}")
-    yield from (f"{function('echo')}/{part}" for part in (f"events/{ids['event']}", "logs"))
+    yield f"{function('echo')}/events/{ids['event']}"
     yield from chain.from_iterable(map(_paths_of, names))
     for name in sorted(set(names) - {"ticks", "crashes"}):  # the next engine adds to the one, and ends the other
         for one in invocations(engine, name):
             path = f"{function(name)}/async-invocations/{one['request_id']}"
             yield from (path, f"{path}/logs")
+
+
+def lines_before(moment: float, log: str) -> Iterator[str]:
+    """Yield the earlier lines of a log. Those of instances that live are not stored yet, so that a kill loses them."""
+    for line in log.splitlines(keepends=True):
+        if datetime.fromisoformat(json.loads(line)["time"]).timestamp() < moment:
+            yield line
 
 
 def _paths_of(name: str) -> Iterator[str]:
