@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from tests.acceptance.engine_process import EngineProcess
 from tests.acceptance.upgrade import SETTINGS, archive, earlier_clock, functions, sources, work
+from tests.acceptance.upgrade.__main__ import write_archive
 from tests.acceptance.upgrade.replies import (
     FGS,
     ROOT,
@@ -203,3 +205,16 @@ def test_an_invocation_that_three_crashes_met_before_fails_at_the_next(engine: U
     end = engine.record("crashes", one["request_id"], wait=30)
 
     assert (one["status"], end["status"], end["error_code"]) == ("WAIT", "FAIL", 150500)
+
+
+@pytest.mark.slow
+def test_the_next_archive_would_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "FOLDER", tmp_path)
+    write_archive(tmp_path, "present")
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    with closing(Upgraded(folder, "present")) as engine:
+        engine.start()
+        engine.read()
+        test_all_that_was_readable_is_unchanged(engine)
+        test_running_waiting_and_delayed_invocations_end(engine)

@@ -44,10 +44,15 @@ def main() -> None:
     folder = options.folder.resolve()
     os.chdir(options.engine)  # ``python -m engine`` imports the engine of the current folder
     commit = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
-    with TemporaryDirectory() as place:
-        manifest = write(Path(place), commit.stdout.strip())
-        packed = archive.pack(Path(place) / "data", manifest, folder)
+    packed = write_archive(folder, commit.stdout.strip())
     print(f"{packed}: {packed.stat().st_size} bytes")
+
+
+def write_archive(folder: Path, commit: str) -> Path:
+    """Write an archive into ``folder``. Return its path."""
+    with TemporaryDirectory() as place:
+        manifest = write(Path(place), commit)
+        return archive.pack(Path(place) / "data", manifest, folder)
 
 
 def write(folder: Path, commit: str) -> archive.Manifest:
