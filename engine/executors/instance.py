@@ -100,10 +100,10 @@ class Call:
 
         A request can be cancelled until its task resumes, even if an instance has been assigned meanwhile.
         """
-        if self.assignment is not None:
-            if not self.assignment.done():
-                self.assignment.set_result(None)
-            elif self.assignment.exception() is not None or isinstance(self.assignment.result(), Ended):
+        if (assignment := self.assignment) is not None:
+            if not assignment.done():
+                assignment.set_result(None)
+            elif assignment.cancelled() or assignment.exception() or isinstance(assignment.result(), Ended):
                 return False
             self.cancelled = True
             return True

@@ -287,6 +287,17 @@ async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
     assert (len(crowd.failed), len(crowd.launcher.instances)) == (1, TRIES)
 
 
+async def test_a_call_whose_task_was_cancelled_cannot_be_cancelled_again() -> None:
+    crowd = Crowd()
+    call = crowd.come()
+    await crowd.settle()
+    crowd.abandon(0)
+
+    assert not call.cancel()
+    await crowd.settle()
+    crowd.check()
+
+
 async def test_no_instance_is_warmed_that_would_have_to_wait_for_capacity() -> None:
     crowd = Crowd()
     crowd.launcher.room.clear()
