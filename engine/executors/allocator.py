@@ -244,11 +244,13 @@ class Allocator:
             await instance.closed.wait()
 
     async def close(self) -> None:
-        """Kill every instance, and wait until all have exited.
+        """Cancel the calls that wait, kill every instance, and wait until all have exited.
 
         Wait at most ``MAX_WAIT`` seconds for the exits, because a process may hang in the kernel.
         """
         self.idle.close()
+        for waiting in self._waiting.values():
+            waiting.cancel()
         for task in self._tasks:
             task.cancel()
         for instance in list(self.present):

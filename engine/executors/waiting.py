@@ -89,6 +89,12 @@ class WaitingCalls:
                 self.remove_start(start)
                 start.task.cancel()
 
+    def cancel(self) -> None:
+        """Cancel the wait of all calls, like the cancellation of their tasks."""
+        for call in self._calls:
+            if call.assignment is not None:
+                call.assignment.cancel()
+
     def serve(self, instance: Instance, start: Start | None = None) -> None:
         """Assign calls to the instance, as many as it can serve.
 

@@ -298,6 +298,18 @@ async def test_a_call_whose_task_was_cancelled_cannot_be_cancelled_again() -> No
     crowd.check()
 
 
+async def test_calls_that_wait_when_the_allocator_is_closed_are_cancelled() -> None:
+    crowd = Crowd(concurrency=2)
+    tasks = [crowd.calls[crowd.come()] for _ in range(3)]
+    await crowd.settle()
+
+    await crowd.allocator.close()
+    await crowd.settle()
+
+    assert [task.cancelled() for task in tasks] == [True] * 3
+    crowd.check()
+
+
 async def test_no_instance_is_warmed_that_would_have_to_wait_for_capacity() -> None:
     crowd = Crowd()
     crowd.launcher.room.clear()
