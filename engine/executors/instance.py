@@ -352,7 +352,7 @@ class Instance:
             self._kill_timer.cancel()
         if channel is not None:
             channel.close()
-        if self.log_buffer is not None:
-            self._recorder.keep(self.key[0], self.log_buffer)
         self.closed.set()
         self._owner.instance_closed(self)
+        if self.log_buffer is not None:
+            self._recorder.keep(self.key[0], self.log_buffer)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_files import LogFiles
+from engine.executors.log_recorder import LogRecorder
 from engine.executors.pool import Pool
 from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.lines import plain
@@ -109,6 +111,20 @@ async def test_lines_of_a_start_without_a_request_are_the_instances_own(tmp_path
     left = LogFiles(tmp_path / "logs", 1 << 20).read_instances(1)
 
     assert (living, plain(left)) == (b"loaded\n", b"loaded\n")
+
+
+async def test_an_instance_is_closed_although_its_lines_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(recorder: LogRecorder, function_id: int, log_buffer: LogBuffer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(LogRecorder, "keep", refuse)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with pool(tmp_path, SOURCE + '\nprint("loaded")\n') as opened:
+        assert await opened.warm(function("pid"))
+        await opened.retire(1)
+        assert not opened.allocator.present
 
 
 # --- eviction ---
