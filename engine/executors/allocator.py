@@ -2,7 +2,8 @@
 
 An instance is chosen in this order: a busy instance that can serve a further request at the same time, then an idle
 one. If there is none, the call waits for the first instance of its key that can serve it: one that becomes free, or one
-that is starting. An instance is started for a waiting call unless enough are starting already.
+that is starting. An instance is started for a waiting call unless enough are starting already. A new instance serves
+the call for which it was started before all others.
 
 Busy instances are preferred, so that others become idle and can be dismissed. To free memory for a new instance, the
 instances idle for longest are dismissed. A call is never rejected for lack of memory, because the scheduler has checked
@@ -74,7 +75,7 @@ class Allocator:
         waiting = self._waiting_for(call.key, call.function)
         assignment = waiting.add(call)
         if waiting.uncovered > 0:
-            call.started_by = self._begin(waiting, Call(call.key, call.function, call.invocation)).call
+            self._begin(waiting, Start(call.key, call.function, call))
         try:
             found = await assignment
         except asyncio.CancelledError:
@@ -85,7 +86,6 @@ class Allocator:
             self._end_wait(waiting, call, assignment)
         if found is None or call.cancelled:
             return Ended(CANCELLED.answer, call.written())
-        call.started_by = None
         return found
 
     def release(self, instance: Instance) -> None:
@@ -131,40 +131,35 @@ class Allocator:
             return False
         key = key_of(function)
         waiting = self._waiting_for(key, function)
-        return await asyncio.shield(self._begin(waiting, Call(key, function, None), warm=True).task)
+        return await asyncio.shield(self._begin(waiting, Start(key, function)))
 
-    def _begin(self, waiting: WaitingCalls, call: Call, *, warm: bool = False) -> Start:
-        start = Start(call, warm=warm)
+    def _begin(self, waiting: WaitingCalls, start: Start) -> asyncio.Task[bool]:
         waiting.add_start(start)
         start.task = asyncio.ensure_future(self._run(start, waiting))
         self._tasks.add(start.task)
         start.task.add_done_callback(self._tasks.discard)
-        return start
+        return start.task
 
     async def _run(self, start: Start, waiting: WaitingCalls) -> bool:
-        """Launch an instance, up to ``TRIES`` times for a waiting call. Then assign waiting calls, or end them.
+        """Launch an instance, up to ``TRIES`` times while a call needs it. Then assign waiting calls, or end them.
 
         Return whether an instance is ready.
         """
         failure: Ended | Exception | None = None
         try:
-            for _ in range(1 if start.warm else TRIES):
+            for _ in range(TRIES):
                 failure = await self._launch(start)
-                if failure is None or failure.answer.code not in START_FAILURES:
+                if failure is None or failure.answer.code not in START_FAILURES or not waiting.need_each_start:
                     break
-        except Exception as error:  # a bug: the calls get the error, too
+        except Exception as error:  # a bug
             failure = error
         waiting.remove_start(start)
-        instance = start.instance
-        if failure is not None:
-            waiting.fail(start, failure)
-        elif instance is not None:
-            instance.ready, instance.obsolete = True, instance.obsolete or start.obsolete
-            self._offer(instance, start)
-        if instance is not None:
-            instance.log_buffer = instance.log_buffer or start.take_log(None)
+        received = failure is not None and waiting.fail(start, failure)
+        if failure is None and start.instance is not None:
+            start.instance.ready, start.instance.obsolete = True, start.instance.obsolete or start.obsolete
+            self._offer(start.instance, start)
         self._drop_if_empty(start.call.key, waiting)
-        if isinstance(failure, Exception):
+        if isinstance(failure, Exception) and (start.cause is None or not received):  # otherwise the calls raise it
             raise failure
         return failure is None
 

@@ -114,6 +114,12 @@ class Call:
         instance.kill(End.CANCELLED, self)
         return True
 
+    def leave_start(self) -> None:
+        """Keep the lines of the start that began for the request. Its later lines are its instance's own."""
+        start, self.started_by = self.started_by, None
+        if start is not None:
+            self.log_buffer, start.log_buffer, start.invocation = start.log_buffer, None, None
+
     def begin(self, instance: Instance, ticket: int) -> None:
         """Assign the call to an instance, which sends its frame next."""
         self.instance, self.ticket, self.waiter = instance, ticket, None
@@ -318,7 +324,7 @@ class Instance:
         self._record(call, self._recorder.now(), stream, text)
 
     def _record(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
-        writer, invocation = (self, None) if call is None else (call, call.invocation)
+        writer, invocation = (self, None) if call is None or call.invocation is None else (call, call.invocation)
         if writer.log_buffer is None:
             writer.log_buffer = self._recorder.begin(invocation)
         self._recorder.write(writer.log_buffer, self._function, at, stream, text)

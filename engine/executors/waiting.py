@@ -6,40 +6,32 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from engine.executors.instance import Call, Ended, Instance
-from engine.executors.log_buffer import LogBuffer
-from engine.model import Invocation
+from engine.executors.instance import Call, Ended, Instance, Key
+from engine.model import Function
 
 
 class Start:
     """Start of one instance. If the user code fails, the start goes on with another process.
 
-    ``warm`` means that the instance is wanted even if no call waits for it.
+    ``cause`` is the call for which the start begins. None: the instance is wanted even if no call waits for it.
     """
 
-    def __init__(self, call: Call, *, warm: bool) -> None:
-        self.warm = warm
-        self.call = call  #: exchange with the starting instance; collects the lines logged during the start
+    def __init__(self, key: Key, function: Function, cause: Call | None = None) -> None:
+        self.cause = cause
+        self.call = Call(key, function, cause.invocation if cause is not None else None)  #: with the starting instance
         self.instance: Instance | None = None  #: None while the start waits for capacity
         self.obsolete = False  #: the instance is dismissed as soon as no call waits
         self.task: asyncio.Task[bool]
-
-    def disown(self) -> None:
-        """Detach the start from the call for which it began, because the call no longer waits."""
-        self.call.invocation = None
-        if self.call.log_buffer is not None:
-            self.call.log_buffer.invocation = None
-
-    def take_log(self, invocation: Invocation | None) -> LogBuffer | None:
-        """Return the lines of the start, which belong to ``invocation`` from now on, or to none."""
-        log_buffer, self.call.log_buffer = self.call.log_buffer, None
-        if log_buffer is not None:
-            log_buffer.invocation = invocation
-        return log_buffer
+        if cause is not None:
+            self.call.log_buffer, cause.started_by = cause.log_buffer, self.call
 
 
 class WaitingCalls:
-    """Calls that wait for an instance of one key, first come, first served, and the starts under way for the key."""
+    """Calls that wait for an instance of one key, and the starts under way for the key.
+
+    First come, first served, but a start serves or ends the call for which it began before all others. The lines that
+    it has logged are then in the log of the first request of its instance.
+    """
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency  #: of each instance
@@ -57,6 +49,11 @@ class WaitingCalls:
     def uncovered(self) -> int:
         """Number of waiting calls that the starting instances together cannot serve. Negative: spare concurrency."""
         return len(self._calls) - len(self._starts) * self._concurrency
+
+    @property
+    def need_each_start(self) -> bool:
+        """True if some calls would have no instance with one start less."""
+        return self.uncovered + self._concurrency > 0
 
     def add(self, call: Call) -> asyncio.Future[Instance | Ended | None]:
         """Add a call, and return the future of its instance.
@@ -81,10 +78,9 @@ class WaitingCalls:
         self._calls.pop(call, None)
         call.assignment = None
         own = self._starts.get(call.started_by) if call.started_by is not None else None
-        if own is not None:
-            own.disown()
+        call.leave_start()
         for start in [own] if own is not None else list(self.starts) if not self._calls else []:
-            needed = start.warm or self.uncovered + self._concurrency > 0
+            needed = start.cause is None or self.need_each_start
             if not needed and (call.cancelled or start.instance is None):
                 self.remove_start(start)
                 start.task.cancel()
@@ -98,21 +94,25 @@ class WaitingCalls:
     def serve(self, instance: Instance, start: Start | None = None) -> None:
         """Assign calls to the instance, as many as it can serve.
 
-        ``start`` is given if the instance has just become ready. The lines of the start belong to the first call.
+        ``start`` is given if the instance has just become ready.
         """
         while self._calls and instance.assigned < instance.concurrency:
-            call = next(iter(self._calls))
+            call = self._next(start)
             if self._settle(call, instance):
                 instance.assigned += 1
                 call.fresh = start is not None
-                if start is not None and start.call.log_buffer is not None:
-                    call.log_buffer = start.take_log(call.invocation)
 
-    def fail(self, start: Start, reason: Ended | Exception) -> None:
-        """End the calls that no other start serves, first the call for which the failed start began."""
-        calls = sorted(self._calls, key=lambda call: call.started_by is not start.call)
-        for call in calls[: max(0, self.uncovered)]:
-            self._settle(call, reason)
+    def fail(self, start: Start, reason: Ended | Exception) -> bool:
+        """End the calls that no other start serves. Return False if there are none."""
+        ended = False
+        while self.uncovered > 0:
+            ended = self._settle(self._next(start), reason) or ended
+        return ended
+
+    def _next(self, start: Start | None) -> Call:
+        """Return the call for which the start began, or else the one that has waited for longest."""
+        cause = start.cause if start is not None else None
+        return cause if cause is not None and cause in self._calls else next(iter(self._calls))
 
     def _settle(self, call: Call, result: Instance | Ended | Exception) -> bool:
         """Set the result of a call's wait. Return False if the call was cancelled before."""

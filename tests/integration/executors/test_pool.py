@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from engine.executors.allocator import TRIES
 from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_files import LogFiles
 from engine.executors.log_recorder import LogRecorder
 from engine.executors.pool import Pool
 from engine.isolation.rlimits import RlimitIsolation
+from engine.logs.feed import FunctionLines, LogBoard
 from engine.logs.lines import plain
-from engine.model import Code, Outcome
+from engine.model import Code, Mode, Outcome
 from engine.runtimes.interpreters import Interpreters
 from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
 from tests.support.triggering import until
@@ -111,6 +113,77 @@ async def test_lines_of_a_start_without_a_request_are_the_instances_own(tmp_path
     left = LogFiles(tmp_path / "logs", 1 << 20).read_instances(1)
 
     assert (living, plain(left)) == (b"loaded\n", b"loaded\n")
+
+
+async def test_lines_of_a_failed_start_without_a_request_are_kept(tmp_path: Path) -> None:
+    leaving = "\ndef leaving(context):\n    os.write(1, b'leaving')\n    os._exit(3)\n"
+    async with pool(tmp_path, SOURCE + leaving) as opened:
+        assert not await opened.warm(function("pid", initializer_handler="index.leaving"))
+        await until(lambda: not opened.allocator.present)
+
+    assert plain(LogFiles(tmp_path / "logs", 1 << 20).read_instances(1)) == b"leaving\n"
+
+
+async def test_lines_of_a_failed_start_are_in_the_log_of_its_request_alone(tmp_path: Path) -> None:
+    failing = "\ndef failing(context):\n    print('failing')\n    raise RuntimeError\n"
+    async with pool(tmp_path, SOURCE + failing) as opened:
+        outcome = await opened.execute(function("pid", initializer_handler="index.failing"), invocation())
+
+    assert plain(outcome.log) == b"failing\n" * TRIES
+    assert LogFiles(tmp_path / "logs", 1 << 20).read_instances(1) == b""
+
+
+SLOW = """
+print("loaded")
+with open(os.path.join(os.path.dirname(__file__), "gate")) as gate:
+    gate.read()
+
+
+def much(event, context):
+    print("x" * (100 << 10))
+"""
+
+
+async def test_a_request_served_by_a_start_without_a_request_has_a_log_of_the_full_size(tmp_path: Path) -> None:
+    asked, asked_as = function("much"), invocation(mode=Mode.ASYNC)
+    async with pool(tmp_path, SOURCE + SLOW) as opened:
+        os.mkfifo(tmp_path / "code" / "gate")
+        warming = asyncio.ensure_future(opened.warm(asked))
+        await until(lambda: opened.statistics().starting == 1)
+        executing = asyncio.ensure_future(opened.execute(asked, asked_as))
+        await asyncio.to_thread((tmp_path / "code" / "gate").write_text, "")
+        assert (await executing).ok
+        assert await warming
+        whole = await opened.log(asked_as.key, asked_as.request_id)
+        own = await opened.instance_log(1)
+
+    assert (len(plain(whole or b"").replace(b"\n", b"")), plain(own)) == (100 << 10, b"loaded\n")
+    assert opened.statistics().started == 1
+
+
+RANDOM_LINE = """
+
+def random_line(context):
+    print(os.urandom(8).hex())
+    time.sleep(os.urandom(1)[0] / 2000)
+"""
+
+
+async def test_lines_of_starts_are_published_for_the_request_whose_log_has_them(tmp_path: Path) -> None:
+    published: dict[str, list[str]] = {}
+
+    def listen(seen: FunctionLines) -> None:
+        published.setdefault(seen.request_id, []).extend(line.text for line in seen.lines)
+
+    board, asked = LogBoard(), function("pid", initializer_handler="index.random_line")
+    async with pool(tmp_path, SOURCE + RANDOM_LINE, board=board) as opened:
+        with board.subscribed(listen):
+            asked_as = [invocation() for _ in range(6)]
+            outcomes = await asyncio.gather(*(opened.execute(asked, one) for one in asked_as))
+
+    logs = [plain(outcome.log).decode().splitlines() for outcome in outcomes]
+    assert any(logs)
+    assert logs == [published.get(one.request_id, []) for one in asked_as]
 
 
 async def test_an_instance_is_closed_although_its_lines_cannot_be_kept(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import gc
+from collections import OrderedDict
+from collections.abc import Awaitable, Iterator
 from typing import cast
 
 import pytest
@@ -80,7 +82,7 @@ class Loading:
         try:
             return await self.loads[instance]
         finally:
-            del self.loads[instance]
+            self.loads.pop(instance, None)
 
     def clear(self, instance: Instance) -> None: ...
 
@@ -276,6 +278,17 @@ async def test_a_failed_start_ends_its_own_call_although_another_came_first() ->
     await crowd.allocator.close()
 
 
+async def test_an_instance_that_gets_ready_serves_the_call_for_which_it_was_started() -> None:
+    crowd = Crowd()
+    first, second = crowd.come(), crowd.come()
+    await crowd.settle()
+    crowd.load(1)
+    await crowd.settle()
+
+    assert ([call for call, _ in crowd.served], list(crowd.calls)) == ([second], [first])
+    await crowd.allocator.close()
+
+
 async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
     crowd = Crowd()
     crowd.come()
@@ -285,6 +298,23 @@ async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
     await crowd.settle()
 
     assert (len(crowd.failed), len(crowd.launcher.instances)) == (1, TRIES)
+
+
+async def test_user_code_that_fails_is_not_tried_again_when_no_call_needs_the_instance() -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    crowd.come()
+    await crowd.settle()
+    crowd.go()  # serves the call for which the second instance starts
+    await crowd.settle()
+    crowd.fail_in_user_code(0)
+    await crowd.settle()
+
+    assert (len(crowd.served), len(crowd.launcher.instances)) == (1, 2)
+    crowd.check()
 
 
 async def test_a_call_whose_task_was_cancelled_cannot_be_cancelled_again() -> None:
@@ -308,6 +338,45 @@ async def test_calls_that_wait_when_the_allocator_is_closed_are_cancelled() -> N
 
     assert [task.cancelled() for task in tasks] == [True] * 3
     crowd.check()
+
+
+async def test_a_bug_in_a_start_is_raised_once() -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    crowd = Crowd()
+    asking = crowd.calls.pop(crowd.come())
+    await crowd.settle()
+    crowd.launcher.loads.popitem()[1].set_exception(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        await asking
+
+    del asking
+    await crowd.settle()
+    gc.collect()  # a task whose exception nobody has taken reports it when it is deleted
+    assert (reported, crowd.allocator.starting, len(crowd.allocator.alive)) == ([], 0, 0)
+
+
+async def test_a_failed_start_looks_at_no_call_but_those_that_it_ends() -> None:
+    class Counted(OrderedDict[Call, None]):
+        seen = 0
+
+        def __iter__(self) -> Iterator[Call]:
+            for call in super().__iter__():
+                Counted.seen += 1
+                yield call
+
+    crowd = Crowd()
+    calls = [crowd.come() for _ in range(100)]
+    await crowd.settle()
+    waiting = crowd.allocator._waiting[crowd.key]
+    waiting._calls = Counted(waiting._calls)
+    Counted.seen = 0
+    for _ in calls:
+        crowd.fail(0)
+    await crowd.settle()
+
+    assert len(crowd.failed) == len(calls)
+    assert Counted.seen <= len(calls)
 
 
 async def test_no_instance_is_warmed_that_would_have_to_wait_for_capacity() -> None:
