@@ -19,10 +19,10 @@ import anyio
 
 from engine.errors import InvalidField
 from engine.executors.idle import IdleInstances
-from engine.executors.instance import Call, End, Ended, Instance, Key
+from engine.executors.instance import Call, End, Ended, Instance, Key, key_of
 from engine.executors.launcher import Launcher
 from engine.executors.outcomes import CANCELLED, START_FAILURES, launch_fault, runtime_fault, start_fault
-from engine.executors.reserve import Reserve, key_of
+from engine.executors.reserve import Reserve
 from engine.executors.waiting import Start, WaitingCalls
 from engine.isolation.processes import MAX_WAIT
 from engine.metrics.histogram import Histogram
@@ -214,7 +214,7 @@ class Allocator:
         """Dismiss those instances of the function whose revision is not in ``keep``.
 
         Idle instances are dismissed at once; the method waits at most ``MAX_WAIT`` seconds for their exit. Busy and
-        starting instances are dismissed when they are ready, and no call is assigned to them or waits for them.
+        starting instances serve the calls that are assigned to them or wait for them, and are then dismissed.
         """
 
         def outdated(key: Key) -> bool:

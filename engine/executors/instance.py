@@ -32,6 +32,11 @@ _TICKETS = 1 << 32
 _EXIT_TIMEOUT = 2.0  #: seconds from the end of the connection to the exit of the process and its status
 
 
+def key_of(function: Function, memory: int = 0) -> Key:
+    """Return the key of the function's instances that have ``memory`` MiB; 0 means the function's own size."""
+    return (function.function_id, function.version, function.revision, memory or function.memory_size)
+
+
 class End(StrEnum):
     """Reason why an instance ended."""
 
@@ -88,7 +93,7 @@ class Call:
         self.assignment: asyncio.Future[Instance | Ended | None] | None = None  #: while it waits for an instance
         self.started_by: Call | None = None  #: start of an instance that began for this request
         self.initialised = 0.0  #: seconds for which the request waited for an instance
-        self.fresh = False  #: the first request of its instance
+        self.fresh = False  #: assigned when its instance became ready
         self.cancelled = False  #: must not run, neither here nor on another instance
         self.ticket = ITSELF
         self.waiter: asyncio.Future[Answer | None] | None = None

@@ -16,14 +16,13 @@ from anyio import to_thread
 from msgspec import Struct
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.instance import Call, Ended, Instance
+from engine.executors.instance import Call, Ended, Instance, key_of
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.log_files import LogFiles
 from engine.executors.log_recorder import LogRecorder
 from engine.executors.outcomes import Fault, call_fault, collateral_fault
-from engine.executors.reserve import key_of
 from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
 from engine.isolation.orphans import kill_orphans

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from itertools import repeat
 
-from engine.executors.instance import Instance, Key
+from engine.executors.instance import Instance, Key, key_of
 from engine.model import Function
 from engine.model.signal import Signal
 
@@ -46,8 +46,3 @@ class Reserve:
 
     def _count(self, key: Key) -> int:
         return sum(1 for instance in self._alive if instance.key == key and not instance.obsolete)
-
-
-def key_of(function: Function, memory: int = 0) -> Key:
-    """Return the key of the function's instances that have ``memory`` MiB; 0 means the function's own size."""
-    return (function.function_id, function.version, function.revision, memory or function.memory_size)

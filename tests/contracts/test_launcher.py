@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidField
-from engine.executors.instance import Call, End, Instance
+from engine.executors.instance import Call, End, Instance, key_of
 from engine.executors.launcher import Launcher
 from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
-from engine.executors.reserve import key_of
 from engine.logs.lines import plain
 from engine.model import Code
 from engine.runtimes.protocol import ITSELF, Answer

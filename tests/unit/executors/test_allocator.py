@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.instance import Call, End, Ended, Instance, InstanceOwner, Key
+from engine.executors.instance import Call, End, Ended, Instance, InstanceOwner, Key, key_of
 from engine.executors.launcher import LaunchPlan
 from engine.executors.log_buffer import LogBuffer
-from engine.executors.reserve import key_of
 from engine.model import Code, Function
 from engine.model.clock import SystemClock
 from engine.runtimes.protocol import READY, Answer
