@@ -6,7 +6,6 @@ import asyncio
 import gc
 from collections import OrderedDict
 from collections.abc import Awaitable, Iterator
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -15,37 +14,30 @@ from hypothesis import strategies as st
 from engine.executors.allocator import TRIES, Allocator
 from engine.executors.instance import Call, End, Ended, Instance, InstanceOwner, Key, key_of
 from engine.executors.launcher import LaunchPlan
-from engine.executors.log_buffer import LogBuffer
 from engine.model import Code, Function
 from engine.model.clock import SystemClock
 from engine.runtimes.protocol import READY, Answer
 from tests.support.executing import function
 
 
-class Bare:
+class Bare(Instance):
     """Part of an instance that the allocator uses."""
 
     def __init__(self, owner: InstanceOwner, plan: LaunchPlan) -> None:
-        self.owner, self.key, self.memory = owner, plan.key, plan.key[-1]
+        self.key, self.memory, self._owner = plan.key, plan.key[-1], owner
         self.concurrency = plan.function.concurrent_num
         self.assigned, self.ready, self.obsolete = 0, False, False
-        self.end: End | None = None
-        self.exit_status: int | None = None
+        self.end = self.exit_status = self.log_buffer = None
         self.out_of_memory = self.heap_exhausted = False
-        self.log_buffer: LogBuffer | None = None
         self.idle_since = 0.0
         self.closed = asyncio.Event()
-
-    @property
-    def idle(self) -> bool:
-        return self.ready and self.end is None and not self.assigned
 
     def kill(self, end: End, cause: Call | None = None) -> None:
         if self.end is None:
             self.end = end
-            self.owner.instance_ended(cast(Instance, self))
+            self._owner.instance_ended(self)
             self.closed.set()
-            self.owner.instance_closed(cast(Instance, self))
+            self._owner.instance_closed(self)
 
     def dismiss(self) -> None:
         self.kill(End.RETIRED)
@@ -72,7 +64,7 @@ class Loading:
         return LaunchPlan(key, function, ["worker"])
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
-        instance = cast(Instance, Bare(owner, plan))
+        instance = Bare(owner, plan)
         self.instances.append(instance)
         self.loads[instance] = asyncio.get_running_loop().create_future()
         return instance
@@ -106,13 +98,11 @@ class Crowd:
 
     def come(self, pick: int = 0) -> Call:
         call = Call(self.key, self.function, None)
-        instance = self.allocator.acquire(call)
-        if instance is not None:
-            assert instance.ready
-            self.served.append((call, instance))
-        else:
-            self.calls[call] = asyncio.ensure_future(self.allocator.wait(call))
+        self.calls[call] = asyncio.ensure_future(self._ask(call))
         return call
+
+    async def _ask(self, call: Call) -> Instance | Ended:
+        return self.allocator.acquire(call) or await self.allocator.wait(call)
 
     def warm(self, pick: int) -> None:
         self.warming.append(asyncio.ensure_future(self.allocator.warm(self.function)))
@@ -123,7 +113,7 @@ class Crowd:
 
     def cancel(self, pick: int) -> None:
         if self.calls:
-            assert list(self.calls)[pick % len(self.calls)].cancel()
+            list(self.calls)[pick % len(self.calls)].cancel()
 
     def abandon(self, pick: int) -> None:
         if self.calls:
@@ -182,21 +172,28 @@ class Crowd:
 
 STEPS = ("come", "come", "come", "go", "go", "load", "load", "cancel", "abandon", "warm", "die", "retire")
 FAILURES = ("fail", "fail_in_user_code")
+LOOP_TURNS = st.none() | st.integers(
+    0, 3
+)  #: of the event loop until the next step; None: until nothing can run any more
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-@given(steps=st.lists(st.tuples(st.sampled_from(STEPS + FAILURES), st.integers(0, 7)), max_size=40))
+@given(steps=st.lists(st.tuples(st.sampled_from(STEPS + FAILURES), st.integers(0, 7), LOOP_TURNS), max_size=40))
 def test_each_call_waits_only_while_an_instance_for_it_is_starting(
-    concurrency: int, steps: list[tuple[str, int]]
+    concurrency: int, steps: list[tuple[str, int, int | None]]
 ) -> None:
     async def walk() -> None:
         crowd = Crowd(concurrency)
-        for step, pick in steps:
+        for step, pick, turns in steps:
             done: object = getattr(crowd, step)(pick)
             if isinstance(done, Awaitable):
                 await done
-            await crowd.settle()
-            crowd.check()
+            if turns is None:
+                await crowd.settle()
+                crowd.check()
+            for _ in range(turns or 0):
+                await asyncio.sleep(0)
+        await crowd.settle()
         while crowd.calls:
             crowd.load()
             crowd.go()
@@ -206,6 +203,21 @@ def test_each_call_waits_only_while_an_instance_for_it_is_starting(
         await asyncio.gather(*crowd.warming, return_exceptions=True)
 
     asyncio.run(walk())
+
+
+@pytest.mark.parametrize("how", ["cancel", "abandon"])
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_call_that_is_cancelled_while_an_instance_gets_ready_leaves_it_to_others(how: str, turns: int) -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.load()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    getattr(crowd, how)(0)
+
+    await crowd.settle()
+    crowd.check()
 
 
 async def test_the_first_instance_that_returns_serves_the_first_of_two_waiting_calls() -> None:
