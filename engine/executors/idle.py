@@ -53,12 +53,13 @@ class IdleInstances:
         return instance
 
     def discard(self, instance: Instance) -> None:
+        """Remove an instance that is idle or was idle before, and forget its key if no other has the key."""
+        same = self._by_key.get(instance.key, [])
         if instance in self._by_age:
             del self._by_age[instance]
-            same = self._by_key[instance.key]
             same.remove(instance)
-            if not same:
-                del self._by_key[instance.key]
+        if not same:
+            self._by_key.pop(instance.key, None)
 
     def dismiss_oldest(self) -> bool:
         """Dismiss the instance idle for longest, apart from reserved ones. Return False if there is none."""

@@ -242,7 +242,8 @@ async def test_the_first_instance_that_returns_serves_the_first_of_two_waiting_c
     assert len(crowd.launcher.instances) == 1
 
 
-async def test_a_start_whose_call_was_served_by_another_instance_leaves_an_idle_one() -> None:
+async def a_start_that_no_call_needs() -> Crowd:
+    """Return a crowd in which a second instance starts, whose call the first one serves."""
     crowd = Crowd()
     crowd.come()
     await crowd.settle()
@@ -252,7 +253,12 @@ async def test_a_start_whose_call_was_served_by_another_instance_leaves_an_idle_
     await crowd.settle()
     crowd.go()
     await crowd.settle()
-    assert len(crowd.served) == 1
+    assert (len(crowd.served), crowd.allocator.starting) == (1, 1)
+    return crowd
+
+
+async def test_a_start_whose_call_was_served_by_another_instance_leaves_an_idle_one() -> None:
+    crowd = await a_start_that_no_call_needs()
 
     crowd.load()
     await crowd.settle()
@@ -300,6 +306,22 @@ async def test_an_instance_that_gets_ready_serves_the_call_for_which_it_was_star
     await crowd.allocator.close()
 
 
+async def test_nothing_is_kept_of_the_key_of_an_instance_that_has_ended() -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    crowd.go()
+    crowd.come()  # served by the idle instance
+    await crowd.settle()
+    crowd.die(0)
+    crowd.go()
+    await crowd.settle()
+
+    assert (crowd.allocator.idle._by_key, crowd.allocator._open, crowd.allocator._waiting) == ({}, {}, {})
+
+
 async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
     crowd = Crowd()
     crowd.come()
@@ -312,15 +334,7 @@ async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
 
 
 async def test_user_code_that_fails_is_not_tried_again_when_no_call_needs_the_instance() -> None:
-    crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
-    crowd.come()
-    await crowd.settle()
-    crowd.go()  # serves the call for which the second instance starts
-    await crowd.settle()
+    crowd = await a_start_that_no_call_needs()
     crowd.fail_in_user_code(0)
     await crowd.settle()
 
