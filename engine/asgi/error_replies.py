@@ -50,15 +50,15 @@ def general_code(status: int) -> str:
     return f"FSS.{status:04}"
 
 
-def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str = "") -> Reply:
+def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str = "", repeat_id: bool = False) -> Reply:
     """Return an error reply in the API's JSON form, with a new request id in its headers.
 
-    Without ``code``, the reply has the general code of ``status``. Replies about workflow metrics (codes FGS.*) repeat
-    the request id in the body, as the FunctionGraph API does.
+    Without ``code``, the reply has the general code of ``status``. With ``repeat_id``, the request id is also in the
+    body.
     """
     request_id = new_request_id()
     shown = {"error_code": code or general_code(status), "error_msg": message}
-    if code.startswith("FGS."):
+    if repeat_id:
         shown["request_id"] = request_id.decode()
     return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"x-request-id", request_id), *headers))
 

@@ -165,7 +165,7 @@ class Allocator:
 
     async def _launch(self, start: Start) -> Ended | None:
         """Launch an instance. Return None when the instance is ready, or the end of waiting calls if it failed."""
-        call, command = start.call, ""
+        call, command = start.call, start.call.function.runtime
         try:
             plan = await self._launcher.prepare(call.key, call.function)
             command = plan.command[0]

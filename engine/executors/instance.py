@@ -119,6 +119,11 @@ class Call:
         instance.kill(End.CANCELLED, self)
         return True
 
+    def enter_start(self, start: Call) -> None:
+        """Have the start that begins for the request add its lines to those of the request."""
+        self.started_by = start
+        start.invocation, start.log_buffer = self.invocation, self.log_buffer
+
     def leave_start(self) -> None:
         """Keep the lines of the start that began for the request. Its later lines are its instance's own."""
         start, self.started_by = self.started_by, None

@@ -1,4 +1,4 @@
-"""Execution of attempts in child processes that are kept for further requests.
+"""Execution of attempts in instances, which are kept for further requests.
 
 The scheduler chooses invocations and checks the capacity before; the pool rejects none. The allocator assigns each call
 to an instance. The pool sends the request to the instance, and converts the end of the attempt to an Outcome.

@@ -18,12 +18,12 @@ class Start:
 
     def __init__(self, key: Key, function: Function, cause: Call | None = None) -> None:
         self.cause = cause
-        self.call = Call(key, function, cause.invocation if cause is not None else None)  #: with the starting instance
+        self.call = Call(key, function, None)  #: with the starting instance
         self.instance: Instance | None = None  #: None while the start waits for capacity
         self.obsolete = False  #: the instance is dismissed as soon as no call waits
         self.task: asyncio.Task[bool]
         if cause is not None:
-            self.call.log_buffer, cause.started_by = cause.log_buffer, self.call
+            cause.enter_start(self.call)
 
 
 class WaitingCalls:
@@ -79,11 +79,18 @@ class WaitingCalls:
         call.assignment = None
         own = self._starts.get(call.started_by) if call.started_by is not None else None
         call.leave_start()
-        for start in [own] if own is not None else list(self.starts) if not self._calls else []:
-            needed = start.cause is None or self.need_each_start
-            if not needed and (call.cancelled or start.instance is None):
-                self.remove_start(start)
-                start.task.cancel()
+        if own is not None:
+            self._stop_unneeded(own, started=call.cancelled)
+        elif not self._calls:
+            for start in list(self.starts):
+                self._stop_unneeded(start, started=call.cancelled)
+
+    def _stop_unneeded(self, start: Start, *, started: bool) -> None:
+        """Stop a start if no call needs it. If its process exists, stop it only if ``started`` is True."""
+        needed = start.cause is None or self.need_each_start
+        if not needed and (started or start.instance is None):
+            self.remove_start(start)
+            start.task.cancel()
 
     def cancel(self) -> None:
         """Cancel the wait of all calls, like the cancellation of their tasks."""

@@ -105,7 +105,8 @@ def error_reply(error: e.FunctiondError) -> Reply:
         headers = ((b"www-authenticate", b"SDK-HMAC-SHA256"),)
     if isinstance(error, e.CallTimedOut) and error.request_id:
         headers = ((b"x-cff-request-id", error.request_id.encode()),)
-    return problem(status, str(error), headers, code=code)
+    # Replies about workflow metrics repeat the request id in the body, as the FunctionGraph API does.
+    return problem(status, str(error), headers, code=code, repeat_id=isinstance(error, e.BadMetricQuery))
 
 
 def _status_and_code(error: e.FunctiondError) -> tuple[int, str]:
