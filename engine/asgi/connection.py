@@ -1,362 +1,368 @@
-"""HTTP/1.1 connections: uvicorn's protocol class with limits on the size and the time of a request.
-
-Requests that exceed a limit or cannot be parsed get an error reply in the API's JSON form.
-"""
+"""HTTP/1.1 connections: states, limits of time and memory, refusals, and the end of a connection."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Iterable
-from enum import Enum, auto
-from functools import partial
+import socket
+import struct
+import sys
+from collections.abc import Coroutine
 from typing import Any
 
-import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from engine.asgi.deadline import Deadline
+from engine.asgi.exchange import Exchange
+from engine.asgi.listener_state import ListenerState
+from engine.asgi.reader import Part, RequestReader
+from engine.asgi.responses import RETRY, Refusal
+from engine.asgi.states import State
+from engine.asgi.wire import WHOLE_REPLY, Scope
 
-from engine.asgi.wire import WHOLE_REPLY
+UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
+DROPPED_LIMIT = 256 << 20  #: bytes of an answered request that are dropped before the connection is aborted
+LINGER_TIME = 30.0  #: seconds for these bytes
+LINGER_PAUSE = 5.0  #: seconds between two packets of them
+EXTRA_CONNECTIONS = 512  #: connections above the limit that get a response; more are aborted at once
 
-Header = tuple[bytes, bytes]
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
+_HEAD, _BODY, _ANSWERING, _DISCARDING, _LINGERING, _CLOSED = State
+_END = Part.END
 
-HEAD_LIMIT = 64 << 10  #: bytes of request line, headers and trailers
-RETRY = b"retry-after: 1\r\n"
-ALLOW = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
+if sys.version_info >= (3, 12):
 
+    def _start(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task at once: a request then reaches the engine without a further turn of the loop."""
+        return asyncio.Task(run, loop=loop, eager_start=True)
 
-class ListenerState(ServerState):
-    """State that all connections of one listener share. ``idle`` is set while none of them is open."""
+else:
 
-    def __init__(self, *, connection_limit: int, held_limit: int) -> None:
-        super().__init__()
-        self.connection_limit, self.held_limit = connection_limit, held_limit
-        self.held = 0  #: total bytes of unanswered requests whose bodies span several packets
-        self.idle = asyncio.Event()
-        self.idle.set()
-
-
-class _Rejection(Exception):
-    """Error reply that the connection sends itself, in place of the application. The connection is then closed."""
-
-    def __init__(self, status: int, code: bytes, message: bytes, more: bytes = b"") -> None:
-        super().__init__(status, message)
-        body = b'{"error_code":"%b","error_msg":"%b"}' % (code, message)
-        self.reply = (
-            STATUS_LINE[status]
-            + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-            + b"x-request-id: %b\r\nconnection: close\r\n" % str(uuid.uuid4()).encode()
-            + more
-            + b"\r\n"
-            + body
-        )
+    def _start(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return loop.create_task(run)
 
 
-def _not_http() -> _Rejection:
-    return _Rejection(400, b"FSS.0400", b"cannot parse the request; send HTTP/1.1")
+class Connection(asyncio.Protocol):
+    """Connection of a client. ``states.py`` describes its states.
 
-
-def _fields_too_large() -> _Rejection:
-    return _Rejection(431, b"FSS.0400", b"request line, headers and trailers exceed %d bytes; send less" % HEAD_LIMIT)
-
-
-class _Part(Enum):
-    """Part of a request to which the next received bytes belong."""
-
-    HEAD = auto()  #: also between two requests
-    BODY = auto()
-    TRAILERS = auto()  #: also a chunk before its first byte
-
-
-_HEAD, _BODY, _TRAILERS = _Part
-
-
-class Connection(HttpToolsProtocol):
-    """HTTP connection that limits the bytes and the time of incomplete requests.
-
-    The head (request line and headers) of a request must be complete ``timeout_keep_alive`` seconds after the
-    connection opened or the previous response ended. Between two packets of a body, the same time may pass. A request
-    to switch to another protocol, such as WebSocket, is answered as if it did not ask for the switch (RFC 9110, 7.8).
-    After a rejected request, no further request of the connection is read; earlier requests are answered first.
+    At most one request begins at each turn of the event loop, so that a client with many requests in one packet does
+    not keep others waiting.
     """
 
-    server_state: ListenerState
-    parser: httptools.HttpRequestParser
+    transport: asyncio.Transport
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._part, self._chunk = _HEAD, 0
-        self._unread = 0  #: bytes of the head or the trailers after their first packet
-        self._fields = 0  #: bytes of names and values, counted from the first trailer on
-        self._plain_head: bytes | None = None
-        self._rejection: _Rejection | None = None
-        self._held, self._fed = 0, 0.0
-        self._body_timer: asyncio.TimerHandle | None = None
-        self.server_state.idle.clear()
-        if len(self.connections) > self.server_state.connection_limit:
-            self._reject(_Rejection(503, b"FSS.0503", b"too many connections; use fewer, or retry later", RETRY))
-            return
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+    def __init__(self, listener: ListenerState) -> None:
+        self.listener = listener
+        self.state = _HEAD
+        self.stopping = self.write_paused = False
+        self._loop = asyncio.get_running_loop()
+        self._reader = RequestReader()
+        self._deadline = Deadline(self._loop, self._expired)
+        self._exchange: Exchange | None = None
+        self._unread, self._at = b"", 0  # bytes of later requests, from the index ``_at``
+        self._read_paused = self._eof = False
+        self._held = 0  # bytes of the body, if it spans several packets
+        self._dropped, self._linger_end = 0, 0.0
+        self._unsent = 0  # bytes of responses that the client had not taken at the previous deadline
+        self._writable: asyncio.Event | None = None
+
+    # Events of the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        info, listener = transport.get_extra_info, self.listener
+        self._secure = info("sslcontext") is not None
+        self._client, self._server = _address(info("peername")), _address(info("sockname"))
+        listener.connections.add(self)
+        listener.idle.clear()
+        excess = len(listener.connections) - listener.connection_limit
+        if excess <= 0:
+            self._deadline.set(listener.keep_alive)
+        elif excess <= EXTRA_CONNECTIONS:
+            self._refuse(Refusal(503, b"too many connections; use fewer, or retry later", RETRY))
+        else:
+            self.cut(reset=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_head_timer()
-        self._stop_body_timer()
-        self._hold(0)
-        if not self.connections:
-            self.server_state.idle.set()
+        self.state, self._unread = _CLOSED, b""
+        self._abort_exchange()
+        self._deadline.close()
+        self.resume_writing()
+        self.listener.connections.discard(self)
+        if not self.listener.connections:
+            self.listener.idle.set()
 
     def data_received(self, data: bytes) -> None:
-        if self._rejection is not None:
-            return
-        self._chunk = len(data)
-        if self._part is not _BODY:
-            self._unread += self._chunk
+        state = self.state
+        if state is _BODY or (state is _HEAD and not self._unread):
+            self._read(data, 0)
+        elif state is _HEAD or state is _ANSWERING:
+            self._keep(self._unread[self._at :] + data if self._unread else data, 0)
+        elif state is _DISCARDING:
+            self._discard(data)
+        elif state is _LINGERING:
+            self._drop(len(data))
+
+    def eof_received(self) -> bool:
+        """Keep the connection open until the requests that have arrived are answered. TLS does not allow this."""
+        self._eof = True
+        if self.state is _ANSWERING or self._unread:
+            if self._exchange is not None:
+                self._exchange.half_close()
+            return not self._secure
+        self.state = _CLOSED
+        self._abort_exchange()
+        return False
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    # Reading.
+
+    def _read(self, data: bytes, at: int) -> None:
+        reader, exchange = self._reader, self._exchange
         try:
-            if self._unread > HEAD_LIMIT + self._chunk:
-                raise _fields_too_large()
-            self._feed(data)
-        except _Rejection as rejection:
-            self._reject_current(rejection)
-        except httptools.HttpParserError as error:
-            # The parser raises its own error; an exception of a callback is its context.
-            cause = error.__context__
-            self._reject_current(cause if isinstance(cause, _Rejection) else _not_http())
+            at = reader.read(data, at)
+            if reader.framing is None:
+                return  # the head is incomplete
+            body, reader.body = reader.body, b""
+            whole = reader.part is _END
+            if not whole or exchange is not None:
+                self._hold(len(body))
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if at < len(data):
+            self._keep(data, at)
+        if whole:
+            self.state = _ANSWERING
+            self._deadline.clear()
         else:
-            if self._body_timer is not None or (self.cycle is not None and self.cycle.more_body):
-                self._watch_body()
-
-    def _feed(self, data: bytes) -> None:
-        """Parse ``data``.
-
-        A parser stops after the head of a request to switch protocols. A new parser then reads this head again, without
-        the headers that ask for the switch, and the bytes after it.
-        """
-        rest: bytes | memoryview = data
-        while True:
-            try:
-                self.parser.feed_data(rest)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                rest = memoryview(rest)[upgrade.args[0] :]
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
-            head, self._plain_head = self._plain_head, None
-            self.parser.feed_data(head or b"")
-
-    def _unset_keepalive_if_required(self) -> None:
-        """Leave the timer for the head running.
-
-        The method of uvicorn that this one overrides stops the timer at the first byte of a request. A client could
-        then keep a connection open for ever by sending a single byte.
-        """
-
-    def _stop_head_timer(self) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
-
-    # The next methods run for every request. They repeat the code of short uvicorn methods, because calling those for
-    # each header and body costs more than their work.
-
-    def on_message_begin(self) -> None:
-        self._part, self._unread, self._fields = _HEAD, 0, 0
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._part is _HEAD:
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value))
+            self.state = _BODY
+            self._deadline.set(self.listener.keep_alive)
+        if exchange is None:
+            self._begin(body, whole=whole)
             return
-        # Trailers are dropped: the request was authenticated and routed by its headers.
-        self._fields = (self._fields or self._head_size()) + len(name) + len(value)
-        if self._fields > HEAD_LIMIT:
-            raise _fields_too_large()
+        exchange.feed(body, whole=whole)
+        if exchange.is_full and not whole:
+            self._pause_reading()
 
-    def on_headers_complete(self) -> None:
-        # Sum the fields only if the bytes received since the head began could exceed the limit.
-        if self._unread + self._chunk > HEAD_LIMIT and self._head_size() > HEAD_LIMIT:
-            raise _fields_too_large()
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
-                raise _Rejection(405, b"FSS.0405", b"CONNECT is not supported: this is not a proxy", ALLOW)
-            self._plain_head = self._head_without_upgrade()
+    def _begin(self, body: bytes | bytearray, *, whole: bool) -> None:
+        """Call the application with the request whose head is complete."""
+        reader = self._reader
+        line, framing = reader.line, reader.framing
+        assert line is not None
+        assert framing is not None
+        exchange = self._exchange = Exchange(self, line, framing, body, whole=whole)
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": line.version,
+            "scheme": "https" if self._secure else "http",
+            "server": self._server,
+            "client": self._client,
+            "method": line.method,
+            "root_path": "",
+            "path": line.path,
+            "raw_path": line.raw_path,
+            "query_string": line.query,
+            "headers": reader.headers,
+            "extensions": {WHOLE_REPLY: {"write": exchange.write_whole}},
+        }
+        task = _start(self._loop, exchange.run(self.listener.app, scope))
+        if not task.done():
+            exchange.task = task
+            self.listener.tasks.add(task)
+
+    def _keep(self, data: bytes, at: int) -> None:
+        """Keep the bytes from the index ``at`` until the current request is answered."""
+        self._unread, self._at = data, at
+        if len(data) - at > UNREAD_LIMIT:
+            self._pause_reading()
+
+    def _read_unread(self) -> None:
+        if self.state is not _HEAD:
             return
-        super().on_headers_complete()  # raises for a URL without a path: until then, the request has no cycle
-        self._part, self._unread = _BODY, 0
-        self._stop_head_timer()
-
-    def on_chunk_header(self) -> None:
-        self._part, self._unread = _TRAILERS, 0
-
-    def on_body(self, body: bytes) -> None:
-        self._part, self._unread = _BODY, 0
-        cycle = self.cycle
-        if cycle.response_complete:
+        data, self._unread = self._unread, b""
+        self._read(data, self._at)
+        if self._unread:
             return
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        cycle.message_event.set()
-
-    def on_message_complete(self) -> None:
-        if self._plain_head is not None:
-            return  # the head is parsed again, with its body
-        cycle = self.cycle
-        if self._part is _TRAILERS and not self.parser.should_keep_alive():
-            # The parser obeys "Connection: close" in trailers and ignores all that follows.
-            cycle.keep_alive = False
-            if cycle.response_complete:
-                self.transport.close()
-        self._part, self._unread = _HEAD, 0
-        if not cycle.response_complete:
-            cycle.more_body = False
-            cycle.message_event.set()
-
-    def _head_without_upgrade(self) -> bytes:
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = [token for token in value.split(b",") if token.strip().lower() not in UPGRADE_FIELDS]
-                lines.append(b"connection: " + b",".join(tokens))
-            elif name not in UPGRADE_FIELDS:
-                lines.append(b"%b: %b" % (name, value))
-        return b"\r\n".join((*lines, b"", b""))
-
-    def on_response_complete(self) -> None:
-        if self._held:
-            self._hold_queued()
-        if self._body_timer is not None:
-            self._fed = self.loop.time()  # the client may have waited for this response
-        if self._rejection is not None and not self.pipeline:
-            self._end(self._rejection)
-        else:
-            super().on_response_complete()
+        self.resume_reading()
+        if self._eof and self.state in (_HEAD, _BODY):  # the last request is incomplete
+            self._abort_exchange()
+            self._close()
 
     def _hold(self, size: int) -> None:
-        self.server_state.held += size - self._held
-        self._held = size
+        """Count ``size`` more bytes of a body that spans several packets.
 
-    def _hold_queued(self) -> None:
-        self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline))
-
-    def _watch_body(self) -> None:
-        """Count the bytes of a body that spans several packets, and start the timer for its next packet.
-
-        Reject the request if the counted bytes of all connections of the listener exceed ``held_limit``. Called for
-        each packet of such a body. Bodies of one packet are not counted: the application reads them soon, and limits
-        their size itself.
+        Bodies of one packet are not counted: the application reads them soon, and limits their size itself.
         """
-        if self.cycle.response_complete or self.transport.is_closing():
-            self._stop_body_timer()
-            return
-        self._hold(self._held + self._chunk)
-        if self.server_state.held > self.server_state.held_limit:
-            rejection = _Rejection(
-                503, b"FSS.0503", b"too many bytes of requests are held in memory; retry later", RETRY
-            )
-            self._reject(rejection, self.cycle)
-            return
-        if not self._body_missing():
-            self._stop_body_timer()
-            return
-        self._fed = self.loop.time()
-        if self._body_timer is None:
-            self._body_timer = self.loop.call_later(self.timeout_keep_alive, self._check_body)
+        listener = self.listener
+        self._held += size
+        listener.held += size
+        if listener.held > listener.held_limit:
+            raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
 
-    def _check_body(self) -> None:
-        """Reject the request if no packet of its body has arrived for ``timeout_keep_alive`` seconds.
+    def _release(self) -> None:
+        self.listener.held -= self._held
+        self._held = 0
 
-        An arriving packet does not restart the timer; only its time is stored. When the timer ends early for that
-        reason, it starts again for the remaining time.
+    def _pause_reading(self) -> None:
+        if not self._read_paused and not self._eof:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._read_paused and not self._eof and self.state is not _CLOSED:
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    # Methods for the exchange.
+
+    async def writable(self) -> None:
+        while self.write_paused:
+            if self._writable is None:
+                self._writable = asyncio.Event()
+            await self._writable.wait()
+
+    def answered(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        if self._held:
+            self._release()
+        if self.state is _ANSWERING:
+            if keep_alive:
+                self._next()
+            elif self._unread:
+                self._linger()
+            else:
+                self._close()
+        elif self.state is _BODY:
+            if keep_alive:
+                self.state = _DISCARDING
+                self._begin_dropping()
+                self.resume_reading()
+            else:
+                self._linger()
+
+    def cut(self, *, reset: bool) -> None:
+        self.state = _CLOSED
+        self._deadline.clear()
+        if reset:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    # After a response.
+
+    def _next(self) -> None:
+        self._reader.next()
+        self.state = _HEAD
+        self._deadline.set(self.listener.keep_alive)
+        if self._unread:
+            self._loop.call_soon(self._read_unread)
+        elif self._eof:
+            self._close()
+
+    def _discard(self, data: bytes) -> None:
+        reader = self._reader
+        try:
+            at = reader.skip(data, 0)
+        except Refusal:
+            self._linger()
+            return
+        if reader.part is not _END:
+            self._drop(len(data))
+            return
+        if at < len(data):
+            self._keep(data, at)
+        self._next()
+
+    def _linger(self) -> None:
+        """Close the sending side, and read until the client closes.
+
+        If the engine closed a connection with unread bytes, the system would reset it, and the client might lose the
+        response. TLS has no half-closed connections: there, the client closes when it has read the response.
         """
-        self._body_timer = None
-        if not self._body_missing():
+        self._unread = b""
+        if self._eof:
+            self._close()
             return
-        if self.flow.read_paused or self.cycle.waiting_for_100_continue:
-            self._fed = self.loop.time()  # the client waits for the engine
-        left = self._fed + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._body_timer = self.loop.call_later(left, self._check_body)
+        self.state = _LINGERING
+        self._begin_dropping()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume_reading()
+
+    def _begin_dropping(self) -> None:
+        self._dropped, self._linger_end = 0, self._loop.time() + LINGER_TIME
+        self._deadline.set(LINGER_PAUSE)
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        left = self._linger_end - self._loop.time()
+        if left <= 0 or self._dropped > DROPPED_LIMIT:
+            self.cut(reset=False)
         else:
-            rejection = _Rejection(
-                408, b"FSS.0408", b"timed out waiting for the rest of the body; send the request again"
-            )
-            self._reject(rejection, self.cycle)
+            self._deadline.set(min(left, LINGER_PAUSE))
 
-    def _body_missing(self) -> bool:
-        return self.cycle.more_body and not self.cycle.response_complete and not self.transport.is_closing()
-
-    def _stop_body_timer(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {WHOLE_REPLY: {"write": partial(_write_whole, cycle)}}
-        super()._start_asgi_task(cycle, app)
-
-    def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-
-    def _reject_current(self, rejection: _Rejection) -> None:
-        """Reject the request that the connection is reading, after the replies to earlier requests."""
-        self._reject(rejection, None if self._part is _HEAD else self.cycle)
-
-    def _reject(self, rejection: _Rejection, cycle: RequestResponseCycle | None = None) -> None:
-        """Stop reading, answer all earlier requests, send ``rejection``, and close the connection.
-
-        ``cycle`` is the rejected request if its head was read, else None. The application receives ``http.disconnect``
-        for this request, even if the whole body has arrived. If the application has begun to respond to it, the
-        response is cut off and ``rejection`` is not sent.
-        """
-        self._rejection = rejection
-        self._stop_head_timer()
-        self._stop_body_timer()
-        waiting = self.cycle is not None and not self.cycle.response_complete
-        if cycle is not None:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            waiting = bool(self.pipeline)
-            if waiting:
-                self.pipeline.popleft()  # the newest, which was not started
-        self._hold_queued()
-        if waiting:
-            self.flow.pause_reading()
-        elif cycle is not None and cycle.response_started:
-            self.transport.close()
+    def _close(self) -> None:
+        """Close the connection once all responses are sent."""
+        self.state = _CLOSED
+        if self.transport.get_write_buffer_size():
+            self._deadline.set(self.listener.keep_alive)
         else:
-            self._end(rejection)
+            self._deadline.clear()
+        self.transport.close()
 
-    def _end(self, rejection: _Rejection) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(rejection.reply)
-            self.transport.close()
+    def stop(self) -> None:
+        """Close the connection after the response to the current request."""
+        self.stopping = True
+        if self.state is _HEAD or self.state is _DISCARDING:
+            self._close()
+
+    # Errors.
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Send ``refusal`` as the response to the current request, and end the connection.
+
+        If the application has begun its own response, that is cut off, and ``refusal`` is not sent.
+        """
+        exchange = self._abort_exchange()
+        if exchange is not None and exchange.started:
+            self.cut(reset=exchange.ends_with_connection)
+            return
+        line = self._reader.line
+        only_head = line is not None and line.method == "HEAD"
+        self.transport.write(refusal.response(self.listener.date(), only_head=only_head))
+        self._linger()
+
+    def _abort_exchange(self) -> Exchange | None:
+        exchange, self._exchange = self._exchange, None
+        self._release()
+        if exchange is not None:
+            exchange.abort()
+        return exchange
+
+    def _expired(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent != self._unsent:  # the client takes the response, slowly
+            self._unsent = unsent
+            self._deadline.set(self.listener.keep_alive)
+        elif self.state is _HEAD and not unsent:
+            self._close()
+        elif self.state is _BODY and self._exchange is not None:
+            if self._exchange.is_full or self._exchange.awaits_continue:
+                self._deadline.set(self.listener.keep_alive)  # the client waits for the application
+            else:
+                self._refuse(Refusal(408, b"timed out waiting for the rest of the body; send the request again"))
+        else:
+            self.cut(reset=False)
 
 
-def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Header], body: bytes) -> bool:
-    """Write the whole response to the request ``cycle`` at once, and return True.
-
-    Return False, with nothing written, if the response must be sent by ``cycle.send``: the request is HEAD, a response
-    has begun, or the send buffer is full. Return True without writing if the client has disconnected. ``headers`` must
-    be valid; they are not checked.
-    """
-    if cycle.disconnected:
-        return True  # the client has disconnected
-    if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
-        return False
-    cycle.response_started = cycle.response_complete = True
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    if not cycle.keep_alive:
-        lines.append(b"connection: close\r\n")
-    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    del cycle.scope["extensions"]  # they refer to the cycle: only the garbage collector would free both
-    cycle.on_response()
-    return True
+def _address(name: Any) -> tuple[str, int] | None:
+    """Return host and port of a socket's name; None for any other kind of name."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

@@ -1,8 +1,6 @@
-"""Sockets that serve HTTP on the caller's event loop, with uvicorn's protocol class but without ``uvicorn.Server``.
+"""Sockets that serve HTTP/1.1 on the caller's event loop.
 
-``uvicorn.Server`` takes over the process's signal handlers and wakes up ten times a second to check flags. A listener
-is only a socket and its connections, so an idle engine sleeps. Responses have no Date header, because uvicorn updates
-its value at each of these wake-ups. Clients use the time of receipt instead (RFC 9110, 6.6.1).
+A listener is only a socket and its connections. It has no timer of its own, so an idle engine sleeps.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
-from uvicorn import Config
 
-from engine.asgi.connection import HEAD_LIMIT as HEAD_LIMIT
-from engine.asgi.connection import Connection, ListenerState
+from engine.asgi.connection import Connection
+from engine.asgi.heads import HEAD_LIMIT as HEAD_LIMIT
+from engine.asgi.listener_state import ListenerState
 from engine.asgi.wire import App
 from engine.errors import SettingsError
 
@@ -29,7 +27,7 @@ async def listen(
     port: int,
     *,
     grace: float = 5.0,
-    keep_alive: int = 75,
+    keep_alive: float = 75,
     connections: int = 8192,
     held_limit: int = 256 << 20,
 ) -> AsyncIterator[int]:
@@ -39,26 +37,14 @@ async def listen(
     remaining ones are cancelled. A cancelled request has another ``grace`` seconds to send a reply before its
     connection is aborted.
 
-    A client must send a complete head (request line and headers) within ``keep_alive`` seconds, and the same time may
-    pass between two packets of a body. If more than ``connections`` are open, new ones are rejected with 503. A request
-    whose body spans several packets is rejected with 503 if the unanswered requests of this kind together exceed
-    ``held_limit`` bytes. Raises SettingsError if the address cannot be bound.
+    A client must send a complete head (request line and headers) within ``keep_alive`` seconds. The same time may pass
+    between two packets of a body, and a client must take some bytes of a response within it. If more than
+    ``connections`` are open, new ones are rejected with 503. A request whose body spans several packets is rejected
+    with 503 if the unanswered requests of this kind together exceed ``held_limit`` bytes. Raises SettingsError if the
+    address cannot be bound.
     """
-    config = Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=keep_alive,
-    )
-    config.load()
-    state = ListenerState(connection_limit=connections, held_limit=held_limit)
-    server = await _open(lambda: Connection(config=config, server_state=state, app_state={}), host, port)
+    state = ListenerState(app, keep_alive=keep_alive, connection_limit=connections, held_limit=held_limit)
+    server = await _open(lambda: Connection(state), host, port)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -81,7 +67,7 @@ async def _open(make: Callable[[], asyncio.Protocol], host: str, port: int) -> a
 async def _end(server: asyncio.Server, state: ListenerState, grace: float) -> None:
     server.close()
     for connection in list(state.connections):
-        connection.shutdown()
+        connection.stop()
     with anyio.move_on_after(grace):
         await state.idle.wait()
         while state.tasks:  # requests of clients that disconnected
@@ -91,7 +77,7 @@ async def _end(server: asyncio.Server, state: ListenerState, grace: float) -> No
     if state.tasks:  # a cancelled request may still send its reply
         await asyncio.wait(set(state.tasks), timeout=grace)
     for connection in list(state.connections):
-        connection.transport.abort()
+        connection.cut(reset=False)
     while state.tasks:
         for task in state.tasks:
             task.cancel()

@@ -1,0 +1,248 @@
+"""One HTTP request and its response, as an ASGI application receives and sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from engine.asgi.heads import Framing, RequestLine
+from engine.asgi.listener_state import ListenerState
+from engine.asgi.responses import CONTINUE, STATUS_LINES, Header, Refusal, ResponseBody, has_date, header_lines
+from engine.asgi.wire import App, Message, Scope
+
+BUFFERED = 64 << 10  #: bytes of a body that wait for the application before reading pauses
+
+Body = bytes | bytearray
+
+log = structlog.get_logger("functiond")
+
+
+class ExchangeOwner(Protocol):
+    """Connection, as its exchange uses it."""
+
+    listener: ListenerState
+    transport: asyncio.Transport
+    write_paused: bool
+    stopping: bool  #: Responses tell the client that the connection closes.
+
+    def resume_reading(self) -> None: ...
+
+    async def writable(self) -> None:
+        """Return once the transport takes further bytes, or the connection is lost."""
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """Handle the end of the response. All of its bytes are written."""
+
+    def cut(self, *, reset: bool) -> None:
+        """Close the connection within a response, so that the client does not take it for complete."""
+
+
+class Exchange:
+    """Request and response of one ASGI application call.
+
+    The connection gives it the body piece by piece with ``feed``, and calls ``abort`` when the rest of the request
+    cannot be read or the connection is lost, and ``half_close`` when the client has closed its sending side.
+    """
+
+    def __init__(
+        self, owner: ExchangeOwner, line: RequestLine, framing: Framing, body: bytes | bytearray, *, whole: bool
+    ) -> None:
+        self._owner, self._line = owner, line
+        self._body: bytes | bytearray = body
+        self._whole = whole  # all of the body has arrived
+        self._delivered = False  # the application has received the end of the body
+        self._keep_alive = framing.keep_alive
+        self.awaits_continue = framing.expects_continue and not body and not whole
+        self._half_closed = False
+        self._changed: asyncio.Event | None = None
+        self._start: tuple[int, list[Header]] | None = None
+        self._response: ResponseBody | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.aborted = self.answered = False
+
+    @property
+    def started(self) -> bool:
+        """Whether bytes of the response have been written."""
+        return self._response is not None
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether only the end of the connection ends the body of the response."""
+        return self._response is not None and self._response.until_close
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more than enough of the body waits for the application."""
+        return len(self._body) > BUFFERED
+
+    async def run(self, app: App, scope: Scope) -> None:
+        """Call ``app``. Send a response with status 500 if it fails or does not send any."""
+        try:
+            await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._fail()
+            raise
+        except Exception:
+            log.exception("request failed", method=self._line.method, path=self._line.path)
+            self._fail()
+        else:
+            if not self.answered:
+                self._fail()
+        finally:
+            if self.task is not None:
+                self._owner.listener.tasks.discard(self.task)
+
+    # Methods for the connection.
+
+    def feed(self, body: Body, *, whole: bool) -> None:
+        if self._body:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        else:
+            self._body = body
+        self._whole, self.awaits_continue = whole, False
+        self._notify()
+
+    def half_close(self) -> None:
+        self._half_closed = True
+        self._notify()
+
+    def abort(self) -> None:
+        """Tell the application that the client has disconnected. Ignore what it sends from now on."""
+        self.aborted, self._body = True, b""
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    # Methods for the application.
+
+    async def receive(self) -> Message:
+        if self.awaits_continue and not self.aborted:
+            self.awaits_continue = False
+            self._owner.transport.write(CONTINUE)
+        while not (self.aborted or self.answered):
+            if self._delivered:
+                if self._half_closed:
+                    break
+            elif self._body or self._whole:
+                return self._take_body()
+            if self._changed is None:
+                self._changed = asyncio.Event()
+            await self._changed.wait()
+        return {"type": "http.disconnect"}
+
+    def _take_body(self) -> Message:
+        body, self._body = bytes(self._body), b""
+        if self._whole:
+            self._delivered = True
+        else:
+            self._owner.resume_reading()
+        return {"type": "http.request", "body": body, "more_body": not self._whole}
+
+    def write_whole(self, status: int, headers: Iterable[Header], body: bytes) -> bool:
+        """Write the whole response at once, and return True.
+
+        Return False, with nothing written, if the response must be sent by ``send``: the request is HEAD, a response
+        has begun, or the send buffer is full. Return True without writing if the client has disconnected. ``headers``
+        must include the length of the body and none of Connection, Keep-Alive and Transfer-Encoding. Raises ValueError
+        if one of them contains CR, LF or NUL.
+        """
+        if self.aborted:
+            return True
+        owner = self._owner
+        if self._start is not None or owner.write_paused or self._line.method == "HEAD":
+            return False
+        lines = header_lines(headers)
+        date = b"" if has_date(lines) else owner.listener.date()
+        keep_alive = self._persists()
+        persistence = self._persistence(keep_alive=keep_alive)
+        self._start = (status, [])
+        owner.transport.write(b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n", body)))
+        self._complete(keep_alive=keep_alive)
+        return True
+
+    async def send(self, message: Message) -> None:
+        if self.aborted:
+            return
+        if message["type"] == "http.response.start" and self._start is None:
+            self._start = (message["status"], list(message.get("headers", ())))
+            return
+        if message["type"] != "http.response.body" or self._start is None or self.answered:
+            raise RuntimeError(f"unexpected ASGI message {message['type']}")
+        if self._owner.write_paused:
+            await self._owner.writable()
+            if self.aborted:
+                return
+        self._write(message.get("body", b""), more=message.get("more_body", False))
+
+    def _write(self, piece: bytes, *, more: bool) -> None:
+        head, response = b"", self._response
+        if response is None:
+            head, response = self._begin_response(len(piece), more=more)
+        data = head + response.encode(piece, more=more)
+        self._response = response
+        if data:
+            self._owner.transport.write(data)
+        if more:
+            return
+        if response.is_short:
+            log.error("response shorter than its Content-Length", path=self._line.path)
+            self._owner.cut(reset=False)
+        else:
+            self._complete(keep_alive=response.keep_alive)
+
+    def _begin_response(self, size: int, *, more: bool) -> tuple[bytes, ResponseBody]:
+        assert self._start is not None
+        status, headers = self._start
+        response = ResponseBody(
+            status,
+            headers,
+            only_head=self._line.method == "HEAD",
+            chunks=self._line.version == "1.1",
+            keep_alive=self._persists(),
+            size=None if more else size,
+        )
+        lines = header_lines(response.headers)
+        date = b"" if has_date(lines) else self._owner.listener.date()
+        persistence = self._persistence(keep_alive=response.keep_alive)
+        return b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n")), response
+
+    def _persists(self) -> bool:
+        """Return whether the connection may serve another request.
+
+        A client that waits for 100 Continue and gets the response instead may or may not send the body: nobody could
+        tell where the next request begins (RFC 9110, 10.1.1).
+        """
+        return self._keep_alive and not self._owner.stopping and not self.awaits_continue
+
+    def _persistence(self, *, keep_alive: bool) -> bytes:
+        if not keep_alive:
+            return b"connection: close\r\n"
+        return b"" if self._line.version == "1.1" else b"connection: keep-alive\r\n"
+
+    def _complete(self, *, keep_alive: bool) -> None:
+        self.answered, self._body = True, b""
+        self._notify()
+        self._owner.answered(keep_alive=keep_alive)
+
+    def _fail(self) -> None:
+        """End the exchange of an application that ended without a complete response."""
+        if self.aborted or self.answered:
+            return
+        if self._half_closed and self._start is None:
+            self._owner.cut(reset=False)  # the application took the end of the stream for a disconnect
+        elif self._response is None:
+            self._keep_alive, self._start = False, None
+            refusal = Refusal(500, b"internal error; see the engine's log")
+            only_head = self._line.method == "HEAD"
+            self._owner.transport.write(refusal.response(self._owner.listener.date(), only_head=only_head))
+            self._complete(keep_alive=False)
+        else:
+            self._owner.cut(reset=self.ends_with_connection)

@@ -1,0 +1,190 @@
+"""Reader of the requests of one connection, with httptools.
+
+The parser checks the syntax of headers and chunks strictly, and finds the ends of bodies. The reader checks request
+lines, and never gives the parser bytes behind the end of a request.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+import httptools
+
+from engine.asgi.heads import (
+    CHUNKED,
+    HEAD_LIMIT,
+    Framing,
+    RequestLine,
+    check_headers,
+    check_line_start,
+    head_too_large,
+    not_http,
+    parse_line,
+)
+from engine.asgi.responses import Header
+
+#: Request line that the parser gets in place of the real one, which it would check laxly.
+_PLAIN_LINE = b"POST / HTTP/1.1\r\n"
+_EMPTY_LINE = b"\r\n\r\n"  #: ends heads and chunked bodies, and may be anywhere in a body
+_OVERLAP = len(_EMPTY_LINE) - 1  #: bytes of an empty line that may be in an earlier packet
+_BLANK_LINES = re.compile(rb"(?:\r\n)*")
+
+
+class Part(Enum):
+    """Part of a request to which the next bytes belong."""
+
+    LINE = auto()  #: request line, and blank lines before it
+    FIELDS = auto()
+    DECLARED = auto()  #: body of a declared length
+    CHUNKS = auto()  #: chunks and trailers
+    END = auto()  #: none: the request is complete
+
+
+_LINE, _FIELDS, _DECLARED, _CHUNKS, _END = Part
+
+
+class RequestReader:
+    """Read one request after another. The caller takes ``body`` after each ``read``, and calls ``next`` between two."""
+
+    def __init__(self) -> None:
+        self._parser = _new_parser(self)
+        self.next()
+
+    def next(self) -> None:
+        """Prepare for the next request."""
+        self.part = _LINE
+        self.line: RequestLine | None = None
+        self.framing: Framing | None = None  #: None until the head is complete
+        self.headers: list[Header] = []  #: names in lower case
+        self.body: bytes | bytearray = b""  #: bytes of the body that the caller has not taken
+        self._before = b""  # incomplete request line, then the last bytes before those to be read
+        self._size = 0  # bytes of the head and of complete trailers
+        self._left = 0  # bytes of a declared body that have not arrived
+        self._overhead = 0  # bytes of sizes, extensions and trailers since the last byte of a chunk
+        self._head_ended = self._message_ended = False
+
+    def read(self, data: bytes, at: int) -> int:
+        """Read ``data`` from the index ``at``, at most to the end of the request. Return the index behind it.
+
+        Raises Refusal if the request is not valid HTTP/1.1 or its head is too large. No further call may follow.
+        """
+        if self.part is _LINE:
+            at = self._read_line(data, at)
+        while at < len(data) and self.part is not _END:
+            end = self._find_declared_end(data, at) if self.part is _DECLARED else self._find_empty_line(data, at)
+            self._feed(data if end - at == len(data) else memoryview(data)[at:end])
+            at = end
+        return at
+
+    def skip(self, data: bytes, at: int) -> int:
+        """Drop bytes of the body. Otherwise the same as ``read``."""
+        if self.part is not _DECLARED:
+            at = self.read(data, at)
+            self.body = b""
+            return at
+        end = self._find_declared_end(data, at)
+        if not self._left:
+            self.part = _END
+            self._parser = _new_parser(self)  # the present one still expects the skipped bytes
+        return end
+
+    def _read_line(self, data: bytes, at: int) -> int:
+        known = len(self._before)
+        text, start = (self._before + data[at:], 0) if known else (data, at)
+        offset = at - known if known else 0  # of the text in the data
+        if text.startswith(b"\r", start) and (blank := _BLANK_LINES.match(text, start)):
+            start = blank.end()
+        end = text.find(b"\r\n", start)
+        self._size = (end if end >= 0 else len(text)) - start
+        if self._size > HEAD_LIMIT:
+            raise head_too_large()
+        if end < 0:
+            self._before = text[start:]
+            if self._before not in (b"", b"\r"):
+                check_line_start(self._before)
+            return len(data)
+        self.line = parse_line(text[start:end])
+        self._parser.feed_data(_PLAIN_LINE)
+        self.part, self._before = _FIELDS, b"\r\n"
+        return end + 2 + offset
+
+    def _find_declared_end(self, data: bytes, at: int) -> int:
+        end = min(len(data), at + self._left)
+        self._left -= end - at
+        return end
+
+    def _find_empty_line(self, data: bytes, at: int) -> int:
+        """Return the index behind the next empty line; the length of ``data`` if there is none."""
+        before, self._before = self._before, b""
+        found = (before + data[at : at + _OVERLAP]).find(_EMPTY_LINE) if before else -1
+        if found >= 0:
+            return at + found + len(_EMPTY_LINE) - len(before)
+        found = data.find(_EMPTY_LINE, at)
+        if found >= 0:
+            return found + len(_EMPTY_LINE)
+        self._before = (before + data[at:])[-_OVERLAP:]
+        return len(data)
+
+    def _feed(self, piece: bytes | memoryview) -> None:
+        part, upgrade = self.part, False
+        if part is _FIELDS:
+            self._size += len(piece)
+        elif part is _CHUNKS:
+            self._overhead += len(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            upgrade = True
+        except httptools.HttpParserError as error:
+            raise not_http(b"cannot parse the request (%b)" % str(error).encode()) from None
+        if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
+            raise head_too_large()
+        if part is _FIELDS:
+            if self._head_ended:
+                self._end_head(upgrade)
+        elif self._message_ended:
+            self.part = _END
+
+    def _end_head(self, upgrade: bool) -> None:
+        """Prepare for the body. If the headers ask to switch protocols, the parser would read no body: replace it."""
+        assert self.line is not None
+        self._message_ended = False
+        self.framing = check_headers(self.line, self.headers)
+        length = self._left = self.framing.length
+        self.part = _CHUNKS if length == CHUNKED else _DECLARED if length else _END
+        if upgrade:
+            self._parser = _new_parser(self)
+            if length:
+                framing = b"transfer-encoding: chunked" if length == CHUNKED else b"content-length: %d" % length
+                self._parser.feed_data(_PLAIN_LINE + framing + _EMPTY_LINE)
+
+    # Callbacks of the parser.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.part is _FIELDS:
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
+        else:  # a trailer: dropped, because the request was authenticated and routed by its headers
+            self._size += len(name) + len(value) + len(b": \r\n")
+
+    def on_headers_complete(self) -> None:
+        self._head_ended = True
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead = 0
+        if not self.body:
+            self.body = body
+        elif isinstance(self.body, bytes):
+            self.body = bytearray(self.body) + body
+        else:
+            self.body += body
+
+    def on_message_complete(self) -> None:
+        self._message_ended = True
+
+
+def _new_parser(reader: RequestReader) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(reader)
+    # Else the parser would obey "Connection: close" by itself, and refuse the bytes of the next request.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
