@@ -12,7 +12,7 @@ from typing import Any
 from engine.asgi.deadline import Deadline
 from engine.asgi.exchange import Exchange
 from engine.asgi.listener_state import ListenerState
-from engine.asgi.reader import Part, RequestReader
+from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import RETRY, Refusal
 from engine.asgi.states import State
 from engine.asgi.wire import WHOLE_REPLY, Scope
@@ -66,8 +66,7 @@ class Connection(asyncio.Protocol):
 
     # Events of the transport.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         info, listener = transport.get_extra_info, self.listener
         self._secure = info("sslcontext") is not None
@@ -152,7 +151,7 @@ class Connection(asyncio.Protocol):
         if exchange.is_full and not whole:
             self._pause_reading()
 
-    def _begin(self, body: bytes | bytearray, *, whole: bool) -> None:
+    def _begin(self, body: Body, *, whole: bool) -> None:
         """Call the application with the request whose head is complete."""
         reader = self._reader
         line, framing = reader.line, reader.framing

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 
 from engine.asgi.heads import Framing, RequestLine
 from engine.asgi.listener_state import ListenerState
+from engine.asgi.reader import Body
 from engine.asgi.responses import CONTINUE, STATUS_LINES, Header, Refusal, ResponseBody, has_date, header_lines
 from engine.asgi.wire import App, Message, Scope
 
 BUFFERED = 64 << 10  #: bytes of a body that wait for the application before reading pauses
-
-Body = bytes | bytearray
 
 log = structlog.get_logger("functiond")
 
@@ -146,7 +145,7 @@ class Exchange:
             self._owner.resume_reading()
         return {"type": "http.request", "body": body, "more_body": not self._whole}
 
-    def write_whole(self, status: int, headers: Iterable[Header], body: bytes) -> bool:
+    def write_whole(self, status: int, headers: Sequence[Header], body: bytes) -> bool:
         """Write the whole response at once, and return True.
 
         Return False, with nothing written, if the response must be sent by ``send``: the request is HEAD, a response
@@ -159,11 +158,9 @@ class Exchange:
         owner = self._owner
         if self._start is not None or owner.write_paused or self._line.method == "HEAD":
             return False
+        keep_alive, persistence = self._persistence(self._keep_alive)
         lines = header_lines(headers)
         date = b"" if has_date(lines) else owner.listener.date()
-        keep_alive = self._persists()
-        persistence = self._persistence(keep_alive=keep_alive)
-        self._start = (status, [])
         owner.transport.write(b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n", body)))
         self._complete(keep_alive=keep_alive)
         return True
@@ -196,7 +193,7 @@ class Exchange:
             log.error("response shorter than its Content-Length", path=self._line.path)
             self._owner.cut(reset=False)
         else:
-            self._complete(keep_alive=response.keep_alive)
+            self._complete(keep_alive=self._keep_alive)
 
     def _begin_response(self, size: int, *, more: bool) -> tuple[bytes, ResponseBody]:
         assert self._start is not None
@@ -206,26 +203,22 @@ class Exchange:
             headers,
             only_head=self._line.method == "HEAD",
             chunks=self._line.version == "1.1",
-            keep_alive=self._persists(),
             size=None if more else size,
         )
+        self._keep_alive, persistence = self._persistence(self._keep_alive and response.keep_alive)
         lines = header_lines(response.headers)
         date = b"" if has_date(lines) else self._owner.listener.date()
-        persistence = self._persistence(keep_alive=response.keep_alive)
         return b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n")), response
 
-    def _persists(self) -> bool:
-        """Return whether the connection may serve another request.
+    def _persistence(self, keep_alive: bool) -> tuple[bool, bytes]:
+        """Return whether the connection may serve another request, and the header line that tells the client.
 
         A client that waits for 100 Continue and gets the response instead may or may not send the body: nobody could
         tell where the next request begins (RFC 9110, 10.1.1).
         """
-        return self._keep_alive and not self._owner.stopping and not self.awaits_continue
-
-    def _persistence(self, *, keep_alive: bool) -> bytes:
-        if not keep_alive:
-            return b"connection: close\r\n"
-        return b"" if self._line.version == "1.1" else b"connection: keep-alive\r\n"
+        if not keep_alive or self._owner.stopping or self.awaits_continue:
+            return False, b"connection: close\r\n"
+        return True, b"" if self._line.version == "1.1" else b"connection: keep-alive\r\n"
 
     def _complete(self, *, keep_alive: bool) -> None:
         self.answered, self._body = True, b""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from engine.asgi.responses import Header, Refusal
 
@@ -27,7 +28,7 @@ _HOST_LIMIT = 300  # a DNS name has at most 253 characters
 _LINES_CACHED, _LINE_CACHED = 1024, 512  # at most 1 MB
 
 
-class RequestLine(NamedTuple):
+class RequestLine(Struct, frozen=True):
     """Request line after its checks."""
 
     method: str
@@ -39,12 +40,12 @@ class RequestLine(NamedTuple):
     authority: bytes | None  #: of a target in absolute form; replaces the header Host
 
 
-class Framing(NamedTuple):
+class Framing(Struct, frozen=True):
     """Headers that tell where a request ends, and whether another one may follow it."""
 
     length: int  #: bytes of the body; CHUNKED if it is chunked
     keep_alive: bool  #: as the client asks; the default depends on the version
-    expects_continue: bool
+    expects_continue: bool = False
 
 
 def not_http(problem: bytes) -> Refusal:

@@ -28,7 +28,10 @@ from engine.asgi.responses import Header
 _PLAIN_LINE = b"POST / HTTP/1.1\r\n"
 _EMPTY_LINE = b"\r\n\r\n"  #: ends heads and chunked bodies, and may be anywhere in a body
 _OVERLAP = len(_EMPTY_LINE) - 1  #: bytes of an empty line that may be in an earlier packet
+_COPIED = 4096  #: bytes of a packet from which a view of them is faster than a copy
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
+
+Body = bytes | bytearray
 
 
 class Part(Enum):
@@ -57,7 +60,7 @@ class RequestReader:
         self.line: RequestLine | None = None
         self.framing: Framing | None = None  #: None until the head is complete
         self.headers: list[Header] = []  #: names in lower case
-        self.body: bytes | bytearray = b""  #: bytes of the body that the caller has not taken
+        self.body: Body = b""  #: bytes of the body that the caller has not taken
         self._before = b""  # incomplete request line, then the last bytes before those to be read
         self._size = 0  # bytes of the head and of complete trailers
         self._left = 0  # bytes of a declared body that have not arrived
@@ -70,11 +73,19 @@ class RequestReader:
         Raises Refusal if the request is not valid HTTP/1.1 or its head is too large. No further call may follow.
         """
         if self.part is _LINE:
-            at = self._read_line(data, at)
-        while at < len(data) and self.part is not _END:
-            end = self._find_declared_end(data, at) if self.part is _DECLARED else self._find_empty_line(data, at)
-            self._feed(data if end - at == len(data) else memoryview(data)[at:end])
-            at = end
+            at = self._read_line(data, at) if self._before else self._read_head(data, at)
+        end = len(data)
+        while at < end and self.part is not _END:
+            if self.part is _DECLARED:
+                stop = min(end, at + self._left)
+                self._left -= stop - at
+                self._parser.feed_data(data[at:stop] if stop - at < _COPIED else memoryview(data)[at:stop])
+                if not self._left:
+                    self.part = _END
+            else:
+                stop = self._find_empty_line(data, at)
+                self._feed(memoryview(data)[at:stop])
+            at = stop
         return at
 
     def skip(self, data: bytes, at: int) -> int:
@@ -83,10 +94,24 @@ class RequestReader:
             at = self.read(data, at)
             self.body = b""
             return at
-        end = self._find_declared_end(data, at)
+        stop = min(len(data), at + self._left)
+        self._left -= stop - at
         if not self._left:
             self.part = _END
             self._parser = _new_parser(self)  # the present one still expects the skipped bytes
+        return stop
+
+    def _read_head(self, data: bytes, at: int) -> int:
+        """Do the work of ``_read_line`` and ``_feed`` at once for a head that is complete in ``data``."""
+        line_end = data.find(b"\r\n", at)
+        end = data.find(_EMPTY_LINE, line_end) + len(_EMPTY_LINE) if line_end > at else 0
+        self._size = end - at
+        if end < len(_EMPTY_LINE) or self._size > HEAD_LIMIT:
+            return self._read_line(data, at)
+        self.line = parse_line(data[at:line_end])
+        self.part = _FIELDS
+        upgrade = self._parse(_PLAIN_LINE + data[line_end + 2 : end])
+        self._end_head(self.line, upgrade=upgrade)
         return end
 
     def _read_line(self, data: bytes, at: int) -> int:
@@ -109,11 +134,6 @@ class RequestReader:
         self.part, self._before = _FIELDS, b"\r\n"
         return end + 2 + offset
 
-    def _find_declared_end(self, data: bytes, at: int) -> int:
-        end = min(len(data), at + self._left)
-        self._left -= end - at
-        return end
-
     def _find_empty_line(self, data: bytes, at: int) -> int:
         """Return the index behind the next empty line; the length of ``data`` if there is none."""
         before, self._before = self._before, b""
@@ -126,38 +146,43 @@ class RequestReader:
         self._before = (before + data[at:])[-_OVERLAP:]
         return len(data)
 
-    def _feed(self, piece: bytes | memoryview) -> None:
-        part, upgrade = self.part, False
+    def _feed(self, piece: memoryview) -> None:
+        """Parse bytes of the fields, or of chunks and trailers."""
+        part = self.part
         if part is _FIELDS:
             self._size += len(piece)
-        elif part is _CHUNKS:
+        else:
             self._overhead += len(piece)
+        upgrade = self._parse(piece)
+        if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
+            raise head_too_large()
+        if part is _CHUNKS:
+            if self._message_ended:
+                self.part = _END
+        elif self._head_ended and self.line is not None:
+            self._end_head(self.line, upgrade=upgrade)
+
+    def _parse(self, piece: bytes | memoryview) -> bool:
+        """Give ``piece`` to the parser. Return whether it stopped at the end of a head to switch protocols."""
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            upgrade = True
+            return True
         except httptools.HttpParserError as error:
             raise not_http(b"cannot parse the request (%b)" % str(error).encode()) from None
-        if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
-            raise head_too_large()
-        if part is _FIELDS:
-            if self._head_ended:
-                self._end_head(upgrade)
-        elif self._message_ended:
-            self.part = _END
+        return False
 
-    def _end_head(self, upgrade: bool) -> None:
+    def _end_head(self, line: RequestLine, *, upgrade: bool) -> None:
         """Prepare for the body. If the headers ask to switch protocols, the parser would read no body: replace it."""
-        assert self.line is not None
-        self._message_ended = False
-        self.framing = check_headers(self.line, self.headers)
+        self.framing = check_headers(line, self.headers)
         length = self._left = self.framing.length
-        self.part = _CHUNKS if length == CHUNKED else _DECLARED if length else _END
+        self.part = _DECLARED if length > 0 else _CHUNKS if length == CHUNKED else _END
         if upgrade:
             self._parser = _new_parser(self)
             if length:
                 framing = b"transfer-encoding: chunked" if length == CHUNKED else b"content-length: %d" % length
                 self._parser.feed_data(_PLAIN_LINE + framing + _EMPTY_LINE)
+        self._message_ended = False
 
     # Callbacks of the parser.
 

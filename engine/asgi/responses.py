@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 Header = tuple[bytes, bytes]
@@ -45,21 +45,22 @@ class Refusal(Exception):
         return b"".join(lines if only_head else (*lines, body))
 
 
-def header_lines(headers: Iterable[Header]) -> bytes:
+def header_lines(headers: Sequence[Header]) -> bytes:
     """Return the header lines of a response.
 
     Raises ValueError if a name or value contains CR, LF or NUL: it could end the head.
     """
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    text = b"".join(lines)
-    if text.count(b"\n") != len(lines) or text.count(b"\r") != len(lines) or b"\0" in text:
+    if not headers:
+        return b""
+    text = b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n"
+    if len(text.splitlines()) != len(headers) or 0 in text:
         raise ValueError("a response header contains CR, LF or NUL")
     return text
 
 
 def has_date(lines: bytes) -> bool:
     """Return whether ``lines``, complete header lines, include the header Date."""
-    return b"ate:" in lines and _DATE.search(lines) is not None  # the first test is fast
+    return lines.find(b"ate:") >= 0 and _DATE.search(lines) is not None  # the first test is fast
 
 
 class ResponseBody:
@@ -76,17 +77,17 @@ class ResponseBody:
         *,
         only_head: bool,
         chunks: bool,
-        keep_alive: bool,
         size: int | None,
     ) -> None:
         if not 200 <= status < 600:
             raise ValueError(f"{status} is not a status of a final response")
         self.headers: list[Header] = []
+        self.keep_alive = True  #: False: the connection must end with this response
         self._left: int | None = None  # bytes that complete the declared length
         for name, value in headers:
             lower = name.lower()
             if lower == b"connection" and b"close" in value.lower():
-                keep_alive = False
+                self.keep_alive = False
             if lower in _HOP_BY_HOP or (lower == b"content-length" and status == 204):
                 continue
             if lower == b"content-length":
@@ -102,8 +103,7 @@ class ResponseBody:
                 self._chunked = True
                 self.headers.append((b"transfer-encoding", b"chunked"))
             else:
-                self.until_close = True
-        self.keep_alive = keep_alive and not self.until_close
+                self.until_close, self.keep_alive = True, False
 
     @property
     def is_short(self) -> bool:
