@@ -206,6 +206,7 @@ class Exchange:
             size=None if more else size,
         )
         self._keep_alive, persistence = self._persistence(self._keep_alive and response.keep_alive)
+        self.awaits_continue = False  # from now on, 100 Continue would be part of the response
         lines = header_lines(response.headers)
         date = b"" if has_date(lines) else self._owner.listener.date()
         return b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n")), response
