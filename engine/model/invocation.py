@@ -214,6 +214,7 @@ class Request(Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""
     headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may use them
     accept_when_disabled: bool = False  #: accept for a disabled function; runs after it is enabled
+    http_members: bytes = b""  #: further members for ``payload``, a JSON object, if the function is an HTTP function
 
 
 class Invocation(Struct, frozen=True, kw_only=True):

@@ -150,8 +150,8 @@ class Intake:
 
     async def _accept(self, request: Request) -> str:
         function = self._check(request)
-        self._disk.check(len(request.payload))
         invocation = self._factory.make(request, function)
+        self._disk.check(len(invocation.payload))
         self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
         try:
             stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self._queue)
@@ -165,14 +165,16 @@ class Intake:
             raise ShuttingDown
         made = [(self._factory.make(request, self._check(request)), request.idempotency_key) for request in requests]
         if made:
-            self._disk.check(sum(len(request.payload) for request in requests))
+            self._disk.check(sum(len(invocation.payload) for invocation, _ in made))
         with ExitStack() as undo:
-            shares: dict[int, list[Request]] = {}
+            shares: dict[int, list[int]] = {}
+            names: dict[int, str] = {}
             for (invocation, _), request in zip(made, requests, strict=True):
-                shares.setdefault(invocation.function_id, []).append(request)
-            for function_id, share in shares.items():
-                rows, size = len(share), sum(len(request.payload) for request in share)
-                self._backlog.admit_batch(function_id, rows, size, share[0].function.name)
+                shares.setdefault(invocation.function_id, []).append(len(invocation.payload))
+                names.setdefault(invocation.function_id, request.function.name)
+            for function_id, sizes in shares.items():
+                rows, size = len(sizes), sum(sizes)
+                self._backlog.admit_batch(function_id, rows, size, names[function_id])
                 undo.callback(self._backlog.remove, function_id, size, rows=rows)
             stored = self._cursors.append(made, move, then=self._queue)
             undo.pop_all()

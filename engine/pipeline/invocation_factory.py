@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from engine.functions.function_rules import priority_cap
 from engine.model import Function, Invocation, Request
 from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.urn import LATEST
+from engine.runtimes.catalog import Family, find_runtime
 
 
 class InvocationFactory:
@@ -30,7 +33,7 @@ class InvocationFactory:
             alias=alias or "",
             mode=request.mode,
             source=request.source,
-            payload=request.payload,
+            payload=_payload(request, function),
             priority=priority,
             rank=due_at - priority * self._priority_step,
             first_due_at=due_at,
@@ -40,3 +43,16 @@ class InvocationFactory:
             # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
+
+
+def _payload(request: Request, function: Function) -> bytes:
+    """Return the payload for ``function``. The version that an alias chooses decides whether it is an HTTP function."""
+    if request.http_members and _takes_http(function.runtime):
+        return b"%b,%b}" % (request.payload[:-1], request.http_members)
+    return request.payload
+
+
+@cache
+def _takes_http(runtime: str) -> bool:
+    found = find_runtime(runtime)
+    return found is not None and found.family is Family.HTTP

@@ -83,6 +83,7 @@ class TriggerIngress:
             headers=event.headers,
             hops=event.hops,
             accept_when_disabled=accept_when_disabled,
+            http_members=event.http_members,
         )
 
 

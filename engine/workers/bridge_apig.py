@@ -1,12 +1,14 @@
 """Conversion of an API Gateway event to an HTTP request, and of the HTTP response to the function's result.
 
-Field names and rules are FunctionGraph's for HTTP functions with an APIG trigger. Standard library only, Python 3.9
-syntax.
+Field names and rules are FunctionGraph's for HTTP functions with an APIG trigger. The engine's gateway adds the fields
+``rawRequest`` and ``rawHeaders``, from which the request is made with the bytes that the client sent. Events from other
+clients may lack them. Standard library only, Python 3.9 syntax.
 """
 
 import base64
 import json
 import os
+import re
 from urllib.parse import quote, urlencode
 
 from bridge_http import Message, write_message
@@ -35,6 +37,10 @@ CONNECTION_HEADERS = frozenset(
 )
 REPLY_CONNECTION_HEADERS = frozenset(("connection", "keep-alive", "trailer", "transfer-encoding"))
 PATH_CHARACTERS = "/?%:@!$&'()*+,;=~"
+#: Each character of the raw fields stands for one byte.
+RAW_REQUEST = re.compile(r"([A-Za-z]+) /[!-~\x80-\xff]*")
+RAW_NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
+RAW_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
 
 class BadEvent(Exception):
@@ -53,11 +59,41 @@ def read_event(invocation: Invocation, setup: "Setup") -> "tuple[str, bytes]":
     if not method.isalpha() or not method.isascii():
         raise BadEvent(f"httpMethod is {method!r}")
     added = own_headers(event, invocation, setup)
+    if "rawRequest" in event or "rawHeaders" in event:
+        method, start = raw_start(event)
+        headers, coding = list(raw_headers(event)), "latin-1"
+        added = [(name, value.encode("utf-8", "replace").decode("latin-1")) for name, value in added]
+    else:
+        start, headers, coding = f"{method} {target(event)}", list(given_headers(event)), "utf-8"
     replaced = CONNECTION_HEADERS | {name.lower() for name, _ in added}
-    headers = [(name, value) for name, value in given_headers(event) if name.lower() not in replaced]
+    headers = [(name, value) for name, value in headers if name.lower() not in replaced]
     if not any(name.lower() == "host" for name, _ in headers):
         headers.append(("Host", "127.0.0.1:8000"))
-    return method, write_message(f"{method} {target(event)} HTTP/1.1", headers + added, content(event))
+    return method, write_message(f"{start} HTTP/1.1", headers + added, content(event), coding)
+
+
+def raw_start(event: "dict[str, Any]") -> "tuple[str, str]":
+    """Return the method, and the first line of the request without the version."""
+    start = event.get("rawRequest")
+    found = RAW_REQUEST.fullmatch(start) if isinstance(start, str) else None
+    if found is None:
+        raise BadEvent("rawRequest is not a method and a path; omit it and rawHeaders, or send both as the gateway")
+    return found[1], found[0]
+
+
+def raw_headers(event: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
+    given = event.get("rawHeaders")
+    if not isinstance(given, list):
+        raise BadEvent("rawHeaders is not a list; omit it and rawRequest, or send both as the gateway")
+    for one in given:
+        if not (isinstance(one, list) and len(one) == 2 and all(isinstance(text, str) for text in one)):
+            raise BadEvent("rawHeaders must have a name and a value in each of its lists")
+        name, value = one
+        if not RAW_NAME.fullmatch(name):
+            raise BadEvent(f"{name!r} is not a header name")
+        if not RAW_VALUE.fullmatch(value):
+            raise BadEvent(f"the raw header {name} has characters that are not allowed")
+        yield name, value
 
 
 def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup") -> "Headers":
@@ -133,17 +169,24 @@ def content(event: "dict[str, Any]") -> bytes:
 def write_reply(message: Message) -> bytes:
     """Return the function's result as JSON, made from the server's HTTP response.
 
-    Header names are capitalised like Content-Type, each with a list of values; the body is in base64.
+    Header names are capitalised like Content-Type, each with a list of values; the body is in base64. If a value is not
+    UTF-8, the result also has the headers as ``rawHeaders``, in which each character stands for one byte.
     """
+    raw = [(name, value) for name, value in message.headers if name.lower() not in REPLY_CONNECTION_HEADERS]
     headers: dict[str, list[str]] = {}
-    for name, value in message.headers:
-        if name.lower() not in REPLY_CONNECTION_HEADERS:
-            headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(value)
-    return json.dumps(
-        {
-            "body": base64.b64encode(message.body).decode(),
-            "headers": headers,
-            "statusCode": message.status,
-            "isBase64Encoded": True,
-        }
-    ).encode()
+    all_text = True
+    for name, value in raw:
+        try:
+            text = value.encode("latin-1").decode()
+        except UnicodeDecodeError:
+            text, all_text = value, False
+        headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(text)
+    result = {
+        "body": base64.b64encode(message.body).decode(),
+        "headers": headers,
+        "statusCode": message.status,
+        "isBase64Encoded": True,
+    }
+    if not all_text:
+        result["rawHeaders"] = raw
+    return json.dumps(result).encode()

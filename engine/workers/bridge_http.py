@@ -173,7 +173,8 @@ def pair(line: str) -> "tuple[str, str]":
     name, colon, value = line.partition(":")
     if not colon:
         raise BadMessage(f"'{line[:80]}' is not a header")
-    return name.strip(), value.strip()
+    # Only these: other white space of Unicode is part of the value, such as the last byte of "à" in UTF-8.
+    return name.strip(" \t"), value.strip(" \t")
 
 
 def persists(message: Message, response: bool) -> bool:
@@ -182,10 +183,13 @@ def persists(message: Message, response: bool) -> bool:
     return connection == "keep-alive" if version == "HTTP/1.0" else "close" not in connection
 
 
-def write_message(start: str, headers: "Headers", body: bytes) -> bytes:
-    """Return the bytes of an HTTP message, with a Content-Length header added."""
+def write_message(start: str, headers: "Headers", body: bytes, coding: str = "utf-8") -> bytes:
+    """Return the bytes of an HTTP message, with a Content-Length header added.
+
+    ``coding`` converts first line and headers to bytes.
+    """
     lines = [start, *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}\r\n\r\n"]
-    return "\r\n".join(lines).encode("utf-8", "replace") + body
+    return "\r\n".join(lines).encode(coding, "replace") + body
 
 
 def write_answer(status: int, headers: "Headers", body: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -65,6 +65,8 @@ class _Returned(Struct, frozen=True, kw_only=True):
     headers: dict[str, Any] | None = field(default_factory=dict)
     body: str | None = ""
     isBase64Encoded: bool = False  # noqa: N815
+    #: headers of an HTTP function's server if a value is not UTF-8: each character stands for one byte (latin-1)
+    rawHeaders: list[tuple[str, str]] | None = None  # noqa: N815
 
 
 def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
@@ -129,7 +131,10 @@ def read_reply(result: bytes) -> Reply:
     if not 200 <= returned.statusCode <= 599:
         raise bad_reply(f"the function returned statusCode {returned.statusCode}: it must be 200 to 599")
     try:
-        headers = tuple(_headers(returned.headers or {}))
+        if returned.rawHeaders is not None:
+            headers = tuple(_raw_headers(returned.rawHeaders))
+        else:
+            headers = tuple(_headers(returned.headers or {}))
     except ValueError as error:
         raise bad_reply(f"the function returned a bad header: {error}") from None
     text = returned.body or ""
@@ -163,17 +168,33 @@ def _headers(given: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:
     Raises ValueError for a name or value that HTTP does not allow.
     """
     for name, values in given.items():
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a valid name")
-        lower = name.lower()
+        lower = _name(name)
         if lower in _OF_THE_CONNECTION:
             continue
         for value in values if isinstance(values, list) else [values]:
-            yield lower.encode(), _value(name, value)
+            yield lower.encode(), _value(name, value).encode("utf-8", "replace")
 
 
-def _value(name: str, value: Any) -> bytes:
+def _raw_headers(given: Iterable[tuple[str, str]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the headers of an HTTP function's server as it sent them.
+
+    Raises ValueError for a name or value that HTTP does not allow.
+    """
+    for name, value in given:
+        lower = _name(name)
+        if lower not in _OF_THE_CONNECTION:
+            yield lower.encode(), _value(name, value).encode("latin-1")
+
+
+def _name(name: str) -> str:
+    """Return the name of a header in lower case. Raises ValueError if HTTP does not allow it."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a valid name")
+    return name.lower()
+
+
+def _value(name: str, value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if not _VALUE.fullmatch(text):
         raise ValueError(f"{name} has characters that are not allowed in a header")
-    return text.strip().encode("utf-8", "replace")
+    return text.strip(" \t")  # only these: other spaces of Unicode are bytes of the value

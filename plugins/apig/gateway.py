@@ -33,6 +33,7 @@ from plugins.apig import cross_origin, problems
 from plugins.apig.access import Access, credential_headers
 from plugins.apig.events import GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import Sender, sender_of
+from plugins.apig.heads import write_head
 from plugins.apig.problems import Problem
 from plugins.apig.routing import RELEASE, Found, Route, RouteTable, host_of
 from plugins.apig.settings import ApigSettings
@@ -107,16 +108,15 @@ class Gateway:
         # Failed logins count for the client's address, not for a proxy that all clients use.
         await self._access.check(found.route, {**scope, "client": (sender.address, 0)}, headers, body)
         if context.mode is Mode.SYNC:
-            payload = self._payload(found, scope, headers, body, sender, request_id)
-            return await _call(found.route, Event(payload=payload, headers=headers))
+            return await _call(found.route, self._event(found, scope, headers, body, sender, request_id))
         key = _key(context.trigger_id, headers)
         # A repeated request with the same key must become the same event, so its id is derived from the key.
-        payload = self._payload(found, scope, headers, body, sender, _id_of(key) if key else request_id)
-        return _accepted(await context.accept(Event(payload=payload, headers=headers, idempotency_key=key)))
+        event = self._event(found, scope, headers, body, sender, _id_of(key) if key else request_id)
+        return _accepted(await context.accept(replace(event, idempotency_key=key)))
 
-    def _payload(
+    def _event(
         self, found: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
-    ) -> bytes:
+    ) -> Event:
         request = GatewayRequest(
             request_id=request_id,
             method=scope["method"],
@@ -126,7 +126,11 @@ class Gateway:
             body=body,
             client=sender.address,
         )
-        return write_event(found, request, as_base64=self._settings.base64)
+        return Event(
+            payload=write_event(found, request, as_base64=self._settings.base64),
+            headers=headers,
+            http_members=write_head(scope, headers, found.route, sender),
+        )
 
 
 async def _call(route: Route, event: Event) -> Reply:

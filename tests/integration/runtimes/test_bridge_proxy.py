@@ -224,6 +224,24 @@ def test_a_connection_that_the_server_has_closed_is_replaced(bridge: Bridge) -> 
     assert told(bridge.ask(event("/")))["method"] == "GET"
 
 
+def test_raw_members_replace_those_that_they_repeat(bridge: Bridge) -> None:
+    members: Any = {"rawRequest": "PUT /b?", "rawHeaders": [["x-cff-package", "forged"], ["a", "1"], ["A", ""]]}
+
+    seen = told(bridge.ask(event("/a", headers={"a": "2"}, body="x", **members)))
+
+    assert (seen["method"], seen["target"], seen["body"]) == ("PUT", "/b?", "x")
+    assert seen["headers"][:3] == [["a", "1"], ["A", ""], ["Host", "127.0.0.1:8000"]]
+    assert ["X-CFF-Package", "default"] in seen["headers"]
+    assert ["x-cff-package", "forged"] not in seen["headers"]
+
+
+NO_START = "rawRequest is not a method and a path; omit it and rawHeaders, or send both as the gateway"
+
+
+def raw(*headers: object) -> str:
+    return event("/", rawRequest="GET /", rawHeaders=headers)
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
@@ -235,6 +253,18 @@ def test_a_connection_that_the_server_has_closed_is_replaced(bridge: Bridge) -> 
         (event("/", headers=["a"]), "headers is not an object"),
         ("[" * 100_000, "an HTTP function takes events of an API gateway, with httpMethod, path, headers and body"),
         (event("/", body="%", isBase64Encoded=True), "isBase64Encoded is true, but the body is not base64"),
+        *((event("/", rawRequest=start, rawHeaders=[]), NO_START) for start in (None, "GET", "GET a", "G /\r\nA: b")),
+        (event("/", rawHeaders=[]), NO_START),
+        (
+            event("/", rawRequest="GET /"),
+            "rawHeaders is not a list; omit it and rawRequest, or send both as the gateway",
+        ),
+        *(
+            (raw(["a", text]), "the raw header a has characters that are not allowed")
+            for text in ("\r\nb: c", "\0", "Ā")
+        ),
+        (raw(["a:", "b"]), "'a:' is not a header name"),
+        *((raw(one), "rawHeaders must have a name and a value in each of its lists") for one in ("a", ["a"], ["a", 1])),
     ],
 )
 def test_an_event_that_is_no_request_is_told_why(bridge: Bridge, given: str, problem: str) -> None:

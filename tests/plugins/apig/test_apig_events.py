@@ -109,6 +109,14 @@ def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours()
     assert reply.headers == ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
 
 
+def test_raw_headers_of_a_result_are_sent_byte_for_byte() -> None:
+    raw = [["X-U", "Gr\xfc\xdfe\xa0"], ["x-u", " b\t"], ["Content-Length", "99"]]
+
+    reply = read_reply(json.dumps({"statusCode": 200, "headers": {"X-U": ["?"]}, "rawHeaders": raw}).encode())
+
+    assert reply.headers == ((b"x-u", b"Gr\xfc\xdfe\xa0"), (b"x-u", b"b"))
+
+
 @pytest.mark.parametrize(
     "returned",
     [
@@ -128,6 +136,10 @@ def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours()
         b'{"statusCode": 200, "headers": {"a b": "c"}}',
         b'{"statusCode": 200, "headers": {"a": "b\\r\\nc: d"}}',
         b'{"statusCode": 200, "headers": []}',
+        b'{"statusCode": 200, "rawHeaders": [["a", "b\\r\\nc: d"]]}',
+        b'{"statusCode": 200, "rawHeaders": [["a b", "c"]]}',
+        b'{"statusCode": 200, "rawHeaders": [["a", "\\u0100"]]}',
+        b'{"statusCode": 200, "rawHeaders": [["a"]]}',
         b"[" * 100_000,
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import FunctionDisabled
 from engine.maintenance.disk_guard import DiskGuard
@@ -117,3 +118,16 @@ async def test_a_disabled_function_takes_no_request_for_any_version(ingress: Ing
     for qualifier in ("", "v1"):
         with pytest.raises(FunctionDisabled):
             await ingress.accept(qualifier)
+
+
+async def test_only_versions_that_are_http_functions_get_the_members_for_them(ingress: Ingress) -> None:
+    await ingress.house.catalog.update(urn(), {"runtime": "http"})
+    request = Request(function=urn(), payload=b'{"a":1}', http_members=b'"b":2,"c":[]')
+
+    ids = [await ingress.intake.accept(replace(request, function=urn(version))) for version in ("", "v1")]
+    ids += await ingress.intake.accept_batch([request])
+
+    payloads = {row.invocation.request_id: row.invocation.payload for row in ingress.storage.rows.values()}
+    whole = b'{"a":1,"b":2,"c":[]}'
+    assert [payloads[request_id] for request_id in ids] == [whole, b'{"a":1}', whole]
+    assert ingress.backlog.size == sum(len(payload) for payload in payloads.values())
