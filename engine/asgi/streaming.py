@@ -14,7 +14,7 @@ import anyio
 import msgspec
 import structlog
 
-from engine.asgi.wire import Receive, Reply, Send
+from engine.asgi.wire import NO_STORE, Receive, Reply, Send
 
 EVENTS = b"text/event-stream"
 HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection
@@ -42,7 +42,7 @@ async def stream(receive: Receive, send: Send, reply: Stream) -> None:
 
     An error raised by ``run`` is logged, and the body ends early: the status can no longer be changed.
     """
-    headers = [*reply.headers, (b"content-type", reply.content_type), (b"cache-control", b"no-store")]
+    headers = [*reply.headers, (b"content-type", reply.content_type), *NO_STORE]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
     async def write(piece: bytes) -> None:

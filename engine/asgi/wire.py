@@ -24,6 +24,8 @@ Headers = Mapping[bytes, bytes]  #: of a request: names in lower case; a repeate
 HeaderPairs = tuple[tuple[bytes, bytes], ...]  #: of a reply
 
 JSON = b"application/json"
+#: Headers of all replies of the API, so that no proxy or browser stores them.
+NO_STORE: HeaderPairs = ((b"cache-control", b"no-store"),)
 #: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
 #: reply, at half the cost of two messages. If the call returns False, nothing was sent: send the two messages.
 WHOLE_REPLY = "functiond.whole_reply"
@@ -46,9 +48,12 @@ def json_reply(value: object, *, status: int = 200) -> Reply:
     return Reply(status=status, body=msgspec.json.encode(value))
 
 
-async def respond(scope: Scope, send: Send, reply: Reply) -> None:
-    """Send a whole reply. A status that allows no body is sent without the body of ``reply``."""
-    headers, status, body = list(reply.headers), reply.status, reply.body
+async def respond(scope: Scope, send: Send, reply: Reply, more: HeaderPairs = ()) -> None:
+    """Send a whole reply, with the headers ``more`` after its own.
+
+    A status that allows no body is sent without the body of ``reply``.
+    """
+    headers, status, body = [*reply.headers, *more], reply.status, reply.body
     if status == 204 or status == 304:
         body = b""
     else:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import structlog
 
 from engine.asgi.error_replies import problem
-from engine.asgi.wire import App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
+from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
@@ -99,7 +99,7 @@ class HttpServer:
             # A bug in one request must not affect the others.
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = problem(500, "internal error; see the engine's log")
-        await respond(scope, send, reply)
+        await respond(scope, send, reply, NO_STORE)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
         """Invoke a function if the path ends with ``invocations`` or ``invocations-async``, and return the reply.

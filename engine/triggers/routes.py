@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from engine.asgi.error_replies import new_request_id, problem, retry_after, status_of
 from engine.asgi.listener import listen
-from engine.asgi.wire import App, ClientDisconnect, Headers, Receive, Scope, Send, read_body, respond
+from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Scope, Send, read_body, respond
 from engine.auth.verifier import address_of
 from engine.errors import FunctiondError
 from engine.protocols import EVENT_LIMIT, Operation, PushHandler, PushRequest
@@ -143,7 +143,7 @@ class _App:
         else:
             if reply.status >= 400:  # the vendor's SDKs read it, as from the API's own errors
                 reply = replace(reply, headers=(*reply.headers, (b"x-request-id", new_request_id())))
-        await respond(scope, send, reply)
+        await respond(scope, send, reply, NO_STORE)
 
     def _request(self, scope: Scope, headers: Headers, body: bytes) -> PushRequest:
         return PushRequest(

@@ -146,6 +146,7 @@ def test_header_bytes_of_the_server_reach_the_client_as_they_were_sent(port: int
     head, _ = exchange(port, b"GET /web HTTP/1.1\r\nHost: h\r\nX-U: %b\r\nConnection: close\r\n\r\n" % value)
 
     assert [line for line in head.split(b"\r\n") if line.startswith(b"x-u:")] == [b"x-u: " + value, b"x-u: second"]
+    assert b"\r\ncache-control:" not in head  # caching is the function's choice
 
 
 def test_an_ordinary_function_gets_the_documented_members_only(port: int) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 
 from engine.asgi.error_replies import problem
 from engine.asgi.streaming import Stream, stream
-from engine.asgi.wire import App, Receive, Reply, Scope, Send, check_json_type, check_utf8, read_body, respond
+from engine.asgi.wire import NO_STORE, App, Receive, Reply, Scope, Send, check_json_type, check_utf8, read_body, respond
 from engine.auth.verifier import address_of
 from engine.errors import BadQuery, Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
@@ -144,7 +144,7 @@ class _Endpoint:
             if isinstance(reply, Stream):
                 await stream(receive, send, reply)
                 return
-        await respond(scope, send, reply)
+        await respond(scope, send, reply, NO_STORE)
 
 
 def _precedence(resource: Resource) -> list[bool]:

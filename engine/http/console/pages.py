@@ -35,7 +35,6 @@ HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
 )
 SECTIONS = ("functions", "invocations", "triggers", "deliveries")
 

@@ -118,6 +118,7 @@ async def test_github_signs_its_own_way(tmp_path: Path) -> None:
         reply = await client.post(trigger.shown["path"], content=b"\xff", headers=headers)
 
         assert reply.status_code == 202
+        assert reply.headers.get_list("cache-control") == ["no-store"]
         [event] = await place.events()
         assert (event["body"], event["isBase64Encoded"], event["headers"]["x-github-event"]) == ("/w==", True, "push")
 
