@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
 from engine.asgi.connection import Connection
 from engine.asgi.heads import HEAD_LIMIT as HEAD_LIMIT
 from engine.asgi.listener_state import ListenerState
+from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls
 from engine.asgi.wire import App
 from engine.errors import SettingsError
 
 BACKLOG = 2048
+HANDSHAKE_END = 1.0  #: seconds that a closing listener waits for unfinished handshakes
 
 
 @asynccontextmanager
@@ -30,6 +33,7 @@ async def listen(
     keep_alive: float = 75,
     connections: int = 8192,
     held_limit: int = 256 << 20,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[int]:
     """Serve ``app`` until the block ends. Yield the port; if ``port`` is 0, the system chooses a free one.
 
@@ -40,11 +44,11 @@ async def listen(
     A client must send a complete head (request line and headers) within ``keep_alive`` seconds. The same time may pass
     between two packets of a body, and a client must take some bytes of a response within it. If more than
     ``connections`` are open, new ones are rejected with 503. A request whose body spans several packets is rejected
-    with 503 if the unanswered requests of this kind together exceed ``held_limit`` bytes. Raises SettingsError if the
-    address cannot be bound.
+    with 503 if the unanswered requests of this kind together exceed ``held_limit`` bytes. With ``tls``, the listener
+    speaks TLS only. Raises SettingsError if the address cannot be bound.
     """
     state = ListenerState(app, keep_alive=keep_alive, connection_limit=connections, held_limit=held_limit)
-    server = await _open(lambda: Connection(state), host, port)
+    server = await _open(lambda: Connection(state), host, port, tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -52,11 +56,12 @@ async def listen(
             await _end(server, state, grace)
 
 
-async def _open(make: Callable[[], asyncio.Protocol], host: str, port: int) -> asyncio.Server:
+async def _open(make: Callable[[], asyncio.Protocol], host: str, port: int, tls: ServerTls | None) -> asyncio.Server:
     # localhost resolves to two addresses, which would get two different free ports.
     host = "127.0.0.1" if host == "localhost" else host
+    more: dict[str, Any] = {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT} if tls else {}
     try:
-        server = await asyncio.get_running_loop().create_server(make, host, port, backlog=BACKLOG)
+        server = await asyncio.get_running_loop().create_server(make, host, port, backlog=BACKLOG, **more)
     except OSError as error:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         problem = error.strerror or str(error)
@@ -83,4 +88,7 @@ async def _end(server: asyncio.Server, state: ListenerState, grace: float) -> No
             task.cancel()
         await asyncio.wait(set(state.tasks))
     await state.idle.wait()
-    await server.wait_closed()
+    # Connections in their TLS handshake are in no list yet. Python 3.12 and newer wait for them.
+    getattr(server, "abort_clients", lambda: None)()  # since Python 3.13
+    with anyio.move_on_after(HANDSHAKE_END):
+        await server.wait_closed()

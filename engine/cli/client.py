@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,14 @@ class UsageError(FunctiondError):
 class NotRunning(FunctiondError):
     def __init__(self, url: str, start: str, problem: str) -> None:
         super().__init__(f"cannot reach an engine at {url} ({problem}): start one with `{start} serve`, or set --url")
+
+
+class NotTrusted(FunctiondError):
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(
+            f"the certificate of {url} is not trusted ({problem}): name a file with the certificate of its issuer by "
+            "--ca-file, and use a host in --url that the certificate names"
+        )
 
 
 class ApiError(FunctiondError):
@@ -70,15 +79,18 @@ class Key(Struct, frozen=True, kw_only=True):
 class Client:
     """Client of one engine for one project. Signs requests with ``key`` if it is given.
 
-    Paths are relative to the functions of the project (``/v2/PROJECT/fgs/functions``). Methods raise NotRunning if the
-    engine cannot be reached, and ApiError if it replies with an error.
+    Paths are relative to the functions of the project (``/v2/PROJECT/fgs/functions``). For a URL with https, the
+    engine's certificate is checked with those in ``ca_file``, by default with those of the system. Methods raise
+    NotRunning if the engine cannot be reached, NotTrusted if its certificate fails the check, and ApiError if it
+    replies with an error.
     """
 
-    def __init__(self, url: str, project: str, start: str, key: Key | None = None) -> None:
+    def __init__(self, url: str, project: str, start: str, key: Key | None = None, *, ca_file: str = "") -> None:
         parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
-        if parts.scheme != "http" or not parts.hostname:
-            raise UsageError(f"--url is {url}: the URL must look like http://127.0.0.1:8080")
-        self._host, self._port = parts.hostname, parts.port or 80
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"--url is {url}: the URL must look like http://127.0.0.1:8080 or https://host")
+        self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = _trust(ca_file) if parts.scheme == "https" else None
         self._url, self._start, self._key = url, start, key
         self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
 
@@ -151,7 +163,7 @@ class Client:
         headers: Mapping[str, str] | None,
         pieces: Iterable[bytes] | None,
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
+        connection = self._connection()
         given = {"Content-Type": "application/json", **(headers or {})}
         if self._key:
             host = f"[{self._host}]" if ":" in self._host else self._host
@@ -163,10 +175,26 @@ class Client:
             connection.sock.settimeout(None)
             connection.request(method, self._base + path, pieces if pieces is not None else body, given)
             yield connection.getresponse()
+        except ssl.SSLCertVerificationError as error:
+            raise NotTrusted(self._url, error.verify_message) from None
         except (OSError, http.client.HTTPException) as error:
             raise NotRunning(self._url, self._start, _problem(error)) from None
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT, context=self._tls)
+
+
+def _trust(ca_file: str) -> ssl.SSLContext:
+    """Return a context that trusts the certificates in ``ca_file``; without it, those of the system."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise UsageError(f"cannot use --ca-file {ca_file} ({problem}): name a PEM file with certificates") from None
 
 
 def path_of(name: str, rest: str = "") -> str:

@@ -35,11 +35,14 @@ class Target:
     )
     "Security token of a temporary access key."
 
+    ca_file: Annotated[str, Parameter(env_var="FUNCTIOND_CA_FILE", show_default=False)] = ""
+    "PEM file with the certificates to trust for https, in place of those of the system."
+
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False
     "Print JSON only."
 
     def client(self) -> Client:
-        return Client(self.url, self.project, program(), self._key())
+        return Client(self.url, self.project, program(), self._key(), ca_file=self.ca_file)
 
     def _key(self) -> Key | None:
         if bool(self.access_key) != bool(self.secret_key):

@@ -32,6 +32,7 @@ COMMAND_VARIABLES = frozenset(
         "FUNCTIOND_CONFIG",
         "FUNCTIOND_URL",
         "FUNCTIOND_PROJECT",
+        "FUNCTIOND_CA_FILE",
         "FUNCTIOND_ACCESS_KEY",
         "FUNCTIOND_SECRET_KEY",
         "FUNCTIOND_SECURITY_TOKEN",
@@ -57,9 +58,16 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     sync_body_limit: Positive = 6 * MIB
     async_body_limit: Positive = 256 * KIB
     region: str = "local-1"
+    tls_certificate: str = ""  #: PEM file with the certificate and its issuers'; empty: no TLS
+    tls_key: str = ""  #: PEM file with the private key of ``tls_certificate``
     console: bool = True  #: web pages below /console/
     #: updating a configuration resets fields that the request omits (FunctionGraph does not document this case)
     update_resets: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            missing = "tls_key" if self.tls_certificate else "tls_certificate"
+            raise ValueError(f"TLS needs a certificate and its key: set http.{missing} too, or neither")
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):

@@ -1,12 +1,13 @@
-"""Reload of access keys and tokens when the process receives SIGHUP.
+"""Reload of credentials and of the TLS certificate when the process receives SIGHUP.
 
-If the new credentials are invalid, the error is logged and the previous ones stay valid.
+If the new ones are invalid, the error is logged and the previous ones stay valid. Neither prevents the reload of the
+other.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -14,6 +15,7 @@ import anyio.to_thread
 import structlog
 from anyio.abc import TaskStatus
 
+from engine.asgi.tls import ServerTls
 from engine.config.settings import AuthSettings
 from engine.errors import SettingsError
 from engine.http.auth import Authenticator
@@ -23,41 +25,67 @@ log = structlog.get_logger("functiond")
 
 @asynccontextmanager
 async def reloading(
-    authenticator: Authenticator | None, read: Callable[[], AuthSettings] | None
+    authenticator: Authenticator | None, read: Callable[[], AuthSettings] | None, tls: ServerTls | None = None
 ) -> AsyncIterator[None]:
-    """Replace the credentials of ``authenticator`` at each SIGHUP, until the block ends.
+    """Replace the credentials of ``authenticator`` and the certificate of ``tls`` at each SIGHUP, until the block ends.
 
-    ``read`` returns the new credentials. It runs in a thread, because it may block. If it raises SettingsError, or
-    returns no credentials, the previous ones stay valid. If ``authenticator`` or ``read`` is None, SIGHUP keeps its
-    default effect and ends the process. An engine started without credentials therefore needs a restart to require
-    them.
+    ``read`` returns the new credentials. If it raises SettingsError, or returns no credentials, the previous ones stay
+    valid. Files are read in a thread, because that may block. If there is nothing to replace, SIGHUP keeps its default
+    effect and ends the process. An engine started without credentials needs a restart to require them, and one started
+    without TLS to use it.
     """
-    if authenticator is None or read is None:
+    replaced: list[_Replaced] = []
+    if authenticator is not None and read is not None:
+        replaced.append(_Credentials(authenticator, read))
+    if tls is not None:
+        replaced.append(_Certificate(tls))
+    if not replaced:
         yield
         return
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_reload_on_signal, authenticator, read)
+        await tasks.start(_reload_on_signal, replaced)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _reload_on_signal(
-    authenticator: Authenticator, read: Callable[[], AuthSettings], *, task_status: TaskStatus[None]
-) -> None:
+class _Credentials:
+    name = "credentials"
+
+    def __init__(self, authenticator: Authenticator, read: Callable[[], AuthSettings]) -> None:
+        self._authenticator, self._read = authenticator, read
+
+    async def replace(self) -> dict[str, int]:
+        auth = await anyio.to_thread.run_sync(self._read)
+        if not auth.required:
+            raise SettingsError(
+                "no credentials are configured any more; restart the engine to run it without credentials"
+            )
+        self._authenticator.replace(auth.keys, auth.tokens)
+        return {"keys": len(auth.keys), "tokens": len(auth.tokens)}
+
+
+class _Certificate:
+    name = "certificate"
+
+    def __init__(self, tls: ServerTls) -> None:
+        self._tls = tls
+
+    async def replace(self) -> dict[str, int]:
+        await anyio.to_thread.run_sync(self._tls.reload)
+        return {}
+
+
+_Replaced = _Credentials | _Certificate
+
+
+async def _reload_on_signal(replaced: Sequence[_Replaced], *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
-            try:
-                auth = await anyio.to_thread.run_sync(_read, read)
-            except SettingsError as problem:
-                log.error("credentials not replaced", problem=str(problem))
-                continue
-            authenticator.replace(auth.keys, auth.tokens)
-            log.info("credentials replaced", keys=len(auth.keys), tokens=len(auth.tokens))
-
-
-def _read(read: Callable[[], AuthSettings]) -> AuthSettings:
-    auth = read()
-    if not auth.required:
-        raise SettingsError("no credentials are configured any more; restart the engine to run it without credentials")
-    return auth
+            for one in replaced:
+                try:
+                    counts = await one.replace()
+                except SettingsError as problem:
+                    log.error(f"{one.name} not replaced", problem=str(problem))
+                else:
+                    log.info(f"{one.name} replaced", **counts)

@@ -1,0 +1,77 @@
+"""TLS of a listener: certificate and key, which can be replaced while the listener runs."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from engine.errors import SettingsError
+
+#: Seconds that a client may take for the TLS handshake.
+HANDSHAKE_TIMEOUT = 10.0
+
+
+class ServerTls:
+    """Certificate and key of a listener, loaded from two PEM files.
+
+    ``context`` is for the listening socket. Each new connection takes the certificate that was loaded last. Raises
+    SettingsError if the files cannot be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self._selector = _Selector(_load(certificate, key))
+        self.context = _load(certificate, key)
+        # A context that is in use keeps its first certificate, whatever is loaded into it later. OpenSSL therefore asks
+        # at each handshake for the context to use, also if the client names no server.
+        self.context.sni_callback = self._selector
+
+    def reload(self) -> None:
+        """Load both files again, for new connections.
+
+        Raises SettingsError if they cannot be used. The previous certificate then stays in use.
+        """
+        self._selector.current = _load(self._certificate, self._key)
+
+
+class _Selector:
+    """Choice of the context for a connection: the one that was loaded last. Called at each handshake."""
+
+    def __init__(self, current: ssl.SSLContext) -> None:
+        self.current = current
+
+    def __call__(self, connection: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self.current
+
+
+def _load(certificate: Path, key: Path) -> ssl.SSLContext:
+    _check_part(certificate, "http.tls_certificate", "CERTIFICATE-----", "a certificate, followed by its issuers'")
+    _check_part(key, "http.tls_key", "PRIVATE KEY-----", "the certificate's private key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+
+    def refuse_password() -> str:
+        # Without this function, OpenSSL would ask on the terminal and wait.
+        raise SettingsError(f"http.tls_key {key} is encrypted; store the key without a password, readable by its owner")
+
+    try:
+        context.load_cert_chain(certificate, key, password=refuse_password)
+    except ssl.SSLError as error:
+        problem = (error.reason or str(error)).lower().replace("_", " ")
+        raise SettingsError(
+            f"cannot use the certificate {certificate} with the key {key} ({problem}); name PEM files that belong "
+            "together by http.tls_certificate and http.tls_key"
+        ) from None
+    return context
+
+
+def _check_part(file: Path, setting: str, mark: str, content: str) -> None:
+    """Raise SettingsError unless the file is readable and contains ``mark``."""
+    try:
+        text = file.read_text("latin-1")
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise SettingsError(f"cannot read {setting} {file} ({problem}); name a file that the engine may read") from None
+    if mark not in text:
+        raise SettingsError(f"{setting} {file} holds no line -----BEGIN … {mark}; store {content} in PEM form")

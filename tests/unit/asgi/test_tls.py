@@ -1,0 +1,221 @@
+"""Listeners with TLS, their certificate and its reload, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from engine.asgi.listener import listen
+from engine.asgi.tls import ServerTls
+from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
+from engine.errors import SettingsError
+from tests.support.certificates import write_certificate
+
+HOST = "127.0.0.1"
+DEADLINE = 60.0  #: seconds after which a test fails; never waited for in a passing test
+
+each_loop = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+Loop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def run(loop: Loop, test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE):
+            await test()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(bounded())
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reply with the scheme and the request's body."""
+    body = await read_body(receive, dict(scope["headers"]), 1 << 30)
+    await respond(scope, send, Reply(body=scope["scheme"].encode() + b" " + body))
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ServerTls:
+    write_certificate(tmp_path)
+    return ServerTls(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+
+def certificate_in(folder: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert((folder / "cert.pem").read_text())
+
+
+@contextmanager
+def connect(port: int, folder: Path, name: str | None = HOST) -> Iterator[ssl.SSLSocket]:
+    """Connect with TLS. A host name as ``name`` is sent to the server; an address, or None, is not."""
+    context = ssl.create_default_context(cafile=folder / "cert.pem")
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection((HOST, port), timeout=DEADLINE) as plain,
+        context.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        yield connection
+
+
+def presented(port: int, folder: Path, name: str | None) -> bytes | None:
+    """Return the certificate that the server presents to a new connection."""
+    with connect(port, folder, name) as connection:
+        return connection.getpeercert(binary_form=True)
+
+
+def post(connection: ssl.SSLSocket, body: bytes = b"") -> bytes:
+    """Send a request on the connection and return the body of the reply."""
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    reply = http.client.HTTPResponse(connection, method="POST")
+    reply.begin()
+    return reply.read()
+
+
+@each_loop
+def test_a_client_that_trusts_the_certificate_is_answered(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+    def ask(port: int) -> tuple[bytes, str | None]:
+        context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+        connection = http.client.HTTPSConnection(HOST, port, timeout=DEADLINE, context=context)
+        connection.request("POST", "/", b"x" * 3_000_000)
+        body = connection.getresponse().read()
+        version = connection.sock.version()
+        connection.close()
+        return body, version
+
+    async def test() -> None:
+        async with listen(app, HOST, 0, tls=tls) as port:
+            body, version = await asyncio.to_thread(ask, port)
+            assert body == b"https " + b"x" * 3_000_000
+            assert version in ("TLSv1.2", "TLSv1.3")
+
+    run(loop, test)
+
+
+@each_loop
+def test_http_1_1_is_agreed_on(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+    def agreed(port: int) -> str | None:
+        with connect(port, tmp_path) as connection:
+            return connection.selected_alpn_protocol()
+
+    async def test() -> None:
+        async with listen(app, HOST, 0, tls=tls) as port:
+            assert await asyncio.to_thread(agreed, port) == "http/1.1"
+
+    run(loop, test)
+
+
+@each_loop
+@pytest.mark.parametrize("name", ["localhost", HOST, None])
+def test_a_reloaded_certificate_holds_for_new_connections(
+    loop: Loop, tls: ServerTls, tmp_path: Path, name: str | None
+) -> None:
+    def drive(port: int) -> None:
+        old = certificate_in(tmp_path)
+        with connect(port, tmp_path, name) as earlier:
+            before = presented(port, tmp_path, name)
+            write_certificate(tmp_path)
+            tls.reload()
+            after = presented(port, tmp_path, name)
+            assert (before, after) == (old, certificate_in(tmp_path))
+            assert old != after
+            assert post(earlier, b"still") == b"https still"
+
+    async def test() -> None:
+        async with listen(app, HOST, 0, tls=tls) as port:
+            await asyncio.to_thread(drive, port)
+
+    run(loop, test)
+
+
+@each_loop
+def test_a_broken_certificate_leaves_the_old_one_in_use(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+    async def test() -> None:
+        old = certificate_in(tmp_path)
+        async with listen(app, HOST, 0, tls=tls) as port:
+            (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+            with pytest.raises(SettingsError):
+                tls.reload()
+            assert await asyncio.to_thread(presented, port, tmp_path, "localhost") == old
+
+    run(loop, test)
+
+
+@each_loop
+def test_unfinished_handshakes_do_not_delay_the_end(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+    async def test() -> None:
+        moment = asyncio.get_running_loop().time
+        async with listen(app, HOST, 0, grace=0.0, tls=tls) as port:
+            _, writer = await asyncio.open_connection(HOST, port)
+            # The reply to another client shows that the earlier connection was accepted.
+            assert await asyncio.to_thread(presented, port, tmp_path, None)
+            began = moment()
+        assert moment() - began < 5  # the handshake may take 10
+        writer.close()
+
+    run(loop, test)
+
+
+@each_loop
+def test_a_client_without_tls_is_disconnected_quietly(
+    loop: Loop, tls: ServerTls, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with listen(app, HOST, 0, tls=tls) as port:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert not (await reader.read()).startswith(b"HTTP")
+            writer.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(loop, test)
+    assert caplog.records == []
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    write_certificate(tmp_path / "other")
+    (tmp_path / "empty.pem").write_text("")
+    cert, key, other = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "other" / "key.pem"
+
+    assert problem_of(tmp_path / "none.pem", key) == (
+        f"cannot read http.tls_certificate {tmp_path}/none.pem (No such file or directory); "
+        "name a file that the engine may read"
+    )
+    assert problem_of(cert, tmp_path).startswith(f"cannot read http.tls_key {tmp_path} (Is a directory); ")
+    assert problem_of(tmp_path / "empty.pem", key).startswith(f"http.tls_certificate {tmp_path}/empty.pem holds no ")
+    assert problem_of(cert, cert).startswith(f"http.tls_key {cert} holds no line -----BEGIN … PRIVATE KEY-----; ")
+    assert problem_of(cert, other) == (
+        f"cannot use the certificate {cert} with the key {other} (key values mismatch); name PEM files that belong "
+        "together by http.tls_certificate and http.tls_key"
+    )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+def test_an_encrypted_key_is_refused_without_a_question(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    key = tmp_path / "key.pem"
+    command: list[Any] = ["openssl", "pkey", "-in", key, "-out", key, "-aes256", "-passout", "pass:secret"]
+    subprocess.run(command, check=True)
+
+    assert problem_of(tmp_path / "cert.pem", key) == (
+        f"http.tls_key {key} is encrypted; store the key without a password, readable by its owner"
+    )
+
+
+def problem_of(certificate: Path, key: Path) -> str:
+    with pytest.raises(SettingsError) as raised:
+        ServerTls(certificate, key)
+    return str(raised.value)
