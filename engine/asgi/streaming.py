@@ -1,8 +1,8 @@
 """Streamed replies: bodies that are written piece by piece until they are complete or the client disconnects.
 
 Streams of server-sent events use this module (format: HTML standard, 9.2). Libraries for this format check several
-times a second whether uvicorn's own server is stopping. The engine's listener cancels running requests when it stops,
-so no such check is needed.
+times a second whether the server is stopping. The engine's listener cancels running requests when it stops, so no such
+check is needed.
 """
 
 from __future__ import annotations

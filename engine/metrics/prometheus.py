@@ -99,8 +99,6 @@ def configure_logging(form: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
-    # uvicorn warns of every request that is not valid HTTP. Any client can cause this, and gets an error reply.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class _LibraryHandler(logging.Handler):

@@ -313,7 +313,7 @@ async def test_connections_beyond_the_limit_are_refused_until_others_close(reade
 def test_an_idle_server_does_not_wake_up() -> None:
     wakeups = _count_wakeups(idle=0.5)
 
-    assert wakeups <= 3  # uvicorn's own loop would cause five or more
+    assert wakeups <= 3  # a server that looks ten times a second whether to stop would cause five
 
 
 def _count_wakeups(idle: float) -> int:
