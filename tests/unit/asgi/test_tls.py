@@ -104,6 +104,32 @@ def test_a_client_that_trusts_the_certificate_is_answered(loop: Loop, tls: Serve
 
 
 @each_loop
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+def test_a_refusal_arrives_while_the_body_is_sent(
+    loop: Loop, tls: ServerTls, tmp_path: Path, connection: bytes
+) -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, send, Reply(status=413, body=b"refused"))
+
+    def upload(port: int) -> tuple[int, bytes]:
+        with connect(port, tmp_path) as client:
+            client.sendall(
+                b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\nConnection: %b\r\n\r\n" % connection
+            )
+            client.sendall(b"x" * 3_000_000)
+            reply = http.client.HTTPResponse(client, method="POST")
+            reply.begin()
+            return reply.status, reply.read()
+
+    async def test() -> None:
+        async with listen(refuse, HOST, 0, tls=tls) as port:
+            found = [await asyncio.to_thread(upload, port) for _ in range(20)]
+            assert found == [(413, b"refused")] * 20
+
+    run(loop, test)
+
+
+@each_loop
 def test_http_1_1_is_agreed_on(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
     def agreed(port: int) -> str | None:
         with connect(port, tmp_path) as connection:
