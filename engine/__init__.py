@@ -5,6 +5,7 @@ Plugins may import only the names in this module.
 
 from engine.asgi.error_replies import retry_after, status_of
 from engine.asgi.wire import (
+    TARGET,
     ClientDisconnect,
     HeaderPairs,
     Headers,
@@ -67,6 +68,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EVENT_LIMIT",
+    "TARGET",
     "BadLink",
     "Callers",
     "ClientDisconnect",

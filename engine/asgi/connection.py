@@ -15,7 +15,7 @@ from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import RETRY, Refusal
 from engine.asgi.states import State
-from engine.asgi.wire import WHOLE_REPLY, Scope
+from engine.asgi.wire import TARGET, WHOLE_REPLY, Scope
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
 DROPPED_LIMIT = 256 << 20  #: bytes of an answered request that are dropped before the connection is aborted
@@ -171,6 +171,7 @@ class Connection(asyncio.Protocol):
             "raw_path": line.raw_path,
             "query_string": line.query,
             "headers": reader.headers,
+            TARGET: line.target,
             "extensions": {WHOLE_REPLY: {"write": exchange.write_whole}},
         }
         task = _start(self._loop, exchange.run(self.listener.app, scope))

@@ -29,6 +29,9 @@ NO_STORE: HeaderPairs = ((b"cache-control", b"no-store"),)
 #: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
 #: reply, at half the cost of two messages. If the call returns False, nothing was sent: send the two messages.
 WHOLE_REPLY = "functiond.whole_reply"
+#: Key of the ASGI scope: path and query as the client sent them, in bytes. The scope's own parts of them do not tell
+#: ``/a?`` from ``/a``.
+TARGET = "functiond.target"
 
 
 class ClientDisconnect(Exception):

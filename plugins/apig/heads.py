@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from engine import Headers, Scope
+from engine import TARGET, Headers, Scope
 from plugins.apig.access import credential_headers
 from plugins.apig.forwarded import Sender
 from plugins.apig.routing import Route
@@ -30,9 +30,8 @@ def write_head(scope: Scope, headers: Headers, route: Route, sender: Sender) -> 
     """
     hidden = credential_headers(route, headers) | sender.headers.keys()
     given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    target = scope["raw_path"] + b"?" + scope["query_string"] if scope["query_string"] else scope["raw_path"]
     head = _Head(
-        rawRequest=f"{scope['method']} {target.decode('latin-1')}",
+        rawRequest=f"{scope['method']} {scope[TARGET].partition(b'#')[0].decode('latin-1')}",
         rawHeaders=[*(pair for pair in given if pair[0] not in hidden), *sender.headers.items()],
     )
     return msgspec.json.encode(head)[1:-1]

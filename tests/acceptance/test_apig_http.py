@@ -106,13 +106,20 @@ def call(platform: Platform, name: str, event: dict[str, Any]) -> bytes:
     return base64.b64decode(json.loads(invoke(platform, name, event).result)["body"])
 
 
-@pytest.mark.parametrize(
-    "target", [b"/web?e", b"/web?e&f=&=g&&a=b", b"/web/%c3%A4%2F/.?q=a+b%20c%", b"/web?a=/?:@&a=%zz", b"/web//x;y?%"]
-)
+TARGETS = b"/web?e /web? /web?? /web?e&f=&=g&&a=b /web/%c3%A4%2F/.?q=a+b%20c% /web?a=/?:@&a=%zz /web//x;y?%".split()
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_target_reaches_the_server_as_it_was_sent(port: int, target: bytes) -> None:
     _, body = exchange(port, b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % target)
 
     assert seen_lines(body)[0] == b"GET %b HTTP/1.1" % target
+
+
+def test_a_target_in_absolute_form_reaches_the_server_as_path_and_host(port: int) -> None:
+    _, body = exchange(port, b"GET http://h.example/web?e HTTP/1.1\r\nHost: h.example\r\nConnection: close\r\n\r\n")
+
+    assert seen_lines(body) == [b"GET /web?e HTTP/1.1", b"host: h.example"]
 
 
 def test_header_bytes_number_and_order_reach_the_server_as_they_were_sent(port: int) -> None:
