@@ -14,6 +14,11 @@ settings.load_profile("functiond")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often the engine is killed in the kill loop")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="seed of the fuzz of HTTP framing")
+    parser.addoption("--fuzz-seconds", type=float, default=45.0, help="how long this fuzz runs, on both event loops")
+    parser.addoption(
+        "--fuzz-stream", type=int, default=-1, help="number of its only stream; -1: as many as there is time"
+    )
 
 
 @pytest.fixture
