@@ -19,7 +19,18 @@ from bench.machine import inspect_machine
 from bench.server import ServerFailed
 
 WIDTH = 120  #: columns of tables when the output is not a terminal
-SCENARIOS = ("accept", "intake", "end_to_end", "latency", "recovery", "backlog", "idle", "cold_start", "dispatch")
+SCENARIOS = (
+    "accept",
+    "intake",
+    "end_to_end",
+    "latency",
+    "recovery",
+    "backlog",
+    "idle",
+    "cold_start",
+    "dispatch",
+    "hostile",
+)
 
 
 def find(name: str) -> Scenario:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import SCENARIOS, find, main
+from bench.attack import CLIENTS, Attack, RefusedUpload, Report
 from bench.harness import Figure, Measured, Options, run, summarise
 from bench.intake import SOURCES
 from bench.load import STAMP, Job, Load, build, percentiles
@@ -95,6 +96,15 @@ def test_dispatch_measures_round_trips(tmp_path: Path) -> None:
 
     assert 0 < found["round trip p50"].median <= found["round trip p99"].median
     assert found["one after another"].median > 0
+
+
+@pytest.mark.slow
+def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path) -> None:
+    found = measure("hostile", tmp_path)
+
+    assert all(found[f"memory {kind}"].median > 1 for kind in CLIENTS)
+    assert all(found[f"answered {kind}"].median > 0 for kind in ("silent", "slow heads", "slow bodies"))
+    assert 0 < found["p50 beside 4"].median <= found["p99 beside 4"].median
 
 
 @pytest.mark.slow
@@ -248,6 +258,33 @@ async def test_requests_that_a_stall_held_back_count_from_when_they_were_due() -
     # Every request was due long before the stall ended; the second was sent only then.
     assert report.requests > 1
     assert report.latency.p50 > 1000 * (HELD_BACK - HELD_BACK / 3 - report.began + began)
+
+
+# --- hostile clients ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_an_upload_is_refused_only_if_its_client_has_read_the_status(answers: bool) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answers:
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            writer.write_eof()
+            while await reader.read(1 << 16):
+                pass
+            writer.close()
+        else:
+            await reader.read(1)
+            writer.transport.abort()
+
+    report, ended = Report(), asyncio.Event()
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        attack = Attack(kind="refused uploads", port=port, path="/", connections=1, seconds=1)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: RefusedUpload(attack, report, ended.set), "127.0.0.1", port)
+        await ended.wait()
+
+    assert (report.refused, report.lost) == (int(answers), int(not answers))
 
 
 @asynccontextmanager

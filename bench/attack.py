@@ -1,0 +1,255 @@
+"""Hostile clients: a separate process that holds many connections and sends what its kind says, until its time is over.
+
+Run as ``python -m bench.attack``: reads an Attack as JSON from stdin. Writes a line to stdout once all
+connections are open, then a Report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import cast
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+BLOCK = 64 << 10  #: bytes that are written at once
+UPLOAD = 3 << 20  #: bytes of a body that is refused
+TRICKLE = 0.1  #: seconds between two bytes
+RECONNECT = 0.01  #: seconds between the end of a connection and the next one
+OPENING = 30.0  #: seconds in which all connections must be open
+
+
+class Attack(Struct, frozen=True, kw_only=True):
+    kind: str  #: name in ``CLIENTS``
+    port: int
+    path: str  #: of the function in the API
+    connections: int
+    seconds: float
+
+
+class Report(Struct, kw_only=True):
+    opened: int = 0
+    closed: int = 0  #: connections that the engine has closed
+    sent: int = 0  #: bytes
+    received: int = 0  #: bytes
+    refused: int = 0  #: refused uploads whose status the client has read
+    lost: int = 0  #: uploads that ended without a status
+
+
+class Client(asyncio.Protocol):
+    """Connection that is silent. It is replaced when the engine closes it."""
+
+    reads = True
+
+    def __init__(self, attack: Attack, report: Report, connect: Callable[[], None]) -> None:
+        self.attack, self.report, self._connect = attack, report, connect
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass
+        self.report.opened += 1
+        self.begin()
+
+    def begin(self) -> None:
+        """Send the first bytes."""
+
+    def send(self, data: bytes) -> None:
+        with suppress(RuntimeError):  # uvloop has closed the transport, and tells later
+            self.transport.write(data)
+            self.report.sent += len(data)
+
+    def data_received(self, data: bytes) -> None:
+        self.report.received += len(data)
+        if not self.reads:  # earlier, uvloop would resume reading by itself
+            self.transport.pause_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.report.closed += 1
+        asyncio.get_running_loop().call_later(RECONNECT, self._connect)
+
+    def post(self, path: str, fields: str) -> bytes:
+        host = f"Host: 127.0.0.1:{self.attack.port}\r\nContent-Type: application/json\r\n"
+        return f"POST {path} HTTP/1.1\r\n{host}{fields}\r\n".encode()
+
+
+class SlowHead(Client):
+    """Client that sends a head byte by byte, without end."""
+
+    def begin(self) -> None:
+        self.rest = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
+        self.trickle()
+
+    def trickle(self) -> None:
+        if self.transport.is_closing():
+            return
+        self.send(self.rest[:1] or b"x")
+        self.rest = self.rest[1:]
+        asyncio.get_running_loop().call_later(TRICKLE, self.trickle)
+
+
+class SlowBody(SlowHead):
+    """Client that sends a body byte by byte."""
+
+    def begin(self) -> None:
+        self.rest = b""
+        self.send(self.post(f"{self.attack.path}/invocations-async", "Content-Length: 200000\r\n"))
+        self.trickle()
+
+
+class Flood(Client):
+    """Client that sends a block over and over, as fast as the engine reads. This one sends heads without end."""
+
+    block = b"X-Field: value\r\n" * (BLOCK // 16)
+    paused = False
+
+    def first(self) -> bytes:
+        """Return the bytes in front of the blocks."""
+        return b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
+
+    def begin(self) -> None:
+        self.send(self.first())
+        self.pour()
+
+    def pour(self) -> None:
+        # A block a turn, so that one connection does not keep the others waiting.
+        if not self.paused and not self.transport.is_closing():
+            self.send(self.block)
+            asyncio.get_running_loop().call_soon(self.pour)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.pour()
+
+
+class DeclaredBody(Flood):
+    """Client that sends a body far beyond the limit, which it declares."""
+
+    block = b"x" * BLOCK
+
+    def first(self) -> bytes:
+        return self.post(f"{self.attack.path}/invocations", f"Content-Length: {1 << 40}\r\n")
+
+
+class ChunkedBody(Flood):
+    """Client that sends chunks without end."""
+
+    block = (b"ffc\r\n" + b"x" * 0xFFC + b"\r\n") * (BLOCK >> 12)
+
+    def first(self) -> bytes:
+        return self.post(f"{self.attack.path}/invocations", "Transfer-Encoding: chunked\r\n")
+
+
+class Pipeline(Flood):
+    """Client that sends requests without waiting for answers, which it reads."""
+
+    block = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * (BLOCK // 44)
+
+    def first(self) -> bytes:
+        return b""
+
+
+class UnreadPipeline(Pipeline):
+    """Client that sends requests and reads no answer."""
+
+    reads = False
+
+
+class UnreadAnswer(Client):
+    """Client that asks for a large answer and does not read it."""
+
+    reads = False
+
+    def begin(self) -> None:
+        self.send(self.post(f"{self.attack.path}/invocations", "Content-Length: 2\r\n") + b"{}")
+
+
+class Garbage(Flood):
+    """Client that sends random bytes."""
+
+    block = random.Random(1).randbytes(BLOCK)
+
+    def first(self) -> bytes:
+        return b""
+
+
+class RefusedUpload(Client):
+    """Client that uploads a body to an unknown function, and reads the status."""
+
+    head = b""
+
+    def begin(self) -> None:
+        self.send(self.post(f"{self.attack.path}-unknown/invocations", f"Content-Length: {UPLOAD}\r\n"))
+        self.send(b"x" * UPLOAD)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.head = (self.head + data)[:12]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.head.startswith(b"HTTP/1.1 4"):
+            self.report.refused += 1
+        else:
+            self.report.lost += 1
+        super().connection_lost(error)
+
+
+CLIENTS: dict[str, type[Client]] = {
+    "silent": Client,
+    "slow heads": SlowHead,
+    "slow bodies": SlowBody,
+    "large heads": Flood,
+    "declared bodies": DeclaredBody,
+    "chunked bodies": ChunkedBody,
+    "read pipelines": Pipeline,
+    "unread pipelines": UnreadPipeline,
+    "unread answers": UnreadAnswer,
+    "garbage": Garbage,
+    "refused uploads": RefusedUpload,
+}
+
+
+async def run(attack: Attack) -> Report:
+    """Keep the connections open for the seconds of the attack."""
+    loop, report, opening = asyncio.get_running_loop(), Report(), set[asyncio.Task[None]]()
+    over = time.monotonic() + attack.seconds + OPENING
+
+    async def open_one() -> None:
+        with suppress(OSError):  # the engine's port is full or closed: the next attempt may succeed
+            await loop.create_connection(make, "127.0.0.1", attack.port)
+            return
+        loop.call_later(RECONNECT, connect)
+
+    def connect() -> None:
+        if time.monotonic() < over:
+            task = loop.create_task(open_one())
+            opening.add(task)
+            task.add_done_callback(opening.discard)
+
+    def make() -> Client:
+        return CLIENTS[attack.kind](attack, report, connect)
+
+    for _ in range(attack.connections):
+        connect()
+    async with asyncio.timeout(OPENING):
+        while report.opened < attack.connections:  # noqa: ASYNC110  (connections open and close at any time)
+            await asyncio.sleep(RECONNECT)
+    print(flush=True)
+    await asyncio.sleep(attack.seconds)
+    return report
+
+
+def main() -> None:
+    attack = msgspec.json.decode(sys.stdin.buffer.read(), type=Attack)
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(attack))))
+
+
+if __name__ == "__main__":
+    main()

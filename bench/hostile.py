@@ -1,0 +1,121 @@
+"""Hostile connections: memory of the engine, and service of an ordinary client beside them.
+
+Each kind of connection has an engine of its own, so that one peak of memory does not hide another. The ordinary client
+uses a new connection for each request, so that it waits for its turn as any other new client does.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Generator
+
+import msgspec
+from msgspec import Struct
+
+from bench.attack import CLIENTS, OPENING, Attack, Report
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
+from bench.load import Percentiles, percentiles
+from bench.machine import memory_mb
+from bench.server import NOOP, Engine, ServerFailed, engine
+
+CONNECTIONS = 200
+FLOODS = 4
+INTERVAL = 0.01  #: seconds between two requests of the ordinary client
+PATIENCE = 10.0  #: seconds after which the ordinary client counts a request as lost
+ANSWER = 6_000_000  #: bytes, more than the system buffers for a connection
+LARGE = f"def handler(event, context):\n    return 'x' * {ANSWER}\n"
+REQUEST = (
+    "POST {path}/invocations HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    "Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+)
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """Service of the ordinary client."""
+
+    answered: float  #: percent of its requests
+    latency: Percentiles  #: of lost requests, too
+
+
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
+    while True:
+        found: Round = {}
+        connections = options.scaled(CONNECTIONS)
+        for kind in CLIENTS:
+            progress(f"hostile: {connections} connections, {kind}")
+            memory, service, report = _measure(kind, connections, options)
+            found |= {
+                f"memory {kind}": memory,
+                f"answered {kind}": service.answered,
+                f"p99 {kind}": service.latency.p99,
+            }
+            if kind == "refused uploads":
+                found["refusals read"] = 100 * report.refused / max(1, report.refused + report.lost)
+        progress(f"hostile: {FLOODS} pipelines")
+        _, service, _ = _measure("read pipelines", FLOODS, options)
+        found |= {"p50 beside 4": service.latency.p50, "p99 beside 4": service.latency.p99}
+        yield found
+
+
+def _measure(kind: str, connections: int, options: Options) -> tuple[float, Service, Report]:
+    """Return the engine's peak of memory in MB, the service beside the attack, and the attack's report."""
+    with scratch(options) as directory, engine(directory, profile=options.profile) as server:
+        path, large = server.deploy("noop", NOOP), server.deploy("large", LARGE, instances=4)
+        _serve(server, path, 0.1)  # starts an instance
+        attack = Attack(kind=kind, port=server.port, path=large, connections=connections, seconds=options.seconds)
+        command = [sys.executable, "-m", "bench.attack"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(msgspec.json.encode(attack))
+            process.stdin.close()
+            if not process.stdout.readline():
+                raise ServerFailed(f"the connections of {kind} did not open in {OPENING:g} s")
+            service = _serve(server, path, options.seconds)
+            report = msgspec.json.decode(process.stdout.read(), type=Report)
+        return memory_mb(server.pid, "VmHWM"), service, report
+
+
+def _serve(server: Engine, path: str, seconds: float) -> Service:
+    """Invoke the function on a new connection for each request, and return how these requests were served."""
+    request = REQUEST.format(path=path, port=server.port).encode()
+    taken, answered, end = array("d"), 0, time.perf_counter() + seconds
+    while not taken or time.perf_counter() < end:
+        began = time.perf_counter()
+        answered += _ask(server.port, request).startswith(b"HTTP/1.1 200 ")
+        taken.append(time.perf_counter() - began)
+        time.sleep(INTERVAL)
+    return Service(answered=100 * answered / len(taken), latency=percentiles(taken))
+
+
+def _ask(port: int, request: bytes) -> bytes:
+    """Return the answer, or as much of it as has arrived."""
+    answer = b""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            connection.sendall(request)
+            while piece := connection.recv(1 << 16):
+                answer += piece
+    except OSError:
+        pass
+    return answer
+
+
+SCENARIO = Scenario(
+    name="hostile",
+    title=f"{CONNECTIONS} hostile connections of each kind, and an ordinary client beside them",
+    figures=(
+        *(Figure(name=f"memory {kind}", unit="MB resident, peak", at_most=100) for kind in CLIENTS),
+        *(Figure(name=f"answered {kind}", unit="% of ordinary requests", at_least=100) for kind in CLIENTS),
+        *(Figure(name=f"p99 {kind}", unit="ms, ordinary client") for kind in CLIENTS),
+        Figure(name="refusals read", unit="% of refused uploads", at_least=100),
+        Figure(name="p50 beside 4", unit="ms, beside 4 pipelines"),
+        Figure(name="p99 beside 4", unit="ms, beside 4 pipelines", at_most=50),
+    ),
+    rounds=rounds,
+    note="the ordinary client opens a connection for each request; the hostile clients share the machine",
+)
