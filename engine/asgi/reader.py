@@ -51,11 +51,13 @@ class RequestReader:
     """Read one request after another. The caller takes ``body`` after each ``read``, and calls ``next`` between two."""
 
     def __init__(self) -> None:
-        self._parser = _new_parser(self)
+        self._parser, self._parser_ended = _new_parser(self), False
         self.next()
 
     def next(self) -> None:
         """Prepare for the next request."""
+        if self._parser_ended:
+            self._parser, self._parser_ended = _new_parser(self), False
         self.part = _LINE
         self.line: RequestLine | None = None
         self.framing: Framing | None = None  #: None until the head is complete
@@ -206,6 +208,8 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         self._message_ended = True
+        # The parser obeys Proxy-Connection, and Connection in trailers: it would ignore the next request.
+        self._parser_ended = not self._parser.should_keep_alive()
 
 
 def _new_parser(reader: RequestReader) -> httptools.HttpRequestParser:
