@@ -1,13 +1,14 @@
 """Comparison of what the listener has read from a stream with what Node and the stream's author say.
 
-The listener may read fewer requests than Node, never more and no other ones. Explained differences:
+The listener may read fewer requests than Node, never more and no other ones, and none that is ambiguous. It may reset
+a connection only after it has announced to close it. Explained differences:
 
 - A target in absolute form is compared without scheme and authority; without a path, it is ``/``. An empty query and
   a fragment are left out.
 - Host is the authority of a target in absolute form.
 - Node reads nothing after a request for an upgrade, and may wait for ever: it receives another name of the field. The
   fields of an upgrade may be missing.
-- Whitespace at the end of a value is left out. Node refuses a tab behind the digits of Content-Length, which is valid.
+- Node refuses a tab behind the digits of Content-Length, which is valid.
 - Node obeys ``Connection: close`` in trailers and ``Proxy-Connection: close``, and reads no further request.
 """
 
@@ -38,9 +39,9 @@ def judge(stream: Stream, here: Read, node: Read) -> None:
         _check_expected(stream, node.seen, "Node")
     _check_expected(stream, here.seen, "the listener")
     _compare(stream, here.seen, node.seen)
-    _check_answers(here)
-    if here.reset:
-        raise Wrong("the listener has reset the connection")
+    for one in here.seen:
+        _check_strict(one)
+    _check_answers(stream, here)
 
 
 def _check_expected(stream: Stream, seen: list[Seen], reader: str) -> None:
@@ -74,6 +75,21 @@ def _closed_by_node(seen: list[Seen]) -> bool:
     return (b"proxy-connection", b"close") in seen[-1].fields or not trailers.isdisjoint(CLOSING_TRAILERS)
 
 
+def _check_strict(seen: Seen) -> None:
+    """Raise Wrong if other servers could read the request otherwise, even if Node reads it the same."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in seen.fields:
+        values.setdefault(name, []).append(value)
+    lengths, codings = values.get(b"content-length", []), values.get(b"transfer-encoding", [])
+    if (
+        len(values.get(b"host", [])) > 1
+        or len(lengths) + len(codings) > 1
+        or not all(length.isdigit() for length in lengths)
+        or not all(coding.lower() == b"chunked" for coding in codings)
+    ):
+        raise Wrong(f"the listener has read an ambiguous request, {seen}")
+
+
 def plain(target: bytes) -> bytes:
     """Return path and query of a target in any form."""
     path, _, query = ABSOLUTE.sub(b"", target.partition(b"#")[0], count=1).partition(b"?")
@@ -85,22 +101,24 @@ def _fields(seen: Seen, node: Seen) -> Fields:
     left_out = [b"host"] if ABSOLUTE.match(node.target) else []
     if any(name == b"upgrade" for name, _ in node.fields):
         left_out += UPGRADE_FIELDS
-    return [(name, value.rstrip(b" \t")) for name, value in seen.fields if name not in left_out]
+    return [(name, value) for name, value in seen.fields if name not in left_out]
 
 
-def _check_answers(here: Read) -> None:
+def _check_answers(stream: Stream, here: Read) -> None:
     """Raise Wrong unless each whole request has its answer, and at most one refusal follows as the last answer."""
     whole = [number for number, one in enumerate(here.seen) if one.whole]
-    statuses = list(_answers(here))
-    answered = [number for status, number in statuses if status == 200]
-    refused = [status for status, _ in statuses if status != 200]
+    answers = list(_answers(stream, here))
+    answered = [number for status, number in answers if status == 200]
+    refused = [status for status, _ in answers if status != 200]
     if answered != whole:
         raise Wrong(f"requests {whole} are whole, {answered} are answered")
-    if refused and (len(refused) > 1 or statuses[-1][0] == 200 or not REFUSALS.issuperset(refused)):
-        raise Wrong(f"the statuses of the answers are {[status for status, _ in statuses]}")
+    if refused and (len(refused) > 1 or answers[-1][0] == 200 or not REFUSALS.issuperset(refused)):
+        raise Wrong(f"the statuses of the answers are {[status for status, _ in answers]}")
+    if here.reset and (refused or b"\r\nconnection: close\r\n" not in here.answers):
+        raise Wrong("the listener has reset the connection")
 
 
-def _answers(here: Read) -> Iterator[tuple[int, int]]:
+def _answers(stream: Stream, here: Read) -> Iterator[tuple[int, int]]:
     """Yield status and number of each final answer. Refusals have the number -1."""
     rest = here.answers
     while rest:
@@ -116,8 +134,10 @@ def _answers(here: Read) -> Iterator[tuple[int, int]]:
         if length is None or (status == 200) != (number is not None):
             raise Wrong(f"an answer has the fields {fields!r}")
         at = int(number[1]) if number else -1
-        if at < 0 or here.seen[at].method != b"HEAD":
+        if here.seen[at].method == b"HEAD" if number else not rest and b"HEAD " in b"".join(stream.pieces):
+            length = None
+        if length is not None:
             if len(rest) < int(length[1]):
-                raise Wrong(f"an answer of {length[1]!r} bytes is cut off after {len(rest)}")
+                raise Wrong(f"an answer of {int(length[1])} bytes is cut off after {len(rest)}")
             rest = rest[int(length[1]) :]
         yield status, at
