@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from tests.integration.clients.echo import SIZES, answered, echo_server, printed, write_bodies
+from tests.integration.clients.echo import MAX_WAIT, SIZES, answered, echo_server, printed, write_bodies
 
 PROGRAMS = Path(__file__).parent / "programs"
 PYTHON, DEBIAN = sys.executable, "/usr/bin/python3"  #: with clients from PyPI, and with those from Debian
@@ -39,6 +39,7 @@ CLIENTS = {
     "Debian's httplib2": (DEBIAN, "python_clients.py", "httplib2"),
     "Debian's pycurl": (DEBIAN, "python_clients.py", "pycurl"),
 }
+PACKAGES = ("undici@7.30.2", "axios@1.21.1", "got@14.6.6")  #: of npm
 #: Commands that fail if a client is not installed.
 PROBES = {
     "LWP": ("perl", "-MLWP", "-e1"),
@@ -54,13 +55,13 @@ class Rig(Struct):
     url: str
     files: Sequence[Path]
 
-    def lines(self, program: str, script: str, *options: str, needs: str = "") -> list[str]:
+    def lines(self, program: str, script: str, *options: str, needs: str = "", cwd: Path | None = None) -> list[str]:
         """Run a script; skip the test if its interpreter, or the program that it needs, is not installed."""
         for needed in (program, needs or program):
             if shutil.which(needed) is None:
                 pytest.skip(f"there is no {needed} to try")
         isolated = ["-I"] if script.endswith(".py") else []
-        return printed([program, *isolated, PROGRAMS / script, *options, self.url, *self.files])
+        return printed([program, *isolated, PROGRAMS / script, *options, self.url, *self.files], cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +88,35 @@ def test_a_client_sends_whole_bodies_and_sees_refusals(rig: Rig, name: str) -> N
     assert rig.lines(*CLIENTS[name]) == [GET, *_bodies("plain", "chunked"), *KEPT, *CLOSED, AFTER]
 
 
-def test_fetch_of_node_sends_whole_bodies_and_sees_refusals(rig: Rig) -> None:
+def _node(client: str, rig: Rig, folder: Path | None = None) -> tuple[list[str], list[str]]:
+    """Return the lines of a client that reads an empty stream before it sends the head, and the expected ones."""
     bodies = _bodies("plain", "chunked")
-    bodies[1] = answered("chunked 0", 0, "length")  # fetch reads an empty stream before it sends the head
+    bodies[1] = answered("chunked 0", 0, "length")
+    return rig.lines("node", "node_clients.mjs", client, cwd=folder), [GET, *bodies, *KEPT, *CLOSED, AFTER]
 
-    assert rig.lines("node", "node_clients.mjs", "fetch") == [GET, *bodies, *KEPT, *CLOSED, AFTER]
+
+def test_fetch_of_node_sends_whole_bodies_and_sees_refusals(rig: Rig) -> None:
+    lines, expected = _node("fetch", rig)
+
+    assert lines == expected
+
+
+if shutil.which("npm"):  # too large to be installed for the tests
+
+    def test_packages_of_npm_send_whole_bodies_and_see_refusals(rig: Rig, tmp_path: Path) -> None:
+        _install(tmp_path)
+
+        for package in PACKAGES:
+            client = package.partition("@")[0]
+            lines, expected = _node(client, rig, tmp_path)
+            assert lines == expected, client
+
+
+def _install(folder: Path) -> None:
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *PACKAGES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_WAIT, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot install {', '.join(PACKAGES)}: {done.stderr[-500:]}")
 
 
 def test_curl_sends_whole_bodies_and_sees_refusals(rig: Rig) -> None:

@@ -1,8 +1,10 @@
-// Uploads of Node: node_clients.mjs CLIENT URL FILE...; the last file is refused.
+// Uploads of Node: node_clients.mjs CLIENT URL FILE...; the last file is refused. Packages lie in the current folder.
 import { readFileSync } from "node:fs";
 import http from "node:http";
+import { createRequire } from "node:module";
 import { basename } from "node:path";
 import { Readable } from "node:stream";
+import { pathToFileURL } from "node:url";
 
 const [client, url, ...files] = process.argv.slice(2);
 const PIECE = 50_000; // bytes
@@ -35,7 +37,41 @@ async function fetched(path, { method = "POST", body, chunked, close }) {
     return `${await response.text()} ${response.status}`;
 }
 
-const send = client === "fetch" ? fetched : core;
+const load = (name) => import(pathToFileURL(createRequire(`${process.cwd()}/`).resolve(name)));
+const framed = ({ body, chunked }) => (chunked ? Readable.from(pieces(body), { objectMode: false }) : body);
+const closing = ({ close }) => (close ? { connection: "close" } : {});
+
+async function undici() {
+    const { request } = await load("undici");
+    return async (path, options) => {
+        const { method = "POST" } = options;
+        const answer = await request(url + path, { method, body: framed(options), headers: closing(options) });
+        return `${await answer.body.text()} ${answer.statusCode}`;
+    };
+}
+
+async function axios() {
+    const { default: axios } = await load("axios");
+    return async (path, options) => {
+        const { method = "POST" } = options;
+        const how = { method, data: framed(options), headers: closing(options), maxRedirects: 0 };
+        const answer = await axios(url + path, { ...how, validateStatus: null, httpAgent: new http.Agent() });
+        return `${answer.data} ${answer.status}`;
+    };
+}
+
+async function got() {
+    const { default: got } = await load("got");
+    return async (path, options) => {
+        const { method = "POST" } = options;
+        const how = { method, body: framed(options), headers: closing(options), retry: { limit: 0 } };
+        const answer = await got(url + path, { ...how, throwHttpErrors: false });
+        return `${answer.body} ${answer.statusCode}`;
+    };
+}
+
+const packaged = { undici, axios, got }[client];
+const send = packaged ? await packaged() : client === "fetch" ? fetched : core;
 const print = async (label, path, options) => console.log(`${label} ${await send(path, options)}`);
 
 await print("GET", "/get", { method: "GET" });
