@@ -118,8 +118,8 @@ def check_headers(line: RequestLine, headers: list[Header]) -> Framing:
         if len(declared) > _DIGITS:
             raise not_http(b"Content-Length has more than %d digits" % _DIGITS)
         length = int(declared)
-    elif (coding := fields.get(b"transfer-encoding")) is not None:
-        _check_coding(line, coding, repeated=repeated and [name for name, _ in headers].count(b"transfer-encoding") > 1)
+    elif b"transfer-encoding" in fields:
+        _check_coding(line, headers)
         length = CHUNKED
     keep_alive = line.version == "1.1"
     if b"connection" in fields:
@@ -148,10 +148,10 @@ def _check_host(line: RequestLine, headers: list[Header]) -> None:
         raise Refusal(400, b"the header Host is not a host name with an optional port")
 
 
-def _check_coding(line: RequestLine, coding: bytes, *, repeated: bool) -> None:
+def _check_coding(line: RequestLine, headers: list[Header]) -> None:
     if line.version == "1.0":
         raise Refusal(400, b"HTTP/1.0 has no Transfer-Encoding; send Content-Length")
-    if repeated or coding.lower() != b"chunked":
+    if [value.lower() for name, value in headers if name == b"transfer-encoding"] != [b"chunked"]:
         raise Refusal(501, b"the only supported Transfer-Encoding is chunked")
 
 

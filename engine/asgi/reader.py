@@ -51,13 +51,13 @@ class RequestReader:
     """Read one request after another. The caller takes ``body`` after each ``read``, and calls ``next`` between two."""
 
     def __init__(self) -> None:
-        self._parser, self._parser_ended = _new_parser(self), False
+        self._parser, self._parser_ended = httptools.HttpRequestParser(self), False
         self.next()
 
     def next(self) -> None:
         """Prepare for the next request."""
         if self._parser_ended:
-            self._parser, self._parser_ended = _new_parser(self), False
+            self._parser, self._parser_ended = httptools.HttpRequestParser(self), False
         self.part = _LINE
         self.line: RequestLine | None = None
         self.framing: Framing | None = None  #: None until the head is complete
@@ -100,7 +100,7 @@ class RequestReader:
         self._left -= stop - at
         if not self._left:
             self.part = _END
-            self._parser = _new_parser(self)  # the present one still expects the skipped bytes
+            self._parser = httptools.HttpRequestParser(self)  # the present one still expects the skipped bytes
         return stop
 
     def _read_head(self, data: bytes, at: int) -> int:
@@ -180,7 +180,7 @@ class RequestReader:
         length = self._left = self.framing.length
         self.part = _DECLARED if length > 0 else _CHUNKS if length == CHUNKED else _END
         if upgrade:
-            self._parser = _new_parser(self)
+            self._parser = httptools.HttpRequestParser(self)
             if length:
                 framing = b"transfer-encoding: chunked" if length == CHUNKED else b"content-length: %d" % length
                 self._parser.feed_data(_PLAIN_LINE + framing + _EMPTY_LINE)
@@ -210,10 +210,3 @@ class RequestReader:
         self._message_ended = True
         # The parser obeys Proxy-Connection, and Connection in trailers: it would ignore the next request.
         self._parser_ended = not self._parser.should_keep_alive()
-
-
-def _new_parser(reader: RequestReader) -> httptools.HttpRequestParser:
-    parser = httptools.HttpRequestParser(reader)
-    # Else the parser would obey "Connection: close" by itself, and refuse the bytes of the next request.
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser
