@@ -294,7 +294,10 @@ class Connection(asyncio.Protocol):
         self.state = _LINGERING
         self._begin_dropping()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client has reset the connection
+                self.cut(reset=False)
         self.resume_reading()
 
     def _begin_dropping(self) -> None:

@@ -166,7 +166,7 @@ class Exchange:
         return True
 
     async def send(self, message: Message) -> None:
-        if self.aborted:
+        if self.aborted or self._owner.transport.is_closing():
             return
         if message["type"] == "http.response.start" and self._start is None:
             self._start = (message["status"], list(message.get("headers", ())))
@@ -175,7 +175,7 @@ class Exchange:
             raise RuntimeError(f"unexpected ASGI message {message['type']}")
         if self._owner.write_paused:
             await self._owner.writable()
-            if self.aborted:
+            if self.aborted or self._owner.transport.is_closing():
                 return
         self._write(message.get("body", b""), more=message.get("more_body", False))
 
