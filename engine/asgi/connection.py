@@ -15,6 +15,7 @@ from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import RETRY, Refusal
 from engine.asgi.states import State
+from engine.asgi.tls import limit_buffers
 from engine.asgi.wire import TARGET, WHOLE_REPLY, Scope
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
@@ -70,6 +71,8 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         info, listener = transport.get_extra_info, self.listener
         self._secure = info("sslcontext") is not None
+        if self._secure:
+            limit_buffers(transport)
         self._client, self._server = _address(info("peername")), _address(info("sockname"))
         listener.connections.add(self)
         listener.idle.clear()

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any
 
 from engine.errors import SettingsError
 
 #: Seconds that a client may take for the TLS handshake.
 HANDSHAKE_TIMEOUT = 10.0
+
+
+#: Bytes that a TLS connection buffers before reading or writing pauses: as for plain connections, and not 256 and 512
+#: KiB, which are the defaults of event loops.
+BUFFERED = 64 << 10
+
+
+def limit_buffers(transport: Any) -> None:
+    """Bound the memory of a connection whose client sends without end, or reads no response."""
+    transport.set_read_buffer_limits(BUFFERED)
+    transport.set_write_buffer_limits(BUFFERED)
 
 
 class ServerTls:
