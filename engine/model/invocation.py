@@ -13,7 +13,7 @@ The types refer to no component of the engine, so that every layer above can use
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -214,7 +214,8 @@ class Request(Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""
     headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may use them
     accept_when_disabled: bool = False  #: accept for a disabled function; runs after it is enabled
-    http_members: bytes = b""  #: further members for ``payload``, a JSON object, if the function is an HTTP function
+    #: returns further members for ``payload``, a JSON object, if the function is an HTTP function
+    http_members: Callable[[], bytes] | None = None
 
 
 class Invocation(Struct, frozen=True, kw_only=True):

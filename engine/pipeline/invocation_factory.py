@@ -47,8 +47,8 @@ class InvocationFactory:
 
 def _payload(request: Request, function: Function) -> bytes:
     """Return the payload for ``function``. The version that an alias chooses decides whether it is an HTTP function."""
-    if request.http_members and _takes_http(function.runtime):
-        return b"%b,%b}" % (request.payload[:-1], request.http_members)
+    if request.http_members is not None and _takes_http(function.runtime):
+        return b"%b,%b}" % (request.payload[:-1], request.http_members())
     return request.payload
 
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 import structlog
@@ -129,7 +130,7 @@ class Gateway:
         return Event(
             payload=write_event(found, request, as_base64=self._settings.base64),
             headers=headers,
-            http_members=write_head(scope, headers, found.route, sender),
+            http_members=partial(write_head, scope, headers, found.route, sender),
         )
 
 

@@ -122,7 +122,7 @@ async def test_a_disabled_function_takes_no_request_for_any_version(ingress: Ing
 
 async def test_only_versions_that_are_http_functions_get_the_members_for_them(ingress: Ingress) -> None:
     await ingress.house.catalog.update(urn(), {"runtime": "http"})
-    request = Request(function=urn(), payload=b'{"a":1}', http_members=b'"b":2,"c":[]')
+    request = Request(function=urn(), payload=b'{"a":1}', http_members=lambda: b'"b":2,"c":[]')
 
     ids = [await ingress.intake.accept(replace(request, function=urn(version))) for version in ("", "v1")]
     ids += await ingress.intake.accept_batch([request])
