@@ -36,7 +36,7 @@ class Refusal(Exception):
         request_id = str(uuid.uuid4()).encode()
         lines = (
             STATUS_LINES[self.status],
-            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
+            b"content-type: application/json\r\ncontent-length: %d\r\ncache-control: no-store\r\n" % len(body),
             b"x-request-id: %b\r\n" % request_id,
             self.more,
             date,
