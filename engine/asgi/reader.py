@@ -1,7 +1,7 @@
 """Reader of the requests of one connection, with httptools.
 
-The parser checks the syntax of headers and chunks strictly, and finds the ends of bodies. The reader checks request
-lines, and never gives the parser bytes behind the end of a request.
+The parser checks the syntax of headers and chunks strictly, and finds the ends of chunked bodies. The reader checks
+request lines, and counts the bytes of bodies of a declared length.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from enum import Enum, auto
 
 import httptools
+from msgspec import Struct
 
 from engine.asgi.heads import (
     CHUNKED,
@@ -28,7 +29,7 @@ from engine.asgi.responses import Header
 _PLAIN_LINE = b"POST / HTTP/1.1\r\n"
 _EMPTY_LINE = b"\r\n\r\n"  #: ends heads and chunked bodies, and may be anywhere in a body
 _OVERLAP = len(_EMPTY_LINE) - 1  #: bytes of an empty line that may be in an earlier packet
-_COPIED = 4096  #: bytes of a packet from which a view of them is faster than a copy
+_REMEMBERED = 1024  #: bytes of a head that a connection remembers
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
 
 Body = bytes | bytearray
@@ -47,17 +48,24 @@ class Part(Enum):
 _LINE, _FIELDS, _DECLARED, _CHUNKS, _END = Part
 
 
+class _Head(Struct, frozen=True):
+    """Complete head, as it was sent and as it was read. Its body has a declared length, which may be 0."""
+
+    text: bytes
+    line: RequestLine
+    headers: list[Header]
+    framing: Framing
+
+
 class RequestReader:
     """Read one request after another. The caller takes ``body`` after each ``read``, and calls ``next`` between two."""
 
     def __init__(self) -> None:
-        self._parser, self._parser_ended = httptools.HttpRequestParser(self), False
+        self._previous: _Head | None = None
         self.next()
 
     def next(self) -> None:
         """Prepare for the next request."""
-        if self._parser_ended:
-            self._parser, self._parser_ended = httptools.HttpRequestParser(self), False
         self.part = _LINE
         self.line: RequestLine | None = None
         self.framing: Framing | None = None  #: None until the head is complete
@@ -79,11 +87,8 @@ class RequestReader:
         end = len(data)
         while at < end and self.part is not _END:
             if self.part is _DECLARED:
-                stop = min(end, at + self._left)
-                self._left -= stop - at
-                self._parser.feed_data(data[at:stop] if stop - at < _COPIED else memoryview(data)[at:stop])
-                if not self._left:
-                    self.part = _END
+                stop = self._count_declared(at, end)
+                self.on_body(data if stop - at == end else data[at:stop])
             else:
                 stop = self._find_empty_line(data, at)
                 self._feed(memoryview(data)[at:stop])
@@ -92,28 +97,33 @@ class RequestReader:
 
     def skip(self, data: bytes, at: int) -> int:
         """Drop bytes of the body. Otherwise the same as ``read``."""
-        if self.part is not _DECLARED:
-            at = self.read(data, at)
-            self.body = b""
-            return at
-        stop = min(len(data), at + self._left)
-        self._left -= stop - at
-        if not self._left:
-            self.part = _END
-            self._parser = httptools.HttpRequestParser(self)  # the present one still expects the skipped bytes
-        return stop
+        if self.part is _DECLARED:
+            return self._count_declared(at, len(data))
+        at = self.read(data, at)
+        self.body = b""
+        return at
 
     def _read_head(self, data: bytes, at: int) -> int:
-        """Do the work of ``_read_line`` and ``_feed`` at once for a head that is complete in ``data``."""
+        """Do the work of ``_read_line`` and ``_feed`` at once for a head that is complete in ``data``.
+
+        Many clients send the same head again and again. Such a head is not parsed again.
+        """
+        previous = self._previous
+        if previous is not None and data.startswith(previous.text, at):
+            self.line, self.framing, self.headers = previous.line, previous.framing, previous.headers.copy()
+            self._left = previous.framing.length
+            self.part = _DECLARED if self._left else _END
+            return at + len(previous.text)
         line_end = data.find(b"\r\n", at)
         end = data.find(_EMPTY_LINE, line_end) + len(_EMPTY_LINE) if line_end > at else 0
         self._size = end - at
         if end < len(_EMPTY_LINE) or self._size > HEAD_LIMIT:
             return self._read_line(data, at)
-        self.line = parse_line(data[at:line_end])
-        self.part = _FIELDS
+        line = self._begin_head(data[at:line_end])
         upgrade = self._parse(_PLAIN_LINE + data[line_end + 2 : end])
-        self._end_head(self.line, upgrade=upgrade)
+        framing = self._end_head(line, upgrade=upgrade)
+        if framing.length != CHUNKED and self._size <= _REMEMBERED:
+            self._previous = _Head(data[at:end], line, self.headers.copy(), framing)
         return end
 
     def _read_line(self, data: bytes, at: int) -> int:
@@ -131,10 +141,28 @@ class RequestReader:
             if self._before not in (b"", b"\r"):
                 check_line_start(self._before)
             return len(data)
-        self.line = parse_line(text[start:end])
+        self._begin_head(text[start:end])
         self._parser.feed_data(_PLAIN_LINE)
-        self.part, self._before = _FIELDS, b"\r\n"
+        self._before = b"\r\n"
         return end + 2 + offset
+
+    def _begin_head(self, line: bytes) -> RequestLine:
+        """Check the request line, and prepare for the fields.
+
+        Each request has a parser of its own: what one request says of the connection does not affect the next.
+        """
+        self.line = parse_line(line)
+        self._parser = httptools.HttpRequestParser(self)
+        self.part = _FIELDS
+        return self.line
+
+    def _count_declared(self, at: int, end: int) -> int:
+        """Count the bytes of a declared body between two indexes. Return the index where the body ends for now."""
+        stop = min(end, at + self._left)
+        self._left -= stop - at
+        if not self._left:
+            self.part = _END
+        return stop
 
     def _find_empty_line(self, data: bytes, at: int) -> int:
         """Return the index behind the next empty line; the length of ``data`` if there is none."""
@@ -150,19 +178,18 @@ class RequestReader:
 
     def _feed(self, piece: memoryview) -> None:
         """Parse bytes of the fields, or of chunks and trailers."""
-        part = self.part
-        if part is _FIELDS:
-            self._size += len(piece)
-        else:
+        if self.part is _CHUNKS:
             self._overhead += len(piece)
-        upgrade = self._parse(piece)
-        if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
-            raise head_too_large()
-        if part is _CHUNKS:
+            self._parse(piece)
             if self._message_ended:
                 self.part = _END
-        elif self._head_ended and self.line is not None:
-            self._end_head(self.line, upgrade=upgrade)
+        else:
+            self._size += len(piece)
+            upgrade = self._parse(piece)
+            if self._head_ended and self.line is not None:
+                self._end_head(self.line, upgrade=upgrade)
+        if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
+            raise head_too_large()
 
     def _parse(self, piece: bytes | memoryview) -> bool:
         """Give ``piece`` to the parser. Return whether it stopped at the end of a head to switch protocols."""
@@ -174,17 +201,16 @@ class RequestReader:
             raise not_http(b"cannot parse the request (%b)" % str(error).encode()) from None
         return False
 
-    def _end_head(self, line: RequestLine, *, upgrade: bool) -> None:
-        """Prepare for the body. If the headers ask to switch protocols, the parser would read no body: replace it."""
-        self.framing = check_headers(line, self.headers)
-        length = self._left = self.framing.length
+    def _end_head(self, line: RequestLine, *, upgrade: bool) -> Framing:
+        """Prepare for the body. If the headers ask to switch protocols, the parser would read none: replace it."""
+        framing = self.framing = check_headers(line, self.headers)
+        length = self._left = framing.length
         self.part = _DECLARED if length > 0 else _CHUNKS if length == CHUNKED else _END
-        if upgrade:
+        if upgrade and length == CHUNKED:
             self._parser = httptools.HttpRequestParser(self)
-            if length:
-                framing = b"transfer-encoding: chunked" if length == CHUNKED else b"content-length: %d" % length
-                self._parser.feed_data(_PLAIN_LINE + framing + _EMPTY_LINE)
+            self._parser.feed_data(_PLAIN_LINE + b"transfer-encoding: chunked" + _EMPTY_LINE)
         self._message_ended = False
+        return framing
 
     # Callbacks of the parser.
 
@@ -208,5 +234,3 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         self._message_ended = True
-        # The parser obeys Proxy-Connection, and Connection in trailers: it would ignore the next request.
-        self._parser_ended = not self._parser.should_keep_alive()
