@@ -80,8 +80,9 @@ class Client(asyncio.Protocol):
 class SlowHead(Client):
     """Client that sends a head byte by byte, without end."""
 
+    rest = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
+
     def begin(self) -> None:
-        self.rest = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
         self.trickle()
 
     def trickle(self) -> None:
@@ -92,11 +93,21 @@ class SlowHead(Client):
         asyncio.get_running_loop().call_later(TRICKLE, self.trickle)
 
 
+class ManyFields(SlowHead):
+    """Client that fills a head with small fields, then goes on byte by byte."""
+
+    def begin(self) -> None:
+        self.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:b\r\n" * 12_000)
+        self.rest = b""
+        self.trickle()
+
+
 class SlowBody(SlowHead):
     """Client that sends a body byte by byte."""
 
+    rest = b""
+
     def begin(self) -> None:
-        self.rest = b""
         self.send(self.post(f"{self.attack.path}/invocations-async", "Content-Length: 200000\r\n"))
         self.trickle()
 
@@ -104,7 +115,7 @@ class SlowBody(SlowHead):
 class Flood(Client):
     """Client that sends a block over and over, as fast as the engine reads. This one sends heads without end."""
 
-    block = b"X-Field: value\r\n" * (BLOCK // 16)
+    block = b"a:b\r\n" * (BLOCK // 5)
     paused = False
 
     def first(self) -> bytes:
@@ -181,7 +192,7 @@ class Garbage(Flood):
 
 
 class RefusedUpload(Client):
-    """Client that uploads a body to an unknown function, and reads the status."""
+    """Client that uploads a body to an unknown function, and closes the connection when it has read a status."""
 
     head = b""
 
@@ -192,9 +203,11 @@ class RefusedUpload(Client):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self.head = (self.head + data)[:12]
+        if len(self.head) == 12:
+            self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.head.startswith(b"HTTP/1.1 4"):
+        if self.head.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")):
             self.report.refused += 1
         else:
             self.report.lost += 1
@@ -204,6 +217,7 @@ class RefusedUpload(Client):
 CLIENTS: dict[str, type[Client]] = {
     "silent": Client,
     "slow heads": SlowHead,
+    "many fields": ManyFields,
     "slow bodies": SlowBody,
     "large heads": Flood,
     "declared bodies": DeclaredBody,
