@@ -294,7 +294,7 @@ class Connection(asyncio.Protocol):
         if self._eof:
             self._close()
             return
-        self.state = _LINGERING
+        self.state, self._reader = _LINGERING, RequestReader()  # gives up the memory of the request
         self._begin_dropping()
         if self.transport.can_write_eof():
             try:

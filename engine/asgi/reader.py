@@ -76,6 +76,7 @@ class RequestReader:
         self._left = 0  # bytes of a declared body that have not arrived
         self._overhead = 0  # bytes of sizes, extensions and trailers since the last byte of a chunk
         self._head_ended = self._message_ended = False
+        self._incomplete: bytearray | None = None  # fields of a head that comes in several packets
 
     def read(self, data: bytes, at: int) -> int:
         """Read ``data`` from the index ``at``, at most to the end of the request. Return the index behind it.
@@ -143,7 +144,7 @@ class RequestReader:
             return len(data)
         self._begin_head(text[start:end])
         self._parser.feed_data(_PLAIN_LINE)
-        self._before = b"\r\n"
+        self._before, self._incomplete = b"\r\n", bytearray()
         return end + 2 + offset
 
     def _begin_head(self, line: bytes) -> RequestLine:
@@ -178,18 +179,29 @@ class RequestReader:
 
     def _feed(self, piece: memoryview) -> None:
         """Parse bytes of the fields, or of chunks and trailers."""
-        if self.part is _CHUNKS:
-            self._overhead += len(piece)
-            self._parse(piece)
-            if self._message_ended:
-                self.part = _END
-        else:
-            self._size += len(piece)
-            upgrade = self._parse(piece)
-            if self._head_ended and self.line is not None:
-                self._end_head(self.line, upgrade=upgrade)
+        if self._incomplete is not None:
+            self._check_fields(self._incomplete, piece)
+            return
+        self._overhead += len(piece)
+        self._parse(piece)
         if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
             raise head_too_large()
+        if self._message_ended:
+            self.part = _END
+
+    def _check_fields(self, fields: bytearray, piece: memoryview) -> None:
+        """Check more fields of an incomplete head, and parse all of them again once it is complete.
+
+        Until then they are kept as one string of bytes: small fields need many times their size once they are parsed.
+        """
+        self._size += len(piece)
+        if self._size > HEAD_LIMIT:
+            raise head_too_large()
+        fields += piece
+        self._parse(piece)
+        if self._head_ended and self.line is not None:
+            self._parser, self._incomplete = httptools.HttpRequestParser(self), None
+            self._end_head(self.line, upgrade=self._parse(_PLAIN_LINE + fields))
 
     def _parse(self, piece: bytes | memoryview) -> bool:
         """Give ``piece`` to the parser. Return whether it stopped at the end of a head to switch protocols."""
@@ -216,7 +228,8 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.part is _FIELDS:
-            self.headers.append((name.lower(), value.rstrip(b" \t")))
+            if self._incomplete is None:
+                self.headers.append((name.lower(), value.rstrip(b" \t")))
         else:  # a trailer: dropped, because the request was authenticated and routed by its headers
             self._size += len(name) + len(value) + len(b": \r\n")
 
