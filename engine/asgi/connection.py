@@ -16,6 +16,7 @@ from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import RETRY, Refusal
 from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
+from engine.asgi.turns import LARGE
 from engine.asgi.wire import TARGET, WHOLE_REPLY, Scope
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
@@ -27,6 +28,7 @@ EXTRA_CONNECTIONS = 512  #: connections above the limit that get a response; mor
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 _HEAD, _BODY, _ANSWERING, _DISCARDING, _LINGERING, _CLOSED = State
+_LARGE_STATES = (_BODY, _DISCARDING, _LINGERING)
 _END = Part.END
 
 if sys.version_info >= (3, 12):
@@ -60,7 +62,8 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._unread, self._at = b"", 0  # bytes of later requests, from the index ``_at``
         self._read_paused = self._eof = False
-        self._held = 0  # bytes of the body, if it spans several packets
+        self._waits_for_turn = False
+        self.held = 0  #: bytes of the body, if it spans several packets
         self._dropped, self._linger_end = 0, 0.0
         self._unsent = 0  # bytes of responses that the client had not taken at the previous deadline
         self._writable: asyncio.Event | None = None
@@ -103,6 +106,8 @@ class Connection(asyncio.Protocol):
             self._discard(data)
         elif state is _LINGERING:
             self._drop(len(data))
+        if len(data) >= LARGE:
+            self._wait_for_turn()
 
     def eof_received(self) -> bool:
         """Keep the connection open until the requests that have arrived are answered. TLS does not allow this."""
@@ -206,14 +211,14 @@ class Connection(asyncio.Protocol):
         Bodies of one packet are not counted: the application reads them soon, and limits their size itself.
         """
         listener = self.listener
-        self._held += size
+        self.held += size
         listener.held += size
         if listener.held > listener.held_limit:
             raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
 
     def _release(self) -> None:
-        self.listener.held -= self._held
-        self._held = 0
+        self.listener.held -= self.held
+        self.held = 0
 
     def _pause_reading(self) -> None:
         if not self._read_paused and not self._eof:
@@ -223,6 +228,18 @@ class Connection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._read_paused and not self._eof and self.state is not _CLOSED:
             self._read_paused = False
+            if not self._waits_for_turn:
+                self.transport.resume_reading()
+
+    def _wait_for_turn(self) -> None:
+        if self.state in _LARGE_STATES and not self._waits_for_turn:
+            self._waits_for_turn = True
+            self.transport.pause_reading()
+            self.listener.turns.wait(self)
+
+    def take_turn(self) -> None:
+        self._waits_for_turn = False
+        if not (self._read_paused or self._eof or self.state is _CLOSED):
             self.transport.resume_reading()
 
     # Methods for the exchange.
@@ -235,7 +252,7 @@ class Connection(asyncio.Protocol):
 
     def answered(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if self._held:
+        if self.held:
             self._release()
         if self.state is _ANSWERING:
             if keep_alive:
@@ -361,7 +378,7 @@ class Connection(asyncio.Protocol):
         elif self.state is _HEAD and not unsent:
             self._close()
         elif self.state is _BODY and self._exchange is not None:
-            if self._exchange.is_full or self._exchange.awaits_continue:
+            if self._exchange.is_full or self._exchange.awaits_continue or self._waits_for_turn:
                 self._deadline.set(self.listener.keep_alive)  # the client waits for the application
             else:
                 self._refuse(Refusal(408, b"timed out waiting for the rest of the body; send the request again"))

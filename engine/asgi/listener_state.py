@@ -7,6 +7,7 @@ import time
 from email.utils import formatdate
 from typing import Protocol
 
+from engine.asgi.turns import ReadTurns
 from engine.asgi.wire import App
 
 
@@ -33,6 +34,7 @@ class ListenerState:
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  #: one for each request that the application handles
         self.held = 0  #: total bytes of the bodies that span several packets and are not answered
+        self.turns = ReadTurns()
         self.idle = asyncio.Event()
         self.idle.set()
         self._date, self._second = b"", 0
