@@ -20,6 +20,7 @@ from msgspec import Struct
 
 BLOCK = 64 << 10  #: bytes that are written at once
 UPLOAD = 3 << 20  #: bytes of a body that is refused
+PACE = 0.05  #: seconds between two blocks of a connection: else the system's own queues delay the ordinary client
 TRICKLE = 0.1  #: seconds between two bytes
 RECONNECT = 0.01  #: seconds between the end of a connection and the next one
 OPENING = 30.0  #: seconds in which all connections must be open
@@ -113,7 +114,7 @@ class SlowBody(SlowHead):
 
 
 class Flood(Client):
-    """Client that sends a block over and over, as fast as the engine reads. This one sends heads without end."""
+    """Client that sends a block over and over, unless the engine does not read. This one sends heads without end."""
 
     block = b"a:b\r\n" * (BLOCK // 5)
     paused = False
@@ -127,10 +128,9 @@ class Flood(Client):
         self.pour()
 
     def pour(self) -> None:
-        # A block a turn, so that one connection does not keep the others waiting.
         if not self.paused and not self.transport.is_closing():
             self.send(self.block)
-            asyncio.get_running_loop().call_soon(self.pour)
+            asyncio.get_running_loop().call_later(PACE, self.pour)
 
     def pause_writing(self) -> None:
         self.paused = True
