@@ -25,6 +25,7 @@ from engine.model.urn import FunctionUrn
 
 MAX_DELAY = 7 * 86_400.0  #: seconds from acceptance
 TEXT = b"text/plain; charset=utf-8"
+LARGE = b"100000"  #: Content-Length of an event that may arrive in several packets
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
@@ -60,7 +61,7 @@ class Invocations:
 
         The reply has its request id and is sent after the invocation is on disk.
         """
-        payload = await self._event(headers, receive, self._async_limit)
+        payload = await self._event(urn, headers, receive, self._async_limit)
         request = Request(
             function=urn,
             payload=payload,
@@ -78,14 +79,16 @@ class Invocations:
         version = headers.get(b"x-cff-request-version", b"") or b"v0"
         if version not in (b"v0", b"v1"):
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
-        payload = await self._event(headers, receive, self._sync_limit)
+        payload = await self._event(urn, headers, receive, self._sync_limit)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
         request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory, headers=headers)
         request_id, function, outcome = await self._intake.call(request)
         tail = headers.get(b"x-cff-log-type", b"").lower() == b"tail"
         return _call_reply(request_id, function, outcome, version, memory or function.memory_size, tail)
 
-    async def _event(self, headers: Headers, receive: Receive, limit: int) -> bytes:
+    async def _event(self, urn: FunctionUrn, headers: Headers, receive: Receive, limit: int) -> bytes:
+        if len(headers.get(b"content-length", LARGE)) >= len(LARGE):  # smaller ones arrive with their heads
+            self._catalog.find(urn)  # refuses an unknown function before its event is in memory
         body = await read_body(receive, headers, limit)
         if not body:
             return b"{}"

@@ -255,3 +255,12 @@ def test_who_should_come_back_is_told_when(error: errors.Overloaded | errors.Una
 
     assert reply.status in (429, 503)
     assert dict(reply.headers)[b"retry-after"] == str(error.retry_after).encode()
+
+
+@pytest.mark.parametrize("call", ["invocations", "invocations-async"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 200000", b"Transfer-Encoding: chunked"])
+async def test_an_unknown_function_is_refused_before_its_event_is_read(api: Api, call: str, framing: bytes) -> None:
+    path = f"{BASE}/{urn_of('absent')}/{call}".encode()
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\n%b\r\nContent-Type: application/json\r\n\r\n" % (path, framing)
+
+    assert (await raw(api.port, head)).startswith(b"HTTP/1.1 404 ")
