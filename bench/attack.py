@@ -128,16 +128,20 @@ class Flood(Client):
         self.pour()
 
     def pour(self) -> None:
-        if not self.paused and not self.transport.is_closing():
-            self.send(self.block)
-            asyncio.get_running_loop().call_later(PACE, self.pour)
+        if self.transport.is_closing():
+            return
+        if not self.paused:
+            self.pour_block()
+        asyncio.get_running_loop().call_later(PACE, self.pour)
+
+    def pour_block(self) -> None:
+        self.send(self.block)
 
     def pause_writing(self) -> None:
         self.paused = True
 
     def resume_writing(self) -> None:
         self.paused = False
-        self.pour()
 
 
 class DeclaredBody(Flood):
@@ -191,14 +195,20 @@ class Garbage(Flood):
         return b""
 
 
-class RefusedUpload(Client):
+class RefusedUpload(Flood):
     """Client that uploads a body to an unknown function, and closes the connection when it has read a status."""
 
+    block = b"x" * BLOCK
+    left = UPLOAD
     head = b""
 
-    def begin(self) -> None:
-        self.send(self.post(f"{self.attack.path}-unknown/invocations", f"Content-Length: {UPLOAD}\r\n"))
-        self.send(b"x" * UPLOAD)
+    def first(self) -> bytes:
+        return self.post(f"{self.attack.path}-unknown/invocations", f"Content-Length: {UPLOAD}\r\n")
+
+    def pour_block(self) -> None:
+        if self.left:
+            self.left -= len(self.block)
+            super().pour_block()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
