@@ -122,9 +122,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self.listener.unsent.add(self, self._exchange.written if self._exchange else 0)
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        self.listener.unsent.remove(self)
         if self._writable is not None:
             self._writable.set()
             self._writable = None
@@ -268,6 +270,9 @@ class Connection(asyncio.Protocol):
                 self.resume_reading()
             else:
                 self._linger()
+
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size()
 
     def cut(self, *, reset: bool) -> None:
         self.state = _CLOSED

@@ -59,6 +59,7 @@ class Exchange:
         self._changed: asyncio.Event | None = None
         self._start: tuple[int, list[Header]] | None = None
         self._response: ResponseBody | None = None
+        self.written = 0  #: bytes of the last write
         self.task: asyncio.Task[None] | None = None
         self.aborted = self.answered = False
 
@@ -161,7 +162,9 @@ class Exchange:
         keep_alive, persistence = self._persistence(self._keep_alive)
         lines = header_lines(headers)
         date = b"" if has_date(lines) else owner.listener.date()
-        owner.transport.write(b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n", body)))
+        data = b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n", body))
+        self.written = len(data)
+        owner.transport.write(data)
         self._complete(keep_alive=keep_alive)
         return True
 
@@ -186,6 +189,7 @@ class Exchange:
         data = head + response.encode(piece, more=more)
         self._response = response
         if data:
+            self.written = len(data)
             self._owner.transport.write(data)
         if more:
             return

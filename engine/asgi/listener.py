@@ -44,8 +44,9 @@ async def listen(
     A client must send a complete head (request line and headers) within ``keep_alive`` seconds. The same time may pass
     between two packets of a body, and a client must take some bytes of a response within it. If more than
     ``connections`` are open, new ones are rejected with 503. A request whose body spans several packets is rejected
-    with 503 if the unanswered requests of this kind together exceed ``held_limit`` bytes. With ``tls``, the listener
-    speaks TLS only. Raises SettingsError if the address cannot be bound.
+    with 503 if the unanswered requests of this kind together exceed ``held_limit`` bytes. Clients that do not read are
+    cut if their responses together exceed the same limit. With ``tls``, the listener speaks TLS only. Raises
+    SettingsError if the address cannot be bound.
     """
     state = ListenerState(app, keep_alive=keep_alive, connection_limit=connections, held_limit=held_limit)
     server = await _open(lambda: Connection(state), host, port, tls)

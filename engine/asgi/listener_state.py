@@ -8,6 +8,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from engine.asgi.turns import ReadTurns
+from engine.asgi.unsent import UnsentResponses
 from engine.asgi.wire import App
 
 
@@ -34,7 +35,7 @@ class ListenerState:
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  #: one for each request that the application handles
         self.held = 0  #: total bytes of the bodies that span several packets and are not answered
-        self.turns = ReadTurns()
+        self.turns, self.unsent = ReadTurns(), UnsentResponses(held_limit, asyncio.get_running_loop().time)
         self.idle = asyncio.Event()
         self.idle.set()
         self._date, self._second = b"", 0
