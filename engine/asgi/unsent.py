@@ -9,7 +9,7 @@ STALLED_LIMIT = 32 << 20  #: bytes of unsent responses from which on clients are
 STALL = 5.0  #: seconds in which a client that reads takes some bytes
 
 
-class Reader(Protocol):
+class SlowReader(Protocol):
     """Connection whose client has not taken all of a response."""
 
     def unsent(self) -> int:
@@ -36,9 +36,9 @@ class UnsentResponses:
     def __init__(self, limit: int, now: Callable[[], float]) -> None:
         self._limit, self._now = limit, now
         self.size = 0  #: total bytes
-        self._responses: dict[Reader, _Unsent] = {}
+        self._responses: dict[SlowReader, _Unsent] = {}
 
-    def add(self, reader: Reader, size: int) -> None:
+    def add(self, reader: SlowReader, size: int) -> None:
         """Add the response of a connection whose buffer is full. ``size`` is the number of bytes written last."""
         self.remove(reader)
         response = self._responses[reader] = _Unsent(size, reader.unsent(), self._now())
@@ -46,7 +46,7 @@ class UnsentResponses:
         if self.size > STALLED_LIMIT:
             self._cut()
 
-    def remove(self, reader: Reader) -> None:
+    def remove(self, reader: SlowReader) -> None:
         if response := self._responses.pop(reader, None):
             self.size -= response.size
 
