@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Client(asyncio.Protocol):
     """Connection that is silent. It is replaced when the engine closes it."""
 
     reads = True
+    tls = False
 
     def __init__(self, attack: Attack, report: Report, connect: Callable[[], None]) -> None:
         self.attack, self.report, self._connect = attack, report, connect
@@ -171,6 +173,12 @@ class Pipeline(Flood):
         return b""
 
 
+class TlsPipeline(Pipeline):
+    """Client that sends requests over TLS without waiting for answers."""
+
+    tls = True
+
+
 class UnreadPipeline(Pipeline):
     """Client that sends requests and reads no answer."""
 
@@ -233,6 +241,7 @@ CLIENTS: dict[str, type[Client]] = {
     "declared bodies": DeclaredBody,
     "chunked bodies": ChunkedBody,
     "read pipelines": Pipeline,
+    "TLS pipelines": TlsPipeline,
     "unread pipelines": UnreadPipeline,
     "unread answers": UnreadAnswer,
     "garbage": Garbage,
@@ -240,14 +249,23 @@ CLIENTS: dict[str, type[Client]] = {
 }
 
 
+def anonymous_tls() -> ssl.SSLContext:
+    """Return settings of TLS that accept every certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 async def run(attack: Attack) -> Report:
     """Keep the connections open for the seconds of the attack."""
     loop, report, opening = asyncio.get_running_loop(), Report(), set[asyncio.Task[None]]()
     over = time.monotonic() + attack.seconds + OPENING
+    client = CLIENTS[attack.kind]
+    tls = anonymous_tls() if client.tls else None
 
     async def open_one() -> None:
         with suppress(OSError):  # the engine's port is full or closed: the next attempt may succeed
-            await loop.create_connection(make, "127.0.0.1", attack.port)
+            await loop.create_connection(make, "127.0.0.1", attack.port, ssl=tls)
             return
         loop.call_later(RECONNECT, connect)
 
@@ -258,7 +276,7 @@ async def run(attack: Attack) -> Report:
             task.add_done_callback(opening.discard)
 
     def make() -> Client:
-        return CLIENTS[attack.kind](attack, report, connect)
+        return client(attack, report, connect)
 
     for _ in range(attack.connections):
         connect()
@@ -267,6 +285,10 @@ async def run(attack: Attack) -> Report:
             await asyncio.sleep(RECONNECT)
     print(flush=True)
     await asyncio.sleep(attack.seconds)
+    over = 0.0
+    for task in opening:
+        task.cancel()
+    await asyncio.gather(*opening, return_exceptions=True)
     return report
 
 

@@ -7,16 +7,19 @@ uses a new connection for each request, so that it waits for its turn as any oth
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from array import array
 from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from bench.attack import CLIENTS, OPENING, Attack, Report
+from bench.attack import CLIENTS, OPENING, Attack, Report, anonymous_tls
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.load import Percentiles, percentiles
 from bench.machine import memory_mb
@@ -63,9 +66,13 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 def _measure(kind: str, connections: int, options: Options) -> tuple[float, Service, Report]:
     """Return the engine's peak of memory in MB, the service beside the attack, and the attack's report."""
-    with scratch(options) as directory, engine(directory, profile=options.profile) as server:
+    tls = CLIENTS[kind].tls
+    with (
+        scratch(options) as directory,
+        engine(directory / "data", profile=options.profile, **(_certificate(directory) if tls else {})) as server,
+    ):
         path, large = server.deploy("noop", NOOP), server.deploy("large", LARGE, instances=4)
-        _serve(server, path, 0.1)  # starts an instance
+        _serve(server, path, 0.1, tls=tls)  # starts an instance
         attack = Attack(kind=kind, port=server.port, path=large, connections=connections, seconds=options.seconds)
         command = [sys.executable, "-m", "bench.attack"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -75,34 +82,46 @@ def _measure(kind: str, connections: int, options: Options) -> tuple[float, Serv
             process.stdin.close()
             if not process.stdout.readline():
                 raise ServerFailed(f"the connections of {kind} did not open in {OPENING:g} s")
-            service = _serve(server, path, options.seconds)
+            service = _serve(server, path, options.seconds, tls=tls)
             report = msgspec.json.decode(process.stdout.read(), type=Report)
         return memory_mb(server.pid, "VmHWM"), service, report
 
 
-def _serve(server: Engine, path: str, seconds: float) -> Service:
+def _serve(server: Engine, path: str, seconds: float, *, tls: bool) -> Service:
     """Invoke the function on a new connection for each request, and return how these requests were served."""
     request = REQUEST.format(path=path, port=server.port).encode()
+    context = anonymous_tls() if tls else None
     taken, answered, end = array("d"), 0, time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
         began = time.perf_counter()
-        answered += _ask(server.port, request).startswith(b"HTTP/1.1 200 ")
+        answered += _ask(server.port, request, context).startswith(b"HTTP/1.1 200 ")
         taken.append(time.perf_counter() - began)
         time.sleep(INTERVAL)
     return Service(answered=100 * answered / len(taken), latency=percentiles(taken))
 
 
-def _ask(port: int, request: bytes) -> bytes:
+def _ask(port: int, request: bytes, tls: ssl.SSLContext | None) -> bytes:
     """Return the answer, or as much of it as has arrived."""
     answer = b""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
-            connection.sendall(request)
-            while piece := connection.recv(1 << 16):
-                answer += piece
-    except OSError:
-        pass
+    with suppress(OSError), _connect(port, tls) as connection:
+        connection.sendall(request)
+        while piece := connection.recv(1 << 16):
+            answer += piece
     return answer
+
+
+def _connect(port: int, tls: ssl.SSLContext | None) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    return tls.wrap_socket(connection) if tls else connection
+
+
+def _certificate(directory: Path) -> dict[str, str]:
+    """Write a certificate, and return the settings that name it."""
+    from tests.support.certificates import write_certificate
+
+    write_certificate(directory)
+    files = {"CERTIFICATE": "cert.pem", "KEY": "key.pem"}
+    return {f"FUNCTIOND_HTTP__TLS_{name}": str(directory / file) for name, file in files.items()}
 
 
 SCENARIO = Scenario(

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from bench.attack import anonymous_tls
 from bench.load import Job, Report
 
 PROJECT = "bench"
@@ -111,10 +112,13 @@ class Engine(Process):
     def __init__(self, directory: Path, *, profile: str = "", **environment: str) -> None:
         module = ["bench.profiled", profile] if profile else ["engine", "serve"]
         options = ["--data-dir", str(directory), "--port", "0", "--log-format", "json"]
+        self._https = "FUNCTIOND_HTTP__TLS_CERTIFICATE" in environment
         super().__init__([*module, *options], FUNCTIOND_GRACE="1", **environment)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=MAX_WAIT)
+        if self._https:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=MAX_WAIT, context=anonymous_tls())
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json"})
