@@ -156,12 +156,19 @@ class DeclaredBody(Flood):
 
 
 class ChunkedBody(Flood):
-    """Client that sends chunks without end."""
+    """Client that sends chunks without end, as an event of at most 256 KiB."""
 
     block = (b"ffc\r\n" + b"x" * 0xFFC + b"\r\n") * (BLOCK >> 12)
+    call = "invocations-async"
 
     def first(self) -> bytes:
-        return self.post(f"{self.attack.path}/invocations", "Transfer-Encoding: chunked\r\n")
+        return self.post(f"{self.attack.path}/{self.call}", "Transfer-Encoding: chunked\r\n")
+
+
+class ChunkedCall(ChunkedBody):
+    """Client that sends chunks without end, as an event of at most 6 MiB."""
+
+    call = "invocations"
 
 
 class Pipeline(Flood):
@@ -240,6 +247,7 @@ CLIENTS: dict[str, type[Client]] = {
     "large heads": Flood,
     "declared bodies": DeclaredBody,
     "chunked bodies": ChunkedBody,
+    "chunked calls": ChunkedCall,
     "read pipelines": Pipeline,
     "TLS pipelines": TlsPipeline,
     "unread pipelines": UnreadPipeline,
