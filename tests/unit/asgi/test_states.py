@@ -235,6 +235,8 @@ async def test_no_other_change_happens(seed: int, monkeypatch: pytest.MonkeyPatc
     async with connected(monkeypatch) as client:
         for _ in range(choices.randint(1, 12)):
             piece = choices.choice(pieces if choices.random() < 0.9 else rare)
+            if client.writer.is_closing():
+                break
             if not piece:
                 client.writer.write_eof()
                 break

@@ -1,0 +1,153 @@
+"""Framing of bodies: Content-Length, Transfer-Encoding, and attempts to smuggle a request in a body."""
+
+from __future__ import annotations
+
+from tests.support.raw_exchanges import GET, GOT, OK, PLAIN, POSTED, End, Row, check, each, get, post
+
+CHUNKS = b"2\r\n42\r\n0\r\n\r\n"
+INNER = get()  #: request that an attacker hides in a body
+EMPTY = ("POST /t", b"")
+
+LENGTHS = [
+    Row("a length", post(b"Content-Length: 2"), OK, (POSTED,)),
+    Row("a length of zero", post(b"Content-Length: 0", body=b"") + get(), (OK, OK), (EMPTY, GOT), shared=False),
+    Row("leading zeros", post(b"Content-Length: 0002"), OK, (POSTED,)),
+    Row("spaces around a length", post(b"Content-Length: \t2 "), OK, (POSTED,)),
+    Row("no space before a length", post(b"content-length:2"), OK, (POSTED,)),
+    Row("a body of GET", GET + b"Content-Length: 2\r\n\r\n42" + PLAIN, (OK, OK), (("GET /g", b"42"), POSTED)),
+    Row(
+        "a body of DELETE",
+        post(b"Content-Length: 2").replace(b"POST", b"DELETE"),
+        OK,
+        (("DELETE /t", b"42"),),
+        shared=False,
+    ),
+    Row(
+        "a body that looks like a request",
+        post(b"Content-Length: %d" % len(INNER), body=INNER),
+        OK,
+        (("POST /t", INNER),),
+        shared=False,
+    ),
+    Row("more bytes than the length", post(b"Content-Length: 2", body=b"42" + INNER), (OK, OK), (POSTED, GOT)),
+    *(
+        Row(f"the length {value.decode('latin-1')!r}", post(b"Content-Length: " + value), 400)
+        for value in (
+            b"",
+            b"+2",
+            b"-2",
+            b"2.0",
+            b"0x2",
+            b"2h",
+            b"2 2",
+            b"1e1",
+            b"two",
+            b"2,",
+            b"2, 2",
+            b"2, 3",
+            b"2;a",
+            b'"2"',
+            b"\xb2",
+            b"2\x0b",
+            b"18446744073709551618",
+            b"9" * 400,
+        )
+    ),
+    Row("two equal lengths", post(b"Content-Length: 2", b"Content-Length: 2"), 400),
+    Row("two different lengths", post(b"Content-Length: 2", b"Content-Length: 3"), 400),
+    Row("two lengths in other letters", post(b"Content-Length: 2", b"content-length: 0"), 400),
+    Row("a space before the colon of a length", post(b"Content-Length : 2"), 400),
+]
+
+CODINGS = [
+    Row("chunked", post(b"Transfer-Encoding: chunked", body=CHUNKS), OK, (POSTED,)),
+    Row("chunked in capitals", post(b"TRANSFER-ENCODING: CHUNKED", body=CHUNKS), OK, (POSTED,)),
+    Row("a tab before chunked", post(b"Transfer-Encoding:\tchunked", body=CHUNKS), OK, (POSTED,)),
+    Row("a space after chunked", post(b"Transfer-Encoding: chunked ", body=CHUNKS), OK, (POSTED,)),
+    Row("a tab after chunked", post(b"Transfer-Encoding: chunked\t", body=CHUNKS), 400),
+    Row(
+        "a chunked GET",
+        GET + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS + PLAIN,
+        (OK, OK),
+        (("GET /g", b"42"), POSTED),
+    ),
+    *(
+        Row(f"the coding {value.decode('latin-1')!r}", post(b"Transfer-Encoding: " + value, body=CHUNKS), status)
+        for status, values in (
+            (501, (b"gzip, chunked", b",chunked")),
+            (400, (b"", b"gzip", b"identity", b"xchunked", b"chunkedx", b"chunked, gzip", b"chunked;q=1")),
+            (400, (b"chunked, chunked", b"chunked,", b"chu nked", b"\x0bchunked", b'"chunked"')),
+        )
+        for value in values
+    ),
+    Row("two codings chunked", post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=CHUNKS), 400),
+    Row("two codings", post(b"Transfer-Encoding: identity", b"Transfer-Encoding: chunked", body=CHUNKS), 501),
+    Row("a coding behind chunked", post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: x", body=CHUNKS), 400),
+    Row("a space before the colon of a coding", post(b"Transfer-Encoding : chunked", body=CHUNKS), 400),
+    Row("a tab before the colon of a coding", post(b"Transfer-Encoding\t: chunked", body=CHUNKS), 400),
+    Row("NUL in the name of a coding", post(b"Transfer-Encoding\x00: chunked", body=CHUNKS), 400),
+    Row(
+        "a coding in HTTP/1.0", post(b"Transfer-Encoding: chunked", body=CHUNKS).replace(b"HTTP/1.1", b"HTTP/1.0"), 400
+    ),
+]
+
+#: Requests whose two framings differ. Neither is used.
+SMUGGLED = [
+    Row(
+        "a length, then a coding",
+        post(b"Content-Length: 60", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n" + INNER),
+        400,
+    ),
+    Row(
+        "a coding, then a length",
+        post(b"Transfer-Encoding: chunked", b"Content-Length: 4", body=b"2b\r\n" + INNER + b"0\r\n\r\n"),
+        400,
+    ),
+    Row(
+        "an agreeing length and a coding",
+        post(b"Content-Length: %d" % len(CHUNKS), b"Transfer-Encoding: chunked", body=CHUNKS),
+        400,
+    ),
+    Row(
+        "a length and an unknown coding",
+        post(b"Content-Length: 2", b"Transfer-Encoding: xchunked", body=b"42" + INNER),
+        400,
+    ),
+    Row("a length and an empty coding", post(b"Content-Length: 2", b"Transfer-Encoding:", body=b"42" + INNER), 400),
+    Row(
+        "a length of zero and a coding",
+        post(b"Content-Length: 0", b"Transfer-Encoding: chunked", body=CHUNKS + INNER),
+        400,
+    ),
+    Row("a length behind a bare CR", post(b"A: b\rContent-Length: 60", b"Content-Length: 2", body=b"42" + INNER), 400),
+    Row(
+        "a coding behind a bare LF",
+        post(b"A: b\nTransfer-Encoding: chunked", b"Content-Length: 5", body=b"0\r\n\r\n"),
+        400,
+    ),
+    Row("a coding in a folded line", post(b"A: b", b" Transfer-Encoding: chunked", b"Content-Length: 2"), 400),
+    Row(
+        "a coding behind good requests",
+        PLAIN + get() + post(b"Content-Length: 2", b"Transfer-Encoding: chunked"),
+        (OK, OK, 400),
+        (POSTED, GOT),
+    ),
+]
+
+BROKEN_OFF = [
+    Row("a body that breaks off", (post(b"Content-Length: 3"), End()), (), (("POST /t", None),)),
+    Row("a body that never starts", (post(b"Content-Length: 3", body=b""), End()), (), (("POST /t", None),)),
+    Row(
+        "a body that breaks off behind another",
+        (PLAIN + post(b"Content-Length: 3"), End()),
+        OK,
+        (POSTED, ("POST /t", None)),
+    ),
+]
+
+ROWS = [*LENGTHS, *CODINGS, *SMUGGLED, *BROKEN_OFF]
+
+
+@each(ROWS)
+async def test_a_body_ends_where_its_only_framing_says(row: Row) -> None:
+    await check(row)

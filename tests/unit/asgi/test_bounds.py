@@ -1,0 +1,238 @@
+"""Bounds of a listener: sizes of heads, time of heads and bodies, bytes held by all connections, and connections."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+
+from engine.asgi.listener import HEAD_LIMIT, listen
+from tests.support.raw_client import RawClient, connect, read_answers
+from tests.support.raw_exchanges import (
+    CHUNKED,
+    GOT,
+    LIMIT,
+    OK,
+    PLAIN,
+    POSTED,
+    Row,
+    check,
+    check_refusal,
+    get,
+    get_of,
+    post,
+)
+from tests.support.scripted_app import PROBE, ScriptedApp, no_problems
+
+ABORTED = ("POST /t", None)
+
+
+async def statuses(client: RawClient) -> list[int]:
+    """Return the statuses of all answers, once the listener has closed the connection."""
+    with anyio.fail_after(LIMIT):
+        return [answer.status for answer in read_answers(await client.rest())]
+
+
+async def is_served(port: int) -> bool:
+    async with connect(port) as client:
+        await client.send(PROBE)
+        return await statuses(client) == [200]
+
+
+@pytest.mark.parametrize(("size", "status"), [(HEAD_LIMIT, OK), (HEAD_LIMIT + 3, 431)])
+async def test_a_head_up_to_the_limit_is_taken_and_a_larger_one_is_not(size: int, status: int) -> None:
+    await check(Row("", get_of(size), status, (GOT,) if status == OK else ()))
+
+
+#: Beginnings of requests, and bytes that the client repeats without end.
+POURED = {
+    "a request line": (b"GET /", b"g" * 6000, 0),
+    "a field": (get()[:-2] + b"x: ", b"a" * 6000, 0),
+    "fields": (get()[:-2], b"x: y\r\n" * 1000, 0),
+    "a size of a chunk": (CHUNKED, b"0" * 6000, 1),
+    "an extension of a chunk": (CHUNKED + b"2;", b"x" * 6000, 1),
+    "a trailer": (CHUNKED + b"2\r\n42\r\n0\r\nx: ", b"a" * 6000, 1),
+    "trailers": (CHUNKED + b"2\r\n42\r\n0\r\n", b"x: y\r\n" * 1000, 1),
+}
+
+
+@pytest.mark.parametrize(("before", "piece", "begun"), POURED.values(), ids=POURED)
+async def test_bytes_without_end_are_refused(before: bytes, piece: bytes, begun: int) -> None:
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(before)
+        for _ in range(3 * HEAD_LIMIT // len(piece)):
+            await client.send(piece)
+        with anyio.fail_after(LIMIT):
+            [answer] = read_answers(await client.rest())
+
+        assert await is_served(port)
+    check_refusal(answer)
+    assert answer.status == 431
+    assert app.seen == [ABORTED] * begun
+
+
+async def test_a_chunk_that_comes_apart_from_its_size_is_no_trailer() -> None:
+    size = 3 * HEAD_LIMIT
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(CHUNKED + b"%x\r\n" % size)
+        await app.entered.wait()
+        for _ in range(3):
+            await client.send(b"x" * HEAD_LIMIT)
+        await client.send(b"\r\n0\r\n\r\n")
+        client.end()
+
+        assert await statuses(client) == [200]
+    assert app.seen == [("POST /t", b"x" * size)]
+
+
+async def test_a_silent_connection_is_closed() -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=0) as port, connect(port) as client:
+        assert await statuses(client) == []
+
+
+@pytest.mark.parametrize("before", [b"", get(), PLAIN])
+async def test_a_head_must_be_complete_in_time(before: bytes) -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(before + get()[:-2])
+
+        assert (await statuses(client))[: bool(before)] == [200] * bool(before)
+        assert client.received.count(b"HTTP/1.1 200 ") == bool(before)
+
+
+async def test_a_head_that_comes_byte_by_byte_must_be_complete_in_time() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(get()[:-2] + b"x: ")
+        with anyio.fail_after(LIMIT):
+            await client.pour(b"a", pause=0.05)
+
+    assert app.seen == []
+
+
+async def test_a_kept_connection_is_closed_in_time_without_an_answer() -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(get())
+
+        assert await statuses(client) == [200]
+
+
+async def test_a_request_may_take_longer_than_its_head() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(post(b"Content-Length: 2", b"Connection: close").replace(b"/t", b"/hold"))
+        await app.entered.wait()
+        await asyncio.sleep(1.2)  # longer than the limit for a head
+        app.release.set()
+
+        assert await statuses(client) == [200]
+
+
+@pytest.mark.parametrize("head", [post(b"Content-Length: 10", body=b""), CHUNKED], ids=["length", "chunks"])
+@pytest.mark.parametrize("sent", [b"", b"1", b"a\r\n1"], ids=["nothing", "one-byte", "more"])
+async def test_a_body_that_stops_coming_is_cut_off(head: bytes, sent: bytes) -> None:
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(head + sent)
+        with anyio.fail_after(LIMIT):
+            [answer] = read_answers(await client.rest())
+
+    assert answer.status == 408
+    check_refusal(answer)
+    assert b"FSS.0408" in answer.body
+    assert app.seen == [ABORTED]
+
+
+async def test_a_body_that_comes_slowly_is_not_cut_off() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(post(b"Content-Length: 6", body=b""))
+        for _ in range(6):
+            await client.send(b"4")
+            await asyncio.sleep(0.3)
+        client.end()
+
+        assert await statuses(client) == [200]
+    assert app.seen == [("POST /t", b"444444")]
+
+
+async def test_bodies_beyond_what_may_be_held_are_refused_and_not_run() -> None:
+    app = ScriptedApp()
+    held = listen(app, "127.0.0.1", 0, held_limit=1000)
+    async with held as port, connect(port) as first, connect(port) as second:
+        await first.send(post(b"Content-Length: 800", body=b"x" * 799))
+        await second.send(post(b"Content-Length: 260", body=b"x" * 5))
+        assert await is_served(port)  # the listener has received what was sent before
+        await second.send(b"x" * 255)
+        [answer] = read_answers(await second.rest())
+        await first.send(b"x")
+        first.end()
+        assert await statuses(first) == [200]
+
+    assert answer.status == 503
+    check_refusal(answer)
+    assert b"FSS.0503" in answer.body
+    assert answer.all(b"retry-after") == [b"1"]
+    assert sorted(app.seen, key=str) == sorted([ABORTED, ("POST /t", b"x" * 800)], key=str)
+
+
+async def test_bytes_of_answered_and_of_lost_requests_are_held_no_more() -> None:
+    app = ScriptedApp()
+    large = post(b"Content-Length: 800", body=b"")
+    async with listen(app, "127.0.0.1", 0, held_limit=1000) as port:
+        for _ in range(3):
+            async with connect(port) as answered, connect(port) as lost:
+                await answered.send(large + b"x" * 700)
+                await answered.send(b"x" * 100)
+                answered.end()
+                assert await statuses(answered) == [200]
+                await lost.send(large + b"x" * 700)
+                lost.reset()
+                assert await is_served(port)
+        async with connect(port) as client:
+            await client.send(large + b"x" * 700)
+            await client.send(b"x" * 100)
+            client.end()
+
+            assert await statuses(client) == [200]
+    assert [body for _, body in app.seen if body] == [b"x" * 800] * 4
+
+
+async def test_connections_beyond_the_limit_are_refused_until_others_close() -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, connections=1) as port:
+        async with connect(port) as first:
+            await first.send(PLAIN)
+            await first.until(b"42")
+            for _ in range(20):
+                async with connect(port) as second:
+                    [answer] = read_answers(await second.rest())
+                check_refusal(answer)
+                assert (answer.status, answer.all(b"retry-after")) == (503, [b"1"])
+            await first.send(PROBE)
+            assert len(await statuses(first)) == 2
+        assert await is_served(port)
+
+
+async def test_a_refused_connection_that_has_sent_its_request_gets_its_answer() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0, connections=1) as port, connect(port) as first:
+        await first.send(PLAIN)
+        await first.until(b"42")
+        for _ in range(20):
+            async with connect(port) as second:
+                await second.send(PLAIN)
+
+                assert await statuses(second) == [503]
+    assert app.seen == [POSTED]
+
+
+async def test_two_hundred_connections_that_send_nothing_do_not_stop_others() -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, grace=0) as port, AsyncExitStack() as stack:
+        for number in range(200):
+            client = await stack.enter_async_context(connect(port))
+            await client.send(get()[: number % 20])
+
+        assert await is_served(port)

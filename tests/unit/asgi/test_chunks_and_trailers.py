@@ -1,0 +1,161 @@
+"""Chunked bodies: sizes, extensions, ends of lines, and trailers, which are dropped."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.asgi.listener import HEAD_LIMIT, listen
+from tests.support.raw_client import connect
+from tests.support.raw_exchanges import CHUNKED, GOT, OK, POSTED, End, Row, check, each, get, post
+from tests.support.scripted_app import ScriptedApp
+
+LAST = b"0\r\n\r\n"
+ABORTED = ("POST /t", None)
+LONG = b"[" + b"0," * 100 + b"0]"
+
+CHUNKS = [
+    Row("one chunk", CHUNKED + b"2\r\n42\r\n" + LAST, OK, (POSTED,)),
+    Row("two chunks", CHUNKED + b"1\r\n4\r\n1\r\n2\r\n" + LAST, OK, (POSTED,)),
+    Row("no chunk", CHUNKED + LAST + get(), (OK, OK), (("POST /t", b""), GOT), shared=False),
+    Row("a size with leading zeros", CHUNKED + b"0002\r\n42\r\n000\r\n\r\n", OK, (POSTED,)),
+    Row(
+        "a size in small letters",
+        CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n" + LAST,
+        OK,
+        (("POST /t", LONG),),
+        shared=False,
+    ),
+    Row(
+        "a size in capitals",
+        CHUNKED + b"%X\r\n" % len(LONG) + LONG + b"\r\n" + LAST,
+        OK,
+        (("POST /t", LONG),),
+        shared=False,
+    ),
+    Row("an extension", CHUNKED + b'2;a=b;c="d e"\r\n42\r\n0;x\r\n\r\n', OK, (POSTED,)),
+    Row(
+        "a chunk that looks like the end",
+        CHUNKED + b"5\r\n" + LAST + b"\r\n" + LAST,
+        OK,
+        (("POST /t", LAST),),
+        shared=False,
+    ),
+    Row(
+        "a chunk of 100 KiB",
+        CHUNKED + b"19000\r\n" + b"4" * 0x19000 + b"\r\n" + LAST,
+        OK,
+        (("POST /t", b"4" * 0x19000),),
+        shared=False,
+    ),
+    Row("a request behind a chunked body", CHUNKED + b"2\r\n42\r\n" + LAST + get(), (OK, OK), (POSTED, GOT)),
+]
+
+#: Bytes in the place of a chunk. The body is aborted, and what follows is no request.
+WRONG = [
+    *(
+        Row(
+            f"the chunk {chunk[:20].decode('latin-1')!r}",
+            (CHUNKED + b"1\r\n4\r\n", chunk + LAST + get()),
+            400,
+            (ABORTED,),
+        )
+        for chunk in (
+            b"\r\n",
+            b"no size\r\n",
+            b"+2\r\n42\r\n",
+            b"-2\r\n42\r\n",
+            b"0x2\r\n42\r\n",
+            b"2h\r\n42\r\n",
+            b" 2\r\n42\r\n",
+            b"2 \r\n42\r\n",
+            b"2\t\r\n42\r\n",
+            b"2_0\r\n42\r\n",
+            b"2.\r\n42\r\n",
+            b"2\n42\r\n",
+            b"2\r42\r\n",
+            b"2\r\n42\n",
+            b"2\r\n42",
+            b"2\r\n423\r\n",
+            b"2;a\n42\r\n",
+            b"2;a\r42\r\n",
+            b"2;a\x00\r\n42\r\n",
+            b"10000000000000002\r\n42\r\n",
+            b"\xb2\r\n42\r\n",
+            b"\x002\r\n42\r\n",
+        )
+    ),
+    Row("a first chunk without a size", CHUNKED + b"no size\r\n" + get(), 400, (ABORTED,), cut=False),
+    Row(
+        "an end without an empty line", CHUNKED + b"2\r\n42\r\n0\r\nGET /g HTTP/1.1\r\nHost: a\r\n\r\n", 400, (ABORTED,)
+    ),
+    Row("a body without its last chunk", (CHUNKED + b"2\r\n42\r\n", End()), (), (ABORTED,)),
+    Row("a body without its last line", (CHUNKED + b"2\r\n42\r\n0\r\n", End()), (), (ABORTED,)),
+    Row("a chunk that breaks off", (CHUNKED + b"ffffffffffffffff\r\n42", End()), (), (ABORTED,)),
+]
+
+
+def trailers(*lines: bytes) -> bytes:
+    """Return a chunked request with these trailers."""
+    return CHUNKED + b"2\r\n42\r\n0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+FIELDS = ((b"host", b"localhost"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked"))
+TRAILERS = [
+    Row(
+        "trailers are dropped",
+        trailers(b"X-Auth-Token: stolen", b"Host: elsewhere", b"X-Real-IP: 10.0.0.1") + get(),
+        (OK, OK),
+        (POSTED, GOT),
+        fields=FIELDS,
+    ),
+    Row(
+        "trailers are not obeyed",
+        trailers(b"Connection: close", b"Upgrade: h2c") + get(),
+        (OK, OK),
+        (POSTED, GOT),
+        fields=FIELDS,
+    ),
+    Row("a length in a trailer", trailers(b"Content-Length: 60") + get(), 400, (ABORTED,)),
+    Row("a coding in a trailer", trailers(b"Transfer-Encoding: chunked") + get(), 400, (ABORTED,)),
+    Row(
+        "a websocket in a trailer",
+        trailers(b"Upgrade: websocket", b"Connection: upgrade") + get(),
+        (OK, OK),
+        (POSTED, GOT),
+    ),
+    Row("an expectation in a trailer", trailers(b"Expect: 100-continue") + get(), (OK, OK), (POSTED, GOT)),
+    Row("a trailer with a space in its name", trailers(b"A b: c") + get(), 400, (ABORTED,)),
+    Row("a folded trailer", trailers(b"A: b", b" c") + get(), 400, (ABORTED,)),
+    Row("a trailer with NUL", trailers(b"A: b\x00") + get(), 400, (ABORTED,)),
+    Row("a bare LF after a trailer", trailers(b"A: b\nC: d") + get(), 400, (ABORTED,)),
+    Row("many small trailers", trailers(*[b"a: b"] * 5000) + get(), (OK, OK), (POSTED, GOT)),
+    Row("trailers of more than 64 KiB", trailers(*[b"a: " + b"b" * 1000] * 70) + get(), 431, (ABORTED,)),
+    Row("a trailer of more than 64 KiB", trailers(b"a: " + b"b" * (65 << 10)) + get(), 431, (ABORTED,)),
+]
+
+ROWS = [*CHUNKS, *WRONG, *TRAILERS]
+
+
+@each(ROWS)
+async def test_a_chunked_body_ends_at_its_last_line(row: Row) -> None:
+    await check(row)
+
+
+async def test_trailers_are_dropped_also_where_the_headers_are_read_late() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(CHUNKED + b"2\r\n42\r\n0\r\nX-Auth-Token: stolen\r\n")
+        await app.entered.wait()
+        await client.send(b"X-Real-IP: 10.0.0.1\r\n\r\n")
+        await client.until(b"\r\n\r\n42")
+
+    assert app.fields == [list(FIELDS)]
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, OK), (3, 431)])
+async def test_trailers_count_with_the_head(more: int, status: int) -> None:
+    field = b"x: " + b"a" * (HEAD_LIMIT - 2000)
+    head = post(field, b"Transfer-Encoding: chunked", body=b"")
+    trailer = b"y: " + b"b" * (HEAD_LIMIT - len(head) - len(b"y: \r\n") + more) + b"\r\n"
+    sent = head + b"2\r\n42\r\n0\r\n" + trailer + b"\r\n"
+    await check(Row("", sent, status, (POSTED,) if status == OK else (ABORTED,)))

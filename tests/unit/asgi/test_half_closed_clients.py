@@ -1,0 +1,82 @@
+"""Clients that close their sending side after a request, and still read the answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.asgi.listener import listen
+from tests.support.raw_client import connect, read_answers
+from tests.support.raw_exchanges import CHUNKED, GOT, OK, PLAIN, POSTED, End, Row, check, each, get, post
+from tests.support.scripted_app import ScriptedApp, no_problems
+
+ABORTED = ("POST /t", None)
+BIG = b"x" * (6 << 20)
+
+ROWS = [
+    Row("a GET", (get(), End()), OK, (GOT,)),
+    Row("a POST", (PLAIN, End()), OK, (POSTED,)),
+    Row("a chunked POST", (CHUNKED + b"2\r\n42\r\n0\r\n\r\n", End()), OK, (POSTED,)),
+    Row("a HEAD", (get().replace(b"GET", b"HEAD"), End()), OK, (("HEAD /g", b""),), bodiless=(0,), shared=False),
+    Row("a GET that closes", (get(b"Connection: close"), End()), OK, (GOT,)),
+    Row("a GET of HTTP/1.0", (get().replace(b"HTTP/1.1", b"HTTP/1.0"), End()), OK, (GOT,)),
+    Row("three requests", (PLAIN + get() + PLAIN, End()), (OK, OK, OK), (POSTED, GOT, POSTED)),
+    Row("50 requests", (PLAIN * 50, End()), (OK,) * 50, (POSTED,) * 50),
+    Row(
+        "an answer without length",
+        (PLAIN.replace(b"/t", b"/parts"), End()),
+        OK,
+        (("POST /parts", b"42"),),
+        shared=False,
+    ),
+    Row("a request and half a head", (PLAIN + get()[:-2], End()), OK, (POSTED,)),
+    Row("a request and half a body", (PLAIN + PLAIN[:-1], End()), OK, (POSTED, ABORTED)),
+    Row("a request and an empty line", (PLAIN + b"\r\n", End()), OK, (POSTED,)),
+    Row("a refused request", (get(b"A b: c"), End()), 400),
+    Row(
+        "a refused upload",
+        (post(b"Content-Length: 3").replace(b"/t", b"/413"), End()),
+        413,
+        (("POST /413", b""),),
+        shared=False,
+    ),
+    Row(
+        "a large body",
+        (post(b"Content-Length: %d" % len(BIG), body=BIG), End()),
+        OK,
+        (("POST /t", BIG),),
+        shared=False,
+        cut=False,
+    ),
+]
+
+
+@each(ROWS)
+async def test_a_half_closed_client_gets_its_answers(row: Row) -> None:
+    await check(row)
+
+
+@pytest.mark.parametrize("more", [b"", PLAIN], ids=["alone", "with-another"])
+async def test_an_application_may_hear_of_the_close_and_answers_all_the_same(more: bytes) -> None:
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(PLAIN.replace(b"/t", b"/hold") + more)
+        await app.entered.wait()
+        client.end()
+        await app.disconnected.wait()
+        app.release.set()
+        answers = read_answers(await client.rest())
+
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"42")] * (2 if more else 1)
+    assert app.events == ["http.disconnect"]
+
+
+async def test_a_client_that_stays_is_not_taken_for_closed() -> None:
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(PLAIN.replace(b"/t", b"/hold"))
+        await app.entered.wait()
+        await client.send(PLAIN)
+        app.release.set()
+        await client.until(b"\r\n\r\n42HTTP")
+
+    assert app.events == []

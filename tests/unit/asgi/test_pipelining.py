@@ -1,0 +1,164 @@
+"""Several requests on one connection: their order, their end with the connection, and bounds of what waits."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+import pytest
+
+from engine.asgi.listener import listen
+from tests.support.raw_client import RawClient, connect, read_answers
+from tests.support.raw_exchanges import CHUNKED, GARBAGE, GOT, LIMIT, OK, PLAIN, POSTED, Row, check, each, get, post
+from tests.support.scripted_app import PROBE, ScriptedApp, no_problems
+
+CHUNKS = CHUNKED + b"2\r\n42\r\n0\r\n\r\n"
+HOLD = PLAIN.replace(b"/t", b"/hold")
+HELD = ("POST /hold", b"42")
+BIG = b"x" * (1 << 20)
+
+ROWS = [
+    Row("two requests", PLAIN + get(), (OK, OK), (POSTED, GOT)),
+    Row("50 requests", PLAIN * 50, (OK,) * 50, (POSTED,) * 50),
+    Row("500 requests", get() * 500, (OK,) * 500, (GOT,) * 500, shared=False),
+    Row(
+        "requests of each kind",
+        PLAIN + CHUNKS + get() + CHUNKS + PLAIN,
+        (OK,) * 5,
+        (POSTED, POSTED, GOT, POSTED, POSTED),
+    ),
+    Row(
+        "HEAD between others",
+        PLAIN + get().replace(b"GET", b"HEAD") + PLAIN,
+        (OK,) * 3,
+        (POSTED, ("HEAD /g", b""), POSTED),
+        bodiless=(1,),
+        shared=False,
+    ),
+    Row("a request behind one that closes", get(b"Connection: close") + PLAIN, OK, (GOT,), closed=True, cut=False),
+    Row("close in a list", get(b"Connection: foo, Close") + PLAIN, OK, (GOT,), closed=True, cut=False),
+    Row(
+        "close in a second field",
+        get(b"Connection: foo", b"Connection: close") + PLAIN,
+        OK,
+        (GOT,),
+        closed=True,
+        cut=False,
+    ),
+    Row("garbage behind one that closes", get(b"Connection: close") + GARBAGE, OK, (GOT,), closed=True, cut=False),
+    Row("keep-alive and close", get(b"Connection: keep-alive, close") + PLAIN, OK, (GOT,), closed=True, cut=False),
+    Row("a refusal behind good requests", PLAIN * 3 + get(b"A b: c") + PLAIN, (OK, OK, OK, 400), (POSTED,) * 3),
+    Row(
+        "an answer of the application without the body",
+        post(b"Content-Length: 2").replace(b"/t", b"/404") + PLAIN,
+        (404, OK),
+        (("POST /404", b""), POSTED),
+        shared=False,
+        cut=False,
+    ),
+    Row(
+        "answers without length",
+        PLAIN.replace(b"/t", b"/parts") * 3,
+        (OK,) * 3,
+        (("POST /parts", b"42"),) * 3,
+        shared=False,
+    ),
+    Row(
+        "an answer without length to HEAD",
+        get().replace(b"GET /g", b"HEAD /parts") + PLAIN,
+        (OK, OK),
+        (("HEAD /parts", b""), POSTED),
+        bodiless=(0,),
+        shared=False,
+    ),
+]
+
+
+@each(ROWS)
+async def test_requests_of_a_connection_are_answered_in_turn(row: Row) -> None:
+    await check(row)
+
+
+async def test_a_request_waits_for_the_answer_to_the_one_before() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(HOLD + PLAIN + GARBAGE)
+        await app.entered.wait()
+        await client.send(PLAIN)  # is not read as a request
+        assert app.seen == [HELD]
+        app.release.set()
+
+        assert [answer.status for answer in read_answers(await client.rest())] == [200, 200, 400]
+    assert app.seen == [HELD, POSTED]
+
+
+async def test_a_body_that_breaks_off_behind_others_is_refused_in_its_turn() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(HOLD + CHUNKED + b"no size\r\n")
+        await app.entered.wait()
+        app.release.set()
+
+        assert [answer.status for answer in read_answers(await client.rest())] == [200, 400]
+    assert [request for request in app.seen if request[1] is not None] == [HELD]
+
+
+async def test_an_answer_under_way_is_cut_off_and_not_followed_by_an_error() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(CHUNKED.replace(b"/t", b"/early"))
+        await client.until(b"early")
+        await client.send(b"no size\r\n")
+        with suppress(ConnectionResetError):
+            await client.rest()
+
+    assert client.received.startswith(b"HTTP/1.1 200 ")
+    assert client.received.endswith(b"early")
+    assert app.seen == [("POST /early", None)]
+
+
+@pytest.mark.parametrize("behind", [b"", PLAIN, PLAIN * 20, CHUNKED + b"2\r\n4"], ids=["none", "one", "many", "half"])
+@pytest.mark.parametrize("end", [RawClient.reset, RawClient.end], ids=["reset", "closed"])
+async def test_the_running_request_hears_that_its_client_died(behind: bytes, end: object) -> None:
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port:
+        async with connect(port) as client:
+            await client.send(HOLD + behind)
+            await app.entered.wait()
+            end(client)  # type: ignore[operator]
+        with anyio.fail_after(LIMIT):
+            await app.disconnected.wait()
+        app.release.set()
+
+    assert app.events == ["http.disconnect"]
+    assert app.seen[0] == HELD
+
+
+async def test_twenty_clients_that_die_with_requests_under_way_leave_no_trace() -> None:
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port:
+        for _ in range(20):
+            async with connect(port) as client:
+                await client.send(PLAIN * 100)
+                await client.until(b"42")
+                client.reset()
+        async with connect(port) as client:
+            await client.send(PROBE)
+            [answer] = read_answers(await client.rest())
+
+    assert answer.status == 200
+    assert all(request == POSTED for request in app.seen)
+
+
+async def test_a_client_that_reads_no_answers_is_not_read_either() -> None:
+    app = ScriptedApp()
+    request = post(b"Content-Length: %d" % len(BIG), body=BIG)
+    sent = 0
+    async with listen(app, "127.0.0.1", 0, grace=0) as port, connect(port, buffer=4096) as client:
+        with anyio.move_on_after(2):
+            while sent < 200:
+                await client.send(request)
+                sent += 1
+
+        assert sent < 100  # about 4 are held by the two buffers of the system
+        assert len(app.seen) <= sent + 1

@@ -1,0 +1,78 @@
+"""Raw exchanges with the API and with a gateway of API definitions: each answers as its listener does for all."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.apig.test_apig_gateway import gateway
+from tests.support.http_app import BASE, serve, urn_of
+from tests.support.raw_exchanges import Row, check_engine
+from tests.unit.asgi import (
+    test_body_framing,
+    test_chunks_and_trailers,
+    test_expectations,
+    test_half_closed_clients,
+    test_header_fields,
+    test_hosts_and_targets,
+    test_http_1_0,
+    test_pipelining,
+    test_request_lines,
+    test_upgrades,
+)
+
+TABLE = {
+    "request lines": test_request_lines.ROWS,
+    "hosts and targets": test_hosts_and_targets.ROWS,
+    "header fields": test_header_fields.ROWS,
+    "body framing": test_body_framing.ROWS,
+    "chunks and trailers": test_chunks_and_trailers.ROWS,
+    "upgrades": test_upgrades.ROWS,
+    "expectations": test_expectations.ROWS,
+    "half-closed clients": test_half_closed_clients.ROWS,
+    "pipelining": test_pipelining.ROWS,
+    "HTTP/1.0": test_http_1_0.ROWS,
+}
+each = pytest.mark.parametrize("rows", TABLE.values(), ids=TABLE)
+ACCEPTING = f"{BASE}/{urn_of()}/invocations-async".encode()
+
+
+def to_api(sent: bytes) -> bytes:
+    """Replace the targets of the table by paths of the API."""
+    for name, path in ((b"t", ACCEPTING), (b"g", BASE.encode())):
+        sent = sent.replace(b"/%b HTTP/" % name, path + b" HTTP/")
+    return sent.replace(b"/probe ", BASE.encode() + b" ")
+
+
+@each
+async def test_the_api_answers_as_the_table_says(tmp_path: Path, rows: Sequence[Row]) -> None:
+    async with serve(tmp_path) as api:
+        await api.create()
+
+        async def taken() -> Sequence[tuple[str, bytes]]:
+            found = [("POST /t", request.payload) for request in api.engine.requests]
+            api.engine.requests.clear()
+            return found
+
+        await check_engine(rows, api.port, to_api, taken)
+
+
+@each
+async def test_a_gateway_answers_as_the_table_says(tmp_path: Path, rows: Sequence[Row]) -> None:
+    async with gateway(tmp_path, {"path": "/", "match_mode": "SWA"}) as at:
+        port, records = at.client.base_url.port, at.place.engine.storage.records
+        assert port is not None
+        known: set[int] = set()
+
+        async def taken() -> Sequence[tuple[str, bytes]]:
+            keys = [key for key in await at.place.keys() if key not in known]
+            known.update(keys)
+            events = [json.loads(record.payload) for key in keys if (record := await records.get(key))]
+            found = [(f"{event['httpMethod']} {event['path']}", base64.b64decode(event["body"])) for event in events]
+            return [one for one in found if one[0] == "POST /t"]
+
+        await check_engine(rows, port, lambda sent: sent.replace(b"/probe ", b"/g?probe "), taken)

@@ -1,0 +1,120 @@
+"""Upgrades: WebSocket is refused, and all others are ignored, so that the request is an ordinary one."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.asgi.listener import HEAD_LIMIT, listen
+from tests.support.raw_client import connect, read_answers
+from tests.support.raw_exchanges import (
+    GOT,
+    OK,
+    PLAIN,
+    POSTED,
+    Row,
+    Until,
+    check,
+    check_refusal,
+    each,
+    exchange,
+    get,
+    get_of,
+    post,
+)
+from tests.support.scripted_app import ScriptedApp
+
+H2C = (
+    b"Connection: Upgrade, HTTP2-Settings",
+    b"Upgrade: h2c",
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: POST of Java's HTTP client in its default version HTTP/2.
+JAVA = post(*H2C, b"Content-Length: 2", b"User-Agent: Java-http-client/17")
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+WEBSOCKET = (b"Connection: Upgrade", b"Upgrade: websocket", KEY, b"Sec-WebSocket-Version: 13")
+
+IGNORED = [
+    Row("h2c with a body", JAVA, OK, (POSTED,)),
+    Row("h2c and a body apart", (JAVA[:-2], JAVA[-2:]), OK, (POSTED,)),
+    Row("h2c without a body", get(*H2C), OK, (GOT,)),
+    Row("h2c and more requests", JAVA + PLAIN + JAVA + get(), (OK, OK, OK, OK), (POSTED, POSTED, POSTED, GOT)),
+    Row("50 times h2c", JAVA * 50 + PLAIN, (OK,) * 51, (POSTED,) * 51),
+    Row(
+        "h2c with a chunked body",
+        post(*H2C, b"Transfer-Encoding: chunked", body=b"2\r\n42\r\n0\r\n\r\n") + PLAIN,
+        (OK, OK),
+        (POSTED, POSTED),
+    ),
+    Row(
+        "h2c that closes",
+        JAVA.replace(b"Upgrade, ", b"close, Upgrade, ", 1) + PLAIN,
+        OK,
+        (POSTED,),
+        closed=True,
+        cut=False,
+    ),
+    Row(
+        "h2c with a request as its body",
+        post(*H2C, b"Content-Length: %d" % len(get()), body=get()) + PLAIN,
+        (OK, OK),
+        (("POST /t", get()), POSTED),
+        shared=False,
+    ),
+    Row(
+        "h2c that waits for 100 Continue",
+        (JAVA[:-2].replace(b"User-Agent", b"Expect: 100-continue\r\nUser-Agent"), Until(CONTINUE), b"42"),
+        (100, OK),
+        (POSTED,),
+    ),
+    *(
+        Row(
+            f"an upgrade to {word}",
+            get(b"Connection: foo,  UPGRADE", b"upgrade: " + word.encode()) + PLAIN,
+            (OK, OK),
+            (GOT, POSTED),
+        )
+        for word in ("h2c", "TLS/1.2, HTTP/2.0", "anything", "websocketx")
+    ),
+    Row("an upgrade without its connection option", get(b"Upgrade: h2c") + PLAIN, (OK, OK), (GOT, POSTED)),
+    Row("websocket without its connection option", get(b"Upgrade: websocket", KEY) + PLAIN, (OK, OK), (GOT, POSTED)),
+    Row("a connection option without an upgrade", get(b"Connection: Upgrade") + PLAIN, (OK, OK), (GOT, POSTED)),
+    Row("a POST to websocket", post(*WEBSOCKET, b"Content-Length: 2") + PLAIN, (OK, OK), (POSTED, POSTED)),
+    Row("an upgrade of HTTP/1.0", get(*H2C).replace(b"HTTP/1.1", b"HTTP/1.0"), OK, (GOT,), closed=True),
+]
+
+REFUSED = [
+    Row("websocket", get(*WEBSOCKET), 501),
+    Row("websocket in other letters", get(b"connection: keep-alive, UPGRADE", b"upgrade: WebSocket", KEY), 501),
+    Row("websocket and frames", get(*WEBSOCKET) + b"\x81\x85\x00\x00\x00\x00hello", 501),
+    Row("websocket behind a good request", PLAIN + get(*WEBSOCKET) + PLAIN, (OK, 501), (POSTED,)),
+]
+
+ROWS = [*IGNORED, *REFUSED]
+
+
+@each(ROWS)
+async def test_an_upgrade_is_ignored_unless_it_is_to_websocket(row: Row) -> None:
+    await check(row)
+
+
+async def test_a_refused_websocket_is_told_why() -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0) as port:
+        [answer] = read_answers(await exchange(port, REFUSED[0], 0))
+
+    check_refusal(answer)
+    assert b"WebSocket" in answer.body
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, OK), (3, 431)])
+async def test_a_head_that_asks_for_an_upgrade_is_as_bounded_as_any(more: int, status: int) -> None:
+    await check(Row("", get_of(HEAD_LIMIT + more, *H2C), status, (GOT,) if status == OK else (), cut=False))
+
+
+async def test_the_body_of_an_upgrade_must_come_in_time() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(post(*H2C, b"Content-Length: 10", body=b"x"))
+
+        assert [answer.status for answer in read_answers(await client.rest())] == [408]
+    assert app.seen == [("POST /t", None)]
