@@ -89,8 +89,9 @@ class Exchange:
             log.exception("request failed", method=self._line.method, path=self._line.path)
             self._fail()
         else:
-            self._report_silence()
-            self._fail()
+            if not self.answered:
+                self._report_silence()
+                self._fail()
         finally:
             if self.task is not None:
                 self._owner.listener.tasks.discard(self.task)
@@ -98,7 +99,7 @@ class Exchange:
     def _report_silence(self) -> None:
         """Log that the application ended without a complete response, unless it may have taken the client for gone."""
         gone = self.aborted or self._half_closed or self._owner.transport.is_closing()
-        if not (self.answered or gone):
+        if not gone:
             log.error("request ended without a response", method=self._line.method, path=self._line.path)
 
     # Methods for the connection.
