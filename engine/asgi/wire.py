@@ -24,6 +24,7 @@ Headers = Mapping[bytes, bytes]  #: of a request: names in lower case; a repeate
 HeaderPairs = tuple[tuple[bytes, bytes], ...]  #: of a reply
 
 JSON = b"application/json"
+SMALL_PIECE = 4 << 10  #: bytes of a piece of a body that is joined with the next one
 #: Headers of all replies of the API, so that no proxy or browser stores them.
 NO_STORE: HeaderPairs = ((b"cache-control", b"no-store"),)
 #: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
@@ -82,7 +83,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
-        return await _read_rest(receive, bytearray(body), limit)
+        return await _read_rest(receive, [body], limit)
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     if len(body) > limit:
@@ -90,19 +91,25 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     return body
 
 
-async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
-    more = True
+async def _read_rest(receive: Receive, pieces: list[bytes], limit: int) -> bytes:
+    """Return ``pieces`` and all that follow. Pieces take less memory than one buffer that grows: it would be moved."""
+    size, more = len(pieces[0]), True
     while more:
-        if len(body) > limit:
+        if size > limit:
             raise PayloadTooLarge(limit)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
+        piece = message.get("body", b"")
+        if len(pieces[-1]) < SMALL_PIECE:
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+        size += len(piece)
         more = message.get("more_body", False)
-    if len(body) > limit:
+    if size > limit:
         raise PayloadTooLarge(limit)
-    return bytes(body)
+    return b"".join(pieces)
 
 
 def check_json(headers: Headers, body: bytes) -> None:

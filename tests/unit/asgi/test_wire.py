@@ -35,6 +35,14 @@ async def test_a_body_may_come_in_pieces(messages: list[dict[str, Any]]) -> None
     assert await read_body(receiver(*messages), {}, 5) == b"xxxxx"
 
 
+async def test_a_body_may_come_in_any_number_of_pieces_of_any_size() -> None:
+    sizes = [1] * 10_000 + [5_000, 1, 70_000, 0, 4_096, 4_095, 3]
+    bodies = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    messages = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
+
+    assert await read_body(receiver(*messages, piece(0, more=False)), {}, sum(sizes)) == b"".join(bodies)
+
+
 @pytest.mark.parametrize("messages", [[GONE], [piece(2), GONE], [piece(5), GONE]])
 async def test_a_disconnect_before_the_end_of_a_body_is_an_error(messages: list[dict[str, Any]]) -> None:
     with pytest.raises(ClientDisconnect):
