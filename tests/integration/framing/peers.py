@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from asyncio.subprocess import PIPE
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,30 +47,37 @@ class Read:
     reset: bool = False
 
 
+class Recorded:
+    """Requests of one connection."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.running = 0
+
+
 class Recorder:
     """Application that records the requests of each connection, and answers the whole ones with their number."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, list[Seen]] = {}
-        self.running: dict[int, int] = defaultdict(int)
-        self.changed = asyncio.Condition()
+        self._connections: dict[int, Recorded] = {}
+        self._ended = asyncio.Condition()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        port = scope["client"][1]
+        connection = self._connections[scope["client"][1]]
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         seen = Seen(scope["method"].encode("latin-1"), target, list(scope["headers"]))
-        number = b"%d" % len(self.seen[port])
-        self.seen[port].append(seen)
-        self.running[port] += 1
+        number = b"%d" % len(connection.seen)
+        connection.seen.append(seen)
+        connection.running += 1
         try:
             if await self._read(receive, seen):
                 fields = [(b"content-length", b"%d" % len(number)), (b"x-number", number)]
                 await send({"type": "http.response.start", "status": 200, "headers": fields})
                 await send({"type": "http.response.body", "body": number})
         finally:
-            self.running[port] -= 1
-            async with self.changed:
-                self.changed.notify_all()
+            connection.running -= 1
+            async with self._ended:
+                self._ended.notify_all()
 
     async def _read(self, receive: Receive, seen: Seen) -> bool:
         while not seen.whole:
@@ -81,11 +88,16 @@ class Recorder:
             seen.whole = not message.get("more_body", False)
         return True
 
-    async def take(self, port: int) -> list[Seen]:
+    def begin(self, port: int) -> Recorded:
+        """Record the requests from this port from now on."""
+        self._connections[port] = Recorded()
+        return self._connections[port]
+
+    async def end(self, connection: Recorded) -> list[Seen]:
         """Return the requests of a closed connection when the last of them has ended."""
-        async with self.changed:
-            await self.changed.wait_for(lambda: not self.running[port])
-        return self.seen.pop(port)
+        async with self._ended:
+            await self._ended.wait_for(lambda: not connection.running)
+        return connection.seen
 
 
 class Client(asyncio.Protocol):
@@ -134,10 +146,9 @@ class Peers:
 
     async def read_here(self, pieces: Sequence[bytes]) -> Read:
         client = await self._connect(self._port)
-        port = client.port
-        self._recorder.seen[port] = []
+        connection = self._recorder.begin(client.port)
         reset = await client.send(pieces)
-        return Read(await self._recorder.take(port), bytes(client.received), reset)
+        return Read(await self._recorder.end(connection), bytes(client.received), reset)
 
     async def read_by_node(self, pieces: Sequence[bytes]) -> Read:
         client = await self._connect(self._node_port)
@@ -166,17 +177,21 @@ class NodeOutput:
 
     def __init__(self, stdout: asyncio.StreamReader) -> None:
         self._stdout = stdout
-        self._waiting: dict[int, asyncio.Future[list[Seen]]] = {}
+        self._waiting: dict[int, deque[asyncio.Future[list[Seen]]]] = defaultdict(deque)
 
     def expect(self, port: int) -> asyncio.Future[list[Seen]]:
-        """Return a future of the requests on the connection from this port."""
-        self._waiting[port] = asyncio.get_running_loop().create_future()
-        return self._waiting[port]
+        """Return a future of the requests on the connection from this port.
+
+        After a reset, the system may give the port to another connection before Node has told of the first one.
+        """
+        future: asyncio.Future[list[Seen]] = asyncio.get_running_loop().create_future()
+        self._waiting[port].append(future)
+        return future
 
     async def read(self) -> None:
         async for line in self._stdout:
             record = json.loads(line)
-            waiting = self._waiting.pop(record["port"])
+            waiting = self._waiting[record["port"]].popleft()
             if not waiting.done():  # cancelled: its stream has run out of time
                 waiting.set_result([_seen(one) for one in record["requests"]])
 
