@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 LARGE = 64 << 10  #: bytes of a packet after which a connection waits for its turn
-TOGETHER = 8  #: connections that read at one turn of the event loop
+BATCH_SIZE = 8  #: connections that read at one turn of the event loop
 
 
 class LargeReader(Protocol):
@@ -37,7 +37,7 @@ class ReadTurns:
 
     def _next(self) -> None:
         self._waiting.sort(key=lambda reader: reader.held, reverse=True)  # stable: equal ones in order of arrival
-        chosen, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+        chosen, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
         if self._waiting:
             self._loop.call_soon(self._next)
         for reader in chosen:

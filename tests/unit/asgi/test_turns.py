@@ -6,11 +6,11 @@ import asyncio
 from itertools import pairwise
 
 from engine.asgi.listener import listen
-from engine.asgi.turns import LARGE, TOGETHER, ReadTurns
+from engine.asgi.turns import BATCH_SIZE, LARGE, ReadTurns
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
 
 SIZE = 8 * LARGE
-UPLOADS = 3 * TOGETHER
+UPLOADS = 3 * BATCH_SIZE
 
 
 class Reader:
@@ -23,14 +23,14 @@ class Reader:
 
 async def test_a_few_connections_read_at_each_turn_those_that_hold_most_first() -> None:
     turns, taken, counts = ReadTurns(), list[int](), [0]
-    for held in range(3 * TOGETHER):
+    for held in range(3 * BATCH_SIZE):
         turns.wait(Reader(taken, held))
-    while len(taken) < 3 * TOGETHER:
+    while len(taken) < 3 * BATCH_SIZE:
         await asyncio.sleep(0)
         counts.append(len(taken))
 
-    assert taken == list(reversed(range(3 * TOGETHER)))
-    assert all(after - before <= TOGETHER for before, after in pairwise(counts))
+    assert taken == list(reversed(range(3 * BATCH_SIZE)))
+    assert all(after - before <= BATCH_SIZE for before, after in pairwise(counts))
 
 
 async def test_a_connection_that_waits_again_reads_again() -> None:
