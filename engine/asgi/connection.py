@@ -123,10 +123,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.write_paused = True
         self.listener.unsent.add(self, self._exchange.written if self._exchange else 0)
+        if self.state is _ANSWERING:
+            self._deadline.set(self.listener.keep_alive)
 
     def resume_writing(self) -> None:
         self.write_paused = False
         self.listener.unsent.remove(self)
+        if self.state is _ANSWERING:
+            self._deadline.clear()
         if self._writable is not None:
             self._writable.set()
             self._writable = None
