@@ -47,6 +47,12 @@ class RawClient:
                 raise EOFError(f"the listener closed the connection after {self.received!r}")
         return self.received
 
+    async def until_size(self, size: int) -> None:
+        """Return once ``size`` bytes have been received."""
+        while len(self.received) < size:
+            if not await self._receive(1 << 16):
+                raise EOFError(f"the listener closed the connection after {len(self.received)} bytes")
+
     async def rest(self) -> bytes:
         """Return all bytes that were received, once the listener has closed the connection.
 
@@ -67,8 +73,8 @@ class RawClient:
         except ConnectionError:
             return sent
 
-    async def _receive(self) -> bool:
-        data = await self._loop.sock_recv(self._sock, 1 << 20)
+    async def _receive(self, most: int = 1 << 20) -> bool:
+        data = await self._loop.sock_recv(self._sock, most)
         self.received += data
         return bool(data)
 

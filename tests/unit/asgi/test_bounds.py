@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from engine.asgi.listener import HEAD_LIMIT, listen
+from engine.asgi.wire import Receive, Scope, Send
 from tests.support.raw_client import RawClient, connect, read_answers
 from tests.support.raw_exchanges import (
     CHUNKED,
@@ -27,6 +28,7 @@ from tests.support.raw_exchanges import (
 from tests.support.scripted_app import PROBE, ScriptedApp, no_problems
 
 ABORTED = ("POST /t", None)
+STREAMED = 16 << 20
 
 
 async def statuses(client: RawClient) -> list[int]:
@@ -227,6 +229,43 @@ async def test_a_refused_connection_that_has_sent_its_request_gets_its_answer() 
 
                 assert await statuses(second) == [503]
     assert app.seen == [POSTED]
+
+
+class Streaming:
+    """Application that sends 16 MiB in parts. ``ended`` is set when it has ended."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % STREAMED)]})
+        for _ in range(16):
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        self.ended.set()
+
+
+async def test_a_client_that_reads_nothing_of_a_streamed_answer_is_cut_off_in_time() -> None:
+    app = Streaming()
+    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port, buffer=4096) as client:
+        await client.send(get())
+        with anyio.fail_after(LIMIT):
+            await app.ended.wait()
+
+        assert await is_served(port)
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_a_streamed_answer() -> None:
+    app = Streaming()
+    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        await client.send(get(b"Connection: close"))
+        for size in range(1 << 20, STREAMED, 1 << 20):
+            await client.until_size(size)
+            await asyncio.sleep(0.2)
+        with anyio.fail_after(LIMIT):
+            [answer] = read_answers(await client.rest())
+
+    assert len(answer.body) == STREAMED
 
 
 async def test_two_hundred_connections_that_send_nothing_do_not_stop_others() -> None:
