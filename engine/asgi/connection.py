@@ -154,7 +154,8 @@ class Connection(asyncio.Protocol):
             self._keep(data, at)
         if whole:
             self.state = _ANSWERING
-            self._deadline.clear()
+            if not self.write_paused:  # else the client must take an earlier response in time
+                self._deadline.clear()
         else:
             self.state = _BODY
             self._deadline.set(self.listener.keep_alive)
@@ -216,10 +217,9 @@ class Connection(asyncio.Protocol):
 
         Bodies of one packet are not counted: the application reads them soon, and limits their size itself.
         """
-        listener = self.listener
         self.held += size
-        listener.held += size
-        if listener.held > listener.held_limit:
+        self.listener.held += size
+        if self.listener.held > self.listener.held_limit:
             raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
 
     def _release(self) -> None:

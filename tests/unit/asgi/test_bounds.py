@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from engine.asgi.listener import HEAD_LIMIT, listen
-from engine.asgi.wire import Receive, Scope, Send
+from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import RawClient, connect, read_answers
 from tests.support.raw_exchanges import (
     CHUNKED,
@@ -253,6 +253,20 @@ async def test_a_client_that_reads_nothing_of_a_streamed_answer_is_cut_off_in_ti
             await app.ended.wait()
 
         assert await is_served(port)
+
+
+async def test_a_client_that_reads_no_earlier_answer_is_cut_off_in_time() -> None:
+    ended = anyio.Semaphore(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, send, Reply(body=bytes(STREAMED)))
+        ended.release()
+
+    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port, buffer=4096) as client:
+        await client.send(get() * 2)
+        with anyio.fail_after(LIMIT):
+            await ended.acquire()
+            await ended.acquire()
 
 
 async def test_a_client_that_reads_slowly_gets_all_of_a_streamed_answer() -> None:
