@@ -162,3 +162,18 @@ async def test_a_client_that_reads_no_answers_is_not_read_either() -> None:
 
         assert sent < 100  # about 4 are held by the two buffers of the system
         assert len(app.seen) <= sent + 1
+
+
+async def test_requests_behind_a_running_one_are_not_read_without_end() -> None:
+    app, sent = ScriptedApp(), 0
+    async with listen(app, "127.0.0.1", 0, grace=0) as port, connect(port) as client:
+        await client.send(HOLD)
+        await app.entered.wait()
+        while sent < 24 << 20:  # the two buffers of the system hold less
+            with anyio.move_on_after(1) as scope:
+                await client.send(BIG)
+            if scope.cancelled_caught:
+                break
+            sent += len(BIG)
+
+    assert sent < 24 << 20
