@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 #: Turns of the loop after which the listener has received what was sent, as a packet of its own.
-TURNS = 3
+LOOP_ROUNDS = 3
 STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z' -]+\Z")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([^\x00-\x08\x0a-\x1f\x7f]*)\Z")
 
@@ -37,7 +37,7 @@ class RawClient:
     async def send(self, data: bytes) -> None:
         """Send ``data``, in one packet if it fits into the buffer of the system."""
         await self._loop.sock_sendall(self._sock, data)
-        for _ in range(TURNS):
+        for _ in range(LOOP_ROUNDS):
             await asyncio.sleep(0)
 
     async def until(self, mark: bytes, count: int = 1) -> bytes:
