@@ -3,7 +3,7 @@
 Plugins may import only the names in this module.
 """
 
-from engine.asgi.error_replies import retry_after, status_of
+from engine.asgi.error_replies import delay_of, hold_back, retry_after, status_of
 from engine.asgi.wire import (
     TARGET,
     ClientDisconnect,
@@ -113,6 +113,8 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Undeliverable",
+    "delay_of",
+    "hold_back",
     "log_target_of",
     "parse_urn",
     "project_log_target",

@@ -6,8 +6,10 @@ more precise codes of the API.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -43,6 +45,24 @@ def retry_after(error: e.FunctiondError) -> HeaderPairs:
     if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
         return ((b"retry-after", b"%d" % error.retry_after),)
     return ()
+
+
+def delay_of(error: Exception) -> float:
+    """Return the seconds by which the reply to an error must be delayed.
+
+    The caller must not keep the error while it waits: the error's traceback keeps the request's body.
+    """
+    return error.delay if isinstance(error, e.Unauthorized) else 0.0
+
+
+async def hold_back(seconds: float) -> None:
+    """Wait before a reply that ``delay_of`` delays.
+
+    A listener that stops ends the wait, and the reply is still sent.
+    """
+    if seconds:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(seconds)
 
 
 def general_code(status: int) -> str:

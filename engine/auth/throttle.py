@@ -1,15 +1,22 @@
-"""Rate limit for failed authentication, by the client's network and access key, in bounded memory."""
+"""Delay of refusals after repeated failures to authenticate, by the client's network and access key.
+
+Only failures are delayed: a valid signature or token is served at once, whatever failed before. All memory is bounded.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import math
+from collections import Counter, deque
 from functools import lru_cache
 
 from engine.errors import TooManyFailures
 from engine.model.clock import Clock
 
 SUBJECTS = 4096  #: tracked subjects; the one without failures for longest is dropped first
+DELAY = 1.0  #: seconds by which a refusal beyond the limit is delayed
+WAITING = 256  #: delayed refusals of all clients
+OF_ONE = 8  #: delayed refusals of one network
 
 Subject = tuple[str, str]  #: network of a client, and its access key if that key exists
 
@@ -17,39 +24,65 @@ Subject = tuple[str, str]  #: network of a client, and its access key if that ke
 class AuthThrottle:
     """Counter of failed authentication per subject, which is a network and optionally an access key.
 
-    A subject with ``limit`` failures is rejected until ``window`` seconds after the first of them.
+    After ``limit`` failures of a subject, its further refusals are delayed by ``delay`` seconds, until ``window``
+    seconds after the first of them. If too many refusals are delayed already, the client gets TooManyFailures at once.
     """
 
-    def __init__(self, clock: Clock, *, limit: int, window: float) -> None:
-        self._clock, self._limit, self._window = clock, limit, window
+    def __init__(self, clock: Clock, *, limit: int, window: float, delay: float = DELAY) -> None:
+        self._clock, self._limit, self._window, self._delay = clock, limit, window, delay
         self._seen: dict[Subject, tuple[int, float]] = {}
         self._network = lru_cache(SUBJECTS)(network_of)
+        # A delayed refusal leaves by time alone, so a client that disconnects meanwhile leaves nothing behind.
+        self._delayed: deque[tuple[float, str]] = deque()
+        self._of_network: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._seen)
 
+    @property
+    def waiting(self) -> int:
+        """Number of refusals that are delayed now."""
+        self._leave(self._clock.now())
+        return len(self._delayed)
+
     def subject(self, address: str, access: str = "") -> Subject:
         """Return the subject for which failures of a client are counted.
 
-        ``access`` is the client's access key if the engine has this key, else empty. Failures with an
-        existing key are counted apart from other failures of the same network. A broken client thus does not cause the
-        rejection of all clients in its network.
+        ``access`` is the client's access key if the engine has this key, else empty. Failures with an existing key are
+        counted apart from other failures of the same network.
         """
         return self._network(address), access
 
-    def check(self, subject: Subject) -> None:
-        """Raise TooManyFailures if the subject has reached the limit and its window has not ended."""
-        count, until = self._seen.get(subject, (0, 0.0))
-        if count >= self._limit and (wait := until - self._clock.now()) > 0:
-            raise TooManyFailures(math.ceil(wait))
+    def note(self, subject: Subject) -> float:
+        """Count a failure of the subject. Return the seconds by which its refusal must be delayed.
 
-    def note(self, subject: Subject) -> None:
-        """Count a failure of the subject. The first failure after the end of a window starts a new window."""
+        The first failure after the end of a window starts a new window. Raises TooManyFailures if the refusal would be
+        delayed, and too many are.
+        """
         now = self._clock.now()
         count, until = self._seen.pop(subject, (0, 0.0))
-        self._seen[subject] = (count + 1, until) if until > now else (1, now + self._window)
+        count, until = (count + 1, until) if until > now else (1, now + self._window)
+        self._seen[subject] = count, until
         if len(self._seen) > SUBJECTS:
             del self._seen[next(iter(self._seen))]
+        if count <= self._limit:
+            return 0.0
+        self._enter(subject[0], now, until)
+        return self._delay
+
+    def _enter(self, network: str, now: float, until: float) -> None:
+        self._leave(now)
+        if len(self._delayed) >= WAITING or self._of_network[network] >= OF_ONE:
+            raise TooManyFailures(math.ceil(until - now))
+        self._delayed.append((now + self._delay, network))
+        self._of_network[network] += 1
+
+    def _leave(self, now: float) -> None:
+        while self._delayed and self._delayed[0][0] <= now:
+            _, network = self._delayed.popleft()
+            self._of_network[network] -= 1
+            if not self._of_network[network]:
+                del self._of_network[network]
 
 
 def network_of(address: str) -> str:

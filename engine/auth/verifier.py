@@ -1,4 +1,4 @@
-"""Authentication of signed requests, which rejects clients after too many failures."""
+"""Authentication of signed requests. Refusals are delayed after many failures; valid signatures never are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio.to_thread
-import structlog
 from msgspec import Struct
 
 from engine.asgi.wire import Headers, Scope
+from engine.auth.denials import DenialLog
 from engine.auth.signatures import Signatures, Signed
 from engine.auth.signing import Authorization, hash_of, read_authorization
 from engine.auth.throttle import AuthThrottle, Subject
@@ -17,8 +17,6 @@ from engine.errors import Unauthorized
 from engine.model.clock import Clock
 
 LARGE = 1 << 20  #: size of a body in bytes from which it is hashed in a thread, off the event loop
-
-log = structlog.get_logger("functiond")
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -36,18 +34,17 @@ class SignatureVerifier:
     """
 
     def __init__(self, clock: Clock, failures: AuthThrottle) -> None:
-        self._failures, self._signatures = failures, Signatures(clock)
+        self._failures, self._signatures, self._log = failures, Signatures(clock), DenialLog(clock)
 
     def claim(self, headers: Headers, address: str, secret_of: Callable[[str], bytes | None]) -> Claim:
         """Return the signer that the headers name. The headers must include ``authorization``.
 
         ``secret_of`` returns the secret of an access key, or None for an unknown key. Raises Unauthorized if the key is
-        unknown or a header is invalid; TooManyFailures if the client has failed too often.
+        unknown or a header is invalid; TooManyFailures instead if too many refusals are delayed.
         """
         proof = read_authorization(headers[b"authorization"])
         secret = secret_of(proof.access) if proof else None
         subject = self._failures.subject(address, proof.access if proof and secret is not None else "")
-        self._failures.check(subject)
         if proof is None:
             raise self.failed(
                 subject, "Authorization must be SDK-HMAC-SHA256 Access=..., SignedHeaders=..., Signature=..."
@@ -59,7 +56,10 @@ class SignatureVerifier:
         return Claim(proof=proof, secret=secret, subject=subject)
 
     async def verify(self, claim: Claim, scope: Scope, headers: Headers, body: bytes) -> None:
-        """Raise Unauthorized unless the body hash and the signature match the request."""
+        """Raise Unauthorized unless the body hash and the signature match the request.
+
+        Raises TooManyFailures instead if too many refusals are delayed.
+        """
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
         signed = Signed(
             method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
@@ -71,22 +71,27 @@ class SignatureVerifier:
     def attempt(self, address: str) -> Iterator[None]:
         """Count an Unauthorized error that the block raises as a failure of the client at ``address``.
 
-        The block checks credentials other than signatures, such as tokens. Raises TooManyFailures before the block if
-        the client has failed too often.
+        The block checks credentials other than signatures, such as tokens. The error gets the delay of its reply.
+        Raises TooManyFailures instead if too many refusals are delayed.
         """
-        subject = self._failures.subject(address)
-        self._failures.check(subject)
         try:
             yield
         except Unauthorized as error:
-            self.failed(subject, str(error))
+            error.delay = self._count(self._failures.subject(address), str(error))
             raise
 
     def failed(self, subject: Subject, problem: str) -> Unauthorized:
-        """Count and log a failure of the subject. Return the error for the caller to raise."""
-        self._failures.note(subject)
-        log.warning("not authenticated", client=subject[0], access=subject[1], problem=problem)
-        return Unauthorized(problem)
+        """Count and log a failure of the subject. Return the error for the caller to raise.
+
+        Raises TooManyFailures if too many refusals are delayed.
+        """
+        error = Unauthorized(problem)
+        error.delay = self._count(subject, problem)
+        return error
+
+    def _count(self, subject: Subject, problem: str) -> float:
+        self._log.anonymous("not authenticated", client=subject[0], access=subject[1], problem=problem)
+        return self._failures.note(subject)
 
 
 def address_of(scope: Scope) -> str:

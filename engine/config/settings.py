@@ -77,7 +77,7 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     keys: tuple[AccessKey, ...] = ()
     tokens: tuple[Token, ...] = ()
     open_metrics: bool = False  #: /metrics and /readyz need no credentials; /healthz never needs any
-    failures: Positive = 20  #: failed logins in ``failure_window`` after which a client address is rejected
+    failures: Positive = 20  #: failed attempts in ``failure_window`` after which further refusals are delayed
     failure_window: Annotated[float, Meta(gt=0)] = 60.0  #: seconds
 
     @property

@@ -1,5 +1,6 @@
-"""Public names of the engine's errors: general and fatal ones, those of object stores, and those of triggers."""
+"""Public names of the engine's errors: general, fatal, and those of access, object stores and triggers."""
 
+from engine.errors.access_errors import AccessDenied, MissingCredentials, TooManyFailures, Unauthorized
 from engine.errors.errors import (
     AliasExists,
     AliasInUse,
@@ -47,12 +48,10 @@ from engine.errors.errors import (
     TooManyAliases,
     TooManyDependencies,
     TooManyEvents,
-    TooManyFailures,
     TooManyFunctions,
     TooManyReserved,
     TooManyVariables,
     TooManyVersions,
-    Unauthorized,
     Unavailable,
     UnknownAlias,
     UnknownDependency,
@@ -90,6 +89,7 @@ from engine.errors.trigger_errors import (
 )
 
 __all__ = [
+    "AccessDenied",
     "AliasExists",
     "AliasInUse",
     "BacklogFull",
@@ -125,6 +125,7 @@ __all__ = [
     "InvocationModeFixed",
     "JournalBroken",
     "MembershipLost",
+    "MissingCredentials",
     "NamelessConfig",
     "NoAsyncSettings",
     "NoInterpreter",

@@ -30,11 +30,9 @@
     │   └── CodeQuotaExceeded
     ├── DependencyInUse               a dependency cannot be deleted while a function uses it
     ├── Unsupported                   this engine has no such feature
-    ├── Unauthorized                  credentials are missing or wrong
     ├── FunctionDisabled              maximum number of instances is 0
     ├── Overloaded                    retry after ``retry_after`` seconds
     │   ├── BacklogFull
-    │   ├── TooManyFailures
     │   └── SynchronousCallsFull
     ├── Unavailable                   the engine cannot accept work now; retry later
     │   ├── ShuttingDown
@@ -42,6 +40,8 @@
     │   ├── NotStored                 the write failed and is certainly not on disk
     │   └── OutcomeUnknown            the write failed and may or may not be on disk
     └── CallTimedOut                  a synchronous call got no result in time; a started attempt continues
+
+Those of access control, object stores and triggers are in modules of their own.
 
 Failures of user code are never part of this tree: they are ``Outcome`` values.
 Each class composes its message from the arguments of its constructor. ``asgi/error_replies.py`` has the HTTP status of
@@ -324,10 +324,6 @@ class AliasInUse(Forbidden):
         super().__init__(f"alias {alias} has triggers: delete them first")
 
 
-class Unauthorized(FunctiondError):
-    """Missing or wrong credentials. The message names the wrong part and never contains its value."""
-
-
 class FunctionDisabled(FunctiondError):
     retry_after = 60  #: seconds; the function must be enabled by a person or program first
 
@@ -346,11 +342,6 @@ class Overloaded(FunctiondError):
 class BacklogFull(Overloaded):
     def __init__(self, scope: str, limit: int, unit: str) -> None:
         super().__init__(f"the backlog of {scope} has reached its limit of {limit} {unit}", retry_after=5)
-
-
-class TooManyFailures(Overloaded):
-    def __init__(self, retry_after: int) -> None:
-        super().__init__("too many failed attempts to authenticate from this address", retry_after)
 
 
 class SynchronousCallsFull(Overloaded):

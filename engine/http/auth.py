@@ -30,7 +30,7 @@ from engine.auth.signing import is_same
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
-from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
+from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.api.routing import CALLER
 from engine.http.console.paths import is_page
@@ -53,7 +53,7 @@ class Authenticator:
     """Check of the credentials of requests, against access keys and tokens.
 
     ``body_limits`` are the largest bodies of signed requests in bytes, by the last segment of the request's path.
-    Requests to ``open_paths`` need no credentials. ``failures`` counts failed logins.
+    Requests to ``open_paths`` need no credentials. ``failures`` counts failed attempts and delays their replies.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Authenticator:
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """Authenticate a request. Return the ASGI callable from which its body is to be read.
 
-        The project and the name of the caller are stored in ``scope``. Raises Unauthorized if credentials are missing
-        or wrong; Forbidden if the path names another project than theirs; TooManyFailures if the client has failed too
-        often. The body of a signed request is read first: raises PayloadTooLarge or CodePackageTooLarge if it exceeds
-        its limit, and ClientDisconnect if the client disconnects.
+        The project and the name of the caller are stored in ``scope``. Raises MissingCredentials; Unauthorized if
+        credentials are wrong, with the delay of its reply; TooManyFailures instead if too many replies are delayed;
+        AccessDenied if the path names another project than theirs. The body of a signed request is read first: raises
+        PayloadTooLarge or CodePackageTooLarge if it exceeds its limit, and ClientDisconnect if the client disconnects.
         """
         if scope["path"] in self._open:
             return receive
@@ -103,8 +103,8 @@ class Authenticator:
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
         """Authenticate a request to a path outside the API. Return the project of its credentials.
 
-        ``body`` is the whole body. Raises Unauthorized if credentials are missing or wrong, and TooManyFailures if the
-        client has failed too often.
+        ``body`` is the whole body. Raises Unauthorized if credentials are missing or wrong, with the delay of its
+        reply; TooManyFailures instead if too many replies are delayed.
         """
         principal = self._by_token(scope, headers)
         if principal is None:
@@ -117,7 +117,7 @@ class Authenticator:
 
         The signature decides if there is no token, or if a wrong X-Auth-Token comes with a header Authorization. With
         ``basic``, the password of HTTP Basic counts as a token. Raises Unauthorized if the token is unknown or expired,
-        and TooManyFailures if the client has failed too often.
+        or TooManyFailures if too many refusals are delayed.
         """
         token, name = headers.get(b"x-auth-token"), "X-Auth-Token"
         if token is None and basic:
@@ -137,11 +137,14 @@ class Authenticator:
         """Return the signature data in the headers, not verified yet, and the principal of the access key.
 
         Raises Unauthorized if the header Authorization is missing or malformed, or the access key is unknown or
-        expired, or X-Security-Token does not match the key. Raises TooManyFailures if the client has failed too often.
+        expired, or X-Security-Token does not match the key. Raises TooManyFailures instead if too many refusals are
+        delayed.
         """
         if b"authorization" not in headers:
             # Not counted as a failed login, because no secret was guessed.
-            raise Unauthorized("credentials are needed; sign the request with an access key, or send X-Auth-Token")
+            raise MissingCredentials(
+                "credentials are needed; sign the request with an access key, or send X-Auth-Token"
+            )
         claim = self._verifier.claim(headers, address_of(scope), self._secret)
         principal = self._keys[claim.proof.access]
         if problem := self._problem(principal, headers):
@@ -182,7 +185,7 @@ class _Replay:
 
 
 def _check_project(path: str, principal: Principal) -> None:
-    """Raise Forbidden if the request path names another project than that of the principal.
+    """Raise AccessDenied if the request path names another project than that of the principal.
 
     ``path`` is percent-decoded, as the router matches it.
     """
@@ -191,7 +194,7 @@ def _check_project(path: str, principal: Principal) -> None:
     parts = path.split("/", 4)
     named = parts[2:3] if parts[1:2] == ["v2"] else parts[3:4] if parts[1:3] == ["console", "projects"] else []
     if named and named != [principal.project]:
-        raise Forbidden(f"these credentials are for project {principal.project} only")
+        raise AccessDenied(f"these credentials are for project {principal.project} only")
 
 
 def _password(headers: Headers) -> bytes | None:

@@ -10,8 +10,7 @@ nothing else distinguishes it from the engine's own pages.
 
 If credentials are required, Host may be any name: a proxy on this machine passes on the name that clients use and have
 signed. An engine that requires credentials does so until it exits (``http/reload``). A rebound page cannot use the
-engine. Its requests can only count as failed logins of this address (``auth.failures``); clients with access keys are
-counted separately.
+engine. Its requests can only count as failed attempts of this address (``auth.failures``), which delay no valid ones.
 
 - Browsers add neither signatures nor tokens to a page's requests, and no password that was entered for another name.
 - Paths that need no credentials even then are public: the health of the engine, the style sheets of the console,
@@ -27,7 +26,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from engine.asgi.wire import Headers
-from engine.errors import Forbidden
+from engine.errors import AccessDenied
 
 
 class Guard:
@@ -43,20 +42,20 @@ class Guard:
         self._is_local_origin = lru_cache(256)(is_local_origin)
 
     def check(self, headers: Headers) -> None:
-        """Raise Forbidden unless the headers Host and Origin are acceptable.
+        """Raise AccessDenied unless the headers Host and Origin are acceptable.
 
         Host must name this machine, unless requests need credentials. Origin, if present, must be a page of this
         machine or of the name in Host.
         """
         host = headers.get(b"host", b"")
         if not self._any_host and not self._is_local_host(host):
-            raise Forbidden(
+            raise AccessDenied(
                 f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
                 "an engine behind a proxy needs credentials (auth.file)"
             )
         origin = headers.get(b"origin")
         if origin is not None and not self._is_own(origin, host):
-            raise Forbidden(f"web pages of {_quoted(origin)} may not use this engine")
+            raise AccessDenied(f"web pages of {_quoted(origin)} may not use this engine")
 
     def _is_own(self, origin: bytes, host: bytes) -> bool:
         own = host.lower()

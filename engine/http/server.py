@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
-from engine.asgi.error_replies import problem
+from engine.asgi.error_replies import delay_of, hold_back, problem
 from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.errors import error_reply
@@ -75,6 +75,7 @@ class HttpServer:
         self._target = lru_cache(4096)(self._read_target)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        delay = 0.0
         try:
             headers: Headers = dict(scope["headers"])
             self._guard.check(headers)
@@ -89,7 +90,7 @@ class HttpServer:
                 await self._router(scope, receive, send)
                 return
         except FunctiondError as error:
-            reply = await self._refuse(scope, error)
+            reply, delay = await self._refuse(scope, error), delay_of(error)
         except ClientDisconnect:
             return
         except asyncio.CancelledError:
@@ -99,6 +100,9 @@ class HttpServer:
             # A bug in one request must not affect the others.
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = problem(500, "internal error; see the engine's log")
+        if delay:
+            # The error is gone by now, and with its traceback the body that the request may have had.
+            await hold_back(delay)
         await respond(scope, send, reply, NO_STORE)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
@@ -119,7 +123,8 @@ class HttpServer:
     def _read_target(self, head: bytes) -> FunctionUrn | None:
         """Return the URN of the function in ``/v2/<project>/fgs/functions/<urn>``; None for any other path.
 
-        Raises InvalidField if the path is not UTF-8 or the URN is invalid; Forbidden if the URN is of another project.
+        Raises InvalidField if the path is not UTF-8 or the URN is invalid; AccessDenied if the URN is of another
+        project.
         """
         parts = head.split(b"/") if len(head) <= MAX_TARGET else []
         if len(parts) != 6 or (parts[0], parts[1], parts[3], parts[4]) != (b"", b"v2", b"fgs", b"functions"):

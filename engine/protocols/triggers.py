@@ -137,8 +137,9 @@ class Routes(Protocol):
 class Callers(Protocol):
     """Authentication of HTTP requests to a plugin.
 
-    ``scope`` is the ASGI scope of the request. All methods raise Overloaded if the sender's address had too many failed
-    attempts.
+    ``scope`` is the ASGI scope of the request. Valid credentials always pass. After many failed attempts of a sender's
+    address, Unauthorized has a delay for its reply (``delay_of``, ``hold_back``); if too many replies are delayed
+    already, Overloaded is raised in its place.
     """
 
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
@@ -158,9 +159,9 @@ class Callers(Protocol):
         ...
 
     def attempt(self, scope: Scope) -> AbstractContextManager[None]:
-        """Limit failed attempts of the sender's address, for a block in which the plugin verifies credentials itself.
+        """Count failed attempts of the sender's address, for a block in which the plugin verifies credentials itself.
 
-        Unauthorized raised in the block counts as a failed attempt.
+        Unauthorized raised in the block counts as a failed attempt, and gets the delay of its reply.
         """
         ...
 

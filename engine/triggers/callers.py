@@ -1,6 +1,6 @@
 """Authentication of HTTP requests to plugins, by credentials of the engine or by keys that a plugin has.
 
-Failed attempts count for the whole engine: an address that fails too often is rejected by the API and by all plugins.
+Failed attempts count for the whole engine: the API and all plugins delay refusals of an address that fails too often.
 """
 
 from __future__ import annotations

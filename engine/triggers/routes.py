@@ -13,9 +13,9 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.asgi.error_replies import new_request_id, problem, retry_after, status_of
+from engine.asgi.error_replies import delay_of, hold_back, new_request_id, problem, retry_after, status_of
 from engine.asgi.listener import listen
-from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Scope, Send, read_body, respond
+from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, read_body, respond
 from engine.auth.verifier import address_of
 from engine.errors import FunctiondError
 from engine.protocols import EVENT_LIMIT, Operation, PushHandler, PushRequest
@@ -129,21 +129,27 @@ class _App:
         self._handler, self._limit, self._skip = handler, limit, skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Headers = dict(scope["headers"])
+        delay = 0.0
         try:
-            body = await read_body(receive, headers, self._limit)
-            reply = await self._handler(self._request(scope, headers, body))
+            reply = await self._answer(scope, receive)
         except ClientDisconnect:
             return
         except FunctiondError as error:
             reply = problem(status_of(type(error)), str(error), retry_after(error))
+            delay = delay_of(error)
         except Exception:
             log.exception("push failed", method=scope["method"], path=scope["path"])
             reply = problem(500, "internal error: see the engine's log")
         else:
             if reply.status >= 400:  # the vendor's SDKs read it, as from the API's own errors
                 reply = replace(reply, headers=(*reply.headers, (b"x-request-id", new_request_id())))
+        await hold_back(delay)
         await respond(scope, send, reply, NO_STORE)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        headers: Headers = dict(scope["headers"])
+        body = await read_body(receive, headers, self._limit)
+        return await self._handler(self._request(scope, headers, body))
 
     def _request(self, scope: Scope, headers: Headers, body: bytes) -> PushRequest:
         return PushRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from engine import Callers, Headers, Scope, Unauthorized
+from engine import Callers, Headers, Scope, Unauthorized, delay_of
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Route
 from plugins.apig.settings import App
@@ -31,8 +31,8 @@ class Access:
     async def check(self, route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
         """Check that the client may call the API.
 
-        Raises Problem if it may not, and the engine's errors if that cannot be decided now, such as Overloaded after
-        too many failed logins.
+        Raises Problem if it may not, and the engine's errors if that cannot be decided now, such as Overloaded if
+        too many refusals are delayed.
         """
         match route.options.auth:
             case "APP":
@@ -44,7 +44,8 @@ class Access:
         try:
             app = await self._app(route.context.plugin.callers, scope, headers, body)
         except Unauthorized as error:
-            raise Problem(401, "APIG.0303", f"Incorrect app authentication information: {error}") from None
+            message = f"Incorrect app authentication information: {error}"
+            raise Problem(401, "APIG.0303", message, delay=delay_of(error)) from None
         if app.project not in ("", route.context.project) or (app.apis and route.options.name not in app.apis):
             raise Problem(403, "APIG.0304", "The app is not authorized to access the API.")
 
@@ -73,7 +74,8 @@ async def _check_identity(route: Route, scope: Scope, headers: Headers, body: by
     try:
         project = await route.context.plugin.callers.identify(scope, headers, body)
     except Unauthorized as error:
-        raise Problem(401, "APIG.0301", f"Incorrect IAM authentication information: {error}") from None
+        message = f"Incorrect IAM authentication information: {error}"
+        raise Problem(401, "APIG.0301", message, delay=delay_of(error)) from None
     if project != route.context.project:
         raise Problem(403, "APIG.0302", "The IAM user is not allowed to access the API: it belongs to another project.")
 

@@ -27,6 +27,7 @@ from engine import (
     Reply,
     Scope,
     Send,
+    hold_back,
     read_body,
     respond,
 )
@@ -54,18 +55,18 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, headers = os.urandom(16).hex(), _joined_headers(scope)
         route: Route | None = None
+        delay = 0.0
         try:
             found, is_preflight = self._find(scope, headers)
             route = found.route
             if is_preflight:
                 reply = Reply(status=204, headers=cross_origin.preflight(route, headers))
             else:
-                body = await read_body(receive, headers, self._settings.body_limit)
-                reply = await self._answer(found, scope, headers, body, request_id)
+                reply = await self._answer(found, scope, headers, receive, request_id)
         except ClientDisconnect:
             return
         except Problem as problem:
-            reply = _problem_reply(problem, request_id)
+            reply, delay = _problem_reply(problem, request_id), problem.delay
         except FunctiondError as error:
             reply = _problem_reply(problems.refused(error), request_id)
         except asyncio.CancelledError:
@@ -75,6 +76,7 @@ class Gateway:
             # A bug must fail its own request only, not others on this listener.
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = _problem_reply(problems.internal(), request_id)
+        await hold_back(delay)  # the body is no longer held
         lines = reply.headers if route is None else cross_origin.allow_origins(route, reply.headers)
         await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
 
@@ -97,13 +99,14 @@ class Gateway:
             raise problems.no_api()
         return found, False
 
-    async def _answer(self, found: Found, scope: Scope, headers: Headers, body: bytes, request_id: str) -> Reply:
-        """Check access, then accept the event (async) or call the function (sync), and return the reply.
+    async def _answer(self, found: Found, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Reply:
+        """Read the body, check access, then accept the event (async) or call the function (sync), and return the reply.
 
         Raises Problem if the client may not call the API, if the idempotency key is invalid, or if the call fails; the
         engine's errors if access cannot be decided now, if the event is refused, or if the engine's own limit for
         synchronous calls is exceeded.
         """
+        body = await read_body(receive, headers, self._settings.body_limit)
         context = found.route.context
         sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
         # Failed logins count for the client's address, not for a proxy that all clients use.

@@ -17,8 +17,10 @@ _STARTS = {
 
 
 class Problem(Exception):
-    def __init__(self, status: int, code: str, message: str, headers: HeaderPairs = ()) -> None:
-        self.status, self.code, self.message, self.headers = status, code, message, headers
+    """Error reply of a gateway. ``delay``: seconds by which it must be delayed."""
+
+    def __init__(self, status: int, code: str, message: str, headers: HeaderPairs = (), *, delay: float = 0.0) -> None:
+        self.status, self.code, self.message, self.headers, self.delay = status, code, message, headers, delay
         super().__init__(message)
 
     def body(self, request_id: str) -> bytes:

@@ -118,7 +118,7 @@ class ObsHub:
     def _check(self, callers: Callers, request: PushRequest) -> None:
         """Check the configured token in a notification's request.
 
-        Raises Unauthorized if the token is missing or wrong; Overloaded after too many wrong tokens from the address.
+        Raises Unauthorized if the token is missing or wrong; Overloaded if too many refusals are delayed already.
         """
         authorization = request.headers.get(b"authorization", b"")
         with callers.attempt({"client": (request.client, 0)}) if authorization else nullcontext():

@@ -80,13 +80,13 @@ def test_the_api_takes_no_password(engine: EngineProcess) -> None:
     assert (reply.status, reply.headers["www-authenticate"]) == (401, "SDK-HMAC-SHA256")
 
 
-def test_who_guesses_too_often_must_wait(tmp_path: Path) -> None:
+def test_the_right_password_passes_whatever_was_guessed_before(tmp_path: Path) -> None:
     settings = {"FUNCTIOND_AUTH__FILE": str(key_file(tmp_path)), "FUNCTIOND_AUTH__FAILURES": "3"}
     with engine_on(tmp_path / "data", **settings) as engine:
         unasked = [visit(engine, HOME).reply.status for _ in range(4)]
-        guesses = [signed_in(engine, HOME, f"a-guess-number-{n}-of-many").reply.status for n in range(4)]
+        guesses = [signed_in(engine, HOME, f"a-guess-number-{n}-of-many").reply.status for n in range(5)]
         late = signed_in(engine, HOME)
 
     assert unasked == [401] * 4  # requests without a token are not counted as guesses
-    assert guesses == [401, 401, 401, 429]
-    assert (late.reply.status, int(late.reply.headers["retry-after"]) > 0) == (429, True)
+    assert guesses == [401] * 5
+    assert late.reply.status == 200

@@ -17,7 +17,7 @@ from engine.asgi.error_replies import problem
 from engine.asgi.streaming import Stream, stream
 from engine.asgi.wire import NO_STORE, App, Receive, Reply, Scope, Send, check_json_type, check_utf8, read_body, respond
 from engine.auth.verifier import address_of
-from engine.errors import BadQuery, Forbidden, InvalidField, NotFound, NotJson
+from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.triggers.routes import PROJECT
@@ -179,10 +179,10 @@ def whole_number(field: str, text: str, default: int, error: type[InvalidField] 
 def own_urn(text: str, project: str, region: str) -> FunctionUrn:
     """Return the URN in ``text``.
 
-    Raises InvalidField if the text is not a URN, or ``project`` is not a valid name; Forbidden if the URN belongs to
+    Raises InvalidField if the text is not a URN, or ``project`` is not a valid name; AccessDenied if the URN belongs to
     another project than ``project``.
     """
     urn = parse_urn(text, region=region, project=check_project(project))
     if urn.project != project:
-        raise Forbidden(f"{text} belongs to another project than {project}")
+        raise AccessDenied(f"{text} belongs to another project than {project}")
     return urn

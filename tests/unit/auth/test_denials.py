@@ -1,0 +1,45 @@
+"""Log lines for requests that are denied."""
+
+from __future__ import annotations
+
+from structlog.testing import capture_logs
+
+from engine.auth.denials import LINES, SPAN, DenialLog
+from engine.testing import ManualClock
+
+
+def test_lines_about_anonymous_clients_are_limited_and_the_others_counted() -> None:
+    clock = ManualClock()
+    denials = DenialLog(clock)
+
+    with capture_logs() as lines:
+        for number in range(LINES + 5):
+            denials.anonymous("not authenticated", client=f"192.0.2.{number}")
+        clock.advance(SPAN)
+        for _ in range(2):
+            denials.anonymous("not authenticated", client="192.0.2.1")
+
+    assert len(lines) == LINES + 2
+    assert [line.get("left_out") for line in lines[-3:]] == [None, 5, None]
+
+
+def test_each_denial_of_an_authenticated_caller_is_a_line() -> None:
+    denials = DenialLog(ManualClock())
+
+    with capture_logs() as lines:
+        for _ in range(LINES + 5):
+            denials.known("access denied", credential="AK1")
+
+    assert [line["credential"] for line in lines] == ["AK1"] * (LINES + 5)
+
+
+def test_a_clock_that_is_set_back_silences_nothing() -> None:
+    clock = ManualClock()
+    denials = DenialLog(clock)
+    with capture_logs() as lines:
+        for _ in range(LINES + 1):
+            denials.anonymous("not authenticated")
+        clock.advance(-3600.0)
+        denials.anonymous("not authenticated")
+
+    assert len(lines) == LINES + 1
