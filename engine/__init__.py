@@ -16,6 +16,7 @@ from engine.asgi.wire import (
     read_body,
     respond,
 )
+from engine.auth.roles import Role
 from engine.auth.signing import sign as sign_request
 from engine.errors import (
     BadLink,
@@ -101,6 +102,7 @@ __all__ = [
     "Receive",
     "Reply",
     "Request",
+    "Role",
     "Scope",
     "Send",
     "SettingsError",

@@ -6,6 +6,7 @@ from engine import __version__
 from engine.app.collectors import problems, read_figures, reasons_not_ready
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
+from engine.auth.denials import DenialLog
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.dependencies import DependenciesApi
@@ -34,6 +35,7 @@ from engine.http.console.pages import Pages
 from engine.http.console.site import Console
 from engine.http.console.triggers import TriggersPage
 from engine.http.openapi import Document
+from engine.http.plugin_requests import PluginRequests
 from engine.http.server import create_app
 from engine.metrics.prometheus import Telemetry
 
@@ -46,8 +48,9 @@ def build_app(engine: EngineParts) -> App:
         audited(build_families(engine, health), engine.audit, engine.clock),
         http.region,
         authenticator=engine.authenticator,
-        mounts=engine.plugins.mounts,
+        plugins=PluginRequests(engine.plugins.mounts, engine.audit, engine.clock),
         console=_console(engine, health) if http.console else None,
+        denials=DenialLog(engine.clock),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from engine.auth.roles import Role
 from engine.errors import SettingsError
 
 Project = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
@@ -25,23 +26,32 @@ Expiry = Annotated[datetime, Meta(tz=True)] | None
 Secret = Annotated[str, Meta(min_length=16, max_length=8192, pattern=r"^[!-~]+\Z")]
 
 
-class AccessKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Rights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rights of an access key or token."""
+
+    project: Project
+    role: Role = "admin"
+    payloads: bool = False  #: the role ``read`` also reads payloads and results
+    expires: Expiry = None
+
+    def __post_init__(self) -> None:
+        if self.payloads and self.role != "read":
+            raise ValueError(f"payloads is for the role read; leave it out for the role {self.role}")
+
+
+class AccessKey(_Rights, frozen=True, kw_only=True):
     access: Access
     secret: Secret
-    project: Project
     token: Secret | None = None  #: only of a temporary key; requests must send it as X-Security-Token
-    expires: Expiry = None
 
     def __repr__(self) -> str:
         return f"AccessKey(access={self.access!r}, project={self.project!r})"
 
 
-class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Token(_Rights, frozen=True, kw_only=True):
     """Bearer token, which the client sends unsigned in the header X-Auth-Token."""
 
     token: Secret
-    project: Project
-    expires: Expiry = None
 
     def __repr__(self) -> str:
         return f"Token(project={self.project!r})"

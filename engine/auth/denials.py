@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import structlog
 
+from engine.asgi.wire import Scope
+from engine.auth.roles import Principal
 from engine.model.clock import Clock
 
 LINES = 30  #: lines about anonymous clients in ``SPAN``
 SPAN = 60.0  #: seconds
+PATH = 300  #: characters of a path that a line shows
 
 log = structlog.get_logger("functiond.access")
+
+
+def request_fields(scope: Scope) -> dict[str, str]:
+    """Return the fields of a log line that describe a request."""
+    client = scope["client"][0] if scope.get("client") else ""
+    return {"method": scope["method"], "path": scope["path"][:PATH], "client": client}
 
 
 class DenialLog:
@@ -26,8 +35,10 @@ class DenialLog:
         self._clock = clock
         self._until, self._lines, self._left_out = 0.0, 0, 0
 
-    def known(self, event: str, **fields: object) -> None:
-        log.warning(event, **fields)
+    def known(self, principal: Principal, scope: Scope, problem: str) -> None:
+        """Log that an authenticated request is denied."""
+        who = {"credential": principal.name, "role": principal.role, "project": principal.project}
+        log.warning("access denied", **who, **request_fields(scope), problem=problem)
 
     def anonymous(self, event: str, **fields: object) -> None:
         now = self._clock.now()

@@ -88,8 +88,8 @@ class _TracedHandler:
         return reply
 
     def _trace(self, call: Call, reply: Reply) -> Trace:
-        body = _traced_body(call.body)
-        response = _traced_body(reply.body) if reply.content_type == JSON else None
+        body = traced_body(call.body)
+        response = traced_body(reply.body) if reply.content_type == JSON else None
         sources = [_path_fields(call), *(one for one in (response, body) if isinstance(one, dict))]
         trace_id = str(uuid.uuid4())
         request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
@@ -99,10 +99,11 @@ class _TracedHandler:
             operation=self._operation,
             project=call.parts.get("project_id", ""),
             resource_type=self._kind.type,
-            resource_id=_first(self._kind.ids, sources),
-            resource_name=_first(self._kind.names, sources),
+            resource_id=first(self._kind.ids, sources),
+            resource_name=first(self._kind.names, sources),
             code=reply.status,
-            user=call.caller,
+            user=call.principal.name if call.principal else "",
+            role=call.principal.role if call.principal else "",
             source_ip=call.address,
             request_id=request_id or trace_id,
             method=call.method,
@@ -124,12 +125,13 @@ def _path_fields(call: Call) -> dict[str, str]:
     return parts
 
 
-def _first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
+def first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
+    """Return the first value that a source has for one of the names; empty if there is none."""
     sources = list(sources)
     return next((str(one[name]) for name in names for one in sources if one.get(name)), "")
 
 
-def _traced_body(body: bytes) -> Any:
+def traced_body(body: bytes) -> Any:
     """Return a decoded JSON body with secrets masked; None if it is empty, is not JSON, or exceeds ``BODY`` bytes."""
     if not body or len(body) > BODY:
         return None

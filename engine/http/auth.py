@@ -20,33 +20,22 @@ import binascii
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-
-from msgspec import Struct
 
 from engine.asgi.wire import Headers, Message, Receive, Scope, read_body
 from engine.auth.credentials import AccessKey, Token
+from engine.auth.denials import DenialLog
+from engine.auth.roles import PRINCIPAL, Principal
 from engine.auth.signing import is_same
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
-from engine.http.api.routing import CALLER
 from engine.http.console.paths import is_page
 from engine.model.clock import Clock
 from engine.triggers.routes import PROJECT
 
-
-class Principal(Struct, frozen=True, kw_only=True):
-    """Identity that a request gets by its access key or token: name, project, expiry, and the secrets to compare."""
-
-    name: str  #: shown in logs and traces; not secret
-    project: str
-    prefix: str  #: start of the paths of its project
-    expires: float  #: seconds since the epoch
-    secret: bytes = b""
-    token: bytes | None = None
+CALL = "an API of a gateway"  #: use of credentials outside the API, as refusals name it
 
 
 class Authenticator:
@@ -67,7 +56,7 @@ class Authenticator:
         open_paths: Iterable[str] = (),
     ) -> None:
         self.replace(keys, tokens)
-        self._clock, self._verifier = clock, SignatureVerifier(clock, failures)
+        self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
@@ -82,7 +71,7 @@ class Authenticator:
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """Authenticate a request. Return the ASGI callable from which its body is to be read.
 
-        The project and the name of the caller are stored in ``scope``. Raises MissingCredentials; Unauthorized if
+        The project and the principal of the caller are stored in ``scope``. Raises MissingCredentials; Unauthorized if
         credentials are wrong, with the delay of its reply; TooManyFailures instead if too many replies are delayed;
         AccessDenied if the path names another project than theirs. The body of a signed request is read first: raises
         PayloadTooLarge or CodePackageTooLarge if it exceeds its limit, and ClientDisconnect if the client disconnects.
@@ -95,21 +84,26 @@ class Authenticator:
             body = await self._read(scope, headers, receive)
             await self._verifier.verify(claim, scope, headers, body)
             receive = _Replay(body, receive)
+        scope[PRINCIPAL] = principal
         _check_project(scope["path"], principal)
         scope[PROJECT] = principal.project
-        scope[CALLER] = principal.name
         return receive
 
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
-        """Authenticate a request to a path outside the API. Return the project of its credentials.
+        """Authenticate a request that calls a function outside the API. Return the project of its credentials.
 
         ``body`` is the whole body. Raises Unauthorized if credentials are missing or wrong, with the delay of its
-        reply; TooManyFailures instead if too many replies are delayed.
+        reply; TooManyFailures instead if too many replies are delayed; AccessDenied if the role may not invoke.
         """
         principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)
             await self._verifier.verify(claim, scope, headers, body)
+        try:
+            principal.check(CALL, ("invoke",))
+        except AccessDenied as error:
+            self._log.known(principal, scope, str(error))
+            raise
         return principal.project
 
     def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> Principal | None:
@@ -223,15 +217,21 @@ def _digest(text: bytes) -> bytes:
 
 def _key_principal(key: AccessKey) -> Principal:
     token = key.token.encode() if key.token is not None else None
-    return _principal(key.access, key.project, key.expires, secret=key.secret.encode(), token=token)
+    return _principal(key.access, key, secret=key.secret.encode(), token=token)
 
 
 def _token_principal(one: Token) -> Principal:
-    return _principal(f"token {_digest(one.token.encode()).hex()[:12]}", one.project, one.expires)
+    return _principal(f"token {_digest(one.token.encode()).hex()[:12]}", one)
 
 
-def _principal(
-    name: str, project: str, expires: datetime | None, *, secret: bytes = b"", token: bytes | None = None
-) -> Principal:
-    until = expires.timestamp() if expires else math.inf
-    return Principal(name=name, project=project, prefix=f"/v2/{project}/", expires=until, secret=secret, token=token)
+def _principal(name: str, given: AccessKey | Token, *, secret: bytes = b"", token: bytes | None = None) -> Principal:
+    return Principal(
+        name=name,
+        project=given.project,
+        prefix=f"/v2/{given.project}/",
+        expires=given.expires.timestamp() if given.expires else math.inf,
+        role=given.role,
+        payloads=given.payloads,
+        secret=secret,
+        token=token,
+    )

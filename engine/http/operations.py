@@ -1,7 +1,8 @@
-"""Table of all operations of the API: name in the vendor's SDK, method, path, parameters, body and reply.
+"""Table of all operations of the API: name in the vendor's SDK, method, path, parameters, body, reply and roles.
 
 The OpenAPI document and the page ``engine/docs/api.md`` are generated from this table. ``python -m engine.docs`` writes
-the page. A test compares the table with the paths and methods that the server handles.
+the page. A test compares the table with the paths and methods that the server handles. An operation without roles is
+for the role admin only, and so is any request that is not in the table.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from engine.auth.roles import Role
 from engine.http.api import (
     aliases,
     async_settings,
@@ -53,6 +55,9 @@ class Health(Struct, frozen=True, kw_only=True):
     status: str
 
 
+_INVOKE: tuple[Role, ...] = ("invoke",)
+_READ: tuple[Role, ...] = ("read",)
+_BOTH = (*_INVOKE, *_READ)
 _F = f"{BASE}/functions"
 _ONE = f"{_F}/{{function_urn}}"
 _EVENT, _ALIAS = f"{_ONE}/events/{{event_id}}", f"{_ONE}/aliases/{{alias_name}}"
@@ -75,9 +80,17 @@ def _op(name: str, method: str, path: str, body: Any = None, reply: Any = None, 
 OPERATIONS = (
     # --- functions ---
     _op("CreateFunction", "POST", _F, functions.CreateBody, functions.FunctionReply),
-    _op("ListFunctions", "GET", _F, None, functions.FunctionList, query=(*_ITEMS, "package_name", "func_name")),
+    _op(
+        "ListFunctions",
+        "GET",
+        _F,
+        None,
+        functions.FunctionList,
+        query=(*_ITEMS, "package_name", "func_name"),
+        roles=_READ,
+    ),
     _op("DeleteFunction", "DELETE", _ONE, status=204),
-    _op("ShowFunctionConfig", "GET", f"{_ONE}/config", None, functions.FunctionReply),
+    _op("ShowFunctionConfig", "GET", f"{_ONE}/config", None, functions.FunctionReply, roles=_READ),
     _op("UpdateFunctionConfig", "PUT", f"{_ONE}/config", functions.ConfigBody, functions.FunctionReply),
     _op("ShowFunctionCode", "GET", f"{_ONE}/code", None, functions.FunctionReply),
     _op("UpdateFunctionCode", "PUT", f"{_ONE}/code", functions.CodeBody, functions.FunctionReply),
@@ -100,14 +113,23 @@ OPERATIONS = (
         functions.FunctionReply,
         optional=True,
     ),
-    _op("ListFunctionVersions", "GET", f"{_ONE}/versions", None, versions.VersionList, query=_ITEMS),
+    _op("ListFunctionVersions", "GET", f"{_ONE}/versions", None, versions.VersionList, query=_ITEMS, roles=_READ),
     _op("CreateVersionAlias", "POST", f"{_ONE}/aliases", aliases.CreateAliasBody, aliases.AliasReply),
-    _op("ListVersionAliases", "GET", f"{_ONE}/aliases", None, list[aliases.AliasReply]),
-    _op("ShowVersionAlias", "GET", _ALIAS, None, aliases.AliasReply),
+    _op("ListVersionAliases", "GET", f"{_ONE}/aliases", None, list[aliases.AliasReply], roles=_READ),
+    _op("ShowVersionAlias", "GET", _ALIAS, None, aliases.AliasReply, roles=_READ),
     _op("UpdateVersionAlias", "PUT", _ALIAS, aliases.AliasBody, aliases.AliasReply),
     _op("DeleteVersionAlias", "DELETE", _ALIAS, status=204),
     # --- invocations ---
-    _op("AsyncInvokeFunction", "POST", f"{_ONE}/invocations-async", Any, Any, status=202, headers=_ACCEPTING),
+    _op(
+        "AsyncInvokeFunction",
+        "POST",
+        f"{_ONE}/invocations-async",
+        Any,
+        Any,
+        status=202,
+        headers=_ACCEPTING,
+        roles=_INVOKE,
+    ),
     _op(
         "InvokeFunction",
         "POST",
@@ -115,6 +137,7 @@ OPERATIONS = (
         Any,
         Any,
         headers=("X-Cff-Log-Type", "X-CFF-Request-Version", _MEMORY),
+        roles=_INVOKE,
     ),
     _op(
         "ListAsyncInvocations",
@@ -123,6 +146,7 @@ OPERATIONS = (
         None,
         records.InvocationList,
         query=("request_id", *_RECORDS),
+        roles=_BOTH,
     ),
     _op(
         "ListActiveAsyncInvocations",
@@ -131,6 +155,7 @@ OPERATIONS = (
         None,
         records.InvocationList,
         query=("requests", *_RECORDS),
+        roles=_BOTH,
     ),
     _op(
         "ShowAsyncInvocation",
@@ -140,6 +165,8 @@ OPERATIONS = (
         records.WholeRecord,
         query=("wait",),
         own=True,
+        roles=_BOTH,
+        hidden={"invoke": ("payload", "log"), "read": ("payload", "result")},
     ),
     _op(
         "ShowAsyncInvocationLogs",
@@ -149,8 +176,9 @@ OPERATIONS = (
         logs.LogItem,
         content=JSON_LINES,
         own=True,
+        roles=_READ,
     ),
-    _op("ShowFunctionLogs", "GET", f"{_ONE}/logs", None, logs.LogItem, content=JSON_LINES, own=True),
+    _op("ShowFunctionLogs", "GET", f"{_ONE}/logs", None, logs.LogItem, content=JSON_LINES, own=True, roles=_READ),
     _op(
         "RedriveAsyncInvocations",
         "POST",
@@ -159,7 +187,16 @@ OPERATIONS = (
         redrive.RedrivenInvocations,
         own=True,
     ),
-    _op("ListDeliveries", "GET", f"{BASE}/deliveries", None, redrive.DeliveryList, query=(*_PAGE, "after"), own=True),
+    _op(
+        "ListDeliveries",
+        "GET",
+        f"{BASE}/deliveries",
+        None,
+        redrive.DeliveryList,
+        query=(*_PAGE, "after"),
+        own=True,
+        roles=_READ,
+    ),
     _op(
         "RedriveDeliveries",
         "POST",
@@ -168,7 +205,7 @@ OPERATIONS = (
         redrive.RedrivenDeliveries,
         own=True,
     ),
-    _op("CancelAsyncInvocation", "POST", f"{_ONE}/cancel", records.CancelBody),
+    _op("CancelAsyncInvocation", "POST", f"{_ONE}/cancel", records.CancelBody, roles=_INVOKE),
     # --- asynchronous settings ---
     _op(
         "UpdateFunctionAsyncInvokeConfig",
@@ -177,7 +214,7 @@ OPERATIONS = (
         async_settings.AsyncSettingsBody,
         async_settings.AsyncSettingsReply,
     ),
-    _op("ShowFunctionAsyncInvokeConfig", "GET", _SETTINGS, None, async_settings.AsyncSettingsReply),
+    _op("ShowFunctionAsyncInvokeConfig", "GET", _SETTINGS, None, async_settings.AsyncSettingsReply, roles=_READ),
     _op("DeleteFunctionAsyncInvokeConfig", "DELETE", _SETTINGS, status=204),
     _op(
         "ListFunctionAsyncInvokeConfig",
@@ -186,23 +223,18 @@ OPERATIONS = (
         None,
         async_settings.AsyncSettingsList,
         query=_PAGE,
+        roles=_READ,
     ),
     _op("EnableAsyncStatusLog", "POST", f"{_F}/enable-async-status-logs"),
-    _op(
-        "ShowProjectAsyncStatusLogInfo",
-        "GET",
-        f"{_F}/async-status-log-detail",
-        None,
-        LogTarget,
-    ),
+    _op("ShowProjectAsyncStatusLogInfo", "GET", f"{_F}/async-status-log-detail", None, LogTarget, roles=_READ),
     # --- triggers ---
     _op("CreateFunctionTrigger", "POST", _TRIGGERS, triggers.CreateTriggerBody, triggers.TriggerReply, status=201),
-    _op("ListFunctionTriggers", "GET", _TRIGGERS, None, list[triggers.TriggerReply]),
+    _op("ListFunctionTriggers", "GET", _TRIGGERS, None, list[triggers.TriggerReply], roles=_READ),
     _op("BatchDeleteFunctionTriggers", "DELETE", _TRIGGERS, status=204),
-    _op("ShowFunctionTrigger", "GET", _TRIGGER, None, triggers.TriggerReply),
+    _op("ShowFunctionTrigger", "GET", _TRIGGER, None, triggers.TriggerReply, roles=_READ),
     _op("UpdateTrigger", "PUT", _TRIGGER, triggers.UpdateTriggerBody, triggers.TriggerReply),
     _op("DeleteFunctionTrigger", "DELETE", _TRIGGER, status=204),
-    _op("ShowTriggerState", "GET", f"{_TRIGGER}/state", None, triggers.TriggerState, own=True),
+    _op("ShowTriggerState", "GET", f"{_TRIGGER}/state", None, triggers.TriggerState, own=True, roles=_READ),
     _op(
         "ListProjectTriggers",
         "GET",
@@ -211,9 +243,12 @@ OPERATIONS = (
         triggers.ProjectTriggers,
         query=(*_ITEMS, "trigger_type"),
         own=True,
+        roles=_READ,
     ),
-    _op("ListTriggerTypes", "GET", f"{BASE}/triggertypes", None, list[Any], own=True),
-    _op("ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True, lacks="optional features"),
+    _op("ListTriggerTypes", "GET", f"{BASE}/triggertypes", None, list[Any], own=True, roles=_READ),
+    _op(
+        "ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True, lacks="optional features", roles=_READ
+    ),
     # --- reserved instances ---
     _op(
         "UpdateFunctionReservedInstancesCount",
@@ -229,6 +264,7 @@ OPERATIONS = (
         None,
         reserved_instances.ReservedCounts,
         query=(*_PAGE, "urn"),
+        roles=_READ,
     ),
     _op(
         "ListReservedInstanceConfigs",
@@ -237,11 +273,12 @@ OPERATIONS = (
         None,
         reserved_instances.ReservedConfigs,
         query=(*_PAGE, "function_urn"),
+        roles=_READ,
     ),
     # --- test events, dependencies, tags ---
     _op("CreateEvent", "POST", f"{_ONE}/events", events.CreateEventBody, events.EventName),
-    _op("ListEvents", "GET", f"{_ONE}/events", None, events.EventList),
-    _op("ShowEvent", "GET", _EVENT, None, events.EventReply),
+    _op("ListEvents", "GET", f"{_ONE}/events", None, events.EventList, roles=_READ),
+    _op("ShowEvent", "GET", _EVENT, None, events.EventReply, roles=_READ, hidden={"read": ("content",)}),
     _op("UpdateEvent", "PUT", _EVENT, events.UpdateEventBody, events.EventName),
     _op("DeleteEvent", "DELETE", _EVENT, status=204),
     _op(
@@ -258,18 +295,26 @@ OPERATIONS = (
         None,
         dependencies.DependencyList,
         query=(*_PAGE, "maxitems", "ispublic", "dependency_type", "runtime", "name"),
+        roles=_READ,
     ),
-    _op("ListDependencyVersion", "GET", _DEPENDENCY, None, dependencies.DependencyList, query=_ITEMS),
-    _op("ShowDependencyVersion", "GET", f"{_DEPENDENCY}/{{version}}", None, dependencies.DependencyReply),
+    _op("ListDependencyVersion", "GET", _DEPENDENCY, None, dependencies.DependencyList, query=_ITEMS, roles=_READ),
+    _op("ShowDependencyVersion", "GET", f"{_DEPENDENCY}/{{version}}", None, dependencies.DependencyReply, roles=_READ),
     _op("DeleteDependencyVersion", "DELETE", f"{_DEPENDENCY}/{{version}}", status=204),
     _op("CreateTags", "POST", f"{_TAGS}/create", tags.TagsBody, status=204),
     _op("DeleteTags", "DELETE", f"{_TAGS}/delete", tags.TagsBody, status=204),
-    _op("ListFunctionTags", "GET", _TAGS, None, tags.TagList),
-    _op("ShowProjectTagsList", "GET", f"{_KIND}/tags", None, tags.ProjectTags),
-    _op("ShowResInstanceInfo", "POST", f"{_KIND}/resource-instances/{{action}}", tags.FindBody, tags.TaggedResources),
+    _op("ListFunctionTags", "GET", _TAGS, None, tags.TagList, roles=_READ),
+    _op("ShowProjectTagsList", "GET", f"{_KIND}/tags", None, tags.ProjectTags, roles=_READ),
+    _op(
+        "ShowResInstanceInfo",
+        "POST",
+        f"{_KIND}/resource-instances/{{action}}",
+        tags.FindBody,
+        tags.TaggedResources,
+        roles=_READ,
+    ),
     # --- statistics, quotas, switches ---
-    _op("ListFunctionStatistics", "GET", f"{_ONE}/statistics/{{period}}", None, metrics.FunctionSeries),
-    _op("ShowFunctionMetrics", "GET", f"{_ONE}/slareports/{{period}}", None, metrics.FunctionSeries),
+    _op("ListFunctionStatistics", "GET", f"{_ONE}/statistics/{{period}}", None, metrics.FunctionSeries, roles=_READ),
+    _op("ShowFunctionMetrics", "GET", f"{_ONE}/slareports/{{period}}", None, metrics.FunctionSeries, roles=_READ),
     _op(
         "ShowFuncReservedInstanceMetrics",
         "GET",
@@ -277,6 +322,7 @@ OPERATIONS = (
         None,
         metrics.ReservedSeries,
         query=_PAGE,
+        roles=_READ,
     ),
     _op(
         "ListStatistics",
@@ -285,6 +331,7 @@ OPERATIONS = (
         None,
         metrics.Statistics,
         query=(*_PAGE, "filter", "period", "option"),
+        roles=_READ,
     ),
     _op(
         "ListFunctionAsMetric",
@@ -293,6 +340,7 @@ OPERATIONS = (
         None,
         metrics.FunctionMetrics,
         query=("type", "limit", *_SPAN),
+        roles=_READ,
     ),
     _op(
         "ShowTenantMetric",
@@ -302,6 +350,7 @@ OPERATIONS = (
         metrics.WorkflowSeries,
         query=("period", "metric_type", *_SPAN),
         lacks="workflows",
+        roles=_READ,
     ),
     _op(
         "ShowWorkFlowMetric",
@@ -311,12 +360,13 @@ OPERATIONS = (
         metrics.WorkflowSeries,
         query=("period", *_SPAN),
         lacks="workflows",
+        roles=_READ,
     ),
-    _op("ListQuotas", "GET", f"{BASE}/quotas", None, quotas.Quotas),
-    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, tracing_and_snapshots.TracingShape, lacks="APM"),
+    _op("ListQuotas", "GET", f"{BASE}/quotas", None, quotas.Quotas, roles=_READ),
+    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, tracing_and_snapshots.TracingShape, lacks="APM", roles=_READ),
     _op("UpdateTracing", "PUT", f"{_ONE}/tracing", tracing_and_snapshots.TracingShape, lacks="APM"),
     _op("EnableLtsLogs", "POST", f"{_F}/enable-lts-logs"),
-    _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, LogTarget),
+    _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, LogTarget, roles=_READ),
     _op(
         "ShowFuncSnapshotState",
         "GET",
@@ -324,11 +374,12 @@ OPERATIONS = (
         None,
         tracing_and_snapshots.SnapshotState,
         lacks="snapshots",
+        roles=_READ,
     ),
     _op("UpdateFuncSnapshot", "POST", f"{_ONE}/snapshots/{{action}}", status=204, lacks="snapshots"),
     # --- the engine itself ---
-    _op("ShowHealth", "GET", "/healthz", None, Health, own=True),
-    _op("ShowReadiness", "GET", "/readyz", None, Health, own=True),
-    _op("ShowFigures", "GET", "/metrics", None, str, content=TEXT, own=True),
-    _op("ShowDocument", "GET", "/openapi.json", None, dict[str, Any], own=True),
+    _op("ShowHealth", "GET", "/healthz", None, Health, own=True, roles=_BOTH),
+    _op("ShowReadiness", "GET", "/readyz", None, Health, own=True, roles=_BOTH),
+    _op("ShowFigures", "GET", "/metrics", None, str, content=TEXT, own=True, roles=_READ),
+    _op("ShowDocument", "GET", "/openapi.json", None, dict[str, Any], own=True, roles=_BOTH),
 )

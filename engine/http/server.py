@@ -16,19 +16,28 @@ import structlog
 
 from engine.asgi.error_replies import delay_of, hold_back, problem
 from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
-from engine.errors import FunctiondError, InvalidField, ShuttingDown
+from engine.auth.denials import DenialLog, request_fields
+from engine.auth.roles import PRINCIPAL, Principal
+from engine.errors import AccessDenied, FunctiondError, InvalidField, MissingCredentials, ShuttingDown
 from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
 from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.auth import Authenticator
+from engine.http.console.paths import PAGES
 from engine.http.console.site import Console
 from engine.http.guard import Guard
+from engine.http.operations import OPERATIONS
+from engine.http.plugin_requests import PluginRequests
+from engine.http.restrictions import check_role, restricted
+from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn
+from engine.protocols.audit import AuditTrail
 from engine.triggers.routes import Mounts
 
 MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-encoded
 
 log = structlog.get_logger()
+_SYNC, _ASYNC = (next(one for one in OPERATIONS if one.name == f"{name}Function") for name in ("Invoke", "AsyncInvoke"))
 
 #: Makes the reply to a request that failed.
 Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
@@ -40,19 +49,24 @@ def create_app(
     region: str,
     *,
     authenticator: Authenticator | None = None,
-    mounts: Mounts | None = None,
+    plugins: PluginRequests | None = None,
     console: Console | None = None,
+    denials: DenialLog | None = None,
 ) -> App:
     """Return the ASGI application that serves the API, the paths of plugins, and the console.
 
     ``resources`` are those of the API except ``invocations`` and ``invocations-async``, whose requests ``invocations``
-    handles without the router. If ``authenticator`` is None, requests need no credentials. ``mounts`` are applications
-    of plugins at their own paths. The console also makes the replies to requests for its pages that failed.
+    handles without the router. If ``authenticator`` is None, requests need no credentials. ``plugins`` serves requests
+    to the paths of plugins. The console also makes the replies to requests for its pages that failed.
     """
-    router = make_router([*resources, *(console.resources() if console else ())], region)
+    found = [*resources, *(console.resources() if console else ())]
+    if authenticator is not None:
+        found = restricted(found, [*OPERATIONS, *PAGES])
     refuse = console.refuse if console else _refuse
-    guard = Guard(credentials=authenticator is not None)
-    return HttpServer(invocations, router, guard, authenticator, mounts or Mounts(), region, refuse)
+    guard, clock = Guard(credentials=authenticator is not None), SystemClock()
+    plugins = plugins or PluginRequests(Mounts(), AuditTrail(), clock)
+    denials = denials or DenialLog(clock)
+    return HttpServer(invocations, make_router(found, region), guard, authenticator, plugins, region, refuse, denials)
 
 
 async def _refuse(scope: Scope, error: FunctiondError) -> Reply:
@@ -66,12 +80,13 @@ class HttpServer:
         router: App,
         guard: Guard,
         authenticator: Authenticator | None,
-        mounts: Mounts,
+        plugins: PluginRequests,
         region: str,
         refuse: Refuse,
+        denials: DenialLog,
     ) -> None:
         self._invocations, self._router, self._guard, self._region = invocations, router, guard, region
-        self._authenticator, self._mounts, self._refuse = authenticator, mounts, refuse
+        self._authenticator, self._plugins, self._refuse, self._denials = authenticator, plugins, refuse, denials
         self._target = lru_cache(4096)(self._read_target)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,17 +94,18 @@ class HttpServer:
         try:
             headers: Headers = dict(scope["headers"])
             self._guard.check(headers)
-            mount = self._mounts.find(scope["path"])
+            mount = self._plugins.find(scope["path"])
             if self._authenticator is not None and (mount is None or mount.signed):
                 receive = await self._authenticator.admit(scope, headers, receive)
             if mount is not None:
-                await mount.app(scope, receive, send)
+                await self._plugins.serve(mount, scope, receive, send)
                 return
             reply = await self._invoke(scope, headers, receive) if scope["method"] == "POST" else None
             if reply is None:
                 await self._router(scope, receive, send)
                 return
         except FunctiondError as error:
+            self._log_denial(scope, error)
             reply, delay = await self._refuse(scope, error), delay_of(error)
         except ClientDisconnect:
             return
@@ -113,12 +129,26 @@ class HttpServer:
         path: bytes = scope["raw_path"]
         head, _, action = path.rpartition(b"/")
         if action == b"invocations-async":
-            target = self._target(head)
-            return await self._invocations.accept(target, headers, receive) if target else None
+            if (target := self._target(head)) is None:
+                return None
+            check_role(scope, _ASYNC)
+            return await self._invocations.accept(target, headers, receive)
         if action == b"invocations":
-            target = self._target(head)
-            return await self._invocations.call(target, headers, receive) if target else None
+            if (target := self._target(head)) is None:
+                return None
+            check_role(scope, _SYNC)
+            return await self._invocations.call(target, headers, receive)
         return None
+
+    def _log_denial(self, scope: Scope, error: FunctiondError) -> None:
+        """Log that a request is denied. Wrong credentials are logged where they are verified."""
+        if not isinstance(error, AccessDenied | MissingCredentials):
+            return
+        principal: Principal | None = scope.get(PRINCIPAL)
+        if principal is not None:
+            self._denials.known(principal, scope, str(error))
+        else:
+            self._denials.anonymous("access denied", **request_fields(scope), problem=str(error))
 
     def _read_target(self, head: bytes) -> FunctionUrn | None:
         """Return the URN of the function in ``/v2/<project>/fgs/functions/<urn>``; None for any other path.

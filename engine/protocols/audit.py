@@ -18,12 +18,14 @@ class Trace(Struct, frozen=True, kw_only=True):
     trace_id: str
     time: float  #: seconds since the epoch
     operation: str  #: name in the vendor's SDK, such as CreateFunction
+    service: str = "FunctionGraph"  #: service of the vendor to which the operation belongs
     project: str
-    resource_type: str  #: function, version, alias, trigger, event, dependency, delivery or invocation
+    resource_type: str  #: such as function, version, alias, trigger, event, dependency, delivery or invocation
     resource_id: str
     resource_name: str
     code: int  #: HTTP status
     user: str  #: access key, or the first digits of a token's SHA-256; empty if no credentials are required
+    role: str = ""  #: of these credentials
     source_ip: str
     request_id: str  #: X-Request-Id of an error reply; the trace id for other replies
     method: str

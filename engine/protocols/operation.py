@@ -1,10 +1,13 @@
-"""Description of one operation of the HTTP API, from which the OpenAPI document is made."""
+"""Description of one operation of the HTTP API: its form, for the OpenAPI document, and the roles that may use it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+
+from engine.auth.roles import Role
 
 JSON = "application/json"
 
@@ -22,4 +25,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     content: str = JSON  #: content type of the reply
     problem: Any = None  #: type of an error reply; None: error type of the API
     own: bool = False  #: an operation of functiond: the vendor's API or its SDK does not have it
+    roles: tuple[Role, ...] = ()  #: roles that may use it, besides admin
+    payloads: bool = False  #: shows payloads: the role read needs ``payloads = true``
+    hidden: Mapping[Role, tuple[str, ...]] = {}  #: fields of the reply that a role without payloads does not get
+    data: bool = False  #: works on events or records, not on configuration, so it is not traced
     lacks: str = ""  #: missing feature; the reply is the vendor's reply to an account without the feature

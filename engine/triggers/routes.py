@@ -33,6 +33,7 @@ class Mount(Struct, kw_only=True, eq=False):
     path: str
     app: App
     signed: bool
+    plugin: str = ""  #: name of its table in the settings
     operations: Sequence[Operation] = ()
 
 
@@ -78,7 +79,7 @@ class PluginRoutes:
     """HTTP routes of one plugin. A route exists until the block that adds it ends."""
 
     def __init__(self, mounts: Mounts, plugin: str) -> None:
-        self._mounts, self._prefix = mounts, PREFIX + plugin
+        self._mounts, self._plugin, self._prefix = mounts, plugin, PREFIX + plugin
 
     @contextmanager
     def mount(
@@ -91,7 +92,8 @@ class PluginRoutes:
         limit: int = EVENT_LIMIT,
     ) -> Iterator[str]:
         whole = self._prefix + path.rstrip("/")
-        mount = Mount(path=whole, app=_App(handler, limit, len(whole)), signed=signed, operations=operations)
+        app = _App(handler, limit, len(whole))
+        mount = Mount(path=whole, app=app, signed=signed, plugin=self._plugin, operations=operations)
         self._mounts.add(mount)
         try:
             yield whole
@@ -102,7 +104,8 @@ class PluginRoutes:
     def claim(
         self, *heads: str, handler: PushHandler, operations: Sequence[Operation] = (), limit: int = EVENT_LIMIT
     ) -> Iterator[None]:
-        mounts = [Mount(path=head, app=_App(handler, limit, 0), signed=True) for head in heads]
+        app = _App(handler, limit, 0)
+        mounts = [Mount(path=head, app=app, signed=True, plugin=self._plugin) for head in heads]
         mounts[0].operations = operations
         for mount in mounts:
             self._mounts.add(mount)

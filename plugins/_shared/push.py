@@ -25,6 +25,10 @@ from engine import (
 ONLY_POST = Reply(status=405, headers=((b"allow", b"POST"),))
 
 
+#: Events call functions, and are no changes of the configuration.
+_PUSH: dict[str, Any] = {"roles": ("invoke",), "data": True}
+
+
 class Accepted(Struct, frozen=True, kw_only=True):
     accepted: int  #: number of accepted events, counted for each trigger
 
@@ -39,7 +43,7 @@ def push_operation(name: str, path: str, status: int = 202) -> Operation:
     The body is one event or a list, in the format of the service that sends it.
     """
     body = dict[str, Any] | list[dict[str, Any]]
-    return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True)
+    return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True, **_PUSH)
 
 
 async def accept_each(pairs: Iterable[tuple[EventSink, Event]]) -> int:

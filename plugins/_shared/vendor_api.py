@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields
 
-from engine import Operation, PushRequest
+from engine import Operation, PushRequest, Role
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ class Call(Struct, frozen=True, kw_only=True):
     request: PushRequest
 
 
+INVOKE: tuple[Role, ...] = ("invoke",)
+READ: tuple[Role, ...] = ("read",)
 Answer = tuple[int, Any]  #: status and body, the latter None if empty
 Handler = Callable[[Call], Awaitable[Answer]]
 #: returns the service's own error for a description of the problem
@@ -32,7 +34,8 @@ Refuse = Callable[[str], Exception]
 class Offer(NamedTuple):
     """Handler of an operation of a vendor's API, with its description for the API's document.
 
-    ``body`` and ``query`` are the types that the handler reads.
+    ``body`` and ``query`` are the types that the handler reads. ``roles`` may use the operation, besides admin.
+    ``payloads``: the operation shows payloads. ``data``: it works on records, not on configuration.
     """
 
     handler: Handler
@@ -41,6 +44,9 @@ class Offer(NamedTuple):
     query: type[Struct] | None = None
     status: int = 200
     headers: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
+    payloads: bool = False
+    data: bool = False
 
 
 class Table:
@@ -107,4 +113,7 @@ def _operation(template: str, offer: Offer) -> Operation:
         reply=None if offer.status == 204 else dict[str, Any],
         status=offer.status,
         problem=dict[str, Any],
+        roles=offer.roles,
+        payloads=offer.payloads,
+        data=offer.data,
     )

@@ -10,7 +10,6 @@ import msgspec
 
 from engine import InvalidField, Trace
 
-SERVICE = "FunctionGraph"
 #: Traces of one pushed body.
 MOST = 1000
 #: Required fields of a pushed trace: its identity, and the fields that triggers select by.
@@ -43,7 +42,7 @@ class Wanted:
 
     def has_own(self, trace: Trace) -> bool:
         """Return whether a trace of this engine matches, by the operation's name in the SDK or its name in traces."""
-        return self.has(SERVICE, trace.resource_type, trace.operation, name_of(trace.operation))
+        return self.has(trace.service, trace.resource_type, trace.operation, name_of(trace.operation))
 
     def has_pushed(self, trace: dict[str, Any]) -> bool:
         return self.has(trace["service_type"], trace["resource_type"], trace["trace_name"])
@@ -68,11 +67,11 @@ def own(trace: Trace) -> dict[str, Any]:
     return {
         "time": moment,
         "record_time": moment,
-        "user": {"name": trace.user, "id": trace.user, "domain": {"name": trace.project, "id": trace.project}},
+        "user": {"name": trace.user, "id": trace.user, "role": trace.role, "domain": _project(trace)},
         "request": {} if trace.request is None else trace.request,
         "response": {} if trace.response is None else trace.response,
         "code": trace.code,
-        "service_type": SERVICE,
+        "service_type": trace.service,
         "resource_type": trace.resource_type,
         "resource_name": trace.resource_name,
         "resource_id": trace.resource_id,
@@ -88,6 +87,10 @@ def own(trace: Trace) -> dict[str, Any]:
         "source_ip": trace.source_ip,
         "read_only": False,
     }
+
+
+def _project(trace: Trace) -> dict[str, str]:
+    return {"name": trace.project, "id": trace.project}
 
 
 def read_pushed(body: bytes) -> list[dict[str, Any]]:

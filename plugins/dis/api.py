@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from engine import PushRequest, Reply
-from plugins._shared.vendor_api import Answer, Call, Offer, Table
+from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.dis import bodies as b
 from plugins.dis.access import Record, Start
 from plugins.dis.consumers import ConsumersApi
@@ -32,25 +32,31 @@ class DisApi:
         self.table = Table(
             {
                 "POST v2 streams": Offer(self._create, "DisCreateStream", body=b.CreateStream, status=201),
-                "GET v2 streams": Offer(self._list, "DisListStreams", query=b.ListStreams),
-                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=b.ShowStream),
+                "GET v2 streams": Offer(self._list, "DisListStreams", query=b.ListStreams, roles=READ),
+                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=b.ShowStream, roles=READ),
                 f"PUT v2 {stream}": Offer(self._scale, "DisUpdatePartitionCount", body=b.ScaleStream),
                 f"PUT v3 {stream}": Offer(self._update, "DisUpdateStream", body=b.UpdateStream),
                 f"DELETE v2 {stream}": Offer(self._delete, "DisDeleteStream", status=204),
-                "POST v2 records": Offer(self._put, "DisSendRecords", body=b.PutRecords),
-                "GET v2 records": Offer(self._get, "DisConsumeRecords", query=b.GetRecords),
-                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=b.ShowCursor),
-                "POST v2 apps": Offer(consumers.create, "DisCreateApp", body=b.CreateApp, status=201),
-                "GET v2 apps": Offer(consumers.list, "DisListApps", query=b.ListApps),
-                f"GET v2 {app}": Offer(consumers.show, "DisDescribeApp"),
-                f"DELETE v2 {app}": Offer(consumers.delete, "DisDeleteApp", status=204),
-                f"GET v2 {app} {stream}": Offer(consumers.progress, "DisShowConsumerState", query=b.ShowConsumer),
-                "POST v2 checkpoints": Offer(
-                    consumers.commit, "DisCommitCheckpoint", body=b.CommitCheckpoint, status=201
+                "POST v2 records": Offer(self._put, "DisSendRecords", body=b.PutRecords, roles=INVOKE, data=True),
+                "GET v2 records": Offer(
+                    self._get, "DisConsumeRecords", query=b.GetRecords, roles=READ, payloads=True, data=True
                 ),
-                "GET v2 checkpoints": Offer(consumers.checkpoint, "DisShowCheckpoint", query=b.NameCheckpoint),
+                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=b.ShowCursor, roles=READ),
+                "POST v2 apps": Offer(consumers.create, "DisCreateApp", body=b.CreateApp, status=201),
+                "GET v2 apps": Offer(consumers.list, "DisListApps", query=b.ListApps, roles=READ),
+                f"GET v2 {app}": Offer(consumers.show, "DisDescribeApp", roles=READ),
+                f"DELETE v2 {app}": Offer(consumers.delete, "DisDeleteApp", status=204),
+                f"GET v2 {app} {stream}": Offer(
+                    consumers.progress, "DisShowConsumerState", query=b.ShowConsumer, roles=READ
+                ),
+                "POST v2 checkpoints": Offer(
+                    consumers.commit, "DisCommitCheckpoint", body=b.CommitCheckpoint, status=201, data=True
+                ),
+                "GET v2 checkpoints": Offer(
+                    consumers.checkpoint, "DisShowCheckpoint", query=b.NameCheckpoint, roles=READ
+                ),
                 "DELETE v2 checkpoints": Offer(
-                    consumers.forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204
+                    consumers.forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204, data=True
                 ),
             }
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine import PushRequest, Reply
-from plugins._shared.vendor_api import Answer, Call, Offer, Table
+from plugins._shared.vendor_api import READ, Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Group, Groups, LogStream, stream_name
 from plugins.lts.lines import Lines
@@ -26,16 +26,16 @@ class GroupsApi:
         self.table = Table(
             {
                 "POST v2 groups": Offer(self._create_group, "LtsCreateLogGroup", body=b.CreateGroup, status=201),
-                "GET v2 groups": Offer(self._list_groups, "LtsListLogGroups"),
+                "GET v2 groups": Offer(self._list_groups, "LtsListLogGroups", roles=READ),
                 f"POST v2 {group}": Offer(self._change_group, "LtsUpdateLogGroup", body=b.Change),
                 f"DELETE v2 {group}": Offer(self._delete_group, "LtsDeleteLogGroup", status=204),
                 f"POST v2 {group} streams": Offer(
                     self._create_stream, "LtsCreateLogStream", body=b.CreateStream, status=201
                 ),
-                f"GET v2 {group} streams": Offer(self._list_streams, "LtsListLogStreamsOfGroup"),
+                f"GET v2 {group} streams": Offer(self._list_streams, "LtsListLogStreamsOfGroup", roles=READ),
                 f"DELETE v2 {group} streams {stream}": Offer(self._delete_stream, "LtsDeleteLogStream", status=204),
                 f"PUT v2 {group} streams-ttl {stream}": Offer(self._change_stream, "LtsUpdateLogStream", body=b.Change),
-                "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams),
+                "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams, roles=READ),
             }
         )
 

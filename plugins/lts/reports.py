@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine import PushRequest, Reply
-from plugins._shared.vendor_api import Answer, Call, Offer, Table
+from plugins._shared.vendor_api import INVOKE, Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.items import Item, encoded
@@ -27,9 +27,9 @@ class ReportsApi:
         contents = "lts groups {log_group_id} streams {log_stream_id} tenant contents"
         self.table = Table(
             {
-                f"POST v2 {contents}": Offer(self._accept, "LtsSendLogs", body=b.Contents),
+                f"POST v2 {contents}": Offer(self._accept, "LtsSendLogs", body=b.Contents, roles=INVOKE, data=True),
                 f"POST v2 {contents} high-accuracy": Offer(
-                    self._accept_timed, "LtsSendTimedLogs", body=b.TimedContents
+                    self._accept_timed, "LtsSendTimedLogs", body=b.TimedContents, roles=INVOKE, data=True
                 ),
             },
             skip=1,

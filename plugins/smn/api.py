@@ -15,7 +15,7 @@ import msgspec
 
 from engine import PushRequest, Reply
 from plugins._shared import vendor_api
-from plugins._shared.vendor_api import Answer, Call, Offer, Table
+from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.smn import bodies as b
 from plugins.smn.listeners import Listener
 from plugins.smn.message import timestamp_of
@@ -37,19 +37,24 @@ class SmnApi:
         self.table = Table(
             {
                 f"POST v2 {topics_}": Offer(self._create, "SmnCreateTopic", body=b.CreateTopic, status=201),
-                f"GET v2 {topics_}": Offer(self._list, "SmnListTopics", query=b.ListTopics),
-                f"GET v2 {topic}": Offer(self._show, "SmnShowTopic"),
+                f"GET v2 {topics_}": Offer(self._list, "SmnListTopics", query=b.ListTopics, roles=READ),
+                f"GET v2 {topic}": Offer(self._show, "SmnShowTopic", roles=READ),
                 f"PUT v2 {topic}": Offer(self._update, "SmnUpdateTopic", body=b.UpdateTopic),
                 f"DELETE v2 {topic}": Offer(self._delete, "SmnDeleteTopic"),
                 f"POST v2 {topic} publish": Offer(
-                    self._publish, "SmnPublishMessage", body=b.Publish, headers=("Idempotency-Key",)
+                    self._publish,
+                    "SmnPublishMessage",
+                    body=b.Publish,
+                    headers=("Idempotency-Key",),
+                    roles=INVOKE,
+                    data=True,
                 ),
                 f"POST v2 {topic} subscriptions": Offer(self._subscribe, "SmnAddSubscription"),
                 f"GET v2 {topic} subscriptions": Offer(
-                    self._list_of_topic, "SmnListSubscriptionsByTopic", query=b.ListSubscriptions
+                    self._list_of_topic, "SmnListSubscriptionsByTopic", query=b.ListSubscriptions, roles=READ
                 ),
                 "GET v2 notifications subscriptions": Offer(
-                    self._list_all, "SmnListSubscriptions", query=b.ListSubscriptions
+                    self._list_all, "SmnListSubscriptions", query=b.ListSubscriptions, roles=READ
                 ),
                 "DELETE v2 notifications subscriptions {subscription_urn}": Offer(
                     self._unsubscribe, "SmnCancelSubscription"

@@ -37,7 +37,7 @@ class EventItem(EventName, frozen=True, kw_only=True):
 
 
 class EventReply(EventItem, frozen=True, kw_only=True):
-    content: str
+    content: str | UnsetType = UNSET  #: absent if the role of the caller may not see payloads
 
 
 class EventList(Struct, frozen=True, kw_only=True):

@@ -88,9 +88,9 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     end_time: str | None
     error_code: int
     error_message: str
-    payload: str
-    result: str
-    log: str
+    payload: str | UnsetType = UNSET  #: absent if the role of the caller may not see it; so are the next two
+    result: str | UnsetType = UNSET
+    log: str | UnsetType = UNSET
 
 
 class InvocationRecords:

@@ -16,18 +16,17 @@ from starlette.routing import Route, Router
 from engine.asgi.error_replies import problem
 from engine.asgi.streaming import Stream, stream
 from engine.asgi.wire import NO_STORE, App, Receive, Reply, Scope, Send, check_json_type, check_utf8, read_body, respond
+from engine.auth.roles import PRINCIPAL, Principal
 from engine.auth.verifier import address_of
 from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
 from engine.model.urn import FunctionUrn, parse_urn
-from engine.triggers.routes import PROJECT
 
 #: Limits of bodies in bytes. Each has room for the longest allowed texts, even with every character escaped.
 SHORT_LIMIT = 64 << 10  #: bodies of a few short fields
 LONG_LIMIT = 256 << 10  #: descriptions, such as that of a trigger
 BODY_LIMIT = 1 << 20  #: searches, and fields beside code
 BASE = "/v2/{project_id}/fgs"
-CALLER = "functiond.caller"  #: key in the ASGI scope: name of the authenticated key or token
 
 _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
 
@@ -42,9 +41,8 @@ class Call:
         self.method: str = scope["method"]
         self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
         self.address: str = address_of(scope)
-        self.caller: str = scope.get(CALLER, "")
-        #: project of the request's credentials; empty if no credentials are needed
-        self.own_project: str = scope.get(PROJECT, "")
+        #: identity by the request's credentials; None if no credentials are needed
+        self.principal: Principal | None = scope.get(PRINCIPAL)
         self.body = b""  #: empty until ``read``
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))

@@ -7,6 +7,7 @@ from engine.http.api.paging import bounds
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
+from engine.http.console.visibility import delivery_shown
 from engine.pipeline.redrive import Redrive
 
 ROWS = 50
@@ -24,8 +25,8 @@ class DeliveriesPage:
         return await self._pages.show(
             call,
             "deliveries.html",
-            given_up=[self._item(pending) for pending in given_up],
-            retrying=[self._item(pending) for pending in pending],
+            given_up=[delivery_shown(call, self._item(pending)) for pending in given_up],
+            retrying=[delivery_shown(call, self._item(pending)) for pending in pending],
             after=after,
             next_after=further,
             count=count,

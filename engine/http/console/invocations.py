@@ -17,6 +17,7 @@ from engine.http.api.records import read_states
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call, own_urn
 from engine.http.console.pages import Pages
+from engine.http.console.visibility import delivery_shown, sees_payloads
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
 from engine.model.identity import Identity
@@ -71,15 +72,16 @@ class InvocationsPage:
         record = await self._record(call)
         function = self._catalog.resolve(record.function_id, LATEST)
         log, cut = await self._log(record)
-        pending = [self._item(one) for one in await self._redrive.deliveries_of(record)]
+        pending = [delivery_shown(call, self._item(one)) for one in await self._redrive.deliveries_of(record)]
+        readable = sees_payloads(call)
         return await self._pages.show(
             call,
             "invocation.html",
             live=not record.state.final or any(one.next_try for one in pending),
             record=record,
             function=function,
-            payload=_text(record.payload),
-            result=_text(record.result),
+            payload=_text(record.payload) if readable else None,
+            result=_text(record.result) if readable else None,
             log=log,
             log_cut=cut,
             pending=pending,

@@ -39,6 +39,11 @@ HEADERS = (
 SECTIONS = ("functions", "invocations", "triggers", "deliveries")
 
 
+def may_read(call: Call) -> bool:
+    """Return whether the caller may open the pages besides the documentation."""
+    return call.principal is None or call.principal.role != "invoke"
+
+
 class Pages:
     def __init__(self, catalog: Catalog, clock: Clock, version: str) -> None:
         self._catalog, self._clock, self._version = catalog, clock, version
@@ -56,6 +61,8 @@ class Pages:
             "section": template.partition(".")[0],
             "sections": SECTIONS,
             "live": live,
+            "may_read": may_read(call),
+            "may_change": call.principal is None or call.principal.role == "admin",
         }
         return await self._reply(template, 200, (), common | data)
 

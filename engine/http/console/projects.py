@@ -16,7 +16,7 @@ def projects_for(call: Call, catalog: Catalog) -> Sequence[str]:
     If no credentials are needed, return all projects with functions, and the project of the requested page. The project
     named ``default`` is sorted first. It is the only result if no other project is found.
     """
-    if call.own_project:
-        return [call.own_project]
+    if call.principal is not None:
+        return [call.principal.project]
     found = {function.project for function in catalog.all()} | ({call.project} if call.project else set())
     return sorted(found or {DEFAULT}, key=lambda project: (project != DEFAULT, project))

@@ -99,11 +99,14 @@ def test_settings_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[keys]]\n", "missing required field `access`"),
+        ("[[keys]]\n", "missing required field `project`"),
         (KEYS.replace("secret", "sercet"), "unknown field `sercet`"),
         (KEYS.replace(SECRET, "short"), r"length >= 16 - at `\$.keys\[0\].secret`"),
         (KEYS.replace("AK1", "A,1"), r"at `\$.keys\[0\].access`"),
         (KEYS.replace("p1", "p/1"), r"at `\$.keys\[0\].project`"),
+        (KEYS + "role = 'owner'\n", r"Invalid enum value 'owner' - at `\$.keys\[0\].role`"),
+        (KEYS + "role = 'invoke'\npayloads = true\n", "payloads is for the role read"),
+        (KEYS + "payloads = true\n", "leave it out for the role admin"),
         (KEYS + "expires = 2026-01-31T00:00:00\n", "timezone"),
         ("[[key]]\n", "unknown field `key`"),
         ("keys = 1\n", r"at `\$.keys`"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from engine.auth.denials import LINES, SPAN, DenialLog
+from engine.auth.roles import Principal
 from engine.testing import ManualClock
 
 
@@ -24,11 +25,12 @@ def test_lines_about_anonymous_clients_are_limited_and_the_others_counted() -> N
 
 
 def test_each_denial_of_an_authenticated_caller_is_a_line() -> None:
-    denials = DenialLog(ManualClock())
+    denials, key = DenialLog(ManualClock()), Principal(name="AK1", project="p", prefix="/v2/p/", expires=0.0)
+    scope = {"method": "GET", "path": "/v2/other/x", "client": ("192.0.2.1", 1)}
 
     with capture_logs() as lines:
         for _ in range(LINES + 5):
-            denials.known("access denied", credential="AK1")
+            denials.known(key, scope, "these credentials are for project p only")
 
     assert [line["credential"] for line in lines] == ["AK1"] * (LINES + 5)
 

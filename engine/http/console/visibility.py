@@ -1,0 +1,33 @@
+"""Parts of console pages that the role of the caller may see."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from engine.http.api.redrive import DeliveryItem
+from engine.http.api.routing import Call
+from engine.http.api.triggers import ProjectTrigger
+from engine.http.redaction import param_shown, without_credentials
+
+
+def sees_payloads(call: Call) -> bool:
+    return call.principal is None or call.principal.sees_payloads
+
+
+def sees_secrets(call: Call) -> bool:
+    return call.principal is None or call.principal.sees_secrets
+
+
+def delivery_shown(call: Call, item: DeliveryItem) -> DeliveryItem:
+    """Return a delivery without the credentials of its destination, unless the caller may see them."""
+    if sees_secrets(call):
+        return item
+    return replace(item, param=param_shown(item.param), error=without_credentials(item.error))
+
+
+def trigger_shown(call: Call, trigger: ProjectTrigger) -> ProjectTrigger:
+    """Return a trigger without the credentials of its source, unless the caller may see them."""
+    if sees_secrets(call):
+        return trigger
+    source = replace(trigger.source, problem=without_credentials(trigger.source.problem))
+    return replace(trigger, event_data=without_credentials(trigger.event_data), source=source)

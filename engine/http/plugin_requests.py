@@ -1,0 +1,128 @@
+"""Requests to the paths of plugins: check of the caller's role, and audit traces of changes.
+
+The operations that a plugin serves at its paths are in its own table. Requests that plugins authenticate themselves,
+such as signed webhooks, have no role and leave no trace here.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from engine.asgi.wire import WHOLE_REPLY, Message, Receive, Scope, Send
+from engine.auth.roles import PRINCIPAL, Principal
+from engine.auth.verifier import address_of
+from engine.http.audit import BODY, first, traced_body
+from engine.http.restrictions import check_role
+from engine.model.clock import Clock
+from engine.protocols import Operation
+from engine.protocols.audit import AuditTrail, Trace
+from engine.triggers.routes import Mount, Mounts
+
+_IDS = ("topic_urn", "subscription_urn", "log_stream_id", "log_group_id", "stream_name", "app_name")
+_NAMES = ("stream_name", "app_name", "log_stream_name", "log_group_name", "name", "topic_urn")
+
+
+class PluginRequests:
+    """Applications of plugins, with the engine's own checks in front of them."""
+
+    def __init__(self, mounts: Mounts, audit: AuditTrail, clock: Clock) -> None:
+        self._mounts, self._audit, self._clock = mounts, audit, clock
+
+    def find(self, path: str) -> Mount | None:
+        return self._mounts.find(path)
+
+    async def serve(self, mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the application of a plugin.
+
+        Raises AccessDenied if the credentials of the request have a role that may not use the operation.
+        """
+        principal: Principal | None = scope.get(PRINCIPAL)
+        traced = mount.signed and scope["method"] != "GET" and self._audit.has_subscribers
+        if not traced and (principal is None or principal.role == "admin"):
+            await mount.app(scope, receive, send)
+            return
+        operation = self._operation(scope)
+        # A request that is in no table is for the role admin; the plugin answers it with an error.
+        unknown = Operation(name=f"{scope['method']} {scope['path'][:200]}", method=scope["method"], path=scope["path"])
+        check_role(scope, operation or unknown)
+        if not traced or operation is None or operation.data:
+            await mount.app(scope, receive, send)
+            return
+        recorder = _Recorder(receive, send)
+        # Whole replies would bypass ``recorder.send``.
+        extensions = {name: it for name, it in scope.get("extensions", {}).items() if name != WHOLE_REPLY}
+        await mount.app({**scope, "extensions": extensions}, recorder.receive, recorder.send)
+        if recorder.status:
+            self._audit.publish(self._trace(mount.plugin, operation, scope, recorder))
+
+    def _operation(self, scope: Scope) -> Operation | None:
+        parts = scope["path"].rstrip("/").split("/")
+        found = (one for one in self._mounts.operations() if one.method == scope["method"])
+        return next((one for one in found if variables(one.path, parts) is not None), None)
+
+    def _trace(self, plugin: str, operation: Operation, scope: Scope, recorder: _Recorder) -> Trace:
+        principal: Principal | None = scope.get(PRINCIPAL)
+        path = variables(operation.path, scope["path"].rstrip("/").split("/")) or {}
+        request, response = traced_body(bytes(recorder.request)), traced_body(bytes(recorder.response))
+        sources = [path, *(one for one in (response, request) if isinstance(one, dict))]
+        trace_id = str(uuid.uuid4())
+        return Trace(
+            trace_id=trace_id,
+            time=self._clock.now(),
+            operation=operation.name,
+            service=plugin.upper(),
+            project=path.get("project_id", ""),
+            resource_type=_resource_type(operation.path),
+            resource_id=first(_IDS, sources),
+            resource_name=first(_NAMES, sources),
+            code=recorder.status,
+            user=principal.name if principal else "",
+            role=principal.role if principal else "",
+            source_ip=address_of(scope),
+            request_id=recorder.request_id or trace_id,
+            method=operation.method,
+            path=(scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?"),
+            request=request,
+            response=response,
+        )
+
+
+class _Recorder:
+    """Receive and send callables of a request that keep its body, and the status and body of its reply.
+
+    Of bodies longer than traces show, only the first part is kept; they are not JSON then, and stay out of the trace.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self.request, self.response = bytearray(), bytearray()
+        self.status, self.request_id = 0, ""
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.request += message.get("body", b"")[: BODY + 1 - len(self.request)]
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.request_id = dict(message["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        self.response += message.get("body", b"")[: BODY + 1 - len(self.response)]
+        await self._send(message)
+
+
+def variables(template: str, parts: list[str]) -> dict[str, str] | None:
+    """Return the variables of a path by name; None if the path does not match the template of an operation."""
+    wanted = template.split("/")
+    if len(wanted) != len(parts):
+        return None
+    pairs = list(zip(wanted, parts, strict=True))
+    if any(name != part for name, part in pairs if not name.startswith("{")):
+        return None
+    return {name[1:-1]: part for name, part in pairs if name.startswith("{")}
+
+
+def _resource_type(template: str) -> str:
+    """Return the type of an operation's resource: the last fixed word of its path, in the singular."""
+    words = [word for word in template.split("/") if word and not word.startswith("{")]
+    return words[-1].partition("-")[0].removesuffix("s")
