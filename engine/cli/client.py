@@ -18,6 +18,7 @@ from msgspec import Struct
 from engine.auth.signing import sign
 from engine.errors import FunctiondError
 
+ROLE_HINT = ": set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to a key with that role"
 CONNECT = 5.0  #: seconds to connect; the reply has no time limit
 
 
@@ -210,8 +211,9 @@ def _checked(answer: Answer) -> Answer:
         return answer
     try:
         error = answer.json
-        raise ApiError(answer.status, error["error_code"], error["error_msg"])
-    except (ValueError, KeyError, TypeError):
+        hint = ROLE_HINT if answer.status == 403 and error["error_msg"].startswith("the role ") else ""
+        raise ApiError(answer.status, error["error_code"], error["error_msg"] + hint)
+    except (ValueError, KeyError, TypeError, AttributeError):
         shown = answer.body[:200].decode("utf-8", "replace")
         raise ApiError(answer.status, f"HTTP {answer.status}", f"{shown} (is this a functiond engine?)") from None
 

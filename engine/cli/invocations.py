@@ -89,7 +89,9 @@ def show(request_id: str, /, *, function: str | None = None, target: Target = DE
     output = Output()
     output.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}")
     for field, label in SHOWN:
-        if record[field] not in (None, ""):
+        if field not in record:
+            output.print(f"  {label:<9} (not shown to the role of these credentials)", markup=False)
+        elif record[field] not in (None, ""):
             text = str(record[field]).replace("\n", "\n" + " " * 12)
             output.print(f"  {label:<9} {text}", markup=False)
     if record["error_code"]:
@@ -97,7 +99,7 @@ def show(request_id: str, /, *, function: str | None = None, target: Target = DE
     for attempt in record["attempts"]:
         description = f"{attempt['start_time']} {attempt['error_code']} {attempt['error_message']}"
         output.print(f"  attempt {attempt['attempt']} {description}", style="yellow", markup=False)
-    if record["log"]:
+    if record.get("log"):
         output.print("  log")
         output.print("\n".join(f"    {line}" for line in record["log"].splitlines()), style="dim", markup=False)
 

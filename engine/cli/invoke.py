@@ -121,12 +121,13 @@ def _invoke_async(
     record = _wait_for_end(client, path_of(name, f"/async-invocations/{request_id}"), bound)
     state = record["status"]
     if as_json:
-        print_json({**record, "payload": _parse_json(record["payload"]), "result": _parse_json(record["result"])})
+        texts = {name: _parse_json(record[name]) for name in ("payload", "result") if name in record}
+        print_json(record | texts)
     elif record["end_time"] is None:
         hint = f"the invocation continues: `show {request_id}` shows its result"
         print(f"functiond: {state} after {bound:g} s; {hint}", file=sys.stderr)
     else:
-        _show(record["result"], record["log"] if log else "")
+        _show(record.get("result", ""), record.get("log", "") if log else "")
         if state != "SUCCESS":
             print(f"functiond: {state} {record['error_code']} {record['error_message']}", file=sys.stderr)
     return 0 if state == "SUCCESS" else FAILED

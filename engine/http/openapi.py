@@ -121,6 +121,7 @@ def make_document(operations: Iterable[Operation], version: str) -> dict[str, An
 def _described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
+        "x-functiond-roles": [*operation.roles, "admin"],
         "parameters": list(_parameters(operation)),
         "responses": {str(operation.status): _reply(operation, schemas), "default": _problem(operation, schemas)},
     }

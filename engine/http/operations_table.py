@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from engine.http.operations import OPERATIONS
 from engine.protocols import Operation
 
@@ -12,17 +14,31 @@ from engine.protocols import Operation
 ABSENT = ("workflows", "function applications and templates", "VPC endpoints", "bridge functions")
 EXPLAINED = (
     "*As without* a feature: the reply is the platform's for an account that does not have the feature.\n"
-    "Values that are sent are at most stored and returned."
+    "Values that are sent are at most stored and returned.\n\n"
+    "*Roles* may use the operation besides admin, which may use all. A role with * does not see all of the reply; see\n"
+    "[roles](security.md#roles)."
 )
 
 
 def table() -> str:
     """Return the table of operations in Markdown."""
-    rows = ["| Operation | Request | Success |", "|---|---|---|"]
+    rows = ["| Operation | Request | Success | Roles |", "|---|---|---|---|"]
     for one in OPERATIONS:
         path = one.path.removeprefix("/v2/{project_id}")
-        rows.append(f"| {one.name}{_mark(one)} | `{one.method} {path}` | {one.status} |")
+        rows.append(f"| {one.name}{_mark(one)} | `{one.method} {path}` | {one.status} | {_roles(one)} |")
     return "\n".join(rows)
+
+
+def names_by_role(operations: Iterable[Operation]) -> dict[str, list[str]]:
+    """Return the sorted names of the operations that each role may use, except admin, which may use all."""
+    operations = list(operations)
+    return {role: sorted(one.name for one in operations if role in one.roles) for role in ("invoke", "read")}
+
+
+def _roles(operation: Operation) -> str:
+    if not operation.roles:
+        return "admin"
+    return ", ".join(f"{role}*" if role in operation.hidden else role for role in operation.roles)
 
 
 def _mark(operation: Operation) -> str:

@@ -146,8 +146,9 @@ class Callers(Protocol):
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
         """Return the project of the caller, who signed the request with a key of the engine or sent its token.
 
-        Raises Unauthorized if the credentials are missing or wrong, or if the engine has no credentials to check them
-        with, and Unavailable while the engine starts.
+        For requests that call a function. Raises Forbidden if the role of the credentials may not invoke; Unauthorized
+        if the credentials are missing or wrong, or if the engine has no credentials to check them with; and Unavailable
+        while the engine starts.
         """
         ...
 

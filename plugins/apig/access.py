@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from engine import Callers, Headers, Scope, Unauthorized, delay_of
+import structlog
+
+from engine import Callers, Forbidden, Headers, Scope, Unauthorized, delay_of
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Route
 from plugins.apig.settings import App
+
+log = structlog.get_logger("functiond.access")
 
 CODE, SIGNATURE = b"x-apig-appcode", b"authorization"
 #: Headers that authenticate the client to the gateway. Functions do not receive them.
@@ -47,7 +51,8 @@ class Access:
             message = f"Incorrect app authentication information: {error}"
             raise Problem(401, "APIG.0303", message, delay=delay_of(error)) from None
         if app.project not in ("", route.context.project) or (app.apis and route.options.name not in app.apis):
-            raise Problem(403, "APIG.0304", "The app is not authorized to access the API.")
+            caller = {"credential": app.key or "X-Apig-AppCode"}
+            raise _denied(route, "The app is not authorized to access the API.", "APIG.0304", **caller)
 
     async def _app(self, callers: Callers, scope: Scope, headers: Headers, body: bytes) -> App:
         """Return the app that sent a request. Raises Unauthorized if its code or signature is missing or wrong."""
@@ -76,8 +81,17 @@ async def _check_identity(route: Route, scope: Scope, headers: Headers, body: by
     except Unauthorized as error:
         message = f"Incorrect IAM authentication information: {error}"
         raise Problem(401, "APIG.0301", message, delay=delay_of(error)) from None
+    except Forbidden as error:
+        raise Problem(403, "APIG.0302", f"The IAM user is not allowed to access the API: {error}") from None
     if project != route.context.project:
-        raise Problem(403, "APIG.0302", "The IAM user is not allowed to access the API: it belongs to another project.")
+        message = "The IAM user is not allowed to access the API: it belongs to another project."
+        raise _denied(route, message, "APIG.0302", project=project)
+
+
+def _denied(route: Route, message: str, code: str, **caller: str) -> Problem:
+    """Log that a caller whose credentials are right may not call an API. Return the error for it."""
+    log.warning("access denied", **caller, api=route.options.name, problem=message)
+    return Problem(403, code, message)
 
 
 def _digest(text: bytes) -> bytes:

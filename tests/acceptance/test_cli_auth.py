@@ -26,6 +26,16 @@ access = "TEMP"
 secret = "{SECRET}"
 project = "p1"
 token = "{SECURITY}"
+[[keys]]
+access = "INVOKER"
+secret = "{SECRET}"
+project = "p1"
+role = "invoke"
+[[keys]]
+access = "READER"
+secret = "{SECRET}"
+project = "p1"
+role = "read"
 """
 KEY = {"FUNCTIOND_PROJECT": "p1", "FUNCTIOND_ACCESS_KEY": "AK1", "FUNCTIOND_SECRET_KEY": SECRET}
 
@@ -62,6 +72,25 @@ def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
     done = functiond("functions", "--project", "p1", *temporary, url=engine.url)
 
     assert (done.returncode, "hello" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_command_beyond_the_role_says_which_role_it_needs(engine: EngineProcess) -> None:
+    invoker, reader = KEY | {"FUNCTIOND_ACCESS_KEY": "INVOKER"}, KEY | {"FUNCTIOND_ACCESS_KEY": "READER"}
+    invoked = functiond(
+        "invoke", "hello", "--async", "--wait", "--json", "--data", '{"a": 1}', url=engine.url, environ=invoker
+    )
+    request_id = json.loads(invoked.stdout)["request_id"]
+    shown = functiond("show", request_id, "--function", "hello", url=engine.url, environ=reader)
+    listed = functiond("functions", url=engine.url, environ=invoker)
+    called = functiond("invoke", "hello", "--data", "{}", url=engine.url, environ=reader)
+
+    assert json.loads(invoked.stdout)["result"] == {"a": 1}
+    assert "payload" not in json.loads(invoked.stdout)
+    assert "result    (not shown to the role of these credentials)" in shown.stdout
+    assert (listed.returncode, called.returncode) == (1, 1)
+    assert listed.stderr.startswith("functiond: FSS.0403 the role invoke may not use ListFunctions; ")
+    assert "credentials with the role read or admin may: set FUNCTIOND_ACCESS_KEY" in listed.stderr
+    assert "the role read may not use InvokeFunction" in called.stderr
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,19 @@ async def test_who_signs_with_a_key_of_the_engine_may_call_an_iam_api(tmp_path: 
             assert not {"x-auth-token", "authorization", "x-sdk-date"} & set(event["headers"])
 
 
+async def test_an_iam_api_is_called_with_the_roles_that_invoke(tmp_path: Path) -> None:
+    tokens = {role: f"a-token-with-the-role-{role}" for role in ("invoke", "read", "admin")}
+    given = [{"token": token, "project": PROJECT, "role": role} for role, token in tokens.items()]
+    async with gateway(tmp_path, {"auth": "IAM"}, auth__tokens=given) as at:
+        replies = {
+            role: await at.client.post("/orders", headers={"X-Auth-Token": token}) for role, token in tokens.items()
+        }
+
+        assert [replies["invoke"].status_code, replies["admin"].status_code] == [202, 202]
+        assert told(replies["read"]) == (403, "APIG.0302")
+        assert "the role read may not use an API of a gateway" in replies["read"].json()["error_msg"]
+
+
 async def test_an_engine_without_credentials_lets_nobody_call_an_iam_api(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"auth": "IAM"}) as at:
         assert told(await at.client.get("/orders")) == (401, "APIG.0301")

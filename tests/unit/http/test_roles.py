@@ -19,6 +19,7 @@ from engine.auth.roles import ROLES, Role
 from engine.http.api.routing import BASE
 from engine.http.console.paths import FILES, HOME, OPEN, PAGES
 from engine.http.operations import OPERATIONS
+from engine.http.operations_table import names_by_role
 from engine.http.redaction import param_shown, without_credentials
 from engine.protocols import Operation
 from engine.protocols.audit import Trace
@@ -29,8 +30,9 @@ from plugins.lts import plugin as lts
 from plugins.obs import plugin as obs
 from plugins.smn import plugin as smn
 from plugins.webhook import plugin as webhook
+from tests.support.documents import DOCS
 from tests.support.http_app import PROJECT
-from tests.support.triggering import House, api_client, house
+from tests.support.triggering import HELD, House, api_client, house
 
 PLUGINS = [cts, dis, eventgrid, lts, obs, smn, webhook]
 RIGHTS: Mapping[str, dict[str, Any]] = {
@@ -47,6 +49,7 @@ HOOK, HOOK_SECRET = "path-of-the-hook-is-secret", "secret-of-the-webhook-trigger
 PAYLOAD = "payload-of-the-invocation"
 EVENT = base64.b64encode(b'"content of the test event"').decode()
 FUNCTIONS = BASE.replace("{project_id}", PROJECT) + "/functions"
+DELIVERIES = FUNCTIONS.replace("functions", "deliveries")
 
 
 def token_of(rights: str) -> str:
@@ -169,6 +172,10 @@ async def plant(place: House, client: httpx.AsyncClient) -> str:
     await change("POST", f"{FUNCTIONS}/hello/events", {"name": "event", "content": EVENT})
     accepted = await change("POST", f"{FUNCTIONS}/hello/invocations-async", {"k": PAYLOAD})
     request_id: str = accepted["request_id"]
+    place.engine.scheduler.resume(HELD)
+    with anyio.fail_after(60):
+        while HOOK not in (await ask(client, "admin", "GET", DELIVERIES)).text:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
     return request_id
 
 
@@ -197,7 +204,7 @@ SEEN: Mapping[str, Iterable[str]] = {
     ENCRYPTED: ["admin"],
     HOOK: ["admin"],
     HOOK_SECRET: [],
-    PAYLOAD: ["payloads", "admin"],
+    PAYLOAD: ["invoke", "payloads", "admin"],  # the function returns it, and whoever invokes gets the result
     EVENT: ["payloads", "admin"],
     "hooks.example": ["read", "payloads", "admin"],
     "index.handler": ["read", "payloads", "admin"],
@@ -292,3 +299,13 @@ def test_urls_lose_what_may_be_a_credential(text: str, shown: str) -> None:
 def test_a_param_that_is_no_json_is_masked_whole() -> None:
     assert param_shown("not JSON") == "******"
     assert param_shown('{"secret":"one","bucket":"b"}') == '{"secret":"******","bucket":"b"}'
+
+
+async def test_the_page_about_security_lists_the_operations_of_each_role(tmp_path: Path) -> None:
+    async with secured(tmp_path) as (place, _):
+        served = place.engine.plugins.mounts.operations()
+    page = (DOCS / "security.md").read_text()
+
+    rows = dict(re.findall(r"^\| `(invoke|read)` \| (.*) \|$", page, re.MULTILINE))
+
+    assert {role: names.split(", ") for role, names in rows.items()} == names_by_role([*OPERATIONS, *served])
