@@ -186,7 +186,8 @@ def _check_project(path: str, principal: Principal) -> None:
     if path.startswith(principal.prefix):
         return
     parts = path.split("/", 4)
-    named = parts[2:3] if parts[1:2] == ["v2"] else parts[3:4] if parts[1:3] == ["console", "projects"] else []
+    is_api = len(parts) > 1 and parts[1][:1] == "v"  # of any version; plugins serve others than v2
+    named = parts[2:3] if is_api else parts[3:4] if parts[1:3] == ["console", "projects"] else []
     if named and named != [principal.project]:
         raise AccessDenied(f"these credentials are for project {principal.project} only")
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from engine.auth.denials import LINES
 from engine.auth.roles import ROLES, Role
 from engine.http.api.routing import BASE
 from engine.http.console.paths import FILES, HOME, OPEN, PAGES
@@ -204,7 +205,7 @@ SEEN: Mapping[str, Iterable[str]] = {
     ENCRYPTED: ["admin"],
     HOOK: ["admin"],
     HOOK_SECRET: [],
-    PAYLOAD: ["invoke", "payloads", "admin"],  # the function returns it, and whoever invokes gets the result
+    PAYLOAD: ["invoke", "payloads", "admin"],  # the function returns it, so the role invoke gets it as the result
     EVENT: ["payloads", "admin"],
     "hooks.example": ["read", "payloads", "admin"],
     "index.handler": ["read", "payloads", "admin"],
@@ -248,12 +249,13 @@ async def test_each_denial_is_logged_with_credential_and_role(tmp_path: Path) ->
         with capture_logs() as lines:
             await ask(client, "read", "DELETE", f"{FUNCTIONS}/hello")
             await ask(client, "invoke", "GET", "/v2/other/fgs/functions")
+            await ask(client, "admin", "PUT", "/v3/other/streams/events", json={})
             await ask(client, "read", "POST", f"/v2/{PROJECT}/streams", json={})
             await client.get(FUNCTIONS)
         denials = [line for line in lines if line["event"] == "access denied"]
 
-    assert [line.get("role") for line in denials] == ["read", "invoke", "read", None]
-    assert all(re.fullmatch(r"token [0-9a-f]{12}", line["credential"]) for line in denials[:3])
+    assert [line.get("role") for line in denials] == ["read", "invoke", "admin", "read", None]
+    assert all(re.fullmatch(r"token [0-9a-f]{12}", line["credential"]) for line in denials[:4])
     assert "DeleteFunction" in denials[0]["problem"]
     assert {line["client"] for line in denials} == {"127.0.0.1"}
     assert denials[0]["path"] == f"{FUNCTIONS}/hello"
@@ -309,3 +311,13 @@ async def test_the_page_about_security_lists_the_operations_of_each_role(tmp_pat
     rows = dict(re.findall(r"^\| `(invoke|read)` \| (.*) \|$", page, re.MULTILINE))
 
     assert {role: names.split(", ") for role, names in rows.items()} == names_by_role([*OPERATIONS, *served])
+
+
+async def test_denials_of_anonymous_clients_are_not_all_logged(tmp_path: Path) -> None:
+    async with secured(tmp_path) as (_, client):
+        with capture_logs() as lines:
+            for _ in range(LINES + 5):
+                assert (await client.get(FUNCTIONS)).status_code == 401
+            assert (await ask(client, "invoke", "GET", FUNCTIONS)).status_code == 403
+
+    assert [line.get("role") for line in lines if line["event"] == "access denied"] == [None] * LINES + ["invoke"]
