@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,10 +21,11 @@ from msgspec import convert
 
 from engine.app.parts import EngineParts, Infrastructure
 from engine.app.wiring import memory_budget, wire
+from engine.asgi.tls import ServerTls
 from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
-from engine.config.settings import Settings
+from engine.config.settings import HttpSettings, Settings
 from engine.errors import DataDirectoryUnusable, MembershipLost, Unavailable
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
@@ -48,12 +50,12 @@ async def run_engine(
 ) -> AsyncIterator[EngineParts]:
     """Run an engine on the data directory of its settings until the block ends. Yield the engine's components.
 
-    Raises SettingsError if a table of a plugin is invalid or this machine lacks what a setting needs, such as
-    isolation; DataDirectoryLocked if another engine uses the data directory; DataDirectoryUnusable if its files cannot
-    be used. Raises JournalBroken after the start if a write failed so that only a restart can determine what is on
-    disk, and MembershipLost if another engine may do the work of this one.
+    Raises SettingsError if a table of a plugin is invalid, the TLS certificate cannot be used, or this machine lacks
+    what a setting needs, such as isolation; DataDirectoryLocked if another engine uses the data directory;
+    DataDirectoryUnusable if its files cannot be used. Raises JournalBroken after the start if a write failed so that
+    only a restart can determine what is on disk, and MembershipLost if another engine may do the work of this one.
     """
-    clock = clock or SystemClock()
+    clock, tls = clock or SystemClock(), _tls(settings.http)
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(data_dir):
@@ -70,11 +72,22 @@ async def run_engine(
         ):
             codes.belong_to(storage.identity.name)
             infrastructure = Infrastructure(
-                settings=settings, clock=clock, storage=storage, pool=pool, codes=codes, registry=registry, board=board
+                settings=settings,
+                clock=clock,
+                storage=storage,
+                pool=pool,
+                codes=codes,
+                registry=registry,
+                board=board,
+                tls=tls,
             )
             engine = wire(infrastructure)
             async with _services(engine):
                 yield engine
+
+
+def _tls(http: HttpSettings) -> ServerTls | None:
+    return ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
 
 
 def _storage_options(settings: Settings) -> StorageOptions:

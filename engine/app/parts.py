@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.asgi.tls import ServerTls
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry
 from engine.config.settings import Settings
@@ -60,6 +61,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     audit: AuditTrail
     logs: LogBoard
     authenticator: Authenticator | None  #: None: requests need no credentials
+    tls: ServerTls | None  #: of the API's listener and those of plugins; None: without TLS
 
 
 class Infrastructure(Struct, frozen=True, kw_only=True):
@@ -72,3 +74,4 @@ class Infrastructure(Struct, frozen=True, kw_only=True):
     codes: CodeStore
     registry: Registry
     board: LogBoard
+    tls: ServerTls | None

@@ -7,7 +7,6 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 
 import anyio
 import structlog
@@ -16,8 +15,7 @@ from engine.app.api_wiring import build_app
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
 from engine.asgi.listener import listen
-from engine.asgi.tls import ServerTls
-from engine.config.settings import AuthSettings, HttpSettings, Settings
+from engine.config.settings import AuthSettings, Settings
 from engine.http.reload import reloading
 from engine.protocols import Plugin
 
@@ -39,15 +37,14 @@ async def serve(
     """Run an engine and serve HTTP until SIGTERM or SIGINT. Call ``ready(engine, url)`` when requests are accepted.
 
     A second SIGTERM or SIGINT ends the grace period for running attempts. SIGHUP replaces the credentials of clients
-    with the result of ``read_auth``, and loads the TLS certificate again. Raises SettingsError if the certificate
-    cannot be used.
+    with the result of ``read_auth``, and loads the TLS certificate of all listeners again. Raises the errors of
+    ``run_engine``.
     """
     began = time.perf_counter()
-    tls = _tls(settings.http)
     _raise_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
-            host = settings.http.host
+            host, tls = settings.http.host, engine.tls
             async with (
                 reloading(engine.authenticator, read_auth, tls),
                 listen(build_app(engine), host, settings.http.port, grace=PRE_STOP_GRACE, tls=tls) as port,
@@ -64,10 +61,6 @@ async def serve(
                     break
                 await _drain(engine, signals)  # meanwhile, new requests get 503, and waiting callers get their results
         log.info("stopped")
-
-
-def _tls(http: HttpSettings) -> ServerTls | None:
-    return ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:

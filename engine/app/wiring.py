@@ -92,6 +92,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         audit=audit,
         logs=infrastructure.board,
         authenticator=authenticator,
+        tls=infrastructure.tls,
     )
     _connect(engine, enabled)
     return engine
@@ -169,6 +170,7 @@ def _resources(given: Infrastructure, catalog: Catalog, dependencies: Dependency
             memory=memory_budget(settings),
             region=settings.http.region,
             free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
+            tls=given.tls is not None,
         ),
     )
 
@@ -224,6 +226,7 @@ def _plugins(core: _Core, callers: PluginAuthenticator, audit: AuditTrail) -> Pl
         callers=callers,
         audit=audit,
         logs=given.board,
+        tls=given.tls,
     )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from engine.asgi.certificate_validity import validity_of
 from engine.errors import SettingsError
 
 #: Seconds that a client may take for the TLS handshake.
 HANDSHAKE_TIMEOUT = 10.0
 
+_CERTIFICATE, _KEY = "http.tls_certificate", "http.tls_key"  #: names of the settings, for messages
+_TIME = "%Y-%m-%d %H:%M:%S"
 
 #: Bytes that a TLS connection buffers before reading or writing pauses: as for plain connections, and not 256 and 512
 #: KiB, which are the defaults of event loops.
@@ -27,7 +33,8 @@ class ServerTls:
     """Certificate and key of a listener, loaded from two PEM files.
 
     ``context`` is for the listening socket. Each new connection takes the certificate that was loaded last. Raises
-    SettingsError if the files cannot be used.
+    SettingsError if the files cannot be used, for example because other users can read the key, because the certificate
+    is not valid now, or because they do not belong together.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -57,8 +64,9 @@ class _Selector:
 
 
 def _load(certificate: Path, key: Path) -> ssl.SSLContext:
-    _check_part(certificate, "http.tls_certificate", "CERTIFICATE-----", "a certificate, followed by its issuers'")
-    _check_part(key, "http.tls_key", "PRIVATE KEY-----", "the certificate's private key")
+    text = _read_part(certificate, _CERTIFICATE, "CERTIFICATE-----", "a certificate, followed by its issuers'")
+    _read_part(key, _KEY, "PRIVATE KEY-----", "the certificate's private key")
+    _check_private(key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -75,11 +83,12 @@ def _load(certificate: Path, key: Path) -> ssl.SSLContext:
             f"cannot use the certificate {certificate} with the key {key} ({problem}); name PEM files that belong "
             "together by http.tls_certificate and http.tls_key"
         ) from None
+    _check_validity(certificate, text)
     return context
 
 
-def _check_part(file: Path, setting: str, mark: str, content: str) -> None:
-    """Raise SettingsError unless the file is readable and contains ``mark``."""
+def _read_part(file: Path, setting: str, mark: str, content: str) -> str:
+    """Return the text of the file. Raises SettingsError unless the file is readable and contains ``mark``."""
     try:
         text = file.read_text("latin-1")
     except OSError as error:
@@ -87,3 +96,32 @@ def _check_part(file: Path, setting: str, mark: str, content: str) -> None:
         raise SettingsError(f"cannot read {setting} {file} ({problem}); name a file that the engine may read") from None
     if mark not in text:
         raise SettingsError(f"{setting} {file} holds no line -----BEGIN … {mark}; store {content} in PEM form")
+    return text
+
+
+def _check_private(key: Path) -> None:
+    """Raise SettingsError unless the key belongs to this user or root, and is closed to other users."""
+    status = key.stat()
+    if status.st_uid not in (os.geteuid(), 0):
+        raise SettingsError(
+            f"{_KEY} {key} is a secret and belongs to user {status.st_uid}: change its owner to user {os.geteuid()}, "
+            "which runs the engine"
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise SettingsError(f"{_KEY} {key} is a secret and others have access (mode {mode:04o}): chmod 600 {key}")
+
+
+def _check_validity(certificate: Path, text: str) -> None:
+    """Raise SettingsError unless the first certificate of the file is valid now. Clients would refuse it."""
+    try:
+        begin, end = validity_of(text)
+    except ValueError as error:
+        raise SettingsError(f"cannot read the validity of {_CERTIFICATE} {certificate} ({error})") from None
+    now = datetime.now(UTC)
+    if now > end:
+        raise SettingsError(f"{_CERTIFICATE} {certificate} expired at {end:{_TIME}} UTC; renew the certificate")
+    if now < begin:
+        raise SettingsError(
+            f"{_CERTIFICATE} {certificate} is not valid before {begin:{_TIME}} UTC; check this machine's clock"
+        )

@@ -34,6 +34,8 @@ def serve(
     data_dir: Path | None = None,
     host: str | None = None,
     port: int | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     log_format: Literal["console", "json"] | None = None,
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
     config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
@@ -53,6 +55,10 @@ def serve(
         Address to listen on. Addresses other than loopback require credentials (auth.file). [default: 127.0.0.1]
     port
         Port to listen on; 0 chooses a free port. [default: 8080]
+    tls_cert
+        PEM file with a certificate and its issuers'. The API and HTTP APIs of functions are then served over HTTPS.
+    tls_key
+        PEM file with the private key of the certificate, readable by its owner only.
     log_format
         Format of log lines on standard error. [default: console]
     log_level
@@ -68,6 +74,8 @@ def serve(
         "storage.data_dir": str(data_dir) if data_dir else None,
         "http.host": host,
         "http.port": port,
+        "http.tls_certificate": str(tls_cert) if tls_cert else None,
+        "http.tls_key": str(tls_key) if tls_key else None,
         "log.format": log_format,
         "log.level": log_level,
         "plugin": plugin or None,

@@ -58,8 +58,8 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     sync_body_limit: Positive = 6 * MIB
     async_body_limit: Positive = 256 * KIB
     region: str = "local-1"
-    tls_certificate: str = ""  #: PEM file with the certificate and its issuers'; empty: no TLS
-    tls_key: str = ""  #: PEM file with the private key of ``tls_certificate``
+    tls_certificate: str = ""  #: PEM file with the certificate and its issuers', for all listeners; empty: no TLS
+    tls_key: str = ""  #: PEM file with the private key of ``tls_certificate``; accessible to its owner only
     console: bool = True  #: web pages below /console/
     #: updating a configuration resets fields that the request omits (FunctionGraph does not document this case)
     update_resets: bool = False

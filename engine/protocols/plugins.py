@@ -100,8 +100,8 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     #: and must not raise. Arguments: service, options, event sink.
     on_registered: Callable[[Any, Any, EventSink], AbstractContextManager[None]] | None = None
     #: Returns the address to which events are sent, or its known part, for ``invoke_url`` in replies. Arguments: kind,
-    #: options, settings of the service.
-    address: Callable[[str, Any, Any], str] | None = None
+    #: options, settings of the service, and whether listeners speak TLS.
+    address: Callable[[str, Any, Any, bool], str] | None = None
 
 
 class Plugin(Struct, frozen=True, kw_only=True):

@@ -122,7 +122,8 @@ class Routes(Protocol):
     def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
         """Serve ``app`` on a separate listener until the block ends. Yield the port of the listener.
 
-        ``port`` 0 selects a free port. Raises SettingsError if the listener cannot use the address.
+        The listener speaks TLS if the engine's settings have a certificate. ``port`` 0 selects a free port. Raises
+        SettingsError if the listener cannot use the address.
         """
         ...
 

@@ -64,12 +64,20 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
 
 
 def bind(
-    stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool, service: Any = None
+    stored: StoredTrigger,
+    plugin: Plugin,
+    function: Function,
+    region: str,
+    *,
+    free: bool,
+    service: Any = None,
+    tls: bool = False,
 ) -> BoundTrigger:
     """Check the data of a stored trigger, and return the trigger with its function and plugin options.
 
     Keys of the data that the options do not have are left out for the vendor's kinds, and rejected for others. ``free``
     allows invocation modes outside the plugin's ``modes``. ``service`` contains the settings of the plugin's service.
+    ``tls`` states whether the plugin's listeners speak TLS.
     Raises InvalidTrigger if the data is invalid; InvocationModeFixed if it names a mode that is not allowed.
     """
     kind, data = stored.kind, stored.data
@@ -79,7 +87,11 @@ def bind(
     mode = rules.check_mode(kind, plugin, data, options, free=free)
     _check_backend(kind, data, function, region)
     stored = msgspec.structs.replace(stored, data=rules.stored_form(options, data))
-    return _bound(stored, plugin, function, region, options, mode, service)
+    trigger = _bound(stored, plugin, function, region, options, mode, service)
+    if plugin.rules.address:
+        address = plugin.rules.address(kind, options, service, tls)
+        trigger = msgspec.structs.replace(trigger, shown={**trigger.shown, "invoke_url": address})
+    return trigger
 
 
 def bind_unreadable(
@@ -108,8 +120,6 @@ def _bound(
     shown = rules.masked(plugin, stored.data) if plugin else hidden
     if plugin and plugin.rules.reply_fields and options is not None:
         shown |= plugin.rules.reply_fields(options, stored.id, urn, service)
-    if plugin and plugin.rules.address and options is not None:
-        shown |= {"invoke_url": plugin.rules.address(stored.kind, options, service)}
     return BoundTrigger(
         function_id=function.function_id,
         function=urn,

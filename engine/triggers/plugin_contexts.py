@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
+from engine.asgi.tls import ServerTls
 from engine.config.plugin_registry import Registry
 from engine.logs.feed import LogFeed
 from engine.model.clock import Clock
@@ -44,7 +45,8 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
 class PluginContexts:
     """Contexts of all plugins.
 
-    The constructor calls each plugin's ``serve``, which raises SettingsError if settings are invalid.
+    The constructor calls each plugin's ``serve``, which raises SettingsError if settings are invalid. Listeners of
+    plugins speak TLS if ``tls`` is given.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class PluginContexts:
         callers: Callers,
         audit: Audit,
         logs: LogFeed,
+        tls: ServerTls | None,
     ) -> None:
         self.mounts = Mounts()
         self._registry = registry
@@ -67,7 +70,7 @@ class PluginContexts:
                 settings=settings,
                 service=plugin.serve(settings) if plugin.serve else None,
                 store=store(plugin.table),
-                routes=PluginRoutes(self.mounts, plugin.table),
+                routes=PluginRoutes(self.mounts, plugin.table, tls),
                 clock=clock,
                 region=region,
                 callers=callers,

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from engine.asgi.error_replies import delay_of, hold_back, new_request_id, problem, retry_after, status_of
 from engine.asgi.listener import listen
+from engine.asgi.tls import ServerTls
 from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, read_body, respond
 from engine.auth.verifier import address_of
 from engine.errors import FunctiondError
@@ -76,10 +77,10 @@ class Mounts:
 
 
 class PluginRoutes:
-    """HTTP routes of one plugin. A route exists until the block that adds it ends."""
+    """HTTP routes of one plugin. A route exists until the block that adds it ends. Listeners speak TLS with ``tls``."""
 
-    def __init__(self, mounts: Mounts, plugin: str) -> None:
-        self._mounts, self._plugin, self._prefix = mounts, plugin, PREFIX + plugin
+    def __init__(self, mounts: Mounts, plugin: str, tls: ServerTls | None = None) -> None:
+        self._mounts, self._plugin, self._prefix, self._tls = mounts, plugin, PREFIX + plugin, tls
 
     @contextmanager
     def mount(
@@ -116,7 +117,7 @@ class PluginRoutes:
                 self._mounts.remove(mount)
 
     def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        return listen(app, host, port, grace=GRACE)
+        return listen(app, host, port, grace=GRACE, tls=self._tls)
 
     def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> App:
         return _App(handler, limit, 0)

@@ -23,8 +23,9 @@ def sender_of(scope: Scope, headers: Headers, *, trusted: bool) -> Sender:
     """Return the sender of a request. With ``trusted``, its address is read from the headers that a proxy has set."""
     client, server = scope.get("client"), scope.get("server")
     peer, port = client[0] if client else "", str(server[1]) if server else ""
+    scheme: str = scope.get("scheme", "http")
     if not trusted:
-        return Sender(address=peer, headers=_headers(peer, peer, port, "http"))
+        return Sender(address=peer, headers=_headers(peer, peer, port, scheme))
     chain = headers.get(b"x-forwarded-for", b"").decode("latin-1")
     address = headers.get(b"x-real-ip", b"").decode("latin-1") or chain.partition(",")[0].strip() or peer
     return Sender(
@@ -33,7 +34,7 @@ def sender_of(scope: Scope, headers: Headers, *, trusted: bool) -> Sender:
             address,
             f"{chain}, {peer}" if chain else peer,
             headers.get(b"x-forwarded-port", port.encode()).decode("latin-1"),
-            headers.get(b"x-forwarded-proto", b"http").decode("latin-1"),
+            headers.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1"),
         ),
     )
 

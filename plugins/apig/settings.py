@@ -19,16 +19,15 @@ class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: Port
     url: str = ""  #: URL for clients, for example that of a proxy; empty: host and port
 
-    @property
-    def address(self) -> str:
-        """URL of the gateway, to which an API's path is appended.
+    def address(self, *, tls: bool) -> str:
+        """Return the URL of the gateway, to which an API's path is appended.
 
         Empty if ``url`` is empty and the system chooses the port at the start.
         """
         if self.url or not self.port:
             return self.url.rstrip("/")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if tls else 'http'}://{host}:{self.port}"
 
 
 class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -102,10 +102,10 @@ class ApigTrigger:
             await anyio.sleep_forever()
 
 
-def address(kind: str, options: ApigOptions, settings: ApigSettings) -> str:
+def address(kind: str, options: ApigOptions, settings: ApigSettings, tls: bool) -> str:
     """Return the URL of an API, or only its path if the gateway's URL is not known before the start."""
     listener = settings.dedicated if kind == DEDICATED else settings
-    return _with_domain(listener.address, options.sl_domain) + options.path
+    return _with_domain(listener.address(tls=tls), options.sl_domain) + options.path
 
 
 def _with_domain(base: str, domain: str) -> str:

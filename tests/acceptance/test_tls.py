@@ -15,8 +15,10 @@ import pytest
 from msgspec import Struct
 
 from engine.cli.client import Client, NotTrusted
-from tests.support.certificates import write_certificate
+from tests.support.certificates import DAY, write_certificate
 from tests.support.engine_process import CLEAN, ROOT, functiond
+from tests.support.gateways import API
+from tests.support.http_app import HELLO
 
 
 class Engine(Struct):
@@ -30,9 +32,22 @@ class Engine(Struct):
         self.process.send_signal(signal.SIGHUP)
         return said(self.log, "certificate")
 
+    def add_api(self, kind: str) -> int:
+        """Create a function with an HTTP API, and return the port of the gateway."""
+        client = Client(self.url, "default", "", ca_file=str(self.folder / "cert.pem"))
+        client.send("POST", "", json.dumps(HELLO).encode())
+        trigger = {"trigger_type_code": kind, "event_data": {**API, "instance_id": "i"}}
+        client.of_project.send("POST", "/triggers/hello", json.dumps(trigger).encode())
+        port: int = said(self.log, "gateway serves")["port"]
+        return port
+
     def presented(self) -> str:
-        """Return the certificate that the engine presents, without any check."""
-        return ssl.get_server_certificate(("127.0.0.1", int(self.url.rpartition(":")[2])), timeout=60)
+        return presented(int(self.url.rpartition(":")[2]))
+
+
+def presented(port: int) -> str:
+    """Return the certificate that the listener at this port presents, without any check."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=60)
 
 
 def said(log: IO[str], event: str) -> Any:
@@ -44,11 +59,9 @@ def said(log: IO[str], event: str) -> Any:
 def engine(tmp_path: Path) -> Iterator[Engine]:
     write_certificate(tmp_path)
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
-    tls = {
-        "FUNCTIOND_HTTP__TLS_CERTIFICATE": str(tmp_path / "cert.pem"),
-        "FUNCTIOND_HTTP__TLS_KEY": str(tmp_path / "key.pem"),
-    }
-    environ = {**CLEAN, **tls, "FUNCTIOND_LOG__FORMAT": "json"}
+    command += ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    gateways = {"FUNCTIOND_PLUGINS__APIG__PORT": "0", "FUNCTIOND_PLUGINS__APIG__DEDICATED__PORT": "0"}
+    environ = {**CLEAN, **gateways, "FUNCTIOND_LOG__FORMAT": "json"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
         try:
@@ -84,6 +97,28 @@ def test_a_new_certificate_holds_after_sighup_without_a_restart(engine: Engine) 
     assert Client(engine.url, "default", "", ca_file=str(engine.folder / "cert.pem")).get()["functions"] == []
 
 
+@pytest.mark.parametrize("kind", ["APIG", "DEDICATEDGATEWAY"])
+def test_gateways_take_the_new_certificate_too(engine: Engine, kind: str) -> None:
+    port = engine.add_api(kind)
+    before = presented(port)
+
+    write_certificate(engine.folder)
+    assert engine.hang_up()["event"] == "certificate replaced"
+
+    assert before != presented(port) == (engine.folder / "cert.pem").read_text()
+
+
+def test_an_expired_certificate_is_logged_and_the_old_one_stays(engine: Engine) -> None:
+    before = engine.presented()
+
+    write_certificate(engine.folder, begin=-2 * DAY, end=-DAY)
+    line = engine.hang_up()
+
+    assert (line["event"], line["level"]) == ("certificate not replaced", "error")
+    assert "cert.pem expired at" in line["problem"]
+    assert engine.presented() == before
+
+
 def test_a_broken_certificate_is_logged_and_the_old_one_stays(engine: Engine) -> None:
     before = engine.presented()
 
@@ -95,6 +130,36 @@ def test_a_broken_certificate_is_logged_and_the_old_one_stays(engine: Engine) ->
     assert engine.presented() == before
     with pytest.raises(NotTrusted):
         Client(engine.url, "default", "").get()
+
+
+def refusal(folder: Path, certificate: Path) -> str:
+    """Return the error with which an engine with this certificate ends, before it creates its data directory."""
+    files = ("--tls-cert", str(certificate), "--tls-key", str(folder / "key.pem"))
+    ended = functiond("serve", "--data-dir", str(folder / "data"), *files)
+    assert ended.returncode == 2
+    assert not (folder / "data").exists()
+    return " ".join(ended.stderr.split())
+
+
+def test_a_key_that_others_can_read_does_not_start_an_engine(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    (tmp_path / "key.pem").chmod(0o644)
+
+    assert "is a secret and others have access (mode 0644): chmod 600 " in refusal(tmp_path, tmp_path / "cert.pem")
+
+
+def test_an_expired_certificate_does_not_start_an_engine(tmp_path: Path) -> None:
+    write_certificate(tmp_path, begin=-2 * DAY, end=-DAY)
+
+    assert "cert.pem expired at" in refusal(tmp_path, tmp_path / "cert.pem")
+
+
+def test_a_certificate_of_another_key_does_not_start_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write_certificate(tmp_path)
+    write_certificate(tmp_path / "other")
+
+    assert "(key values mismatch)" in refusal(tmp_path, tmp_path / "other" / "cert.pem")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from engine.code.store import CodeSource
 from engine.errors import InvalidTrigger, SettingsError
 from engine.protocols import EVENT_LIMIT
 from plugins.apig import plugin
+from tests.support.certificates import write_certificate
 from tests.support.gateways import API, MANY
 from tests.support.http_app import PROJECT, encoded
 from tests.support.triggering import House, house, until
@@ -348,6 +350,35 @@ async def test_a_listener_that_cannot_be_had_is_told_and_tried_again(tmp_path: P
 
     assert f"cannot listen on 127.0.0.1:{port}" in problem
     assert "choose another plugins.apig.port" in problem
+
+
+async def test_gateways_speak_tls_with_the_certificate_of_the_engine(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    tls = {"http__tls_certificate": tmp_path / "cert.pem", "http__tls_key": tmp_path / "key.pem"}
+    trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    async with gateway(tmp_path / "data", {}, **{name: str(file) for name, file in tls.items()}) as at:
+        trigger = await at.place.create("DEDICATEDGATEWAY", **{**API, **ASYNC, "instance_id": "i"})
+        await at.place.engine.sources.settled(trigger.id)
+        addresses = [url(at.place, kind).replace("http:", "https:") for kind in ("APIG", "DEDICATEDGATEWAY")]
+        async with httpx.AsyncClient(trust_env=False, verify=trust) as client:
+            assert [(await client.get(f"{address}/orders")).status_code for address in addresses] == [202, 202]
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get(addresses[0].replace("https:", "http:") + "/orders")
+
+        assert [event["headers"]["x-forwarded-proto"] for event in await at.events()] == ["https", "https"]
+
+
+async def test_a_trigger_of_a_gateway_with_tls_shows_an_https_address(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    settings: dict[str, Any] = {
+        "http__tls_certificate": str(tmp_path / "cert.pem"),
+        "http__tls_key": str(tmp_path / "key.pem"),
+        "plugins__apig__port": 8555,
+    }
+    async with house(tmp_path / "data", [plugin], **settings) as place:
+        trigger = await place.create("APIG", **{**API, "sl_domain": "shop.example.com"})
+
+        assert trigger.shown["invoke_url"] == "https://shop.example.com:8555/orders"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from engine.asgi.listener import listen
 from engine.asgi.tls import ServerTls
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
 from engine.errors import SettingsError
-from tests.support.certificates import write_certificate
+from tests.support.certificates import DAY, write_certificate
 
 HOST = "127.0.0.1"
 DEADLINE = 60.0  #: seconds after which a test fails; never waited for in a passing test
@@ -227,6 +228,63 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         f"cannot use the certificate {cert} with the key {other} (key values mismatch); name PEM files that belong "
         "together by http.tls_certificate and http.tls_key"
     )
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    write_certificate(tmp_path)
+    key = tmp_path / "key.pem"
+    key.chmod(mode)
+
+    assert problem_of(tmp_path / "cert.pem", key) == (
+        f"http.tls_key {key} is a secret and others have access (mode {mode:04o}): chmod 600 {key}"
+    )
+
+
+@pytest.mark.parametrize("begin", [-400 * DAY, -20_000 * DAY], ids=["this century", "the last one"])
+def test_an_expired_certificate_is_refused(tmp_path: Path, begin: timedelta) -> None:
+    write_certificate(tmp_path, begin=begin, end=begin + DAY)
+
+    problem = problem_of(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    ended = f"{datetime.now(UTC) + begin + DAY:%Y-%m-%d}"
+    assert problem.startswith(f"http.tls_certificate {tmp_path}/cert.pem expired at {ended} ")
+    assert problem.endswith(" UTC; renew the certificate")
+
+
+@pytest.mark.parametrize("begin", [DAY, 30_000 * DAY], ids=["this century", "the next one"])
+def test_a_certificate_that_is_not_valid_yet_is_refused(tmp_path: Path, begin: timedelta) -> None:
+    write_certificate(tmp_path, begin=begin, end=begin + DAY)
+
+    problem = problem_of(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    begins = f"{datetime.now(UTC) + begin:%Y-%m-%d}"
+    assert problem.startswith(f"http.tls_certificate {tmp_path}/cert.pem is not valid before {begins} ")
+    assert problem.endswith(" UTC; check this machine's clock")
+
+
+def test_the_validity_of_the_first_certificate_counts(tmp_path: Path) -> None:
+    """Clients do not need every issuer's certificate that a file holds."""
+    (tmp_path / "old").mkdir()
+    write_certificate(tmp_path / "old", begin=-2 * DAY, end=-DAY)
+    write_certificate(tmp_path)
+    chain = tmp_path / "chain.pem"
+    chain.write_text((tmp_path / "cert.pem").read_text() + (tmp_path / "old" / "cert.pem").read_text())
+
+    assert ServerTls(chain, tmp_path / "key.pem").context.get_ca_certs() == []
+
+
+@each_loop
+def test_an_expired_certificate_leaves_the_old_one_in_use(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+    async def test() -> None:
+        old = certificate_in(tmp_path)
+        async with listen(app, HOST, 0, tls=tls) as port:
+            write_certificate(tmp_path, begin=-2 * DAY, end=-DAY)
+            with pytest.raises(SettingsError, match="expired at"):
+                tls.reload()
+            assert await asyncio.to_thread(presented, port, tmp_path, "localhost") == old
+
+    run(loop, test)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
