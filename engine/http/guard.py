@@ -5,6 +5,11 @@ Origin, and the name that it connects to in Host. If a foreign name was rebound 
 still holds the foreign name. Origin must always be the engine's own or that of this machine: browsers resend an HTTP
 Basic password to the engine's own name, whichever page causes the request.
 
+Pages of other ports of this machine, such as those of a development server, may send JSON. For JSON, a browser first
+asks the engine with OPTIONS, and the engine permits no page. Other content types of POST are sent without asking, so
+they are refused if they come from a page that is not the engine's own. Other programs than browsers send no Origin:
+services that push events may use any content type.
+
 If no credentials are required, Host must name this machine. A rebound page has the rebound name as its Origin too, so
 nothing else distinguishes it from the engine's own pages.
 
@@ -25,7 +30,7 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from engine.asgi.wire import Headers
+from engine.asgi.wire import JSON, Headers, Scope
 from engine.errors import AccessDenied
 
 
@@ -41,11 +46,11 @@ class Guard:
         self._is_local_host = lru_cache(256)(is_local_host)
         self._is_local_origin = lru_cache(256)(is_local_origin)
 
-    def check(self, headers: Headers) -> None:
+    def check(self, scope: Scope, headers: Headers) -> None:
         """Raise AccessDenied unless the headers Host and Origin are acceptable.
 
         Host must name this machine, unless requests need credentials. Origin, if present, must be a page of this
-        machine or of the name in Host.
+        machine or of the name in Host. A page of another port of this machine must send JSON in a POST.
         """
         host = headers.get(b"host", b"")
         if not self._any_host and not self._is_local_host(host):
@@ -54,12 +59,25 @@ class Guard:
                 "an engine behind a proxy needs credentials (auth.file)"
             )
         origin = headers.get(b"origin")
-        if origin is not None and not self._is_own(origin, host):
-            raise AccessDenied(f"web pages of {_quoted(origin)} may not use this engine")
+        if origin is not None and not is_own_origin(origin, host):
+            if not self._is_local_origin(origin):
+                raise AccessDenied(f"web pages of {_quoted(origin)} may not use this engine")
+            if scope["method"] == "POST" and not is_json(headers.get(b"content-type", b"")):
+                raise AccessDenied(
+                    f"web pages of {_quoted(origin)} may send JSON only; set Content-Type to application/json"
+                )
 
-    def _is_own(self, origin: bytes, host: bytes) -> bool:
-        own = host.lower()
-        return self._is_local_origin(origin) or origin.lower() in (b"http://" + own, b"https://" + own)
+
+def is_own_origin(origin: bytes, host: bytes) -> bool:
+    """Return whether Origin is a page of the name and port in Host."""
+    own = host.lower()
+    return origin.lower() in (b"http://" + own, b"https://" + own)
+
+
+def is_json(content_type: bytes) -> bool:
+    """Return whether a Content-Type is JSON, such as ``application/json`` or ``application/cloudevents+json``."""
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind == JSON or (kind.startswith(b"application/") and kind.endswith(b"+json"))
 
 
 def is_local_host(value: bytes) -> bool:

@@ -93,7 +93,7 @@ class HttpServer:
         delay = 0.0
         try:
             headers: Headers = dict(scope["headers"])
-            self._guard.check(headers)
+            self._guard.check(scope, headers)
             mount = self._plugins.find(scope["path"])
             if self._authenticator is not None and (mount is None or mount.signed):
                 receive = await self._authenticator.admit(scope, headers, receive)

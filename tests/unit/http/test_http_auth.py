@@ -533,7 +533,7 @@ def test_an_engine_with_credentials_goes_by_any_name(host: bytes, origin: bytes 
     headers = {b"host": host} | ({b"origin": origin} if origin else {})
 
     with nullcontext() if passes else pytest.raises(Forbidden):
-        Guard(credentials=True).check(headers)
+        Guard(credentials=True).check({"method": "GET"}, headers)
 
 
 def test_what_is_remembered_of_failures_is_bounded() -> None:
