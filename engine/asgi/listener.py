@@ -15,11 +15,10 @@ import anyio
 from engine.asgi.connection import Connection
 from engine.asgi.heads import HEAD_LIMIT as HEAD_LIMIT
 from engine.asgi.listener_state import ListenerState
+from engine.asgi.loopback import BACKLOG, open_sockets, refusal
 from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls
 from engine.asgi.wire import App
-from engine.errors import SettingsError
 
-BACKLOG = 2048
 HANDSHAKE_END = 1.0  #: seconds that a closing listener waits for unfinished handshakes
 
 
@@ -37,6 +36,8 @@ async def listen(
 ) -> AsyncIterator[int]:
     """Serve ``app`` until the block ends. Yield the port; if ``port`` is 0, the system chooses a free one.
 
+    A listener that clients may reach as ``localhost`` has both loopback addresses (``loopback``).
+
     When the block ends, no further connection is accepted, and running requests have ``grace`` seconds to end. The
     remaining ones are cancelled. A cancelled request has another ``grace`` seconds to send a reply before its
     connection is aborted.
@@ -49,29 +50,30 @@ async def listen(
     SettingsError if the address cannot be bound.
     """
     state = ListenerState(app, keep_alive=keep_alive, connection_limit=connections, held_limit=held_limit)
-    server = await _open(lambda: Connection(state), host, port, tls)
+    servers = await _open(lambda: Connection(state), host, port, tls)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield servers[0].sockets[0].getsockname()[1]
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(server, state, grace)
+            await _end(servers, state, grace)
 
 
-async def _open(make: Callable[[], asyncio.Protocol], host: str, port: int, tls: ServerTls | None) -> asyncio.Server:
-    # localhost resolves to two addresses, which would get two different free ports.
-    host = "127.0.0.1" if host == "localhost" else host
+async def _open(
+    make: Callable[[], asyncio.Protocol], host: str, port: int, tls: ServerTls | None
+) -> list[asyncio.Server]:
+    create = asyncio.get_running_loop().create_server
     more: dict[str, Any] = {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT} if tls else {}
+    if sockets := open_sockets(host, port):
+        return [await create(make, sock=one, backlog=BACKLOG, **more) for one in sockets]
     try:
-        server = await asyncio.get_running_loop().create_server(make, host, port, backlog=BACKLOG, **more)
+        return [await create(make, host, port, backlog=BACKLOG, **more)]
     except OSError as error:
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        problem = error.strerror or str(error)
-        raise SettingsError(f"cannot listen on {address} ({problem}); choose another --port") from None
-    return server
+        raise refusal(host, port, error) from None
 
 
-async def _end(server: asyncio.Server, state: ListenerState, grace: float) -> None:
-    server.close()
+async def _end(servers: list[asyncio.Server], state: ListenerState, grace: float) -> None:
+    for server in servers:
+        server.close()
     for connection in list(state.connections):
         connection.stop()
     with anyio.move_on_after(grace):
@@ -90,6 +92,8 @@ async def _end(server: asyncio.Server, state: ListenerState, grace: float) -> No
         await asyncio.wait(set(state.tasks))
     await state.idle.wait()
     # Connections in their TLS handshake are in no list yet. Python 3.12 and newer wait for them.
-    getattr(server, "abort_clients", lambda: None)()  # since Python 3.13
+    for server in servers:
+        getattr(server, "abort_clients", lambda: None)()  # since Python 3.13
     with anyio.move_on_after(HANDSHAKE_END):
-        await server.wait_closed()
+        for server in servers:
+            await server.wait_closed()

@@ -52,7 +52,7 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class HttpSettings(Section, frozen=True, kw_only=True):
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  #: for 127.0.0.1, ::1 and localhost, the engine listens on both loopback addresses
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0: any free port
     sync_timeout: Seconds = 90.0  #: synchronous callers get 504 after this many seconds
     sync_body_limit: Positive = 6 * MIB

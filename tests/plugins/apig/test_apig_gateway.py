@@ -352,6 +352,11 @@ async def test_a_listener_that_cannot_be_had_is_told_and_tried_again(tmp_path: P
     assert "choose another plugins.apig.port" in problem
 
 
+async def test_gateways_have_both_loopback_addresses(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {}) as at:
+        assert (await at.client.get(url(at.place).replace("127.0.0.1", "[::1]") + "/orders")).status_code == 202
+
+
 async def test_gateways_speak_tls_with_the_certificate_of_the_engine(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     tls = {"http__tls_certificate": tmp_path / "cert.pem", "http__tls_key": tmp_path / "key.pem"}
