@@ -1,7 +1,8 @@
 """Source of WEBHOOK: each signed HTTP request calls the function. Senders need only the trigger's secret.
 
-A message whose id was already received (by default, within the last day) gets a success reply, and does not call the
-function again.
+A message that was already received (by default, within the last day) gets a success reply, and does not call the
+function again. Only what is signed identifies a message: the id of Standard Webhooks, or the body that GitHub signed.
+The delivery id of GitHub is not signed, so anybody who has seen a request could send it again under another one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from anyio.abc import TaskStatus
 from engine import Event, IdempotencyConflict, PushRequest, Reply, TriggerContext
 from plugins._shared.push import ONLY_POST
 from plugins.webhook.options import WebhookOptions
-from plugins.webhook.signatures import GITHUB_SIGNATURE, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
+from plugins.webhook.signatures import GITHUB_SIGNATURE, ID, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
 
 #: Headers that functions do not need, or that differ when a message is repeated.
 _LEFT_OUT = frozenset(
     {SIGNATURE, TIMESTAMP, GITHUB_SIGNATURE, b"x-hub-signature", b"authorization", b"cookie", b"host", b"connection"}
     | {b"content-length", b"accept-encoding", b"traceparent", b"tracestate", b"x-request-id", b"date"}
 )
-_CHECKS = {"standard": check_standard, "github": check_github}
+#: Check of each scheme, and the header that identifies a checked message: for GitHub the signature, a hash of the body.
+_CHECKS = {"standard": (check_standard, ID), "github": (check_github, GITHUB_SIGNATURE)}
 
 
 class WebhookTrigger:
@@ -41,11 +43,11 @@ class WebhookTrigger:
     async def _answer(self, request: PushRequest, context: TriggerContext) -> Reply:
         if request.method != "POST":
             return ONLY_POST
-        check = _CHECKS[self._options.scheme]
+        check, identified_by = _CHECKS[self._options.scheme]
         message_id = check(self._key, request.headers, request.body, context.plugin.clock.now())
         event = Event(
             payload=msgspec.json.encode(self._event(request, message_id)),
-            idempotency_key=f"webhook:{context.trigger_id}:{message_id}" if message_id else "",
+            idempotency_key=f"webhook:{context.trigger_id}:{request.headers[identified_by].decode('latin-1')}",
         )
         try:
             request_id = await context.accept(event)

@@ -123,6 +123,32 @@ async def test_github_signs_its_own_way(tmp_path: Path) -> None:
         assert (event["body"], event["isBase64Encoded"], event["headers"]["x-github-event"]) == ("/w==", True, "push")
 
 
+async def test_a_body_that_github_signed_runs_once_under_any_delivery_id(tmp_path: Path) -> None:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
+        trigger = await place.create("WEBHOOK", name="pushes", secret="a text of some length", scheme="github")
+        await until(lambda: place.state(trigger).state == "running")
+
+        async def push(body: bytes, event: str = "push", **headers: str) -> httpx.Response:
+            digest = hmac.digest(b"a text of some length", body, "sha256").hex()
+            given = {"x-hub-signature-256": f"sha256={digest}", "x-github-event": event}
+            given |= {name.replace("_", "-"): value for name, value in headers.items()}
+            return await client.post(trigger.shown["path"], content=body, headers=given)
+
+        first = await push(b"1", x_github_delivery="d")
+        redelivered = await push(b"1", x_github_delivery="d")
+        replayed = [
+            await push(b"1", x_github_delivery="other"),
+            await push(b"1"),
+            await push(b"1", "release", x_github_delivery="third"),
+        ]
+        different = await push(b"2", x_github_delivery="d2")
+
+        assert (first.status_code, redelivered.status_code, different.status_code) == (202, 202, 202)
+        assert first.json() == redelivered.json()
+        assert [(one.status_code, one.json()) for one in replayed] == [(200, {"duplicate": True})] * 3
+        assert [(event["id"], event["body"]) for event in await place.events()] == [("d", "1"), ("d2", "2")]
+
+
 async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook], queue__function_rows=1) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
