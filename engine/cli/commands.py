@@ -15,6 +15,7 @@ from rich.console import Console
 from engine import __version__
 from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED, USAGE
+from engine.cli.output import write
 from engine.errors import FunctiondError
 
 _ENGINE_COMMANDS = {
@@ -76,7 +77,7 @@ def _run(arguments: Sequence[str]) -> int:
     except CycloptsError:
         return USAGE  # cyclopts has printed the message
     except FunctiondError as error:
-        print(f"functiond: {error}", file=sys.stderr)
+        write(f"functiond: {error}", errors=True)
         return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         return 130  # shell convention: 128 + SIGINT

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.cli.client import Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
-from engine.cli.output import Output, print_json
+from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
 from engine.cli.target import DEFAULT_TARGET, Target
 
@@ -49,7 +49,7 @@ def deploy(
         shown = _update(client, name, package, old, config)
     if missing := missing_entry(package, shown["runtime"], shown["handler"]):
         note = f"the package has no {missing} for the handler {shown['handler']}: set another --handler"
-        print(f"functiond: {note}", file=sys.stderr)
+        write(f"functiond: {note}", errors=True)
     settings = asynchronous.apply(client, name)
     if target.json:
         print_json({**shown, "async_invoke_config": settings})

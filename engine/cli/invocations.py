@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.functions import all_names
-from engine.cli.output import Output, coloured, print_json, print_table
+from engine.cli.output import Output, Raw, check_raw, coloured, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
@@ -38,6 +38,7 @@ def invocations(
     status: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     limit: int = 20,
     hours: float = 1.0,
+    raw: Raw = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """List asynchronous invocations, newest first.
@@ -52,7 +53,10 @@ def invocations(
         Maximum number of invocations, up to 500 of a function.
     hours
         Hours to look back.
+    raw
+        Print control characters unchanged. Only for files and pipes.
     """
+    check_raw(raw)
     client = target.client()
     names = [name] if name else all_names(client)
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
@@ -69,10 +73,10 @@ def invocations(
         back = "hour" if hours == 1 else f"{hours:g} hours"
         Output().print(f"No invocations in the last {back}.", style="dim")
     else:
-        print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found))
+        print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found), raw=raw)
 
 
-def show(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
+def show(request_id: str, /, *, function: str | None = None, raw: Raw = False, target: Target = DEFAULT_TARGET) -> None:
     """Show the complete state of an invocation.
 
     Parameters
@@ -81,27 +85,37 @@ def show(request_id: str, /, *, function: str | None = None, target: Target = DE
         Request id of the invocation, which the engine returned on acceptance.
     function
         Name or URN of its function. [default: search all functions]
+    raw
+        Print control characters unchanged. Only for files and pipes.
     """
+    check_raw(raw)
     _, record = find_invocation(target.client(), request_id, function)
     if target.json:
         print_json(record)
         return
-    output = Output()
+    _print_record(Output(raw=raw), record)
+
+
+def _print_record(output: Output, record: dict[str, Any]) -> None:
     output.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}")
     for field, label in SHOWN:
         if field not in record:
             output.print(f"  {label:<9} (not shown to the role of these credentials)", markup=False)
         elif record[field] not in (None, ""):
-            text = str(record[field]).replace("\n", "\n" + " " * 12)
-            output.print(f"  {label:<9} {text}", markup=False)
+            output.data(f"  {label:<9} {_indented(str(record[field]))}", style="")
     if record["error_code"]:
-        output.print(f"  error     {record['error_code']} {record['error_message']}", style="red", markup=False)
+        output.data(f"  error     {record['error_code']} {_indented(record['error_message'])}", style="red")
     for attempt in record["attempts"]:
-        description = f"{attempt['start_time']} {attempt['error_code']} {attempt['error_message']}"
-        output.print(f"  attempt {attempt['attempt']} {description}", style="yellow", markup=False)
+        description = f"{attempt['start_time']} {attempt['error_code']} {_indented(attempt['error_message'])}"
+        output.data(f"  attempt {attempt['attempt']} {description}", style="yellow")
     if record.get("log"):
         output.print("  log")
-        output.print("\n".join(f"    {line}" for line in record["log"].splitlines()), style="dim", markup=False)
+        lines = record["log"].removesuffix("\n").split("\n")
+        output.data("\n".join(f"    {line}" for line in lines), style="dim")
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n" + " " * 12)
 
 
 def cancel(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:

@@ -8,13 +8,13 @@ import sys
 import time
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.exit_codes import FAILED
-from engine.cli.output import print_json
+from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 
 LONGEST_WAIT = 60.0  #: longest wait of the API in seconds; longer waits need several requests
@@ -36,6 +36,7 @@ def invoke(
     delay: float | None = None,
     idempotency_key: str | None = None,
     log: Annotated[bool, Flag] = False,
+    raw: Raw = False,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Call a function. Print the result to standard output. Exit with code 1 if the function failed.
@@ -64,7 +65,10 @@ def invoke(
         With --async: requests with the same key create only one invocation.
     log
         Print the log of the function to standard error.
+    raw
+        Print control characters unchanged. Only for files and pipes.
     """
+    check_raw(raw)
     options = {"X-Functiond-Priority": priority, "X-Functiond-Delay": delay, "Idempotency-Key": idempotency_key}
     headers = {field: str(value) for field, value in options.items() if value is not None}
     if timeout is not None and not wait:
@@ -72,11 +76,19 @@ def invoke(
     if not asynchronous and (headers or wait):
         raise UsageError("--wait, --priority, --delay and --idempotency-key need --async")
     body = _event(standard_input, data, file)
-    client = target.client()
+    client, form = target.client(), _Form(json=target.json, log=log, raw=raw)
     if asynchronous:
         bound = inf if timeout is None else timeout
-        return _invoke_async(client, name, body, headers, bound if wait else None, log, target.json)
-    return _call(client, name, body, log, target.json)
+        return _invoke_async(client, name, body, headers, bound if wait else None, form)
+    return _call(client, name, body, form)
+
+
+class _Form(NamedTuple):
+    """Form of the output."""
+
+    json: bool
+    log: bool  #: with the log of the function
+    raw: bool
 
 
 def _event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
@@ -92,44 +104,44 @@ def _event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
 
 
-def _call(client: Client, name: str, body: bytes, log: bool, as_json: bool) -> int:
-    headers = {"X-Cff-Log-Type": "tail"} if log else {}
+def _call(client: Client, name: str, body: bytes, form: _Form) -> int:
+    headers = {"X-Cff-Log-Type": "tail"} if form.log else {}
     answer = client.send("POST", path_of(name, "/invocations"), body, headers)
     text = base64.b64decode(answer.headers.get("x-cff-function-log", "")).decode("utf-8", "replace")
     failed = answer.headers.get("x-is-func-err") == "true"
     result = answer.body.decode("utf-8", "replace")
-    if as_json:
-        more = {"log": text} if log else {}
+    if form.json:
+        more = {"log": text} if form.log else {}
         status = "FAIL" if failed else "SUCCESS"
         print_json(
             {"request_id": answer.headers["x-cff-request-id"], "status": status, "result": _parse_json(result), **more}
         )
     else:
-        _show(result, text)
+        _show(result, text, form)
     return FAILED if failed else 0
 
 
 def _invoke_async(
-    client: Client, name: str, body: bytes, headers: dict[str, str], bound: float | None, log: bool, as_json: bool
+    client: Client, name: str, body: bytes, headers: dict[str, str], bound: float | None, form: _Form
 ) -> int:
     request_id = client.send("POST", path_of(name, "/invocations-async"), body, headers).json["request_id"]
     if bound is None:
-        print_json({"request_id": request_id}) if as_json else print(request_id, flush=True)
+        print_json({"request_id": request_id}) if form.json else write(request_id)
         return 0
-    if not as_json:
-        print(request_id, file=sys.stderr, flush=True)
+    if not form.json:
+        write(request_id, errors=True)
     record = _wait_for_end(client, path_of(name, f"/async-invocations/{request_id}"), bound)
     state = record["status"]
-    if as_json:
+    if form.json:
         texts = {name: _parse_json(record[name]) for name in ("payload", "result") if name in record}
         print_json(record | texts)
     elif record["end_time"] is None:
         hint = f"the invocation continues: `show {request_id}` shows its result"
-        print(f"functiond: {state} after {bound:g} s; {hint}", file=sys.stderr)
+        write(f"functiond: {state} after {bound:g} s; {hint}", errors=True)
     else:
-        _show(record.get("result", ""), record.get("log", "") if log else "")
+        _show(record.get("result", ""), record.get("log", "") if form.log else "", form)
         if state != "SUCCESS":
-            print(f"functiond: {state} {record['error_code']} {record['error_message']}", file=sys.stderr)
+            write(f"functiond: {state} {record['error_code']} {record['error_message']}", errors=True, raw=form.raw)
     return 0 if state == "SUCCESS" else FAILED
 
 
@@ -146,11 +158,11 @@ def _wait_for_end(client: Client, path: str, bound: float) -> dict[str, Any]:
             return record
 
 
-def _show(result: str, log: str) -> None:
+def _show(result: str, log: str, form: _Form) -> None:
     if log:
-        print(log.rstrip("\n"), file=sys.stderr, flush=True)
+        write(log.rstrip("\n"), errors=True, raw=form.raw)
     if result:
-        print(result, flush=True)
+        write(result, raw=form.raw)
 
 
 def _parse_json(text: str) -> Any:

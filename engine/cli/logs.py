@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.invocations import find_invocation
+from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -26,6 +26,7 @@ def logs(
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
     instances: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     limit: int = 10,
+    raw: Raw = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Print log lines with their times and streams.
@@ -41,7 +42,10 @@ def logs(
         requests at a time.
     limit
         Maximum number of invocations of a function.
+    raw
+        Print control characters unchanged. Only for files and pipes.
     """
+    check_raw(raw)
     client = target.client()
     if _REQUEST_ID.fullmatch(name):
         function, _ = find_invocation(client, name, None)
@@ -54,7 +58,10 @@ def logs(
         paths = [path_of(name, f"/async-invocations/{quote(one)}/logs") for one in ids]
     for path in paths:
         for line in _events(client, path) if follow else _lines(client, path):
-            _print(line, whole=target.json)
+            if target.json:
+                print_json(line, indent=None)
+            else:
+                write(_shown(line), raw=raw, keep="\t")
 
 
 def _lines(client: Client, path: str) -> Iterator[dict[str, Any]]:
@@ -70,11 +77,7 @@ def _events(client: Client, path: str) -> Iterator[dict[str, Any]]:
         elif field == b"data" and name == "line":
             yield json.loads(value)
         elif field == b"data" and name == "dropped":
-            print(f"functiond: {json.loads(value)['lines']} lines were dropped: written too fast", file=sys.stderr)
-
-
-def _print(line: dict[str, Any], *, whole: bool) -> None:
-    print(json.dumps(line, ensure_ascii=False) if whole else _shown(line), flush=True)
+            write(f"functiond: {json.loads(value)['lines']} lines were dropped: written too fast", errors=True)
 
 
 def _shown(line: dict[str, Any]) -> str:

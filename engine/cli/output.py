@@ -1,17 +1,30 @@
-"""Functions that write the results of commands to standard output: text, coloured on a terminal, or JSON."""
+"""Functions that write the results of commands: text, coloured on a terminal, or JSON.
+
+Results contain text of functions and of other clients. Its control characters would command the user's terminal, so
+they are printed as escapes. With ``--raw``, they are written unchanged to a file or a pipe.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, Any, TextIO
 
+from cyclopts import Parameter
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 
+from engine.cli.client import UsageError
+from engine.model.text import CONTROLS, visible
+
+#: Option of commands that print data of functions.
+Raw = Annotated[bool, Parameter(negative="", show_default=False)]
+_TEXT = "\n\t"  #: control characters of a text of several lines
 _COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # states of invocations
 _COLOURS |= {"running": "green", "failing": "red"}  # states of sources
 
@@ -19,11 +32,23 @@ _COLOURS |= {"running": "green", "failing": "red"}  # states of sources
 class Output(Console):
     """Console that discards further output after its pipe was closed.
 
-    An engine whose output is piped to a program such as ``head`` must keep running when that program exits.
+    An engine whose output is piped to a program such as ``head`` must keep running when that program exits. Control
+    characters are printed as escapes, unless ``raw``.
     """
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False, soft_wrap=True)
+    def __init__(self, *, raw: bool = False) -> None:
+        super().__init__(highlight=False, soft_wrap=True, emoji=False)
+        self._raw = raw
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(visible(one, _TEXT) if isinstance(one, str) else one for one in objects), **options)
+
+    def data(self, text: str, style: str) -> None:
+        """Print data of a function, of one or more lines. Brackets in it are not read as markup."""
+        if self._raw:
+            print(text, file=self.file, flush=True)  # rich would remove some characters
+        else:
+            self.print(text, style=style, markup=False)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -33,13 +58,43 @@ class Output(Console):
         self.print(f"  {text}", style=style, markup=False)
 
 
-def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+def check_raw(raw: bool) -> None:
+    """Raise UsageError if raw output is requested and standard output is a terminal."""
+    if raw and sys.stdout.isatty():
+        raise UsageError(
+            "--raw prints control characters of functions, which a terminal obeys: send the output to a file or a pipe"
+        )
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write(text: str, *, raw: bool = False, errors: bool = False, keep: str = _TEXT) -> None:
+    """Print a text to standard output, or to standard error if ``errors``.
+
+    Control characters except those in ``keep`` are printed as escapes. If ``raw``, only a terminal gets escapes.
+    """
+    file: TextIO = sys.stderr if errors else sys.stdout
+    print(text if raw and not file.isatty() else visible(text, keep), file=file, flush=True)
+
+
+def print_json(value: object, indent: int | None = 2) -> None:
+    """Print a value as JSON, with its control characters as escapes of JSON."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    print(CONTROLS.sub(_json_escape, text), flush=True)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    if found[0] == "\n":  # between lines: json.dumps has escaped those of values
+        return "\n"
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, raw: bool = False) -> None:
     """Print a table. Cells are never cut or wrapped, so that users can copy them; long lines exceed the width."""
-    lines = list(rows)
+    if raw:
+        for row in (columns, *rows):
+            print("  ".join(row), flush=True)
+        return
+    lines = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
     output = Output()
     for number, line in enumerate((columns, *lines)):

@@ -5,9 +5,11 @@ Metrics are collected when they are requested, from frozen snapshots of the engi
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 import structlog
 from msgspec import Struct
@@ -15,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from engine.metrics.histogram import Distribution
+from engine.model.text import visible
 
 
 class Figure(Struct, frozen=True, kw_only=True):
@@ -90,8 +93,9 @@ def configure_logging(form: str, level: str) -> None:
     if form == "json":
         processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.plain_traceback  # the default formatter prints all local variables, which takes seconds
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
+        processors.append(_visible_values)
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback)
+        processors.append(renderer)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -99,6 +103,18 @@ def configure_logging(form: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+
+
+def _visible_values(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape control characters in values, such as paths of requests: a terminal would obey them."""
+    return {name: visible(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _write_traceback(file: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write a traceback without local variables: the default formatter prints all of them, which takes seconds."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    file.write(visible(text.getvalue(), keep="\n\t"))
 
 
 class _LibraryHandler(logging.Handler):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import zipfile
 from io import BytesIO
@@ -11,6 +12,7 @@ from engine.cli.client import Client, UsageError, path_of
 from engine.cli.commands import run
 from engine.cli.exit_codes import FAILED, USAGE
 from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
+from tests.support.engine_process import ROOT
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -153,3 +155,19 @@ def test_an_engine_that_does_not_run_is_told_with_how_to_start_it(capsys: pytest
     assert (code, captured.out, captured.err.count("\n")) == (FAILED, "", 1)
     assert "start one with `" in captured.err
     assert " serve`" in captured.err
+
+
+def test_only_the_functions_of_one_module_write_what_comes_from_functions() -> None:
+    """These functions escape control characters. The engine's own commands print no text of functions."""
+    own = {"output.py", "serve.py", "show_settings.py"}
+    modules = [file for file in (ROOT / "engine" / "cli").glob("*.py") if file.name not in own]
+
+    found = [
+        f"{file.name}:{node.lineno}"
+        for file in modules
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+
+    assert found == []
+    assert len(modules) > 10

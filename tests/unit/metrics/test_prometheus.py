@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.metrics.histogram import Histogram
 from engine.metrics.prometheus import Telemetry, count, gauge, histogram
+from tests.support.engine_process import ROOT
 
 
 def test_figures_come_out_in_the_format_of_prometheus() -> None:
@@ -59,3 +60,26 @@ except ZeroDivisionError:
         ("error", "broken", "broker"),
     ]
     assert lines[3]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+CONSOLE = """
+import logging, structlog
+from engine.metrics.prometheus import configure_logging
+
+configure_logging("console", "info")
+structlog.get_logger("functiond").info("request", path="/\\x1b[2J\\x9b", more={"a": 1})
+logging.getLogger("library").warning("said \\x1b]52;c;eA==\\x07")
+try:
+    raise ValueError("x\\x1b[2J")
+except ValueError:
+    structlog.get_logger("functiond").exception("failed")
+"""
+
+
+def test_a_console_gets_no_control_characters_of_values() -> None:
+    run = subprocess.run([sys.executable, "-c", CONSOLE], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert "path=/\\x1b[2J\\x9b" in run.stderr
+    assert "said \\x1b]52;c;eA==\\x07" in run.stderr
+    assert "ValueError: x\\x1b[2J\n" in run.stderr
+    assert "\x1b" not in run.stderr
