@@ -88,6 +88,10 @@ class Row(Struct, frozen=True):
         return bool(self.statuses) and self.statuses[-1] >= 400 and path != str(self.statuses[-1])
 
 
+#: Tests that need an engine run on the loop that engines use.
+in_production = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+
 def get(*fields: bytes) -> bytes:
     """Return a GET request with further header lines."""
     return GET + b"".join(field + b"\r\n" for field in fields) + b"\r\n"

@@ -19,7 +19,7 @@ from engine.model.clock import SystemClock
 from tests.plugins.apig.test_apig_gateway import gateway
 from tests.support.http_app import BASE, PROJECT, serve, urn_of
 from tests.support.raw_client import Answer, connect, read_answers
-from tests.support.raw_exchanges import LIMIT
+from tests.support.raw_exchanges import LIMIT, in_production
 from tests.support.scripted_app import ScriptedApp, no_problems
 
 SIZE = 3 << 20
@@ -32,10 +32,6 @@ KINDS = {
     "http-1.0": (b"HTTP/1.0", b""),
     "http-1.0-keep-alive": (b"HTTP/1.0", b"Connection: keep-alive\r\n"),
 }
-
-
-#: These tests need an engine: they run on the loop that engines use.
-in_production = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 
 def upload(path: str, kind: str, *, chunked: bool = False) -> bytes:

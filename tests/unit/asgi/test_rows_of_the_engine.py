@@ -11,7 +11,7 @@ import pytest
 
 from tests.plugins.apig.test_apig_gateway import gateway
 from tests.support.http_app import BASE, serve, urn_of
-from tests.support.raw_exchanges import Row, check_engine
+from tests.support.raw_exchanges import Row, check_engine, in_production
 from tests.unit.asgi import (
     test_body_framing,
     test_chunks_and_trailers,
@@ -48,6 +48,7 @@ def to_api(sent: bytes) -> bytes:
     return sent.replace(b"/probe ", BASE.encode() + b" ")
 
 
+@in_production
 @each
 async def test_the_api_answers_as_the_table_says(tmp_path: Path, rows: Sequence[Row]) -> None:
     async with serve(tmp_path) as api:
@@ -61,6 +62,7 @@ async def test_the_api_answers_as_the_table_says(tmp_path: Path, rows: Sequence[
         await check_engine(rows, api.port, to_api, taken)
 
 
+@in_production
 @each
 async def test_a_gateway_answers_as_the_table_says(tmp_path: Path, rows: Sequence[Row]) -> None:
     async with gateway(tmp_path, {"path": "/", "match_mode": "SWA"}) as at:
