@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 STALLED_LIMIT = 32 << 20  #: bytes of unsent responses from which on clients are cut after ``STALL``
-STALL = 5.0  #: seconds in which a client that reads takes some bytes
+STALL = 20.0  #: seconds; a slow client takes bytes in steps of over 1 MB, the room that the system makes at once
 
 
 class SlowReader(Protocol):
