@@ -5,42 +5,27 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import sys
-from collections.abc import Coroutine
-from typing import Any
 
-from engine.asgi.deadline import Deadline
+from engine.asgi.addresses import address_of
+from engine.asgi.admission import Admission
+from engine.asgi.deadline import BodyTime, Deadline, DropTime
 from engine.asgi.exchange import Exchange
 from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import RETRY, Refusal
+from engine.asgi.start import start_task
 from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
 from engine.asgi.turns import LARGE
 from engine.asgi.wire import TARGET, WHOLE_REPLY, Scope
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
-DROPPED_LIMIT = 256 << 20  #: bytes of an answered request that are dropped before the connection is aborted
-LINGER_TIME = 30.0  #: seconds for these bytes
-LINGER_PAUSE = 5.0  #: seconds between two packets of them
-EXTRA_CONNECTIONS = 512  #: connections above the limit that get a response; more are aborted at once
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 _HEAD, _BODY, _ANSWERING, _DISCARDING, _LINGERING, _CLOSED = State
 _LARGE_STATES = (_BODY, _DISCARDING, _LINGERING)
 _END = Part.END
-
-if sys.version_info >= (3, 12):
-
-    def _start(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task at once: a request then reaches the engine without a further turn of the loop."""
-        return asyncio.Task(run, loop=loop, eager_start=True)
-
-else:
-
-    def _start(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return loop.create_task(run)
 
 
 class Connection(asyncio.Protocol):
@@ -52,8 +37,8 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, listener: ListenerState) -> None:
-        self.listener = listener
+    def __init__(self, listener: ListenerState, admission: Admission | None = None) -> None:
+        self.listener, self._admission = listener, admission or Admission()
         self.state = _HEAD
         self.stopping = self.write_paused = False
         self._loop = asyncio.get_running_loop()
@@ -61,10 +46,11 @@ class Connection(asyncio.Protocol):
         self._deadline = Deadline(self._loop, self._expired)
         self._exchange: Exchange | None = None
         self._unread, self._at = b"", 0  # bytes of later requests, from the index ``_at``
-        self._read_paused = self._eof = False
+        self._read_paused = self._eof = self._proxied = False
         self._waits_for_turn = False
+        self._body_time = BodyTime(self._loop, listener.rules.body_timeout)
         self.held = 0  #: bytes of the body, if it spans several packets
-        self._dropped, self._linger_end = 0, 0.0
+        self._dropping = DropTime(self._loop)
         self._unsent = 0  # bytes of responses that the client had not taken at the previous deadline
         self._writable: asyncio.Event | None = None
 
@@ -76,22 +62,20 @@ class Connection(asyncio.Protocol):
         self._secure = info("sslcontext") is not None
         if self._secure:
             limit_buffers(transport)
-        self._client, self._server = _address(info("peername")), _address(info("sockname"))
+        self._client, self._server = address_of(info("peername")), address_of(info("sockname"))
+        self._proxied = self._client is not None and self._client[0] in listener.rules.proxies
         listener.connections.add(self)
         listener.idle.clear()
-        excess = len(listener.connections) - listener.connection_limit
-        if excess <= 0:
-            self._deadline.set(listener.keep_alive)
-        elif excess <= EXTRA_CONNECTIONS:
-            self._refuse(Refusal(503, b"too many connections; use fewer, or retry later", RETRY))
-        else:
-            self.cut(reset=False)
+        self._deadline.set(listener.keep_alive)
+        if self._admission.refusal is not None:
+            self._refuse(self._admission.refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state, self._unread = _CLOSED, b""
         self._abort_exchange()
         self._deadline.close()
         self.resume_writing()
+        self._admission.release()
         self.listener.connections.discard(self)
         if not self.listener.connections:
             self.listener.idle.set()
@@ -135,8 +119,6 @@ class Connection(asyncio.Protocol):
             self._writable.set()
             self._writable = None
 
-    # Reading.
-
     def _read(self, data: bytes, at: int) -> None:
         reader, exchange = self._reader, self._exchange
         try:
@@ -158,7 +140,10 @@ class Connection(asyncio.Protocol):
                 self._deadline.clear()
         else:
             self.state = _BODY
-            self._deadline.set(self.listener.keep_alive)
+            if exchange is None:
+                self._body_time.start()
+            self._body_time.add(len(body))
+            self._await_body()
         if exchange is None:
             self._begin(body, whole=whole)
             return
@@ -172,7 +157,7 @@ class Connection(asyncio.Protocol):
         line, framing = reader.line, reader.framing
         assert line is not None
         assert framing is not None
-        exchange = self._exchange = Exchange(self, line, framing, body, whole=whole)
+        exchange = Exchange(self, line, framing, body, whole=whole)
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -189,10 +174,23 @@ class Connection(asyncio.Protocol):
             TARGET: line.target,
             "extensions": {WHOLE_REPLY: {"write": exchange.write_whole}},
         }
-        task = _start(self._loop, exchange.run(self.listener.app, scope))
+        if self._proxied:
+            refusal = self._admission.assign(self.listener.rules.proxies.read_into(scope))
+            if refusal is not None:
+                self._refuse(refusal)
+                return
+        self._exchange = exchange
+        task = start_task(self._loop, exchange.run(self.listener.app, scope))
         if not task.done():
             exchange.task = task
             self.listener.tasks.add(task)
+
+    def expect_body(self) -> None:
+        self._body_time.start()
+        self._await_body()
+
+    def _await_body(self) -> None:
+        self._deadline.set(min(self.listener.keep_alive, self._body_time.left()))
 
     def _keep(self, data: bytes, at: int) -> None:
         """Keep the bytes from the index ``at`` until the current request is answered."""
@@ -220,6 +218,7 @@ class Connection(asyncio.Protocol):
         self.held += size
         self.listener.held += size
         if self.listener.held > self.listener.held_limit:
+            self.listener.rules.turned_away.note("held_bytes", self._client)
             raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
 
     def _release(self) -> None:
@@ -229,24 +228,32 @@ class Connection(asyncio.Protocol):
     def _pause_reading(self) -> None:
         if not self._read_paused and not self._eof:
             self._read_paused = True
+            self._body_time.pause()
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._read_paused and not self._eof and self.state is not _CLOSED:
+        if self._read_paused:
             self._read_paused = False
-            if not self._waits_for_turn:
-                self.transport.resume_reading()
+            self._read_on()
 
     def _wait_for_turn(self) -> None:
         if self.state in _LARGE_STATES and not self._waits_for_turn:
             self._waits_for_turn = True
+            self._body_time.pause()
             self.transport.pause_reading()
             self.listener.turns.wait(self)
 
     def take_turn(self) -> None:
         self._waits_for_turn = False
-        if not (self._read_paused or self._eof or self.state is _CLOSED):
-            self.transport.resume_reading()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._read_paused or self._waits_for_turn or self._eof or self.state is _CLOSED:
+            return
+        self.transport.resume_reading()
+        if self.state is _BODY:
+            self._body_time.resume()
+            self._await_body()
 
     # Methods for the exchange.
 
@@ -270,7 +277,7 @@ class Connection(asyncio.Protocol):
         elif self.state is _BODY:
             if keep_alive:
                 self.state = _DISCARDING
-                self._begin_dropping()
+                self._deadline.set(self._dropping.start())
                 self.resume_reading()
             else:
                 self._linger()
@@ -289,6 +296,8 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._reader.next()
+        if self._proxied:
+            self._admission.unassign()
         self.state = _HEAD
         self._deadline.set(self.listener.keep_alive)
         if self._unread:
@@ -321,7 +330,7 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self.state, self._reader = _LINGERING, RequestReader()  # gives up the memory of the request
-        self._begin_dropping()
+        self._deadline.set(self._dropping.start())
         if self.transport.can_write_eof():
             try:
                 self.transport.write_eof()
@@ -329,17 +338,11 @@ class Connection(asyncio.Protocol):
                 self.cut(reset=False)
         self.resume_reading()
 
-    def _begin_dropping(self) -> None:
-        self._dropped, self._linger_end = 0, self._loop.time() + LINGER_TIME
-        self._deadline.set(LINGER_PAUSE)
-
     def _drop(self, size: int) -> None:
-        self._dropped += size
-        left = self._linger_end - self._loop.time()
-        if left <= 0 or self._dropped > DROPPED_LIMIT:
-            self.cut(reset=False)
+        if left := self._dropping.left(size):
+            self._deadline.set(left)
         else:
-            self._deadline.set(min(left, LINGER_PAUSE))
+            self.cut(reset=False)
 
     def _close(self) -> None:
         """Close the connection once all responses are sent."""
@@ -355,8 +358,6 @@ class Connection(asyncio.Protocol):
         self.stopping = True
         if self.state is _HEAD or self.state is _DISCARDING:
             self._close()
-
-    # Errors.
 
     def _refuse(self, refusal: Refusal) -> None:
         """Send ``refusal`` as the response to the current request, and end the connection.
@@ -387,14 +388,12 @@ class Connection(asyncio.Protocol):
         elif self.state is _HEAD and not unsent:
             self._close()
         elif self.state is _BODY and self._exchange is not None:
-            if self._exchange.is_full or self._exchange.awaits_continue or self._waits_for_turn:
-                self._deadline.set(self.listener.keep_alive)  # the client waits for the application
+            if self._exchange.is_full or self._waits_for_turn:  # the client waits for the application
+                self._deadline.set(self.listener.keep_alive)
+            elif self._exchange.awaits_continue:
+                self.expect_body()
             else:
+                self.listener.rules.turned_away.note("slow_bodies", self._client)
                 self._refuse(Refusal(408, b"timed out waiting for the rest of the body; send the request again"))
         else:
             self.cut(reset=False)
-
-
-def _address(name: Any) -> tuple[str, int] | None:
-    """Return host and port of a socket's name; None for any other kind of name."""
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

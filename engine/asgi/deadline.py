@@ -1,10 +1,15 @@
-"""Deadline of a connection, moved at each request without a new timer of the event loop."""
+"""Deadline of a connection, moved at each request without a new timer of the event loop, and times for bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable
+
+DROPPED_LIMIT = 256 << 20  #: bytes of an answered request that are dropped before the connection is aborted
+LINGER_TIME = 30.0  #: seconds for these bytes
+LINGER_PAUSE = 5.0  #: seconds between two packets of them
+BODY_RATE = 64 << 10  #: bytes of a body per second that extend its time
 
 
 class Deadline:
@@ -49,3 +54,53 @@ class Deadline:
         else:
             self._at = math.inf
             self._expired()
+
+
+class BodyTime:
+    """Time that is left for a body: ``allowed`` seconds, and one more for each 64 KiB that have arrived.
+
+    Time in which the engine does not read is not counted.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, allowed: float) -> None:
+        self._loop, self._allowed = loop, allowed
+        self._began = self._end = 0.0
+        self._paused = math.inf  # time at which the engine stopped reading
+
+    def start(self) -> None:
+        self._began, self._paused = self._loop.time(), math.inf
+        self._end = self._began + self._allowed
+
+    def add(self, size: int) -> None:
+        """Extend the time for ``size`` more bytes."""
+        self._end += size / BODY_RATE
+
+    def pause(self) -> None:
+        self._paused = min(self._paused, self._loop.time())
+
+    def resume(self) -> None:
+        if self._paused < math.inf:
+            self._end += self._loop.time() - self._paused
+            self._paused = math.inf
+
+    def left(self) -> float:
+        """Return the seconds that are left, 0 or more."""
+        return max(0.0, self._end - self._loop.time())
+
+
+class DropTime:
+    """Time and number of bytes that are left for the rest of an answered request."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._dropped, self._end = loop, 0, 0.0
+
+    def start(self) -> float:
+        """Return the seconds until the next packet."""
+        self._dropped, self._end = 0, self._loop.time() + LINGER_TIME
+        return LINGER_PAUSE
+
+    def left(self, size: int) -> float:
+        """Count ``size`` more bytes. Return the seconds until the next packet; 0 if the connection must end."""
+        self._dropped += size
+        left = self._end - self._loop.time()
+        return 0.0 if left <= 0 or self._dropped > DROPPED_LIMIT else min(left, LINGER_PAUSE)

@@ -29,6 +29,9 @@ class ExchangeOwner(Protocol):
 
     def resume_reading(self) -> None: ...
 
+    def expect_body(self) -> None:
+        """Give the client the whole time for its body from now on."""
+
     async def writable(self) -> None:
         """Return once the transport takes further bytes, or the connection is lost."""
 
@@ -134,6 +137,7 @@ class Exchange:
         if self.awaits_continue and not self.aborted:
             self.awaits_continue = False
             self._owner.transport.write(CONTINUE)
+            self._owner.expect_body()
         while not (self.aborted or self.answered):
             if self._delivered:
                 if self._half_closed:

@@ -7,6 +7,7 @@ import time
 from email.utils import formatdate
 from typing import Protocol
 
+from engine.asgi.admission import ClientRules
 from engine.asgi.turns import ReadTurns
 from engine.asgi.unsent import UnsentResponses
 from engine.asgi.wire import App
@@ -29,9 +30,9 @@ class ListenerState:
     of a response.
     """
 
-    def __init__(self, app: App, *, keep_alive: float, connection_limit: int, held_limit: int) -> None:
-        self.app, self.keep_alive = app, keep_alive
-        self.connection_limit, self.held_limit = connection_limit, held_limit
+    def __init__(self, app: App, *, keep_alive: float, held_limit: int, rules: ClientRules | None = None) -> None:
+        self.app, self.keep_alive, self.held_limit = app, keep_alive, held_limit
+        self.rules = rules or ClientRules()
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  #: one for each request that the application handles
         self.held = 0  #: total bytes of the bodies that span several packets and are not answered

@@ -5,11 +5,11 @@ Only failures are delayed: a valid signature or token is served at once, whateve
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import Counter, deque
 from functools import lru_cache
 
+from engine.asgi.addresses import network_of
 from engine.errors import TooManyFailures
 from engine.model.clock import Clock
 
@@ -83,20 +83,3 @@ class AuthThrottle:
             self._of_network[network] -= 1
             if not self._of_network[network]:
                 del self._of_network[network]
-
-
-def network_of(address: str) -> str:
-    """Return an IPv4 address as given, and the /64 network of an IPv6 address.
-
-    One client usually controls a /64 network completely. An IPv6 address that contains an IPv4 address, such as
-    ``::ffff:192.0.2.1``, gives the latter. A text that is no address is returned unchanged.
-    """
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return address
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), 64), strict=False))

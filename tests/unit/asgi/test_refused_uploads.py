@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from engine.asgi import connection
+from engine.asgi import deadline
 from engine.asgi.listener import listen
 from engine.auth.credentials import Token
 from engine.auth.throttle import AuthThrottle
@@ -141,12 +141,12 @@ async def test_a_body_without_end_is_not_read_for_ever() -> None:
         with anyio.fail_after(LIMIT):
             sent = await client.pour(BODY)
 
-    assert sent < 2 * connection.DROPPED_LIMIT
+    assert sent < 2 * deadline.DROPPED_LIMIT
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_client_that_sends_nothing_more_is_closed_in_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LINGER_PAUSE", 0.2)
+    monkeypatch.setattr(deadline, "LINGER_PAUSE", 0.2)
     async with listen(ScriptedApp(), "127.0.0.1", 0) as port, connect(port) as client:
         await client.send(upload("/413", kind).removesuffix(BODY))
         with anyio.fail_after(LIMIT):
@@ -161,7 +161,7 @@ async def test_a_client_that_sends_nothing_more_is_closed_in_time(kind: str, mon
 async def test_a_client_that_sends_its_body_for_ever_is_closed_in_time(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "LINGER_TIME", 0.5)
+    monkeypatch.setattr(deadline, "LINGER_TIME", 0.5)
     async with listen(ScriptedApp(), "127.0.0.1", 0) as port, connect(port) as client:
         await client.send(upload("/413", kind).removesuffix(BODY))
         with anyio.fail_after(LIMIT):

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from engine.asgi import listener
+from engine.asgi.admission import Admission
 from engine.asgi.connection import Connection
 from engine.asgi.listener_state import ListenerState
 from engine.asgi.states import NEXT, State
@@ -48,9 +49,9 @@ class Changes(list[Change]):
 class Watched(Connection):
     """Connection that records the changes of its state."""
 
-    def __init__(self, state: ListenerState, changes: Changes) -> None:
+    def __init__(self, state: ListenerState, admission: Admission, changes: Changes) -> None:
         self._state, self._changes = HEAD, changes
-        super().__init__(state)
+        super().__init__(state, admission)
 
     @property
     def state(self) -> State:
@@ -92,9 +93,9 @@ async def connected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     changes = Changes()
     states: list[ListenerState] = []
 
-    def make(state: ListenerState) -> Watched:
+    def make(state: ListenerState, admission: Admission) -> Watched:
         states.append(state)
-        return Watched(state, changes)
+        return Watched(state, admission, changes)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != "/early":

@@ -1,0 +1,38 @@
+"""Network addresses of clients, and the networks by which clients are counted."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def read_address(text: str) -> Address | None:
+    """Parse an address; None if the text is none. An IPv6 address that contains an IPv4 address gives the latter."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+        return found.ipv4_mapped
+    return found
+
+
+def network_of(address: str) -> str:
+    """Return an IPv4 address as given, and the /64 network of an IPv6 address.
+
+    One client usually controls a /64 network completely. An IPv6 address that contains an IPv4 address, such as
+    ``::ffff:192.0.2.1``, gives the latter. A text that is no address is returned unchanged.
+    """
+    found = read_address(address)
+    if found is None:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(ipaddress.ip_network((int(found), 64), strict=False))
+
+
+def address_of(name: Any) -> tuple[str, int] | None:
+    """Return host and port of a socket's name; None for any other kind of name."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
