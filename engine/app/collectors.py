@@ -18,6 +18,7 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
     yield from _executors(engine)
     yield from _sources(engine)
     yield from _journal(engine)
+    yield from _connections(engine)
 
 
 def problems(engine: EngineParts) -> Mapping[str, Any]:
@@ -114,3 +115,10 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("disk_free_bytes", "Free bytes on the disk of the data directory", free_space(settings.path))
     yield gauge("disk_kept_bytes", "Free bytes below which new work is rejected", settings.free_space)
     yield count("purged", "Finished invocations removed by pruning", engine.pruner.purged)
+
+
+def _connections(engine: EngineParts) -> Iterator[Figure]:
+    turned_away: dict[str, float] = {**engine.connections.api.turned_away.counts}
+    yield count(
+        "clients_turned_away", "Connections and requests refused, by the limit that was reached", turned_away, "limit"
+    )

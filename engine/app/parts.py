@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.app.connections import ConnectionRules
 from engine.asgi.tls import ServerTls
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry
@@ -60,6 +61,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     function_changes: FunctionChanges
     audit: AuditTrail
     logs: LogBoard
+    connections: ConnectionRules
     authenticator: Authenticator | None  #: None: requests need no credentials
     tls: ServerTls | None  #: of the API's listener and those of plugins; None: without TLS
 

@@ -1,9 +1,8 @@
-"""Process that serves an engine: signals, limit of open files, garbage collection."""
+"""Process that serves an engine: signals, listener, garbage collection."""
 
 from __future__ import annotations
 
 import gc
-import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -12,6 +11,7 @@ import anyio
 import structlog
 
 from engine.app.api_wiring import build_app
+from engine.app.connections import raise_file_limit, warn_of_low_limit
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
 from engine.asgi.listener import listen
@@ -23,8 +23,6 @@ log = structlog.get_logger("functiond")
 
 #: Seconds that pending replies may take after running work has drained.
 PRE_STOP_GRACE = 1.0
-#: Open file descriptors that the engine requests.
-FILE_LIMIT = 65_536
 
 
 async def serve(
@@ -41,13 +39,21 @@ async def serve(
     ``run_engine``.
     """
     began = time.perf_counter()
-    _raise_file_limit()
+    raise_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host, tls = settings.http.host, engine.tls
+            warn_of_low_limit(engine.connections, settings.http.connections)
             async with (
                 reloading(engine.authenticator, read_auth, tls),
-                listen(build_app(engine), host, settings.http.port, grace=PRE_STOP_GRACE, tls=tls) as port,
+                listen(
+                    build_app(engine),
+                    host,
+                    settings.http.port,
+                    grace=PRE_STOP_GRACE,
+                    rules=engine.connections.api,
+                    tls=tls,
+                ) as port,
             ):
                 url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
                 _tune_garbage_collector()
@@ -76,16 +82,6 @@ async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) ->
         tasks.start_soon(watch_signals)
         await drain(engine, max_wait)
         tasks.cancel_scope.cancel()
-
-
-def _raise_file_limit() -> None:
-    """Set the soft limit of open files to FILE_LIMIT, or to the hard limit if that is lower.
-
-    Connections, instances and database readers need many files.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = FILE_LIMIT if hard == resource.RLIM_INFINITY else min(hard, FILE_LIMIT)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _tune_garbage_collector() -> None:

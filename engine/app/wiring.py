@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.app.connections import ConnectionRules, connection_rules
 from engine.app.parts import EngineParts, Infrastructure
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import SignatureVerifier
@@ -41,6 +42,7 @@ from engine.triggers.enabled_functions import EnabledFunctions
 from engine.triggers.guarded_store import GuardedStore
 from engine.triggers.ingress import IngressDeps
 from engine.triggers.plugin_contexts import PluginContexts
+from engine.triggers.routes import PluginListeners
 from engine.triggers.sources import Sources
 
 
@@ -63,7 +65,8 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     catalog, triggers = core.catalog, core.resources.triggers
     usage, intake, enabled = Usage(catalog.project_of), _intake(core), EnabledFunctions(catalog)
     authenticator, callers = _authenticators(infrastructure)
-    plugins = _plugins(core, callers, audit)
+    connections = connection_rules(infrastructure.settings)
+    plugins = _plugins(core, callers, audit, connections)
     delivery, dispatcher = _delivery(core, intake, plugins), _dispatcher(core)
     discarder = Discarder(storage.journal, core.scheduler, core.backlog, clock)
     engine = EngineParts(
@@ -91,6 +94,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         function_changes=FunctionChanges(catalog, core.scheduler, discarder, infrastructure.pool),
         audit=audit,
         logs=infrastructure.board,
+        connections=connections,
         authenticator=authenticator,
         tls=infrastructure.tls,
     )
@@ -216,7 +220,9 @@ def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, Plugin
     return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)
 
 
-def _plugins(core: _Core, callers: PluginAuthenticator, audit: AuditTrail) -> PluginContexts:
+def _plugins(
+    core: _Core, callers: PluginAuthenticator, audit: AuditTrail, connections: ConnectionRules
+) -> PluginContexts:
     given = core.given
     return PluginContexts(
         given.registry,
@@ -226,7 +232,7 @@ def _plugins(core: _Core, callers: PluginAuthenticator, audit: AuditTrail) -> Pl
         callers=callers,
         audit=audit,
         logs=given.board,
-        tls=given.tls,
+        listeners=PluginListeners(rules=connections.gateway, tls=given.tls),
     )
 
 

@@ -15,7 +15,14 @@ from engine.errors import SettingsError
 
 
 def read_table(name: str, table: Any, kind: type[Struct]) -> Any:
-    """Return ``table`` converted to the struct type ``kind``. Raise SettingsError if the table is invalid."""
+    """Return ``table`` converted to the struct type ``kind``.
+
+    Raises SettingsError if the table is invalid, or has a setting that the mapping ``REPLACED`` of ``kind`` lists with
+    the advice for its users.
+    """
+    for old, advice in getattr(kind, "REPLACED", {}).items():
+        if isinstance(table, dict) and old in table:
+            raise SettingsError(f"plugins.{name}.{old} has been replaced: {advice}")
     try:
         return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
     except msgspec.ValidationError as error:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from engine.asgi.forwarded import TrustedProxies
 from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.code.quota import QUOTA
 from engine.config.validation import describe_issue
@@ -60,6 +61,12 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     region: str = "local-1"
     tls_certificate: str = ""  #: PEM file with the certificate and its issuers', for all listeners; empty: no TLS
     tls_key: str = ""  #: PEM file with the private key of ``tls_certificate``; accessible to its owner only
+    #: open connections of the API, and of each gateway; fewer if the limit of open files is low
+    connections: Positive = 8192
+    client_connections: Annotated[int, Meta(ge=0)] = 0  #: connections of one client address; 0: a quarter of all
+    body_timeout: Annotated[float, Meta(gt=0)] = 60.0  #: seconds for a request body, and 1 more for each 64 KiB of it
+    #: addresses and networks of proxies whose X-Forwarded-For, -Host, -Proto and -Port count
+    trusted_proxies: tuple[str, ...] = ()
     console: bool = True  #: web pages below /console/
     #: updating a configuration resets fields that the request omits (FunctionGraph does not document this case)
     update_resets: bool = False
@@ -68,6 +75,10 @@ class HttpSettings(Section, frozen=True, kw_only=True):
         if bool(self.tls_certificate) != bool(self.tls_key):
             missing = "tls_key" if self.tls_certificate else "tls_certificate"
             raise ValueError(f"TLS needs a certificate and its key: set http.{missing} too, or neither")
+        try:
+            TrustedProxies(self.trusted_proxies)
+        except ValueError as error:
+            raise ValueError(f"http.trusted_proxies: {error}") from None
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):

@@ -8,14 +8,13 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
-from engine.asgi.tls import ServerTls
 from engine.config.plugin_registry import Registry
 from engine.logs.feed import LogFeed
 from engine.model.clock import Clock
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
-from engine.triggers.routes import Mounts, PluginRoutes
+from engine.triggers.routes import Mounts, PluginListeners, PluginRoutes
 
 #: Longest timer in seconds. The clock may be set, so later moments are checked again.
 MAX_TIMER = 3600.0
@@ -45,8 +44,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
 class PluginContexts:
     """Contexts of all plugins.
 
-    The constructor calls each plugin's ``serve``, which raises SettingsError if settings are invalid. Listeners of
-    plugins speak TLS if ``tls`` is given.
+    The constructor calls each plugin's ``serve``, which raises SettingsError if settings are invalid.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class PluginContexts:
         callers: Callers,
         audit: Audit,
         logs: LogFeed,
-        tls: ServerTls | None,
+        listeners: PluginListeners,
     ) -> None:
         self.mounts = Mounts()
         self._registry = registry
@@ -70,7 +68,7 @@ class PluginContexts:
                 settings=settings,
                 service=plugin.serve(settings) if plugin.serve else None,
                 store=store(plugin.table),
-                routes=PluginRoutes(self.mounts, plugin.table, tls),
+                routes=PluginRoutes(self.mounts, plugin.table, listeners),
                 clock=clock,
                 region=region,
                 callers=callers,

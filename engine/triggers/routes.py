@@ -13,6 +13,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.asgi.admission import ClientRules
 from engine.asgi.error_replies import delay_of, hold_back, new_request_id, problem, retry_after, status_of
 from engine.asgi.listener import listen
 from engine.asgi.tls import ServerTls
@@ -76,11 +77,19 @@ class Mounts:
         return None
 
 
-class PluginRoutes:
-    """HTTP routes of one plugin. A route exists until the block that adds it ends. Listeners speak TLS with ``tls``."""
+class PluginListeners(Struct, frozen=True, kw_only=True):
+    """Options of the listeners that plugins open."""
 
-    def __init__(self, mounts: Mounts, plugin: str, tls: ServerTls | None = None) -> None:
-        self._mounts, self._plugin, self._prefix, self._tls = mounts, plugin, PREFIX + plugin, tls
+    rules: ClientRules | None = None  #: None: the default rules
+    tls: ServerTls | None = None  #: None: without TLS
+
+
+class PluginRoutes:
+    """HTTP routes of one plugin. A route exists until the block that adds it ends."""
+
+    def __init__(self, mounts: Mounts, plugin: str, listeners: PluginListeners | None = None) -> None:
+        self._mounts, self._plugin, self._prefix = mounts, plugin, PREFIX + plugin
+        self._listeners = listeners or PluginListeners()
 
     @contextmanager
     def mount(
@@ -117,7 +126,7 @@ class PluginRoutes:
                 self._mounts.remove(mount)
 
     def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        return listen(app, host, port, grace=GRACE, tls=self._tls)
+        return listen(app, host, port, grace=GRACE, rules=self._listeners.rules, tls=self._listeners.tls)
 
     def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> App:
         return _App(handler, limit, 0)

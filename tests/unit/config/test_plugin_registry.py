@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from msgspec import Meta, Struct
@@ -24,6 +25,8 @@ class Library(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    REPLACED: ClassVar[Mapping[str, str]] = {"label": "list labels in plugins.box.labels"}
+
     endpoint: str = ""
     tries: int = 3
     labels: tuple[str, ...] = ()
@@ -78,6 +81,7 @@ def test_a_service_without_a_table_has_its_defaults() -> None:
         ({"rack": {}}, "unknown setting plugins.rack: known: box"),
         ({"box": {"tries": "many"}}, "plugins.box.tries: must be a whole number"),
         ({"box": {"endpont": 1}}, r"plugins.box.endpont: no such key: did you mean endpoint\?"),
+        ({"box": {"label": ["red"]}}, "plugins.box.label has been replaced: list labels in plugins.box.labels"),
         ({"box": {"lid": 1}}, "plugins.box.lid: no such key: expected one of endpoint, "),
     ],
 )

@@ -82,6 +82,12 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ("http = 1\n", "http is 1: must be an object"),
         ("[executor]\nslots = 2\n", "executor.sync_slots must be smaller than executor.slots"),
         ("[http\n", "is not valid TOML: "),
+        (
+            "[http]\ntrusted_proxies = ['proxy']\n",
+            "http.trusted_proxies: 'proxy' does not .*; use addresses",
+        ),
+        ("[http]\ntrusted_proxies = ['10.1.0.0/8']\n", "10.1.0.0/8 has host bits set; use addresses and networks"),
+        ("[http]\nbody_timeout = 0\n", "http.body_timeout is 0"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, text: str, said: str) -> None:
