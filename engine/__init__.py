@@ -4,6 +4,7 @@ Plugins may import only the names in this module.
 """
 
 from engine.asgi.error_replies import delay_of, hold_back, retry_after, status_of
+from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.wire import (
     TARGET,
     ClientDisconnect,
@@ -69,6 +70,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EVENT_LIMIT",
+    "FORWARDED",
     "TARGET",
     "BadLink",
     "Callers",
@@ -81,6 +83,7 @@ __all__ = [
     "Event",
     "EventSink",
     "Forbidden",
+    "Forwarded",
     "FunctionDisabled",
     "FunctionLines",
     "FunctiondError",

@@ -22,6 +22,10 @@ engine. Its requests can only count as failed attempts of this address (``auth.f
   and the metrics if ``auth.open_metrics`` is set.
 - Plugins check each sender themselves at those of their paths that are not declared ``signed``. Senders of webhooks
   reach these paths under the proxy's name.
+
+Many proxies replace Host by their own name for the engine. Of trusted ones (``http.trusted_proxies``),
+X-Forwarded-Host and X-Forwarded-Proto tell the name and the scheme that clients use. Any page may send such headers to
+its own rebound name, so they replace Host only in the check of Origin, and never make up for a foreign Host.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.wire import JSON, Headers, Scope
 from engine.errors import AccessDenied
 
@@ -49,17 +54,17 @@ class Guard:
     def check(self, scope: Scope, headers: Headers) -> None:
         """Raise AccessDenied unless the headers Host and Origin are acceptable.
 
-        Host must name this machine, unless requests need credentials. Origin, if present, must be a page of this
-        machine or of the name in Host. A page of another port of this machine must send JSON in a POST.
+        Host must name this machine, unless requests need credentials; so must the Host that a trusted proxy reports.
+        Origin, if present, must be a page of this machine or of the name in Host, in place of which counts the name
+        that a trusted proxy reports. A page of another port of this machine must send JSON in a POST.
         """
-        host = headers.get(b"host", b"")
-        if not self._any_host and not self._is_local_host(host):
-            raise AccessDenied(
-                f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
-                "an engine behind a proxy needs credentials (auth.file)"
-            )
+        host, forwarded = headers.get(b"host", b""), scope.get(FORWARDED)
+        if not self._any_host:
+            self._check_host(host)
+            if forwarded and forwarded.host:
+                self._check_host(forwarded.host)
         origin = headers.get(b"origin")
-        if origin is not None and not is_own_origin(origin, host):
+        if origin is not None and not is_own_origin(origin, host, forwarded):
             if not self._is_local_origin(origin):
                 raise AccessDenied(f"web pages of {_quoted(origin)} may not use this engine")
             if scope["method"] == "POST" and not is_json(headers.get(b"content-type", b"")):
@@ -67,11 +72,24 @@ class Guard:
                     f"web pages of {_quoted(origin)} may send JSON only; set Content-Type to application/json"
                 )
 
+    def _check_host(self, host: bytes) -> None:
+        if not self._is_local_host(host):
+            raise AccessDenied(
+                f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
+                "an engine behind a proxy needs credentials (auth.file)"
+            )
 
-def is_own_origin(origin: bytes, host: bytes) -> bool:
-    """Return whether Origin is a page of the name and port in Host."""
-    own = host.lower()
-    return origin.lower() in (b"http://" + own, b"https://" + own)
+
+def is_own_origin(origin: bytes, host: bytes, forwarded: Forwarded | None = None) -> bool:
+    """Return whether Origin is a page of the name and port in Host.
+
+    The name and the scheme that a trusted proxy reports replace those of its own request.
+    """
+    schemes = [b"http", b"https"]
+    if forwarded:
+        host = forwarded.host or host
+        schemes = [forwarded.scheme.encode()] if forwarded.scheme else schemes
+    return origin.lower() in [scheme + b"://" + host.lower() for scheme in schemes]
 
 
 def is_json(content_type: bytes) -> bool:

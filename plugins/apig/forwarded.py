@@ -1,6 +1,7 @@
 """Headers that tell the function about the sender of a request: ``x-real-ip`` and ``x-forwarded-…``.
 
-If a request already has such headers, they are used only if the settings declare a proxy in front of the gateway.
+The engine reads such headers of a request only if a trusted proxy sent it (``http.trusted_proxies``). The function gets
+the addresses of the client and of the proxies behind it, and nothing that the client itself may have put before them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from engine import Headers, Scope
+from engine import FORWARDED, Forwarded, Scope
 
 
 class Sender(Struct, frozen=True, kw_only=True):
@@ -19,30 +20,15 @@ class Sender(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
 
 
-def sender_of(scope: Scope, headers: Headers, *, trusted: bool) -> Sender:
-    """Return the sender of a request. With ``trusted``, its address is read from the headers that a proxy has set."""
+def sender_of(scope: Scope) -> Sender:
+    """Return the sender of a request."""
     client, server = scope.get("client"), scope.get("server")
-    peer, port = client[0] if client else "", str(server[1]) if server else ""
-    scheme: str = scope.get("scheme", "http")
-    if not trusted:
-        return Sender(address=peer, headers=_headers(peer, peer, port, scheme))
-    chain = headers.get(b"x-forwarded-for", b"").decode("latin-1")
-    address = headers.get(b"x-real-ip", b"").decode("latin-1") or chain.partition(",")[0].strip() or peer
-    return Sender(
-        address=address,
-        headers=_headers(
-            address,
-            f"{chain}, {peer}" if chain else peer,
-            headers.get(b"x-forwarded-port", port.encode()).decode("latin-1"),
-            headers.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1"),
-        ),
-    )
-
-
-def _headers(address: str, chain: str, port: str, scheme: str) -> dict[str, str]:
-    return {
+    address, port = client[0] if client else "", str(server[1]) if server else ""
+    forwarded: Forwarded | None = scope.get(FORWARDED)
+    headers = {
         "x-real-ip": address,
-        "x-forwarded-for": chain,
-        "x-forwarded-port": port,
-        "x-forwarded-proto": scheme,
+        "x-forwarded-for": forwarded.chain if forwarded else address,
+        "x-forwarded-port": (forwarded and forwarded.port) or port,
+        "x-forwarded-proto": scope["scheme"],
     }
+    return Sender(address=address, headers=headers)

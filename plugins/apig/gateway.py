@@ -108,9 +108,8 @@ class Gateway:
         """
         body = await read_body(receive, headers, self._settings.body_limit)
         context = found.route.context
-        sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
-        # Failed logins count for the client's address, not for a proxy that all clients use.
-        await self._access.check(found.route, {**scope, "client": (sender.address, 0)}, headers, body)
+        sender = sender_of(scope)
+        await self._access.check(found.route, scope, headers, body)
         if context.mode is Mode.SYNC:
             return await _call(found.route, self._event(found, scope, headers, body, sender, request_id))
         key = _key(context.trigger_id, headers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 
@@ -59,11 +60,14 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    REPLACED: ClassVar[Mapping[str, str]] = {
+        "behind_proxy": "name the addresses of your proxies in http.trusted_proxies",
+    }
+
     port: Port = 8090
     dedicated: DedicatedSettings = field(default_factory=DedicatedSettings)
     base64: bool = True  #: events have all bodies in base64; otherwise, bodies of JSON are text
     body_limit: Annotated[int, Meta(ge=1, le=6 * MIB)] = 6 * MIB
-    behind_proxy: bool = False  #: trust X-Forwarded-For, -Port, -Proto and X-Real-IP of every client
     apps: dict[str, App] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine import Reply, TriggerContext
+from engine import FORWARDED, Forwarded, Reply, TriggerContext
 from plugins.apig.events import GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import sender_of
 from plugins.apig.options import ApigOptions
@@ -172,16 +172,11 @@ def test_no_header_of_a_function_breaks_the_reply_apart(headers: dict[str, Any])
     assert not any(bytes([mark]) in line for line in lines for mark in b"\r\n\0")
 
 
-SCOPE = {"client": ("192.0.2.9", 1234), "server": ("127.0.0.1", 8090)}
-CLAIMS = {
-    b"x-forwarded-for": b"198.51.100.1, 198.51.100.2",
-    b"x-forwarded-proto": b"https",
-    b"x-forwarded-port": b"443",
-}
+SCOPE = {"client": ("192.0.2.9", 1234), "server": ("127.0.0.1", 8090), "scheme": "http"}
 
 
-def test_a_client_is_not_believed_about_where_it_is() -> None:
-    sender = sender_of(SCOPE, CLAIMS, trusted=False)
+def test_a_function_gets_the_address_of_the_sender() -> None:
+    sender = sender_of(SCOPE)
 
     assert sender.address == "192.0.2.9"
     assert sender.headers == {
@@ -192,13 +187,16 @@ def test_a_client_is_not_believed_about_where_it_is() -> None:
     }
 
 
-def test_a_proxy_is_believed_where_the_settings_name_one() -> None:
-    sender = sender_of(SCOPE, CLAIMS, trusted=True)
+def test_a_function_gets_what_a_trusted_proxy_reports() -> None:
+    forwarded = Forwarded(client="198.51.100.2", chain="198.51.100.2, 192.0.2.9", scheme="https", port="443")
+    scope = {**SCOPE, "client": ("198.51.100.2", 0), "scheme": "https", FORWARDED: forwarded}
 
-    assert sender.address == "198.51.100.1"
+    sender = sender_of(scope)
+
+    assert sender.address == "198.51.100.2"
     assert sender.headers == {
-        "x-real-ip": "198.51.100.1",
-        "x-forwarded-for": "198.51.100.1, 198.51.100.2, 192.0.2.9",
+        "x-real-ip": "198.51.100.2",
+        "x-forwarded-for": "198.51.100.2, 192.0.2.9",
         "x-forwarded-port": "443",
         "x-forwarded-proto": "https",
     }

@@ -156,7 +156,7 @@ async def test_an_app_signs_and_the_function_does_not_see_it(tmp_path: Path) -> 
 
 
 async def test_valid_apps_pass_whatever_failed_before_from_their_address(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"auth__failures": 3, "plugins__apig__behind_proxy": True}
+    settings: dict[str, Any] = {"auth__failures": 3, "http__trusted_proxies": ["127.0.0.1"]}
     async with gateway(tmp_path, {"auth": "APP"}, **APPS, **settings) as at:
         right = {"X-Apig-AppCode": CODE}
         wrong = {"X-Apig-AppCode": "a-code-of-no-app", "X-Forwarded-For": "192.0.2.1"}
@@ -175,6 +175,48 @@ async def test_valid_apps_pass_whatever_failed_before_from_their_address(tmp_pat
         assert refused
         assert 0 < int(refused[0].headers["retry-after"]) <= 60
         assert [code.status_code, key.status_code, other.status_code] == [202, 202, 202]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "address", "chain"),
+    [(["127.0.0.1", "192.0.2.0/24"], "198.51.100.7", "198.51.100.7, 192.0.2.1, 127.0.0.1"), ([], *["127.0.0.1"] * 2)],
+)
+async def test_the_source_address_cannot_be_forged(
+    tmp_path: Path, trusted: list[str], address: str, chain: str
+) -> None:
+    async with gateway(tmp_path, {}, http__trusted_proxies=trusted) as at:
+        forged = {"X-Forwarded-For": "203.0.113.1, 198.51.100.7, 192.0.2.1", "X-Real-IP": "203.0.113.1"}
+        await at.client.get("/orders", headers=forged)
+
+        [event] = await at.events()
+        assert event["requestContext"]["sourceIp"] == event["headers"]["x-real-ip"] == address
+        assert event["headers"]["x-forwarded-for"] == chain
+
+
+async def test_the_setting_for_trust_in_every_client_is_refused_with_its_replacement(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"plugins\.apig\.behind_proxy has been replaced: .*http\.trusted_proxies"):
+        async with gateway(tmp_path, plugins__apig__behind_proxy=True):
+            pass
+
+
+async def test_guesses_count_for_their_client_whatever_it_puts_before_its_address(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"auth__failures": 3, "http__trusted_proxies": ["127.0.0.1"]}
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS, **settings) as at:
+        wrong = {"X-Apig-AppCode": "a-code-of-no-app"}
+        chains = [{"X-Forwarded-For": f"203.0.113.{number}, 192.0.2.1"} for number in range(24)]
+        replies = await asyncio.gather(*(at.client.get("/orders", headers={**wrong, **chain}) for chain in chains))
+
+        assert {reply.status_code for reply in replies} == {401, 429}
+
+
+async def test_gateways_limit_the_connections_of_a_client(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {}, http__client_connections=1) as at:
+        assert (await at.client.get("/orders")).status_code == 202
+        async with httpx.AsyncClient(base_url=at.client.base_url, trust_env=False, verify=False) as second:
+            refused = await second.get("/orders")
+
+        assert refused.status_code == 429
+        assert at.place.engine.connections.api.turned_away.counts["client_connections"] == 1
 
 
 async def test_who_signs_with_a_key_of_the_engine_may_call_an_iam_api(tmp_path: Path) -> None:
