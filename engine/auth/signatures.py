@@ -5,6 +5,7 @@ Callers look up the secret of the access key and pass it to the verifier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from msgspec import Struct
@@ -31,6 +32,11 @@ JSON = b"application/json"
 #: exempt: the vendor's Go SDK, which Terraform uses, signs neither, and the token must match the key anyway.
 _MEANING = frozenset({b"x-sdk-content-sha256", b"idempotency-key"})
 _MEANINGS = (b"x-cff-", b"x-functiond-")
+
+MISMATCH = (
+    "the signature does not match: check the secret key, and check that no proxy changes method, Host, path, query or "
+    "body"
+)
 
 
 class Signed(Struct, frozen=True, kw_only=True):
@@ -72,23 +78,40 @@ class Signatures:
 
         The request must have passed ``bad_head``. ``body_hash`` is the SHA-256 of the received body in hexadecimal.
         """
-        headers = request.headers
-        given = headers.get(b"x-sdk-content-sha256")
-        if problem := _bad_hash(given, headers, body_hash, proof.signed):
+        given = request.headers.get(b"x-sdk-content-sha256")
+        if problem := _bad_hash(given, request.headers, body_hash, proof.signed):
             return problem
-        path, query = request.path, request.query
-        path = self._path(path) if len(path) <= CACHED else canonical_path(path)
-        query = self._query(query) if len(query) <= CACHED else canonical_query(query)
         # Without a body, the vendor's SDK signs the hash of an empty body and ignores X-Sdk-Content-Sha256.
         hashes = [given, EMPTY] if given and body_hash == EMPTY else [given or body_hash]
+        return "" if self._signed_hash(request, hashes, proof, secret) is not None else MISMATCH
+
+    def declared(self, request: Signed, proof: Authorization, secret: bytes) -> bytes | None:
+        """Return the hash of the body that the signature covers; None if the signature is wrong for any body.
+
+        The request must have passed ``bad_head`` and declare a hash in X-Sdk-Content-Sha256. Callers can use this
+        method before they read the body, and ``bad_body`` afterwards in place of ``mismatch``.
+        """
+        return self._signed_hash(request, [request.headers[b"x-sdk-content-sha256"], EMPTY], proof, secret)
+
+    def _signed_hash(
+        self, request: Signed, hashes: Sequence[bytes], proof: Authorization, secret: bytes
+    ) -> bytes | None:
+        """Return the first of the hashes that the signature covers; None if it covers none of them."""
+        headers, path, query = request.headers, request.path, request.query
+        path = self._path(path) if len(path) <= CACHED else canonical_path(path)
+        query = self._query(query) if len(query) <= CACHED else canonical_query(query)
         for one in hashes:
             canonical = canonical_request(request.method, path, query, headers, proof.signed, one)
             if is_same(signature(secret, headers[b"x-sdk-date"], canonical), proof.signature):
-                return ""
-        return (
-            "the signature does not match: check the secret key, and check that no proxy changes method, "
-            "Host, path, query or body"
-        )
+                return one
+        return None
+
+
+def bad_body(signed: bytes, headers: Headers, body_hash: bytes, proof: Authorization) -> str:
+    """Return a problem with a body whose request was signed with the hash ``signed``; empty if there is none."""
+    if signed == EMPTY and body_hash != EMPTY:
+        return "the body does not match the signature, which is that of an empty one"
+    return _bad_hash(headers.get(b"x-sdk-content-sha256"), headers, body_hash, proof.signed)
 
 
 def _unsigned(headers: Headers, signed: tuple[bytes, ...]) -> str:

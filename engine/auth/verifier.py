@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Headers, Scope
 from engine.auth.denials import DenialLog
-from engine.auth.signatures import Signatures, Signed
+from engine.auth.signatures import MISMATCH, Signatures, Signed, bad_body
 from engine.auth.signing import Authorization, hash_of, read_authorization
 from engine.auth.throttle import AuthThrottle, Subject
 from engine.errors import Unauthorized
@@ -31,6 +31,7 @@ class SignatureVerifier:
     """Verifier of signed requests.
 
     Callers use ``claim`` before the body is read, then ``verify``. A request is authentic if neither raises an error.
+    With ``declared_hash`` in between, a wrong signature is found before the body is read if the headers declare a hash.
     """
 
     def __init__(self, clock: Clock, failures: AuthThrottle) -> None:
@@ -55,16 +56,33 @@ class SignatureVerifier:
             raise self.failed(subject, problem)
         return Claim(proof=proof, secret=secret, subject=subject)
 
-    async def verify(self, claim: Claim, scope: Scope, headers: Headers, body: bytes) -> None:
+    def declared_hash(self, claim: Claim, scope: Scope, headers: Headers) -> bytes | None:
+        """Return the hash of the body that the signature covers; None if the headers do not declare one.
+
+        Callers that use this method before they read the body pass the hash on to ``verify``. Raises Unauthorized if
+        the signature is wrong, whatever the body will be.
+        """
+        if b"x-sdk-content-sha256" not in headers:
+            return None
+        signed = self._signatures.declared(_signed(scope, headers), claim.proof, claim.secret)
+        if signed is None:
+            raise self.failed(claim.subject, MISMATCH)
+        return signed
+
+    async def verify(
+        self, claim: Claim, scope: Scope, headers: Headers, body: bytes, declared: bytes | None = None
+    ) -> None:
         """Raise Unauthorized unless the body hash and the signature match the request.
 
+        ``declared`` is the result of ``declared_hash``. The signature is not verified again if there is one.
         Raises TooManyFailures instead if too many refusals are delayed.
         """
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
-        signed = Signed(
-            method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
-        )
-        if problem := self._signatures.mismatch(signed, body_hash, claim.proof, claim.secret):
+        if declared is not None:
+            problem = bad_body(declared, headers, body_hash, claim.proof)
+        else:
+            problem = self._signatures.mismatch(_signed(scope, headers), body_hash, claim.proof, claim.secret)
+        if problem:
             raise self.failed(claim.subject, problem)
 
     @contextmanager
@@ -94,6 +112,13 @@ class SignatureVerifier:
         return self._failures.note(subject)
 
 
+def _signed(scope: Scope, headers: Headers) -> Signed:
+    return Signed(method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers)
+
+
 def address_of(scope: Scope) -> str:
-    """Return the address of the client from an ASGI scope; empty if the server did not set it."""
+    """Return the address of the client from an ASGI scope; empty if the server did not set it.
+
+    The listener has put it there: the other end of the connection, or the client of a trusted proxy.
+    """
     return scope["client"][0] if scope.get("client") else ""

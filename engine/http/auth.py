@@ -1,7 +1,9 @@
 """Authentication of requests by token, or by signature with an access key, and their restriction to one project.
 
-A signature is verified after the whole body has been read and hashed, and before a handler gets the body. The date of
-a signed request may differ from the engine's time by up to 15 minutes.
+A signature covers the hash of the body. If X-Sdk-Content-Sha256 declares the hash, the signature is verified before the
+body is read, and then the body is compared with the hash. Otherwise, it is verified after the whole body has been read
+and hashed. Either happens before a handler gets the body. The date of a signed request may differ from the engine's
+time by up to 15 minutes.
 
 Within these 15 minutes, anyone who has seen a signed request can replay it. The signature has no nonce, and two equal
 requests of the same second have equal signatures, so a legitimate repetition cannot be distinguished from a replay.
@@ -81,8 +83,9 @@ class Authenticator:
         principal = self._by_token(scope, headers, basic=is_page(scope["path"]))
         if principal is None:
             claim, principal = self._claim(scope, headers)
+            declared = self._verifier.declared_hash(claim, scope, headers)
             body = await self._read(scope, headers, receive)
-            await self._verifier.verify(claim, scope, headers, body)
+            await self._verifier.verify(claim, scope, headers, body, declared)
             receive = _Replay(body, receive)
         scope[PRINCIPAL] = principal
         _check_project(scope["path"], principal)

@@ -13,13 +13,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
+from engine.asgi.addresses import network_of
+from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.listener import listen
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.signing import hash_of, sign
-from engine.auth.throttle import OF_ONE, SUBJECTS, WAITING, AuthThrottle, network_of
+from engine.auth.throttle import OF_ONE, SUBJECTS, WAITING, AuthThrottle
 from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
@@ -403,6 +407,37 @@ async def test_a_body_in_chunks_is_verified(secured: SecuredApi) -> None:
     assert wrong.startswith(b"HTTP/1.1 401 ")
 
 
+@pytest.mark.parametrize("declared", [hash_of(b"{}").decode(), "UNSIGNED-PAYLOAD"])
+async def test_a_wrong_signature_of_a_declared_hash_is_refused_before_the_body(
+    secured: SecuredApi, declared: str
+) -> None:
+    more = {"X_Sdk_Content_Sha256": declared}
+    signed = secured.signed("POST", INVOKE, b"{}", secret="another-secret-here", **more)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+
+    with anyio.fail_after(50):  # the body never arrives
+        answer = await raw(
+            secured.api.port,
+            f"POST {INVOKE} HTTP/1.1\r\nContent-Length: 200000\r\nConnection: close\r\n{headers}\r\n".encode(),
+        )
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"the signature does not match" in answer
+
+
+async def test_a_body_is_compared_with_the_hash_that_was_signed(secured: SecuredApi) -> None:
+    declared = hash_of(b'{"a": 1}').decode()
+    headers = {**secured.signed("POST", INVOKE, X_Sdk_Content_Sha256=declared)}
+
+    answers = [
+        await secured.api.send("POST", INVOKE, body, headers, base="") for body in (b'{"a": 2}', b"", b'{"a": 1}')
+    ]
+
+    assert [answer.status for answer in answers] == [401, 401, 202]
+    assert "the body does not match X-Sdk-Content-Sha256" in answers[0].json["error_msg"]
+    assert [request.payload for request in secured.api.engine.requests] == [b'{"a": 1}']
+
+
 async def raw(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
@@ -534,6 +569,37 @@ def test_an_engine_with_credentials_goes_by_any_name(host: bytes, origin: bytes 
 
     with nullcontext() if passes else pytest.raises(Forbidden):
         Guard(credentials=True).check({"method": "GET"}, headers)
+
+
+@pytest.mark.parametrize(
+    ("origin", "forwarded", "passes"),
+    [
+        (b"https://api.example", Forwarded(client="", chain="", host=b"api.example", scheme="https"), True),
+        (b"https://API.example", Forwarded(client="", chain="", host=b"api.example"), True),
+        (b"http://api.example", Forwarded(client="", chain="", host=b"api.example", scheme="https"), False),
+        (b"https://evil.example", Forwarded(client="", chain="", host=b"api.example", scheme="https"), False),
+        (b"https://api.example", Forwarded(client="", chain=""), False),
+        (b"https://api.example", None, False),
+    ],
+)
+def test_pages_of_the_name_that_a_trusted_proxy_reports_are_own(
+    origin: bytes, forwarded: Forwarded | None, passes: bool
+) -> None:
+    scope: dict[str, Any] = {"method": "GET"} | ({FORWARDED: forwarded} if forwarded else {})
+
+    with nullcontext() if passes else pytest.raises(Forbidden):
+        Guard(credentials=True).check(scope, {b"host": b"127.0.0.1", b"origin": origin})
+
+
+@pytest.mark.parametrize(
+    ("host", "reported", "passes"),
+    [(b"localhost", b"localhost", True), (b"localhost", b"a.example", False), (b"a.example", b"localhost", False)],
+)
+def test_without_credentials_both_names_must_be_of_this_machine(host: bytes, reported: bytes, passes: bool) -> None:
+    scope = {"method": "GET", FORWARDED: Forwarded(client="", chain="", host=reported)}
+
+    with nullcontext() if passes else pytest.raises(Forbidden, match=r"the Host 'a\.example'"):
+        Guard(credentials=False).check(scope, {b"host": host})
 
 
 def test_what_is_remembered_of_failures_is_bounded() -> None:
