@@ -74,7 +74,7 @@ def nginx(folder: Path, upstream: str) -> Iterator[dict[str, str]]:
         }}"""
     )
     command = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    with _running(command, folder, ports):
+    with running(command, folder, ports):
         yield _urls("nginx", NGINX, ports)
 
 
@@ -87,7 +87,7 @@ def haproxy(folder: Path, upstream: str) -> Iterator[dict[str, str]]:
         server = f"server engine {urlsplit(upstream).netloc}"
         lines += [f"listen {option}", f"bind 127.0.0.1:{port}", f"option {option}", server]
     (folder / "haproxy.cfg").write_text("\n".join([*lines, ""]))
-    with _running(["haproxy", "-db", "-f", str(folder / "haproxy.cfg")], folder, ports):
+    with running(["haproxy", "-db", "-f", str(folder / "haproxy.cfg")], folder, ports):
         yield _urls("haproxy", HAPROXY, ports)
 
 
@@ -99,7 +99,7 @@ def caddy(folder: Path, upstream: str) -> Iterator[dict[str, str]]:
     site = f"http://127.0.0.1:{port} {{\n bind 127.0.0.1\n reverse_proxy {urlsplit(upstream).netloc}\n}}\n"
     (folder / "Caddyfile").write_text(options + site)
     command = ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
-    with _running(command, folder, [port]):
+    with running(command, folder, [port]):
         yield _urls("caddy", ["default"], [port])
 
 
@@ -113,7 +113,7 @@ def _urls(name: str, modes: Sequence[str] | Mapping[str, str], ports: Sequence[i
 
 
 @contextmanager
-def _running(command: Sequence[str], folder: Path, ports: Sequence[int]) -> Iterator[None]:
+def running(command: Sequence[str], folder: Path, ports: Sequence[int]) -> Iterator[None]:
     """Run a server until the block ends; skip the test if its program is not installed."""
     program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
