@@ -171,6 +171,20 @@ class ChunkedCall(ChunkedBody):
     call = "invocations"
 
 
+class EndlessFields(ChunkedBody):
+    """Client that creates a function whose fields have no end."""
+
+    def first(self) -> bytes:
+        return self.post(self.attack.path.rpartition("/")[0], "Transfer-Encoding: chunked\r\n")
+
+
+class EndlessCode(EndlessFields):
+    """Client that creates a function whose code has no end."""
+
+    def first(self) -> bytes:
+        return super().first() + b"16\r\n" + b'{"func_code":{"file":"' + b"\r\n"
+
+
 class Pipeline(Flood):
     """Client that sends requests without waiting for answers, which it reads."""
 
@@ -247,6 +261,8 @@ CLIENTS: dict[str, type[Client]] = {
     "large heads": Flood,
     "declared bodies": DeclaredBody,
     "chunked bodies": ChunkedBody,
+    "endless fields": EndlessFields,
+    "endless code": EndlessCode,
     "chunked calls": ChunkedCall,
     "read pipelines": Pipeline,
     "TLS pipelines": TlsPipeline,

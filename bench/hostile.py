@@ -21,12 +21,15 @@ from msgspec import Struct
 
 from bench.attack import CLIENTS, OPENING, Attack, Report, anonymous_tls
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
+from bench.lagging import Lag
 from bench.load import Percentiles, percentiles
 from bench.machine import memory_mb
+from bench.nasty import INPUTS, send
 from bench.server import NOOP, Engine, ServerFailed, engine
 
 CONNECTIONS = 200
 FLOODS = 4
+QUIET = 0.2  #: seconds before and after an input
 INTERVAL = 0.01  #: seconds between two requests of the ordinary client
 PATIENCE = 10.0  #: seconds after which the ordinary client counts a request as lost
 ANSWER = 6_000_000  #: bytes, more than the system buffers for a connection
@@ -61,6 +64,9 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         progress(f"hostile: {FLOODS} pipelines")
         _, service, _ = _measure("read pipelines", FLOODS, options)
         found |= {"p50 beside 4": service.latency.p50, "p99 beside 4": service.latency.p99}
+        for name in INPUTS:
+            progress(f"hostile: {name}")
+            found[f"lag, {name}"] = 1000 * _lag(name, options)
         yield found
 
 
@@ -85,6 +91,18 @@ def _measure(kind: str, connections: int, options: Options) -> tuple[float, Serv
             service = _serve(server, path, options.seconds, tls=tls)
             report = msgspec.json.decode(process.stdout.read(), type=Report)
         return memory_mb(server.pid, "VmHWM"), service, report
+
+
+def _lag(name: str, options: Options) -> float:
+    """Return the worst lag of the event loop in seconds while the engine handles an input."""
+    with scratch(options) as directory, engine(directory / "data", lag=str(directory / "lag")) as server:
+        lag = Lag(directory / "lag")
+        given = INPUTS[name](server, min(1.0, options.scale))
+        time.sleep(QUIET)
+        lag.reset()
+        send(server, given)
+        time.sleep(QUIET)
+        return lag.read()[0]
 
 
 def _serve(server: Engine, path: str, seconds: float, *, tls: bool) -> Service:
@@ -134,6 +152,7 @@ SCENARIO = Scenario(
         Figure(name="refusals read", unit="% of refused uploads", at_least=100),
         Figure(name="p50 beside 4", unit="ms, beside 4 pipelines"),
         Figure(name="p99 beside 4", unit="ms, beside 4 pipelines", at_most=50),
+        *(Figure(name=f"lag, {name}", unit="ms, worst lag of the event loop", at_most=50) for name in INPUTS),
     ),
     rounds=rounds,
     note="the ordinary client opens a connection for each request; the hostile clients share the machine",

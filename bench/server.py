@@ -106,11 +106,13 @@ class Process:
 class Engine(Process):
     """Engine process, and client of its API.
 
-    ``profile`` is the file for statistics of cProfile; if empty, nothing is profiled.
+    ``profile`` is the file for statistics of cProfile; if empty, nothing is profiled. ``lag`` is the file for the lag
+    of the event loop; if empty, that is not measured.
     """
 
-    def __init__(self, directory: Path, *, profile: str = "", **environment: str) -> None:
-        module = ["bench.profiled", profile] if profile else ["engine", "serve"]
+    def __init__(self, directory: Path, *, profile: str = "", lag: str = "", **environment: str) -> None:
+        measured = ["bench.lagging", lag] if lag else ["engine", "serve"]
+        module = ["bench.profiled", profile] if profile else measured
         options = ["--data-dir", str(directory), "--port", "0", "--log-format", "json"]
         self._https = "FUNCTIOND_HTTP__TLS_CERTIFICATE" in environment
         super().__init__([*module, *options], FUNCTIOND_GRACE="1", **environment)
@@ -188,8 +190,8 @@ def until(true: Callable[[], bool], problem: str) -> None:
 
 
 @contextmanager
-def engine(directory: Path, *, profile: str = "", **environment: str) -> Iterator[Engine]:
-    server = Engine(directory, profile=profile, **environment)
+def engine(directory: Path, *, profile: str = "", lag: str = "", **environment: str) -> Iterator[Engine]:
+    server = Engine(directory, profile=profile, lag=lag, **environment)
     try:
         server.wait_until_serving()
         yield server

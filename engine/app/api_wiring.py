@@ -50,6 +50,7 @@ def build_app(engine: EngineParts) -> App:
         authenticator=engine.authenticator,
         plugins=PluginRequests(engine.plugins.mounts, engine.audit, engine.clock),
         console=_console(engine, health) if http.console else None,
+        lag=engine.lag,
         denials=DenialLog(engine.clock),
     )
 
@@ -77,7 +78,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         _triggers(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),
-        DependenciesApi(resources.dependencies),
+        DependenciesApi(resources.dependencies, engine.codes),
         TagsApi(resources.tags, catalog, region),
         PackagesApi(catalog, engine.codes, region),
         MetricsApi(catalog, engine.usage, reservations, instances, clock, region),

@@ -19,6 +19,7 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
     yield from _sources(engine)
     yield from _journal(engine)
     yield from _connections(engine)
+    yield from _loop(engine)
 
 
 def problems(engine: EngineParts) -> Mapping[str, Any]:
@@ -122,3 +123,9 @@ def _connections(engine: EngineParts) -> Iterator[Figure]:
     yield count(
         "clients_turned_away", "Connections and requests refused, by the limit that was reached", turned_away, "limit"
     )
+
+
+def _loop(engine: EngineParts) -> Iterator[Figure]:
+    lag = engine.lag
+    yield histogram("loop_lag_seconds", "Lag of the event loop in seconds, while work is in flight", lag.snapshot())
+    yield gauge("loop_lag_worst_seconds", "Longest lag of the event loop since the engine started", lag.worst)

@@ -17,6 +17,7 @@ from engine.http.auth import Authenticator
 from engine.logs.feed import LogBoard
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
+from engine.metrics.loop_lag import LoopLag
 from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.pipeline.delivery import DeliveryWorker
@@ -48,6 +49,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     resources: Resources
     usage: Usage
     usage_store: UsageStore
+    lag: LoopLag
     backlog: Backlog
     scheduler: Scheduler
     intake: Intake

@@ -20,6 +20,7 @@ from engine.isolation.machine import usable_memory
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
+from engine.metrics.loop_lag import LoopLag
 from engine.metrics.usage import Usage
 from engine.model.retry import RetryPolicy, Rules
 from engine.pipeline.delivery import DeliveryWorker
@@ -42,7 +43,7 @@ from engine.triggers.enabled_functions import EnabledFunctions
 from engine.triggers.guarded_store import GuardedStore
 from engine.triggers.ingress import IngressDeps
 from engine.triggers.plugin_contexts import PluginContexts
-from engine.triggers.routes import PluginListeners
+from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources
 
 
@@ -57,6 +58,7 @@ class _Core(Struct, frozen=True, kw_only=True):
     policy: RetryPolicy
     pruner: Pruner
     disk: DiskGuard
+    lag: LoopLag
 
 
 def wire(infrastructure: Infrastructure) -> EngineParts:
@@ -81,6 +83,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         resources=core.resources,
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
+        lag=core.lag,
         backlog=core.backlog,
         scheduler=core.scheduler,
         intake=intake,
@@ -104,7 +107,10 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
 
 def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
-    catalog, clock, usage = engine.catalog, engine.clock, engine.usage
+    catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
+    lag.in_flight = engine.dispatcher.is_running
+    engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
+    engine.dispatcher.attempt_ended.connect(lambda function, outcome: lag.enter("end of an invocation"))
     catalog.changed.connect(engine.resources.triggers.follow)
     catalog.changed.connect(engine.resources.follow)
     catalog.changed.connect(engine.function_changes.apply)
@@ -135,6 +141,7 @@ def _core(given: Infrastructure) -> _Core:
         policy=_policy(settings.retry),
         pruner=pruner,
         disk=DiskGuard(settings.storage.path, settings.storage.free_space, clock, on_low=pruner.run_now),
+        lag=LoopLag(),
     )
 
 
@@ -216,6 +223,7 @@ def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, Plugin
             failures=failures,
             body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
             open_paths=("/healthz", *figures, *pages),
+            spool=given.settings.storage.path / "code",
         )
     return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)
 
@@ -232,7 +240,7 @@ def _plugins(
         callers=callers,
         audit=audit,
         logs=given.board,
-        listeners=PluginListeners(rules=connections.gateway, tls=given.tls),
+        listening=ListenOptions(lag=core.lag, rules=connections.gateway, tls=given.tls),
     )
 
 
@@ -249,6 +257,7 @@ def _ingress_deps(core: _Core, intake: Intake, dispatcher: Dispatcher, enabled: 
         identity=core.given.storage.identity,
         dispatcher=dispatcher,
         enabled=enabled,
+        lag=core.lag,
     )
 
 

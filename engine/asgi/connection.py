@@ -10,9 +10,10 @@ from engine.asgi.addresses import address_of
 from engine.asgi.admission import Admission
 from engine.asgi.deadline import BodyTime, Deadline, DropTime
 from engine.asgi.exchange import Exchange
+from engine.asgi.held import HeldBytes
 from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
-from engine.asgi.responses import RETRY, Refusal
+from engine.asgi.responses import Refusal
 from engine.asgi.start import start_task
 from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
@@ -49,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._read_paused = self._eof = self._proxied = False
         self._waits_for_turn = False
         self._body_time = BodyTime(self._loop, listener.rules.body_timeout)
-        self.held = 0  #: bytes of the body, if it spans several packets
+        self.held = HeldBytes(listener)
         self._dropping = DropTime(self._loop)
         self._unsent = 0  # bytes of responses that the client had not taken at the previous deadline
         self._writable: asyncio.Event | None = None
@@ -128,7 +129,7 @@ class Connection(asyncio.Protocol):
             body, reader.body = reader.body, b""
             whole = reader.part is _END
             if not whole or exchange is not None:
-                self._hold(len(body))
+                self.held.add(len(body), self._client)
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -210,21 +211,6 @@ class Connection(asyncio.Protocol):
             self._abort_exchange()
             self._close()
 
-    def _hold(self, size: int) -> None:
-        """Count ``size`` more bytes of a body that spans several packets.
-
-        Bodies of one packet are not counted: the application reads them soon, and limits their size itself.
-        """
-        self.held += size
-        self.listener.held += size
-        if self.listener.held > self.listener.held_limit:
-            self.listener.rules.turned_away.note("held_bytes", self._client)
-            raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
-
-    def _release(self) -> None:
-        self.listener.held -= self.held
-        self.held = 0
-
     def _pause_reading(self) -> None:
         if not self._read_paused and not self._eof:
             self._read_paused = True
@@ -257,6 +243,9 @@ class Connection(asyncio.Protocol):
 
     # Methods for the exchange.
 
+    def release(self, size: int) -> None:
+        self.held.release(size)
+
     async def writable(self) -> None:
         while self.write_paused:
             if self._writable is None:
@@ -265,8 +254,7 @@ class Connection(asyncio.Protocol):
 
     def answered(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if self.held:
-            self._release()
+        self.held.clear()
         if self.state is _ANSWERING:
             if keep_alive:
                 self._next()
@@ -375,7 +363,7 @@ class Connection(asyncio.Protocol):
 
     def _abort_exchange(self) -> Exchange | None:
         exchange, self._exchange = self._exchange, None
-        self._release()
+        self.held.clear()
         if exchange is not None:
             exchange.abort()
         return exchange

@@ -12,7 +12,7 @@ from engine.asgi.heads import Framing, RequestLine
 from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body
 from engine.asgi.responses import CONTINUE, STATUS_LINES, Header, Refusal, ResponseBody, has_date, header_lines
-from engine.asgi.wire import App, Message, Scope
+from engine.asgi.wire import RELEASE, App, Message, Scope
 
 BUFFERED = 64 << 10  #: bytes of a body that wait for the application before reading pauses
 
@@ -31,6 +31,9 @@ class ExchangeOwner(Protocol):
 
     def expect_body(self) -> None:
         """Give the client the whole time for its body from now on."""
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes of the body as no longer held in memory."""
 
     async def writable(self) -> None:
         """Return once the transport takes further bytes, or the connection is lost."""
@@ -56,6 +59,7 @@ class Exchange:
         self._body: bytes | bytearray = body
         self._whole = whole  # all of the body has arrived
         self._delivered = False  # the application has received the end of the body
+        self._counted = not whole  # the body counts as held in memory
         self._keep_alive = framing.keep_alive
         self.awaits_continue = framing.expects_continue and not body and not whole
         self._half_closed = False
@@ -155,7 +159,13 @@ class Exchange:
             self._delivered = True
         else:
             self._owner.resume_reading()
-        return {"type": "http.request", "body": body, "more_body": not self._whole}
+        if not self._counted:
+            return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": not self._whole, RELEASE: self._release}
+
+    def _release(self, size: int) -> None:
+        if not (self.aborted or self.answered):
+            self._owner.release(size)
 
     def write_whole(self, status: int, headers: Sequence[Header], body: bytes) -> bool:
         """Write the whole response at once, and return True.

@@ -35,7 +35,7 @@ class ListenerState:
         self.rules = rules or ClientRules()
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  #: one for each request that the application handles
-        self.held = 0  #: total bytes of the bodies that span several packets and are not answered
+        self.held = self.streamed = 0  #: total bytes of ``HeldBytes``, and those of streamed bodies among them
         self.turns, self.unsent = ReadTurns(), UnsentResponses(held_limit, asyncio.get_running_loop().time)
         self.idle = asyncio.Event()
         self.idle.set()

@@ -33,6 +33,9 @@ WHOLE_REPLY = "functiond.whole_reply"
 #: Key of the ASGI scope: path and query as the client sent them, in bytes. The scope's own parts of them do not tell
 #: ``/a?`` from ``/a``.
 TARGET = "functiond.target"
+#: Key of ASGI messages with a part of a larger body: ``message[RELEASE](size)`` tells the listener, which limits the
+#: bytes of requests in memory, that ``size`` bytes of the body are no longer held.
+RELEASE = "functiond.release"
 
 
 class ClientDisconnect(Exception):
@@ -110,6 +113,32 @@ async def _read_rest(receive: Receive, pieces: list[bytes], limit: int) -> bytes
     if size > limit:
         raise PayloadTooLarge(limit)
     return b"".join(pieces)
+
+
+async def read_pieces(receive: Receive, headers: Headers, limit: int, take: Callable[[bytes], Awaitable[None]]) -> None:
+    """Call ``take`` with each piece of the request body, which must not keep it in memory.
+
+    Raises PayloadTooLarge if the body has more than ``limit`` bytes, and ClientDisconnect if the client closes the
+    connection before the end of the body.
+    """
+    declared = headers.get(b"content-length")
+    if declared is not None and int(declared) > limit:
+        raise PayloadTooLarge(limit)
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece, more, release = message.get("body", b""), message.get("more_body", False), message.get(RELEASE)
+        if release is not None:
+            release(0)  # no further packet is read before this piece is released
+        size += len(piece)
+        if size > limit:
+            raise PayloadTooLarge(limit)
+        if piece:
+            await take(piece)
+        if release is not None:
+            release(len(piece))
 
 
 def check_json(headers: Headers, body: bytes) -> None:

@@ -78,6 +78,12 @@ class SignatureVerifier:
         Raises TooManyFailures instead if too many refusals are delayed.
         """
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
+        self.verify_hash(claim, scope, headers, body_hash, declared)
+
+    def verify_hash(
+        self, claim: Claim, scope: Scope, headers: Headers, body_hash: bytes, declared: bytes | None = None
+    ) -> None:
+        """Do as ``verify``, with the hash of the body in hexadecimal digits."""
         if declared is not None:
             problem = bad_body(declared, headers, body_hash, claim.proof)
         else:

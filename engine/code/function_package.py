@@ -11,10 +11,9 @@ would allow decompression attacks.
 
 from __future__ import annotations
 
-import io
-import tempfile
 import zipfile
 from pathlib import Path
+from typing import IO, BinaryIO
 
 from msgspec import Struct
 
@@ -31,43 +30,43 @@ class Packed(Struct, frozen=True, kw_only=True):
     """Contents of a function package."""
 
     config: bytes
-    code: bytes
+    code: Path
 
 
-def pack(name: str, *, config: bytes | None, code: bytes | None, ending: str) -> bytes:
-    """Return a function package as a zip. Configuration or code is left out if None.
+def pack(target: IO[bytes], name: str, *, config: bytes | None, code: Path | None, ending: str) -> int:
+    """Write a function package as a zip to ``target``. Return its size, and go back to its start.
 
-    ``ending`` is the suffix of the code's file, such as ``.zip``.
+    Configuration or code is left out if None. ``ending`` is the suffix of the code's file, such as ``.zip``.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         if config is not None:
             archive.writestr(f"{name}.yaml", config)
         if code is not None:
             # A zip is compressed already.
             kind = zipfile.ZIP_STORED if ending == ".zip" else zipfile.ZIP_DEFLATED
-            archive.writestr(f"{name}{ending}", code, compress_type=kind)
-    return buffer.getvalue()
+            archive.write(code, f"{name}{ending}", compress_type=kind)
+    size = target.tell()
+    target.seek(0)
+    return size
 
 
-def open_package(package: bytes) -> Packed:
-    """Read a function package. Blocks the calling thread.
+def open_package(package: BinaryIO, folder: Path) -> Packed:
+    """Unpack a function package into the empty ``folder``. Blocks the calling thread.
 
     Raises InvalidField if the zip is unsafe, lacks the configuration or the code, or contains several, or if the
     configuration is too long; OSError if the zip cannot be unpacked to disk.
     """
-    with tempfile.TemporaryDirectory(prefix="functiond-import-") as folder:
-        try:
-            unpack(io.BytesIO(package), Path(folder), _LIMITS)
-        except InvalidField as problem:
-            raise InvalidField("file_code", "a zip package", problem.allowed) from None
-        files = [file for file in Path(folder).rglob("*") if file.is_file()]
-        configs = [file for file in files if file.suffix in _CONFIGS]
-        codes = [file for file in files if file.suffix not in _CONFIGS]
-        if len(configs) != 1:
-            raise InvalidField("yaml_files", len(configs), "a package needs one .yaml file with the configuration")
-        if len(codes) != 1:
-            raise InvalidField("file_code", f"{len(codes)} files of code", "a package needs one: a .zip or a source")
-        if configs[0].stat().st_size > CONFIG_LIMIT:
-            raise InvalidField("yaml", "a large file", f"the configuration may have {CONFIG_LIMIT} bytes")
-        return Packed(config=configs[0].read_bytes(), code=codes[0].read_bytes())
+    try:
+        unpack(package, folder, _LIMITS)
+    except InvalidField as problem:
+        raise InvalidField("file_code", "a zip package", problem.allowed) from None
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    configs = [file for file in files if file.suffix in _CONFIGS]
+    codes = [file for file in files if file.suffix not in _CONFIGS]
+    if len(configs) != 1:
+        raise InvalidField("yaml_files", len(configs), "a package needs one .yaml file with the configuration")
+    if len(codes) != 1:
+        raise InvalidField("file_code", f"{len(codes)} files of code", "a package needs one: a .zip or a source")
+    if configs[0].stat().st_size > CONFIG_LIMIT:
+        raise InvalidField("yaml", "a large file", f"the configuration may have {CONFIG_LIMIT} bytes")
+    return Packed(config=configs[0].read_bytes(), code=codes[0])

@@ -14,25 +14,27 @@ start.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import IO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.to_thread
 from msgspec import Struct
 
+from engine.code.base64_decoder import Base64Decoder
 from engine.code.inline import inline_file, template
+from engine.code.receiving import ReceivedCode
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
+from engine.code.upload import Upload
 from engine.errors import (
     BadLink,
     CodeMissing,
@@ -54,7 +56,7 @@ NO_CODE = CodePackage(sha256="", digest="", size=0)  #: placeholder until a func
 _MARK = ".journal"
 _PACKAGE = re.compile(r"[0-9a-f]{64}(\.package)?")
 _FETCHES = 4  #: concurrent downloads by link
-_SPACE = bytes(range(9, 14)) + b" "
+_RECEIVING = 2  #: threads that decode code while it arrives
 _STEP = 1 << 20  #: characters, or bytes
 T = TypeVar("T")
 Admit = Callable[[CodePackage], None]
@@ -65,6 +67,7 @@ class CodeSource(Struct, frozen=True, kw_only=True):
 
     kind: str  #: ``inline``, ``zip`` or ``obs``
     file: str = ""  #: base64 of the source text or package
+    received: ReceivedCode | None = None  #: the same, if it is already on disk
     filename: str = ""
     url: str = ""  #: link to the package, for kind ``obs``
 
@@ -77,6 +80,20 @@ class CodeStore:
         # Packages are processed one at a time: each may take 50 MiB of memory and write 1500 MiB.
         self._turn = anyio.CapacityLimiter(1)
         self._fetches = anyio.CapacityLimiter(_FETCHES)
+        self._receiving = anyio.CapacityLimiter(_RECEIVING)
+
+    @asynccontextmanager
+    async def receiving(self, field: str, limit: int = PACKAGE_LIMIT) -> AsyncIterator[Upload]:
+        """Yield the reader of a request body with code in the field ``field``, of at most ``limit`` bytes.
+
+        Code that ``add`` has not taken is removed when the block ends.
+        """
+        free = self._limits.keep_free
+        upload = Upload(self._folder, self._receiving, keep_free=free, field=field, limit=limit)
+        try:
+            yield upload
+        finally:
+            await upload.close()
 
     async def add(
         self, source: CodeSource, *, handler: str, runtime: str = "", admit: Admit = lambda package: None
@@ -111,6 +128,19 @@ class CodeStore:
         if package.size > PACKAGE_LIMIT:
             raise CodePackageTooLarge(PACKAGE_LIMIT)
         return await anyio.Path(self._original(package.sha256)).read_bytes()
+
+    def file(self, package: CodePackage) -> Path:
+        """Return the path of the source text or zip file as it was received.
+
+        Raises CodePackageTooLarge if it has more than ``PACKAGE_LIMIT`` bytes.
+        """
+        if package.size > PACKAGE_LIMIT:
+            raise CodePackageTooLarge(PACKAGE_LIMIT)
+        return self._original(package.sha256)
+
+    async def temporary_file(self) -> IO[bytes]:
+        """Return a new file on the disk of the packages, which vanishes when it is closed."""
+        return await self._in_thread(lambda: tempfile.TemporaryFile(dir=self._folder))
 
     async def md5(self, package: CodePackage) -> str:
         """Return the MD5 of the package in hexadecimal digits, as some fields of the API require."""
@@ -158,7 +188,10 @@ class CodeStore:
 
         Calls ``left_out`` for default source if inline code is empty.
         """
-        if source.kind == "inline":
+        received, limit = source.received, INLINE_LIMIT if source.kind == "inline" else PACKAGE_LIMIT
+        if received is not None and not received.is_empty and source.kind in ("inline", "zip"):
+            await self._in_thread(lambda: _take(received, package, limit))
+        elif source.kind == "inline":
             await self._in_thread(lambda: package.write_bytes(decoded(source.file, INLINE_LIMIT) or left_out()))
         elif source.kind == "zip":
             await self._in_thread(lambda: package.write_bytes(_zip_content(source)))
@@ -268,21 +301,37 @@ def decoded(text: str, limit: int) -> bytes:
     the text is not base64; InlineCodeTooLarge or CodePackageTooLarge if the code exceeds ``limit``, which is that of
     inline source or of packages.
     """
-    content, rest = bytearray(), b""
+    content, decoder = bytearray(), Base64Decoder()
     try:
         for start in range(0, len(text), _STEP):
-            packed = rest + text[start : start + _STEP].encode("ascii").translate(None, _SPACE)
-            whole = len(packed) - len(packed) % 4
-            if packed and content and len(content) % 3:
-                raise binascii.Error("data after the padding")
-            content += base64.b64decode(packed[:whole], validate=True)
-            rest = packed[whole:]
-            if len(content) > limit:
-                raise InlineCodeTooLarge(limit) if limit == INLINE_LIMIT else CodePackageTooLarge(limit)
-        content += base64.b64decode(rest, validate=True)
+            content += decoder.decode(text[start : start + _STEP].encode("ascii"))
+            _check_size(decoder.size, limit)
+        content += decoder.end()
     except ValueError as error:
-        raise InvalidField("func_code", text, f"func_code.file must be base64 ({error})") from None
+        raise _not_base64(text, str(error)) from None
     return bytes(content)
+
+
+def _take(received: ReceivedCode, package: Path, limit: int) -> None:
+    """Move the code that was decoded while it arrived to the file ``package``. Raises the errors of ``decoded``."""
+    check_received(received, limit)
+    received.file.rename(package)
+
+
+def check_received(received: ReceivedCode, limit: int) -> None:
+    """Raise the errors of ``decoded`` for code that was decoded while it arrived."""
+    if received.problem:
+        raise _not_base64(received.start, received.problem)
+    _check_size(received.size, limit)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise InlineCodeTooLarge(limit) if limit == INLINE_LIMIT else CodePackageTooLarge(limit)
+
+
+def _not_base64(text: str, problem: str) -> InvalidField:
+    return InvalidField("func_code", text, f"func_code.file must be base64 ({problem})")
 
 
 def _zip_content(source: CodeSource) -> bytes:

@@ -47,9 +47,12 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
         raise _rejected(f"it has more than {limits.entries} entries")
     try:
         with zipfile.ZipFile(package) as archive:
-            entries = [(_path(info), info) for info in archive.infolist()]
+            entries = [(_path(info), info) for info in reversed(archive.infolist())]
             budget = _Budget(package.seek(0, os.SEEK_END), limits, folder)
-            for path, info in entries:
+            archive.NameToInfo.clear()
+            archive.filelist.clear()
+            while entries:  # freeing all entries at once would hold the interpreter
+                path, info = entries.pop()
                 _extract(archive, info, folder / path, budget)
     except _BROKEN as error:
         raise _rejected(f"it is not a sound zip file: {error}") from None

@@ -13,7 +13,7 @@
     │   ├── NotJson                   the body is not the expected JSON
     │   ├── NothingToPublish
     │   └── PayloadTooLarge
-    │       └── CodePackageTooLarge  InlineCodeTooLarge
+    │       └── CodePackageTooLarge  InlineCodeTooLarge  FieldsTooLarge
     ├── NotFound
     │   ├── UnknownFunction  UnknownVersion  UnknownAlias
     │   ├── UnknownInvocation
@@ -44,8 +44,7 @@
 Those of access control, object stores and triggers are in modules of their own.
 
 Failures of user code are never part of this tree: they are ``Outcome`` values.
-Each class composes its message from the arguments of its constructor. ``asgi/error_replies.py`` has the HTTP status of
-each class.
+Each class composes its message from its arguments. ``asgi/error_replies.py`` has the HTTP status of each class.
 """
 
 from __future__ import annotations
@@ -155,22 +154,23 @@ class NotJson(InvalidRequest):
 
 
 class PayloadTooLarge(InvalidRequest):
+    form = "the body is larger than the {} bytes allowed here"
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        super().__init__(self.explain(limit))
-
-    def explain(self, limit: int) -> str:
-        return f"the body is larger than the {limit} bytes allowed here"
+        super().__init__(self.form.format(limit))
 
 
 class CodePackageTooLarge(PayloadTooLarge):
-    def explain(self, limit: int) -> str:
-        return f"the code package is larger than the {limit} bytes allowed here"
+    form = "the code package is larger than the {} bytes allowed here"
 
 
 class InlineCodeTooLarge(PayloadTooLarge):
-    def explain(self, limit: int) -> str:
-        return f"inline code is larger than the {limit} bytes allowed: send a zip package"
+    form = "inline code is larger than the {} bytes allowed: send a zip package"
+
+
+class FieldsTooLarge(PayloadTooLarge):
+    form = "the fields beside the code are larger than the {} bytes allowed here"
 
 
 class NotFound(FunctiondError):

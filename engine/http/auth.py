@@ -21,9 +21,13 @@ import base64
 import binascii
 import hashlib
 import math
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from engine.asgi.wire import Headers, Message, Receive, Scope, read_body
+import anyio
+
+from engine.asgi.wire import Headers, Message, Receive, Scope, read_body, read_pieces
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.denials import DenialLog
 from engine.auth.roles import PRINCIPAL, Principal
@@ -34,9 +38,11 @@ from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.console.paths import is_page
+from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool
 from engine.model.clock import Clock
 from engine.triggers.routes import PROJECT
 
+SPOOLING = 4  #: threads that write signed bodies to disk
 CALL = "an API of a gateway"  #: use of credentials outside the API, as refusals name it
 
 
@@ -44,7 +50,8 @@ class Authenticator:
     """Check of the credentials of requests, against access keys and tokens.
 
     ``body_limits`` are the largest bodies of signed requests in bytes, by the last segment of the request's path.
-    Requests to ``open_paths`` need no credentials. ``failures`` counts failed attempts and delays their replies.
+    Requests to ``open_paths`` need no credentials. ``failures`` counts failed attempts and delays their replies. Large
+    bodies are in the folder ``spool`` until they are verified.
     """
 
     def __init__(
@@ -56,8 +63,10 @@ class Authenticator:
         failures: AuthThrottle,
         body_limits: Mapping[bytes, int],
         open_paths: Iterable[str] = (),
+        spool: Path | None = None,
     ) -> None:
         self.replace(keys, tokens)
+        self._folder, self._spooling = spool or Path(tempfile.gettempdir()), anyio.CapacityLimiter(SPOOLING)
         self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
@@ -83,10 +92,7 @@ class Authenticator:
         principal = self._by_token(scope, headers, basic=is_page(scope["path"]))
         if principal is None:
             claim, principal = self._claim(scope, headers)
-            declared = self._verifier.declared_hash(claim, scope, headers)
-            body = await self._read(scope, headers, receive)
-            await self._verifier.verify(claim, scope, headers, body, declared)
-            receive = _Replay(body, receive)
+            receive = await self._verified(claim, scope, headers, receive)
         scope[PRINCIPAL] = principal
         _check_project(scope["path"], principal)
         scope[PROJECT] = principal.project
@@ -159,14 +165,23 @@ class Authenticator:
             return "X-Security-Token must be that of the access key" if key.token else "the key has no X-Security-Token"
         return ""
 
-    async def _read(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+    async def _verified(self, claim: Claim, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """Read and verify the body. Return the ASGI callable that receives it again."""
+        declared = self._verifier.declared_hash(claim, scope, headers)
         limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_BODY_LIMIT)
+        is_short = int(headers.get(b"content-length", 0)) <= IN_MEMORY and b"transfer-encoding" not in headers
+        if is_short or limit != CODE_BODY_LIMIT:
+            body = await read_body(receive, headers, limit)
+            await self._verifier.verify(claim, scope, headers, body, declared)
+            return _Replay(body, receive)
+        spool = Spool(self._folder, self._spooling)
+        scope[CLEAN_UP] = spool.close
         try:
-            return await read_body(receive, headers, limit)
+            await read_pieces(receive, headers, limit, spool.write)
         except PayloadTooLarge:
-            if limit != CODE_BODY_LIMIT:
-                raise
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None  # only code makes such a body large
+        self._verifier.verify_hash(claim, scope, headers, spool.hash, declared)
+        return _Spooled(spool, receive)
 
 
 class _Replay:
@@ -179,6 +194,21 @@ class _Replay:
     async def __call__(self) -> Message:
         body, self._body = self._body, None
         return await self._receive() if body is None else {"type": "http.request", "body": body, "more_body": False}
+
+
+class _Spooled:
+    """ASGI receive callable that first returns a body on disk, then the later messages of ``receive``."""
+
+    def __init__(self, spool: Spool, receive: Receive) -> None:
+        self._spool, self._receive = spool, receive
+        self._more = True
+
+    async def __call__(self) -> Message:
+        if not self._more:
+            return await self._receive()
+        message = await self._spool.receive()
+        self._more = message["more_body"]
+        return message
 
 
 def _check_project(path: str, principal: Principal) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 
 from engine.asgi.wire import Reply
@@ -92,7 +93,8 @@ class Document:
     async def show(self, call: Call) -> Reply:
         mounted = self._mounted()
         if self._made is None or self._made[0] != mounted:
-            self._made = mounted, msgspec.json.encode(make_document([*OPERATIONS, *mounted], self._version))
+            made = await anyio.to_thread.run_sync(make_document, [*OPERATIONS, *mounted], self._version)
+            self._made = mounted, msgspec.json.encode(made)
         return Reply(body=self._made[1])
 
 

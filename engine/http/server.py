@@ -29,6 +29,8 @@ from engine.http.guard import Guard
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import check_role, restricted
+from engine.http.spool import CLEAN_UP
+from engine.metrics.loop_lag import LoopLag, measured
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn
 from engine.protocols.audit import AuditTrail
@@ -52,12 +54,14 @@ def create_app(
     plugins: PluginRequests | None = None,
     console: Console | None = None,
     denials: DenialLog | None = None,
+    lag: LoopLag | None = None,
 ) -> App:
     """Return the ASGI application that serves the API, the paths of plugins, and the console.
 
     ``resources`` are those of the API except ``invocations`` and ``invocations-async``, whose requests ``invocations``
     handles without the router. If ``authenticator`` is None, requests need no credentials. ``plugins`` serves requests
-    to the paths of plugins. The console also makes the replies to requests for its pages that failed.
+    to the paths of plugins. The console also makes the replies to requests for its pages that failed. ``lag`` is the
+    measurement of the event loop to which requests are reported.
     """
     found = [*resources, *(console.resources() if console else ())]
     if authenticator is not None:
@@ -65,8 +69,9 @@ def create_app(
     refuse = console.refuse if console else _refuse
     guard, clock = Guard(credentials=authenticator is not None), SystemClock()
     plugins = plugins or PluginRequests(Mounts(), AuditTrail(), clock)
-    denials = denials or DenialLog(clock)
-    return HttpServer(invocations, make_router(found, region), guard, authenticator, plugins, region, refuse, denials)
+    denials, router = denials or DenialLog(clock), make_router(found, region)
+    server = HttpServer(invocations, router, guard, authenticator, plugins, region, refuse, denials)
+    return measured(server, lag or LoopLag())
 
 
 async def _refuse(scope: Scope, error: FunctiondError) -> Reply:
@@ -90,6 +95,13 @@ class HttpServer:
         self._target = lru_cache(4096)(self._read_target)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            if CLEAN_UP in scope:
+                await scope[CLEAN_UP]()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         delay = 0.0
         try:
             headers: Headers = dict(scope["headers"])

@@ -13,6 +13,7 @@ memory while an invocation runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from typing import NamedTuple
 
 TAIL = 4096  #: bytes of the log's end that are stored in the outcome; a longer log is also stored in a file
@@ -40,7 +41,8 @@ def encode(at: int, stream: int, text: bytes) -> bytes:
 
 def decode(log: bytes) -> Iterator[Line]:
     """Yield the lines of a log in the stored format."""
-    for line in log.removesuffix(b"\n").split(b"\n") if log else ():
+    for whole in BytesIO(log):  # one line at a time: a list of all lines would hold the event loop
+        line = whole.removesuffix(b"\n")
         if _begins(line):
             yield Line(int(line[:13]) / 1000, NAMES[line[14:15]], line[_PREFIX:].decode("utf-8", "replace"))
         else:

@@ -32,6 +32,7 @@ from engine.errors import NotFound, Unavailable
 from engine.model import DestinationSpec, PendingDelivery, Record, Request
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
+from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus
 from engine.pipeline.delivery_records import DeliveryRecords
@@ -58,7 +59,7 @@ class DeliveryStatistics(Struct, frozen=True, kw_only=True):
 
 
 class DeliveryWorker:
-    """Service that delivers outcomes. One delivery may take ``longest`` seconds."""
+    """Service that delivers outcomes. One delivery may take ``longest`` seconds. ``begun`` announces each attempt."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class DeliveryWorker:
         policy: RetryPolicy,
         longest: float = LONGEST,
     ) -> None:
+        self.begun: Signal[[DestinationSpec]] = Signal()
         self._outbox, self._records, self._delivery_records = outbox, records, delivery_records
         self._destinations, self._intake = destinations, intake
         self._clock, self._policy, self._longest, self._random = clock, policy, longest, Random()
@@ -185,6 +187,7 @@ class DeliveryWorker:
     # --- one delivery ---------------------------------------------------------------------------------------
 
     async def _try(self, pending: PendingDelivery, record: Record) -> None:
+        self.begun(pending.destination)
         context = _Context(self, self._destinations, pending, record)
         with anyio.move_on_after(self._longest) as limit:
             document = self._delivery_records.encode(record)

@@ -174,6 +174,10 @@ class Dispatcher:
         for key in self._waiters.keys() & set(keys):
             self._wake(key)
 
+    def is_running(self) -> bool:
+        """Return whether invocations are running."""
+        return bool(self._running)
+
     def statistics(self) -> DispatcherStatistics:
         return DispatcherStatistics(
             started=self._started,

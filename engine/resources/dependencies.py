@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
+from engine.code.receiving import ReceivedCode
 from engine.code.store import Admit, CodeSource, CodeStore
 from engine.errors import (
     BadDependency,
@@ -37,6 +38,7 @@ class NewDependency(Struct, frozen=True, kw_only=True):
     runtime: str
     kind: str  #: ``zip`` or ``obs``
     file: str = ""  #: base64 of the zip
+    received: ReceivedCode | None = None  #: the zip, if it is already on disk
     link: str = ""
     description: str = ""
 
@@ -152,7 +154,9 @@ class Dependencies:
     async def _add(self, new: NewDependency, admit: Admit) -> CodePackage:
         if new.kind not in ("zip", "obs"):
             raise InvalidField("depend_type", new.kind, "must be zip or obs")
-        source = CodeSource(kind=new.kind, file=new.file, filename=f"{new.name}.zip", url=new.link)
+        source = CodeSource(
+            kind=new.kind, file=new.file, received=new.received, filename=f"{new.name}.zip", url=new.link
+        )
         try:
             return await self._codes.add(source, handler="", admit=admit)
         except BadLink as problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -39,8 +39,8 @@ class TagFilter(Struct, frozen=True, kw_only=True):
     An empty list of values matches any value. ``untagged`` selects functions without tags.
     """
 
-    tags: Mapping[str, Sequence[str]] = {}
-    sys_tags: Mapping[str, Sequence[str]] = {}
+    tags: Mapping[str, Collection[str]] = {}  #: sets: each function is compared with all values
+    sys_tags: Mapping[str, Collection[str]] = {}
     untagged: bool = False
     name_part: str = ""
 
@@ -126,8 +126,10 @@ def _check_number(field: str, tags: Mapping[str, str]) -> None:
         raise InvalidField(field, f"{len(tags)} tags", f"a function may have {MAX_TAGS}")
 
 
-def _has(own: Mapping[str, str], wanted: Mapping[str, Sequence[str]]) -> bool:
-    return all(key in own and (not values or own[key] in values) for key, values in wanted.items())
+def _has(own: Mapping[str, str], wanted: Mapping[str, Collection[str]]) -> bool:
+    return len(wanted) <= len(own) and all(
+        key in own and (not values or own[key] in values) for key, values in wanted.items()
+    )
 
 
 def _without(tags: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.errors import PayloadTooLarge
+from engine.metrics.loop_lag import LoopLag
 from engine.model import Mode, Outcome, Request
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
@@ -28,6 +29,7 @@ class IngressDeps(Struct, frozen=True, kw_only=True):
     identity: Identity
     dispatcher: Dispatcher
     enabled: EnabledFunctions
+    lag: LoopLag
 
 
 class Tally:
@@ -46,6 +48,7 @@ class TriggerIngress:
         self.plugin = plugin
         self.trigger_id, self.kind, self.mode = trigger.id, trigger.kind, trigger.mode
         self.function, self.project = trigger.function, trigger.project
+        self._entry = f"trigger {trigger.kind} {trigger.id}"
 
     async def accept(self, event: Event) -> str:
         _check_size(event)
@@ -74,6 +77,7 @@ class TriggerIngress:
         return request_id, outcome
 
     def _request(self, event: Event, mode: Mode = Mode.ASYNC, *, accept_when_disabled: bool = False) -> Request:
+        self._deps.lag.enter(self._entry)
         return Request(
             function=self._urn,
             payload=event.payload,

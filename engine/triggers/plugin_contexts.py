@@ -14,7 +14,7 @@ from engine.model.clock import Clock
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
-from engine.triggers.routes import Mounts, PluginListeners, PluginRoutes
+from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
 
 #: Longest timer in seconds. The clock may be set, so later moments are checked again.
 MAX_TIMER = 3600.0
@@ -57,7 +57,7 @@ class PluginContexts:
         callers: Callers,
         audit: Audit,
         logs: LogFeed,
-        listeners: PluginListeners,
+        listening: ListenOptions,
     ) -> None:
         self.mounts = Mounts()
         self._registry = registry
@@ -68,7 +68,7 @@ class PluginContexts:
                 settings=settings,
                 service=plugin.serve(settings) if plugin.serve else None,
                 store=store(plugin.table),
-                routes=PluginRoutes(self.mounts, plugin.table, listeners),
+                routes=PluginRoutes(self.mounts, plugin.table, listening),
                 clock=clock,
                 region=region,
                 callers=callers,

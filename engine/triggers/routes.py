@@ -20,6 +20,7 @@ from engine.asgi.tls import ServerTls
 from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, read_body, respond
 from engine.auth.verifier import address_of
 from engine.errors import FunctiondError
+from engine.metrics.loop_lag import LoopLag, measured
 from engine.protocols import EVENT_LIMIT, Operation, PushHandler, PushRequest
 
 PREFIX = "/triggers/"
@@ -77,19 +78,20 @@ class Mounts:
         return None
 
 
-class PluginListeners(Struct, frozen=True, kw_only=True):
-    """Options of the listeners that plugins open."""
+class ListenOptions(Struct, frozen=True, kw_only=True):
+    """Options of the listeners of plugins."""
 
+    lag: LoopLag  #: measurement to which requests are reported
     rules: ClientRules | None = None  #: None: the default rules
     tls: ServerTls | None = None  #: None: without TLS
 
 
 class PluginRoutes:
-    """HTTP routes of one plugin. A route exists until the block that adds it ends."""
+    """HTTP routes of one plugin. A route exists until the block that adds it ends. ``listening`` is for listeners."""
 
-    def __init__(self, mounts: Mounts, plugin: str, listeners: PluginListeners | None = None) -> None:
+    def __init__(self, mounts: Mounts, plugin: str, listening: ListenOptions | None = None) -> None:
         self._mounts, self._plugin, self._prefix = mounts, plugin, PREFIX + plugin
-        self._listeners = listeners or PluginListeners()
+        self._listening = listening or ListenOptions(lag=LoopLag())
 
     @contextmanager
     def mount(
@@ -126,7 +128,8 @@ class PluginRoutes:
                 self._mounts.remove(mount)
 
     def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        return listen(app, host, port, grace=GRACE, rules=self._listeners.rules, tls=self._listeners.tls)
+        options = self._listening
+        return listen(measured(app, options.lag), host, port, grace=GRACE, rules=options.rules, tls=options.tls)
 
     def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> App:
         return _App(handler, limit, 0)

@@ -22,6 +22,7 @@ from bench.harness import Figure, Measured, Options, run, summarise
 from bench.intake import SOURCES
 from bench.load import STAMP, Job, Load, build, percentiles
 from bench.machine import cpu_of, inspect_machine, wakeups
+from bench.nasty import INPUTS
 from bench.recovery import check_backlog
 from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
@@ -105,6 +106,7 @@ def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path) -> Non
     assert all(found[f"memory {kind}"].median > 1 for kind in CLIENTS)
     assert all(found[f"answered {kind}"].median > 0 for kind in ("silent", "slow heads", "slow bodies"))
     assert 0 < found["p50 beside 4"].median <= found["p99 beside 4"].median
+    assert all(found[f"lag, {name}"].median > 0 for name in INPUTS)
 
 
 @pytest.mark.slow

@@ -100,6 +100,10 @@ def zipped(**files: str) -> bytes:
     return buffer.getvalue()
 
 
+class Chunks(tuple[bytes, ...]):
+    """Body that is sent in chunks."""
+
+
 class Engine:
     """Double of intake, dispatcher and records. Accepted invocations wait until ``finish`` ends them."""
 
@@ -265,7 +269,7 @@ class Api(Struct, kw_only=True):
             TriggersApi(resources.triggers, NoSources(), lambda trigger: {}),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
-            DependenciesApi(resources.dependencies),
+            DependenciesApi(resources.dependencies, self.codes),
             TagsApi(resources.tags, catalog, REGION),
             PackagesApi(catalog, self.codes, REGION),
             MetricsApi(catalog, usage, reservations, lambda functions: 0, clock, REGION),
@@ -278,14 +282,14 @@ class Api(Struct, kw_only=True):
     async def send(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, base: str = BASE
     ) -> Answer:
-        """Send one request; a body other than bytes is sent as JSON."""
+        """Send one request; a body other than bytes and Chunks is sent as JSON."""
         given = dict(headers or {})
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        data = body if isinstance(body, bytes | Chunks) or body is None else json.dumps(body).encode()
         if data is not None:
             given.setdefault("Content-Type", "application/json")
         return await anyio.to_thread.run_sync(self._send, method, base + path, data, given)
 
-    def _send(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
+    def _send(self, method: str, path: str, data: bytes | Chunks | None, headers: dict[str, str]) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, data, headers)

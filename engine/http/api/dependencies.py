@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from engine.asgi.wire import Reply, json_reply
-from engine.code.store import PACKAGE_LIMIT
+from engine.code.store import PACKAGE_LIMIT, CodeStore
 from engine.errors import BadDependency
 from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
@@ -55,8 +55,8 @@ class DependencyList(Struct, frozen=True, kw_only=True):
 
 
 class DependenciesApi:
-    def __init__(self, dependencies: Dependencies) -> None:
-        self._dependencies = dependencies
+    def __init__(self, dependencies: Dependencies, codes: CodeStore) -> None:
+        self._dependencies, self._codes = dependencies, codes
 
     def resources(self) -> list[Resource]:
         dependencies = f"{BASE}/dependencies"
@@ -70,16 +70,18 @@ class DependenciesApi:
 
     async def create(self, call: Call) -> Reply:
         project = call.project
-        body = await call.read(CreateDependencyBody, _BODY_LIMIT, error=BadDependency)
-        new = NewDependency(
-            name=body.name,
-            runtime=body.runtime,
-            kind=body.depend_type,
-            file=body.depend_file,
-            link=body.depend_link,
-            description=body.description,
-        )
-        return json_reply(dependency_reply(await self._dependencies.create(project, new)))
+        async with self._codes.receiving("depend_file") as upload:
+            body = await call.read_code(CreateDependencyBody, upload, _BODY_LIMIT, error=BadDependency)
+            new = NewDependency(
+                name=body.name,
+                runtime=body.runtime,
+                kind=body.depend_type,
+                file=body.depend_file,
+                received=upload.code(body.depend_file),
+                link=body.depend_link,
+                description=body.description,
+            )
+            return json_reply(dependency_reply(await self._dependencies.create(project, new)))
 
     async def list_all(self, call: Call) -> Reply:
         """List the dependencies of the project.

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore
-from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
+from engine.code.upload import Upload
+from engine.errors import CodeMissing, CodePackageTooLarge, FieldsTooLarge, InvalidField, PayloadTooLarge
 from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
 from engine.http.api.decoding import T
@@ -19,7 +20,6 @@ from engine.http.api.function_shapes import (
     ConfigBody,
     CreateBody,
     FuncCode,
-    FunctionList,
     FunctionReply,
     MaxInstanceBody,
     changes_of,
@@ -27,8 +27,9 @@ from engine.http.api.function_shapes import (
     draft_of,
     replacement_of,
 )
+from engine.http.api.large_replies import list_reply, with_code
 from engine.http.api.paging import page_of
-from engine.http.api.routing import BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
+from engine.http.api.routing import AT_ONCE, BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
 from engine.metrics.usage import Usage
 from engine.model import Function
 from engine.resources.reservations import Reservations
@@ -65,26 +66,27 @@ class Functions:
         ]
 
     async def create(self, call: Call) -> Reply:
-        body = await self._read_code(call, CreateBody)
-        if not body.code_type:
-            raise InvalidField("code_type", "", "must be inline, zip or obs")
-        function = await self._catalog.create(draft_of(body, call.project), _source(body))
+        async with self._codes.receiving("file") as upload:
+            body = await _read_code(call, CreateBody, upload)
+            if not body.code_type:
+                raise InvalidField("code_type", "", "must be inline, zip or obs")
+            function = await self._catalog.create(draft_of(body, call.project), _source(body, upload))
         return json_reply(self._with_reserved(function))
 
     async def list_all(self, call: Call) -> Reply:
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
         page = page_of(call, found, "maxitems")
         failed = self._usage.failures()
-        functions = [
+        functions = (
             replace(self._reply(function), fail_count=failed.get(function.function_id, 0)) for function in page.items
-        ]
-        return json_reply(FunctionList(functions=functions, count=page.count, next_marker=page.next_marker))
+        )
+        return await list_reply("functions", functions, count=page.count, next_marker=page.next_marker)
 
     async def show_config(self, call: Call) -> Reply:
         return json_reply(self._with_reserved(self._catalog.find(call.urn)))
 
     async def show_code(self, call: Call) -> Reply:
-        return json_reply(await self._with_code(self._catalog.find(call.urn)))
+        return await self._with_code(self._catalog.find(call.urn))
 
     async def update_config(self, call: Call) -> Reply:
         urn = call.urn
@@ -98,11 +100,12 @@ class Functions:
     async def update_code(self, call: Call) -> Reply:
         urn = call.urn
         self._catalog.find(urn)
-        body = await self._read_code(call, CodeBody)
-        if not body.func_code.file and body.code_type != "obs":
-            raise CodeMissing(body.code_type)
-        function = await self._catalog.update_code(urn, _source(body), details_of(body))
-        return json_reply(await self._with_code(function))
+        async with self._codes.receiving("file") as upload:
+            body = await _read_code(call, CodeBody, upload)
+            if not body.func_code.file and body.code_type != "obs":
+                raise CodeMissing(body.code_type)
+            function = await self._catalog.update_code(urn, _source(body, upload), details_of(body))
+        return await self._with_code(function)
 
     async def update_max_instances(self, call: Call) -> Reply:
         urn = call.urn
@@ -121,22 +124,20 @@ class Functions:
         await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
         return Reply(status=204)
 
-    async def _read_code(self, call: Call, kind: type[T]) -> T:
-        try:
-            return await call.read(kind, CODE_BODY_LIMIT)
-        except PayloadTooLarge:
-            # Only code makes such a body large.
-            raise CodePackageTooLarge(PACKAGE_LIMIT) from None
-
-    async def _with_code(self, function: Function) -> FunctionReply:
+    async def _with_code(self, function: Function) -> Reply:
         """Return the reply about a function with its code package.
 
-        If the package exceeds ``PACKAGE_LIMIT``, the reply has only the URL from which it was loaded.
+        If the package exceeds ``PACKAGE_LIMIT``, the reply has only the URL from which it was loaded. A large package
+        is read while it is sent.
         """
-        if (code := function.code).size > PACKAGE_LIMIT:
-            return self._reply(function, FuncCode(link=code.url))
+        code = function.code
+        if code.size > PACKAGE_LIMIT:
+            return json_reply(self._reply(function, FuncCode(link=code.url)))
+        if code.size > AT_ONCE:
+            file = self._codes.file(code)
+            return with_code(lambda text: self._reply(function, FuncCode(file=text, link=code.url)), file, code.size)
         packed = await self._codes.original(code)
-        return self._reply(function, FuncCode(file=base64.b64encode(packed).decode(), link=code.url))
+        return json_reply(self._reply(function, FuncCode(file=base64.b64encode(packed).decode(), link=code.url)))
 
     def _with_reserved(self, function: Function) -> FunctionReply:
         held = self._reservations.find(function.project, function.urn(self._region))
@@ -147,6 +148,23 @@ class Functions:
         return function_reply(function, self._region, code)
 
 
-def _source(body: CreateBody | CodeBody) -> CodeSource:
+async def _read_code(call: Call, kind: type[T], upload: Upload) -> T:
+    try:
+        return await call.read_code(kind, upload, CODE_BODY_LIMIT)
+    except FieldsTooLarge:
+        raise
+    except PayloadTooLarge:
+        # Only code makes such a body large.
+        raise CodePackageTooLarge(PACKAGE_LIMIT) from None
+
+
+def _source(body: CreateBody | CodeBody, upload: Upload) -> CodeSource:
     code, url = body.func_code, body.code_url or body.func_code.link
-    return CodeSource(kind=body.code_type, file=code.file, filename=body.code_filename, url=url)
+    received = upload.code(code.file)
+    return CodeSource(
+        kind=body.code_type,
+        file="" if received else code.file,
+        received=received,
+        filename=body.code_filename,
+        url=url,
+    )

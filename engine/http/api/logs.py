@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
 from typing import Protocol
 
 import anyio
@@ -25,6 +27,7 @@ from engine.protocols import Records
 
 JSON_LINES = b"application/x-ndjson"
 QUIET = 15.0  #: seconds without a line until a heartbeat is sent
+STEP = 2_000  #: lines that are encoded at a time
 LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
 
 
@@ -75,7 +78,7 @@ class LogsApi:
         record = await record_of(self._records, self._identity, function, call.part("request_id"))
         if _wants_events(call):
             return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
-        return _json_lines(await self._lines(record))
+        return await _json_lines(await self._lines(record))
 
     async def show_function(self, call: Call) -> Reply:
         """Return recent lines that the function's instances wrote outside any request, such as during their start.
@@ -86,7 +89,7 @@ class LogsApi:
         function = self._catalog.find(call.urn)
         if not _wants_events(call):
             lines = decode(await self._archive.instance_log(function.function_id))
-            return _json_lines(sorted(lines, key=lambda line: line.at))
+            return await _json_lines(sorted(lines, key=lambda line: line.at))
         return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function))
 
     async def _follow(self, write: Write, function: Function, record: Record | None = None) -> None:
@@ -96,7 +99,8 @@ class LogsApi:
                 if record is None:
                     await write(HEARTBEAT)  # lets the client see that the stream has begun
                 else:
-                    await write(_events(record.request_id, await self._lines(record)) or HEARTBEAT)
+                    if not await _write_events(write, record.request_id, await self._lines(record)):
+                        await write(HEARTBEAT)
                     tasks.start_soon(self._await_end, record.key, queue)
                 await _pass_on(queue, write)
                 tasks.cancel_scope.cancel()
@@ -117,9 +121,17 @@ class LogsApi:
         return decode(record.log if whole is None else whole)
 
 
-def _json_lines(lines: Iterable[Line]) -> Reply:
-    encoded = [msgspec.json.encode(_item(line)) + b"\n" for line in lines]
-    return Reply(body=b"".join(encoded), content_type=JSON_LINES)
+async def _json_lines(lines: Iterable[Line]) -> Reply:
+    steps = [step async for step in _encoded(lines, lambda line: msgspec.json.encode(_item(line)) + b"\n")]
+    return Reply(body=b"".join(steps), content_type=JSON_LINES)
+
+
+async def _encoded(lines: Iterable[Line], encode: Callable[[Line], bytes]) -> AsyncIterator[bytes]:
+    """Yield the encoded lines, many at a time. Between two steps, the event loop serves others."""
+    rest = iter(lines)
+    while step := [encode(line) for line in islice(rest, STEP)]:
+        yield b"".join(step)
+        await asyncio.sleep(0)
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
@@ -137,13 +149,18 @@ async def _pass_on(queue: LogQueue, write: Write) -> None:
             continue
         if taken.dropped:
             await write(event("dropped", {"lines": taken.dropped}))
-        if taken.batches:
-            await write(b"".join(_events(batch.request_id, batch.lines) for batch in taken.batches))
+        for batch in taken.batches:
+            await _write_events(write, batch.request_id, batch.lines)
         last = taken.last
 
 
-def _events(request_id: str, lines: Iterable[Line]) -> bytes:
-    return b"".join(event("line", _item(line, request_id)) for line in lines)
+async def _write_events(write: Write, request_id: str, lines: Iterable[Line]) -> bool:
+    """Write lines as server-sent events. Return whether there were any."""
+    written = False
+    async for step in _encoded(lines, lambda line: event("line", _item(line, request_id))):
+        await write(step)
+        written = True
+    return written
 
 
 def _item(line: Line, request_id: str | UnsetType = UNSET) -> LogItem:

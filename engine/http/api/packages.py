@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-from pathlib import PurePath
+import io
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -13,12 +13,23 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.code.function_package import CONFIG_LIMIT, Packed, open_package, pack
-from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore, decoded
-from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
+from engine.code.receiving import ReceivedCode
+from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore, check_received, decoded
+from engine.code.upload import Upload
+from engine.errors import (
+    BadQuery,
+    FieldsTooLarge,
+    InvalidField,
+    InvalidRequest,
+    NamelessConfig,
+    NotJson,
+    PayloadTooLarge,
+)
 from engine.functions.catalog import Catalog
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, draft_of
+from engine.http.api.large_replies import whole_file
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.model import Function
 from engine.model.limits import Name
@@ -59,32 +70,42 @@ class PackagesApi:
         function = self._catalog.find(call.urn)
         config, code = _flag(call, "config"), _flag(call, "code")
         both = config == code
-        content = await self._codes.original(function.code) if code or both else None
+        content = self._codes.file(function.code) if code or both else None
         text = msgspec.json.format(self._config(function), indent=2) if config or both else None
         name = function.name
         ending = PurePath(function.code.filename).suffix if function.code.kind == "inline" else ".zip"
-        package = await anyio.to_thread.run_sync(lambda: pack(name, config=text, code=content, ending=ending))
+        package = await self._codes.temporary_file()
+        try:
+            size = await anyio.to_thread.run_sync(lambda: pack(package, name, config=text, code=content, ending=ending))
+        except BaseException:
+            package.close()
+            raise
         named = (b"content-disposition", f'attachment; filename="{name}.zip"'.encode())
-        return Reply(body=package, content_type=b"application/zip", headers=(named,))
+        return whole_file(package, size, b"application/zip", named)
 
     async def import_package(self, call: Call) -> Reply:
-        body = await self._read(call)
-        packed = await anyio.to_thread.run_sync(lambda: open_package(_decoded(body.file_code)))
-        config = _config_of(packed, body)
-        draft = draft_of(replace(config, func_name=body.func_name, package=body.package), call.project)
-        text = base64.b64encode(packed.code).decode()
-        kind = (
-            "zip" if config.code_type == "obs" else config.code_type
-        )  # the package holds the code, wherever it was stored before
-        source = CodeSource(kind=kind, file=text, filename=config.code_filename)
-        return json_reply(function_reply(await self._catalog.create(draft, source), self._region))
+        async with self._codes.receiving("file_code", FILE_LIMIT) as upload:
+            body = await self._read(call, upload)
+            packed = await self._open(body, upload)
+            config = _config_of(packed, body)
+            draft = draft_of(replace(config, func_name=body.func_name, package=body.package), call.project)
+            # The package holds the code, wherever it was stored before.
+            kind = "zip" if config.code_type == "obs" else config.code_type
+            received = ReceivedCode(file=packed.code, size=packed.code.stat().st_size)
+            source = CodeSource(kind=kind, received=received, filename=config.code_filename)
+            return json_reply(function_reply(await self._catalog.create(draft, source), self._region))
 
-    async def _read(self, call: Call) -> ImportBody:
+    async def _read(self, call: Call, upload: Upload) -> ImportBody:
         try:
-            body = await call.read(ImportBody, FILE_LIMIT * 4 // 3 + BODY_LIMIT)
+            return await call.read_code(ImportBody, upload, FILE_LIMIT * 4 // 3 + BODY_LIMIT)
+        except FieldsTooLarge:
+            raise
         except PayloadTooLarge:
             raise InvalidField("import_size", "more", _TOO_LARGE) from None
-        return body
+
+    async def _open(self, body: ImportBody, upload: Upload) -> Packed:
+        received, folder = upload.code(body.file_code), await upload.new_folder()
+        return await anyio.to_thread.run_sync(lambda: _opened(body.file_code, received, folder))
 
     def _config(self, function: Function) -> bytes:
         """Return the configuration as JSON: the fields of the reply about the function that CreateFunction accepts."""
@@ -105,13 +126,30 @@ def _config_of(packed: Packed, body: ImportBody) -> CreateBody:
         raise InvalidField("yaml", body.file_name, str(problem)) from None
 
 
+def _opened(text: str, received: ReceivedCode | None, folder: Path) -> Packed:
+    """Unpack the package in ``received``, or in the base64 ``text`` if that is None, into ``folder``."""
+    try:
+        if received is None:
+            return open_package(io.BytesIO(_decoded(text)), folder)
+        _check(received)
+        with received.file.open("rb") as package:
+            return open_package(package, folder)
+    except PayloadTooLarge:
+        raise InvalidField("import_size", "more", _TOO_LARGE) from None
+
+
 def _decoded(text: str) -> bytes:
     try:
         return decoded(text, FILE_LIMIT)
-    except PayloadTooLarge:
-        raise InvalidField("import_size", "more", _TOO_LARGE) from None
     except InvalidField as problem:
         raise InvalidField("file_code", text, problem.allowed) from None
+
+
+def _check(received: ReceivedCode) -> None:
+    try:
+        check_received(received, FILE_LIMIT)
+    except InvalidField as problem:
+        raise InvalidField("file_code", received.start, problem.allowed) from None
 
 
 def _flag(call: Call, name: str) -> bool:

@@ -15,9 +15,22 @@ from starlette.routing import Route, Router
 
 from engine.asgi.error_replies import problem
 from engine.asgi.streaming import Stream, stream
-from engine.asgi.wire import NO_STORE, App, Receive, Reply, Scope, Send, check_json_type, check_utf8, read_body, respond
+from engine.asgi.wire import (
+    NO_STORE,
+    App,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    check_json_type,
+    check_utf8,
+    read_body,
+    read_pieces,
+    respond,
+)
 from engine.auth.roles import PRINCIPAL, Principal
 from engine.auth.verifier import address_of
+from engine.code.upload import Upload
 from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
 from engine.model.urn import FunctionUrn, parse_urn
@@ -26,6 +39,7 @@ from engine.model.urn import FunctionUrn, parse_urn
 SHORT_LIMIT = 64 << 10  #: bodies of a few short fields
 LONG_LIMIT = 256 << 10  #: descriptions, such as that of a trigger
 BODY_LIMIT = 1 << 20  #: searches, and fields beside code
+AT_ONCE = 64 << 10  #: bytes of a body with code that is read as any other
 BASE = "/v2/{project_id}/fgs"
 
 _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -83,6 +97,22 @@ class Call:
         self.body = body = await read_body(self._receive, self.headers, limit)
         if empty is not None and body in (b"", b"null"):
             return empty
+        return self._decode(body, kind, error)
+
+    async def read_code(
+        self, kind: type[T], upload: Upload, limit: int, *, error: type[InvalidField] = InvalidField
+    ) -> T:
+        """Read a JSON body with code. If it is large, ``upload`` moves the code to disk while it arrives.
+
+        Raises the errors of ``read`` and of ``upload``. A large body is not kept in ``body``.
+        """
+        declared = self.headers.get(b"content-length")
+        if declared is not None and int(declared) <= AT_ONCE:
+            return await self.read(kind, limit, error=error)
+        await read_pieces(self._receive, self.headers, limit, upload.feed)
+        return self._decode(await upload.end(), kind, error)
+
+    def _decode(self, body: bytes, kind: type[T], error: type[InvalidField]) -> T:
         if not body:
             raise NotJson("the body is empty")
         check_json_type(self.headers)

@@ -157,8 +157,8 @@ def _check_action(action: str, expected: str) -> None:
 def _filter(body: FindBody) -> TagFilter:
     names = [match.value for match in body.matches if match.key == "resource_name"]
     return TagFilter(
-        tags={tag.key: tag.values for tag in body.tags},
-        sys_tags={tag.key: tag.values for tag in body.sys_tags},
+        tags={tag.key: frozenset(tag.values) for tag in body.tags},
+        sys_tags={tag.key: frozenset(tag.values) for tag in body.sys_tags},
         untagged=body.without_any_tag,
         name_part=names[0] if names else "",
     )

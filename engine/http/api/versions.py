@@ -13,6 +13,7 @@ from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
 from engine.http.api.function_replies import version_reply
 from engine.http.api.function_shapes import FunctionReply
+from engine.http.api.large_replies import list_reply
 from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, Call, Resource
 from engine.model import Function
@@ -51,8 +52,8 @@ class VersionsApi:
 
     async def list_all(self, call: Call) -> Reply:
         page = page_of(call, self._catalog.versions(self._catalog.find(call.urn).function_id), "maxitems")
-        versions = [self._reply(version) for version in page.items]
-        return json_reply(VersionList(versions=versions, next_marker=page.next_marker, count=page.count))
+        versions = (self._reply(version) for version in page.items)
+        return await list_reply("versions", versions, next_marker=page.next_marker, count=page.count)
 
     async def collect(self, call: Call) -> Reply:
         """Set or clear the function's ``collected`` flag, by which a user marks a favourite.

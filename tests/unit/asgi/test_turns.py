@@ -13,12 +13,17 @@ SIZE = 8 * LARGE
 UPLOADS = 3 * BATCH_SIZE
 
 
+class Held:
+    def __init__(self, size: int) -> None:
+        self.size, self.may_read = size, True
+
+
 class Reader:
     def __init__(self, taken: list[int], held: int) -> None:
-        self._taken, self.held = taken, held
+        self._taken, self.held = taken, Held(held)
 
     def take_turn(self) -> None:
-        self._taken.append(self.held)
+        self._taken.append(self.held.size)
 
 
 async def test_a_few_connections_read_at_each_turn_those_that_hold_most_first() -> None:
@@ -41,6 +46,23 @@ async def test_a_connection_that_waits_again_reads_again() -> None:
         await asyncio.sleep(0)
 
     assert taken == [1, 1]
+
+
+async def test_a_connection_that_may_not_read_waits_until_it_may() -> None:
+    turns, taken = ReadTurns(), list[int]()
+    reader = Reader(taken, 1)
+    reader.held.may_read = False
+    turns.wait(reader)
+    turns.wait(Reader(taken, 0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    early = list(taken)
+
+    reader.held.may_read = True
+    turns.proceed()
+    await asyncio.sleep(0)
+
+    assert (early, taken) == ([0], [0, 1])
 
 
 async def test_all_of_many_large_bodies_arrive_whole() -> None:

@@ -39,7 +39,7 @@ API_PAGE = Path(__file__).parents[3] / "engine" / "docs" / "api.md"
 FAST = {("POST", f"{BASE}/functions/{{function_urn}}/{action}") for action in ("invocations", "invocations-async")}
 #: Operations outside this engine, by words in the SDK's operation names.
 LEFT_OUT = re.compile("Work[Ff]low(?!Metric)|App|Template|VpcEndpoint|Bridge")
-NO_BODY = re.compile(r"\.read\(|_read")
+NO_BODY = re.compile(r"\.read\(|_read|\.read_code\(")
 
 
 async def handlers(folder: Path) -> dict[tuple[str, str], Handler]:

@@ -1,0 +1,72 @@
+"""Bytes of requests in memory, for each connection and for its listener.
+
+Only bodies that span several packets count: the application reads the others soon, and limits their size itself. An
+application may pass a body on piece by piece and keep none of it, for example write it to disk. Such a body is
+*streamed*: the application releases its pieces, and the connection reads no further packet before. Streamed bodies
+together have at most about ``STREAMED`` bytes in memory, however many there are.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.asgi.admission import ClientRules
+from engine.asgi.responses import RETRY, Refusal
+from engine.asgi.turns import ReadTurns
+
+STREAMED = 4 << 20  #: bytes of streamed bodies from which they read no further packet
+
+
+class HeldTotals(Protocol):
+    """Listener, as the bytes of its connections are counted."""
+
+    held: int
+    held_limit: int
+    streamed: int
+    turns: ReadTurns
+    rules: ClientRules
+
+
+class HeldBytes:
+    """Bytes of one connection's request. ``release`` marks the body as streamed."""
+
+    def __init__(self, totals: HeldTotals) -> None:
+        self.size = 0
+        self._totals, self._streamed = totals, False
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the connection may read its next packet."""
+        return not self._streamed or (self.size == 0 and self._totals.streamed < STREAMED)
+
+    def add(self, size: int, client: tuple[str, int] | None) -> None:
+        """Count ``size`` more bytes of a client. Raises Refusal if the listener may hold no more."""
+        totals = self._totals
+        self.size += size
+        totals.held += size
+        if self._streamed:
+            totals.streamed += size
+        if totals.held > totals.held_limit:
+            totals.rules.turned_away.note("held_bytes", client)
+            raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes as no longer in memory."""
+        totals = self._totals
+        if not self._streamed:
+            self._streamed = True
+            totals.streamed += self.size
+        self._subtract(size)
+
+    def clear(self) -> None:
+        """Count all bytes as no longer in memory: the request has ended."""
+        if self.size or self._streamed:
+            self._subtract(self.size)
+            self._streamed = False
+
+    def _subtract(self, size: int) -> None:
+        self.size -= size
+        self._totals.held -= size
+        if self._streamed:
+            self._totals.streamed -= size
+            self._totals.turns.proceed()

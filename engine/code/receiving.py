@@ -1,0 +1,170 @@
+"""Reception of request bodies with code: the code goes to disk while the body arrives.
+
+A body is JSON, and one of its texts is code in base64. This text is cut out of the JSON and decoded to a file, piece by
+piece. A random word takes its place. The rest of the JSON is small, and is decoded as that of any other request. Memory
+and the time of each step are bounded, however long or broken the body is.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import uuid
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+
+from engine.code.base64_decoder import Base64Decoder
+from engine.errors import FieldsTooLarge, NotJson
+
+SHORT = 32 << 10  #: bytes of a text that stays in the JSON
+REST_LIMIT = 1 << 20  #: bytes of the JSON without the code
+_IN_MEMORY = 8 << 10  #: bytes of this JSON that are kept in memory
+_OVERLAP = 256  #: bytes of a key, the colon, and spaces between them that two pieces may share
+_STEP = 64 << 10  #: bytes that are read at a time; several copies of them exist
+_SHOWN = 100  #: characters of invalid code that an error shows
+_LONGEST_ESCAPE = len(rb"\u0041")
+
+
+class ReceivedCode(Struct, frozen=True, kw_only=True):
+    """Code in a file. ``problem`` says why it could not be decoded; empty: it is complete."""
+
+    file: Path
+    size: int  #: bytes; more than the limit if the code is too large. The file is then incomplete
+    problem: str = ""
+    start: str = ""  #: first characters of the text
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.size and not self.problem
+
+
+class CodeCutter:
+    """Reader of one body. Call ``feed`` for each piece, then ``end``. Both block the calling thread.
+
+    The texts of all fields called ``field`` count as code if they are longer than ``SHORT`` bytes. Code of more than
+    ``limit`` bytes is dropped. ``folder`` is for the code, and for temporary files.
+    """
+
+    def __init__(self, folder: Path, field: str, limit: int) -> None:
+        self.word = uuid.uuid4().hex  #: stands for the code in ``rest``
+        self.code: ReceivedCode | None = None  #: None until the code has ended
+        self._key = re.compile(rb'[{,]\s*"%b"\s*:\s*"' % field.encode())
+        self._folder, self._limit = folder, limit
+        self._rest: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))  # noqa: SIM115  (closed by ``close``)
+        self._rest_size = 0
+        self._held = b""  # bytes that are not read to their end yet
+        self._in_text = False  # the next byte belongs to a text that may be code
+        self._text: _CodeText | None = None  # a text that is code
+
+    def feed(self, piece: bytes) -> None:
+        """Read the next bytes of the body. Raises FieldsTooLarge if the JSON without the code is too large.
+
+        Raises OSError if the disk refuses a write.
+        """
+        for start in range(0, len(piece), _STEP):
+            data, self._held = self._held + piece[start : start + _STEP], b""
+            while data:
+                data = self._read_text(data) if self._in_text else self._read_fields(data)
+
+    def end(self) -> bytes:
+        """Return the JSON without the code."""
+        self._keep(self._held)
+        self._rest.seek(0)
+        return self._rest.read()
+
+    def close(self) -> None:
+        """Close all files."""
+        self._rest.close()
+        if self._text is not None:
+            self._text.close()
+
+    def _read_fields(self, data: bytes) -> bytes:
+        """Read until a text that may be code begins. Return the bytes from there on."""
+        found = self._key.search(data)
+        if found is None:
+            self._keep(data[:-_OVERLAP])
+            self._held = data[-_OVERLAP:]
+            return b""
+        self._keep(data[: found.end()])
+        self._in_text = True
+        return data[found.end() :]
+
+    def _read_text(self, data: bytes) -> bytes:
+        """Read until the text ends. Return the bytes from its closing quote on."""
+        plain = data.replace(rb"\\", b"__").replace(rb"\"", b"__")  # as long as the data; all quotes left are closing
+        end = plain.find(b'"')
+        if self._text is None and (end if end >= 0 else len(data)) <= SHORT:
+            if end < 0:
+                self._held = data
+                return b""
+            self._keep(data[:end])
+            self._in_text = False
+            return data[end:]
+        if self._text is None:
+            self._begin_code()
+        assert self._text is not None
+        if end < 0:
+            end = _complete(plain)
+            self._held = data[end:]
+            self._text.write(data[:end])
+            return b""
+        self._text.write(data[:end])
+        self.code, self._in_text, self._text = self._text.end(), False, None
+        return data[end:]
+
+    def _begin_code(self) -> None:
+        if self.code is not None:
+            raise FieldsTooLarge(REST_LIMIT)  # one text of code is more than any request needs
+        self._keep(self.word.encode())
+        self._text = _CodeText(self._folder / "package", self._limit)
+
+    def _keep(self, text: bytes) -> None:
+        self._rest_size += len(text)
+        if self._rest_size > REST_LIMIT:
+            raise FieldsTooLarge(REST_LIMIT)
+        self._rest.write(text)
+
+
+class _CodeText:
+    """Text of code, which is decoded to a new file."""
+
+    def __init__(self, file: Path, limit: int) -> None:
+        self._path, self._limit = file, limit
+        self._file = file.open("xb")
+        self._decoder, self._problem, self._start = Base64Decoder(), "", ""
+
+    def write(self, text: bytes) -> None:
+        """Decode the next bytes, which end with a complete escape. Raises NotJson unless they belong to JSON."""
+        try:
+            plain: str = msgspec.json.decode(b'"%b"' % text, type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise NotJson(str(error)) from None
+        self._start = self._start or plain[:_SHOWN]
+        if not self._problem and self._decoder.size <= self._limit:
+            try:
+                self._file.write(self._decoder.decode(plain.encode("ascii")))
+            except ValueError as error:
+                self._problem = str(error)
+
+    def end(self) -> ReceivedCode:
+        if not self._problem:
+            try:
+                self._file.write(self._decoder.end())
+            except ValueError as error:
+                self._problem = str(error)
+        self._file.close()
+        return ReceivedCode(file=self._path, size=self._decoder.size, problem=self._problem, start=self._start)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _complete(text: bytes) -> int:
+    """Return how many bytes of ``text``, a text without escaped quotes and backslashes, do not end within an escape."""
+    start = text.rfind(b"\\", -_LONGEST_ESCAPE)
+    if start < 0 or (text[start + 1 : start + 2] not in (b"u", b"")):
+        return len(text)
+    return len(text) if len(text) - start >= _LONGEST_ESCAPE else start

@@ -1,0 +1,97 @@
+"""Lag of the event loop: how late a timer fires while work is in flight.
+
+Code that holds the loop delays everything else in the engine. The timer runs only while requests or invocations are in
+flight, so an idle engine sleeps. Each part of the engine that begins work on the loop sets ``entry`` first. If a timer
+fires far too late, the last entry is logged, because its work has most likely held the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from engine.asgi.wire import App, Receive, Scope, Send
+from engine.metrics.histogram import Distribution, Histogram
+
+INTERVAL = 0.02  #: seconds between two measurements
+HELD = 0.25  #: seconds of lag that are logged
+PATH = 200  #: characters of a path in the log
+
+Entry = str | Scope  #: name of a part of the engine, or the ASGI scope of a request
+
+log = structlog.get_logger("functiond")
+
+
+class LoopLag:
+    """Measurement of the lag of one event loop.
+
+    ``in_flight`` returns whether invocations run. Requests count in ``requests``. The measurement starts with ``enter``
+    and ends by itself.
+    """
+
+    def __init__(self, in_flight: Callable[[], bool] = lambda: False) -> None:
+        self.requests = 0  #: number of requests in flight, counted by the HTTP servers
+        self.worst = 0.0  #: longest lag in seconds since the engine started
+        self.in_flight = in_flight
+        self._entry: Entry | None = None
+        self._previous: Entry = ""  # last entry before the previous measurement
+        self._ticking = False
+        self._due = 0.0
+        self._seconds = Histogram()
+        self._loop: Any = None
+
+    @property
+    def measuring(self) -> bool:
+        return self._ticking
+
+    def enter(self, entry: Entry) -> None:
+        """Note that ``entry`` begins work on the loop. Call this from the loop's thread."""
+        self._entry = entry
+        if not self._ticking:
+            self._start()
+
+    def snapshot(self) -> Distribution:
+        return self._seconds.snapshot()
+
+    def _start(self) -> None:
+        self._ticking, self._loop = True, asyncio.get_running_loop()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._due = self._loop.time() + INTERVAL
+        self._loop.call_later(INTERVAL, self._measure)
+
+    def _measure(self) -> None:
+        lag = max(0.0, self._loop.time() - self._due)
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._previous = entry
+        self._seconds.observe(lag)
+        self.worst = max(self.worst, lag)
+        if lag >= HELD:
+            log.warning("event loop held", seconds=round(lag, 3), last_entry=_name(self._previous))
+        if entry is not None or self.requests > 0 or self.in_flight():
+            self._schedule()
+        else:
+            self._ticking, self._previous = False, ""  # keeps no finished request in memory
+
+
+def _name(entry: Entry) -> str:
+    return entry if isinstance(entry, str) else f"{entry['method']} {entry['path'][:PATH]}"
+
+
+def measured(app: App, lag: LoopLag) -> App:
+    """Return ``app`` with its requests reported to ``lag``."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        lag.enter(scope)
+        lag.requests += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            lag.requests -= 1
+
+    return call

@@ -1,0 +1,77 @@
+"""Bytes of requests in memory, and bodies that the application passes on piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+
+import pytest
+
+from engine.asgi.admission import ClientRules
+from engine.asgi.held import STREAMED, HeldBytes
+from engine.asgi.listener import listen
+from engine.asgi.responses import Refusal
+from engine.asgi.turns import ReadTurns
+from engine.asgi.wire import Receive, Reply, Scope, Send, read_pieces, respond
+
+
+class Totals:
+    def __init__(self) -> None:
+        self.held, self.held_limit, self.streamed, self.turns = 0, 100 << 20, 0, ReadTurns()
+        self.rules = ClientRules()
+
+
+async def test_pieces_that_the_application_has_released_are_held_no_more() -> None:
+    sizes: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def take(piece: bytes) -> None:
+            sizes.append(len(piece))
+
+        await read_pieces(receive, dict(scope["headers"]), 10_000, take)
+        await respond(scope, send, Reply(body=b"ok"))
+
+    async with listen(app, "127.0.0.1", 0, held_limit=1000) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with closing(writer):
+            for number in range(2):
+                writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2500\r\n\r\n")
+                for piece in range(5):
+                    writer.write(b"x" * 500)
+                    async with asyncio.timeout(10):
+                        while sum(sizes) < 2500 * number + 500 * (piece + 1):  # noqa: ASYNC110
+                            await asyncio.sleep(0.001)
+
+                assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_streamed_body_reads_on_when_its_pieces_are_released() -> None:
+    held = HeldBytes(Totals())
+    held.add(10, None)
+    early = held.may_read
+
+    held.release(0)
+    late = held.may_read
+    held.release(10)
+
+    assert (early, late, held.may_read) == (True, False, True)
+
+
+async def test_streamed_bodies_read_no_more_while_all_of_them_hold_too_much() -> None:
+    totals = Totals()
+    one, other = HeldBytes(totals), HeldBytes(totals)
+    other.release(0)
+    one.release(0)
+    one.add(STREAMED, None)
+    full = other.may_read
+
+    one.clear()
+
+    assert (full, other.may_read) == (False, True)
+    assert (totals.held, totals.streamed) == (0, 0)
+
+
+async def test_bytes_beyond_the_limit_are_refused() -> None:
+    totals = Totals()
+    with pytest.raises(Refusal):
+        HeldBytes(totals).add(totals.held_limit + 1, None)

@@ -1,0 +1,176 @@
+"""Large bodies with code: the code goes to disk while it arrives."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import zipfile
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from engine.asgi.listener import listen
+from engine.auth.credentials import AccessKey
+from engine.auth.signing import sign
+from engine.auth.throttle import AuthThrottle
+from engine.code.receiving import REST_LIMIT
+from engine.http.auth import Authenticator
+from engine.testing import ManualClock
+from tests.support.http_app import BASE, HELLO, PROJECT, SOURCE, Answer, Api, Chunks, encoded, serve, urn_of
+
+SECRET = "the-secret-of-a-key"
+
+
+def package() -> bytes:
+    """Return a zip of two megabytes."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("index.py", SOURCE)
+        archive.writestr("data", random.Random(1).randbytes(2 << 20))
+    return buffer.getvalue()
+
+
+ZIP = package()
+BODY = json.dumps({**HELLO, "code_type": "zip", "func_code": {"file": encoded(ZIP)}}).encode()
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path / "code") as api:
+        yield api
+
+
+def temporary(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if entry.name.startswith(".new")]
+
+
+def stored(api: Api) -> bytes:
+    [function] = api.catalog.list(PROJECT)
+    code = api.codes.folder(function.code)
+    assert (code / "index.py").read_text() == SOURCE
+    return code.with_name(f"{code.name}.package").read_bytes()
+
+
+def pieces(body: bytes) -> Chunks:
+    return Chunks(body[start : start + 10_000] for start in range(0, len(body), 10_000))
+
+
+def failed(answer: Answer, status: int, code: str, said: str) -> bool:
+    assert (answer.status, answer.json["error_code"]) == (status, code), answer.raw[:300]
+    return said in answer.json["error_msg"]
+
+
+async def test_large_code_is_stored_as_it_was_sent(api: Api, tmp_path: Path) -> None:
+    answer = await api.send("POST", "", BODY)
+
+    assert (answer.status, stored(api), temporary(tmp_path / "code")) == (200, ZIP, [])
+
+
+async def test_large_code_replaces_that_of_a_function(api: Api) -> None:
+    await api.create()
+
+    answer = await api.send("PUT", f"/{urn_of()}/code", {"code_type": "zip", "func_code": {"file": encoded(ZIP)}})
+
+    assert (answer.status, stored(api)) == (200, ZIP)
+    assert base64.b64decode(answer.json["func_code"]["file"]) == ZIP
+
+
+async def test_code_may_come_in_chunks(api: Api) -> None:
+    answer = await api.send("POST", "", pieces(BODY))
+
+    assert (answer.status, stored(api)) == (200, ZIP)
+
+
+async def test_a_large_dependency_is_stored(api: Api, tmp_path: Path) -> None:
+    body = {"name": "lib", "runtime": "Python3.10", "depend_type": "zip", "depend_file": encoded(ZIP)}
+
+    answer = await api.send("POST", "/version", body, base=BASE.replace("functions", "dependencies"))
+
+    assert (answer.status, answer.json["size"], temporary(tmp_path / "code")) == (200, len(ZIP), [])
+
+
+async def test_a_large_package_is_imported(api: Api, tmp_path: Path) -> None:
+    await api.send("POST", "", BODY)
+    exported = await api.send("GET", f"/{urn_of()}/export")
+    body = {"func_name": "copy", "file_name": "a.zip", "file_type": "zip", "file_code": encoded(exported.raw)}
+
+    answer = await api.send("POST", "/import", body)
+
+    codes = {function.name: function.code.sha256 for function in api.catalog.list(PROJECT)}
+    assert (answer.status, temporary(tmp_path / "code")) == (200, [])
+    assert codes["copy"] == codes["hello"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "said"),
+    [
+        ({"func_code": {"file": encoded(ZIP) + "*"}}, 400, "FSS.1011", "func_code is 'UEsDB"),
+        ({"func_code": {"file": encoded(ZIP[:-5])}}, 400, "FSS.1011", "it is not a sound zip file"),
+        ({"func_code": {"file": " " * 100_000}}, 400, "FSS.1012", "needs the code as base64"),
+        ({"code_type": "inline"}, 413, "FSS.1072", "inline code is larger than the 10240 bytes"),
+        ({"code_type": "jar"}, 400, "FSS.1006", "code_type is 'jar'"),
+        ({"code_type": ""}, 400, "FSS.1006", "must be inline, zip or obs"),
+        ({"timeout": 2}, 400, "FSS.1008", "timeout is 2"),
+        ({"tags": "x" * (REST_LIMIT + 1)}, 413, "FSS.0413", "the fields beside the code are larger than"),
+    ],
+)
+async def test_errors_are_those_of_small_bodies(
+    api: Api, tmp_path: Path, fields: dict[str, object], status: int, code: str, said: str
+) -> None:
+    answer = await api.send("POST", "", {**json.loads(BODY), **fields})
+
+    assert failed(answer, status, code, said), answer.json
+    assert temporary(tmp_path / "code") == []
+
+
+@pytest.mark.parametrize("body", [BODY[:-1], BODY + b"x", b"[" * 200_000, BODY.replace(b'"hello"', b'"\xff"')])
+async def test_broken_bodies_are_not_json(api: Api, tmp_path: Path, body: bytes) -> None:
+    answer = await api.send("POST", "", body)
+
+    assert failed(answer, 406, "FSS.0406", "the body must be JSON in UTF-8"), answer.json
+    assert temporary(tmp_path / "code") == []
+
+
+async def test_a_large_body_needs_the_type_of_json(api: Api) -> None:
+    answer = await api.send("POST", "", BODY, {"Content-Type": "text/plain"})
+
+    assert failed(answer, 406, "FSS.0406", "its Content-Type is 'text/plain'")
+
+
+async def test_a_word_of_the_client_stands_for_no_code(api: Api) -> None:
+    fields = {**json.loads(BODY), "func_code": {"link": "x", "file": ""}, "x": {"file": encoded(ZIP)}}
+
+    answer = await api.send("POST", "", fields)
+
+    assert failed(answer, 400, "FSS.1012", "needs the code as base64")
+
+
+async def test_signed_code_is_stored_once_its_signature_is_verified(tmp_path: Path) -> None:
+    clock = ManualClock()
+    authenticator = Authenticator(
+        [AccessKey(access="AK", secret=SECRET, project=PROJECT)],
+        [],
+        clock=clock,
+        failures=AuthThrottle(clock, limit=5, window=60.0),
+        body_limits={},
+        spool=tmp_path / "spool",
+    )
+    async with (
+        serve(tmp_path / "code") as api,
+        listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as api.port,
+    ):
+        headers = {"Host": f"localhost:{api.port}", "Content-Type": "application/json"}
+        headers |= sign("POST", BASE, headers, BODY, access="AK", secret=SECRET, moment=clock.now())
+
+        wrong = await api.send("POST", "", BODY.replace(b"hello", b"other"), headers)
+        unknown = list(api.catalog.list(PROJECT))
+        right = await api.send("POST", "", BODY, headers)
+        chunked = await api.send("POST", "", pieces(BODY), headers)
+
+        assert (wrong.status, unknown) == (401, [])
+        assert (right.status, stored(api)) == (200, ZIP)
+        assert failed(chunked, 409, "FSS.1061", "The function has existed")
+        assert list((tmp_path / "spool").iterdir()) == []
