@@ -47,7 +47,8 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
 
 def refusal(host: str, port: int, error: OSError, more: str = "") -> SettingsError:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return SettingsError(f"cannot listen on {address} ({error.strerror or error}){more}; choose another --port")
+    problem = (error.strerror or str(error)).lower()
+    return SettingsError(f"cannot listen on {address} ({problem}){more}; choose another --port")
 
 
 def _first(host: str, port: int) -> socket.socket:
