@@ -26,7 +26,9 @@ PARAM = "param"  #: of a destination: the text of a JSON object
 _PROJECTS = "/v2/"  #: start of the paths whose replies show objects of projects
 #: URL in a text: scheme, then user and password if any, then host; the rest is removed. The length of the scheme is
 #: limited, so that the time of a search is proportional to the text.
-_URL = re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#@\"']*@)?([^\s/?#@\"']*)([/?#][^\s\"']*)?", re.IGNORECASE)
+_URL = re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#\\\"']*@)?([^\s/?#@\\\"']*)([/?#\\]\S*)?", re.IGNORECASE)
+#: Host of a URL, or several, with punctuation of a sentence after it. Anything else may be a part of a password.
+_HOST = re.compile(r"(?:[\w.-]*|\[[0-9a-f:.]+\])(?::\d+)?(?:,[\w.-]+(?::\d+)?)*[).,:;!]*", re.IGNORECASE)
 
 
 def redacted(reply: Reply, operation: Operation, principal: Principal) -> Reply:
@@ -76,4 +78,6 @@ def _field(name: str, value: Any) -> Any:
 
 def _only_host(found: re.Match[str]) -> str:
     scheme, host, rest = found.groups()
+    if not _HOST.fullmatch(host):
+        return f"{scheme}{MASK}"
     return f"{scheme}{host}/{MASK}" if rest and rest != "/" else f"{scheme}{host}{rest or ''}"

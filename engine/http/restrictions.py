@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from engine.asgi.streaming import Stream
-from engine.asgi.wire import Reply, Scope
+from engine.asgi.wire import JSON, Reply, Scope
 from engine.auth.roles import PRINCIPAL, Principal
+from engine.errors import AccessDenied
+from engine.http.api.large_replies import LargeList, with_items
 from engine.http.api.routing import Call, Handler, Resource
-from engine.http.redaction import redacted
+from engine.http.redaction import redacted, without_credentials
 from engine.protocols import Operation
 
 
@@ -46,5 +48,14 @@ class _RestrictedHandler:
         if principal is None or principal.role == "admin":
             return await self._handler(call)
         principal.check(operation.name, operation.roles, payloads=operation.payloads)
-        reply = await self._handler(call)
-        return reply if isinstance(reply, Stream) else redacted(reply, operation, principal)
+        return await _redacted(await self._handler(call), operation, principal)
+
+
+async def _redacted(reply: Reply, operation: Operation, principal: Principal) -> Reply:
+    if isinstance(reply, LargeList):
+        return await with_items(reply, without_credentials)
+    if not isinstance(reply, Stream):
+        return redacted(reply, operation, principal)
+    if reply.content_type == JSON:  # nothing is sent unless it is known to have no secrets
+        raise AccessDenied(f"the reply to {operation.name} is too large for the role {principal.role}")
+    return reply

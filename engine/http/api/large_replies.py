@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import anyio.to_thread
 import msgspec
@@ -49,6 +49,14 @@ def whole_file(file: IO[bytes], size: int, content_type: bytes, *headers: tuple[
     return Stream(content_type=content_type, headers=(*headers, (b"content-length", b"%d" % size)), run=send)
 
 
+class LargeList(Stream, frozen=True, kw_only=True):
+    """JSON reply with a list. Each of ``pieces`` is some items of it, encoded and separated by commas."""
+
+    before: bytes
+    pieces: Sequence[bytes]
+    after: bytes
+
+
 async def list_reply(name: str, items: Iterable[object], **more: object) -> Reply:
     """Return a JSON reply with the list ``name`` and the fields ``more``.
 
@@ -65,16 +73,28 @@ async def list_reply(name: str, items: Iterable[object], **more: object) -> Repl
             await asyncio.sleep(0)
     if encoded:
         pieces.append(b",".join(encoded))
-    pieces = [piece if number == 0 else b"," + piece for number, piece in enumerate(pieces)]
-    pieces.insert(0, b'{"%b":[' % name.encode())
-    pieces.append(b"]%b}" % b"".join(b',"%b":%b' % (key.encode(), msgspec.json.encode(more[key])) for key in more))
-    return Reply(body=b"".join(pieces)) if len(pieces) <= 3 else _in_pieces(pieces)
+    before = b'{"%b":[' % name.encode()
+    after = b"]%b}" % b"".join(b',"%b":%b' % (key.encode(), msgspec.json.encode(more[key])) for key in more)
+    return Reply(body=b"".join((before, *pieces, after))) if len(pieces) <= 1 else _large_list(before, pieces, after)
 
 
-def _in_pieces(pieces: list[bytes]) -> Stream:
+async def with_items(reply: LargeList, change: Callable[[Any], Any]) -> LargeList:
+    """Return the reply with ``change(item)`` in place of each item. Between pieces, other requests are served."""
+    pieces = []
+    for piece in reply.pieces:
+        items = [change(item) for item in msgspec.json.decode(b"[%b]" % piece)]
+        pieces.append(msgspec.json.encode(items)[1:-1])
+        await asyncio.sleep(0)
+    return _large_list(reply.before, pieces, reply.after)
+
+
+def _large_list(before: bytes, pieces: Sequence[bytes], after: bytes) -> LargeList:
+    sent = [before, *(piece if number == 0 else b"," + piece for number, piece in enumerate(pieces)), after]
+
     async def send(write: Write) -> None:
-        for piece in pieces:
+        for piece in sent:
             await write(piece)
             await asyncio.sleep(0)
 
-    return Stream(content_type=JSON, headers=((b"content-length", b"%d" % sum(map(len, pieces))),), run=send)
+    length = (b"content-length", b"%d" % sum(map(len, sent)))
+    return LargeList(content_type=JSON, headers=(length,), run=send, before=before, pieces=pieces, after=after)

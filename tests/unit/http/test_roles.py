@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from engine.auth.denials import LINES
 from engine.auth.roles import ROLES, Role
+from engine.http.api import large_replies
 from engine.http.api.routing import BASE
 from engine.http.console.paths import FILES, HOME, OPEN, PAGES
 from engine.http.operations import OPERATIONS
@@ -199,6 +200,22 @@ async def test_the_role_read_sees_no_secrets_and_payloads_only_on_demand(tmp_pat
     assert {text: [rights for rights in RIGHTS if text in shown[rights]] for text in SEEN} == SEEN
 
 
+async def test_a_large_list_shows_the_role_read_no_secrets_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_replies, "STEP", 1)  # each item of a list is then sent by itself
+    async with secured(tmp_path) as (place, client):
+        await plant(place, client)
+        path = f"{FUNCTIONS}/hello/versions"
+        shown = {rights: await ask(client, rights, "GET", path) for rights in ("read", "payloads", "admin")}
+
+    assert [ENVIRONMENT in reply.text for reply in shown.values()] == [False, False, True]
+    lists = {rights: reply.json() for rights, reply in shown.items()}
+    assert [[one["version"] for one in answer["versions"]] for answer in lists.values()] == [["latest", "one"]] * 3
+    assert all(answer["count"] == 2 for answer in lists.values())
+    assert {one["user_data"] for one in lists["read"]["versions"]} == {""}
+
+
 #: Rights with which each text is seen in some reply.
 SEEN: Mapping[str, Iterable[str]] = {
     ENVIRONMENT: ["admin"],
@@ -292,6 +309,12 @@ async def test_changes_of_plugins_leave_traces_that_say_who(tmp_path: Path) -> N
         ("mongodb://user:word@db.example:27017/", "mongodb://db.example:27017/"),
         ("https://api.example answered 500", "https://api.example answered 500"),
         ("no URL", "no URL"),
+        ("https://user:word@more@hooks.example/a", "https://hooks.example/******"),
+        ("https://hooks.example/a'b?c=d", "https://hooks.example/******"),
+        ('https://hooks.example/"a?c=d', "https://hooks.example/******"),
+        ("amqp://user:w/ord@mq.example/a", "amqp://******"),
+        ("no answer of 'https://hooks.example/a'b?c=d' for 5 s", "no answer of 'https://hooks.example/****** for 5 s"),
+        ("no answer (https://hooks.example)", "no answer (https://hooks.example)"),
     ],
 )
 def test_urls_lose_what_may_be_a_credential(text: str, shown: str) -> None:
