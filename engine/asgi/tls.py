@@ -64,6 +64,14 @@ class _Selector:
 
 
 def _load(certificate: Path, key: Path) -> ssl.SSLContext:
+    try:
+        return _loaded(certificate, key)
+    except OSError as error:  # a file that was replaced meanwhile
+        problem = error.strerror or str(error)
+        raise SettingsError(f"cannot read {_CERTIFICATE} {certificate} and {_KEY} {key} ({problem}); try again") from None
+
+
+def _loaded(certificate: Path, key: Path) -> ssl.SSLContext:
     text = _read_part(certificate, _CERTIFICATE, "CERTIFICATE-----", "a certificate, followed by its issuers'")
     _read_part(key, _KEY, "PRIVATE KEY-----", "the certificate's private key")
     _check_private(key)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
+import os
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -303,3 +305,25 @@ def problem_of(certificate: Path, key: Path) -> str:
     with pytest.raises(SettingsError) as raised:
         ServerTls(certificate, key)
     return str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem"])
+def test_a_file_that_vanishes_while_it_is_loaded_leaves_the_old_certificate(
+    tls: ServerTls, tmp_path: Path, name: str
+) -> None:
+    file, before = tmp_path / name, tls.context
+    text = file.read_bytes()
+    file.unlink()
+    os.mkfifo(file, 0o600)
+
+    def vanish() -> None:
+        with file.open("wb") as pipe:  # opens when the engine opens the file
+            file.unlink()
+            pipe.write(text)
+
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(vanish)
+        with pytest.raises(SettingsError, match=r"No such file or directory.*; try again"):
+            tls.reload()
+
+    assert tls.context is before
