@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.asgi.error_replies import problem
 from engine.asgi.wire import JSON, HeaderPairs, Headers, Receive, Reply, check_json, json_reply, read_body
@@ -24,6 +25,8 @@ from engine.model.limits import MEMORY_SIZES
 from engine.model.urn import FunctionUrn
 
 MAX_DELAY = 7 * 86_400.0  #: seconds from acceptance
+#: Headers of an asynchronous request that are options of its invocation.
+OPTIONS = (b"x-functiond-priority", b"x-functiond-delay", b"x-cff-instance-memory", b"idempotency-key")
 TEXT = b"text/plain; charset=utf-8"
 LARGE = b"100000"  #: Content-Length of an event that may arrive in several packets
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
@@ -62,15 +65,15 @@ class Invocations:
         The reply has its request id and is sent after the invocation is on disk.
         """
         payload = await self._event(urn, headers, receive, self._async_limit)
-        request = Request(
-            function=urn,
-            payload=payload,
-            priority=_priority(headers.get(b"x-functiond-priority")),
-            delay=_delay(headers.get(b"x-functiond-delay")),
-            memory=self._memory(urn, headers.get(b"x-cff-instance-memory")),
-            idempotency_key=_idempotency_key(headers.get(b"idempotency-key")),
-            headers=headers,
-        )
+        request = Request(function=urn, payload=payload, headers=headers)
+        if not headers.keys().isdisjoint(OPTIONS):
+            request = replace(
+                request,
+                priority=_priority(headers.get(b"x-functiond-priority")),
+                delay=_delay(headers.get(b"x-functiond-delay")),
+                memory=self._memory(urn, headers.get(b"x-cff-instance-memory")),
+                idempotency_key=_idempotency_key(headers.get(b"idempotency-key")),
+            )
         request_id = (await self._intake.accept(request)).encode()
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
 
