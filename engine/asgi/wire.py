@@ -19,6 +19,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+ReadBody = Callable[[], Awaitable[bytes]]  #: reads the whole body of a request, and returns it
 
 Headers = Mapping[bytes, bytes]  #: of a request: names in lower case; a repeated header has its last value
 HeaderPairs = tuple[tuple[bytes, bytes], ...]  #: of a reply

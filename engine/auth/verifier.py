@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import anyio.to_thread
 from msgspec import Struct
 
-from engine.asgi.wire import Headers, Scope
+from engine.asgi.wire import Headers, ReadBody, Scope
 from engine.auth.denials import DenialLog
 from engine.auth.signatures import MISMATCH, Signatures, Signed, bad_body
 from engine.auth.signing import Authorization, hash_of, read_authorization
@@ -68,6 +68,11 @@ class SignatureVerifier:
         if signed is None:
             raise self.failed(claim.subject, MISMATCH)
         return signed
+
+    async def verify_before(self, read: ReadBody, claim: Claim, scope: Scope, headers: Headers) -> None:
+        """Do as ``declared_hash``, then read the body, then do as ``verify``."""
+        declared = self.declared_hash(claim, scope, headers)
+        await self.verify(claim, scope, headers, await read(), declared)
 
     async def verify(
         self, claim: Claim, scope: Scope, headers: Headers, body: bytes, declared: bytes | None = None

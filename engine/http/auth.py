@@ -27,7 +27,7 @@ from pathlib import Path
 
 import anyio
 
-from engine.asgi.wire import Headers, Message, Receive, Scope, read_body, read_pieces
+from engine.asgi.wire import Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.denials import DenialLog
 from engine.auth.roles import PRINCIPAL, Principal
@@ -98,16 +98,17 @@ class Authenticator:
         scope[PROJECT] = principal.project
         return receive
 
-    async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
+    async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str:
         """Authenticate a request that calls a function outside the API. Return the project of its credentials.
 
-        ``body`` is the whole body. Raises Unauthorized if credentials are missing or wrong, with the delay of its
-        reply; TooManyFailures instead if too many replies are delayed; AccessDenied if the role may not invoke.
+        ``read`` is called only if the body is needed, and its errors pass. Raises Unauthorized if credentials are
+        missing or wrong, with the delay of its reply; TooManyFailures instead if too many replies are delayed;
+        AccessDenied if the role may not invoke.
         """
         principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)
-            await self._verifier.verify(claim, scope, headers, body)
+            await self._verifier.verify_before(read, claim, scope, headers)
         try:
             principal.check(CALL, ("invoke",))
         except AccessDenied as error:

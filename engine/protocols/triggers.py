@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from engine.asgi.wire import App, Headers, Reply, Scope
+from engine.asgi.wire import App, Headers, ReadBody, Reply, Scope
 from engine.logs.feed import LogFeed
 from engine.model.clock import Clock
 from engine.model.invocation import Mode, Outcome
@@ -142,9 +142,12 @@ class Callers(Protocol):
     ``scope`` is the ASGI scope of the request. Valid credentials always pass. After many failed attempts of a sender's
     address, Unauthorized has a delay for its reply (``delay_of``, ``hold_back``); if too many replies are delayed
     already, Overloaded is raised in its place.
+
+    ``read`` reads the whole body of the request, and may be called again later. It is called only if a signature covers
+    the body, and after the check of a signature whose headers declare the hash of the body. Its errors pass.
     """
 
-    async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
+    async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str:
         """Return the project of the caller, who signed the request with a key of the engine or sent its token.
 
         For requests that call a function. Raises Forbidden if the role of the credentials may not invoke; Unauthorized
@@ -153,7 +156,7 @@ class Callers(Protocol):
         """
         ...
 
-    async def signer(self, keys: Mapping[str, bytes], scope: Scope, headers: Headers, body: bytes) -> str:
+    async def signer(self, keys: Mapping[str, bytes], scope: Scope, headers: Headers, read: ReadBody) -> str:
         """Return the access key with which the request is signed (SDK-HMAC-SHA256).
 
         ``keys`` are secrets by access key. ``headers`` must contain ``authorization``. Raises Unauthorized if the

@@ -5,16 +5,17 @@ Failed attempts count for the whole engine: the API and all plugins delay refusa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
+from engine.asgi.wire import Headers, ReadBody, Scope
 from engine.auth.verifier import SignatureVerifier, address_of
 from engine.errors import Unauthorized
 
 
 class CallerAuthenticator(Protocol):
-    async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str: ...
+    async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str: ...
 
 
 class PluginAuthenticator:
@@ -27,17 +28,15 @@ class PluginAuthenticator:
     def __init__(self, verifier: SignatureVerifier, authenticator: CallerAuthenticator | None) -> None:
         self._verifier, self._authenticator = verifier, authenticator
 
-    async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
+    async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str:
         if self._authenticator is None:
             raise Unauthorized("no credentials are configured to check requests with: set auth.file")
-        return await self._authenticator.identify(scope, headers, body)
+        return await self._authenticator.identify(scope, headers, read)
 
-    async def signer(
-        self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes
-    ) -> str:
+    async def signer(self, keys: Mapping[str, bytes], scope: Scope, headers: Headers, read: ReadBody) -> str:
         claim = self._verifier.claim(headers, address_of(scope), keys.get)
-        await self._verifier.verify(claim, scope, headers, body)
+        await self._verifier.verify_before(read, claim, scope, headers)
         return claim.proof.access
 
-    def attempt(self, scope: MutableMapping[str, Any]) -> AbstractContextManager[None]:
+    def attempt(self, scope: Scope) -> AbstractContextManager[None]:
         return self._verifier.attempt(address_of(scope))

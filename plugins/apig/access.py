@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from engine import Callers, Forbidden, Headers, Scope, Unauthorized, delay_of
+from engine import Callers, Forbidden, Headers, ReadBody, Scope, Unauthorized, delay_of
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Route
 from plugins.apig.settings import App
@@ -32,21 +32,21 @@ class Access:
         self._by_key = {app.key: app for app in apps.values() if app.key}
         self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 
-    async def check(self, route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
-        """Check that the client may call the API.
+    async def check(self, route: Route, scope: Scope, headers: Headers, read: ReadBody) -> None:
+        """Check that the client may call the API. ``read`` returns the body, and is called only if that is needed.
 
         Raises Problem if it may not, and the engine's errors if that cannot be decided now, such as Overloaded if
         too many refusals are delayed.
         """
         match route.options.auth:
             case "APP":
-                await self._check_app(route, scope, headers, body)
+                await self._check_app(route, scope, headers, read)
             case "IAM":
-                await _check_identity(route, scope, headers, body)
+                await _check_identity(route, scope, headers, read)
 
-    async def _check_app(self, route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
+    async def _check_app(self, route: Route, scope: Scope, headers: Headers, read: ReadBody) -> None:
         try:
-            app = await self._app(route.context.plugin.callers, scope, headers, body)
+            app = await self._app(route.context.plugin.callers, scope, headers, read)
         except Unauthorized as error:
             message = f"Incorrect app authentication information: {error}"
             raise Problem(401, "APIG.0303", message, delay=delay_of(error)) from None
@@ -54,7 +54,7 @@ class Access:
             caller = {"credential": app.key or "X-Apig-AppCode"}
             raise _denied(route, "The app is not authorized to access the API.", "APIG.0304", **caller)
 
-    async def _app(self, callers: Callers, scope: Scope, headers: Headers, body: bytes) -> App:
+    async def _app(self, callers: Callers, scope: Scope, headers: Headers, read: ReadBody) -> App:
         """Return the app that sent a request. Raises Unauthorized if its code or signature is missing or wrong."""
         if CODE in headers:
             with callers.attempt(scope):
@@ -64,7 +64,7 @@ class Access:
                 return app
         if SIGNATURE not in headers:
             raise Unauthorized("sign the request with the key and secret of an app, or send X-Apig-AppCode")
-        return self._by_key[await callers.signer(self._secrets, scope, headers, body)]
+        return self._by_key[await callers.signer(self._secrets, scope, headers, read)]
 
 
 def credential_headers(route: Route, headers: Headers) -> frozenset[str]:
@@ -75,9 +75,9 @@ def credential_headers(route: Route, headers: Headers) -> frozenset[str]:
     return names | {SIGNATURE.decode()} if is_signature else names
 
 
-async def _check_identity(route: Route, scope: Scope, headers: Headers, body: bytes) -> None:
+async def _check_identity(route: Route, scope: Scope, headers: Headers, read: ReadBody) -> None:
     try:
-        project = await route.context.plugin.callers.identify(scope, headers, body)
+        project = await route.context.plugin.callers.identify(scope, headers, read)
     except Unauthorized as error:
         message = f"Incorrect IAM authentication information: {error}"
         raise Problem(401, "APIG.0301", message, delay=delay_of(error)) from None

@@ -1,6 +1,6 @@
 """API gateway: finds the API of a request, calls the API's function, and replies with the function's result.
 
-find API → answer preflight → read body → check access → make event → accept it (async: 202), or call and reply (sync)
+find API → answer preflight → check access → read body → make event → accept it (async: 202), or call and reply (sync)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from engine import (
     Headers,
     Mode,
     Outcome,
+    ReadBody,
     Receive,
     Reply,
     Scope,
@@ -100,16 +101,17 @@ class Gateway:
         return found, False
 
     async def _answer(self, found: Found, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Reply:
-        """Read the body, check access, then accept the event (async) or call the function (sync), and return the reply.
+        """Check access, read the body, then accept the event (async) or call the function (sync), and return the reply.
 
         Raises Problem if the client may not call the API, if the idempotency key is invalid, or if the call fails; the
         engine's errors if access cannot be decided now, if the event is refused, or if the engine's own limit for
         synchronous calls is exceeded.
         """
-        body = await read_body(receive, headers, self._settings.body_limit)
+        read = _reader(receive, headers, self._settings.body_limit)
         context = found.route.context
         sender = sender_of(scope)
-        await self._access.check(found.route, scope, headers, body)
+        await self._access.check(found.route, scope, headers, read)
+        body = await read()
         if context.mode is Mode.SYNC:
             return await _call(found.route, self._event(found, scope, headers, body, sender, request_id))
         key = _key(context.trigger_id, headers)
@@ -134,6 +136,19 @@ class Gateway:
             headers=headers,
             http_members=partial(write_head, scope, headers, found.route, sender),
         )
+
+
+def _reader(receive: Receive, headers: Headers, limit: int) -> ReadBody:
+    """Return a function that reads the body at its first call, and returns it at each call."""
+    body: bytes | None = None
+
+    async def read() -> bytes:
+        nonlocal body
+        if body is None:
+            body = await read_body(receive, headers, limit)
+        return body
+
+    return read
 
 
 async def _call(route: Route, event: Event) -> Reply:

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from engine.auth.signing import sign
+from engine.auth.signing import hash_of, sign
 from engine.code.store import CodeSource
 from engine.errors import InvalidTrigger, SettingsError
 from engine.protocols import EVENT_LIMIT
@@ -130,8 +130,12 @@ async def test_an_app_shows_its_code_and_the_function_does_not_see_it(tmp_path: 
         assert event["headers"]["authorization"] == "Bearer of-the-function"
 
 
-def signature(at: Gateway, target: str, body: bytes, access: str = "AK", secret: str = SECRET) -> dict[str, str]:
+def signature(
+    at: Gateway, target: str, body: bytes, access: str = "AK", secret: str = SECRET, *, declared: bytes = b""
+) -> dict[str, str]:
     headers = {"Host": f"127.0.0.1:{at.client.base_url.port}"}
+    if declared:
+        headers["X-Sdk-Content-Sha256"] = declared.decode()
     return {**headers, **sign("POST", target, headers, body, access=access, secret=secret, moment=time.time())}
 
 
@@ -235,6 +239,37 @@ async def test_who_signs_with_a_key_of_the_engine_may_call_an_iam_api(tmp_path: 
         assert [reply.status_code for reply in replies[4:]] == [202, 202]
         for event in await at.events():
             assert not {"x-auth-token", "authorization", "x-sdk-date"} & set(event["headers"])
+
+
+@pytest.mark.parametrize("wrong", ["signature", "X-Apig-AppCode", "X-Auth-Token"])
+async def test_wrong_credentials_are_refused_before_the_body(tmp_path: Path, wrong: str) -> None:
+    auth = "IAM" if wrong == "X-Auth-Token" else "APP"
+    async with gateway(tmp_path, {"auth": auth}, **APPS, **AUTH) as at:
+        given = {wrong: "not-one-of-the-engine", "Host": "a"}
+        if wrong == "signature":
+            given = signature(at, "/orders", b"x", "APP", APP_SECRET.upper(), declared=hash_of(b"x"))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.client.base_url.port)
+        writer.write(f"POST /orders HTTP/1.1\r\nContent-Length: 200000\r\n{lines}\r\n".encode())
+        try:
+            async with asyncio.timeout(50):  # the body never arrives
+                head = await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    assert head.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("api", [{"auth": "APP"}, {"auth": "IAM"}], ids=["APP", "IAM"])
+async def test_a_body_is_compared_with_the_hash_that_was_signed(tmp_path: Path, api: dict[str, Any]) -> None:
+    key = ("APP", APP_SECRET) if api["auth"] == "APP" else ("AK", SECRET)
+    async with gateway(tmp_path, api, **APPS, **AUTH) as at:
+        signed = signature(at, "/orders", b"x", *key, declared=hash_of(b"x"))
+        replies = [await at.client.post("/orders", content=body, headers=signed) for body in (b"y", b"", b"x")]
+
+        assert [reply.status_code for reply in replies] == [401, 401, 202]
+        assert len(await at.events()) == 1
 
 
 async def test_an_iam_api_is_called_with_the_roles_that_invoke(tmp_path: Path) -> None:
