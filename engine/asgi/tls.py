@@ -68,7 +68,8 @@ def _load(certificate: Path, key: Path) -> ssl.SSLContext:
         return _loaded(certificate, key)
     except OSError as error:  # a file that was replaced meanwhile
         problem = error.strerror or str(error)
-        raise SettingsError(f"cannot read {_CERTIFICATE} {certificate} and {_KEY} {key} ({problem}); try again") from None
+        files = f"{_CERTIFICATE} {certificate} and {_KEY} {key}"
+        raise SettingsError(f"cannot read {files} ({problem}); try again") from None
 
 
 def _loaded(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Protocol
 
 LARGE = 64 << 10  #: bytes of a packet after which a connection waits for its turn
-BATCH_SIZE = 32  #: connections that read at one turn of the event loop: 8 MB, and enough to keep up with 200 new clients
+BATCH_SIZE = 32  #: connections that read at one turn of the event loop; enough for 200 clients that reconnect
 
 
 class HeldSize(Protocol):
