@@ -138,7 +138,7 @@ class Exchange:
     # Methods for the application.
 
     async def receive(self) -> Message:
-        if self.awaits_continue and not self.aborted:
+        if self.awaits_continue and not (self.aborted or self.answered):
             self.awaits_continue = False
             self._owner.transport.write(CONTINUE)
             self._owner.expect_body()
@@ -178,7 +178,7 @@ class Exchange:
         if self.aborted:
             return True
         owner = self._owner
-        if self._start is not None or owner.write_paused or self._line.method == "HEAD":
+        if self._start is not None or self.answered or owner.write_paused or self._line.method == "HEAD":
             return False
         keep_alive, persistence = self._persistence(self._keep_alive)
         lines = header_lines(headers)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from engine.asgi.listener import listen
+from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import connect, read_answers
 from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, End, Row, Until, check, each, get, post
-from tests.support.scripted_app import ScriptedApp
+from tests.support.scripted_app import ScriptedApp, no_problems
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD = post(b"Expect: 100-continue", b"Content-Length: 2", body=b"")
@@ -72,3 +74,20 @@ async def test_a_refused_client_that_sends_its_body_all_the_same_is_not_misread(
 
     assert (answer.status, answer.all(b"connection")) == (status, [b"close"])
     assert app.seen == [(f"POST /{status}", b"")]
+
+
+async def test_a_client_is_not_asked_for_its_body_after_the_answer() -> None:
+    received, done = list[str](), anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, send, Reply(body=b"{}"))
+        received.append((await receive())["type"])
+        done.set()
+
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(HEAD)
+        [answer] = read_answers(await client.rest())
+        with anyio.fail_after(30):
+            await done.wait()
+
+    assert (answer.status, received) == (200, ["http.disconnect"])

@@ -73,6 +73,21 @@ async def test_an_answer_that_fails_midway_does_not_look_complete() -> None:
     assert found
 
 
+async def test_a_second_answer_to_a_request_is_not_sent() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, send, Reply(body=scope["raw_path"]))
+        if scope["path"] != "/probe":
+            await respond(scope, send, Reply(body=b"again"))
+
+    with problems() as found:
+        async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+            await client.send(PLAIN + PROBE)
+            received = await client.rest()
+
+    assert [answer.body for answer in read_answers(received)] == [b"/t", b"/probe"]
+    assert found
+
+
 async def answer_of(reply: Reply) -> bytes:
     """Return the bytes of an answer with ``reply``, and of the answer to a second request."""
 
