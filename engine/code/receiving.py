@@ -150,7 +150,7 @@ class _CodeText:
                 self._problem = str(error)
 
     def end(self) -> ReceivedCode:
-        if not self._problem:
+        if not self._problem and self._decoder.size <= self._limit:
             try:
                 self._file.write(self._decoder.end())
             except ValueError as error:

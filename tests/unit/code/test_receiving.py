@@ -103,12 +103,14 @@ def test_code_that_is_not_base64_is_reported_with_its_start(cutter: CodeCutter, 
     assert cutter.code.start == text[:100]
 
 
-def test_code_beyond_the_limit_is_dropped_and_reported_by_its_size(cutter: CodeCutter) -> None:
+@pytest.mark.parametrize("size", [1 << 16, (1 << 16) - 1])
+def test_code_beyond_the_limit_is_dropped_and_reported_by_its_size(cutter: CodeCutter, size: int) -> None:
     text = base64.b64encode(bytes(2 * LIMIT)).decode()
 
-    decoded(cutter, json.dumps({"file": text}).encode(), 1 << 16)
+    decoded(cutter, json.dumps({"file": text}).encode(), size)
 
     assert cutter.code is not None
+    assert cutter.code.problem == ""
     assert LIMIT < cutter.code.size < LIMIT + (1 << 16)
 
 
