@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -76,10 +77,12 @@ class CodeCutter:
         return self._rest.read()
 
     def close(self) -> None:
-        """Close all files."""
-        self._rest.close()
+        """Close all files. A disk that does not take the rest of them is no problem: they are not needed any more."""
+        with suppress(OSError):
+            self._rest.close()
         if self._text is not None:
-            self._text.close()
+            with suppress(OSError):
+                self._text.close()
 
     def _read_fields(self, data: bytes) -> bytes:
         """Read until a text that may be code begins. Return the bytes from there on."""

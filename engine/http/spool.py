@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -49,8 +50,9 @@ class Spool:
         return {"type": "http.request", "body": piece, "more_body": self._left > 0}
 
     async def close(self) -> None:
+        """Remove the file. A disk that does not take the rest of it is no problem."""
         if self._file is not None:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(OSError):
                 await anyio.to_thread.run_sync(self._file.close)
 
     def _write(self, piece: bytes) -> None:
