@@ -181,6 +181,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(refusal)
                 return
         self._exchange = exchange
+        if self._eof:
+            exchange.half_close()
         task = start_task(self._loop, exchange.run(self.listener.app, scope))
         if not task.done():
             exchange.task = task
@@ -207,7 +209,7 @@ class Connection(asyncio.Protocol):
         if self._unread:
             return
         self.resume_reading()
-        if self._eof and self.state in (_HEAD, _BODY):  # the last request is incomplete
+        if self._eof and self.state in (_HEAD, _BODY, _DISCARDING):  # the last request is incomplete
             self._abort_exchange()
             self._close()
 

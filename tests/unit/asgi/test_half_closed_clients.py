@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
+from engine.asgi import deadline
 from engine.asgi.listener import listen
+from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import connect, read_answers
 from tests.support.raw_exchanges import CHUNKED, GOT, OK, PLAIN, POSTED, End, Row, check, each, get, post
 from tests.support.scripted_app import ScriptedApp, no_problems
 
 ABORTED = ("POST /t", None)
 BIG = b"x" * (6 << 20)
+DEADLINE = 30
 
 ROWS = [
     Row("a GET", (get(), End()), OK, (GOT,)),
@@ -68,6 +72,34 @@ async def test_an_application_may_hear_of_the_close_and_answers_all_the_same(mor
 
     assert [(answer.status, answer.body) for answer in answers] == [(200, b"42")] * (2 if more else 1)
     assert app.events == ["http.disconnect"]
+
+
+async def wait_for_close(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer once the client has closed its sending side; requests to /413 at once."""
+    while scope["path"] != "/413" and (await receive())["type"] != "http.disconnect":
+        pass
+    await respond(scope, send, Reply(body=scope["raw_path"]))
+
+
+async def test_a_request_that_begins_after_the_close_hears_of_it() -> None:
+    async with no_problems(), listen(wait_for_close, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(get() + PLAIN)
+        client.end()
+        with anyio.fail_after(DEADLINE):
+            answers = read_answers(await client.rest())
+
+    assert [answer.body for answer in answers] == [b"/g", b"/t"]
+
+
+async def test_the_rest_of_a_refused_body_is_not_awaited_after_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "LINGER_PAUSE", 2 * DEADLINE)
+    async with no_problems(), listen(wait_for_close, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(get() + PLAIN[:-1].replace(b"/t", b"/413"))
+        client.end()
+        with anyio.fail_after(DEADLINE):
+            answers = read_answers(await client.rest())
+
+    assert answers[0].body == b"/g"
 
 
 async def test_a_client_that_stays_is_not_taken_for_closed() -> None:
