@@ -278,8 +278,9 @@ class Connection(asyncio.Protocol):
     def cut(self, *, reset: bool) -> None:
         self.state = _CLOSED
         self._deadline.clear()
-        if reset:
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        sock = self.transport.get_extra_info("socket") if reset else None
+        if sock is not None:  # else TLS has lost the connection, and ``connection_lost`` follows
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     # After a response.

@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 import uvloop
 
+from engine.asgi.acceptor import Acceptor, bind
+from engine.asgi.connection import Connection
 from engine.asgi.listener import listen
+from engine.asgi.listener_state import ListenerState
 from engine.asgi.tls import ServerTls
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
 from engine.errors import SettingsError
@@ -285,6 +288,24 @@ def test_an_expired_certificate_leaves_the_old_one_in_use(loop: Loop, tls: Serve
             with pytest.raises(SettingsError, match="expired at"):
                 tls.reload()
             assert await asyncio.to_thread(presented, port, tmp_path, "localhost") == old
+
+    run(loop, test)
+
+
+@each_loop
+def test_a_lost_connection_may_be_cut(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+    """The event loop tells of a lost TLS connection a turn after it has closed the socket."""
+
+    async def test() -> None:
+        state = ListenerState(app, keep_alive=DEADLINE, held_limit=0)
+        connection = Connection(state)
+        acceptor = Acceptor(await bind(HOST, 0), lambda admission: connection, state.rules, tls)
+        await asyncio.to_thread(presented, acceptor.port, tmp_path, None)
+        while connection.transport.get_extra_info("socket") is not None:  # noqa: ASYNC110  (nothing tells of it)
+            await asyncio.sleep(0)
+        connection.cut(reset=True)
+        await acceptor.close()
+        await state.idle.wait()
 
     run(loop, test)
 
