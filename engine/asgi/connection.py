@@ -378,7 +378,7 @@ class Connection(asyncio.Protocol):
             self._deadline.set(self.listener.keep_alive)
         elif self.state is _HEAD and not unsent:
             self._close()
-        elif self.state is _BODY and self._exchange is not None:
+        elif self.state is _BODY and self._exchange is not None and not self.write_paused:
             if self._exchange.is_full or self._waits_for_turn:  # the client waits for the application
                 self._deadline.set(self.listener.keep_alive)
             elif self._exchange.awaits_continue:

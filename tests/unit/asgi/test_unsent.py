@@ -6,9 +6,12 @@ import asyncio
 import socket
 from contextlib import suppress
 
+import anyio
+
 from engine.asgi.listener import listen
 from engine.asgi.unsent import STALL, STALLED_LIMIT, UnsentResponses
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
+from tests.support.raw_client import connect
 
 SIZE = STALLED_LIMIT // 4
 LIMIT = 2 * STALLED_LIMIT
@@ -106,6 +109,18 @@ async def test_a_client_that_never_reads_is_reset_so_that_others_are_answered() 
 
     assert received[0] < BODY
     assert [size > BODY for size in received[1:]] == [True] * 4
+
+
+async def test_a_client_that_sends_without_end_and_reads_nothing_is_cut() -> None:
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (message := await receive())["type"] != "http.disconnect":
+            await send({"type": "http.response.body", "body": message["body"], "more_body": True})
+
+    async with listen(echo, "127.0.0.1", 0, keep_alive=0.5) as port, connect(port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (1 << 40))
+        with anyio.fail_after(30):
+            assert await client.pour(b"x" * (1 << 16)) < 1 << 30
 
 
 async def read_all(client: socket.socket) -> int:
