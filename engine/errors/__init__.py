@@ -1,6 +1,12 @@
 """Public names of the engine's errors: general, fatal, and those of access, object stores and triggers."""
 
-from engine.errors.access_errors import AccessDenied, MissingCredentials, TooManyFailures, Unauthorized
+from engine.errors.access_errors import (
+    AccessDenied,
+    MissingCredentials,
+    TooManyFailures,
+    TooManyUnproven,
+    Unauthorized,
+)
 from engine.errors.errors import (
     AliasExists,
     AliasInUse,
@@ -154,6 +160,7 @@ __all__ = [
     "TooManyFunctions",
     "TooManyReserved",
     "TooManyTriggers",
+    "TooManyUnproven",
     "TooManyVariables",
     "TooManyVersions",
     "TriggerClash",

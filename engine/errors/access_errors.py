@@ -5,13 +5,15 @@ FunctiondError
 │   └── AccessDenied             credentials of another project or role, or a foreign web page
 ├── Overloaded
 │   └── TooManyFailures          too many refusals of wrong credentials are delayed already
-└── Unauthorized                 credentials are wrong; the refusal may have to be delayed
-    └── MissingCredentials
+├── Unauthorized                 credentials are wrong; the refusal may have to be delayed
+│   └── MissingCredentials
+└── Unavailable
+    └── TooManyUnproven          bodies that are not authenticated yet fill the space for them
 """
 
 from __future__ import annotations
 
-from engine.errors.errors import Forbidden, FunctiondError, Overloaded
+from engine.errors.errors import Forbidden, FunctiondError, Overloaded, Unavailable
 
 
 class Unauthorized(FunctiondError):
@@ -31,3 +33,12 @@ class AccessDenied(Forbidden):
 class TooManyFailures(Overloaded):
     def __init__(self, retry_after: int) -> None:
         super().__init__("too many failed attempts to authenticate from this address", retry_after)
+
+
+class TooManyUnproven(Unavailable):
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"bodies whose signatures are not verified yet fill {limit >> 20} MiB; retry later, or declare the hash of "
+            "the body in X-Sdk-Content-Sha256",
+            retry_after=5,
+        )

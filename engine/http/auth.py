@@ -25,8 +25,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import anyio
-
 from engine.asgi.wire import Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.denials import DenialLog
@@ -38,11 +36,10 @@ from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.console.paths import is_page
-from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool
+from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool, SpoolSpace
 from engine.model.clock import Clock
 from engine.triggers.routes import PROJECT
 
-SPOOLING = 4  #: threads that write signed bodies to disk
 CALL = "an API of a gateway"  #: use of credentials outside the API, as refusals name it
 
 
@@ -66,7 +63,7 @@ class Authenticator:
         spool: Path | None = None,
     ) -> None:
         self.replace(keys, tokens)
-        self._folder, self._spooling = spool or Path(tempfile.gettempdir()), anyio.CapacityLimiter(SPOOLING)
+        self._spooling = SpoolSpace(spool or Path(tempfile.gettempdir()))
         self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
@@ -175,7 +172,7 @@ class Authenticator:
             body = await read_body(receive, headers, limit)
             await self._verifier.verify(claim, scope, headers, body, declared)
             return _Replay(body, receive)
-        spool = Spool(self._folder, self._spooling)
+        spool = Spool(self._spooling, proven=declared is not None)
         scope[CLEAN_UP] = spool.close
         try:
             await read_pieces(receive, headers, limit, spool.write)

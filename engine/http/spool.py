@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from engine.asgi.wire import Message
-from engine.errors import NotStored
+from engine.errors import NotStored, TooManyUnproven
 
 T = TypeVar("T")
 
@@ -24,16 +24,27 @@ T = TypeVar("T")
 CLEAN_UP = "functiond.clean_up"
 IN_MEMORY = 64 << 10  #: bytes of a body that are kept in memory
 PIECE = 64 << 10  #: bytes that a handler gets at a time
+THREADS = 4  #: bodies that are written to disk at a time
+UNPROVEN = 512 << 20  #: bytes of all bodies whose signatures are not verified before they are read
+
+
+class SpoolSpace:
+    """Folder of temporary files, and the bytes in them that nobody has proven to be allowed to send."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.unproven = folder, 0
+        self.threads = anyio.CapacityLimiter(THREADS)
 
 
 class Spool:
-    """Temporary file in ``folder`` for one body. ``threads`` limits the bodies that are written at a time."""
+    """Temporary file in ``space`` for one body. ``proven``: the client has proven who it is before the body."""
 
-    def __init__(self, folder: Path, threads: anyio.CapacityLimiter) -> None:
-        self._folder, self._threads = folder, threads
+    def __init__(self, space: SpoolSpace, *, proven: bool) -> None:
+        self._space, self._proven = space, proven
         self._hash = hashlib.sha256()
         self._file: IO[bytes] | None = None
         self._left = 0  # bytes that ``receive`` has not returned
+        self._counted = 0  # bytes of this body in ``space.unproven``
 
     @property
     def hash(self) -> bytes:
@@ -41,7 +52,15 @@ class Spool:
         return self._hash.hexdigest().encode()
 
     async def write(self, piece: bytes) -> None:
-        """Append the next bytes of the body. Raises NotStored if the disk refuses them."""
+        """Append the next bytes of the body.
+
+        Raises NotStored if the disk refuses them; TooManyUnproven if other unproven bodies need the space.
+        """
+        if not self._proven:
+            if self._space.unproven + len(piece) > UNPROVEN:
+                raise TooManyUnproven(UNPROVEN)
+            self._space.unproven += len(piece)
+            self._counted += len(piece)
         await self._in_thread(lambda: self._write(piece))
 
     async def receive(self) -> Message:
@@ -51,14 +70,16 @@ class Spool:
 
     async def close(self) -> None:
         """Remove the file. A disk that does not take the rest of it is no problem."""
+        self._space.unproven -= self._counted
+        self._counted = 0
         if self._file is not None:
             with anyio.CancelScope(shield=True), suppress(OSError):
                 await anyio.to_thread.run_sync(self._file.close)
 
     def _write(self, piece: bytes) -> None:
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(self._folder))  # noqa: SIM115  (see ``close``)
+            self._space.folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(self._space.folder))  # noqa: SIM115  (see ``close``)
         self._hash.update(piece)
         self._file.write(piece)
         self._left += len(piece)
@@ -73,6 +94,6 @@ class Spool:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+            return await anyio.to_thread.run_sync(work, limiter=self._space.threads)
         except OSError as error:
             raise NotStored(f"the body of the request: {error.strerror or error}") from error

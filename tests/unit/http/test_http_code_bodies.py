@@ -14,9 +14,10 @@ import pytest
 
 from engine.asgi.listener import listen
 from engine.auth.credentials import AccessKey
-from engine.auth.signing import sign
+from engine.auth.signing import hash_of, sign
 from engine.auth.throttle import AuthThrottle
 from engine.code.receiving import REST_LIMIT
+from engine.http import spool
 from engine.http.auth import Authenticator
 from engine.testing import ManualClock
 from tests.support.http_app import BASE, HELLO, PROJECT, SOURCE, Answer, Api, Chunks, encoded, serve, urn_of
@@ -148,16 +149,43 @@ async def test_a_word_of_the_client_stands_for_no_code(api: Api) -> None:
     assert failed(answer, 400, "FSS.1012", "needs the code as base64")
 
 
-async def test_signed_code_is_stored_once_its_signature_is_verified(tmp_path: Path) -> None:
-    clock = ManualClock()
-    authenticator = Authenticator(
+def authenticator_of(clock: ManualClock, folder: Path) -> Authenticator:
+    return Authenticator(
         [AccessKey(access="AK", secret=SECRET, project=PROJECT)],
         [],
         clock=clock,
         failures=AuthThrottle(clock, limit=5, window=60.0),
         body_limits={},
-        spool=tmp_path / "spool",
+        spool=folder,
     )
+
+
+async def test_unproven_bodies_fill_only_their_space_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    authenticator = authenticator_of(clock, tmp_path / "spool")
+    async with (
+        serve(tmp_path / "code") as api,
+        listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as api.port,
+    ):
+        headers = {"Host": f"localhost:{api.port}", "Content-Type": "application/json"}
+        proof = sign("POST", BASE, headers, BODY, access="AK", secret=SECRET, moment=clock.now())
+        declaring = headers | {"X-Sdk-Content-Sha256": hash_of(BODY).decode()}
+        declared = sign("POST", BASE, declaring, BODY, access="AK", secret=SECRET, moment=clock.now())
+
+        monkeypatch.setattr(spool, "UNPROVEN", len(BODY) - 1)
+        refused = await api.send("POST", "", BODY, headers | proof)
+        taken = await api.send("POST", "", BODY, declaring | declared)
+        monkeypatch.setattr(spool, "UNPROVEN", len(BODY))
+        wrong = [await api.send("POST", "", BODY.replace(b"hello", b"other"), headers | proof) for _ in range(3)]
+
+        assert failed(refused, 503, "FSS.0503", "declare the hash of the body in X-Sdk-Content-Sha256")
+        assert (taken.status, stored(api)) == (200, ZIP)
+        assert [answer.status for answer in wrong] == [401] * 3  # each has left the space
+
+
+async def test_signed_code_is_stored_once_its_signature_is_verified(tmp_path: Path) -> None:
+    clock = ManualClock()
+    authenticator = authenticator_of(clock, tmp_path / "spool")
     async with (
         serve(tmp_path / "code") as api,
         listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as api.port,

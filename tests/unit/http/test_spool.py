@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anyio
-
-from engine.http.spool import IN_MEMORY, Spool
+from engine.http.spool import IN_MEMORY, Spool, SpoolSpace
 from tests.support.full_disk import full_disk
 
 
 async def test_a_full_disk_does_not_affect_the_end_of_a_request(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, anyio.CapacityLimiter(1))
+    spool = Spool(SpoolSpace(tmp_path), proven=False)
     await spool.write(b"x" * (IN_MEMORY + 1))
     await spool.write(b"x")
 
