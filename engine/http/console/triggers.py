@@ -8,7 +8,7 @@ from engine.http.api.paging import page_of
 from engine.http.api.routing import Call, own_urn
 from engine.http.api.triggers import TriggersApi
 from engine.http.console.pages import Pages
-from engine.http.console.visibility import trigger_shown
+from engine.http.console.visibility import service_shown, trigger_shown
 from engine.resources.triggers import Triggers
 from engine.triggers.sources import Sources
 from engine.triggers.supervisor import RUNNING
@@ -38,5 +38,9 @@ class TriggersPage:
             page=page,
             limit=ROWS,
             rows=[(trigger, trigger_shown(call, self._api.project_trigger(trigger))) for trigger in page.items],
-            services={table: one for table, one in services.items() if one.state != RUNNING or one.problem},
+            services={
+                table: service_shown(call, one)
+                for table, one in services.items()
+                if one.state != RUNNING or one.problem
+            },
         )

@@ -8,6 +8,7 @@ from engine.http.api.redrive import DeliveryItem
 from engine.http.api.routing import Call
 from engine.http.api.triggers import ProjectTrigger
 from engine.http.redaction import param_shown, without_credentials
+from engine.triggers.supervisor import Health
 
 
 def sees_payloads(call: Call) -> bool:
@@ -31,3 +32,8 @@ def trigger_shown(call: Call, trigger: ProjectTrigger) -> ProjectTrigger:
         return trigger
     source = replace(trigger.source, problem=without_credentials(trigger.source.problem))
     return replace(trigger, event_data=without_credentials(trigger.event_data), source=source)
+
+
+def service_shown(call: Call, service: Health) -> Health:
+    """Return the state of a plugin's service without credentials in its problem, unless the caller may see them."""
+    return service if sees_secrets(call) else replace(service, problem=without_credentials(service.problem))

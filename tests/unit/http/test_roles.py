@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from anyio.abc import TaskStatus
 from structlog.testing import capture_logs
 
 from engine.auth.denials import LINES
@@ -23,7 +24,7 @@ from engine.http.console.paths import FILES, HOME, OPEN, PAGES
 from engine.http.operations import OPERATIONS
 from engine.http.operations_table import names_by_role
 from engine.http.redaction import param_shown, without_credentials
-from engine.protocols import Operation
+from engine.protocols import Operation, Plugin, PluginContext
 from engine.protocols.audit import Trace
 from plugins.cts import plugin as cts
 from plugins.dis import plugin as dis
@@ -227,6 +228,27 @@ SEEN: Mapping[str, Iterable[str]] = {
     "hooks.example": ["read", "payloads", "admin"],
     "index.handler": ["read", "payloads", "admin"],
 }
+
+
+class _Unreachable:
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        raise ConnectionError(f"no answer of amqp://user:{HOOK}@mq.example/events")
+
+
+async def test_the_role_read_sees_no_credentials_in_problems_of_services(tmp_path: Path) -> None:
+    plugin = Plugin(kinds=("LAMP",), serve=lambda settings: _Unreachable())
+    tokens = [{"token": token_of(name), "project": PROJECT, **RIGHTS[name]} for name in ("read", "admin")]
+    async with (
+        house(tmp_path, [plugin], auth__tokens=tokens) as place,
+        api_client(place, authenticator=place.engine.authenticator) as client,
+    ):
+        pages: dict[str, str] = {}
+        for rights in ("read", "admin"):
+            with anyio.fail_after(60):
+                while "mq.example" not in pages.get(rights, ""):
+                    pages[rights] = (await ask(client, rights, "GET", f"{HOME}projects/{PROJECT}/triggers")).text
+
+    assert {rights: HOOK in page for rights, page in pages.items()} == {"read": False, "admin": True}
 
 
 async def test_the_role_invoke_gets_status_and_result_of_an_invocation(tmp_path: Path) -> None:
