@@ -71,7 +71,7 @@ def _field(name: str, value: Any) -> Any:
         return value
     if name == PARAM and isinstance(value, str):
         return param_shown(value)
-    if is_secret(name) and isinstance(value, str):
+    if is_secret(name) and isinstance(value, str | list | dict):
         return MASK if value else value
     return without_credentials(value)
 

@@ -346,6 +346,8 @@ def test_urls_lose_what_may_be_a_credential(text: str, shown: str) -> None:
 def test_a_param_that_is_no_json_is_masked_whole() -> None:
     assert param_shown("not JSON") == "******"
     assert param_shown('{"secret":"one","bucket":"b"}') == '{"secret":"******","bucket":"b"}'
+    assert param_shown('{"tokens":["one"],"password":{"a":"b"}}') == '{"tokens":"******","password":"******"}'
+    assert param_shown('{"token":"","private":false}') == '{"token":"","private":false}'
 
 
 async def test_the_page_about_security_lists_the_operations_of_each_role(tmp_path: Path) -> None:
