@@ -93,7 +93,7 @@ async def test_a_port_that_another_program_has_on_one_loopback_is_refused(host: 
                 pass
         shown = f"[{other}]" if ":" in other else other
         assert str(raised.value) == (
-            f"cannot listen on {shown}:{port} (Address already in use), which clients of localhost may try; "
+            f"cannot listen on {shown}:{port} (address already in use), which clients of localhost may try; "
             "choose another --port"
         )
     bind_as_a_function(host, port)
