@@ -15,9 +15,9 @@ from typing import Any
 import structlog
 
 from engine.asgi.admission import Admission, ClientRules, ConnectionCounts
+from engine.asgi.loopback import open_socket
 from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls
 
-BACKLOG = 2048
 BATCH = 32  #: connections accepted per turn of the event loop
 RETRY_DELAY = 0.1  #: seconds until the next attempt if the system has no free descriptor; clients wait meanwhile
 
@@ -38,15 +38,8 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     loop, sockets = asyncio.get_running_loop(), list[socket.socket]()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-        for sock in sockets:
-            sock.listen(BACKLOG)
+        for family, _, _, _, address in dict.fromkeys(found):
+            sockets.append(open_socket(family, address))
     except OSError:
         for sock in sockets:
             sock.close()

@@ -59,12 +59,17 @@ def _first(host: str, port: int) -> socket.socket:
 
 
 def _open(host: str, port: int) -> socket.socket:
-    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    return open_socket(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))
+
+
+def open_socket(family: socket.AddressFamily, address: object) -> socket.socket:
+    """Return a listening socket. Raises OSError if the address cannot be bound."""
+    opened = socket.socket(family)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if ":" in host:
+        if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((host, port))
+        opened.bind(address)  # type: ignore[arg-type]  # its form depends on the family
         # Until a socket listens, another one may be bound to the same address.
         opened.listen(BACKLOG)
     except OSError:
