@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -105,6 +105,12 @@ class _Errors(logging.Handler):
         self.texts.append(self.format(record))
 
 
+def _is_problem(entry: MutableMapping[str, Any]) -> bool:
+    if entry["event"] == "event loop held":  # a busy machine holds the loop as well
+        return False
+    return entry["log_level"] in ("warning", "error", "critical")
+
+
 @contextmanager
 def problems() -> Iterator[list[str]]:
     """Yield a list that contains all warnings and errors that were logged, once the block has ended."""
@@ -116,7 +122,7 @@ def problems() -> Iterator[list[str]]:
             yield found
     finally:
         logging.getLogger().removeHandler(handler)
-    shown: list[Any] = [entry for entry in entries if entry["log_level"] in ("warning", "error", "critical")]
+    shown: list[Any] = [entry for entry in entries if _is_problem(entry)]
     found += [*handler.texts, *map(str, shown)]
 
 
@@ -125,4 +131,4 @@ async def no_problems() -> AsyncIterator[None]:
     """Fail if a warning or an error is logged in the block."""
     with problems() as found:
         yield
-    assert found == []
+    assert not found, found
