@@ -48,10 +48,6 @@ class Stream(Struct, frozen=True, kw_only=True):
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else -1
         return self.partitions[number] if 0 <= number < len(self.partitions) else None
 
-    def holding(self, hashed: int) -> Partition:
-        """Return the open partition whose range contains the hash value."""
-        return next(one for one in self.partitions if one.open and one.low <= hashed <= one.high)
-
 
 def partition_id(number: int) -> str:
     return f"shardId-{number:010}"

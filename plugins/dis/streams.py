@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,13 +16,13 @@ from plugins._shared.row_log import RowLogs
 from plugins._shared.rows import rows_of
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
+from plugins.dis.placement import Placement, Target
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
 from plugins.dis.records import TABLE as RECORDS
 from plugins.dis.records import Row, log_of, record_of, row_of
-from plugins.dis.shape import LARGEST, Partition, Stream, evenly, hash_of, partition_id, scaled
+from plugins.dis.shape import Partition, Stream, evenly, partition_id, scaled
 
 TABLE = "streams"
-RECORD_LIMIT = 1 << 20  #: bytes of one record
 PUT_LIMIT = 5 << 20  #: bytes of all records of a request
 MOST_PARTITIONS = 50  #: open ones of a stream
 SWEEP = 3600.0  #: seconds between deletions of expired records
@@ -196,15 +195,16 @@ class Streams:
     async def put_into(self, stream: Stream, entries: Sequence[Entry]) -> Sequence[Put]:
         if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
-        targets = [_partition(stream, entry) for entry in entries]
+        find = Placement(stream).find
+        targets = [find(entry) for entry in entries]
         valid = [
-            (log_of(stream.stream_id, target.number), row_of(entry))
+            (target.log, row_of(entry))
             for target, entry in zip(targets, entries, strict=True)
-            if not isinstance(target, Put)
+            if isinstance(target, Target)
         ]
         sequences = iter(await self._logs.append(valid) if valid else ())
         return [
-            target if isinstance(target, Put) else Put(partition_id=target.id, sequence_number=str(next(sequences)))
+            Put(partition_id=target.id, sequence_number=str(next(sequences))) if isinstance(target, Target) else target
             for target in targets
         ]
 
@@ -262,22 +262,3 @@ class Streams:
 
 def _key(stream: Stream) -> str:
     return f"{stream.project}/{stream.name}"
-
-
-def _partition(stream: Stream, entry: Entry) -> Partition | Put:
-    """Return the partition in which a record is to be stored, or the error result if the record must be refused."""
-    if len(entry.data) > RECORD_LIMIT:
-        return Put(error_code=BAD_REQUEST, error_message=f"a record may have {RECORD_LIMIT} bytes")
-    if entry.partition_id:
-        partition = stream.partition(entry.partition_id)
-        if partition is None or not partition.open:
-            return Put(error_code=NO_PARTITION, error_message=f"no open partition: [{entry.partition_id}]")
-        return partition
-    if not entry.explicit_hash_key:
-        hashed = random.randint(0, LARGEST) if entry.partition_key is None else hash_of(entry.partition_key)
-        return stream.holding(hashed)
-    text = entry.explicit_hash_key
-    hashed = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-    if not 0 <= hashed <= LARGEST:
-        return Put(error_code=BAD_REQUEST, error_message=f"explicit_hash_key must be 0 to {LARGEST}")
-    return stream.holding(hashed)
