@@ -53,7 +53,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         connections = options.scaled(CONNECTIONS)
         for kind in CLIENTS:
             progress(f"hostile: {connections} connections, {kind}")
-            memory, service, report = _measure(kind, connections, options)
+            memory, service, report = attack(kind, connections, options)
             found |= {
                 f"memory {kind}": memory,
                 f"answered {kind}": service.answered,
@@ -62,15 +62,15 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
             if kind == "refused uploads":
                 found["refusals read"] = 100 * report.refused / max(1, report.refused + report.lost)
         progress(f"hostile: {FLOODS} pipelines")
-        _, service, _ = _measure("read pipelines", FLOODS, options)
+        _, service, _ = attack("read pipelines", FLOODS, options)
         found |= {"p50 beside 4": service.latency.p50, "p99 beside 4": service.latency.p99}
         for name in INPUTS:
             progress(f"hostile: {name}")
-            found[f"lag, {name}"] = 1000 * _lag(name, options)
+            found[f"lag, {name}"] = 1000 * worst_lag(name, options)
         yield found
 
 
-def _measure(kind: str, connections: int, options: Options) -> tuple[float, Service, Report]:
+def attack(kind: str, connections: int, options: Options) -> tuple[float, Service, Report]:
     """Return the engine's peak of memory in MB, the service beside the attack, and the attack's report."""
     tls = CLIENTS[kind].tls
     with (
@@ -79,12 +79,12 @@ def _measure(kind: str, connections: int, options: Options) -> tuple[float, Serv
     ):
         path, large = server.deploy("noop", NOOP), server.deploy("large", LARGE, instances=4)
         _serve(server, path, 0.1, tls=tls)  # starts an instance
-        attack = Attack(kind=kind, port=server.port, path=large, connections=connections, seconds=options.seconds)
+        plan = Attack(kind=kind, port=server.port, path=large, connections=connections, seconds=options.seconds)
         command = [sys.executable, "-m", "bench.attack"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(msgspec.json.encode(attack))
+            process.stdin.write(msgspec.json.encode(plan))
             process.stdin.close()
             if not process.stdout.readline():
                 raise ServerFailed(f"the connections of {kind} did not open in {OPENING:g} s")
@@ -93,7 +93,7 @@ def _measure(kind: str, connections: int, options: Options) -> tuple[float, Serv
         return memory_mb(server.pid, "VmHWM"), service, report
 
 
-def _lag(name: str, options: Options) -> float:
+def worst_lag(name: str, options: Options) -> float:
     """Return the worst lag of the event loop in seconds while the engine handles an input."""
     with scratch(options) as directory, engine(directory / "data", lag=str(directory / "lag")) as server:
         lag = Lag(directory / "lag")

@@ -47,7 +47,7 @@ def retry_after(error: e.FunctiondError) -> HeaderPairs:
     return ()
 
 
-def delay_of(error: Exception) -> float:
+def delay_of(error: BaseException) -> float:
     """Return the seconds by which the reply to an error must be delayed.
 
     The caller must not keep the error while it waits: the error's traceback keeps the request's body.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -25,8 +26,11 @@ class InvocationRoutes:
         self._invocations, self._region = invocations, region
         self._target = lru_cache(4096)(self._read_target)
 
-    async def serve(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
-        """Invoke the function that a POST request names, and return the reply; None for any other request."""
+    def find(self, scope: Scope, headers: Headers, receive: Receive) -> Awaitable[Reply] | None:
+        """Return the reply to a POST request that invokes a function; None for any other request.
+
+        Raises InvalidField and AccessDenied if the request names no function that the caller may invoke.
+        """
         if scope["method"] != "POST":
             return None
         path: bytes = scope["raw_path"]
@@ -35,12 +39,12 @@ class InvocationRoutes:
             if (target := self._target(head)) is None:
                 return None
             check_role(scope, _ASYNC)
-            return await self._invocations.accept(target, headers, receive)
+            return self._invocations.accept(target, headers, receive)
         if action == b"invocations":
             if (target := self._target(head)) is None:
                 return None
             check_role(scope, _SYNC)
-            return await self._invocations.call(target, headers, receive)
+            return self._invocations.call(target, headers, receive)
         return None
 
     def _read_target(self, head: bytes) -> FunctionUrn | None:

@@ -27,9 +27,7 @@ class PluginRequests:
 
     def __init__(self, mounts: Mounts, audit: AuditTrail, clock: Clock) -> None:
         self._mounts, self._audit, self._clock = mounts, audit, clock
-
-    def find(self, path: str) -> Mount | None:
-        return self._mounts.find(path)
+        self.find = mounts.find  #: returns the application for a request's path, or None
 
     async def serve(self, mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application of a plugin.

@@ -89,18 +89,9 @@ class HttpServer:
         self._plugins, self._refuse, self._denials, self._lag = plugins, refuse, denials, lag
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lag = self._lag
+        delay, lag = 0.0, self._lag
         lag.enter(scope)
         lag.requests += 1
-        try:
-            await self._answer(scope, receive, send)
-        finally:
-            lag.requests -= 1
-            if CLEAN_UP in scope:
-                await scope[CLEAN_UP]()
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        delay = 0.0
         try:
             headers: Headers = dict(scope["headers"])
             self._guard.check(scope, headers)
@@ -110,26 +101,34 @@ class HttpServer:
             if mount is not None:
                 await self._plugins.serve(mount, scope, receive, send)
                 return
-            reply = await self._invocations.serve(scope, headers, receive)
-            if reply is None:
+            invocation = self._invocations.find(scope, headers, receive)
+            if invocation is None:
                 await self._router(scope, receive, send)
                 return
-        except FunctiondError as error:
-            self._log_denial(scope, error)
-            reply, delay = await self._refuse(scope, error), delay_of(error)
+            reply = await invocation
         except ClientDisconnect:
             return
-        except asyncio.CancelledError:
-            # Only a stopping listener cancels a request, and it waits for this reply.
-            reply = error_reply(ShuttingDown())
-        except Exception:
-            # A bug in one request must not affect the others.
-            log.exception("request failed", method=scope["method"], path=scope["path"])
-            reply = problem(500, "internal error; see the engine's log")
+        except (Exception, asyncio.CancelledError) as error:
+            reply, delay = await self._error_reply(scope, error), delay_of(error)
+        finally:
+            lag.requests -= 1
+            if CLEAN_UP in scope:
+                await scope[CLEAN_UP]()
         if delay:
             # The error is gone by now, and with its traceback the body that the request may have had.
             await hold_back(delay)
         await respond(scope, send, reply, NO_STORE)
+
+    async def _error_reply(self, scope: Scope, error: BaseException) -> Reply:
+        if isinstance(error, FunctiondError):
+            self._log_denial(scope, error)
+            return await self._refuse(scope, error)
+        if isinstance(error, asyncio.CancelledError):
+            # Only a stopping listener cancels a request, and it waits for this reply.
+            return error_reply(ShuttingDown())
+        # A bug in one request must not affect the others.
+        log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
+        return problem(500, "internal error; see the engine's log")
 
     def _log_denial(self, scope: Scope, error: FunctiondError) -> None:
         """Log that a request is denied. Wrong credentials are logged where they are verified."""
