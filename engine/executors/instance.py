@@ -113,6 +113,9 @@ class Call:
             self.cancelled = True
             return True
         waiter, instance = self.waiter, self.instance
+        if instance is None and waiter is None:  # an instance is assigned, but the request is not sent yet
+            self.cancelled = True
+            return True
         if instance is None or (waiter is not None and waiter.done() and (waiter.cancelled() or waiter.result())):
             return False
         self.cancelled = True

@@ -22,14 +22,14 @@ from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.log_files import LogFiles
 from engine.executors.log_recorder import LogRecorder
-from engine.executors.outcomes import Fault, call_fault, collateral_fault
+from engine.executors.outcomes import CANCELLED, Fault, call_fault, collateral_fault
 from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
 from engine.isolation.orphans import kill_orphans
 from engine.logs.feed import LogBoard
 from engine.logs.lines import TAIL, last
 from engine.metrics.histogram import Distribution
-from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome
+from engine.model import Begin, Code, CodePackage, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.interpreters import Interpreters
 
@@ -133,18 +133,18 @@ class Pool:
 
     # --- Executor ---
 
-    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+    async def execute(self, function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
         started_at = self._clock.now()
         call = self._running[invocation.key] = Call(key_of(function, invocation.memory), function, invocation)
         try:
-            ended = await self._run(call, invocation)
+            ended = await self._run(call, invocation, begin)
         finally:
             del self._running[invocation.key]
         if (len(ended.written.kept) > TAIL or invocation.attempt > 1) and invocation.mode is Mode.ASYNC:
             await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written)
         return self._outcome(ended, started_at, call.initialised)
 
-    async def _run(self, call: Call, invocation: Invocation) -> Ended:
+    async def _run(self, call: Call, invocation: Invocation, begin: Begin | None) -> Ended:
         """Assign the call to an instance and send it the request. Return the end of the attempt.
 
         If the instance ended before it read the request, no user code ran. The call is then assigned again, but to at
@@ -156,6 +156,10 @@ class Pool:
             if isinstance(instance, Ended):
                 return instance
             try:
+                if begin is not None and (stored := begin()) is not None:
+                    await stored
+                    if call.cancelled:
+                        return Ended(CANCELLED.answer, call.written())
                 answer = await instance.invoke(call, invocation, call.function.timeout)
             finally:
                 self.allocator.release(instance)

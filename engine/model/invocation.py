@@ -13,7 +13,7 @@ The types refer to no component of the engine, so that every layer above can use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -236,7 +236,8 @@ class Invocation(Struct, frozen=True, kw_only=True):
     delayed: bool = False  #: stored as not ready; only ``Window.promote`` makes it ready
     attempt: int = 1  #: number of the next or current attempt
     failures: int = 0  #: attempts that failed by an error of the function
-    crash_count: int = 0  #: engine crashes while it was running
+    crash_count: int = 0  #: engine crashes after its handler had begun
+    start_crashes: int = 0  #: engine crashes after its dispatch and before its handler began
     hops: int = 0
     memory: int = 0
 
@@ -250,9 +251,19 @@ class Invocation(Struct, frozen=True, kw_only=True):
         return min(self.accepted_at, self.first_due_at)
 
     @property
+    def crashes(self) -> int:
+        """Number of engine crashes that met the invocation after its dispatch."""
+        return self.crash_count + self.start_crashes
+
+    @property
     def rank_key(self) -> tuple[float, int]:
         """Sort key of a function's ready invocations: the smallest runs first. No two invocations have equal keys."""
         return (self.rank, self.key)
+
+
+#: Function that an executor calls right before it sends an invocation to an instance. If it returns an awaitable, the
+#: executor waits for it first.
+Begin = Callable[[], Awaitable[None] | None]
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

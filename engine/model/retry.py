@@ -15,8 +15,12 @@ from msgspec import Struct
 
 from engine.model.invocation import AsyncSettings, Invocation, Outcome
 
-#: An invocation that was running during this many engine crashes runs alone; one more crash makes it fail.
+#: An invocation runs alone after this many engine crashes that met it. One more crash while its handler runs makes it
+#: fail.
 MAX_CRASHES = 3
+#: After this many crashes before its handler began, one more makes an invocation fail. Most such crashes are not its
+#: fault, because it only waited for an instance.
+MAX_START_CRASHES = 9
 #: Newest attempts that the history of an invocation keeps: engine errors can cause any number of attempts.
 HISTORY = 100
 

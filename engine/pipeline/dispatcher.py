@@ -28,6 +28,7 @@ from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.model.urn import LATEST
+from engine.pipeline.begins import Begins
 from engine.protocols import Executor, Journal, Records, Settlement
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import Entry
@@ -91,7 +92,7 @@ class Dispatcher:
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._drained = asyncio.Event()
         self._drained.set()
-        self._unsettled = 0
+        self._unsettled, self._begins = 0, Begins(journal)
         self._started = self._retries = 0
         self._outcomes = {state.value: 0 for state in State if state.final}
         self._codes: dict[int, int] = {}
@@ -125,8 +126,10 @@ class Dispatcher:
     def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
         """End invocations as FAIL, because the engine crashed too often while they ran. Users can redrive them."""
         for invocation in invocations:
-            text = f"the engine crashed {invocation.crash_count + 1} times while this invocation was running"
-            log.error("invocation poisoned", request_id=invocation.request_id, crash_count=invocation.crash_count + 1)
+            running, starting = invocation.crash_count, invocation.start_crashes
+            text = f"the engine crashed {running} times while this invocation was running"
+            text += f", and {starting} times before its handler began" if starting else ""
+            log.error("invocation poisoned", request_id=invocation.request_id, crashes=running, start_crashes=starting)
             now = self._clock.now()
             outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
             self._settle(invocation, outcome, may_retry=False)
@@ -247,8 +250,9 @@ class Dispatcher:
         return outcome, True
 
     async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:
+        begin = self._begins.of(invocation, now) if invocation.mode is Mode.ASYNC else None
         try:
-            outcome = await self._executor.execute(function, invocation)
+            outcome = await self._executor.execute(function, invocation, begin)
         except Exception as error:
             log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
             text = f"the engine could not run the invocation: {error}"

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from engine.model.invocation import (
+    Begin,
     Function,
     Invocation,
     Outcome,
@@ -15,9 +16,10 @@ from engine.model.invocation import (
 class Executor(Protocol):
     """Executor: runs attempts of invocations in instances of their functions."""
 
-    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+    async def execute(self, function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
         """Run one attempt until it ends or the function's timeout is over.
 
+        ``begin`` is called before the handler can begin, and again if the request is sent to another instance.
         Errors of user code do not raise an exception; they are returned as outcomes.
         """
         ...

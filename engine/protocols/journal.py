@@ -31,7 +31,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
     #: ended, and bytes of their payloads, results and logs.
     backlog: dict[int, tuple[int, int]]
     waiting: frozenset[int]  #: functions with ready rows
-    #: Invocations that were running at more than ``model.retry.MAX_CRASHES`` crashes. The caller ends them as FAIL.
+    #: Invocations that met more than ``model.retry.MAX_CRASHES`` crashes with a begun handler, or more than
+    #: ``MAX_START_CRASHES`` before it began. The counts include the last crash. The caller ends them as FAIL.
     poisoned: tuple[Invocation, ...]
     next_due: float | None  #: due time of the earliest delayed row
     revived: int  #: number of invocations put back to WAIT because they were running at a crash
@@ -77,8 +78,19 @@ class Journal(Protocol):
         """
         ...
 
-    def start(self, invocation: Invocation, started_at: float) -> None:
-        """Record that an attempt of an invocation begins. Return before the record is on disk. Never raise."""
+    def start(
+        self,
+        invocation: Invocation,
+        started_at: float,
+        *,
+        begun: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Record that an attempt of an invocation was dispatched. Return before the record is on disk. Never raise.
+
+        A further call with ``begun`` records that its handler begins. Both calls share one row if they follow each
+        other at once. ``then`` is called when the record is on disk, or the end of the attempt.
+        """
         ...
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
@@ -110,13 +122,14 @@ class Journal(Protocol):
     async def release(self, invocations: Sequence[Invocation]) -> None:
         """Put these invocations back to WAIT if they are running. Used when the engine stops.
 
-        Unlike after a crash, their crash counts stay unchanged.
+        Unlike after a crash, their counts of crashes stay unchanged.
         """
         ...
 
     async def recover(self) -> Recovery:
         """Put invocations that were running at a crash of the engine back to WAIT, and return a summary.
 
+        A crash counts for ``Invocation.crash_count`` if the handler had begun, otherwise for ``start_crashes``.
         *Poisoned* invocations stay running until the caller ends them. Call this once, before any other method.
         """
         ...

@@ -9,8 +9,8 @@ current virtual time, so that it neither gains nor loses from its pause.
 
 *Capacity* is slots and memory. If an instance serves several requests, memory is taken for each instance that the runs
 need, not for each run. Asynchronous work leaves ``sync_slots`` slots free. If the first invocation does not fit into
-free memory, no later one starts, so that large functions are not starved. An invocation that was running at three
-crashes of the engine takes all asynchronous slots, so that no other asynchronous work runs beside it.
+free memory, no later one starts, so that large functions are not starved. An invocation that was dispatched at
+three crashes of the engine takes all asynchronous slots, so that no other asynchronous work runs beside it.
 """
 
 from __future__ import annotations
@@ -327,7 +327,7 @@ class RunQueue:
         return freed
 
     def _suspect(self, invocation: Invocation) -> bool:
-        return invocation.crash_count >= self._suspect_crashes
+        return invocation.crashes >= self._suspect_crashes
 
     # --- queues and their order -----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.model import Code, Function, Invocation, Outcome
+from engine.model import Begin, Code, Function, Invocation, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.protocol import RESULT_LIMIT
 
@@ -51,10 +51,10 @@ class InlineExecutor:
         self.done: list[Invocation] = []  #: ended attempts, in the order of their end
         self.retired: list[tuple[int, frozenset[int]]] = []
 
-    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+    async def execute(self, function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
         started_at = self._clock.now()
         key = invocation.key
-        self.running[key] = run = asyncio.ensure_future(self._run(function, invocation))
+        self.running[key] = run = asyncio.ensure_future(self._run(function, invocation, begin))
         try:
             code, message, result = await run
         except asyncio.CancelledError:
@@ -79,7 +79,9 @@ class InlineExecutor:
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         self.retired.append((function_id, frozenset(keep)))
 
-    async def _run(self, function: Function, invocation: Invocation) -> tuple[Code, str, bytes]:
+    async def _run(self, function: Function, invocation: Invocation, begin: Begin | None) -> tuple[Code, str, bytes]:
+        if begin is not None and (stored := begin()) is not None:
+            await stored
         handler = self._handlers.get(function.name)
         if handler is None:
             return Code.ENTRY_NOT_FOUND, f"function entry exception, error: no handler for {function.name}", b""

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from engine.errors import IdempotencyConflict
 from engine.model import Attempt, Invocation, Outcome, State
-from engine.model.retry import HISTORY, MAX_CRASHES
+from engine.model.retry import HISTORY, MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.testing.tables import MemoryTables
+from engine.testing.tables import MemoryTables, Row
 from engine.testing.writes import MemoryWrites, at_the_next_turn
 
 
@@ -44,8 +44,15 @@ class MemoryJournal:
         callback = None if then is None else (lambda: then(invocation, stored))
         return at_the_next_turn(request_id, error, callback)
 
-    def start(self, invocation: Invocation, started_at: float) -> None:
-        self._writes.keep(lambda: self._start(invocation, started_at))
+    def start(
+        self,
+        invocation: Invocation,
+        started_at: float,
+        *,
+        begun: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        self._writes.keep(lambda: self._start(invocation, started_at, begun, then))
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         self._writes.keep(lambda: self._settle(settlement, then))
@@ -87,11 +94,13 @@ class MemoryJournal:
         poisoned, revived = [], 0
         rows = sorted(self._tables.rows.values(), key=lambda row: row.invocation.key)
         for row in rows:
-            if row.state is State.RUNNING and row.invocation.crash_count >= MAX_CRASHES:
-                poisoned.append(row.invocation)
-            elif row.state is State.RUNNING:
-                row.invocation = replace(row.invocation, crash_count=row.invocation.crash_count + 1, delayed=False)
-                row.state = State.WAIT
+            if row.state is not State.RUNNING:
+                continue
+            crashed = _crashed(row)
+            if crashed.crash_count > MAX_CRASHES or crashed.start_crashes > MAX_START_CRASHES:
+                poisoned.append(crashed)
+            else:
+                row.invocation, row.state = replace(crashed, delayed=False), State.WAIT
                 revived += 1
         return Recovery(
             backlog=self._backlog(),
@@ -143,9 +152,11 @@ class MemoryJournal:
         self._tables.append(invocation)
         return invocation.request_id
 
-    def _start(self, invocation: Invocation, started_at: float) -> None:
+    def _start(self, invocation: Invocation, started_at: float, begun: bool, then: Callable[[], None] | None) -> None:
         row = self._tables.rows[invocation.key]
-        row.state, row.started_at = State.RUNNING, started_at
+        row.state, row.started_at, row.begun = State.RUNNING, started_at, begun
+        if then is not None:
+            asyncio.get_running_loop().call_soon(then)
 
     def _settle(self, settlement: Settlement, then: Callable[[Settlement], None] | None) -> None:
         before, outcome = settlement.invocation, settlement.outcome
@@ -178,6 +189,12 @@ class MemoryJournal:
 
     def _next_due(self) -> float | None:
         return min((row.invocation.due_at for row in self._tables.rows.values() if row.delayed), default=None)
+
+
+def _crashed(row: Row) -> Invocation:
+    """Return the invocation of a running row, with a crash of the engine added to its counts."""
+    one = row.invocation
+    return replace(one, crash_count=one.crash_count + row.begun, start_crashes=one.start_crashes + (not row.begun))
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:

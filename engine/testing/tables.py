@@ -12,6 +12,7 @@ class Row(Struct, kw_only=True):
 
     invocation: Invocation
     state: State = State.WAIT
+    begun: bool = False  #: of a running row: the handler of its attempt has begun
     started_at: float | None = None
     ended_at: float | None = None
     code: int = 0

@@ -25,6 +25,17 @@ def handler(event, context):
         file.write(context.getRequestID() + "\\n")
     time.sleep(600)
 """
+#: Writes the file ``loading`` when its code is loaded, and is loaded when the file ``gate`` appears.
+SLOW = """
+import os, time
+
+open({loading!r}, "w").close()
+while not os.path.exists({gate!r}):
+    time.sleep(0.02)
+
+def handler(event, context):
+    return "ended"
+"""
 #: Kills the engine, one of its ancestors.
 KILLER = """
 import os, signal, time
@@ -208,6 +219,26 @@ def test_instances_of_a_killed_engine_are_gone_before_their_work_runs_again(
     assert not [pid for pid in children if is_alive(pid)]
     assert begun(tmp_path, 2) == [request_id] * 2
     assert rows(engine.data, "SELECT deaths FROM invocation") == [(1,)]
+
+
+def test_what_waits_for_a_slow_start_is_not_failed_by_the_crashes_of_others(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    loading, gate = tmp_path / "loading", tmp_path / "gate"
+    engine.create("slow", SLOW.format(loading=str(loading), gate=str(gate)))
+    request_id = engine.accepted("slow", {})
+    for _ in range(4):
+        deadline = monotonic() + 60
+        while not loading.exists() or rows(engine.data, "SELECT state FROM invocation") != [(2,)]:
+            assert monotonic() < deadline, "the start does not begin"
+            sleep(0.01)
+        engine.kill(children=True)
+        loading.unlink()
+        engine.start()
+    gate.touch()
+
+    assert engine.record("slow", request_id, wait=60)["status"] == "SUCCESS"
+    assert rows(engine.data, "SELECT deaths, start_deaths FROM invocation") == [(0, 4)]
 
 
 def test_what_kills_the_engine_four_times_is_poisoned_and_the_others_run(

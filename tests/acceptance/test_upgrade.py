@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess
+from tests.acceptance.engine_process import EngineProcess, rows
 from tests.acceptance.upgrade import SETTINGS, archive, earlier_clock, functions, sources, work
 from tests.acceptance.upgrade.__main__ import write_archive
 from tests.acceptance.upgrade.replies import (
@@ -204,7 +204,7 @@ def test_a_new_function_does_not_inherit_from_a_deleted_one_of_its_name(engine: 
 def test_an_invocation_that_three_crashes_met_before_fails_at_the_next(engine: Upgraded) -> None:
     [one] = invocations(engine, "crashes")
     limit(engine, "crashes", 1)
-    until(lambda: engine.record("crashes", one["request_id"])["status"] == "RUNNING")
+    until(lambda: (1,) in rows(engine.data, "SELECT begun FROM invocation WHERE state = 2 AND deaths = 3"))
     engine.kill(children=True)
     engine.start()
     end = engine.record("crashes", one["request_id"], wait=30)

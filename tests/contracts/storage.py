@@ -91,10 +91,10 @@ async def stored(storage: Storage, function_id: int = 1, **fields: Any) -> Invoc
     return invocation
 
 
-async def started(storage: Storage, function_id: int = 1, **fields: Any) -> Invocation:
-    """Store and return a running invocation; its state is committed."""
+async def started(storage: Storage, function_id: int = 1, *, begun: bool = True, **fields: Any) -> Invocation:
+    """Store and return a running invocation; its state, and whether its handler has begun, are committed."""
     invocation = await stored(storage, function_id, **fields)
-    storage.journal.start(invocation, invocation.due_at)
+    storage.journal.start(invocation, invocation.due_at, begun=begun)
     await storage.window.ready(function_id, (0.0, 0), 0, 0)  # written after the start, in the same or a later commit
     return invocation
 

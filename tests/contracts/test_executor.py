@@ -17,6 +17,7 @@ from tests.support.executing import function, invocation, pool
 
 HANDLERS = """
 import asyncio
+import os
 import sys
 
 
@@ -76,6 +77,10 @@ async def soon(event, context):
 
 async def wait(event, context):
     await asyncio.sleep(60)
+
+
+def exists(event, context):
+    return os.path.exists(event["path"])
 """
 
 
@@ -167,6 +172,42 @@ async def test_a_running_invocation_can_be_cancelled(executor: Executor) -> None
     assert executor.cancel(asked.key)
     assert (await running).code == Code.CANCELLED
     assert not executor.cancel(asked.key)
+
+
+async def test_the_begin_is_told_before_the_handler_begins(executor: Executor, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    asked = invocation(json.dumps({"path": str(begun)}))
+
+    outcome = await executor.execute(function("exists"), asked, begun.touch)
+
+    assert outcome.result == b"true"
+
+
+async def test_the_handler_waits_until_its_begin_is_stored(executor: Executor, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    async def store() -> None:
+        await asyncio.sleep(0.05)
+        begun.touch()
+
+    outcome = await executor.execute(function("exists"), invocation(json.dumps({"path": str(begun)})), store)
+
+    assert outcome.result == b"true"
+
+
+async def test_an_invocation_can_be_cancelled_while_its_begin_is_stored(executor: Executor) -> None:
+    asked, storing, stored = invocation(), asyncio.Event(), asyncio.Event()
+
+    async def store() -> None:
+        storing.set()
+        await stored.wait()
+
+    running = asyncio.ensure_future(executor.execute(function("wait"), asked, store))
+    await asyncio.wait_for(storing.wait(), 60)
+
+    assert executor.cancel(asked.key)
+    stored.set()
+    assert (await asyncio.wait_for(running, 60)).code == Code.CANCELLED
 
 
 async def test_what_does_not_run_cannot_be_cancelled(executor: Executor) -> None:

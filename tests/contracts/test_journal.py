@@ -343,7 +343,68 @@ async def test_what_was_running_waits_again_with_one_death_more(opened: Opened) 
     async with opened() as storage:
         recovery = await storage.journal.recover()
         [waiting] = (await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
-        assert (recovery.revived, waiting.crash_count, waiting.attempt) == (1, 1, 1)
+        assert (recovery.revived, waiting.crash_count, waiting.start_crashes, waiting.attempt) == (1, 1, 0, 1)
+
+
+async def test_a_crash_before_the_handler_began_is_counted_apart(opened: Opened) -> None:
+    async with opened() as storage:
+        await started(storage, begun=False)
+
+    async with opened() as storage:
+        recovery = await storage.journal.recover()
+        [waiting] = (await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
+        assert (recovery.revived, waiting.crash_count, waiting.start_crashes, waiting.attempt) == (1, 0, 1, 1)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_handler_that_begins_after_the_dispatch_counts_as_begun(opened: Opened, together: bool) -> None:
+    async with opened() as storage:
+        one = await (stored if together else started)(storage, **({} if together else {"begun": False}))
+        storage.journal.start(one, NOW)
+        storage.journal.start(one, NOW, begun=True)
+        await stored(storage)
+
+    async with opened() as storage:
+        await storage.journal.recover()
+        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)
+        [waiting] = [found for found in page.invocations if found.key == one.key]
+        assert (waiting.crash_count, waiting.start_crashes) == (1, 0)
+
+
+async def test_a_further_attempt_has_not_begun_when_it_is_dispatched(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await started(storage)
+        await storage.journal.release([one])
+        storage.journal.start(one, NOW)
+        await stored(storage)
+
+    async with opened() as storage:
+        await storage.journal.recover()
+        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)
+        [waiting] = [found for found in page.invocations if found.key == one.key]
+        assert (waiting.crash_count, waiting.start_crashes) == (0, 1)
+
+
+async def test_a_start_tells_when_it_is_stored(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await stored(storage)
+        heard = asyncio.Event()
+        storage.journal.start(one, NOW)
+        storage.journal.start(one, NOW, begun=True, then=heard.set)
+        await asyncio.wait_for(heard.wait(), 60)
+
+        assert await state_of(storage, one) is State.RUNNING
+
+
+async def test_a_start_tells_also_when_its_end_is_stored_with_it(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await stored(storage)
+        heard = asyncio.Event()
+        storage.journal.start(one, NOW, begun=True, then=heard.set)
+        await settled(storage, one, success(one))
+        await asyncio.wait_for(heard.wait(), 60)
+
+        assert await state_of(storage, one) is State.SUCCESS
 
 
 async def test_a_retry_that_was_running_waits_again_at_once(opened: Opened) -> None:
@@ -364,15 +425,50 @@ async def test_a_fourth_death_condemns_and_the_others_live(opened: Opened) -> No
     for _ in range(3):
         async with opened() as storage:
             assert (await storage.journal.recover()).poisoned == ()
-            storage.journal.start(at_fault, NOW)
+            storage.journal.start(at_fault, NOW, begun=True)
             innocent = await started(storage)
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
 
-        assert [(one.key, one.crash_count) for one in recovery.poisoned] == [(at_fault.key, 3)]
+        assert [(one.key, one.crash_count) for one in recovery.poisoned] == [(at_fault.key, 4)]
         assert await state_of(storage, at_fault) is State.RUNNING
         assert await state_of(storage, innocent) is State.WAIT
+
+
+async def test_only_a_tenth_crash_condemns_what_had_not_begun(opened: Opened) -> None:
+    async with opened() as storage:
+        slow = await started(storage, begun=False)
+    for _ in range(9):
+        async with opened() as storage:
+            assert (await storage.journal.recover()).poisoned == ()
+            storage.journal.start(slow, NOW)
+            await storage.window.ready(1, (0.0, 0), 0, 0)
+
+    async with opened() as storage:
+        recovery = await storage.journal.recover()
+
+        assert [(one.key, one.crash_count, one.start_crashes) for one in recovery.poisoned] == [(slow.key, 0, 10)]
+
+
+async def test_crashes_before_the_begin_do_not_spare_what_crashes_while_it_runs(opened: Opened) -> None:
+    """A handler that kills the engine is caught at its fourth crash, however often its start was interrupted."""
+    async with opened() as storage:
+        at_fault = await started(storage)
+    for begun in (False, True, False, False, True):
+        async with opened() as storage:
+            assert (await storage.journal.recover()).poisoned == ()
+            storage.journal.start(at_fault, NOW, begun=begun)
+            await storage.window.ready(1, (0.0, 0), 0, 0)
+    async with opened() as storage:
+        assert (await storage.journal.recover()).poisoned == ()
+        storage.journal.start(at_fault, NOW, begun=True)
+        await storage.window.ready(1, (0.0, 0), 0, 0)
+
+    async with opened() as storage:
+        recovery = await storage.journal.recover()
+
+        assert [(one.key, one.crash_count, one.start_crashes) for one in recovery.poisoned] == [(at_fault.key, 4, 3)]
 
 
 async def test_a_start_finds_how_much_was_promised(opened: Opened) -> None:

@@ -116,7 +116,7 @@ async def accept(running: EngineParts, story: Story, name: str, **fields: Any) -
 async def an_engine(directory: Path, story: Story, patch: pytest.MonkeyPatch) -> AsyncIterator[EngineParts]:
     """Run a complete engine on a real file; its pool starts no processes."""
     inline = executor_of(story)
-    patch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))
+    patch.setattr(Pool, "execute", lambda _, *arguments: inline.execute(*arguments))
     patch.setattr(Pool, "cancel", lambda _, key: inline.cancel(key))
     patch.setattr(writer, "GATHER_IDLE_TURNS", 1)  # more idle turns would only add equivalent steps
     async with run_engine(settings_on(directory), plugins=[function_plugin]) as running:

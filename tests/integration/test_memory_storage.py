@@ -70,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) ->
         return event
 
     inline = InlineExecutor({"hello": hello, "sink": lambda event, context: gate.wait()})
-    monkeypatch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))
+    monkeypatch.setattr(Pool, "execute", lambda _, *arguments: inline.execute(*arguments))
     settings = load_settings(
         overrides={
             "storage.data_dir": str(tmp_path),
@@ -157,7 +157,7 @@ async def test_an_engine_that_lost_its_membership_ends_and_the_next_runs_what_it
     async def use() -> None:
         async with run(memory) as engine:
             keys.append(await accept(engine, "sink"))
-            await until(lambda: memory.rows[keys[0]].state is State.RUNNING)
+            await until(lambda: memory.rows[keys[0]].begun)
             memory.lose_membership()
             await anyio.sleep_forever()
 

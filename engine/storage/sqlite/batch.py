@@ -42,7 +42,7 @@ SQL: dict[Statement, str] = {
         " attempt, hops, memory, size) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
     ),
     Statement.PAYLOAD: "INSERT INTO payload (key, body) VALUES (?,?)",
-    Statement.START: "UPDATE invocation SET state = 2, attempt = ?, started = ? WHERE key = ?",
+    Statement.START: "UPDATE invocation SET state = 2, attempt = ?, started = ?, begun = ? WHERE key = ?",
     Statement.FINISH: (
         "UPDATE invocation SET state = ?, attempt = ?, failures = ?, started = ?, ended = ?, code = ?, message = ?"
         " WHERE key = ?"

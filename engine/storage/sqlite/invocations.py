@@ -12,12 +12,15 @@ from typing import Any
 from engine.errors import IdempotencyConflict
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
-from engine.model.retry import HISTORY, MAX_CRASHES
+from engine.model.retry import HISTORY, MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Discarded, Page, Recovery, Settlement
 from engine.storage.sqlite.batch import SQL, Row, Statement, WriteRequest, summed
 from engine.storage.sqlite.discard import discard
-from engine.storage.sqlite.rows import READY, RUNNABLE, STORED, append_row, to_invocation
+from engine.storage.sqlite.rows import READY, RUNNABLE, STORED, append_row, to_crashed, to_invocation
 from engine.storage.sqlite.writer import Writer, answer
+
+#: Condition for running rows that one more crash makes fail.
+_POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >= {MAX_START_CRASHES} END)"
 
 
 class SQLiteJournal:
@@ -45,9 +48,21 @@ class SQLiteJournal:
         self._writer.submit(request)
         return future
 
-    def start(self, invocation: Invocation, started_at: float) -> None:
-        row = (invocation.attempt, started_at, invocation.key)
-        request = WriteRequest(((Statement.START, row),), retry_until_stored=True)
+    def start(
+        self,
+        invocation: Invocation,
+        started_at: float,
+        *,
+        begun: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        rows = ((Statement.START, (invocation.attempt, started_at, begun, invocation.key)),)
+        done = None if then is None else (lambda _: then())
+        number, request = self._starts.get(invocation.key, (-1, None))
+        if request is not None and number == self._writer.number:
+            request.rows, request.done = rows, done  # the begin is in the same batch as the dispatch
+            return
+        request = WriteRequest(rows, done=done, retry_until_stored=True)
         self._starts[invocation.key] = (self._writer.number, request)
         self._writer.submit(request)
 
@@ -185,18 +200,18 @@ class SQLiteJournal:
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         poisoned = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY running JOIN payload USING (key)"
-            " WHERE state = 2 AND deaths >= ?",
-            (MAX_CRASHES,),
+            f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running JOIN payload USING (key)"
+            f" WHERE state = 2 AND {_POISONED}"
         ).fetchall()
         revived = db.execute(
-            "UPDATE invocation SET state = 0, deaths = deaths + 1 WHERE state = 2 AND deaths < ?", (MAX_CRASHES,)
+            "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
+            f" WHERE state = 2 AND NOT ({_POISONED})"
         ).rowcount
         backlog = {f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")}
         return Recovery(
             backlog=backlog,
             waiting=frozenset(_functions_with_ready_rows(db)),
-            poisoned=tuple(to_invocation(row, self._identity) for row in poisoned),
+            poisoned=tuple(to_crashed(row, self._identity) for row in poisoned),
             next_due=_next_due(db),
             revived=revived,
         )

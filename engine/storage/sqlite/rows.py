@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.model import Invocation, Record, State
 from engine.model.identity import Identity
 
@@ -14,7 +16,7 @@ SHOWN: tuple[State, ...] = (State.WAIT, State.WAIT, State.RUNNING, State.SUCCESS
 #: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " body"
+    " start_deaths, body"
 )
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
@@ -57,8 +59,15 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         crash_count=row[11],
         hops=row[12],
         memory=row[13],
-        payload=row[14],
+        start_crashes=row[14],
+        payload=row[15],
     )
+
+
+def to_crashed(row: tuple[Any, ...], identity: Identity) -> Invocation:
+    """Return the invocation of a running row that is followed by ``begun``, with the crash added to its counts."""
+    found, begun = to_invocation(row, identity), row[-1]
+    return replace(found, crash_count=found.crash_count + begun, start_crashes=found.start_crashes + 1 - begun)
 
 
 def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:

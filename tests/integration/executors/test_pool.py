@@ -133,6 +133,18 @@ async def test_lines_of_a_failed_start_are_in_the_log_of_its_request_alone(tmp_p
     assert LogFiles(tmp_path / "logs", 1 << 20).read_instances(1) == b""
 
 
+async def test_an_attempt_whose_start_fails_never_begins(tmp_path: Path) -> None:
+    begins: list[None] = []
+    failing = "\ndef failing(context):\n    raise RuntimeError\n"
+    async with pool(tmp_path, SOURCE + failing) as opened:
+        asked = function("pid", initializer_handler="index.failing")
+        await opened.execute(asked, invocation(), lambda: begins.append(None))
+        assert begins == []
+        await opened.execute(function("pid"), invocation(), lambda: begins.append(None))
+
+    assert begins == [None]
+
+
 SLOW = """
 print("loaded")
 with open(os.path.join(os.path.dirname(__file__), "gate")) as gate:

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from engine.errors import NotStored, OutcomeUnknown
 from engine.functions.catalog import Catalog
-from engine.model import AsyncSettings, Code, Function, Invocation, Outcome, State
+from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Outcome, State
 from engine.model.clock import Clock, SystemClock
 from engine.model.retry import RetryPolicy
 from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
@@ -236,7 +236,7 @@ async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts
 ) -> None:
     async with dispatching() as now:
 
-        async def fail(function: Function, invocation: Invocation) -> Outcome:
+        async def fail(function: Function, invocation: Invocation, begin: Begin) -> Outcome:
             await now.gate.wait()
             return Outcome(code=Code.USER_EXCEPTION, message="no")
 
@@ -292,10 +292,23 @@ async def test_a_poisoned_invocation_fails_and_is_not_tried_again() -> None:
         record = await now.storage.records.get(one.key)
         assert record is not None
         assert (record.code, record.attempt) == (Code.ENGINE, 1)
+        assert record.message == "the engine crashed 3 times while this invocation was running"
+
+
+async def test_the_message_of_a_poisoned_invocation_counts_crashes_before_its_handler_began() -> None:
+    async with dispatching() as now:
+        one = await now.send(start_crashes=10, delayed=True, due_at=SystemClock().now() + 1000)
+        now.storage.journal.start(one, 0.0)
+        now.dispatcher.fail_poisoned((one,))
+        await now.end_of(one)
+
+        record = await now.storage.records.get(one.key)
+        assert record is not None
+        assert record.message.endswith("and 10 times before its handler began")
 
 
 async def test_an_executor_that_raises_fails_one_attempt_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(function: Function, invocation: Invocation) -> Outcome:
+    async def broken(function: Function, invocation: Invocation, begin: Begin) -> Outcome:
         if len(invocation.payload) > 2:
             raise RuntimeError("a fault of ours")
         return Outcome()

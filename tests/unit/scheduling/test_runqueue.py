@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -226,12 +227,13 @@ def test_memory_is_given_back_however_many_slots_an_instance_had_meanwhile(steps
     assert q.statistics().memory == 0
 
 
-def test_a_suspect_runs_alone() -> None:
+@pytest.mark.parametrize("crashes", [{"crash_count": 3}, {"start_crashes": 3}, {"crash_count": 1, "start_crashes": 2}])
+def test_a_suspect_runs_alone(crashes: dict[str, int]) -> None:
     q = queue()
     q.push(entry(1, rank=0.0))
     other = q.pop()
     assert other is not None
-    q.push(entry(1, key=7, rank=1.0, crash_count=3))
+    q.push(entry(1, key=7, rank=1.0, **crashes))
     assert q.pop() is None
     q.release(other, 0.01)
     suspect = q.pop()
