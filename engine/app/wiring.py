@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from msgspec import Struct
 
 from engine.app.connections import ConnectionRules, connection_rules
@@ -45,6 +46,8 @@ from engine.triggers.ingress import IngressDeps
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources
+
+log = structlog.get_logger("functiond.clock")
 
 
 class _Core(Struct, frozen=True, kw_only=True):
@@ -109,6 +112,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
     catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
     lag.in_flight = engine.dispatcher.is_running
+    clock.alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
     engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
     engine.dispatcher.attempt_ended.connect(lambda function, outcome: lag.enter("end of an invocation"))
     catalog.changed.connect(engine.resources.triggers.follow)

@@ -21,6 +21,7 @@ log = structlog.get_logger("functiond.pruner")
 PAUSE = 0.02
 #: Least seconds between two rounds; the second value applies after a round that dropped invocations.
 REST, SHORT_REST = 60.0, 1.0
+LONGEST_WAIT = 3600.0  #: seconds until the clock is read again, since it may be set
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class Pruner:
             next_due = await self._round()
             with anyio.move_on_after(self._rest):
                 await self._urgent.wait()
-            wait = None if next_due is None else max(0.0, next_due - self._clock.now())
+            wait = None if next_due is None else min(max(0.0, next_due - self._clock.now()), LONGEST_WAIT)
             with anyio.move_on_after(wait):
                 await self._ended.wait()
 

@@ -1,22 +1,62 @@
 """Clock of the engine: every component reads the time of day from a ``Clock``, which tests replace.
 
 Times are seconds since the epoch rather than since start-up, because stored due times must stay valid after a restart.
+Components that wait for a time of day use ``call_at`` or ``sleep_toward``, which notice when the clock is set.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from abc import abstractmethod
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
+from engine.model.alarms import CHECK, Alarm, Alarms
+
 
 class Clock(Protocol):
+    @property
+    def alarms(self) -> Alarms:
+        """Alarms of this clock, which announce its steps."""
+        ...
+
     def now(self) -> float:
         """Return the current time in seconds since the epoch (UTC)."""
         ...
 
+    def call_at(self, moment: float, callback: Callable[[], object]) -> Alarm:
+        """Call ``callback`` once the clock has reached ``moment``, in the event loop. A step is noticed after 30 s."""
+        ...
 
-class SystemClock:
+    async def sleep_toward(self, moment: float) -> None:
+        """Sleep until the clock reaches ``moment`` or is set. The caller must compare the clock with it again."""
+        ...
+
+
+class WallClock:
+    """Base of clocks: alarms, for a subclass that has ``now``. A step is noticed after at most ``check`` seconds."""
+
+    def __init__(self, check: float = CHECK) -> None:
+        self.alarms = Alarms(self.now, check)
+
+    @abstractmethod
+    def now(self) -> float: ...
+
+    def call_at(self, moment: float, callback: Callable[[], object]) -> Alarm:
+        return self.alarms.set(moment, callback)
+
+    async def sleep_toward(self, moment: float) -> None:
+        reached = asyncio.Event()
+        alarm = self.alarms.set(moment, reached.set, at_steps=True)
+        try:
+            await reached.wait()
+        finally:
+            alarm.cancel()
+
+
+class SystemClock(WallClock):
     def now(self) -> float:
         return time.time()
 

@@ -120,12 +120,11 @@ class DeliveryWorker:
                 self._work.clear()
                 next_due = await self._begin(deliveries)
                 if next_due is not None:
-                    wait = min(max(next_due - self._clock.now(), 0.0), 3600.0)
-                    timer = asyncio.get_running_loop().call_later(wait, self._work.set)
+                    alarm = self._clock.call_at(next_due, self._work.set)
                     try:
                         await self._work.wait()
                     finally:
-                        timer.cancel()
+                        alarm.cancel()
 
     def statistics(self) -> DeliveryStatistics:
         return DeliveryStatistics(

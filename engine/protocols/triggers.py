@@ -215,9 +215,9 @@ class PluginContext(Protocol):
         ...
 
     async def sleep_toward(self, moment: float) -> None:
-        """Sleep for the time left until ``moment`` (seconds since the epoch), at most an hour.
+        """Sleep until the engine's clock reaches ``moment`` (seconds since the epoch), or is set.
 
-        The clock may be set during the sleep, so the caller must compare it with ``moment`` again.
+        A step of the clock is noticed after at most 30 s. The caller must compare the clock with ``moment`` again.
         """
         ...
 

@@ -33,7 +33,6 @@ log = structlog.get_logger("functiond.reservations")
 MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced, so that instances that crash at once do not load the machine
 RETRY = 30.0  #: seconds before a failed start is tried again
-MAX_TIMER = 3600.0  #: longest timer in seconds; the clock may be set, so later changes are checked again
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
@@ -130,18 +129,19 @@ class Reservations:
             complete = await self._start_missing()
             if not complete and not self._requested:
                 self._wake = anyio.Event()  # the exit of an instance that failed to start must not cause a retry
-            with anyio.move_on_after(min(self._next_change(), math.inf if complete else RETRY)) as max_wait:
-                await self._wake.wait()
+            alarm = self._clock.call_at(change, self.wake) if (change := self._next_change()) < math.inf else None
+            try:
+                with anyio.move_on_after(math.inf if complete else RETRY) as max_wait:
+                    await self._wake.wait()
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
             if not self._requested and not max_wait.cancelled_caught:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
-        """Return the seconds until a schedule may next change a number of instances, at most ``MAX_TIMER``.
-
-        Infinite if no schedule has a further change.
-        """
-        end = min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
-        return math.inf if end == math.inf else min(end - self._clock.now(), MAX_TIMER)
+        """Return the time at which a schedule may next change a number of instances; infinite if none will."""
+        return min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
 
     async def _start_missing(self) -> bool:
         """Start the reserved instances that are not running. Return False if any failed to start."""

@@ -18,6 +18,7 @@ from anyio.abc import TaskStatus
 
 from engine.errors import Unavailable
 from engine.model import Invocation, Mode, Outcome
+from engine.model.alarms import Alarm
 from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
@@ -28,8 +29,6 @@ log = structlog.get_logger("functiond.scheduler")
 
 #: Delayed rows made ready in one step.
 PROMOTE_ROWS = 256
-#: Seconds of the longest timer. The clock may be set meanwhile, so a later due time is checked again after this time.
-MAX_TIMER = 3600.0
 #: Seconds before a failed read is retried.
 RETRY_DELAY = 1.0
 
@@ -64,7 +63,7 @@ class Scheduler:
         self._closed: set[int] = set()
         self._work = asyncio.Event()
         self._next_due: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: Alarm | None = None
 
     # --- adding work ----------------------------------------------------------------------------------------
 
@@ -191,8 +190,8 @@ class Scheduler:
                     await asyncio.sleep(RETRY_DELAY)
                     self._work.set()
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     async def _refill(self) -> None:
         while (needs_refill := self._queue.needs_refill()) is not None:
@@ -224,11 +223,13 @@ class Scheduler:
                 try:
                     ready, next_due = await self._window.promote(self._clock.now(), PROMOTE_ROWS, self._queue.page_size)
                 except BaseException:
-                    self._next_due = self._clock.now()
+                    self._next_due = 0.0
                     raise
                 for invocation in ready:
                     self.push(invocation)
             self._note_due(next_due)
+        if self._next_due is not None and self._alarm is None:  # the clock was set back after the alarm
+            self._set_alarm(self._next_due)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -300,15 +301,13 @@ class Scheduler:
     def _note_due(self, due_at: float | None) -> None:
         if due_at is not None and (self._next_due is None or due_at < self._next_due):
             self._next_due = due_at
-            self._wake_in(due_at - self._clock.now())
+            self._set_alarm(due_at)
 
-    def _wake_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(min(max(seconds, 0.0), MAX_TIMER), self._on_timer)
+    def _set_alarm(self, moment: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._clock.call_at(moment, self._on_alarm)
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _on_alarm(self) -> None:
+        self._alarm = None
         self._work.set()
-        if self._next_due is not None and self._next_due > self._clock.now():
-            self._wake_in(self._next_due - self._clock.now())

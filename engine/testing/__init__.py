@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.model.alarms import CHECK
+from engine.model.clock import WallClock
 from engine.testing.catalog import MemoryCatalogStore
 from engine.testing.executor import InlineContext, InlineExecutor
 from engine.testing.resources import MemoryResourceStore
@@ -19,10 +21,11 @@ __all__ = [
 ]
 
 
-class ManualClock:
+class ManualClock(WallClock):
     """Clock that changes only by ``advance``. Timers of the event loop are not affected."""
 
-    def __init__(self, now: float = 1_700_000_000.0) -> None:
+    def __init__(self, now: float = 1_700_000_000.0, check: float = CHECK) -> None:
+        super().__init__(check)
         self._now = now
 
     def now(self) -> float:

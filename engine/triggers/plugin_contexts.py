@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import anyio
 from msgspec import Struct
 
 from engine.config.plugin_registry import Registry
@@ -15,9 +14,6 @@ from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
-
-#: Longest timer in seconds. The clock may be set, so later moments are checked again.
-MAX_TIMER = 3600.0
 
 
 class EnginePluginContext(Struct, frozen=True, kw_only=True):
@@ -38,7 +34,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
             await self.sleep_toward(moment)
 
     async def sleep_toward(self, moment: float) -> None:
-        await anyio.sleep(min(max(0.0, moment - self.clock.now()), MAX_TIMER))
+        await self.clock.sleep_toward(moment)
 
 
 class PluginContexts:

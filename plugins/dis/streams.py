@@ -42,7 +42,7 @@ class Streams:
     fresh_for = 0.0
 
     def __init__(self, context: PluginContext) -> None:
-        self._store, self._clock, self._sleep_until = context.store, context.clock, context.sleep_until
+        self._store, self._clock = context.store, context.clock
         self._logs = RowLogs(context.store, RECORDS, Row, context.clock.now)
         self._streams: dict[tuple[str, str], Stream] = {}  #: keyed by project and name
         self._by_id: dict[str, Stream] = {}
@@ -248,7 +248,7 @@ class Streams:
 
     async def _sweep(self) -> None:
         while True:
-            await self._sleep_until(self._clock.now() + SWEEP)
+            await anyio.sleep(SWEEP)
             await self._expire()
 
     async def _expire(self) -> None:

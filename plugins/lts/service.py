@@ -53,7 +53,7 @@ class LtsService:
                 tasks.start_soon(self._expire_often, context)
                 self.ready.set()
                 task_status.started()
-                await context.sleep_until(context.clock.now() + SETTLED)
+                await anyio.sleep(SETTLED)
                 await self._make_room_often()
 
     @contextmanager
@@ -89,7 +89,7 @@ class LtsService:
             for stream in self.lines.streams:
                 oldest = context.clock.now() - self.groups.days(stream) * DAY
                 await self.lines.expire(stream, int(oldest * 1000))
-            await context.sleep_until(context.clock.now() + SWEEP)
+            await anyio.sleep(SWEEP)
 
     async def _make_room_often(self) -> None:
         while True:

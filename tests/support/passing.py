@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
-from types import SimpleNamespace
 
 import pytest
 
+from engine.model.alarms import CHECK
 from engine.testing import ManualClock
-from engine.triggers import plugin_contexts as plugin_parts
+
+
+class _PassingClock(ManualClock):
+    """Clock whose sleeps let time pass, and that is read again at least every ``CHECK`` seconds."""
+
+    def __init__(self, now: float, time: PassingTime) -> None:
+        super().__init__(now)
+        self._time = time
+
+    async def sleep_toward(self, moment: float) -> None:
+        await self._time.sleep(min(max(0.0, moment - self.now()), CHECK))
 
 
 class PassingTime:
     """Elapsed time of one timer; outlives engines. ``clock`` shows it plus the clock error at that time."""
 
     def __init__(self, begin: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock, self.elapsed = ManualClock(begin), 0.0
+        self.clock, self.elapsed = _PassingClock(begin, self), 0.0
         self.errors = {0.0: 0.0}  #: seconds that the clock is ahead, by the elapsed second at which the error starts
         self._begin, self._end = begin, 0.0
         self._reached, self._extended = asyncio.Event(), asyncio.Event()
-        monkeypatch.setattr(plugin_parts, "anyio", SimpleNamespace(sleep=self._sleep))
         source = import_module(
             "plugins.timer.source"
         )  # ``import plugins.timer.source`` would bind the package's function of that name
@@ -39,7 +48,7 @@ class PassingTime:
         error = next(ahead for begin, ahead in reversed(self.errors.items()) if begin <= moment)
         self.clock.advance(self._begin + moment + error - self.clock.now())
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         wake = self.elapsed + seconds
         while wake > self._end:
             self.pass_until(self._end)

@@ -15,6 +15,7 @@ import pytest
 from aiobotocore.session import get_session
 
 from engine.model import DestinationSpec, PendingDelivery
+from engine.model.clock import SystemClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
@@ -47,7 +48,7 @@ def moto_service(url: str) -> ObsService:
     return ObsService(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
 
 
-class Ahead:
+class Ahead(SystemClock):
     """Clock ten seconds ahead, so that every change is old enough to be listed."""
 
     def now(self) -> float:

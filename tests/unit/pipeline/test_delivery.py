@@ -16,6 +16,7 @@ from engine.config.plugin_registry import Registry
 from engine.functions.catalog import Catalog
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
+from engine.model.alarms import CHECK
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
 from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
@@ -101,8 +102,10 @@ class Delivering(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def delivering(*, longest: float = LONGEST_DELIVERY, largest: int = 256 << 10) -> AsyncIterator[Delivering]:
-    storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
+async def delivering(
+    *, longest: float = LONGEST_DELIVERY, largest: int = 256 << 10, check: float = CHECK
+) -> AsyncIterator[Delivering]:
+    storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock(check=check)
     plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
     catalog, backlog = cast("Catalog", Functions()), Backlog(LIMITS)
     scheduler = Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock)
@@ -166,6 +169,16 @@ async def test_a_delivery_that_fails_is_tried_again_later() -> None:
         next_attempt = now.storage.deliveries[pending.delivery_id]
         assert (next_attempt.tries, next_attempt.error) == (1, "closed")
         assert next_attempt.due_at > now.clock.now()
+
+
+async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() -> None:
+    async with delivering(check=0.02) as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.add()
+        await now.decided(1)
+        now.clock.advance(3600)
+
+        await now.decided(2)
 
 
 async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:

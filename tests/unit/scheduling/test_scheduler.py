@@ -10,10 +10,11 @@ import pytest
 
 from engine.errors import NotStored
 from engine.model import Invocation, Mode
-from engine.model.clock import SystemClock
+from engine.model.clock import Clock, SystemClock
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
+from engine.testing import ManualClock
 from tests.contracts.storage import KINDS, cancelled, stored
 from tests.support.builders import waiting
 
@@ -53,9 +54,9 @@ class SlowDisk(Disk):
 
 
 @asynccontextmanager
-async def scheduling(disk: Window, slots: int = 2) -> AsyncIterator[Scheduler]:
+async def scheduling(disk: Window, slots: int = 2, clock: Clock | None = None) -> AsyncIterator[Scheduler]:
     queue = RunQueue(slots=slots, sync_slots=0, memory=1000, window_rows=4)
-    scheduler = Scheduler(queue, disk, SystemClock())
+    scheduler = Scheduler(queue, disk, clock or SystemClock())
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
         yield scheduler
@@ -99,6 +100,37 @@ async def test_a_delayed_one_comes_when_it_is_due() -> None:
 
         assert entry.invocation.key == 601
         assert SystemClock().now() >= late.due_at
+
+
+async def test_a_delayed_one_comes_soon_after_the_clock_was_set_ahead_of_its_time() -> None:
+    clock = ManualClock(check=0.02)
+    late = waiting(key=601, due_at=clock.now() + 3600)
+    async with scheduling(Disk(delayed=(late,)), clock=clock) as scheduler, asyncio.timeout(60):
+        scheduler.push(waiting(key=601, due_at=late.due_at, delayed=True))
+        clock.advance(7200)
+
+        assert (await scheduler.take()).invocation.key == 601
+
+
+async def test_a_delayed_one_comes_although_the_clock_was_set_back_in_between() -> None:
+    clock = ManualClock(check=0.02)
+    late = waiting(key=601, due_at=clock.now() + 60)
+    async with scheduling(Disk(delayed=(late,)), clock=clock) as scheduler, asyncio.timeout(60):
+        scheduler.push(waiting(key=601, due_at=late.due_at, delayed=True))
+        clock.advance(-3600)
+        await asyncio.sleep(0.1)
+        clock.advance(3700)
+
+        assert (await scheduler.take()).invocation.key == 601
+
+
+async def test_without_delayed_work_no_timer_is_set() -> None:
+    clock = ManualClock(check=0.02)
+    async with scheduling(Disk(), clock=clock) as scheduler, asyncio.timeout(60):
+        scheduler.push(waiting(key=501))
+        await scheduler.take()
+
+        assert clock.alarms.count == 0
 
 
 async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
