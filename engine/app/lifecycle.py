@@ -26,7 +26,7 @@ from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
 from engine.config.settings import HttpSettings, Settings
-from engine.errors import DataDirectoryUnusable, MembershipLost, Unavailable
+from engine.errors import DataDirectoryUnusable, DiskFailing, MembershipLost, StoredDataUnreadable, Unavailable
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.logs.feed import LogBoard
@@ -168,7 +168,10 @@ async def _recover(engine: EngineParts) -> None:
         await engine.usage_store.load()
         recovery = await engine.storage.journal.recover()
     except Unavailable as problem:
-        raise DataDirectoryUnusable(str(engine.settings.storage.path), f"cannot be written: {problem}") from problem
+        advice = "free some space or look for disk errors, then start the engine again"
+        raise DiskFailing(str(engine.settings.storage.path), f"cannot be written: {problem}; {advice}") from problem
+    except StoredDataUnreadable as problem:
+        raise DataDirectoryUnusable(str(engine.settings.storage.path), str(problem)) from problem
 
     for function_id in {function.function_id for function in engine.catalog.all()}:
         engine.function_changes.apply(function_id, engine.catalog.resolve(function_id, LATEST))

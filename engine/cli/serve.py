@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,11 +21,20 @@ from engine.cli.exit_codes import RESTART, USAGE
 from engine.config.plugin_registry import load_plugins
 from engine.config.search_path import append_current_folder
 from engine.config.settings import AuthSettings, Settings, load_settings
-from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, JournalBroken, MembershipLost, SettingsError
+from engine.errors import (
+    DataDirectoryLocked,
+    DataDirectoryUnusable,
+    DiskFailing,
+    JournalBroken,
+    MembershipLost,
+    SettingsError,
+)
+from engine.errors.data_errors import is_file_problem, unusable
 from engine.errors.groups import leaves
 from engine.metrics.prometheus import configure_logging
 
 _FATAL = (JournalBroken, MembershipLost)
+_RESTART = (*_FATAL, DiskFailing)
 _EXPECTED = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, *_FATAL)
 
 
@@ -85,7 +94,7 @@ def serve(
         settings = load()
         configure_logging(settings.log.format, settings.log.level)
         _loop_runner()(_serve(settings, demo, lambda: load().auth))
-    except (*_EXPECTED, BaseExceptionGroup) as error:
+    except (*_EXPECTED, OSError, BaseExceptionGroup) as error:
         return _explain(error, log_format or os.environ.get("FUNCTIOND_LOG__FORMAT", ""))
     return 0
 
@@ -119,12 +128,21 @@ def _explain(error: BaseException, form: str) -> int:
 
     Any other error is a bug and is raised again.
     """
-    found = list(leaves(error))
-    fatal = next((leaf for leaf in found if isinstance(leaf, _FATAL)), None)
-    expected = fatal or next((leaf for leaf in found if isinstance(leaf, _EXPECTED)), None)
+    expected = _expected(list(leaves(error)))
     if expected is None:
         raise error
-    hint = f"{expected} (start the engine again: it recovers from disk)" if fatal else str(expected)
-    line = json.dumps({"event": hint, "level": "error"}) if form == "json" else f"functiond: {hint}"
+    hint = f"{expected} (start the engine again: it recovers from disk)" if isinstance(expected, _FATAL) else expected
+    line = json.dumps({"event": str(hint), "level": "error"}) if form == "json" else f"functiond: {hint}"
     print(line, file=sys.stderr)
-    return RESTART if fatal else USAGE
+    return RESTART if isinstance(expected, _RESTART) else USAGE
+
+
+def _expected(found: Sequence[BaseException]) -> BaseException | None:
+    """Return the first error that has a message for users, those that a new start can cure before others."""
+    files = [error for error in found if isinstance(error, OSError) and is_file_problem(error)]
+    ordered = [*found, *(unusable(error.filename or "a file", error) for error in files)]
+    for kinds in (_RESTART, _EXPECTED):
+        for one in ordered:
+            if isinstance(one, kinds):
+                return one
+    return None

@@ -39,11 +39,11 @@ from engine.errors import (
     BadLink,
     CodeMissing,
     CodePackageTooLarge,
-    DataDirectoryUnusable,
     InlineCodeTooLarge,
     InvalidField,
     NotStored,
 )
+from engine.errors.data_errors import file_errors
 from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
@@ -152,11 +152,8 @@ class CodeStore:
         An empty text means that the file is missing, None that there are no packages. Raises DataDirectoryUnusable if
         the folder cannot be read.
         """
-        try:
+        with file_errors(self._folder):
             return await anyio.to_thread.run_sync(lambda: self._mark() if self._holds_packages() else None)
-        except OSError as error:
-            problem = f"cannot be read ({error.strerror}); give the engine access to it"
-            raise DataDirectoryUnusable(str(self._folder), problem) from error
 
     def belong_to(self, journal: str) -> None:
         """Set the name of the journal that refers to the packages. ``sweep`` and ``add`` write it to ``.journal``."""
@@ -165,9 +162,11 @@ class CodeStore:
     async def sweep(self, referenced: Collection[str]) -> int:
         """Remove packages that are not in ``referenced``, and incomplete ones. Return the number removed.
 
-        Call at the start only, because running instances may use any package.
+        Call at the start only, because running instances may use any package. Raises DataDirectoryUnusable if the
+        folder cannot be changed.
         """
-        return await self._in_thread(lambda: self._sweep(frozenset(referenced)))
+        with file_errors(self._folder):
+            return await anyio.to_thread.run_sync(lambda: self._sweep(frozenset(referenced)), limiter=self._turn)
 
     # --- receiving ------------------------------------------------------------------------------------------
 
@@ -222,10 +221,14 @@ class CodeStore:
         """Unpack the package in the folder ``new``, and rename the folder to ``name``.
 
         ``target`` is path and mode of inline source, or None for a zip. If the package is stored already, nothing is
-        changed.
+        changed, but all names are synced to disk, because an earlier call may have failed to do that.
         """
-        if (self._folder / name).is_dir():
-            return
+        if not (self._folder / name).is_dir():
+            self._unpack(name, new, target)
+        fsync_folder(self._folder)
+        fsync_folder(self._folder.parent)  # ``code`` itself may be new
+
+    def _unpack(self, name: str, new: Path, target: tuple[str, int] | None) -> None:
         code, package = new / "code", new / "package"
         code.mkdir()
         code.chmod(0o755)
@@ -240,7 +243,6 @@ class CodeStore:
         # The folder is renamed last, so that an existing folder implies an existing package.
         package.rename(self._original(name))
         code.rename(self._folder / name)
-        fsync_folder(self._folder)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Public names of the engine's errors: general, fatal, and those of access, object stores and triggers."""
+"""Public names of the engine's errors: general, fatal, and those of access, data, object stores and triggers."""
 
 from engine.errors.access_errors import (
     AccessDenied,
@@ -7,6 +7,7 @@ from engine.errors.access_errors import (
     TooManyUnproven,
     Unauthorized,
 )
+from engine.errors.data_errors import DiskFailing, StoredDataUnreadable
 from engine.errors.errors import (
     AliasExists,
     AliasInUse,
@@ -117,6 +118,7 @@ __all__ = [
     "DataDirectoryUnusable",
     "DependencyExists",
     "DependencyInUse",
+    "DiskFailing",
     "DiskLow",
     "EventExists",
     "EventTooLarge",
@@ -152,6 +154,7 @@ __all__ = [
     "StatusFixed",
     "StoreRefused",
     "StoreUnavailable",
+    "StoredDataUnreadable",
     "SynchronousCallsFull",
     "TooManyAliases",
     "TooManyDependencies",

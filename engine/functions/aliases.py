@@ -17,6 +17,7 @@ from engine.model import Alias
 from engine.model.clock import Clock
 from engine.model.urn import FunctionUrn
 from engine.protocols import ResourceStore
+from engine.protocols.catalog import decode_resource
 
 MAX_ALIASES = 10  #: per function
 
@@ -33,7 +34,7 @@ class Aliases:
     async def load(self) -> None:
         for row in await self._store.load(ALIAS):
             function_id = int(row.owner.removeprefix("function:"))
-            self._catalog.index_alias(function_id, msgspec.json.decode(row.body, type=Alias))
+            self._catalog.index_alias(function_id, decode_resource(row, Alias))
 
     def list(self, urn: FunctionUrn) -> Sequence[Alias]:
         return self._catalog.aliases(self._id(urn))

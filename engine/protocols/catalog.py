@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
+from engine.errors import StoredDataUnreadable
 from engine.model.invocation import AsyncSettings, Function
+
+T = TypeVar("T", bound=Struct)
 
 
 class StoredResource(Struct, frozen=True, kw_only=True):
@@ -17,6 +21,14 @@ class StoredResource(Struct, frozen=True, kw_only=True):
     owner: str  #: ``function:<function_id>`` or ``project:<project>``
     id: str
     body: bytes  #: the kind's struct as JSON
+
+
+def decode_resource(row: StoredResource, type: type[T]) -> T:
+    """Return the struct in the body of a stored resource. Raises StoredDataUnreadable if the body is none."""
+    try:
+        return msgspec.json.decode(row.body, type=type)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise StoredDataUnreadable(f"the {row.kind} {row.id} of {row.owner}", str(error)) from error
 
 
 class ResourceStore(Protocol):

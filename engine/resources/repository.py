@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.model import Function
 from engine.protocols import ResourceStore, StoredResource
+from engine.protocols.catalog import decode_resource
 
 T = TypeVar("T", bound=Struct)
 _FUNCTION = "function:"
@@ -54,7 +55,7 @@ class Repository(Generic[T]):
             if self._orphaned(row.owner):
                 await self._store.delete(row.kind, row.owner, row.id)
             else:
-                self._by_owner.setdefault(row.owner, {})[row.id] = msgspec.json.decode(row.body, type=self._type)
+                self._by_owner.setdefault(row.owner, {})[row.id] = decode_resource(row, self._type)
 
     def of(self, owner: str) -> Mapping[str, T]:
         """Return an owner's resources by id."""

@@ -24,6 +24,7 @@ from engine.model.signal import Signal
 from engine.model.text import without_nulls
 from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import Plugin, ResourceStore, StoredResource
+from engine.protocols.catalog import decode_resource
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
 from engine.resources.trigger_limits import check_others, check_room
@@ -68,7 +69,7 @@ class Triggers:
         for row in await self._store.load(KIND):
             function = self._catalog.resolve(int(row.owner.removeprefix("function:")), LATEST)
             if function is not None:
-                self._add(self._restore(msgspec.json.decode(row.body, type=StoredTrigger), function))
+                self._add(self._restore(decode_resource(row, StoredTrigger), function))
         for trigger in self.all():
             _warn_without_source(trigger)
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.errors import Unavailable
 from engine.metrics.usage import Tally, Usage
 from engine.protocols import ResourceStore, StoredResource
+from engine.protocols.catalog import decode_resource
 from engine.resources.repository import project_owner
 
 KIND = "usage"
@@ -36,8 +37,9 @@ class UsageStore:
 
     async def load(self) -> None:
         rows = await self._store.load(KIND)
-        self._written = {(row.owner.removeprefix(_OWNER), row.id): row.body for row in rows}
-        self._usage.restore({key: _tally(body) for key, body in self._written.items()})
+        keys = {(row.owner.removeprefix(_OWNER), row.id): row for row in rows}
+        self._written = {key: row.body for key, row in keys.items()}
+        self._usage.restore({key: _tally(row) for key, row in keys.items()})
 
     def note_use(self) -> None:
         """Schedule a write, because the usage of a month has changed."""
@@ -74,6 +76,6 @@ def _body(tally: Tally) -> bytes:
     return msgspec.json.encode(_Used(count=tally.count, work=tally.work))
 
 
-def _tally(body: bytes) -> Tally:
-    used = msgspec.json.decode(body, type=_Used)
+def _tally(row: StoredResource) -> Tally:
+    used = decode_resource(row, _Used)
     return Tally(count=used.count, work=used.work)

@@ -2,44 +2,133 @@
 
     lock  ballast  code/  logs/  tmp/  and files of the storage
 
-The locked file ``lock`` excludes a second engine; the kernel unlocks it when the engine's process exits. The ballast
+The directory itself is locked, which excludes a second engine; the kernel unlocks it when the engine's process exits.
+The file ``lock`` is locked too, because earlier versions lock only this file, and contains the owner's pid. The ballast
 file reserves disk space, which its deletion frees for settlement and pruning.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
+import structlog
+
+from engine.errors import DataDirectoryLocked
+from engine.errors.data_errors import file_errors
+
+log = structlog.get_logger("functiond.journal")
+
+#: Errors of syncing a folder that this user cannot read, or whose file system has no sync because it is read-only.
+_NOT_SYNCED = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS, errno.ENOTSUP})
+_FOLDERS, _FILES = ("code", "logs", "tmp"), ("lock", "ballast")
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Create the data directory if needed, and lock it until the block ends or the process exits.
+def locked(directory: Path, *, create: bool = True) -> Iterator[None]:
+    """Lock the data directory until the block ends or the process exits. Commands without an engine use it, too.
 
-    Raises DataDirectoryLocked if another engine holds the lock, and DataDirectoryUnusable if the directory cannot be
-    created or opened.
+    With ``create``, the directory is created if needed. Raises DataDirectoryLocked if another process holds the lock,
+    and DataDirectoryUnusable if the directory, or a file or folder in it, cannot be used.
     """
+    with file_errors(directory):
+        if create:
+            _create(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DataDirectoryUnusable(str(directory), f"cannot be used: {error.strerror}") from None
+        with file_errors(directory):
+            _lock(descriptor, directory)
+            _check_entries(directory)
+        with _owner_file(directory):
+            yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _owner_file(directory: Path) -> Iterator[None]:
+    """Hold the lock of the file ``lock``, with the pid of this process in it."""
+    path = directory / "lock"
+    with file_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 20).decode(errors="replace").strip()
-            raise DataDirectoryLocked(str(directory), int(owner) if owner.isdigit() else None) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with file_errors(path):
+            _lock(descriptor, directory)
+        with suppress(OSError):  # a full disk: the lock holds without the pid
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataDirectoryLocked(str(directory), _owner(directory / "lock")) from None
+
+
+def _owner(path: Path) -> int | None:
+    """Return the pid in the file ``lock``, or None if the file is missing or has none."""
+    try:
+        text = path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _create(directory: Path) -> None:
+    """Create the directory and its parents, and sync the names of those that were missing to disk.
+
+    The name of the directory itself is synced in any case: an earlier start may have been killed before it was.
+    """
+    missing = [folder for folder in directory.parents if not folder.exists()]
+    with suppress(FileExistsError):  # not a directory, which opening it tells
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (directory, *missing):
+        try:
+            fsync_folder(folder.parent)
+        except OSError as error:
+            if error.errno not in _NOT_SYNCED:
+                raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Sync the names in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_entries(directory: Path) -> None:
+    """Raise OSError if a folder or file of the engine is of another type, or if this user has no access to it."""
+    for name in _FOLDERS:
+        check_entry(directory / name, stat.S_IFDIR)
+    for name in _FILES:
+        check_entry(directory / name, stat.S_IFREG)
+
+
+def check_entry(path: Path, kind: int) -> None:
+    """Raise OSError unless ``path`` is missing, or of this type (``stat.S_IFDIR`` or ``S_IFREG``) and accessible."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_IFMT(mode) != kind:
+        code = errno.ENOTDIR if kind == stat.S_IFDIR else errno.EISDIR if stat.S_ISDIR(mode) else errno.EEXIST
+        raise OSError(code, os.strerror(code) if code != errno.EEXIST else "Not a regular file", str(path))
+    needed = os.R_OK | os.W_OK | (os.X_OK if kind == stat.S_IFDIR else 0)
+    if not os.access(path, needed, effective_ids=True):
+        code = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(path))
 
 
 def marker_of(directory: Path, journal: str) -> str:
@@ -51,12 +140,15 @@ def marker_of(directory: Path, journal: str) -> str:
     The marker includes device and inode of the directory, which survive a move within the file system. A copy of the
     directory has another marker, so that an engine on the copy does not end processes of the original.
     """
-    stat = directory.stat()
-    return f"{journal}-{stat.st_dev:x}-{stat.st_ino:x}"
+    status = directory.stat()
+    return f"{journal}-{status.st_dev:x}-{status.st_ino:x}"
 
 
 class Ballast:
-    """File of ``size`` bytes. Its deletion on a full disk frees space for settlement and pruning."""
+    """File of ``size`` bytes. Its deletion on a full disk frees space for settlement and pruning.
+
+    No method raises an error, because the ballast helps a disk that may be failing already.
+    """
 
     def __init__(self, directory: Path, size: int) -> None:
         self._path, self._size = directory / "ballast", size
@@ -64,17 +156,30 @@ class Ballast:
     def take(self) -> None:
         """Write the file. Do nothing if less than four times its size is free, or if it cannot be written."""
         path, size = self._path, self._size
-        if not size or (path.exists() and path.stat().st_size == size):
-            return
-        disk = os.statvfs(path.parent)
-        if disk.f_bavail * disk.f_frsize < 4 * size:
-            return
         try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+            if not size or (path.exists() and path.stat().st_size == size):
+                return
+            disk = os.statvfs(path.parent)
+            if disk.f_bavail * disk.f_frsize >= 4 * size:
+                with path.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
         except OSError:
-            path.unlink(missing_ok=True)
+            self.give_up()
 
-    def give_up(self) -> None:
-        """Delete the file."""
-        self._path.unlink(missing_ok=True)
+    def give_up_if_full(self) -> None:
+        """Delete the file if less than its size is free, so that a start has room to recover."""
+        with suppress(OSError):
+            disk = os.statvfs(self._path.parent)
+            if self._size and disk.f_bavail * disk.f_frsize < self._size:
+                self.give_up()
+
+    def give_up(self) -> bool:
+        """Delete the file. Return whether that freed space."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.warning("ballast not deleted", problem=str(error))
+            return False
+        return True

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
+from engine.errors import StoredDataUnreadable
 from engine.model import AsyncSettings, Function
 from engine.protocols import StoredResource
 from engine.storage.sqlite.writer import Writer
+
+T = TypeVar("T", bound=Struct)
 
 _PUT_SETTINGS = "INSERT OR REPLACE INTO async_settings (function_id, version, body) VALUES (?,?,?)"
 
@@ -99,10 +104,20 @@ def _put_function(db: sqlite3.Connection, function: Function, body: bytes) -> No
 
 def _load(db: sqlite3.Connection) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
     functions = [
-        msgspec.json.decode(body, type=Function) for (body,) in db.execute("SELECT body FROM function_version")
+        _decoded(body, Function, f"version {version} of function {function_id}")
+        for function_id, version, body in db.execute("SELECT function_id, version, body FROM function_version")
     ]
     settings = {
-        (function_id, version): msgspec.json.decode(body, type=AsyncSettings)
+        (function_id, version): _decoded(
+            body, AsyncSettings, f"the settings of version {version} of function {function_id}"
+        )
         for function_id, version, body in db.execute("SELECT function_id, version, body FROM async_settings")
     }
     return functions, settings
+
+
+def _decoded(body: bytes, type: type[T], place: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=type)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise StoredDataUnreadable(place, str(error)) from error

@@ -6,23 +6,27 @@ are read-only and short-lived.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import aiosqlite
 import anyio
 
-from engine.errors import DataDirectoryUnusable
+from engine.errors import DataDirectoryUnusable, DiskFailing
+from engine.errors.data_errors import RESTORE, file_errors
 from engine.model.identity import NODE_BITS, Identity
-from engine.storage.data_directory import Ballast
+from engine.storage.data_directory import Ballast, fsync_folder
 from engine.storage.options import StorageOptions
 from engine.storage.single_engine import SingleEngine
 from engine.storage.sqlite.batch import WritingConnection
 from engine.storage.sqlite.connection import Readers, connected
+from engine.storage.sqlite.file_problems import not_opened
 from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal
 from engine.storage.sqlite.storage import SQLiteStorage
 from engine.storage.sqlite.writer import Writer
@@ -53,9 +57,8 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     """
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)
-    await anyio.to_thread.run_sync(check_journal, path, packages_of)
-    async with connected(path, factory=WritingConnection, cached_statements=256) as database:
-        node, last_key = await _prepare(database, path)
+    async with _opened(path, packages_of, reserve) as database:
+        node, last_key = await _identity(database, path)
         writer = Writer(database, make_room=reserve.give_up, on_recovered=reserve.take)
         await anyio.to_thread.run_sync(reserve.take)
         identity = Identity(node, last_key, cluster.slot)
@@ -69,20 +72,90 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
                 writer.close()
 
 
-async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
-    """Set pragmas and migrate the schema. Return the node number and the largest invocation key in use."""
+@asynccontextmanager
+async def _opened(path: Path, packages_of: str | None, reserve: Ballast) -> AsyncIterator[aiosqlite.Connection]:
+    """Open the writing connection to a journal with the current schema.
+
+    If the disk is full, ``reserve`` is given up. If it fails although little space was free before, a second try
+    follows.
+    """
+    await anyio.to_thread.run_sync(reserve.give_up_if_full)
+    async with AsyncExitStack() as stack:
+        try:
+            database = await _open(stack, path, packages_of)
+        except DiskFailing:
+            if not await anyio.to_thread.run_sync(reserve.give_up):
+                raise
+            await stack.aclose()
+            database = await _open(stack, path, packages_of)
+        yield database
+
+
+async def _open(stack: AsyncExitStack, path: Path, packages_of: str | None) -> aiosqlite.Connection:
+    await anyio.to_thread.run_sync(check_journal, path, packages_of)
     try:
-        [[application]] = await database.execute_fetchall("PRAGMA application_id")
-        if application != APPLICATION_ID:
-            await database.executescript(_MARK)
-        await database.executescript(_PRAGMAS)
-        await _migrate(database, path)
-        await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
+        opening = connected(path, factory=WritingConnection, cached_statements=256)
+        database = await stack.enter_async_context(opening)
+        await _prepare(database, path)
+    except sqlite3.DatabaseError as error:
+        raise not_opened(path, error) from error
+    with file_errors(path):
+        await anyio.to_thread.run_sync(_sync, path)
+    return database
+
+
+async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
+    """Set pragmas and migrate the schema."""
+    [[application]] = await database.execute_fetchall("PRAGMA application_id")
+    if application != APPLICATION_ID:
+        await database.executescript(_MARK)
+    await database.executescript(_PRAGMAS)
+    await _migrate(database, path)
+    await _check_schema(database, path)
+    await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
+
+
+async def _identity(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
+    """Return the node number and the largest invocation key in use."""
+    try:
         [[node]] = await database.execute_fetchall("SELECT value FROM meta WHERE name = 'node'")
         [[last_key]] = await database.execute_fetchall("SELECT coalesce(max(key), 0) FROM invocation")
     except sqlite3.DatabaseError as error:
-        raise DataDirectoryUnusable(str(path), f"cannot be opened: {error}") from error
+        raise not_opened(path, error) from error
     return node, last_key
+
+
+def _sync(path: Path) -> None:
+    """Sync the write-ahead log and the names in the data directory to disk.
+
+    A killed engine may have left a commit in the log that is not synced. The commit is visible from now on, so it must
+    not vanish any more. Closing the log's file is safe: SQLite holds no locks on it, unlike on its other files.
+    """
+    with suppress(FileNotFoundError):
+        descriptor = os.open(f"{path.resolve()}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fsync_folder(path.parent)
+
+
+async def _check_schema(database: aiosqlite.Connection, path: Path) -> None:
+    """Raise DataDirectoryUnusable if a table or index is missing. ``path`` is the file of the database."""
+    names = "SELECT type || ' ' || name FROM sqlite_schema"
+    with closing(sqlite3.connect(":memory:")) as model:
+        for _, script in _scripts():
+            model.executescript(script.read_text())
+        expected = {name for [name] in model.execute(names)}
+    missing = expected - {name for [name] in await database.execute_fetchall(names)}
+    if missing:
+        raise DataDirectoryUnusable(str(path), f"damaged, without {', '.join(sorted(missing))}; {RESTORE}")
+
+
+def _scripts() -> list[tuple[int, Traversable]]:
+    """Return the migrations with their numbers, in their order."""
+    scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
+    return [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
 
 
 async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
@@ -92,8 +165,7 @@ async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
     is newer than the last migration of this engine.
     """
     [[version]] = await database.execute_fetchall("PRAGMA user_version")
-    scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
-    numbered = [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
+    numbered = _scripts()
     if version > numbered[-1][0]:
         problem = f"was written by a newer functiond (schema {version}); start that version or a newer one"
         raise DataDirectoryUnusable(str(path), problem)

@@ -16,7 +16,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable
+from engine.errors.data_errors import RESTORE
 from engine.model.identity import Identity
+from engine.storage.sqlite.file_problems import check_files, not_opened
 
 APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
@@ -38,6 +40,7 @@ def check_journal(path: Path, packages_of: str | None) -> None:
     ``packages_of`` is the journal's name that is stored with the code packages. An empty name means packages without a
     name, and None means that there are no packages. The function blocks the calling thread.
     """
+    check_files(path)
     logged, name = _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER, ""
     if _size(path):
         name = _name_of(path, logged)
@@ -64,8 +67,11 @@ def _name_of(path: Path, logged: bool) -> str:
                 raise _refused(path, "journal.db-wal belongs to another database")
             name = view.name
     except sqlite3.DatabaseError as error:
-        raise _refused(path, f"cannot be opened: {error}") from error
+        raise not_opened(path, error) from error
     if not view.tables >= _TABLES and (view.tables or view.version):
+        if view.application == APPLICATION_ID:
+            missing = ", ".join(sorted(_TABLES - view.tables))
+            raise DataDirectoryUnusable(str(path), f"damaged, without the tables {missing}; {RESTORE}")
         tables = ", ".join(sorted(view.tables)[:5]) or "none"
         raise _refused(path, f"a database of another program (tables: {tables})")
     return name
@@ -92,8 +98,14 @@ def _view(path: Path, mode: str) -> _View:
         [[version]] = database.execute("PRAGMA user_version")
         tables = frozenset(name for [name] in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))
         nodes = database.execute("SELECT value FROM meta WHERE name = 'node'") if tables >= _TABLES else ()
-        name = next((Identity(node).name for [node] in nodes), "")
+        name = next((_name(path, node) for [node] in nodes), "")
     return _View(application=application, version=version, tables=tables, name=name)
+
+
+def _name(path: Path, node: object) -> str:
+    if not isinstance(node, int):
+        raise DataDirectoryUnusable(str(path), f"damaged, its number in the table meta is {node!r}; {RESTORE}")
+    return Identity(node).name
 
 
 def _size(path: Path) -> int:

@@ -29,7 +29,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
-from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown, Unavailable
+from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown, StoredDataUnreadable, Unavailable
 from engine.metrics.histogram import SIZES, Histogram
 from engine.protocols import StorageStatistics
 from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
@@ -60,7 +60,7 @@ class Writer:
         self,
         database: aiosqlite.Connection,
         *,
-        make_room: Callable[[], None] = lambda: None,
+        make_room: Callable[[], object] = lambda: None,
         on_recovered: Callable[[], None] = lambda: None,
         max_wait: float = 5.0,
         longest_wait: float = 2.0,
@@ -103,12 +103,16 @@ class Writer:
         """Run ``function(connection)`` in the next transaction and return its result after the commit.
 
         Writes submitted earlier are done first. Errors of ``function`` are raised. Raises NotStored if the disk failed
-        and nothing was stored, OutcomeUnknown if the changes may have been stored, and ShuttingDown after ``close``.
+        and nothing was stored, OutcomeUnknown if the changes may have been stored, ShuttingDown after ``close``, and
+        StoredDataUnreadable if a table or row is not as the engine made it.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         self.submit(WriteRequest((), call=function, done=partial(answer, future)))
-        return await future
+        try:
+            return await future
+        except sqlite3.OperationalError as error:  # for example a table that is missing
+            raise StoredDataUnreadable("the journal", str(error)) from error
 
     @property
     def broken(self) -> bool:
@@ -142,6 +146,9 @@ class Writer:
                         batch, self._pending = self._pending, Batch()
                         self.number += 1
                         await self._write(batch)
+            except sqlite3.Error as error:  # a table or row is not as the engine made it: the next start checks them
+                self._give_up(error)
+                raise JournalBroken(str(error)) from error
             except BaseException as error:
                 self._give_up(error)
                 raise

@@ -1,0 +1,269 @@
+"""Faults at the start of an engine. Each ends with one line that tells the next step, and with an exit code.
+
+3: a new start can succeed without a change, for example when the disk has room again. 2: something must be changed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.engine_process import BASE, engine_on, urn_of
+from tests.support.engine_process import CLEAN, ROOT
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+SOURCE = "def handler(event, context):\n    return 1\n"
+NOBODY = 65534
+MOVE = "move it away"
+RESTORE = "restore the data directory from a backup"
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """Change of a data directory before a start, and the end of the start: exit code, and words of its message."""
+
+    make: Callable[[Path], object]
+    code: int
+    words: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create the directory of a stopped engine with one function, its settings, an alias, a trigger and a topic."""
+    data = tmp_path_factory.mktemp("template") / "data"
+    with engine_on(data) as engine:
+        engine.create("one", SOURCE)
+        engine.configure("one", max_async_retry_attempts=1)
+        alias = engine.ask("POST", f"{BASE}/{urn_of('one')}/aliases", {"name": "prod", "version": "latest"})
+        timer = {"name": "t", "schedule_type": "Rate", "schedule": "1h"}
+        trigger = {"trigger_type_code": "TIMER", "trigger_status": "ACTIVE", "event_data": timer}
+        made = engine.ask("POST", f"/v2/project1/fgs/triggers/{urn_of('one')}", trigger)
+        assert (alias.status, made.status) == (200, 201), (alias, made)
+        engine.accepted("one")
+        assert engine.stop() == 0
+    (data / "logs").mkdir(exist_ok=True)
+    return data
+
+
+@pytest.fixture
+def data(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "data"))
+
+
+def start(data: Path, *options: str | Path, **how: Any) -> tuple[int, str]:
+    """Start an engine that is expected to end. Return its exit code and its standard error."""
+    command = [
+        *how.pop("command", ()),
+        sys.executable,
+        "-m",
+        "engine",
+        "serve",
+        "--port",
+        "0",
+        "--data-dir",
+        str(data),
+        *map(str, options),
+    ]
+    environment = {**CLEAN, "FUNCTIOND_LOG__LEVEL": "error", "FUNCTIOND_EXECUTOR__ISOLATION": "process"}
+    environment |= how.pop("environ", {})
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, **how)
+    return ended.returncode, ended.stderr
+
+
+def check(ended: tuple[int, str], code: int, *words: str) -> None:
+    """Check exit code and message: the last line of the output, which has no traceback."""
+    found, output = ended
+    assert "Traceback" not in output, output
+    message = output.splitlines()[-1]
+    assert message.startswith("functiond: "), output
+    assert found == code, output
+    for word in words:
+        assert word in message, output
+
+
+def folder_at(name: str) -> Callable[[Path], object]:
+    def make(data: Path) -> None:
+        (data / name).unlink(missing_ok=True)
+        (data / name).mkdir()
+
+    return make
+
+
+def file_at(name: str) -> Callable[[Path], object]:
+    def make(data: Path) -> None:
+        shutil.rmtree(data / name, ignore_errors=True)
+        (data / name).write_text("")
+
+    return make
+
+
+def sql(*statements: str) -> Callable[[Path], object]:
+    def make(data: Path) -> None:
+        with closing(sqlite3.connect(data / "journal.db", isolation_level=None)) as database:
+            for statement in statements:
+                database.execute(statement)
+
+    return make
+
+
+def garbled(table: str, condition: str = "1") -> Callable[[Path], object]:
+    return sql(f"UPDATE {table} SET body = x'7b22' WHERE {condition}")
+
+
+FAULTS = {
+    **{
+        f"directory {name}": Fault(make=folder_at(name), code=2, words=(f"/data/{name}: ", "Is a directory", MOVE))
+        for name in ("journal.db", "journal.db-wal", "ballast", "lock")
+    },
+    **{
+        f"file {name}": Fault(make=file_at(name), code=2, words=(f"/data/{name}: ", "Not a directory", MOVE))
+        for name in ("code", "tmp", ".")
+    },
+    "function": Fault(make=garbled("function_version"), code=2, words=("version latest of function 1", RESTORE)),
+    "settings": Fault(make=garbled("async_settings"), code=2, words=("settings of version latest", RESTORE)),
+    "alias": Fault(make=garbled("resource", "kind = 'alias'"), code=2, words=("the alias prod of", RESTORE)),
+    "trigger": Fault(make=garbled("resource", "kind = 'trigger'"), code=2, words=("the trigger ", RESTORE)),
+    "number": Fault(
+        make=sql("UPDATE meta SET value = 'x' WHERE name = 'node'"), code=2, words=("the table meta", RESTORE)
+    ),
+    "text": Fault(
+        make=sql("UPDATE invocation SET version = CAST(x'ff' AS TEXT), state = 2, deaths = 9"),
+        code=2,
+        words=("UTF-8", RESTORE),
+    ),
+    **{
+        f"without {name}": Fault(make=sql(f"DROP TABLE {name}"), code=2, words=("damaged, without", name, RESTORE))
+        for name in ("meta", "resource")
+    },
+    "without index": Fault(make=sql("DROP INDEX ready"), code=2, words=("damaged, without index ready", RESTORE)),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_directory_ends_the_start_with_one_line(name: str, data: Path) -> None:
+    fault = FAULTS[name]
+    if name == "file .":
+        shutil.rmtree(data)
+        data.write_text("")
+        check(start(data), 2, f"{data}: Not a directory", MOVE)
+        return
+    fault.make(data)
+
+    check(start(data), fault.code, *fault.words)
+
+
+# --- files of settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--config", "auth.file", "--tls-key"])
+def test_a_directory_in_place_of_a_file_with_settings_is_told(option: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    options = {
+        "--config": ("--config", folder),
+        "auth.file": (),
+        "--tls-key": ("--tls-cert", folder, "--tls-key", folder),
+    }
+    environ = {"FUNCTIOND_AUTH__FILE": str(folder)} if option == "auth.file" else {}
+
+    check(start(tmp_path / "data", *options[option], environ=environ), 2, str(folder))
+
+
+# --- permissions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "journal.db", "logs", "lock"])
+def test_a_file_of_another_user_is_told_with_the_user_to_give_access(name: str, data: Path) -> None:
+    """Root may access all files, so that the engine runs without this right of root."""
+    command: list[str] = []
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        os.chown(data / name, NOBODY, NOBODY)
+    (data / name).chmod(0)
+
+    ended = start(data, command=command)
+
+    (data / name).chmod(0o700)
+    check(ended, 2, f"{data / name}: Permission denied", f"give user {os.geteuid()} access")
+
+
+# --- disks --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mounted(folder: Path, size: int) -> Iterator[Callable[[str], object]]:
+    """Mount a small file system, and yield a function that mounts it again with other options."""
+    folder.mkdir(exist_ok=True)
+
+    def mount(options: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "functiond-test", folder], check=True)
+
+    mount(f"size={size}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], object]]:
+    if os.geteuid():
+        pytest.skip("mounting a small file system needs root")
+    with mounted(tmp_path / "disk", 24 << 20) as mount:
+        yield mount
+
+
+def fill(folder: Path) -> None:
+    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_that_is_mounted_read_only_is_told(
+    disk: Callable[[str], object], template: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(template, tmp_path / "disk" / "data")
+    disk("remount,ro")
+
+    check(start(data), 2, "Read-only file system", "kernel's log")
+
+
+@pytest.mark.parametrize("kind", ["new", "stopped"])
+def test_a_full_disk_ends_the_start_with_the_code_for_a_new_start(
+    kind: str, disk: Callable[[str], object], template: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "disk" / "data"
+    if kind == "stopped":
+        shutil.copytree(template, data)
+    fill(tmp_path / "disk")
+
+    check(start(data), 3, "free some space, then start the engine again")
+
+
+def test_a_full_disk_with_a_ballast_starts(disk: Callable[[str], object], template: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(template, tmp_path / "disk" / "data")
+    (data / "ballast").write_bytes(bytes(4 << 20))
+    (data / "lock").unlink()
+    fill(tmp_path / "disk")
+    with engine_on(data, FUNCTIOND_STORAGE__BALLAST=str(4 << 20)) as engine:
+        assert engine.ask("GET", "/healthz").status == 200
+        assert not (data / "ballast").exists()
+        assert engine.record("one", engine.accepted("one"), wait=30)["status"] == "SUCCESS"
+
+
+def test_a_failed_write_ends_the_start_with_the_code_for_a_new_start(data: Path) -> None:
+    """Let all writes to files fail. SQLite reports this as an I/O error."""
+    ended = start(data, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+
+    check(ended, 3, str(data), "I/O error", "then start the engine again")
