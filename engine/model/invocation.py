@@ -240,6 +240,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
     start_crashes: int = 0  #: engine crashes after its dispatch and before its handler began
     hops: int = 0
     memory: int = 0
+    damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
 
     @property
     def accepted_at(self) -> float:
@@ -323,6 +324,7 @@ class Record(Struct, frozen=True, kw_only=True):
     result: bytes = b""
     log: bytes = b""
     attempts: tuple[Attempt, ...] = ()
+    damaged: frozenset[str] = frozenset()  #: of ``payload``, ``result`` and ``attempts``: damaged on disk, so left out
 
     @property
     def accepted_at(self) -> float:

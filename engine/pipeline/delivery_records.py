@@ -47,7 +47,10 @@ class DeliveryRecords:
                 "approximate_invoke_count": max(0, record.attempt - 1),
             },
             "request_payload": record.payload.decode(errors="replace"),
-            "response_context": {"status_code": 200 if ok else 500, "function_error": record.message},
+            "response_context": {
+                "status_code": 200 if ok else 500,
+                "function_error": _error(record),
+            },
             "response_payload": record.result.decode(errors="replace"),
         }
         for payload in ("request_payload", "response_payload"):
@@ -55,3 +58,7 @@ class DeliveryRecords:
                 return encoded
             document[payload] = ""
         return msgspec.json.encode(document)
+
+
+def _error(record: Record) -> str:
+    return record.message or ("the result is damaged on disk and left out" if "result" in record.damaged else "")

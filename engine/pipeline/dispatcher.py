@@ -224,11 +224,11 @@ class Dispatcher:
         self._answer(entry, outcome)
         self._codes[outcome.code] = self._codes.get(outcome.code, 0) + 1
         if invocation.mode is Mode.ASYNC:
-            self._settle(invocation, outcome, ran=ran)
+            self._settle(invocation, outcome, ran=ran, may_retry=not invocation.damage)
         return seconds
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
-        """Run the function unless it was deleted or the invocation is too old.
+        """Run the function unless it was deleted, or the invocation is too old or damaged.
 
         Return the outcome, and whether the function was run.
         """
@@ -241,6 +241,9 @@ class Dispatcher:
             if self._policy.too_old(invocation, rules, now):
                 text = f"older than {rules.max_age:g} s before it could start"
                 return Outcome(code=Code.EXPIRED, message=text, started_at=now, ended_at=now), False
+            if invocation.damage:
+                log.error("invocation damaged", request_id=invocation.request_id, problem=invocation.damage)
+                return Outcome(code=Code.ENGINE, message=invocation.damage, started_at=now, ended_at=now), True
             self._journal.start(invocation, now)
         self._started += 1
         self._wait_seconds.observe(max(0.0, now - invocation.due_at))

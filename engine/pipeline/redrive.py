@@ -157,6 +157,9 @@ class Redrive:
         return [function.function_id for function in self._catalog.list(project)]
 
     def _request(self, urn: FunctionUrn, record: Record) -> Request:
+        if "payload" in record.damaged:
+            problem = "has a damaged payload on disk; send the event again"
+            raise InvalidField("request_ids", record.request_id, problem)
         qualifier = f"!{record.alias}" if record.alias else record.version
         return Request(
             function=parse_urn(f"{urn.function}:{qualifier}", region=self._region, project=urn.project),

@@ -91,6 +91,7 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     payload: str | UnsetType = UNSET  #: absent if the role of the caller may not see it; so are the next two
     result: str | UnsetType = UNSET
     log: str | UnsetType = UNSET
+    damaged: list[str] | UnsetType = UNSET  #: of payload, result and attempts: damaged on disk, so left out
 
 
 class InvocationRecords:
@@ -226,6 +227,7 @@ def _whole(record: Record, function: Function, region: str) -> WholeRecord:
         payload=record.payload.decode("utf-8", "replace"),
         result=record.result.decode("utf-8", "replace"),
         log=plain(record.log).decode("utf-8", "replace"),
+        damaged=sorted(record.damaged) or UNSET,
     )
 
 

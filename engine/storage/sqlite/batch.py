@@ -14,6 +14,8 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any
 
+from engine.storage.sqlite.checksums import payload_sum, result_sum
+
 Row = tuple[Any, ...]
 
 
@@ -41,7 +43,7 @@ SQL: dict[Statement, str] = {
         "INSERT INTO invocation (key, function_id, version, alias, source, state, priority, rank, first_due, due,"
         " attempt, hops, memory, size) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
     ),
-    Statement.PAYLOAD: "INSERT INTO payload (key, body) VALUES (?,?)",
+    Statement.PAYLOAD: "INSERT INTO payload (key, body, sum) VALUES (?,?,?)",
     Statement.START: "UPDATE invocation SET state = 2, attempt = ?, started = ?, begun = ? WHERE key = ?",
     Statement.FINISH: (
         "UPDATE invocation SET state = ?, attempt = ?, failures = ?, started = ?, ended = ?, code = ?, message = ?"
@@ -51,7 +53,7 @@ SQL: dict[Statement, str] = {
         "UPDATE invocation SET state = 1, attempt = ?, failures = ?, rank = ?, due = ?, code = ?, message = ?"
         " WHERE key = ?"
     ),
-    Statement.RESULT: "INSERT OR REPLACE INTO result (key, body, log) VALUES (?,?,?)",
+    Statement.RESULT: "INSERT OR REPLACE INTO result (key, body, log, sum) VALUES (?,?,?,?)",
     Statement.ATTEMPT: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
     ),
@@ -183,7 +185,7 @@ class WritingConnection(sqlite3.Connection):
             for statement, row in request.rows:
                 by_statement.setdefault(statement, []).append(row)
         for statement in sorted(by_statement):
-            rows = by_statement[statement]
+            rows = with_sums(statement, by_statement[statement])
             if statement in _INSERTS:
                 self._insert(_INSERTS[statement], rows)
             else:
@@ -214,6 +216,18 @@ class WritingConnection(sqlite3.Connection):
             request.error = error
             self.execute("ROLLBACK TO alone")
         self.execute("RELEASE alone")
+
+
+def with_sums(statement: Statement, rows: list[Row]) -> list[Row]:
+    """Append the checksum to each row of a payload or result. Return rows of other statements unchanged.
+
+    Checksums are computed when the rows are written, so that they take no time from the event loop.
+    """
+    if statement is Statement.PAYLOAD:
+        return [(key, body, payload_sum(key, body)) for key, body in rows]
+    if statement is Statement.RESULT:
+        return [(key, body, log, result_sum(key, body, log)) for key, body, log in rows]
+    return rows
 
 
 def summed(rows: list[Row]) -> list[Row]:

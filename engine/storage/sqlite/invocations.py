@@ -14,7 +14,7 @@ from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.model.retry import HISTORY, MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.storage.sqlite.batch import SQL, Row, Statement, WriteRequest, summed
+from engine.storage.sqlite.batch import SQL, Row, Statement, WriteRequest, summed, with_sums
 from engine.storage.sqlite.discard import discard
 from engine.storage.sqlite.rows import READY, RUNNABLE, STORED, append_row, to_crashed, to_invocation
 from engine.storage.sqlite.writer import Writer, answer
@@ -166,7 +166,7 @@ class SQLiteJournal:
 
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         cursor = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY ready JOIN payload USING (key)"
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY ready LEFT JOIN payload USING (key)"
             " WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?)"
             " ORDER BY rank, key LIMIT ?",
             (function_id, after[0], after[0], after[1], rows),
@@ -178,7 +178,7 @@ class SQLiteJournal:
         self, db: sqlite3.Connection, now: float, rows: int, size: int
     ) -> tuple[tuple[Invocation, ...], float | None]:
         cursor = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed JOIN payload USING (key)"
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed LEFT JOIN payload USING (key)"
             " WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?",
             (now, rows),
         )
@@ -192,7 +192,7 @@ class SQLiteJournal:
         read = 0
         for row in cursor:
             found.append(to_invocation(row, self._identity))
-            read += len(row[-1])
+            read += len(found[-1].payload)
             if read >= size:
                 break
         cursor.close()
@@ -200,7 +200,7 @@ class SQLiteJournal:
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         poisoned = db.execute(
-            f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running JOIN payload USING (key)"
+            f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running LEFT JOIN payload USING (key)"
             f" WHERE state = 2 AND {_POISONED}"
         ).fetchall()
         revived = db.execute(
@@ -244,13 +244,13 @@ def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
 
 def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
     for statement, row in rows:
-        db.execute(SQL[statement], row)
+        db.executemany(SQL[statement], with_sums(statement, [row]))
 
 
 def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
     rows = [dict(append_rows(invocation)) for invocation in invocations]
     for statement in (Statement.APPEND, Statement.PAYLOAD):
-        db.executemany(SQL[statement], [row[statement] for row in rows])
+        db.executemany(SQL[statement], with_sums(statement, [row[statement] for row in rows]))
     db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import aiosqlite
 from engine.model import Attempt, Record, State
 from engine.model.identity import Identity, key_at
 from engine.protocols import Purged, Selection
+from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
+from engine.storage.sqlite.damage import is_damage
 from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rows import LISTED, SHOWN, to_record
 from engine.storage.sqlite.writer import Writer
@@ -65,27 +68,11 @@ class SQLiteRecords:
 
     async def get(self, key: int) -> Record | None:
         async with self._readers.one() as db:
-            rows = await _all(
-                db,
-                f"SELECT {LISTED}, payload.body, result.body, result.log FROM invocation"
-                " LEFT JOIN payload USING (key) LEFT JOIN result USING (key) WHERE key = ?",
-                [key],
-            )
+            rows = await _all(db, f"SELECT {LISTED}, size FROM invocation WHERE key = ?", [key])
             if not rows:
                 return None
-            history = await _all(
-                db, "SELECT attempt, started, ended, code, message FROM attempt WHERE key = ? ORDER BY attempt", [key]
-            )
-        *listed, payload, result, log = rows[0]
-        attempts = tuple(Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history)
-        return to_record(
-            tuple(listed),
-            self._identity,
-            payload=payload or b"",
-            result=result or b"",
-            log=log or b"",
-            attempts=attempts,
-        )
+            *listed, size = rows[0]
+            return to_record(tuple(listed), self._identity, **await _parts_of(db, key, size))
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size))
@@ -134,6 +121,41 @@ def _filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[
             text += f" AND {column} IN ({','.join('?' * len(those))})"
             values += sorted(those)
     return text, values
+
+
+async def _parts_of(db: aiosqlite.Connection, key: int, size: int) -> dict[str, Any]:
+    """Return payload, result, log and attempts of an invocation, and the names of those that are damaged.
+
+    ``size`` is the number of bytes of the payload. Damaged parts are left out.
+    """
+    parts: dict[str, Any] = {}
+    damaged = set()
+    payload = await _part(db, "SELECT body, sum FROM payload WHERE key = ?", key)
+    if payload is None or payload_problem(key, size, *(payload or [(None, None)])[0]):
+        damaged.add("payload")
+    else:
+        parts["payload"] = payload[0][0]
+    result = await _part(db, "SELECT body, log, sum FROM result WHERE key = ?", key)
+    if result is None or (result and result_is_damaged(key, *result[0])):
+        damaged.add("result")
+    elif result:
+        parts["result"], parts["log"], _ = result[0]
+    sql = "SELECT attempt, started, ended, code, message FROM attempt WHERE key = ? ORDER BY attempt"
+    history = await _part(db, sql, key)
+    if history is None:
+        damaged.add("attempts")
+    attempts = (Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history or ())
+    return {**parts, "attempts": tuple(attempts), "damaged": frozenset(damaged)}
+
+
+async def _part(db: aiosqlite.Connection, sql: str, key: int) -> list[tuple[Any, ...]] | None:
+    """Return the rows that a statement selects for a key, or None if they are behind a damaged page."""
+    try:
+        return await _all(db, sql, [key])
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return None
 
 
 async def _all(db: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

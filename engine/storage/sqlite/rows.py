@@ -8,15 +8,16 @@ from msgspec.structs import replace
 
 from engine.model import Invocation, Record, State
 from engine.model.identity import Identity
+from engine.storage.sqlite.checksums import payload_problem
 
 READY, DELAYED, RUNNING = 0, 1, 2
 STORED: dict[State, int] = {State.RUNNING: 2, State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
 SHOWN: tuple[State, ...] = (State.WAIT, State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD)
 
-#: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation JOIN payload USING (key).
+#: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation LEFT JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " start_deaths, body"
+    " start_deaths, size, body, sum"
 )
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
@@ -43,6 +44,11 @@ def append_row(invocation: Invocation) -> tuple[Any, ...]:
 
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
+    """Make an invocation from a row. If the payload is damaged, ``damage`` of the invocation is set."""
+    *_, size, payload, stored = row
+    damage = payload_problem(row[0], size, payload, stored)
+    if damage:
+        payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right
     return Invocation(
         key=row[0],
         request_id=identity.request_id(row[0]),
@@ -60,7 +66,8 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         hops=row[12],
         memory=row[13],
         start_crashes=row[14],
-        payload=row[15],
+        payload=payload,
+        damage=damage,
     )
 
 

@@ -1,0 +1,161 @@
+"""Checksums of payloads and results: bytes that changed on disk are found when they are read."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from engine.model import Invocation, State
+from engine.protocols import Settlement
+from engine.storage.options import StorageOptions
+from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.checksums import payload_problem, payload_sum, result_is_damaged, result_sum
+from engine.storage.sqlite.storage import SQLiteStorage
+from tests.contracts.storage import NOW, ROOM, made, settled, stored, success
+from tests.support.pages import PageFile
+
+BEGINNING = (float("-inf"), 0)
+
+
+def storing(folder: Path):  # type: ignore[no-untyped-def]
+    return open_sqlite(StorageOptions(directory=folder))
+
+
+def flip(folder: Path, old: bytes, new: bytes) -> None:
+    PageFile(folder / "journal.db").replace(old, new)
+
+
+async def ready(storage: SQLiteStorage, function_id: int = 1) -> tuple[Invocation, ...]:
+    return (await storage.window.ready(function_id, BEGINNING, 10, ROOM)).invocations
+
+
+async def test_a_payload_with_a_flipped_byte_is_read_as_damaged(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        sound = await stored(storage, payload=b'{"amount": 5000000}')
+        await stored(storage, payload=b'{"amount": 1000000}')
+    flip(tmp_path, b"1000000", b"9000000")
+
+    async with storing(tmp_path) as storage:
+        first, second = await ready(storage)
+
+        assert (first.payload, first.damage) == (sound.payload, "")
+        assert "checksum" in second.damage
+        assert second.payload == bytes(19)
+
+
+async def test_a_delayed_payload_with_a_flipped_byte_is_read_as_damaged(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        await stored(storage, payload=b'{"amount": 1000000}', at=NOW, delayed=True)
+    flip(tmp_path, b"1000000", b"9000000")
+
+    async with storing(tmp_path) as storage:
+        [due], _ = await storage.window.promote(NOW, 10, ROOM)
+
+        assert "checksum" in due.damage
+
+
+async def test_a_payload_under_the_key_of_another_row_is_read_as_damaged(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        one, two = await stored(storage, payload=b"[1]"), await stored(storage, payload=b"[2]")
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("CREATE TEMP TABLE kept AS SELECT * FROM payload")
+        for key, other in ((one.key, two.key), (two.key, one.key)):
+            database.execute(
+                "UPDATE payload SET (body, sum) = (SELECT body, sum FROM kept WHERE key = ?) WHERE key = ?",
+                (other, key),
+            )
+
+    async with storing(tmp_path) as storage:
+        assert ["checksum" in each.damage for each in await ready(storage)] == [True, True]
+
+
+async def test_a_missing_payload_is_read_as_damaged(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        await stored(storage)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("DELETE FROM payload")
+
+    async with storing(tmp_path) as storage:
+        [invocation] = await ready(storage)
+
+        assert "missing" in invocation.damage
+
+
+async def test_rows_without_checksums_are_read_as_before(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        waiting = await stored(storage, payload=b"[1]")
+        invocation = await stored(storage, 2, payload=b"[2]")
+        await settled(storage, invocation, success(invocation, result=b"ended"))
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("UPDATE payload SET sum = NULL")
+        database.execute("UPDATE result SET sum = NULL")
+
+    async with storing(tmp_path) as storage:
+        [invocation_read] = await ready(storage)
+        record = await storage.records.get(invocation.key)
+
+        assert (invocation_read.payload, invocation_read.damage) == (waiting.payload, "")
+        assert record is not None
+        assert (record.payload, record.result, record.damaged) == (b"[2]", b"ended", frozenset())
+
+
+async def test_every_way_to_store_an_invocation_stores_its_checksum(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        invocations = [made(storage, payload=b"[%d]" % number) for number in range(4)]
+        await storage.journal.append(invocations[0])
+        await storage.journal.append(invocations[1], idempotency_key="one")
+        await storage.cursors.append([(invocations[2], ""), (invocations[3], "two")])
+        for each in invocations:
+            await settled(storage, each, success(each, result=b"fine", log=b"said"))
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        payloads = database.execute("SELECT key, body, sum FROM payload ORDER BY key").fetchall()
+        results = database.execute("SELECT key, body, log, sum FROM result ORDER BY key").fetchall()
+
+    assert payloads == [(i.key, i.payload, payload_sum(i.key, i.payload)) for i in invocations]
+    assert results == [(i.key, b"fine", b"said", result_sum(i.key, b"fine", b"said")) for i in invocations]
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"it is so", b"it is no"), (b"line one", b"line two")])
+async def test_a_damaged_result_is_left_out_of_its_record(tmp_path: Path, old: bytes, new: bytes) -> None:
+    async with storing(tmp_path) as storage:
+        invocation = await stored(storage)
+        await settled(storage, invocation, success(invocation, result=b'"it is so"', log=b"line one"))
+    flip(tmp_path, old, new)
+
+    async with storing(tmp_path) as storage:
+        record = await storage.records.get(invocation.key)
+
+        assert record is not None
+        assert (record.payload, record.result, record.log) == (b"{}", b"", b"")
+        assert record.damaged == {"result"}
+
+
+async def test_a_damaged_payload_is_left_out_of_its_record(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        invocation = await stored(storage, payload=b'{"amount": 1000000}')
+        storage.journal.settle(
+            Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation, result=b"1"))
+        )
+    flip(tmp_path, b"1000000", b"9000000")
+
+    async with storing(tmp_path) as storage:
+        record = await storage.records.get(invocation.key)
+
+        assert record is not None
+        assert (record.payload, record.result, record.damaged) == (b"", b"1", {"payload"})
+
+
+def test_a_byte_moved_between_result_and_log_is_found() -> None:
+    stored_sum = result_sum(7, b"ab", b"cd")
+
+    assert not result_is_damaged(7, b"ab", b"cd", stored_sum)
+    assert result_is_damaged(7, b"abc", b"d", stored_sum)
+    assert result_is_damaged(7, "ab", b"cd", stored_sum)
+
+
+def test_a_payload_of_another_size_is_found_without_a_checksum() -> None:
+    assert payload_problem(1, 2, b"{}", None) == ""
+    assert "size" in payload_problem(1, 3, b"{}", None)
