@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import __version__
-from engine.app.collectors import problems, read_figures, reasons_not_ready
+from engine.app.collectors import losses, problems, read_figures, reasons_not_ready
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
 from engine.auth.denials import DenialLog
@@ -102,6 +102,7 @@ def _health(engine: EngineParts) -> HealthChecks:
     telemetry = Telemetry(lambda: read_figures(engine))
     return HealthChecks(
         alive=lambda: problems(engine),
+        degraded=lambda: losses(engine),
         ready=lambda: reasons_not_ready(engine),
         about=lambda: {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network},
         metrics=telemetry.render,

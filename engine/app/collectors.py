@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,23 @@ def problems(engine: EngineParts) -> Mapping[str, Any]:
     elif storage.in_flight_seconds > engine.settings.storage.commit_warning:
         found["journal"] = f"a commit has taken {storage.in_flight_seconds:.1f} s so far"
     return found
+
+
+def losses(engine: EngineParts) -> Mapping[str, Any]:
+    """Return what the engine works without, and the next step, by component; empty if nothing is damaged."""
+    damage = engine.storage.statistics().damage
+    rows = sorted({one.name for one in damage if one.to_key})
+    indexes = sorted({one.name for one in damage if not one.to_key})
+    found = []
+    if indexes:
+        found.append(f"the index {', '.join(indexes)} is damaged; restart the engine, which rebuilds it")
+    if rows:
+        ranges = sum(1 for one in damage if one.to_key)
+        found.append(
+            f"damaged pages: {ranges} ranges of rows in {', '.join(rows)} cannot be read and are left out;"
+            " run `functiond verify`, then restore a backup with `functiond restore`"
+        )
+    return {"storage": "; ".join(found)} if found else {}
 
 
 def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
@@ -113,6 +131,8 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
     )
     yield gauge("commit_in_flight_seconds", "Age of the current commit in seconds", storage.in_flight_seconds)
     yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if storage.failure else 0.0)
+    damaged: dict[str, float] = {**Counter(one.name for one in storage.damage)}
+    yield gauge("damaged_ranges", "Ranges of rows, and indexes, that cannot be read, by their name", damaged, "name")
     yield gauge("disk_free_bytes", "Free bytes on the disk of the data directory", free_space(settings.path))
     yield gauge("disk_kept_bytes", "Free bytes below which new work is rejected", settings.free_space)
     yield count("purged", "Finished invocations removed by pruning", engine.pruner.purged)

@@ -17,7 +17,7 @@ from pathlib import Path
 from engine.errors.errors import DataDirectoryUnusable, FunctiondError
 
 #: Advice if stored data are missing or damaged.
-RESTORE = "restore the data directory from a backup"
+RESTORE = "restore the data directory from a backup with `functiond restore`"
 
 _FULL = "free some space, then start the engine again"
 _FAILING = "look for disk errors in the kernel's log, then start the engine again"

@@ -48,6 +48,7 @@ from engine.protocols.records import (
 )
 from engine.protocols.storage import (
     Cluster,
+    Damage,
     Storage,
     StorageStatistics,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "CodeLinks",
     "CursorMove",
     "Cursors",
+    "Damage",
     "DeliveryContext",
     "Destination",
     "Discarded",

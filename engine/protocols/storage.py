@@ -21,6 +21,8 @@ All parts of a storage keep these promises, on which the components above rely:
   In both cases, later calls do not see the write; after OutcomeUnknown, the next engine may. A call that only reads may
   raise NotStored, too. ``Journal.start`` and ``Journal.settle`` never raise: their writes are kept and stored later, in
   their order, before all newer writes. The storage tries by itself until writes succeed again.
+- **Damage.** Rows that cannot be read are left out of windows, pruning and discarding, and all others are processed.
+  ``StorageStatistics.damage`` has them. An invocation whose payload was changed on disk has ``Invocation.damage``.
 - **End.** After a failure that only a restart can cure, ``Storage.broken`` is True, and the block of ``open_storage``
   ends with JournalBroken. When ``Cluster.lost`` returns, ``broken`` is True as well, but the block does not end by
   itself. In both cases, writes raise NotStored from then on, and ``start`` and ``settle`` do nothing. The next engine
@@ -46,11 +48,22 @@ from engine.protocols.records import Records
 from engine.protocols.triggers import Store
 
 
+class Damage(Struct, frozen=True, kw_only=True):
+    """Part of the storage that cannot be read: rows, or an index if both keys are 0."""
+
+    name: str  #: of a table or index
+    from_key: int  #: keys of the first and the last row
+    to_key: int
+    noted_at: float  #: time at which it was found
+    problem: str
+
+
 class StorageStatistics(Struct, frozen=True, kw_only=True):
     batch_size: Distribution
     commit_seconds: Distribution
     in_flight_seconds: float  #: seconds since the current commit began; 0: no commit runs
     failure: str  #: current failure of writes; empty while writes succeed
+    damage: tuple[Damage, ...] = ()  #: what cannot be read; all other rows are processed
 
 
 class Cluster(Protocol):

@@ -20,6 +20,7 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
     """Functions that report the state of the engine. Called at each request to /healthz, /readyz or /metrics."""
 
     alive: Callable[[], Mapping[str, Any]] = dict  #: problems by part; empty: healthy
+    degraded: Callable[[], Mapping[str, Any]] = dict  #: parts that work with losses, each with the next step
     ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
     about: Callable[[], Mapping[str, Any]] = dict  #: further fields of the reply of /readyz, whether ready or not
     metrics: Callable[[], bytes] = bytes  #: text format of Prometheus
@@ -37,14 +38,14 @@ class Health:
         ]
 
     async def alive(self, call: Call) -> Reply:
-        problems = self._checks.alive()
-        status = "unhealthy" if problems else "ok"
-        return json_reply({"status": status, **problems}, status=503 if problems else 200)
+        problems, degraded = self._checks.alive(), self._checks.degraded()
+        status = "unhealthy" if problems else "degraded" if degraded else "ok"
+        return json_reply({"status": status, **degraded, **problems}, status=503 if problems else 200)
 
     async def ready(self, call: Call) -> Reply:
-        reasons = self._checks.ready()
+        reasons, further = self._checks.ready(), {**self._checks.about(), **self._checks.degraded()}
         status = "not ready" if reasons else "ready"
-        return json_reply({"status": status, **self._checks.about(), **reasons}, status=503 if reasons else 200)
+        return json_reply({"status": status, **further, **reasons}, status=503 if reasons else 200)
 
     async def metrics(self, call: Call) -> Reply:
         return Reply(body=self._checks.metrics(), content_type=_PROMETHEUS)

@@ -22,7 +22,7 @@ class OverviewPage:
         return await self._pages.show(
             call,
             "overview.html",
-            reasons=self._health.ready(),
+            reasons={**self._health.degraded(), **self._health.ready()},
             about=self._health.about(),
             value={name: figure.values[""] for name, figure in figures.items() if "" in figure.values},
             values={name: _nonzero(figure) for name, figure in figures.items() if figure.label},

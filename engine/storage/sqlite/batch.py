@@ -1,8 +1,10 @@
 """Batch of write requests, and the connection that applies a batch in one transaction on the writer's thread.
 
 If SQLite refuses a row, the batch is rolled back and applied again with a savepoint for each request. Then only the
-request of that row fails. A disk error is not retried here but reported to the writer as a ``WriteFailure``. If COMMIT
-itself failed, the failure is ambiguous: the rows may still appear after a crash.
+request of that row fails. A request that meets a damaged page is applied after the others, see ``salvage``.
+
+A disk error is not retried here but reported to the writer as a ``WriteFailure``. If COMMIT itself failed, the failure
+is ambiguous: the rows may still appear after a crash.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any
 
+from engine.errors import NotStored, OutcomeUnknown
 from engine.storage.sqlite.checksums import payload_sum, result_sum
+from engine.storage.sqlite.damage import is_damage
 
 Row = tuple[Any, ...]
 
@@ -88,7 +92,6 @@ _DISK_ERRORS = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_BUSY,
@@ -100,7 +103,7 @@ _DISK_ERRORS = frozenset(
 class WriteRequest:
     """Rows for prepared statements, or one function that writes, stored completely or not at all."""
 
-    __slots__ = ("call", "done", "error", "retry_until_stored", "rows", "value")
+    __slots__ = ("call", "damage", "done", "error", "isolated", "retry_until_stored", "rows", "value")
 
     def __init__(
         self,
@@ -109,9 +112,13 @@ class WriteRequest:
         done: Callable[[WriteRequest], None] | None = None,
         retry_until_stored: bool = False,
         call: Callable[[sqlite3.Connection], Any] | None = None,
+        isolated: Callable[[sqlite3.Connection], Any] | None = None,
     ) -> None:
         self.rows = rows
         self.call = call  #: called after all rows of the batch are written, inside the transaction; returns ``value``
+        #: called instead of ``call``, outside a transaction, if ``call`` met a damaged page
+        self.isolated = isolated
+        self.damage: Exception | None = None  #: error of the damaged page that the request met
         self.done = done  #: called in the event loop after the commit or failure, with ``error`` or ``value`` set
         self.retry_until_stored = retry_until_stored  #: keep in memory through disk failures, and store later
         self.error: BaseException | None = None
@@ -134,14 +141,41 @@ class Batch(list[WriteRequest]):
     def __init__(self, items: Iterable[WriteRequest] = ()) -> None:
         super().__init__(items)
         self.failure: WriteFailure | None = None
+        self.left: list[WriteRequest] = []  #: requests that the disk refused after the others were stored
         self.finished = threading.Event()
         self.syncing = False  #: the writer's thread is in COMMIT, where it waits for the disk without the GIL
 
 
+class Visit(list[Any]):
+    """Function that is called with the connection in its thread, outside a transaction; then its result."""
+
+    def __init__(self, function: Callable[[sqlite3.Connection], Any]) -> None:
+        super().__init__()
+        self.function, self.value = function, None
+
+
 class WritingConnection(sqlite3.Connection):
-    """Only connection that writes to the database. ``executemany`` applies a ``Batch`` given in place of parameters."""
+    """Only connection that writes to the database. ``executemany`` applies a ``Batch`` given in place of parameters.
+
+    A ``Visit`` in place of parameters is a function that is called outside a transaction.
+
+    ``salvage`` is called outside a transaction for each request that met a damaged page. The function stores as much of
+    the request as possible and sets its ``error`` or ``value``.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        salvage: Callable[[WritingConnection, WriteRequest, Exception], None] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._salvage = salvage or _refuse
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        if isinstance(parameters, Visit):
+            parameters.value = parameters.function(self)
+            return self.cursor()
         if not isinstance(parameters, Batch):
             return super().executemany(sql, parameters)
         try:
@@ -154,7 +188,7 @@ class WritingConnection(sqlite3.Connection):
         committing = False
         try:
             self.execute("BEGIN IMMEDIATE")
-            self._run_rows(batch)
+            self.run_rows(batch)
             for request in batch:
                 if request.call is not None:
                     self._run_alone(request)
@@ -168,18 +202,52 @@ class WritingConnection(sqlite3.Connection):
                 self._apply_one_by_one(batch)
 
     def _apply_one_by_one(self, batch: Batch) -> None:
-        committing = False
+        damaged: list[WriteRequest] = []
+        while not self._apply_undamaged(batch, damaged):
+            pass
+        for request in damaged if batch.failure is None else ():
+            self._apply_damaged(batch, request)
+
+    def _apply_undamaged(self, batch: Batch, damaged: list[WriteRequest]) -> bool:
+        """Apply all requests except those in ``damaged``. If another one meets a damaged page, add it, return False.
+
+        SQLite refuses all further writes of a transaction that has met a damaged page.
+        """
+        committing, current = False, None
         try:
             self.execute("BEGIN IMMEDIATE")
             for request in batch:
-                self._run_alone(request)
+                if request.damage is None:
+                    current = request
+                    self._run_alone(request)
             committing = batch.syncing = True
             self.execute("COMMIT")
         except Exception as error:
             self.rollback()
+            if is_damage(error) and current is not None and not committing:
+                current.damage = error
+                damaged.append(current)
+                return False
             batch.failure = WriteFailure(error, ambiguous=committing)
+        return True
 
-    def _run_rows(self, batch: Iterable[WriteRequest]) -> None:
+    def _apply_damaged(self, batch: Batch, request: WriteRequest) -> None:
+        assert request.damage is not None
+        error, request.damage = request.damage, None
+        try:
+            self._salvage(self, request, error)
+        except Exception as problem:
+            self.rollback()
+            if request.retry_until_stored and _is_disk_error(problem):
+                batch.left.append(request)
+            elif is_damage(problem):
+                request.error = NotStored(f"a page of the journal is damaged: {problem}")
+            elif _is_disk_error(problem):
+                request.error = OutcomeUnknown(str(problem))
+            else:
+                request.error = problem
+
+    def run_rows(self, batch: Iterable[WriteRequest]) -> None:
         by_statement: dict[Statement, list[Row]] = {}
         for request in batch:
             for statement, row in request.rows:
@@ -201,21 +269,25 @@ class WritingConnection(sqlite3.Connection):
     def _run_alone(self, request: WriteRequest) -> None:
         """Run one request of a batch inside a savepoint, so that its error does not undo the other requests.
 
-        Disk errors are raised. Any other error is stored in ``request.error``.
+        Errors of the disk and of damaged pages are raised. Any other error is stored in ``request.error``.
         """
         self.execute("SAVEPOINT alone")
         try:
             if request.call is None:
-                self._run_rows((request,))
+                self.run_rows((request,))
             else:
                 request.value = request.call(self)
             request.error = None
         except Exception as error:
-            if _is_disk_error(error):
+            if _is_disk_error(error) or is_damage(error):
                 raise
             request.error = error
             self.execute("ROLLBACK TO alone")
         self.execute("RELEASE alone")
+
+
+def _refuse(db: WritingConnection, request: WriteRequest, error: Exception) -> None:
+    request.error = None if request.retry_until_stored else NotStored(str(error))
 
 
 def with_sums(statement: Statement, rows: list[Row]) -> list[Row]:

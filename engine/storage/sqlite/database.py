@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -24,10 +25,13 @@ from engine.model.identity import NODE_BITS, Identity
 from engine.storage.data_directory import Ballast, fsync_folder
 from engine.storage.options import StorageOptions
 from engine.storage.single_engine import SingleEngine
-from engine.storage.sqlite.batch import WritingConnection
+from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.connection import Readers, connected
+from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.file_problems import not_opened
 from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal
+from engine.storage.sqlite.salvage import Salvage
+from engine.storage.sqlite.start_check import check_start
 from engine.storage.sqlite.storage import SQLiteStorage
 from engine.storage.sqlite.writer import Writer
 
@@ -57,7 +61,8 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     """
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)
-    async with _opened(path, packages_of, reserve) as database:
+    notes = DamageNotes()
+    async with _opened(path, packages_of, reserve, notes) as database:
         node, last_key = await _identity(database, path)
         writer = Writer(database, make_room=reserve.give_up, on_recovered=reserve.take)
         await anyio.to_thread.run_sync(reserve.take)
@@ -67,13 +72,17 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
             tasks.start_soon(writer.run)
             try:
                 retention = options.idempotency_retention
-                yield SQLiteStorage(writer, Readers(path), identity, cluster, idempotency_retention=retention)
+                yield SQLiteStorage(
+                    writer, Readers(path), identity, cluster, idempotency_retention=retention, notes=notes
+                )
             finally:
                 writer.close()
 
 
 @asynccontextmanager
-async def _opened(path: Path, packages_of: str | None, reserve: Ballast) -> AsyncIterator[aiosqlite.Connection]:
+async def _opened(
+    path: Path, packages_of: str | None, reserve: Ballast, notes: DamageNotes
+) -> AsyncIterator[aiosqlite.Connection]:
     """Open the writing connection to a journal with the current schema.
 
     If the disk is full, ``reserve`` is given up. If it fails although little space was free before, a second try
@@ -82,21 +91,22 @@ async def _opened(path: Path, packages_of: str | None, reserve: Ballast) -> Asyn
     await anyio.to_thread.run_sync(reserve.give_up_if_full)
     async with AsyncExitStack() as stack:
         try:
-            database = await _open(stack, path, packages_of)
+            database = await _open(stack, path, packages_of, notes)
         except DiskFailing:
             if not await anyio.to_thread.run_sync(reserve.give_up):
                 raise
             await stack.aclose()
-            database = await _open(stack, path, packages_of)
+            database = await _open(stack, path, packages_of, notes)
         yield database
 
 
-async def _open(stack: AsyncExitStack, path: Path, packages_of: str | None) -> aiosqlite.Connection:
+async def _open(stack: AsyncExitStack, path: Path, packages_of: str | None, notes: DamageNotes) -> aiosqlite.Connection:
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
     try:
-        opening = connected(path, factory=WritingConnection, cached_statements=256)
+        factory = partial(WritingConnection, salvage=Salvage(notes))
+        opening = connected(path, factory=factory, cached_statements=256)
         database = await stack.enter_async_context(opening)
-        await _prepare(database, path)
+        await _prepare(database, path, notes)
     except sqlite3.DatabaseError as error:
         raise not_opened(path, error) from error
     with file_errors(path):
@@ -104,14 +114,18 @@ async def _open(stack: AsyncExitStack, path: Path, packages_of: str | None) -> a
     return database
 
 
-async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
-    """Set pragmas and migrate the schema."""
+async def _prepare(database: aiosqlite.Connection, path: Path, notes: DamageNotes) -> None:
+    """Set pragmas, migrate the schema, check the catalog, and rebuild noted indexes."""
     [[application]] = await database.execute_fetchall("PRAGMA application_id")
     if application != APPLICATION_ID:
         await database.executescript(_MARK)
     await database.executescript(_PRAGMAS)
     await _migrate(database, path)
     await _check_schema(database, path)
+    visit = Visit(lambda db: check_start(db, notes))
+    await database.executemany("", visit)
+    if visit.value:
+        raise DataDirectoryUnusable(str(path), f"{visit.value}; {RESTORE}")
     await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
 
 

@@ -12,20 +12,41 @@ from typing import Any
 from engine.errors import IdempotencyConflict
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
-from engine.model.retry import HISTORY, MAX_CRASHES, MAX_START_CRASHES
+from engine.model.retry import HISTORY
 from engine.protocols import Discarded, Page, Recovery, Settlement
 from engine.storage.sqlite.batch import SQL, Row, Statement, WriteRequest, summed, with_sums
-from engine.storage.sqlite.discard import discard
-from engine.storage.sqlite.rows import READY, RUNNABLE, STORED, append_row, to_crashed, to_invocation
+from engine.storage.sqlite.damage import DamageNotes
+from engine.storage.sqlite.discard import discard, discard_isolated
+from engine.storage.sqlite.isolated import IsolatedReads
+from engine.storage.sqlite.rebuild import rebuild, unreadable
+from engine.storage.sqlite.rows import (
+    COMPACT_END,
+    END,
+    POISONED,
+    READY,
+    REVIVE,
+    RUNNABLE,
+    STORED,
+    append_row,
+    to_crashed,
+    to_invocation,
+)
+from engine.storage.sqlite.salvage import in_transaction
 from engine.storage.sqlite.writer import Writer, answer
-
-#: Condition for running rows that one more crash makes fail.
-_POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >= {MAX_START_CRASHES} END)"
 
 
 class SQLiteJournal:
-    def __init__(self, writer: Writer, identity: Identity, *, idempotency_retention: float = 86_400.0) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        identity: Identity,
+        *,
+        idempotency_retention: float = 86_400.0,
+        notes: DamageNotes | None = None,
+    ) -> None:
         self._writer = writer
+        self._notes = notes or DamageNotes()
+        self._isolated = IsolatedReads(self._notes, identity)
         self._identity = identity
         self._idempotency_retention = idempotency_retention
         self._starts: dict[int, tuple[int, WriteRequest]] = {}
@@ -84,29 +105,25 @@ class SQLiteJournal:
     ) -> asyncio.Future[tuple[int, int] | None]:
         future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
 
-        def write(db: sqlite3.Connection) -> tuple[int, int] | None:
-            found: tuple[int, int] | None = db.execute(
-                "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (0, 1)"
-                " RETURNING function_id, size",
-                (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key),
-            ).fetchone()
-            if found:
-                function_id, size = found
-                kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
-                ended = size + (kept[0] if kept else 0)  # includes result and log of an earlier attempt
-                db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
-            return found
-
         def done(request: WriteRequest) -> None:
             if then is not None:
                 then(key, request.value if request.error is None else None, request.error is None)
             answer(future, request)
 
-        self._writer.submit(WriteRequest((), call=write, done=done))
+        request = WriteRequest(
+            (),
+            call=lambda db: _cancel(db, END, key, outcome),
+            isolated=lambda db: in_transaction(db, lambda: _cancel(db, COMPACT_END, key, outcome)),
+            done=done,
+        )
+        self._writer.submit(request)
         return future
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        return await self._writer.call(lambda db: discard(db, function_id, after, rows, outcome))
+        return await self._writer.call(
+            lambda db: discard(db, self._notes, function_id, after, rows, outcome),
+            lambda db: discard_isolated(db, self._notes, function_id, after, rows, outcome),
+        )
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         rows = [(READY, i.key) for i in invocations]
@@ -117,7 +134,7 @@ class SQLiteJournal:
         )
 
     async def recover(self) -> Recovery:
-        return await self._writer.call(self._recover)
+        return await self._writer.call(self._recover, self._recover_isolated)
 
     # --- Window ---------------------------------------------------------------------------------------------
 
@@ -126,10 +143,15 @@ class SQLiteJournal:
     # happens at most twenty times a second.
 
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        return await self._writer.call(lambda db: self._ready(db, function_id, after, rows, size))
+        return await self._writer.call(
+            lambda db: self._ready(db, function_id, after, rows, size),
+            lambda db: self._isolated.ready(db, function_id, after, rows, size),
+        )
 
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
-        return await self._writer.call(lambda db: self._promote(db, now, rows, size))
+        return await self._writer.call(
+            lambda db: self._promote(db, now, rows, size), lambda db: self._isolated.promote(db, now, rows, size)
+        )
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
@@ -167,7 +189,7 @@ class SQLiteJournal:
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         cursor = db.execute(
             f"SELECT {RUNNABLE} FROM invocation INDEXED BY ready LEFT JOIN payload USING (key)"
-            " WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?)"
+            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self._notes.readable}"
             " ORDER BY rank, key LIMIT ?",
             (function_id, after[0], after[0], after[1], rows),
         )
@@ -179,12 +201,12 @@ class SQLiteJournal:
     ) -> tuple[tuple[Invocation, ...], float | None]:
         cursor = db.execute(
             f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed LEFT JOIN payload USING (key)"
-            " WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?",
+            f" WHERE state = 1 AND due <= ?{self._notes.readable} ORDER BY due LIMIT ?",
             (now, rows),
         )
         due, _ = self._read(cursor, size)
         db.executemany("UPDATE invocation SET state = 0 WHERE key = ?", [(one.key,) for one in due])
-        return due, _next_due(db)
+        return due, self._next_due(db)
 
     def _read(self, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
         """Read rows until their payloads reach ``size`` bytes in total. Return the rows and the total."""
@@ -199,22 +221,45 @@ class SQLiteJournal:
         return tuple(found), read
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
-        poisoned = db.execute(
+        rows = db.execute(
             f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running LEFT JOIN payload USING (key)"
-            f" WHERE state = 2 AND {_POISONED}"
+            f" WHERE state = 2 AND {POISONED}{self._notes.readable}"
         ).fetchall()
-        revived = db.execute(
-            "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
-            f" WHERE state = 2 AND NOT ({_POISONED})"
-        ).rowcount
+        revived = db.execute(f"{REVIVE} WHERE state = 2 AND NOT ({POISONED}){self._notes.readable}").rowcount
+        return self._recovery(db, [to_crashed(row, self._identity) for row in rows], revived)
+
+    def _recover_isolated(self, db: sqlite3.Connection) -> Recovery:
+        """Recover after a query met a damaged page. Rebuild the indexes that cannot be read, and leave out rows."""
+        for index in ("running", "ready", "delayed"):
+            error = unreadable(db, index)
+            if error is not None:
+                self._notes.note_index(db, index, error)
+                rebuild(db, self._notes, index)
+        poisoned, revived = self._isolated.revive(db)
+        functions = frozenset(row[0] for row in db.execute("SELECT function_id FROM tally WHERE rows > 0"))
+        return self._recovery(db, poisoned, revived, waiting=functions - {0})
+
+    def _recovery(
+        self,
+        db: sqlite3.Connection,
+        poisoned: Sequence[Invocation],
+        revived: int,
+        waiting: frozenset[int] | None = None,
+    ) -> Recovery:
         backlog = {f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")}
         return Recovery(
             backlog=backlog,
-            waiting=frozenset(_functions_with_ready_rows(db)),
-            poisoned=tuple(to_crashed(row, self._identity) for row in poisoned),
-            next_due=_next_due(db),
+            waiting=frozenset(_functions_with_ready_rows(db)) if waiting is None else waiting,
+            poisoned=tuple(poisoned),
+            next_due=self._next_due(db) if waiting is None else self._isolated.next_due(db),
             revived=revived,
         )
+
+    def _next_due(self, db: sqlite3.Connection) -> float | None:
+        row = db.execute(
+            f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{self._notes.readable} ORDER BY due LIMIT 1"
+        ).fetchone()
+        return None if row is None else float(row[0])
 
 
 def _appended(
@@ -232,6 +277,17 @@ def _appended(
     if then is not None:
         then(invocation, request.error is None and request.value == invocation.request_id)
     answer(future, request)
+
+
+def _cancel(db: sqlite3.Connection, sql: str, key: int, outcome: Outcome) -> tuple[int, int] | None:
+    end = (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key)
+    found: tuple[int, int] | None = db.execute(f"{sql} RETURNING function_id, size", end).fetchone()
+    if found:
+        function_id, size = found
+        kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
+        ended = size + (kept[0] if kept else 0)  # includes result and log of an earlier attempt
+        db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
+    return found
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
@@ -298,11 +354,6 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         pending = (before.key, before.function_id, condition, to.destination, to.param, outcome.ended_at)
         rows.append((Statement.ADD_DELIVERY, pending))
     return tuple(rows)
-
-
-def _next_due(db: sqlite3.Connection) -> float | None:
-    row = db.execute("SELECT due FROM invocation INDEXED BY delayed WHERE state = 1 ORDER BY due LIMIT 1").fetchone()
-    return None if row is None else float(row[0])
 
 
 def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.storage.sqlite.connection import Readers
+from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
 from engine.storage.sqlite.invocations import append_rows, insert
 from engine.storage.sqlite.writer import Writer
 
@@ -23,11 +24,13 @@ SCANNED_UNTIL = (
 
 
 class SQLiteOutbox:
-    def __init__(self, readers: Readers, writer: Writer) -> None:
-        self._readers, self._writer = readers, writer
+    def __init__(self, readers: Readers, writer: Writer, notes: DamageNotes | None = None) -> None:
+        self._readers, self._writer, self._notes = readers, writer, notes or DamageNotes()
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        return await self._writer.call(lambda db: _pending(db, now, rows, each))
+        return await self._writer.call(
+            lambda db: _pending(db, self._readable, now, rows, each), lambda db: self._pending_isolated(db, now, rows)
+        )
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -46,6 +49,38 @@ class SQLiteOutbox:
                 ).rowcount
             )
         )
+
+    @property
+    def _readable(self) -> str:
+        """SQL condition that leaves out noted deliveries; empty without notes."""
+        return left_out("owed_id", ("owed",)) if self._notes.ranges else ""
+
+    def _pending_isolated(
+        self, db: sqlite3.Connection, now: float, rows: int
+    ) -> tuple[Sequence[PendingDelivery], float | None]:
+        """Read deliveries one by one in the order of due times. Note those that cannot be read, and leave them out."""
+        ids, error = read_keys(
+            db,
+            f"SELECT owed_id, due FROM owed INDEXED BY owed_due WHERE due IS NOT NULL{self._readable}"
+            " ORDER BY due LIMIT ?",
+            (rows + 1,),
+        )
+        if error is not None:
+            self._notes.note_index(db, "owed_due", error)
+        found: list[PendingDelivery] = []
+        for delivery_id, due in ids:
+            if due > now or len(found) == rows:
+                return found, due
+            try:
+                row = db.execute(f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone()
+            except sqlite3.DatabaseError as problem:
+                if not is_damage(problem):
+                    raise
+                self._notes.note(db, "owed", delivery_id, delivery_id, problem)
+                continue
+            if row is not None:
+                found.append(_to_pending(*row))
+        return found, None
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
@@ -91,7 +126,7 @@ def pending_page(functions: int) -> str:
 
 
 def _pending(
-    db: sqlite3.Connection, now: float, rows: int, each: int
+    db: sqlite3.Connection, readable: str, now: float, rows: int, each: int
 ) -> tuple[Sequence[PendingDelivery], float | None]:
     destinations = list(_destinations(db))
     each = min(each, max(1, rows // max(1, len(destinations))))
@@ -99,11 +134,11 @@ def _pending(
     for destination in destinations:
         page = db.execute(
             f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_destination"
-            " WHERE destination = ? AND param = ? AND due <= ? ORDER BY due LIMIT ?",
+            f" WHERE destination = ? AND param = ? AND due <= ?{readable} ORDER BY due LIMIT ?",
             (*destination, now, each),
         )
         found += [_to_pending(*row) for row in page]
-    later = db.execute("SELECT min(due) FROM owed WHERE due > ?", (now,)).fetchone()[0]
+    later = db.execute(f"SELECT min(due) FROM owed WHERE due > ?{readable}", (now,)).fetchone()[0]
     return sorted(found, key=lambda pending: pending.due_at), later
 
 

@@ -116,5 +116,8 @@ def _size(path: Path) -> int:
 
 
 def _refused(path: Path, problem: str) -> DataDirectoryUnusable:
-    advice = "restore journal.db together with its journal.db-wal, or start with an empty data directory"
+    advice = (
+        "restore journal.db together with its journal.db-wal, or a backup with `functiond restore`,"
+        " or start with an empty data directory"
+    )
     return DataDirectoryUnusable(str(path), f"{problem}; {advice}")

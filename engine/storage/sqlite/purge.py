@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
+from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
+from engine.storage.sqlite.salvage import store_each
 
 #: Limits of one step: invocations scanned, bytes dropped, idempotency keys dropped, pages freed in the file system.
 STEP_ROWS, STEP_SIZE, STEP_IDEMPOTENCY_KEYS, STEP_PAGES = 200, 8 << 20, 500, 256
 #: Free pages that stay in the file for new rows. All further free pages are returned to the file system.
 FREE_PAGES = 4096
+
+
+#: Row of a scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending.
+_Row = tuple[int, float | None, int, int]
+_NEXT = (
+    "SELECT key, ended, size + coalesce((SELECT length(body) + length(log) FROM result WHERE key = i.key), 0),"
+    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL) FROM invocation i WHERE {where}"
+)
+_KEYS = "SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT ?"
 
 
 class Scan(Struct):
@@ -37,8 +48,8 @@ class Purge:
     complete scan, the next step restarts at the oldest row.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    def __init__(self, identity: Identity, notes: DamageNotes | None = None) -> None:
+        self._identity, self._notes = identity, notes or DamageNotes()
         self._aged_to = self._capped_to = 0  #: last keys scanned by age and by caps; 0: start at the oldest row
 
     def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
@@ -48,30 +59,76 @@ class Purge:
         of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``.
         """
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
+        scan, over = self._scan(db, now, age, rows, size, _next_rows)
+        _drop(db, scan)
+        return self._purged(scan, over, age, next_expiry, more=more_keys | _release_pages(db))
+
+    def step_isolated(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
+        """Run one step after a damaged page was met: read and drop row by row, outside a transaction.
+
+        Idempotency keys and unused pages stay until a later step.
+        """
+        scan, over = self._scan(db, now, age, rows, size, self._next_rows_isolated)
+        for key, error in store_each(db, list(scan.drop), lambda db, key: _drop(db, _only(scan, key))):
+            scan.drop.remove(key)
+            self._notes.note_row(db, key, error)
+        return self._purged(scan, over, age, math.inf, more=False)
+
+    def _scan(
+        self,
+        db: sqlite3.Connection,
+        now: float,
+        age: float,
+        rows: int,
+        size: int,
+        read: Callable[[sqlite3.Connection, Scan], list[_Row]],
+    ) -> tuple[Scan, bool]:
+        """Scan the rows that ``read`` returns. Return the scan, and whether rows or bytes still exceed their caps."""
         kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
         if kept_rows > rows or kept_size > size:
             scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._capped_to)
-            _scan_by_caps(db, scan, rows, size)
+            _scan_by_caps(read(db, scan), scan, rows, size)
             from_middle, self._capped_to = self._capped_to > 0, 0 if scan.complete else scan.reached
             if from_middle:
                 scan.complete = False  # rows before the start of this scan may have ended meanwhile
         else:
             scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
-            _scan_by_age(db, scan, now - age)
+            _scan_by_age(read(db, scan), scan, now - age)
             self._aged_to = 0 if scan.complete else scan.reached
-        _drop(db, scan)
-        more_pages = _release_pages(db)
+        return scan, scan.kept_rows > rows or scan.kept_size > size
+
+    def _purged(self, scan: Scan, over: bool, age: float, next_expiry: float, *, more: bool) -> Purged:
         due = min(scan.oldest + age, next_expiry)
         return Purged(
             request_ids=tuple(self._identity.request_id(key) for key in scan.drop),
-            more=not scan.complete or more_keys or more_pages,
-            over=scan.kept_rows > rows or scan.kept_size > size,
+            more=not scan.complete or more,
+            over=over,
             next_due=None if due == math.inf else due,
         )
 
+    def _next_rows_isolated(self, db: sqlite3.Connection, scan: Scan) -> list[_Row]:
+        """Return the next rows that can be read. Keys come from the payloads if the table of invocations is damaged."""
+        keys, error = read_keys(db, _KEYS.format(table="invocation"), (scan.reached, STEP_ROWS))
+        if error is not None:
+            others, _ = read_keys(db, _KEYS.format(table="payload"), (scan.reached, STEP_ROWS))
+            keys = max(keys, others, key=len)
+        scan.complete = len(keys) < STEP_ROWS
+        found: list[_Row] = []
+        for [key] in keys:
+            if self._notes.covers(key):
+                scan.reached = key
+                continue
+            try:
+                found += db.execute(_NEXT.format(where="key = ?"), (key,)).fetchall()
+            except sqlite3.DatabaseError as problem:
+                if not is_damage(problem):
+                    raise
+                self._notes.note_row(db, key, problem)
+        return found
 
-def _scan_by_age(db: sqlite3.Connection, scan: Scan, cutoff: float) -> None:
-    for key, ended, size, pending in _next_rows(db, scan):
+
+def _scan_by_age(found: list[_Row], scan: Scan, cutoff: float) -> None:
+    for key, ended, size, pending in found:
         if key > key_at(cutoff):
             scan.complete = True  # all later rows were accepted after the cutoff, so they ended after it too
             scan.oldest = min(scan.oldest, accepted_at(key))
@@ -85,8 +142,8 @@ def _scan_by_age(db: sqlite3.Connection, scan: Scan, cutoff: float) -> None:
             return
 
 
-def _scan_by_caps(db: sqlite3.Connection, scan: Scan, rows: int, size: int) -> None:
-    for key, ended, row_size, pending in _next_rows(db, scan):
+def _scan_by_caps(found: list[_Row], scan: Scan, rows: int, size: int) -> None:
+    for key, ended, row_size, pending in found:
         if scan.kept_rows <= rows and scan.kept_size <= size:
             scan.complete = False  # the next step prunes by age
             return
@@ -95,14 +152,9 @@ def _scan_by_caps(db: sqlite3.Connection, scan: Scan, rows: int, size: int) -> N
             return
 
 
-def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[tuple[int, float | None, int, int]]:
-    """Return the next rows of the scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending."""
-    found = db.execute(
-        "SELECT key, ended, size + coalesce((SELECT length(body) + length(log) FROM result WHERE key = i.key), 0),"
-        " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
-        " FROM invocation i WHERE key > ? ORDER BY key LIMIT ?",
-        (scan.reached, STEP_ROWS),
-    ).fetchall()
+def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[_Row]:
+    sql = _NEXT.format(where="key > ? ORDER BY key LIMIT ?")
+    found: list[_Row] = db.execute(sql, (scan.reached, STEP_ROWS)).fetchall()
     scan.complete = len(found) < STEP_ROWS
     return found
 
@@ -116,6 +168,11 @@ def _take(scan: Scan, key: int, size: int) -> bool:
     if scan.dropped_size > STEP_SIZE:
         scan.complete = False
     return scan.dropped_size > STEP_SIZE
+
+
+def _only(scan: Scan, key: int) -> Scan:
+    """Return a scan that drops one of the rows of another scan."""
+    return Scan(drop=[key], kept_rows=scan.kept_rows, kept_size=scan.kept_size)
 
 
 def _drop(db: sqlite3.Connection, scan: Scan) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import aiosqlite
 
+from engine.errors import Unavailable
 from engine.model import Attempt, Record, State
 from engine.model.identity import Identity, key_at
 from engine.protocols import Purged, Selection
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import is_damage
+from engine.storage.sqlite.damage import ADVICE, DamageNotes, is_damage
 from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rows import LISTED, SHOWN, to_record
 from engine.storage.sqlite.writer import Writer
@@ -41,13 +42,21 @@ _NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is sta
 
 
 class SQLiteRecords:
-    def __init__(self, readers: Readers, writer: Writer, identity: Identity) -> None:
+    def __init__(self, readers: Readers, writer: Writer, identity: Identity, notes: DamageNotes | None = None) -> None:
         self._readers = readers
         self._writer = writer
         self._identity = identity
-        self._purge = Purge(identity)
+        self._purge = Purge(identity, notes)
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        try:
+            return await self._list(selection)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise Unavailable(f"some of the records are on a damaged page of the journal; {ADVICE}") from error
+
+    async def _list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found: list[Record] = []
         total, skip = 0, selection.offset
         async with self._readers.one() as db:  # in one snapshot, each row is in exactly one part
@@ -68,14 +77,19 @@ class SQLiteRecords:
 
     async def get(self, key: int) -> Record | None:
         async with self._readers.one() as db:
-            rows = await _all(db, f"SELECT {LISTED}, size FROM invocation WHERE key = ?", [key])
+            rows = await _part(db, f"SELECT {LISTED}, size FROM invocation WHERE key = ?", key)
+            if rows is None:
+                raise Unavailable(f"the record is on a damaged page of the journal; {ADVICE}")
             if not rows:
                 return None
             *listed, size = rows[0]
             return to_record(tuple(listed), self._identity, **await _parts_of(db, key, size))
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size))
+        return await self._writer.call(
+            lambda db: self._purge.step(db, now, age, rows, size),
+            lambda db: self._purge.step_isolated(db, now, age, rows, size),
+        )
 
 
 def _parts(selection: Selection) -> tuple[_Part, ...]:

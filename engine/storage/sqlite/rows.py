@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from engine.model import Invocation, Record, State
 from engine.model.identity import Identity
+from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.storage.sqlite.checksums import payload_problem
 
 READY, DELAYED, RUNNING = 0, 1, 2
@@ -21,6 +22,18 @@ RUNNABLE = (
 )
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
+
+
+#: Condition for running rows that one more crash makes fail.
+POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >= {MAX_START_CRASHES} END)"
+#: Return of running rows to WAIT after a crash, without its WHERE clause.
+REVIVE = "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
+#: End of a waiting invocation, and a form that does not let its row grow. Rank and first due time are not needed then.
+END = "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (0, 1)"
+COMPACT_END = (
+    "UPDATE invocation SET state = ?1, ended = ?2, code = ?3, message = '', rank = 0, first_due = 0"
+    " WHERE key = ?5 AND state IN (0, 1)"
+)
 
 
 def append_row(invocation: Invocation) -> tuple[Any, ...]:
@@ -45,7 +58,7 @@ def append_row(invocation: Invocation) -> tuple[Any, ...]:
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     """Make an invocation from a row. If the payload is damaged, ``damage`` of the invocation is set."""
-    *_, size, payload, stored = row
+    size, payload, stored = row[15:18]
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right

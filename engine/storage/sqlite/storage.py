@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from engine.model.identity import Identity
 from engine.protocols import Cluster, StorageStatistics
 from engine.storage.sqlite.catalog_store import SQLiteCatalogStore
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.cursors import SQLiteCursors
+from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.outbox import SQLiteOutbox
 from engine.storage.sqlite.records import SQLiteRecords
@@ -19,13 +22,21 @@ class SQLiteStorage:
     """Parts of a storage. Writes need the running task ``writer.run``."""
 
     def __init__(
-        self, writer: Writer, readers: Readers, identity: Identity, cluster: Cluster, *, idempotency_retention: float
+        self,
+        writer: Writer,
+        readers: Readers,
+        identity: Identity,
+        cluster: Cluster,
+        *,
+        idempotency_retention: float,
+        notes: DamageNotes,
     ) -> None:
+        self._notes = notes
         self.writer, self.identity, self.cluster = writer, identity, cluster
-        self.journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention)
+        self.journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention, notes=notes)
         self.window = self.journal
-        self.records = SQLiteRecords(readers, writer, identity)
-        self.outbox = SQLiteOutbox(readers, writer)
+        self.records = SQLiteRecords(readers, writer, identity, notes)
+        self.outbox = SQLiteOutbox(readers, writer, notes)
         self.catalog = SQLiteCatalogStore(writer)
         self.resources = SQLiteResourceStore(writer)
         self.cursors = SQLiteCursors(writer, self.journal)
@@ -38,4 +49,4 @@ class SQLiteStorage:
         return self.writer.broken
 
     def statistics(self) -> StorageStatistics:
-        return self.writer.statistics()
+        return replace(self.writer.statistics(), damage=self._notes.ranges)

@@ -99,8 +99,15 @@ class Writer:
         self._pending.append(request)
         self._wake.set()
 
-    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+    async def call(
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        isolated: Callable[[sqlite3.Connection], T] | None = None,
+    ) -> T:
         """Run ``function(connection)`` in the next transaction and return its result after the commit.
+
+        If the function meets a damaged page, the result of ``isolated(connection)`` is returned instead. The second
+        function runs outside a transaction, and begins one for each of its writes.
 
         Writes submitted earlier are done first. Errors of ``function`` are raised. Raises NotStored if the disk failed
         and nothing was stored, OutcomeUnknown if the changes may have been stored, ShuttingDown after ``close``, and
@@ -108,7 +115,7 @@ class Writer:
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-        self.submit(WriteRequest((), call=function, done=partial(answer, future)))
+        self.submit(WriteRequest((), call=function, isolated=isolated, done=partial(answer, future)))
         try:
             return await future
         except sqlite3.OperationalError as error:  # for example a table that is missing
@@ -171,6 +178,9 @@ class Writer:
             return
         if self._failure:
             self._note_recovered(len(batch))
+        if batch.left:
+            self._pending = Batch([*batch.left, *self._pending])
+            batch = Batch(request for request in batch if request not in batch.left)
         _notify(batch)
 
     async def _commit(self, batch: Batch) -> None:

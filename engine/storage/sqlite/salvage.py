@@ -1,0 +1,148 @@
+"""Writes that met a damaged page, stored as far as the page allows.
+
+SQLite refuses all further writes of a transaction after a statement has met a damaged page. Each try is therefore a
+transaction of its own. A change of a row can meet a damaged page beside its own: a row that grows may not fit on its
+page, and SQLite then reads the neighbours. The end of an invocation is therefore also tried in a *compact* form, which
+does not let the row grow.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import structlog
+
+from engine.errors import NotStored
+from engine.storage.sqlite.batch import Row, Statement, WriteRequest, WritingConnection
+from engine.storage.sqlite.damage import INDEXES, DamageNotes, is_damage
+
+T = TypeVar("T")
+log = structlog.get_logger("functiond.journal")
+
+#: Statements whose rows may be left out, with the table that they write.
+_OPTIONAL = {Statement.RESULT: "result", Statement.ATTEMPT: "attempt", Statement.DROP_ATTEMPTS: "attempt"}
+#: Forms of statements that store less, so that the row does not grow. Rank and first due time are not needed any more,
+#: except for the order and age of retries.
+_COMPACT = {
+    Statement.FINISH: (
+        "UPDATE invocation SET state = ?1, failures = ?3, ended = ?5, code = ?6, message = '', rank = 0, first_due = 0"
+        " WHERE key = ?8"
+    ),
+    Statement.RETRY: (
+        "UPDATE invocation SET state = 1, attempt = ?1, failures = ?2, rank = 0, due = ?4, code = ?5, message = ''"
+        " WHERE key = ?7"
+    ),
+}
+_FORMS: tuple[dict[Statement, str], ...] = ({}, _COMPACT)
+_LEFT_OUT: tuple[frozenset[str], ...] = (
+    frozenset(),
+    frozenset({"result"}),
+    frozenset({"attempt"}),
+    frozenset({"result", "attempt"}),
+)
+
+
+def in_transaction(db: sqlite3.Connection, write: Callable[[], T]) -> T:
+    """Return the result of ``write`` after a transaction of its own. An error leaves the transaction open."""
+    db.execute("BEGIN IMMEDIATE")
+    value = write()
+    db.execute("COMMIT")
+    return value
+
+
+def store_each(
+    db: sqlite3.Connection, items: Iterable[T], write: Callable[[sqlite3.Connection, T], object]
+) -> list[tuple[T, Exception]]:
+    """Write all items in one transaction, except those that meet a damaged page. Return these with their errors."""
+    left, failed = list(items), list[tuple[T, Exception]]()
+    while left:
+        current = left[0]
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for current in left:
+                write(db, current)
+            db.execute("COMMIT")
+            break
+        except sqlite3.DatabaseError as error:
+            db.rollback()
+            if not is_damage(error):
+                raise
+            left.remove(current)
+            failed.append((current, error))
+    return failed
+
+
+class Salvage:
+    """Last step for write requests that met a damaged page, see ``WritingConnection``."""
+
+    def __init__(self, notes: DamageNotes) -> None:
+        self._notes = notes
+
+    def __call__(self, db: WritingConnection, request: WriteRequest, error: Exception) -> None:
+        """Store a request as far as the page allows, and set its ``value`` or ``error``. Raise errors of the disk."""
+        if request.rows:
+            stored = _store_rows(db, self._notes, request.rows)
+            if not stored and not request.retry_until_stored:
+                request.error = _refused(error)
+        elif request.isolated is not None:
+            request.value = request.isolated(db)
+        else:
+            request.error = _refused(error)
+
+
+def _refused(error: Exception) -> NotStored:
+    return NotStored(f"a page of the journal is damaged ({error}); see /healthz for the next step")
+
+
+def _store_rows(db: WritingConnection, notes: DamageNotes, rows: Sequence[tuple[Statement, Row]]) -> bool:
+    """Store the rows of one request that met a damaged page, without those that cannot be written.
+
+    If the state of the invocation cannot be written, nothing is stored, and False is returned. The invocation is then
+    left out of windows, and its rows stay as they were before.
+    """
+    error: sqlite3.DatabaseError | None = None
+    for compact in _FORMS:
+        for left_out in _LEFT_OUT:
+            kept = [(statement, row) for statement, row in rows if _OPTIONAL.get(statement) not in left_out]
+            try:
+                _transact(db, kept, compact)
+            except sqlite3.DatabaseError as problem:
+                db.rollback()
+                if not is_damage(problem):
+                    raise
+                error = error or problem
+                continue
+            if left_out and error is not None:
+                log.error("outcome stored without what cannot be written", left_out=sorted(left_out))
+                notes.note_row(db, _key_of(rows), error)
+            return True
+    if error is not None and rows[0][0] is not Statement.START:  # without its start, an invocation can still end
+        _note_unwritable(db, notes, rows, error)
+    return False
+
+
+def _transact(db: WritingConnection, rows: Sequence[tuple[Statement, Row]], compact: dict[Statement, str]) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    for statement, row in rows:
+        if statement in compact:
+            db.execute(compact[statement], row)
+    db.run_rows([WriteRequest(tuple(each for each in rows if each[0] not in compact))])
+    db.execute("COMMIT")
+
+
+def _note_unwritable(
+    db: sqlite3.Connection, notes: DamageNotes, rows: Sequence[tuple[Statement, Row]], error: BaseException
+) -> None:
+    """Note why the state of an invocation cannot be written: its own page is damaged, or a page of an index."""
+    key, before = _key_of(rows), len(notes.ranges)
+    notes.note_row(db, key, error)
+    if len(notes.ranges) == before:
+        for index in INDEXES:
+            notes.note_index(db, index, error, key=key)
+
+
+def _key_of(rows: Sequence[tuple[Statement, Row]]) -> int:
+    statement, row = rows[0]
+    return int(row[0] if statement is Statement.APPEND else row[-1])

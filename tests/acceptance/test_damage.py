@@ -1,0 +1,122 @@
+"""Damaged data under a real engine: flipped bytes never run, and one bad page stops only its own rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from tests.acceptance.engine_process import EngineProcess, engine_on
+from tests.support.pages import PageFile
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+ECHO = "def handler(event, context):\n    return event\n"
+DELAY = 5  #: seconds; the engine is stopped before
+
+
+def waiting(data: Path, count: int, *, delay: float = DELAY, **event: object) -> dict[str, list[str]]:
+    """Store delayed invocations of two functions, and stop the engine. Return their request ids by function."""
+    with engine_on(data) as engine:
+        for name in ("one", "two"):
+            engine.create(name, ECHO)
+        ids = {
+            name: [engine.accepted(name, event or {"n": n}, X_Functiond_Delay=str(delay)) for n in range(count)]
+            for name in ("one", "two")
+        }
+        engine.stop()
+    return ids
+
+
+def ended(engine: EngineProcess, name: str, request_id: str) -> dict[str, object]:
+    record: dict[str, object] = engine.record(name, request_id, wait=60)
+    return record
+
+
+def test_a_flipped_byte_in_an_event_never_runs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    ids = waiting(data, 1, delay=0.1, text="first event")
+    with engine_on(data) as engine:
+        [request_id] = [engine.accepted("one", {"amount": 1000000}, X_Functiond_Delay=str(DELAY))]
+        engine.stop()
+    PageFile(data / "journal.db").replace(b"1000000", b"9000000")
+
+    with engine_on(data) as engine:
+        sound, damaged = ended(engine, "one", ids["one"][0]), ended(engine, "one", request_id)
+        health = engine.ask("GET", "/healthz")
+
+        assert (sound["status"], json.loads(str(sound["result"]))) == ("SUCCESS", {"text": "first event"})
+        assert (damaged["status"], damaged["error_code"], damaged["result"]) == ("FAIL", 150500, "")
+        assert (damaged["damaged"], damaged["payload"]) == (["payload"], "")
+        assert "checksum" in str(damaged["error_message"])
+        assert (health.status, health.json) == (200, {"status": "ok"})
+        redrive = engine.ask(
+            "POST",
+            "/v2/project1/fgs/functions/urn:fss:local-1:project1:function:default:one:latest/async-invocations/redrive",
+            {"request_ids": [request_id]},
+        )
+        assert b"damaged" in redrive.body
+
+
+@pytest.mark.parametrize("table", ["invocation", "payload"])
+def test_a_bad_page_stops_only_its_own_rows(tmp_path: Path, table: str) -> None:
+    data = tmp_path / "data"
+    ids = waiting(data, 90, text="x" * 200)
+    file = PageFile(data / "journal.db")
+    lost = [page for page in file.pages(table) if page.is_leaf][1]
+    file.smash(lost)
+
+    with engine_on(data) as engine:
+        new = engine.accepted("two", {"n": "new"})
+        assert ended(engine, "two", new)["status"] == "SUCCESS"
+        deadline, left = monotonic() + 60, -1.0
+        while left != len(lost.keys) and monotonic() < deadline:
+            sleep(0.1)
+            left = engine.metric("functiond_backlog_invocations")
+        health = engine.ask("GET", "/healthz")
+        ready = engine.ask("GET", "/readyz")
+
+        assert left == len(lost.keys)
+        assert (health.status, health.json["status"]) == (200, "degraded")
+        assert table in health.json["storage"]
+        assert "functiond restore" in health.json["storage"]
+        assert (ready.status, ready.json["status"]) == (200, "ready")
+        assert engine.metric("functiond_damaged_ranges") == 1
+        assert sum('"rows are damaged"' in line for line in engine.log) == 1
+        assert engine.metric("functiond_journal_trouble") == 0
+        assert len(ids["one"]) == 90
+
+
+def test_a_damaged_result_is_not_shown_and_does_not_stop_the_intake(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    ids = waiting(data, 30, delay=0.01, text="x" * 200)
+    with engine_on(data) as engine:
+        for request_id in ids["one"]:
+            ended(engine, "one", request_id)
+        engine.stop()
+    file = PageFile(data / "journal.db")
+    file.smash([page for page in file.pages("result") if page.is_leaf][-1])
+
+    with engine_on(data) as engine:
+        for _ in range(20):
+            request_id = engine.accepted("two", {"text": "y" * 200})
+            assert ended(engine, "two", request_id)["status"] == "SUCCESS"
+        assert ended(engine, "two", request_id)["damaged"] == ["result"]
+        assert engine.ask("GET", "/healthz").json["status"] == "degraded"
+
+
+def test_a_damaged_table_of_functions_refuses_the_start(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    waiting(data, 1)
+    file = PageFile(data / "journal.db")
+    file.smash(file.pages("function_version")[0])
+
+    engine = EngineProcess(data)
+    try:
+        failure = engine.launch().exception(60)
+        assert "functiond restore" in str(failure)
+        assert "Traceback" not in str(failure)
+    finally:
+        engine.close()

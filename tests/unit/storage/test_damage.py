@@ -1,0 +1,309 @@
+"""Damaged pages: one stops only its own rows, which stay as they are, and all others are processed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from engine.errors import DataDirectoryUnusable, NotStored
+from engine.model import DestinationSpec, Invocation, State
+from engine.protocols import Settlement
+from engine.storage.options import StorageOptions
+from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.storage import SQLiteStorage
+from tests.contracts.storage import NOW, ROOM, cancelled, discarded, failure, made, retried, settled, stored, success
+from tests.support.pages import Page, PageFile
+
+BEGINNING = (float("-inf"), 0)
+ROWS = 160  #: enough for several pages of each table
+
+
+def storing(folder: Path) -> Any:
+    return open_sqlite(StorageOptions(directory=folder))
+
+
+class Kept(Struct):
+    """Data directory with invocations, of functions 1 and 2 in turn."""
+
+    folder: Path
+    invocations: list[Invocation]
+
+    @property
+    def file(self) -> PageFile:
+        return PageFile(self.folder / "journal.db")
+
+    def smash(self, name: str, leaf: int = 1) -> tuple[int, ...]:
+        """Damage one page that has rows of the table, or entries of the index. Return the keys of its rows."""
+        page = [page for page in self.file.pages(name) if page.is_leaf][leaf]
+        self.file.smash(page)
+        return page.keys
+
+    def leaves(self, name: str) -> list[Page]:
+        return [page for page in self.file.pages(name) if page.is_leaf]
+
+    def keys(self, function_id: int, without: tuple[int, ...] = ()) -> list[int]:
+        return [i.key for i in self.invocations if i.function_id == function_id and i.key not in without]
+
+
+async def kept(folder: Path, number: int = ROWS, **fields: Any) -> Kept:
+    async with storing(folder) as storage:
+        fields = {"payload": b"%0200d" % 7, "at": NOW, **fields}
+        invocations = [made(storage, 1 + index % 2, **fields) for index in range(number)]
+        await asyncio.gather(*(storage.journal.append(each) for each in invocations))
+    return Kept(folder, invocations)
+
+
+async def ready(storage: SQLiteStorage, function_id: int, rows: int = ROWS) -> list[int]:
+    """Return the keys of all ready rows of a function, read page by page."""
+    keys, after = list[int](), BEGINNING
+    while True:
+        page = await storage.window.ready(function_id, after, rows, ROOM)
+        keys += [one.key for one in page.invocations]
+        if page.complete:
+            return keys
+        after = page.invocations[-1].rank_key if page.invocations else after
+
+
+def ranges(storage: SQLiteStorage) -> dict[str, tuple[int, int]]:
+    return {one.name: (one.from_key, one.to_key) for one in storage.statistics().damage}
+
+
+def rows_of(folder: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "journal.db")) as database:
+        return database.execute(sql, values).fetchall()
+
+
+@pytest.mark.parametrize("table", ["invocation", "payload"])
+@pytest.mark.parametrize("rows", [5, ROWS])
+async def test_ready_rows_on_other_pages_are_read(tmp_path: Path, table: str, rows: int) -> None:
+    data = await kept(tmp_path)
+    lost = data.smash(table)
+    content = (tmp_path / "journal.db").read_bytes()
+
+    for _ in range(2):  # the second time, the notes are known at the start
+        async with storing(tmp_path) as storage:
+            assert await ready(storage, 1, rows) == data.keys(1, lost)
+            assert await ready(storage, 2, rows) == data.keys(2, lost)
+            assert ranges(storage) == {table: (lost[0], lost[-1])}
+
+    damaged = content.index(b"\xee" * 32) // 4096 * 4096
+    assert (tmp_path / "journal.db").read_bytes()[damaged : damaged + 4096] == content[damaged : damaged + 4096]
+
+
+@pytest.mark.parametrize("table", ["invocation", "payload"])
+async def test_delayed_rows_on_other_pages_become_ready(tmp_path: Path, table: str) -> None:
+    data = await kept(tmp_path, delayed=True)
+    lost = data.smash(table)
+
+    async with storing(tmp_path) as storage:
+        promoted, next_due = await storage.window.promote(NOW, ROWS, ROOM)
+
+        assert {one.key for one in promoted} == {*data.keys(1, lost), *data.keys(2, lost)}
+        assert next_due is None
+        assert set(await ready(storage, 1)) == set(data.keys(1, lost))
+
+
+async def test_two_damaged_pages_are_two_ranges(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    file, (_, first, _, second, *_) = data.file, data.leaves("payload")
+    file.smash(first)
+    file.smash(second)
+
+    async with storing(tmp_path) as storage:
+        assert await ready(storage, 1) == data.keys(1, first.keys + second.keys)
+        found = sorted((one.from_key, one.to_key) for one in storage.statistics().damage)
+        assert found == [(first.keys[0], first.keys[-1]), (second.keys[0], second.keys[-1])]
+
+
+async def test_running_rows_on_other_pages_are_recovered(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    async with storing(tmp_path) as storage:
+        for each in data.invocations:
+            storage.journal.start(each, NOW)
+    lost = data.smash("invocation")
+
+    async with storing(tmp_path) as storage:
+        recovery = await storage.journal.recover()
+
+        assert (recovery.revived, recovery.waiting) == (ROWS - len(lost), {1, 2})
+        assert await ready(storage, 1) == data.keys(1, lost)
+
+
+@pytest.mark.parametrize("index", ["ready", "running", "delayed"])
+async def test_an_index_that_the_start_cannot_read_is_rebuilt_at_once(tmp_path: Path, index: str) -> None:
+    number = 900  # several pages of the index
+    data = await kept(tmp_path, number, payload=b"{}", delayed=index == "delayed")
+    if index == "running":
+        async with storing(tmp_path) as storage:
+            for each in data.invocations:
+                storage.journal.start(each, NOW)
+    data.smash(index, 0)
+
+    async with storing(tmp_path) as storage:
+        recovery = await storage.journal.recover()
+        await storage.window.promote(NOW, number, ROOM)
+
+        assert recovery.revived == (number if index == "running" else 0)
+        assert set(await ready(storage, 1, number)) == set(data.keys(1))
+        assert ranges(storage) == {}
+
+
+async def test_an_index_damaged_while_the_engine_runs_is_rebuilt_at_the_next_start(tmp_path: Path) -> None:
+    data = await kept(tmp_path, 900, payload=b"{}")
+    before = data.leaves("ready")
+    data.smash("ready", len(before) - 1)
+
+    async with storing(tmp_path) as storage:
+        assert len(await ready(storage, 1, 900)) == 450
+        assert len(await ready(storage, 2, 900)) < 450
+        assert ranges(storage) == {"ready": (0, 0)}
+        await storage.journal.append(made(storage, 1, at=NOW, rank=0.0))  # on another page of the index
+    async with storing(tmp_path) as storage:
+        assert ranges(storage) == {}
+        assert await ready(storage, 2, 900) == data.keys(2)
+    assert rows_of(tmp_path, "SELECT * FROM damage") == []
+
+
+@pytest.mark.parametrize("table", ["result", "attempt"])
+async def test_a_damaged_result_or_attempt_does_not_stop_writes(tmp_path: Path, table: str) -> None:
+    data = await kept(tmp_path)
+    async with storing(tmp_path) as storage:
+        again = [await retried(storage, each, failure(each, result=b"%0300d" % 1)) for each in data.invocations]
+    if table == "result":
+        lost = data.smash("result")
+    else:
+        data.smash("attempt", 0)
+        lost = (again[0].key,)
+
+    async with storing(tmp_path) as storage:
+        sink = DestinationSpec(destination="TEST", param="{}")
+        tasks = [settled(storage, each, success(each, result=b"fine"), deliver_to=sink) for each in again]
+        await asyncio.gather(*tasks, stored(storage, 3))
+        record = await storage.records.get(lost[0])
+
+        assert storage.statistics().failure == ""
+        assert record is not None
+        assert record.state is State.SUCCESS
+        assert table.removesuffix("s") in {name.removesuffix("s") for name in record.damaged}
+        assert table in ranges(storage)
+    states = rows_of(tmp_path, "SELECT count(*) FROM invocation WHERE state = 3")
+    assert (states, rows_of(tmp_path, "SELECT count(*) FROM owed")) == ([(ROWS,)], [(ROWS,)])
+
+
+async def test_rows_beside_a_damaged_page_can_end(tmp_path: Path) -> None:
+    """A row that grows may not fit on its page any more, and SQLite then reads the pages beside it."""
+    data = await kept(tmp_path)
+    lost = data.smash("invocation")
+    others = [each for each in data.invocations if each.key not in lost]
+
+    async with storing(tmp_path) as storage:
+        await ready(storage, 1)
+        for each in others:
+            storage.journal.start(each, NOW)
+        await ready(storage, 1)  # commits the starts
+        await asyncio.gather(*(settled(storage, each, failure(each)) for each in others))
+
+        assert storage.statistics().failure == ""
+        assert ranges(storage).keys() == {"invocation"}
+        records = [await storage.records.get(each.key) for each in others[:3]]
+        assert [record and (record.state, record.code) for record in records] == [(State.FAIL, 4002)] * 3
+    found = rows_of(tmp_path, "SELECT count(function_id) FROM invocation INDEXED BY finished WHERE state >= 3")
+    assert found == [(len(others),)]
+
+
+@pytest.mark.parametrize("table", ["invocation", "payload", "result"])
+async def test_pruning_drops_the_finished_rows_on_other_pages(tmp_path: Path, table: str) -> None:
+    data = await kept(tmp_path)
+    async with storing(tmp_path) as storage:
+        for each in data.invocations:
+            storage.journal.settle(
+                Settlement(invocation=each, state=State.SUCCESS, outcome=success(each, result=b"%0300d" % 1))
+            )
+    lost = data.smash(table)
+
+    dropped = set[str]()
+    async with storing(tmp_path) as storage:
+        for _ in range(20):
+            step = await storage.records.purge(NOW + 10_000_000, age=1.0, rows=1_000_000, size=1 << 40)
+            dropped.update(step.request_ids)
+            if not step.more:
+                break
+        assert not step.more
+        assert storage.statistics().failure == ""
+        kept_ids = {each.request_id for each in data.invocations if each.key in lost}
+        # Rows beside the page stay if their page became too empty and would have to be joined with the damaged one.
+        assert not dropped & kept_ids
+        assert len(dropped) >= ROWS - 3 * len(lost)
+
+
+@pytest.mark.parametrize("table", ["invocation", "payload"])
+async def test_discarding_ends_the_waiting_rows_on_other_pages(tmp_path: Path, table: str) -> None:
+    data = await kept(tmp_path)
+    lost = data.smash(table) if table == "invocation" else ()
+
+    async with storing(tmp_path) as storage:
+        keys, after = list[int](), BEGINNING
+        for _ in range(20):
+            step = await storage.journal.discard(1, after, 200, discarded())
+            keys += step.keys
+            if step.reached is None:
+                break
+            after = step.reached
+
+        assert sorted(keys) == data.keys(1, lost)
+        assert storage.statistics().failure == ""
+        assert await ready(storage, 2) == data.keys(2, lost)
+
+
+async def test_rows_beside_a_damaged_page_can_be_cancelled(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    lost = data.smash("invocation")
+    others = [each for each in data.invocations if each.key not in lost]
+
+    async with storing(tmp_path) as storage:
+        found = await asyncio.gather(*(storage.journal.cancel(each.key, cancelled()) for each in others))
+
+        assert found == [(each.function_id, len(each.payload)) for each in others]
+        assert storage.statistics().failure == ""
+        with pytest.raises(NotStored, match="damaged"):
+            await storage.journal.cancel(lost[0], cancelled())
+
+
+async def test_deliveries_on_other_pages_are_made(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    sink = DestinationSpec(destination="TEST", param='{"a": "' + "x" * 50 + '"}')
+    async with storing(tmp_path) as storage:
+        await asyncio.gather(*(settled(storage, each, success(each), deliver_to=sink) for each in data.invocations))
+    lost = data.smash("owed")
+
+    async with storing(tmp_path) as storage:
+        for _ in range(2):
+            due, _ = await storage.outbox.due(NOW + 100, 1000, 1000)
+            assert {one.delivery_id for one in due} == {*range(1, ROWS + 1)} - {*lost}
+
+
+@pytest.mark.parametrize(
+    "table", ["meta", "function", "function_version", "async_settings", "resource", "cursor", "tally"]
+)
+async def test_a_damaged_table_of_the_catalog_refuses_the_start(tmp_path: Path, table: str) -> None:
+    data = await kept(tmp_path, 1)
+    data.smash(table, 0)
+
+    with pytest.raises(DataDirectoryUnusable, match="functiond restore"):
+        async with storing(tmp_path):
+            pass
+
+
+async def test_the_index_of_the_resources_is_rebuilt_at_the_start(tmp_path: Path) -> None:
+    data = await kept(tmp_path, 1)
+    data.smash("resource_owner", 0)
+
+    async with storing(tmp_path) as storage:
+        assert ranges(storage) == {}
+    assert rows_of(tmp_path, "PRAGMA integrity_check(resource)") == [("ok",)]
