@@ -31,6 +31,15 @@ SCENARIOS = (
     "dispatch",
     "hostile",
 )
+#: Options of the proof.
+PROOF = {
+    "states": "crash states",
+    "deaths": "deaths under load",
+    "faults": "failing calls, at the start and under load",
+    "hours": "simulated hours",
+    "seed": "first seed",
+}
+ON_REQUEST = ("proof",)  #: scenarios that run only if they are named
 
 
 def find(name: str) -> Scenario:
@@ -42,7 +51,8 @@ def find(name: str) -> Scenario:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios that the arguments name, or all if they name none.
 
-    Return 1 if a scenario could not be measured, otherwise 0, even if figures miss their targets.
+    Return 1 if a scenario could not be measured or a required figure misses its target. Otherwise return 0, even if
+    other figures miss their targets.
     """
     given = _parser().parse_args(arguments)
     options = Options(
@@ -51,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scale=given.scale,
         directory=given.directory,
         profile=given.profile,
+        states=given.states,
+        deaths=given.deaths,
+        faults=given.faults,
+        hours=given.hours,
+        seed=given.seed,
     )
     console = Console()
     if not console.is_terminal:
@@ -71,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.show_profile(console, options.profile)
     if given.json:
         report.write_json(Path(given.json), report.Results(machine=machine, options=options, scenarios=measured))
-    return 0
+    missed = (one for found in measured.values() for one in found if one.required and not one.met)
+    return int(any(missed))
 
 
 @contextmanager
@@ -91,7 +107,8 @@ def _progress() -> Iterator[Progress]:
 def _parser() -> argparse.ArgumentParser:
     defaults = Options()
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure functiond on this machine.")
-    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"{', '.join(SCENARIOS)} (all)")
+    named = f"{', '.join(SCENARIOS)} (all), {', '.join(ON_REQUEST)}"
+    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=named)
     parser.add_argument(
         "--seconds", type=float, default=defaults.seconds, help="duration of load per cell (%(default)s)"
     )
@@ -100,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", type=float, default=1.0, help="fraction of the full backlogs and counts (%(default)s)"
     )
     parser.add_argument("--directory", default="", help="parent of the temporary data directories")
+    for name, what in PROOF.items():
+        default = getattr(defaults, name)
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"proof: {what} (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument(
         "--profile", nargs="?", const="bench.pstats", default="", metavar="FILE", help="run the engine under cProfile"

@@ -21,6 +21,11 @@ class Options(Struct, frozen=True, kw_only=True):
     scale: float = 1.0  #: fraction of the full backlogs and counts
     directory: str = ""  #: parent of the data directories; empty: the system's temporary directory
     profile: str = ""  #: file for the profile of the engine; empty: none
+    states: int = 1000  #: crash states of the proof
+    deaths: int = 50  #: deaths of the proof
+    faults: int = 100  #: failing calls of the proof, at the start and under load
+    hours: float = 1000.0  #: simulated hours of the proof
+    seed: int = 1  #: first seed of the proof
 
     def scaled(self, number: int) -> int:
         return max(10, int(number * self.scale))
@@ -33,6 +38,7 @@ class Figure(Struct, frozen=True, kw_only=True):
     unit: str
     at_least: float | None = None
     at_most: float | None = None
+    required: bool = False  #: the command fails if the figure misses its target
 
     @property
     def target(self) -> str:
@@ -50,7 +56,8 @@ class Figure(Struct, frozen=True, kw_only=True):
 class Scenario(Struct, frozen=True, kw_only=True):
     """Benchmark scenario with its figures.
 
-    The generator ``rounds`` yields the values of one round after another, without end, and cleans up when it is closed.
+    The generator ``rounds`` yields the values of one round after another, and cleans up when it is closed. It has no
+    end unless the scenario has only one round.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     values: tuple[float, ...]
     target: str
     met: bool | None
+    required: bool = False
 
 
 def run(scenario: Scenario, options: Options, progress: Progress) -> list[Measured]:
@@ -107,6 +115,7 @@ def _measured(figure: Figure, values: Sequence[float]) -> Measured:
         values=tuple(values),
         target=figure.target,
         met=figure.met(median),
+        required=figure.required,
     )
 
 

@@ -42,7 +42,7 @@ class Process:
     """Server process that reports its port on stderr, in a JSON line with the event "serving"."""
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
-        self._last: deque[str] = deque(maxlen=20)
+        self._last: deque[str] = deque(maxlen=200)
         self._serving = threading.Event()
         self.port = 0
         self.started_at = time.time_ns()
@@ -61,10 +61,22 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
+    @property
+    def log(self) -> str:
+        """Last lines that the process wrote to stderr."""
+        return "".join(self._last)
+
+    def wait(self, seconds: float = MAX_WAIT) -> int | None:
+        """Return the exit code of the process, or None if it does not exit within ``seconds``."""
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
     def wait_until_serving(self) -> None:
         if not self._serving.wait(MAX_WAIT) or not self.port:
             self.kill()
-            raise ServerFailed("the server did not start:\n" + "".join(self._last))
+            raise ServerFailed("the server did not start:\n" + "".join([*self._last][-20:]))
 
     def stop(self) -> None:
         """Stop the server by SIGTERM. If it does not exit in time, kill it and raise ServerFailed."""
@@ -73,7 +85,7 @@ class Process:
             self._popen.wait(MAX_WAIT)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ServerFailed("the server did not stop:\n" + "".join(self._last)) from None
+            raise ServerFailed("the server did not stop:\n" + "".join([*self._last][-20:])) from None
         self._reap()
 
     def kill(self) -> None:

@@ -1,0 +1,5 @@
+"""Proof of durability: crash states, deaths and failing calls of real engines, and a simulation. See README.md."""
+
+from bench.proof.scenario import SCENARIO
+
+__all__ = ["SCENARIO"]

@@ -1,0 +1,95 @@
+"""Scenario ``proof``: runs all parts of the proof once, and prints each violation with its seed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from msgspec import Struct, field
+
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
+from bench.proof.faults import fail_starts, fail_under_load, faults_of_starts, make_origins
+from bench.proof.lives import Violation, kill_again
+from bench.proof.states import Recording, check_all, choose, keep, record, start_all
+
+#: Crash states of one recording, and requests of its clients. Further states are of further recordings.
+STATES_OF_EACH, REQUESTS = 1000, 1500
+#: Crash states for each one that is also opened by a start of the engine.
+START_EVERY = 100
+
+
+class Tally(Struct):
+    """Number of checks, and the violations that they found."""
+
+    progress: Progress
+    done: dict[str, int] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+
+    def add(self, what: str, checks: Iterator[list[Violation]]) -> bool:
+        """Count the checks, and print the first ten violations. Return whether there are any."""
+        before = len(self.violations)
+        for found in checks:
+            self.done[what] = self.done.get(what, 0) + 1
+            for one in found[:10]:
+                self.progress(f"proof: violation: {one}")
+            self.violations += found
+        return len(self.violations) > before
+
+
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
+    tally = Tally(progress)
+    seeds = range(options.seed, options.seed + -(-options.states // STATES_OF_EACH))
+    for number, seed in enumerate(seeds, 1):
+        progress(f"proof: crash states, recording {number} of {len(seeds)}, seed {seed}")
+        with _folder(options) as folder:
+            _check_states(record(folder, seed, REQUESTS), min(STATES_OF_EACH, options.states), tally)
+    with _folder(options) as folder:
+        progress(f"proof: {options.deaths} deaths under load, seed {options.seed}")
+        tally.add("deaths", kill_again(folder, options.seed, options.deaths))
+    with _folder(options) as folder:
+        progress(f"proof: {options.faults} failing calls under load, seed {options.seed}")
+        tally.add("faults under load", fail_under_load(folder, options.seed, options.faults))
+    with _folder(options) as folder:
+        origins = make_origins(folder, options.seed)
+        faults = faults_of_starts(folder, origins)
+        Random(options.seed).shuffle(faults)
+        progress(f"proof: {options.faults} of {len(faults)} failing calls at the start, seed {options.seed}")
+        tally.add("faults at the start", fail_starts(folder, faults[: options.faults]))
+    yield {"seed": options.seed, **tally.done, "violations": len(tally.violations)}
+
+
+def _check_states(recording: Recording, count: int, tally: Tally) -> None:
+    states, starts = choose(recording, count, count // START_EVERY)
+    found = tally.add("crash states", check_all(recording, states, len(os.sched_getaffinity(0))))
+    if tally.add("crash states, started", start_all(recording, starts)) or found:
+        tally.progress(f"proof: check such a state alone: python -m bench.proof.states {keep(recording)} STATE")
+
+
+@contextmanager
+def _folder(options: Options) -> Iterator[Path]:
+    with scratch(options) as folder:
+        yield Path(tempfile.mkdtemp(dir=folder))
+
+
+SCENARIO = Scenario(
+    name="proof",
+    title="promises kept by engines that crash, are killed, or whose disk fails",
+    figures=(
+        Figure(name="seed", unit="first of all seeds"),
+        Figure(name="crash states", unit="recovered and checked"),
+        Figure(name="crash states, started", unit="opened by a start"),
+        Figure(name="deaths", unit="kills under load"),
+        Figure(name="faults under load", unit="failing calls"),
+        Figure(name="faults at the start", unit="failing calls"),
+        Figure(name="simulated", unit="hours"),
+        Figure(name="simulated invocations", unit="invocations"),
+        Figure(name="simulated crashes", unit="crashes"),
+        Figure(name="violations", unit="broken promises", at_most=0, required=True),
+    ),
+    rounds=rounds,
+    note="each violation is printed with its seed, and a state can be checked alone",
+)
