@@ -147,9 +147,9 @@ class Client:
             names = {name.lower(): value for name, value in reply.getheaders()}
             return _checked(Answer(status=reply.status, headers=names, body=reply.read()))
 
-    def lines(self, path: str, accept: str) -> Iterator[bytes]:
-        """Yield each line of the reply to a GET request as it arrives, without its line end."""
-        with self._request("GET", path, None, {"Accept": accept}, None) as reply:
+    def lines(self, path: str, accept: str, *, method: str = "GET", body: bytes | None = None) -> Iterator[bytes]:
+        """Yield each line of the reply to a request as it arrives, without its line end."""
+        with self._request(method, path, body, {"Accept": accept}, None) as reply:
             if reply.status >= 400:
                 _checked(Answer(status=reply.status, headers={}, body=reply.read()))
             while line := reply.readline():

@@ -21,6 +21,7 @@ from engine.errors import FunctiondError
 _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
     "settings": ("show_settings:settings", "List every setting with its default."),
+    "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
 }
 _CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),

@@ -62,6 +62,14 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
         raise _rejected(f"{Path(error.filename).name} is inside a file") from None
 
 
+def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
+    """Yield relative path, size and CRC-32 of each file in a zip that ``unpack`` has accepted."""
+    with zipfile.ZipFile(package) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield _path(info), info.file_size, info.CRC
+
+
 def _count(package: BinaryIO, mark: bytes) -> int:
     found, rest = 0, b""
     while block := package.read(_BLOCK):

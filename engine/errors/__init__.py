@@ -7,6 +7,13 @@ from engine.errors.access_errors import (
     TooManyUnproven,
     Unauthorized,
 )
+from engine.errors.backup_errors import (
+    BackupFailed,
+    BackupRuns,
+    BackupUnusable,
+    BadDestination,
+    DestinationExists,
+)
 from engine.errors.data_errors import DiskFailing, StoredDataUnreadable
 from engine.errors.errors import (
     AliasExists,
@@ -101,7 +108,11 @@ __all__ = [
     "AliasExists",
     "AliasInUse",
     "BacklogFull",
+    "BackupFailed",
+    "BackupRuns",
+    "BackupUnusable",
     "BadDependency",
+    "BadDestination",
     "BadEvent",
     "BadExtraVersion",
     "BadLink",
@@ -118,6 +129,7 @@ __all__ = [
     "DataDirectoryUnusable",
     "DependencyExists",
     "DependencyInUse",
+    "DestinationExists",
     "DiskFailing",
     "DiskLow",
     "EventExists",

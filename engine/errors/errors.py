@@ -41,7 +41,7 @@
     │   └── OutcomeUnknown            the write failed and may or may not be on disk
     └── CallTimedOut                  a synchronous call got no result in time; a started attempt continues
 
-Those of access control, data files, object stores and triggers are in modules of their own.
+Those of access control, backups, data files, object stores and triggers are in modules of their own.
 
 Failures of user code are never part of this tree: they are ``Outcome`` values.
 Each class composes its message from its arguments. ``asgi/error_replies.py`` has the HTTP status of each class.

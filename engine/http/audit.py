@@ -47,6 +47,7 @@ _KINDS = {
     "events": _Kind(type="event", ids=("event_id", "id"), names=("name",)),
     "dependencies": _Kind(type="dependency", ids=("id", "depend_id"), names=("name", "depend_id")),
     "deliveries": _Kind(type="delivery", ids=(), names=()),
+    "backups": _Kind(type="backup", ids=("path",), names=("path",)),
     "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),
     "async-invocations": _Kind(type="invocation", ids=("function_urn",), names=("func_name",)),
 }

@@ -15,6 +15,7 @@ from engine.auth.roles import Role
 from engine.http.api import (
     aliases,
     async_settings,
+    backups,
     dependencies,
     events,
     logs,
@@ -379,6 +380,15 @@ OPERATIONS = (
     ),
     _op("UpdateFuncSnapshot", "POST", f"{_ONE}/snapshots/{{action}}", status=204, lacks="snapshots"),
     # --- the engine itself ---
+    _op(
+        "CreateBackup",
+        "POST",
+        f"{BASE}/backups",
+        backups.BackupBody,
+        backups.BackupLine,
+        content=JSON_LINES,
+        own=True,
+    ),
     _op("ShowHealth", "GET", "/healthz", None, Health, own=True, roles=_BOTH),
     _op("ShowReadiness", "GET", "/readyz", None, Health, own=True, roles=_BOTH),
     _op("ShowFigures", "GET", "/metrics", None, str, content=TEXT, own=True, roles=_READ),

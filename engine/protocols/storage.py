@@ -34,6 +34,8 @@ of ``Journal`` and ``Window``. They open and close a storage by ``engine.storage
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
@@ -124,6 +126,18 @@ class Storage(Protocol):
 
     def store(self, plugin: str) -> Store:
         """Return the store for the durable tables of the named plugin."""
+        ...
+
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+        """Write a copy of the storage into the empty ``folder``, while calls of other methods go on.
+
+        The copy is consistent, is on disk on return, and has all writes that were done before the call. It may have
+        later ones. ``on_progress`` is called with the bytes copied so far and all bytes. Return the longest time, in
+        seconds, for which the copy held up writes.
+
+        Raises BackupRuns if another copy runs, BackupFailed if the folder cannot be written, ShuttingDown if the
+        storage closes meanwhile, and Unsupported if this kind of storage is copied by other means.
+        """
         ...
 
     @property

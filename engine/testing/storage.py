@@ -7,12 +7,13 @@ simulate a restart of the engine, open the same storage again, and call ``journa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 
-from engine.errors import JournalBroken
+from engine.errors import JournalBroken, Unsupported
 from engine.metrics.histogram import SIZES, Histogram
 from engine.model.identity import Identity
 from engine.protocols import StorageStatistics
@@ -48,6 +49,9 @@ class MemoryStorage:
 
     def store(self, plugin: str) -> MemoryStore:
         return self._stores.setdefault(plugin, MemoryStore(self._writes))
+
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+        raise Unsupported("copy of its storage")
 
     @property
     def broken(self) -> bool:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from engine.asgi.listener import listen
 from engine.asgi.wire import App
-from engine.code.store import CodeStore
+from engine.code.store import NO_CODE, CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
@@ -28,6 +28,7 @@ from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
+from engine.http.api.backups import BackupsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
@@ -50,6 +51,7 @@ from engine.http.auth import Authenticator
 from engine.http.openapi import Document
 from engine.http.server import create_app
 from engine.logs.feed import LogBoard
+from engine.maintenance.backup import Backups
 from engine.metrics.usage import Usage
 from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
@@ -248,8 +250,10 @@ class Api(Struct, kw_only=True):
         bound_to, reservations, usage = resources.triggers.bound_to, resources.reservations, Usage(catalog.project_of)
         versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
         health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=lambda: b"up 1\n")
+        storage = MemoryStorage()
+        backups = Backups(self.codes.folder(NO_CODE), storage.copy_to, keys={}, keep_free=0, clock=clock, version="")
         redrive = Redrive(
-            outbox=MemoryStorage().outbox,
+            outbox=storage.outbox,
             records=engine,
             intake=engine,
             catalog=catalog,
@@ -275,6 +279,7 @@ class Api(Struct, kw_only=True):
             MetricsApi(catalog, usage, reservations, lambda functions: 0, clock, REGION),
             QuotasApi(catalog, reservations, lambda functions: 0),
             TracingAndSnapshotsApi(catalog, resources.tracing),
+            BackupsApi(backups),
             Health(health),
             Document("", lambda: ()),
         ]

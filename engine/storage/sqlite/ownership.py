@@ -41,7 +41,7 @@ def check_journal(path: Path, packages_of: str | None) -> None:
     name, and None means that there are no packages. The function blocks the calling thread.
     """
     check_files(path)
-    logged, name = _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER, ""
+    logged, name = is_logged(path), ""
     if _size(path):
         name = _name_of(path, logged)
     elif logged:
@@ -50,6 +50,11 @@ def check_journal(path: Path, packages_of: str | None) -> None:
         raise _refused(path, "missing or empty, but code/ holds packages")
     if packages_of and packages_of != name:
         raise _refused(path, f"this is journal {name}, but the packages in code/ belong to journal {packages_of}")
+
+
+def is_logged(path: Path) -> bool:
+    """Return whether the write-ahead log of a database has transactions."""
+    return _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER
 
 
 def _name_of(path: Path, logged: bool) -> str:

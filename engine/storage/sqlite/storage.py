@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from msgspec.structs import replace
 
 from engine.model.identity import Identity
@@ -43,6 +46,12 @@ class SQLiteStorage:
 
     def store(self, plugin: str) -> SQLiteStore:
         return SQLiteStore(self.writer, plugin)
+
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+        [[size]] = await self.writer.call(lambda database: database.execute("PRAGMA page_size").fetchall())
+        return await self.writer.copy_to(
+            folder / "journal.db", lambda copied, pages: on_progress(copied * size, pages * size)
+        )
 
     @property
     def broken(self) -> bool:

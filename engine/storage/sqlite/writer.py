@@ -21,6 +21,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -29,10 +30,19 @@ import structlog
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
-from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown, StoredDataUnreadable, Unavailable
+from engine.errors import (
+    BackupRuns,
+    JournalBroken,
+    NotStored,
+    OutcomeUnknown,
+    ShuttingDown,
+    StoredDataUnreadable,
+    Unavailable,
+)
 from engine.metrics.histogram import SIZES, Histogram
 from engine.protocols import StorageStatistics
 from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
+from engine.storage.sqlite.copying import Copying, OnStep
 
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
@@ -70,6 +80,7 @@ class Writer:
         self._max_wait = max_wait
         self._longest_wait = longest_wait
         self._pending = Batch()
+        self._copying: Copying | None = None  #: running copy of the database, which then applies the batches
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._failure = ""
@@ -121,6 +132,23 @@ class Writer:
         except sqlite3.OperationalError as error:  # for example a table that is missing
             raise StoredDataUnreadable("the journal", str(error)) from error
 
+    async def copy_to(self, target: Path, on_step: OnStep) -> float:
+        """Copy the database into the new file ``target``, between batches. Return the seconds of the longest step.
+
+        The copy has all writes that were done before the call. ``on_step`` is called with the pages copied so far and
+        all pages. Raises BackupRuns if another copy runs, ShuttingDown if the writer closes, and BackupFailed if the
+        file cannot be written. The file is then incomplete.
+        """
+        source = await self.call(lambda database: database)
+        if self._copying is not None:
+            raise BackupRuns
+        self._copying = copying = Copying(self._database, source, target, on_step)
+        try:
+            await copying.run()
+        finally:
+            self._copying = None
+        return copying.longest_step
+
     @property
     def broken(self) -> bool:
         """True after ``run`` has failed. Later requests are not written any more."""
@@ -140,6 +168,7 @@ class Writer:
         """Make later calls of ``submit`` raise ShuttingDown. Let ``run`` return when all requests are on disk."""
         self._closing.set()
         self._wake.set()
+        self._stop_copying()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         with CancelScope(shield=True):
@@ -187,7 +216,10 @@ class Writer:
         self._began, self._sync_yield = perf_counter(), FIRST_SYNC_YIELD
         self._yield_gil_later(batch)
         try:
-            await self._database.executemany("", cast("Any", batch))  # see WritingConnection
+            if self._copying is not None:
+                await self._copying.apply(batch)
+            else:
+                await self._database.executemany("", cast("Any", batch))  # see WritingConnection
         finally:
             self._yield_timer.cancel()
             self._seconds.observe(perf_counter() - self._began)
@@ -292,6 +324,11 @@ class Writer:
         self._broken = True
         self._failure = self._failure or repr(error)
         self._refuse_pending()
+        self._stop_copying()
+
+    def _stop_copying(self) -> None:
+        if self._copying is not None:
+            self._copying.stop()
 
     def _refuse_pending(self) -> None:
         """Fail the requests that wait for the next commit with NotStored, except those with ``retry_until_stored``."""

@@ -89,6 +89,17 @@ async def test_each_kind_of_resource_is_named(api: Api, heard: list[Trace]) -> N
     assert heard[1].resource_id == made.json["trigger_id"]
 
 
+async def test_a_backup_leaves_a_trace_with_its_path(api: Api, heard: list[Trace], tmp_path: Path) -> None:
+    path = f"{tmp_path}-backup"
+    answer = await api.send("POST", f"/v2/{PROJECT}/fgs/backups", {"path": path}, base="")
+
+    [trace] = heard
+    assert (answer.status, trace.operation, trace.code) == (200, "CreateBackup", 200)
+    assert (trace.resource_type, trace.resource_id) == ("backup", path)
+    assert answer.json["error_msg"] == "this engine has no copy of its storage"  # which is in memory
+    assert not Path(f"{path}.partial").exists()
+
+
 async def test_what_changes_nothing_leaves_no_trace(api: Api, heard: list[Trace]) -> None:
     await api.create()
     heard.clear()

@@ -1,0 +1,147 @@
+"""``functiond backup``: backup of a data directory, made by its running engine or without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+from cyclopts import Parameter
+
+from engine.app.backup_wiring import backups_of
+from engine.cli.client import ApiError, Client, NotRunning, UsageError
+from engine.cli.exit_codes import FAILED
+from engine.cli.logs import JSON_LINES
+from engine.cli.output import Output, print_json, write
+from engine.cli.target import DEFAULT_TARGET, Target
+from engine.config.settings import Settings, load_settings
+from engine.errors import DataDirectoryLocked, FunctiondError
+from engine.maintenance.backup import BackupMade, BackupProgress
+from engine.model.clock import SystemClock
+from engine.storage import copy_offline
+from engine.storage.data_directory import locked
+
+#: Receives the state of a backup: ``state``, ``copied`` and ``total``.
+Show = Callable[[dict[str, Any]], None]
+
+
+def backup(
+    destination: Path,
+    /,
+    *,
+    with_key: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    data_dir: Path | None = None,
+    config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
+    target: Target = DEFAULT_TARGET,
+) -> int:
+    """Back up a data directory: its journal, and the code packages of functions and dependencies.
+
+    The running engine at --url makes the backup, on its own machine. With --data-dir, the command makes the backup
+    itself, of a data directory whose engine does not run.
+
+    Parameters
+    ----------
+    destination
+        Absolute path of the backup, a new folder. Its parent folder must exist.
+    with_key
+        Include the credentials file (auth.file) and the TLS key (http.tls_key) of the engine.
+    data_dir
+        Data directory of an engine that does not run.
+    config
+        TOML file with the settings of that engine.
+    """
+    with _progress(target.json) as show:
+        if data_dir is None:
+            made = _online(target.client(), destination, with_key, show)
+        else:
+            overrides = {"storage.data_dir": str(data_dir)}
+            settings = load_settings(file=config, environ=os.environ, overrides=overrides)
+            made = _offline(settings, destination.absolute(), with_key, show)
+    if target.json:
+        print_json(made)
+    else:
+        _print(made)
+    if made["missing"]:
+        names = ", ".join(made["missing"])
+        write(f"functiond: the data directory lacks code packages, deploy their functions again: {names}", errors=True)
+    return FAILED if made["missing"] else 0
+
+
+def _online(client: Client, destination: Path, with_key: bool, show: Show) -> dict[str, Any]:
+    body = json.dumps({"path": str(destination), "with_key": with_key}).encode()
+    last: dict[str, Any] = {}
+    try:
+        for line in client.of_project.lines("/backups", JSON_LINES, method="POST", body=body):
+            last = json.loads(line)
+            if "error_code" in last:
+                raise ApiError(200, last["error_code"], last["error_msg"])
+            show(last)
+    except NotRunning as error:
+        raise FunctiondError(f"{error}; to back up without an engine, name its --data-dir") from None
+    if last.get("state") != "done":
+        raise ApiError(200, "FSS.0500", "the engine ended before the backup was complete")
+    return last
+
+
+def _offline(settings: Settings, destination: Path, with_key: bool, show: Show) -> dict[str, Any]:
+    data = settings.storage.path
+    if not (data / "journal.db").exists():
+        raise UsageError(f"--data-dir {data} has no journal.db: name the data directory of an engine")
+
+    async def copy_storage(folder: Path, on_progress: Callable[[int, int], None]) -> float:
+        await anyio.to_thread.run_sync(copy_offline, data, folder, on_progress)
+        return 0.0
+
+    async def make() -> BackupMade:
+        backups = backups_of(settings, copy_storage, SystemClock())
+        folder = await backups.destination(str(destination), with_key=with_key)
+        return await backups.make(folder, note, with_key=with_key)
+
+    def note(progress: BackupProgress) -> None:
+        show(msgspec.to_builtins(progress))
+
+    try:
+        with locked(data):
+            return dict(msgspec.to_builtins(anyio.run(make)))
+    except DataDirectoryLocked as error:
+        owner = f"process {error.pid}" if error.pid else "another process"
+        raise UsageError(
+            f"{data} is in use by {owner}: leave out --data-dir, so that the running engine makes the backup"
+        ) from None
+
+
+def _print(made: dict[str, Any]) -> None:
+    held = f", writes held up for at most {made['longest_step'] * 1000:.1f} ms" if made["longest_step"] else ""
+    packages = f"{made['packages']} code package{'' if made['packages'] == 1 else 's'}"
+    output = Output()
+    output.print(f"[bold green]backed up[/] {_size(made['copied'])} with {packages}{held}")
+    output.paste(made["path"])
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Show]:
+    """Yield a function that shows the state of the backup in one line, if standard error is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda state: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn(binary_units=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("backing up", total=None)
+        yield lambda state: progress.update(
+            task, description=f"backing up {state['state']}", completed=state["copied"], total=state["total"]
+        )
+
+
+def _size(size: int) -> str:
+    power = min((size.bit_length() - 1) // 10, 4) if size else 0
+    return f"{size / (1 << 10 * power):,.{1 if power else 0}f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

@@ -1,0 +1,101 @@
+"""Backups, which the engine writes on its own machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import anyio
+import msgspec
+import structlog
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.asgi.streaming import Stream, Write
+from engine.asgi.wire import Reply
+from engine.errors import FunctiondError
+from engine.http.api.errors import error_reply
+from engine.http.api.routing import BASE, Call, Resource
+from engine.maintenance.backup import BackupMade, BackupProgress, Backups
+from engine.maintenance.backup_folder import BackupFolder
+
+log = structlog.get_logger("functiond")
+
+JSON_LINES = b"application/x-ndjson"
+INTERVAL = 0.2  #: seconds between two lines
+
+
+class BackupBody(Struct, frozen=True, kw_only=True):
+    path: str  #: absolute path of the new backup, on the machine of the engine
+    with_key: bool = False  #: include the credentials file and the TLS key
+
+
+class BackupLine(Struct, frozen=True, kw_only=True):
+    """Line of the reply: the state of the backup. Only the last line, with the state ``done``, has all fields."""
+
+    state: Literal["journal", "code", "done"]
+    copied: int
+    total: int
+    path: str | UnsetType = UNSET
+    packages: int | UnsetType = UNSET
+    missing: tuple[str, ...] | UnsetType = UNSET
+    longest_step: float | UnsetType = UNSET
+
+
+class BackupsApi:
+    def __init__(self, backups: Backups) -> None:
+        self._backups = backups
+
+    def resources(self) -> list[Resource]:
+        return [Resource(path=f"{BASE}/backups", methods={"POST": self.create})]
+
+    async def create(self, call: Call) -> Reply:
+        """Make a backup, and reply with a JSON line for each step.
+
+        If the backup fails later than here, the last line has the fields of an error reply. A client that disconnects
+        ends the backup.
+        """
+        body = await call.read(BackupBody)
+        folder = await self._backups.destination(body.path, with_key=body.with_key)
+
+        async def make(write: Write) -> None:
+            feed = _Feed()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(feed.write_lines, write)
+                last = await self._make(folder, feed, with_key=body.with_key)
+                tasks.cancel_scope.cancel()
+            await write(last)
+
+        return Stream(content_type=JSON_LINES, run=make)
+
+    async def _make(self, folder: BackupFolder, feed: _Feed, *, with_key: bool) -> bytes:
+        log.info("backup begun", path=str(folder.path))
+        try:
+            made: BackupMade = await self._backups.make(folder, feed.note, with_key=with_key)
+        except FunctiondError as error:
+            log.error("backup failed", path=str(folder.path), problem=str(error))
+            return error_reply(error).body + b"\n"
+        log.info("backup made", path=made.path, bytes=made.copied, longest_step=round(made.longest_step, 4))
+        return _line(made)
+
+
+class _Feed:
+    """Latest state of a backup, written at intervals."""
+
+    def __init__(self) -> None:
+        self._latest: BackupProgress | None = None
+        self._changed = anyio.Event()
+
+    def note(self, progress: BackupProgress) -> None:
+        self._latest = progress
+        self._changed.set()
+
+    async def write_lines(self, write: Write) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            if self._latest is not None:
+                await write(_line(self._latest))
+            await anyio.sleep(INTERVAL)
+
+
+def _line(progress: BackupProgress) -> bytes:
+    return msgspec.json.encode(msgspec.convert(progress, BackupLine, from_attributes=True)) + b"\n"

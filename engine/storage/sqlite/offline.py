@@ -1,0 +1,87 @@
+"""Files of a storage that no engine has open: a stopped engine's data directory, or a backup.
+
+Functions of this module block the calling thread. They change no file that they read.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import BackupFailed, DataDirectoryUnusable
+from engine.model import CodePackage, Dependency, Function
+from engine.model.identity import Identity
+from engine.storage.sqlite.ownership import check_journal, is_logged
+
+_PAGES = 1024  #: pages that are copied at a time
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database of a folder for reading. A write-ahead log with transactions is read with it."""
+    path = folder / "journal.db"
+    mode = "mode=ro" if is_logged(path) else "immutable=1"
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)) as database:
+        yield database
+
+
+def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+    """Copy the database of a data directory, which the caller has ``locked``, into the empty ``folder``.
+
+    ``on_progress`` is called with the bytes copied so far and all bytes. Raises DataDirectoryUnusable if there is no
+    database or it belongs to another program, and BackupFailed if the copy cannot be written.
+    """
+    source, target = directory / "journal.db", folder / "journal.db"
+    if not source.is_file():
+        raise DataDirectoryUnusable(str(directory), "has no journal.db: name the data directory of an engine")
+    check_journal(source, None)
+    try:
+        with read_only(directory) as database, closing(sqlite3.connect(target, isolation_level=None)) as copy:
+            copy.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+            [[size]] = database.execute("PRAGMA page_size")
+            database.backup(
+                copy, pages=_PAGES, progress=lambda _, left, pages: on_progress((pages - left) * size, pages * size)
+            )
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, sqlite3.Error) as error:
+        raise BackupFailed(str(folder), error) from error
+
+
+def journal_name(folder: Path) -> str:
+    """Return the name of the journal in a folder, which is part of all request ids.
+
+    Raises DataDirectoryUnusable if the database cannot be read.
+    """
+    try:
+        with read_only(folder) as database:
+            [[node]] = database.execute("SELECT value FROM meta WHERE name = 'node'").fetchall()
+        return Identity(node).name
+    except (sqlite3.Error, ValueError) as error:
+        raise DataDirectoryUnusable(str(folder), f"its journal has no name: {error}") from error
+
+
+def packages_in(folder: Path) -> Mapping[str, CodePackage]:
+    """Return the code packages that functions and dependencies in the database of a folder refer to, by their names.
+
+    Raises DataDirectoryUnusable if the database cannot be read.
+    """
+    try:
+        with read_only(folder) as database:
+            bodies = [body for [body] in database.execute("SELECT body FROM function_version")]
+            others = [body for [body] in database.execute("SELECT body FROM resource WHERE kind = 'dependency'")]
+        functions = [msgspec.json.decode(body, type=Function) for body in bodies]
+        dependencies = [msgspec.json.decode(body, type=Dependency) for body in others]
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
+        raise DataDirectoryUnusable(str(folder), f"its functions cannot be read: {error}") from error
+    found = [one.code for one in functions]
+    found += [one.code for one in [*dependencies, *(used for one in functions for used in one.dependencies)]]
+    return {code.sha256: code for code in found if code.sha256}

@@ -1,0 +1,238 @@
+"""Backups that a running engine makes, and those of a stopped one."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import PROJECT, TALLY, EngineProcess, engine_on, rows
+from tests.support.engine_process import functiond
+from tests.support.http_app import zipped
+
+BACKUPS = f"/v2/{PROJECT}/fgs/backups"
+ECHO = "def handler(event, context):\n    return event\n"
+PAD = "x" * 200_000
+TMPFS = 24 << 20  #: bytes of the small disk
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("echo", ECHO)
+        yield engine
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS}", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounts are not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(engine: EngineProcess, megabytes: int) -> None:
+    """Enqueue payloads of this size, for a time at which no test runs any more."""
+    for _ in range(megabytes * 5):
+        engine.accepted("echo", {"pad": PAD}, X_Functiond_Delay="100000")
+
+
+def lines(engine: EngineProcess, path: Path) -> list[Any]:
+    """Make a backup and return the lines of the reply."""
+    reply = engine.ask("POST", BACKUPS, {"path": str(path)})
+    assert reply.status == 200, reply
+    return [json.loads(line) for line in reply.body.splitlines()]
+
+
+def test_every_202_before_a_backup_under_load_is_in_it(engine: EngineProcess, tmp_path: Path) -> None:
+    fill(engine, 8)
+    before, later, stop = [engine.accepted("echo", {"n": n}) for n in range(50)], list[str](), Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            later.append(engine.accepted("echo", {"n": len(later)}))
+
+    clients = [Thread(target=send) for _ in range(4)]
+    for client in clients:
+        client.start()
+    made = lines(engine, tmp_path / "backup")
+    stop.set()
+    for client in clients:
+        client.join()
+
+    assert made[-1]["state"] == "done"
+    assert made[-1]["copied"] == made[-1]["total"] > 8_000_000
+    with engine_on(tmp_path / "backup") as copy:
+        assert all(copy.record("echo", one, wait=30)["status"] == "SUCCESS" for one in before)
+        assert copy.stop() == 0
+    assert rows(tmp_path / "backup", "PRAGMA integrity_check") == [("ok",)]
+    assert rows(tmp_path / "backup", TALLY)
+    assert all(engine.record("echo", one, wait=30)["status"] == "SUCCESS" for one in [*before, *later])
+    assert len(later) > 4
+
+
+def test_a_killed_engine_leaves_an_unfinished_folder_that_the_next_backup_replaces(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    fill(engine, 16)
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
+        body = json.dumps({"path": str(tmp_path / "backup")})
+        connection.request("POST", BACKUPS, body, {"Content-Type": "application/json"})
+        connection.getresponse()
+        engine.kill(children=True)
+
+    left = {path.name for path in tmp_path.iterdir()} - {"data"}
+    assert left == {"backup.partial"}
+    engine.start()
+    assert lines(engine, tmp_path / "backup")[-1]["state"] == "done"
+    assert not (tmp_path / "backup.partial").exists()
+
+
+def test_a_client_that_goes_away_ends_the_backup_and_the_engine_goes_on(engine: EngineProcess, tmp_path: Path) -> None:
+    fill(engine, 16)
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
+        body = json.dumps({"path": str(tmp_path / "backup")})
+        connection.request("POST", BACKUPS, body, {"Content-Type": "application/json"})
+        connection.getresponse()
+
+    made = engine.ask("POST", BACKUPS, {"path": str(tmp_path / "backup")})
+    while made.status == 409:  # until the first has ended
+        made = engine.ask("POST", BACKUPS, {"path": str(tmp_path / "backup")})
+    assert made.status == 200, made
+    assert engine.record("echo", engine.accepted("echo", {}), wait=30)["status"] == "SUCCESS"
+
+
+def test_a_disk_that_fills_up_fails_the_backup_only(engine: EngineProcess, tmp_path: Path, small_disk: Path) -> None:
+    fill(engine, 12)
+    (small_disk / "other").write_bytes(bytes(TMPFS - (18 << 20)))
+    stop = Event()
+
+    def occupy() -> None:
+        """Take the free space after the check of the destination."""
+        with (small_disk / "more").open("wb", buffering=0) as file:
+            while not stop.is_set():
+                if (small_disk / "backup.partial" / "journal.db").exists():
+                    try:
+                        file.write(bytes(1 << 20))
+                    except OSError:
+                        return
+
+    other = Thread(target=occupy)
+    other.start()
+    made = lines(engine, small_disk / "backup")
+    stop.set()
+    other.join()
+
+    assert made[-1]["error_code"] == "FSS.0503"
+    assert "free space there, or choose another destination" in made[-1]["error_msg"]
+    assert {path.name for path in small_disk.iterdir()} == {"other", "more"}
+    refused = engine.ask("POST", BACKUPS, {"path": str(small_disk / "backup")})
+    assert (refused.status, "MiB are needed" in refused.json["error_msg"]) == (503, True)
+    assert engine.record("echo", engine.accepted("echo", {}), wait=30)["status"] == "SUCCESS"
+
+
+def test_destinations_that_cannot_be_used_are_refused_and_nothing_is_made(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "mine.partial").mkdir()
+    (tmp_path / "mine.partial" / "file").touch()
+    (tmp_path / "alias").symlink_to(tmp_path / "data")
+    refusals = {
+        "relative": (400, "must be an absolute path"),
+        "": (400, "must be an absolute path"),
+        "/": (400, "must be an absolute path"),
+        f"{tmp_path}/data": (400, "must be outside the data directory"),
+        f"{tmp_path}/data/backup": (400, "must be outside the data directory"),
+        f"{tmp_path}/alias/backup": (400, "must be outside the data directory"),
+        f"{tmp_path}": (400, "must be outside the data directory"),
+        f"{tmp_path}/file": (409, "exists already"),
+        f"{tmp_path}/link": (409, "exists already"),
+        f"{tmp_path}/none/backup": (400, "its parent folder"),
+        f"{tmp_path}/file/backup": (400, "its parent folder"),
+        f"{tmp_path}/{'x' * 300}/backup": (400, "its parent folder"),
+        f"{tmp_path}/{'x' * 250}": (503, "File name too long"),
+        f"{tmp_path}/mine": (409, "mine.partial exists already"),
+    }
+    before = sorted(tmp_path.iterdir())
+
+    for path, (status, text) in refusals.items():
+        reply = engine.ask("POST", BACKUPS, {"path": path})
+        problem = json.loads(reply.body.splitlines()[-1])
+        code = int(problem["error_code"].rpartition(".")[2])
+        assert (code, text in problem["error_msg"]) == (status, True), (path, problem)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "mine.partial" / "file").exists()
+
+
+def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess, tmp_path: Path) -> None:
+    package = zipped(index__py=ECHO, part__py="x = 1\n")
+    assert functiond("deploy", write(tmp_path / "zipped.zip", package), url=url_of(engine)).returncode == 0
+    [used] = [row[0] for row in rows(tmp_path / "data", "SELECT body ->> '$.code.sha256' FROM function_version"
+                                     " WHERE body ->> '$.name' = 'zipped'")]  # fmt: skip
+    made = functiond("backup", tmp_path / "backup", url=url_of(engine))
+
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "2 code packages" in made.stdout
+    assert (tmp_path / "backup" / "code" / f"{used}.package").read_bytes() == package
+    assert sorted(path.name for path in (tmp_path / "backup" / "code" / used).iterdir()) == ["index.py", "part.py"]
+    assert not (tmp_path / "backup" / "keys").exists()
+    (tmp_path / "data" / "code" / f"{used}.package").unlink()
+    lacking = functiond("backup", tmp_path / "lacking", "--json", url=url_of(engine))
+    assert (lacking.returncode, json.loads(lacking.stdout)["missing"]) == (1, [used])
+    assert f"deploy their functions again: {used}" in lacking.stderr
+
+
+def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None:
+    secret, token = tmp_path / "credentials.toml", "a-token-for-the-backup"
+    secret.touch(0o600)
+    secret.write_text(f'[[tokens]]\ntoken = "{token}"\nproject = "{PROJECT}"\n'
+                      f'[[tokens]]\ntoken = "{token}-read"\nproject = "{PROJECT}"\nrole = "read"\n')  # fmt: skip
+    with engine_on(tmp_path / "data", FUNCTIOND_AUTH__FILE=str(secret)) as engine:
+        engine.headers = {"X-Auth-Token": f"{token}-read"}
+        assert engine.ask("POST", BACKUPS, {"path": str(tmp_path / "no")}).status == 403
+        engine.headers = {"X-Auth-Token": token}
+        lines(engine, tmp_path / "without")
+        assert engine.ask("POST", BACKUPS, {"path": str(tmp_path / "with"), "with_key": True}).status == 200
+
+    assert not any(token.encode() in file.read_bytes() for file in (tmp_path / "without").rglob("*") if file.is_file())
+    copy = tmp_path / "with" / "keys" / "credentials.toml"
+    assert copy.read_bytes() == secret.read_bytes()
+    assert (copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_stopped_engine_is_backed_up_from_its_data_directory(engine: EngineProcess, tmp_path: Path) -> None:
+    waiting = engine.accepted("echo", {}, X_Functiond_Delay="100000")
+    refused = functiond("backup", tmp_path / "backup", "--data-dir", tmp_path / "data")
+    assert refused.returncode == 2
+    assert f"in use by process {engine.pid}: leave out --data-dir" in refused.stderr
+    engine.kill(children=True)
+    assert (tmp_path / "data" / "journal.db-wal").stat().st_size > 0
+
+    made = functiond("backup", tmp_path / "backup", "--data-dir", tmp_path / "data", "--json")
+
+    assert json.loads(made.stdout)["path"] == str(tmp_path / "backup")
+    assert (tmp_path / "data" / "journal.db-wal").stat().st_size > 0
+    with engine_on(tmp_path / "backup") as copy:
+        assert copy.record("echo", waiting)["status"] == "WAIT"
+
+
+def write(file: Path, content: bytes) -> Path:
+    file.write_bytes(content)
+    return file
+
+
+def url_of(engine: EngineProcess) -> str:
+    return f"http://127.0.0.1:{engine.port}"
