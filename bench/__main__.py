@@ -25,6 +25,7 @@ SCENARIOS = (
     "end_to_end",
     "latency",
     "recovery",
+    "backup",
     "backlog",
     "idle",
     "cold_start",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,15 @@ async def fill(directory: Path, function_id: int, rows: int) -> None:
         async with open_sqlite(StorageOptions(directory=directory)) as storage:
             for batch in _batches(storage.identity, function_id, rows):
                 await storage.writer.call(lambda db, batch=batch: _insert(db, batch))  # type: ignore[misc]
+
+
+async def pad(directory: Path, megabytes: int) -> None:
+    """Add rows of so many megabytes to the journal of a data directory, which is created if needed."""
+    with locked(directory):
+        async with open_sqlite(StorageOptions(directory=directory)) as storage:
+            store = storage.store("bench")
+            for number in range(megabytes):
+                await store.write("padding", {f"{number:06}-{row:03}": os.urandom(4000) for row in range(256)})
 
 
 def _batches(identity: Identity, function_id: int, rows: int) -> Iterator[list[Invocation]]:

@@ -129,7 +129,12 @@ class Engine(Process):
         self._https = "FUNCTIOND_HTTP__TLS_CERTIFICATE" in environment
         super().__init__([*module, *options], FUNCTIOND_GRACE="1", **environment)
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def lines(self, method: str, path: str, body: Any = None) -> list[Any]:
+        """Return the lines of a reply that is JSON lines."""
+        text: Any = self.call(method, path, body, lines=True)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def call(self, method: str, path: str, body: Any = None, *, lines: bool = False) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=MAX_WAIT)
         if self._https:
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=MAX_WAIT, context=anonymous_tls())
@@ -142,7 +147,7 @@ class Engine(Process):
             connection.close()
         if answer.status >= 300:
             raise ServerFailed(f"{method} {path} returned {answer.status}: {text[:500]!r}")
-        return json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
+        return json.loads(text) if text.startswith((b"{", b"[")) and not lines else text.decode()
 
     def metric(self, name: str) -> float:
         """Return the value of an engine metric without labels. Raises ServerFailed if it does not exist."""

@@ -19,7 +19,7 @@ from engine.app.backup_wiring import backups_of
 from engine.cli.client import ApiError, Client, NotRunning, UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.logs import JSON_LINES
-from engine.cli.output import Output, print_json, write
+from engine.cli.output import Output, print_json, size_text, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.errors import DataDirectoryLocked, FunctiondError
@@ -121,7 +121,7 @@ def _print(made: dict[str, Any]) -> None:
     held = f", writes held up for at most {made['longest_step'] * 1000:.1f} ms" if made["longest_step"] else ""
     packages = f"{made['packages']} code package{'' if made['packages'] == 1 else 's'}"
     output = Output()
-    output.print(f"[bold green]backed up[/] {_size(made['copied'])} with {packages}{held}")
+    output.print(f"[bold green]backed up[/] {size_text(made['copied'])} with {packages}{held}")
     output.paste(made["path"])
 
 
@@ -140,8 +140,3 @@ def _progress(quiet: bool) -> Iterator[Show]:
         yield lambda state: progress.update(
             task, description=f"backing up {state['state']}", completed=state["copied"], total=state["total"]
         )
-
-
-def _size(size: int) -> str:
-    power = min((size.bit_length() - 1) // 10, 4) if size else 0
-    return f"{size / (1 << 10 * power):,.{1 if power else 0}f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

@@ -22,6 +22,8 @@ _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
     "settings": ("show_settings:settings", "List every setting with its default."),
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
+    "restore": ("restore:restore", "Restore a backup into an empty data directory."),
+    "verify": ("verify:verify", "Check a data directory or a backup."),
 }
 _CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),

@@ -116,3 +116,9 @@ def program() -> str:
         return "functiond"
     shown = os.path.relpath(sys.executable)
     return f"{sys.executable if shown.startswith('..') else shown} -m engine"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as text, such as ``1.5 MiB``."""
+    power = min((size.bit_length() - 1) // 10, 4) if size else 0
+    return f"{size / (1 << 10 * power):,.{1 if power else 0}f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

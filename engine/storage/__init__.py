@@ -7,9 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from engine.protocols import Storage
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.offline import copy_offline, journal_name, packages_in
+from engine.storage.sqlite.checks import find_problems
+from engine.storage.sqlite.offline import copy_offline, is_copy, journal_name, packages_in
 
-__all__ = ["copy_offline", "journal_name", "open_storage", "packages_in"]
+__all__ = ["copy_offline", "find_problems", "is_copy", "journal_name", "open_storage", "packages_in"]
 
 
 def open_storage(options: StorageOptions, *, packages_of: str | None = None) -> AbstractAsyncContextManager[Storage]:

@@ -30,6 +30,11 @@ def read_only(folder: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
+def is_copy(folder: Path) -> bool:
+    """Return whether the database of a folder is one whole file, as a copy is, without a write-ahead log."""
+    return (folder / "journal.db").is_file() and not is_logged(folder / "journal.db")
+
+
 def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int], None]) -> None:
     """Copy the database of a data directory, which the caller has ``locked``, into the empty ``folder``.
 

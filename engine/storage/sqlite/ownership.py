@@ -44,6 +44,9 @@ def check_journal(path: Path, packages_of: str | None) -> None:
     logged, name = is_logged(path), ""
     if _size(path):
         name = _name_of(path, logged)
+    elif path.with_name(f"{path.name}.restoring").exists():
+        problem = "a restore into it was not finished; empty the directory and restore again"
+        raise DataDirectoryUnusable(str(path.parent), problem)
     elif logged:
         raise _refused(path, "missing or empty, but journal.db-wal holds transactions")
     if packages_of is not None and not name:

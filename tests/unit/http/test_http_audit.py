@@ -97,7 +97,7 @@ async def test_a_backup_leaves_a_trace_with_its_path(api: Api, heard: list[Trace
     assert (answer.status, trace.operation, trace.code) == (200, "CreateBackup", 200)
     assert (trace.resource_type, trace.resource_id) == ("backup", path)
     assert answer.json["error_msg"] == "this engine has no copy of its storage"  # which is in memory
-    assert not Path(f"{path}.partial").exists()
+    assert not await anyio.Path(f"{path}.partial").exists()
 
 
 async def test_what_changes_nothing_leaves_no_trace(api: Api, heard: list[Trace]) -> None:

@@ -1,0 +1,127 @@
+"""Restore of a backup into an empty data directory. Functions of this module block the calling thread.
+
+The journal gets its name last, so that an engine refuses a directory whose restore was not finished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.code.package_files import copy_file, copy_package, size_of
+from engine.code.unpacking import fsync_folder, write_file
+from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
+from engine.isolation.orphans import remove_tree
+from engine.maintenance.backup_folder import MARGIN, Manifest, read_manifest
+from engine.maintenance.disk_guard import free_space
+from engine.maintenance.verification import verify
+from engine.storage import is_copy, packages_in
+from engine.storage.data_directory import locked
+
+_EMPTY = frozenset({"lock", "lost+found"})  #: entries of an empty data directory
+_JOURNAL, _UNFINISHED = "journal.db", "journal.db.restoring"
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    path: str
+    journal: str  #: name of the journal, which is part of all request ids
+    made_at: str  #: time of the backup
+    bytes: int
+    packages: int
+    missing: tuple[str, ...]  #: packages that the backup lacks
+    keys: tuple[str, ...]  #: files in ``keys/``
+
+
+def restore(backup: Path, data: Path) -> Restored:
+    """Restore a backup into the data directory ``data``, which must be empty or missing.
+
+    The backup is checked first. Raises BackupUnusable if it is incomplete or damaged, DestinationExists if the data
+    directory is not empty, BackupFailed if it cannot be written, and DataDirectoryLocked if an engine uses it. If the
+    restore fails, all that was written is removed.
+    """
+    manifest = read_manifest(backup)
+    _check_target(backup, data)
+    _check(backup, manifest)
+    existed = data.exists()
+    try:
+        with locked(data):
+            _check_target(backup, data)
+            try:
+                return _restore(backup, data, manifest)
+            except BaseException:
+                _clear(data)
+                raise
+    except OSError as error:
+        raise BackupFailed(str(data), error) from error
+    finally:
+        if not existed and data.is_dir() and not (data / _JOURNAL).exists():
+            remove_tree(data)
+
+
+def _check(backup: Path, manifest: Manifest) -> None:
+    if not is_copy(backup):
+        raise BackupUnusable(str(backup), "an engine was started on it: use another backup, or that directory itself")
+    for problem in verify(backup):
+        if not any(name in problem.problem for name in manifest.missing):
+            advice = "`functiond verify` shows all problems; use another backup"
+            raise BackupUnusable(str(backup), f"{problem.problem}; {advice}")
+
+
+def _check_target(backup: Path, data: Path) -> None:
+    used, source = os.path.realpath(data), os.path.realpath(backup)
+    if os.path.commonpath((used, source)) in (used, source):
+        raise BadDestination(str(data), f"must be outside the backup {source}, and not around it")
+    if data.is_dir() and {path.name for path in data.iterdir()} <= _EMPTY:
+        return
+    if os.path.lexists(data):
+        raise DestinationExists(str(data), "name an empty data directory, or one that does not exist")
+
+
+def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
+    names = [name for name in packages_in(backup) if name not in manifest.missing]
+    size = (backup / _JOURNAL).stat().st_size + sum(size_of(backup / "code", name) for name in names)
+    if free_space(data) < size + MARGIN:
+        problem = f"its disk has {free_space(data) >> 20} MiB free, {(size + MARGIN) >> 20} MiB are needed"
+        raise BackupFailed(str(data), problem)
+    for _ in _copies(backup, data, names, manifest):
+        pass
+    (data / _UNFINISHED).rename(data / _JOURNAL)
+    fsync_folder(data)
+    fsync_folder(data.parent)
+    return Restored(
+        path=str(data),
+        journal=manifest.journal,
+        made_at=manifest.made_at,
+        bytes=size,
+        packages=len(names),
+        missing=manifest.missing,
+        keys=manifest.keys,
+    )
+
+
+def _copies(backup: Path, data: Path, names: list[str], manifest: Manifest) -> Iterator[int]:
+    yield from copy_file(backup / _JOURNAL, data / _UNFINISHED)
+    (data / _UNFINISHED).chmod(0o644)
+    fsync_folder(data)
+    if names:
+        (data / "code").mkdir()
+        write_file(data / "code" / ".journal", [manifest.journal.encode()], 0o600)
+        for name in names:
+            yield from copy_package(backup / "code", data / "code", name)
+        fsync_folder(data / "code")
+    if manifest.keys:
+        (data / "keys").mkdir(mode=0o700)
+        for name in manifest.keys:
+            yield from copy_file(backup / "keys" / Path(name).name, data / "keys" / Path(name).name)
+        fsync_folder(data / "keys")
+
+
+def _clear(data: Path) -> None:
+    """Remove what a failed restore has written, the journal last."""
+    for folder in ("keys", "code"):
+        remove_tree(data / folder)
+    for name in (_UNFINISHED, _JOURNAL):
+        (data / name).unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Check of a stopped engine's data directory, or of a backup. Functions of this module block the calling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.code.package_files import package_problem
+from engine.errors import BackupUnusable, DataDirectoryUnusable
+from engine.maintenance.backup_folder import is_backup, read_manifest
+from engine.storage import find_problems, journal_name, packages_in
+from engine.storage.problems import RESTORE, Problem
+
+_DEPLOY = "deploy the functions that use it again"
+
+
+def verify(folder: Path) -> Iterator[Problem]:
+    """Yield the problems of a data directory or backup, which the caller keeps from being written.
+
+    Pages and rows of the journal, its counters and cursors, and the contents of code packages are checked.
+    """
+    if is_backup(folder):
+        yield from _description(folder)
+    yield from find_problems(folder)
+    yield from _code(folder)
+
+
+def _description(backup: Path) -> Iterator[Problem]:
+    try:
+        manifest = read_manifest(backup)
+        if manifest.journal != journal_name(backup):
+            problem = f"backup.json describes journal {manifest.journal}, but journal.db is {journal_name(backup)}"
+            yield Problem(part="backup", problem=problem, advice="use another backup")
+    except BackupUnusable as error:
+        yield Problem(part="backup", problem=str(error), advice="use another backup")
+    except DataDirectoryUnusable:
+        return  # a problem of the journal
+
+
+def _code(folder: Path) -> Iterator[Problem]:
+    code = folder / "code"
+    try:
+        packages = packages_in(folder)
+        name = journal_name(folder)
+    except DataDirectoryUnusable as error:
+        yield Problem(part="catalog", problem=error.problem, advice=RESTORE)
+        return
+    for package in packages.values():
+        if problem := package_problem(code, package):
+            yield Problem(part="code", problem=problem, advice=f"{_DEPLOY}, or {RESTORE}")
+    mark = code / ".journal"
+    if mark.is_file() and (found := mark.read_text(errors="replace")) != name:
+        problem = f"the packages in code/ belong to journal {found}, but journal.db is {name}"
+        yield Problem(part="code", problem=problem, advice=f"put the right code/ beside journal.db, or {RESTORE}")

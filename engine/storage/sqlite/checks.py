@@ -1,0 +1,102 @@
+"""Checks of a database that no engine has open: pages, rows that belong together, counters and cursors.
+
+Each check is a function that yields problems. A check that cannot read its tables is a problem itself, and does not
+prevent the others.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engine.storage.problems import RESTORE, Problem
+from engine.storage.sqlite.offline import read_only
+
+Check = Callable[[sqlite3.Connection], Iterator[Problem]]
+
+_SHOWN = 10  #: rows of one kind of problem
+_REBUILT = "start the engine, which rebuilds the index"
+
+#: Rows and bytes of waiting invocations by function, and of ended ones as function 0, which ``tally`` must equal.
+_COUNTED = """
+SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
+UNION ALL
+SELECT 0, count(*), sum(size + coalesce((SELECT length(body) + length(log) FROM result r WHERE r.key = i.key), 0))
+FROM invocation i WHERE state >= 3 HAVING count(*) > 0
+"""
+_TALLIED = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
+
+
+def find_problems(folder: Path) -> Iterator[Problem]:
+    """Yield the problems of the database in a data directory or backup, which the caller keeps from being written."""
+    try:
+        with read_only(folder) as database:
+            for check in (_pages, _rows, _tallies, _cursors, _damage):
+                yield from _guarded(check, database)
+    except (sqlite3.Error, OSError) as error:
+        yield Problem(part="journal", problem=f"journal.db cannot be opened: {error}", advice=RESTORE)
+
+
+def _guarded(check: Check, database: sqlite3.Connection) -> Iterator[Problem]:
+    try:
+        yield from check(database)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        problem = f"its {check.__name__.removeprefix('_')} cannot be checked: {error}"
+        yield Problem(part="journal", problem=problem, advice=RESTORE)
+
+
+def _pages(database: sqlite3.Connection) -> Iterator[Problem]:
+    for [found] in database.execute("PRAGMA quick_check"):
+        for line in found.splitlines():
+            if line != "ok" and not line.startswith("*** in database"):
+                yield Problem(part="journal", problem=line, advice=_REBUILT if "index" in line else RESTORE)
+
+
+def _rows(database: sqlite3.Connection) -> Iterator[Problem]:
+    """Find rows whose counterparts are lost."""
+    lost = "SELECT key FROM invocation i WHERE state < 3 AND NOT EXISTS (SELECT 1 FROM payload p WHERE p.key = i.key)"
+    for key in _first(database, lost):
+        problem = f"the payload of the unfinished invocation {key} is missing"
+        yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
+    for table in ("payload", "result"):
+        alone = f"SELECT key FROM {table} p WHERE NOT EXISTS (SELECT 1 FROM invocation i WHERE i.key = p.key)"
+        for key in _first(database, alone):
+            problem = f"the invocation {key} of a {table} is missing"
+            yield Problem(part="invocation", problem=problem, advice=f"if its end matters, {RESTORE}")
+
+
+def _first(database: sqlite3.Connection, sql: str) -> Iterator[str]:
+    """Yield the keys that a query returns; instead of those after the first ones, one text with their number."""
+    keys = [key for [key] in database.execute(sql)]
+    yield from (str(key) for key in keys[:_SHOWN])
+    if len(keys) > _SHOWN:
+        yield f"(and {len(keys) - _SHOWN} more)"
+
+
+def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
+    counted = {function: (rows, size) for function, rows, size in database.execute(_COUNTED)}
+    tallied = {function: (rows, size) for function, rows, size in database.execute(_TALLIED)}
+    for function in sorted(counted.keys() | tallied.keys()):
+        stored, real = tallied.get(function, (0, 0)), counted.get(function, (0, 0))
+        if stored != real:
+            name = f"function {function}" if function else "ended invocations"
+            told = f"the counter of {name} says {stored[0]} rows and {stored[1]} bytes"
+            problem = f"{told}, but {real[0]} rows and {real[1]} bytes exist"
+            yield Problem(part="tally", problem=problem, advice=f"limits of the backlog count wrongly; {RESTORE}")
+
+
+def _cursors(database: sqlite3.Connection) -> Iterator[Problem]:
+    triggers = "SELECT 1 FROM resource r WHERE r.kind = 'trigger' AND r.id = c.trigger_id"
+    for trigger_id in _first(database, f"SELECT DISTINCT trigger_id FROM cursor c WHERE NOT EXISTS ({triggers})"):
+        problem = f"a cursor belongs to the trigger {trigger_id}, which does not exist"
+        yield Problem(part="cursor", problem=problem, advice=f"create the trigger again, or {RESTORE}")
+
+
+def _damage(database: sqlite3.Connection) -> Iterator[Problem]:
+    """Find ranges of rows that a running engine could not read, and noted."""
+    if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'damage'").fetchall():
+        return  # of an engine before there were notes
+    for name, first, last, problem in database.execute("SELECT name, from_key, to_key, problem FROM damage"):
+        where = f"rows {first} to {last} of {name} cannot be read" if first else f"the index {name} is damaged"
+        yield Problem(part="damage", problem=f"{where}: {problem}", advice=RESTORE if first else _REBUILT)

@@ -1,0 +1,178 @@
+"""Restores of backups, and checks of backups and data directories."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import PROJECT, engine_on, rows
+from tests.support.engine_process import functiond
+from tests.support.http_app import encoded, zipped
+
+ECHO = "def handler(event, context):\n    return event\n"
+TIMER = {"name": "tick", "schedule_type": "Rate", "schedule": "1h"}
+
+
+@pytest.fixture(scope="module")
+def backup(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Return a backup, and the request ids of an ended and a waiting invocation in it."""
+    folder = tmp_path_factory.mktemp("backed-up")
+    with engine_on(folder / "data") as engine:
+        engine.create("echo", ECHO)
+        package = encoded(zipped(index__py=ECHO, inner__py="x = 1\n" * 100))
+        engine.create("zipped", "", code_type="zip", func_code={"file": package})
+        trigger = {"trigger_type_code": "TIMER", "event_data": TIMER}
+        assert engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/echo", trigger).status == 201
+        ended, waiting = engine.accepted("echo", {"n": 1}), engine.accepted("zipped", {}, X_Functiond_Delay="100000")
+        assert engine.record("echo", ended, wait=30)["status"] == "SUCCESS"
+        assert engine.ask("POST", f"/v2/{PROJECT}/fgs/backups", {"path": str(folder / "backup")}).status == 200
+    return folder / "backup", {ended: "SUCCESS", waiting: "WAIT"}
+
+
+@pytest.fixture
+def copy(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> Path:
+    """Return a copy of the backup that the test may damage."""
+    return Path(shutil.copytree(backup[0], tmp_path / "copy"))
+
+
+def change(folder: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(folder / "journal.db")) as database, database:
+        for sql in statements:
+            database.execute(sql)
+
+
+def problems(folder: Path) -> list[Any]:
+    run = functiond("verify", folder, "--json")
+    found: list[Any] = json.loads(run.stdout)["problems"]
+    assert (run.returncode, run.stderr) == (1 if found else 0, "")
+    return found
+
+
+def test_a_restored_directory_finds_all_request_ids_and_goes_on(
+    backup: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    folder, ids = backup
+    assert problems(folder) == []
+    done = functiond("restore", folder, "--data-dir", tmp_path / "data")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Two copies must not both accept work" in done.stdout
+    assert problems(tmp_path / "data") == []
+    with engine_on(tmp_path / "data") as engine:
+        states = {one: engine.record(name, one)["status"] for one, name in zip(ids, ("echo", "zipped"), strict=True)}
+        assert states == ids
+        new = engine.accepted("zipped", {"n": 2})
+        assert engine.record("zipped", new, wait=30)["result"] == '{"n": 2}'
+        assert new[-12:] == next(iter(ids))[-12:]  # the same journal
+        triggers = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggers/echo").json
+        assert [one["event_data"]["name"] for one in triggers] == ["tick"]
+        in_use = functiond("verify", tmp_path / "data")
+        assert (in_use.returncode, f"in use by process {engine.pid}" in in_use.stderr) == (2, True)
+
+
+def test_a_restore_goes_to_an_empty_directory_only(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder, data = backup[0], tmp_path / "data"
+    data.mkdir()
+    (data / "mine").write_text("mine")
+    refused = functiond("restore", folder, "--data-dir", data)
+    inside = functiond("restore", folder, "--data-dir", folder / "data")
+    absent = functiond("restore", tmp_path / "none", "--data-dir", tmp_path / "other")
+    no_backup = functiond("restore", data, "--data-dir", tmp_path / "other")
+
+    assert [one.returncode for one in (refused, inside, absent, no_backup)] == [1] * 4
+    assert "name an empty data directory" in refused.stderr
+    assert "must be outside the backup" in inside.stderr
+    assert "name a backup that `functiond backup` has made" in absent.stderr
+    assert "has no backup.json" in no_backup.stderr
+    assert [path.name for path in data.iterdir()] == ["mine"]
+    assert not (tmp_path / "other").exists()
+    (data / "mine").unlink()
+    assert functiond("restore", folder, "--data-dir", data).returncode == 0
+
+
+@pytest.mark.parametrize("part", ["unfinished", "journal", "package", "manifest", "used"])
+def test_a_backup_that_is_not_whole_is_not_restored(part: str, copy: Path, tmp_path: Path) -> None:
+    damage: dict[str, tuple[Callable[[], object], str]] = {
+        "unfinished": ((copy / ".unfinished").touch, "was not finished"),
+        "journal": (lambda: overwrite(copy / "journal.db"), "`functiond verify` shows all"),
+        "package": (lambda: flip(zip_in(copy), b"inner.py"), "its SHA-512 differs"),
+        "manifest": (lambda: (copy / "backup.json").write_text("{"), "backup.json cannot be read"),
+        "used": (lambda: (copy / "journal.db-wal").write_bytes(bytes(100)), "an engine was started on it"),
+    }
+    spoil, told = damage[part]
+    spoil()
+    done = functiond("restore", copy, "--data-dir", tmp_path / "data")
+
+    assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_restore_that_was_killed_leaves_a_directory_that_no_engine_starts_on(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "journal.db.restoring").touch()
+    started = functiond("serve", "--data-dir", tmp_path / "data", "--port", "0")
+
+    assert (started.returncode, "a restore into it was not finished" in started.stderr) == (2, True)
+
+
+def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -> None:
+    [[key]] = rows(copy, "SELECT key FROM invocation WHERE state = 1")
+    [[ended]] = rows(copy, "SELECT key FROM invocation WHERE state = 3")
+    change(
+        copy,
+        f"DELETE FROM payload WHERE key = {key}",
+        f"INSERT INTO payload (key, body) VALUES ({ended} + 1, x'7b7d')",
+        "UPDATE tally SET rows = rows + 7 WHERE function_id = 0",
+        "INSERT INTO cursor VALUES ('no-trigger', 'a', x'00')",
+    )
+    (zip_in(copy)).unlink()
+    [source] = [file for file in (copy / "code").glob("*/index.py") if not (file.parent / "inner.py").exists()]
+    source.write_text("raise SystemExit")
+    found = {(one["part"], one["problem"].split(":")[0][:30]) for one in problems(copy)}
+    told = functiond("verify", copy)
+
+    assert sorted(part for part, _ in found) == ["code", "code", "cursor", "invocation", "payload", "tally"]
+    assert told.returncode == 1
+    assert f"payload: the payload of the unfinished invocation {key} is missing" in told.stdout
+    assert "index.py differs from the source received" in told.stdout
+    assert "the counter of ended invocations says 8 rows" in told.stdout
+    assert told.stdout.count("\n  ") == len(found)
+    assert told.stdout.count("functiond restore") == len(found)
+
+
+def test_verify_survives_damaged_pages_and_files_of_other_programs(copy: Path, tmp_path: Path) -> None:
+    overwrite(copy / "journal.db")
+    assert {one["part"] for one in problems(copy)} & {"journal", "catalog"}
+    (copy / "journal.db").write_text("no database")
+    assert "journal" in {one["part"] for one in problems(copy)}
+    other = functiond("verify", tmp_path)
+    assert (other.returncode, "has no journal.db" in other.stderr) == (2, True)
+
+
+def zip_in(folder: Path) -> Path:
+    [found] = [file for file in (folder / "code").glob("*.package") if file.read_bytes().startswith(b"PK")]
+    return found
+
+
+def overwrite(file: Path) -> None:
+    """Damage two pages of a database."""
+    content = file.read_bytes()
+    file.write_bytes(content[:8192] + b"\xff" * 8192 + content[16384:])
+
+
+def flip(file: Path, near: bytes) -> None:
+    """Change a byte behind each occurrence of ``near``."""
+    content = bytearray(file.read_bytes())
+    at = content.find(near)
+    assert at >= 0
+    while at >= 0:
+        content[at] ^= 0x20
+        at = content.find(near, at + 1)
+    file.write_bytes(content)
