@@ -6,7 +6,7 @@ import http.client
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -136,6 +136,9 @@ def test_a_disk_that_fills_up_fails_the_backup_only(engine: EngineProcess, tmp_p
     assert made[-1]["error_code"] == "FSS.0503"
     assert "free space there, or choose another destination" in made[-1]["error_msg"]
     assert {path.name for path in small_disk.iterdir()} == {"other", "more"}
+    with suppress(OSError), (small_disk / "more").open("ab", buffering=0) as file:  # the space of the failed backup
+        while file.write(bytes(1 << 16)):
+            pass
     refused = engine.ask("POST", BACKUPS, {"path": str(small_disk / "backup")})
     assert (refused.status, "MiB are needed" in refused.json["error_msg"]) == (503, True)
     assert engine.record("echo", engine.accepted("echo", {}), wait=30)["status"] == "SUCCESS"
