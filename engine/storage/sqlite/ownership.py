@@ -19,6 +19,7 @@ from engine.errors import DataDirectoryUnusable
 from engine.errors.data_errors import RESTORE
 from engine.model.identity import Identity
 from engine.storage.sqlite.file_problems import check_files, not_opened
+from engine.storage.sqlite.wal_check import log_problem
 
 APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
@@ -41,6 +42,9 @@ def check_journal(path: Path, packages_of: str | None) -> None:
     name, and None means that there are no packages. The function blocks the calling thread.
     """
     check_files(path)
+    problem = log_problem(path) if _size(path) else ""
+    if problem:
+        raise DataDirectoryUnusable(f"{path}-wal", f"the write-ahead log cannot be used: {problem}; {RESTORE}")
     logged, name = is_logged(path), ""
     if _size(path):
         name = _name_of(path, logged)

@@ -88,8 +88,8 @@ class Salvage:
                 request.error = _refused(error)
         elif request.isolated is not None:
             request.value = request.isolated(db)
-        else:
-            request.error = _refused(error)
+        else:  # an undecodable row is reported as it is
+            request.error = error if isinstance(error, sqlite3.OperationalError) else _refused(error)
 
 
 def _refused(error: Exception) -> NotStored:

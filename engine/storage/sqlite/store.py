@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Never
 
+from engine.errors import StoredDataUnreadable
 from engine.storage.sqlite.writer import Writer
 
 #: Text that sorts after every key.
@@ -15,9 +17,13 @@ class SQLiteStore:
     def __init__(self, writer: Writer, plugin: str) -> None:
         self._writer, self._plugin = writer, plugin
 
+    def _unreadable(self, db: sqlite3.Connection) -> Never:
+        """Raise the error for a read that met a damaged page."""
+        raise StoredDataUnreadable(f"a row of the plugin {self._plugin}", "its page in the journal is damaged")
+
     async def get(self, table: str, key: str) -> bytes | None:
         row_key = (self._plugin, table, key)
-        return await self._writer.call(lambda db: _get(db, row_key))
+        return await self._writer.call(lambda db: _get(db, row_key), self._unreadable)
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
@@ -28,7 +34,9 @@ class SQLiteStore:
             f" ORDER BY key {order} LIMIT ?"
         )
         values = (self._plugin, table, after, until or _END, limit)
-        return await self._writer.call(lambda db: [(key, bytes(value)) for key, value in db.execute(sql, values)])
+        return await self._writer.call(
+            lambda db: [(key, bytes(value)) for key, value in db.execute(sql, values)], self._unreadable
+        )
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
         rows = [(self._plugin, table, key, value) for key, value in (put or {}).items()]

@@ -1,0 +1,161 @@
+"""Check of the write-ahead log at the start: a torn end is normal after a crash, damage before later commits is not.
+
+SQLite reads the log up to the last commit before the first bad frame, and ignores the rest. After a crash in the middle
+of a commit this is right, because that commit was never confirmed. If the bad frame is followed by a later commit, the
+bad frame was on disk before, because each commit is synced before the next one begins. Then acknowledged commits would
+be lost silently.
+
+Behind the last commit there may also be intact frames that mean nothing: the rest of a failed commit that a shorter
+commit overwrote, see ``writer``. Each frame's checksum continues that of the frame before it. A later commit therefore
+is one whose chain of checksums begins in the bad frame's transaction, or before it. The rest of a failed commit ends
+with its own commit frame, so no chain leads from it to another.
+
+Only the headers of the frames behind the last commit are read, and the pages of at most two transactions.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sqlite3
+import struct
+from contextlib import closing
+from pathlib import Path
+
+from msgspec import Struct
+
+_HEADER, _FRAME = 32, 24  #: bytes of the log's header and of each frame's header
+_MAGIC = (0x377F0682, 0x377F0683)  #: checksums of little and big endian numbers
+_WORD = 0xFFFFFFFF
+_LAST_COMMIT = 16  #: position of the number of frames up to the last commit, in the index of the log
+_MOST_PAGES = 4096  #: pages whose checksums are computed for one chain; about a second
+
+_Sum = tuple[int, int]
+
+
+class _Frame(Struct, frozen=True):
+    number: int  #: from 1
+    size: int  #: pages of the database after the commit; 0: this frame does not end a transaction
+    salts: bytes
+    sum: _Sum
+
+
+def log_problem(path: Path) -> str:
+    """Return why the write-ahead log at ``path`` must not be used, or an empty text. ``path`` is the database's.
+
+    A log without transactions, or none at all, has no problem. The function blocks the calling thread.
+    """
+    log = Path(f"{path.resolve()}-wal")
+    if not log.exists() or log.stat().st_size <= _HEADER + _FRAME:
+        return ""
+    with log.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        frames = _Frames(content)
+        if not frames.header_is_sound:
+            return "its header is damaged" if frames.follows_itself else ""
+        try:
+            last_commit = _last_commit(path)
+        except sqlite3.DatabaseError:
+            return ""  # the database itself cannot be read, which the next checks report
+        return _problem(frames, last_commit)
+
+
+def _last_commit(path: Path) -> int:
+    """Return the number of frames up to the last commit that SQLite finds in the log."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        index = Path(f"{path.resolve()}-shm").read_bytes()[:48]
+    return int(struct.unpack_from("=I", index, _LAST_COMMIT)[0])
+
+
+def _problem(frames: _Frames, last_commit: int) -> str:
+    bad = frames.first_bad(last_commit)
+    if bad is None:
+        return ""
+    end = next((one for one in frames.current(bad.number) if one.size), None)
+    if end is None:
+        return ""
+    later = next((one for one in frames.current(end.number + 1) if one.size), None)
+    if later is None:
+        return ""
+    starts = [end.sum] if end.number != bad.number else [end.sum, frames.sum_of(bad)]
+    if any(frames.is_chain(start, end.number + 1, later.number) for start in starts):
+        return (
+            f"frame {bad.number} is damaged, and the commits from frame {last_commit + 1} to {later.number} and later"
+            " would be lost"
+        )
+    return ""
+
+
+class _Frames:
+    """Frames of a write-ahead log."""
+
+    def __init__(self, content: mmap.mmap) -> None:
+        self._content = content
+        magic, _, page, _ = struct.unpack_from(">4I", content)
+        self._page = int(page)
+        self._salts = content[16:24]
+        self._words = "<" if magic == _MAGIC[0] else ">"
+        self._known = magic in _MAGIC and self._page >= 512 and self._page & (self._page - 1) == 0
+        self.count = (len(content) - _HEADER) // (_FRAME + self._page) if self._known else 0
+
+    @property
+    def header_is_sound(self) -> bool:
+        stored = struct.unpack_from(">2I", self._content, 24)
+        return self._known and self._add((0, 0), self._content[:24]) == stored
+
+    @property
+    def follows_itself(self) -> bool:
+        """Return whether the log has frames although its header is damaged. SQLite would ignore them."""
+        return any(self._content[:_HEADER]) and any(self._content[_HEADER : _HEADER + _FRAME])
+
+    def frame(self, number: int) -> _Frame:
+        at = self._at(number)
+        _, size = struct.unpack_from(">2I", self._content, at)
+        return _Frame(number, size, self._content[at + 8 : at + 16], struct.unpack_from(">2I", self._content, at + 16))
+
+    def current(self, first: int) -> list[_Frame]:
+        """Return the frames from ``first`` on that were written since the log was last begun anew."""
+        found = [self.frame(number) for number in range(first, self.count + 1)]
+        return [one for one in found if one.number == first or one.salts == self._salts]
+
+    def first_bad(self, last_commit: int) -> _Frame | None:
+        """Return the first frame behind the last commit whose checksum does not match."""
+        before = self.frame(last_commit).sum if last_commit else struct.unpack_from(">2I", self._content, 24)
+        for number in range(last_commit + 1, min(self.count, last_commit + _MOST_PAGES) + 1):
+            one = self.frame(number)
+            if one.salts != self._salts or self._next(before, number) != one.sum:
+                return one
+            before = one.sum
+        return None
+
+    def sum_of(self, one: _Frame) -> _Sum:
+        """Return the checksum that a frame should have, after the frame before it."""
+        before = self.frame(one.number - 1).sum if one.number > 1 else struct.unpack_from(">2I", self._content, 24)
+        return self._next(before, one.number)
+
+    def is_chain(self, before: _Sum, first: int, last: int) -> bool:
+        """Return whether the checksums of the frames continue each other, from ``before`` on."""
+        if last - first >= _MOST_PAGES:
+            return False
+        for number in range(first, last + 1):
+            stored = self.frame(number).sum
+            if self._next(before, number) != stored:
+                return False
+            before = stored
+        return True
+
+    def _next(self, before: _Sum, number: int) -> _Sum:
+        at = self._at(number)
+        page = self._content[at + _FRAME : self._at(number + 1)]
+        return self._add(self._add(before, self._content[at : at + 8]), page)
+
+    def _add(self, before: _Sum, content: bytes) -> _Sum:
+        """Return the checksum of SQLite's log after ``content``, of which each 8 bytes are two numbers."""
+        one, two = before
+        numbers: tuple[int, ...] = struct.unpack(f"{self._words}{len(content) // 4}I", content)
+        for first, second in zip(numbers[::2], numbers[1::2], strict=True):
+            one = (one + first + two) & _WORD
+            two = (two + second + one) & _WORD
+        return one, two
+
+    def _at(self, number: int) -> int:
+        return _HEADER + (number - 1) * (_FRAME + self._page)

@@ -1,0 +1,208 @@
+"""Check of the write-ahead log, on logs that real commits and real failures have written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import anyio
+import pytest
+
+from engine.errors import DataDirectoryUnusable
+from engine.storage.options import StorageOptions
+from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.wal_check import log_problem
+
+HEADER, FRAME, PAGE = 32, 24, 4096
+#: Lets the sync of a file fail while the file ``$FAIL`` exists.
+SHIM = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int sync_of(long number, int descriptor) {
+    if (access(getenv("FAIL"), F_OK) == 0) { errno = EIO; return -1; }
+    return syscall(number, descriptor);
+}
+int fsync(int descriptor) { return sync_of(SYS_fsync, descriptor); }
+int fdatasync(int descriptor) { return sync_of(SYS_fdatasync, descriptor); }
+"""
+#: Runs random histories of commits, failed commits and checkpoints, then ends without closing the databases. Prints for
+#: each history the number of frames after each commit since the log was last begun anew.
+HISTORIES = """
+import json, os, sqlite3, sys
+from random import Random
+
+folder, seeds, fail = sys.argv[1], json.loads(sys.argv[2]), os.environ["FAIL"]
+
+def frames(path):
+    return int.from_bytes(open(path + "-shm", "rb").read()[16:20], sys.byteorder)
+
+def salts(path):
+    return open(path + "-shm", "rb").read()[32:40]
+
+kept = []
+for seed in seeds:
+    random, path = Random(seed), f"{folder}/{seed}.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    kept.append(db)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+    begun, ends = salts(path), [frames(path)]
+    steps = random.choices(("commit", "commit", "fail", "fail", "checkpoint"), k=random.randint(1, 12))
+    for kind in (*steps, "fence"):
+        if kind == "checkpoint":
+            db.execute("PRAGMA wal_checkpoint(RESTART)")
+            continue
+        if kind == "fail":
+            open(fail, "w").close()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for _ in range(1 if kind == "fence" else random.randint(1, 8)):
+                db.execute("INSERT INTO t (b) VALUES (randomblob(?))", (random.randint(10, 9000),))
+            db.execute("COMMIT")
+            if salts(path) != begun:
+                begun, ends = salts(path), []
+            ends.append(frames(path))
+        except sqlite3.OperationalError:
+            assert kind == "fail"
+            db.rollback()
+        if kind == "fail":
+            os.unlink(fail)
+    rows = db.execute("SELECT count(*) FROM t").fetchone()[0]
+    print(json.dumps([seed, ends, rows]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(SHIM)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O1", "-o", folder / "shim.so", folder / "shim.c"], check=True, timeout=60
+    )
+    return folder / "shim.so"
+
+
+def histories(shim: Path, folder: Path, seeds: list[int]) -> Iterator[tuple[Path, list[int], int]]:
+    """Yield path, ends of acknowledged commits and number of rows of databases that were left as a kill leaves them."""
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "FAIL": str(folder / "fail")}
+    command = [sys.executable, "-c", HISTORIES, str(folder), json.dumps(seeds)]
+    output = subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True, text=True).stdout
+    for line in output.splitlines():
+        seed, ends, rows = json.loads(line)
+        yield folder / f"{seed}.db", ends, rows
+
+
+def copied(path: Path, folder: Path) -> Path:
+    """Return a copy of a database with its log, but without the index of the log."""
+    copy = folder / "copy.db"
+    for end in ("", "-wal"):
+        shutil.copy(f"{path}{end}", f"{copy}{end}")
+    Path(f"{copy}-shm").unlink(missing_ok=True)
+    return copy
+
+
+def flip(path: Path, at: int) -> None:
+    with Path(f"{path}-wal").open("r+b") as file:
+        file.seek(at)
+        [byte] = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def frame_at(number: int) -> int:
+    return HEADER + (number - 1) * (FRAME + PAGE)
+
+
+def test_logs_with_rests_of_failed_commits_are_sound(shim: Path, tmp_path: Path) -> None:
+    rests = 0
+    for path, ends, rows in histories(shim, tmp_path, list(range(40))):
+        copy = copied(path, tmp_path)
+        size = Path(f"{copy}-wal").stat().st_size
+        rests += size > frame_at(ends[-1] + 1)
+
+        assert log_problem(copy) == "", path
+        with closing(sqlite3.connect(copy)) as database:
+            assert database.execute("SELECT count(*) FROM t").fetchone() == (rows,), path
+    assert rests > 10
+
+
+def test_a_bad_frame_before_a_later_commit_is_found_and_one_in_the_last_commit_is_not(
+    shim: Path, tmp_path: Path
+) -> None:
+    random, found, ignored = Random(1), 0, 0
+    for path, ends, _ in histories(shim, tmp_path, list(range(100, 140))):
+        for number in range(1, ends[-1] + 1):
+            copy = copied(path, tmp_path)
+            flip(copy, frame_at(number) + FRAME + random.randrange(PAGE))
+            if len(ends) > 1 and number <= ends[-2]:
+                assert "damaged" in log_problem(copy), (path, number, ends)
+                found += 1
+            else:
+                assert log_problem(copy) == "", (path, number, ends)
+                ignored += 1
+    assert min(found, ignored) > 20
+
+
+def logged(folder: Path, commits: int = 4) -> Path:
+    """Return a database with commits of one row each in its log, left as a kill leaves it."""
+    source, path = folder / "source.db", folder / "a.db"
+    with closing(sqlite3.connect(source, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (a)")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for number in range(commits):
+            database.execute("INSERT INTO t VALUES (?)", (number,))
+        for end in ("", "-wal"):
+            shutil.copy(f"{source}{end}", f"{path}{end}")
+    return path
+
+
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 20, FRAME], ids=["page", "salt1", "salt2", "sum1", "sum2", "content"])
+def test_each_field_of_a_frame_is_checked(tmp_path: Path, at: int) -> None:
+    path = logged(tmp_path)
+    flip(path, frame_at(2) + at)
+
+    assert log_problem(path).startswith("frame 2 is damaged, and the commits from frame 2 to 3")
+
+
+def test_a_torn_end_is_no_problem(tmp_path: Path) -> None:
+    path = logged(tmp_path)
+    whole = Path(f"{path}-wal").read_bytes()
+    for size in (frame_at(4) + 100, frame_at(4) + 3000, frame_at(2) + 10, HEADER, 0):
+        Path(f"{path}-wal").write_bytes(whole[:size])
+        assert log_problem(path) == ""
+
+
+def test_a_damaged_header_is_a_problem(tmp_path: Path) -> None:
+    path = logged(tmp_path)
+    flip(path, 18)
+
+    assert log_problem(path) == "its header is damaged"
+
+
+async def test_the_start_is_refused_while_later_commits_would_be_lost(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    data.mkdir()
+    async with open_sqlite(StorageOptions(directory=data)) as storage:
+        for number in range(5):
+            await storage.store("test").write("table", put={str(number): b"x" * 100})
+        shutil.copytree(data, copy)
+    size = len(await anyio.Path(f"{copy}/journal.db-wal").read_bytes())
+    flip(copy / "journal.db", size - 3 * (FRAME + PAGE) + 200)
+
+    with pytest.raises(DataDirectoryUnusable, match=r"write-ahead log.*would be lost.*functiond restore"):
+        async with open_sqlite(StorageOptions(directory=copy)):
+            pass
