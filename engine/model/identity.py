@@ -29,6 +29,20 @@ def accepted_at(key: int) -> float:
     return (key >> _LOW_BITS) / 1000
 
 
+#: Seconds by which a stored time may be ahead of the clock. A time farther ahead was stored while the clock was wrong.
+AHEAD = 86_400.0
+#: No engine ran before this time (November 2023), so an earlier clock is wrong.
+EARLIEST = 1_700_000_000.0
+
+
+def true_end(ended_at: float, now: float) -> float:
+    """Return the end of an invocation by which its age counts: ``now`` if the clock was ahead when it ended.
+
+    A clock before ``EARLIEST`` changes no end, because then the clock is wrong now.
+    """
+    return now if ended_at > now + AHEAD and now >= EARLIEST else ended_at
+
+
 class Identity:
     """Generator of keys for the invocations of one engine. Converts keys to request ids and back.
 

@@ -59,6 +59,7 @@ class Records(Protocol):
         """Run one step of pruning: drop some finished invocations that ended more than ``age`` seconds before ``now``.
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop the oldest regardless of their
-        age. Invocations with a pending delivery always stay.
+        age. Invocations with a pending delivery always stay. An end that is more than a day ahead of ``now`` was stored
+        under a wrong clock, and counts as ``now`` (see ``model.identity.true_end``).
         """
         ...

@@ -10,7 +10,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from engine.model import Record, State
-from engine.model.identity import key_at
+from engine.model.identity import key_at, true_end
 from engine.protocols import Purged, Selection
 from engine.testing.tables import MemoryTables, Row
 from engine.testing.writes import MemoryWrites
@@ -43,6 +43,7 @@ class MemoryRecords:
         oldest: list[float] = []
         for row in ended:
             assert row.ended_at is not None
+            row.ended_at = true_end(row.ended_at, now)
             over = kept_rows > rows or kept_size > size
             if row.invocation.key not in undelivered and (over or row.ended_at <= now - age):
                 kept_rows, kept_size = kept_rows - 1, kept_size - row.size

@@ -21,7 +21,7 @@ from tests.contracts.storage import (
     success,
 )
 
-AGE, MANY = 1000.0, 10_000_000
+AGE, MANY, YEARS = 1000.0, 10_000_000, 73 * 365.25 * 86_400
 
 
 async def listed(storage: Storage, **selection: Any) -> list[int]:
@@ -258,6 +258,32 @@ async def test_beyond_the_cap_of_bytes_the_oldest_go(opened: Opened) -> None:
 
         assert await purge(storage, NOW + 10, size=200) == [one.request_id for one in rows[:3]]
         assert (await storage.journal.recover()).backlog[0] == (2, 200)
+
+
+async def test_what_ended_under_a_clock_far_ahead_is_purged_in_time_by_the_right_clock(opened: Opened) -> None:
+    """Keys only grow, so that all invocations after the wrong clock have keys ahead of the right one, too."""
+    async with opened() as storage:
+        before = await ended(storage, at=NOW)
+        wrong = await ended(storage, at=NOW + YEARS)
+    async with opened() as storage:
+        after = await stored(storage, at=NOW + 10)
+        await settled(storage, after, success(after))
+        assert after.key > wrong.key
+
+        assert await purge(storage, NOW + 20) == []
+        assert await purge(storage, NOW + 10 + AGE) == [before.request_id]
+        gone = await purge(storage, NOW + 20 + AGE + 700)
+        assert sorted(gone) == sorted([wrong.request_id, after.request_id])
+        assert await listed(storage) == []
+
+
+async def test_a_clock_before_all_engines_does_not_change_when_invocations_ended(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await ended(storage, at=NOW)
+
+        assert await purge(storage, 1000.0) == []
+        assert await purge(storage, NOW + AGE - 10) == []
+        assert await purge(storage, NOW + AGE + 10) == [one.request_id]
 
 
 async def test_a_purge_says_when_the_next_will_be_too_old(opened: Opened) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from engine.model.identity import Identity, accepted_at, key_at
+from engine.model.identity import AHEAD, Identity, accepted_at, key_at, true_end
 from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
@@ -18,6 +18,8 @@ from engine.storage.sqlite.salvage import store_each
 STEP_ROWS, STEP_SIZE, STEP_IDEMPOTENCY_KEYS, STEP_PAGES = 200, 8 << 20, 500, 256
 #: Free pages that stay in the file for new rows. All further free pages are returned to the file system.
 FREE_PAGES = 4096
+#: Least seconds between two scans of the keys ahead of the clock, which are all newer rows after a wrong clock.
+LOOK_AHEAD = 600.0
 
 
 #: Row of a scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending.
@@ -46,11 +48,16 @@ class Purge:
 
     A long backlog that is older than the finished rows is therefore scanned once per round, not once per step. After a
     complete scan, the next step restarts at the oldest row.
+
+    Keys are in the order of acceptance, so that a scan by age ends at the first young one. If the clock was ahead once,
+    keys are ahead of it since then, and say nothing about the age. Such rows are all scanned, but rarely.
     """
 
     def __init__(self, identity: Identity, notes: DamageNotes | None = None) -> None:
         self._identity, self._notes = identity, notes or DamageNotes()
         self._aged_to = self._capped_to = 0  #: last keys scanned by age and by caps; 0: start at the oldest row
+        self._looks_ahead = False  #: the scan by age has reached the keys ahead of the clock
+        self._look_ahead_at = self._oldest_ahead = math.inf  #: next scan of keys ahead of the clock, and its oldest end
 
     def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
         """Run one step of pruning.
@@ -93,12 +100,12 @@ class Purge:
                 scan.complete = False  # rows before the start of this scan may have ended meanwhile
         else:
             scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
-            _scan_by_age(read(db, scan), scan, now - age)
+            self._scan_by_age(db, read(db, scan), scan, now, age)
             self._aged_to = 0 if scan.complete else scan.reached
         return scan, scan.kept_rows > rows or scan.kept_size > size
 
     def _purged(self, scan: Scan, over: bool, age: float, next_expiry: float, *, more: bool) -> Purged:
-        due = min(scan.oldest + age, next_expiry)
+        due = min(scan.oldest + age, next_expiry, self._look_ahead_at)
         return Purged(
             request_ids=tuple(self._identity.request_id(key) for key in scan.drop),
             more=not scan.complete or more,
@@ -126,20 +133,43 @@ class Purge:
                 self._notes.note_row(db, key, problem)
         return found
 
+    def _scan_by_age(self, db: sqlite3.Connection, found: list[_Row], scan: Scan, now: float, age: float) -> None:
+        cutoff, ahead = now - age, key_at(now + AHEAD)
+        for key, ended, size, pending in found:
+            if key > key_at(cutoff) and not self._looks_ahead:
+                if key <= ahead:  # all later rows up to the clock were accepted after the cutoff, and ended after it
+                    scan.oldest = min(scan.oldest, accepted_at(key))
+                scan.complete = not self._look_ahead(db, scan, ahead, now)
+                return
+            scan.reached = key
+            if ended is None:
+                continue
+            if (end := true_end(ended, now)) != ended:
+                db.execute("UPDATE invocation SET ended = ? WHERE key = ?", (end, key))
+            if end > cutoff or pending:
+                scan.oldest = min(scan.oldest, end)
+            elif _take(scan, key, size):
+                break
+        if self._looks_ahead:
+            self._note_ahead(scan, now, age)
 
-def _scan_by_age(found: list[_Row], scan: Scan, cutoff: float) -> None:
-    for key, ended, size, pending in found:
-        if key > key_at(cutoff):
-            scan.complete = True  # all later rows were accepted after the cutoff, so they ended after it too
-            scan.oldest = min(scan.oldest, accepted_at(key))
-            return
-        scan.reached = key
-        if ended is None:
-            continue
-        if ended > cutoff or pending:
-            scan.oldest = min(scan.oldest, ended)
-        elif _take(scan, key, size):
-            return
+    def _look_ahead(self, db: sqlite3.Connection, scan: Scan, ahead: int, now: float) -> bool:
+        """Let the next step continue with the keys ahead of the clock. Return False if there are none, or not yet."""
+        [newest] = db.execute("SELECT max(key) FROM invocation").fetchone()
+        if newest is None or newest <= ahead:
+            self._look_ahead_at = math.inf
+            return False
+        if now < self._look_ahead_at < math.inf:
+            return False
+        scan.reached, self._looks_ahead, self._oldest_ahead = ahead, True, math.inf
+        return True
+
+    def _note_ahead(self, scan: Scan, now: float, age: float) -> None:
+        """Note the oldest end among keys ahead of the clock, from which the time of their next scan follows."""
+        self._oldest_ahead = min(self._oldest_ahead, scan.oldest)
+        if scan.complete:
+            self._looks_ahead = False
+            self._look_ahead_at = max(now + LOOK_AHEAD, min(self._oldest_ahead, now) + age)
 
 
 def _scan_by_caps(found: list[_Row], scan: Scan, rows: int, size: int) -> None:

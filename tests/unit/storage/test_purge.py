@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from engine.model import Invocation, Outcome, State
-from engine.model.identity import accepted_at
+from engine.model.identity import accepted_at, key_at
 from engine.protocols import Purged, Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
@@ -128,6 +128,18 @@ async def test_a_step_is_bounded_in_bytes_and_writes_little(tmp_path: Path) -> N
         assert 0 < len(step.request_ids) < 100
         assert step.more
         assert log.stat().st_size - before < 4 << 20
+
+
+async def test_many_rows_after_a_wrong_clock_go_in_steps_and_are_looked_at_rarely(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        storage.identity.pass_by(key_at(NOW + 100 * 365 * DAY))
+        ended = await finished(storage, 2 * STEP_ROWS + 50)
+        assert await purged_whole(storage, NOW + 10) == 0
+        again = await purge(storage, NOW + 11)
+        assert not again.more, "the rows are scanned again at once"
+        assert again.next_due == NOW + DAY
+
+        assert await purged_whole(storage, NOW + DAY + 1) == len(ended)
 
 
 async def test_expired_tokens_are_forgotten_to_the_last(tmp_path: Path) -> None:
