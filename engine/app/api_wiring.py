@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from engine import __version__
 from engine.app.backup_wiring import backups_of
-from engine.app.collectors import losses, problems, read_figures, reasons_not_ready
+from engine.app.collectors import about, losses, problems, read_figures, reasons_not_ready
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
 from engine.auth.denials import DenialLog
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
+from engine.http.api.clock import ClockApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
@@ -87,6 +88,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         QuotasApi(catalog, reservations, instances),
         TracingAndSnapshotsApi(catalog, resources.tracing),
         BackupsApi(backups_of(engine.settings, storage.copy_to, clock)),
+        ClockApi(engine.clock_guard),
         Health(health),
         Document(__version__, engine.plugins.mounts.operations),
     ]
@@ -107,7 +109,7 @@ def _health(engine: EngineParts) -> HealthChecks:
         alive=lambda: problems(engine),
         degraded=lambda: losses(engine),
         ready=lambda: reasons_not_ready(engine),
-        about=lambda: {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network},
+        about=lambda: about(engine),
         metrics=telemetry.render,
     )
 

@@ -60,6 +60,15 @@ def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
     return found
 
 
+def about(engine: EngineParts) -> Mapping[str, Any]:
+    """Return what the reply about readiness tells besides: the isolation of instances, and a clock that is in doubt."""
+    found: dict[str, Any] = {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network}
+    clock = engine.clock_guard.state()
+    if clock.held:
+        found["clock"] = f"not trusted: {clock.ahead / 86_400:.0f} days ahead of the newest invocation; nothing expires"
+    return found
+
+
 def _intake(engine: EngineParts) -> Iterator[Figure]:
     intake = engine.intake.statistics()
     accepted: dict[str, float] = {**intake.accepted}
@@ -147,5 +156,7 @@ def _connections(engine: EngineParts) -> Iterator[Figure]:
 
 def _loop(engine: EngineParts) -> Iterator[Figure]:
     lag = engine.lag
+    trusted = 0.0 if engine.clock_guard.state().held else 1.0
+    yield gauge("clock_trusted", "0 while nothing expires because the clock is in doubt", trusted)
     yield histogram("loop_lag_seconds", "Lag of the event loop in seconds, while work is in flight", lag.snapshot())
     yield gauge("loop_lag_worst_seconds", "Longest lag of the event loop since the engine started", lag.worst)

@@ -121,6 +121,7 @@ async def _services(engine: EngineParts) -> AsyncIterator[None]:
         await services.start(engine.function_changes.run)
         await _recover(engine)
         await services.start(engine.scheduler.run)
+        await services.start(engine.clock_guard.run)
         await services.start(engine.discarder.run)
         await services.start(engine.pruner.run)
         await services.start(engine.resources.reservations.run)
@@ -162,6 +163,7 @@ async def _recover(engine: EngineParts) -> None:
     Invocations that were running return to WAIT. Those that were running in too many crashes of the engine end as FAIL.
     """
     try:
+        await engine.clock_guard.load()
         await engine.resources.load()
         engine.versions.load()
         await engine.aliases.load()

@@ -15,6 +15,7 @@ from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
 from engine.logs.feed import LogBoard
+from engine.maintenance.clock_guard import ClockGuard
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
 from engine.metrics.loop_lag import LoopLag
@@ -60,6 +61,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     redrive: Redrive
     pruner: Pruner
     discarder: Discarder
+    clock_guard: ClockGuard
     function_changes: FunctionChanges
     audit: AuditTrail
     logs: LogBoard

@@ -18,6 +18,7 @@ from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
 from engine.isolation.machine import usable_memory
+from engine.maintenance.clock_guard import DAY, STORE, ClockGuard
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
@@ -97,6 +98,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         redrive=_redrive(core, intake, delivery),
         pruner=core.pruner,
         discarder=discarder,
+        clock_guard=_clock_guard(infrastructure),
         function_changes=FunctionChanges(catalog, core.scheduler, discarder, infrastructure.pool),
         audit=audit,
         logs=infrastructure.board,
@@ -113,6 +115,9 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
     lag.in_flight = engine.dispatcher.is_running
     clock.alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
+    engine.clock_guard.released.connect(engine.scheduler.unpark)
+    engine.clock_guard.released.connect(engine.pruner.run_now)
+    engine.clock_guard.released.connect(engine.delivery.wake)
     engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
     engine.dispatcher.attempt_ended.connect(lambda function, outcome: lag.enter("end of an invocation"))
     catalog.changed.connect(engine.resources.triggers.follow)
@@ -194,6 +199,15 @@ def _pruner(given: Infrastructure) -> Pruner:
     storage = given.settings.storage
     retention = Retention(age=storage.retention, rows=storage.retention_rows, size=storage.retention_size)
     return Pruner(records=given.storage.records, logs=given.pool.files, clock=given.clock, retention=retention)
+
+
+def _clock_guard(given: Infrastructure) -> ClockGuard:
+    return ClockGuard(
+        clock=given.clock,
+        records=given.storage.records,
+        store=given.storage.store(STORE),
+        tolerance=given.settings.storage.clock_tolerance * DAY,
+    )
 
 
 def _intake(core: _Core) -> Intake:

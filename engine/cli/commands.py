@@ -36,6 +36,7 @@ _CLIENT_COMMANDS = {
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),
     "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
     "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
+    "clock": ("clock:clock", "Show whether the engine trusts its clock, or accept it."),
     "cancel": ("invocations:cancel", "Cancel a waiting or running invocation."),
 }
 

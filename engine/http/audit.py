@@ -46,6 +46,7 @@ _KINDS = {
     "versions": _Kind(type="version", ids=("func_urn",), names=("version",)),
     "events": _Kind(type="event", ids=("event_id", "id"), names=("name",)),
     "dependencies": _Kind(type="dependency", ids=("id", "depend_id"), names=("name", "depend_id")),
+    "clock": _Kind(type="clock", ids=(), names=()),
     "deliveries": _Kind(type="delivery", ids=(), names=()),
     "backups": _Kind(type="backup", ids=("path",), names=("path",)),
     "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),

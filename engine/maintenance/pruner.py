@@ -42,7 +42,7 @@ class Pruner:
         self._ended.set()
 
     def run_now(self) -> None:
-        """Start a round of pruning now, without pauses between its steps, because disk space is low."""
+        """Start a round of pruning now: disk space is low, or data expires again. A round that runs makes no pauses."""
         self._urgent.set()
         self._ended.set()
 
@@ -54,7 +54,7 @@ class Pruner:
             next_due = await self._round()
             with anyio.move_on_after(self._rest):
                 await self._urgent.wait()
-            wait = None if next_due is None else min(max(0.0, next_due - self._clock.now()), LONGEST_WAIT)
+            wait = None if next_due is None else min(max(0.0, next_due - self._clock.expiry.now()), LONGEST_WAIT)
             with anyio.move_on_after(wait):
                 await self._ended.wait()
 
@@ -64,14 +64,14 @@ class Pruner:
         Return the time at which the next round is due, or None if it is not known.
         """
         due: list[float] = []
-        before = self._clock.now() - self._retention.age
+        before = self._clock.expiry.now() - self._retention.age
         await anyio.to_thread.run_sync(self._logs.expire_instances, before)
         self._rest = REST
         while True:
             try:
                 purged = await self._step()
             except Unavailable:
-                return self._clock.now() + REST
+                return self._clock.expiry.now() + REST
             if purged.next_due is not None:
                 due.append(purged.next_due)
             if purged.request_ids:
@@ -82,7 +82,8 @@ class Pruner:
 
     async def _step(self) -> Purged:
         limits = self._retention
-        purged = await self._records.purge(self._clock.now(), age=limits.age, rows=limits.rows, size=limits.size)
+        now = self._clock.expiry.now()
+        purged = await self._records.purge(now, age=limits.age, rows=limits.rows, size=limits.size)
         if purged.request_ids:
             self.purged += len(purged.request_ids)
             await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from engine.model.alarms import CHECK, Alarm, Alarms
+from engine.model.expiry import Expiry
 
 
 class Clock(Protocol):
@@ -24,6 +25,11 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return the current time in seconds since the epoch (UTC)."""
+        ...
+
+    @property
+    def expiry(self) -> Expiry:
+        """Time by which stored data expires, instead of ``now``. It differs while the clock is not trusted."""
         ...
 
     def call_at(self, moment: float, callback: Callable[[], object]) -> Alarm:
@@ -39,7 +45,7 @@ class WallClock:
     """Base of clocks: alarms, for a subclass that has ``now``. A step is noticed after at most ``check`` seconds."""
 
     def __init__(self, check: float = CHECK) -> None:
-        self.alarms = Alarms(self.now, check)
+        self.alarms, self.expiry = Alarms(self.now, check), Expiry(self.now)
 
     @abstractmethod
     def now(self) -> float: ...

@@ -13,6 +13,7 @@ The types refer to no component of the engine, so that every layer above can use
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -241,10 +242,16 @@ class Invocation(Struct, frozen=True, kw_only=True):
     hops: int = 0
     memory: int = 0
     damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
+    trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 
     @property
     def accepted_at(self) -> float:
         return accepted_at(self.key)
+
+    @property
+    def expires_others_at(self) -> float:
+        """Time by which idempotency keys of earlier invocations expire."""
+        return min(self.accepted_on_clock, self.trusted_at)
 
     @property
     def accepted_on_clock(self) -> float:

@@ -13,7 +13,8 @@ import math
 import msgspec
 from msgspec import Struct
 
-from engine.model.invocation import AsyncSettings, Invocation, Outcome
+from engine.model.clock import Clock
+from engine.model.invocation import AsyncSettings, Invocation, Mode, Outcome
 
 #: An invocation runs alone after this many engine crashes that met it. One more crash while its handler runs makes it
 #: fail.
@@ -55,6 +56,12 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     def too_old(self, invocation: Invocation, rules: Rules, now: float) -> bool:
         return now > invocation.first_due_at + rules.max_age
 
+    def in_doubt(self, invocation: Invocation, settings: AsyncSettings | None, clock: Clock) -> bool:
+        """Return whether an asynchronous invocation is too old by the clock, but not by the time that is trusted."""
+        rules = self.rules(settings)
+        aged = invocation.mode is Mode.ASYNC and self.too_old(invocation, rules, clock.now())
+        return aged and not self.too_old(invocation, rules, clock.expiry.now())
+
     def next_attempt(
         self,
         invocation: Invocation,
@@ -64,15 +71,20 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         now: float,
         jitter_sample: float,
         priority_step: float,
+        expiry_now: float | None = None,
     ) -> Invocation | None:
-        """Return the invocation with the number and due time of its next attempt; None if it gets none."""
+        """Return the invocation with the number and due time of its next attempt; None if it gets none.
+
+        ``expiry_now`` is the time by which its age counts, if that is not ``now``.
+        """
         if outcome.ok or outcome.cancelled:
             return None
         failures = invocation.failures + (not outcome.engine_fault)
         if failures > rules.retries:
             return None
-        due_at = now + self.delay(invocation.attempt, jitter_sample)
-        if self.too_old(invocation, rules, due_at):
+        delay = self.delay(invocation.attempt, jitter_sample)
+        due_at = now + delay
+        if self.too_old(invocation, rules, (now if expiry_now is None else expiry_now) + delay):
             return None
         return msgspec.structs.replace(
             invocation,

@@ -152,7 +152,7 @@ class DeliveryWorker:
         now, at_once = self._clock.now(), Counter(self._under_way.values())
         for one in pending:
             until, probed = self._breakers.until(one.destination, now), one.destination in probes
-            if now < until and now - one.due_at < MAX_AGE and not probed:
+            if now < until and self._clock.expiry.now() - one.due_at < MAX_AGE and not probed:
                 next_due = until if next_due is None else min(next_due, until)
                 continue
             room = probed or at_once[one.destination] < self._most(one.destination)
@@ -224,7 +224,7 @@ class DeliveryWorker:
         undeliverable = isinstance(error, Undeliverable)  # an error of the delivery, not of the destination
         if not undeliverable:
             self._breakers.failed(pending.destination, now)
-        final = undeliverable or now - since > MAX_AGE
+        final = undeliverable or self._clock.expiry.now() - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(pending.tries + 1, self._random.random())
         self._given_up += final
         log.warning(

@@ -197,6 +197,11 @@ class Dispatcher:
     async def _slot(self) -> None:
         entry = await self._scheduler.take()
         while True:
+            one = entry.invocation
+            if self._clock.expiry.held and self._policy.in_doubt(one, self._settings(one), self._clock):
+                self._scheduler.park(entry)
+                entry = await self._scheduler.take()
+                continue
             seconds = await self._attempt(entry)
             entry = await self._scheduler.exchange(entry, seconds)
 
@@ -319,6 +324,7 @@ class Dispatcher:
                 outcome,
                 self._policy.rules(settings),
                 now=outcome.ended_at,
+                expiry_now=self._clock.expiry.now() if self._clock.expiry.held else None,
                 jitter_sample=self._random.random(),
                 priority_step=self._priority_step,
             )

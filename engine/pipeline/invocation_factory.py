@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 from engine.functions.function_rules import priority_cap
@@ -24,6 +25,7 @@ class InvocationFactory:
         due_at = now + request.delay
         priority = min(request.priority, priority_cap(function))
         key = self._identity.next_key(now)
+        expiry = self._clock.expiry
         alias = request.function.alias
         return Invocation(
             key=key,
@@ -40,6 +42,7 @@ class InvocationFactory:
             due_at=due_at,
             delayed=request.delay > 0,
             hops=request.hops,
+            trusted_at=expiry.now() if expiry.held else math.inf,
             # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )

@@ -71,8 +71,9 @@ class Journal(Protocol):
 
         If ``idempotency_key`` was used before with the same payload, nothing is stored and the earlier request id is
         returned. A key belongs to one function. After the retention with which the storage was opened, it can be used
-        anew; its age is the difference of ``Invocation.accepted_on_clock``. ``then(invocation, stored)`` is called as
-        soon as the write has succeeded or failed. ``stored`` is False if it failed or the earlier id is returned.
+        anew. Its age is ``expires_others_at`` of the later invocation minus ``accepted_on_clock`` of the earlier one.
+        ``then(invocation, stored)`` is called as soon as the write has succeeded or failed. ``stored`` is False if it
+        failed or the earlier id is returned.
 
         Raises IdempotencyConflict if the key was used with another payload.
         """

@@ -55,6 +55,13 @@ class Records(Protocol):
         """Return the complete record of an invocation; None if the invocation does not exist."""
         ...
 
+    async def newest(self, before: float) -> float | None:
+        """Return when the newest invocation was accepted before ``before`` (seconds since the epoch); None: none was.
+
+        The time is that of its key, to the millisecond.
+        """
+        ...
+
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         """Run one step of pruning: drop some finished invocations that ended more than ``age`` seconds before ``now``.
 

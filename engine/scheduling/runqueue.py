@@ -34,6 +34,7 @@ class Share(Struct, kw_only=True):
     limit: int = -1  #: largest number of concurrent runs; -1: no limit
     memory: int = 0  #: MiB of an instance
     concurrent_requests: int = 1  #: runs that one instance serves at a time
+    parked: bool = False  #: no asynchronous invocation may start
     running: int = 0
     sharing: int = 0  #: runs on instances that serve several requests
     grants: list[int] = field(default_factory=list)  #: MiB taken for each of these instances
@@ -121,8 +122,7 @@ class RunQueue:
 
     def expect(self, function_id: int) -> None:
         """Note that invocations of the function wait on disk, so that ``needs_refill`` returns the function."""
-        queue = self._queue_of(self._async, function_id)
-        queue.horizon = BEGINNING
+        self._queue_of(self._async, function_id).horizon = BEGINNING
         self._low.add(function_id)
 
     # --- in and out -----------------------------------------------------------------------------------------
@@ -187,6 +187,16 @@ class RunQueue:
                 self._clear(function_id)
             return entry
         return None
+
+    def park(self, function_id: int) -> None:
+        """Let no asynchronous invocation of a function start until ``unpark``."""
+        self._share(function_id).parked = True
+
+    def unpark(self) -> None:
+        for share in self._shares.values():
+            share.parked = False
+        for function_id in self._async.queues:
+            self._enqueue(self._async, function_id)
 
     def drop(self, function_id: int) -> None:
         """Drop the asynchronous entries of a deleted function. Its invocations on disk are not read any more."""
@@ -263,7 +273,7 @@ class RunQueue:
         while mode_queue.order:
             virtual, function_id = mode_queue.order[0]
             share, queue = self._shares.get(function_id), mode_queue.queues.get(function_id)
-            if share is None or not queue or share.full:
+            if share is None or not queue or share.full or (share.parked and mode_queue is self._async):
                 heappop(mode_queue.order)
                 mode_queue.queued.discard(function_id)
             elif virtual != share.virtual:
@@ -332,8 +342,7 @@ class RunQueue:
     # --- queues and their order -----------------------------------------------------------------------------
 
     def _share(self, function_id: int) -> Share:
-        share = self._shares.get(function_id)
-        if share is None:
+        if (share := self._shares.get(function_id)) is None:
             share = self._shares[function_id] = Share()
         return share
 
@@ -367,7 +376,7 @@ class RunQueue:
         if function_id in mode_queue.queued:
             return
         queue, share = mode_queue.queues.get(function_id), self._share(function_id)
-        if queue and not share.full:
+        if queue and not share.full and not (share.parked and mode_queue is self._async):
             share.virtual = max(share.virtual, self._virtual)
             heappush(mode_queue.order, (share.virtual, function_id))
             mode_queue.queued.add(function_id)

@@ -122,6 +122,19 @@ class Scheduler:
         self._hand_out()
         return chosen or await self._wait()
 
+    def park(self, entry: Entry) -> None:
+        """Put an entry back, and start no asynchronous invocation of its function until ``unpark``."""
+        invocation = entry.invocation
+        self._queue.park(invocation.function_id)
+        self._queue.release(entry, entry.seconds)
+        self.push(invocation, entry.reply)
+        self._hand_out()
+
+    def unpark(self) -> None:
+        """Start invocations of all functions again."""
+        self._queue.unpark()
+        self._hand_out()
+
     def release(self, entry: Entry, seconds: float) -> None:
         self._queue.release(entry, seconds)
         self._hand_out()

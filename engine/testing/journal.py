@@ -143,7 +143,7 @@ class MemoryJournal:
         """
         name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
         earlier = self._idempotency_keys.get(name) if idempotency_key else None
-        if earlier is not None and earlier[2] > now:
+        if earlier is not None and earlier[2] > invocation.expires_others_at:
             if earlier[1] != invocation.payload:
                 raise IdempotencyConflict(idempotency_key)
             return earlier[0]

@@ -10,7 +10,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from engine.model import Record, State
-from engine.model.identity import key_at, true_end
+from engine.model.identity import accepted_at, key_at, true_end
 from engine.protocols import Purged, Selection
 from engine.testing.tables import MemoryTables, Row
 from engine.testing.writes import MemoryWrites
@@ -33,6 +33,9 @@ class MemoryRecords:
     async def get(self, key: int) -> Record | None:
         row = self._tables.rows.get(key)
         return None if row is None else _record(row)
+
+    async def newest(self, before: float) -> float | None:
+        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         self._writes.check()

@@ -145,7 +145,7 @@ class Streams:
 
     def expired(self, stream: Stream, partition: Partition) -> bool:
         closed = partition.closed_at
-        return bool(closed) and closed + stream.retention * 3600 < self._clock.now()
+        return bool(closed) and closed + stream.retention * 3600 < self._clock.expiry.now()
 
     # --- StreamAccess ---------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Streams:
 
     async def _expire(self) -> None:
         for stream in list(self._by_id.values()):
-            moment = int((self._clock.now() - stream.retention * 3600) * 1000)
+            moment = int((self._clock.expiry.now() - stream.retention * 3600) * 1000)
             for partition in stream.partitions:
                 if stream.stream_id in self._by_id:  # may have been deleted meanwhile
                     log = log_of(stream.stream_id, partition.number)

@@ -87,7 +87,7 @@ class LtsService:
     async def _expire_often(self, context: PluginContext) -> None:
         while True:
             for stream in self.lines.streams:
-                oldest = context.clock.now() - self.groups.days(stream) * DAY
+                oldest = context.clock.expiry.now() - self.groups.days(stream) * DAY
                 await self.lines.expire(stream, int(oldest * 1000))
             await anyio.sleep(SWEEP)
 

@@ -51,7 +51,7 @@ class Expiry:
         while rows := await context.store.scan(TABLE, after=row, limit=1):
             [(row, value)] = rows
             due, bucket, key = msgspec.json.decode(value, type=tuple[float, str, str])
-            if (left := due - context.clock.now()) > 0:
+            if (left := due - context.clock.expiry.now()) > 0:
                 return min(left, HOUR)
             if bucket in refused:
                 continue

@@ -322,6 +322,19 @@ async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(opened: Opene
         assert heard == [(one.key, (1, 2), True)]
 
 
+async def test_no_idempotency_key_expires_while_the_clock_is_not_trusted(opened: Opened) -> None:
+    async with opened() as storage:
+        early = made(storage, at=NOW)
+        assert await storage.journal.append(early, idempotency_key="k") == early.request_id
+        doubtful = made(storage, at=NOW + 1e9, trusted_at=NOW + 10)
+        assert await storage.journal.append(doubtful, idempotency_key="k") == early.request_id
+        other = made(storage, at=NOW + 1e9, trusted_at=NOW + 10)
+        assert await storage.journal.append(other, idempotency_key="other") == other.request_id
+        accepted = made(storage, at=NOW + 1e9 + 1)
+        assert await storage.journal.append(accepted, idempotency_key="other") == other.request_id
+        assert await storage.journal.append(accepted, idempotency_key="k") == accepted.request_id
+
+
 # --- restart ----------------------------------------------------------------------------
 
 

@@ -277,6 +277,17 @@ async def test_what_ended_under_a_clock_far_ahead_is_purged_in_time_by_the_right
         assert await listed(storage) == []
 
 
+async def test_the_newest_before_a_time_is_found_among_later_ones(opened: Opened) -> None:
+    async with opened() as storage:
+        assert await storage.records.newest(NOW + YEARS) is None
+        await stored(storage, at=NOW)
+        newest = await stored(storage, at=NOW + 10)
+        await stored(storage, at=NOW + YEARS)
+
+        assert await storage.records.newest(NOW + 20) == newest.accepted_at
+        assert await storage.records.newest(NOW - 1) is None
+
+
 async def test_a_clock_before_all_engines_does_not_change_when_invocations_ended(opened: Opened) -> None:
     async with opened() as storage:
         one = await ended(storage, at=NOW)

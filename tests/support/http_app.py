@@ -29,6 +29,7 @@ from engine.functions.versions import Versions
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
+from engine.http.api.clock import ClockApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
@@ -52,6 +53,7 @@ from engine.http.openapi import Document
 from engine.http.server import create_app
 from engine.logs.feed import LogBoard
 from engine.maintenance.backup import Backups
+from engine.maintenance.clock_guard import ClockGuard
 from engine.metrics.usage import Usage
 from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
@@ -180,6 +182,9 @@ class Engine:
     async def get(self, key: int) -> Record | None:
         return self.rows.get(key)
 
+    async def newest(self, before: float) -> float | None:
+        return None
+
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         return Purged(request_ids=(), more=False, next_due=None)
 
@@ -246,6 +251,10 @@ class Api(Struct, kw_only=True):
         return create_app(invocations, families, REGION, authenticator=authenticator)
 
     def families(self, engine: Engine) -> list[ApiFamily]:
+        storage = MemoryStorage()
+        clock_guard = ClockGuard(
+            clock=engine.clock, records=storage.records, store=storage.store("clock"), tolerance=1.0
+        )
         catalog, resources, clock, identity = self.catalog, self.resources, engine.clock, engine.identity
         bound_to, reservations, usage = resources.triggers.bound_to, resources.reservations, Usage(catalog.project_of)
         versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
@@ -280,6 +289,7 @@ class Api(Struct, kw_only=True):
             QuotasApi(catalog, reservations, lambda functions: 0),
             TracingAndSnapshotsApi(catalog, resources.tracing),
             BackupsApi(backups),
+            ClockApi(clock_guard),
             Health(health),
             Document("", lambda: ()),
         ]

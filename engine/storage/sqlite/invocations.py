@@ -171,18 +171,18 @@ class SQLiteJournal:
         Raises IdempotencyConflict if the earlier invocation has another payload.
         """
         digest = blake2b(invocation.payload, digest_size=16).digest()
-        now = invocation.accepted_on_clock
         earlier = db.execute(
             "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
-            (invocation.function_id, idempotency_key, now),
+            (invocation.function_id, idempotency_key, invocation.expires_others_at),
         ).fetchone()
         if earlier:
             if earlier[1] != digest:
                 raise IdempotencyConflict(idempotency_key)
             return self._identity.request_id(earlier[0])
+        expires = invocation.accepted_on_clock + self._idempotency_retention
         db.execute(
             "INSERT OR REPLACE INTO idempotency (function_id, token, key, digest, expires) VALUES (?,?,?,?,?)",
-            (invocation.function_id, idempotency_key, invocation.key, digest, now + self._idempotency_retention),
+            (invocation.function_id, idempotency_key, invocation.key, digest, expires),
         )
         return None
 

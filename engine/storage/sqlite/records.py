@@ -10,7 +10,7 @@ import aiosqlite
 
 from engine.errors import Unavailable
 from engine.model import Attempt, Record, State
-from engine.model.identity import Identity, key_at
+from engine.model.identity import Identity, accepted_at, key_at
 from engine.protocols import Purged, Selection
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
@@ -84,6 +84,11 @@ class SQLiteRecords:
                 return None
             *listed, size = rows[0]
             return to_record(tuple(listed), self._identity, **await _parts_of(db, key, size))
+
+    async def newest(self, before: float) -> float | None:
+        async with self._readers.one() as db:
+            [(key,)] = await _all(db, "SELECT max(key) FROM invocation WHERE key < ?", [key_at(before)])
+        return None if key is None else accepted_at(key)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         return await self._writer.call(

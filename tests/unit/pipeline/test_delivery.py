@@ -209,6 +209,18 @@ async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_w
         assert now.delivery.statistics().given_up == 1
 
 
+async def test_a_clock_in_doubt_gives_up_no_delivery() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        now.clock.expiry.hold(now.clock.now())
+        pending = await now.add()
+        now.clock.advance(1e9)
+        await now.decided(1)
+        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
+
+        assert now.storage.given_up == {}
+
+
 async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
     async with delivering() as now:
         first = await now.add()

@@ -307,6 +307,43 @@ async def test_the_message_of_a_poisoned_invocation_counts_crashes_before_its_ha
         assert record.message.endswith("and 10 times before its handler began")
 
 
+async def test_what_is_too_old_by_a_clock_in_doubt_waits_until_the_clock_is_trusted() -> None:
+    clock = ManualClock(SystemClock().now())
+    async with dispatching(clock=clock) as now:
+        now.functions.settings = AsyncSettings(max_age=3600)
+        now.gate.set()
+        old = now.made()
+        clock.expiry.hold(clock.now())
+        clock.advance(1e9)
+        await now.storage.journal.append(old, then=lambda one, _: now.scheduler.push(one))
+        fresh = await now.send(2, first_due_at=clock.now())
+        assert await now.end_of(fresh) is State.SUCCESS
+        assert now.storage.rows[old.key].state is State.WAIT
+        clock.expiry.release()
+        now.scheduler.unpark()
+
+        assert await now.end_of(old) is State.DISCARD
+
+
+async def test_a_failed_attempt_is_retried_although_it_is_too_old_by_a_clock_in_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = ManualClock(SystemClock().now())
+    async with dispatching(clock=clock) as now:
+        now.functions.settings = AsyncSettings(max_age=3600, max_retries=1)
+        clock.expiry.hold(clock.now())
+
+        async def fail(function: Function, invocation: Invocation, begin: Begin) -> Outcome:
+            clock.advance(1e9)
+            return Outcome(code=Code.USER_EXCEPTION, message="no", ended_at=clock.now())
+
+        monkeypatch.setattr(now.executor, "execute", fail)
+        one = await now.send()
+        await until(lambda: now.dispatcher.statistics().retries == 1)
+
+        assert now.storage.rows[one.key].state is State.WAIT
+
+
 async def test_an_executor_that_raises_fails_one_attempt_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(function: Function, invocation: Invocation, begin: Begin) -> Outcome:
         if len(invocation.payload) > 2:

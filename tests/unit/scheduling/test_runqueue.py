@@ -246,6 +246,24 @@ def test_a_suspect_runs_alone(crashes: dict[str, int]) -> None:
     assert q.pop() is not None
 
 
+def test_a_parked_function_starts_only_synchronous_calls_until_it_is_unparked() -> None:
+    q = queue()
+    q.push(entry(1, key=1, rank=0.0))
+    q.push(entry(1, key=2, rank=1.0))
+    q.push(entry(2, key=3, rank=2.0))
+    q.park(1)
+    q.push(call(1))
+
+    popped = [q.pop(), q.pop(), q.pop()]
+    assert [one and (one.invocation.mode, one.invocation.function_id) for one in popped] == [
+        (Mode.SYNC, 1),
+        (Mode.ASYNC, 2),
+        None,
+    ]
+    q.unpark()
+    assert popped_keys(q, 2) == [1, 2]
+
+
 def test_a_quiet_function_waits_for_one_run_of_a_busy_one_at_most() -> None:
     q = queue(slots=1, window_rows=5000)
     for _ in range(1000):

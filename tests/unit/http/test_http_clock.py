@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_app import PROJECT, Api, serve
+
+CLOCK = f"/v2/{PROJECT}/fgs/clock"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        yield api
+
+
+async def test_a_trusted_clock_is_shown_with_its_time_only(api: Api) -> None:
+    reply = await api.send("GET", CLOCK, base="")
+
+    assert reply.status == 200
+    assert (reply.json["trusted"], reply.json["reference"], reply.json["ends_in"]) == (True, "", 0)
+
+
+async def test_a_clock_in_doubt_is_shown_and_accepted(api: Api) -> None:
+    clock = api.engine.clock
+    clock.expiry.hold(clock.now() - 1000)
+    shown = await api.send("GET", CLOCK, base="")
+    accepted = await api.send("POST", f"{CLOCK}/accept", base="")
+
+    assert shown.json["trusted"] is False
+    assert (accepted.status, accepted.json["trusted"], clock.expiry.held) == (200, True, False)

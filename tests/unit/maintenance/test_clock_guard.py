@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from engine.maintenance.clock_guard import DAY, ClockGuard
+from engine.model import Invocation
+from engine.testing import ManualClock, MemoryStorage
+
+LONG = 600.0
+
+
+async def accepted(storage: MemoryStorage, at: float) -> Invocation:
+    key = storage.identity.next_key(at)
+    one = Invocation(key=key, request_id=storage.identity.request_id(key), function_id=1, first_due_at=at)
+    await storage.journal.append(one)
+    return one
+
+
+@asynccontextmanager
+async def guarding(
+    storage: MemoryStorage, clock: ManualClock, *, tolerance: float = 30.0, hold: float = LONG
+) -> AsyncIterator[ClockGuard]:
+    """Run a guard like one start of an engine."""
+    clock.expiry.release()
+    guard = ClockGuard(
+        clock=clock, records=storage.records, store=storage.store("clock"), tolerance=tolerance * DAY, hold=hold
+    )
+    await guard.load()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(guard.run)
+        with anyio.fail_after(60):
+            yield guard
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_new_data_directory_trusts_the_clock() -> None:
+    async with guarding(MemoryStorage(), ManualClock()) as guard:
+        assert not guard.state().held
+
+
+@pytest.mark.parametrize(("days", "held"), [(29, False), (31, True), (-400, False)])
+async def test_a_clock_is_in_doubt_if_it_is_too_far_ahead_of_the_newest_invocation(days: int, held: bool) -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    clock.advance(days * DAY)
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held is held
+
+
+async def test_a_tolerance_of_0_trusts_every_clock() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    clock.advance(10_000 * DAY)
+    async with guarding(storage, clock, tolerance=0) as guard:
+        assert not guard.state().held
+
+
+async def test_time_for_expiry_runs_on_from_the_newest_invocation_and_the_log_tells() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    newest = await accepted(storage, clock.now())
+    clock.advance(100 * DAY)
+    with capture_logs() as logs:
+        async with guarding(storage, clock) as guard:
+            state = guard.state()
+            assert newest.accepted_at <= clock.expiry.now() <= newest.accepted_at + 60
+            assert (state.reference, round(state.ahead / DAY)) == (newest.accepted_at, 100)
+            assert 0 < state.ends_in <= LONG
+
+    assert [(line["log_level"], line["days"]) for line in logs] == [("warning", 100)]
+
+
+async def test_an_accepted_clock_is_trusted_at_once_and_at_the_next_start() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    clock.advance(100 * DAY)
+    ends: list[bool] = []
+    async with guarding(storage, clock) as guard:
+        guard.released.connect(lambda: ends.append(clock.expiry.held))
+        assert not (await guard.accept()).held
+        assert clock.expiry.now() == clock.now()
+        await guard.accept()
+    clock.advance(10 * DAY)
+    async with guarding(storage, clock) as guard:
+        assert not guard.state().held
+
+    assert ends == [False]
+
+
+async def test_the_hold_ends_by_itself() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    clock.advance(100 * DAY)
+    over = asyncio.Event()
+    async with guarding(storage, clock, hold=0.05) as guard:
+        guard.released.connect(over.set)
+        assert guard.state().held
+        await over.wait()
+        assert not guard.state().held
+    async with guarding(storage, clock) as guard:
+        assert not guard.state().held
+
+
+async def test_a_restart_during_the_hold_does_not_trust_what_was_accepted_meanwhile() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    newest = await accepted(storage, clock.now())
+    clock.advance(100 * DAY)
+    async with guarding(storage, clock):
+        await accepted(storage, clock.now())
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held
+        assert guard.state().reference == newest.accepted_at
+
+
+async def test_a_clock_that_was_corrected_is_trusted_at_the_next_start() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    clock.advance(100 * DAY)
+    async with guarding(storage, clock):
+        await accepted(storage, clock.now())
+    clock.advance(-99 * DAY)
+    async with guarding(storage, clock) as guard:
+        assert not guard.state().held
+    clock.advance(40 * DAY)
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held, "the reference of the first hold is still used"
+
+
+async def test_times_of_a_clock_still_farther_ahead_do_not_hide_that_this_one_is_ahead() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    await accepted(storage, clock.now() + 30_000 * DAY)
+    clock.advance(10_000 * DAY)
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held
