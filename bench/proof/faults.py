@@ -77,24 +77,23 @@ def faults_of_starts(folder: Path, origins: Sequence[Origin]) -> list[Fault]:
     """Return all faults: one for each call of a regular start, and for each error."""
     found = []
     for origin in origins:
-        for kind, errors in ERRORS.items():
-            with temporary() as scratch:
-                calls = _count_calls(folder, _copy(origin, scratch), kind)
+        for kind, calls in _count_calls(folder, origin).items():
             numbers = range(1, calls + 1)
-            found += [Fault(origin=origin, kind=kind, number=n, error=error) for n in numbers for error in errors]
+            found += [Fault(origin=origin, kind=kind, number=n, error=e) for n in numbers for e in ERRORS[kind]]
     return found
 
 
-def _count_calls(folder: Path, data: Path, kind: Calls) -> int:
-    recorder = Recorder(folder, data, record=False)
-    recorder.fail(kind, 1 << 40, errno.EIO)
-    server = Engine(data, **ENVIRONMENT, **recorder.environment)
-    try:
-        server.wait_until_serving()
-        return recorder.calls
-    finally:
-        server.kill()
-        recorder.close()
+def _count_calls(folder: Path, origin: Origin) -> dict[Calls, int]:
+    with temporary() as scratch:
+        data = _copy(origin, scratch)
+        recorder = Recorder(folder, data, record=False)
+        server = Engine(data, **ENVIRONMENT, **recorder.environment)
+        try:
+            server.wait_until_serving()
+            return {kind: recorder.calls(kind) for kind in ERRORS}
+        finally:
+            server.kill()
+            recorder.close()
 
 
 def fail_starts(folder: Path, faults: Sequence[Fault]) -> Iterator[list[Violation]]:
@@ -125,7 +124,7 @@ def _fail_start(folder: Path, data: Path, fault: Fault) -> list[str]:
 def _copy(origin: Origin, scratch: Path) -> Path:
     data = scratch / "data"
     if origin.data.exists():
-        shutil.copytree(origin.data, data)
+        shutil.copytree(origin.data, data, ignore=transient)
     return data
 
 

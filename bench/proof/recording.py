@@ -18,7 +18,7 @@ from msgspec import Struct
 
 SOURCE = Path(__file__).with_name("shim.c")
 _HEAD = struct.Struct("<c3xHHQQQQ")
-_CONTROL = struct.Struct("<iiiiqqq512s32s")
+_CONTROL = struct.Struct("<iiiiqq64s512s32s")
 _PAGE = 4096
 
 
@@ -97,7 +97,7 @@ class Recorder:
         With 0 as the error, the process is killed in place of the call. With ``repeat``, all later calls fail, too.
         """
         pid = _CONTROL.unpack_from(self._shared)[0]
-        _CONTROL.pack_into(self._shared, 0, pid, 0, error, repeat, number, 0, 0, b"", b"")
+        _CONTROL.pack_into(self._shared, 0, pid, 0, error, repeat, number, 0, b"", b"", b"")
         struct.pack_into("<i", self._shared, 4, kinds)  # last, because it begins the count
 
     def stop_failing(self) -> None:
@@ -111,10 +111,10 @@ class Recorder:
             return None
         return Failure(call=call.rstrip(b"\0").decode(), path=path.rstrip(b"\0").decode(errors="replace"))
 
-    @property
-    def calls(self) -> int:
-        """Number of calls of the chosen kinds since ``fail``."""
-        return int(_CONTROL.unpack_from(self._shared)[6])
+    def calls(self, kind: Calls) -> int:
+        """Return the number of calls of one kind since the start of the process, or the last call of ``fail``."""
+        counts = struct.unpack("<8q", _CONTROL.unpack_from(self._shared)[6])
+        return int(counts[kind.bit_length() - 1])
 
     def close(self) -> None:
         self._shared.close()

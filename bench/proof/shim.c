@@ -36,7 +36,7 @@ struct control {
     volatile int32_t repeat;    /* 1: all later calls of these kinds fail, too */
     volatile int64_t countdown; /* number of the call that fails; 1 is the next */
     volatile int64_t failed;    /* calls that failed */
-    volatile int64_t calls;     /* calls of these kinds */
+    volatile int64_t calls[8];  /* all calls by kind: 0 for WRITE, 1 for SYNC and so on */
     char failed_path[512];      /* file of the last call that failed */
     char failed_call[32];
 };
@@ -111,11 +111,11 @@ static void name_of(int fd, char *to) {
 
 /* Return whether this call must fail, with errno set. */
 static int fails(int kind, const char *call, const char *path, int fd) {
+    __sync_fetch_and_add(&control->calls[__builtin_ctz(kind)], 1);
     if (!(control->kinds & kind)) return 0;
     pthread_mutex_lock(&lock);
     int now = 0;
     if (control->kinds & kind) {
-        control->calls++;
         if (control->countdown > 0) control->countdown--;
         if (!control->countdown && (!control->failed || control->repeat)) {
             char name[PATH_MAX] = "";

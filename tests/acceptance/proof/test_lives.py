@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
-from bench.proof.faults import fail_under_load
+from bench.proof.faults import ERRORS, Origin, fail_starts, fail_under_load, faults_of_starts
 from bench.proof.lives import Violation, kill_again, lives, until
 from bench.proof.recording import Calls
+from bench.proof.states import Recording
 
-SEED, KILLS, FAULTS = 7, 3, 12
+SEED, KILLS, FAULTS, STARTS = 7, 3, 12, 6
 
 
 def problems(found: Iterable[list[Violation]]) -> list[str]:
@@ -28,6 +30,19 @@ def test_every_promise_is_kept_whichever_call_fails_under_load(tmp_path: Path) -
     found = list(fail_under_load(tmp_path, SEED, FAULTS))
 
     assert len(found) == FAULTS
+    assert problems(found) == []
+
+
+def test_every_promise_is_kept_whichever_call_fails_at_the_start(recording: Recording, tmp_path: Path) -> None:
+    new = Origin(name="no directory", data=tmp_path / "none", promises=[])
+    killed = Origin(name="a killed engine", data=Path(recording.data), promises=recording.promises)
+    faults = faults_of_starts(tmp_path, [new, killed])
+    sample = Random(SEED).sample(faults, STARTS)
+
+    found = list(fail_starts(tmp_path, sample))
+
+    assert {fault.kind for fault in faults if fault.origin == new} == set(ERRORS)
+    assert len(found) == STARTS
     assert problems(found) == []
 
 
