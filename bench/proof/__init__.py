@@ -1,4 +1,4 @@
-"""Proof of durability: crash states, deaths and failing calls of real engines, and a simulation. See bench/README.md."""
+"""Proof of durability: crash states, deaths and failing calls of engines, and a simulation. See bench/README.md."""
 
 from bench.proof.scenario import SCENARIO
 

@@ -17,7 +17,7 @@ from bench.proof.lives import Violation, kill_again
 from bench.proof.states import Recording, check_all, choose, keep, record, start_all
 
 #: Crash states of one recording, and requests of its clients. Further states are of further recordings.
-STATES_OF_EACH, REQUESTS = 1000, 1500
+STATES_OF_EACH, REQUESTS = 1000, 300
 #: Crash states for each one that is also opened by a start of the engine.
 START_EVERY = 100
 

@@ -1,0 +1,164 @@
+"""Damaged data directories: files that are missing, foreign or of another copy, and damaged pages of each table.
+
+Each case says how a start on such a directory must end: the engine goes on, or refuses with a certain message.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.proof.checker import recover
+from bench.proof.lives import ENVIRONMENT, Violation, temporary
+from bench.server import ServerFailed, engine
+
+PAGE = 4096
+
+
+class Sources(Struct, frozen=True, kw_only=True):
+    """Directories of two engines. The first was killed and has a write-ahead log; the second has none."""
+
+    killed: Path
+    other: Path
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    name: str
+    damage: Callable[[Path, Sources], object]
+    refusal: str = ""  #: part of the message with which the start ends; empty: the engine goes on
+
+
+# --- damage -------------------------------------------------------------------------------------------------
+
+
+def without(*names: str) -> Callable[[Path, Sources], object]:
+    def remove(data: Path, sources: Sources) -> None:
+        for name in names:
+            path = data / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return remove
+
+
+def emptied(data: Path, sources: Sources) -> None:
+    (data / "journal.db").write_bytes(b"")
+
+
+def text(name: str) -> Callable[[Path, Sources], object]:
+    return lambda data, sources: (data / name).write_bytes(b"neither a database nor a log\n" * 400)
+
+
+def text_only(data: Path, sources: Sources) -> None:
+    (data / "journal.db-wal").unlink()
+    text("journal.db")(data, sources)
+
+
+def folder(name: str) -> Callable[[Path, Sources], object]:
+    def replace(data: Path, sources: Sources) -> None:
+        (data / name).unlink(missing_ok=True)
+        (data / name).mkdir()
+
+    return replace
+
+
+def of_another(data: Path, sources: Sources) -> None:
+    shutil.copy(sources.other / "journal.db", data / "journal.db")
+
+
+def wholly_of_another(data: Path, sources: Sources) -> None:
+    of_another(data, sources)
+    (data / "journal.db-wal").unlink()
+
+
+def foreign(data: Path, sources: Sources) -> None:
+    for file in data.glob("journal.db*"):
+        file.unlink()
+    change("CREATE TABLE notes (text)")(data, sources)
+
+
+def change(*statements: str) -> Callable[[Path, Sources], object]:
+    def execute(data: Path, sources: Sources) -> None:
+        with closing(sqlite3.connect(data / "journal.db", isolation_level=None)) as database:
+            for statement in statements:
+                database.execute(statement)
+
+    return execute
+
+
+def smashed(name: str) -> Callable[[Path, Sources], object]:
+    """Return the function that damages the first page of a table or index, below all others."""
+
+    def smash(data: Path, sources: Sources) -> None:
+        with closing(sqlite3.connect(data / "journal.db")) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            [[page]] = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
+        with (data / "journal.db").open("r+b") as file:
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xa5" * PAGE)
+
+    return smash
+
+
+# --- cases --------------------------------------------------------------------------------------------------
+
+LOST, LOG = "missing or empty, but code/ holds packages", "missing or empty, but journal.db-wal holds transactions"
+FILES = (
+    Case(name="no journal, but its log", damage=without("journal.db"), refusal=LOG),
+    Case(name="an empty journal, but its log", damage=emptied, refusal=LOG),
+    Case(name="neither journal nor log, but code", damage=without("journal.db", "journal.db-wal"), refusal=LOST),
+    Case(name="text in place of journal and log", damage=text_only, refusal="not a database"),
+    Case(name="text in place of the journal, but its log", damage=text("journal.db")),  # the log has all pages
+    Case(name="a folder in place of the journal", damage=folder("journal.db"), refusal="journal.db"),
+    Case(name="a folder in place of the log", damage=folder("journal.db-wal"), refusal="journal.db-wal"),
+    Case(name="a folder in place of the lock", damage=folder("lock"), refusal="lock"),
+    Case(name="a database of another program", damage=foreign, refusal="a database of another program"),
+    Case(name="the journal of another engine", damage=wholly_of_another, refusal="in code/ belong to journal"),
+    Case(name="the log of another engine", damage=of_another, refusal="journal.db-wal belongs to another database"),
+    Case(name="a journal of a newer schema", damage=change("PRAGMA user_version = 9999"), refusal="newer functiond"),
+    Case(name="a missing table", damage=change("DROP TABLE payload"), refusal="payload"),
+    Case(name="a missing index", damage=change("DROP INDEX ready"), refusal="ready"),
+    Case(name="text in place of the log's index", damage=text("journal.db-shm")),
+    Case(name="no lock", damage=without("lock")),
+    Case(name="no code", damage=without("code")),
+    Case(name="no mark of the packages", damage=without("code/.journal")),
+    Case(name="no files of instances", damage=without("tmp")),
+)
+#: Tables without which no engine can work; a damaged page of each other one stops only its own rows.
+NEEDED = ("meta", "function", "function_version", "async_settings", "resource")
+PAGES = tuple(Case(name=f"a page of {name}", damage=smashed(name), refusal="restore") for name in NEEDED)
+CASES = FILES
+
+
+def prepare_sources(folder: Path, killed: Path, other: Path) -> Sources:
+    """Copy the directories of two engines, without what a running engine holds."""
+    for name, data in (("killed", killed), ("other", other)):
+        shutil.copytree(data, folder / name, ignore=shutil.ignore_patterns("journal.db-shm"))
+    return Sources(killed=folder / "killed", other=folder / "other")
+
+
+def run_cases(sources: Sources, cases: Sequence[Case] = CASES, *, start: bool) -> Iterator[list[Violation]]:
+    """Yield the violations of each case, at a start of the engine or only at its recovery."""
+    for case in cases:
+        with temporary() as scratch:
+            data = Path(shutil.copytree(sources.killed, scratch / "data"))
+            case.damage(data, sources)
+            problem = _start(data) if start else recover(data)
+        if case.refusal not in problem or bool(problem) != bool(case.refusal):
+            expected = f"a refusal with {case.refusal!r}" if case.refusal else "a start"
+            found = f"found: {problem or 'a start'}"
+            yield [Violation(where=f"damage, {case.name}", problem=f"expected {expected}, {found}")]
+        else:
+            yield []
+
+
+def _start(data: Path) -> str:
+    try:
+        with engine(data, **ENVIRONMENT):
+            return ""
+    except ServerFailed as failure:
+        return str(failure)
