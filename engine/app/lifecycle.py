@@ -82,7 +82,7 @@ async def run_engine(
                 tls=tls,
             )
             engine = wire(infrastructure)
-            async with _services(engine):
+            async with services(engine):
                 yield engine
 
 
@@ -115,7 +115,7 @@ def _pool_options(settings: Settings, marker: str) -> PoolOptions:
 
 
 @asynccontextmanager
-async def _services(engine: EngineParts) -> AsyncIterator[None]:
+async def services(engine: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
         services.start_soon(_end_when_lost, engine.storage.cluster)
         await services.start(engine.function_changes.run)

@@ -1,0 +1,477 @@
+"""Simulated storage: the protocols of ``engine.protocols.storage`` over tables that survive the simulated process.
+
+The promises of that module hold, and nothing beyond them. The tables tell the witness of the simulation about each
+change, when it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+from msgspec.structs import replace
+
+from bench.proof.simulation.tables import Row, Tables
+from bench.proof.simulation.writes import Writes, answer_of
+from engine.errors import CursorMoved, IdempotencyConflict
+from engine.model import AsyncSettings, Function, Invocation, Outcome, PendingDelivery, Record, State
+from engine.model.identity import Identity
+from engine.model.retry import MAX_CRASHES
+from engine.protocols import (
+    CursorMove,
+    Discarded,
+    Page,
+    Purged,
+    Recovery,
+    Selection,
+    Settlement,
+    StorageStatistics,
+    StoredResource,
+)
+
+
+class Witness(Protocol):
+    """Observer of all changes on disk, in their order."""
+
+    def stored(self, invocation: Invocation, idempotency_key: str) -> None: ...
+    def available(self, invocation: Invocation) -> None: ...
+    def started(self, invocation: Invocation) -> None: ...
+    def settled(self, settlement: Settlement) -> None: ...
+    def ended(self, row: Row) -> None: ...
+    def delivered(self, pending: PendingDelivery, appended: Invocation | None) -> None: ...
+    def postponed(self, pending: PendingDelivery, due_at: float | None) -> None: ...
+
+
+class SimulatedCluster:
+    slot = 0
+
+    def owns(self, name: str) -> bool:
+        return True
+
+    async def lost(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+class SimulatedStorage:
+    """Storage of one simulated process."""
+
+    def __init__(self, tables: Tables, witness: Witness, random: Random, *, node: int, retention: float) -> None:
+        self.writes = Writes(random)
+        self.identity = Identity(node, tables.last_key)
+        self.cluster = SimulatedCluster()
+        self.journal = SimulatedJournal(tables, self.writes, witness, self.identity, retention)
+        self.window = self.journal
+        self.records = SimulatedRecords(tables, self.writes, random)
+        self.outbox = SimulatedOutbox(tables, self.writes, witness)
+        self.catalog = SimulatedCatalog(tables, self.writes)
+        self.resources = SimulatedResources(tables, self.writes)
+        self.cursors = SimulatedCursors(tables, self.writes, witness, self.journal)
+
+    def store(self, plugin: str) -> SimulatedStore:
+        return SimulatedStore()
+
+    @property
+    def broken(self) -> bool:
+        return self.writes.broken
+
+    def statistics(self) -> StorageStatistics:
+        return self.writes.statistics()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[SimulatedStorage]:
+        """Keep the storage open until the block ends. The block ends with JournalBroken after ``fail(broken=True)``."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.writes.end_when_broken)
+            try:
+                yield self
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.writes.close()
+                tasks.cancel_scope.cancel()
+
+
+class SimulatedJournal:
+    def __init__(self, tables: Tables, writes: Writes, witness: Witness, identity: Identity, retention: float) -> None:
+        self._tables, self._writes, self._witness = tables, writes, witness
+        self._identity, self._retention = identity, retention
+
+    def append(
+        self,
+        invocation: Invocation,
+        *,
+        idempotency_key: str = "",
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> asyncio.Future[str]:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answer = answer_of(future)
+
+        def done(value: str | None, error: Exception | None) -> None:
+            if value == invocation.request_id:
+                self.note_available(invocation)
+            if then is not None:
+                then(invocation, value == invocation.request_id)
+            answer(value, error)
+
+        self._writes.submit(lambda: self.insert(invocation, idempotency_key), done)
+        return future
+
+    def start(self, invocation: Invocation, started_at: float) -> None:
+        def apply() -> None:
+            self._tables.start(invocation, started_at)
+            self._witness.started(invocation)
+
+        self._writes.keep(apply, _raise)
+
+    def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
+        def apply() -> None:
+            self._tables.settle(settlement)
+            self._witness.settled(settlement)
+
+        def done(value: Any, error: Exception | None) -> None:
+            _raise(value, error)
+            if then is not None:
+                then(settlement)
+
+        self._writes.keep(apply, done)
+
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> asyncio.Future[tuple[int, int] | None]:
+        future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
+        answer = answer_of(future)
+
+        def apply() -> tuple[int, int] | None:
+            row = self._tables.rows.get(key)
+            if row is None or row.state is not State.WAIT:
+                return None
+            self._end(row, State.FAIL, outcome)
+            return row.invocation.function_id, row.size
+
+        def done(value: tuple[int, int] | None, error: Exception | None) -> None:
+            if then is not None:
+                then(key, value, error is None)
+            answer(value, error)
+
+        self._writes.submit(apply, done)
+        return future
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        def apply() -> Discarded:
+            ready = [key for _, key in self._tables.ready.get(function_id, [])][:rows]
+            delayed = [
+                key for _, key in self._tables.delayed if self._tables.rows[key].invocation.function_id == function_id
+            ]
+            found = [self._tables.rows[key] for key in (ready + delayed)[:rows]]
+            for row in found:
+                self._end(row, State.DISCARD, outcome)
+            keys = tuple(row.invocation.key for row in found)
+            reached = after if len(found) == rows else None
+            return Discarded(keys=keys, size=sum(row.size for row in found), reached=reached)
+
+        return await self._writes.call(apply)
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        def apply() -> None:
+            for invocation in invocations:
+                if self._tables.rows[invocation.key].state is State.RUNNING:
+                    self._tables.revive(invocation.key, crashed=False)
+
+        await self._writes.call(apply)
+
+    async def recover(self) -> Recovery:
+        return await self._writes.call(self._recover)
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        def apply() -> Page:
+            line = self._tables.ready.get(function_id, [])
+            found = [self._tables.rows[key].invocation for _, key in _behind(line, after, rows)]
+            return Page(invocations=tuple(found), complete=len(found) < rows)
+
+        return await self._writes.call(apply)
+
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer = answer_of(future)
+
+        def apply() -> tuple[tuple[Invocation, ...], float | None]:
+            due = [key for due_at, key in self._tables.delayed[:rows] if due_at <= now]
+            ready = tuple(self._tables.promote(key) for key in due)
+            return ready, self._tables.delayed[0][0] if self._tables.delayed else None
+
+        def done(value: Any, error: Exception | None) -> None:
+            for invocation in value[0] if error is None else ():
+                self._witness.available(invocation)
+            answer(value, error)
+
+        self._writes.submit(apply, done)
+        result: tuple[tuple[Invocation, ...], float | None] = await future
+        return result
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def insert(self, invocation: Invocation, idempotency_key: str) -> str:
+        """Store an invocation and return its request id, or return the id of an earlier one with the same key."""
+        if idempotency_key:
+            earlier = self._tables.claim(invocation, idempotency_key, self._retention)
+            if earlier is not None:
+                return self._identity.request_id(earlier)
+        self._tables.append(invocation)
+        self._witness.stored(invocation, idempotency_key)
+        return invocation.request_id
+
+    def note_available(self, invocation: Invocation) -> None:
+        if not invocation.delayed:
+            self._witness.available(invocation)
+
+    def _end(self, row: Row, state: State, outcome: Outcome) -> None:
+        self._tables.cancel(row, state, outcome.code, outcome.message, outcome.ended_at)
+        self._witness.ended(row)
+
+    def _recover(self) -> Recovery:
+        tables, poisoned, revived = self._tables, [], 0
+        for key in list(tables.running):
+            if tables.rows[key].invocation.crash_count >= MAX_CRASHES:
+                poisoned.append(tables.rows[key].invocation)
+            else:
+                tables.revive(key, crashed=True)
+                revived += 1
+        for line in tables.ready.values():
+            for _, key in line:
+                self._witness.available(tables.rows[key].invocation)
+        return Recovery(
+            backlog={function_id: sums for function_id, sums in tables.tally.items() if sums[0]},
+            waiting=frozenset(function_id for function_id, line in tables.ready.items() if line),
+            poisoned=tuple(poisoned),
+            next_due=tables.delayed[0][0] if tables.delayed else None,
+            revived=revived,
+        )
+
+
+class SimulatedCursors:
+    def __init__(self, tables: Tables, writes: Writes, witness: Witness, journal: SimulatedJournal) -> None:
+        self._tables, self._writes, self._witness, self._journal = tables, writes, witness, journal
+
+    async def read(self, trigger_id: str) -> Mapping[str, bytes]:
+        return await self._writes.call(lambda: dict(self._tables.cursors.get(trigger_id, {})))
+
+    def append(
+        self,
+        requests: Sequence[tuple[Invocation, str]],
+        move: CursorMove | None = None,
+        *,
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> asyncio.Future[Sequence[str]]:
+        future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+        answer = answer_of(future)
+
+        def apply() -> list[str]:
+            if move is not None:
+                self._move(move)
+            return [self._insert(*request) for request in requests]
+
+        def done(value: list[str] | None, error: Exception | None) -> None:
+            ids = value if value is not None else [""] * len(requests)
+            for (invocation, _), request_id in zip(requests, ids, strict=True):
+                if request_id == invocation.request_id:
+                    self._journal.note_available(invocation)
+                if then is not None:
+                    then(invocation, request_id == invocation.request_id)
+            answer(value, error)
+
+        self._writes.submit(apply, done)
+        return future
+
+    def _insert(self, invocation: Invocation, idempotency_key: str) -> str:
+        try:
+            return self._journal.insert(invocation, idempotency_key)
+        except IdempotencyConflict:
+            return ""
+
+    def _move(self, move: CursorMove) -> None:
+        row = self._tables.resources.get(("trigger", move.owner, move.trigger_id))
+        generation = msgspec.json.decode(row.body, type=dict[str, Any]).get("generation") if row else None
+        if generation != move.generation:
+            raise CursorMoved(move.trigger_id, "the trigger was changed or deleted meanwhile")
+        stored = self._tables.cursors.setdefault(move.trigger_id, {})
+        for name, position in move.expected.items():
+            if stored.get(name) != position:
+                raise CursorMoved(move.trigger_id, f"its cursor {name!r} is not at the expected position")
+        stored.update(move.positions)
+
+
+class SimulatedRecords:
+    def __init__(self, tables: Tables, writes: Writes, random: Random) -> None:
+        self._tables, self._writes, self._random = tables, writes, random
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        return [], 0  # the components of the simulation list no records
+
+    async def get(self, key: int) -> Record | None:
+        await asyncio.sleep(self._random.choice((0.0, 0.001)))
+        row = self._tables.rows.get(key)
+        if row is None:
+            return None
+        one = row.invocation
+        return Record(
+            key=one.key,
+            request_id=one.request_id,
+            function_id=one.function_id,
+            version=one.version,
+            alias=one.alias,
+            source=one.source,
+            state=row.state,
+            priority=one.priority,
+            due_at=one.due_at,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            attempt=one.attempt,
+            code=row.code,
+            message=row.message,
+            hops=one.hops,
+            payload=one.payload,
+            result=row.result,
+        )
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        dropped, more, due = await self._writes.call(lambda: self._tables.purge(now, age, rows))
+        return Purged(request_ids=tuple(dropped), more=more, next_due=due)
+
+
+class SimulatedOutbox:
+    def __init__(self, tables: Tables, writes: Writes, witness: Witness) -> None:
+        self._tables, self._writes, self._witness = tables, writes, witness
+
+    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        return await self._writes.call(lambda: self._tables.due_deliveries(now, each))
+
+    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
+        def apply() -> None:
+            self._tables.remove_delivery(pending.delivery_id)
+            self._witness.delivered(pending, append)
+            if append is not None:
+                self._tables.append(append)
+                self._witness.stored(append, "")
+
+        await self._writes.call(apply)
+        if append is not None and not append.delayed:
+            self._witness.available(append)
+
+    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
+        def apply() -> None:
+            stored = self._tables.remove_delivery(pending.delivery_id)
+            if stored is None:
+                return
+            self._witness.postponed(stored, due_at)
+            changed = replace(stored, tries=stored.tries + 1, error=error)
+            if due_at is None:
+                self._tables.given_up[pending.delivery_id] = changed
+            else:
+                self._tables.put_delivery(replace(changed, due_at=due_at))
+
+        await self._writes.call(apply)
+
+    async def given_up(
+        self, functions: Collection[int], offset: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        return [], 0  # the components of the simulation list no deliveries, like the next methods
+
+    async def pending(
+        self, functions: Collection[int], after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        return [], 0
+
+    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
+        return []
+
+    async def revive(
+        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+    ) -> Sequence[PendingDelivery]:
+        return []
+
+
+class SimulatedCatalog:
+    def __init__(self, tables: Tables, writes: Writes) -> None:
+        self._tables, self._writes = tables, writes
+
+    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
+        return list(self._tables.functions.values()), dict(self._tables.settings)
+
+    async def new_function_id(self) -> int:
+        return max(function_id for function_id, _ in self._tables.functions) + 1
+
+    async def put_function(self, function: Function) -> None:
+        await self.put_functions([function])
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
+        new = {(one.function_id, one.version): one for one in functions}
+        await self._writes.call(lambda: self._tables.functions.update(new))
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        await self.put_functions([version])
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        await self._writes.call(lambda: self._tables.functions.pop((function_id, version), None))
+
+    async def delete_function(self, function_id: int) -> None:
+        def apply() -> None:
+            tables, owner = self._tables, f"function:{function_id}"
+            tables.functions = {key: one for key, one in tables.functions.items() if key[0] != function_id}
+            tables.settings = {key: one for key, one in tables.settings.items() if key[0] != function_id}
+            tables.resources = {key: one for key, one in tables.resources.items() if key[1] != owner}
+
+        await self._writes.call(apply)
+
+    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
+        await self._writes.call(lambda: self._tables.settings.update({(function_id, version): settings}))
+
+    async def delete_settings(self, function_id: int, version: str) -> None:
+        await self._writes.call(lambda: self._tables.settings.pop((function_id, version), None))
+
+
+class SimulatedResources:
+    def __init__(self, tables: Tables, writes: Writes) -> None:
+        self._tables, self._writes = tables, writes
+
+    async def load(self, kind: str) -> Sequence[StoredResource]:
+        return [one for key, one in sorted(self._tables.resources.items()) if key[0] == kind]
+
+    async def put(self, resource: StoredResource) -> None:
+        key = (resource.kind, resource.owner, resource.id)
+        await self._writes.call(lambda: self._tables.resources.update({key: resource}))
+
+    async def delete(self, kind: str, owner: str, id: str) -> None:
+        await self._writes.call(lambda: self._tables.resources.pop((kind, owner, id), None))
+
+
+class SimulatedStore:
+    """Store of a plugin. The plugins of the simulation keep nothing in it."""
+
+    async def get(self, table: str, key: str) -> bytes | None:
+        return None
+
+    async def scan(
+        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+    ) -> Sequence[tuple[str, bytes]]:
+        return []
+
+    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
+        raise NotImplementedError
+
+    async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
+        return 0
+
+
+def _behind(line: list[tuple[float, int]], after: tuple[float, int], rows: int) -> list[tuple[float, int]]:
+    index = bisect_right(line, after)
+    return line[index : index + rows]
+
+
+def _raise(value: Any, error: Exception | None) -> None:
+    if error is not None:
+        raise error

@@ -1,0 +1,180 @@
+"""World around the simulated engine: its clock, its functions, and what clients and other systems remember.
+
+The world survives the crashes of the engine. Everything random in a simulation is drawn from generators of the world,
+which are made from one seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from bench.proof.simulation.tables import Tables
+from engine.model import AsyncSettings, CodePackage, DestinationSpec, Function
+from engine.model.urn import FunctionUrn
+from engine.protocols import StoredResource
+from engine.resources.bound_trigger import KIND, StoredTrigger
+
+EPOCH = 1_700_000_000.0  #: time of day at which each simulation starts
+REGION, PROJECT = "local-1", "simulation"
+RETENTION = 86_400.0  #: seconds for which an idempotency key is kept
+HOUR, DECADE = 3_600.0, 3_653 * 86_400.0
+
+
+class Kind(Struct, frozen=True, kw_only=True):
+    """Properties of one simulated function."""
+
+    id: int
+    name: str
+    instances: int = 400
+    requests: int = 1  #: concurrent requests of an instance
+    memory: int = 128
+    timeout: int = 30
+    weight: float = 1.0
+    settings: AsyncSettings | None = None
+
+    @property
+    def limit(self) -> int:
+        return self.instances * self.requests
+
+    @property
+    def urn(self) -> FunctionUrn:
+        return FunctionUrn(region=REGION, project=PROJECT, package="default", name=self.name)
+
+    def function(self) -> Function:
+        return Function(
+            function_id=self.id,
+            project=PROJECT,
+            package="default",
+            name=self.name,
+            runtime="Python3.10",
+            handler="index.handler",
+            timeout=self.timeout,
+            memory_size=self.memory,
+            code=CodePackage(sha256="0" * 64, digest="", size=1),
+            max_instances=self.instances,
+            concurrent_num=self.requests,
+            details={"functiond": {"weight": self.weight}} if self.weight != 1.0 else {},
+        )
+
+
+def _to(name: str) -> DestinationSpec:
+    return DestinationSpec(destination="SIMULATED", param=msgspec.json.encode({"name": name}).decode())
+
+
+_SINK = DestinationSpec(
+    destination="FunctionGraph", param=f'{{"func_urn":"urn:fss:{REGION}:{PROJECT}:function:default:sink"}}'
+)
+FAIR = (1, 2, 3)  #: functions that are always among those compared for fairness
+LASTING = (
+    Kind(id=1, name="fair1", timeout=10),
+    Kind(id=2, name="fair2", timeout=10),
+    Kind(id=3, name="fair3", timeout=10, weight=2.0),
+    Kind(
+        id=4,
+        name="flaky",
+        settings=AsyncSettings(max_age=7200, max_retries=3, on_success=_to("steady"), on_failure=_to("shaky")),
+    ),
+    Kind(id=5, name="limited", instances=2, settings=AsyncSettings(max_age=600, max_retries=1, on_failure=_SINK)),
+    Kind(id=6, name="single", instances=1, settings=AsyncSettings(max_age=86_400, max_retries=2, on_success=_SINK)),
+    Kind(id=7, name="stream"),
+    Kind(id=8, name="sink"),
+    Kind(id=9, name="ticker"),
+    Kind(id=10, name="large", memory=1536, settings=AsyncSettings(max_age=3600, max_retries=0)),
+    Kind(id=11, name="shared", instances=2, requests=4, memory=512),
+)
+#: Functions that are deleted in the course of a simulation.
+PASSING = tuple(
+    Kind(id=number, name=f"passing{number}", settings=AsyncSettings(max_retries=1, on_failure=_to("steady")))
+    for number in range(20, 60)
+)
+
+#: Timers: name, type and text of the schedule, and its period in seconds.
+TIMERS = (
+    ("rate", "Rate", "30m", 1800),
+    ("every", "Cron", "@every 1h10m", 4200),
+    ("calendar", "Cron", "0 0 */6 * * *", 21_600),
+)
+STREAM = "stream"
+
+
+class World:
+    """State of a simulation outside the engine."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.mono = 1000.0  #: seconds since the simulated machine was started
+        self.steps: list[tuple[float, float]] = [(self.mono, EPOCH - self.mono)]  #: time and new offset of the clock
+        self.tables = Tables()
+        self.loop: Any = None
+        self.kinds = {kind.id: kind for kind in (*LASTING, *PASSING)}
+        self.deleted: set[int] = set()
+        self.disabled: set[int] = set()
+        self.published = 0  #: events of the stream outside the engine
+        self.more_events: asyncio.Event | None = None
+        self.life = 0  #: number of the current process
+        self.lives: list[tuple[float, float]] = []  #: times in which processes ran
+        self.failures: list[float] = []  #: times at which the disk failed
+        self.failing_until = 0.0  #: time until which a destination refuses most deliveries
+        self._hash = blake2b(digest_size=16)
+        self.events = 0
+        _fill(self)
+
+    def now(self) -> float:
+        """Return the time of day by the machine's clock, which can be set."""
+        return self.time() + self.steps[-1][1]
+
+    def time(self) -> float:
+        """Return the seconds since the start of the machine, by a clock that cannot be set."""
+        now: float = self.mono if self.loop is None else self.loop.time()
+        return now
+
+    def set_clock(self, step: float) -> None:
+        self.note("clock", step)
+        self.steps.append((self.time(), self.steps[-1][1] + step))
+
+    def reached(self, moment: float, since: float) -> bool:
+        """Return whether the clock has shown ``moment`` or later, at any time after ``since``."""
+        end = self.time()
+        for begin, offset in reversed(self.steps):
+            if end + offset >= moment:
+                return True
+            if begin < since:
+                return False
+            end = begin
+        return False
+
+    def note(self, *event: object) -> None:
+        """Add an event to the log, of which only the hash is kept."""
+        self.events += 1
+        self._hash.update(repr((self.time(), *event)).encode())
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def fork(self) -> Random:
+        """Return a new generator whose numbers depend on the seed."""
+        return Random(self.random.getrandbits(64))
+
+
+def _fill(world: World) -> None:
+    """Store the functions, their asynchronous settings, and the triggers."""
+    for kind in world.kinds.values():
+        world.tables.functions[kind.id, "latest"] = kind.function()
+        if kind.settings is not None:
+            world.tables.settings[kind.id, "latest"] = kind.settings
+    triggers = [(name, 9, "TIMER", {"name": name, "schedule_type": t, "schedule": s}) for name, t, s, _ in TIMERS]
+    for name, function_id, kind_name, data in [*triggers, (STREAM, 7, "SIMULATED", {})]:
+        stored = StoredTrigger(
+            id=name, kind=kind_name, qualifier="latest", active=True, data=data, created_at=EPOCH, modified_at=EPOCH
+        )
+        owner = f"function:{function_id}"
+        row = StoredResource(kind=KIND, owner=owner, id=name, body=msgspec.json.encode(stored))
+        world.tables.resources[row.kind, row.owner, row.id] = row

@@ -1,0 +1,200 @@
+"""Writes of the simulated storage: their queue, commits that take time, failures, and the survivors of a crash.
+
+A commit takes some of the submitted writes, in the order of their calls, and lasts a while. At its end, the writes
+change the tables, and their callers learn the results. A crash may come in between. Acknowledged writes then survive.
+Of the others, the seed chooses how many survive, and these are always the first ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeVar
+
+from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
+from engine.metrics.histogram import SIZES, Histogram
+from engine.protocols import StorageStatistics
+
+T = TypeVar("T")
+FAILURE = "the simulated disk fails"
+#: Seconds of a commit: usual, and of one in a hundred.
+COMMIT, SLOW_COMMIT = 0.004, 0.6
+#: Seconds after which callers of a failed commit learn that its outcome is unknown.
+DOUBT = 5.0
+
+
+class Write:
+    """Change of the tables, or a read in the order of the changes."""
+
+    __slots__ = ("apply", "done", "keep")
+
+    def __init__(self, apply: Callable[[], Any], done: Callable[[Any, Exception | None], None], *, keep: bool) -> None:
+        self.apply = apply
+        self.done = done  #: called with the value or the error
+        self.keep = keep  #: stored later if the disk fails
+
+
+class Writes:
+    """Writer of one simulated process. ``dead`` means that the process has crashed."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._pending: deque[Write] = deque()
+        self._batch: list[Write] = []
+        self._doubtful: list[Write] = []  #: writes of a commit that failed, but may be on disk
+        self._doubts = 0  #: callers that do not know the outcome yet
+        self._waiting_for_end: asyncio.Future[None] | None = None
+        self.failure, self.failures = "", 0
+        self.broken, self.closed, self.dead = False, False, False
+        self.on_broken = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """True if every write is done and its caller knows."""
+        return not (self._pending or self._batch or self._doubts or self.failure)
+
+    def submit(self, apply: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+        if self.failure:
+            raise NotStored(self.failure)
+        if self.closed:
+            raise ShuttingDown
+        self._add(Write(apply, done, keep=False))
+
+    def keep(self, apply: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+        if not self.broken and not self.dead:
+            self._add(Write(apply, done, keep=True))
+
+    async def call(self, apply: Callable[[], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(apply, answer_of(future))
+        return await future
+
+    # --- failures -------------------------------------------------------------------------------------------
+
+    def fail(self, seconds: float, *, broken: bool = False) -> None:
+        """Let writes fail for ``seconds``, or until a restart if ``broken``."""
+        if self.failure or self.closed:
+            return
+        self.failure, self.failures = FAILURE, self.failures + 1
+        loop = asyncio.get_running_loop()
+        batch, self._batch = self._batch, []
+        refused = [one for one in self._pending if not one.keep]
+        ambiguous = bool(batch) and self._random.random() < 0.5
+        self._doubtful = batch if ambiguous else []
+        callers = [one for one in batch if not one.keep]
+        self._pending = deque(one for one in [*batch, *self._pending] if one.keep)
+        if ambiguous:
+            self._doubts = len(callers)
+            delay = 0.0 if broken else self._random.choice((DOUBT, DOUBT / 10))
+            loop.call_later(delay, self._resolve_doubts, callers)
+            callers = []
+        if broken:
+            self.broken = True
+            self._pending.clear()
+            self.on_broken.set()
+        for one in [*callers, *refused]:
+            one.done(None, NotStored(self.failure))
+        if not broken:
+            loop.call_later(seconds, self._recover)
+
+    def _resolve_doubts(self, callers: list[Write]) -> None:
+        if self.dead:
+            return
+        self._doubts = 0
+        error = OutcomeUnknown(self.failure) if self.failure else NotStored(FAILURE)
+        for one in callers:
+            one.done(None, error)
+
+    def _recover(self) -> None:
+        if not self.dead and not self.broken:
+            self.failure, self._doubtful = "", []
+            self._begin()
+
+    # --- end ------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Refuse later writes, and return when all earlier ones are on disk, or are refused because the disk fails."""
+        self.closed = True
+        if self.failure:
+            self._pending.clear()
+        elif self._pending or self._batch:
+            self._waiting_for_end = asyncio.get_running_loop().create_future()
+            await self._waiting_for_end
+
+    def crash(self) -> None:
+        """Stop, and apply the writes that survive although nobody was told so."""
+        self.dead = True
+        lost = self._doubtful or [*self._batch, *self._pending]
+        count = self._random.choice((0, len(lost), self._random.randint(0, len(lost))))
+        for one in lost[:count]:
+            try:
+                one.apply()
+            except Exception:  # refused, as it would have been before the crash
+                continue
+
+    async def end_when_broken(self) -> None:
+        await self.on_broken.wait()
+        raise JournalBroken(self.failure)
+
+    def statistics(self) -> StorageStatistics:
+        return StorageStatistics(
+            batch_size=Histogram(SIZES).snapshot(),
+            commit_seconds=Histogram().snapshot(),
+            in_flight_seconds=0.0,
+            failure=self.failure,
+        )
+
+    # --- commits --------------------------------------------------------------------------------------------
+
+    def _add(self, write: Write) -> None:
+        self._pending.append(write)
+        if not self._batch and not self.failure:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin a commit at a later turn of the loop, so that other callers can join it."""
+        if self._pending and not self._batch:
+            self._batch = [self._pending.popleft()]
+            asyncio.get_running_loop().call_soon(self._take)
+
+    def _take(self) -> None:
+        if self.dead or not self._batch:
+            return
+        count = len(self._pending) if self._random.random() < 0.8 else self._random.randint(0, len(self._pending))
+        self._batch += [self._pending.popleft() for _ in range(count)]
+        longest = SLOW_COMMIT if self._random.random() < 0.01 else COMMIT
+        asyncio.get_running_loop().call_later(self._random.uniform(0.0, longest), self._finish, self._batch)
+
+    def _finish(self, batch: list[Write]) -> None:
+        if self.dead or batch is not self._batch:  # the disk failed meanwhile
+            return
+        self._batch = []
+        results = [_apply(one) for one in batch]
+        for one, (value, error) in zip(batch, results, strict=True):
+            one.done(value, error)
+        self._begin()
+        if self._waiting_for_end is not None and not self._pending and not self._batch:
+            self._waiting_for_end.set_result(None)
+
+
+def _apply(write: Write) -> tuple[Any, Exception | None]:
+    try:
+        return write.apply(), None
+    except Exception as error:
+        return None, error
+
+
+def answer_of(future: asyncio.Future[Any]) -> Callable[[Any, Exception | None], None]:
+    """Return a function that sets the value or the error of a write on the caller's future."""
+
+    def answer(value: Any, error: Exception | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    return answer
