@@ -188,7 +188,9 @@ class Clients:
             return
         _, request_id = self._random.choice(self._memory.known)
         key = self._engine.storage.identity.key_of(request_id) or 0
-        tracked = self._witness.by_key[key]
+        tracked = self._witness.by_key.get(key)
+        if tracked is None:
+            return  # purged
         tracked.cancelling += 1
         try:
             cancelled = await self._engine.dispatcher.cancel(key)

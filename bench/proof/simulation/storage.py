@@ -46,6 +46,7 @@ class Witness(Protocol):
     def ended(self, row: Row) -> None: ...
     def delivered(self, pending: PendingDelivery, appended: Invocation | None) -> None: ...
     def postponed(self, pending: PendingDelivery, due_at: float | None) -> None: ...
+    def purged(self, keys: Sequence[int]) -> None: ...
 
 
 class SimulatedCluster:
@@ -67,7 +68,7 @@ class SimulatedStorage:
         self.cluster = SimulatedCluster()
         self.journal = SimulatedJournal(tables, self.writes, witness, self.identity, retention)
         self.window = self.journal
-        self.records = SimulatedRecords(tables, self.writes, random)
+        self.records = SimulatedRecords(tables, self.writes, witness, random)
         self.outbox = SimulatedOutbox(tables, self.writes, witness)
         self.catalog = SimulatedCatalog(tables, self.writes)
         self.resources = SimulatedResources(tables, self.writes)
@@ -306,8 +307,8 @@ class SimulatedCursors:
 
 
 class SimulatedRecords:
-    def __init__(self, tables: Tables, writes: Writes, random: Random) -> None:
-        self._tables, self._writes, self._random = tables, writes, random
+    def __init__(self, tables: Tables, writes: Writes, witness: Witness, random: Random) -> None:
+        self._tables, self._writes, self._witness, self._random = tables, writes, witness, random
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         return [], 0  # the components of the simulation list no records
@@ -339,8 +340,13 @@ class SimulatedRecords:
         )
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        dropped, more, due = await self._writes.call(lambda: self._tables.purge(now, age, rows))
-        return Purged(request_ids=tuple(dropped), more=more, next_due=due)
+        def apply() -> Purged:
+            dropped, more, due = self._tables.purge(now, age, rows)
+            self._witness.purged([row.invocation.key for row in dropped])
+            ids = tuple(row.invocation.request_id for row in dropped)
+            return Purged(request_ids=ids, more=more, next_due=due)
+
+        return await self._writes.call(apply)
 
 
 class SimulatedOutbox:

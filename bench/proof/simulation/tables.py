@@ -134,11 +134,11 @@ class Tables:
         self._wait(row)
         return row.invocation
 
-    def drop(self, key: int) -> str:
+    def drop(self, key: int) -> Row:
         row = self.rows.pop(key)
         for one in [one for one, pending in self.given_up.items() if pending.key == key]:
             del self.given_up[one]
-        return row.invocation.request_id
+        return row
 
     def _wait(self, row: Row) -> None:
         one = row.invocation
@@ -199,9 +199,9 @@ class Tables:
 
     # --- pruning --------------------------------------------------------------------------------------------
 
-    def purge(self, now: float, age: float, rows: int) -> tuple[list[str], bool, float | None]:
-        """Drop ended invocations and idempotency keys. Return request ids, whether more are due, and the next due."""
-        dropped: list[str] = []
+    def purge(self, now: float, age: float, rows: int) -> tuple[list[Row], bool, float | None]:
+        """Drop ended invocations and idempotency keys. Return the rows, whether more are due, and the next due time."""
+        dropped: list[Row] = []
         kept: list[tuple[float, int]] = []
         while self.ended and len(dropped) < 200 and (self.ended[0][0] <= now - age or len(self.ended) > rows):
             ended, key = heappop(self.ended)

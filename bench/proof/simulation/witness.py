@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import Any
@@ -184,6 +185,12 @@ class Witness:
         if not self.world.reached((row.ended_at or math.inf) + DELIVERY_AGE, self.by_key[pending.key].mono):
             self.violation(f"delivery {pending.delivery_id} was given up before its age")
 
+    def purged(self, keys: Sequence[int]) -> None:
+        self.world.note("purged", len(keys))
+        for key in keys:
+            if not self.by_key.pop(key).state.final:
+                self.violation(f"invocation {key} was purged before its end")
+
     # --- executor -------------------------------------------------------------------------------------------
 
     def begins(self, function: Function, invocation: Invocation) -> None:
@@ -237,8 +244,10 @@ class Witness:
 
     def repeated(self, token: str, earlier: int | None, since: float) -> None:
         """Note that a request with the idempotency key of an acknowledged one got another id."""
-        tracked = self.by_key[earlier or 0]
-        if not self.world.reached(tracked.invocation.accepted_on_clock + RETENTION, since - WRITING):
+        tracked = self.by_key.get(earlier or 0)
+        if tracked is not None and not self.world.reached(
+            tracked.invocation.accepted_on_clock + RETENTION, since - WRITING
+        ):
             self.violation(f"the idempotency key {token} got another id within its retention")
 
     def cancelled(self, tracked: Tracked, cancelled: bool) -> None:
