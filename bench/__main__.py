@@ -31,6 +31,7 @@ SCENARIOS = (
     "cold_start",
     "dispatch",
     "hostile",
+    "soak",
 )
 #: Options of the proof.
 PROOF = {
