@@ -110,14 +110,16 @@ def test_the_nginx_configuration_is_accepted(tmp_path: Path) -> None:
         assert run.returncode == 0, run.stderr
 
 
-def test_the_unit_is_accepted(tmp_path: Path) -> None:
-    (one,) = blocks(DOCS / "operations.md", "ini")
-    assert all(re.fullmatch(r"[A-Z]\w+=.+|\[\w+\]|# .*|", line) for line in one.text.splitlines())
+def test_the_units_are_accepted(tmp_path: Path) -> None:
+    units = {name: one for page in PAGES for one in blocks(page, "ini") for name in [Path(one.text.split()[1]).name]}
+    assert set(units) == {"functiond.service", "functiond-backup.service", "functiond-backup.timer"}
+    for name, one in units.items():
+        assert all(re.fullmatch(r"[A-Z]\w+=.+|\[\w+\]|# .*|", line) for line in one.text.splitlines())
+        (tmp_path / name).write_text(one.text)
     if program := shutil.which("systemd-analyze"):
-        (tmp_path / "functiond.service").write_text(one.text)
-        command = [program, "verify", "--man=no", str(tmp_path / "functiond.service")]
+        command = [program, "verify", "--man=no", *(str(tmp_path / name) for name in units)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "functiond.service:" not in run.stderr
+        assert "functiond" not in run.stderr
 
 
 def test_generated_pages_are_fresh() -> None:

@@ -70,6 +70,14 @@ def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
     assert found["queued"].median > 10_000
 
 
+def test_backup_measures_the_copy_and_the_load_beside_it(tmp_path: Path) -> None:
+    found = measure("backup", tmp_path)
+
+    assert found["copied"].median > 10
+    assert 0 < found["p50 beside"].median <= found["p99 beside"].median <= found["worst beside"].median
+    assert all(found[name].median > 0 for name in ("p99", "log", "longest step", "rate"))
+
+
 @pytest.mark.slow
 def test_backlog_measures_every_length(tmp_path: Path) -> None:
     found = measure("backlog", tmp_path)
