@@ -104,7 +104,6 @@ def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
 
 def _copies(backup: Path, data: Path, names: list[str], manifest: Manifest) -> Iterator[int]:
     yield from copy_file(backup / _JOURNAL, data / _UNFINISHED)
-    (data / _UNFINISHED).chmod(0o644)
     fsync_folder(data)
     if names:
         (data / "code").mkdir()

@@ -112,6 +112,20 @@ def test_a_client_that_goes_away_ends_the_backup_and_the_engine_goes_on(engine: 
     assert engine.record("echo", engine.accepted("echo", {}), wait=30)["status"] == "SUCCESS"
 
 
+def test_an_engine_that_stops_ends_its_backup_and_removes_what_was_written(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    fill(engine, 24)
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
+        body = json.dumps({"path": str(tmp_path / "backup")})
+        connection.request("POST", BACKUPS, body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        assert engine.stop() == 0
+        done = b'"done"' in reply.read()
+
+    assert {path.name for path in tmp_path.iterdir()} == ({"data", "backup"} if done else {"data"})
+
+
 def test_a_disk_that_fills_up_fails_the_backup_only(engine: EngineProcess, tmp_path: Path, small_disk: Path) -> None:
     fill(engine, 12)
     (small_disk / "other").write_bytes(bytes(TMPFS - (18 << 20)))

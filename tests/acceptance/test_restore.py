@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -120,6 +121,21 @@ def test_a_restore_that_was_killed_leaves_a_directory_that_no_engine_starts_on(t
     started = functiond("serve", "--data-dir", tmp_path / "data", "--port", "0")
 
     assert (started.returncode, "a restore into it was not finished" in started.stderr) == (2, True)
+
+
+def test_a_restore_without_room_leaves_nothing(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(tmp_path / "small")]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounts are not allowed here")
+    try:
+        done = functiond("restore", backup[0], "--data-dir", tmp_path / "small" / "data")
+        left = list((tmp_path / "small").iterdir())
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
+
+    assert (done.returncode, "MiB are needed; free space there" in done.stderr) == (1, True)
+    assert left == []
 
 
 def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -> None:
