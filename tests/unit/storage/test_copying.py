@@ -38,7 +38,11 @@ async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_g
         for _ in range(20):
             await storage.journal.append(one := made(storage))
             early.append(one.key)
-        steps: list[tuple[int, int]] = []
+        steps, stored_by_then = list[tuple[int, int]](), list[int]()
+
+        def on_progress(copied: int, total: int) -> None:
+            steps.append((copied, total))
+            stored_by_then.append(len(late))
 
         async def append(task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
             task_status.started()
@@ -49,7 +53,7 @@ async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_g
 
         async with anyio.create_task_group() as tasks:
             await tasks.start(append)
-            await storage.copy_to(target, lambda copied, total: steps.append((copied, total)))
+            await storage.copy_to(target, on_progress)
             tasks.cancel_scope.cancel()
         alone = [key for [key] in rows(target / "journal.db", "SELECT key FROM invocation ORDER BY key")]
 
@@ -58,6 +62,7 @@ async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_g
     assert 0 < len(alone) - len(early) <= len(late)
     assert alone == (early + late)[: len(alone)]
     assert rows(target / "journal.db", "SELECT count(*) FROM payload") == [(len(alone),)]
+    assert stored_by_then[0] < stored_by_then[-1]  # writes did not wait for the end of the copy
     assert len(steps) > 4 << 20 // (PAGES * 4096)
     assert steps[-1][0] == steps[-1][1] >= 4 << 20
     assert sorted(path.name for path in target.iterdir()) == ["journal.db"]
