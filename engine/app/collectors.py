@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.app.parts import EngineParts
 from engine.maintenance.disk_guard import free_space
 from engine.metrics.prometheus import Figure, count, gauge, histogram
+from engine.protocols.storage import Damage
 from engine.triggers.supervisor import RUNNING
 
 
@@ -35,8 +36,19 @@ def problems(engine: EngineParts) -> Mapping[str, Any]:
 
 
 def losses(engine: EngineParts) -> Mapping[str, Any]:
-    """Return what the engine works without, and the next step, by component; empty if nothing is damaged."""
-    damage = engine.storage.statistics().damage
+    """Return what the engine works without, and the next step, by component; empty if it lacks nothing."""
+    storage, found = engine.storage.statistics(), dict[str, Any]()
+    if storage.damage:
+        found["storage"] = _damage(storage.damage)
+    if storage.checkpoint_failure:
+        found["checkpoint"] = (
+            f"the write-ahead log has {storage.log_size >> 20} MiB and grows, because it cannot be copied to the "
+            f"database: {storage.checkpoint_failure}; free some space or look for disk errors"
+        )
+    return found
+
+
+def _damage(damage: Sequence[Damage]) -> str:
     rows = sorted({one.name for one in damage if one.to_key})
     indexes = sorted({one.name for one in damage if not one.to_key})
     found = []
@@ -48,7 +60,7 @@ def losses(engine: EngineParts) -> Mapping[str, Any]:
             f"damaged pages: {ranges} ranges of rows in {', '.join(rows)} cannot be read and are left out;"
             " run `functiond verify`, then restore a backup with `functiond restore`"
         )
-    return {"storage": "; ".join(found)} if found else {}
+    return "; ".join(found)
 
 
 def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
@@ -142,6 +154,14 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if storage.failure else 0.0)
     damaged: dict[str, float] = {**Counter(one.name for one in storage.damage)}
     yield gauge("damaged_ranges", "Ranges of rows, and indexes, that cannot be read, by their name", damaged, "name")
+    yield gauge("journal_log_bytes", "Size of the write-ahead log in bytes", storage.log_size)
+    yield gauge(
+        "journal_checkpoint_age_seconds",
+        "Seconds since the write-ahead log was last copied to the database, or since the start",
+        storage.checkpoint_age,
+    )
+    failing = 1.0 if storage.checkpoint_failure else 0.0
+    yield gauge("journal_checkpoint_trouble", "1 while the write-ahead log cannot be copied to the database", failing)
     yield gauge("disk_free_bytes", "Free bytes on the disk of the data directory", free_space(settings.path))
     yield gauge("disk_kept_bytes", "Free bytes below which new work is rejected", settings.free_space)
     yield count("purged", "Finished invocations removed by pruning", engine.pruner.purged)

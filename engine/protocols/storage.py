@@ -66,6 +66,9 @@ class StorageStatistics(Struct, frozen=True, kw_only=True):
     in_flight_seconds: float  #: seconds since the current commit began; 0: no commit runs
     failure: str  #: current failure of writes; empty while writes succeed
     damage: tuple[Damage, ...] = ()  #: what cannot be read; all other rows are processed
+    log_size: int = 0  #: bytes of the write-ahead log
+    checkpoint_age: float = 0.0  #: seconds since the log was last copied to the database, or since the start
+    checkpoint_failure: str = ""  #: error of the last such copy; empty if it succeeded
 
 
 class Cluster(Protocol):

@@ -143,6 +143,7 @@ class Batch(list[WriteRequest]):
         self.failure: WriteFailure | None = None
         self.left: list[WriteRequest] = []  #: requests that the disk refused after the others were stored
         self.finished = threading.Event()
+        self.after_commit: Callable[[sqlite3.Connection], None] | None = None  #: called after a successful COMMIT
         self.syncing = False  #: the writer's thread is in COMMIT, where it waits for the disk without the GIL
 
 
@@ -180,6 +181,8 @@ class WritingConnection(sqlite3.Connection):
             return super().executemany(sql, parameters)
         try:
             self._apply(parameters)
+            if parameters.failure is None and parameters.after_commit is not None:
+                parameters.after_commit(self)
         finally:
             parameters.finished.set()
         return self.cursor()

@@ -26,6 +26,7 @@ from engine.storage.data_directory import Ballast, fsync_folder
 from engine.storage.options import StorageOptions
 from engine.storage.single_engine import SingleEngine
 from engine.storage.sqlite.batch import Visit, WritingConnection
+from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.connection import Readers, connected
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.file_problems import not_opened
@@ -62,9 +63,9 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)
     notes = DamageNotes()
-    async with _opened(path, packages_of, reserve, notes) as database:
+    async with _opened(path, packages_of, reserve, notes) as (database, checkpoints):
         node, last_key = await _identity(database, path)
-        writer = Writer(database, make_room=reserve.give_up, on_recovered=reserve.take)
+        writer = Writer(database, checkpoints=checkpoints, make_room=reserve.give_up, on_recovered=reserve.take)
         await anyio.to_thread.run_sync(reserve.take)
         identity = Identity(node, last_key, cluster.slot)
         async with anyio.create_task_group() as tasks:
@@ -82,8 +83,8 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
 @asynccontextmanager
 async def _opened(
     path: Path, packages_of: str | None, reserve: Ballast, notes: DamageNotes
-) -> AsyncIterator[aiosqlite.Connection]:
-    """Open the writing connection to a journal with the current schema.
+) -> AsyncIterator[tuple[aiosqlite.Connection, Checkpoints]]:
+    """Open the writing connection to a journal with the current schema, and take over its checkpoints.
 
     If the disk is full, ``reserve`` is given up. If it fails although little space was free before, a second try
     follows.
@@ -91,27 +92,32 @@ async def _opened(
     await anyio.to_thread.run_sync(reserve.give_up_if_full)
     async with AsyncExitStack() as stack:
         try:
-            database = await _open(stack, path, packages_of, notes)
+            opened = await _open(stack, path, packages_of, notes)
         except DiskFailing:
             if not await anyio.to_thread.run_sync(reserve.give_up):
                 raise
             await stack.aclose()
-            database = await _open(stack, path, packages_of, notes)
-        yield database
+            opened = await _open(stack, path, packages_of, notes)
+        yield opened
 
 
-async def _open(stack: AsyncExitStack, path: Path, packages_of: str | None, notes: DamageNotes) -> aiosqlite.Connection:
+async def _open(
+    stack: AsyncExitStack, path: Path, packages_of: str | None, notes: DamageNotes
+) -> tuple[aiosqlite.Connection, Checkpoints]:
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
+    checkpoints = stack.enter_context(Checkpoints(path))  # closed after the connection
     try:
         factory = partial(WritingConnection, salvage=Salvage(notes))
         opening = connected(path, factory=factory, cached_statements=256)
         database = await stack.enter_async_context(opening)
         await _prepare(database, path, notes)
+        with file_errors(path):
+            await anyio.to_thread.run_sync(_sync, path)
+            if checkpoints.watch():
+                await database.execute("PRAGMA wal_autocheckpoint = 0")
     except sqlite3.DatabaseError as error:
         raise not_opened(path, error) from error
-    with file_errors(path):
-        await anyio.to_thread.run_sync(_sync, path)
-    return database
+    return database, checkpoints
 
 
 async def _prepare(database: aiosqlite.Connection, path: Path, notes: DamageNotes) -> None:

@@ -42,6 +42,7 @@ from engine.errors import (
 from engine.metrics.histogram import SIZES, Histogram
 from engine.protocols import StorageStatistics
 from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
+from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.copying import Copying, OnStep
 
 T = TypeVar("T")
@@ -63,19 +64,22 @@ FIRST_WAIT = 0.05
 class Writer:
     """Writer of one database.
 
-    ``make_room`` is called after a disk failure, to free disk space, and ``on_recovered`` when writes succeed again.
+    ``make_room`` is called after a failure of a write or checkpoint, to free disk space, and ``on_recovered`` when they
+    succeed again.
     """
 
     def __init__(
         self,
         database: aiosqlite.Connection,
         *,
+        checkpoints: Checkpoints | None = None,
         make_room: Callable[[], object] = lambda: None,
         on_recovered: Callable[[], None] = lambda: None,
         max_wait: float = 5.0,
         longest_wait: float = 2.0,
     ) -> None:
-        self._database = database
+        self._database, self._checkpoints = database, checkpoints
+        self._after_commit = checkpoints.after_commit if checkpoints else None
         self._make_room, self._on_recovered = make_room, on_recovered
         self._max_wait = max_wait
         self._longest_wait = longest_wait
@@ -155,11 +159,15 @@ class Writer:
         return self._broken
 
     def statistics(self) -> StorageStatistics:
+        checkpoints = self._checkpoints
         return StorageStatistics(
             batch_size=self._sizes.snapshot(),
             commit_seconds=self._seconds.snapshot(),
             in_flight_seconds=perf_counter() - self._began if self._began else 0.0,
             failure=self._failure,
+            log_size=checkpoints.log_size if checkpoints else 0,
+            checkpoint_age=checkpoints.age if checkpoints else 0.0,
+            checkpoint_failure=checkpoints.failure if checkpoints else "",
         )
 
     # --- the task -------------------------------------------------------------------------------------------
@@ -210,10 +218,16 @@ class Writer:
         if batch.left:
             self._pending = Batch([*batch.left, *self._pending])
             batch = Batch(request for request in batch if request not in batch.left)
+        if self._checkpoints is not None and self._checkpoints.note_change():
+            if self._checkpoints.failure:
+                self._make_room()
+            else:
+                self._on_recovered()
         _notify(batch)
 
     async def _commit(self, batch: Batch) -> None:
         self._began, self._sync_yield = perf_counter(), FIRST_SYNC_YIELD
+        batch.after_commit = self._after_commit
         self._yield_gil_later(batch)
         try:
             if self._copying is not None:

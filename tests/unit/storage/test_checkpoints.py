@@ -1,0 +1,135 @@
+"""Checkpoints of the write-ahead log, on a real file that may not grow."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from time import monotonic
+
+from structlog.testing import capture_logs
+
+from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
+from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.checkpoints import PAGES, Checkpoints
+from engine.storage.sqlite.storage import SQLiteStorage
+from tests.contracts.storage import made
+
+PAGE = 4096
+LONG = PAGES * PAGE  #: bytes of a log that is long enough for a checkpoint
+PAYLOAD = bytes(256 << 10)
+BALLAST = 1 << 20
+
+
+@asynccontextmanager
+async def opened(data: Path) -> AsyncIterator[SQLiteStorage]:
+    with locked(data):
+        async with open_sqlite(StorageOptions(directory=data, ballast=BALLAST)) as storage:
+            yield storage
+
+
+async def append(storage: SQLiteStorage, size: int) -> None:
+    """Store invocations with payloads of this size together, one in each commit."""
+    for _ in range(0, size, len(PAYLOAD)):
+        await storage.journal.append(made(storage, payload=PAYLOAD))
+
+
+@contextmanager
+def no_file_may_exceed(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def locks_on(path: Path) -> list[list[str]]:
+    """Return the locks of this process on a file."""
+    end = f":{path.stat().st_ino}"
+    fields = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return [line for line in fields if str(os.getpid()) in line and any(field.endswith(end) for field in line)]
+
+
+async def test_the_log_starts_anew_after_each_checkpoint(tmp_path: Path) -> None:
+    async with opened(tmp_path) as storage:
+        await append(storage, 4 * LONG)
+        statistics = storage.statistics()
+
+        assert LONG < statistics.log_size < 1.25 * LONG
+        assert (tmp_path / "journal.db").stat().st_size > 3 * LONG
+
+
+async def test_a_short_log_is_not_checkpointed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as storage:
+        await append(storage, LONG // 2)
+
+        assert (tmp_path / "journal.db").stat().st_size < LONG // 4
+
+
+async def test_a_database_that_cannot_grow_shows_until_it_can(tmp_path: Path) -> None:
+    database, ballast = tmp_path / "journal.db", tmp_path / "ballast"
+    async with opened(tmp_path) as storage:
+        await append(storage, 3 * LONG)
+        failed_at = monotonic()
+        with capture_logs() as lines, no_file_may_exceed(database.stat().st_size):
+            await append(storage, 2 * LONG)  # all are stored, in the log only
+            failing, given_up = storage.statistics(), not ballast.exists()
+        assert failing.checkpoint_failure
+        assert failing.failure == ""
+        assert failing.log_size > 1.5 * LONG
+        assert given_up
+        assert [line["event"] for line in lines] == ["journal cannot checkpoint"]
+        assert lines[0]["problem"] == failing.checkpoint_failure
+
+        with capture_logs() as lines:
+            await append(storage, LONG // 4)
+        assert storage.statistics().checkpoint_failure == ""
+        assert storage.statistics().checkpoint_age < monotonic() - failed_at
+        assert [line["event"] for line in lines] == ["journal checkpoints again"]
+        assert ballast.exists()
+        assert database.stat().st_size > 4 * LONG
+
+
+async def test_a_reader_that_holds_the_log_is_no_failure(tmp_path: Path) -> None:
+    async with opened(tmp_path) as storage:
+        with closing(sqlite3.connect(f"file:{tmp_path}/journal.db?mode=ro", uri=True)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM invocation").fetchone()
+            await append(storage, 2 * LONG)
+            held = storage.statistics()
+        assert held.log_size > 2 * LONG
+        assert held.checkpoint_failure == ""
+
+        await append(storage, LONG)
+        assert (tmp_path / "journal.db").stat().st_size > 2 * LONG
+
+
+async def test_the_age_counts_from_the_last_checkpoint(tmp_path: Path) -> None:
+    async with opened(tmp_path) as storage:
+        await append(storage, LONG // 2)
+        middle = monotonic()
+        assert storage.statistics().checkpoint_age > monotonic() - middle  # since the start
+        await append(storage, LONG)
+
+        assert storage.statistics().checkpoint_age < monotonic() - middle
+
+
+async def test_the_locks_of_the_connection_stay(tmp_path: Path) -> None:
+    """Closing a descriptor of the log's index would drop them, and another process could delete the log."""
+    async with opened(tmp_path) as storage:
+        await append(storage, 2 * LONG)
+        assert locks_on(tmp_path / "journal.db-shm")
+
+
+def test_an_index_of_an_unknown_format_is_left_to_sqlite(tmp_path: Path) -> None:
+    (tmp_path / "journal.db-shm").write_bytes(bytes(32768))
+
+    with capture_logs() as lines, Checkpoints(tmp_path / "journal.db") as checkpoints:
+        assert not checkpoints.watch()
+
+    assert [line["event"] for line in lines] == ["index of the write-ahead log has an unknown format"]
