@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
-from engine import Store
+import msgspec
+
+from engine import Store, StoredDataUnreadable
+
+T = TypeVar("T")
 
 
 async def rows_of(store: Store, table: str, *, after: str = "", until: str = "") -> AsyncIterator[tuple[str, bytes]]:
@@ -13,3 +18,17 @@ async def rows_of(store: Store, table: str, *, after: str = "", until: str = "")
         for row in rows:
             yield row
         after = rows[-1][0]
+
+
+async def decoded_rows(store: Store, table: str, type: type[T]) -> AsyncIterator[tuple[str, T]]:
+    """Yield the keys and values of all rows of a table whose values are JSON. Raises the error of ``decode_row``."""
+    async for key, value in rows_of(store, table):
+        yield key, decode_row(table, key, value, type)
+
+
+def decode_row(table: str, key: str, value: bytes, type: type[T]) -> T:
+    """Return the value of a row that is JSON. Raises StoredDataUnreadable if it is not what ``type`` demands."""
+    try:
+        return msgspec.json.decode(value, type=type)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoredDataUnreadable(f"the row {key} of the table {table}", str(error)) from error

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Store
-from plugins._shared.rows import rows_of
+from plugins._shared.rows import decode_row, rows_of
 from plugins.dis.problems import APP_EXISTS, NO_APP, DisProblem
 
 TABLE = "apps"
@@ -47,7 +47,7 @@ class Apps:
         value = await self._store.get(TABLE, f"{project}/{name}")
         if value is None:
             raise DisProblem(NO_APP, f"App does not exist. [{name}]")
-        return msgspec.json.decode(value, type=App)
+        return decode_row(TABLE, f"{project}/{name}", value, App)
 
     async def create(self, project: str, name: str) -> None:
         async with self._changing:

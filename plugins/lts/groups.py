@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Store, project_log_target
-from plugins._shared.rows import rows_of
+from plugins._shared.rows import decoded_rows
 from plugins.lts import problems as p
 from plugins.lts.problems import LtsProblem
 
@@ -65,8 +65,8 @@ class Groups:
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        async for key, value in rows_of(self._store, TABLE):
-            self._remember(key.rpartition("/")[0], msgspec.json.decode(value, type=Group))
+        async for key, group in decoded_rows(self._store, TABLE, Group):
+            self._remember(key.rpartition("/")[0], group)
 
     # --- reading --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from engine import FunctiondError, ObjectMissing, PluginContext, StoreRefused
+from plugins._shared.rows import decode_row
 from plugins.obs.opening import StoreOpener
 
 log = structlog.get_logger("functiond.plugins.obs")
@@ -50,7 +51,7 @@ class Expiry:
         row, refused = "", set[str]()
         while rows := await context.store.scan(TABLE, after=row, limit=1):
             [(row, value)] = rows
-            due, bucket, key = msgspec.json.decode(value, type=tuple[float, str, str])
+            due, bucket, key = decode_row(TABLE, row, value, tuple[float, str, str])
             if (left := due - context.clock.expiry.now()) > 0:
                 return min(left, HOUR)
             if bucket in refused:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
-from plugins._shared.rows import rows_of
+from plugins._shared.rows import decoded_rows
 from plugins.smn.listeners import Listener, Listeners, TopicKey, key_of
 from plugins.smn.message import Message, timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request, no_topic
@@ -44,8 +44,7 @@ class Topics:
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        async for _, value in rows_of(self._store, TABLE):
-            topic = msgspec.json.decode(value, type=Topic)
+        async for _, topic in decoded_rows(self._store, TABLE, Topic):
             self._topics[topic.project, topic.name] = topic
 
     def urn(self, topic: Topic) -> str:

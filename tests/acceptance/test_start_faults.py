@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -161,6 +162,17 @@ def test_a_fault_of_the_directory_ends_the_start_with_one_line(name: str, data: 
     fault.make(data)
 
     check(start(data), fault.code, *fault.words)
+
+
+def test_a_row_of_a_plugin_that_cannot_be_decoded_stops_the_plugin_and_not_the_engine(data: Path) -> None:
+    sql("INSERT INTO plugin_row (plugin, name, key, value) VALUES ('smn', 'topics', 'project1/t', x'7b')")(data)
+    with engine_on(data) as engine:
+        assert engine.record("one", engine.accepted("one"), wait=30)["status"] == "SUCCESS"
+        assert engine.stop() == 0
+
+    [line] = [json.loads(line) for line in engine.log if "service failed" in line][:1]
+    assert line["problem"].startswith("the row project1/t of the table topics cannot be read: ")
+    assert line["problem"].endswith(RESTORE)
 
 
 # --- files of settings --------------------------------------------------------------------------------------
