@@ -45,3 +45,10 @@ class Begins:
 
         self._journal.start(invocation, started_at, begun=True, then=done)
         await asyncio.wait([stored], timeout=TIMEOUT)
+
+
+def crashes_text(invocation: Invocation) -> str:
+    """Return the message of an invocation that met too many crashes of the engine."""
+    text = f"the engine crashed {invocation.crash_count} times while this invocation was running"
+    starts = invocation.start_crashes
+    return f"{text}, and {starts} times before its handler began" if starts else text

@@ -28,7 +28,7 @@ from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.model.urn import LATEST
-from engine.pipeline.begins import Begins
+from engine.pipeline.begins import Begins, crashes_text
 from engine.protocols import Executor, Journal, Records, Settlement
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import Entry
@@ -126,11 +126,8 @@ class Dispatcher:
     def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
         """End invocations as FAIL, because the engine crashed too often while they ran. Users can redrive them."""
         for invocation in invocations:
-            running, starting = invocation.crash_count, invocation.start_crashes
-            text = f"the engine crashed {running} times while this invocation was running"
-            text += f", and {starting} times before its handler began" if starting else ""
-            log.error("invocation poisoned", request_id=invocation.request_id, crashes=running, start_crashes=starting)
-            now = self._clock.now()
+            text, now = crashes_text(invocation), self._clock.now()
+            log.error("invocation poisoned", request_id=invocation.request_id, problem=text)
             outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
             self._settle(invocation, outcome, may_retry=False)
 
