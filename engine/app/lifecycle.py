@@ -65,6 +65,7 @@ async def run_engine(
             open_pool(
                 _pool_options(settings, marker_of(data_dir, storage.identity.name)),
                 code_path=codes.folder,
+                check_code=codes.check,
                 board=board,
                 clock=clock,
                 interpreters=Interpreters(python=executor.python, node=executor.node),

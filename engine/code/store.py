@@ -35,6 +35,7 @@ from engine.code.inline import inline_file, template
 from engine.code.receiving import ReceivedCode
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.code.upload import Upload
+from engine.code.verification import PackageChecks
 from engine.errors import (
     BadLink,
     CodeMissing,
@@ -77,6 +78,8 @@ class CodeStore:
         self._folder, self._links = folder, links
         self._journal = ""
         self._limits = limits or Limits()
+        self._checks = PackageChecks(folder, self._limits)
+        self.check = self._checks.check
         # Packages are processed one at a time: each may take 50 MiB of memory and write 1500 MiB.
         self._turn = anyio.CapacityLimiter(1)
         self._fetches = anyio.CapacityLimiter(_FETCHES)
@@ -223,6 +226,8 @@ class CodeStore:
         ``target`` is path and mode of inline source, or None for a zip. If the package is stored already, nothing is
         changed, but all names are synced to disk, because an earlier call may have failed to do that.
         """
+        if name in self._checks.damaged:
+            remove_tree(self._folder / name)
         if not (self._folder / name).is_dir():
             self._unpack(name, new, target)
         fsync_folder(self._folder)

@@ -70,6 +70,41 @@ def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
                 yield _path(info), info.file_size, info.CRC
 
 
+def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path]:
+    """Unpack again the files whose content differs from the package. Return their paths.
+
+    Raises InvalidField if the zip is damaged.
+    """
+    changed: list[Path] = []
+    budget = _Budget(package.seek(0, os.SEEK_END), limits, folder)
+    try:
+        with zipfile.ZipFile(package) as archive:
+            for info in archive.infolist():
+                path = _path(info)
+                if info.is_dir() or "__pycache__" in path.parts or _has_sum(folder / path, info):
+                    continue
+                make_folders((folder / path).parent)
+                replace_file(folder / path, _blocks(archive, info, budget), _mode(info))
+                changed.append(path)
+    except _BROKEN as error:
+        raise _rejected(f"it is not a sound zip file: {error}") from None
+    return changed
+
+
+def _has_sum(path: Path, info: zipfile.ZipInfo) -> bool:
+    """Return whether a file has the size and checksum of a zip's entry."""
+    found = 0
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != info.file_size:
+                return False
+            while block := file.read(_BLOCK):
+                found = zlib.crc32(block, found)
+    except FileNotFoundError:
+        return False
+    return found == info.CRC
+
+
 def _count(package: BinaryIO, mark: bytes) -> int:
     found, rest = 0, b""
     while block := package.read(_BLOCK):
@@ -146,8 +181,11 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, budg
         make_folders(target)
         return
     make_folders(target.parent)
-    executable = info.external_attr >> 16 & 0o111
-    write_file(target, _blocks(archive, info, budget), 0o755 if executable else 0o644)
+    write_file(target, _blocks(archive, info, budget), _mode(info))
+
+
+def _mode(info: zipfile.ZipInfo) -> int:
+    return 0o755 if info.external_attr >> 16 & 0o111 else 0o644
 
 
 def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> Iterator[bytes]:
@@ -180,6 +218,15 @@ def write_file(path: Path, blocks: Iterable[bytes], mode: int) -> None:
                 view = view[file.write(view) :]
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
+
+
+def replace_file(path: Path, blocks: Iterable[bytes], mode: int) -> None:
+    """Replace a file by one with other content, in one step."""
+    new = path.with_name(f".new-{path.name[:200]}")
+    new.unlink(missing_ok=True)
+    write_file(new, blocks, mode)
+    new.rename(path)
+    fsync_folder(path.parent)
 
 
 def fsync_folder(path: Path) -> None:

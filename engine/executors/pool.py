@@ -6,7 +6,7 @@ to an instance. The pool sends the request to the instance, and converts the end
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -77,6 +77,7 @@ async def open_pool(
     options: PoolOptions,
     *,
     code_path: Callable[[CodePackage], Path],
+    check_code: Callable[[CodePackage], Awaitable[None]] | None = None,
     board: LogBoard | None = None,
     clock: Clock | None = None,
     interpreters: Interpreters | None = None,
@@ -84,8 +85,9 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """Kill all processes that an earlier engine left running, and open a pool. On exit, kill every process of the pool.
 
-    ``code_path`` returns the folder of a package. ``board`` publishes all log lines to its listeners. Raises
-    SettingsError if this machine lacks the isolation that ``options.sandbox`` demands.
+    ``code_path`` returns the folder of a package, and ``check_code`` raises OSError if its files are damaged.
+    ``board`` publishes all log lines to its listeners. Raises SettingsError if this machine lacks the isolation that
+    ``options.sandbox`` demands.
     """
     await to_thread.run_sync(kill_orphans, options.marker, options.tmp)
     spawner = await open_spawner(options.sandbox, options.marker, options.tmp)
@@ -97,6 +99,7 @@ async def open_pool(
     launcher = LocalLauncher(
         LocalOptions(
             code_path=code_path,
+            check_code=check_code,
             tmp=options.tmp,
             marker=options.marker,
             region=options.region,

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess, engine_on
+from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
 from tests.support.pages import PageFile
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
@@ -105,6 +105,28 @@ def test_a_damaged_result_is_not_shown_and_does_not_stop_the_intake(tmp_path: Pa
             assert ended(engine, "two", request_id)["status"] == "SUCCESS"
         assert ended(engine, "two", request_id)["damaged"] == ["result"]
         assert engine.ask("GET", "/healthz").json["status"] == "degraded"
+
+
+def test_changed_code_never_runs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with engine_on(data) as engine:
+        engine.create("one", "def handler(event, context):\n    return 1000000\n")
+        engine.stop()
+    [package] = (data / "code").glob("*.package")
+    unpacked, source = package.with_suffix("") / "index.py", package.read_bytes()
+    unpacked.write_bytes(source.replace(b"1000000", b"9000000"))
+
+    with engine_on(data) as engine:
+        record = ended(engine, "one", engine.accepted("one"))
+        assert (record["status"], record["result"]) == ("SUCCESS", "1000000")
+        assert sum("changed files of a code package restored" in line for line in engine.log) == 1
+        engine.stop()
+    for file in (unpacked, package):
+        file.write_bytes(source.replace(b"1000000", b"9000000"))
+    with engine_on(data) as engine:
+        reply = engine.ask("POST", f"/v2/project1/fgs/functions/{urn_of('one')}/invocations", {})
+        assert b"9000000" not in reply.body
+        assert b"damaged" in reply.body
 
 
 def test_a_damaged_table_of_functions_refuses_the_start(tmp_path: Path) -> None:

@@ -138,11 +138,6 @@ FAULTS = {
     "number": Fault(
         make=sql("UPDATE meta SET value = 'x' WHERE name = 'node'"), code=2, words=("the table meta", RESTORE)
     ),
-    "text": Fault(
-        make=sql("UPDATE invocation SET version = CAST(x'ff' AS TEXT), state = 2, deaths = 9"),
-        code=2,
-        words=("UTF-8", RESTORE),
-    ),
     **{
         f"without {name}": Fault(make=sql(f"DROP TABLE {name}"), code=2, words=("damaged, without", name, RESTORE))
         for name in ("meta", "resource")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -41,6 +41,7 @@ class LocalOptions(Struct, frozen=True, kw_only=True):
     """Settings common to all instances on this machine."""
 
     code_path: Callable[[CodePackage], Path]
+    check_code: Callable[[CodePackage], Awaitable[None]] | None = None
     tmp: Path
     marker: str
     region: str
@@ -95,8 +96,12 @@ class LocalLauncher:
     async def prepare(self, key: Key, function: Function) -> LaunchPlan:
         """Find the interpreter, and wait for the port that all HTTP functions share, if the function needs it.
 
-        The first call for a runtime searches for its interpreter, which takes time.
+        The first call for a runtime searches for its interpreter, and the first call for a package checks its files.
+        Both take time. Raises OSError also if the package is damaged.
         """
+        if self._options.check_code is not None:
+            for package in (function.code, *(one.code for one in function.dependencies)):
+                await self._options.check_code(package)
         command = await self._interpreters.worker_command(function.runtime, key[-1])
         if self._shares_port(function):
             await self._port.free()

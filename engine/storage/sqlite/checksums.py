@@ -13,11 +13,11 @@ _WORD = 0xFFFFFFFF
 
 
 def payload_sum(key: int, body: bytes) -> int:
-    return crc32(body, (key ^ key >> 32) & _WORD)
+    return crc32(body, key & _WORD)
 
 
 def result_sum(key: int, body: bytes, log: bytes) -> int:
-    return crc32(log, (payload_sum(key, body) + len(body)) & _WORD)  # the length finds a moved end of the body
+    return crc32(log, (crc32(body, key & _WORD) + len(body)) & _WORD)  # the length finds a moved end of the body
 
 
 def payload_problem(key: int, size: int, body: Any, stored: int | None) -> str:

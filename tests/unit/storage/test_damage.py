@@ -109,6 +109,17 @@ async def test_delayed_rows_on_other_pages_become_ready(tmp_path: Path, table: s
         assert set(await ready(storage, 1)) == set(data.keys(1, lost))
 
 
+async def test_an_undecodable_row_is_left_out(tmp_path: Path) -> None:
+    data = await kept(tmp_path, 20)
+    lost = data.invocations[4].key
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("UPDATE invocation SET version = CAST(x'ff' AS TEXT) WHERE key = ?", (lost,))
+
+    async with storing(tmp_path) as storage:
+        assert await ready(storage, 1) == data.keys(1, (lost,))
+        assert ranges(storage) == {"invocation": (lost, lost)}
+
+
 async def test_two_damaged_pages_are_two_ranges(tmp_path: Path) -> None:
     data = await kept(tmp_path)
     file, (_, first, _, second, *_) = data.file, data.leaves("payload")
