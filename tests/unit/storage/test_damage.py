@@ -181,6 +181,45 @@ async def test_an_index_damaged_while_the_engine_runs_is_rebuilt_at_the_next_sta
     assert rows_of(tmp_path, "SELECT * FROM damage") == []
 
 
+async def test_rows_that_a_damaged_index_cannot_take_are_refused_and_others_stored(tmp_path: Path) -> None:
+    data = await kept(tmp_path, 900, payload=b"{}")
+    data.smash("ready", len(data.leaves("ready")) - 1)  # has the last rows of function 2
+
+    async with storing(tmp_path) as storage:
+        tasks = [storage.journal.append(made(storage, number, at=NOW, rank=NOW + 1)) for number in (1, 2, 1)]
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [isinstance(one, NotStored) for one in found] == [False, True, False]
+        assert storage.statistics().failure == ""
+        assert "ready" in ranges(storage)
+    async with storing(tmp_path) as storage:
+        assert ranges(storage) == {}
+        await storage.journal.append(made(storage, 2, at=NOW))
+        assert len(await ready(storage, 2, 900)) == 451
+
+
+async def test_an_end_that_a_damaged_index_cannot_take_runs_again_after_the_next_start(tmp_path: Path) -> None:
+    data = await kept(tmp_path, 900, payload=b"{}")
+    async with storing(tmp_path) as storage:
+        first = [each for each in data.invocations if each.function_id == 2]
+        for each in first[:-1]:
+            storage.journal.settle(Settlement(invocation=each, state=State.SUCCESS, outcome=success(each)))
+    data.smash("finished", len(data.leaves("finished")) - 1)
+
+    async with storing(tmp_path) as storage:
+        other = await stored(storage, 1)
+        await asyncio.gather(settled(storage, first[-1], success(first[-1])), settled(storage, other, success(other)))
+
+        assert storage.statistics().failure == ""
+        assert await ready(storage, 2) == []  # left out until the index is rebuilt
+        record = await storage.records.get(other.key)
+        assert record is not None
+        assert record.state is State.SUCCESS
+    async with storing(tmp_path) as storage:
+        assert ranges(storage) == {}
+        assert await ready(storage, 2) == [first[-1].key]
+
+
 @pytest.mark.parametrize("table", ["result", "attempt"])
 async def test_a_damaged_result_or_attempt_does_not_stop_writes(tmp_path: Path, table: str) -> None:
     data = await kept(tmp_path)
