@@ -27,7 +27,7 @@ _HEADER, _FRAME = 32, 24  #: bytes of the log's header and of each frame's heade
 _MAGIC = (0x377F0682, 0x377F0683)  #: checksums of little and big endian numbers
 _WORD = 0xFFFFFFFF
 _LAST_COMMIT = 16  #: position of the number of frames up to the last commit, in the index of the log
-_MOST_PAGES = 4096  #: pages whose checksums are computed for one chain; about a second
+_MOST_PAGES = 4096  #: pages whose checksums are computed for one chain, which takes half a second
 
 _Sum = tuple[int, int]
 
@@ -133,10 +133,11 @@ class _Frames:
         return self._next(before, one.number)
 
     def is_chain(self, before: _Sum, first: int, last: int) -> bool:
-        """Return whether the checksums of the frames continue each other, from ``before`` on."""
-        if last - first >= _MOST_PAGES:
-            return False
-        for number in range(first, last + 1):
+        """Return whether the checksums of the frames continue each other, from ``before`` on.
+
+        Of a long chain, only the beginning is checked: one frame that continues ``before`` was written after it.
+        """
+        for number in range(first, min(last, first + _MOST_PAGES) + 1):
             stored = self.frame(number).sum
             if self._next(before, number) != stored:
                 return False
