@@ -199,7 +199,7 @@ class WritingConnection(sqlite3.Connection):
             self.execute("COMMIT")
         except Exception as error:  # includes values that Python cannot bind: the transaction must not stay open
             self.rollback()
-            if committing or _is_disk_error(error):
+            if committing or (_is_disk_error(error) and not is_damage(error)):
                 batch.failure = WriteFailure(error, ambiguous=committing)
             else:
                 self._apply_one_by_one(batch)
@@ -283,7 +283,7 @@ class WritingConnection(sqlite3.Connection):
             request.error = None
         except Exception as error:
             if _is_disk_error(error) or is_damage(error):
-                raise
+                raise  # SQLite may have ended the transaction
             request.error = error
             self.execute("ROLLBACK TO alone")
         self.execute("RELEASE alone")

@@ -29,15 +29,19 @@ INDEXES = ("ready", "delayed", "running", "finished")
 NEIGHBOURS = 512
 #: Names whose ranges are left out of windows. Results and attempts are not needed to run an invocation.
 _WAITING = ("invocation", "payload", *INDEXES)
+#: Codes of SQLite for pages that the disk cannot read.
+_READ_ERRORS = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
 ADVICE = "run `functiond verify`, then restore a backup with `functiond restore`"
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether a statement failed at a damaged page or row, and not at the disk or at a row it writes."""
+    """Return whether a statement failed at a page or row that cannot be read, and not at a write."""
     if not isinstance(error, sqlite3.DatabaseError):
         return False
-    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-    return code == sqlite3.SQLITE_CORRUPT or str(error).startswith("Could not decode")
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    if code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS:
+        return True
+    return str(error).startswith("Could not decode")
 
 
 class DamageNotes:
@@ -52,6 +56,18 @@ class DamageNotes:
             Damage(name=name, from_key=first, to_key=last, noted_at=at, problem=problem)
             for name, first, last, at, problem in rows
         )
+
+    def recheck(self, db: sqlite3.Connection) -> None:
+        """Remove notes on rows that can be read again, as after a copy of the directory to another disk."""
+        for one in self.ranges:
+            if (
+                one.name in TABLES
+                and one.to_key
+                and all(is_readable(db, one.name, key) for key in (one.from_key, *_keys_in(db, one), one.to_key))
+            ):
+                db.execute("DELETE FROM damage WHERE name = ? AND from_key = ?", (one.name, one.from_key))
+                self.ranges = tuple(other for other in self.ranges if other is not one)
+                log.info("rows can be read again", table=one.name, first=one.from_key, last=one.to_key)
 
     def covers(self, key: int, names: Collection[str] = (*TABLES, *INDEXES)) -> bool:
         return any(one.from_key <= key <= one.to_key and one.name in names for one in self.ranges)
@@ -138,6 +154,14 @@ def read_keys(
             raise
         return rows, error
     return rows, None
+
+
+def _keys_in(db: sqlite3.Connection, one: Damage) -> Iterator[int]:
+    other = "payload" if one.name == "invocation" else "invocation"
+    sql = f"SELECT key FROM {other} WHERE key BETWEEN ? AND ? LIMIT {NEIGHBOURS}"
+    rows, _ = read_keys(db, sql, (one.from_key, one.to_key))
+    for [key] in rows:
+        yield key
 
 
 def _range_around(db: sqlite3.Connection, table: str, key: int) -> tuple[int, int]:

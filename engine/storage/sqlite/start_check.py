@@ -29,6 +29,7 @@ def check_start(db: sqlite3.Connection, notes: DamageNotes) -> str:
         if problem:
             return f"the table {table} is damaged ({problem})"
     notes.load(db)
+    notes.recheck(db)
     rebuild_noted(db, notes)
     return ""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from msgspec import Struct
 
@@ -22,6 +26,49 @@ from tests.support.pages import Page, PageFile
 
 BEGINNING = (float("-inf"), 0)
 ROWS = 160  #: enough for several pages of each table
+
+
+#: Lets reads at one offset of one file fail, as those of a bad sector do.
+UNREADABLE = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int is_bad(int descriptor, off_t offset) {
+    struct stat found;
+    return offset == atoll(getenv("BAD_OFFSET")) && fstat(descriptor, &found) == 0
+        && found.st_ino == strtoull(getenv("BAD_INODE"), 0, 10);
+}
+ssize_t read(int descriptor, void *buffer, size_t size) {
+    if (is_bad(descriptor, lseek(descriptor, 0, SEEK_CUR))) { errno = EIO; return -1; }
+    return syscall(SYS_read, descriptor, buffer, size);
+}
+ssize_t pread(int descriptor, void *buffer, size_t size, off_t offset) {
+    if (is_bad(descriptor, offset)) { errno = EIO; return -1; }
+    return syscall(SYS_pread64, descriptor, buffer, size, offset);
+}
+ssize_t pread64(int descriptor, void *buffer, size_t size, off_t offset) {
+    return pread(descriptor, buffer, size, offset);
+}
+"""
+#: Reads the ready rows of function 1. Prints their keys, the failure of writes, and the damaged ranges.
+READER = """
+import asyncio, json, sys
+from pathlib import Path
+from engine.storage.options import StorageOptions
+from engine.storage.sqlite import open_sqlite
+
+async def main():
+    async with open_sqlite(StorageOptions(directory=Path(sys.argv[1]))) as storage:
+        page = await storage.window.ready(1, (float("-inf"), 0), 1000, 1 << 20)
+        state = storage.statistics()
+        found = [(one.name, one.from_key, one.to_key) for one in state.damage]
+        print(json.dumps([[one.key for one in page.invocations], state.failure, found]))
+
+asyncio.run(main())
+"""
 
 
 def storing(folder: Path) -> Any:
@@ -107,6 +154,44 @@ async def test_delayed_rows_on_other_pages_become_ready(tmp_path: Path, table: s
         assert {one.key for one in promoted} == {*data.keys(1, lost), *data.keys(2, lost)}
         assert next_due is None
         assert set(await ready(storage, 1)) == set(data.keys(1, lost))
+
+
+async def test_rows_that_can_be_read_again_are_processed_after_the_next_start(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    content = (tmp_path / "journal.db").read_bytes()
+    page = data.leaves("payload")[1]
+    data.file.smash(page)
+    async with storing(tmp_path) as storage:
+        assert await ready(storage, 1) == data.keys(1, page.keys)
+    at = (page.number - 1) * 4096
+    with (tmp_path / "journal.db").open("r+b") as file:
+        file.seek(at)
+        file.write(content[at : at + 4096])
+
+    async with storing(tmp_path) as storage:
+        assert await ready(storage, 1) == data.keys(1)
+        assert ranges(storage) == {}
+
+
+async def test_rows_on_a_page_that_the_disk_cannot_read_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data = await kept(tmp_path / "data")
+    page = data.leaves("payload")[1]
+    (tmp_path / "shim.c").write_text(UNREADABLE)
+    await anyio.run_process(["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "shim.so"), str(tmp_path / "shim.c")])
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(tmp_path / "shim.so"),
+        "BAD_INODE": str((tmp_path / "data/journal.db").stat().st_ino),
+        "BAD_OFFSET": str((page.number - 1) * 4096),
+    }
+    command = [sys.executable, "-c", READER, str(tmp_path / "data")]
+    ended = await anyio.run_process(command, env=environment)
+
+    read, failure, found = json.loads(ended.stdout.splitlines()[-1])
+    assert read == data.keys(1, page.keys)
+    assert failure == ""
+    assert found == [["payload", page.keys[0], page.keys[-1]]]
 
 
 async def test_an_undecodable_row_is_left_out(tmp_path: Path) -> None:
