@@ -112,6 +112,7 @@ async def test_a_restart_during_the_hold_does_not_trust_what_was_accepted_meanwh
     clock.advance(100 * DAY)
     async with guarding(storage, clock):
         await accepted(storage, clock.now())
+    clock.advance(60)
     async with guarding(storage, clock) as guard:
         assert guard.state().held
         assert guard.state().reference == newest.accepted_at
