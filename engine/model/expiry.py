@@ -11,23 +11,18 @@ class Expiry:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._reference: float | None = None
-        self._since = 0.0
-
-    @property
-    def held(self) -> bool:
-        """True while the clock is not trusted."""
-        return self._reference is not None
+        self.held = False  #: the clock is not trusted
+        self._reference = self._since = 0.0
 
     def now(self) -> float:
         """Return the time of the clock, or the last trusted time plus the time since ``hold`` if that is earlier."""
-        if self._reference is None:
+        if not self.held:
             return self._now()
         return min(self._now(), self._reference + time.monotonic() - self._since)
 
     def hold(self, reference: float) -> None:
         """Do not trust the clock until ``release``. ``reference`` is the last trusted time."""
-        self._reference, self._since = reference, time.monotonic()
+        self.held, self._reference, self._since = True, reference, time.monotonic()
 
     def release(self) -> None:
-        self._reference = None
+        self.held = False

@@ -23,15 +23,15 @@ TIMEOUT = 5.0  #: seconds for which an attempt waits for its record, such as whi
 
 class Begins:
     def __init__(self, journal: Journal, first_attempts: int = FIRST_ATTEMPTS) -> None:
-        self._journal, self._first = journal, first_attempts
+        self._start, self._first = journal.start, first_attempts
 
     def of(self, invocation: Invocation, started_at: float) -> Begin:
         """Return the function that an executor calls before the handler begins."""
         return partial(self._begin, invocation, started_at)
 
     def _begin(self, invocation: Invocation, started_at: float) -> Awaitable[None] | None:
-        if self._first <= 0 and not invocation.crashes:
-            self._journal.start(invocation, started_at, begun=True)
+        if self._first <= 0 and not invocation.crash_count and not invocation.start_crashes:
+            self._start(invocation, started_at, begun=True)
             return None
         self._first -= 1
         return self._store(invocation, started_at)
@@ -43,7 +43,7 @@ class Begins:
             if not stored.done():
                 stored.set_result(None)
 
-        self._journal.start(invocation, started_at, begun=True, then=done)
+        self._start(invocation, started_at, begun=True, then=done)
         await asyncio.wait([stored], timeout=TIMEOUT)
 
 

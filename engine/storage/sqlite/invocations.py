@@ -77,14 +77,15 @@ class SQLiteJournal:
         begun: bool = False,
         then: Callable[[], None] | None = None,
     ) -> None:
-        rows = ((Statement.START, (invocation.attempt, started_at, begun, invocation.key)),)
+        key, number = invocation.key, self._writer.number
+        rows = ((Statement.START, (invocation.attempt, started_at, begun, key)),)
         done = None if then is None else (lambda _: then())
-        number, request = self._starts.get(invocation.key, (-1, None))
-        if request is not None and number == self._writer.number:
-            request.rows, request.done = rows, done  # the begin is in the same batch as the dispatch
+        earlier = self._starts.get(key)
+        if earlier is not None and earlier[0] == number:  # the begin is in the same batch as the dispatch
+            earlier[1].rows, earlier[1].done = rows, done
             return
         request = WriteRequest(rows, done=done, retry_until_stored=True)
-        self._starts[invocation.key] = (self._writer.number, request)
+        self._starts[key] = (number, request)
         self._writer.submit(request)
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
