@@ -2,8 +2,9 @@
 
 A wrong clock would otherwise discard at once whatever has a limit of age: waiting invocations, finished ones, pending
 deliveries, idempotency keys, records of streams. The hold ends when an administrator accepts the clock, or after
-``HOLD`` seconds. The reference is the time of the newest stored invocation, or of the last acceptance if that is later.
-It is stored while the hold lasts, because invocations that are accepted meanwhile have times of the doubtful clock.
+``HOLD`` seconds. The reference is the time of the newest stored invocation, or of the last start or acceptance with a
+trusted clock if that is later. It stays stored while the hold lasts, because invocations that are accepted meanwhile
+have times of the doubtful clock.
 """
 
 from __future__ import annotations
@@ -64,8 +65,7 @@ class ClockGuard:
         stored = msgspec.json.decode(body, type=_Stored) if body else None
         newest = await self._newest(now, stored)
         if newest is None or not 0 < self._tolerance < now - newest:
-            if stored is not None and stored.held:
-                await self._store.write(_TABLE, delete=[_KEY])
+            await self._write(now, held=False)
             return
         self._reference, self._ends_at = newest, anyio.current_time() + self._hold
         self._clock.expiry.hold(newest)
@@ -88,15 +88,12 @@ class ClockGuard:
             await self._accepted.wait()
             return
         self._release("the hold is over")
-        try:
-            await self._write(self._clock.now(), held=False)
-        except Unavailable as problem:  # the next start holds again
-            log.warning("end of the hold not stored", problem=str(problem))
+        await self._write(self._clock.now(), held=False)
 
     async def accept(self) -> ClockState:
         """Trust the clock from now on. Return the state after that. Raises the errors of a write of the storage."""
         if self._clock.expiry.held:
-            await self._write(self._clock.now(), held=False)
+            await self._store.write(_TABLE, _row(self._clock.now(), held=False))
             self._release("the clock was accepted")
             self._accepted.set()
         return self.state()
@@ -118,9 +115,16 @@ class ClockGuard:
         return stored.reference if newest is None else max(newest, stored.reference)
 
     async def _write(self, reference: float, *, held: bool) -> None:
-        await self._store.write(_TABLE, {_KEY: msgspec.json.encode(_Stored(reference=reference, held=held))})
+        try:
+            await self._store.write(_TABLE, _row(reference, held=held))
+        except Unavailable as problem:  # a later start may hold expiry needlessly, or begin a hold anew
+            log.warning("state of the clock not stored", problem=str(problem))
 
     def _release(self, reason: str) -> None:
         self._clock.expiry.release()
         log.warning("data expires again", reason=reason, now=rfc3339(self._clock.now()))
         self.released()
+
+
+def _row(reference: float, *, held: bool) -> dict[str, bytes]:
+    return {_KEY: msgspec.json.encode(_Stored(reference=reference, held=held))}

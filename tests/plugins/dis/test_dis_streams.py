@@ -195,6 +195,19 @@ async def test_what_is_older_than_the_retention_goes_and_its_numbers_are_not_use
         assert gone["errorCode"] == "DIS.4224"
 
 
+async def test_no_record_goes_while_the_clock_is_in_doubt(tmp_path: Path) -> None:
+    clock, strict = ManualClock(1_800_000_000.0), {"storage__clock_tolerance": 0.5}
+    async with streams(tmp_path, clock=clock, **strict) as client:
+        await client.create()
+        await client.put("old")
+    clock.advance(25 * 3600)
+    async with streams(tmp_path, clock=clock, **strict) as client:
+        assert await client.texts() == ["old"]
+    clock.expiry.release()
+    async with streams(tmp_path, clock=clock, storage__clock_tolerance=0) as client:
+        assert await client.texts() == []
+
+
 async def test_a_stream_of_the_same_name_is_another(tmp_path: Path) -> None:
     async with streams(tmp_path) as client:
         await client.create()

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
+from engine.errors import NotStored
 from engine.maintenance.clock_guard import DAY, ClockGuard
 from engine.model import Invocation
 from engine.testing import ManualClock, MemoryStorage
@@ -51,6 +52,27 @@ async def test_a_clock_is_in_doubt_if_it_is_too_far_ahead_of_the_newest_invocati
     clock.advance(days * DAY)
     async with guarding(storage, clock) as guard:
         assert guard.state().held is held
+
+
+async def test_a_clock_is_in_doubt_if_it_is_too_far_ahead_of_the_last_start_without_invocations() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    async with guarding(storage, clock) as guard:
+        assert not guard.state().held
+    clock.advance(31 * DAY)
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held
+
+
+async def test_a_full_disk_does_not_prevent_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*arguments: object) -> None:
+        raise NotStored("the disk is full")
+
+    storage, clock = MemoryStorage(), ManualClock()
+    await accepted(storage, clock.now())
+    clock.advance(31 * DAY)
+    monkeypatch.setattr(storage.store("clock"), "write", full)
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held
 
 
 async def test_a_tolerance_of_0_trusts_every_clock() -> None:
@@ -129,7 +151,8 @@ async def test_a_clock_that_was_corrected_is_trusted_at_the_next_start() -> None
         assert not guard.state().held
     clock.advance(40 * DAY)
     async with guarding(storage, clock) as guard:
-        assert guard.state().held, "the reference of the first hold is still used"
+        assert guard.state().held
+        assert guard.state().reference == pytest.approx(clock.now() - 40 * DAY)
 
 
 async def test_times_of_a_clock_still_farther_ahead_do_not_hide_that_this_one_is_ahead() -> None:
