@@ -163,6 +163,20 @@ def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -
     assert told.stdout.count("functiond restore") == len(found)
 
 
+def test_verify_finds_bytes_that_changed_in_payloads_and_results(copy: Path) -> None:
+    [[key]] = rows(copy, "SELECT key FROM invocation WHERE state = 3")
+    change(
+        copy,
+        f"UPDATE payload SET body = x'7b226e223a20397d' WHERE key = {key}",  # {"n": 9}
+        f"UPDATE result SET body = x'7b226e223a20397d' WHERE key = {key}",
+    )
+
+    assert [(one["part"], one["problem"]) for one in problems(copy)] == [
+        ("payload", f"the payload of the invocation {key} differs from its checksum"),
+        ("result", f"the result or log of the invocation {key} differs from its checksum"),
+    ]
+
+
 def test_verify_survives_damaged_pages_and_files_of_other_programs(copy: Path, tmp_path: Path) -> None:
     overwrite(copy / "journal.db")
     assert {one["part"] for one in problems(copy)} & {"journal", "catalog"}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from engine.storage.problems import RESTORE, Problem
+from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.offline import read_only
 
 Check = Callable[[sqlite3.Connection], Iterator[Problem]]
@@ -32,7 +34,7 @@ def find_problems(folder: Path) -> Iterator[Problem]:
     """Yield the problems of the database in a data directory or backup, which the caller keeps from being written."""
     try:
         with read_only(folder) as database:
-            for check in (_pages, _rows, _tallies, _cursors, _damage):
+            for check in (_pages, _rows, _payloads, _results, _tallies, _cursors, _damage):
                 yield from _guarded(check, database)
     except (sqlite3.Error, OSError) as error:
         yield Problem(part="journal", problem=f"journal.db cannot be opened: {error}", advice=RESTORE)
@@ -66,12 +68,42 @@ def _rows(database: sqlite3.Connection) -> Iterator[Problem]:
             yield Problem(part="invocation", problem=problem, advice=f"if its end matters, {RESTORE}")
 
 
+def _payloads(database: sqlite3.Connection) -> Iterator[Problem]:
+    """Find payloads whose bytes changed on disk."""
+    if not _has_sums(database):
+        return
+    rows = database.execute("SELECT key, size, p.body, p.sum FROM payload p JOIN invocation USING (key)")
+    damaged = (key for key, *stored in rows if payload_problem(key, *stored))
+    for key in _shown(damaged):
+        problem = f"the payload of the invocation {key} differs from its checksum"
+        yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
+
+
+def _results(database: sqlite3.Connection) -> Iterator[Problem]:
+    """Find results and logs whose bytes changed on disk."""
+    if not _has_sums(database):
+        return
+    rows = database.execute("SELECT key, body, log, sum FROM result")
+    for key in _shown(key for key, *stored in rows if result_is_damaged(key, *stored)):
+        problem = f"the result or log of the invocation {key} differs from its checksum"
+        yield Problem(part="result", problem=problem, advice=f"if its result matters, {RESTORE}")
+
+
+def _has_sums(database: sqlite3.Connection) -> bool:
+    """Return whether the schema has checksums, which earlier engines did not store."""
+    return bool(database.execute("SELECT 1 FROM pragma_table_info('payload') WHERE name = 'sum'").fetchall())
+
+
 def _first(database: sqlite3.Connection, sql: str) -> Iterator[str]:
-    """Yield the keys that a query returns; instead of those after the first ones, one text with their number."""
-    keys = [key for [key] in database.execute(sql)]
-    yield from (str(key) for key in keys[:_SHOWN])
-    if len(keys) > _SHOWN:
-        yield f"(and {len(keys) - _SHOWN} more)"
+    """Yield the keys that a query returns, as ``_shown`` does."""
+    return _shown(key for [key] in database.execute(sql))
+
+
+def _shown(keys: Iterator[object]) -> Iterator[str]:
+    """Yield the keys as texts; instead of those after the first ones, one text with their number."""
+    yield from map(str, islice(keys, _SHOWN))
+    if more := sum(1 for _ in keys):
+        yield f"(and {more} more)"
 
 
 def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
