@@ -18,6 +18,7 @@ def restore(
     backup: Path,
     /,
     *,
+    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     data_dir: Path | None = None,
     config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -28,6 +29,8 @@ def restore(
     ----------
     backup
         Folder that `functiond backup` has made.
+    force
+        Restore a damaged backup as it is.
     data_dir
         Data directory, empty or missing. [default: as in the settings]
     config
@@ -37,7 +40,7 @@ def restore(
     """
     overrides = {"storage.data_dir": str(data_dir) if data_dir else None}
     settings = load_settings(file=config, environ=os.environ, overrides=overrides)
-    done = restore_backup(backup.absolute(), settings.storage.path.absolute())
+    done = restore_backup(backup.absolute(), settings.storage.path.absolute(), force=force)
     if json:
         print_json(msgspec.to_builtins(done))
         return

@@ -35,16 +35,16 @@ class Restored(Struct, frozen=True, kw_only=True):
     keys: tuple[str, ...]  #: files in ``keys/``
 
 
-def restore(backup: Path, data: Path) -> Restored:
+def restore(backup: Path, data: Path, *, force: bool = False) -> Restored:
     """Restore a backup into the data directory ``data``, which must be empty or missing.
 
-    The backup is checked first. Raises BackupUnusable if it is incomplete or damaged, DestinationExists if the data
-    directory is not empty, BackupFailed if it cannot be written, and DataDirectoryLocked if an engine uses it. If the
-    restore fails, all that was written is removed.
+    The backup is checked first; with ``force``, a damaged one is restored as it is. Raises BackupUnusable if it is
+    incomplete or damaged, DestinationExists if the data directory is not empty, BackupFailed if it cannot be written,
+    and DataDirectoryLocked if an engine uses it. If the restore fails, all that was written is removed.
     """
     manifest = read_manifest(backup)
     _check_target(backup, data)
-    _check(backup, manifest)
+    _check(backup, manifest, force)
     existed = data.exists()
     try:
         with locked(data):
@@ -61,12 +61,14 @@ def restore(backup: Path, data: Path) -> Restored:
             remove_tree(data)
 
 
-def _check(backup: Path, manifest: Manifest) -> None:
+def _check(backup: Path, manifest: Manifest, force: bool) -> None:
     if not is_copy(backup):
         raise BackupUnusable(str(backup), "an engine was started on it: use another backup, or that directory itself")
-    for problem in verify(backup):
+    for problem in verify(backup) if not force else ():
         if not any(name in problem.problem for name in manifest.missing):
-            advice = "`functiond verify` shows all problems; use another backup"
+            advice = (
+                "`functiond verify` shows all problems; use another backup, or --force to restore this one as it is"
+            )
             raise BackupUnusable(str(backup), f"{problem.problem}; {advice}")
 
 
@@ -81,8 +83,13 @@ def _check_target(backup: Path, data: Path) -> None:
 
 
 def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
-    names = [name for name in packages_in(backup) if name not in manifest.missing]
-    size = (backup / _JOURNAL).stat().st_size + sum(size_of(backup / "code", name) for name in names)
+    names, missing, size = list[str](), list[str](), (backup / _JOURNAL).stat().st_size
+    for name in packages_in(backup):
+        try:
+            size += size_of(backup / "code", name)
+            names.append(name)
+        except FileNotFoundError:
+            missing.append(name)
     if free_space(data) < size + MARGIN:
         problem = f"its disk has {free_space(data) >> 20} MiB free, {(size + MARGIN) >> 20} MiB are needed"
         raise BackupFailed(str(data), problem)
@@ -97,7 +104,7 @@ def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
         made_at=manifest.made_at,
         bytes=size,
         packages=len(names),
-        missing=manifest.missing,
+        missing=tuple(missing),
         keys=manifest.keys,
     )
 

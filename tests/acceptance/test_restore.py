@@ -113,6 +113,9 @@ def test_a_backup_that_is_not_whole_is_not_restored(part: str, copy: Path, tmp_p
 
     assert (done.returncode, told in done.stderr) == (1, True), done.stderr
     assert not (tmp_path / "data").exists()
+    if part == "package":
+        forced = functiond("restore", copy, "--data-dir", tmp_path / "data", "--force")
+        assert (forced.returncode, {one["part"] for one in problems(tmp_path / "data")}) == (0, {"code"})
 
 
 def test_a_restore_that_was_killed_leaves_a_directory_that_no_engine_starts_on(tmp_path: Path) -> None:
