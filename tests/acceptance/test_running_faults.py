@@ -1,0 +1,65 @@
+"""Disks that fail while an engine runs: it goes on when they work again, or leaves with a message for a new start."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.proof.recording import Calls, Recorder
+from tests.acceptance.engine_process import EngineProcess
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+SOURCE = "def handler(event, context):\n    print('x' * 9000)\n    return 1\n"
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    found = Recorder(tmp_path, tmp_path / "data", record=False)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def engine(recorder: Recorder, tmp_path: Path) -> Iterator[EngineProcess]:
+    engine = EngineProcess(tmp_path / "data", FUNCTIOND_STORAGE__BALLAST=str(1 << 20), **recorder.environment)
+    try:
+        engine.start().create("one", SOURCE)
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_a_disk_that_takes_no_write_stops_intake_until_it_does(
+    error: int, engine: EngineProcess, recorder: Recorder
+) -> None:
+    before = engine.accepted("one", {}, X_Functiond_Delay="1")
+    recorder.fail(Calls.WRITE | Calls.OPEN | Calls.UNLINK, 1, error, repeat=True)
+    refused, unhealthy = engine.send("one"), engine.ask("GET", "/healthz")
+    assert (refused.status, unhealthy.status) == (503, 503)
+
+    recorder.stop_failing()
+    assert engine.record("one", before, wait=30)["status"] == "SUCCESS"
+    assert engine.record("one", engine.accepted("one"), wait=30)["status"] == "SUCCESS"
+    assert engine.ask("GET", "/healthz").status == 200
+    assert engine.stop() == 0
+    assert not [line for line in engine.log if "Traceback" in line or "exception" in line]
+
+
+def test_a_disk_that_syncs_nothing_ends_the_engine_with_a_message_for_a_new_start(
+    engine: EngineProcess, recorder: Recorder
+) -> None:
+    before = engine.accepted("one", {}, X_Functiond_Delay="1")
+    recorder.fail(Calls.SYNC, 1, errno.EIO, repeat=True)
+    assert engine.send("one").status == 503
+
+    assert engine.wait() == 3
+    assert "disk I/O error (start the engine again: it recovers from disk)" in engine.log[-1]
+    assert not [line for line in engine.log if "Traceback" in line or "exception" in line]
+    recorder.restart()
+    engine.start()
+    assert engine.record("one", before, wait=30)["status"] == "SUCCESS"
