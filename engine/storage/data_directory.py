@@ -71,16 +71,29 @@ def _lock(descriptor: int, directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DataDirectoryLocked(str(directory), _owner(directory / "lock")) from None
+        owner = _named_owner(directory / "lock") or _locking_process(descriptor)
+        raise DataDirectoryLocked(str(directory), owner) from None
 
 
-def _owner(path: Path) -> int | None:
+def _named_owner(path: Path) -> int | None:
     """Return the pid in the file ``lock``, or None if the file is missing or has none."""
     try:
         text = path.read_text(errors="replace").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _locking_process(descriptor: int) -> int | None:
+    """Return the pid of the process that the kernel names as owner of the lock, or None."""
+    status = os.fstat(descriptor)
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    fields = [line.split() for line in lines]
+    return next((int(line[4]) for line in fields if line[1] == "FLOCK" and line[5:6] == [file]), None)
 
 
 def _create(directory: Path) -> None:

@@ -16,12 +16,12 @@ from tests.support.engine_process import functiond
 
 def test_a_deleted_lock_file_lets_no_second_engine_in(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with engine_on(data):
+    with engine_on(data) as engine:
         (data / "lock").unlink()
         refused = functiond("serve", "--port", "0", "--data-dir", data)
 
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused
-    assert refused.stderr.startswith(f"functiond: {data} is in use by another process: stop that engine, or ")
+    assert refused.stderr.startswith(f"functiond: {data} is in use by process {engine.pid}: stop that engine, or ")
     assert not (data / "lock").exists()
 
 
