@@ -19,6 +19,15 @@ from bench.machine import inspect_machine
 from bench.server import ServerFailed
 
 WIDTH = 120  #: columns of tables when the output is not a terminal
+#: Options of the proof.
+PROOF = {
+    "states": "crash states",
+    "deaths": "deaths under load",
+    "faults": "failing calls, at the start and under load",
+    "hours": "simulated hours",
+    "seed": "first seed",
+}
+ON_REQUEST = ("proof",)  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
     "intake",
@@ -33,15 +42,6 @@ SCENARIOS = (
     "hostile",
     "soak",
 )
-#: Options of the proof.
-PROOF = {
-    "states": "crash states",
-    "deaths": "deaths under load",
-    "faults": "failing calls, at the start and under load",
-    "hours": "simulated hours",
-    "seed": "first seed",
-}
-ON_REQUEST = ("proof",)  #: scenarios that run only if they are named
 
 
 def find(name: str) -> Scenario:

@@ -112,7 +112,6 @@ FILES = (
     Case(name="an empty journal, but its log", damage=emptied, refusal=LOG),
     Case(name="neither journal nor log, but code", damage=without("journal.db", "journal.db-wal"), refusal=LOST),
     Case(name="text in place of journal and log", damage=text_only, refusal="not a database"),
-    Case(name="text in place of the journal, but its log", damage=text("journal.db")),  # the log has all pages
     Case(name="a folder in place of the journal", damage=folder("journal.db"), refusal="journal.db"),
     Case(name="a folder in place of the log", damage=folder("journal.db-wal"), refusal="journal.db-wal"),
     Case(name="a folder in place of the lock", damage=folder("lock"), refusal="lock"),
@@ -134,11 +133,14 @@ PAGES = tuple(Case(name=f"a page of {name}", damage=smashed(name), refusal="rest
 CASES = FILES
 
 
-def prepare_sources(folder: Path, killed: Path, other: Path) -> Sources:
-    """Copy the directories of two engines, without what a running engine holds."""
-    for name, data in (("killed", killed), ("other", other)):
-        shutil.copytree(data, folder / name, ignore=shutil.ignore_patterns("journal.db-shm"))
-    return Sources(killed=folder / "killed", other=folder / "other")
+def prepare_sources(folder: Path, killed: Path) -> Sources:
+    """Copy the directory of a killed engine, and create another one."""
+    sources = Sources(killed=folder / "killed", other=folder / "other")
+    shutil.copytree(killed, sources.killed, ignore=shutil.ignore_patterns("journal.db-shm"))
+    sources.other.mkdir()
+    if problem := recover(sources.other):
+        raise ServerFailed(problem)
+    return sources
 
 
 def run_cases(sources: Sources, cases: Sequence[Case] = CASES, *, start: bool) -> Iterator[list[Violation]]:

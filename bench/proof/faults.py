@@ -27,6 +27,7 @@ ERRORS = {
     Calls.UNLINK: (errno.EIO,),
 }
 SPREAD = {Calls.WRITE: 300, Calls.SYNC: 40, Calls.OPEN: 20, Calls.UNLINK: 8}
+NONE, KILLED, STOPPED = "no directory", "the directory of a killed engine", "the directory of a stopped engine"
 #: Answers after which an engine has gone on, and seconds in which they must come.
 ANSWERS, MAX_WAIT = 20, 30.0
 
@@ -56,17 +57,14 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 def make_origins(folder: Path, seed: int) -> list[Origin]:
     """Create the directories on which engines start: none, one of a killed engine, and one of a stopped engine."""
-    origins = [Origin(name="no directory", data=folder / "none", promises=[])]
+    origins = [Origin(name=NONE, data=folder / "none", promises=[])]
     with lives(folder, seed) as engine:
         with engine.clients.sending(seed):
             until(lambda: len(engine.clients.promises) >= 50)
         engine.server.kill()
-        for name in ("killed", "stopped"):
-            shutil.copytree(engine.data, folder / name, ignore=transient)
-            found = Origin(
-                name=f"the directory of a {name} engine", data=folder / name, promises=engine.clients.promises
-            )
-            origins.append(found)
+        for name, data in ((KILLED, folder / "killed"), (STOPPED, folder / "stopped")):
+            shutil.copytree(engine.data, data, ignore=transient)
+            origins.append(Origin(name=name, data=data, promises=list(engine.clients.promises)))
     server = Engine(folder / "stopped", **ENVIRONMENT)
     server.wait_until_serving()
     server.stop()

@@ -6,13 +6,16 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
 from msgspec import Struct, field
 
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
-from bench.proof.faults import fail_starts, fail_under_load, faults_of_starts, make_origins
+from bench.proof.damage import CASES, prepare_sources, run_cases
+from bench.proof.faults import KILLED, fail_starts, fail_under_load, faults_of_starts, make_origins
 from bench.proof.lives import Violation, kill_again
 from bench.proof.states import Recording, check_all, choose, keep, record, start_all
 
@@ -47,19 +50,28 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         progress(f"proof: crash states, recording {number} of {len(seeds)}, seed {seed}")
         with _folder(options) as folder:
             _check_states(record(folder, seed, REQUESTS), min(STATES_OF_EACH, options.states), tally)
-    with _folder(options) as folder:
+    if options.deaths:
         progress(f"proof: {options.deaths} deaths under load, seed {options.seed}")
-        tally.add("deaths", kill_again(folder, options.seed, options.deaths))
-    with _folder(options) as folder:
-        progress(f"proof: {options.faults} failing calls under load, seed {options.seed}")
-        tally.add("faults under load", fail_under_load(folder, options.seed, options.faults))
-    with _folder(options) as folder:
-        origins = make_origins(folder, options.seed)
-        faults = faults_of_starts(folder, origins)
-        Random(options.seed).shuffle(faults)
-        progress(f"proof: {options.faults} of {len(faults)} failing calls at the start, seed {options.seed}")
-        tally.add("faults at the start", fail_starts(folder, faults[: options.faults]))
-    yield {"seed": options.seed, **tally.done, "violations": len(tally.violations)}
+        with _folder(options) as folder:
+            tally.add("deaths", kill_again(folder, options.seed, options.deaths))
+    if options.faults:
+        _check_faults(options, tally)
+    simulated = _simulate(options, tally)
+    yield {"seed": options.seed, **tally.done, **simulated, "violations": len(tally.violations)}
+
+
+def _simulate(options: Options, tally: Tally) -> Round:
+    if not options.hours or find_spec("bench.proof.simulation") is None:
+        return {}
+    tally.progress(f"proof: simulation of {options.hours:g} hours, seed {options.seed}")
+    found = import_module("bench.proof.simulation").simulate(options.seed, options.hours)
+    where = f"simulation, seed {options.seed}, {options.hours:g} hours"
+    tally.add("simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
+    return {
+        "simulated": options.hours,
+        "simulated invocations": float(found.invocations),
+        "simulated crashes": float(found.crashes),
+    }
 
 
 def _check_states(recording: Recording, count: int, tally: Tally) -> None:
@@ -67,6 +79,22 @@ def _check_states(recording: Recording, count: int, tally: Tally) -> None:
     found = tally.add("crash states", check_all(recording, states, len(os.sched_getaffinity(0))))
     if tally.add("crash states, started", start_all(recording, starts)) or found:
         tally.progress(f"proof: check such a state alone: python -m bench.proof.states {keep(recording)} STATE")
+
+
+def _check_faults(options: Options, tally: Tally) -> None:
+    tally.progress(f"proof: {options.faults} failing calls under load, seed {options.seed}")
+    with _folder(options) as folder:
+        tally.add("faults under load", fail_under_load(folder, options.seed, options.faults))
+    with _folder(options) as folder:
+        origins = make_origins(folder, options.seed)
+        faults = faults_of_starts(folder, origins)
+        Random(options.seed).shuffle(faults)
+        tally.progress(f"proof: {options.faults} of {len(faults)} failing calls at the start, seed {options.seed}")
+        tally.add("faults at the start", fail_starts(folder, faults[: options.faults]))
+        killed = next(origin.data for origin in origins if origin.name == KILLED)
+        tally.progress(f"proof: {len(CASES)} damaged directories")
+        (folder / "damage").mkdir()
+        tally.add("damaged directories", run_cases(prepare_sources(folder / "damage", killed), start=True))
 
 
 @contextmanager
@@ -85,6 +113,8 @@ SCENARIO = Scenario(
         Figure(name="deaths", unit="kills under load"),
         Figure(name="faults under load", unit="failing calls"),
         Figure(name="faults at the start", unit="failing calls"),
+        Figure(name="damaged directories", unit="missing, foreign, damaged files"),
+        Figure(name="simulations", unit="seeds"),
         Figure(name="simulated", unit="hours"),
         Figure(name="simulated invocations", unit="invocations"),
         Figure(name="simulated crashes", unit="crashes"),

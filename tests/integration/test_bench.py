@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import SCENARIOS, find, main
+from bench.__main__ import ON_REQUEST, SCENARIOS, find, main
 from bench.attack import Attack, RefusedUpload, Report
 from bench.harness import Figure, Measured, Options, run, summarise
 from bench.hostile import attack, worst_lag
@@ -159,7 +159,9 @@ def test_the_command_writes_figures_machine_and_profile(tmp_path: Path, capsys: 
 
 
 def test_every_scenario_can_be_found() -> None:
-    assert [find(name).name for name in SCENARIOS] == list(SCENARIOS)
+    names = [*SCENARIOS, *ON_REQUEST]
+
+    assert [find(name).name for name in names] == names
 
 
 # --- figures ------------------------------------------------------------------------------------------------

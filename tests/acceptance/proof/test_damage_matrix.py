@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.proof.checker import recover
 from bench.proof.damage import CASES, Case, Sources, prepare_sources, run_cases
 from bench.proof.states import Recording
 
 
 @pytest.fixture(scope="module")
 def sources(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    folder = tmp_path_factory.mktemp("damage")
-    (folder / "new").mkdir()
-    assert recover(folder / "new") == ""
-    return prepare_sources(folder, Path(recording.data), folder / "new")
+    return prepare_sources(tmp_path_factory.mktemp("damage"), Path(recording.data))
 
 
 def test_each_damaged_directory_ends_as_its_case_says(sources: Sources) -> None:
