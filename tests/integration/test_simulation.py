@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -201,7 +202,7 @@ def _forget_waiting_work_at_the_start(patch: Patch) -> None:
 
 
 def _never_wake_for_delayed_work(patch: Patch) -> None:
-    patch(Scheduler, "_wake_in", lambda self, seconds: None)
+    patch(Scheduler, "_set_alarm", lambda self, moment: None)
 
 
 def _ignore_idempotency_keys(patch: Patch) -> None:
@@ -222,6 +223,10 @@ def _swap_outcomes(patch: Patch) -> None:
     patch(Dispatcher, "_settle", swap)
 
 
+#: Faults that are found at the end of a simulation only, which is short for them.
+AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 15.0
+
+
 @pytest.mark.parametrize(
     ("fault", "found"),
     [
@@ -240,7 +245,7 @@ def _swap_outcomes(patch: Patch) -> None:
         (_forget_the_horizon, "runs before"),
         (_prefer_a_function, "side by side"),
         (_drop_deliveries, "no destination has taken it"),
-        (_forget_waiting_work_at_the_start, "nothing runs"),
+        (_forget_waiting_work_at_the_start, "nothing runs|runs before"),
         (_never_wake_for_delayed_work, "has not ended"),
         (_ignore_idempotency_keys, "got another id"),
         (_leave_cursors, "was accepted after event"),
@@ -252,6 +257,6 @@ def test_a_fault_in_the_engine_is_found(
 ) -> None:
     fault(monkeypatch.setattr)
 
-    report = simulate(3, 40.0, first_only=True)
+    report = simulate(3, SHORT if fault in AT_THE_END else HOURS, first_only=True)
 
-    assert [text for text in report.violations if found in text], report.violations[:3]
+    assert [text for text in report.violations if re.search(found, text)], report.violations[:3]

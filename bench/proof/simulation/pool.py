@@ -13,10 +13,11 @@ from msgspec import Struct
 from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import World
 from engine.executors.reserve import Reserve
-from engine.model import Code, Function, Invocation, Outcome, PendingDelivery
+from engine.model import Begin, Code, Function, Invocation, Outcome, PendingDelivery
 from engine.protocols import DeliveryContext, Event, Plugin, TriggerContext
 
 CURSOR = "next"
+COLD = 0.05  #: share of the runs that wait for a new instance before their handler begins
 
 
 class Behaviour(Struct):
@@ -50,12 +51,12 @@ class SimulatedPool:
     async def warm(self, function: Function) -> bool:
         return True
 
-    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+    async def execute(self, function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
         started_at = self._world.now()
         self._witness.begins(function, invocation)
         outcome: Outcome | None = None
         try:
-            code = await self._run(function, invocation)
+            code = await self._run(function, invocation, begin)
             message = "" if code == Code.OK else "simulated"
             outcome = Outcome(code=code, message=message, started_at=started_at, ended_at=self._world.now())
             if code == Code.ENGINE and self._random.random() < 0.3:
@@ -64,7 +65,15 @@ class SimulatedPool:
         finally:
             self._witness.finishes(invocation, outcome)
 
-    async def _run(self, function: Function, invocation: Invocation) -> Code:
+    async def _run(self, function: Function, invocation: Invocation, begin: Begin | None) -> Code:
+        if self._random.random() < COLD:
+            await asyncio.sleep(self._random.uniform(0.0, 2.0))
+        if begin is not None and (stored := begin()) is not None:
+            await stored
+        self._witness.handler_begins(invocation)
+        return await self._handle(function, invocation)
+
+    async def _handle(self, function: Function, invocation: Invocation) -> Code:
         behaviour = msgspec.json.decode(invocation.payload, type=Behaviour)
         kind, seconds = behaviour.b, behaviour.t
         if kind == "unsteady":

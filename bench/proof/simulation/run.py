@@ -14,7 +14,7 @@ from bench.proof.simulation.loop import Crash, SimulatedLoop, Stuck
 from bench.proof.simulation.pool import NoCodes, SimulatedPool, simulated_plugin
 from bench.proof.simulation.storage import SimulatedStorage
 from bench.proof.simulation.witness import MEMORY, SLOTS, SYNC_SLOTS, Witness
-from bench.proof.simulation.world import HOUR, REGION, RETENTION, World
+from bench.proof.simulation.world import HOUR, REGION, RETENTION, MachineClock, World
 from engine.app.lifecycle import services
 from engine.app.parts import EngineParts, Infrastructure
 from engine.app.wiring import wire
@@ -104,6 +104,7 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
     for problem in loop.errors:
         witness.violation(problem)
     storage.writes.crash()
+    witness.count_crashes()
     world.mono = loop.time()
     world.note("process ended")
     world.lives.append((born, world.mono))
@@ -143,7 +144,7 @@ def _infrastructure(world: World, witness: Witness, storage: SimulatedStorage) -
     plugins = [timer_plugin, function_plugin, simulated_plugin(world, witness, random)]
     return Infrastructure(
         settings=_settings(),
-        clock=world,
+        clock=MachineClock(world),
         storage=storage,
         pool=pool,
         codes=codes,

@@ -22,7 +22,7 @@ from bench.proof.simulation.writes import Writes, answer_of
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import AsyncSettings, Function, Invocation, Outcome, PendingDelivery, Record, State
 from engine.model.identity import Identity
-from engine.model.retry import MAX_CRASHES
+from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import (
     CursorMove,
     Discarded,
@@ -122,12 +122,24 @@ class SimulatedJournal:
         self._writes.submit(lambda: self.insert(invocation, idempotency_key), done)
         return future
 
-    def start(self, invocation: Invocation, started_at: float) -> None:
+    def start(
+        self,
+        invocation: Invocation,
+        started_at: float,
+        *,
+        begun: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         def apply() -> None:
-            self._tables.start(invocation, started_at)
+            self._tables.start(invocation, started_at, begun=begun)
             self._witness.started(invocation)
 
-        self._writes.keep(apply, _raise)
+        def done(value: Any, error: Exception | None) -> None:
+            _raise(value, error)
+            if then is not None:
+                then()
+
+        self._writes.keep(apply, done)
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         def apply() -> None:
@@ -237,8 +249,9 @@ class SimulatedJournal:
     def _recover(self) -> Recovery:
         tables, poisoned, revived = self._tables, [], 0
         for key in list(tables.running):
-            if tables.rows[key].invocation.crash_count >= MAX_CRASHES:
-                poisoned.append(tables.rows[key].invocation)
+            crashed = tables.crashed(tables.rows[key])
+            if crashed.crash_count > MAX_CRASHES or crashed.start_crashes > MAX_START_CRASHES:
+                poisoned.append(crashed)
             else:
                 tables.revive(key, crashed=True)
                 revived += 1

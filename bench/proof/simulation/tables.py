@@ -19,10 +19,11 @@ from engine.protocols import Settlement, StoredResource
 class Row:
     """Stored invocation with its state and, after its end, its outcome."""
 
-    __slots__ = ("code", "ended_at", "invocation", "message", "result", "started_at", "state")
+    __slots__ = ("begun", "code", "ended_at", "invocation", "message", "result", "started_at", "state")
 
     def __init__(self, invocation: Invocation) -> None:
         self.invocation, self.state = invocation, State.WAIT
+        self.begun = False  #: of a running row: its handler has begun
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.code, self.message, self.result = 0, "", b""
@@ -83,13 +84,14 @@ class Tables:
         heappush(self.expiries, (now + retention, *name))
         return None
 
-    def start(self, invocation: Invocation, started_at: float) -> None:
+    def start(self, invocation: Invocation, started_at: float, *, begun: bool) -> None:
         row = self.rows[invocation.key]
-        if row.state is not State.WAIT:
+        if row.state is not (State.RUNNING if begun else State.WAIT):
             raise Violated(f"an attempt of {invocation.key} starts in state {row.state}")
-        self._leave(row)
-        row.state, row.started_at = State.RUNNING, started_at
-        self.running[invocation.key] = None
+        if not begun:
+            self._leave(row)
+            self.running[invocation.key] = None
+        row.state, row.started_at, row.begun = State.RUNNING, started_at, begun
 
     def settle(self, settlement: Settlement) -> None:
         before, outcome = settlement.invocation, settlement.outcome
@@ -123,9 +125,14 @@ class Tables:
         """Put a running invocation back to WAIT."""
         row = self.rows[key]
         self._leave(row)
-        crashes = row.invocation.crash_count + crashed
-        row.invocation, row.state = replace(row.invocation, delayed=False, crash_count=crashes), State.WAIT
+        one = self.crashed(row) if crashed else row.invocation
+        row.invocation, row.state = replace(one, delayed=False), State.WAIT
         self._wait(row)
+
+    def crashed(self, row: Row) -> Invocation:
+        """Return the invocation of a running row, with one more crash."""
+        one = row.invocation
+        return replace(one, crash_count=one.crash_count + row.begun, start_crashes=one.start_crashes + (not row.begun))
 
     def promote(self, key: int) -> Invocation:
         row = self.rows[key]

@@ -19,7 +19,7 @@ from bench.proof.simulation.fairness import Fairness
 from bench.proof.simulation.tables import Row
 from bench.proof.simulation.world import FAIR, RETENTION, STREAM, World
 from engine.model import Code, DestinationSpec, Function, Invocation, Mode, Outcome, PendingDelivery, State
-from engine.model.retry import MAX_CRASHES
+from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Settlement
 
 SLOTS, SYNC_SLOTS, MEMORY = 8, 2, 4096
@@ -38,12 +38,14 @@ class Tracked:
 
     __slots__ = (
         "acknowledged",
+        "begun_crashes",
         "cancelling",
         "function_id",
         "invocation",
         "mono",
         "outcome",
         "runs",
+        "start_crashes",
         "state",
         "tried",
     )
@@ -51,6 +53,7 @@ class Tracked:
     def __init__(self, invocation: Invocation, mono: float) -> None:
         self.invocation, self.function_id, self.mono = invocation, invocation.function_id, mono
         self.state, self.acknowledged, self.cancelling, self.runs = State.WAIT, False, 0, 0
+        self.begun_crashes = self.start_crashes = 0
         self.tried: tuple[int, int] | None = None  #: process and attempt of the last run
         self.outcome: Outcome | None = None  #: of the last run in this process
 
@@ -58,10 +61,11 @@ class Tracked:
 class Running:
     """Run of an attempt."""
 
-    __slots__ = ("began", "function_id", "invocation")
+    __slots__ = ("began", "function_id", "handler", "invocation")
 
     def __init__(self, invocation: Invocation, began: float) -> None:
         self.invocation, self.function_id, self.began = invocation, invocation.function_id, began
+        self.handler = False  #: the handler has begun
 
 
 class Waiting:
@@ -115,6 +119,15 @@ class Witness:
         for key, tracked in self.open.items():
             if key not in rows or rows[key].state.final:
                 self.violation(f"{_name(tracked.invocation)} was accepted, but is lost")
+
+    def count_crashes(self) -> None:
+        """Count the end of the process for each invocation that is running on disk."""
+        for key in self.world.tables.running:
+            run, tracked = self.running.get(key), self.by_key[key]
+            if run is None or run.handler:
+                tracked.begun_crashes += 1
+            else:
+                tracked.start_crashes += 1
 
     # --- storage --------------------------------------------------------------------------------------------
 
@@ -203,6 +216,9 @@ class Witness:
         self._check_capacity(invocation)
         if invocation.mode is Mode.ASYNC:
             self._check_start(invocation)
+
+    def handler_begins(self, invocation: Invocation) -> None:
+        self.running[invocation.key].handler = True
 
     def finishes(self, invocation: Invocation, outcome: Outcome | None) -> None:
         """Note the end of a run, with its outcome unless the process stops."""
@@ -295,8 +311,10 @@ class Witness:
         if not self.world.reached(invocation.due_at, tracked.mono - WRITING):
             self.violation(f"{_name(invocation)} runs before it is due")
         others = [run for run in self.running.values() if run.invocation.mode is Mode.ASYNC]
-        if len(others) > 1 and any(run.invocation.crash_count >= MAX_CRASHES for run in others):
+        if len(others) > 1 and any(run.invocation.crashes >= MAX_CRASHES for run in others):
             self.violation(f"{_name(invocation)} runs beside an invocation that must run alone")
+        if tracked.begun_crashes + tracked.start_crashes > MAX_CRASHES + MAX_START_CRASHES + 1:
+            self.violation(f"{_name(invocation)} runs after {tracked.begun_crashes} crashes")
         self._leave_order(invocation)
 
     def _leave_order(self, invocation: Invocation) -> None:
@@ -324,8 +342,9 @@ class Witness:
         if not settlement.ran:
             self._check_discard(before, outcome)
         elif tracked.outcome is None:
-            if outcome.code != Code.ENGINE or before.crash_count < MAX_CRASHES:
-                self.violation(f"{_name(before)} ends with {outcome.code}, but did not run")
+            crashes = tracked.begun_crashes, tracked.start_crashes
+            if outcome.code != Code.ENGINE or (crashes[0] <= MAX_CRASHES and sum(crashes) <= MAX_START_CRASHES):
+                self.violation(f"{_name(before)} ends with {outcome.code} after {crashes} crashes, but did not run")
             self.count["poisoned"] += 1
         elif outcome.code == Code.CANCELLED:
             if not tracked.cancelling:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from bench.proof.simulation.tables import Tables
 from engine.model import AsyncSettings, CodePackage, DestinationSpec, Function
+from engine.model.clock import WallClock
 from engine.model.urn import FunctionUrn
 from engine.protocols import StoredResource
 from engine.resources.bound_trigger import KIND, StoredTrigger
@@ -101,6 +102,17 @@ TIMERS = (
     ("calendar", "Cron", "0 0 */6 * * *", 21_600),
 )
 STREAM = "stream"
+
+
+class MachineClock(WallClock):
+    """Clock of the world's machine, as one process reads it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        super().__init__()
+
+    def now(self) -> float:
+        return self._world.now()
 
 
 class World:
