@@ -40,7 +40,6 @@ SCENARIOS = (
     "cold_start",
     "dispatch",
     "hostile",
-    "soak",
 )
 
 
