@@ -75,7 +75,7 @@ def storing(folder: Path) -> Any:
     return open_sqlite(StorageOptions(directory=folder))
 
 
-class Kept(Struct):
+class StoredRows(Struct):
     """Data directory with invocations, of functions 1 and 2 in turn."""
 
     folder: Path
@@ -98,12 +98,12 @@ class Kept(Struct):
         return [i.key for i in self.invocations if i.function_id == function_id and i.key not in without]
 
 
-async def kept(folder: Path, number: int = ROWS, **fields: Any) -> Kept:
+async def kept(folder: Path, number: int = ROWS, **fields: Any) -> StoredRows:
     async with storing(folder) as storage:
         fields = {"payload": b"%0200d" % 7, "at": NOW, **fields}
         invocations = [made(storage, 1 + index % 2, **fields) for index in range(number)]
         await asyncio.gather(*(storage.journal.append(each) for each in invocations))
-    return Kept(folder, invocations)
+    return StoredRows(folder, invocations)
 
 
 async def ready(storage: SQLiteStorage, function_id: int, rows: int = ROWS) -> list[int]:
