@@ -58,7 +58,7 @@ class Records(Protocol):
     async def newest(self, before: float) -> float | None:
         """Return when the newest invocation was accepted before ``before`` (seconds since the epoch); None: none was.
 
-        The time is that of its key, to the millisecond.
+        The time is that of its key, to the millisecond. None also means that the invocation is on a damaged page.
         """
         ...
 

@@ -86,8 +86,13 @@ class SQLiteRecords:
             return to_record(tuple(listed), self._identity, **await _parts_of(db, key, size))
 
     async def newest(self, before: float) -> float | None:
-        async with self._readers.one() as db:
-            [(key,)] = await _all(db, "SELECT max(key) FROM invocation WHERE key < ?", [key_at(before)])
+        try:
+            async with self._readers.one() as db:
+                [(key,)] = await _all(db, "SELECT max(key) FROM invocation WHERE key < ?", [key_at(before)])
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            return None  # on a damaged page, which must not stop others
         return None if key is None else accepted_at(key)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable, NotStored
 from engine.model import DestinationSpec, Invocation, State
+from engine.model.identity import accepted_at
 from engine.protocols import Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
@@ -203,6 +204,15 @@ async def test_an_undecodable_row_is_left_out(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
         assert await ready(storage, 1) == data.keys(1, (lost,))
         assert ranges(storage) == {"invocation": (lost, lost)}
+
+
+async def test_the_newest_invocation_before_a_time_is_unknown_on_a_damaged_page(tmp_path: Path) -> None:
+    data = await kept(tmp_path, at=None)  # each a second after the one before
+    newest, lost = data.invocations[-1], data.smash("invocation")
+
+    async with storing(tmp_path) as storage:
+        assert await storage.records.newest(accepted_at(lost[-1]) + 0.5) is None
+        assert await storage.records.newest(newest.accepted_at + 0.5) == newest.accepted_at
 
 
 async def test_two_damaged_pages_are_two_ranges(tmp_path: Path) -> None:
