@@ -66,7 +66,13 @@ class Auditor:
         world, state = self._world, (now, self._witness.count["attempts"])
         stopped = world.deleted | world.disabled
         ready = any(line for one, line in world.tables.ready.items() if one not in stopped)
-        if not ready or self._witness.running or self._storage.writes.failure or self.draining:
+        if (
+            not ready
+            or self._witness.running
+            or self._engine.clock.expiry.held
+            or self._storage.writes.failure
+            or self.draining
+        ):
             self._idle_since = None
         elif self._idle_since is None or self._idle_since[1] != state[1]:
             self._idle_since = state

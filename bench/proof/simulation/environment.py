@@ -34,6 +34,8 @@ def deterministic(world: World) -> Iterator[None]:
         for name, module in list(sys.modules.items()):
             if name.split(".")[0] in ("engine", "plugins") and module is not None:
                 for attribute, value in list(vars(module).items()):
+                    if value is time:
+                        stack.enter_context(patch.object(module, attribute, _Time(world)))
                     for original, double in replaced:
                         if value is original:
                             stack.enter_context(patch.object(module, attribute, double))
@@ -44,6 +46,16 @@ def deterministic(world: World) -> Iterator[None]:
         stack.enter_context(_silent())
         stack.enter_context(_no_collections())
         yield
+
+
+class _Time:
+    """Module ``time`` with the clocks of a simulation."""
+
+    def __init__(self, world: World) -> None:
+        self.monotonic = self.perf_counter = self.time = world.time
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 async def _run_in_loop(function: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -138,13 +138,14 @@ async def _serve(
 
 
 def _infrastructure(world: World, witness: Witness, storage: SimulatedStorage) -> Infrastructure:
-    random = world.fork()
+    random, clock = world.fork(), MachineClock(world)
+    world.clock = clock
     pool: Any = SimulatedPool(world, witness, random)
     codes: Any = NoCodes()
     plugins = [timer_plugin, function_plugin, simulated_plugin(world, witness, random)]
     return Infrastructure(
         settings=_settings(),
-        clock=MachineClock(world),
+        clock=clock,
         storage=storage,
         pool=pool,
         codes=codes,

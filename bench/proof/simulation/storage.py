@@ -64,7 +64,7 @@ class SimulatedStorage:
     """Storage of one simulated process."""
 
     def __init__(self, tables: Tables, witness: Witness, random: Random, *, node: int, retention: float) -> None:
-        self.writes = Writes(random)
+        self._tables, self.writes = tables, Writes(random)
         self.identity = Identity(node, tables.last_key)
         self.cluster = SimulatedCluster()
         self.journal = SimulatedJournal(tables, self.writes, witness, self.identity, retention)
@@ -76,7 +76,10 @@ class SimulatedStorage:
         self.cursors = SimulatedCursors(tables, self.writes, witness, self.journal)
 
     def store(self, plugin: str) -> SimulatedStore:
-        return SimulatedStore()
+        return SimulatedStore(self._tables, self.writes, plugin)
+
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+        raise NotImplementedError  # the simulation makes no backups
 
     @property
     def broken(self) -> bool:
@@ -359,6 +362,10 @@ class SimulatedRecords:
             result=row.result,
         )
 
+    async def newest(self, before: float) -> float | None:
+        keys = [key for key in self._tables.rows if key < key_at(before)]
+        return accepted_at(max(keys)) if keys else None
+
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         def apply() -> Purged:
             dropped, more, due = self._tables.purge(now, age, rows)
@@ -476,21 +483,32 @@ class SimulatedResources:
 
 
 class SimulatedStore:
-    """Store of a plugin. The plugins of the simulation keep nothing in it."""
+    """Store of one plugin, or of the engine's own small tables."""
+
+    def __init__(self, tables: Tables, writes: Writes, plugin: str) -> None:
+        self._tables, self._writes, self._plugin = tables, writes, plugin
 
     async def get(self, table: str, key: str) -> bytes | None:
-        return None
+        return await self._writes.call(lambda: self._rows(table).get(key))
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
     ) -> Sequence[tuple[str, bytes]]:
-        return []
+        raise NotImplementedError  # the plugins of the simulation do not use it, nor the next but one
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        raise NotImplementedError
+        def apply() -> None:
+            for key in delete:
+                self._rows(table).pop(key, None)
+            self._rows(table).update(put or {})
+
+        await self._writes.call(apply)
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
-        return 0
+        raise NotImplementedError
+
+    def _rows(self, table: str) -> dict[str, bytes]:
+        return self._tables.stores.setdefault((self._plugin, table), {})
 
 
 def _behind(line: list[tuple[float, int]], after: tuple[float, int], rows: int) -> list[tuple[float, int]]:

@@ -60,6 +60,7 @@ class Tables:
         self.settings: dict[tuple[int, str], AsyncSettings] = {}
         self.resources: dict[tuple[str, str, str], StoredResource] = {}
         self.cursors: dict[str, dict[str, bytes]] = {}
+        self.stores: dict[tuple[str, str], dict[str, bytes]] = {}  #: rows of plugins by plugin and table
         self.last_key = 0
 
     # --- invocations ----------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Tables:
         """Store an idempotency key and return None, or return the key of the invocation that used it before."""
         now, name = invocation.accepted_on_clock, (invocation.function_id, token)
         earlier = self.idempotency.get(name)
-        if earlier is not None and earlier[2] > now:
+        if earlier is not None and earlier[2] > invocation.expires_others_at:
             if earlier[1] != invocation.payload:
                 raise IdempotencyConflict(token)
             return earlier[0]

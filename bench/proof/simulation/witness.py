@@ -365,7 +365,8 @@ class Witness:
 
     def _check_retry(self, settlement: Settlement) -> None:
         before, outcome, after = settlement.invocation, settlement.outcome, settlement.retry
-        if before.function_id in self.world.deleted:
+        held = self.world.clock is not None and self.world.clock.expiry.held
+        if before.function_id in self.world.deleted or held:
             return
         fault = outcome.code in (Code.ENGINE, Code.OVERLOAD)
         failures = before.failures + (not fault)

@@ -130,6 +130,7 @@ class World:
         self.disabled: set[int] = set()
         self.published = 0  #: events of the stream outside the engine
         self.more_events: asyncio.Event | None = None
+        self.clock: MachineClock | None = None  #: of the current process
         self.life = 0  #: number of the current process
         self.lives: list[tuple[float, float]] = []  #: times in which processes ran
         self.failures: list[float] = []  #: times at which the disk failed
