@@ -16,7 +16,7 @@ from engine.errors import FunctiondError, IdempotencyConflict
 from engine.model import Mode, Request
 
 #: Mean seconds between two actions, and the shares of the actions.
-PAUSE = 1000.0
+PAUSE = 850.0
 BURST = 150  #: requests of each function in a burst
 FATAL = 0.004  #: share of requests whose runs end the engine's process
 #: Least seconds between two steps of the clock.

@@ -68,9 +68,9 @@ class SimulatedPool:
     async def _run(self, function: Function, invocation: Invocation, begin: Begin | None) -> Code:
         if self._random.random() < COLD:
             await asyncio.sleep(self._random.uniform(0.0, 2.0))
+        self._witness.handler_begins(invocation)  # a crash counts from the record of the begin, not from the begin
         if begin is not None and (stored := begin()) is not None:
             await stored
-        self._witness.handler_begins(invocation)
         return await self._handle(function, invocation)
 
     async def _handle(self, function: Function, invocation: Invocation) -> Code:
