@@ -21,6 +21,7 @@ from engine.model.identity import accepted_at
 from engine.protocols import Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, failure, made, retried, settled, stored, success
 from tests.support.pages import Page, PageFile
@@ -258,6 +259,7 @@ async def test_an_index_that_the_start_cannot_read_is_rebuilt_at_once(tmp_path: 
         assert recovery.revived == (number if index == "running" else 0)
         assert set(await ready(storage, 1, number)) == set(data.keys(1))
         assert ranges(storage) == {}
+    assert list(find_problems(tmp_path)) == []
 
 
 async def test_an_index_damaged_while_the_engine_runs_is_rebuilt_at_the_next_start(tmp_path: Path) -> None:
