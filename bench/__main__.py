@@ -27,7 +27,7 @@ PROOF = {
     "hours": "simulated hours",
     "seed": "first seed",
 }
-ON_REQUEST = ("proof",)  #: scenarios that run only if they are named
+ON_REQUEST = ("proof", "soak")  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
     "intake",

@@ -30,7 +30,7 @@ WEIGHTS = {"plain": 8, "keyed": 2, "chain": 2, "delayed": 1, "put": 3, "line": 1
 _REFUSED = frozenset({429, 500, 503})  #: nothing is promised; all other answers but 2xx are mistakes
 
 
-class Places(Struct, frozen=True):
+class Paths(Struct, frozen=True):
     """Paths of the API to which clients send."""
 
     lines: str
@@ -49,7 +49,7 @@ def path_of(function: str) -> str:
     return f"{FUNCTIONS}/{quote(f'urn:fss:local-1:{PROJECT}:function:default:{function}', safe=':')}"
 
 
-def prepare(engine: Engine) -> Places:
+def prepare(engine: Engine) -> Paths:
     """Create what the clients use: functions, a stream, a topic, and triggers that read both."""
     for name in ("plain", "chain", "sink", "reader", "listener"):
         engine.deploy(name, ECHO, instances=4)
@@ -71,7 +71,7 @@ def prepare(engine: Engine) -> Places:
     group = engine.call("POST", groups, {"log_group_name": "g", "ttl_in_days": 7})["log_group_id"]
     stream = engine.call("POST", f"{groups}/{group}/streams", {"log_stream_name": "s"})["log_stream_id"]
     lines = f"/v2/{PROJECT}/lts/groups/{group}/streams/{stream}/tenant/contents"
-    return Places(lines, f"{topics}/{topic}/publish")
+    return Paths(lines, f"{topics}/{topic}/publish")
 
 
 def _add_trigger(engine: Engine, function: str, kind: str, data: Mapping[str, Any]) -> None:
@@ -82,11 +82,11 @@ def _add_trigger(engine: Engine, function: str, kind: str, data: Mapping[str, An
 class Clients:
     """Clients of one engine. While ``pause`` is in force, the engine may be gone and come back on another port."""
 
-    def __init__(self, places: Places, port: int, position: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, paths: Paths, port: int, position: Callable[[], int] = lambda: 0) -> None:
         self.port = port
         self.promises: list[Any] = []
         self.mistakes: list[str] = []  #: answers that the API does not describe
-        self._places, self._position = places, position
+        self._paths, self._position = paths, position
         self._lock = threading.Lock()
         self._going = threading.Event()
         self._going.set()
@@ -115,7 +115,7 @@ class Clients:
             self._going.set()
 
     def _send_all(self, random: Random, name: str) -> None:
-        client = _Client(self, random, name, self._places)
+        client = _Client(self, random, name, self._paths)
         while not self._stopped:
             self._going.wait()
             if not client.send():
@@ -146,10 +146,10 @@ class Clients:
 
 
 class _Client:
-    """One client with its connection, its random choices and its functions."""
+    """Client with its connection, its random choices and its functions."""
 
-    def __init__(self, clients: Clients, random: Random, name: str, places: Places) -> None:
-        self._clients, self._random, self._name, self._places = clients, random, name, places
+    def __init__(self, clients: Clients, random: Random, name: str, paths: Paths) -> None:
+        self._clients, self._random, self._name, self._paths = clients, random, name, paths
         self._connection: http.client.HTTPConnection | None = None
         self._sent = 0
         self._functions: list[Owned] = []
@@ -234,15 +234,12 @@ class _Client:
 
     def _send_line(self, kind: str) -> None:
         text = self._text()
-        if (
-            self._ask("POST", self._places.lines, {"log_time_ns": 1 << 60, "contents": [text], "labels": {}})
-            is not None
-        ):
+        if self._ask("POST", self._paths.lines, {"log_time_ns": 1 << 60, "contents": [text], "labels": {}}) is not None:
             self._clients.note(Line(text=text))
 
     def _send_publish(self, kind: str) -> None:
         text = self._text()
-        if self._ask("POST", self._places.topic, {"subject": "s", "message": text}) is not None:
+        if self._ask("POST", self._paths.topic, {"subject": "s", "message": text}) is not None:
             self._clients.note(Published(function="listener", text=text))
 
     def _send_upload(self, kind: str) -> None:

@@ -117,7 +117,7 @@ FILES = (
     Case(name="a folder in place of the lock", damage=folder("lock"), refusal="lock"),
     Case(name="a database of another program", damage=foreign, refusal="a database of another program"),
     Case(name="the journal of another engine", damage=wholly_of_another, refusal="in code/ belong to journal"),
-    Case(name="the log of another engine", damage=of_another, refusal="journal.db-wal belongs to another database"),
+    Case(name="the log of another engine", damage=of_another, refusal="restore"),
     Case(name="a journal of a newer schema", damage=change("PRAGMA user_version = 9999"), refusal="newer functiond"),
     Case(name="a missing table", damage=change("DROP TABLE payload"), refusal="payload"),
     Case(name="a missing index", damage=change("DROP INDEX ready"), refusal="ready"),
@@ -127,10 +127,25 @@ FILES = (
     Case(name="no mark of the packages", damage=without("code/.journal")),
     Case(name="no files of instances", damage=without("tmp")),
 )
-#: Tables without which no engine can work; a damaged page of each other one stops only its own rows.
-NEEDED = ("meta", "function", "function_version", "async_settings", "resource")
-PAGES = tuple(Case(name=f"a page of {name}", damage=smashed(name), refusal="restore") for name in NEEDED)
-CASES = FILES
+#: Tables whose first page no engine can do without. Damage there refuses the start, and names the way out.
+NEEDED = (
+    "meta",
+    "function",
+    "function_version",
+    "async_settings",
+    "resource",
+    "cursor",
+    "tally",
+    "damage",
+    "invocation",
+)
+#: Other tables, and indexes. A damaged page stops only its own rows; the start rebuilds indexes.
+SPARED = ("payload", "result", "attempt", "owed", "idempotency", "ready", "delayed", "running", "finished", "owed_key")
+PAGES = (
+    *(Case(name=f"a page of {name}", damage=smashed(name), refusal="functiond restore") for name in NEEDED),
+    *(Case(name=f"a page of {name}", damage=smashed(name)) for name in SPARED),
+)
+CASES = (*FILES, *PAGES)
 
 
 def prepare_sources(folder: Path, killed: Path) -> Sources:

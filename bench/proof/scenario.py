@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 from msgspec import Struct, field
+from rich.console import Console
 
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.proof.damage import CASES, prepare_sources, run_cases
@@ -38,9 +39,14 @@ class Tally(Struct):
         for found in checks:
             self.done[what] = self.done.get(what, 0) + 1
             for one in found[:10]:
-                self.progress(f"proof: violation: {one}")
+                print_line(f"proof: violation: {one}")
             self.violations += found
         return len(self.violations) > before
+
+
+def print_line(text: str) -> None:
+    """Print a line to stderr that stays there, unlike progress messages on a terminal."""
+    Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
@@ -78,7 +84,23 @@ def _check_states(recording: Recording, count: int, tally: Tally) -> None:
     states, starts = choose(recording, count, count // START_EVERY)
     found = tally.add("crash states", check_all(recording, states, len(os.sched_getaffinity(0))))
     if tally.add("crash states, started", start_all(recording, starts)) or found:
-        tally.progress(f"proof: check such a state alone: python -m bench.proof.states {keep(recording)} STATE")
+        print_line(f"proof: check such a state alone: python -m bench.proof.states {keep(recording)} STATE")
+
+
+def _check_faults(options: Options, tally: Tally) -> None:
+    tally.progress(f"proof: {options.faults} failing calls under load, seed {options.seed}")
+    with _folder(options) as folder:
+        tally.add("faults under load", fail_under_load(folder, options.seed, options.faults))
+    with _folder(options) as folder:
+        origins = make_origins(folder, options.seed)
+        faults = faults_of_starts(folder, origins)
+        Random(options.seed).shuffle(faults)
+        tally.progress(f"proof: {options.faults} of {len(faults)} failing calls at the start, seed {options.seed}")
+        tally.add("faults at the start", fail_starts(folder, faults[: options.faults]))
+        killed = next(origin.data for origin in origins if origin.name == KILLED)
+        tally.progress(f"proof: {len(CASES)} damaged directories")
+        (folder / "damage").mkdir()
+        tally.add("damaged directories", run_cases(prepare_sources(folder / "damage", killed), start=True))
 
 
 def _check_faults(options: Options, tally: Tally) -> None:
