@@ -78,9 +78,6 @@ class SimulatedStorage:
     def store(self, plugin: str) -> SimulatedStore:
         return SimulatedStore(self._tables, self.writes, plugin)
 
-    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
-        raise NotImplementedError  # the simulation makes no backups
-
     @property
     def broken(self) -> bool:
         return self.writes.broken
@@ -355,10 +352,6 @@ class SimulatedRecords:
             payload=one.payload,
             result=row.result,
         )
-
-    async def newest(self, before: float) -> float | None:
-        keys = [key for key in self._tables.rows if key < key_at(before)]
-        return accepted_at(max(keys)) if keys else None
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         def apply() -> Purged:
