@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from bench.proof.simulation.tables import Row, Tables
 from bench.proof.simulation.writes import Writes, answer_of
-from engine.errors import CursorMoved, IdempotencyConflict
+from engine.errors import CursorMoved, IdempotencyConflict, Unsupported
 from engine.model import AsyncSettings, Function, Invocation, Outcome, PendingDelivery, Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
@@ -81,6 +81,9 @@ class SimulatedStorage:
     @property
     def broken(self) -> bool:
         return self.writes.broken
+
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+        raise Unsupported("copy of its storage")
 
     def statistics(self) -> StorageStatistics:
         return self.writes.statistics()
@@ -326,6 +329,9 @@ class SimulatedRecords:
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         return [], 0  # the components of the simulation list no records
+
+    async def newest(self, before: float) -> float | None:
+        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
 
     async def get(self, key: int) -> Record | None:
         await asyncio.sleep(self._random.choice((0.0, 0.001)))
