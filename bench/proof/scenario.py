@@ -6,8 +6,6 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -18,6 +16,7 @@ from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.proof.damage import CASES, prepare_sources, run_cases
 from bench.proof.faults import KILLED, fail_starts, fail_under_load, faults_of_starts, make_origins
 from bench.proof.lives import Violation, kill_again
+from bench.proof.simulation import simulate
 from bench.proof.states import Recording, check_all, choose, keep, record, start_all
 
 #: Crash states of one recording, and requests of its clients. Further states are of further recordings.
@@ -67,10 +66,10 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 
 def _simulate(options: Options, tally: Tally) -> Round:
-    if not options.hours or find_spec("bench.proof.simulation") is None:
+    if not options.hours:
         return {}
     tally.progress(f"proof: simulation of {options.hours:g} hours, seed {options.seed}")
-    found = import_module("bench.proof.simulation").simulate(options.seed, options.hours)
+    found = simulate(options.seed, options.hours)
     where = f"simulation, seed {options.seed}, {options.hours:g} hours"
     tally.add("simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
     return {
@@ -85,22 +84,6 @@ def _check_states(recording: Recording, count: int, tally: Tally) -> None:
     found = tally.add("crash states", check_all(recording, states, len(os.sched_getaffinity(0))))
     if tally.add("crash states, started", start_all(recording, starts)) or found:
         print_line(f"proof: check such a state alone: python -m bench.proof.states {keep(recording)} STATE")
-
-
-def _check_faults(options: Options, tally: Tally) -> None:
-    tally.progress(f"proof: {options.faults} failing calls under load, seed {options.seed}")
-    with _folder(options) as folder:
-        tally.add("faults under load", fail_under_load(folder, options.seed, options.faults))
-    with _folder(options) as folder:
-        origins = make_origins(folder, options.seed)
-        faults = faults_of_starts(folder, origins)
-        Random(options.seed).shuffle(faults)
-        tally.progress(f"proof: {options.faults} of {len(faults)} failing calls at the start, seed {options.seed}")
-        tally.add("faults at the start", fail_starts(folder, faults[: options.faults]))
-        killed = next(origin.data for origin in origins if origin.name == KILLED)
-        tally.progress(f"proof: {len(CASES)} damaged directories")
-        (folder / "damage").mkdir()
-        tally.add("damaged directories", run_cases(prepare_sources(folder / "damage", killed), start=True))
 
 
 def _check_faults(options: Options, tally: Tally) -> None:
