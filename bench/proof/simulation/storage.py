@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import msgspec
-from msgspec.structs import replace
 
+from bench.proof.simulation.catalog import SimulatedCatalog, SimulatedResources, SimulatedStore
+from bench.proof.simulation.records import SimulatedOutbox, SimulatedRecords
+from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Row, Tables
 from bench.proof.simulation.writes import Writes, answer_of
 from engine.errors import CursorMoved, IdempotencyConflict, Unsupported
-from engine.model import AsyncSettings, Function, Invocation, Outcome, PendingDelivery, Record, State
-from engine.model.identity import Identity, accepted_at, key_at
+from engine.model import Invocation, Outcome, State
+from engine.model.identity import Identity
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import (
     CursorMove,
     Discarded,
     Page,
-    Purged,
     Recovery,
-    Selection,
     Settlement,
     StorageStatistics,
-    StoredResource,
 )
-
-
-class Witness(Protocol):
-    """Observer of all changes on disk, in their order."""
-
-    def stored(self, invocation: Invocation, idempotency_key: str) -> None: ...
-    def available(self, invocation: Invocation) -> None: ...
-    def started(self, invocation: Invocation) -> None: ...
-    def settled(self, settlement: Settlement) -> None: ...
-    def ended(self, row: Row) -> None: ...
-    def delivered(self, pending: PendingDelivery, appended: Invocation | None) -> None: ...
-    def postponed(self, pending: PendingDelivery, due_at: float | None) -> None: ...
-    def purged(self, keys: Sequence[int]) -> None: ...
 
 
 class SimulatedCluster:
@@ -321,187 +307,6 @@ class SimulatedCursors:
             if stored.get(name) != position:
                 raise CursorMoved(move.trigger_id, f"its cursor {name!r} is not at the expected position")
         stored.update(move.positions)
-
-
-class SimulatedRecords:
-    def __init__(self, tables: Tables, writes: Writes, witness: Witness, random: Random) -> None:
-        self._tables, self._writes, self._witness, self._random = tables, writes, witness, random
-
-    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        return [], 0  # the components of the simulation list no records
-
-    async def newest(self, before: float) -> float | None:
-        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
-
-    async def get(self, key: int) -> Record | None:
-        await asyncio.sleep(self._random.choice((0.0, 0.001)))
-        row = self._tables.rows.get(key)
-        if row is None:
-            return None
-        one = row.invocation
-        return Record(
-            key=one.key,
-            request_id=one.request_id,
-            function_id=one.function_id,
-            version=one.version,
-            alias=one.alias,
-            source=one.source,
-            state=row.state,
-            priority=one.priority,
-            due_at=one.due_at,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            attempt=one.attempt,
-            code=row.code,
-            message=row.message,
-            hops=one.hops,
-            payload=one.payload,
-            result=row.result,
-        )
-
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        def apply() -> Purged:
-            dropped, more, due = self._tables.purge(now, age, rows)
-            self._witness.purged([row.invocation.key for row in dropped])
-            ids = tuple(row.invocation.request_id for row in dropped)
-            return Purged(request_ids=ids, more=more, next_due=due)
-
-        return await self._writes.call(apply)
-
-
-class SimulatedOutbox:
-    def __init__(self, tables: Tables, writes: Writes, witness: Witness) -> None:
-        self._tables, self._writes, self._witness = tables, writes, witness
-
-    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        return await self._writes.call(lambda: self._tables.due_deliveries(now, each))
-
-    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
-        def apply() -> None:
-            self._tables.remove_delivery(pending.delivery_id)
-            self._witness.delivered(pending, append)
-            if append is not None:
-                self._tables.append(append)
-                self._witness.stored(append, "")
-
-        await self._writes.call(apply)
-        if append is not None and not append.delayed:
-            self._witness.available(append)
-
-    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        def apply() -> None:
-            stored = self._tables.remove_delivery(pending.delivery_id)
-            if stored is None:
-                return
-            self._witness.postponed(stored, due_at)
-            changed = replace(stored, tries=stored.tries + 1, error=error)
-            if due_at is None:
-                self._tables.given_up[pending.delivery_id] = changed
-            else:
-                self._tables.put_delivery(replace(changed, due_at=due_at))
-
-        await self._writes.call(apply)
-
-    async def given_up(
-        self, functions: Collection[int], offset: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
-        return [], 0  # the components of the simulation list no deliveries, like the next methods
-
-    async def pending(
-        self, functions: Collection[int], after: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
-        return [], 0
-
-    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
-        return []
-
-    async def revive(
-        self, functions: Collection[int], delivery_ids: Collection[int], now: float
-    ) -> Sequence[PendingDelivery]:
-        return []
-
-
-class SimulatedCatalog:
-    def __init__(self, tables: Tables, writes: Writes) -> None:
-        self._tables, self._writes = tables, writes
-
-    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
-        return list(self._tables.functions.values()), dict(self._tables.settings)
-
-    async def new_function_id(self) -> int:
-        return max(function_id for function_id, _ in self._tables.functions) + 1
-
-    async def put_function(self, function: Function) -> None:
-        await self.put_functions([function])
-
-    async def put_functions(self, functions: Sequence[Function]) -> None:
-        new = {(one.function_id, one.version): one for one in functions}
-        await self._writes.call(lambda: self._tables.functions.update(new))
-
-    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
-        await self.put_functions([version])
-
-    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
-        await self._writes.call(lambda: self._tables.functions.pop((function_id, version), None))
-
-    async def delete_function(self, function_id: int) -> None:
-        def apply() -> None:
-            tables, owner = self._tables, f"function:{function_id}"
-            tables.functions = {key: one for key, one in tables.functions.items() if key[0] != function_id}
-            tables.settings = {key: one for key, one in tables.settings.items() if key[0] != function_id}
-            tables.resources = {key: one for key, one in tables.resources.items() if key[1] != owner}
-
-        await self._writes.call(apply)
-
-    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
-        await self._writes.call(lambda: self._tables.settings.update({(function_id, version): settings}))
-
-    async def delete_settings(self, function_id: int, version: str) -> None:
-        await self._writes.call(lambda: self._tables.settings.pop((function_id, version), None))
-
-
-class SimulatedResources:
-    def __init__(self, tables: Tables, writes: Writes) -> None:
-        self._tables, self._writes = tables, writes
-
-    async def load(self, kind: str) -> Sequence[StoredResource]:
-        return [one for key, one in sorted(self._tables.resources.items()) if key[0] == kind]
-
-    async def put(self, resource: StoredResource) -> None:
-        key = (resource.kind, resource.owner, resource.id)
-        await self._writes.call(lambda: self._tables.resources.update({key: resource}))
-
-    async def delete(self, kind: str, owner: str, id: str) -> None:
-        await self._writes.call(lambda: self._tables.resources.pop((kind, owner, id), None))
-
-
-class SimulatedStore:
-    """Store of one plugin, or of the engine's own small tables."""
-
-    def __init__(self, tables: Tables, writes: Writes, plugin: str) -> None:
-        self._tables, self._writes, self._plugin = tables, writes, plugin
-
-    async def get(self, table: str, key: str) -> bytes | None:
-        return await self._writes.call(lambda: self._rows(table).get(key))
-
-    async def scan(
-        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
-    ) -> Sequence[tuple[str, bytes]]:
-        raise NotImplementedError  # the plugins of the simulation do not use it, nor the next but one
-
-    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        def apply() -> None:
-            for key in delete:
-                self._rows(table).pop(key, None)
-            self._rows(table).update(put or {})
-
-        await self._writes.call(apply)
-
-    async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
-        raise NotImplementedError
-
-    def _rows(self, table: str) -> dict[str, bytes]:
-        return self._tables.stores.setdefault((self._plugin, table), {})
 
 
 def _behind(line: list[tuple[float, int]], after: tuple[float, int], rows: int) -> list[tuple[float, int]]:

@@ -1,0 +1,117 @@
+"""Records and outbox of the simulated storage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from random import Random
+
+from msgspec.structs import replace
+
+from bench.proof.simulation.storage_witness import Witness
+from bench.proof.simulation.tables import Tables
+from bench.proof.simulation.writes import Writes
+from engine.model import Invocation, PendingDelivery, Record
+from engine.model.identity import accepted_at, key_at
+from engine.protocols import (
+    Purged,
+    Selection,
+)
+
+
+class SimulatedRecords:
+    def __init__(self, tables: Tables, writes: Writes, witness: Witness, random: Random) -> None:
+        self._tables, self._writes, self._witness, self._random = tables, writes, witness, random
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        return [], 0  # the components of the simulation list no records
+
+    async def newest(self, before: float) -> float | None:
+        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
+
+    async def get(self, key: int) -> Record | None:
+        await asyncio.sleep(self._random.choice((0.0, 0.001)))
+        row = self._tables.rows.get(key)
+        if row is None:
+            return None
+        one = row.invocation
+        return Record(
+            key=one.key,
+            request_id=one.request_id,
+            function_id=one.function_id,
+            version=one.version,
+            alias=one.alias,
+            source=one.source,
+            state=row.state,
+            priority=one.priority,
+            due_at=one.due_at,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            attempt=one.attempt,
+            code=row.code,
+            message=row.message,
+            hops=one.hops,
+            payload=one.payload,
+            result=row.result,
+        )
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        def apply() -> Purged:
+            dropped, more, due = self._tables.purge(now, age, rows)
+            self._witness.purged([row.invocation.key for row in dropped])
+            ids = tuple(row.invocation.request_id for row in dropped)
+            return Purged(request_ids=ids, more=more, next_due=due)
+
+        return await self._writes.call(apply)
+
+
+class SimulatedOutbox:
+    def __init__(self, tables: Tables, writes: Writes, witness: Witness) -> None:
+        self._tables, self._writes, self._witness = tables, writes, witness
+
+    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        return await self._writes.call(lambda: self._tables.due_deliveries(now, each))
+
+    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
+        def apply() -> None:
+            self._tables.remove_delivery(pending.delivery_id)
+            self._witness.delivered(pending, append)
+            if append is not None:
+                self._tables.append(append)
+                self._witness.stored(append, "")
+
+        await self._writes.call(apply)
+        if append is not None and not append.delayed:
+            self._witness.available(append)
+
+    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
+        def apply() -> None:
+            stored = self._tables.remove_delivery(pending.delivery_id)
+            if stored is None:
+                return
+            self._witness.postponed(stored, due_at)
+            changed = replace(stored, tries=stored.tries + 1, error=error)
+            if due_at is None:
+                self._tables.given_up[pending.delivery_id] = changed
+            else:
+                self._tables.put_delivery(replace(changed, due_at=due_at))
+
+        await self._writes.call(apply)
+
+    async def given_up(
+        self, functions: Collection[int], offset: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        return [], 0  # the components of the simulation list no deliveries, like the next methods
+
+    async def pending(
+        self, functions: Collection[int], after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        return [], 0
+
+    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
+        return []
+
+    async def revive(
+        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+    ) -> Sequence[PendingDelivery]:
+        return []
