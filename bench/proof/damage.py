@@ -40,7 +40,7 @@ def without(*names: str) -> Callable[[Path, Sources], object]:
     def remove(data: Path, sources: Sources) -> None:
         for name in names:
             path = data / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     return remove
 
