@@ -16,7 +16,7 @@ from engine.model.identity import Identity
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.batch import SQL, Statement
+from engine.storage.sqlite.batch import SQL, Statement, with_sums
 from engine.storage.sqlite.invocations import append_rows
 
 _BATCH = 20_000
@@ -73,7 +73,7 @@ def _waiting(identity: Identity, function_id: int) -> Invocation:
 def _insert(db: sqlite3.Connection, batch: Sequence[Invocation]) -> None:
     rows = [append_rows(invocation) for invocation in batch]
     for index, statement in enumerate((Statement.APPEND, Statement.PAYLOAD)):
-        db.executemany(SQL[statement], [row[index][1] for row in rows])
+        db.executemany(SQL[statement], with_sums(statement, [row[index][1] for row in rows]))
     size = sum(len(invocation.payload) for invocation in batch)
     db.execute(SQL[Statement.TALLY], (batch[0].function_id, len(batch), size))
 
