@@ -70,7 +70,8 @@ def _problem(frames: _Frames, last_commit: int) -> str:
     bad = frames.first_bad(last_commit)
     if bad is None:
         return ""
-    end = next((one for one in frames.current(bad.number) if one.size), None)
+    # The damage may be in the salts of the bad frame, so that frame counts whatever they are.
+    end = next((one for one in (bad, *frames.current(bad.number + 1)) if one.size), None)
     if end is None:
         return ""
     later = next((one for one in frames.current(end.number + 1) if one.size), None)
@@ -115,7 +116,7 @@ class _Frames:
     def current(self, first: int) -> list[_Frame]:
         """Return the frames from ``first`` on that were written since the log was last begun anew."""
         found = [self.frame(number) for number in range(first, self.count + 1)]
-        return [one for one in found if one.number == first or one.salts == self._salts]
+        return [one for one in found if one.salts == self._salts]
 
     def first_bad(self, last_commit: int) -> _Frame | None:
         """Return the first frame behind the last commit whose checksum does not match."""

@@ -186,6 +186,20 @@ def test_a_torn_end_is_no_problem(tmp_path: Path) -> None:
         assert log_problem(path) == ""
 
 
+def test_frames_from_before_the_log_was_begun_anew_are_no_problem(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE t (a)")
+        db.execute("INSERT INTO t VALUES (0)")
+        for _ in range(20):  # each is one frame, which continues the one before it
+            db.execute("UPDATE t SET a = a + 1")
+        db.execute("PRAGMA wal_checkpoint(RESTART)")
+        for _ in range(12):
+            db.execute("UPDATE t SET a = a + 1")
+            assert log_problem(copied(path, tmp_path)) == ""
+
+
 def test_a_damaged_header_is_a_problem(tmp_path: Path) -> None:
     path = logged(tmp_path)
     flip(path, 18)
