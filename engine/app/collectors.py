@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.app.parts import EngineParts
+from engine.errors.data_errors import RESTORE
 from engine.maintenance.disk_guard import free_space
 from engine.metrics.prometheus import Figure, count, gauge, histogram
 from engine.protocols.storage import Damage
@@ -58,7 +59,7 @@ def _damage(damage: Sequence[Damage]) -> str:
         ranges = sum(1 for one in damage if one.to_key)
         found.append(
             f"damaged pages: {ranges} ranges of rows in {', '.join(rows)} cannot be read and are left out;"
-            " run `functiond verify`, then restore a backup with `functiond restore`"
+            f" run `functiond verify`, then {RESTORE}"
         )
     return "; ".join(found)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from engine.code.package_files import package_problem
 from engine.errors import BackupUnusable, DataDirectoryUnusable
+from engine.errors.data_errors import RESTORE
 from engine.maintenance.backup_folder import is_backup, read_manifest
 from engine.storage import find_problems, journal_name, packages_in
-from engine.storage.problems import RESTORE, Problem
+from engine.storage.problems import Problem
 
 _DEPLOY = "deploy the functions that use it again"
 

@@ -9,6 +9,3 @@ class Problem(Struct, frozen=True, kw_only=True):
     part: str  #: part of the data, such as journal, payload, tally, cursor or code
     problem: str
     advice: str  #: next step
-
-
-RESTORE = "restore a backup with `functiond restore`"

@@ -13,10 +13,7 @@ from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
 from engine.model.identity import accepted_at, key_at
-from engine.protocols import (
-    Purged,
-    Selection,
-)
+from engine.protocols import Purged, Selection
 
 
 class SimulatedRecords:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 
 import structlog
 
+from engine.errors.data_errors import RESTORE
 from engine.protocols import Damage
 
 log = structlog.get_logger("functiond.journal")
@@ -31,7 +32,7 @@ NEIGHBOURS = 512
 _WAITING = ("invocation", "payload", *INDEXES)
 #: Codes of SQLite for pages that the disk cannot read.
 _READ_ERRORS = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
-ADVICE = "run `functiond verify`, then restore a backup with `functiond restore`"
+ADVICE = f"run `functiond verify`, then {RESTORE}"
 
 
 def is_damage(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import structlog
 
+from engine.errors.data_errors import RESTORE
 from engine.storage.sqlite.damage import DamageNotes, is_damage
 
 log = structlog.get_logger("functiond.journal")
@@ -52,7 +53,7 @@ def rebuild(db: sqlite3.Connection, notes: DamageNotes, name: str) -> None:
         db.rollback()
         if not is_damage(error):
             raise
-        advice = "restore a backup with `functiond restore`"
+        advice = RESTORE
         log.error("index cannot be rebuilt: its table is damaged", index=name, problem=str(error), advice=advice)
         return
     notes.clear(db, name)
