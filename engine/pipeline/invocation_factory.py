@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
+
+from msgspec.structs import replace
 
 from engine.functions.function_rules import priority_cap
 from engine.model import Function, Invocation, Request
@@ -27,7 +28,7 @@ class InvocationFactory:
         key = self._identity.next_key(now)
         expiry = self._clock.expiry
         alias = request.function.alias
-        return Invocation(
+        made = Invocation(  # at most 15 arguments: CPython passes more of them by a dictionary, three times slower
             key=key,
             request_id=self._identity.request_id(key),
             function_id=function.function_id,
@@ -42,10 +43,10 @@ class InvocationFactory:
             due_at=due_at,
             delayed=request.delay > 0,
             hops=request.hops,
-            trusted_at=expiry.now() if expiry.held else math.inf,
             # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
+        return replace(made, trusted_at=expiry.now()) if expiry.held else made
 
 
 def _payload(request: Request, function: Function) -> bytes:

@@ -20,7 +20,7 @@ from engine.errors import NotStored, OutcomeUnknown
 from engine.storage.sqlite.checksums import payload_sum, result_sum
 from engine.storage.sqlite.damage import is_damage
 
-Row = tuple[Any, ...]
+Row = tuple[Any, ...] | list[Any]
 
 
 class Statement(IntEnum):
@@ -101,28 +101,38 @@ _DISK_ERRORS = frozenset(
 
 
 class WriteRequest:
-    """Rows for prepared statements, or one function that writes, stored completely or not at all."""
+    """Rows for prepared statements, stored completely or not at all."""
 
-    __slots__ = ("call", "damage", "done", "error", "isolated", "retry_until_stored", "rows", "value")
+    __slots__ = ("done", "error", "retry_until_stored", "rows", "value")
 
     def __init__(
         self,
         rows: tuple[tuple[Statement, Row], ...],
-        *,
         done: Callable[[WriteRequest], None] | None = None,
-        retry_until_stored: bool = False,
-        call: Callable[[sqlite3.Connection], Any] | None = None,
-        isolated: Callable[[sqlite3.Connection], Any] | None = None,
+        retry_until_stored: bool = False,  # positional, because keywords double the time of this call
     ) -> None:
         self.rows = rows
-        self.call = call  #: called after all rows of the batch are written, inside the transaction; returns ``value``
-        #: called instead of ``call``, outside a transaction, if ``call`` met a damaged page
-        self.isolated = isolated
-        self.damage: Exception | None = None  #: error of the damaged page that the request met
         self.done = done  #: called in the event loop after the commit or failure, with ``error`` or ``value`` set
         self.retry_until_stored = retry_until_stored  #: keep in memory through disk failures, and store later
         self.error: BaseException | None = None
         self.value: Any = None
+
+
+class CallRequest(WriteRequest):
+    """Request to call one function that reads or writes. Its writes are stored completely or not at all."""
+
+    __slots__ = ("call", "isolated")
+
+    def __init__(
+        self,
+        call: Callable[[sqlite3.Connection], Any],
+        done: Callable[[WriteRequest], None],
+        isolated: Callable[[sqlite3.Connection], Any] | None = None,
+    ) -> None:
+        super().__init__((), done)
+        self.call = call  #: called after all rows of the batch are written, inside the transaction; returns ``value``
+        #: called instead of ``call``, outside a transaction, if ``call`` met a damaged page
+        self.isolated = isolated
 
 
 class WriteFailure:
@@ -193,7 +203,7 @@ class WritingConnection(sqlite3.Connection):
             self.execute("BEGIN IMMEDIATE")
             self.run_rows(batch)
             for request in batch:
-                if request.call is not None:
+                if isinstance(request, CallRequest):
                     self._run_alone(request)
             committing = batch.syncing = True
             self.execute("COMMIT")
@@ -205,13 +215,13 @@ class WritingConnection(sqlite3.Connection):
                 self._apply_one_by_one(batch)
 
     def _apply_one_by_one(self, batch: Batch) -> None:
-        damaged: list[WriteRequest] = []
+        damaged: dict[WriteRequest, Exception] = {}
         while not self._apply_undamaged(batch, damaged):
             pass
-        for request in damaged if batch.failure is None else ():
-            self._apply_damaged(batch, request)
+        for request, error in damaged.items() if batch.failure is None else ():
+            self._apply_damaged(batch, request, error)
 
-    def _apply_undamaged(self, batch: Batch, damaged: list[WriteRequest]) -> bool:
+    def _apply_undamaged(self, batch: Batch, damaged: dict[WriteRequest, Exception]) -> bool:
         """Apply all requests except those in ``damaged``. If another one meets a damaged page, add it, return False.
 
         SQLite refuses all further writes of a transaction that has met a damaged page.
@@ -220,7 +230,7 @@ class WritingConnection(sqlite3.Connection):
         try:
             self.execute("BEGIN IMMEDIATE")
             for request in batch:
-                if request.damage is None:
+                if request not in damaged:
                     current = request
                     self._run_alone(request)
             committing = batch.syncing = True
@@ -228,15 +238,12 @@ class WritingConnection(sqlite3.Connection):
         except Exception as error:
             self.rollback()
             if is_damage(error) and current is not None and not committing:
-                current.damage = error
-                damaged.append(current)
+                damaged[current] = error
                 return False
             batch.failure = WriteFailure(error, ambiguous=committing)
         return True
 
-    def _apply_damaged(self, batch: Batch, request: WriteRequest) -> None:
-        assert request.damage is not None
-        error, request.damage = request.damage, None
+    def _apply_damaged(self, batch: Batch, request: WriteRequest, error: Exception) -> None:
         try:
             self._salvage(self, request, error)
         except Exception as problem:
@@ -251,12 +258,14 @@ class WritingConnection(sqlite3.Connection):
                 request.error = problem
 
     def run_rows(self, batch: Iterable[WriteRequest]) -> None:
-        by_statement: dict[Statement, list[Row]] = {}
+        by_statement: list[list[Row]] = [[] for _ in Statement]
         for request in batch:
             for statement, row in request.rows:
-                by_statement.setdefault(statement, []).append(row)
-        for statement in sorted(by_statement):
-            rows = with_sums(statement, by_statement[statement])
+                by_statement[statement].append(row)
+        for statement, rows in zip(Statement, by_statement, strict=True):
+            if not rows:
+                continue
+            rows = with_sums(statement, rows)
             if statement in _INSERTS:
                 self._insert(_INSERTS[statement], rows)
             else:
@@ -276,10 +285,10 @@ class WritingConnection(sqlite3.Connection):
         """
         self.execute("SAVEPOINT alone")
         try:
-            if request.call is None:
-                self.run_rows((request,))
-            else:
+            if isinstance(request, CallRequest):
                 request.value = request.call(self)
+            else:
+                self.run_rows((request,))
             request.error = None
         except Exception as error:
             if _is_disk_error(error) or is_damage(error):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
-from engine.storage.sqlite.batch import WriteRequest
+from engine.storage.sqlite.batch import CallRequest, WriteRequest
 from engine.storage.sqlite.invocations import SQLiteJournal, insert_all
 from engine.storage.sqlite.writer import Writer, answer
 
@@ -42,7 +42,7 @@ class SQLiteCursors:
                     then(invocation, request_id == invocation.request_id)
             answer(future, request)
 
-        self._writer.submit(WriteRequest((), call=write, done=done))
+        self._writer.submit(CallRequest(write, done))
         return future
 
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:

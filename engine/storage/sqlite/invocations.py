@@ -14,7 +14,7 @@ from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.model.retry import HISTORY
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.storage.sqlite.batch import SQL, Row, Statement, WriteRequest, summed, with_sums
+from engine.storage.sqlite.batch import SQL, CallRequest, Row, Statement, WriteRequest, summed, with_sums
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.discard import discard, discard_isolated
 from engine.storage.sqlite.isolated import IsolatedReads
@@ -49,7 +49,7 @@ class SQLiteJournal:
         self._isolated = IsolatedReads(self._notes, identity)
         self._identity = identity
         self._idempotency_retention = idempotency_retention
-        self._starts: dict[int, tuple[int, WriteRequest]] = {}
+        self._starts: dict[int, _Start] = {}
 
     # --- Journal --------------------------------------------------------------------------------------------
 
@@ -63,9 +63,9 @@ class SQLiteJournal:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done = partial(_appended, future, invocation, then)
         if idempotency_key:
-            request = WriteRequest((), call=lambda db: self.append_once(db, invocation, idempotency_key), done=done)
+            request: WriteRequest = CallRequest(lambda db: self.append_once(db, invocation, idempotency_key), done)
         else:
-            request = WriteRequest(append_rows(invocation), done=done)
+            request = WriteRequest(append_rows(invocation), done)
         self._writer.submit(request)
         return future
 
@@ -78,19 +78,17 @@ class SQLiteJournal:
         then: Callable[[], None] | None = None,
     ) -> None:
         key, number = invocation.key, self._writer.number
-        rows = ((Statement.START, (invocation.attempt, started_at, begun, key)),)
         done = None if then is None else (lambda _: then())
         earlier = self._starts.get(key)
-        if earlier is not None and earlier[0] == number:  # the begin is in the same batch as the dispatch
-            earlier[1].rows, earlier[1].done = rows, done
+        if earlier is not None and earlier.number == number:  # the begin is in the same batch as the dispatch
+            earlier.row[-2], earlier.done = begun, done
             return
-        request = WriteRequest(rows, done=done, retry_until_stored=True)
-        self._starts[key] = (number, request)
+        request = self._starts[key] = _Start([invocation.attempt, started_at, begun, key], done, number)
         self._writer.submit(request)
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
-        number, start = self._starts.pop(settlement.invocation.key, (-1, None))
-        if start is not None and number == self._writer.number:
+        start = self._starts.pop(settlement.invocation.key, None)
+        if start is not None and start.number == self._writer.number:
             start.rows = ()  # the start is in the same batch as the end, which overwrites it
 
         def done(request: WriteRequest) -> None:
@@ -99,7 +97,7 @@ class SQLiteJournal:
             if then is not None:
                 then(settlement)
 
-        self._writer.submit(WriteRequest(_settle_rows(settlement), done=done, retry_until_stored=True))
+        self._writer.submit(WriteRequest(_settle_rows(settlement), done, True))
 
     def cancel(
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
@@ -111,11 +109,10 @@ class SQLiteJournal:
                 then(key, request.value if request.error is None else None, request.error is None)
             answer(future, request)
 
-        request = WriteRequest(
-            (),
-            call=lambda db: _cancel(db, END, key, outcome),
-            isolated=lambda db: in_transaction(db, lambda: _cancel(db, COMPACT_END, key, outcome)),
-            done=done,
+        request = CallRequest(
+            lambda db: _cancel(db, END, key, outcome),
+            done,
+            lambda db: in_transaction(db, lambda: _cancel(db, COMPACT_END, key, outcome)),
         )
         self._writer.submit(request)
         return future
@@ -261,6 +258,17 @@ class SQLiteJournal:
             f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{self._notes.readable} ORDER BY due LIMIT 1"
         ).fetchone()
         return None if row is None else float(row[0])
+
+
+class _Start(WriteRequest):
+    """Record of the dispatch or begin of an attempt. It can be changed while its batch is being gathered."""
+
+    __slots__ = ("number", "row")
+
+    def __init__(self, row: list[Any], done: Callable[[WriteRequest], None] | None, number: int) -> None:
+        super().__init__(((Statement.START, row),), done, True)
+        self.row = row
+        self.number = number  #: number of the batch
 
 
 def _appended(

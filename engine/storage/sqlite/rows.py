@@ -62,7 +62,7 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right
-    return Invocation(
+    found = Invocation(  # at most 15 arguments, see ``InvocationFactory.make``
         key=row[0],
         request_id=identity.request_id(row[0]),
         function_id=row[1],
@@ -78,10 +78,9 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         crash_count=row[11],
         hops=row[12],
         memory=row[13],
-        start_crashes=row[14],
         payload=payload,
-        damage=damage,
     )
+    return replace(found, start_crashes=row[14], damage=damage) if row[14] or damage else found
 
 
 def to_crashed(row: tuple[Any, ...], identity: Identity) -> Invocation:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 
 from engine.errors import NotStored
-from engine.storage.sqlite.batch import Row, Statement, WriteRequest, WritingConnection
+from engine.storage.sqlite.batch import CallRequest, Row, Statement, WriteRequest, WritingConnection
 from engine.storage.sqlite.damage import INDEXES, DamageNotes, is_damage
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Salvage:
 
     def __call__(self, db: WritingConnection, request: WriteRequest, error: Exception) -> None:
         """Store a request as far as the page allows, and set its ``value`` or ``error``. Raise errors of the disk."""
-        if request.rows:
+        if not isinstance(request, CallRequest):
             stored = _store_rows(db, self._notes, request.rows)
             if not stored and not request.retry_until_stored:
                 request.error = _refused(error)

@@ -41,7 +41,7 @@ from engine.errors import (
 )
 from engine.metrics.histogram import SIZES, Histogram
 from engine.protocols import StorageStatistics
-from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
+from engine.storage.sqlite.batch import Batch, CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.copying import Copying, OnStep
 
@@ -130,7 +130,7 @@ class Writer:
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-        self.submit(WriteRequest((), call=function, isolated=isolated, done=partial(answer, future)))
+        self.submit(CallRequest(function, partial(answer, future), isolated))
         try:
             return await future
         except sqlite3.OperationalError as error:  # for example a table that is missing
