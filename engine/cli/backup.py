@@ -25,6 +25,7 @@ from engine.config.settings import Settings, load_settings
 from engine.errors import DataDirectoryLocked, FunctiondError
 from engine.maintenance.backup import BackupMade, BackupProgress
 from engine.model.clock import SystemClock
+from engine.protocols import CopySteps
 from engine.storage import copy_offline
 from engine.storage.data_directory import locked
 
@@ -95,9 +96,9 @@ def _offline(settings: Settings, destination: Path, with_key: bool, show: Show) 
     if not (data / "journal.db").exists():
         raise UsageError(f"--data-dir {data} has no journal.db: name the data directory of an engine")
 
-    async def copy_storage(folder: Path, on_progress: Callable[[int, int], None]) -> float:
+    async def copy_storage(folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         await anyio.to_thread.run_sync(copy_offline, data, folder, on_progress)
-        return 0.0
+        return CopySteps()
 
     async def make() -> BackupMade:
         backups = backups_of(settings, copy_storage, SystemClock())

@@ -22,11 +22,11 @@ from engine.code.unpacking import fsync_folder, write_file
 from engine.errors import BackupFailed, BackupRuns, InvalidField
 from engine.maintenance.backup_folder import BackupFolder, Manifest
 from engine.model.clock import Clock
+from engine.protocols import CopySteps
 from engine.storage import journal_name, packages_in
 
-#: Copies the storage into a folder. Calls the function with the bytes copied so far and all bytes. Returns the longest
-#: time, in seconds, for which the copy held up writes.
-CopyStorage = Callable[[Path, Callable[[int, int], None]], Awaitable[float]]
+#: Copies the storage into a folder. Calls the function with the bytes copied so far and all bytes.
+CopyStorage = Callable[[Path, Callable[[int, int], None]], Awaitable[CopySteps]]
 
 
 class BackupProgress(Struct, frozen=True, kw_only=True):
@@ -43,7 +43,9 @@ class BackupMade(BackupProgress, frozen=True, kw_only=True):
     path: str
     packages: int
     missing: tuple[str, ...]  #: packages that the data directory lacks
-    longest_step: float  #: longest time, in seconds, for which the copy held up writes
+    steps: int  #: steps of the copy of the journal, each of which holds up writes
+    slow_steps: int  #: steps that took longer than 5 ms
+    longest_step: float  #: seconds
 
 
 OnProgress = Callable[[BackupProgress], None]
@@ -124,7 +126,7 @@ class Backups:
             size = total
             on_progress(BackupProgress(state="journal", copied=copied, total=total))
 
-        longest = await self._copy_storage(folder.partial, note)
+        made = await self._copy_storage(folder.partial, note)
         copier = _PackageCopier(self._data / "code", folder.partial / "code")
         await anyio.to_thread.run_sync(copier.find, folder.partial)
         await anyio.to_thread.run_sync(folder.check_room, copier.size, self._reserve(folder))
@@ -141,7 +143,9 @@ class Backups:
             path=str(folder.path),
             packages=len(copier.names),
             missing=tuple(copier.missing),
-            longest_step=longest,
+            steps=made.made,
+            slow_steps=made.slow,
+            longest_step=made.longest,
         )
 
     def _finish(self, folder: BackupFolder, copier: _PackageCopier, keys: Mapping[str, Path]) -> None:

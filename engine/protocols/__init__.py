@@ -48,6 +48,7 @@ from engine.protocols.records import (
 )
 from engine.protocols.storage import (
     Cluster,
+    CopySteps,
     Damage,
     Storage,
     StorageStatistics,
@@ -76,6 +77,7 @@ __all__ = [
     "CatalogStore",
     "Cluster",
     "CodeLinks",
+    "CopySteps",
     "CursorMove",
     "Cursors",
     "Damage",

@@ -50,6 +50,14 @@ from engine.protocols.records import Records
 from engine.protocols.triggers import Store
 
 
+class CopySteps(Struct, frozen=True, kw_only=True):
+    """Steps in which a storage was copied. Writes wait while a step is made."""
+
+    made: int = 0
+    slow: int = 0  #: steps that took longer than 5 ms
+    longest: float = 0.0  #: seconds
+
+
 class Damage(Struct, frozen=True, kw_only=True):
     """Part of the storage that cannot be read: rows, or an index if both keys are 0."""
 
@@ -131,12 +139,11 @@ class Storage(Protocol):
         """Return the store for the durable tables of the named plugin."""
         ...
 
-    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         """Write a copy of the storage into the empty ``folder``, while calls of other methods go on.
 
         The copy is consistent, is on disk on return, and has all writes that were done before the call. It may have
-        later ones. ``on_progress`` is called with the bytes copied so far and all bytes. Return the longest time, in
-        seconds, for which the copy held up writes.
+        later ones. ``on_progress`` is called with the bytes copied so far and all bytes.
 
         Raises BackupRuns if another copy runs, BackupFailed if the folder cannot be written, ShuttingDown if the
         storage closes meanwhile, and Unsupported if this kind of storage is copied by other means.

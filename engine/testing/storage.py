@@ -16,7 +16,7 @@ import anyio
 from engine.errors import JournalBroken, Unsupported
 from engine.metrics.histogram import SIZES, Histogram
 from engine.model.identity import Identity
-from engine.protocols import StorageStatistics
+from engine.protocols import CopySteps, StorageStatistics
 from engine.testing.catalog import MemoryCatalogStore
 from engine.testing.cluster import MemoryCluster
 from engine.testing.cursors import MemoryCursors
@@ -50,7 +50,7 @@ class MemoryStorage:
     def store(self, plugin: str) -> MemoryStore:
         return self._stores.setdefault(plugin, MemoryStore(self._writes))
 
-    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         raise Unsupported("copy of its storage")
 
     @property

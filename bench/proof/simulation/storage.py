@@ -27,6 +27,7 @@ from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import (
+    CopySteps,
     CursorMove,
     Discarded,
     Page,
@@ -68,7 +69,7 @@ class SimulatedStorage:
     def broken(self) -> bool:
         return self.writes.broken
 
-    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         raise Unsupported("copy of its storage")
 
     def statistics(self) -> StorageStatistics:

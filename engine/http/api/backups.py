@@ -37,6 +37,8 @@ class BackupLine(Struct, frozen=True, kw_only=True):
     path: str | UnsetType = UNSET
     packages: int | UnsetType = UNSET
     missing: tuple[str, ...] | UnsetType = UNSET
+    steps: int | UnsetType = UNSET
+    slow_steps: int | UnsetType = UNSET
     longest_step: float | UnsetType = UNSET
 
 

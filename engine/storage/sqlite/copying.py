@@ -25,10 +25,12 @@ import anyio
 import anyio.to_thread
 
 from engine.errors import BackupFailed, ShuttingDown
+from engine.protocols import CopySteps
 from engine.storage.sqlite.batch import Batch
 
 PAGES = 16  #: pages of a step: 64 KiB take a tenth of a millisecond, or a few if they come from a slow disk
 SYNC_PAGES = 1024  #: pages after which the copy is synced to disk
+SLOW = 0.005  #: seconds after which a step counts as slow
 PAUSE_PAGES, PAUSE = 64, 0.001  #: pages after which the copy leaves the processor to others, and seconds of that pause
 
 #: Pages copied so far, and pages of the database.
@@ -61,7 +63,11 @@ class Copying:
         self._copied = self._pages = 0
         self._backup: asyncio.Future[None] | None = None
         self._began = 0.0
-        self.longest_step = 0.0  #: seconds
+        self._longest, self._made, self._slow = 0.0, 0, 0
+
+    @property
+    def steps(self) -> CopySteps:
+        return CopySteps(made=self._made, slow=self._slow, longest=self._longest)
 
     async def run(self) -> None:
         """Copy the database. On return the copy is on disk.
@@ -131,7 +137,10 @@ class Copying:
     # --- in the writer's thread -----------------------------------------------------------------------------
 
     def _between_steps(self, status: int, remaining: int, pages: int) -> None:
-        self.longest_step = max(self.longest_step, perf_counter() - self._began)
+        seconds = perf_counter() - self._began  # includes the wait for the GIL after the step
+        self._made += 1
+        self._slow += seconds > SLOW
+        self._longest = max(self._longest, seconds)
         self._loop.call_soon_threadsafe(self._note_step, pages - remaining, pages)
         if status == sqlite3.SQLITE_DONE:
             return

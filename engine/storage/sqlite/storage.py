@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from engine.model.identity import Identity
-from engine.protocols import Cluster, StorageStatistics
+from engine.protocols import Cluster, CopySteps, StorageStatistics
 from engine.storage.sqlite.catalog_store import SQLiteCatalogStore
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.cursors import SQLiteCursors
@@ -47,7 +47,7 @@ class SQLiteStorage:
     def store(self, plugin: str) -> SQLiteStore:
         return SQLiteStore(self.writer, plugin)
 
-    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> float:
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         [[size]] = await self.writer.call(lambda database: database.execute("PRAGMA page_size").fetchall())
         return await self.writer.copy_to(
             folder / "journal.db", lambda copied, pages: on_progress(copied * size, pages * size)

@@ -40,7 +40,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.metrics.histogram import SIZES, Histogram
-from engine.protocols import StorageStatistics
+from engine.protocols import CopySteps, StorageStatistics
 from engine.storage.sqlite.batch import Batch, CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.copying import Copying, OnStep
@@ -136,8 +136,8 @@ class Writer:
         except sqlite3.OperationalError as error:  # for example a table that is missing
             raise StoredDataUnreadable("the journal", str(error)) from error
 
-    async def copy_to(self, target: Path, on_step: OnStep) -> float:
-        """Copy the database into the new file ``target``, between batches. Return the seconds of the longest step.
+    async def copy_to(self, target: Path, on_step: OnStep) -> CopySteps:
+        """Copy the database into the new file ``target``, between batches.
 
         The copy has all writes that were done before the call. ``on_step`` is called with the pages copied so far and
         all pages. Raises BackupRuns if another copy runs, ShuttingDown if the writer closes, and BackupFailed if the
@@ -151,7 +151,7 @@ class Writer:
             await copying.run()
         finally:
             self._copying = None
-        return copying.longest_step
+        return copying.steps
 
     @property
     def broken(self) -> bool:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from engine.errors import BackupFailed, BackupRuns, ShuttingDown
+from engine.protocols import CopySteps
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.copying import PAGES
@@ -106,9 +107,9 @@ async def test_one_copy_runs_at_a_time(tmp_path: Path) -> None:
         copies = (storage.copy_to(folder, lambda copied, total: None) for folder in folders)
         ends = await asyncio.gather(*copies, return_exceptions=True)
 
-        assert [type(end) for end in ends] == [float, BackupRuns]
+        assert [type(end) for end in ends] == [CopySteps, BackupRuns]
         (tmp_path / "c").mkdir()
-        assert await storage.copy_to(tmp_path / "c", lambda copied, total: None) > 0
+        assert (await storage.copy_to(tmp_path / "c", lambda copied, total: None)).made > 0
 
 
 async def test_a_cancelled_copy_ends_and_writes_go_on(tmp_path: Path) -> None:
