@@ -10,6 +10,11 @@ commit overwrote, see ``writer``. Each frame's checksum continues that of the fr
 is one whose chain of checksums begins in the bad frame's transaction, or before it. The rest of a failed commit ends
 with its own commit frame, so no chain leads from it to another.
 
+The number of pages in a frame's header tells whether the frame ends a transaction. If only this number is damaged and
+reads 0, the bad frame would count as a part of the transaction behind it, and one later commit as its end. The checksum
+in the header still tells the number that was written, so the bad frame counts as a commit. A torn write cannot look
+like this: the last transaction has no commit behind it that continues its checksums.
+
 Only the headers of the frames behind the last commit are read, and the pages of at most two transactions.
 """
 
@@ -71,12 +76,12 @@ def _problem(frames: _Frames, last_commit: int) -> str:
     if bad is None:
         return ""
     # The damage may be in the salts of the bad frame, so that frame counts whatever they are.
-    end = next((one for one in (bad, *frames.current(bad.number + 1)) if one.size), None)
-    if end is None:
+    commits = [one for one in frames.current(bad.number + 1) if one.size]
+    if bad.size or (commits and frames.is_commit(bad, commits[0])):
+        commits.insert(0, bad)
+    if len(commits) < 2:
         return ""
-    later = next((one for one in frames.current(end.number + 1) if one.size), None)
-    if later is None:
-        return ""
+    end, later = commits[:2]
     starts = [end.sum] if end.number != bad.number else [end.sum, frames.sum_of(bad)]
     if any(frames.is_chain(start, end.number + 1, later.number) for start in starts):
         return (
@@ -120,7 +125,7 @@ class _Frames:
 
     def first_bad(self, last_commit: int) -> _Frame | None:
         """Return the first frame behind the last commit whose checksum does not match."""
-        before = self.frame(last_commit).sum if last_commit else struct.unpack_from(">2I", self._content, 24)
+        before = self._sum_before(last_commit + 1)
         for number in range(last_commit + 1, min(self.count, last_commit + _MOST_PAGES) + 1):
             one = self.frame(number)
             if one.salts != self._salts or self._next(before, number) != one.sum:
@@ -130,8 +135,26 @@ class _Frames:
 
     def sum_of(self, one: _Frame) -> _Sum:
         """Return the checksum that a frame should have, after the frame before it."""
-        before = self.frame(one.number - 1).sum if one.number > 1 else struct.unpack_from(">2I", self._content, 24)
-        return self._next(before, one.number)
+        return self._next(self._sum_before(one.number), one.number)
+
+    def is_commit(self, one: _Frame, later: _Frame) -> bool:
+        """Return whether a frame ended a transaction when it was written, before that of ``later``.
+
+        The checksum is computed backwards from its end to the beginning of the page. One half of it then tells whether
+        only the number of pages is damaged, the other one has that number. The upper bits of some words of the page
+        hardly change the first half, so the number must be possible, too: a database grows by pages that are written.
+        """
+        before, at = self._sum_before(one.number), self._at(one.number)
+        first, _ = self._numbers(self._content[at : at + 8])
+        low, high = one.sum
+        numbers = self._numbers(self._content[at + _FRAME : self._at(one.number + 1)])
+        for position in range(len(numbers) - 2, -2, -2):
+            high = (high - numbers[position + 1] - low) & _WORD
+            low = (low - numbers[position] - high) & _WORD
+        written = struct.pack(f"{self._words}I", (high - before[1] - low) & _WORD)
+        [size] = struct.unpack(">I", written)
+        is_sound = low == (before[0] + first + before[1]) & _WORD
+        return is_sound and size > 0 and 0 <= later.size - size <= later.number - one.number
 
     def is_chain(self, before: _Sum, first: int, last: int) -> bool:
         """Return whether the checksums of the frames continue each other, from ``before`` on.
@@ -145,6 +168,10 @@ class _Frames:
             before = stored
         return True
 
+    def _sum_before(self, number: int) -> _Sum:
+        """Return the checksum that a frame continues: that of the frame before it, or of the header."""
+        return self.frame(number - 1).sum if number > 1 else struct.unpack_from(">2I", self._content, 24)
+
     def _next(self, before: _Sum, number: int) -> _Sum:
         at = self._at(number)
         page = self._content[at + _FRAME : self._at(number + 1)]
@@ -153,11 +180,14 @@ class _Frames:
     def _add(self, before: _Sum, content: bytes) -> _Sum:
         """Return the checksum of SQLite's log after ``content``, of which each 8 bytes are two numbers."""
         one, two = before
-        numbers: tuple[int, ...] = struct.unpack(f"{self._words}{len(content) // 4}I", content)
+        numbers = self._numbers(content)
         for first, second in zip(numbers[::2], numbers[1::2], strict=True):
             one = (one + first + two) & _WORD
             two = (two + second + one) & _WORD
         return one, two
+
+    def _numbers(self, content: bytes) -> tuple[int, ...]:
+        return struct.unpack(f"{self._words}{len(content) // 4}I", content)
 
     def _at(self, number: int) -> int:
         return _HEADER + (number - 1) * (_FRAME + self._page)

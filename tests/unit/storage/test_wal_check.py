@@ -178,6 +178,40 @@ def test_each_field_of_a_frame_is_checked(tmp_path: Path, at: int) -> None:
     assert log_problem(path).startswith("frame 2 is damaged, and the commits from frame 2 to 3")
 
 
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+def test_a_commit_whose_page_count_reads_0_is_found_before_one_other_commit(tmp_path: Path, damaged: int) -> None:
+    path = logged(tmp_path, damaged + 1)
+    with Path(f"{path}-wal").open("r+b") as file:
+        file.seek(frame_at(damaged) + 4)
+        assert file.read(4) != bytes(4)
+        file.seek(frame_at(damaged) + 4)
+        file.write(bytes(4))
+
+    problem = f"frame {damaged} is damaged, and the commits from frame {damaged} to {damaged + 1}"
+    assert log_problem(path).startswith(problem)
+
+
+def test_a_torn_transaction_of_several_pages_is_no_problem(tmp_path: Path) -> None:
+    """Any page of the last transaction may be missing: the disk writes them in any order."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (a)")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("INSERT INTO t VALUES (zeroblob(20000))")
+        copy = copied(path, tmp_path)
+    whole = Path(f"{copy}-wal").read_bytes()
+    frames = (len(whole) - HEADER) // (FRAME + PAGE)
+    assert frames > 4
+    for number in range(1, frames + 1):
+        for begin, end in ((0, FRAME + PAGE), (0, 8), (4, 8), (8, FRAME), (FRAME, FRAME + PAGE)):
+            torn = bytearray(whole)
+            at = frame_at(number)
+            torn[at + begin : at + end] = bytes(end - begin)
+            Path(f"{copy}-wal").write_bytes(torn)
+            assert log_problem(copy) == "", (number, begin, end)
+
+
 def test_a_torn_end_is_no_problem(tmp_path: Path) -> None:
     path = logged(tmp_path)
     whole = Path(f"{path}-wal").read_bytes()
