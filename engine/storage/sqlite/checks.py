@@ -15,6 +15,7 @@ from engine.errors.data_errors import RESTORE
 from engine.storage.problems import Problem
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.offline import read_only
+from engine.storage.sqlite.payloads import older_tables
 
 Check = Callable[[sqlite3.Connection], Iterator[Problem]]
 
@@ -59,14 +60,15 @@ def _pages(database: sqlite3.Connection) -> Iterator[Problem]:
 
 def _rows(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find rows whose counterparts are lost."""
-    lost = "SELECT key FROM invocation i WHERE state < 3 AND NOT EXISTS (SELECT 1 FROM payload p WHERE p.key = i.key)"
-    for key in _first(database, lost):
+    payloads = ["payload", *older_tables(database)]
+    stored = " AND ".join(f"NOT EXISTS (SELECT 1 FROM {table} p WHERE p.key = i.key)" for table in payloads)
+    for key in _first(database, f"SELECT key FROM invocation i WHERE state < 3 AND {stored}"):
         problem = f"the payload of the unfinished invocation {key} is missing"
         yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
-    for table in ("payload", "result"):
+    for table in (*payloads, "result"):
         alone = f"SELECT key FROM {table} p WHERE NOT EXISTS (SELECT 1 FROM invocation i WHERE i.key = p.key)"
         for key in _first(database, alone):
-            problem = f"the invocation {key} of a {table} is missing"
+            problem = f"the invocation {key} of a {table.partition('_')[0]} is missing"
             yield Problem(part="invocation", problem=problem, advice=f"if its end matters, {RESTORE}")
 
 
@@ -74,11 +76,12 @@ def _payloads(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find payloads whose bytes changed on disk."""
     if not _has_sums(database):
         return
-    rows = database.execute("SELECT key, size, p.body, p.sum FROM payload p JOIN invocation USING (key)")
-    damaged = (key for key, *stored in rows if payload_problem(key, *stored))
-    for key in _shown(damaged):
-        problem = f"the payload of the invocation {key} differs from its checksum"
-        yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
+    for table in ("payload", *older_tables(database)):
+        rows = database.execute(f"SELECT key, size, p.body, p.sum FROM {table} p JOIN invocation USING (key)")
+        damaged = (key for key, *stored in rows if payload_problem(key, *stored))
+        for key in _shown(damaged):
+            problem = f"the payload of the invocation {key} differs from its checksum"
+            yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
 
 
 def _results(database: sqlite3.Connection) -> Iterator[Problem]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
 
 #: Largest number of concurrent read connections, each with its own thread.
 READERS = 8
@@ -31,6 +35,16 @@ class Readers:
         async with self._limit, connected(self._uri, uri=True, timeout=5.0) as database:
             await database.execute("BEGIN")
             yield database
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of a function, called in a thread of its own with a connection that only reads."""
+
+        def call() -> T:
+            with closing(sqlite3.connect(self._uri, uri=True, timeout=5.0, isolation_level=None)) as database:
+                return function(database)
+
+        async with self._limit:
+            return await anyio.to_thread.run_sync(call)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import structlog
 
 from engine.errors.data_errors import RESTORE
 from engine.protocols import Damage
+from engine.storage.sqlite.payloads import older_tables
 
 log = structlog.get_logger("functiond.journal")
 
@@ -26,6 +27,8 @@ TABLES: dict[str, str] = {
 }
 #: Indexes over invocations. A row that one of them cannot take is left out of windows, too.
 INDEXES = ("ready", "delayed", "running", "finished")
+#: Tables whose notes are numbered instead of naming rows. Reads at the next start find the damaged rows again.
+NUMBERED = ("plugin_row", "idempotency")
 #: Rows looked at in each direction from a damaged row, to find the other rows of its page.
 NEIGHBOURS = 512
 #: Names whose ranges are left out of windows. Results and attempts are not needed to run an invocation.
@@ -61,7 +64,9 @@ class DamageNotes:
     def recheck(self, db: sqlite3.Connection) -> None:
         """Remove notes on rows that can be read again, as after a copy of the directory to another disk."""
         for one in self.ranges:
-            if (
+            if one.name in NUMBERED:
+                self.clear(db, one.name)
+            elif (
                 one.name in TABLES
                 and one.to_key
                 and all(is_readable(db, one.name, key) for key in (one.from_key, *_keys_in(db, one), one.to_key))
@@ -118,8 +123,13 @@ class DamageNotes:
             advice = "restart the engine, which rebuilds the index"
             log.error("index is damaged", index=name, problem=whole.problem, advice=advice)
 
+    def note_next(self, db: sqlite3.Connection, name: str, where: str, error: BaseException) -> None:
+        """Note rows of a ``NUMBERED`` table. ``where`` describes them."""
+        number = 1 + sum(one.name == name for one in self.ranges)
+        self.note(db, name, number, number, sqlite3.DatabaseError(f"{where}: {error}"))
+
     def clear(self, db: sqlite3.Connection, name: str) -> None:
-        """Remove all notes on an index that was rebuilt."""
+        """Remove all notes on an index that was rebuilt, or on a ``NUMBERED`` table."""
         db.execute("DELETE FROM damage WHERE name = ?", (name,))
         self.ranges = tuple(one for one in self.ranges if one.name != name)
 
@@ -135,7 +145,10 @@ def left_out(key: str, names: Collection[str]) -> str:
 
 def is_readable(db: sqlite3.Connection, table: str, key: int) -> bool:
     try:
-        db.execute(TABLES[table], (key,)).fetchall()
+        found = db.execute(TABLES[table], (key,)).fetchall()
+        if table == "payload" and not found:
+            for name in older_tables(db):
+                found = found or db.execute(f"SELECT * FROM {name} WHERE key = ?", (key,)).fetchall()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
@@ -158,11 +171,11 @@ def read_keys(
 
 
 def _keys_in(db: sqlite3.Connection, one: Damage) -> Iterator[int]:
-    other = "payload" if one.name == "invocation" else "invocation"
-    sql = f"SELECT key FROM {other} WHERE key BETWEEN ? AND ? LIMIT {NEIGHBOURS}"
-    rows, _ = read_keys(db, sql, (one.from_key, one.to_key))
-    for [key] in rows:
-        yield key
+    for other in _others(db, one.name):
+        sql = f"SELECT key FROM {other} WHERE key BETWEEN ? AND ? LIMIT {NEIGHBOURS}"
+        rows, _ = read_keys(db, sql, (one.from_key, one.to_key))
+        for [key] in rows:
+            yield key
 
 
 def _range_around(db: sqlite3.Connection, table: str, key: int) -> tuple[int, int]:
@@ -181,8 +194,14 @@ def _edge(db: sqlite3.Connection, table: str, key: int, side: str, order: str) -
 
 def _neighbours(db: sqlite3.Connection, table: str, key: int, side: str, order: str) -> Iterator[int]:
     """Yield keys of the rows before or after a row, nearest first, read from a table other than the damaged one."""
-    other = "payload" if table == "invocation" else "invocation"
-    sql = f"SELECT key FROM {other} WHERE key {side} ? ORDER BY key {order} LIMIT {NEIGHBOURS}"
-    rows, _ = read_keys(db, sql, (key,))
-    for [neighbour] in rows:
-        yield neighbour
+    found: set[int] = set()
+    for other in _others(db, table):
+        sql = f"SELECT key FROM {other} WHERE key {side} ? ORDER BY key {order} LIMIT {NEIGHBOURS}"
+        rows, _ = read_keys(db, sql, (key,))
+        found.update(neighbour for [neighbour] in rows)
+    yield from sorted(found, reverse=order == "DESC")[:NEIGHBOURS]
+
+
+def _others(db: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    """Return tables that have the same keys as the damaged one."""
+    return ("payload", *older_tables(db)) if table == "invocation" else ("invocation",)

@@ -18,8 +18,10 @@ from engine.storage.sqlite.batch import SQL, CallRequest, Row, Statement, WriteR
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.discard import discard, discard_isolated
 from engine.storage.sqlite.isolated import IsolatedReads
+from engine.storage.sqlite.payloads import with_older_payload
 from engine.storage.sqlite.rebuild import rebuild, unreadable
 from engine.storage.sqlite.rows import (
+    BODY,
     COMPACT_END,
     END,
     POISONED,
@@ -191,7 +193,7 @@ class SQLiteJournal:
             " ORDER BY rank, key LIMIT ?",
             (function_id, after[0], after[0], after[1], rows),
         )
-        found, read = self._read(cursor, size)
+        found, read = self._read(db, cursor, size)
         return Page(invocations=found, complete=len(found) < rows and read < size)
 
     def _promote(
@@ -202,16 +204,17 @@ class SQLiteJournal:
             f" WHERE state = 1 AND due <= ?{self._notes.readable} ORDER BY due LIMIT ?",
             (now, rows),
         )
-        due, _ = self._read(cursor, size)
+        due, _ = self._read(db, cursor, size)
         db.executemany("UPDATE invocation SET state = 0 WHERE key = ?", [(one.key,) for one in due])
         return due, self._next_due(db)
 
-    def _read(self, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
+    def _read(self, db: sqlite3.Connection, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
         """Read rows until their payloads reach ``size`` bytes in total. Return the rows and the total."""
         found: list[Invocation] = []
         read = 0
         for row in cursor:
-            found.append(to_invocation(row, self._identity))
+            whole = row if row[BODY] is not None else with_older_payload(db, row)
+            found.append(to_invocation(whole, self._identity))
             read += len(found[-1].payload)
             if read >= size:
                 break
@@ -224,7 +227,8 @@ class SQLiteJournal:
             f" WHERE state = 2 AND {POISONED}{self._notes.readable}"
         ).fetchall()
         revived = db.execute(f"{REVIVE} WHERE state = 2 AND NOT ({POISONED}){self._notes.readable}").rowcount
-        return self._recovery(db, [to_crashed(row, self._identity) for row in rows], revived)
+        whole = [row if row[BODY] is not None else with_older_payload(db, row) for row in rows]
+        return self._recovery(db, [to_crashed(row, self._identity) for row in whole], revived)
 
     def _recover_isolated(self, db: sqlite3.Connection) -> Recovery:
         """Recover after a query met a damaged page. Rebuild the indexes that cannot be read, and leave out rows."""

@@ -14,7 +14,18 @@ from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.protocols import Page
 from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
-from engine.storage.sqlite.rows import DELAYED, POISONED, READY, REVIVE, RUNNABLE, RUNNING, to_crashed, to_invocation
+from engine.storage.sqlite.payloads import with_older_payload
+from engine.storage.sqlite.rows import (
+    BODY,
+    DELAYED,
+    POISONED,
+    READY,
+    REVIVE,
+    RUNNABLE,
+    RUNNING,
+    to_crashed,
+    to_invocation,
+)
 from engine.storage.sqlite.salvage import store_each
 
 _ROW = f"SELECT {RUNNABLE}, begun, {POISONED} FROM invocation LEFT JOIN payload USING (key) WHERE key = ? AND state = ?"
@@ -84,6 +95,8 @@ class IsolatedReads:
                 continue  # noted for another row of the same page
             try:
                 row = db.execute(_ROW, (key, state)).fetchone()
+                if row is not None and row[BODY] is None:
+                    row = with_older_payload(db, row)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise

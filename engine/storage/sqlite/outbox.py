@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
+from engine.errors import Unavailable
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
+from engine.storage.sqlite.damage import ADVICE, DamageNotes, is_damage, left_out, read_keys
 from engine.storage.sqlite.invocations import append_rows, insert
+from engine.storage.sqlite.isolated_lists import Candidates
 from engine.storage.sqlite.writer import Writer
 
 #: Largest number of rows scanned for one page of pending deliveries. Includes rows of other projects and given-up rows.
@@ -17,6 +20,8 @@ ROWS_SCANNED = 50_000
 
 _COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
 
+#: Statement that returns the ids of pending deliveries from an index, for a list that met a damaged page.
+_PENDING_IDS = "SELECT owed_id FROM owed INDEXED BY owed_due WHERE due IS NOT NULL AND owed_id > ? ORDER BY owed_id"
 #: Statement that returns the number of rows that one page scans, and the id of the last of these rows.
 SCANNED_UNTIL = (
     "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
@@ -71,6 +76,12 @@ class SQLiteOutbox:
         for delivery_id, due in ids:
             if due > now or len(found) == rows:
                 return found, due
+            found += self._each(db, [delivery_id])
+        return found, None
+
+    def _each(self, db: sqlite3.Connection, ids: Iterable[int]) -> Iterator[PendingDelivery]:
+        """Yield deliveries read one by one. Note those that cannot be read."""
+        for delivery_id in ids:
             try:
                 row = db.execute(f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone()
             except sqlite3.DatabaseError as problem:
@@ -79,8 +90,7 @@ class SQLiteOutbox:
                 self._notes.note(db, "owed", delivery_id, delivery_id, problem)
                 continue
             if row is not None:
-                found.append(_to_pending(*row))
-        return found, None
+                yield _to_pending(*row)
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
@@ -89,9 +99,13 @@ class SQLiteOutbox:
             return [], 0
         where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(len(functions))})"
         page = f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
-        async with self._readers.one() as db:
-            found = await db.execute_fetchall(page, (*functions, limit, offset))
-            [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
+        try:
+            async with self._readers.one() as db:
+                found: Iterable[Any] = await db.execute_fetchall(page, (*functions, limit, offset))
+                [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
+        except sqlite3.DatabaseError as error:
+            listing = f"SELECT owed_id {where} ORDER BY owed_id"
+            found, count = await self._left(error, listing, (*functions,), (*functions, limit, offset))
         return [_to_pending(*row) for row in found], count
 
     async def pending(
@@ -99,17 +113,69 @@ class SQLiteOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         if not functions:
             return [], 0
-        async with self._readers.one() as db:
-            [(count, last)] = await db.execute_fetchall(SCANNED_UNTIL, (after, ROWS_SCANNED))
-            rows = await db.execute_fetchall(pending_page(len(functions)), (after, last, *functions, limit + 1))
+        try:
+            async with self._readers.one() as db:
+                [(count, last)] = await db.execute_fetchall(SCANNED_UNTIL, (after, ROWS_SCANNED))
+                rows: Iterable[Any] = await db.execute_fetchall(
+                    pending_page(len(functions)), (after, last, *functions, limit + 1)
+                )
+        except sqlite3.DatabaseError as error:
+            rows, _ = await self._left(error, _PENDING_IDS, (after,), (*functions, limit + 1, 0))
+            count = last = 0
         found = [_to_pending(*row) for row in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1].delivery_id
         return found, last if count == ROWS_SCANNED else 0
 
+    async def _left(
+        self, error: sqlite3.DatabaseError, listing: str, values: tuple[object, ...], page: tuple[int, ...]
+    ) -> tuple[Sequence[tuple[Any, ...]], int]:
+        """Return the readable rows of a list that met a damaged page, and their number. Note the other rows.
+
+        ``listing`` returns the ids of all rows from an index. ``page`` has functions, limit and offset.
+        """
+        if not is_damage(error):
+            raise error
+
+        def read(db: sqlite3.Connection) -> tuple[dict[int, sqlite3.DatabaseError], list[tuple[Any, ...]], int]:
+            found = Candidates(db, "owed", "owed_id", "since")
+            found.add(0, listing, values)
+            lost = found.leave_out_unreadable()
+            *functions, limit, offset = page
+            wanted = f" AND function_id IN ({_marks(len(functions))})"
+            return lost, *found.page(0, _COLUMNS, wanted, functions, limit, offset)
+
+        try:
+            lost, rows, count = await self._readers.call(read)
+        except sqlite3.DatabaseError as damage:
+            if not is_damage(damage):
+                raise
+            raise Unavailable(f"the index of the deliveries is damaged; {ADVICE}") from damage
+        for delivery_id, problem in lost.items():
+            await self._note(delivery_id, problem)
+        return rows, count
+
+    async def _note(self, delivery_id: int, error: sqlite3.DatabaseError) -> None:
+        """Note a delivery, unless the writer can read it."""
+        await self._writer.call(
+            lambda db: db.execute("SELECT * FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone(),
+            lambda db: self._notes.note(db, "owed", delivery_id, delivery_id, error),
+        )
+
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
-        return await self._writer.call(lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))])
+        return await self._writer.call(
+            lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))],
+            lambda db: self._deliveries_isolated(db, key),
+        )
+
+    def _deliveries_isolated(self, db: sqlite3.Connection, key: int) -> Sequence[PendingDelivery]:
+        ids, error = read_keys(
+            db, "SELECT owed_id FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id", (key,)
+        )
+        if error is not None:
+            self._notes.note_index(db, "owed_key", error)
+        return list(self._each(db, [delivery_id for [delivery_id] in ids]))
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float

@@ -12,6 +12,7 @@ from engine.model.identity import AHEAD, Identity, accepted_at, key_at, true_end
 from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
+from engine.storage.sqlite.payloads import delete_payloads, older_tables
 from engine.storage.sqlite.salvage import store_each
 
 #: Limits of one step: invocations scanned, bytes dropped, idempotency keys dropped, pages freed in the file system.
@@ -117,8 +118,10 @@ class Purge:
         """Return the next rows that can be read. Keys come from the payloads if the table of invocations is damaged."""
         keys, error = read_keys(db, _KEYS.format(table="invocation"), (scan.reached, STEP_ROWS))
         if error is not None:
-            others, _ = read_keys(db, _KEYS.format(table="payload"), (scan.reached, STEP_ROWS))
-            keys = max(keys, others, key=len)
+            found_too = set[tuple[int, ...]]()
+            for table in ("payload", *older_tables(db)):
+                found_too.update(read_keys(db, _KEYS.format(table=table), (scan.reached, STEP_ROWS))[0])
+            keys = max(keys, sorted(found_too)[:STEP_ROWS], key=len)
         scan.complete = len(keys) < STEP_ROWS
         found: list[_Row] = []
         for [key] in keys:
@@ -209,8 +212,9 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
     keys: Sequence[tuple[int]] = [(key,) for key in scan.drop]
     if not keys:
         return
-    for table in ("invocation", "payload", "result", "attempt", "owed"):
+    for table in ("invocation", "result", "attempt", "owed"):
         db.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
+    delete_payloads(db, keys)
     db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))
 

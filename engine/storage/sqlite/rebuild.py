@@ -8,12 +8,21 @@ from time import perf_counter
 import structlog
 
 from engine.errors.data_errors import RESTORE
-from engine.storage.sqlite.damage import DamageNotes, is_damage
+from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
 
 log = structlog.get_logger("functiond.journal")
 
+#: Query for each index of deliveries and of idempotency keys, as ``_WALKS`` has them.
+_SIDE_WALKS = {
+    "owed_due": "SELECT count(due) FROM owed INDEXED BY owed_due WHERE due IS NOT NULL",
+    "owed_key": "SELECT count(key) FROM owed INDEXED BY owed_key",
+    "owed_destination": "SELECT count(destination) FROM owed INDEXED BY owed_destination WHERE due IS NOT NULL",
+    "owed_given_up": "SELECT count(function_id) FROM owed INDEXED BY owed_given_up WHERE due IS NULL",
+    "idempotency_expires": "SELECT count(expires) FROM idempotency INDEXED BY idempotency_expires",
+}
 #: Query for each index over waiting and running rows that reads the index from its beginning to its end, and no row.
 _WALKS = {
+    **_SIDE_WALKS,
     "ready": "SELECT count(rank) FROM invocation INDEXED BY ready WHERE state = 0",
     "delayed": "SELECT count(due) FROM invocation INDEXED BY delayed WHERE state = 1",
     "running": "SELECT count(function_id) FROM invocation INDEXED BY running WHERE state = 2",
@@ -31,8 +40,28 @@ def unreadable(db: sqlite3.Connection, index: str) -> sqlite3.DatabaseError | No
     return None
 
 
+def note_side_indexes(db: sqlite3.Connection, notes: DamageNotes) -> None:
+    """Note the indexes of deliveries and idempotency keys that cannot be read, and damaged idempotency keys.
+
+    Statements that meet a damaged page do not say which index or table has it.
+    """
+    noted = {one.name for one in notes.ranges}
+    for index in sorted(_SIDE_WALKS.keys() - noted):
+        error = unreadable(db, index)
+        if error is not None:
+            notes.note_index(db, index, error)
+    _, error = read_keys(db, "SELECT sum(length(digest)) FROM idempotency NOT INDEXED", ())
+    if error is not None and "idempotency" not in noted:
+        notes.note_next(db, "idempotency", "idempotency keys", error)
+
+
 def rebuild_noted(db: sqlite3.Connection, notes: DamageNotes) -> None:
-    """Rebuild all noted indexes. Tables in the notes are skipped."""
+    """Rebuild all noted indexes. Tables in the notes are skipped.
+
+    Of several damaged indexes of a table, only the first one met may be noted, so the others are read.
+    """
+    if any(one.name in _SIDE_WALKS for one in notes.ranges):
+        note_side_indexes(db, notes)
     indexes = {name for [name] in db.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
     for name in sorted({one.name for one in notes.ranges} & indexes):
         rebuild(db, notes, name)

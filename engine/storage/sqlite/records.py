@@ -9,36 +9,18 @@ from typing import Any
 import aiosqlite
 
 from engine.errors import Unavailable
-from engine.model import Attempt, Record, State
+from engine.model import Attempt, Record
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.protocols import Purged, Selection
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import ADVICE, DamageNotes, is_damage
+from engine.storage.sqlite.damage import ADVICE, TABLES, DamageNotes, is_damage, left_out
+from engine.storage.sqlite.isolated_lists import list_isolated
+from engine.storage.sqlite.payloads import OLDER
 from engine.storage.sqlite.purge import Purge
-from engine.storage.sqlite.rows import LISTED, SHOWN, to_record
+from engine.storage.sqlite.rows import LISTED, to_record
+from engine.storage.sqlite.selections import parts, source
 from engine.storage.sqlite.writer import Writer
-
-_Part = tuple[frozenset[State], str, str]  #: states, FROM clause, ORDER BY clause
-
-#: Parts of a function's list: running, ready, delayed, ended. Each part is sorted by its index.
-_PARTS: tuple[_Part, ...] = (
-    (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
-    (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
-    (frozenset({State.WAIT}), "INDEXED BY delayed WHERE state = 1 AND function_id = ?", "due"),
-    (
-        frozenset({State.SUCCESS, State.FAIL, State.DISCARD}),
-        "INDEXED BY finished WHERE state >= 3 AND function_id = ?",
-        "key DESC",
-    ),
-)
-#: List of several functions. No index has the rows of several functions in the order of acceptance, so the table is
-#: scanned.
-_SCAN: _Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
-#: Running rows of several functions. Running rows are few but may be the oldest, so a scan of the table would be long.
-_RUNNING: _Part = (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2", "key DESC")
-
-_NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is state] for state in State}
 
 
 class SQLiteRecords:
@@ -46,7 +28,8 @@ class SQLiteRecords:
         self._readers = readers
         self._writer = writer
         self._identity = identity
-        self._purge = Purge(identity, notes)
+        self._notes = notes or DamageNotes()
+        self._purge = Purge(identity, self._notes)
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         try:
@@ -54,21 +37,43 @@ class SQLiteRecords:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            raise Unavailable(f"some of the records are on a damaged page of the journal; {ADVICE}") from error
+        try:
+            listed = await self._readers.call(lambda db: list_isolated(db, selection, self._identity, self._readable))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise Unavailable(f"the index of the records is damaged; {ADVICE}") from error
+        for key, problem in listed.lost.items():
+            if not self._notes.covers(key, ("invocation",)):
+                await self._note(key, problem)
+        return listed.records, listed.total
+
+    @property
+    def _readable(self) -> str:
+        """SQL condition that leaves out noted rows; empty without notes."""
+        return left_out("key", ("invocation",)) if self._notes.ranges else ""
+
+    async def _note(self, key: int, error: BaseException) -> None:
+        """Note the rows on the page of an invocation, unless the writer can read it."""
+        await self._writer.call(
+            lambda db: db.execute(TABLES["invocation"], (key,)).fetchone(),
+            lambda db: self._notes.note_row(db, key, error),
+        )
 
     async def _list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found: list[Record] = []
         total, skip = 0, selection.offset
         async with self._readers.one() as db:  # in one snapshot, each row is in exactly one part
-            for states, part, order in _parts(selection):
+            for states, part, order in parts(selection):
                 wanted = selection.states & states if selection.states else states
                 if not wanted:
                     continue
-                source, values = _source(selection, part, order, wanted if wanted != states else frozenset())
-                count = (await _all(db, f"SELECT count(*) FROM {source}", values))[0][0]
+                filtered = wanted if wanted != states else frozenset()
+                rows_from, values = source(selection, part, order, filtered, self._readable)
+                count = (await _all(db, f"SELECT count(*) FROM {rows_from}", values))[0][0]
                 room = selection.limit - len(found)
                 if room > 0 and count > skip:
-                    page = f"SELECT {LISTED} FROM {source} ORDER BY {order} LIMIT ? OFFSET ?"
+                    page = f"SELECT {LISTED} FROM {rows_from} ORDER BY {order} LIMIT ? OFFSET ?"
                     rows = await _all(db, page, [*values, room, skip])
                     found.extend(to_record(row, self._identity) for row in rows)
                 skip = max(0, skip - count)
@@ -102,51 +107,6 @@ class SQLiteRecords:
         )
 
 
-def _parts(selection: Selection) -> tuple[_Part, ...]:
-    if not selection.functions:
-        return _PARTS
-    return (_RUNNING if selection.states == _RUNNING[0] else _SCAN,)
-
-
-def _source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
-    """Return an SQL FROM clause and its values, for the rows in ``states`` that match the selection.
-
-    ``part`` is the SQL that selects the index and these states, and ``order`` their sort order. If ``selection.within``
-    is set, only the first ``within`` rows in this order are searched.
-    """
-    span, values = "", [] if selection.functions else [selection.function_id]
-    if selection.begin > 0:
-        span += " AND key >= ?"
-        values.append(key_at(selection.begin))
-    if selection.end != float("inf"):
-        span += " AND key < ?"
-        values.append(key_at(selection.end))
-    if selection.below is not None:
-        span += " AND key < ?"
-        values.append(selection.below)
-    filters, more = _filters(selection, states)
-    values += more
-    if not selection.within:
-        return f"invocation {part}{span}{filters}", values
-    first = f"SELECT rank, {LISTED} FROM invocation {part}{span} ORDER BY {order} LIMIT {selection.within:d}"
-    return f"({first}) WHERE true{filters}", values
-
-
-def _filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[Any]]:
-    text, values = "", list[Any]()
-    if states:
-        text += f" AND state IN ({','.join(str(number) for s in sorted(states) for number in _NUMBERS[s])})"
-    for column, value in (("version", selection.version), ("alias", selection.alias)):
-        if value:
-            text += f" AND {column} = ?"
-            values.append(value)
-    for column, those in (("key", selection.keys), ("function_id", selection.functions or None)):
-        if those is not None:
-            text += f" AND {column} IN ({','.join('?' * len(those))})"
-            values += sorted(those)
-    return text, values
-
-
 async def _parts_of(db: aiosqlite.Connection, key: int, size: int) -> dict[str, Any]:
     """Return payload, result, log and attempts of an invocation, and the names of those that are damaged.
 
@@ -154,7 +114,7 @@ async def _parts_of(db: aiosqlite.Connection, key: int, size: int) -> dict[str, 
     """
     parts: dict[str, Any] = {}
     damaged = set()
-    payload = await _part(db, "SELECT body, sum FROM payload WHERE key = ?", key)
+    payload = await _payload(db, key)
     if payload is None or payload_problem(key, size, *(payload or [(None, None)])[0]):
         damaged.add("payload")
     else:
@@ -170,6 +130,16 @@ async def _parts_of(db: aiosqlite.Connection, key: int, size: int) -> dict[str, 
         damaged.add("attempts")
     attempts = (Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history or ())
     return {**parts, "attempts": tuple(attempts), "damaged": frozenset(damaged)}
+
+
+async def _payload(db: aiosqlite.Connection, key: int) -> list[tuple[Any, ...]] | None:
+    """Return the row of a payload as ``_part`` does, from the newest table or one that was set aside."""
+    sql = "SELECT body, sum FROM {} WHERE key = ?"
+    found = await _part(db, sql.format("payload"), key)
+    if found == []:
+        for [name] in await _all(db, OLDER, ()):
+            found = found or await _part(db, sql.format(name), key)
+    return found
 
 
 async def _part(db: aiosqlite.Connection, sql: str, key: int) -> list[tuple[Any, ...]] | None:

@@ -20,6 +20,7 @@ RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
     " start_deaths, size, body, sum"
 )
+BODY = 16  #: position of the payload in ``RUNNABLE``; None: not in the newest table, see ``payloads``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
 
@@ -58,7 +59,7 @@ def append_row(invocation: Invocation) -> tuple[Any, ...]:
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     """Make an invocation from a row. If the payload is damaged, ``damage`` of the invocation is set."""
-    size, payload, stored = row[15:18]
+    size, payload, stored = row[BODY - 1 : BODY + 2]
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import TypeVar
 
 import structlog
 
 from engine.errors import NotStored
 from engine.storage.sqlite.batch import CallRequest, Row, Statement, WriteRequest, WritingConnection
-from engine.storage.sqlite.damage import INDEXES, DamageNotes, is_damage
+from engine.storage.sqlite.damage import ADVICE, INDEXES, DamageNotes, is_damage, read_keys
+from engine.storage.sqlite.payloads import set_aside
+from engine.storage.sqlite.rebuild import note_side_indexes
 
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
+#: Least seconds between two reads of all indexes of deliveries and idempotency keys, which may be long.
+WALK_INTERVAL = 60.0
 #: Statements whose rows may be left out, with the table that they write.
 _OPTIONAL = {Statement.RESULT: "result", Statement.ATTEMPT: "attempt", Statement.DROP_ATTEMPTS: "attempt"}
 #: Forms of statements that store less, so that the row does not grow. Rank and first due time are not needed any more,
@@ -79,17 +84,56 @@ class Salvage:
 
     def __init__(self, notes: DamageNotes) -> None:
         self._notes = notes
+        self._next_walk = 0.0  #: time on the monotonic clock before which indexes are not read as a whole again
 
     def __call__(self, db: WritingConnection, request: WriteRequest, error: Exception) -> None:
         """Store a request as far as the page allows, and set its ``value`` or ``error``. Raise errors of the disk."""
+        _make_way(db, self._notes)
+        if monotonic() >= self._next_walk:
+            note_side_indexes(db, self._notes)
+            self._next_walk = monotonic() + WALK_INTERVAL
         if not isinstance(request, CallRequest):
             stored = _store_rows(db, self._notes, request.rows)
             if not stored and not request.retry_until_stored:
                 request.error = _refused(error)
         elif request.isolated is not None:
             request.value = request.isolated(db)
-        else:  # an undecodable row is reported as it is
-            request.error = error if isinstance(error, sqlite3.OperationalError) else _refused(error)
+        else:
+            _call_again(db, request, error)
+
+
+def _make_way(db: sqlite3.Connection, notes: DamageNotes) -> None:
+    """Set the table of payloads aside if its newest page is damaged. Note the rows of a damaged newest page."""
+    others = {"payload": "invocation", "invocation": "payload"}
+    for table, other in others.items():
+        _, error = read_keys(db, f"SELECT max(key) FROM {table}", ())
+        if error is None:
+            continue
+        if table == "payload":
+            try:
+                name = set_aside(db)
+            except sqlite3.DatabaseError as problem:
+                db.rollback()
+                if not is_damage(problem):
+                    raise
+            else:
+                log.error("newest page of payloads is damaged: new ones go to a new table", renamed=name, advice=ADVICE)
+        newest, _ = read_keys(db, f"SELECT key FROM {other} ORDER BY key DESC LIMIT 1", ())
+        for [key] in newest:
+            notes.note_row(db, key, error)
+
+
+def _call_again(db: sqlite3.Connection, request: CallRequest, error: Exception) -> None:
+    """Make a call once more, in a transaction of its own, because new payloads may have another table now."""
+    try:
+        request.value = in_transaction(db, lambda: request.call(db))
+        request.error = None
+    except sqlite3.DatabaseError as problem:
+        db.rollback()
+        if not is_damage(problem):
+            raise
+        # an undecodable row is reported as it is
+        request.error = error if isinstance(error, sqlite3.OperationalError) else _refused(error)
 
 
 def _refused(error: Exception) -> NotStored:

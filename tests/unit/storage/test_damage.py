@@ -9,26 +9,17 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
-from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable, NotStored
-from engine.model import DestinationSpec, Invocation, State
+from engine.model import DestinationSpec, State
 from engine.model.identity import accepted_at
 from engine.protocols import Settlement
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checks import find_problems
-from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, failure, made, retried, settled, stored, success
-from tests.support.pages import Page, PageFile
-
-BEGINNING = (float("-inf"), 0)
-ROWS = 160  #: enough for several pages of each table
-
+from tests.support.damage import BEGINNING, ROWS, kept, ranges, ready, rows_of, storing
 
 #: Lets reads at one offset of one file fail, as those of a bad sector do.
 UNREADABLE = r"""
@@ -71,61 +62,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def storing(folder: Path) -> Any:
-    return open_sqlite(StorageOptions(directory=folder))
-
-
-class StoredRows(Struct):
-    """Data directory with invocations, of functions 1 and 2 in turn."""
-
-    folder: Path
-    invocations: list[Invocation]
-
-    @property
-    def file(self) -> PageFile:
-        return PageFile(self.folder / "journal.db")
-
-    def smash(self, name: str, leaf: int = 1) -> tuple[int, ...]:
-        """Damage one page that has rows of the table, or entries of the index. Return the keys of its rows."""
-        page = [page for page in self.file.pages(name) if page.is_leaf][leaf]
-        self.file.smash(page)
-        return page.keys
-
-    def leaves(self, name: str) -> list[Page]:
-        return [page for page in self.file.pages(name) if page.is_leaf]
-
-    def keys(self, function_id: int, without: tuple[int, ...] = ()) -> list[int]:
-        return [i.key for i in self.invocations if i.function_id == function_id and i.key not in without]
-
-
-async def kept(folder: Path, number: int = ROWS, **fields: Any) -> StoredRows:
-    async with storing(folder) as storage:
-        fields = {"payload": b"%0200d" % 7, "at": NOW, **fields}
-        invocations = [made(storage, 1 + index % 2, **fields) for index in range(number)]
-        await asyncio.gather(*(storage.journal.append(each) for each in invocations))
-    return StoredRows(folder, invocations)
-
-
-async def ready(storage: SQLiteStorage, function_id: int, rows: int = ROWS) -> list[int]:
-    """Return the keys of all ready rows of a function, read page by page."""
-    keys, after = list[int](), BEGINNING
-    while True:
-        page = await storage.window.ready(function_id, after, rows, ROOM)
-        keys += [one.key for one in page.invocations]
-        if page.complete:
-            return keys
-        after = page.invocations[-1].rank_key if page.invocations else after
-
-
-def ranges(storage: SQLiteStorage) -> dict[str, tuple[int, int]]:
-    return {one.name: (one.from_key, one.to_key) for one in storage.statistics().damage}
-
-
-def rows_of(folder: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(folder / "journal.db")) as database:
-        return database.execute(sql, values).fetchall()
 
 
 @pytest.mark.parametrize("table", ["invocation", "payload"])
