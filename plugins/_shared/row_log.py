@@ -4,6 +4,9 @@ Rows are appended with growing numbers, read in order, and deleted from the olde
 
 The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
 leaves the last row of a log on disk, so that numbering continues after it. ``span`` then begins after this row.
+
+Rows that cannot be decoded are logged, counted and left out, and so are rows on a damaged page, which the store leaves
+out.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Store
+
+log = structlog.get_logger("functiond.triggers")
 
 STEP = 1000  #: rows that are read or purged at a time
 FIRST_STEP = 8  #: rows of the first read, while their size is unknown
@@ -57,6 +63,12 @@ class RowLogs(Generic[R]):
     def __init__(self, store: Store, table: str, row: type[R], now: Callable[[], float]) -> None:
         self._store, self._table, self._row, self._now = store, table, row, now
         self._tails: dict[str, _Tail] = {}
+        self._undecodable = set[str]()
+
+    @property
+    def undecodable(self) -> int:
+        """Number of rows that were left out because they cannot be decoded."""
+        return len(self._undecodable)
 
     async def names(self) -> list[str]:
         """Return the names of the logs that have rows on disk."""
@@ -67,14 +79,15 @@ class RowLogs(Generic[R]):
         return found
 
     async def load(self, name: str) -> tuple[R, R] | None:
-        """Load a log into memory, and return its first and last row, or None if it is empty."""
-        last = await self._edge(name, newest=True)
-        first = await self._edge(name, newest=False)
+        """Load a log into memory, and return its first and last row, or None if it has none."""
+        last, newest = await self._edge(name, newest=True)
+        first, earliest = await self._edge(name, newest=False)
         tail = self._tails[name] = _Tail()
+        tail.newest, tail.next, tail.earliest = newest, newest + 1, max(0, earliest)
         if last is None or first is None:
             return None
-        tail.newest, tail.next, tail.earliest, tail.last = last[0], last[0] + 1, first[0], last[1].at
-        return first[1], last[1]
+        tail.last = last.at
+        return first, last
 
     def is_loaded(self, name: str) -> bool:
         return name in self._tails
@@ -123,12 +136,12 @@ class RowLogs(Generic[R]):
         while True:
             rows = await self._store.scan(self._table, after=_before(name, position), until=_end(name), limit=step)
             for key, value in rows:
-                row = self._decode(value)
-                size += row.size
-                if found and size > max_bytes:
-                    return found, position
-                found.append((_sequence(key), row))
-                position = found[-1][0] + 1
+                if (row := self._decode(key, value)) is not None:
+                    size += row.size
+                    if found and size > max_bytes:
+                        return found, position
+                    found.append((_sequence(key), row))
+                position = _sequence(key) + 1
             if len(rows) < step or size >= max_bytes or len(found) >= STEP * 10:
                 return found, position
             step = min(STEP, max(1, (max_bytes - size) * len(found) // max(size, 1)))
@@ -141,9 +154,9 @@ class RowLogs(Generic[R]):
         low, high = self.span(name)
         while low < high:
             middle = (low + high) // 2
-            rows = await self._store.scan(self._table, after=_before(name, middle), until=_end(name), limit=1)
-            if rows and self._decode(rows[0][1]).at < moment:
-                low = _sequence(rows[0][0]) + 1
+            row, sequence = await self._first(_before(name, middle), _end(name))
+            if row is not None and row.at < moment:
+                low = sequence + 1
             else:
                 high = middle
         return low
@@ -167,12 +180,32 @@ class RowLogs(Generic[R]):
         while await self._store.purge(self._table, until, after=after, limit=STEP) == STEP:
             pass
 
-    async def _edge(self, name: str, *, newest: bool) -> tuple[int, R] | None:
+    async def _edge(self, name: str, *, newest: bool) -> tuple[R | None, int]:
+        """Return the first or last row of a log, and the number of the first or last one on disk (-1: none)."""
         rows = await self._store.scan(self._table, after=f"{name}/", until=_end(name), limit=1, newest=newest)
-        return (_sequence(rows[0][0]), self._decode(rows[0][1])) if rows else None
+        if not rows:
+            return None, -1
+        row, _ = await self._first(f"{name}/", _end(name), newest=newest)
+        return row, _sequence(rows[0][0])
 
-    def _decode(self, value: bytes) -> R:
-        return msgspec.msgpack.decode(value, type=self._row)
+    async def _first(self, after: str, until: str, *, newest: bool = False) -> tuple[R | None, int]:
+        """Return the first row in a range of keys that can be decoded, and its number (None and -1: there is none)."""
+        while rows := await self._store.scan(self._table, after=after, until=until, limit=1, newest=newest):
+            [(key, value)] = rows
+            if (row := self._decode(key, value)) is not None:
+                return row, _sequence(key)
+            after, until = (after, key) if newest else (key, until)
+        return None, -1
+
+    def _decode(self, key: str, value: bytes) -> R | None:
+        """Return a row, or None if it cannot be decoded, which is logged once."""
+        try:
+            return msgspec.msgpack.decode(value, type=self._row)
+        except (msgspec.MsgspecError, ValueError) as error:
+            if key not in self._undecodable:
+                self._undecodable.add(key)
+                log.error("row cannot be decoded and is left out", table=self._table, row=key, problem=str(error))
+            return None
 
 
 def _end(name: str) -> str:

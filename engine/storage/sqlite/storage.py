@@ -45,7 +45,7 @@ class SQLiteStorage:
         self.cursors = SQLiteCursors(writer, self.journal)
 
     def store(self, plugin: str) -> SQLiteStore:
-        return SQLiteStore(self.writer, plugin)
+        return SQLiteStore(self.writer, plugin, self._notes)
 
     async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         [[size]] = await self.writer.call(lambda database: database.execute("PRAGMA page_size").fetchall())

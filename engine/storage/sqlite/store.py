@@ -1,4 +1,7 @@
-"""Durable tables of a plugin, stored as rows with the key (plugin, table, key). Also read through the writer."""
+"""Durable tables of a plugin, stored as rows with the key (plugin, table, key). Also read through the writer.
+
+A damaged page stops only its own rows: a scan leaves them out, and reading one of them alone is an error.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Never
 
 from engine.errors import StoredDataUnreadable
+from engine.storage.sqlite.damage import DamageNotes
+from engine.storage.sqlite.salvage import store_each
+from engine.storage.sqlite.store_scan import END, Range, StoreScans
 from engine.storage.sqlite.writer import Writer
 
-#: Text that sorts after every key.
-_END = "\U0010ffff" * 2
+_DELETE = "DELETE FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?"
 
 
 class SQLiteStore:
-    def __init__(self, writer: Writer, plugin: str) -> None:
+    def __init__(self, writer: Writer, plugin: str, notes: DamageNotes | None = None) -> None:
         self._writer, self._plugin = writer, plugin
-
-    def _unreadable(self, db: sqlite3.Connection) -> Never:
-        """Raise the error for a read that met a damaged page."""
-        raise StoredDataUnreadable(f"a row of the plugin {self._plugin}", "its page in the journal is damaged")
+        self._scans = StoreScans(notes or DamageNotes())
 
     async def get(self, table: str, key: str) -> bytes | None:
         row_key = (self._plugin, table, key)
-        return await self._writer.call(lambda db: _get(db, row_key), self._unreadable)
+
+        def unreadable(db: sqlite3.Connection) -> Never:
+            place = f"the row {key} of the plugin {self._plugin}, table {table},"
+            raise StoredDataUnreadable(place, "its page in the journal is damaged")
+
+        return await self._writer.call(lambda db: _get(db, row_key), unreadable)
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
     ) -> Sequence[tuple[str, bytes]]:
-        order = "DESC" if newest else "ASC"
-        sql = (
-            "SELECT key, value FROM plugin_row WHERE plugin = ? AND name = ? AND key > ? AND key < ?"
-            f" ORDER BY key {order} LIMIT ?"
-        )
-        values = (self._plugin, table, after, until or _END, limit)
+        wanted = self._range(table, after, until or END, newest)
         return await self._writer.call(
-            lambda db: [(key, bytes(value)) for key, value in db.execute(sql, values)], self._unreadable
+            lambda db: wanted.read(db, limit), lambda db: self._scans.scan(db, wanted, limit)
         )
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
@@ -43,7 +45,7 @@ class SQLiteStore:
         deleted = [(self._plugin, table, key) for key in delete]
 
         def write(db: sqlite3.Connection) -> None:
-            db.executemany("DELETE FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?", deleted)
+            db.executemany(_DELETE, deleted)
             db.executemany("INSERT OR REPLACE INTO plugin_row (plugin, name, key, value) VALUES (?,?,?,?)", rows)
 
         await self._writer.call(write)
@@ -54,7 +56,16 @@ class SQLiteStore:
             " WHERE plugin = ?1 AND name = ?2 AND key > ?3 AND key < ?4 ORDER BY key LIMIT ?5)"
         )
         values = (self._plugin, table, after, until, limit)
-        return await self._writer.call(lambda db: db.execute(sql, values).rowcount)
+        wanted = self._range(table, after, until, newest=False)
+
+        def purge_isolated(db: sqlite3.Connection) -> int:
+            keys = [(self._plugin, table, key) for key, _ in self._scans.scan(db, wanted, limit)]
+            return len(keys) - len(store_each(db, keys, lambda db, key: db.execute(_DELETE, key)))
+
+        return await self._writer.call(lambda db: db.execute(sql, values).rowcount, purge_isolated)
+
+    def _range(self, table: str, after: str, until: str, newest: bool) -> Range:
+        return Range(plugin=self._plugin, table=table, after=after.encode(), until=until.encode(), newest=newest)
 
 
 def _get(db: sqlite3.Connection, row_key: tuple[str, str, str]) -> bytes | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 from msgspec import Struct
+from structlog.testing import capture_logs
 
 from engine.errors import DiskLow
 from engine.testing import MemoryStore
@@ -52,3 +53,29 @@ async def test_numbers_are_not_used_again_though_the_disk_refused_the_last_one_a
 
     assert await later.append([("a", Row(at=0, text="3"))]) == [2]
     assert await later.read("a", 2, 99) == ([(2, Row(at=0, text="3"))], 3)
+
+
+async def test_rows_that_cannot_be_decoded_are_left_out_and_readers_go_on_behind_them() -> None:
+    store = MemoryStore()
+    moments = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    logs = RowLogs(store, "rows", Row, lambda: next(moments))
+    await logs.load("a")
+    for number in range(5):
+        await logs.append([("a", Row(at=0, text=str(number)))])
+    keys = [key for key, _ in await store.scan("rows")]
+    for number in (0, 2, 4):
+        await store.write("rows", {keys[number]: b"\xc1"})
+
+    with capture_logs() as lines:
+        later = RowLogs(store, "rows", Row, lambda: 6.0)
+        found = await later.load("a")
+        assert found is not None
+        assert [row.text for row in found] == ["1", "3"]
+        assert later.span("a") == (0, 5)
+        rows, position = await later.read("a", 0, 99)
+        assert ([(number, row.text) for number, row in rows], position) == ([(1, "1"), (3, "3")], 5)
+        assert await later.read("a", 4, 99) == ([], 5)
+        assert [await later.seek("a", moment) for moment in (0, 2000, 2001, 4001)] == [0, 0, 2, 4]
+        assert await later.append([("a", Row(at=0, text="5"))]) == [5]
+    assert later.undecodable == 3
+    assert [line["row"] for line in lines] == [keys[4], keys[0], keys[2]]
