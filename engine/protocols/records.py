@@ -44,6 +44,11 @@ class Records(Protocol):
     execution. Ended invocations follow, newest first.
     """
 
+    @property
+    def incomplete(self) -> bool:
+        """Return whether lists leave out invocations, because damaged pages have them."""
+        ...
+
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         """Return a page of the records that match, and the number of all matching records.
 

@@ -175,6 +175,8 @@ class Engine:
     async def instance_log(self, function_id: int) -> bytes:
         return self.logs.get("", b"")
 
+    incomplete = False
+
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found = [row for row in self.rows.values() if _matches(row, selection)]
         return found[selection.offset : selection.offset + selection.limit], len(found)

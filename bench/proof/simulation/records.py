@@ -17,6 +17,8 @@ from engine.protocols import Purged, Selection
 
 
 class SimulatedRecords:
+    incomplete = False
+
     def __init__(self, tables: Tables, writes: Writes, witness: Witness, random: Random) -> None:
         self._tables, self._writes, self._witness, self._random = tables, writes, witness, random
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from engine.asgi.wire import Reply, json_reply
+from engine.asgi.wire import HeaderPairs, Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of, selection_of
@@ -24,6 +24,8 @@ from engine.protocols import Records, Selection
 DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
+#: Header of lists that leave out invocations on damaged pages.
+INCOMPLETE: HeaderPairs = ((b"x-functiond-incomplete", b"invocations on damaged pages are left out, see /healthz"),)
 
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
 
@@ -125,7 +127,8 @@ class InvocationRecords:
         empty = not selection.states or selection.keys == frozenset()
         records, count = ([], 0) if empty else await self._records.list(selection)
         items = [_item(record) for record in records]
-        return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
+        reply = json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
+        return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
         """Return the filter for records that the query describes.

@@ -62,6 +62,7 @@ class InvocationsPage:
             status=call.text("status"),
             states=list(State),
             records=records,
+            incomplete=self._records.incomplete,
             count=count,
             within=WITHIN,
             offset=offset,

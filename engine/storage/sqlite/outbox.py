@@ -13,6 +13,7 @@ from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, DamageNotes, is_damage, left_out, read_keys
 from engine.storage.sqlite.invocations import append_rows, insert
 from engine.storage.sqlite.isolated_lists import Candidates
+from engine.storage.sqlite.salvage import store_each
 from engine.storage.sqlite.writer import Writer
 
 #: Largest number of rows scanned for one page of pending deliveries. Includes rows of other projects and given-up rows.
@@ -180,7 +181,10 @@ class SQLiteOutbox:
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
     ) -> Sequence[PendingDelivery]:
-        return await self._writer.call(lambda db: _revive(db, functions, delivery_ids, now))
+        return await self._writer.call(
+            lambda db: _revive(db, functions, delivery_ids, now),
+            lambda db: _revive_isolated(db, functions, delivery_ids, now),
+        )
 
 
 def pending_page(functions: int) -> str:
@@ -238,6 +242,20 @@ def _revive(
 ) -> Sequence[PendingDelivery]:
     rows = db.execute(revival(len(functions), len(delivery_ids)), (now, now, *functions, *delivery_ids)).fetchall()
     return sorted((_to_pending(*row) for row in rows), key=lambda pending: pending.delivery_id)
+
+
+def _revive_isolated(
+    db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int], now: float
+) -> Sequence[PendingDelivery]:
+    """Make deliveries due, except those that cannot be written because of a damaged page."""
+    found: dict[int, PendingDelivery] = {}
+
+    def revive(db: sqlite3.Connection, delivery_id: int) -> None:
+        found.update((one.delivery_id, one) for one in _revive(db, functions, [delivery_id], now))
+
+    for delivery_id, _ in store_each(db, delivery_ids, revive):
+        found.pop(delivery_id, None)
+    return [found[delivery_id] for delivery_id in sorted(found)]
 
 
 def _marks(count: int) -> str:

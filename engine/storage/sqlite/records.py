@@ -31,6 +31,10 @@ class SQLiteRecords:
         self._notes = notes or DamageNotes()
         self._purge = Purge(identity, self._notes)
 
+    @property
+    def incomplete(self) -> bool:
+        return any(one.name == "invocation" for one in self._notes.ranges)
+
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         try:
             return await self._list(selection)

@@ -125,6 +125,9 @@ async def test_lists_of_deliveries_leave_out_the_rows_on_a_damaged_page(tmp_path
         for each in data.invocations[:60]:
             of_key = [one.delivery_id for one in await storage.outbox.deliveries_of(each.key)]
             assert of_key == ([numbers[each.key]] if each.key in numbers else [])
+        revived = await storage.outbox.revive([1, 2], range(1, ROWS + 1), NOW)
+        assert {one.delivery_id for one in revived} <= {*left}
+        assert len(revived) >= len(left) - 2 * len(lost)  # a row beside the page may have no room to grow
         assert ranges(storage).keys() == {"owed"}
         assert storage.statistics().failure == ""
 
