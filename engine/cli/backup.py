@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +18,7 @@ from engine.cli.client import ApiError, Client, NotRunning, UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.logs import JSON_LINES
 from engine.cli.output import Output, print_json, size_text, write
+from engine.cli.progress import Show, progress_line
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.errors import DataDirectoryLocked, FunctiondError
@@ -28,9 +27,6 @@ from engine.model.clock import SystemClock
 from engine.protocols import CopySteps
 from engine.storage import copy_offline
 from engine.storage.data_directory import locked
-
-#: Receives the state of a backup: ``state``, ``copied`` and ``total``.
-Show = Callable[[dict[str, Any]], None]
 
 
 def backup(
@@ -58,7 +54,7 @@ def backup(
     config
         TOML file with the settings of that engine.
     """
-    with _progress(target.json) as show:
+    with progress_line("backing up", quiet=target.json) as show:
         if data_dir is None:
             made = _online(target.client(), destination, with_key, show)
         else:
@@ -124,20 +120,3 @@ def _print(made: dict[str, Any]) -> None:
     output = Output()
     output.print(f"[bold green]backed up[/] {size_text(made['copied'])} with {packages}{held}")
     output.paste(made["path"])
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Show]:
-    """Yield a function that shows the state of the backup in one line, if standard error is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda state: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn(binary_units=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("backing up", total=None)
-        yield lambda state: progress.update(
-            task, description=f"backing up {state['state']}", completed=state["copied"], total=state["total"]
-        )

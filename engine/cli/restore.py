@@ -10,7 +10,9 @@ import msgspec
 from cyclopts import Parameter
 
 from engine.cli.output import Output, print_json, size_text
+from engine.cli.progress import progress_line
 from engine.config.settings import load_settings
+from engine.maintenance.restore import RestoreProgress
 from engine.maintenance.restore import restore as restore_backup
 
 
@@ -40,12 +42,17 @@ def restore(
     """
     overrides = {"storage.data_dir": str(data_dir) if data_dir else None}
     settings = load_settings(file=config, environ=os.environ, overrides=overrides)
-    done = restore_backup(backup.absolute(), settings.storage.path.absolute(), force=force)
+    with progress_line("restoring", quiet=json) as show:
+
+        def note(progress: RestoreProgress) -> None:
+            show(msgspec.to_builtins(progress))
+
+        done = restore_backup(backup.absolute(), settings.storage.path.absolute(), note, force=force)
     if json:
         print_json(msgspec.to_builtins(done))
         return
     output = Output()
-    output.print(f"[bold green]restored[/] {size_text(done.bytes)} of {done.made_at} to")
+    output.print(f"[bold green]restored[/] {size_text(done.bytes)} in {done.files} files, of {done.made_at}, to")
     output.paste(done.path)
     output.print(
         f"This is journal {done.journal} again, with all its request ids. Two copies must not both accept work: before "

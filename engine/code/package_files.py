@@ -24,6 +24,10 @@ def size_of(code: Path, name: str) -> int:
     return sum(path.stat(follow_symlinks=False).st_size for path in _files(code, name))
 
 
+def count_files(code: Path, name: str) -> int:
+    return sum(1 for _ in _files(code, name))
+
+
 def copy_package(code: Path, target: Path, name: str) -> Generator[int, None, None]:
     """Copy a package from one folder of packages to another. Yield the number of bytes after each step.
 

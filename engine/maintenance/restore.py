@@ -6,12 +6,13 @@ The journal gets its name last, so that an engine refuses a directory whose rest
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
-from engine.code.package_files import copy_file, copy_package, size_of
+from engine.code.package_files import copy_file, copy_package, count_files, size_of
 from engine.code.unpacking import fsync_folder, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
 from engine.isolation.orphans import remove_tree
@@ -25,18 +26,38 @@ _EMPTY = frozenset({"lock", "lost+found"})  #: entries of an empty data director
 _JOURNAL, _UNFINISHED = "journal.db", "journal.db.restoring"
 
 
+_Part = Literal["journal", "code", "keys"]
+
+
+class RestoreProgress(Struct, frozen=True, kw_only=True):
+    """State of a restore that runs."""
+
+    state: _Part | Literal["check"]  #: the check of the backup, or the part that is copied
+    copied: int = 0  #: bytes of all parts
+    total: int = 0  #: bytes to copy; 0 during the check
+    files: int = 0  #: files that are copied completely
+
+
+OnProgress = Callable[[RestoreProgress], None]
+
+
 class Restored(Struct, frozen=True, kw_only=True):
     path: str
     journal: str  #: name of the journal, which is part of all request ids
     made_at: str  #: time of the backup
     bytes: int
+    files: int
     packages: int
     missing: tuple[str, ...]  #: packages that the backup lacks
     keys: tuple[str, ...]  #: files in ``keys/``
 
 
-def restore(backup: Path, data: Path, *, force: bool = False) -> Restored:
+def restore(
+    backup: Path, data: Path, on_progress: OnProgress = lambda progress: None, *, force: bool = False
+) -> Restored:
     """Restore a backup into the data directory ``data``, which must be empty or missing.
+
+    ``on_progress`` is called before the check of the backup and after each step of the copy.
 
     The backup is checked first; with ``force``, a damaged one is restored as it is. Raises BackupUnusable if it is
     incomplete or damaged, DestinationExists if the data directory is not empty, BackupFailed if it cannot be written,
@@ -44,13 +65,14 @@ def restore(backup: Path, data: Path, *, force: bool = False) -> Restored:
     """
     manifest = read_manifest(backup)
     _check_target(backup, data)
+    on_progress(RestoreProgress(state="check"))
     _check(backup, manifest, force)
     existed = data.exists()
     try:
         with locked(data):
             _check_target(backup, data)
             try:
-                return _restore(backup, data, manifest)
+                return _restore(backup, data, manifest, on_progress)
             except BaseException:
                 _clear(data)
                 raise
@@ -82,7 +104,7 @@ def _check_target(backup: Path, data: Path) -> None:
         raise DestinationExists(str(data), "name an empty data directory, or one that does not exist")
 
 
-def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
+def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgress) -> Restored:
     names, missing, size = list[str](), list[str](), (backup / _JOURNAL).stat().st_size
     for name in packages_in(backup):
         try:
@@ -93,8 +115,10 @@ def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
     if free_space(data) < size + MARGIN:
         problem = f"its disk has {free_space(data) >> 20} MiB free, {(size + MARGIN) >> 20} MiB are needed"
         raise BackupFailed(str(data), problem)
-    for _ in _copies(backup, data, names, manifest):
-        pass
+    copied = files = 0
+    for part, step, ended in _copies(backup, data, names, manifest):
+        copied, files = copied + step, files + ended
+        on_progress(RestoreProgress(state=part, copied=copied, total=max(copied, size), files=files))
     (data / _UNFINISHED).rename(data / _JOURNAL)
     fsync_folder(data)
     fsync_folder(data.parent)
@@ -102,27 +126,36 @@ def _restore(backup: Path, data: Path, manifest: Manifest) -> Restored:
         path=str(data),
         journal=manifest.journal,
         made_at=manifest.made_at,
-        bytes=size,
+        bytes=copied,
+        files=files,
         packages=len(names),
         missing=tuple(missing),
         keys=manifest.keys,
     )
 
 
-def _copies(backup: Path, data: Path, names: list[str], manifest: Manifest) -> Iterator[int]:
-    yield from copy_file(backup / _JOURNAL, data / _UNFINISHED)
+def _copies(backup: Path, data: Path, names: list[str], manifest: Manifest) -> Iterator[tuple[_Part, int, int]]:
+    """Copy all files. Yield the part, the bytes and the number of files that each step has completed."""
+    yield from _steps("journal", copy_file(backup / _JOURNAL, data / _UNFINISHED))
     fsync_folder(data)
     if names:
         (data / "code").mkdir()
         write_file(data / "code" / ".journal", [manifest.journal.encode()], 0o600)
         for name in names:
-            yield from copy_package(backup / "code", data / "code", name)
+            files = count_files(backup / "code", name)
+            yield from _steps("code", copy_package(backup / "code", data / "code", name), files)
         fsync_folder(data / "code")
     if manifest.keys:
         (data / "keys").mkdir(mode=0o700)
         for name in manifest.keys:
-            yield from copy_file(backup / "keys" / Path(name).name, data / "keys" / Path(name).name)
+            yield from _steps("keys", copy_file(backup / "keys" / Path(name).name, data / "keys" / Path(name).name))
         fsync_folder(data / "keys")
+
+
+def _steps(part: _Part, steps: Iterable[int], files: int = 1) -> Iterator[tuple[_Part, int, int]]:
+    for step in steps:
+        yield part, step, 0
+    yield part, 0, files
 
 
 def _clear(data: Path) -> None:

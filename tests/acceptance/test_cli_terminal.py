@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec import Struct
 
-from tests.support.engine_process import CLEAN, PROGRAM, ROOT, engine_process, functiond
+from tests.support.engine_process import CLEAN, PROGRAM, ROOT, engine_process, functiond, functiond_on_a_terminal
 
 #: Prints and raises text that sets the clipboard (OSC 52), rings, overwrites its line, and turns the reading direction.
 SOURCE = r"""
@@ -47,20 +45,7 @@ class Nasty(Struct):
         return run.stdout.decode(), run.stderr.decode()
 
     def run_on_a_terminal(self, *arguments: str) -> tuple[int, str]:
-        """Run a command with a terminal, and return its exit code and what the terminal gets."""
-        master, slave = pty.openpty()
-        # Without colours, a command sends no control character of its own.
-        environ = {**CLEAN, "FUNCTIOND_URL": self.url, "TERM": "dumb", "NO_COLOR": "1"}
-        with subprocess.Popen([*PROGRAM, *arguments], stdout=slave, stderr=slave, env=environ, cwd=ROOT) as process:
-            os.close(slave)
-            got = b""
-            try:
-                while some := os.read(master, 65_536):
-                    got += some
-            except OSError:  # the last writer has closed the terminal
-                pass
-            os.close(master)
-        return process.returncode, got.decode().replace("\r\n", "\n")
+        return functiond_on_a_terminal(*arguments, url=self.url)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from engine.maintenance.restore import RestoreProgress, restore
 from tests.acceptance.engine_process import PROJECT, engine_on, rows
-from tests.support.engine_process import functiond
+from tests.support.engine_process import functiond, functiond_on_a_terminal
 from tests.support.http_app import encoded, zipped
 
 ECHO = "def handler(event, context):\n    return event\n"
@@ -76,6 +78,31 @@ def test_a_restored_directory_finds_all_request_ids_and_goes_on(
         assert [one["event_data"]["name"] for one in triggers] == ["tick"]
         in_use = functiond("verify", tmp_path / "data")
         assert (in_use.returncode, f"in use by process {engine.pid}" in in_use.stderr) == (2, True)
+
+
+def test_a_restore_tells_its_progress(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    steps, data = list[RestoreProgress](), tmp_path / "data"
+    done = restore(backup[0], data, steps.append)
+
+    copied = [path for path in data.rglob("*") if path.is_file() and path.name not in ("lock", ".journal")]
+    assert list(dict.fromkeys(step.state for step in steps)) == ["check", "journal", "code"]
+    assert [step.copied for step in steps] == sorted(step.copied for step in steps)
+    assert [step.files for step in steps] == sorted(step.files for step in steps)
+    assert (done.files, done.bytes) == (len(copied), sum(path.stat().st_size for path in copied))
+    assert (steps[-1].copied, steps[-1].total, steps[-1].files) == (done.bytes, done.bytes, done.files)
+
+
+def test_a_restore_shows_its_progress_on_a_terminal_only(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    piped = functiond("restore", backup[0], "--data-dir", tmp_path / "piped")
+    code, shown = functiond_on_a_terminal("restore", backup[0], "--data-dir", tmp_path / "shown", TERM="xterm")
+    quiet_code, quiet = functiond_on_a_terminal("restore", backup[0], "--data-dir", tmp_path / "json", "--json")
+
+    assert (piped.returncode, code, quiet_code) == (0, 0, 0)
+    assert re.search(r"restored .* in \d+ files, of ", piped.stdout)
+    assert piped.stderr == ""
+    assert re.search(r"restoring code, \d+ files .*100%", shown)
+    assert "restoring" not in quiet
+    assert json.loads(quiet)["files"] > 1
 
 
 def test_a_restore_goes_to_an_empty_directory_only(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,3 +75,21 @@ def functiond(
     return subprocess.run(
         command, input=stdin, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False
     )
+
+
+def functiond_on_a_terminal(*arguments: str | Path, url: str = "", **environ: str) -> tuple[int, str]:
+    """Run a command with a terminal, and return its exit code and what the terminal gets."""
+    master, slave = pty.openpty()
+    # Without colours, a command sends no control character of its own.
+    environment = {**CLEAN, "TERM": "dumb", "NO_COLOR": "1", **({"FUNCTIOND_URL": url} if url else {}), **environ}
+    command = [*PROGRAM, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=slave, stderr=slave, env=environment, cwd=ROOT) as process:
+        os.close(slave)
+        got = b""
+        try:
+            while some := os.read(master, 65_536):
+                got += some
+        except OSError:  # the last writer has closed the terminal
+            pass
+        os.close(master)
+    return process.returncode, got.decode().replace("\r\n", "\n")
