@@ -78,7 +78,7 @@ def about(engine: EngineParts) -> Mapping[str, Any]:
     found: dict[str, Any] = {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network}
     clock = engine.clock_guard.state()
     if clock.held:
-        found["clock"] = f"not trusted: {clock.ahead / 86_400:.0f} days ahead of the newest invocation; nothing expires"
+        found["clock"] = f"not trusted: {clock.ahead / 86_400:.0f} days ahead of the last trusted time; nothing expires"
     return found
 
 

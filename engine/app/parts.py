@@ -16,6 +16,7 @@ from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import ClockGuard
+from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
 from engine.metrics.loop_lag import LoopLag
@@ -62,6 +63,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     pruner: Pruner
     discarder: Discarder
     clock_guard: ClockGuard
+    delay_corrector: DelayCorrector
     function_changes: FunctionChanges
     audit: AuditTrail
     logs: LogBoard

@@ -19,6 +19,7 @@ from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
 from engine.isolation.machine import usable_memory
 from engine.maintenance.clock_guard import DAY, STORE, ClockGuard
+from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
@@ -99,6 +100,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         pruner=core.pruner,
         discarder=discarder,
         clock_guard=_clock_guard(infrastructure),
+        delay_corrector=DelayCorrector(storage.journal, clock),
         function_changes=FunctionChanges(catalog, core.scheduler, discarder, infrastructure.pool),
         audit=audit,
         logs=infrastructure.board,
@@ -115,6 +117,11 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
     lag.in_flight = engine.dispatcher.is_running
     clock.alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
+    clock.alarms.stepped.connect(lambda step: clock.expiry.check())
+    clock.alarms.stepped.connect(engine.delay_corrector.note_step)
+    engine.delay_corrector.corrected.connect(engine.scheduler.note_due)
+    clock.expiry.doubted.connect(engine.clock_guard.note_doubt)
+    clock.expiry.cleared.connect(engine.clock_guard.note_correction)
     engine.clock_guard.released.connect(engine.scheduler.unpark)
     engine.clock_guard.released.connect(engine.pruner.run_now)
     engine.clock_guard.released.connect(engine.delivery.wake)

@@ -11,8 +11,8 @@ from engine.cli.target import DEFAULT_TARGET, Target
 def clock(action: Literal["show", "accept"] = "show", /, *, target: Target = DEFAULT_TARGET) -> None:
     """Show whether the engine trusts its clock, or accept the clock.
 
-    After a start whose clock is far ahead of the newest invocation, nothing expires until the clock is accepted or ten
-    minutes have passed. If the clock is wrong, correct it and restart the engine instead.
+    After a start whose clock is far ahead of the newest invocation, and after the clock was set far ahead, nothing
+    expires until the clock is accepted or ten minutes have passed. If the clock is wrong, correct it instead.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         return [f"The engine trusts its clock: [bold]{found['time']}[/]."]
     days, minutes = found["ahead"] // 86_400, -(-found["ends_in"] // 60)
     return [
-        f"[bold yellow]The clock is in doubt:[/] it shows {found['time']}, {days} days after the newest invocation"
+        f"[bold yellow]The clock is in doubt:[/] it shows {found['time']}, {days} days after the last trusted time"
         f" ({found['reference']}).",
         f"Nothing expires for {minutes} more minutes. If the clock is right: functiond clock accept",
-        "If it is wrong: correct it, then restart the engine.",
+        "If it is wrong: correct it. The engine notices that within 30 s.",
     ]

@@ -151,7 +151,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes of free disk space below which new work is rejected
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: bytes of a file that is deleted when the disk is full
     code_quota: Positive = QUOTA  #: bytes of code packages of a project
-    clock_tolerance: Annotated[float, Meta(ge=0)] = 30.0  #: days that the clock may be ahead at a start; 0: any number
+    clock_tolerance: Annotated[float, Meta(ge=0)] = 30.0  #: days that the clock may be (set) ahead; 0: any number
     commit_warning: Seconds = 1.0  #: seconds after which an unfinished commit makes the engine unhealthy
 
     @property

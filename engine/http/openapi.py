@@ -10,11 +10,11 @@ import anyio.to_thread
 import msgspec
 
 from engine.asgi.wire import Reply
-from engine.http.api.invocations import MAX_DELAY
 from engine.http.api.metrics import MONTHS, WORKFLOW_METRICS
 from engine.http.api.records import MAX_WAIT
 from engine.http.api.routing import Call, Resource
 from engine.http.operations import OPERATIONS, Problem
+from engine.model.delays import LONGEST_DELAY
 from engine.model.limits import MEMORY_SIZES
 from engine.model.urn import MAX_LENGTH
 from engine.protocols import JSON, Operation
@@ -61,7 +61,7 @@ _HEADERS = {
         "description": "tail: the reply has the end of the log in X-Cff-Function-Log.",
     },
     "X-Functiond-Priority": {"type": "string", "pattern": "^[0-9]$"},
-    "X-Functiond-Delay": {"type": "string", "description": f"Seconds, up to {MAX_DELAY:.0f}."},
+    "X-Functiond-Delay": {"type": "string", "description": f"Seconds, up to {LONGEST_DELAY:.0f}."},
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 

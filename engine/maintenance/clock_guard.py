@@ -1,13 +1,21 @@
-"""Clock guard: holds all expiry after a start whose clock is far ahead of the stored data.
+"""Clock guard: holds all expiry while the clock is far ahead of the last trusted time.
 
 A wrong clock would otherwise discard at once whatever has a limit of age: waiting invocations, finished ones, pending
-deliveries, idempotency keys, records of streams. The hold ends when an administrator accepts the clock, or after
-``HOLD`` seconds. The reference is the time of the newest stored invocation, or of the last start or acceptance with a
-trusted clock if that is later. It stays stored while the hold lasts, because invocations that are accepted meanwhile
-have times of the doubtful clock.
+deliveries, idempotency keys, records of streams. A hold begins in two cases:
+
+- At a start whose clock is far ahead of the stored data: of the newest stored invocation, or of the last start or
+  acceptance with a trusted clock if that is later.
+- When the clock is set far ahead while the engine runs, see ``Expiry``.
+
+The hold ends when an administrator accepts the clock, when the clock is set back to within the tolerance, or after
+``HOLD`` seconds. The last trusted time stays stored while the hold lasts, because invocations that are accepted
+meanwhile have times of the doubtful clock.
 """
 
 from __future__ import annotations
+
+import asyncio
+import math
 
 import anyio
 import msgspec
@@ -38,7 +46,7 @@ class ClockState(Struct, frozen=True, kw_only=True):
     now: float
     held: bool  #: the clock is not trusted, and nothing expires
     reference: float = 0.0  #: last trusted time
-    ahead: float = 0.0  #: seconds by which the clock is ahead of it
+    ahead: float = 0.0  #: seconds by which the clock is ahead of it, without the time since
     ends_in: float = 0.0  #: seconds until the hold ends by itself
 
 
@@ -52,7 +60,8 @@ class ClockGuard:
         self.released: Signal[[]] = Signal()
         self._clock, self._records, self._store = clock, records, store
         self._tolerance, self._hold = tolerance, hold
-        self._accepted = anyio.Event()
+        self._begun, self._over = asyncio.Event(), asyncio.Event()
+        self._storing = anyio.Lock()
         self._reference = self._ends_at = 0.0
 
     async def load(self) -> None:
@@ -66,44 +75,51 @@ class ClockGuard:
         newest = await self._newest(now, stored)
         if newest is None or not 0 < self._tolerance < now - newest:
             await self._write(now, held=False)
-            return
-        self._reference, self._ends_at = newest, anyio.current_time() + self._hold
-        self._clock.expiry.hold(newest)
-        await self._write(newest, held=True)
-        log.warning(
-            "the clock is far ahead of the newest invocation, so nothing expires until it is accepted",
-            now=rfc3339(now),
-            newest=rfc3339(newest),
-            days=round((now - newest) / DAY),
-            hold=self._hold,
-            next_step="correct the clock and restart, or run: functiond clock accept",
-        )
+        else:
+            self._clock.expiry.hold(newest)
+            self._begin(newest, "the clock is far ahead of the newest invocation")
+            await self._write(newest, held=True)
+        self._clock.expiry.watch(self._tolerance)
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """End the hold when it is accepted or has lasted long enough. Return at once if there is none."""
+        """End each hold when it is accepted, when the clock is corrected, or when the hold has lasted long enough."""
         task_status.started()
-        if not self._clock.expiry.held:
-            return
-        with anyio.move_on_after(max(0.0, self._ends_at - anyio.current_time())):
-            await self._accepted.wait()
-            return
-        self._release("the hold is over")
-        await self._write(self._clock.now(), held=False)
+        while True:
+            await self._begun.wait()
+            async with self._storing:
+                if self._clock.expiry.held:
+                    await self._write(self._reference, held=True)
+            alarm = self._clock.call_at(math.inf, self.state)  # so that steps of the clock are noticed
+            try:
+                with anyio.move_on_after(max(0.0, self._ends_at - _elapsed())):
+                    await self._over.wait()
+            finally:
+                alarm.cancel()
+            async with self._storing:
+                await self._end()
+
+    def note_doubt(self) -> None:
+        """Tell of a hold that ``Expiry`` has begun, and let it end in time."""
+        self._begin(self._clock.expiry.now(), "the clock was set far ahead")
+
+    def note_correction(self) -> None:
+        """End the hold soon, because the clock is not too far ahead any more."""
+        self._over.set()
 
     async def accept(self) -> ClockState:
         """Trust the clock from now on. Return the state after that. Raises the errors of a write of the storage."""
-        if self._clock.expiry.held:
-            await self._store.write(_TABLE, _row(self._clock.now(), held=False))
-            self._release("the clock was accepted")
-            self._accepted.set()
+        async with self._storing:
+            if self._clock.expiry.check():
+                await self._store.write(_TABLE, _row(self._clock.now(), held=False))
+                self._release("the clock was accepted")
         return self.state()
 
     def state(self) -> ClockState:
-        now = self._clock.now()
-        if not self._clock.expiry.held:
+        expiry, now = self._clock.expiry, self._clock.now()
+        if not expiry.check():
             return ClockState(now=now, held=False)
-        ends_in = max(0.0, self._ends_at - anyio.current_time())
-        return ClockState(now=now, held=True, reference=self._reference, ahead=now - self._reference, ends_in=ends_in)
+        ends_in = max(0.0, self._ends_at - _elapsed())
+        return ClockState(now=now, held=True, reference=self._reference, ahead=expiry.ahead, ends_in=ends_in)
 
     async def _newest(self, now: float, stored: _Stored | None) -> float | None:
         """Return the newest trusted time before ``now``. Later times were stored while the clock was wrong."""
@@ -120,10 +136,40 @@ class ClockGuard:
         except Unavailable as problem:  # a later start may hold expiry needlessly, or begin a hold anew
             log.warning("state of the clock not stored", problem=str(problem))
 
+    async def _end(self) -> None:
+        """End a hold whose time is over or whose clock was corrected, unless another one has begun meanwhile."""
+        expiry = self._clock.expiry
+        if not expiry.held:
+            self._begun.clear()
+        elif self._over.is_set() or _elapsed() >= self._ends_at:
+            self._begun.clear()
+            self._release("the clock was corrected" if expiry.ahead <= self._tolerance else "the hold is over")
+            await self._write(self._clock.now(), held=False)
+
+    def _begin(self, reference: float, event: str) -> None:
+        now = self._clock.now()
+        self._reference, self._ends_at = reference, _elapsed() + self._hold
+        self._over.clear()
+        self._begun.set()
+        log.warning(
+            f"{event}, so nothing expires until it is accepted",
+            now=rfc3339(now),
+            trusted=rfc3339(reference),
+            days=round((now - reference) / DAY),
+            hold=self._hold,
+            next_step="correct the clock, or run: functiond clock accept",
+        )
+
     def _release(self, reason: str) -> None:
         self._clock.expiry.release()
+        self._over.set()
         log.warning("data expires again", reason=reason, now=rfc3339(self._clock.now()))
         self.released()
+
+
+def _elapsed() -> float:
+    """Return the time of the event loop, which no step of the clock changes."""
+    return asyncio.get_running_loop().time()
 
 
 def _row(reference: float, *, held: bool) -> dict[str, bytes]:

@@ -195,7 +195,7 @@ class Dispatcher:
         entry = await self._scheduler.take()
         while True:
             one = entry.invocation
-            if self._clock.expiry.held and self._policy.in_doubt(one, self._settings(one), self._clock):
+            if self._clock.expiry.check() and self._policy.in_doubt(one, self._settings(one), self._clock):
                 self._scheduler.park(entry)
                 entry = await self._scheduler.take()
                 continue
@@ -321,7 +321,7 @@ class Dispatcher:
                 outcome,
                 self._policy.rules(settings),
                 now=outcome.ended_at,
-                expiry_now=self._clock.expiry.now() if self._clock.expiry.held else None,
+                expiry_now=self._clock.expiry.now() if not outcome.ok and self._clock.expiry.check() else None,
                 jitter_sample=self._random.random(),
                 priority_step=self._priority_step,
             )

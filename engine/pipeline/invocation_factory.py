@@ -46,7 +46,8 @@ class InvocationFactory:
             # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
-        return replace(made, trusted_at=expiry.now()) if expiry.held else made
+        in_doubt = expiry.check() if request.idempotency_key else expiry.held
+        return replace(made, trusted_at=expiry.now()) if in_doubt else made
 
 
 def _payload(request: Request, function: Function) -> bytes:

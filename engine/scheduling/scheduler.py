@@ -74,7 +74,7 @@ class Scheduler:
         """
         for function_id in recovery.waiting:
             self._queue.expect(function_id)
-        self._note_due(recovery.next_due)
+        self.note_due(recovery.next_due)
         self._work.set()
 
     def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
@@ -84,11 +84,17 @@ class Scheduler:
         invocation of a closed function (see ``close``), ``pushed_to_closed`` is called instead.
         """
         if invocation.delayed and invocation.function_id not in self._closed:
-            self._note_due(invocation.due_at)
+            self.note_due(invocation.due_at)
         elif invocation.key in self._withheld:
             self._withheld[invocation.key].entry = Entry(invocation, reply)
         else:
             self._enqueue(Entry(invocation, reply))
+
+    def note_due(self, due_at: float | None) -> None:
+        """Set the timer for a delayed invocation that is due at ``due_at`` (None: there is none)."""
+        if due_at is not None and (self._next_due is None or due_at < self._next_due):
+            self._next_due = due_at
+            self._set_alarm(due_at)
 
     def close(self, function_id: int) -> None:
         """Start no more asynchronous invocations of a function. The caller must end those that wait on disk."""
@@ -240,7 +246,7 @@ class Scheduler:
                     raise
                 for invocation in ready:
                     self.push(invocation)
-            self._note_due(next_due)
+            self.note_due(next_due)
         if self._next_due is not None and self._alarm is None:  # the clock was set back after the alarm
             self._set_alarm(self._next_due)
 
@@ -310,11 +316,6 @@ class Scheduler:
     def _wake_if_low(self) -> None:
         if self._queue.is_low:
             self._work.set()
-
-    def _note_due(self, due_at: float | None) -> None:
-        if due_at is not None and (self._next_due is None or due_at < self._next_due):
-            self._next_due = due_at
-            self._set_alarm(due_at)
 
     def _set_alarm(self, moment: float) -> None:
         if self._alarm is not None:

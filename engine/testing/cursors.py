@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
 from engine.testing.journal import MemoryJournal
 from engine.testing.resources import MemoryResourceStore
+from engine.testing.rows import move_problem
 from engine.testing.writes import MemoryWrites, at_the_next_turn
 
 
@@ -56,10 +55,5 @@ class MemoryCursors:
             return ""
 
     def _problem(self, move: CursorMove) -> str:
-        row = self._resources.find("trigger", move.trigger_id)
-        generation = msgspec.json.decode(row.body, type=dict[str, object]).get("generation") if row else None
-        if row is None or (row.owner, generation) != (move.owner, move.generation):
-            return "the trigger was changed or deleted meanwhile"
-        stored = self._positions.get(move.trigger_id, {})
-        moved = next((name for name, position in move.expected.items() if stored.get(name) != position), None)
-        return "" if moved is None else f"its cursor {moved!r} is not at the expected position"
+        trigger = self._resources.find("trigger", move.trigger_id)
+        return move_problem(trigger, self._positions.get(move.trigger_id, {}), move)

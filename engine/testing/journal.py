@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from engine.errors import IdempotencyConflict
 from engine.model import Attempt, Invocation, Outcome, State
-from engine.model.retry import HISTORY, MAX_CRASHES, MAX_START_CRASHES
+from engine.model.retry import HISTORY
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.testing.tables import MemoryTables, Row
+from engine.testing.rows import corrected, poisoned
+from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites, at_the_next_turn
 
 
@@ -89,23 +90,32 @@ class MemoryJournal:
                 row.state = State.WAIT
                 row.invocation = replace(row.invocation, delayed=False)
 
+    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
+        self._writes.check()
+        changed = 0
+        for row in self._tables.rows.values():
+            if row.delayed and changed < rows and (one := corrected(row.invocation, now, since)) is not None:
+                row.invocation = one
+                changed += 1
+        return changed, self._next_due()
+
     async def recover(self) -> Recovery:
         self._writes.check()
-        poisoned, revived = [], 0
+        dropped, revived = list[Invocation](), 0
         rows = sorted(self._tables.rows.values(), key=lambda row: row.invocation.key)
         for row in rows:
             if row.state is not State.RUNNING:
                 continue
-            crashed = _crashed(row)
-            if crashed.crash_count > MAX_CRASHES or crashed.start_crashes > MAX_START_CRASHES:
-                poisoned.append(crashed)
+            crashed = row.crashed()
+            if poisoned(crashed):
+                dropped.append(crashed)
             else:
                 row.invocation, row.state = replace(crashed, delayed=False), State.WAIT
                 revived += 1
         return Recovery(
             backlog=self._backlog(),
             waiting=frozenset(row.invocation.function_id for row in rows if row.ready),
-            poisoned=tuple(poisoned),
+            poisoned=tuple(dropped),
             next_due=self._next_due(),
             revived=revived,
         )
@@ -189,12 +199,6 @@ class MemoryJournal:
 
     def _next_due(self) -> float | None:
         return min((row.invocation.due_at for row in self._tables.rows.values() if row.delayed), default=None)
-
-
-def _crashed(row: Row) -> Invocation:
-    """Return the invocation of a running row, with a crash of the engine added to its counts."""
-    one = row.invocation
-    return replace(one, crash_count=one.crash_count + row.begun, start_crashes=one.start_crashes + (not row.begun))
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:

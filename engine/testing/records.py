@@ -10,9 +10,10 @@ from itertools import islice
 from msgspec.structs import replace
 
 from engine.model import Record, State
-from engine.model.identity import accepted_at, key_at, true_end
+from engine.model.identity import key_at, true_end
 from engine.protocols import Purged, Selection
-from engine.testing.tables import MemoryTables, Row
+from engine.testing.rows import Row, newest, to_record
+from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
 
 
@@ -30,14 +31,14 @@ class MemoryRecords:
             if _selected(row, selection) and scanned[part] <= (selection.within or math.inf):
                 rows.append(row)
         page = islice(rows, selection.offset, selection.offset + selection.limit)
-        return [replace(_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
+        return [replace(to_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
 
     async def get(self, key: int) -> Record | None:
         row = self._tables.rows.get(key)
-        return None if row is None else _record(row)
+        return None if row is None else to_record(row)
 
     async def newest(self, before: float) -> float | None:
-        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
+        return newest(self._tables.rows, before)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         self._writes.check()
@@ -95,28 +96,3 @@ def _list_order(row: Row) -> tuple[float, ...]:
 
 def _newest(row: Row) -> tuple[float, ...]:
     return (0, -row.invocation.key)
-
-
-def _record(row: Row) -> Record:
-    one = row.invocation
-    return Record(
-        key=one.key,
-        request_id=one.request_id,
-        function_id=one.function_id,
-        version=one.version,
-        alias=one.alias,
-        source=one.source,
-        state=row.state,
-        priority=one.priority,
-        due_at=one.due_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        attempt=one.attempt,
-        code=row.code,
-        message=row.message,
-        hops=one.hops,
-        payload=one.payload,
-        result=row.result,
-        log=row.log,
-        attempts=tuple(row.attempts[number] for number in sorted(row.attempts)),
-    )

@@ -2,36 +2,8 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
-
-from engine.model import Attempt, DestinationSpec, Invocation, PendingDelivery, State
-
-
-class Row(Struct, kw_only=True):
-    """Stored invocation with its state, result and attempts."""
-
-    invocation: Invocation
-    state: State = State.WAIT
-    begun: bool = False  #: of a running row: the handler of its attempt has begun
-    started_at: float | None = None
-    ended_at: float | None = None
-    code: int = 0
-    message: str = ""
-    result: bytes = b""
-    log: bytes = b""
-    attempts: dict[int, Attempt] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> bool:
-        return self.state is State.WAIT and not self.invocation.delayed
-
-    @property
-    def delayed(self) -> bool:
-        return self.state is State.WAIT and self.invocation.delayed
-
-    @property
-    def size(self) -> int:
-        return len(self.invocation.payload) + len(self.result) + len(self.log)
+from engine.model import DestinationSpec, Invocation, PendingDelivery, State
+from engine.testing.rows import Row, new_delivery
 
 
 class MemoryTables:
@@ -46,11 +18,4 @@ class MemoryTables:
 
     def add_delivery(self, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float) -> None:
         self._last_delivery_id += 1
-        self.deliveries[self._last_delivery_id] = PendingDelivery(
-            delivery_id=self._last_delivery_id,
-            key=invocation.key,
-            function_id=invocation.function_id,
-            condition="success" if state is State.SUCCESS else "failure",
-            destination=spec,
-            due_at=due_at,
-        )
+        self.deliveries[self._last_delivery_id] = new_delivery(self._last_delivery_id, invocation, state, spec, due_at)

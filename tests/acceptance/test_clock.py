@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 import pytest
 
@@ -72,11 +72,68 @@ def test_a_start_a_year_ahead_discards_nothing_until_the_clock_is_accepted(engin
     assert engine.record("echo", old)["status"] == "SUCCESS"
 
     url = f"http://127.0.0.1:{engine.port}"
-    assert "365 days after the newest invocation" in " ".join(functiond("clock", url=url).stdout.split())
+    assert "365 days after the last trusted time" in " ".join(functiond("clock", url=url).stdout.split())
     assert "trusts its clock" in functiond("clock", "accept", url=url).stdout
     until(lambda: engine.record("aged", waiting)["status"] == "DISCARD")
     until(lambda: rows(engine.data, "SELECT count(*) FROM invocation") == [(2,)])  # the old one is pruned
     assert engine.ask("GET", CLOCK).json["trusted"] is True
+
+
+def test_a_step_of_a_year_discards_nothing_until_the_clock_is_accepted(engine: Skewed) -> None:
+    engine.create("echo", ECHO)
+    engine.create("aged", ECHO)
+    engine.configure("aged", max_async_event_age_in_seconds=3600)
+    old = engine.accepted("echo", Idempotency_Key="once")
+    until(lambda: engine.record("echo", old)["status"] == "SUCCESS")
+    waiting = engine.accepted("aged", X_Functiond_Delay="3000")
+    engine.set(365)
+    again = engine.accepted("echo", Idempotency_Key="once")
+    new = engine.accepted("echo")
+    until(lambda: engine.record("echo", new)["status"] == "SUCCESS")
+    until(lambda: '"the clock was set"' in "".join(engine.log))
+    shown = engine.ask("GET", CLOCK).json
+
+    assert again == old
+    assert (shown["trusted"], shown["ahead"] // DAY) == (False, 365)
+    assert "365 days ahead" in engine.ask("GET", "/readyz").json["clock"]
+    assert b"functiond_clock_trusted 0" in engine.ask("GET", "/metrics").body
+    assert any("functiond clock accept" in line for line in engine.log)
+    assert engine.record("aged", waiting)["status"] == "WAIT"
+    assert engine.record("echo", old)["status"] == "SUCCESS"
+
+    assert engine.ask("POST", f"{CLOCK}/accept").json["trusted"] is True
+    until(lambda: engine.record("aged", waiting)["status"] == "DISCARD")
+    until(lambda: rows(engine.data, "SELECT count(*) FROM invocation") == [(2,)])  # the old one is pruned
+
+
+def test_a_step_that_is_undone_discards_nothing(engine: Skewed) -> None:
+    engine.create("aged", ECHO)
+    engine.configure("aged", max_async_event_age_in_seconds=3600)
+    waiting = engine.accepted("aged", X_Functiond_Delay="3000")
+    engine.set(365)
+    until(lambda: engine.ask("GET", CLOCK).json["trusted"] is False)
+    engine.set(0)
+    until(lambda: engine.ask("GET", CLOCK).json["trusted"] is True)
+
+    assert engine.record("aged", waiting)["status"] == "WAIT"
+    assert any("the clock was corrected" in line for line in engine.log)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_delayed_work_of_a_clock_years_ahead_runs_after_its_delay(engine: Skewed, restarts: bool) -> None:
+    engine.create("echo", ECHO)
+    engine.accepted("echo")
+    engine.set(365)
+    delayed, later = (engine.accepted("echo", X_Functiond_Delay=delay) for delay in ("2", "86400"))
+    if restarts:
+        engine.restart(0)
+    else:
+        engine.set(0)
+
+    until(lambda: engine.record("echo", delayed)["status"] == "SUCCESS")
+    assert engine.record("echo", later)["status"] == "WAIT"
+    [(due_at,)] = rows(engine.data, "SELECT due FROM invocation WHERE state = 1")
+    assert DAY - 120 <= due_at - time() <= DAY
 
 
 def test_work_of_a_start_years_ahead_is_neither_lost_nor_kept_for_ever(engine: Skewed) -> None:

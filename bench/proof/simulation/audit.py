@@ -9,6 +9,8 @@ from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import EPOCH, HOUR, TIMERS, World
 from engine.app.parts import EngineParts
 from engine.model import State
+from engine.model.delays import LONGEST_DELAY
+from engine.model.identity import EARLIEST
 
 #: Seconds between two audits, at least.
 INTERVAL = 5.0
@@ -92,8 +94,10 @@ def check_end(world: World, witness: Witness) -> None:
         if not row.state.final:
             one = row.invocation
             rows, size = recount.get(one.function_id, (0, 0))
-            recount[one.function_id] = rows + 1, size + row.size
+            recount[one.function_id] = rows + 1, size + row.payload_size
             waits = row.state is State.WAIT and one.delayed and one.due_at > now
+            if waits and one.due_at > now + LONGEST_DELAY and now >= EARLIEST:
+                witness.violation(f"invocation {key} of function {one.function_id} is due in years: {one.due_at}")
             if not waits and world.time() - tracked_since(witness, key) > LATE:
                 witness.violation(f"invocation {key} of function {one.function_id} has not ended: {row.state}")
     if recount != {one: sums for one, sums in tables.tally.items() if sums[0]}:

@@ -12,8 +12,8 @@ from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
-from engine.model.identity import accepted_at, key_at
 from engine.protocols import Purged, Selection
+from engine.testing.rows import newest, to_record
 
 
 class SimulatedRecords:
@@ -26,33 +26,12 @@ class SimulatedRecords:
         return [], 0  # the components of the simulation list no records
 
     async def newest(self, before: float) -> float | None:
-        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
+        return newest(self._tables.rows, before)
 
     async def get(self, key: int) -> Record | None:
         await asyncio.sleep(self._random.choice((0.0, 0.001)))
         row = self._tables.rows.get(key)
-        if row is None:
-            return None
-        one = row.invocation
-        return Record(
-            key=one.key,
-            request_id=one.request_id,
-            function_id=one.function_id,
-            version=one.version,
-            alias=one.alias,
-            source=one.source,
-            state=row.state,
-            priority=one.priority,
-            due_at=one.due_at,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            attempt=one.attempt,
-            code=row.code,
-            message=row.message,
-            hops=one.hops,
-            payload=one.payload,
-            result=row.result,
-        )
+        return None if row is None else to_record(row)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         def apply() -> Purged:

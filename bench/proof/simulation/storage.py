@@ -15,17 +15,15 @@ from random import Random
 from typing import Any
 
 import anyio
-import msgspec
 
 from bench.proof.simulation.catalog import SimulatedCatalog, SimulatedResources, SimulatedStore
 from bench.proof.simulation.records import SimulatedOutbox, SimulatedRecords
 from bench.proof.simulation.storage_witness import Witness
-from bench.proof.simulation.tables import Row, Tables
+from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes, answer_of
 from engine.errors import CursorMoved, IdempotencyConflict, Unsupported
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
-from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import (
     CopySteps,
     CursorMove,
@@ -35,6 +33,7 @@ from engine.protocols import (
     Settlement,
     StorageStatistics,
 )
+from engine.testing.rows import Row, move_problem, poisoned
 
 
 class SimulatedCluster:
@@ -155,7 +154,7 @@ class SimulatedJournal:
             if row is None or row.state is not State.WAIT:
                 return None
             self._end(row, State.FAIL, outcome)
-            return row.invocation.function_id, row.size
+            return row.invocation.function_id, row.payload_size
 
         def done(value: tuple[int, int] | None, error: Exception | None) -> None:
             if then is not None:
@@ -176,7 +175,7 @@ class SimulatedJournal:
                 self._end(row, State.DISCARD, outcome)
             keys = tuple(row.invocation.key for row in found)
             reached = after if len(found) == rows else None
-            return Discarded(keys=keys, size=sum(row.size for row in found), reached=reached)
+            return Discarded(keys=keys, size=sum(row.payload_size for row in found), reached=reached)
 
         return await self._writes.call(apply)
 
@@ -187,6 +186,15 @@ class SimulatedJournal:
                     self._tables.revive(invocation.key, crashed=False)
 
         await self._writes.call(apply)
+
+    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
+        def apply() -> tuple[int, float | None]:
+            changed = self._tables.correct_due(now, since, rows)
+            for invocation in changed:
+                self._witness.corrected(invocation)
+            return len(changed), self._tables.delayed[0][0] if self._tables.delayed else None
+
+        return await self._writes.call(apply)
 
     async def recover(self) -> Recovery:
         return await self._writes.call(self._recover)
@@ -238,11 +246,11 @@ class SimulatedJournal:
         self._witness.ended(row)
 
     def _recover(self) -> Recovery:
-        tables, poisoned, revived = self._tables, [], 0
+        tables, dropped, revived = self._tables, list[Invocation](), 0
         for key in list(tables.running):
-            crashed = tables.crashed(tables.rows[key])
-            if crashed.crash_count > MAX_CRASHES or crashed.start_crashes > MAX_START_CRASHES:
-                poisoned.append(crashed)
+            crashed = tables.rows[key].crashed()
+            if poisoned(crashed):
+                dropped.append(crashed)
             else:
                 tables.revive(key, crashed=True)
                 revived += 1
@@ -252,7 +260,7 @@ class SimulatedJournal:
         return Recovery(
             backlog={function_id: sums for function_id, sums in tables.tally.items() if sums[0]},
             waiting=frozenset(function_id for function_id, line in tables.ready.items() if line),
-            poisoned=tuple(poisoned),
+            poisoned=tuple(dropped),
             next_due=tables.delayed[0][0] if tables.delayed else None,
             revived=revived,
         )
@@ -300,14 +308,10 @@ class SimulatedCursors:
 
     def _move(self, move: CursorMove) -> None:
         row = self._tables.resources.get(("trigger", move.owner, move.trigger_id))
-        generation = msgspec.json.decode(row.body, type=dict[str, Any]).get("generation") if row else None
-        if generation != move.generation:
-            raise CursorMoved(move.trigger_id, "the trigger was changed or deleted meanwhile")
-        stored = self._tables.cursors.setdefault(move.trigger_id, {})
-        for name, position in move.expected.items():
-            if stored.get(name) != position:
-                raise CursorMoved(move.trigger_id, f"its cursor {name!r} is not at the expected position")
-        stored.update(move.positions)
+        stored = self._tables.cursors.get(move.trigger_id, {})
+        if problem := move_problem(row, stored, move):
+            raise CursorMoved(move.trigger_id, problem)
+        self._tables.cursors[move.trigger_id] = {**stored, **move.positions}
 
 
 def _behind(line: list[tuple[float, int]], after: tuple[float, int], rows: int) -> list[tuple[float, int]]:

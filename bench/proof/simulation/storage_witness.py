@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from bench.proof.simulation.tables import Row
 from engine.model import Invocation, PendingDelivery
-from engine.protocols import (
-    Settlement,
-)
+from engine.protocols import Settlement
+from engine.testing.rows import Row
 
 
 class Witness(Protocol):
@@ -17,6 +15,7 @@ class Witness(Protocol):
 
     def stored(self, invocation: Invocation, idempotency_key: str) -> None: ...
     def available(self, invocation: Invocation) -> None: ...
+    def corrected(self, invocation: Invocation) -> None: ...
     def started(self, invocation: Invocation) -> None: ...
     def settled(self, settlement: Settlement) -> None: ...
     def ended(self, row: Row) -> None: ...

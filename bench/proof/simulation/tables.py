@@ -14,27 +14,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, State
 from engine.protocols import Settlement, StoredResource
-
-
-class Row:
-    """Stored invocation with its state and, after its end, its outcome."""
-
-    __slots__ = ("begun", "code", "ended_at", "invocation", "message", "result", "started_at", "state")
-
-    def __init__(self, invocation: Invocation) -> None:
-        self.invocation, self.state = invocation, State.WAIT
-        self.begun = False  #: of a running row: its handler has begun
-        self.started_at: float | None = None
-        self.ended_at: float | None = None
-        self.code, self.message, self.result = 0, "", b""
-
-    @property
-    def size(self) -> int:
-        return len(self.invocation.payload)
-
-    @property
-    def ready(self) -> bool:
-        return self.state is State.WAIT and not self.invocation.delayed
+from engine.testing.rows import Row, corrected, new_delivery
 
 
 class Violated(Exception):
@@ -69,8 +49,8 @@ class Tables:
         if invocation.key in self.rows:
             raise Violated(f"the key {invocation.key} was used twice")
         self.last_key = max(self.last_key, invocation.key)
-        row = self.rows[invocation.key] = Row(invocation)
-        self._count(invocation.function_id, 1, row.size)
+        row = self.rows[invocation.key] = Row(invocation=invocation)
+        self._count(invocation.function_id, 1, row.payload_size)
         self._wait(row)
 
     def claim(self, invocation: Invocation, token: str, retention: float) -> int | None:
@@ -114,7 +94,7 @@ class Tables:
         """End an invocation that ``leave`` has removed from its index."""
         row.state, row.ended_at = state, ended_at
         heappush(self.ended, (ended_at, row.invocation.key))
-        self._count(row.invocation.function_id, -1, -row.size)
+        self._count(row.invocation.function_id, -1, -row.payload_size)
 
     def cancel(self, row: Row, state: State, code: int, message: str, ended_at: float) -> None:
         """End a waiting invocation without an attempt."""
@@ -126,14 +106,9 @@ class Tables:
         """Put a running invocation back to WAIT."""
         row = self.rows[key]
         self._leave(row)
-        one = self.crashed(row) if crashed else row.invocation
+        one = row.crashed() if crashed else row.invocation
         row.invocation, row.state = replace(one, delayed=False), State.WAIT
         self._wait(row)
-
-    def crashed(self, row: Row) -> Invocation:
-        """Return the invocation of a running row, with one more crash."""
-        one = row.invocation
-        return replace(one, crash_count=one.crash_count + row.begun, start_crashes=one.start_crashes + (not row.begun))
 
     def promote(self, key: int) -> Invocation:
         row = self.rows[key]
@@ -141,6 +116,19 @@ class Tables:
         row.invocation = replace(row.invocation, delayed=False)
         self._wait(row)
         return row.invocation
+
+    def correct_due(self, now: float, since: float, rows: int) -> list[Invocation]:
+        """Set the true due times of up to ``rows`` invocations, and return these."""
+        late = [self.rows[key] for _, key in self.delayed[bisect_right(self.delayed, (now, 1 << 63)) :]]
+        changed = list[Invocation]()
+        for row in late:
+            one = corrected(row.invocation, now, since)
+            if one is not None and len(changed) < rows:
+                self._leave(row)
+                row.invocation = one
+                self._wait(row)
+                changed.append(one)
+        return changed
 
     def drop(self, key: int) -> Row:
         row = self.rows.pop(key)
@@ -172,14 +160,7 @@ class Tables:
 
     def add_delivery(self, row: Row, spec: DestinationSpec, due_at: float) -> None:
         self.last_delivery += 1
-        one = PendingDelivery(
-            delivery_id=self.last_delivery,
-            key=row.invocation.key,
-            function_id=row.invocation.function_id,
-            condition="success" if row.state is State.SUCCESS else "failure",
-            destination=spec,
-            due_at=due_at,
-        )
+        one = new_delivery(self.last_delivery, row.invocation, row.state, spec, due_at)
         self.deliveries[one.delivery_id] = one
         self.undelivered[one.key] += 1
         insort(self.due.setdefault(spec, []), (due_at, one.delivery_id))

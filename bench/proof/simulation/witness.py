@@ -16,12 +16,13 @@ from typing import Any
 import msgspec
 
 from bench.proof.simulation.fairness import Fairness
-from bench.proof.simulation.tables import Row
 from bench.proof.simulation.tracked import Running, Tracked, Waiting
 from bench.proof.simulation.world import FAIR, RETENTION, STREAM, World
 from engine.model import Code, DestinationSpec, Function, Invocation, Mode, Outcome, PendingDelivery, State
+from engine.model.delays import LONGEST_DELAY
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Settlement
+from engine.testing.rows import Row
 
 SLOTS, SYNC_SLOTS, MEMORY = 8, 2, 4096
 #: Retry delays of the engine's settings: first, factor, longest, share that is random.
@@ -108,6 +109,15 @@ class Witness:
             waiting[invocation.key] = Waiting(self.world.time(), invocation.rank_key)
             heappush(self._order.setdefault(invocation.function_id, []), invocation.rank_key)
             self.fairness.waits(invocation.function_id, len(waiting))
+
+    def corrected(self, invocation: Invocation) -> None:
+        """Note the new due time of an invocation whose due time was drawn by a wrong clock."""
+        tracked, now = self.by_key[invocation.key], self.world.now()
+        self.world.note("corrected", invocation.key)
+        self.count["corrected due times"] += 1
+        if tracked.invocation.due_at <= now + LONGEST_DELAY or invocation.due_at > now + LONGEST_DELAY:
+            self.violation(f"{_name(invocation)} is due at {invocation.due_at}, not at {tracked.invocation.due_at}")
+        tracked.invocation, tracked.mono = invocation, self.world.time()
 
     def started(self, invocation: Invocation) -> None:
         self.by_key[invocation.key].state = State.RUNNING

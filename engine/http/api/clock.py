@@ -15,7 +15,7 @@ class ClockReply(Struct, frozen=True, kw_only=True):
 
     time: str
     trusted: bool
-    reference: str = ""  #: last trusted time: that of the newest invocation
+    reference: str = ""  #: last trusted time
     ahead: int = 0  #: seconds by which the clock is ahead of it
     ends_in: int = 0  #: seconds until the clock is trusted without an acceptance
 

@@ -21,10 +21,10 @@ from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
+from engine.model.delays import LONGEST_DELAY
 from engine.model.limits import MEMORY_SIZES
 from engine.model.urn import FunctionUrn
 
-MAX_DELAY = 7 * 86_400.0  #: seconds from acceptance
 #: Headers of an asynchronous request that are options of its invocation.
 OPTIONS = (b"x-functiond-priority", b"x-functiond-delay", b"x-cff-instance-memory", b"idempotency-key")
 TEXT = b"text/plain; charset=utf-8"
@@ -194,8 +194,8 @@ def _delay(value: bytes | None) -> float:
         seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not 0.0 <= seconds <= MAX_DELAY:
-        raise InvalidField("X-Functiond-Delay", value.decode("latin-1"), f"must be seconds, 0 to {MAX_DELAY:.0f}")
+    if not 0.0 <= seconds <= LONGEST_DELAY:
+        raise InvalidField("X-Functiond-Delay", value.decode("latin-1"), f"must be seconds, 0 to {LONGEST_DELAY:.0f}")
     return seconds
 
 

@@ -16,6 +16,7 @@ from engine.model.retry import HISTORY
 from engine.protocols import Discarded, Page, Recovery, Settlement
 from engine.storage.sqlite.batch import SQL, CallRequest, Row, Statement, WriteRequest, summed, with_sums
 from engine.storage.sqlite.damage import DamageNotes
+from engine.storage.sqlite.delays import correct_due, correct_due_isolated
 from engine.storage.sqlite.discard import discard, discard_isolated
 from engine.storage.sqlite.isolated import IsolatedReads
 from engine.storage.sqlite.payloads import with_older_payload
@@ -131,6 +132,12 @@ class SQLiteJournal:
             self._starts.pop(invocation.key, None)
         await self._writer.call(
             lambda db: db.executemany("UPDATE invocation SET state = ? WHERE key = ? AND state = 2", rows).rowcount
+        )
+
+    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
+        return await self._writer.call(
+            lambda db: (correct_due(db, self._notes, now, since, rows), self._next_due(db)),
+            lambda db: (correct_due_isolated(db, self._notes, now, since, rows), self._isolated.next_due(db)),
         )
 
     async def recover(self) -> Recovery:

@@ -313,6 +313,31 @@ async def test_what_is_older_than_its_stream_keeps_it_goes(tmp_path: Path) -> No
         assert await one.rows() == 1
 
 
+async def test_lines_stay_while_the_clock_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps, expire = list[int](), Lines.expire
+
+    async def swept(lines: Lines, stream: str, moment: int) -> None:
+        await expire(lines, stream, moment)
+        sweeps.append(moment)
+
+    monkeypatch.setattr(service, "SWEEP", 0.01)
+    monkeypatch.setattr(Lines, "expire", swept)
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        for text in ("a", "b", "c"):
+            await one.client.send(text)
+        clock.advance(3650 * DAY)
+        done = len(sweeps) + 3
+        while len(sweeps) < done:  # noqa: ASYNC110  (no event for it)
+            await anyio.sleep(0.005)
+        kept = await one.rows()
+        await one.place.engine.clock_guard.accept()
+        while await one.rows() > 1:  # noqa: ASYNC110  (the last line stays; no event for it)
+            await anyio.sleep(0.005)
+
+        assert kept == 3
+
+
 async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
     async with scene(tmp_path, clock=clock) as one:

@@ -16,8 +16,10 @@ from engine.config.plugin_registry import Registry
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec, PendingDelivery, Request
 from engine.testing import ManualClock
+from plugins.obs import expiry
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
+from plugins.obs.expiry import Expiry
 from plugins.obs.folder import FolderStore
 from plugins.obs.snapshot import Snapshot, forget_others, table_of
 from plugins.obs.store import Listing
@@ -296,6 +298,31 @@ async def test_an_outcome_becomes_a_file_until_its_days_are_over(tmp_path: Path,
     clock.advance(2 * 86_400 + 1)
     async with inside(tmp_path, clock=clock) as place:
         await until(lambda: not file.exists())
+
+
+async def test_an_outcome_stays_while_the_clock_is_in_doubt(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, delete_due = list[float | None](), Expiry._delete_due
+
+    async def look(own: Expiry, context: PluginContext) -> float | None:
+        looks.append(await delete_due(own, context))
+        return looks[-1]
+
+    monkeypatch.setattr(expiry, "HOUR", 0.01)
+    monkeypatch.setattr(Expiry, "_delete_due", look)
+    clock, file = ManualClock(1_000_000.0), bucket / "of" / "id-7.json"
+    async with inside(tmp_path, clock=clock) as place:
+        destination = ObsDestination(ObsParam(bucket="photos", prefix="of", expires=2))
+        await destination.deliver(OWED, RECORD, Delivering(place.engine.plugins.of(obs)))
+        clock.advance(3650 * 86_400)
+        done = len(looks) + 3
+        await until(lambda: len(looks) >= done)
+        kept = file.exists()
+        await place.engine.clock_guard.accept()
+        await until(lambda: not file.exists())
+
+        assert kept
 
 
 @pytest.mark.parametrize("in_the_way", ["link", "folder", "refusal"])

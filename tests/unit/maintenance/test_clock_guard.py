@@ -11,6 +11,8 @@ from structlog.testing import capture_logs
 from engine.errors import NotStored
 from engine.maintenance.clock_guard import DAY, ClockGuard
 from engine.model import Invocation
+from engine.model.alarms import Alarms
+from engine.model.expiry import Expiry
 from engine.testing import ManualClock, MemoryStorage
 
 LONG = 600.0
@@ -28,10 +30,13 @@ async def guarding(
     storage: MemoryStorage, clock: ManualClock, *, tolerance: float = 30.0, hold: float = LONG
 ) -> AsyncIterator[ClockGuard]:
     """Run a guard like one start of an engine."""
-    clock.expiry.release()
+    clock.expiry, clock.alarms = Expiry(clock.now), Alarms(clock.now, check=0.02)
     guard = ClockGuard(
         clock=clock, records=storage.records, store=storage.store("clock"), tolerance=tolerance * DAY, hold=hold
     )
+    clock.expiry.doubted.connect(guard.note_doubt)
+    clock.expiry.cleared.connect(guard.note_correction)
+    clock.alarms.stepped.connect(lambda step: clock.expiry.check())
     await guard.load()
     async with anyio.create_task_group() as tasks:
         await tasks.start(guard.run)
@@ -162,3 +167,109 @@ async def test_times_of_a_clock_still_farther_ahead_do_not_hide_that_this_one_is
     clock.advance(10_000 * DAY)
     async with guarding(storage, clock) as guard:
         assert guard.state().held
+
+
+# --- steps while the engine runs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("days", "held"), [(29, False), (31, True), (-400, False)])
+async def test_a_step_of_more_than_the_tolerance_begins_a_hold(days: int, held: bool) -> None:
+    clock = ManualClock()
+    before = clock.now()
+    async with guarding(MemoryStorage(), clock) as guard:
+        clock.advance(days * DAY)
+        expires = clock.expiry.now()
+        state = guard.state()
+
+    assert (state.held, before <= expires <= before + 60) == (held, held)
+    assert round(state.ahead / DAY) == (days if held else 0)
+
+
+async def test_an_alarm_notices_the_step_and_the_log_tells_once() -> None:
+    clock, noticed = ManualClock(), asyncio.Event()
+    with capture_logs() as logs:
+        async with guarding(MemoryStorage(), clock):
+            clock.expiry.doubted.connect(noticed.set)
+            alarm = clock.call_at(clock.now() + 1e9, lambda: None)
+            clock.advance(100 * DAY)
+            await noticed.wait()
+            alarm.cancel()
+
+    assert [(line["log_level"], line["days"], line["event"][:23]) for line in logs] == [
+        ("warning", 100, "the clock was set far a")
+    ]
+
+
+async def test_steps_within_the_tolerance_do_not_add_up() -> None:
+    clock = ManualClock()
+    async with guarding(MemoryStorage(), clock) as guard:
+        for _ in range(10):
+            clock.advance(20 * DAY)
+            assert clock.expiry.now() == clock.now()
+        assert not guard.state().held
+
+
+async def test_a_tolerance_of_0_trusts_every_step() -> None:
+    clock = ManualClock()
+    async with guarding(MemoryStorage(), clock, tolerance=0) as guard:
+        clock.advance(10_000 * DAY)
+        assert clock.expiry.now() == clock.now()
+        assert not guard.state().held
+
+
+async def test_a_step_that_is_accepted_is_trusted_and_the_next_one_is_not() -> None:
+    clock = ManualClock()
+    async with guarding(MemoryStorage(), clock) as guard:
+        for _ in range(2):
+            clock.advance(100 * DAY)
+            assert guard.state().held
+            assert not (await guard.accept()).held
+            assert clock.expiry.now() == clock.now()
+
+
+async def test_the_hold_after_a_step_ends_by_itself() -> None:
+    clock, over = ManualClock(), asyncio.Event()
+    async with guarding(MemoryStorage(), clock, hold=0.05) as guard:
+        guard.released.connect(over.set)
+        for _ in range(2):
+            clock.advance(100 * DAY)
+            assert guard.state().held
+            await over.wait()
+            over.clear()
+            assert not guard.state().held
+
+
+@pytest.mark.parametrize("start", [True, False])
+async def test_the_hold_ends_when_the_clock_is_set_back(start: bool) -> None:
+    storage, clock, over = MemoryStorage(), ManualClock(), asyncio.Event()
+    await accepted(storage, clock.now())
+    if start:
+        clock.advance(400 * DAY)
+    with capture_logs() as logs:
+        async with guarding(storage, clock) as guard:
+            guard.released.connect(over.set)
+            if not start:
+                clock.advance(400 * DAY)
+            assert guard.state().held
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(-200 * DAY)
+            await anyio.sleep(0.1)
+            assert guard.state().held
+            clock.advance(-199 * DAY)
+            await over.wait()
+            assert not guard.state().held
+
+    assert [line["reason"] for line in logs if "reason" in line] == ["the clock was corrected"]
+
+
+async def test_a_restart_during_the_hold_after_a_step_holds_anew() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    before = clock.now()
+    async with guarding(storage, clock) as guard:
+        clock.advance(100 * DAY)
+        assert guard.state().held
+        await anyio.wait_all_tasks_blocked()
+        await accepted(storage, clock.now())
+    async with guarding(storage, clock) as guard:
+        assert guard.state().held
+        assert guard.state().reference == pytest.approx(before, abs=60)

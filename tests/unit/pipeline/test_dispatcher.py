@@ -127,6 +127,14 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
+def doubt(clock: ManualClock, noticed: bool) -> None:
+    """Make a later step of the clock one in doubt: already noticed, or by the first component that asks for the age."""
+    if noticed:
+        clock.expiry.hold(clock.now())
+    else:
+        clock.expiry.watch(30 * 86_400.0)
+
+
 def refuse_cancels(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let cancels fail like those of a journal whose commit fails."""
 
@@ -307,13 +315,14 @@ async def test_the_message_of_a_poisoned_invocation_counts_crashes_before_its_ha
         assert record.message.endswith("and 10 times before its handler began")
 
 
-async def test_what_is_too_old_by_a_clock_in_doubt_waits_until_the_clock_is_trusted() -> None:
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_what_is_too_old_by_a_clock_in_doubt_waits_until_the_clock_is_trusted(noticed: bool) -> None:
     clock = ManualClock(SystemClock().now())
     async with dispatching(clock=clock) as now:
         now.functions.settings = AsyncSettings(max_age=3600)
         now.gate.set()
         old = now.made()
-        clock.expiry.hold(clock.now())
+        doubt(clock, noticed)
         clock.advance(1e9)
         await now.storage.journal.append(old, then=lambda one, _: now.scheduler.push(one))
         fresh = await now.send(2, first_due_at=clock.now())
@@ -325,13 +334,14 @@ async def test_what_is_too_old_by_a_clock_in_doubt_waits_until_the_clock_is_trus
         assert await now.end_of(old) is State.DISCARD
 
 
+@pytest.mark.parametrize("noticed", [True, False])
 async def test_a_failed_attempt_is_retried_although_it_is_too_old_by_a_clock_in_doubt(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, noticed: bool
 ) -> None:
     clock = ManualClock(SystemClock().now())
     async with dispatching(clock=clock) as now:
         now.functions.settings = AsyncSettings(max_age=3600, max_retries=1)
-        clock.expiry.hold(clock.now())
+        doubt(clock, noticed)
 
         async def fail(function: Function, invocation: Invocation, begin: Begin) -> Outcome:
             clock.advance(1e9)

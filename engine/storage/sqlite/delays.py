@@ -1,0 +1,55 @@
+"""Corrections of due times that were drawn while the clock was far ahead, in steps on the writer's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from engine.model.delays import doubtful_after, true_due
+from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
+from engine.storage.sqlite.salvage import store_each
+
+#: The index of delayed rows has the due times, so that only rows with a late one are read.
+_WRONG = (
+    "SELECT {columns} FROM invocation INDEXED BY delayed"
+    " WHERE state = 1 AND due > ? AND (key >= ? OR attempt > 1){readable} LIMIT ?"
+)
+_COLUMNS = "key, first_due, attempt"
+_ROW = f"SELECT {_COLUMNS} FROM invocation WHERE key = ? AND state = 1"
+_CORRECT = (
+    "UPDATE invocation SET rank = rank - (due - ?1), first_due = min(first_due, ?1), due = ?1"
+    " WHERE key = ?2 AND state = 1"
+)
+_Row = tuple[int, float, int]
+
+
+def correct_due(db: sqlite3.Connection, notes: DamageNotes, now: float, since: float, rows: int) -> int:
+    """Set new due times for up to ``rows`` invocations, and return their number."""
+    sql = _WRONG.format(columns=_COLUMNS, readable=notes.readable)
+    found: list[_Row] = db.execute(sql, (*doubtful_after(now), rows)).fetchall()
+    for row in found:
+        _correct(db, row, now, since)
+    return len(found)
+
+
+def correct_due_isolated(db: sqlite3.Connection, notes: DamageNotes, now: float, since: float, rows: int) -> int:
+    """Do the same row by row, and leave out the rows that cannot be read. Runs outside a transaction."""
+    keys, error = read_keys(db, _WRONG.format(columns="key", readable=notes.readable), (*doubtful_after(now), rows))
+    if error is not None:
+        notes.note_index(db, "delayed", error)
+    found = list[_Row]()
+    for [key] in keys:
+        try:
+            found += db.execute(_ROW, (key,)).fetchall()
+        except sqlite3.DatabaseError as problem:
+            if not is_damage(problem):
+                raise
+            notes.note_row(db, key, problem)
+    failed = store_each(db, found, lambda db, row: _correct(db, row, now, since))
+    for row, refusal in failed:
+        notes.note_index(db, "delayed", refusal, key=row[0])
+    return len(found) - len(failed)
+
+
+def _correct(db: sqlite3.Connection, row: _Row, now: float, since: float) -> None:
+    key, first_due_at, attempt = row
+    db.execute(_CORRECT, (true_due(key, first_due_at, attempt, now=now, since=since), key))

@@ -1,0 +1,120 @@
+"""Rows of storages without a disk: the double of the storage in this package, and that of simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from engine.model import Attempt, DestinationSpec, Invocation, PendingDelivery, Record, State
+from engine.model.delays import doubtful_after, true_due
+from engine.model.identity import accepted_at, key_at
+from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
+from engine.protocols import CursorMove, StoredResource
+
+
+class Row(Struct, kw_only=True):
+    """Stored invocation with its state, result and attempts."""
+
+    invocation: Invocation
+    state: State = State.WAIT
+    begun: bool = False  #: of a running row: the handler of its attempt has begun
+    started_at: float | None = None
+    ended_at: float | None = None
+    code: int = 0
+    message: str = ""
+    result: bytes = b""
+    log: bytes = b""
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return self.state is State.WAIT and not self.invocation.delayed
+
+    @property
+    def delayed(self) -> bool:
+        return self.state is State.WAIT and self.invocation.delayed
+
+    @property
+    def payload_size(self) -> int:
+        return len(self.invocation.payload)
+
+    @property
+    def size(self) -> int:
+        return self.payload_size + len(self.result) + len(self.log)
+
+    def crashed(self) -> Invocation:
+        """Return the invocation of a running row, with a crash of the engine added to its counts."""
+        one = self.invocation
+        return replace(
+            one, crash_count=one.crash_count + self.begun, start_crashes=one.start_crashes + (not self.begun)
+        )
+
+
+def corrected(one: Invocation, now: float, since: float) -> Invocation | None:
+    """Return a delayed invocation with its true due time; None if its due time is not wrong."""
+    due_after, key_from = doubtful_after(now)
+    if one.due_at <= due_after or (one.key < key_from and one.attempt == 1):
+        return None
+    due_at = true_due(one.key, one.first_due_at, one.attempt, now=now, since=since)
+    rank = one.rank - (one.due_at - due_at)
+    return replace(one, due_at=due_at, rank=rank, first_due_at=min(one.first_due_at, due_at))
+
+
+def poisoned(crashed: Invocation) -> bool:
+    """Return whether an invocation met too many crashes to run again."""
+    return crashed.crash_count > MAX_CRASHES or crashed.start_crashes > MAX_START_CRASHES
+
+
+def to_record(row: Row) -> Record:
+    one = row.invocation
+    return Record(
+        key=one.key,
+        request_id=one.request_id,
+        function_id=one.function_id,
+        version=one.version,
+        alias=one.alias,
+        source=one.source,
+        state=row.state,
+        priority=one.priority,
+        due_at=one.due_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        attempt=one.attempt,
+        code=row.code,
+        message=row.message,
+        hops=one.hops,
+        payload=one.payload,
+        result=row.result,
+        log=row.log,
+        attempts=tuple(row.attempts[number] for number in sorted(row.attempts)),
+    )
+
+
+def newest(keys: Iterable[int], before: float) -> float | None:
+    """Return the time of the newest invocation that was accepted before a time."""
+    return max((accepted_at(key) for key in keys if key < key_at(before)), default=None)
+
+
+def new_delivery(
+    delivery_id: int, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float
+) -> PendingDelivery:
+    return PendingDelivery(
+        delivery_id=delivery_id,
+        key=invocation.key,
+        function_id=invocation.function_id,
+        condition="success" if state is State.SUCCESS else "failure",
+        destination=spec,
+        due_at=due_at,
+    )
+
+
+def move_problem(trigger: StoredResource | None, stored: Mapping[str, bytes], move: CursorMove) -> str:
+    """Return why a cursor must not move; an empty text if it may."""
+    generation = msgspec.json.decode(trigger.body, type=dict[str, object]).get("generation") if trigger else None
+    if trigger is None or (trigger.owner, generation) != (move.owner, move.generation):
+        return "the trigger was changed or deleted meanwhile"
+    moved = next((name for name, position in move.expected.items() if stored.get(name) != position), None)
+    return "" if moved is None else f"its cursor {moved!r} is not at the expected position"
