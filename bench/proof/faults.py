@@ -1,4 +1,4 @@
-"""Failing calls: any write, sync, open or removal of an engine fails once, at its start and under load.
+"""Failing calls: any write, sync, open, removal or read of an engine fails once, at its start and under load.
 
 The engine either goes on, or exits with the code that asks for a new start, and with a message. Every promise is kept.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
@@ -25,8 +26,9 @@ ERRORS = {
     Calls.SYNC: (errno.EIO,),
     Calls.OPEN: (errno.EIO, errno.ENOSPC),
     Calls.UNLINK: (errno.EIO,),
+    Calls.READ: (errno.EIO,),
 }
-SPREAD = {Calls.WRITE: 300, Calls.SYNC: 40, Calls.OPEN: 20, Calls.UNLINK: 8}
+SPREAD = {Calls.WRITE: 300, Calls.SYNC: 40, Calls.OPEN: 20, Calls.UNLINK: 8, Calls.READ: 40}
 NONE, KILLED, STOPPED = "no directory", "the directory of a killed engine", "the directory of a stopped engine"
 #: Answers after which an engine has gone on, and seconds in which they must come.
 ANSWERS, MAX_WAIT = 20, 30.0
@@ -79,6 +81,14 @@ def faults_of_starts(folder: Path, origins: Sequence[Origin]) -> list[Fault]:
             numbers = range(1, calls + 1)
             found += [Fault(origin=origin, kind=kind, number=n, error=e) for n in numbers for e in ERRORS[kind]]
     return found
+
+
+def sample(faults: Sequence[Fault], count: int, seed: int) -> list[Fault]:
+    """Choose up to ``count`` faults at random, about the same number of each kind of call and origin."""
+    random, groups = Random(seed), dict[tuple[str, Calls], list[Fault]]()
+    for fault in random.sample(faults, len(faults)):
+        groups.setdefault((fault.origin.name, fault.kind), []).append(fault)
+    return [fault for turn in zip_longest(*groups.values()) for fault in turn if fault is not None][:count]
 
 
 def _count_calls(folder: Path, origin: Origin) -> dict[Calls, int]:

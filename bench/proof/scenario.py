@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 
 from msgspec import Struct, field
 from rich.console import Console
 
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.proof.damage import CASES, prepare_sources, run_cases
-from bench.proof.faults import KILLED, fail_starts, fail_under_load, faults_of_starts, make_origins
+from bench.proof.faults import KILLED, fail_starts, fail_under_load, faults_of_starts, make_origins, sample
 from bench.proof.lives import Violation, kill_again
 from bench.proof.simulation import simulate
 from bench.proof.states import Recording, check_all, choose, keep, record, start_all
@@ -93,9 +92,9 @@ def _check_faults(options: Options, tally: Tally) -> None:
     with _folder(options) as folder:
         origins = make_origins(folder, options.seed)
         faults = faults_of_starts(folder, origins)
-        Random(options.seed).shuffle(faults)
-        tally.progress(f"proof: {options.faults} of {len(faults)} failing calls at the start, seed {options.seed}")
-        tally.add("faults at the start", fail_starts(folder, faults[: options.faults]))
+        chosen = sample(faults, options.faults, options.seed)
+        tally.progress(f"proof: {len(chosen)} of {len(faults)} failing calls at the start, seed {options.seed}")
+        tally.add("faults at the start", fail_starts(folder, chosen))
         killed = next(origin.data for origin in origins if origin.name == KILLED)
         tally.progress(f"proof: {len(CASES)} damaged directories")
         (folder / "damage").mkdir()

@@ -6,6 +6,7 @@ archive may be false. Files are created exclusively, so two entries of one name 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -55,7 +56,7 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
                 path, info = entries.pop()
                 _extract(archive, info, folder / path, budget)
     except _BROKEN as error:
-        raise _rejected(f"it is not a sound zip file: {error}") from None
+        raise _broken(error) from None
     except FileExistsError as error:
         raise _rejected(f"it names {Path(error.filename).name} twice") from None
     except NotADirectoryError as error:
@@ -87,8 +88,15 @@ def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path
                 replace_file(folder / path, _blocks(archive, info, budget), _mode(info))
                 changed.append(path)
     except _BROKEN as error:
-        raise _rejected(f"it is not a sound zip file: {error}") from None
+        raise _broken(error) from None
     return changed
+
+
+def _broken(error: Exception) -> Exception:
+    """Return the error for a zip that cannot be read. If the disk failed, which ``zipfile`` hides, it is that error."""
+    if isinstance(error.__context__, OSError) and error.__context__.errno == errno.EIO:
+        return error.__context__
+    return _rejected(f"it is not a sound zip file: {error}")
 
 
 def _has_sum(path: Path, info: zipfile.ZipInfo) -> bool:

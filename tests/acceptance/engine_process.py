@@ -59,6 +59,7 @@ class EngineProcess:
 
     def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
+        self.prefix: list[str] = []  #: program that executes the interpreter, with its arguments
         self.program = ["-m", "engine"]  #: arguments of the interpreter
         self.log: list[str] = []
         self.headers: dict[str, str] = {}  #: sent with every request
@@ -77,7 +78,7 @@ class EngineProcess:
 
     def launch(self) -> Future[int]:
         """Start the engine without waiting; the returned future holds its port once it serves."""
-        command = [sys.executable, *self.program, "serve", "--port", "0", "--data-dir", str(self.data)]
+        command = [*self.prefix, sys.executable, *self.program, "serve", "--port", "0", "--data-dir", str(self.data)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
         environment = {**inherited, **self._settings, "FUNCTIOND_LOG__FORMAT": "json"}
         self._process = subprocess.Popen(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from bench.proof.recording import Calls, Recorder
 from tests.acceptance.engine_process import EngineProcess
+from tests.support.small_disk import NoSmallDisk, small_disk
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -48,6 +50,34 @@ def test_a_disk_that_takes_no_write_stops_intake_until_it_does(
     assert engine.ask("GET", "/healthz").status == 200
     assert engine.stop() == 0
     assert not [line for line in engine.log if "Traceback" in line or "exception" in line]
+
+
+def test_a_file_system_that_turns_read_only_loses_no_promise(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(tmp_path / "disk"))
+        except NoSmallDisk as problem:
+            pytest.skip(f"the machine gives no small file system: {problem}")
+        engine = EngineProcess(disk.folder / "data", FUNCTIOND_STORAGE__BALLAST=str(1 << 20))
+        engine.prefix = disk.prefix
+        stack.callback(engine.close)
+        engine.start().create("one", SOURCE)
+        accepted = [engine.accepted("one", {}, X_Functiond_Delay=delay) for delay in ("0", "5", "5", "3600")]
+        disk.fail()
+        refused, unhealthy = engine.send("one"), engine.ask("GET", "/healthz")
+        assert (refused.status, unhealthy.status) == (503, 503)
+        assert engine.record("one", accepted[-1])["status"] == "WAIT"
+        engine.stop()
+        assert not [line for line in engine.log if "Traceback" in line or "exception" in line]
+
+        disk.unmount()
+        disk.mount()
+        engine.start()
+        states = [engine.record("one", one, wait=30)["status"] for one in accepted[:-1]]
+        assert states == ["SUCCESS"] * 3
+        assert engine.record("one", accepted[-1])["status"] == "WAIT"
+        assert engine.record("one", engine.accepted("one"), wait=30)["status"] == "SUCCESS"
+        assert engine.ask("GET", "/healthz").status == 200
 
 
 def test_a_disk_that_syncs_nothing_ends_the_engine_with_a_message_for_a_new_start(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from bench.proof.recording import Calls, Recorder
 from tests.acceptance.engine_process import BASE, engine_on, urn_of
 from tests.support.engine_process import CLEAN, ROOT
 
@@ -274,3 +276,15 @@ def test_a_failed_write_ends_the_start_with_the_code_for_a_new_start(data: Path)
     ended = start(data, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
 
     check(ended, 3, str(data), "I/O error", "then start the engine again")
+
+
+@pytest.mark.parametrize("number", [7, 10])
+def test_a_read_that_fails_once_is_not_taken_for_damage(number: int, data: Path, tmp_path: Path) -> None:
+    """Let one of the first reads of the journal fail. SQLite reports this as a damaged page."""
+    with closing(Recorder(tmp_path, data, record=False)) as recorder:
+        recorder.fail(Calls.READ, number, errno.EIO)
+        with engine_on(data, **recorder.environment) as engine:
+            assert str(recorder.failed) == "pread /journal.db"
+            assert engine.record("one", engine.accepted("one"), wait=30)["status"] == "SUCCESS"
+            assert engine.ask("GET", "/healthz").json["status"] == "ok"
+            assert not [line for line in engine.log if "Traceback" in line or "damaged" in line]

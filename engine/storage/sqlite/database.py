@@ -87,14 +87,14 @@ async def _opened(
     """Open the writing connection to a journal with the current schema, and take over its checkpoints.
 
     If the disk is full, ``reserve`` is given up. If it fails although little space was free before, a second try
-    follows.
+    follows. A second try also follows other errors, because SQLite takes a page for damaged if its read failed once.
     """
     await anyio.to_thread.run_sync(reserve.give_up_if_full)
     async with AsyncExitStack() as stack:
         try:
             opened = await _open(stack, path, packages_of, notes)
-        except DiskFailing:
-            if not await anyio.to_thread.run_sync(reserve.give_up):
+        except DataDirectoryUnusable as error:
+            if isinstance(error, DiskFailing) and not await anyio.to_thread.run_sync(reserve.give_up):
                 raise
             await stack.aclose()
             opened = await _open(stack, path, packages_of, notes)

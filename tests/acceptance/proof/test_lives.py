@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from pathlib import Path
-from random import Random
 
-from bench.proof.faults import ERRORS, Origin, fail_starts, fail_under_load, faults_of_starts
+from bench.proof.faults import ERRORS, Origin, fail_starts, fail_under_load, faults_of_starts, sample
 from bench.proof.lives import Violation, kill_again, lives, until
 from bench.proof.recording import Calls
 from bench.proof.states import Recording
 
-SEED, KILLS, FAULTS, STARTS = 7, 3, 12, 6
+SEED, KILLS, FAULTS = 7, 3, 15
 
 
 def problems(found: Iterable[list[Violation]]) -> list[str]:
@@ -37,12 +36,13 @@ def test_every_promise_is_kept_whichever_call_fails_at_the_start(recording: Reco
     new = Origin(name="no directory", data=tmp_path / "none", promises=[])
     killed = Origin(name="a killed engine", data=Path(recording.data), promises=recording.promises)
     faults = faults_of_starts(tmp_path, [new, killed])
-    sample = Random(SEED).sample(faults, STARTS)
+    kinds = {(fault.origin.name, fault.kind) for fault in faults}
+    chosen = sample(faults, len(kinds), SEED)
 
-    found = list(fail_starts(tmp_path, sample))
+    found = list(fail_starts(tmp_path, chosen))
 
-    assert {fault.kind for fault in faults if fault.origin == new} == set(ERRORS)
-    assert len(found) == STARTS
+    assert {kind for name, kind in kinds if name == killed.name} == set(ERRORS)
+    assert len(found) == len(kinds) == len({(fault.origin.name, fault.kind) for fault in chosen})
     assert problems(found) == []
 
 
