@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 import anyio
 import anyio.to_thread
+
+from engine.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -28,23 +30,39 @@ class Readers:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[aiosqlite.Connection]:
-        """Open a connection that reads one consistent snapshot.
+        """Open a connection that reads one consistent snapshot. Raises Unavailable if it cannot be opened.
 
         The caller should close the connection soon, because the write-ahead log cannot shrink while a snapshot is open.
         """
-        async with self._limit, connected(self._uri, uri=True, timeout=5.0) as database:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._limit)
+            try:
+                database = await stack.enter_async_context(connected(self._uri, uri=True, timeout=5.0))
+            except sqlite3.OperationalError as error:
+                raise _not_opened(error) from error
             await database.execute("BEGIN")
             yield database
 
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Return the result of a function, called in a thread of its own with a connection that only reads."""
+        """Return the result of a function, called in a thread of its own with a connection that only reads.
+
+        Raises Unavailable if the connection cannot be opened.
+        """
 
         def call() -> T:
-            with closing(sqlite3.connect(self._uri, uri=True, timeout=5.0, isolation_level=None)) as database:
+            try:
+                opened = sqlite3.connect(self._uri, uri=True, timeout=5.0, isolation_level=None)
+            except sqlite3.OperationalError as error:
+                raise _not_opened(error) from error
+            with closing(opened) as database:
                 return function(database)
 
         async with self._limit:
             return await anyio.to_thread.run_sync(call)
+
+
+def _not_opened(error: sqlite3.OperationalError) -> Unavailable:
+    return Unavailable(f"the journal cannot be opened for reading: {error}")
 
 
 @asynccontextmanager
@@ -64,7 +82,13 @@ async def connected(database: Path | str, **options: Any) -> AsyncIterator[aiosq
 
 async def _connect(database: Path | str, options: dict[str, Any]) -> aiosqlite.Connection:
     async def connect() -> aiosqlite.Connection:
-        return await aiosqlite.connect(database, isolation_level=None, **options)
+        connection = aiosqlite.connect(database, isolation_level=None, **options)
+        try:
+            return await connection
+        except sqlite3.Error:
+            # The thread still answers to the loop that it stops, so the loop must not be closed before.
+            await anyio.to_thread.run_sync(connection._thread.join)
+            raise
 
     opening = asyncio.ensure_future(connect())
     try:
