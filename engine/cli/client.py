@@ -115,6 +115,9 @@ class Client:
     def put(self, path: str, value: object) -> Any:
         return self.send("PUT", path, json.dumps(value).encode()).json
 
+    def patch(self, path: str, value: object) -> Any:
+        return self.send("PATCH", path, json.dumps(value).encode()).json
+
     @property
     def of_project(self) -> Client:
         """Copy of this client whose paths are relative to the project (``/v2/PROJECT/fgs``)."""

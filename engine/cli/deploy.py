@@ -70,8 +70,8 @@ def _update(
 ) -> dict[str, Any]:
     shown = _upload(client, "PUT", path_of(name, "/code"), {}, package)
     if any(old.get(field) != value for field, value in config.items()):
-        required = ("func_name", "runtime", "handler", "timeout", "memory_size")
-        shown = client.put(path_of(name, "/config"), {**{field: old[field] for field in required}, **config})
+        # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.
+        shown = client.patch(path_of(name, "/config"), config)
     return shown
 
 

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -53,6 +53,10 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class HttpSettings(Section, frozen=True, kw_only=True):
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "update_resets": "PUT of a configuration always resets what it omits, and PATCH keeps it: delete the setting",
+    }
+
     host: str = "127.0.0.1"  #: for 127.0.0.1, ::1 and localhost, the engine listens on both loopback addresses
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0: any free port
     sync_timeout: Seconds = 90.0  #: synchronous callers get 504 after this many seconds
@@ -68,8 +72,6 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     #: addresses and networks of proxies whose X-Forwarded-For, -Host, -Proto and -Port count
     trusted_proxies: tuple[str, ...] = ()
     console: bool = True  #: web pages below /console/
-    #: updating a configuration resets fields that the request omits (FunctionGraph does not document this case)
-    update_resets: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.tls_certificate) != bool(self.tls_key):
@@ -286,6 +288,8 @@ def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
 def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str) -> None:
     fields = {f.name: f.type for f in msgspec.structs.fields(section)}
     for name, value in table.items():
+        if advice := getattr(section, "REMOVED", {}).get(name):
+            raise SettingsError(f"the setting {prefix}{name} has been removed: {advice}")
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1) or _in_sections(section, name)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(fields))}"

@@ -95,6 +95,7 @@ OPERATIONS = (
     _op("DeleteFunction", "DELETE", _ONE, status=204),
     _op("ShowFunctionConfig", "GET", f"{_ONE}/config", None, functions.FunctionReply, roles=_READ),
     _op("UpdateFunctionConfig", "PUT", f"{_ONE}/config", functions.ConfigBody, functions.FunctionReply),
+    _op("PatchFunctionConfig", "PATCH", f"{_ONE}/config", functions.ConfigChanges, functions.FunctionReply, own=True),
     _op("ShowFunctionCode", "GET", f"{_ONE}/code", None, functions.FunctionReply),
     _op("UpdateFunctionCode", "PUT", f"{_ONE}/code", functions.CodeBody, functions.FunctionReply),
     _op(

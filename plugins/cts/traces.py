@@ -19,6 +19,7 @@ _ID_LIMIT = 128
 _NAMES = {
     "UpdateFunctionCode": "modifyFunctionMetadata",
     "UpdateFunctionConfig": "modifyFunctionMetadata",
+    "PatchFunctionConfig": "modifyFunctionMetadata",
     "CreateFunctionVersion": "publishFunctionVersion",
     "CreateFunctionTrigger": "createTrigger",
     "DeleteFunctionTrigger": "deleteTrigger",

@@ -93,6 +93,38 @@ def test_deploying_again_changes_what_is_named_and_keeps_the_rest(engine: Engine
     assert second["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
 
 
+def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_path: Path) -> None:
+    told = "import os\ndef handler(event, context): return {'key': os.environ.get('KEY')}\n"
+    deploy(engine, tmp_path, "whole", told)
+    set_by_api = {
+        "user_data": '{"A": "1"}',
+        "encrypted_user_data": '{"KEY": "secret"}',
+        "description": "kept",
+        "type": "v1",
+        "initializer_timeout": 7,
+        "enable_dynamic_memory": True,
+        "func_vpc": {"vpc_id": "v"},
+        "gpu_memory": 1024,
+        "enable_lts_log": False,
+        "log_config": {"group_id": "g", "stream_id": "s"},
+        "lts_custom_tag": {"a": "b"},
+        "functiond": {"weight": 2.0},
+        "strategy_config": {"concurrency": 7, "concurrent_num": 1},
+    }
+    config = "v2/default/fgs/functions/whole/config"
+    httpx.patch(f"{engine.url}/{config}", json=set_by_api, trust_env=False).raise_for_status()
+    before = httpx.get(f"{engine.url}/{config}", trust_env=False).json()
+
+    deploy(engine, tmp_path, "whole", told, "--timeout", "10")
+    deploy(engine, tmp_path, "whole", told, "--memory", "256")
+
+    after = httpx.get(f"{engine.url}/{config}", trust_env=False).json()
+    times = {name: after[name] for name in ("last_modified", "image_name", "cpu")}
+    assert before.items() >= set_by_api.items()
+    assert after == {**before, "timeout": 10, "memory_size": 256, **times}
+    assert json.loads(functiond("invoke", "whole", url=engine.url).stdout) == {"key": "secret"}
+
+
 def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Path) -> None:
     urn = deploy(engine, tmp_path, "sink", ECHO)["func_urn"]
     shown = deploy(engine, tmp_path, "source", ECHO, "--on-success", "sink", "--on-failure", urn)

@@ -247,7 +247,8 @@ def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
     }
     made = wire.ask("POST", BASE, body)
     urn = made.json["func_urn"].removesuffix(":latest")
-    change = {**{k: body[k] for k in ("func_name", "runtime", "handler", "timeout")}, "memory_size": 256}
+    kept = ("runtime", "handler", "timeout", "package", "xrole", "enterprise_project_id")
+    change = {**{k: body[k] for k in kept}, "memory_size": 256}
 
     configured = wire.ask("PUT", f"{BASE}/{urn}/config", {**change, "user_data": json.dumps({"k": "v"})})
     limited = wire.ask("PUT", f"{BASE}/{urn}/config-max-instance", {"max_instance_num": 10})
@@ -255,7 +256,7 @@ def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
     gone = wire.ask("DELETE", f"{BASE}/{urn}")
 
     assert (made.status, configured.status, limited.status, gone.status) == (200, 200, 200, 204)
-    assert shown.json.items() >= {**change, "xrole": "agency", "enterprise_project_id": "0"}.items()
+    assert shown.json.items() >= {**change, "log_config": body["log_config"]}.items()
     assert (shown.json["user_data"], shown.json["strategy_config"]["concurrency"]) == ('{"k": "v"}', 10)
     assert code.json["func_code"]["file"] == body["func_code"]["file"]  # type: ignore[index]
     assert wire.ask("GET", f"{BASE}/{urn}/config").json["error_code"] == "FSS.1051"

@@ -242,7 +242,6 @@ class Api(Struct, kw_only=True):
     audit: AuditTrail = field(default_factory=AuditTrail)
     board: LogBoard = field(default_factory=LogBoard)
     health: dict[str, Any] = field(default_factory=dict)
-    update_resets: bool = False
     port: int = 0
 
     def app(self, *, engine: Engine | None = None, authenticator: Authenticator | None = None) -> App:
@@ -274,7 +273,7 @@ class Api(Struct, kw_only=True):
             deliveries=NoDeliveries(),
         )
         return [
-            Functions(catalog, versions, self.codes, usage, reservations, REGION, update_resets=self.update_resets),
+            Functions(catalog, versions, self.codes, usage, reservations, REGION),
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
             InvocationRecords(catalog, engine, identity, engine, clock, REGION),
@@ -324,7 +323,7 @@ class Api(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[Api]:
+async def serve(folder: Path) -> AsyncIterator[Api]:
     store, kept, codes, clock = MemoryCatalogStore(), MemoryResourceStore(), CodeStore(folder), SystemClock()
     dependencies = DependencyRepository(kept)
     rules = FunctionRules(may_run_long=listed(["slow"]))
@@ -350,7 +349,6 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
         store=store,
         kept=kept,
         engine=Engine(catalog),
-        update_resets=update_resets,
     )
     async with listen(api.app(), "127.0.0.1", 0) as api.port:
         yield api

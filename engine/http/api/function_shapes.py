@@ -87,14 +87,14 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
     functiond: Table = UNSET  #: extension: ``priority_cap`` and ``weight``
 
 
-class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
-    """Configuration of a function, as sent by requests that create or update one."""
+class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
+    """Fields of a function's configuration that a request changes."""
 
     func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
-    runtime: str
-    handler: Handler
-    memory_size: Memory
-    timeout: Timeout
+    runtime: Text = UNSET
+    handler: Handler | UnsetType = UNSET
+    memory_size: Memory | UnsetType = UNSET
+    timeout: Timeout | UnsetType = UNSET
     user_data: Text = UNSET
     encrypted_user_data: Text = UNSET
     description: Description | UnsetType = UNSET
@@ -104,6 +104,15 @@ class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
     pre_stop_timeout: PreStopTimeout | UnsetType = UNSET
     enable_dynamic_memory: Flag = UNSET
     strategy_config: Strategy | UnsetType = UNSET
+
+
+class ConfigBody(ConfigChanges, frozen=True, kw_only=True):
+    """Configuration of a function, as sent by requests that create one or replace its configuration."""
+
+    runtime: str
+    handler: Handler
+    memory_size: Memory
+    timeout: Timeout
 
 
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
@@ -210,8 +219,11 @@ _PLAIN = (
     "pre_stop_timeout",
     "enable_dynamic_memory",
 )
-#: Fields that no configuration update resets, because other requests set them, such as code and instance limits.
-_NOT_RESET = ("func_name", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config")
+#: Fields that no update of the configuration resets. Other requests set most of them, such as those for code and
+#: instance limits. ``type`` never changes, and clients of the vendor's API do not know ``functiond``.
+_NOT_RESET = ("func_name", "type", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config", "functiond")
+#: Fields that an update resets only if it names no agency. Terraform sends them only when they change.
+_KEPT_WITH_AGENCY = ("enable_lts_log", "log_config")
 _DEFAULTS = msgspec.structs.asdict(
     Function(
         function_id=0, project="", package="", name="", runtime="", handler="", memory_size=0, timeout=0, code=NO_CODE
@@ -219,7 +231,7 @@ _DEFAULTS = msgspec.structs.asdict(
 )
 
 
-def changes_of(body: ConfigBody) -> dict[str, Any]:
+def changes_of(body: ConfigChanges) -> dict[str, Any]:
     """Return new values for fields of Function, by field name, from the fields that the body sets.
 
     Raises InvalidField if the environment variables are not the text of a JSON object of strings.
@@ -240,15 +252,21 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
 def replacement_of(body: ConfigBody) -> dict[str, Any]:
     """Return the values of ``changes_of``, with the default value for each field that the body does not set.
 
-    Fields in ``_NOT_RESET`` keep their values, because other requests set them too. In the entry ``details``, the value
-    UNSET means that the field is to be removed. Raises InvalidField as ``changes_of`` does.
+    Fields in ``_NOT_RESET`` keep their values. If the body names an agency (``xrole``), those in ``_KEPT_WITH_AGENCY``
+    do so too. If it names neither an agency nor a log group, tags of the log are removed even if the body has them. In
+    the entry ``details``, the value UNSET means that the field is to be removed. Raises InvalidField as ``changes_of``
+    does.
     """
     changes = changes_of(body)
-    unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _NOT_RESET]
-    for name in unset:
+    agency = body.xrole not in (UNSET, "")
+    kept = (*_NOT_RESET, *_KEPT_WITH_AGENCY) if agency else _NOT_RESET
+    reset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in kept]
+    if not agency and body.log_config is UNSET:
+        reset.append("lts_custom_tag")
+    for name in reset:
         if (own := _FUNCTION_NAMES.get(name, name)) in _DEFAULTS:
             changes[own] = _DEFAULTS[own]
-    return changes | {"details": {**dict.fromkeys(unset, UNSET), **changes["details"]}}
+    return changes | {"details": {**changes["details"], **dict.fromkeys(reset, UNSET)}}
 
 
 def draft_of(body: CreateBody, project: str) -> Function:

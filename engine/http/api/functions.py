@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import (
     CodeBody,
     ConfigBody,
+    ConfigChanges,
     CreateBody,
     FuncCode,
     FunctionReply,
@@ -35,11 +37,10 @@ from engine.model import Function
 from engine.resources.reservations import Reservations
 
 CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
+Config = TypeVar("Config", bound=ConfigChanges)
 
 
 class Functions:
-    """Operations on functions. ``update_resets``: updates of the configuration reset absent fields."""
-
     def __init__(
         self,
         catalog: Catalog,
@@ -48,11 +49,9 @@ class Functions:
         usage: Usage,
         reservations: Reservations,
         region: str,
-        *,
-        update_resets: bool = False,
     ) -> None:
         self._catalog, self._versions, self._codes, self._usage = catalog, versions, codes, usage
-        self._reservations, self._region, self._update_resets = reservations, region, update_resets
+        self._reservations, self._region = reservations, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -60,7 +59,10 @@ class Functions:
         return [
             Resource(path=functions, methods={"POST": self.create, "GET": self.list_all}),
             Resource(path=function, methods={"DELETE": self.delete}),
-            Resource(path=f"{function}/config", methods={"GET": self.show_config, "PUT": self.update_config}),
+            Resource(
+                path=f"{function}/config",
+                methods={"GET": self.show_config, "PUT": self.update_config, "PATCH": self.patch_config},
+            ),
             Resource(path=f"{function}/code", methods={"GET": self.show_code, "PUT": self.update_code}),
             Resource(path=f"{function}/config-max-instance", methods={"PUT": self.update_max_instances}),
         ]
@@ -89,13 +91,21 @@ class Functions:
         return await self._with_code(self._catalog.find(call.urn))
 
     async def update_config(self, call: Call) -> Reply:
-        urn = call.urn
-        name = self._catalog.find(urn).name
-        body = await call.read(ConfigBody, LONG_LIMIT)
+        """Replace the configuration. Fields that the body leaves out are reset."""
+        changes = replacement_of(await self._read_config(call, ConfigBody))
+        return json_reply(self._reply(await self._catalog.update(call.urn, changes)))
+
+    async def patch_config(self, call: Call) -> Reply:
+        """Change the fields of the configuration that the body has. All others stay."""
+        changes = changes_of(await self._read_config(call, ConfigChanges))
+        return json_reply(self._reply(await self._catalog.update(call.urn, changes)))
+
+    async def _read_config(self, call: Call, kind: type[Config]) -> Config:
+        name = self._catalog.find(call.urn).name
+        body = await call.read(kind, LONG_LIMIT)
         if body.func_name not in (name, UNSET):
             raise InvalidField("func_name", body.func_name, f"must be {name}: a function cannot be renamed")
-        changes = replacement_of(body) if self._update_resets else changes_of(body)
-        return json_reply(self._reply(await self._catalog.update(urn, changes)))
+        return body
 
     async def update_code(self, call: Call) -> Reply:
         urn = call.urn

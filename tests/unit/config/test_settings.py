@@ -113,6 +113,16 @@ def test_a_secret_that_does_not_fit_is_not_shown() -> None:
         load_settings(environ={"FUNCTIOND_AUTH__KEYS": "a secret"})
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_setting_that_has_been_removed_is_told_with_what_to_do(tmp_path: Path, value: str) -> None:
+    said = r"^the setting http\.update_resets has been removed: .*: delete the setting$"
+
+    with pytest.raises(SettingsError, match=said):
+        load_settings(file=toml(tmp_path, f"[http]\nupdate_resets = {value}\n"))
+    with pytest.raises(SettingsError, match=said):
+        load_settings(environ={"FUNCTIOND_HTTP__UPDATE_RESETS": value})
+
+
 @pytest.mark.parametrize("name", ["FUNCTIOND_QUEUE__AGING", "FUNCTIOND_AGEING", "FUNCTIOND_HTTP__PORT__X"])
 def test_a_variable_that_is_no_setting_is_refused(name: str) -> None:
     with pytest.raises(SettingsError):

@@ -178,6 +178,7 @@ async def test_what_the_document_does_not_allow_is_refused(
 #: Largest bodies in bytes that carry no code. All others have 64 KiB; bodies with code are larger.
 LONGER = {
     "UpdateFunctionConfig": 256 << 10,
+    "PatchFunctionConfig": 256 << 10,
     "CreateFunctionTrigger": 256 << 10,
     "UpdateTrigger": 256 << 10,
     "UpdateFunctionAsyncInvokeConfig": 256 << 10,

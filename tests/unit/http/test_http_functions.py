@@ -101,15 +101,15 @@ async def test_code_is_not_replaced_by_none(api: Api) -> None:
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.1012")
 
 
-async def test_a_new_configuration_keeps_what_it_leaves_out(api: Api) -> None:
-    await api.create(description="kept", user_data='{"A": "1"}')
+async def test_a_new_configuration_resets_what_it_leaves_out(api: Api) -> None:
+    await api.create(description="old", user_data='{"A": "1"}')
 
     strategy = {"concurrency": 7, "concurrent_num": 2}
     changed = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "strategy_config": strategy})
 
     assert changed.status == 200
     assert (changed.json["timeout"], changed.json["memory_size"]) == (9, 256)
-    assert (changed.json["description"], changed.json["user_data"]) == ("kept", '{"A": "1"}')
+    assert (changed.json["description"], changed.json["user_data"]) == ("", "")
     assert changed.json["strategy_config"] == strategy
 
 
