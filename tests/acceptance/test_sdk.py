@@ -205,6 +205,23 @@ def test_code_and_configuration_change_what_runs_next(platform: Platform) -> Non
     assert (record["status"], record["result"]) == ("SUCCESS", "x")
 
 
+def test_an_update_of_the_sdk_resets_what_it_omits(platform: Platform) -> None:
+    create(
+        platform, "reset", user_data='{"A": "x"}', encrypted_user_data='{"B": "y"}', description="old", xrole="agency"
+    )
+    urn, config = (
+        urn_of("reset"),
+        {"handler": "index.handler", "memory_size": 256, "runtime": "Python3.10", "timeout": 9},
+    )
+    body = fg.UpdateFunctionConfigRequestBody(func_name="reset", **config)
+
+    platform.client.update_function_config(fg.UpdateFunctionConfigRequest(function_urn=urn, body=body))
+
+    shown = platform.client.show_function_config(fg.ShowFunctionConfigRequest(function_urn=urn))
+    assert (shown.user_data, shown.encrypted_user_data, shown.description, shown.xrole) == ("", "", "", None)
+    assert {name: getattr(shown, name) for name in config} == config
+
+
 def test_a_function_without_instances_is_disabled(platform: Platform) -> None:
     create(platform, "disabled")
     body = fg.UpdateFunctionMaxInstanceConfigRequestBody(max_instance_num=0)

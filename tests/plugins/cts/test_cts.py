@@ -91,6 +91,14 @@ def test_own_operations_have_the_platform_s_name_and_that_of_the_sdk(name: str) 
     assert not wanted.has_own(left())
 
 
+@pytest.mark.parametrize("operation", ["UpdateFunctionCode", "UpdateFunctionConfig", "PatchFunctionConfig"])
+def test_each_change_of_a_function_has_the_platform_s_name(operation: str) -> None:
+    wanted = Wanted(["FunctionGraph:function:modifyFunctionMetadata"])
+
+    assert wanted.has_own(left(operation=operation))
+    assert own(left(operation=operation))["trace_name"] == "modifyFunctionMetadata"
+
+
 @pytest.mark.parametrize(("code", "status"), [(201, "normal"), (404, "warning"), (500, "incident")])
 def test_an_own_trace_tells_who_did_what_and_how_it_went(code: int, status: str) -> None:
     trace = own(left(code=code))

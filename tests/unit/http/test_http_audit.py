@@ -113,9 +113,11 @@ async def test_what_changes_nothing_leaves_no_trace(api: Api, heard: list[Trace]
 
 async def test_secrets_and_code_stay_out_of_traces(api: Api, heard: list[Trace]) -> None:
     await api.create(user_data=json.dumps({"key": "s3same"}), encrypted_user_data=json.dumps({"door": "s3same"}))
+    await api.send("PATCH", f"/{urn_of()}/config", {"encrypted_user_data": json.dumps({"door": "s3same", "a": "b"})})
     await api.send("PUT", f"/{urn_of()}/tracing", {"tracing_ak": "s3same", "tracing_sk": "s3same"})
 
-    assert len(heard) == 2
+    assert [(one.operation, one.code) for one in heard[:2]] == [("CreateFunction", 200), ("PatchFunctionConfig", 200)]
+    assert len(heard) == 3
     assert b"s3same" not in msgspec.json.encode(heard)
 
 
