@@ -68,11 +68,11 @@ def _create(client: Client, name: str, package: bytes, config: Mapping[str, Any]
 def _update(
     client: Client, name: str, package: bytes, old: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    shown = _upload(client, "PUT", path_of(name, "/code"), {}, package)
+    """Change the configuration, then the code, so that a wrong option changes nothing. Return the function."""
     if any(old.get(field) != value for field, value in config.items()):
         # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.
-        shown = client.patch(path_of(name, "/config"), config)
-    return shown
+        client.patch(path_of(name, "/config"), config)
+    return _upload(client, "PUT", path_of(name, "/code"), {}, package)
 
 
 def _upload(client: Client, method: str, path: str, head: Mapping[str, Any], package: bytes) -> dict[str, Any]:

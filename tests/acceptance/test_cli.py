@@ -125,6 +125,18 @@ def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_pa
     assert json.loads(functiond("invoke", "whole", url=engine.url).stdout) == {"key": "secret"}
 
 
+def test_a_wrong_option_of_deploy_changes_nothing(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "same", ECHO)
+    config = f"{engine.url}/v2/default/fgs/functions/same/config"
+    before = httpx.get(config, trust_env=False).json()
+    (tmp_path / "same.py").write_text(FAIL)
+
+    said = refused("deploy", str(tmp_path / "same.py"), "--memory", "256", "--timeout", "1", url=engine.url, code=1)
+
+    assert "FSS.1008" in said
+    assert httpx.get(config, trust_env=False).json() == before
+
+
 def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Path) -> None:
     urn = deploy(engine, tmp_path, "sink", ECHO)["func_urn"]
     shown = deploy(engine, tmp_path, "source", ECHO, "--on-success", "sink", "--on-failure", urn)
