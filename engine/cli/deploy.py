@@ -14,6 +14,7 @@ from engine.cli.deploy_options import Asynchronous, Configuration
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.runtimes.catalog import warning_of
 
 CHUNK = 256 << 10  #: bytes
 PROGRESS_SIZE = 1 << 20  #: bytes from which an upload shows its progress
@@ -50,6 +51,8 @@ def deploy(
     if missing := missing_entry(package, shown["runtime"], shown["handler"]):
         note = f"the package has no {missing} for the handler {shown['handler']}: set another --handler"
         write(f"functiond: {note}", errors=True)
+    if warning := warning_of(shown["runtime"]):
+        write(f"functiond: {warning}", errors=True)
     settings = asynchronous.apply(client, name)
     if target.json:
         print_json({**shown, "async_invoke_config": settings})

@@ -1,4 +1,4 @@
-"""Inline code: the file in which source text is stored, and default code for requests without source."""
+"""Inline code: the file in which source text is stored."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import os
 import re
 from pathlib import PurePath
 
-from engine.errors import CodeMissing, InvalidField
+from engine.errors import InvalidField
 from engine.runtimes.catalog import Family, find_runtime
 
 _MODULE = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
 _NODE_SUFFIXES = (".js", ".mjs", ".cjs")
-_TEMPLATES = {
-    Family.PYTHON: 'def {0}(event, context):\n    return {{"statusCode": 200, "body": event}}\n',
-    Family.NODE: "exports.{0} = async (event, context) => ({{ statusCode: 200, body: event }})\n",
-}
 
 
 def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, int]:
@@ -24,7 +20,7 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
     Node.js (``.mjs``) from a script. Raises InvalidField if the handler of an interpreted runtime does not have
     the form ``file.function``.
     """
-    family = _family(runtime)
+    family = family_of(runtime)
     if not family.interpreted:
         return "bootstrap", 0o755
     module = handler.rpartition(".")[0]
@@ -36,17 +32,7 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
     return module + (suffix if suffix in _NODE_SUFFIXES else ".js"), 0o644
 
 
-def template(handler: str, runtime: str) -> bytes:
-    """Return default source of a runtime, whose handler replies with status code 200 and its event as the body.
-
-    Raises CodeMissing if the runtime has no default source.
-    """
-    text = _TEMPLATES.get(_family(runtime))
-    if text is None:
-        raise CodeMissing("inline")
-    return text.format(handler.rpartition(".")[2]).encode()
-
-
-def _family(runtime: str) -> Family:
+def family_of(runtime: str) -> Family:
+    """Return the family of the runtime with this name; that of Python if this engine has no such runtime."""
     found = find_runtime(runtime)
     return found.family if found and found.family else Family.PYTHON

@@ -31,7 +31,8 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine.code.base64_decoder import Base64Decoder
-from engine.code.inline import inline_file, template
+from engine.code.default_code import default_code
+from engine.code.inline import inline_file
 from engine.code.receiving import ReceivedCode
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.code.upload import Upload
@@ -103,17 +104,17 @@ class CodeStore:
     ) -> CodePackage:
         """Store the code of an API request. On return the package is unpacked and on disk.
 
-        Inline source is stored as the file that ``handler`` names, in the language of ``runtime``. ``admit`` is called
-        with the package before it is stored, and may raise to reject it. Raises InvalidField if the kind, base64 text,
-        handler or zip is invalid, or links are not supported; CodeMissing if a zip is empty, or if inline source is
-        empty and the runtime has no default source; PayloadTooLarge if the package exceeds a limit; DiskLow if the disk
-        is nearly full; NotStored if a write fails. Raises the errors of ``CodeLinks`` if the link is invalid or its
-        object cannot be fetched.
+        Inline source is stored as the file that ``handler`` names, in the language of ``runtime``. If the request has
+        no code, the default code of the runtime is stored. ``admit`` is called with the package before it is stored,
+        and may raise to reject it. Raises InvalidField if the kind, base64 text, handler or zip is invalid, or links
+        are not supported; CodeMissing if the code is empty, or left out without a ``handler``; PayloadTooLarge if the
+        package exceeds a limit; DiskLow if the disk is nearly full; NotStored if a write fails. Raises the errors of
+        ``CodeLinks`` if the link is invalid or its object cannot be fetched.
         """
         target = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
         async with self._new_folder() as new:
             package = new / "package"
-            await self._receive(source, package, lambda: template(handler, runtime))
+            await self._receive(source, package, lambda: _left_out(source, handler, runtime))
             found = await self._in_thread(lambda: _describe(package, source, target[0] if target else ""))
             admit(found)
             await self._in_thread(lambda: self._keep(found.sha256, new, target))
@@ -188,15 +189,13 @@ class CodeStore:
     async def _receive(self, source: CodeSource, package: Path, left_out: Callable[[], bytes]) -> None:
         """Write the code of a request to the file ``package``.
 
-        Calls ``left_out`` for default source if inline code is empty.
+        Calls ``left_out`` for default code if there is none.
         """
         received, limit = source.received, INLINE_LIMIT if source.kind == "inline" else PACKAGE_LIMIT
         if received is not None and not received.is_empty and source.kind in ("inline", "zip"):
             await self._in_thread(lambda: _take(received, package, limit))
-        elif source.kind == "inline":
-            await self._in_thread(lambda: package.write_bytes(decoded(source.file, INLINE_LIMIT) or left_out()))
-        elif source.kind == "zip":
-            await self._in_thread(lambda: package.write_bytes(_zip_content(source)))
+        elif source.kind in ("inline", "zip"):
+            await self._in_thread(lambda: package.write_bytes(decoded(source.file, limit) or left_out()))
         elif source.kind == "obs":
             await self._fetch(source.url, package)
         else:
@@ -319,6 +318,13 @@ def decoded(text: str, limit: int) -> bytes:
     return bytes(content)
 
 
+def _left_out(source: CodeSource, handler: str, runtime: str) -> bytes:
+    """Return default code. Raises CodeMissing if the request names code, although that is empty or not of its kind."""
+    if source.file or source.received is not None or source.url:
+        raise CodeMissing(source.kind)
+    return default_code(source.kind, handler, runtime)
+
+
 def _take(received: ReceivedCode, package: Path, limit: int) -> None:
     """Move the code that was decoded while it arrived to the file ``package``. Raises the errors of ``decoded``."""
     check_received(received, limit)
@@ -339,13 +345,6 @@ def _check_size(size: int, limit: int) -> None:
 
 def _not_base64(text: str, problem: str) -> InvalidField:
     return InvalidField("func_code", text, f"func_code.file must be base64 ({problem})")
-
-
-def _zip_content(source: CodeSource) -> bytes:
-    content = decoded(source.file, PACKAGE_LIMIT)
-    if not content:
-        raise CodeMissing("zip")
-    return content
 
 
 def _describe(file: Path, source: CodeSource, target: str) -> CodePackage:

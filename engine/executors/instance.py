@@ -22,8 +22,9 @@ from typing import NamedTuple, Protocol
 from engine.executors.log_buffer import NOTHING, LogBuffer, Written
 from engine.executors.log_recorder import LogRecorder
 from engine.executors.process import Channel, InstanceProcess
-from engine.logs.lines import STDERR
+from engine.logs.lines import NOTE, STDERR
 from engine.model import Code, Function, Invocation
+from engine.runtimes.catalog import warning_of
 from engine.runtimes.protocol import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory in MiB; an instance serves one key
@@ -211,6 +212,7 @@ class Instance:
         self._channel: Channel | None = None
         self._reader = FrameReader()
         self._ticket = ITSELF
+        self._warning = warning_of(function.runtime)  #: to be written to the log of the first invocation
         self._kill_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -235,6 +237,9 @@ class Instance:
             call.unsent = True
             return None
         self.calls[call.ticket] = call
+        if self._warning and call.invocation is not None:
+            self._record(call, self._recorder.now(), NOTE, self._warning.encode())
+            self._warning = ""
         if self.watched:
             self._on_work(self)
         waiter: asyncio.Future[Answer | None] = self._loop.create_future()

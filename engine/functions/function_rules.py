@@ -26,7 +26,7 @@ from engine.model.limits import (
     TIMEOUTS,
 )
 from engine.model.urn import LATEST, NAME, FunctionUrn
-from engine.runtimes.catalog import CHOICE, Family, find_runtime
+from engine.runtimes.catalog import Family, find_runtime, refusal_of
 
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
@@ -165,7 +165,7 @@ def _check_names(function: Function) -> None:
 def _check_runtime(function: Function) -> None:
     runtime = find_runtime(function.runtime)
     if runtime is None or runtime.family is None:
-        raise InvalidField("runtime", function.runtime, CHOICE)
+        raise InvalidField("runtime", function.runtime, refusal_of(function.runtime))
     check_handler("handler", function.handler, runtime.family)
     for field, handler in (
         ("initializer_handler", function.initializer_handler),

@@ -36,11 +36,19 @@ class Runtime(Struct, frozen=True, kw_only=True):
     family: Family | None = None  #: None: this engine cannot run it
     version: tuple[int, int] = (0, 0)  #: requested version; Python and Node.js only
 
+    @property
+    def warning(self) -> str:
+        """Text for users if another version of the language, with another syntax, runs the functions; else empty."""
+        if self.family is not Family.PYTHON or self.version[0] != 2:
+            return ""
+        return f"this engine has no Python 2: Python 3 runs functions of {self.name}, and fails at syntax of Python 2"
 
+
+IMAGE = "Custom Image"
 #: Names of the platform that this engine cannot run. Their packages can be stored nevertheless.
 ELSEWHERE = frozenset(
     (
-        *("Java8", "Java11", "Java17", "Go1.8", "Go1.x", "PHP7.3", "PHP8.3", "Cangjie1.0", "Custom Image"),
+        *("Java8", "Java11", "Java17", "Go1.8", "Go1.x", "PHP7.3", "PHP8.3", "Cangjie1.0", IMAGE),
         *(f"C#(.NET Core {version})" for version in ("2.0", "2.1", "3.1", "6.0")),
     )
 )
@@ -50,7 +58,7 @@ BY_BOOTSTRAP = {
     **dict.fromkeys(("Lambda", "provided.al2", "provided.al2023"), Family.LAMBDA),
 }
 #: Part of the error message for any other runtime.
-CHOICE = "this engine runs Python3.x, Node.js (such as Node.js18.15), Custom, http and Lambda"
+CHOICE = "this engine runs Python3.x (and Python2.7 on it), Node.js (such as Node.js18.15), Custom, http and Lambda"
 
 _VERSIONED = re.compile(r"(Python|Node\.js)(\d{1,2})\.(\d{1,2})", re.ASCII)
 
@@ -68,3 +76,18 @@ def find_runtime(name: str) -> Runtime | None:
     if named[1] == "Python" and version[0] != 3 and version != (2, 7):
         return None
     return Runtime(name=name, family=Family.PYTHON if named[1] == "Python" else Family.NODE, version=version)
+
+
+def refusal_of(name: str) -> str:
+    """Return the reason why no function can have this runtime, and what to use instead, for an error message."""
+    if name not in ELSEWHERE:
+        return CHOICE
+    reason = "this engine runs no images" if name == IMAGE else "this engine cannot run it"
+    instead = "use the runtime http for a server, Custom for any other program, with a bootstrap that starts it"
+    return f"{reason}: {instead}; {CHOICE}"
+
+
+def warning_of(name: str) -> str:
+    """Return the warning of the runtime with this name; empty if it has none, or no runtime has the name."""
+    found = find_runtime(name)
+    return found.warning if found is not None else ""

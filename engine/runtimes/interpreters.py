@@ -1,10 +1,11 @@
 """Interpreters installed on this machine. A runtime's interpreter is searched for and tried on first use, then cached.
 
 The interpreter's version need not equal that of the runtime. Among interpreters with the same major version, the one
-with the nearest minor version is used (for Node.js, the nearest major version from 18 on). A log event reports the
-difference once. An interpreter is used only if a trial run succeeds, which excludes launchers without an interpreter.
-If the search finds a virtual environment, its base interpreter is used instead, so that functions cannot import the
-environment's packages. An interpreter whose path is in the settings is used as it is.
+with the nearest minor version is used (for Node.js, the nearest major version from 18 on). Functions of Python 2 run
+on Python 3. A log event reports the difference once. An interpreter is used only if a trial run succeeds, which
+excludes launchers without an interpreter. If the search finds a virtual environment, its base interpreter is used
+instead, so that functions cannot import the environment's packages. An interpreter whose path is in the settings is
+used as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import structlog
 from anyio import to_thread
 
 from engine.errors import InvalidField, NoInterpreter
-from engine.runtimes.catalog import CHOICE, Family, Runtime, find_runtime
+from engine.runtimes.catalog import Family, Runtime, find_runtime, refusal_of
 
 log = structlog.get_logger("functiond")
 
@@ -74,7 +75,7 @@ class Interpreters:
         """
         declared = find_runtime(runtime)
         if declared is None or declared.family is None:
-            raise InvalidField("runtime", runtime, CHOICE)
+            raise InvalidField("runtime", runtime, refusal_of(runtime))
         if not declared.family.interpreted:
             return [own_interpreter().path, "-I", str(BRIDGE), declared.family.value]
         found = self._cached(runtime) or await self._search(declared, declared.family)
@@ -122,8 +123,6 @@ def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter
 
     If there is none, return the reason as text for an error message.
     """
-    if family is Family.PYTHON and version[0] != OLDEST[family][0]:
-        return f"this engine's Python functions need Python {_dotted(OLDEST[family])} or newer: choose Python3.x"
     passed_over = []
     for candidate, found in _candidates(version, family, fixed):
         if found is not None and found.version >= OLDEST[family]:

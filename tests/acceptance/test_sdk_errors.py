@@ -199,7 +199,6 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     (CREATE, body(CREATE, timeout=2), 400, "FSS.1008"),
     (CREATE, body(CREATE, user_data="A=1"), 400, "FSS.1009"),
     (CREATE, body(CREATE, func_code={"file": "?"}), 400, "FSS.1011"),
-    (CREATE, body(CREATE, code_type="zip", func_code={}), 400, "FSS.1012"),
     (CREATE, body(CREATE, user_data=variables(21)), 400, "FSS.1017"),
     (CREATE, body(CREATE, user_data=variables(2, 2048)), 400, "FSS.1018"),
     (CREATE, body(CREATE, description="x" * 513), 400, "FSS.1019"),

@@ -107,7 +107,7 @@ def test_a_runtime_that_is_not_installed_is_served_by_the_nearest(platform: Plat
     assert json.loads(call(platform, "old", {}).result) >= [3, 9]
 
 
-@pytest.mark.parametrize("runtime", ["Python2.7", "Java11", "Go1.x", "Custom Image", "Python"])
+@pytest.mark.parametrize("runtime", ["Java11", "Go1.x", "Custom Image", "Python"])
 def test_a_runtime_that_nothing_here_runs_is_refused(platform: Platform, runtime: str) -> None:
     with refused(400, "FSS.1005"):
         create(platform, "foreign", runtime=runtime)

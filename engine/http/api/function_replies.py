@@ -8,14 +8,17 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from engine.asgi.wire import Reply
 from engine.http.api.async_settings import settings_shown
 from engine.http.api.dependencies import dependency_reply
 from engine.http.api.function_shapes import FuncCode, FunctionReply, PassthroughFields, Strategy, variables_text
 from engine.http.api.times import zoned_time
 from engine.model import AsyncSettings, Function
 from engine.model.limits import cpu_of
+from engine.runtimes.catalog import warning_of
 
 LONG_TIME = 900  #: seconds; longer timeouts set ``long_time``
+WARNING = b"x-functiond-warning"
 
 
 def function_reply(function: Function, region: str, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
@@ -71,6 +74,12 @@ def version_reply(function: Function, region: str, settings: AsyncSettings | Non
         concurrent_num=function.concurrent_num,
         function_async_config=UNSET if settings is None else settings_shown(settings),
     )
+
+
+def with_warning(reply: Reply, function: Function) -> Reply:
+    """Return the reply with a header that has the warning of the function's runtime, if there is one."""
+    warning = warning_of(function.runtime)
+    return replace(reply, headers=(*reply.headers, (WARNING, warning.encode()))) if warning else reply
 
 
 def _passthrough(function: Function) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from engine.errors import CodeMissing, CodePackageTooLarge, FieldsTooLarge, Inva
 from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
 from engine.http.api.decoding import T
-from engine.http.api.function_replies import function_reply
+from engine.http.api.function_replies import function_reply, with_warning
 from engine.http.api.function_shapes import (
     CodeBody,
     ConfigBody,
@@ -34,6 +34,7 @@ from engine.http.api.paging import page_of
 from engine.http.api.routing import AT_ONCE, BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
 from engine.metrics.usage import Usage
 from engine.model import Function
+from engine.model.urn import FunctionUrn
 from engine.resources.reservations import Reservations
 
 CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
@@ -70,10 +71,8 @@ class Functions:
     async def create(self, call: Call) -> Reply:
         async with self._codes.receiving("file") as upload:
             body = await _read_code(call, CreateBody, upload)
-            if not body.code_type:
-                raise InvalidField("code_type", "", "must be inline, zip or obs")
             function = await self._catalog.create(draft_of(body, call.project), _source(body, upload))
-        return json_reply(self._with_reserved(function))
+        return with_warning(json_reply(self._with_reserved(function)), function)
 
     async def list_all(self, call: Call) -> Reply:
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
@@ -93,12 +92,14 @@ class Functions:
     async def update_config(self, call: Call) -> Reply:
         """Replace the configuration. Fields that the body leaves out are reset."""
         changes = replacement_of(await self._read_config(call, ConfigBody))
-        return json_reply(self._reply(await self._catalog.update(call.urn, changes)))
+        function = await self._catalog.update(call.urn, changes)
+        return with_warning(json_reply(self._reply(function)), function)
 
     async def patch_config(self, call: Call) -> Reply:
         """Change the fields of the configuration that the body has. All others stay."""
         changes = changes_of(await self._read_config(call, ConfigChanges))
-        return json_reply(self._reply(await self._catalog.update(call.urn, changes)))
+        function = await self._catalog.update(call.urn, changes)
+        return with_warning(json_reply(self._reply(function)), function)
 
     async def _read_config(self, call: Call, kind: type[Config]) -> Config:
         name = self._catalog.find(call.urn).name
@@ -112,10 +113,21 @@ class Functions:
         self._catalog.find(urn)
         async with self._codes.receiving("file") as upload:
             body = await _read_code(call, CodeBody, upload)
-            if not body.func_code.file and body.code_type != "obs":
-                raise CodeMissing(body.code_type)
-            function = await self._catalog.update_code(urn, _source(body, upload), details_of(body))
-        return await self._with_code(function)
+            if body.func_code.file or body.code_type == "obs":
+                function = await self._catalog.update_code(urn, _source(body, upload), details_of(body))
+            else:
+                function = await self._update_dependencies(urn, body)
+        return with_warning(await self._with_code(function), function)
+
+    async def _update_dependencies(self, urn: FunctionUrn, body: CodeBody) -> Function:
+        """Apply an update of the code that has no code: keep the code, and replace the dependencies.
+
+        Terraform sends such a request for a function with default code. Raises CodeMissing if the request names no
+        dependencies, or another kind of code than the function has.
+        """
+        if body.depend_version_list is UNSET or body.code_type != self._catalog.find(urn).code.kind:
+            raise CodeMissing(body.code_type)
+        return await self._catalog.update(urn, {"details": details_of(body)})
 
     async def update_max_instances(self, call: Call) -> Reply:
         urn = call.urn

@@ -27,7 +27,7 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.http.api.decoding import decode
-from engine.http.api.function_replies import function_reply
+from engine.http.api.function_replies import function_reply, with_warning
 from engine.http.api.function_shapes import CreateBody, draft_of
 from engine.http.api.large_replies import whole_file
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
@@ -93,7 +93,8 @@ class PackagesApi:
             kind = "zip" if config.code_type == "obs" else config.code_type
             received = ReceivedCode(file=packed.code, size=packed.code.stat().st_size)
             source = CodeSource(kind=kind, received=received, filename=config.code_filename)
-            return json_reply(function_reply(await self._catalog.create(draft, source), self._region))
+            function = await self._catalog.create(draft, source)
+            return with_warning(json_reply(function_reply(function, self._region)), function)
 
     async def _read(self, call: Call, upload: Upload) -> ImportBody:
         try:

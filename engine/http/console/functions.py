@@ -15,6 +15,7 @@ from engine.http.console.pages import Pages
 from engine.metrics.usage import Usage
 from engine.model import Alias, AsyncSettings, Function
 from engine.resources.triggers import Triggers
+from engine.runtimes.catalog import warning_of
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
@@ -32,6 +33,7 @@ class FunctionRow(Struct, frozen=True, kw_only=True):
     instances: int
     triggers: int
     failures: int  #: number of failed attempts in the last day
+    warning: str  #: about its runtime; empty: none
 
 
 class FunctionsPage:
@@ -71,4 +73,5 @@ class FunctionsPage:
             instances=self._instances([function_id]),
             triggers=triggers,
             failures=failures,
+            warning=warning_of(function.runtime),
         )

@@ -102,9 +102,14 @@ async def test_inline_code_of_node_left_out_becomes_its_function(store: CodeStor
     assert (store.folder(code) / "index.js").read_text().startswith("exports.start = async (event, context) =>")
 
 
-async def test_a_bootstrap_cannot_be_left_out(store: CodeStore) -> None:
-    with pytest.raises(CodeMissing):
-        await store.add(inline(""), handler="-", runtime="Custom")
+@pytest.mark.parametrize("kind", ["inline", "zip"])
+@pytest.mark.parametrize("runtime", ["Custom", "http", "Lambda"])
+async def test_a_bootstrap_left_out_becomes_a_program(store: CodeStore, runtime: str, kind: str) -> None:
+    code = await store.add(CodeSource(kind=kind), handler="-", runtime=runtime)
+
+    written = store.folder(code) / "bootstrap"
+    assert written.read_text().startswith("#!/usr/bin/env python3\n")
+    assert written.stat().st_mode & 0o777 == 0o755
 
 
 async def test_the_same_source_for_another_file_is_another_package(store: CodeStore) -> None:
@@ -267,9 +272,9 @@ async def test_limits_of_size_hold_to_the_byte(store: CodeStore) -> None:
         await store.add(package(bytes(PACKAGE_LIMIT + 1)), handler=HANDLER)
 
 
-async def test_a_package_without_code_and_kinds_that_do_not_run_here_are_refused(store: CodeStore) -> None:
+async def test_a_package_for_no_handler_and_kinds_that_do_not_run_here_are_refused(store: CodeStore) -> None:
     with pytest.raises(CodeMissing):
-        await store.add(CodeSource(kind="zip"), handler=HANDLER)
+        await store.add(CodeSource(kind="zip"), handler="")
     with pytest.raises(InvalidField, match="code_type"):
         await store.add(CodeSource(kind="jar"), handler=HANDLER)
     with pytest.raises(InvalidField, match=r"code_type .* set plugins\.obs\.endpoint or plugins\.obs\.folder"):

@@ -220,7 +220,6 @@ async def test_a_name_is_taken_once(api: Api) -> None:
         ({"user_data": "A=1"}, 400, "FSS.1009"),
         ({"user_data": '{"A": 1}'}, 400, "FSS.1009"),
         ({"func_code": {"file": "?"}}, 400, "FSS.1011"),
-        ({"code_type": "zip", "func_code": {}}, 400, "FSS.1012"),
         ({"user_data": json.dumps({f"V{n}": "" for n in range(21)})}, 400, "FSS.1017"),
         ({"user_data": json.dumps({"V": "x" * 4096})}, 400, "FSS.1018"),
         ({"description": "x" * 513}, 400, "FSS.1019"),

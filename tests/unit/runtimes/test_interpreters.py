@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine.errors import InvalidField, NoInterpreter
-from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.catalog import ELSEWHERE, Family, find_runtime, refusal_of, warning_of
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 
 OWN = own_interpreter().path
@@ -88,9 +88,26 @@ async def test_versions_before_the_workers_language_are_never_taken(machine: Pat
     assert (await Interpreters().worker_command("Python3.6"))[0] == OWN
 
 
-async def test_python_2_is_refused_with_a_way_out() -> None:
-    with pytest.raises(NoInterpreter, match=r"Python 3\.9 or newer: choose Python3"):
-        await Interpreters().check("Python2.7")
+async def test_functions_of_python_2_run_on_the_nearest_python_3(machine: Path) -> None:
+    program(machine / "python2.7", "2.7", "/real/python2.7", "/real/python2.7")
+    program(machine / "python3.6", "3.6", "/real/python3.6", "/real/python3.6")
+
+    assert (await Interpreters().worker_command("Python2.7"))[0] == OWN
+
+
+def test_only_runtimes_of_another_language_version_have_a_warning() -> None:
+    names = ("Python2.7", "Python3.6", "Node.js6.10", "Custom", "Java8", "nonsense")
+
+    assert [name for name in names if warning_of(name)] == ["Python2.7"]
+    assert "Python2.7" in warning_of("Python2.7")
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_a_runtime_that_is_not_run_here_is_refused_with_what_to_use(name: str) -> None:
+    text = refusal_of(name)
+
+    assert [word for word in ("http", "Custom", "bootstrap", "this engine runs Python3") if word not in text] == []
+    assert ("images" in text) == ("Image" in name)
 
 
 async def test_an_interpreter_that_is_set_serves_every_version_with_its_own_packages(tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""Functions that are created without code: the requests of Terraform's provider, and runs of the default code."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.support.http_app import encoded, zipped
+
+NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+PYTHON = "Python3.10"
+EVENT = {"name": "Zoë", "n": 1}
+#: Event of an API gateway, as HTTP functions receive it.
+REQUEST = {"httpMethod": "POST", "path": "/orders", "headers": {}, "body": "straße"}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path_factory.mktemp("default_code") / "data") as engine:
+        yield engine
+
+
+def create(engine: EngineProcess, name: str, **fields: object) -> Reply:
+    """Create a function without code, as Terraform's provider does."""
+    body = {
+        "func_name": name,
+        "runtime": PYTHON,
+        "timeout": 30,
+        "memory_size": 128,
+        "package": "default",
+        "handler": "index.handler",
+        "code_type": "zip",
+        "enterprise_project_id": "",
+        "enable_dynamic_memory": False,
+        "is_stateful_function": False,
+        **fields,
+    }
+    return engine.ask("POST", BASE, body)
+
+
+def result(engine: EngineProcess, name: str, event: object) -> Any:
+    record = engine.record(name, engine.accepted(name, event), wait=60)
+    assert record["status"] == "SUCCESS", record
+    return json.loads(record["result"])
+
+
+def code_of(engine: EngineProcess, name: str) -> zipfile.ZipFile:
+    shown = engine.ask("GET", f"{BASE}/{urn_of(name)}/code").json
+    return zipfile.ZipFile(io.BytesIO(base64.b64decode(shown["func_code"]["file"])))
+
+
+@pytest.mark.parametrize("kind", ["zip", "inline"])
+@pytest.mark.parametrize(
+    ("runtime", "handler", "file"),
+    [
+        (PYTHON, "index.handler", "index.py"),
+        ("Python2.7", "jobs/main.start", "jobs/main.py"),
+        pytest.param("Node.js18.15", "src/app.run", "src/app.js", marks=NODE_HERE),
+        ("Custom", "bootstrap", "bootstrap"),
+        ("Lambda", "any", "bootstrap"),
+    ],
+)
+def test_default_code_runs_under_the_handler_that_was_given(
+    engine: EngineProcess, runtime: str, handler: str, file: str, kind: str
+) -> None:
+    name = f"{runtime.replace('.', '-')}-{kind}"
+
+    made = create(engine, name, runtime=runtime, handler=handler, code_type=kind)
+
+    assert (made.status, made.json["code_type"], made.json["handler"]) == (200, kind, handler)
+    assert made.json["code_size"] > 0
+    reply = result(engine, name, EVENT)
+    assert (reply["statusCode"], reply["isBase64Encoded"], json.loads(reply["body"])) == (200, False, EVENT)
+    if kind == "zip":
+        assert code_of(engine, name).namelist() == [file]
+
+
+def test_default_code_of_an_http_function_is_a_server(engine: EngineProcess) -> None:
+    made = create(engine, "server", runtime="http", handler="bootstrap")
+
+    reply = result(engine, "server", REQUEST)
+
+    assert made.status == 200
+    assert reply["statusCode"] == 200
+    said = json.loads(base64.b64decode(reply["body"]))
+    assert said == {"method": "POST", "path": "/orders", "body": "straße"}
+
+
+def test_equal_default_code_is_stored_once(engine: EngineProcess) -> None:
+    made = [create(engine, name).json for name in ("once", "twice")]
+
+    assert made[0]["digest"] == made[1]["digest"]
+
+
+def dependency(engine: EngineProcess, name: str) -> str:
+    body = {"name": name, "runtime": PYTHON, "depend_type": "zip", "depend_file": encoded(zipped(lib__py="x = 1"))}
+    reply = engine.ask("POST", f"/v2/{PROJECT}/fgs/dependencies/version", body)
+    assert reply.status == 200, reply
+    identity: str = reply.json["id"]
+    return identity
+
+
+def attach(engine: EngineProcess, name: str, **fields: object) -> Reply:
+    """Send the request that Terraform's provider sends after it created a function with dependencies."""
+    body = {"code_type": "zip", "code_url": "", "code_filename": "", **fields}
+    return engine.ask("PUT", f"{BASE}/{urn_of(name)}/code", body)
+
+
+def test_an_update_of_dependencies_alone_keeps_the_code(engine: EngineProcess) -> None:
+    before = create(engine, "attached").json
+    ids = [dependency(engine, "lib")]
+
+    after = attach(engine, "attached", depend_version_list=ids)
+    emptied = attach(engine, "attached", depend_version_list=[])
+
+    assert [(one.status, one.json["digest"]) for one in (after, emptied)] == [(200, before["digest"])] * 2
+    assert (after.json["depend_version_list"], emptied.json["depend_version_list"]) == (ids, [])
+    assert json.loads(result(engine, "attached", EVENT)["body"]) == EVENT
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({}, 400, "FSS.1012"),
+        ({"code_type": "inline", "depend_version_list": []}, 400, "FSS.1012"),
+        ({"depend_version_list": ["nothing"]}, 404, "FSS.1056"),
+    ],
+)
+def test_an_update_that_has_no_code_and_changes_nothing_is_refused(
+    engine: EngineProcess, fields: dict[str, object], status: int, code: str
+) -> None:
+    create(engine, "unchanged")  # by the first of these tests
+    before = engine.ask("GET", f"{BASE}/{urn_of('unchanged')}/config").json
+
+    refused = attach(engine, "unchanged", **fields)
+
+    assert (refused.status, refused.json["error_code"]) == (status, code)
+    assert engine.ask("GET", f"{BASE}/{urn_of('unchanged')}/config").json == before
+
+
+def test_a_dependency_without_a_package_is_refused(engine: EngineProcess) -> None:
+    body = {"name": "empty", "runtime": PYTHON, "depend_type": "zip"}
+
+    refused = engine.ask("POST", f"/v2/{PROJECT}/fgs/dependencies/version", body)
+
+    assert (refused.status, refused.json["error_code"]) == (400, "FSS.1024")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        (
+            {"runtime": "Custom Image", "handler": "-", "code_type": None, "custom_image": {"enabled": True}},
+            "FSS.1005",
+            ["'Custom Image'", "no images", "http", "Custom", "bootstrap"],
+        ),
+        ({"runtime": "Java11", "code_type": "jar"}, "FSS.1005", ["'Java11'", "http", "Custom", "bootstrap"]),
+        ({"runtime": "Java11", "code_type": None}, "FSS.1005", ["'Java11'", "http", "Custom", "bootstrap"]),
+        ({"runtime": "Cobol", "code_type": None}, "FSS.1005", ["'Cobol'", "Python3.x"]),
+        ({"func_code": {"file": " "}}, "FSS.1012", ["needs the code as base64"]),
+        ({"code_url": "https://bucket.obs/x.zip"}, "FSS.1012", ["needs the code as base64"]),
+        ({"code_type": None}, "FSS.1006", ["code_type", "inline, zip or obs"]),
+        ({"handler": "none"}, "FSS.1003", ["file.function"]),
+    ],
+)
+def test_a_function_that_cannot_be_created_is_refused_with_what_to_use_instead(
+    engine: EngineProcess, fields: dict[str, object], code: str, words: list[str]
+) -> None:
+    refused = create(engine, "refused", **fields)
+
+    assert (refused.status, refused.json["error_code"]) == (400, code)
+    assert [word for word in words if word not in refused.json["error_msg"]] == []
+    assert engine.ask("GET", f"{BASE}/{urn_of('refused')}/config").status == 404
