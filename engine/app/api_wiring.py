@@ -20,6 +20,7 @@ from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
 from engine.http.api.packages import PackagesApi
+from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.quotas import QuotasApi
 from engine.http.api.records import InvocationRecords
 from engine.http.api.redrive import RedriveApi
@@ -78,6 +79,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         PackagesApi(catalog, engine.codes, region),
         MetricsApi(catalog, engine.usage, reservations, instances, clock, region),
         QuotasApi(catalog, reservations, instances),
+        ProjectListsApi(catalog, engine.pool.check_runtime),
         TracingAndSnapshotsApi(catalog, resources.tracing),
         BackupsApi(backups_of(engine.settings, storage.copy_to, clock)),
         ClockApi(engine.clock_guard),

@@ -22,7 +22,6 @@ from engine.http.api import (
     logs,
     metrics,
     packages,
-    quotas,
     records,
     redrive,
     reserved_instances,
@@ -33,6 +32,7 @@ from engine.http.api import (
 )
 from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
+from engine.http.project_operations import PROJECT_OPERATIONS
 from engine.logs.target import LogTarget
 from engine.protocols import Operation
 
@@ -72,7 +72,7 @@ _KIND = "/v2/{project_id}/{resource_type}"
 _TAGS = f"{_KIND}/{{resource_id}}/tags"
 _PAGE, _ITEMS = ("marker", "limit"), ("marker", "maxitems")
 _RECORDS = ("marker", "limit", "status", "query_begin_time", "query_end_time")
-_MEMORY, _SPAN = "X-Cff-Instance-Memory", ("start_time", "end_time")
+_MEMORY = "X-Cff-Instance-Memory"
 _ACCEPTING = (_MEMORY, "X-Functiond-Priority", "X-Functiond-Delay", "Idempotency-Key")
 
 
@@ -328,45 +328,7 @@ OPERATIONS = (
         query=_PAGE,
         roles=_READ,
     ),
-    _op(
-        "ListStatistics",
-        "GET",
-        f"{_F}/statistics",
-        None,
-        metrics.Statistics,
-        query=(*_PAGE, "filter", "period", "option"),
-        roles=_READ,
-    ),
-    _op(
-        "ListFunctionAsMetric",
-        "GET",
-        f"{BASE}/function/report",
-        None,
-        metrics.FunctionMetrics,
-        query=("type", "limit", *_SPAN),
-        roles=_READ,
-    ),
-    _op(
-        "ShowTenantMetric",
-        "GET",
-        f"{BASE}/workflow-statistic",
-        None,
-        metrics.WorkflowSeries,
-        query=("period", "metric_type", *_SPAN),
-        lacks="workflows",
-        roles=_READ,
-    ),
-    _op(
-        "ShowWorkFlowMetric",
-        "GET",
-        f"{BASE}/workflow-statistic/{{workflow_urn}}",
-        None,
-        metrics.WorkflowSeries,
-        query=("period", *_SPAN),
-        lacks="workflows",
-        roles=_READ,
-    ),
-    _op("ListQuotas", "GET", f"{BASE}/quotas", None, quotas.Quotas, roles=_READ),
+    *PROJECT_OPERATIONS,
     _op("ShowTracing", "GET", f"{_ONE}/tracing", None, tracing_and_snapshots.TracingShape, lacks="APM", roles=_READ),
     _op("UpdateTracing", "PUT", f"{_ONE}/tracing", tracing_and_snapshots.TracingShape, lacks="APM"),
     _op("EnableLtsLogs", "POST", f"{_F}/enable-lts-logs"),

@@ -11,7 +11,12 @@ from engine.http.operations import OPERATIONS
 from engine.protocols import Operation
 
 #: Families of operations that this engine does not implement.
-ABSENT = ("workflows", "function applications and templates", "VPC endpoints", "bridge functions")
+ABSENT = (
+    "workflows",
+    "function applications and templates besides their empty lists",
+    "VPC endpoints",
+    "bridge functions",
+)
 EXPLAINED = (
     "*As without* a feature: the reply is the platform's for an account that does not have the feature.\n"
     "Values that are sent are at most stored and returned.\n\n"

@@ -57,6 +57,17 @@ BY_BOOTSTRAP = {
     "http": Family.HTTP,
     **dict.fromkeys(("Lambda", "provided.al2", "provided.al2023"), Family.LAMBDA),
 }
+#: Runtimes that lists show, with their names for people. Functions may have other versions of Python and Node.js, too.
+OFFERED = {
+    **{f"Python{version}": f"Python {version}" for version in ("2.7", "3.6", "3.9", "3.10", "3.12")},
+    **{
+        f"Node.js{version}": f"Node.js {version}"
+        for version in ("6.10", "8.10", "10.16", "12.13", "14.18", "16.17", "18.15", "20.15")
+    },
+    "Custom": "Custom runtime",
+    "http": "HTTP function",
+    "Lambda": "Lambda",
+}
 #: Part of the error message for any other runtime.
 CHOICE = "this engine runs Python3.x (and Python2.7 on it), Node.js (such as Node.js18.15), Custom, http and Lambda"
 

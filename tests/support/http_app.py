@@ -38,6 +38,7 @@ from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
 from engine.http.api.packages import PackagesApi
+from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.quotas import QuotasApi
 from engine.http.api.records import InvocationRecords
 from engine.http.api.redrive import RedriveApi
@@ -64,6 +65,7 @@ from engine.protocols import Purged, Selection
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
+from engine.runtimes.interpreters import Interpreters
 from engine.testing import MemoryCatalogStore, MemoryStorage
 from engine.testing.instances import NoInstances
 from engine.testing.resources import MemoryResourceStore
@@ -288,6 +290,7 @@ class Api(Struct, kw_only=True):
             PackagesApi(catalog, self.codes, REGION),
             MetricsApi(catalog, usage, reservations, lambda functions: 0, clock, REGION),
             QuotasApi(catalog, reservations, lambda functions: 0),
+            ProjectListsApi(catalog, Interpreters().check),
             TracingAndSnapshotsApi(catalog, resources.tracing),
             BackupsApi(backups),
             ClockApi(clock_guard),
