@@ -28,7 +28,13 @@ class Event(Struct, frozen=True, kw_only=True):
     name: str
     content: str  #: base64 of JSON, as received
     created_at: float
-    modified_at: float
+    modified_at: float  #: 0: not changed since its creation
+
+    @property
+    def changed_at(self) -> float | None:
+        """Time of the last change in seconds since the epoch; None if there was none."""
+        # Earlier engines stored the time of creation for an event without a change.
+        return self.modified_at if self.modified_at not in (0.0, self.created_at) else None
 
 
 class Events:
@@ -57,7 +63,7 @@ class Events:
             if len(others) >= MAX_EVENTS:
                 raise TooManyEvents(MAX_EVENTS)
             now = self._clock.now()
-            event = Event(id=str(uuid.uuid4()), name=name, content=content, created_at=now, modified_at=now)
+            event = Event(id=str(uuid.uuid4()), name=name, content=content, created_at=now, modified_at=0.0)
             await self._repository.put(owner, event.id, event)
         return event
 

@@ -98,6 +98,7 @@ def test_equal_default_code_is_stored_once(engine: EngineProcess) -> None:
     made = [create(engine, name).json for name in ("once", "twice")]
 
     assert made[0]["digest"] == made[1]["digest"]
+    assert [entry.date_time for entry in code_of(engine, "once").infolist()] == [(1980, 1, 1, 0, 0, 0)]
 
 
 def dependency(engine: EngineProcess, name: str) -> str:

@@ -225,7 +225,7 @@ def test_functions_are_found_by_their_tags(platform: Platform) -> None:
 
     assert {item.key: item.values for item in project.tags}["colour"] == ["blue", "red"]
     assert ([one.resource_name for one in named.resources], named.total_count) == (["red2"], 2)
-    assert named.resources[0].resource_detail.detail_id == urn_of("red2", "")
+    assert named.resources[0].resource_detail.detail_id == urn_of("red2")
     assert ask("count", without_any_tag=True).resources == []
 
 

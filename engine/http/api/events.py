@@ -33,7 +33,7 @@ class EventName(Struct, frozen=True, kw_only=True):
 
 
 class EventItem(EventName, frozen=True, kw_only=True):
-    last_modified: float
+    last_modified: float | UnsetType = UNSET  #: absent until the first change
 
 
 class EventReply(EventItem, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class EventsApi:
     async def show(self, call: Call) -> Reply:
         event = self._events.show(call.urn, call.part("event_id"))
         return json_reply(
-            EventReply(id=event.id, name=event.name, last_modified=int(event.modified_at), content=event.content)
+            EventReply(id=event.id, name=event.name, last_modified=_last_modified(event), content=event.content)
         )
 
     async def update(self, call: Call) -> Reply:
@@ -89,4 +89,8 @@ def _name(event: Event) -> EventName:
 
 
 def _item(event: Event) -> EventItem:
-    return EventItem(id=event.id, name=event.name, last_modified=int(event.modified_at))
+    return EventItem(id=event.id, name=event.name, last_modified=_last_modified(event))
+
+
+def _last_modified(event: Event) -> float | UnsetType:
+    return UNSET if event.changed_at is None else int(event.changed_at)

@@ -15,6 +15,7 @@ from engine.code.store import NO_CODE
 from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
 from engine.http.api.dependencies import DependencyReply
+from engine.http.api.mounts import MountConfig, mounts_shown
 from engine.model import Function
 from engine.model.limits import (
     Description,
@@ -76,7 +77,7 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
     is_stateful_function: Flag = UNSET
     log_config: Table = UNSET
     lts_custom_tag: dict[str, str] | UnsetType = UNSET
-    mount_config: Table = UNSET
+    mount_config: MountConfig | UnsetType = UNSET
     network_controller: Table = UNSET
     peering_cidr: Text = UNSET
     restore_hook_handler: Text = UNSET
@@ -91,6 +92,7 @@ class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
     """Fields of a function's configuration that a request changes."""
 
     func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
+    package: Name | UnsetType = UNSET  #: cannot be changed
     runtime: Text = UNSET
     handler: Handler | UnsetType = UNSET
     memory_size: Memory | UnsetType = UNSET
@@ -104,6 +106,7 @@ class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
     pre_stop_timeout: PreStopTimeout | UnsetType = UNSET
     enable_dynamic_memory: Flag = UNSET
     strategy_config: Strategy | UnsetType = UNSET
+    func_mounts: MountConfig | UnsetType = UNSET  #: Terraform sends ``mount_config`` by this name
 
 
 class ConfigBody(ConfigChanges, frozen=True, kw_only=True):
@@ -220,8 +223,17 @@ _PLAIN = (
     "enable_dynamic_memory",
 )
 #: Fields that no update of the configuration resets. Other requests set most of them, such as those for code and
-#: instance limits. ``type`` never changes, and clients of the vendor's API do not know ``functiond``.
-_NOT_RESET = ("func_name", "type", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config", "functiond")
+#: instance limits. ``type`` and ``package`` never change, and clients of the vendor's API do not know ``functiond``.
+_NOT_RESET = (
+    "func_name",
+    "package",
+    "type",
+    "func_mounts",
+    "depend_version_list",
+    "code_encrypt_kms_key_id",
+    "strategy_config",
+    "functiond",
+)
 #: Fields that an update resets only if it names no agency. Terraform sends them only when they change.
 _KEPT_WITH_AGENCY = ("enable_lts_log", "log_config")
 _DEFAULTS = msgspec.structs.asdict(
@@ -282,9 +294,16 @@ def draft_of(body: CreateBody, project: str) -> Function:
 
 
 def details_of(body: Struct) -> dict[str, Any]:
-    """Return the values of those ``PassthroughFields`` that the body sets, by field name."""
+    """Return the values of those ``PassthroughFields`` that the body sets, by field name.
+
+    Raises InvalidField if the mounts are invalid.
+    """
     values = {name: getattr(body, name, UNSET) for name in PassthroughFields.__struct_fields__}
-    return {name: value for name, value in values.items() if value is not UNSET}
+    details = {name: value for name, value in values.items() if value is not UNSET}
+    for mounts in (getattr(body, name, UNSET) for name in ("func_mounts", "mount_config")):
+        if isinstance(mounts, MountConfig):
+            details["mount_config"] = mounts_shown(mounts)
+    return details
 
 
 def _variables(field: str, text: str) -> dict[str, str]:

@@ -102,10 +102,13 @@ class Functions:
         return with_warning(json_reply(self._reply(function)), function)
 
     async def _read_config(self, call: Call, kind: type[Config]) -> Config:
-        name = self._catalog.find(call.urn).name
+        old = self._catalog.find(call.urn)
         body = await call.read(kind, LONG_LIMIT)
-        if body.func_name not in (name, UNSET):
-            raise InvalidField("func_name", body.func_name, f"must be {name}: a function cannot be renamed")
+        if body.func_name not in (old.name, UNSET):
+            raise InvalidField("func_name", body.func_name, f"must be {old.name}: a function cannot be renamed")
+        if body.package not in (old.package, UNSET):
+            hint = f"must be {old.package}: a function cannot move to another package; create it there, and delete this"
+            raise InvalidField("package", body.package, hint)
         return body
 
     async def update_code(self, call: Call) -> Reply:

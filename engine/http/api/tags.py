@@ -1,7 +1,7 @@
 """Tags of functions, and search for functions by tags (FunctionGraph API: CreateTags and others).
 
 Unlike other paths of the API, these have no ``/fgs``: the vendor's tag service uses the same paths for all services. In
-a path, ``resource_id`` is the URN of a function, or the value of ``resource_id`` in replies that describe it.
+a path, ``resource_id`` is the URN of a function, or the number that replies about the function have by this name.
 """
 
 from __future__ import annotations
@@ -133,11 +133,11 @@ class TagsApi:
         return function
 
     def _resource(self, function: Function) -> TaggedResource:
-        own = self._tags.of(function)
+        own, urn = self._tags.of(function), str(function.urn(self._region))
         return TaggedResource(
-            resource_id=str(function.function_id),
+            resource_id=urn,
             resource_name=function.name,
-            resource_detail=ResourceDetail(detail_id=function.urn(self._region).function),
+            resource_detail=ResourceDetail(detail_id=urn),
             tags=_tags(own.tags),
             sys_tags=_tags(own.sys_tags),
         )
@@ -169,7 +169,7 @@ def _table(tags: Sequence[Tag]) -> dict[str, str]:
 
 
 def _tags(table: dict[str, str]) -> list[Tag]:
-    return [Tag(key=key, value=value) for key, value in table.items()]
+    return [Tag(key=key, value=value) for key, value in sorted(table.items())]
 
 
 def _tag_values(table: dict[str, list[str]]) -> list[TagValues]:

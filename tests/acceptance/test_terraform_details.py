@@ -1,0 +1,202 @@
+"""Requests of Terraform's provider on a running engine: mounts, packages, tags and test events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.support.http_app import SOURCE, encoded
+
+MOUNT = {
+    "mount_type": "sfs",
+    "mount_resource": "fs-1",
+    "mount_share_path": "host:/share",
+    "local_mount_path": "/mnt",
+}
+ANY = {"user_id": -1, "user_group_id": -1}
+#: Fields of a configuration update that the provider sends even if they are empty.
+UPDATE = {
+    "runtime": "Python3.10",
+    "timeout": 3,
+    "memory_size": 128,
+    "handler": "index.handler",
+    "description": "",
+    "enable_dynamic_memory": False,
+    "is_stateful_function": False,
+    "enterprise_project_id": "",
+    "peering_cidr": "",
+    "enable_auth_in_header": False,
+    "enable_class_isolation": False,
+    "heartbeat_handler": "",
+    "restore_hook_handler": "",
+    "restore_hook_timeout": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path_factory.mktemp("details") / "data") as engine:
+        yield engine
+
+
+def create(engine: EngineProcess, name: str, **fields: object) -> Any:
+    """Create a function, unless another test has, and return its configuration."""
+    body = {
+        "func_name": name,
+        "package": "default",
+        "code_type": "inline",
+        "func_code": {"file": encoded(SOURCE)},
+        **{key: value for key, value in UPDATE.items() if value != ""},
+        **fields,
+    }
+    made = engine.ask("POST", BASE, body)
+    assert made.status in (200, 409), made
+    return shown(engine, name)
+
+
+def shown(engine: EngineProcess, name: str) -> Any:
+    return engine.ask("GET", f"{BASE}/{urn_of(name)}/config").json
+
+
+def configure(engine: EngineProcess, name: str, **fields: object) -> Reply:
+    whole = urn_of(name).removesuffix(":latest")
+    return engine.ask("PUT", f"{BASE}/{whole}/config", {**UPDATE, "package": "default", **fields})
+
+
+# --- mounts ---
+
+
+@pytest.mark.parametrize(
+    ("given", "user"),
+    [
+        ({"mount_user_id": 1001, "mount_user_group_id": 1003}, {"user_id": 1001, "user_group_id": 1003}),
+        ({"user_id": 1001, "user_group_id": 1003}, {"user_id": 1001, "user_group_id": 1003}),
+        ({"mount_user_id": 1001}, {"user_id": 1001, "user_group_id": -1}),
+        ({"user_group_id": 65_534}, {"user_id": -1, "user_group_id": 65_534}),
+        ({"mount_user_id": -1, "mount_user_group_id": -1}, ANY),
+        ({}, ANY),
+        (None, ANY),
+    ],
+)
+@pytest.mark.parametrize("field", ["func_mounts", "mount_config"])
+def test_mounts_are_shown_in_one_form_whatever_names_a_request_has(
+    engine: EngineProcess, given: dict[str, int] | None, user: dict[str, int], field: str
+) -> None:
+    create(engine, "mounted")
+    inner = "mount_config" if field == "func_mounts" else "func_mounts"
+
+    changed = configure(engine, "mounted", **{field: {inner: [MOUNT], "mount_user": given}})
+
+    assert changed.status == 200, changed
+    assert shown(engine, "mounted")["mount_config"] == {"mount_user": user, "func_mounts": [MOUNT]}
+
+
+def test_a_function_is_created_with_mounts_and_exported_with_them(engine: EngineProcess) -> None:
+    made = create(engine, "comes-mounted", mount_config={"mount_user": {"mount_user_id": 7}, "func_mounts": [MOUNT]})
+    package = engine.ask("GET", f"{BASE}/{urn_of('comes-mounted')}/export").body
+
+    fields = {"func_name": "goes-mounted", "file_name": "f.zip", "file_type": "zip", "file_code": encoded(package)}
+    imported = engine.ask("POST", f"{BASE}/import", fields)
+
+    assert made["mount_config"] == {"mount_user": {"user_id": 7, "user_group_id": -1}, "func_mounts": [MOUNT]}
+    assert (imported.status, imported.json["mount_config"]) == (200, made["mount_config"])
+
+
+@pytest.mark.parametrize("number", [0, -2, 65_535, "1001", True])
+@pytest.mark.parametrize("name", ["mount_user_id", "user_id", "mount_user_group_id", "user_group_id"])
+def test_a_user_or_group_that_cannot_be_is_refused(engine: EngineProcess, name: str, number: object) -> None:
+    before = create(engine, "kept")
+
+    refused = configure(engine, "kept", timeout=9, func_mounts={"mount_config": [MOUNT], "mount_user": {name: number}})
+
+    assert (refused.status, refused.json["error_code"]) == (400, "FSS.0400")
+    assert name.removeprefix("mount_") in refused.json["error_msg"]
+    assert shown(engine, "kept") == before
+
+
+# --- packages ---
+
+
+def test_another_package_is_refused_with_words_and_changes_nothing(engine: EngineProcess) -> None:
+    before = create(engine, "packed")
+
+    refused = configure(engine, "packed", package="other", timeout=9)
+
+    assert (refused.status, refused.json["error_code"]) == (400, "FSS.1004")
+    assert "must be default: a function cannot move to another package" in refused.json["error_msg"]
+    assert shown(engine, "packed") == before
+
+
+def test_an_update_may_name_the_package_or_leave_it_out(engine: EngineProcess) -> None:
+    create(engine, "same")
+
+    named = configure(engine, "same", timeout=7)
+    silent = configure(engine, "same", timeout=8, package=None)
+
+    assert [(one.status, one.json["package"], one.json["timeout"]) for one in (named, silent)] == [
+        (200, "default", 7),
+        (200, "default", 8),
+    ]
+
+
+# --- tags ---
+
+
+def tag(engine: EngineProcess, resource_id: str, action: str, **tags: str) -> Reply:
+    body = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+    method = {"create": "POST", "delete": "DELETE"}[action]
+    return engine.ask(method, f"/v2/{PROJECT}/functions/{resource_id}/tags/{action}", body)
+
+
+def found(engine: EngineProcess, **fields: object) -> Any:
+    body = {"limit": 100, "offset": 0, "action": "filter", **fields}
+    return engine.ask("POST", f"/v2/{PROJECT}/functions/resource-instances/filter", body).json
+
+
+def test_tags_are_shown_sorted_by_key_whatever_their_order(engine: EngineProcess) -> None:
+    urn = create(engine, "tagged")["func_urn"]
+    tag(engine, urn, "create", zone="1", foo="bar", key="value")
+    tag(engine, urn, "create", alpha="2")
+
+    listed = engine.ask("GET", f"/v2/{PROJECT}/functions/{urn}/tags").json["tags"]
+    filtered = found(engine, tags=[{"key": "alpha", "values": ["2"]}])["resources"]
+
+    assert [one["key"] for one in listed] == ["alpha", "foo", "key", "zone"]
+    assert [one["tags"] for one in filtered] == [listed]
+
+
+def test_the_filter_returns_the_urn_by_which_the_provider_knows_a_function(engine: EngineProcess) -> None:
+    urn = create(engine, "filtered")["func_urn"]
+    tag(engine, urn, "create", colour="red")
+
+    by_name = found(engine, matches=[{"key": "resource_name", "value": "filtered"}])
+    by_tag = found(engine, tags=[{"key": "colour", "values": ["red"]}])
+
+    assert urn == urn_of("filtered")
+    assert by_name == by_tag
+    (one,) = by_tag["resources"]
+    assert (one["resource_id"], one["resource_detail"]) == (urn, {"detailId": urn})
+    assert tag(engine, one["resource_id"], "delete", colour="red").status == 204
+    assert found(engine, tags=[{"key": "colour", "values": []}]) == {"resources": [], "total_count": 0}
+
+
+# --- test events ---
+
+
+def test_a_test_event_has_no_time_of_change_until_it_is_changed(engine: EngineProcess) -> None:
+    events = f"{BASE}/{create(engine, 'eventful')['func_urn']}/events"
+    made = engine.ask("POST", events, {"name": "first", "content": encoded("{}")})
+    event = f"{events}/{made.json['id']}"
+    before = [engine.ask("GET", event).json, engine.ask("GET", events).json["events"][0]]
+
+    changed = engine.ask("PUT", event, {"name": "first", "content": encoded("[]")})
+    after = [engine.ask("GET", event).json, engine.ask("GET", events).json["events"][0]]
+    deleted = engine.ask("DELETE", event)
+
+    assert (made.status, changed.status, deleted.status) == (200, 200, 204)
+    assert ["last_modified" in one for one in before] == [False, False]
+    assert [one["last_modified"] > 1e9 for one in after] == [True, True]
+    assert engine.ask("GET", event).status == 404
