@@ -15,10 +15,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
+from engine import __version__
 from engine.auth.signing import sign
 from engine.errors import FunctiondError
 
 ROLE_HINT = ": set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to a key with that role"
+AGENT = f"functiond/{__version__}"  #: lists of invocations omit fields if the client does not name itself
 CONNECT = 5.0  #: seconds to connect; the reply has no time limit
 
 
@@ -174,6 +176,7 @@ class Client:
             given = self._key.sign(method, self._base + path, {"Host": f"{host}:{self._port}", **given}, body or b"")
         if body is not None:
             given["Content-Length"] = str(len(body))
+        given["User-Agent"] = AGENT  # after signing, because proxies may change it
         try:
             connection.connect()
             connection.sock.settimeout(None)

@@ -96,7 +96,8 @@ def test_the_code_of_a_record_is_a_number_and_its_times_have_no_zone(wire: Wire)
     wire.engine.create("fails", "def handler(event, context):\n    raise ValueError('no')\n")
     wire.engine.record("fails", wire.engine.accepted("fails"), wait=60)
 
-    [raw] = wire.ask("GET", f"{BASE}/{urn_of('fails')}/async-invocations").json["invocations"]
+    curl = {"User_Agent": "curl/8.5.0"}
+    [raw] = wire.ask("GET", f"{BASE}/{urn_of('fails')}/async-invocations", **curl).json["invocations"]
     listing = fg.ListAsyncInvocationsRequest(function_urn=urn_of("fails"))
     [sdk] = wire.sdk.list_async_invocations(listing).invocations
 
@@ -219,11 +220,11 @@ def test_terraform_reads_records_until_the_marker_stands_still(wire: Wire) -> No
         wire.engine.record("many", request_id, wait=60)
 
     seen: list[str] = []
-    marker = "0"
+    marker, terraform = "0", {"User_Agent": "terraform-provider-iac golangsdk/2.0.0"}
     while True:
-        page = wire.ask("GET", f"{BASE}/{urn_of('many')}/async-invocations?limit=2&marker={marker}").json
+        page = wire.ask("GET", f"{BASE}/{urn_of('many')}/async-invocations?limit=2&marker={marker}", **terraform).json
         seen += [one["request_id"] for one in page["invocations"]]
-        after = str(page["next_marker"])
+        after = page["next_marker"]
         if after in ("0", marker) or len(seen) > 9:
             break
         marker = after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
@@ -12,6 +13,7 @@ from engine.asgi.wire import HeaderPairs, Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of, selection_of
+from engine.http.api.number_form import Number, number_form
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_end, read_time, short_time
@@ -45,7 +47,7 @@ class RunControl(RunEnds, Protocol):
 class InvocationItem(Struct, frozen=True, kw_only=True):
     request_id: str
     status: str
-    error_code: int
+    error_code: Number = UNSET  #: its form depends on the client; so does that of ``next_marker``
     error_message: str
     start_time: str | UnsetType = UNSET
     end_time: str | UnsetType = UNSET
@@ -54,7 +56,7 @@ class InvocationItem(Struct, frozen=True, kw_only=True):
 class InvocationList(Struct, frozen=True, kw_only=True):
     invocations: list[InvocationItem]
     count: int
-    next_marker: int
+    next_marker: Number = UNSET
 
 
 class CancelBody(Struct, frozen=True, kw_only=True):
@@ -126,8 +128,10 @@ class InvocationRecords:
         selection = self._selection(call, ids, allowed)
         empty = not selection.states or selection.keys == frozenset()
         records, count = ([], 0) if empty else await self._records.list(selection)
-        items = [_item(record) for record in records]
-        reply = json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
+        form = number_form(call.headers)
+        items = [_item(record, form) for record in records]
+        marker = form(selection.offset + len(items))
+        reply = json_reply(InvocationList(invocations=items, count=count, next_marker=marker))
         return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
@@ -200,11 +204,11 @@ def _wait(text: str) -> float:
     return seconds
 
 
-def _item(record: Record) -> InvocationItem:
+def _item(record: Record, form: Callable[[int], Number]) -> InvocationItem:
     return InvocationItem(
         request_id=record.request_id,
         status=record.state,
-        error_code=int(record.code),
+        error_code=form(int(record.code)),
         error_message=record.message,
         start_time=UNSET if record.started_at is None else short_time(record.started_at),
         end_time=UNSET if record.ended_at is None else short_time(record.ended_at),

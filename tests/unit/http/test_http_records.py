@@ -28,8 +28,21 @@ async def invoked(api: Api, name: str = "hello", version: str = ":latest") -> st
     return request_id
 
 
-async def listed(api: Api, query: str = "", kind: str = "async-invocations", version: str = ":latest") -> Answer:
-    return await api.send("GET", f"/{urn_of(version=version)}/{kind}?{query}")
+#: User-Agents: those of the vendor's provider for Terraform, of its SDKs, and of any other client.
+TERRAFORM = ["terraform-provider-iac golangsdk/2.0.0", "golangsdk/2.0.0", "HashiCorp Terraform/1.9.0 golangsdk/3.1.0"]
+OTHERS = ["huaweicloud-usdk-go/3.0", "huaweicloud-usdk-go/3.0;terraform-provider-iac", "huaweicloud-usdk-python/3.0"]
+OTHERS += ["curl/8.5.0", "functiond/0.1.0"]
+
+
+async def listed(
+    api: Api,
+    query: str = "",
+    kind: str = "async-invocations",
+    version: str = ":latest",
+    agent: str | None = "curl/8.5.0",
+) -> Answer:
+    headers = {} if agent is None else {"User-Agent": agent}
+    return await api.send("GET", f"/{urn_of(version=version)}/{kind}?{query}", headers=headers)
 
 
 def ids(answer: Answer) -> list[str]:
@@ -49,6 +62,43 @@ async def test_a_waiting_record_has_no_times_and_an_ended_one_has_both(api: Api)
     assert first == {"request_id": waiting, "status": "WAIT", "error_code": 0, "error_message": ""}
     assert (second["status"], second["error_code"], second["error_message"]) == ("FAIL", 4002, "boom")
     assert datetime.strptime(second["start_time"], "%Y-%m-%dT%H:%M:%S") <= datetime.fromisoformat(second["end_time"])
+
+
+@pytest.mark.parametrize("kind", ["async-invocations", "active-async-invocations"])
+async def test_the_form_of_code_and_marker_is_the_one_that_the_client_reads(api: Api, kind: str) -> None:
+    await invoked(api)
+
+    def fields(answer: Answer) -> tuple[object, object]:
+        [item] = answer.json["invocations"]
+        return item.get("error_code"), answer.json.get("next_marker")
+
+    text = [fields(await listed(api, kind=kind, agent=agent)) for agent in TERRAFORM]
+    integers = [fields(await listed(api, kind=kind, agent=agent)) for agent in OTHERS]
+    unnamed = [fields(await listed(api, kind=kind, agent=agent)) for agent in (None, "")]
+
+    assert text == [("0", "1")] * len(text)
+    assert integers == [(0, 1)] * len(integers)
+    assert unnamed == [(None, None)] * 2
+
+
+async def test_terraform_reads_more_records_than_a_page_holds(api: Api) -> None:
+    sent = [await invoked(api) for _ in range(230)]
+    api.engine.finish(sent[7], State.FAIL, 4002, "boom")
+
+    seen: list[dict[str, str]] = []
+    marker, pages = "0", 0
+    while True:  # as the provider does: it converts the marker without a check, and a number ends the process
+        page = (await listed(api, f"limit=100&marker={marker}", agent=TERRAFORM[0])).json
+        seen, pages = seen + page["invocations"], pages + 1
+        if len(page["invocations"]) < 100:
+            break
+        assert isinstance(page["next_marker"], str)
+        if page["next_marker"] in (marker, "0"):
+            break
+        marker = page["next_marker"]
+
+    assert ([one["request_id"] for one in seen], pages) == (sent, 3)
+    assert [one["error_code"] for one in seen if one["error_code"] != "0"] == ["4002"]
 
 
 async def test_records_come_page_by_page(api: Api) -> None:

@@ -1,0 +1,27 @@
+"""Form of ``error_code`` and ``next_marker`` in lists of asynchronous invocations, by the client's User-Agent.
+
+The vendor's clients read these two fields in different ways, and fail on the other one's form:
+
+- The Terraform provider reads text. Its HTTP client, golangsdk, adds its name to any User-Agent.
+- The SDKs, such as ``huaweicloud-usdk-go/3.0``, read integers, as the vendor documents them.
+
+A client that does not name itself gets neither field. All of these clients accept a reply without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from msgspec import UNSET, UnsetType
+
+Number = int | str | UnsetType
+
+_TERRAFORM = b"golangsdk/"
+
+
+def number_form(headers: Mapping[bytes, bytes]) -> Callable[[int], Number]:
+    """Return a function that gives a number the form which the client that sent ``headers`` reads."""
+    agent = headers.get(b"user-agent", b"")
+    if not agent:
+        return lambda number: UNSET
+    return str if _TERRAFORM in agent else int
