@@ -145,7 +145,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
 
 def _core(given: Infrastructure) -> _Core:
     settings, clock, storage, executor = given.settings, given.clock, given.storage, given.settings.executor
-    dependencies = DependencyRepository(storage.resources)
+    dependencies = DependencyRepository(storage.resources, settings.shared_dependencies)
     catalog, pruner = _catalog(given, dependencies), _pruner(given)
     queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
     return _Core(

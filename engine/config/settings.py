@@ -26,6 +26,13 @@ from engine.errors import SettingsError
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+SharedName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z][A-Za-z0-9_.-]{0,95}$",
+        description="must be project/name, such as tools/numpy",
+    ),
+]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 #: Variables that only the command line reads; not settings of the engine.
 COMMAND_VARIABLES = frozenset(
@@ -180,6 +187,8 @@ class Settings(Section, frozen=True, kw_only=True):
     triggers: TriggerSettings = field(default_factory=TriggerSettings)
     log: LogSettings = field(default_factory=LogSettings)
     plugin: tuple[str, ...] = ()  #: modules that define plugins
+    #: dependencies that all projects see as public and can use, as ``project/name`` of the project that owns them
+    shared_dependencies: tuple[SharedName, ...] = ()
     grace: Seconds = 30.0  #: seconds that running work may take at shutdown
     plugins: dict[str, Any] = field(default_factory=dict)  #: tables of plugin services, validated later
 

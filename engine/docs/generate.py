@@ -56,7 +56,7 @@ curl -s http://127.0.0.1:8080/openapi.json
 ```
 
 Paths are below `/v2/{project_id}`, except those of the last four operations. *Ours* marks operations that the vendor
-does not have; [compatibility](compatibility.md#additions-to-the-vendors-api) explains them.
+or its SDKs do not have; [compatibility](compatibility.md#additions-to-the-vendors-api) explains them.
 """
 
 ERRORS = """\

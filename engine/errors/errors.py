@@ -231,8 +231,8 @@ class FunctionExists(Conflict):
 
 
 class DependencyExists(Conflict):
-    def __init__(self, name: str, runtime: str) -> None:
-        super().__init__(f"The dependency {name} has existed for {runtime}: use that runtime, or another name")
+    def __init__(self, name: str, runtime: str, advice: str = "use that runtime, or another name") -> None:
+        super().__init__(f"The dependency {name} has existed for {runtime}: {advice}")
 
 
 class VersionExists(Conflict):

@@ -178,6 +178,22 @@ class Catalog(FunctionIndex):
             await self._store.delete_settings(function.function_id, function.version)
             self.index_settings(function, None)
 
+    async def replace_dependency(self, new: Dependency, row: StoredResource) -> None:
+        """Store a changed version of a dependency, and replace it in each function whose ``latest`` uses it.
+
+        ``row`` is its row in the store. All is one transaction. Instances are started anew if its package is another
+        one. Published versions keep their copies, and so do functions of another runtime than the dependency's.
+        """
+        async with self.changing():
+            users = [one for one in self.all() if one.version == LATEST and one.runtime == new.runtime]
+            changed = [
+                self._with_copy(one, new) for one in users if any(used.id == new.id for used in one.dependencies)
+            ]
+            await self._store.put_functions(changed, [row])
+            for function in changed:
+                self.index_function(function)
+                self.changed(function.function_id, function)
+
     # --- used by Versions and Aliases -----------------------------------------------------------------------
 
     @asynccontextmanager
@@ -243,6 +259,14 @@ class Catalog(FunctionIndex):
             function = msgspec.structs.replace(function, dependencies=self._find_dependencies(function.project, ids))
         check_dependencies(function)
         return function
+
+    def _with_copy(self, function: Function, new: Dependency) -> Function:
+        """Return the function with ``new`` in place of its copy of the same version of the dependency."""
+        copies = tuple(new if one.id == new.id else one for one in function.dependencies)
+        same = [one.code.sha256 for one in copies] == [one.code.sha256 for one in function.dependencies]
+        revision = function.revision if same else self.next_revision(function.function_id)
+        now = self._clock.now()
+        return msgspec.structs.replace(function, dependencies=copies, revision=revision, modified_at=now)
 
     def _check_room(self, draft: Function) -> None:
         if name_of(draft) in self._ids:

@@ -17,7 +17,6 @@ from engine.http.api import (
     async_settings,
     backups,
     clock,
-    dependencies,
     events,
     logs,
     metrics,
@@ -32,6 +31,7 @@ from engine.http.api import (
 )
 from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
+from engine.http.dependency_operations import DEPENDENCY_OPERATIONS
 from engine.http.project_operations import PROJECT_OPERATIONS
 from engine.logs.target import LogTarget
 from engine.protocols import Operation
@@ -65,7 +65,6 @@ _F = f"{BASE}/functions"
 _ONE = f"{_F}/{{function_urn}}"
 _EVENT, _ALIAS = f"{_ONE}/events/{{event_id}}", f"{_ONE}/aliases/{{alias_name}}"
 _SETTINGS = f"{_ONE}/async-invoke-config"
-_DEPENDENCY = f"{BASE}/dependencies/{{depend_id}}/version"
 _TRIGGERS = f"{BASE}/triggers/{{function_urn}}"
 _TRIGGER = f"{_TRIGGERS}/{{trigger_type_code}}/{{trigger_id}}"
 _KIND = "/v2/{project_id}/{resource_type}"
@@ -285,25 +284,7 @@ OPERATIONS = (
     _op("ShowEvent", "GET", _EVENT, None, events.EventReply, roles=_READ, hidden={"read": ("content",)}),
     _op("UpdateEvent", "PUT", _EVENT, events.UpdateEventBody, events.EventName),
     _op("DeleteEvent", "DELETE", _EVENT, status=204),
-    _op(
-        "CreateDependencyVersion",
-        "POST",
-        f"{BASE}/dependencies/version",
-        dependencies.CreateDependencyBody,
-        dependencies.DependencyReply,
-    ),
-    _op(
-        "ListDependencies",
-        "GET",
-        f"{BASE}/dependencies",
-        None,
-        dependencies.DependencyList,
-        query=(*_PAGE, "maxitems", "ispublic", "dependency_type", "runtime", "name"),
-        roles=_READ,
-    ),
-    _op("ListDependencyVersion", "GET", _DEPENDENCY, None, dependencies.DependencyList, query=_ITEMS, roles=_READ),
-    _op("ShowDependencyVersion", "GET", f"{_DEPENDENCY}/{{version}}", None, dependencies.DependencyReply, roles=_READ),
-    _op("DeleteDependencyVersion", "DELETE", f"{_DEPENDENCY}/{{version}}", status=204),
+    *DEPENDENCY_OPERATIONS,
     _op("CreateTags", "POST", f"{_TAGS}/create", tags.TagsBody, status=204),
     _op("DeleteTags", "DELETE", f"{_TAGS}/delete", tags.TagsBody, status=204),
     _op("ListFunctionTags", "GET", _TAGS, None, tags.TagList, roles=_READ),

@@ -59,8 +59,8 @@ class CatalogStore(Protocol):
 
     async def put_function(self, function: Function) -> None: ...
 
-    async def put_functions(self, functions: Sequence[Function]) -> None:
-        """Store several versions of functions in one transaction."""
+    async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
+        """Store several versions of functions, and resources, in one transaction."""
         ...
 
     async def publish(self, version: Function, settings: AsyncSettings | None) -> None:

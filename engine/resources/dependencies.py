@@ -1,6 +1,7 @@
 """Dependencies (layers): packages that functions share, in numbered versions under one name.
 
-A function stores a copy of each ``Dependency`` that it names, and published versions keep these copies. The code of
+A function stores a copy of each ``Dependency`` that it names, and published versions keep these copies. A function may
+name a version by its own id, or by the id of its dependency, which means the newest version at that time. The code of
 dependencies is in the code store, like the code of functions. Code that neither a dependency nor a function refers to
 is removed at the next start.
 """
@@ -8,13 +9,16 @@ is removed at the next start.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.code.receiving import ReceivedCode
 from engine.code.store import Admit, CodeSource, CodeStore
 from engine.errors import (
+    AccessDenied,
     BadDependency,
     BadLink,
     DependencyExists,
@@ -26,8 +30,14 @@ from engine.errors import (
 from engine.functions.catalog import Catalog
 from engine.model import CodePackage, Dependency
 from engine.model.clock import Clock
+from engine.model.urn import LATEST
 from engine.protocols import ResourceStore
-from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
+from engine.resources.dependency_rules import (
+    MAX_PER_FUNCTION,
+    MAX_PER_PROJECT,
+    check_dependency,
+    check_runtime_filter,
+)
 from engine.resources.repository import Repository, project_owner
 
 
@@ -44,10 +54,14 @@ class NewDependency(Struct, frozen=True, kw_only=True):
 
 
 class DependencyRepository(Repository[Dependency]):
-    """Versions of all dependencies, each owned by its project."""
+    """Versions of all dependencies, each owned by its project.
 
-    def __init__(self, store: ResourceStore) -> None:
+    ``shared`` names dependencies, as ``project/name``, that all projects see and can use.
+    """
+
+    def __init__(self, store: ResourceStore, shared: Iterable[str] = ()) -> None:
         super().__init__(store, "dependency", Dependency)
+        self._shared = frozenset(shared)
 
     def packages(self) -> set[str]:
         """Return the SHA-256 names of all code packages that dependencies refer to."""
@@ -57,15 +71,29 @@ class DependencyRepository(Repository[Dependency]):
         """Yield the code package of each dependency version of a project."""
         return (dependency.code for dependency in self.of(project_owner(project)).values())
 
+    def is_shared(self, dependency: Dependency) -> bool:
+        return f"{dependency.project}/{dependency.name}" in self._shared
+
+    def shared(self) -> Mapping[str, Dependency]:
+        """Return all versions of the shared dependencies, by id."""
+        projects = {name.partition("/")[0] for name in self._shared}
+        all_versions = (one for project in projects for one in self.of(project_owner(project)).values())
+        return {one.id: one for one in all_versions if self.is_shared(one)}
+
+    def visible(self, project: str) -> Mapping[str, Dependency]:
+        """Return the versions of a project's own dependencies and of the shared ones, by id."""
+        return {**self.shared(), **self.of(project_owner(project))}
+
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
-        """Return the dependency versions with these ids.
+        """Return the dependency versions with these ids. The id of a dependency stands for its newest version.
 
         Raises UnknownDependency if an id is not found; TooManyDependencies if there are more ids than a function may
         have.
         """
         if len(ids) > MAX_PER_FUNCTION:
             raise TooManyDependencies("a function", MAX_PER_FUNCTION)
-        found = self.of(project_owner(project))
+        versions = self.visible(project)
+        found = {**{one.dep_id: one for one in _newest(versions.values())}, **versions}
         for id in ids:
             if id not in found:
                 raise UnknownDependency(id)
@@ -77,79 +105,151 @@ class Dependencies:
 
     def __init__(self, repository: DependencyRepository, catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
         self._repository, self._catalog, self._codes, self._clock = repository, catalog, codes, clock
+        self.is_shared = repository.is_shared
 
-    def list(self, project: str, *, name_part: str = "", runtime: str = "") -> Sequence[Dependency]:
-        """Return the newest version of each dependency, sorted by name."""
-        newest: dict[str, Dependency] = {}
-        for one in sorted(self._of(project), key=lambda dependency: dependency.version):
-            newest[one.dep_id] = one
-        found = (one for one in newest.values() if name_part in one.name and runtime in ("", one.runtime))
-        return sorted(found, key=lambda dependency: dependency.name)
+    def list(self, project: str, *, name_part: str = "", runtime: str = "", kind: str = "") -> Sequence[Dependency]:
+        """Return the newest version of each dependency, sorted by name.
+
+        With ``kind`` "private", only those of the project are returned; with "public", only shared ones; else both.
+        """
+        check_runtime_filter(runtime)
+        if kind == "private":
+            versions = self._own(project)
+        elif kind == "public":
+            versions = self._repository.shared()
+        else:
+            versions = self._repository.visible(project)
+        found = (one for one in _newest(versions.values()) if name_part in one.name and runtime in ("", one.runtime))
+        return sorted(found, key=lambda dependency: (dependency.name, dependency.dep_id))
 
     def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
         """Return the versions of a dependency, newest first. Raises UnknownDependency if there are none."""
-        found = sorted((one for one in self._of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
+        found = _versions_of(self._repository.visible(project).values(), dep_id)
         if not found:
             raise UnknownDependency(dep_id)
         return found
 
     def show(self, project: str, dep_id: str, version: str) -> Dependency:
-        found = next((one for one in self.versions(project, dep_id) if str(one.version) == version), None)
-        if found is None:
-            raise UnknownDependency(f"{dep_id} in version {version}")
-        return found
+        return _one_of(self.versions(project, dep_id), version)
 
-    async def create(self, project: str, new: NewDependency) -> Dependency:
-        """Create a dependency, or the next version if its name exists. On return its code is unpacked and on disk."""
+    async def create(self, project: str, new: NewDependency, *, next_version: bool = True) -> Dependency:
+        """Create a dependency. On return its code is unpacked and on disk.
+
+        If its name exists, the next version is created; without ``next_version``, DependencyExists is raised.
+        """
         check_dependency(new.name, new.runtime, new.description)
-        self._next(project, new)
+        self._next(project, new, next_version)
         with self._catalog.quota.claims(project) as admit:
             code = await self._add(new, admit)
-            return await self._create(project, new, code, await self._codes.md5(code))
-
-    async def _create(self, project: str, new: NewDependency, code: CodePackage, etag: str) -> Dependency:
-        async with self._repository.change():
-            dep_id, version = self._next(project, new)
-            dependency = Dependency(
-                id=str(uuid.uuid4()),
-                dep_id=dep_id,
-                project=project,
-                name=new.name,
-                version=version,
-                runtime=new.runtime,
-                code=code,
-                etag=etag,
-                description=new.description,
-                created_at=self._clock.now(),
-            )
-            await self._repository.put(project_owner(project), dependency.id, dependency)
+            etag = await self._codes.md5(code)
+            async with self._repository.change():
+                dep_id, version = self._next(project, new, next_version)
+                dependency = Dependency(
+                    id=str(uuid.uuid4()),
+                    dep_id=dep_id,
+                    project=project,
+                    name=new.name,
+                    version=version,
+                    runtime=new.runtime,
+                    code=code,
+                    etag=etag,
+                    description=new.description,
+                    created_at=self._clock.now(),
+                )
+                await self._repository.put(project_owner(project), dependency.id, dependency)
         return dependency
 
-    async def delete(self, project: str, dep_id: str, version: str) -> None:
+    async def update(self, project: str, dep_id: str, new: NewDependency) -> Dependency:
+        """Replace name, runtime, description and package of a dependency's newest version, also in its functions.
+
+        Published versions of functions keep the earlier package. Raises the errors of ``_replaced``.
+        """
+        check_dependency(new.name, new.runtime, new.description)
+        old = self._replaced(project, dep_id, new)
+        with self._catalog.quota.claims(project, replaced=old.code.sha256) as admit:
+            code = await self._add(new, admit)
+            etag = await self._codes.md5(code)
+            async with self._repository.change():
+                dependency = replace(
+                    self._replaced(project, dep_id, new),
+                    name=new.name,
+                    runtime=new.runtime,
+                    code=code,
+                    etag=etag,
+                    description=new.description,
+                    created_at=self._clock.now(),
+                )
+                write = partial(self._catalog.replace_dependency, dependency)
+                await self._repository.put(project_owner(project), dependency.id, dependency, write)
+        return dependency
+
+    async def delete(self, project: str, dep_id: str, version: str = "") -> None:
+        """Delete one version of a dependency, or all if ``version`` is empty. None is deleted if one is in use."""
         async with self._repository.change():
-            dependency = self.show(project, dep_id, version)
-            for function in self._catalog.all():
-                if any(one.id == dependency.id for one in function.dependencies):
-                    raise DependencyInUse(f"{dependency.name} {version}", f"{function.name}:{function.version}")
-            await self._repository.delete(project_owner(project), dependency.id)
+            found = self._own_versions(project, dep_id)
+            if version:
+                found = [_one_of(found, version)]
+            for dependency in found:
+                self._check_unused(dependency)
+            for dependency in reversed(found):  # the newest, which names the dependency, is the last one to go
+                await self._repository.delete(project_owner(project), dependency.id)
 
-    def _of(self, project: str) -> Collection[Dependency]:
-        return self._repository.of(project_owner(project)).values()
+    def _own(self, project: str) -> Mapping[str, Dependency]:
+        return self._repository.of(project_owner(project))
 
-    def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
+    def _own_versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
+        """Return the versions of a dependency of the project, which alone may change it, newest first.
+
+        Raises UnknownDependency if there is none, AccessDenied if the dependency is another project's.
+        """
+        own = _versions_of(self._own(project).values(), dep_id)
+        if not own:
+            other = self.versions(project, dep_id)[0]
+            raise AccessDenied(f"the dependency {other.name} is public: only the project that owns it may change it")
+        return own
+
+    def _next(self, project: str, new: NewDependency, next_version: bool) -> tuple[str, int]:
         """Return ``dep_id`` and the version number for a new version.
 
         Raises TooManyDependencies if the project has its maximum; DependencyExists if the name is used for another
-        runtime.
+        runtime, or is used and may not get a next version.
         """
-        same = [one for one in self._of(project) if one.name == new.name]
-        if len(self._of(project)) >= MAX_PER_PROJECT:
+        same = [one for one in self._own(project).values() if one.name == new.name]
+        if len(self._own(project)) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)
         if not same:
             return str(uuid.uuid4()), 1
+        if not next_version:
+            raise DependencyExists(new.name, same[0].runtime, "choose another name")
         if same[0].runtime != new.runtime:
             raise DependencyExists(new.name, same[0].runtime)
         return same[0].dep_id, max(one.version for one in same) + 1
+
+    def _replaced(self, project: str, dep_id: str, new: NewDependency) -> Dependency:
+        """Return the newest version of a dependency, which ``new`` is to replace.
+
+        Raises DependencyExists if another dependency has the new name; BadDependency for another name or runtime if
+        there are more versions, which share both; DependencyInUse for another runtime if a function uses it.
+        """
+        newest, *others = self._own_versions(project, dep_id)
+        named = (one for one in self._own(project).values() if one.name == new.name)
+        clash = next((one for one in named if one.dep_id != dep_id), None)
+        if clash:
+            raise DependencyExists(new.name, clash.runtime, "choose another name")
+        for field, before, after in (("name", newest.name, new.name), ("runtime", newest.runtime, new.runtime)):
+            if others and before != after:
+                allowed = f"is {before} in {len(others) + 1} versions: delete the others first"
+                raise BadDependency(field, after, allowed)
+        if newest.runtime != new.runtime:
+            self._check_unused(newest, LATEST)
+        return newest
+
+    def _check_unused(self, dependency: Dependency, by_version: str = "") -> None:
+        """Raise DependencyInUse if a function, or only its version ``by_version``, uses the dependency's version."""
+        for function in self._catalog.all():
+            used = any(one.id == dependency.id for one in function.dependencies)
+            if used and by_version in ("", function.version):
+                raise DependencyInUse(f"{dependency.name} {dependency.version}", f"{function.name}:{function.version}")
 
     async def _add(self, new: NewDependency, admit: Admit) -> CodePackage:
         if new.kind not in ("zip", "obs"):
@@ -165,3 +265,23 @@ class Dependencies:
             if problem.field == "code_type":
                 raise InvalidField("depend_type", new.kind, problem.allowed) from None
             raise BadDependency("depend_file", "a zip package" if new.file else "", problem.allowed) from None
+
+
+def _newest(versions: Iterable[Dependency]) -> Collection[Dependency]:
+    """Return the newest version of each dependency."""
+    newest: dict[str, Dependency] = {}
+    for one in sorted(versions, key=lambda dependency: dependency.version):
+        newest[one.dep_id] = one
+    return newest.values()
+
+
+def _versions_of(versions: Iterable[Dependency], dep_id: str) -> Sequence[Dependency]:
+    """Return the versions of one dependency, newest first."""
+    return sorted((one for one in versions if one.dep_id == dep_id), key=lambda one: -one.version)
+
+
+def _one_of(versions: Sequence[Dependency], version: str) -> Dependency:
+    found = next((one for one in versions if str(one.version) == version), None)
+    if found is None:
+        raise UnknownDependency(f"{versions[0].dep_id} in version {version}")
+    return found

@@ -7,7 +7,7 @@ deletes the function, and ``forget`` removes them from memory.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -20,6 +20,8 @@ from engine.protocols import ResourceStore, StoredResource
 from engine.protocols.catalog import decode_resource
 
 T = TypeVar("T", bound=Struct)
+#: Stores the row of a resource.
+Write = Callable[[StoredResource], Awaitable[None]]
 _FUNCTION = "function:"
 
 
@@ -77,9 +79,10 @@ class Repository(Generic[T]):
             with anyio.CancelScope(shield=True):
                 yield
 
-    async def put(self, owner: str, id: str, value: T) -> None:
-        body = msgspec.json.encode(value)
-        await self._store.put(StoredResource(kind=self._kind, owner=owner, id=id, body=body))
+    async def put(self, owner: str, id: str, value: T, write: Write | None = None) -> None:
+        """Store a resource. ``write``, if given, stores its row together with other data, in one transaction."""
+        row = StoredResource(kind=self._kind, owner=owner, id=id, body=msgspec.json.encode(value))
+        await (write or self._store.put)(row)
         if self._orphaned(owner):  # the function was deleted during the write
             await self._store.delete(self._kind, owner, id)
         else:

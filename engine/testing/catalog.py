@@ -31,10 +31,12 @@ class MemoryCatalogStore:
     async def put_function(self, function: Function) -> None:
         await self.put_functions([function])
 
-    async def put_functions(self, functions: Sequence[Function]) -> None:
+    async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         self._writes.check()
         for function in functions:
             self.functions[function.function_id, function.version] = function
+        for resource in resources:
+            await self._resources.put(resource)
 
     async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
         self._writes.check()

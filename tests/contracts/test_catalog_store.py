@@ -130,6 +130,17 @@ async def test_several_versions_change_together(opened: Opened) -> None:
         assert sorted((f.version, f.max_instances) for f in functions) == [("latest", 9), ("v1", 9)]
 
 
+async def test_functions_are_stored_together_with_resources(opened: Opened) -> None:
+    async with opened() as storage:
+        old, new = [StoredResource(kind="dependency", owner="project:p", id="a", body=body) for body in (b"1", b"2")]
+        await storage.resources.put(old)
+
+        await storage.catalog.put_functions([FUNCTION], [new])
+
+        assert (await storage.catalog.load())[0] == [FUNCTION]
+        assert list(await storage.resources.load("dependency")) == [new]
+
+
 async def test_resources_of_a_function_are_deleted_with_it(opened: Opened) -> None:
     async with opened() as storage:
         await storage.catalog.put_function(FUNCTION)

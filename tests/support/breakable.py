@@ -22,9 +22,9 @@ class BreakableCatalogStore(MemoryCatalogStore):
         self.written: Callable[[], None] = lambda: None
         self.deleted_with: Callable[[Sequence[StoredResource]], None] = lambda bound: None
 
-    async def put_functions(self, functions: Sequence[Function]) -> None:
+    async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         async with self._write():
-            await super().put_functions(functions)
+            await super().put_functions(functions, resources)
 
     async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
         async with self._write():

@@ -69,6 +69,7 @@ from engine.runtimes.interpreters import Interpreters
 from engine.testing import MemoryCatalogStore, MemoryStorage
 from engine.testing.instances import NoInstances
 from engine.testing.resources import MemoryResourceStore
+from engine.testing.writes import MemoryWrites
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
@@ -240,6 +241,7 @@ class Api(Struct, kw_only=True):
     resources: Resources
     store: MemoryCatalogStore
     kept: MemoryResourceStore
+    writes: MemoryWrites  #: of both stores
     engine: Engine
     audit: AuditTrail = field(default_factory=AuditTrail)
     board: LogBoard = field(default_factory=LogBoard)
@@ -326,9 +328,11 @@ class Api(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def serve(folder: Path) -> AsyncIterator[Api]:
-    store, kept, codes, clock = MemoryCatalogStore(), MemoryResourceStore(), CodeStore(folder), SystemClock()
-    dependencies = DependencyRepository(kept)
+async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> AsyncIterator[Api]:
+    writes, codes, clock = MemoryWrites(), CodeStore(folder), SystemClock()
+    kept = MemoryResourceStore(writes)
+    store = MemoryCatalogStore(kept, writes)
+    dependencies = DependencyRepository(kept, shared_dependencies)
     rules = FunctionRules(may_run_long=listed(["slow"]))
     catalog = Catalog(store, codes, clock, region=REGION, rules=rules, find_dependencies=dependencies.named)
     registry, options = Registry(load_plugins()), ResourceOptions(region=REGION)
@@ -351,6 +355,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         resources=resources,
         store=store,
         kept=kept,
+        writes=writes,
         engine=Engine(catalog),
     )
     async with listen(api.app(), "127.0.0.1", 0) as api.port:

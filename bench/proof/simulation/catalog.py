@@ -25,9 +25,15 @@ class SimulatedCatalog:
     async def put_function(self, function: Function) -> None:
         await self.put_functions([function])
 
-    async def put_functions(self, functions: Sequence[Function]) -> None:
+    async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         new = {(one.function_id, one.version): one for one in functions}
-        await self._writes.call(lambda: self._tables.functions.update(new))
+        others = {(one.kind, one.owner, one.id): one for one in resources}
+
+        def apply() -> None:
+            self._tables.functions.update(new)
+            self._tables.resources.update(others)
+
+        await self._writes.call(apply)
 
     async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
         await self.put_functions([version])

@@ -1,17 +1,20 @@
 """Dependencies (packages of libraries for functions) and their versions.
 
-FunctionGraph API: CreateDependencyVersion and others.
+FunctionGraph API: CreateDependencyVersion and others. Operations on a dependency as a whole, such as CreateDependency,
+are older, and Terraform's resource ``fgs_dependency`` uses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.code.store import PACKAGE_LIMIT, CodeStore
+from engine.code.upload import Upload
 from engine.errors import BadDependency
 from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
@@ -20,10 +23,11 @@ from engine.model.limits import Description, Link
 from engine.resources.dependencies import Dependencies, NewDependency
 from engine.resources.dependency_rules import NAME, NAME_RULE
 
+PUBLIC = "public"  #: owner of shared dependencies, as the platform shows it
 _BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
-class CreateDependencyBody(Struct, frozen=True, kw_only=True):
+class DependencyBody(Struct, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
     runtime: str
     depend_type: Annotated[str, Meta(extra_json_schema={"enum": ["zip", "obs"]})]
@@ -60,58 +64,90 @@ class DependenciesApi:
 
     def resources(self) -> list[Resource]:
         dependencies = f"{BASE}/dependencies"
-        versions = f"{dependencies}/{{depend_id}}/version"
+        one = f"{dependencies}/{{depend_id}}"
+        versions = f"{one}/version"
         return [
-            Resource(path=dependencies, methods={"GET": self.list_all}),
-            Resource(path=f"{dependencies}/version", methods={"POST": self.create}),
+            Resource(path=dependencies, methods={"GET": self.list_all, "POST": self.create}),
+            Resource(path=one, methods={"GET": self.show_newest, "PUT": self.update, "DELETE": self.delete_all}),
+            Resource(path=f"{dependencies}/version", methods={"POST": self.create_version}),
             Resource(path=versions, methods={"GET": self.list_versions}),
             Resource(path=f"{versions}/{{version}}", methods={"GET": self.show, "DELETE": self.delete}),
         ]
 
-    async def create(self, call: Call) -> Reply:
-        project = call.project
+    async def create_version(self, call: Call) -> Reply:
         async with self._codes.receiving("depend_file") as upload:
-            body = await call.read_code(CreateDependencyBody, upload, _BODY_LIMIT, error=BadDependency)
-            new = NewDependency(
-                name=body.name,
-                runtime=body.runtime,
-                kind=body.depend_type,
-                file=body.depend_file,
-                received=upload.code(body.depend_file),
-                link=body.depend_link,
-                description=body.description,
-            )
-            return json_reply(dependency_reply(await self._dependencies.create(project, new)))
+            new = await _read(call, upload)
+            return json_reply(self._version(await self._dependencies.create(call.project, new)))
+
+    async def create(self, call: Call) -> Reply:
+        async with self._codes.receiving("depend_file") as upload:
+            new = await _read(call, upload)
+            return json_reply(self._whole(await self._dependencies.create(call.project, new, next_version=False)))
+
+    async def update(self, call: Call) -> Reply:
+        dep_id = call.part("depend_id")
+        async with self._codes.receiving("depend_file") as upload:
+            new = await _read(call, upload)
+            return json_reply(self._whole(await self._dependencies.update(call.project, dep_id, new)))
+
+    async def show_newest(self, call: Call) -> Reply:
+        return json_reply(self._whole(self._dependencies.versions(call.project, call.part("depend_id"))[0]))
+
+    async def delete_all(self, call: Call) -> Reply:
+        await self._dependencies.delete(call.project, call.part("depend_id"))
+        return Reply(status=204)
 
     async def list_all(self, call: Call) -> Reply:
-        """List the dependencies of the project.
+        """List the newest version of each dependency of the project, and of those that all projects share.
 
-        A query for public dependencies, which the vendor offers to all projects, returns an empty list: this engine has
-        none.
+        The query selects one of both kinds by ``dependency_type=private`` or ``public``, or by ``ispublic``.
         """
-        found = self._dependencies.list(call.project, name_part=call.text("name"), runtime=call.text("runtime"))
-        public = call.text("ispublic") == "true" or call.text("dependency_type") == "public"
-        return _page(call, () if public else found)
+        kind = call.text("dependency_type") or {"true": "public", "false": "private"}.get(call.text("ispublic"), "")
+        found = self._dependencies.list(
+            call.project, name_part=call.text("name"), runtime=call.text("runtime"), kind=kind
+        )
+        return _page(call, found, self._whole)
 
     async def list_versions(self, call: Call) -> Reply:
-        return _page(call, self._dependencies.versions(call.project, call.part("depend_id")))
+        return _page(call, self._dependencies.versions(call.project, call.part("depend_id")), self._version)
 
     async def show(self, call: Call) -> Reply:
         found = self._dependencies.show(call.project, call.part("depend_id"), call.part("version"))
-        return json_reply(dependency_reply(found))
+        return json_reply(self._version(found))
 
     async def delete(self, call: Call) -> Reply:
         await self._dependencies.delete(call.project, call.part("depend_id"), call.part("version"))
         return Reply(status=204)
 
+    def _version(self, dependency: Dependency) -> DependencyReply:
+        """Return the description of one version: ``id`` is the version's id."""
+        return dependency_reply(dependency, shared=self._dependencies.is_shared(dependency))
 
-def dependency_reply(dependency: Dependency) -> DependencyReply:
+    def _whole(self, newest: Dependency) -> DependencyReply:
+        """Return the description of a dependency by its newest version: ``id`` is the dependency's id."""
+        return replace(self._version(newest), id=newest.dep_id)
+
+
+async def _read(call: Call, upload: Upload) -> NewDependency:
+    body = await call.read_code(DependencyBody, upload, _BODY_LIMIT, error=BadDependency)
+    return NewDependency(
+        name=body.name,
+        runtime=body.runtime,
+        kind=body.depend_type,
+        file=body.depend_file,
+        received=upload.code(body.depend_file),
+        link=body.depend_link,
+        description=body.description,
+    )
+
+
+def dependency_reply(dependency: Dependency, *, shared: bool = False) -> DependencyReply:
     return DependencyReply(
         id=dependency.id,
         dep_id=dependency.dep_id,
         name=dependency.name,
         version=dependency.version,
-        owner=dependency.project,
+        owner=PUBLIC if shared else dependency.project,
         runtime=dependency.runtime,
         etag=dependency.etag,
         size=dependency.code.size,
@@ -119,15 +155,15 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
         file_name=dependency.code.filename,
         description=dependency.description,
         last_modified=int(dependency.created_at),
-        is_shared=False,
+        is_shared=shared,
     )
 
 
-def _page(call: Call, found: Sequence[Dependency]) -> Reply:
+def _page(call: Call, found: Sequence[Dependency], shown: Callable[[Dependency], DependencyReply]) -> Reply:
     """Return the reply with the page of ``found`` that the query selects.
 
     The query parameters ``limit`` and ``maxitems`` both set the largest number of entries.
     """
     page = page_of(call, found, "limit", "maxitems")
-    shown = [dependency_reply(dependency) for dependency in page.items]
-    return json_reply(DependencyList(dependencies=shown, count=page.count, next_marker=page.next_marker))
+    dependencies = [shown(dependency) for dependency in page.items]
+    return json_reply(DependencyList(dependencies=dependencies, count=page.count, next_marker=page.next_marker))

@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.errors import StoredDataUnreadable
 from engine.model import AsyncSettings, Function
 from engine.protocols import StoredResource
+from engine.storage.sqlite.resource_store import PUT_RESOURCE, resource_row
 from engine.storage.sqlite.writer import Writer
 
 T = TypeVar("T", bound=Struct)
@@ -38,12 +39,14 @@ class SQLiteCatalogStore:
     async def put_function(self, function: Function) -> None:
         await self.put_functions([function])
 
-    async def put_functions(self, functions: Sequence[Function]) -> None:
+    async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         rows = [(function, msgspec.json.encode(function)) for function in functions]
+        others = [resource_row(resource) for resource in resources]
 
         def write(db: sqlite3.Connection) -> None:
             for function, body in rows:
                 _put_function(db, function, body)
+            db.executemany(PUT_RESOURCE, others)
 
         await self._writer.call(write)
 

@@ -37,6 +37,7 @@ def test_the_environment_carries_numbers_flags_and_lists_as_text() -> None:
         "FUNCTIOND_QUEUE__HOST_IDLE_GATE": "true",
         "FUNCTIOND_RETRY__JITTER": "0.5",
         "FUNCTIOND_PLUGIN": "one, two,",
+        "FUNCTIOND_SHARED_DEPENDENCIES": "tools/numpy, tools/pandas",
         "FUNCTIOND_EXECUTOR__LONG_TIME_FUNCTIONS": "*",
         "OTHER": "x",
     }
@@ -44,6 +45,7 @@ def test_the_environment_carries_numbers_flags_and_lists_as_text() -> None:
     settings = load_settings(environ=environ)
 
     assert (settings.queue.host_idle_gate, settings.retry.jitter) == (True, 0.5)
+    assert settings.shared_dependencies == ("tools/numpy", "tools/pandas")
     assert (settings.plugin, settings.executor.long_time_functions) == (("one", "two"), ("*",))
 
 
@@ -88,6 +90,7 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ),
         ("[http]\ntrusted_proxies = ['10.1.0.0/8']\n", "10.1.0.0/8 has host bits set; use addresses and networks"),
         ("[http]\nbody_timeout = 0\n", "http.body_timeout is 0"),
+        ("shared_dependencies = ['numpy']\n", "shared_dependencies.* is 'numpy': must be project/name"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, text: str, said: str) -> None:

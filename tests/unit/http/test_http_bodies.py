@@ -188,7 +188,8 @@ LONGER = {
     "DeleteTags": 256 << 10,
     "ShowResInstanceInfo": 1 << 20,
 }
-CODE = {"CreateFunction", "UpdateFunctionCode", "ImportFunction", "CreateDependencyVersion"}
+CODE = {"CreateFunction", "UpdateFunctionCode", "ImportFunction"}
+CODE |= {"CreateDependencyVersion", "CreateDependency", "UpdateDependency"}
 INVOKING = {"AsyncInvokeFunction", "InvokeFunction"}
 BODIES = [one for one in OPERATIONS if one.body is not None and one.name not in CODE | INVOKING]
 

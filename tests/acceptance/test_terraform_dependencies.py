@@ -1,0 +1,220 @@
+"""Lives of dependencies in the requests of the vendor's provider for Terraform. Packages are in an object store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.support.http_app import zipped
+
+ROOT = f"/v2/{PROJECT}/fgs/dependencies"
+AGENT = {"User-Agent": "terraform-provider-iac golangsdk/2.0.0"}
+SOURCE = "import lib\n\ndef handler(event, context):\n    return lib.VALUE\n"
+FIRST, SECOND = (zipped(lib__py=f"VALUE = '{word}'\n") for word in ("first", "second"))
+
+
+class Provider(Struct):
+    """Requests of the provider to an engine with three objects: ``first.zip``, ``second.zip``, and ``broken.zip``."""
+
+    engine: EngineProcess
+
+    def ask(self, method: str, path: str, body: object = None) -> Reply:
+        return self.engine.ask(method, path, body, headers=AGENT)
+
+    def shown(self, path: str) -> Any:
+        reply = self.ask("GET", path)
+        assert reply.status == 200, reply
+        return reply.json
+
+    def called(self, name: str) -> str:
+        """Call a function and return its result."""
+        return self.ask("POST", f"{BASE}/{urn_of(name)}/invocations", {}).body.decode()
+
+    def pages(self, path: str) -> list[list[Any]]:
+        """Return the pages of a list, read until one is empty or its marker stays the same."""
+        pages: list[list[Any]] = []
+        marker = 0.0
+        while True:
+            separator = "&" if "?" in path else "?"
+            page = self.shown(f"{path}{separator}maxitems=100&marker={marker:g}")
+            if not page["dependencies"]:
+                return pages
+            pages.append(page["dependencies"])
+            if page["next_marker"] in (marker, 0):
+                return pages
+            marker = page["next_marker"]
+
+    def items(self, path: str) -> list[Any]:
+        return [one for page in self.pages(path) for one in page]
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    folder: Path = tmp_path_factory.mktemp("terraform")
+    (folder / "objects" / "code").mkdir(parents=True)
+    for name, package in (("first", FIRST), ("second", SECOND), ("broken", b"no zip")):
+        (folder / "objects" / "code" / f"{name}.zip").write_bytes(package)
+    settings = {"FUNCTIOND_PLUGINS__OBS__FOLDER": str(folder / "objects")}
+    settings["FUNCTIOND_SHARED_DEPENDENCIES"] = "vendor/numpy"
+    with engine_on(folder / "data", **settings) as engine:
+        yield Provider(engine=engine)
+
+
+def link(name: str) -> str:
+    return f"https://code.obs.cn-north-4.myhuaweicloud.com/{name}.zip"
+
+
+def body(name: str, package: str = "first", **fields: str) -> dict[str, str]:
+    return {
+        "name": name,
+        "runtime": "Python2.7",
+        "description": "Created by terraform script",
+        "depend_type": "obs",
+        "depend_link": link(package),
+        **fields,
+    }
+
+
+def test_the_life_of_a_dependency(provider: Provider) -> None:
+    created = provider.ask("POST", ROOT, body("whole"))
+    one = f"{ROOT}/{created.json['id']}"
+    state = provider.shown(one)
+    planned = provider.shown(one)
+    update = body("whole_update", "second", runtime="Python3.6", description="Updated by terraform script")
+    updated = provider.ask("PUT", one, update)
+    after = provider.shown(one)
+    imported = provider.shown(one)
+    deleted, gone = provider.ask("DELETE", one), provider.ask("GET", one)
+
+    assert (created.status, updated.status, deleted.status, gone.status) == (200, 200, 204, 404)
+    assert (state, after) == (planned, imported)
+    assert (
+        state.items()
+        >= {
+            "name": "whole",
+            "runtime": "Python2.7",
+            "description": "Created by terraform script",
+            "link": link("first"),
+            "etag": hashlib.md5(FIRST).hexdigest(),
+            "size": len(FIRST),
+            "owner": PROJECT,
+            "version": 1,
+        }.items()
+    )
+    assert (
+        after.items()
+        >= {
+            "id": state["id"],
+            "name": "whole_update",
+            "runtime": "Python3.6",
+            "description": "Updated by terraform script",
+            "link": link("second"),
+            "etag": hashlib.md5(SECOND).hexdigest(),
+            "size": len(SECOND),
+        }.items()
+    )
+
+
+def test_the_life_of_a_version_with_each_form_of_import(provider: Provider) -> None:
+    made = provider.ask("POST", f"{ROOT}/version", body("versioned")).json
+    one = f"{ROOT}/{made['dep_id']}/version/{made['version']}"
+    state = provider.shown(one)
+
+    [whole] = [found for found in provider.items(ROOT) if found["name"] == "versioned"]
+    by_name = provider.shown(f"{ROOT}/{whole['id']}/version/1")
+    [version] = [found for found in provider.items(f"{ROOT}/{whole['id']}/version") if found["id"] == made["id"]]
+    by_version = provider.shown(f"{ROOT}/{whole['id']}/version/{version['version']}")
+    deleted, gone = provider.ask("DELETE", one), provider.ask("GET", one)
+
+    assert whole["id"] == state["dep_id"] == made["dep_id"]
+    assert state == by_name == by_version == version
+    assert (state["id"], state["link"], state["version"]) == (made["id"], link("first"), 1)
+    assert (deleted.status, gone.status, gone.json["error_code"]) == (204, 404, "FSS.1056")
+
+
+def test_a_function_follows_the_dependency_that_it_names_by_its_id(provider: Provider) -> None:
+    lib = provider.ask("POST", ROOT, body("followed", runtime="Python3.10")).json
+    provider.engine.create("follower", SOURCE, depend_version_list=[lib["id"]])
+    first = provider.called("follower")
+
+    provider.ask("PUT", f"{ROOT}/{lib['id']}", body("followed", "second", runtime="Python3.10"))
+    second = provider.called("follower")
+    config = provider.shown(f"{BASE}/{urn_of('follower')}/config")
+    used = provider.ask("DELETE", f"{ROOT}/{lib['id']}")
+    provider.ask("DELETE", f"{BASE}/{urn_of('follower').removesuffix(':latest')}")
+    deleted = provider.ask("DELETE", f"{ROOT}/{lib['id']}")
+
+    assert (first, second) == ("first", "second")
+    assert config["depend_version_list"] == [lib["id"]]  # the plan after the update has no difference
+    assert (used.status, used.json["error_code"], deleted.status) == (412, "FSS.1033", 204)
+
+
+def test_a_changed_package_outlives_a_crash_of_the_engine(provider: Provider) -> None:
+    lib = provider.ask("POST", ROOT, body("durable", runtime="Python3.10")).json
+    provider.engine.create("lasting", SOURCE, depend_version_list=[lib["id"]])
+    provider.ask("PUT", f"{ROOT}/{lib['id']}", body("durable", "second", runtime="Python3.10"))
+    before = provider.shown(f"{ROOT}/{lib['id']}")
+
+    provider.engine.kill(children=True)
+    provider.engine.start()
+
+    assert provider.shown(f"{ROOT}/{lib['id']}") == before
+    assert provider.called("lasting") == "second"
+
+
+def test_more_dependencies_and_versions_than_a_page_holds(provider: Provider) -> None:
+    names = [f"many{number:03}" for number in range(105)]
+    ids = [provider.ask("POST", ROOT, body(name)).json["id"] for name in names]
+    for _ in range(103):
+        last = provider.ask("POST", f"{ROOT}/version", body("many000")).json
+
+    pages = provider.pages(f"{ROOT}?dependency_type=private&runtime=Python2.7&name=many")
+    versions = provider.pages(f"{ROOT}/{ids[0]}/version")
+
+    assert [len(page) for page in pages] == [100, 5]
+    assert [one["id"] for page in pages for one in page] == ids
+    assert [len(page) for page in versions] == [100, 4]
+    assert [one["version"] for page in versions for one in page] == list(range(104, 0, -1))
+    assert (last["dep_id"], last["version"]) == (ids[0], 104)
+
+
+def test_public_packages_are_those_that_the_setting_names(provider: Provider) -> None:
+    none = provider.items(f"{ROOT}?dependency_type=public")
+    theirs = "/v2/vendor/fgs/dependencies"
+    made = provider.ask("POST", f"{theirs}/version", body("numpy", runtime="Python3.10")).json
+    provider.ask("POST", f"{theirs}/version", body("private", runtime="Python3.10"))
+
+    [public] = provider.items(f"{ROOT}?dependency_type=public")
+    versions = provider.items(f"{ROOT}/{public['id']}/version")
+    provider.engine.create("user", SOURCE, depend_version_list=[versions[0]["id"]])
+
+    assert none == []
+    assert (public["id"], public["owner"], public["name"]) == (made["dep_id"], "public", "numpy")
+    assert provider.called("user") == "first"
+
+
+def test_an_unknown_runtime_is_refused_with_the_words_that_the_provider_expects(provider: Provider) -> None:
+    reply = provider.ask("GET", f"{ROOT}?maxitems=100&runtime=runtime_not_found&marker=0")
+
+    assert (reply.status, reply.json["error_code"]) == (400, "FSS.1005")
+    assert "Invalid runtime." in reply.json["error_msg"]
+
+
+@pytest.mark.parametrize(("package", "status", "code"), [("absent", 404, "FSS.1054"), ("broken", 400, "FSS.1024")])
+def test_a_link_without_a_package_creates_and_changes_nothing(
+    provider: Provider, package: str, status: int, code: str
+) -> None:
+    kept = provider.ask("POST", ROOT, body(f"kept-{package}")).json
+    before = provider.items(f"{ROOT}?dependency_type=private")
+
+    created = provider.ask("POST", ROOT, body(f"new-{package}", package))
+    changed = provider.ask("PUT", f"{ROOT}/{kept['id']}", body(f"kept-{package}", package))
+
+    assert [(one.status, one.json["error_code"]) for one in (created, changed)] == [(status, code)] * 2
+    assert provider.items(f"{ROOT}?dependency_type=private") == before
