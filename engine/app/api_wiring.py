@@ -94,7 +94,7 @@ def _redrive(engine: EngineParts) -> RedriveApi:
 
 
 def _triggers(engine: EngineParts) -> TriggersApi:
-    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins.runtime_fields)
+    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins.subscription_status)
 
 
 def _health(engine: EngineParts) -> HealthChecks:

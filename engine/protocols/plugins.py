@@ -83,6 +83,7 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     vendor: bool = False  #: kind of the vendor: unknown keys in its options are logged and ignored, not refused
     may_disable: bool = True
     starts_disabled: bool = False
+    limited: bool = False  #: counts toward the ten triggers that a version or alias may have
     per_project: int = 0  #: triggers of this kind that a project may have; 0: no limit
     unique: tuple[str, ...] = ()  #: options whose combination must differ between the triggers of a version
     #: Returns whether two triggers of a project exclude each other. Arguments: options of each, True if both have the
@@ -92,10 +93,13 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     mode_option: str = ""  #: option that selects the invocation mode
     #: After a change, start the new source before the old one is stopped. For push sources, which must always answer.
     start_before_stop: bool = False
-    #: Returns further fields for ``event_data`` in replies. Arguments: options, trigger id, URN, service settings.
+    #: Senders send events of a trigger to ``/triggers/<table>/<trigger id>``. Replies show it as ``path``.
+    has_path: bool = False
+    #: Returns fields that the vendor's API adds to ``event_data`` in replies. Terraform, which compares ``event_data``
+    #: with its own, does not get them. Arguments: options, trigger id, URN, service settings.
     reply_fields: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
-    #: Returns fields of ``event_data`` that need the running service. Arguments: service, options, trigger id, URN.
-    runtime_fields: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
+    #: Returns ``subscription_status`` in replies. Arguments: running service, options, trigger id, URN.
+    subscription_status: Callable[[Any, Any, str, str], str] | None = None
     #: Returns a context manager. It is entered while a trigger is stored and enabled, even if its source does not run,
     #: and must not raise. Arguments: service, options, event sink.
     on_registered: Callable[[Any, Any, EventSink], AbstractContextManager[None]] | None = None

@@ -39,7 +39,8 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     options: Any  #: the plugin's options; None: the stored data cannot be read any more
     mode: Mode
     stored: StoredTrigger
-    shown: dict[str, Any]  #: data for clients: with secrets masked, and fields that the plugin adds
+    given: dict[str, Any]  #: stored data for clients, with secrets masked
+    shown: dict[str, Any]  #: ``given``, and the fields that the vendor's API adds to it
     problem: str = ""  #: reason why the stored data cannot be read
 
     @property
@@ -53,6 +54,11 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     @property
     def qualifier(self) -> str:
         return self.stored.qualifier
+
+    @property
+    def path(self) -> str:
+        """Path to which senders of events send them; empty if the kind has none."""
+        return f"/triggers/{self.plugin.table}/{self.id}" if self.plugin.rules.has_path else ""
 
     @property
     def runnable(self) -> bool:
@@ -117,7 +123,8 @@ def _bound(
     urn = str(msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier))
     # Only the plugin defines which values are secret, so without one every value is masked.
     hidden: rules.Data = dict.fromkeys(stored.data, MASK)
-    shown = rules.masked(plugin, stored.data) if plugin else hidden
+    given = rules.masked(plugin, stored.data) if plugin else hidden
+    shown = dict(given)
     if plugin and plugin.rules.reply_fields and options is not None:
         shown |= plugin.rules.reply_fields(options, stored.id, urn, service)
     return BoundTrigger(
@@ -128,6 +135,7 @@ def _bound(
         options=options,
         mode=mode,
         stored=stored,
+        given=given,
         shown=shown,
     )
 

@@ -8,7 +8,7 @@ from engine.errors import TooManyTriggers, TriggerClash, TriggerExists
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import same_key
 
-TRIGGERS = 10  #: triggers per version or alias, of all kinds together (FunctionGraph's quota)
+TRIGGERS = 10  #: triggers per version or alias, of all kinds with ``TriggerRules.limited`` together (FunctionGraph)
 
 
 def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
@@ -16,10 +16,12 @@ def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
 
     Raises TooManyTriggers if its version, alias or project has the maximum; otherwise the errors of ``check_others``.
     """
-    version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
     rules = new.plugin.rules
-    if len(version) >= TRIGGERS:
-        raise TooManyTriggers(new.kind, TRIGGERS, "a version or alias, of all kinds together,")
+    if rules.limited:
+        limited = [other.kind for other in others if other.plugin.rules.limited and _same_version(new, other)]
+        if len(limited) >= TRIGGERS:
+            kinds = ", ".join(sorted({new.kind, *limited}))
+            raise TooManyTriggers(new.kind, TRIGGERS, f"a version or alias, of types {kinds} together,")
     if rules.per_project and sum(other.kind == new.kind for other in others) >= rules.per_project:
         raise TooManyTriggers(new.kind, rules.per_project, f"a project, of type {new.kind},")
     check_others(new, others)
@@ -40,9 +42,12 @@ def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
     rules = new.plugin.rules
     key = same_key(new.plugin, new.options)
     same_function = new.function_id == other.function_id
-    same_version = same_function and new.qualifier == other.qualifier
-    if key and same_version and key == same_key(other.plugin, other.options):
+    if key and _same_version(new, other) and key == same_key(other.plugin, other.options):
         fields = ", ".join(f"{name} {value}" for name, value in zip(rules.unique, key, strict=True))
         raise TriggerExists(new.kind, fields, other.id)
     if rules.conflicts is not None and rules.conflicts(new.options, other.options, same_function):
         raise TriggerClash(new.kind, other.id, other.function)
+
+
+def _same_version(new: BoundTrigger, other: BoundTrigger) -> bool:
+    return (new.function_id, new.qualifier) == (other.function_id, other.qualifier)

@@ -45,14 +45,37 @@ def _invalid(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationErr
 
 
 def stored_form(options: Any, given: Data) -> Data:
-    """Return a plugin's options as JSON data to store, without empty values except those that the request contains.
+    """Return a plugin's options as JSON data to store, with no other keys than the request has.
 
-    Empty values of the request are stored too, because clients compare the reply with their request.
+    Clients such as Terraform compare the reply with their request, so defaults are left out. If a key is another
+    spelling of an option, which the plugin reads into that option and sets to null, the option is stored instead.
     """
     data: Data = msgspec.to_builtins(options)
+    kept = _kept(data, given)
+    if None not in kept.values():
+        return kept
+    return {name: value for name, value in data.items() if value or (name in kept and value is not None)}
+
+
+def _kept(data: Data, given: Data) -> Data:
     return {
-        name: value for name, value in data.items() if value or value == 0 or (name in given and value == given[name])
+        name: _kept(data[name], value) if isinstance(data[name], dict) and isinstance(value, dict) else data[name]
+        for name, value in given.items()
+        if name in data
     }
+
+
+def changed(plugin: Plugin, old: Data, change: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Data:
+    """Return a trigger's data after an update: an object replaces the old data, a list of objects is merged into it.
+
+    A secret that a client sends back masked is not changed.
+    """
+    if not isinstance(change, Mapping):
+        return merged(plugin, old, change)
+    given = without_nulls(change)
+    masked_ones = {name for name in marked(plugin, "secret") if given.get(name) == MASK}
+    kept = {name: old[name] for name in masked_ones if name in old}
+    return {name: value for name, value in given.items() if name not in masked_ones} | kept
 
 
 def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:

@@ -157,9 +157,16 @@ class Triggers:
         return trigger
 
     async def update(
-        self, urn: FunctionUrn, kind: str, trigger_id: str, parts: Sequence[Mapping[str, Any]] = (), status: str = ""
+        self,
+        urn: FunctionUrn,
+        kind: str,
+        trigger_id: str,
+        change: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+        status: str = "",
     ) -> BoundTrigger:
-        """Merge ``parts`` into the trigger's data, one after another. An empty ``status`` leaves the status.
+        """Replace the trigger's data by an object, or merge the objects of a list into it, one after another.
+
+        An empty ``status`` leaves the status.
 
         Raises UnknownTrigger if the trigger does not exist; NoTriggerType if no plugin has the kind; otherwise the
         errors of ``create`` that concern data, status and conflicts.
@@ -172,7 +179,7 @@ class Triggers:
             active = rules.read_status(old.kind, plugin, status)
             stored = msgspec.structs.replace(
                 old.stored,
-                data=rules.merged(plugin, old.stored.data, parts),
+                data=rules.changed(plugin, old.stored.data, change),
                 active=old.stored.active if active is None else active,
                 generation=old.stored.generation + 1,
                 modified_at=self._clock.now(),

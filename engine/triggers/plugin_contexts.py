@@ -84,12 +84,12 @@ class PluginContexts:
         assert plugin is not None
         return self.of(plugin)
 
-    def runtime_fields(self, trigger: BoundTrigger) -> Mapping[str, Any]:
-        """Return the fields that the plugin's running service adds to API replies about a trigger."""
-        runtime_fields, context = trigger.plugin.rules.runtime_fields, self._by_table.get(trigger.plugin.table)
-        if runtime_fields is None or context is None or trigger.options is None:
-            return {}
-        return runtime_fields(context.service, trigger.options, trigger.id, trigger.function)
+    def subscription_status(self, trigger: BoundTrigger) -> str:
+        """Return the status of a trigger's subscription, from its plugin's running service; empty if it has none."""
+        status, context = trigger.plugin.rules.subscription_status, self._by_table.get(trigger.plugin.table)
+        if status is None or context is None or trigger.options is None:
+            return ""
+        return status(context.service, trigger.options, trigger.id, trigger.function)
 
     def services(self) -> Mapping[str, EnginePluginContext]:
         """Return the contexts of plugins that have a service, by the name of their table in the settings."""

@@ -30,7 +30,7 @@ plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, unique=_UNIQUE, reply_fields=reply_fields),
+    rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
 )
 #: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
 #: Its triggers therefore start active, and can only be deleted.
@@ -39,5 +39,5 @@ gauss_plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, unique=_UNIQUE, reply_fields=reply_fields),
+    rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
 )

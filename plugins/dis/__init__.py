@@ -17,5 +17,5 @@ plugin = Plugin(
     trigger=DisTrigger,
     param=DisParam,
     destination=DisDestination,
-    rules=TriggerRules(vendor=True, may_disable=False, unique=("stream_name",)),
+    rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
 )

@@ -16,7 +16,7 @@ plugin = Plugin(
     trigger=KafkaTrigger,
     param=KafkaParam,
     destination=KafkaDestination,
-    rules=TriggerRules(vendor=True, starts_disabled=True, unique=("instance_id", "topic_ids")),
+    rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("instance_id", "topic_ids")),
 )
 #: Starts disabled like KAFKA, because nothing has checked yet that the address can be reached. FunctionGraph's
 #: documentation of both kinds requires it, although the API's list of kinds that start disabled names KAFKA only. A
@@ -26,5 +26,5 @@ open_plugin = Plugin(
     service=KafkaSettings,
     options=OpenKafkaOptions,
     trigger=KafkaTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, unique=("kafka_connect_address", "topic_ids")),
+    rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("kafka_connect_address", "topic_ids")),
 )

@@ -14,5 +14,5 @@ plugin = Plugin(
     serve=LtsService,
     options=LtsOptions,
     trigger=LtsTrigger,
-    rules=TriggerRules(vendor=True, unique=("log_group_id", "log_topic_id")),
+    rules=TriggerRules(vendor=True, limited=True, unique=("log_group_id", "log_topic_id")),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
-from plugins.smn.options import SmnOptions, reply_fields
-from plugins.smn.service import SmnService, on_registered, runtime_fields
+from plugins.smn.options import SmnOptions
+from plugins.smn.service import SmnService, on_registered, subscription_status
 from plugins.smn.settings import SmnSettings
 from plugins.smn.source import SmnTrigger
 
@@ -22,8 +22,8 @@ plugin = Plugin(
         may_disable=False,
         start_before_stop=True,
         unique=("topic_urn",),
-        reply_fields=reply_fields,
-        runtime_fields=runtime_fields,
+        has_path=True,
+        subscription_status=subscription_status,
         on_registered=on_registered,
     ),
 )

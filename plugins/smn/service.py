@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -115,6 +114,5 @@ def on_registered(service: SmnService, options: SmnOptions, sink: EventSink) -> 
     return service.listeners.listening(Listener(topic_urn=options.topic_urn, sink=sink))
 
 
-def runtime_fields(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
-    project = parse_urn(urn, region="", project="").project
-    return {"subscription_status": service.status(options.topic_urn, trigger_id, project)}
+def subscription_status(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> str:
+    return service.status(options.topic_urn, trigger_id, parse_urn(urn, region="", project="").project)

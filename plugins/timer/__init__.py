@@ -17,5 +17,5 @@ plugin = Plugin(
     service=TimerSettings,
     options=TimerOptions,
     trigger=source,
-    rules=TriggerRules(vendor=True, unique=("name",), mode=mode, mode_option="sync_execution"),
+    rules=TriggerRules(vendor=True, limited=True, unique=("name",), mode=mode, mode_option="sync_execution"),
 )

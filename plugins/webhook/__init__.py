@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from engine import Plugin, TriggerRules
 from plugins._shared.http_client import HttpService
 from plugins.webhook.destination import WebhookDestination, WebhookParam
@@ -17,10 +14,6 @@ def serve(settings: WebhookSettings) -> HttpService:
     return HttpService(settings.timeout)
 
 
-def reply_fields(options: WebhookOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
-    return {"path": f"/triggers/webhook/{trigger_id}"}
-
-
 plugin = Plugin(
     kinds=("WEBHOOK",),
     service=WebhookSettings,
@@ -29,5 +22,5 @@ plugin = Plugin(
     trigger=WebhookTrigger,
     param=WebhookParam,
     destination=WebhookDestination,
-    rules=TriggerRules(start_before_stop=True, unique=("name",), reply_fields=reply_fields),
+    rules=TriggerRules(start_before_stop=True, unique=("name",), has_path=True),
 )

@@ -183,7 +183,7 @@ def test_a_mode_holds_from_the_next_request_on(platform: Platform) -> None:
     made = add(platform, "shop", "APIG", {**API, "name": "mode", "path": "/mode/text"})
     url, found = url_of(platform, "shop", made), []
     for mode in ["async", "sync"] * 5:
-        update(platform, "shop", made, {"func_info": {"invocation_type": mode}})
+        update(platform, "shop", made, [{"func_info": {"invocation_type": mode}}])
         found.append(ask(url))
 
     assert [reply.status for reply in found] == [202, 200] * 5

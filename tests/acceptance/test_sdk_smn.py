@@ -69,7 +69,7 @@ def subscribe(engine: EngineProcess, function: str, urn: str) -> Any:
     body = {"trigger_type_code": "SMN", "event_data": {"topic_urn": urn}}
     made = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of(function)}", body)
     assert made.status == 201, made
-    return made.json["event_data"]
+    return made.json
 
 
 def lines(path: Path, least: int) -> list[str]:

@@ -136,17 +136,19 @@ def test_other_kinds_are_refused(platform: Platform, function: str, kind: str) -
         add(platform, function, kind, GOOD["TIMER"])
 
 
-def test_a_version_has_ten_triggers(platform: Platform) -> None:
+def test_a_version_has_ten_triggers_of_the_limited_kinds(platform: Platform) -> None:
     create(platform, "busy")
     for number in range(9):
         add(platform, "busy", "TIMER", {**GOOD["TIMER"], "name": f"timer-{number}"})
     add(platform, "busy", "LTS", GOOD["LTS"])
 
-    for kind in ("TIMER", "LTS", "DIS", "DDS", "GAUSSMONGO", "KAFKA", "SMN"):
+    for kind in ("TIMER", "LTS", "DIS", "DDS", "GAUSSMONGO", "KAFKA", "OPENSOURCEKAFKA"):
         with refused(403, "FSS.1123"):
             add(platform, "busy", kind, {**GOOD[kind], "name": "another", "log_topic_id": "another"})
 
-    assert len(listed(platform, "busy")) == 10
+    for kind in ("SMN", "OBS"):
+        add(platform, "busy", kind, {**GOOD[kind], "bucket": "busy"})
+    assert len(listed(platform, "busy")) == 12
 
 
 def test_a_project_has_ten_triggers_of_the_audit_service(platform: Platform) -> None:

@@ -47,7 +47,7 @@ def test_triggers_are_there_after_the_engine_was_killed(engine: EngineProcess) -
     engine.start()
 
     assert listed(engine) == created
-    assert created[0]["event_data"]["sync_execution"] is True
+    assert created[0]["event_data"] == TIMER
 
 
 def test_a_deleted_function_leaves_no_trigger_behind(engine: EngineProcess) -> None:

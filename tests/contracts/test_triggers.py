@@ -58,7 +58,7 @@ class Scene(Struct, kw_only=True):
 
     @property
     def target(self) -> Target:
-        return Target(url=self.url, trigger_id=self.trigger.id, shown=self.trigger.shown)
+        return Target(url=self.url, trigger_id=self.trigger.id, shown=self.trigger.shown, path=self.trigger.path)
 
     async def send(self, *numbers: int) -> list[bool]:
         return [await self.rig.send(self.target, number) for number in numbers]
@@ -239,4 +239,5 @@ async def _kill_twice(rig: Rig) -> None:
 
 async def _send(rig: Rig, engine: EngineProcess, made: Any, number: int) -> bool:
     url = f"http://127.0.0.1:{engine.port}"
-    return await rig.send(Target(url=url, trigger_id=made["trigger_id"], shown=made["event_data"]), number)
+    target = Target(url=url, trigger_id=made["trigger_id"], shown=made["event_data"], path=made.get("path", ""))
+    return await rig.send(target, number)

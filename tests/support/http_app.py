@@ -284,7 +284,7 @@ class Api(Struct, kw_only=True):
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
             AsyncSettingsApi(catalog, REGION),
-            TriggersApi(resources.triggers, NoSources(), lambda trigger: {}),
+            TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
             DependenciesApi(resources.dependencies, self.codes),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
+from engine.http.api.clients import is_terraform
 from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
@@ -33,7 +34,8 @@ class CreateTriggerBody(Struct, frozen=True, kw_only=True):
 class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
     """Body of a PUT request, which changes a trigger.
 
-    The vendor's SDK sends ``event_data`` as a list of objects; Terraform sends it as one object.
+    Terraform sends ``event_data`` as one object, which replaces the old one. The vendor's SDK sends a list of objects,
+    which are merged into it.
     """
 
     event_data: Data | list[Data] | None = None
@@ -45,6 +47,8 @@ class TriggerReply(Struct, frozen=True, kw_only=True):
     trigger_type_code: str
     trigger_status: str
     event_data: Data
+    path: str | UnsetType = UNSET  #: path to which senders of events send them; absent: the kind has none
+    subscription_status: str | UnsetType = UNSET  #: Confirmed or Unconfirmed; absent: the kind has no subscriptions
     created_time: str
     last_updated_time: str
 
@@ -85,16 +89,16 @@ class TriggerSources(Protocol):
 class TriggersApi:
     """Operations on triggers.
 
-    ``runtime_fields`` returns further fields of a trigger's ``event_data``, from the running service of its plugin.
+    ``subscription_status`` returns the status of a trigger's subscription; empty if its kind has no subscriptions.
     """
 
     def __init__(
         self,
         triggers: Triggers,
         sources: TriggerSources,
-        runtime_fields: Callable[[BoundTrigger], Mapping[str, Any]],
+        subscription_status: Callable[[BoundTrigger], str],
     ) -> None:
-        self._triggers, self._sources, self._runtime_fields = triggers, sources, runtime_fields
+        self._triggers, self._sources, self._subscription_status = triggers, sources, subscription_status
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -120,13 +124,13 @@ class TriggersApi:
         )
         trigger = await self._triggers.create(urn, draft)
         await self._settle(trigger)
-        return json_reply(self._reply(trigger), status=201)
+        return json_reply(self._reply(call, trigger), status=201)
 
     async def list_all(self, call: Call) -> Reply:
-        return json_reply([self._reply(trigger) for trigger in self._triggers.list(call.urn)])
+        return json_reply([self._reply(call, trigger) for trigger in self._triggers.list(call.urn)])
 
     async def show(self, call: Call) -> Reply:
-        return json_reply(self._reply(self._triggers.show(call.urn, *_kind_and_id(call))))
+        return json_reply(self._reply(call, self._triggers.show(call.urn, *_kind_and_id(call))))
 
     async def show_state(self, call: Call) -> Reply:
         return json_reply(self._state(self._triggers.show(call.urn, *_kind_and_id(call))))
@@ -134,10 +138,10 @@ class TriggersApi:
     async def update(self, call: Call) -> Reply:
         urn = call.urn
         body = await call.read(UpdateTriggerBody, LONG_LIMIT)
-        parts = [body.event_data] if isinstance(body.event_data, dict) else body.event_data or []
-        trigger = await self._triggers.update(urn, *_kind_and_id(call), parts, body.trigger_status or "")
+        change = [] if body.event_data is None else body.event_data
+        trigger = await self._triggers.update(urn, *_kind_and_id(call), change, body.trigger_status or "")
         await self._settle(trigger)
-        return json_reply(self._reply(trigger))
+        return json_reply(self._reply(call, trigger))
 
     async def delete(self, call: Call) -> Reply:
         trigger = self._triggers.show(call.urn, *_kind_and_id(call))
@@ -185,12 +189,18 @@ class TriggersApi:
         """Return an empty object, as the vendor's platform does for an account without optional features."""
         return json_reply({})
 
-    def _reply(self, trigger: BoundTrigger) -> TriggerReply:
-        return TriggerReply(**self._fields(trigger))
+    def _reply(self, call: Call, trigger: BoundTrigger) -> TriggerReply:
+        data = trigger.given if is_terraform(call.headers) else trigger.shown
+        return TriggerReply(event_data=data, **self._fields(trigger))
 
     def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
         """Return a trigger in the form in which the list of a project's triggers describes it."""
-        return ProjectTrigger(func_urn=trigger.function, source=self._state(trigger), **self._fields(trigger))
+        return ProjectTrigger(
+            func_urn=trigger.function,
+            source=self._state(trigger),
+            event_data=trigger.shown,
+            **self._fields(trigger),
+        )
 
     def _fields(self, trigger: BoundTrigger) -> Data:
         stored = trigger.stored
@@ -198,7 +208,8 @@ class TriggersApi:
             "trigger_id": stored.id,
             "trigger_type_code": stored.kind,
             "trigger_status": "ACTIVE" if stored.active else "DISABLED",
-            "event_data": {**trigger.shown, **self._runtime_fields(trigger)},
+            "path": trigger.path or UNSET,
+            "subscription_status": self._subscription_status(trigger) or UNSET,
             "created_time": zoned_time(stored.created_at),
             "last_updated_time": zoned_time(stored.modified_at),
         }

@@ -18,6 +18,7 @@ class Target(Struct, frozen=True, kw_only=True):
     url: str  #: address of the engine's API
     trigger_id: str
     shown: Mapping[str, Any]  #: the trigger's event_data
+    path: str = ""  #: path to which events are sent; empty if the kind has none
 
 
 class Rig:

@@ -34,7 +34,7 @@ class Rig(base.Rig):
     async def send(self, target: base.Target, number: int) -> bool:
         if number not in self._signed:  # a repeated push is identical, signature included
             self._signed[number] = encoded(self._signer.notification(number))
-        return await push(target.url + target.shown["path"], self._signed[number], {})
+        return await push(target.url + target.path, self._signed[number], {})
 
     def numbers(self, event: Any) -> list[int]:
         return [int(event["record"][0]["smn"]["message"].split()[1])]

@@ -28,7 +28,7 @@ class Rig(base.Rig):
         body, now = str(number).encode(), int(time.time())
         headers = {"webhook-id": f"m{number}", "webhook-timestamp": str(now)}
         headers["webhook-signature"] = sign(KEY, f"m{number}", now, body)
-        return await push(target.url + target.shown["path"], body, headers)
+        return await push(target.url + target.path, body, headers)
 
     def numbers(self, event: Any) -> list[int]:
         return [int(event["body"])]

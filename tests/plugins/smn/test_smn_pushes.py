@@ -50,7 +50,7 @@ class Scene(Struct, kw_only=True):
     served: Served
 
     async def push(self, message: dict[str, Any]) -> httpx.Response:
-        return await self.client.post(self.trigger.shown["path"], content=encoded(message))
+        return await self.client.post(self.trigger.path, content=encoded(message))
 
     async def statuses(self, *messages: dict[str, Any]) -> list[int]:
         return [(await self.push(message)).status_code for message in messages]
@@ -60,7 +60,7 @@ class Scene(Struct, kw_only=True):
 
     async def standing(self) -> str:
         shown = await self.client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}/SMN/{self.trigger.id}")
-        status: str = shown.json()["event_data"]["subscription_status"]
+        status: str = shown.json()["subscription_status"]
         return status
 
 
@@ -199,7 +199,7 @@ async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: 
     async with house(tmp_path, [smn]) as place, api_client(place) as client:
         [shown] = (await client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")).json()
 
-        assert shown["event_data"]["subscription_status"] == "Confirmed"
+        assert shown["subscription_status"] == "Confirmed"
 
         parts = place.engine.plugins.of(smn)
         service = parts.service
@@ -350,7 +350,7 @@ async def test_what_moto_signs_is_believed_without_a_subject(tmp_path: Path) -> 
             await sns(Action="CreateTopic", Name="orders")
             trigger = await place.create("SMN", topic_urn=ARN)
             await until(lambda: place.state(trigger).state == "running")
-            path = f"{str(api.base_url).rstrip('/')}{trigger.shown['path']}"
+            path = f"{str(api.base_url).rstrip('/')}{trigger.path}"
             await sns(Action="Subscribe", TopicArn=ARN, Protocol="http", Endpoint=path)
             for message in ("one", json.dumps({"two": "zwölf\n"})):
                 await sns(Action="Publish", TopicArn=ARN, Message=message)

@@ -79,7 +79,7 @@ async def test_a_signed_request_becomes_one_event_however_often_it_comes(tmp_pat
     async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
-        path, body = trigger.shown["path"], b'{"order": 7}'
+        path, body = trigger.path, b'{"order": 7}'
 
         first = await client.post(path + "?a=b", content=body, headers=signed(place, body))
         again = await client.post(path + "?a=b", content=body, headers=signed(place, body))
@@ -102,7 +102,7 @@ async def test_a_request_that_is_not_signed_changes_nothing(tmp_path: Path) -> N
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
 
-        refused = await client.post(trigger.shown["path"], content=b"1", headers=signed(place, b"1", key=b"wrong"))
+        refused = await client.post(trigger.path, content=b"1", headers=signed(place, b"1", key=b"wrong"))
 
         assert (refused.status_code, refused.json()["error_code"]) == (401, "FSS.0401")
         assert await place.events() == []
@@ -115,7 +115,7 @@ async def test_github_signs_its_own_way(tmp_path: Path) -> None:
         digest = hmac.digest(b"a text of some length", b"\xff", "sha256").hex()
         headers = {"x-hub-signature-256": f"sha256={digest}", "x-github-delivery": "d", "x-github-event": "push"}
 
-        reply = await client.post(trigger.shown["path"], content=b"\xff", headers=headers)
+        reply = await client.post(trigger.path, content=b"\xff", headers=headers)
 
         assert reply.status_code == 202
         assert reply.headers.get_list("cache-control") == ["no-store"]
@@ -132,7 +132,7 @@ async def test_a_body_that_github_signed_runs_once_under_any_delivery_id(tmp_pat
             digest = hmac.digest(b"a text of some length", body, "sha256").hex()
             given = {"x-hub-signature-256": f"sha256={digest}", "x-github-event": event}
             given |= {name.replace("_", "-"): value for name, value in headers.items()}
-            return await client.post(trigger.shown["path"], content=body, headers=given)
+            return await client.post(trigger.path, content=body, headers=given)
 
         first = await push(b"1", x_github_delivery="d")
         redelivered = await push(b"1", x_github_delivery="d")
@@ -155,11 +155,11 @@ async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> 
         await until(lambda: place.state(trigger).state == "running")
         for number in range(2):
             body = b"%d" % number
-            reply = await client.post(trigger.shown["path"], content=body, headers=signed(place, body, str(number)))
+            reply = await client.post(trigger.path, content=body, headers=signed(place, body, str(number)))
 
         assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
         place.engine.intake.close()
-        reply = await client.post(trigger.shown["path"], content=b"2", headers=signed(place, b"2", "2"))
+        reply = await client.post(trigger.path, content=b"2", headers=signed(place, b"2", "2"))
         assert (reply.status_code, "retry-after" in reply.headers) == (503, True)
 
 
@@ -169,7 +169,7 @@ async def test_who_posts_for_a_function_that_is_switched_off_hears_when_to_come_
         await until(lambda: place.state(trigger).state == "running")
         await place.engine.catalog.limit(place.urn, 0)
 
-        reply = await client.post(trigger.shown["path"], content=b"1", headers=signed(place, b"1"))
+        reply = await client.post(trigger.path, content=b"1", headers=signed(place, b"1"))
 
         assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
 
@@ -181,7 +181,7 @@ async def test_a_deleted_trigger_answers_no_more(tmp_path: Path) -> None:
         await place.delete(trigger)
         await until(lambda: place.engine.sources.state(trigger.id) is None)
 
-        reply = await client.post(trigger.shown["path"], content=b"1", headers=signed(place, b"1"))
+        reply = await client.post(trigger.path, content=b"1", headers=signed(place, b"1"))
 
         assert reply.status_code == 404
 
@@ -305,7 +305,7 @@ async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) ->
 
             replies = [await post(client, EVENT, x_auth_token=token.token) for token in tokens]
             nobody = await post(client, EVENT)
-            signed_only = await client.post(hook.shown["path"], content=b"1", headers=signed(place, b"1"))
+            signed_only = await client.post(hook.path, content=b"1", headers=signed(place, b"1"))
 
             assert [reply.status_code for reply in (*replies, nobody, signed_only)] == [202, 404, 401, 202]
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.acceptance.triggering import GOOD
 from tests.support.http_app import PROJECT, Answer, Api, serve, urn_of
 
 FGS = f"/v2/{PROJECT}/fgs"
@@ -60,30 +61,72 @@ async def test_a_reply_has_what_the_api_promises(api: Api) -> None:
         "created_time",
         "last_updated_time",
     }
-    assert reply["event_data"] == {**TIMER, "sync_execution": False}
+    assert reply["event_data"] == TIMER
 
 
 async def test_what_was_given_as_empty_is_shown_so(api: Api) -> None:
     created = await create(api, "OBS", {"bucket": "b", "events": ["s3:ObjectCreated:*"], "prefix": "a/", "suffix": ""})
 
-    changed = await send(api, "PUT", path_of(created), {"event_data": {"prefix": ""}})
+    changed = await send(api, "PUT", path_of(created), {"event_data": [{"prefix": ""}]})
 
     shown = [answer.json["event_data"] for answer in (created, changed)]
     assert [(data["prefix"], data["suffix"]) for data in shown] == [("a/", ""), ("", "")]
 
 
-async def test_an_update_takes_an_object_a_list_or_nothing(api: Api) -> None:
+async def test_an_object_replaces_the_data_and_a_list_is_merged_into_it(api: Api) -> None:
     created = await create(api)
+    short = {"name": "t", "schedule_type": "Rate", "schedule": "3m"}
 
-    as_object = await send(api, "PUT", path_of(created), {"event_data": {"user_event": "one"}})
-    as_list = await send(api, "PUT", path_of(created), {"event_data": [{"schedule": "@every 5s"}, {"name": "u"}]})
+    as_object = await send(api, "PUT", path_of(created), {"event_data": short})
+    as_list = await send(api, "PUT", path_of(created), {"event_data": [{"schedule": "5m"}, {"user_event": "u"}]})
     nothing = await send(api, "PUT", path_of(created), {"event_data": None, "trigger_status": None})
 
-    assert as_object.json["event_data"]["user_event"] == "one"
-    assert as_list.json["event_data"] == {**TIMER, "user_event": "one", "schedule": "@every 5s", "name": "u"} | {
-        "sync_execution": False
-    }
+    assert as_object.json["event_data"] == short
+    assert as_list.json["event_data"] == {**short, "schedule": "5m", "user_event": "u"}
     assert nothing.json["event_data"] == as_list.json["event_data"]
+
+
+async def test_an_object_without_what_the_kind_needs_is_refused_and_changes_nothing(api: Api) -> None:
+    created = await create(api)
+
+    refused = [
+        await send(api, "PUT", path_of(created), {"trigger_status": "DISABLED", "event_data": data})
+        for data in ({}, {"user_event": "one"}, {**TIMER, "schedule": "@every never"})
+    ]
+
+    assert [(answer.status, answer.json["error_code"]) for answer in refused] == [(400, "FSS.1109")] * 3
+    assert (await send(api, "GET", path_of(created))).json == created.json
+
+
+async def test_a_masked_secret_in_an_object_is_kept_and_an_absent_one_removed(api: Api) -> None:
+    kafka = {"instance_id": "i", "topic_ids": ["a"], "batch_size": 1, "kafka_user": "u", "kafka_password": "tiger"}
+    created = await create(api, "KAFKA", kafka)
+    masked = created.json["event_data"]
+
+    kept = await send(api, "PUT", path_of(created), {"event_data": {**masked, "batch_size": 2}})
+    no_login = {name: value for name, value in kafka.items() if not name.startswith("kafka_")}
+    removed = await send(api, "PUT", path_of(created), {"event_data": no_login})
+    unknown = await send(api, "PUT", path_of(created), {"event_data": masked})
+
+    assert masked == {**kafka, "kafka_password": "******"}
+    assert kept.json["event_data"] == {**masked, "batch_size": 2}
+    assert removed.json["event_data"] == no_login
+    assert (unknown.status, unknown.json["error_code"]) == (400, "FSS.1113")
+
+
+@pytest.mark.parametrize("kind", sorted(GOOD))
+async def test_terraform_gets_the_keys_that_it_has_sent_and_no_others(api: Api, kind: str) -> None:
+    sent = {name: value for name, value in GOOD[kind].items() if "password" not in name}
+    masked = dict.fromkeys(GOOD[kind].keys() - sent.keys(), "******")
+
+    created = await create(api, kind, GOOD[kind])
+    terraform = {"User-Agent": "terraform-provider-iac golangsdk/2.0.0"}
+    shown = await api.send("GET", path_of(created), headers=terraform, base=FGS)
+    listed = await api.send("GET", f"/triggers/{urn_of()}", headers=terraform, base=FGS)
+
+    assert shown.json["event_data"] == sent | masked
+    assert listed.json == [shown.json]
+    assert created.json["event_data"].keys() >= GOOD[kind].keys()
 
 
 @pytest.mark.parametrize("urn", [urn_of(), quote(urn_of(), safe=""), urn_of(version=""), "hello", "default:hello"])

@@ -14,6 +14,7 @@ from engine.errors import InvalidTrigger
 from engine.model.text import MASK, without_nulls
 from engine.protocols import Plugin
 from engine.resources.trigger_rules import (
+    changed,
     check_mode,
     field_names,
     marked,
@@ -72,7 +73,7 @@ def test_any_data_is_read_or_refused_and_comes_back_the_same(kind: str, data: st
         refused = error
 
     if refused is None:
-        assert read_options(kind, plugin, stored_form(options, {})) == options
+        assert read_options(kind, plugin, stored_form(options, given_data)) == options
     else:
         assert (refused.kind, refused.field.partition(".")[0]) == (kind, "event_data")
 
@@ -101,6 +102,25 @@ def test_objects_in_an_update_are_merged_into_those_that_are_there() -> None:
 
     assert new == {"name": "a", "func_info": {"timeout": 1, "invocation_type": "async"}, "path": "/"}
     assert old["func_info"] == {"timeout": 1, "invocation_type": "sync"}
+
+
+def test_data_is_stored_with_the_keys_that_were_given_at_any_depth() -> None:
+    plugin, short = plugin_of("APIG"), {**GOOD["APIG"], "func_info": {"timeout": 7}, "cors": False, "unknown": 1}
+
+    stored = stored_form(read_options("APIG", plugin, short), short)
+
+    assert stored == {**GOOD["APIG"], "func_info": {"timeout": 7}, "cors": False}
+
+
+def test_an_object_in_an_update_replaces_all_that_was_there() -> None:
+    old = {"instance_id": "i", "batch_size": 1, "kafka_user": "u", "kafka_password": "tiger"}
+
+    new = changed(plugin_of("KAFKA"), old, {"instance_id": "j", "kafka_password": MASK, "kafka_user": None})
+    without = changed(plugin_of("KAFKA"), {"instance_id": "i"}, {"instance_id": "j", "kafka_password": MASK})
+
+    assert new == {"instance_id": "j", "kafka_password": "tiger"}
+    assert without == {"instance_id": "j"}
+    assert changed(plugin_of("KAFKA"), old, []) == old
 
 
 @pytest.mark.parametrize(

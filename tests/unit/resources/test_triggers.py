@@ -199,14 +199,25 @@ async def test_a_trigger_created_while_its_function_goes_is_refused_or_goes_alon
     assert len(refused) + sum(trigger is None for _, trigger in bench.told) == 1
 
 
-async def test_a_version_has_ten_triggers_of_all_kinds_together(bench: Bench) -> None:
+async def test_a_version_has_ten_triggers_of_the_limited_kinds_together(bench: Bench) -> None:
     for number in range(TRIGGERS - 1):
-        await bench.create("webhook", address=str(number))
-    await bench.create(**TIMER)
+        await bench.create(**{**TIMER, "name": str(number)})
+    await bench.create("DIS", stream_name="clicks", sharditerator_type="LATEST")
 
-    for kind, data in (("TIMER", {**TIMER, "name": "other"}), ("webhook", {"address": "another"})):
-        with pytest.raises(TooManyTriggers, match="may have at most 10 triggers: delete one first"):
+    for kind, data in (("TIMER", {**TIMER, "name": "other"}), ("LTS", {"log_group_id": "g", "log_topic_id": "t"})):
+        with pytest.raises(TooManyTriggers, match=r"types DIS,.*TIMER together, may have at most 10 triggers: delete"):
             await bench.create(kind, **data)
+
+
+async def test_other_kinds_neither_count_toward_the_ten_triggers_nor_are_limited_by_them(bench: Bench) -> None:
+    for number in range(TRIGGERS + 1):
+        await bench.create("webhook", address=str(number))
+    for number in range(TRIGGERS):
+        await bench.create(**{**TIMER, "name": str(number)})
+
+    await bench.create("webhook", address="another")
+
+    assert len(list(bench.triggers.all())) == 2 * TRIGGERS + 2
 
 
 async def test_of_two_alike_created_at_once_one_is_refused(bench: Bench) -> None:
