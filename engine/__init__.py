@@ -39,7 +39,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.logs.feed import FunctionLines
-from engine.logs.target import log_target_of, project_log_target
+from engine.logs.target import LogTarget, log_target_of, project_log_target
 from engine.model import (
     Code,
     Mode,
@@ -93,6 +93,7 @@ __all__ = [
     "Headers",
     "IdempotencyConflict",
     "InvalidField",
+    "LogTarget",
     "Mode",
     "NotFound",
     "ObjectMissing",

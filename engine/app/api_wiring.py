@@ -70,7 +70,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         InvocationRecords(catalog, storage.records, storage.identity, engine.dispatcher, clock, region),
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         _redrive(engine),
-        AsyncSettingsApi(catalog, region),
+        AsyncSettingsApi(catalog, engine.logs, region),
         _triggers(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),

@@ -18,7 +18,7 @@ from engine.protocols import Operation
 from engine.protocols.audit import AuditTrail, Trace
 from engine.triggers.routes import Mount, Mounts
 
-_IDS = ("topic_urn", "subscription_urn", "log_stream_id", "log_group_id", "stream_name", "app_name")
+_IDS = ("resource_id", "topic_urn", "subscription_urn", "log_stream_id", "log_group_id", "stream_name", "app_name")
 _NAMES = ("stream_name", "app_name", "log_stream_name", "log_group_name", "name", "topic_urn")
 
 

@@ -1,4 +1,7 @@
-"""Feed of new log lines for subscribers, such as triggers. Lines are decoded only if there is a subscriber."""
+"""Feed of new log lines for subscribers, such as triggers, and the logs for states of asynchronous invocations.
+
+Lines are decoded only if there is a subscriber.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import structlog
 from msgspec import Struct
 
 from engine.logs.lines import Line, decode
+from engine.logs.target import LogTarget, status_log_target
 from engine.model import Function, Invocation
 
 log = structlog.get_logger("functiond.logs")
@@ -28,6 +32,15 @@ class FunctionLines(Struct, frozen=True, kw_only=True):
 Listener = Callable[[FunctionLines], None]
 
 
+class StatusLogCreator(Protocol):
+    async def __call__(self, project: str, target: LogTarget, *, again: bool) -> None:
+        """Create log group and log stream of ``target`` in a project, unless they exist.
+
+        If ``again`` is False, those that were deleted after an earlier call are not created again.
+        """
+        ...
+
+
 class LogFeed(Protocol):
     """Source of log lines for subscribers. Lines written before the subscription are not passed on."""
 
@@ -38,12 +51,17 @@ class LogFeed(Protocol):
         """
         ...
 
+    def status_logs_created_by(self, create: StatusLogCreator) -> AbstractContextManager[None]:
+        """Call ``create`` for log group and log stream of a project's asynchronous states, until the block ends."""
+        ...
+
 
 class LogBoard:
     """Distributor of log lines: calls each subscriber with the lines given to ``publish``."""
 
     def __init__(self) -> None:
         self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
+        self._creators: list[StatusLogCreator] = []
 
     @contextmanager
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> Iterator[None]:
@@ -55,6 +73,25 @@ class LogBoard:
             listeners.remove(listener)
             if not listeners:
                 self._listeners.pop(function_id, None)
+
+    @contextmanager
+    def status_logs_created_by(self, create: StatusLogCreator) -> Iterator[None]:
+        self._creators.append(create)
+        try:
+            yield
+        finally:
+            self._creators.remove(create)
+
+    async def status_log(self, project: str, *, again: bool) -> LogTarget:
+        """Return log group and log stream for a project's asynchronous states. They are created unless they exist.
+
+        If ``again`` is False, those that a client has deleted are not created again. If no service stores log streams,
+        nothing is created. Raises the errors of the service's writes to its store.
+        """
+        target = status_log_target(project)
+        for create in self._creators:
+            await create(project, target, again=again)
+        return target
 
     def publish(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
         """Decode lines from their stored format and call the subscribers of the function.

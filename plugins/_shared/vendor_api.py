@@ -53,18 +53,18 @@ class Table:
     """Operations of a service. Finds the handler of a request.
 
     Each key is a template: ``GET v2 streams {stream_name}`` stands for ``/v2/{project_id}/streams/{stream_name}``.
-    Words and variables alternate after the project. With ``skip`` 1, as for ``notifications topics {topic_urn}``, they
-    alternate only after the first word, which is not compared, because the plugin's routes lead only paths with this
-    word here.
+    Words and variables alternate after the project. A word in the place of a variable must be in the request. With
+    ``skip`` 1, as for ``notifications topics {topic_urn}``, they alternate only after the first word, which is not
+    compared, because the plugin's routes lead only paths with this word here.
     """
 
     def __init__(self, offers: Mapping[str, Offer], skip: int = 0) -> None:
         self.offers, self._skip = offers, skip
         self.operations = [_operation(template, offer) for template, offer in offers.items()]
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: dict[str, tuple[Handler, Sequence[str]]] = {}  #: with the words of the template
         for template, offer in offers.items():
             method, version, *words = template.split()
-            self._handlers[_name(method, version, words[skip:])] = offer.handler
+            self._handlers[_name(method, version, words[skip:])] = offer.handler, words[skip:]
 
     async def answer(self, request: PushRequest, refuse: Callable[[int, str], Exception]) -> Answer:
         """Call the handler of the request's operation, and return its answer.
@@ -76,9 +76,10 @@ class Table:
         words = words[self._skip :]
         if request.project and request.project != project:
             raise refuse(403, f"these credentials are for project {request.project} only")
-        handler = self._handlers.get(_name(request.method, version, words))
-        if handler is None:
+        found = self._handlers.get(_name(request.method, version, words))
+        if found is None or not _fits(found[1], words):
             raise refuse(404, "the embedded service does not have this operation")
+        handler, _ = found
         return await handler(Call(project=project, names=tuple(words[1::2]), request=request))
 
 
@@ -95,6 +96,10 @@ def decode_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
         return msgspec.convert(given, type_, strict=False)
     except msgspec.ValidationError as error:
         raise refuse(str(error)) from None
+
+
+def _fits(template: Sequence[str], words: Sequence[str]) -> bool:
+    return all(fixed.startswith("{") or fixed == word for fixed, word in zip(template, words, strict=True))
 
 
 def _name(method: str, version: str, words: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """API of log groups and of the streams in them, at the vendor's paths.
 
-Refusals have the vendor's error codes. Other operations of the vendor's API (search, alarms, transfers, consumer
-groups) are refused.
+Refusals have the vendor's error codes. Other operations of the vendor's API (search, alarms, consumer groups) are
+refused. The list of transfers is empty.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from plugins._shared.vendor_api import READ, Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Group, Groups, LogStream, stream_name
 from plugins.lts.lines import Lines
+from plugins.lts.problems import NO_GROUP, LtsProblem
 from plugins.lts.replies import answered
 
-HEADS = ("v2/groups", "v2/log-streams")
+HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
+PROJECT_TAG = "_sys_enterprise_project_id"  #: tag in which the vendor's API shows a group's enterprise project
 
 
 class GroupsApi:
@@ -25,7 +27,9 @@ class GroupsApi:
         group, stream = "groups {log_group_id}", "{log_stream_id}"
         self.table = Table(
             {
-                "POST v2 groups": Offer(self._create_group, "LtsCreateLogGroup", body=b.CreateGroup, status=201),
+                "POST v2 groups": Offer(
+                    self._create_group, "LtsCreateLogGroup", body=b.CreateGroup, query=b.CreateGroupQuery, status=201
+                ),
                 "GET v2 groups": Offer(self._list_groups, "LtsListLogGroups", roles=READ),
                 f"POST v2 {group}": Offer(self._change_group, "LtsUpdateLogGroup", body=b.Change),
                 f"DELETE v2 {group}": Offer(self._delete_group, "LtsDeleteLogGroup", status=204),
@@ -35,6 +39,7 @@ class GroupsApi:
                 f"GET v2 {group} streams": Offer(self._list_streams, "LtsListLogStreamsOfGroup", roles=READ),
                 f"DELETE v2 {group} streams {stream}": Offer(self._delete_stream, "LtsDeleteLogStream", status=204),
                 f"PUT v2 {group} streams-ttl {stream}": Offer(self._change_stream, "LtsUpdateLogStream", body=b.Change),
+                "GET v2 transfers": Offer(self._list_transfers, "LtsListTransfers", query=b.FindTransfers, roles=READ),
                 "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams, roles=READ),
             }
         )
@@ -46,13 +51,14 @@ class GroupsApi:
 
     async def _create_group(self, call: Call) -> Answer:
         body = b.decode_body(call.request, b.CreateGroup)
+        enterprise = b.decode_query(call.request, b.CreateGroupQuery).enterprise_project_id
         group = Group(
             id="",
             name=body.log_group_name,
             created_at=0.0,
             days=body.ttl_in_days,
             alias=body.log_group_name_alias or "",
-            tags=_tags(body.tags),
+            tags=_tags(body.tags) | ({PROJECT_TAG: enterprise} if enterprise else {}),
         )
         return 201, {"log_group_id": (await self._groups.create(call.project, group)).id}
 
@@ -111,6 +117,14 @@ class GroupsApi:
         await self._groups.delete_stream(call.project, *call.names)
         await self._lines.drop(stream_name(call.project, *call.names))
         return 204, None
+
+    # --- transfers ------------------------------------------------------------------------------------------
+
+    async def _list_transfers(self, call: Call) -> Answer:
+        name = b.decode_query(call.request, b.FindTransfers).log_group_name
+        if name and name not in {group.name for group in self._groups.all(call.project)}:
+            raise LtsProblem(NO_GROUP, f"The log group does not exist: {name[:300]}")
+        return 200, {"log_transfers": []}
 
 
 def _tags(tags: Sequence[b.Tag] | None) -> dict[str, str]:

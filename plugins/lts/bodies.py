@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -45,6 +45,23 @@ class CreateStream(Struct, frozen=True, kw_only=True):
 
 class Change(Struct, frozen=True, kw_only=True):
     ttl_in_days: Days
+
+
+class CreateGroupQuery(Struct, frozen=True, kw_only=True):
+    enterprise_project_id: Annotated[str, Meta(max_length=64)] = ""
+
+
+class ActionTag(Tag, frozen=True, kw_only=True):
+    tags_to_streams_enable: bool = False  #: change the tag of the group's streams too
+
+
+class ChangeTags(Struct, frozen=True, kw_only=True):
+    action: Literal["create", "delete"]
+    tags: Annotated[list[ActionTag], Meta(min_length=1, max_length=20)]
+
+
+class FindTransfers(Struct, frozen=True, kw_only=True):
+    log_group_name: str = ""
 
 
 class FindStreams(Struct, frozen=True, kw_only=True):

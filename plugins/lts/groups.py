@@ -1,4 +1,8 @@
-"""Log groups and the streams in them. The API creates groups. Each project also has a group that functions write to."""
+"""Log groups and the streams in them.
+
+The API creates groups. Each project also has a group that functions write to. The group for the states of asynchronous
+invocations is created when it is first asked for. It can be changed and deleted like any other.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,19 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine import Store, project_log_target
-from plugins._shared.rows import decoded_rows
+from engine import LogTarget, Store, project_log_target
+from plugins._shared.rows import decoded_rows, rows_of
 from plugins.lts import problems as p
 from plugins.lts.problems import LtsProblem
 
 TABLE = "groups"
+ASKED = "status_logs"  #: table of the projects whose group for states was created once
 MOST = 100  #: groups of a project, and streams of a group
+TAGS = 20  #: tags of a group or a stream
+
+
+Tags = dict[str, str]
+TagChange = Callable[[Tags], Tags]
 
 
 class LogStream(Struct, frozen=True, kw_only=True):
@@ -62,9 +72,12 @@ class Groups:
         self._store, self._now, self._usual_days = store, now, usual_days
         self._groups: dict[str, dict[str, Group]] = {}  #: keyed by project and id
         self._days: dict[str, int] = {}  #: keyed by the names of streams
+        self._asked: set[str] = set()  #: projects whose group for states was created once
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
+        async for project, _ in rows_of(self._store, ASKED):
+            self._asked.add(project)
         async for key, group in decoded_rows(self._store, TABLE, Group):
             self._remember(key.rpartition("/")[0], group)
 
@@ -106,6 +119,46 @@ class Groups:
             if len(existing) > MOST:
                 raise LtsProblem(p.TOO_MANY_GROUPS, f"A project may have {MOST} log groups")
             return await self._save(project, replace(group, id=str(uuid.uuid4()), created_at=self._now()))
+
+    async def ensure(self, project: str, target: LogTarget, *, again: bool) -> None:
+        """Create a group and a stream with the ids and names of ``target``, unless they exist.
+
+        If ``again`` is False, a group or stream that was deleted after an earlier call is not created again.
+        """
+        async with self._changing:
+            if project in self._asked and not again:
+                return
+            group = self._groups.get(project, {}).get(target.group_id)
+            if group is None:
+                group = Group(id=target.group_id, name=target.group_name, created_at=self._now(), days=self._usual_days)
+            if target.stream_id not in {one.id for one in group.streams}:
+                stream = LogStream(id=target.stream_id, name=target.stream_name, created_at=self._now())
+                await self._save(project, replace(group, streams=(*group.streams, stream)))
+            if project not in self._asked:
+                await self._store.write(ASKED, {project: b""})
+                self._asked.add(project)
+
+    async def change_tags(self, project: str, group_id: str, change: TagChange, change_streams: TagChange) -> None:
+        """Replace the tags of a group, and those of its streams, by those that the two functions return for them.
+
+        Errors of the functions pass.
+        """
+        async with self._changing:
+            group = self._changeable(project, group_id)
+            streams = tuple(replace(one, tags=change_streams(one.tags)) for one in group.streams)
+            await self._save(project, replace(group, tags=change(group.tags), streams=streams))
+
+    async def change_stream_tags(self, project: str, stream_id: str, change: TagChange) -> None:
+        """Replace a stream's tags by those that ``change`` returns for them. Errors of ``change`` pass."""
+        async with self._changing:
+            owners = [one.id for one in self.all(project) if stream_id in {stream.id for stream in one.streams}]
+            if not owners:
+                raise LtsProblem(p.NO_STREAM, f"The log stream does not exist: {stream_id}")
+            group = self._changeable(project, owners[0])
+            changed = tuple(
+                replace(one, tags=change(one.tags)) if one.id == stream_id else one for one in group.streams
+            )
+            await self._save(project, replace(group, streams=changed))
 
     async def change(self, project: str, group_id: str, days: int) -> Group:
         async with self._changing:

@@ -18,6 +18,7 @@ from plugins.lts.lines import Lines
 from plugins.lts.readers import Reader, Readers
 from plugins.lts.reports import HEAD, ReportsApi
 from plugins.lts.settings import LtsSettings
+from plugins.lts.tags_api import TAGS_HEADS, TAGS_LIMIT, TagsApi
 
 #: Seconds after the start by which all existing triggers read; afterwards, rows may be deleted to make room.
 SETTLED = 60.0
@@ -44,10 +45,13 @@ class LtsService:
             await self._open(context)
         groups = GroupsApi(self.groups, self.lines)
         reports = ReportsApi(self.groups, self.lines, labels=self._settings.labels)
+        tags, claim = TagsApi(self.groups), context.routes.claim
         async with anyio.create_task_group() as tasks:
             with (
-                context.routes.claim(*HEADS, handler=groups.answer, operations=groups.table.operations, limit=LIMIT),
-                context.routes.claim(HEAD, handler=reports.answer, operations=reports.table.operations, limit=LIMIT),
+                claim(*HEADS, handler=groups.answer, operations=groups.table.operations, limit=LIMIT),
+                claim(*TAGS_HEADS, handler=tags.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
+                claim(HEAD, handler=reports.answer, operations=reports.table.operations, limit=LIMIT),
+                context.logs.status_logs_created_by(self.groups.ensure),
             ):
                 tasks.start_soon(self._function_log.run)
                 tasks.start_soon(self._expire_often, context)

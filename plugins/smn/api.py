@@ -1,25 +1,23 @@
 """API of the topics that the engine serves itself, at the vendor's paths.
 
 Only functions can subscribe to these topics, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are
-refused, as are templates, tags and policies. A client can repeat a publication with the same ``Idempotency-Key``: each
+refused, as are templates. A client can repeat a publication with the same ``Idempotency-Key``: each
 function is called once.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any, TypeVar
-
-import msgspec
 
 from engine import PushRequest, Reply
 from plugins._shared import vendor_api
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.smn import bodies as b
+from plugins.smn.attributes import SIZES, check_name, check_value
 from plugins.smn.listeners import Listener
 from plugins.smn.message import timestamp_of
-from plugins.smn.problems import SmnProblem, bad_request
+from plugins.smn.problems import SmnProblem, bad_request, not_offered, reply_of
 from plugins.smn.topics import Topic, Topics
 
 T = TypeVar("T")
@@ -49,6 +47,16 @@ class SmnApi:
                     roles=INVOKE,
                     data=True,
                 ),
+                f"GET v2 {topic} attributes": Offer(
+                    self._list_attributes, "SmnListTopicAttributes", query=b.ListAttributes, roles=READ
+                ),
+                f"PUT v2 {topic} attributes {{name}}": Offer(
+                    self._update_attribute, "SmnUpdateTopicAttribute", body=b.UpdateAttribute
+                ),
+                f"DELETE v2 {topic} attributes {{name}}": Offer(
+                    self._delete_attribute, "SmnDeleteTopicAttributeByName"
+                ),
+                f"DELETE v2 {topic} attributes": Offer(self._delete_attributes, "SmnDeleteTopicAttributes"),
                 f"POST v2 {topic} subscriptions": Offer(self._subscribe, "SmnAddSubscription"),
                 f"GET v2 {topic} subscriptions": Offer(
                     self._list_of_topic, "SmnListSubscriptionsByTopic", query=b.ListSubscriptions, roles=READ
@@ -64,18 +72,19 @@ class SmnApi:
         )
 
     async def answer(self, request: PushRequest) -> Reply:
-        request_id = uuid.uuid4().hex
         try:
-            status, body = await self.table.answer(request, _refuse)
+            status, body = await self.table.answer(request, not_offered)
         except SmnProblem as problem:
-            status, body = problem.status, {"code": problem.code, "message": problem.message}
-        return Reply(status=status, body=msgspec.json.encode({"request_id": request_id, **body}))
+            return problem.reply()
+        return reply_of(status, body)
 
     # --- topics ---------------------------------------------------------------------------------------------
 
     async def _create(self, call: Call) -> Answer:
         body = _body(call, b.CreateTopic, "SMN.0002")
-        topic, new = await self._topics.create(call.project, body.name, body.display_name or "")
+        topic, new = await self._topics.create(
+            call.project, body.name, body.display_name or "", body.enterprise_project_id or "0"
+        )
         return 201 if new else 200, {"topic_urn": self._topics.urn(topic)}
 
     async def _list(self, call: Call) -> Answer:
@@ -87,6 +96,7 @@ class SmnApi:
             and query.topic_id in ("", topic.topic_id)
             and query.fuzzy_name in topic.name
             and query.fuzzy_display_name in topic.display_name
+            and query.enterprise_project_id in ("", topic.enterprise_project_id)
         ]
         page = found[query.offset : query.offset + query.limit]
         return 200, {"topic_count": len(found), "topics": [self._shown(topic) for topic in page]}
@@ -116,6 +126,32 @@ class SmnApi:
             calls=body.calls,
         )
         return 200, {"message_id": message_id}
+
+    # --- attributes -----------------------------------------------------------------------------------------
+
+    async def _list_attributes(self, call: Call) -> Answer:
+        topic, name = self._topics.find(call.project, call.names[0]), _query(call, b.ListAttributes).name
+        if name:
+            check_name(name)
+        return 200, {"attributes": {one: topic.attributes.get(one, "") for one in SIZES if name in ("", one)}}
+
+    async def _update_attribute(self, call: Call) -> Answer:
+        urn, name = call.names
+        self._topics.find(call.project, urn)
+        value = _body(call, b.UpdateAttribute, "SMN.0046").value
+        check_value(name, value)
+        await self._topics.set_attributes(call.project, urn, {name: value})
+        return 200, {}
+
+    async def _delete_attribute(self, call: Call) -> Answer:
+        urn, name = call.names
+        check_name(name)
+        await self._topics.set_attributes(call.project, urn, {name: ""})
+        return 200, {}
+
+    async def _delete_attributes(self, call: Call) -> Answer:
+        await self._topics.set_attributes(call.project, call.names[0], dict.fromkeys(SIZES, ""))
+        return 200, {}
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -150,7 +186,7 @@ class SmnApi:
             "name": topic.name,
             "display_name": topic.display_name,
             "push_policy": 0,
-            "enterprise_project_id": "0",
+            "enterprise_project_id": topic.enterprise_project_id,
             "create_time": timestamp_of(topic.created_at),
             "update_time": timestamp_of(topic.modified_at),
         }
@@ -167,10 +203,6 @@ class SmnApi:
             "status": CONFIRMED,
             "filter_polices": [],
         }
-
-
-def _refuse(status: int, problem: str) -> SmnProblem:
-    return SmnProblem(status, "SMN.0001", problem)
 
 
 def _body(call: Call, type_: type[T], code: str) -> T:

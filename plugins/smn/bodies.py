@@ -15,6 +15,7 @@ from plugins.smn.problems import SmnProblem, bad_request
 
 SUBJECT_LIMIT = 512  #: bytes
 MESSAGE_LIMIT = 256 << 10  #: bytes
+TAGS = 20  #: tags of a topic
 LONGEST = 86_400  #: maximum of ``time_to_live`` in seconds
 #: Protocols that stand for functions in ``message_structure`` and in attributes of type PROTOCOL.
 PROTOCOLS = ("functionstage", "functiongraph")
@@ -28,10 +29,13 @@ Offset = Annotated[int, Meta(ge=0)]
 class CreateTopic(Struct, frozen=True, kw_only=True):
     name: TopicName
     display_name: DisplayName | None = None
+    enterprise_project_id: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class UpdateTopic(Struct, frozen=True, kw_only=True):
-    display_name: DisplayName
+    """Body of a PUT request. Terraform leaves out an empty ``display_name``."""
+
+    display_name: DisplayName = ""
 
 
 class ListTopics(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,29 @@ class ListTopics(Struct, frozen=True, kw_only=True):
     fuzzy_name: str = ""
     topic_id: str = ""
     fuzzy_display_name: str = ""
+    enterprise_project_id: str = ""
+
+
+class ListAttributes(Struct, frozen=True, kw_only=True):
+    name: str = ""
+
+
+class UpdateAttribute(Struct, frozen=True, kw_only=True):
+    value: str
+
+
+class Tag(Struct, frozen=True, kw_only=True):
+    key: Annotated[str, Meta(min_length=1, max_length=128)]
+    value: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class CreateTag(Struct, frozen=True, kw_only=True):
+    tag: Tag
+
+
+class ChangeTags(Struct, frozen=True, kw_only=True):
+    action: Literal["create", "delete"]
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=TAGS)]
 
 
 class ListSubscriptions(Struct, frozen=True, kw_only=True):

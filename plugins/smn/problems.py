@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine import Reply
+
 
 class SmnProblem(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         self.status, self.code, self.message = status, code, message
         super().__init__(f"{code} {message}")
 
+    def reply(self) -> Reply:
+        return reply_of(self.status, {"code": self.code, "message": self.message})
+
+
+def reply_of(status: int, body: Mapping[str, Any]) -> Reply:
+    """Return a reply with a new ``request_id`` in its body, as all replies about topics have."""
+    return Reply(status=status, body=msgspec.json.encode({"request_id": uuid.uuid4().hex, **body}))
+
 
 def bad_request(message: str, code: str = "SMN.0005") -> SmnProblem:
     return SmnProblem(400, code, message)
+
+
+def not_offered(status: int, problem: str) -> SmnProblem:
+    return SmnProblem(status, "SMN.0001", problem)
 
 
 def no_topic(urn: str) -> SmnProblem:

@@ -19,6 +19,7 @@ from plugins.smn.options import SmnOptions
 from plugins.smn.pushed import Pushed
 from plugins.smn.settings import SmnSettings
 from plugins.smn.signatures import Verifier, check_library
+from plugins.smn.tags_api import TAGS_HEAD, TAGS_LIMIT, TagsApi
 from plugins.smn.topics import Topics
 
 #: Seconds after the start by which all existing triggers are registered.
@@ -98,8 +99,11 @@ class SmnService:
             topics = Topics(context, self.listeners)
             await topics.load()
             self._topics = topics
-            api = SmnApi(topics)
-            with context.routes.claim(HEAD, handler=api.answer, operations=api.table.operations, limit=LIMIT):
+            api, tags, claim = SmnApi(topics), TagsApi(topics), context.routes.claim
+            with (
+                claim(HEAD, handler=api.answer, operations=api.table.operations, limit=LIMIT),
+                claim(TAGS_HEAD, handler=tags.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
+            ):
                 await self._settle(context, task_status)
 
     async def _settle(self, context: PluginContext, task_status: TaskStatus[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -29,6 +29,9 @@ class Topic(Struct, frozen=True, kw_only=True):
     display_name: str = ""
     created_at: float
     modified_at: float
+    enterprise_project_id: str = "0"
+    attributes: dict[str, str] = {}  #: policies by name; stored for clients, without effect
+    tags: dict[str, str] = {}
 
 
 class Topics:
@@ -74,7 +77,9 @@ class Topics:
     def subscribers(self, topic: Topic) -> Sequence[Listener]:
         return self._listeners.of_topic((topic.project, topic.name))
 
-    async def create(self, project: str, name: str, display_name: str) -> tuple[Topic, bool]:
+    async def create(
+        self, project: str, name: str, display_name: str, enterprise_project_id: str = "0"
+    ) -> tuple[Topic, bool]:
         """Return the project's topic of that name, and True if this call has created it."""
         async with self._changing:
             if found := self._topics.get((project, name)):
@@ -89,6 +94,7 @@ class Topics:
                 display_name=display_name,
                 created_at=now,
                 modified_at=now,
+                enterprise_project_id=enterprise_project_id,
             )
             await self._save(topic)
             return topic, True
@@ -97,6 +103,18 @@ class Topics:
         async with self._changing:
             topic = self.find(project, urn)
             await self._save(replace(topic, display_name=display_name, modified_at=self._clock.now()))
+
+    async def set_attributes(self, project: str, urn: str, attributes: Mapping[str, str]) -> None:
+        """Set attributes by name. An empty value removes the attribute."""
+        async with self._changing:
+            topic = self.find(project, urn)
+            await self._save(replace(topic, attributes=_without_empty({**topic.attributes, **attributes})))
+
+    async def change_tags(self, project: str, urn: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        """Replace the topic's tags by those that ``change`` returns for them. Errors of ``change`` pass."""
+        async with self._changing:
+            topic = self.find(project, urn)
+            await self._save(replace(topic, tags=change(topic.tags)))
 
     async def delete(self, project: str, urn: str) -> None:
         async with self._changing:
@@ -140,6 +158,12 @@ class Topics:
             await first.accept_with(event, others)
         return sent.message_id
 
+    # --- inside ---------------------------------------------------------------------------------------------
+
     async def _save(self, topic: Topic) -> None:
         await self._store.write(TABLE, {f"{topic.project}/{topic.name}": msgspec.json.encode(topic)})
         self._topics[topic.project, topic.name] = topic
+
+
+def _without_empty(attributes: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in attributes.items() if value}

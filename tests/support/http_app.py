@@ -283,7 +283,7 @@ class Api(Struct, kw_only=True):
             InvocationRecords(catalog, engine, identity, engine, clock, REGION),
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
-            AsyncSettingsApi(catalog, REGION),
+            AsyncSettingsApi(catalog, self.board, REGION),
             TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),

@@ -11,7 +11,7 @@ from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
-from engine.logs.target import status_log_target
+from engine.logs.feed import LogBoard
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.limits import EventAge, Label, Param, Retries
 
@@ -71,8 +71,8 @@ class AsyncSettingsList(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsApi:
-    def __init__(self, catalog: Catalog, region: str) -> None:
-        self._catalog, self._region = catalog, region
+    def __init__(self, catalog: Catalog, logs: LogBoard, region: str) -> None:
+        self._catalog, self._logs, self._region = catalog, logs, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -88,6 +88,8 @@ class AsyncSettingsApi:
         urn = call.urn
         function = self._catalog.find(urn)
         settings = await self._catalog.put_settings(urn, _settings(await call.read(AsyncSettingsBody, LONG_LIMIT)))
+        if settings.status_log:
+            await self._logs.status_log(function.project, again=True)
         return json_reply(self._reply(function, settings))
 
     async def show(self, call: Call) -> Reply:
@@ -103,11 +105,15 @@ class AsyncSettingsApi:
         return json_reply(AsyncSettingsList(async_invoke_configs=configs, count=page.count, page_info=page.info))
 
     async def enable_status_log(self, call: Call) -> Reply:
-        """Return success without any change: the status of every invocation is always stored."""
+        """Create the project's log group and log stream for states, unless they exist.
+
+        The status of every invocation is stored in any case.
+        """
+        await self._logs.status_log(call.project, again=True)
         return Reply()
 
     async def show_status_log(self, call: Call) -> Reply:
-        return json_reply(status_log_target(call.project))
+        return json_reply(await self._logs.status_log(call.project, again=False))
 
     def _reply(self, function: Function, settings: AsyncSettings) -> AsyncSettingsReply:
         return AsyncSettingsReply(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http_app import Api, serve, urn_of
+from engine.logs.target import LogTarget
+from tests.support.http_app import PROJECT, Api, serve, urn_of
 
 PATH = f"/{urn_of()}/async-invoke-config"
 FULL = {
@@ -98,6 +99,23 @@ async def test_settings_need_a_function(api: Api) -> None:
     answer = await api.send("PUT", f"/{urn_of('nobody')}/async-invoke-config", {})
 
     assert (answer.status, answer.json["error_code"]) == (404, "FSS.1051")
+
+
+async def test_the_status_log_is_created_again_only_for_those_who_enable_it(api: Api) -> None:
+    asked: list[tuple[str, str, bool]] = []
+
+    async def create(project: str, target: LogTarget, *, again: bool) -> None:
+        asked.append((project, target.group_name, again))
+
+    with api.board.status_logs_created_by(create):
+        await api.send("GET", "/async-status-log-detail")
+        await api.send("POST", "/enable-async-status-logs")
+        await api.send("PUT", PATH, {"enable_async_status_log": False})
+        await api.send("PUT", PATH, {"enable_async_status_log": True})
+        await api.send("PUT", PATH, {"enable_async_status_log": True, "max_async_retry_attempts": 99})
+    await api.send("POST", "/enable-async-status-logs")
+
+    assert asked == [(PROJECT, "functiond-async-status", again) for again in (False, True, True)]
 
 
 async def test_the_status_log_is_always_on(api: Api) -> None:

@@ -25,8 +25,10 @@ from plugins.dis.consumers import ConsumersApi
 from plugins.lts import plugin as lts
 from plugins.lts.api import GroupsApi
 from plugins.lts.reports import ReportsApi
+from plugins.lts.tags_api import TagsApi as LogTagsApi
 from plugins.smn import plugin as smn
 from plugins.smn.api import SmnApi
+from plugins.smn.tags_api import TagsApi as TopicTagsApi
 from tests.support.http_app import serve
 from tests.support.triggering import api_client, house
 
@@ -72,8 +74,10 @@ def tables() -> Iterator[Table]:
     """Yield the route tables of all plugins at the vendor's paths."""
     nothing: Any = None
     yield SmnApi(nothing).table
+    yield TopicTagsApi(nothing).table
     yield DisApi(nothing, ConsumersApi(nothing, nothing)).table
     yield GroupsApi(nothing, nothing).table
+    yield LogTagsApi(nothing).table
     yield ReportsApi(nothing, nothing, labels=False).table
 
 
