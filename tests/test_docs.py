@@ -23,7 +23,7 @@ from tests.support.engine_process import functiond
 
 #: Blocks that start engines or benchmarks; tests/test_readme.py runs some of them.
 PROGRAMS = {"sh", "python", "js", "console"}
-DATA = {"toml", "json", "nginx", "ini", ""}
+DATA = {"toml", "json", "nginx", "ini", "hcl", ""}
 VAGUE = re.compile(r"(?:^(?:- |\d\. )?|[.:?!] )(What|Who|Whose|That|Which|By|It|There)\b")
 
 each_page = pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=page_id)

@@ -6,6 +6,8 @@ a reply is a change in every plan. The older ``huaweicloud_fgs_trigger`` reads l
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, Reply, engine_on, urn_of
+from tests.support.documents import DOCS, blocks
 
 TRIGGERS = f"/v2/{PROJECT}/fgs/triggers"
 URN = urn_of("hello")
@@ -160,3 +163,19 @@ def test_ten_triggers_of_the_limited_kinds_fit_beside_any_number_of_others(engin
     assert [reply.status for reply in (*created, *others)] == [201] * 13
     assert [(reply.status, reply.json["error_code"]) for reply in refused] == [(403, "FSS.1123")] * 3
     assert len(listed) == 13
+
+
+def test_the_data_in_the_example_of_the_documents_is_accepted_and_shown_unchanged(engine: EngineProcess) -> None:
+    text = "\n".join(one.text for one in blocks(DOCS / "terraform.md", "hcl"))
+    resources = re.findall(r'type +?= "(\w+)"\n +event_data = jsonencode\((\{.*?\n  \})\)', text, re.DOTALL)
+    params = re.findall(r'destination = "(\w+)"\n +param +?= jsonencode\((\{.*?\})\)', text)
+    created = [create(engine, kind, json.loads(data)) for kind, data in resources]
+    settings: dict[str, Any] = {
+        end: {"destination": kind, "param": re.sub(r"huaweicloud_[\w.]+", '"urn:smn:local-1:p:t"', param)}
+        for end, (kind, param) in zip(("on_success", "on_failure"), params, strict=True)
+    }
+    put = engine.ask("PUT", f"/v2/{PROJECT}/fgs/functions/{URN}/async-invoke-config", {"destination_config": settings})
+
+    assert [kind for kind, _ in resources] == ["TIMER", "APIG"]
+    assert [one.json["event_data"] for one in created] == [json.loads(data) for _, data in resources]
+    assert (put.status, put.json["destination_config"]) == (200, settings)
