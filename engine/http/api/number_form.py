@@ -2,7 +2,7 @@
 
 The vendor's clients read these two fields in different ways, and fail on the other one's form:
 
-- The Terraform provider reads text. Its HTTP client, golangsdk, adds its name to any User-Agent.
+- The Terraform provider reads text.
 - The SDKs, such as ``huaweicloud-usdk-go/3.0``, read integers, as the vendor documents them.
 
 A client that does not name itself gets neither field. All of these clients accept a reply without them.
@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 
 from msgspec import UNSET, UnsetType
 
-Number = int | str | UnsetType
+from engine.http.api.clients import is_terraform
 
-_TERRAFORM = b"golangsdk/"
+Number = int | str | UnsetType
 
 
 def number_form(headers: Mapping[bytes, bytes]) -> Callable[[int], Number]:
     """Return a function that gives a number the form which the client that sent ``headers`` reads."""
-    agent = headers.get(b"user-agent", b"")
-    if not agent:
+    if not headers.get(b"user-agent"):
         return lambda number: UNSET
-    return str if _TERRAFORM in agent else int
+    return str if is_terraform(headers) else int
