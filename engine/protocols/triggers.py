@@ -48,11 +48,20 @@ class Store(Protocol):
     async def get(self, table: str, key: str) -> bytes | None: ...
 
     async def scan(
-        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+        self,
+        table: str,
+        *,
+        after: str = "",
+        until: str = "",
+        limit: int = 1000,
+        newest: bool = False,
+        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         """Return up to ``limit`` rows of a table with keys above ``after`` and, if given, below ``until``.
 
-        Rows are in ascending order of keys, or in descending order if ``newest``.
+        Rows are in ascending order of keys, or in descending order if ``newest``. Raises StoredDataUnreadable if some
+        of the rows are on a damaged page. With ``skip_damaged`` they are left out, so that later rows can be read;
+        nothing must be deleted because its row is absent then.
         """
         ...
 

@@ -17,7 +17,14 @@ class MemoryStore:
         return self._tables.get(table, {}).get(key)
 
     async def scan(
-        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+        self,
+        table: str,
+        *,
+        after: str = "",
+        until: str = "",
+        limit: int = 1000,
+        newest: bool = False,
+        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         self._writes.check()
         rows = self._tables.get(table, {})

@@ -5,8 +5,7 @@ Rows are appended with growing numbers, read in order, and deleted from the olde
 The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
 leaves the last row of a log on disk, so that numbering continues after it. ``span`` then begins after this row.
 
-Rows that cannot be decoded are logged, counted and left out, and so are rows on a damaged page, which the store leaves
-out.
+Rows that cannot be decoded are logged, counted and left out. Rows on a damaged page are left out as well.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class RowLogs(Generic[R]):
     async def names(self) -> list[str]:
         """Return the names of the logs that have rows on disk."""
         found, after = list[str](), ""
-        while rows := await self._store.scan(self._table, after=after, limit=1):
+        while rows := await self._scan(after, limit=1):
             found.append(rows[0][0].rpartition("/")[0])
             after = _end(found[-1])
         return found
@@ -134,7 +133,7 @@ class RowLogs(Generic[R]):
         """
         found, size, step = list[tuple[int, R]](), 0, FIRST_STEP
         while True:
-            rows = await self._store.scan(self._table, after=_before(name, position), until=_end(name), limit=step)
+            rows = await self._scan(_before(name, position), _end(name), limit=step)
             for key, value in rows:
                 if (row := self._decode(key, value)) is not None:
                     size += row.size
@@ -182,7 +181,7 @@ class RowLogs(Generic[R]):
 
     async def _edge(self, name: str, *, newest: bool) -> tuple[R | None, int]:
         """Return the first or last row of a log, and the number of the first or last one on disk (-1: none)."""
-        rows = await self._store.scan(self._table, after=f"{name}/", until=_end(name), limit=1, newest=newest)
+        rows = await self._scan(f"{name}/", _end(name), limit=1, newest=newest)
         if not rows:
             return None, -1
         row, _ = await self._first(f"{name}/", _end(name), newest=newest)
@@ -190,12 +189,19 @@ class RowLogs(Generic[R]):
 
     async def _first(self, after: str, until: str, *, newest: bool = False) -> tuple[R | None, int]:
         """Return the first row in a range of keys that can be decoded, and its number (None and -1: there is none)."""
-        while rows := await self._store.scan(self._table, after=after, until=until, limit=1, newest=newest):
+        while rows := await self._scan(after, until, limit=1, newest=newest):
             [(key, value)] = rows
             if (row := self._decode(key, value)) is not None:
                 return row, _sequence(key)
             after, until = (after, key) if newest else (key, until)
         return None, -1
+
+    async def _scan(
+        self, after: str, until: str = "", *, limit: int, newest: bool = False
+    ) -> Sequence[tuple[str, bytes]]:
+        return await self._store.scan(
+            self._table, after=after, until=until, limit=limit, newest=newest, skip_damaged=True
+        )
 
     def _decode(self, key: str, value: bytes) -> R | None:
         """Return a row, or None if it cannot be decoded, which is logged once."""

@@ -72,7 +72,7 @@ class Listeners:
     # --- subscriptions to remote topics ---------------------------------------------------------------------
 
     async def load(self, store: Store) -> None:
-        async for trigger_id, _ in rows_of(store, TABLE):
+        async for trigger_id, _ in rows_of(store, TABLE, skip_damaged=True):
             self._confirmed.add(trigger_id)
 
     def is_confirmed(self, trigger_id: str) -> bool:

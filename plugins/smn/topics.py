@@ -47,7 +47,7 @@ class Topics:
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        async for _, topic in decoded_rows(self._store, TABLE, Topic):
+        async for _, topic in decoded_rows(self._store, TABLE, Topic, skip_damaged=True):
             self._topics[topic.project, topic.name] = topic
 
     def urn(self, topic: Topic) -> str:

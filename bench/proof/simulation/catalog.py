@@ -82,7 +82,14 @@ class SimulatedStore:
         return await self._writes.call(lambda: self._rows(table).get(key))
 
     async def scan(
-        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+        self,
+        table: str,
+        *,
+        after: str = "",
+        until: str = "",
+        limit: int = 1000,
+        newest: bool = False,
+        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         raise NotImplementedError  # the plugins of the simulation do not use it, nor the next but one
 

@@ -1,6 +1,6 @@
 """Durable tables of a plugin, stored as rows with the key (plugin, table, key). Also read through the writer.
 
-A damaged page stops only its own rows: a scan leaves them out, and reading one of them alone is an error.
+A damaged page stops only its own rows: a read of one of them is an error, unless the scan leaves them out.
 """
 
 from __future__ import annotations
@@ -25,20 +25,31 @@ class SQLiteStore:
 
     async def get(self, table: str, key: str) -> bytes | None:
         row_key = (self._plugin, table, key)
-
-        def unreadable(db: sqlite3.Connection) -> Never:
-            place = f"the row {key} of the plugin {self._plugin}, table {table},"
-            raise StoredDataUnreadable(place, "its page in the journal is damaged")
-
-        return await self._writer.call(lambda db: _get(db, row_key), unreadable)
+        return await self._writer.call(
+            lambda db: _get(db, row_key), lambda db: self._unreadable(f"the row {key}", table)
+        )
 
     async def scan(
-        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+        self,
+        table: str,
+        *,
+        after: str = "",
+        until: str = "",
+        limit: int = 1000,
+        newest: bool = False,
+        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         wanted = self._range(table, after, until or END, newest)
-        return await self._writer.call(
-            lambda db: wanted.read(db, limit), lambda db: self._scans.scan(db, wanted, limit)
-        )
+
+        def scan_isolated(db: sqlite3.Connection) -> Sequence[tuple[str, bytes]]:
+            readable = self._scans.scan(db, wanted, limit)
+            return readable if skip_damaged else self._unreadable("a row", table)
+
+        return await self._writer.call(lambda db: wanted.read(db, limit), scan_isolated)
+
+    def _unreadable(self, row: str, table: str) -> Never:
+        place = f"{row} of the plugin {self._plugin}, table {table},"
+        raise StoredDataUnreadable(place, "its page in the journal is damaged")
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
         rows = [(self._plugin, table, key, value) for key, value in (put or {}).items()]

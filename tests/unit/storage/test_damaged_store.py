@@ -40,7 +40,7 @@ async def stored(folder: Path, leaves: list[int], size: int = 40) -> list[str]:
 
 async def scanned(store: Store, limit: int, *, newest: bool = False) -> list[str]:
     keys, after, until = list[str](), "", ""
-    while rows := await store.scan("rows", after=after, until=until, limit=limit, newest=newest):
+    while rows := await store.scan("rows", after=after, until=until, limit=limit, newest=newest, skip_damaged=True):
         keys += [key for key, _ in rows]
         after, until = ("", keys[-1]) if newest else (keys[-1], "")
         if len(rows) < limit:
@@ -62,6 +62,8 @@ async def test_a_scan_leaves_out_only_the_rows_on_damaged_pages(
             for limit in (1000, 50, 1):
                 assert await scanned(store, limit, newest=newest) == expected
             assert [key for key, _ in await store.scan("rows", after=left[20], until=left[30])] == left[21:30]
+            with pytest.raises(StoredDataUnreadable, match="a row of the plugin b, table rows, cannot be read"):
+                await store.scan("rows")
             assert ranges(storage).keys() == {"plugin_row"}
             assert len(storage.statistics().damage) <= len(leaves)
             assert storage.statistics().failure == ""
