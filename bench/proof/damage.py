@@ -18,6 +18,7 @@ from bench.proof.lives import ENVIRONMENT, Violation, temporary
 from bench.server import ServerFailed, engine
 
 PAGE = 4096
+_INNER = 5  #: first byte of a page that has pages of a table below it
 
 
 class Sources(Struct, frozen=True, kw_only=True):
@@ -104,6 +105,26 @@ def smashed(name: str) -> Callable[[Path, Sources], object]:
     return smash
 
 
+def newest_smashed(name: str) -> Callable[[Path, Sources], object]:
+    """Return the function that damages the last page with rows of a table."""
+
+    def smash(data: Path, sources: Sources) -> None:
+        with closing(sqlite3.connect(data / "journal.db")) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            [[page]] = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
+        with (data / "journal.db").open("r+b") as file:
+            while True:
+                file.seek((page - 1) * PAGE)
+                content = file.read(PAGE)
+                if content[0] != _INNER:
+                    break
+                page = int.from_bytes(content[8:12], "big")
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xa5" * PAGE)
+
+    return smash
+
+
 # --- cases --------------------------------------------------------------------------------------------------
 
 LOST, LOG = "missing or empty, but code/ holds packages", "missing or empty, but journal.db-wal holds transactions"
@@ -140,10 +161,28 @@ NEEDED = (
     "invocation",
 )
 #: Other tables, and indexes. A damaged page stops only its own rows; the start rebuilds indexes.
-SPARED = ("payload", "result", "attempt", "owed", "idempotency", "ready", "delayed", "running", "finished", "owed_key")
+SPARED = (
+    "payload",
+    "result",
+    "attempt",
+    "owed",
+    "idempotency",
+    "plugin_row",
+    "ready",
+    "delayed",
+    "running",
+    "finished",
+    "owed_due",
+    "owed_key",
+    "owed_destination",
+    "owed_given_up",
+    "idempotency_expires",
+)
 PAGES = (
     *(Case(name=f"a page of {name}", damage=smashed(name), refusal="functiond restore") for name in NEEDED),
     *(Case(name=f"a page of {name}", damage=smashed(name)) for name in SPARED),
+    Case(name="the newest page of invocation", damage=newest_smashed("invocation"), refusal="functiond restore"),
+    Case(name="the newest page of payload", damage=newest_smashed("payload")),
 )
 CASES = (*FILES, *PAGES)
 

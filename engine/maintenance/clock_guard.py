@@ -24,7 +24,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.errors import Unavailable
+from engine.errors import StoredDataUnreadable, Unavailable
 from engine.model.clock import Clock, rfc3339
 from engine.model.signal import Signal
 from engine.protocols import Records, Store
@@ -70,9 +70,7 @@ class ClockGuard:
         Call once, before anything may expire.
         """
         now = self._clock.now()
-        body = await self._store.get(_TABLE, _KEY)
-        stored = msgspec.json.decode(body, type=_Stored) if body else None
-        newest = await self._newest(now, stored)
+        newest = await self._newest(now, await self._read())
         if newest is None or not 0 < self._tolerance < now - newest:
             await self._write(now, held=False)
         else:
@@ -120,6 +118,15 @@ class ClockGuard:
             return ClockState(now=now, held=False)
         ends_in = max(0.0, self._ends_at - _elapsed())
         return ClockState(now=now, held=True, reference=self._reference, ahead=expiry.ahead, ends_in=ends_in)
+
+    async def _read(self) -> _Stored | None:
+        """Return the stored reference. If it cannot be read, the time of the newest invocation must do."""
+        try:
+            body = await self._store.get(_TABLE, _KEY)
+            return msgspec.json.decode(body, type=_Stored) if body else None
+        except (StoredDataUnreadable, msgspec.MsgspecError) as problem:
+            log.warning("stored reference of the clock cannot be read", problem=str(problem))
+            return None
 
     async def _newest(self, now: float, stored: _Stored | None) -> float | None:
         """Return the newest trusted time before ``now``. Later times were stored while the clock was wrong."""

@@ -4,6 +4,8 @@ SQLite reads the last page of a table to append a row. If this page of ``payload
 table, and an empty one takes its name. No row is copied, and writes of new payloads stay as they are. Reads look for a
 payload in the new table first. A key that the new table has must never be searched in an older one, because the search
 for the newest keys ends on the damaged page.
+
+A migration that changes ``payload`` must change the older tables, too.
 """
 
 from __future__ import annotations

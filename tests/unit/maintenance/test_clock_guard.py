@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -14,6 +15,9 @@ from engine.model import Invocation
 from engine.model.alarms import Alarms
 from engine.model.expiry import Expiry
 from engine.testing import ManualClock, MemoryStorage
+from tests.contracts.storage import made
+from tests.support.damage import storing
+from tests.support.pages import PageFile
 
 LONG = 600.0
 
@@ -66,6 +70,28 @@ async def test_a_clock_is_in_doubt_if_it_is_too_far_ahead_of_the_last_start_with
     clock.advance(31 * DAY)
     async with guarding(storage, clock) as guard:
         assert guard.state().held
+
+
+@pytest.mark.parametrize("days", [29, 31])
+@pytest.mark.parametrize("damaged", [False, True], ids=["no JSON", "a damaged page"])
+async def test_the_newest_invocation_is_the_reference_if_the_stored_one_cannot_be_read(
+    tmp_path: Path, days: int, damaged: bool
+) -> None:
+    clock = ManualClock()
+    async with storing(tmp_path) as storage:
+        await storage.journal.append(made(storage, at=clock.now()))
+        await storage.store("clock").write("clock", {"reference": b"no JSON"})
+    if damaged:
+        file = PageFile(tmp_path / "journal.db")
+        file.smash(file.pages("plugin_row")[0])
+    clock.advance(days * DAY)
+    async with storing(tmp_path) as storage:
+        store = storage.store("clock")
+        guard = ClockGuard(clock=clock, records=storage.records, store=store, tolerance=30 * DAY, hold=LONG)
+        with capture_logs() as lines:
+            await guard.load()
+        assert guard.state().held is (days > 30)
+        assert "stored reference of the clock cannot be read" in {line["event"] for line in lines}
 
 
 async def test_a_full_disk_does_not_prevent_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
