@@ -44,6 +44,7 @@ class Candidates:
         self._db, self._table, self._key, self._last = db, table, key, last
         self._unreadable = "0"
         db.text_factory = _TEXT
+        db.execute("PRAGMA temp_store = MEMORY")
         db.execute("CREATE TEMP TABLE candidate (position INTEGER PRIMARY KEY, part INTEGER, id INTEGER)")
         db.execute("BEGIN")
 

@@ -10,9 +10,10 @@ from typing import Any
 from engine.errors import Unavailable
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import ADVICE, DamageNotes, is_damage, left_out, read_keys
+from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
 from engine.storage.sqlite.invocations import append_rows, insert
 from engine.storage.sqlite.isolated_lists import Candidates
+from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.salvage import store_each
 from engine.storage.sqlite.writer import Writer
 
@@ -21,6 +22,8 @@ ROWS_SCANNED = 50_000
 
 _COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
 
+#: Indexes that lists read after they met a damaged page.
+_LISTING = ("owed_due", "owed_given_up")
 #: Statement that returns the ids of pending deliveries from an index, for a list that met a damaged page.
 _PENDING_IDS = "SELECT owed_id FROM owed INDEXED BY owed_due WHERE due IS NOT NULL AND owed_id > ? ORDER BY owed_id"
 #: Statement that returns the number of rows that one page scans, and the id of the last of these rows.
@@ -151,7 +154,12 @@ class SQLiteOutbox:
         except sqlite3.DatabaseError as damage:
             if not is_damage(damage):
                 raise
-            raise Unavailable(f"the index of the deliveries is damaged; {ADVICE}") from damage
+            await self._writer.call(
+                lambda db: read_indexes(db, _LISTING), lambda db: note_unreadable(db, self._notes, _LISTING)
+            )
+            raise Unavailable(
+                "an index of the deliveries is damaged; restart the engine, which rebuilds it"
+            ) from damage
         for delivery_id, problem in lost.items():
             await self._note(delivery_id, problem)
         return rows, count

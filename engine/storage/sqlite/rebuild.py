@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from time import perf_counter
 
 import structlog
@@ -20,12 +21,13 @@ _SIDE_WALKS = {
     "owed_given_up": "SELECT count(function_id) FROM owed INDEXED BY owed_given_up WHERE due IS NULL",
     "idempotency_expires": "SELECT count(expires) FROM idempotency INDEXED BY idempotency_expires",
 }
-#: Query for each index over waiting and running rows that reads the index from its beginning to its end, and no row.
+#: Query for each index over invocations that reads the index from its beginning to its end, and no row.
 _WALKS = {
     **_SIDE_WALKS,
     "ready": "SELECT count(rank) FROM invocation INDEXED BY ready WHERE state = 0",
     "delayed": "SELECT count(due) FROM invocation INDEXED BY delayed WHERE state = 1",
     "running": "SELECT count(function_id) FROM invocation INDEXED BY running WHERE state = 2",
+    "finished": "SELECT count(function_id) FROM invocation INDEXED BY finished WHERE state >= 3",
 }
 
 
@@ -40,16 +42,27 @@ def unreadable(db: sqlite3.Connection, index: str) -> sqlite3.DatabaseError | No
     return None
 
 
+def read_indexes(db: sqlite3.Connection, indexes: Iterable[str]) -> None:
+    """Read whole indexes. Raises the error of SQLite if one has a damaged page."""
+    for index in indexes:
+        db.execute(_WALKS[index]).fetchone()
+
+
+def note_unreadable(db: sqlite3.Connection, notes: DamageNotes, indexes: Iterable[str]) -> None:
+    """Note those of some indexes that cannot be read as a whole, and are not noted yet."""
+    noted = {one.name for one in notes.ranges}
+    for index in indexes:
+        if index not in noted and (error := unreadable(db, index)) is not None:
+            notes.note_index(db, index, error)
+
+
 def note_side_indexes(db: sqlite3.Connection, notes: DamageNotes) -> None:
     """Note the indexes of deliveries and idempotency keys that cannot be read, and damaged idempotency keys.
 
     Statements that meet a damaged page do not say which index or table has it.
     """
+    note_unreadable(db, notes, sorted(_SIDE_WALKS))
     noted = {one.name for one in notes.ranges}
-    for index in sorted(_SIDE_WALKS.keys() - noted):
-        error = unreadable(db, index)
-        if error is not None:
-            notes.note_index(db, index, error)
     _, error = read_keys(db, "SELECT sum(length(digest)) FROM idempotency NOT INDEXED", ())
     if error is not None and "idempotency" not in noted:
         notes.note_next(db, "idempotency", "idempotency keys", error)

@@ -14,10 +14,11 @@ from engine.model.identity import Identity, accepted_at, key_at
 from engine.protocols import Purged, Selection
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import ADVICE, TABLES, DamageNotes, is_damage, left_out
+from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
 from engine.storage.sqlite.isolated_lists import list_isolated
 from engine.storage.sqlite.payloads import OLDER
 from engine.storage.sqlite.purge import Purge
+from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import parts, source
 from engine.storage.sqlite.writer import Writer
@@ -46,7 +47,12 @@ class SQLiteRecords:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            raise Unavailable(f"the index of the records is damaged; {ADVICE}") from error
+            await self._writer.call(
+                lambda db: read_indexes(db, INDEXES), lambda db: note_unreadable(db, self._notes, INDEXES)
+            )
+            raise Unavailable(
+                "an index of the invocations is damaged; restart the engine, which rebuilds it"
+            ) from error
         for key, problem in listed.lost.items():
             if not self._notes.covers(key, ("invocation",)):
                 await self._note(key, problem)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import Unavailable
 from engine.model import DestinationSpec, State
 from engine.protocols import Selection, Settlement
 from tests.contracts.storage import NOW, settled, success
@@ -101,6 +102,46 @@ async def test_a_list_has_undecodable_rows(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
         found, total = await storage.records.list(Selection(function_id=1))
         assert ([one.key for one in found], total) == (data.keys(1), 10)
+
+
+@pytest.mark.parametrize("kind", ["ready", "delayed", "running", "ended"])
+async def test_a_list_that_meets_a_damaged_index_is_refused_until_the_next_start_rebuilds_it(
+    tmp_path: Path, kind: str
+) -> None:
+    data = await filled(tmp_path, kind)
+    index = "finished" if kind == "ended" else kind
+    file = data.file
+    for page in data.leaves(index):
+        file.smash(page)
+
+    async with storing(tmp_path) as storage:
+        with pytest.raises(Unavailable, match="an index of the invocations is damaged; restart the engine"):
+            await storage.records.list(Selection(function_id=1))
+        assert ranges(storage) == {index: (0, 0)}
+    async with storing(tmp_path) as storage:
+        _, total = await storage.records.list(Selection(function_id=1))
+        assert (total, ranges(storage)) == (ROWS // 2, {})
+
+
+async def test_a_list_of_deliveries_that_meets_a_damaged_index_is_refused_until_the_next_start_rebuilds_it(
+    tmp_path: Path,
+) -> None:
+    data = await kept(tmp_path)
+    async with storing(tmp_path) as storage:
+        await asyncio.gather(*(settled(storage, each, success(each), deliver_to=SINK) for each in data.invocations))
+        for pending in (await storage.outbox.due(NOW + 100, ROWS, ROWS))[0]:
+            await storage.outbox.postpone(pending, None, "refused")
+    file = data.file
+    for page in data.leaves("owed_given_up"):
+        file.smash(page)
+
+    async with storing(tmp_path) as storage:
+        with pytest.raises(Unavailable, match="an index of the deliveries is damaged; restart the engine"):
+            await storage.outbox.given_up([1, 2], 0, 50)
+        assert ranges(storage) == {"owed_given_up": (0, 0)}
+    async with storing(tmp_path) as storage:
+        _, count = await storage.outbox.given_up([1, 2], 0, 50)
+        assert (count, ranges(storage)) == (ROWS, {})
 
 
 @pytest.mark.parametrize("given_up", [False, True])
