@@ -273,12 +273,13 @@ def replacement_of(body: ConfigBody) -> dict[str, Any]:
     agency = body.xrole not in (UNSET, "")
     kept = (*_NOT_RESET, *_KEPT_WITH_AGENCY) if agency else _NOT_RESET
     reset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in kept]
-    if not agency and body.log_config is UNSET:
-        reset.append("lts_custom_tag")
     for name in reset:
         if (own := _FUNCTION_NAMES.get(name, name)) in _DEFAULTS:
             changes[own] = _DEFAULTS[own]
-    return changes | {"details": {**changes["details"], **dict.fromkeys(reset, UNSET)}}
+    details = {**dict.fromkeys(reset, UNSET), **changes["details"]}
+    if not agency and body.log_config is UNSET:
+        details["lts_custom_tag"] = UNSET
+    return changes | {"details": details}
 
 
 def draft_of(body: CreateBody, project: str) -> Function:

@@ -95,7 +95,7 @@ async def test_an_update_of_the_required_fields_alone_resets_all_others(api: Api
 
 
 def test_each_field_of_a_configuration_is_known_to_be_reset_or_kept() -> None:
-    known = {"func_name", "depend_version_list", *REQUIRED, *RESET, *LOG, *KEPT}
+    known = {"func_name", "package", "func_mounts", "depend_version_list", *REQUIRED, *RESET, *LOG, *KEPT}
 
     assert known == set(ConfigBody.__struct_fields__)
 
