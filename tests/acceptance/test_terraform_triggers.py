@@ -61,7 +61,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture(autouse=True)
-def leftovers(engine: EngineProcess) -> Iterator[None]:
+def emptied(engine: EngineProcess) -> Iterator[None]:
     """Delete the triggers that a test leaves behind."""
     yield
     engine.ask("DELETE", f"{TRIGGERS}/{URN}")
