@@ -17,7 +17,7 @@ import structlog
 
 from engine.errors.data_errors import RESTORE
 from engine.protocols import Damage
-from engine.storage.sqlite.payloads import older_tables
+from engine.storage.sqlite.payloads import find_payload, older_tables
 
 log = structlog.get_logger("functiond.journal")
 
@@ -145,10 +145,10 @@ def left_out(key: str, names: Collection[str]) -> str:
 
 def is_readable(db: sqlite3.Connection, table: str, key: int) -> bool:
     try:
-        found = db.execute(TABLES[table], (key,)).fetchall()
-        if table == "payload" and not found:
-            for name in older_tables(db):
-                found = found or db.execute(f"SELECT * FROM {name} WHERE key = ?", (key,)).fetchall()
+        if table == "payload":
+            find_payload(db, key)
+        else:
+            db.execute(TABLES[table], (key,)).fetchall()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise

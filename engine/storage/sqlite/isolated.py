@@ -14,9 +14,8 @@ from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.protocols import Page
 from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
-from engine.storage.sqlite.payloads import with_older_payload
+from engine.storage.sqlite.payloads import with_payload
 from engine.storage.sqlite.rows import (
-    BODY,
     DELAYED,
     POISONED,
     READY,
@@ -28,7 +27,11 @@ from engine.storage.sqlite.rows import (
 )
 from engine.storage.sqlite.salvage import store_each
 
-_ROW = f"SELECT {RUNNABLE}, begun, {POISONED} FROM invocation LEFT JOIN payload USING (key) WHERE key = ? AND state = ?"
+#: Statement that returns a row without its payload, which may be in any of several tables.
+_ROW = (
+    f"SELECT {RUNNABLE}, begun, {POISONED} FROM invocation, (SELECT NULL AS body, NULL AS sum)"
+    " WHERE key = ? AND state = ?"
+)
 _LOST = sqlite3.DatabaseError("the index names a row that the table does not have in this state")
 
 
@@ -95,8 +98,8 @@ class IsolatedReads:
                 continue  # noted for another row of the same page
             try:
                 row = db.execute(_ROW, (key, state)).fetchone()
-                if row is not None and row[BODY] is None:
-                    row = with_older_payload(db, row)
+                if row is not None:
+                    row = with_payload(db, row)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise

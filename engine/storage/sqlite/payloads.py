@@ -3,7 +3,8 @@
 SQLite reads the last page of a table to append a row. If this page of ``payload`` is damaged, ``set_aside`` renames the
 table, and an empty one takes its name. No row is copied, and writes of new payloads stay as they are. Reads look for a
 payload in the new table first. A key that the new table has must never be searched in an older one, because the search
-for the newest keys ends on the damaged page.
+for the newest keys ends on the damaged page. The search for older keys may end on a damaged page of a newer table, so
+it goes on in the older ones.
 
 A migration that changes ``payload`` must change the older tables, too.
 """
@@ -21,6 +22,7 @@ OLDER = (
     "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'payload_[0-9]*'"
     " ORDER BY CAST(substr(name, 9) AS INTEGER) DESC"
 )
+_PAYLOAD = "SELECT body, sum FROM {} WHERE key = ?"
 
 
 def older_tables(db: sqlite3.Connection) -> list[str]:
@@ -42,12 +44,44 @@ def set_aside(db: sqlite3.Connection) -> str:
 
 
 def with_older_payload(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row of columns ``RUNNABLE`` without a payload, with the one that an older table has."""
+    """Return a row of columns ``RUNNABLE`` without a payload, with the one that an older table has.
+
+    Raises the error of SQLite at the first damaged page, so that it may be called in a transaction.
+    """
     for name in older_tables(db):
-        found = db.execute(f"SELECT body, sum FROM {name} WHERE key = ?", (row[0],)).fetchone()
+        found = db.execute(_PAYLOAD.format(name), (row[0],)).fetchone()
         if found is not None:
-            return (*row[:BODY], *found, *row[BODY + 2 :])
+            return _with(row, found)
     return row
+
+
+def with_payload(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row of columns ``RUNNABLE`` without a payload, with the one that ``find_payload`` returns."""
+    found = find_payload(db, row[0])
+    return row if found is None else _with(row, found)
+
+
+def find_payload(db: sqlite3.Connection, key: int) -> tuple[Any, ...] | None:
+    """Return the payload of an invocation and its checksum, from any of the tables; None if no table has it.
+
+    A damaged page is an error only if no other table has the payload. Runs outside a transaction, see ``damage``.
+    """
+    damage: sqlite3.DatabaseError | None = None
+    for name in ("payload", *older_tables(db)):
+        try:
+            found: tuple[Any, ...] | None = db.execute(_PAYLOAD.format(name), (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            damage = damage or error
+            continue
+        if found is not None:
+            return found
+    if damage is not None:
+        raise damage
+    return None
+
+
+def _with(row: tuple[Any, ...], payload: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*row[:BODY], *payload, *row[BODY + 2 :])
 
 
 def delete_payloads(db: sqlite3.Connection, keys: Sequence[tuple[int]]) -> None:

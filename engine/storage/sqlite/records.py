@@ -146,9 +146,11 @@ async def _payload(db: aiosqlite.Connection, key: int) -> list[tuple[Any, ...]] 
     """Return the row of a payload as ``_part`` does, from the newest table or one that was set aside."""
     sql = "SELECT body, sum FROM {} WHERE key = ?"
     found = await _part(db, sql.format("payload"), key)
-    if found == []:
-        for [name] in await _all(db, OLDER, ()):
-            found = found or await _part(db, sql.format(name), key)
+    for [name] in () if found else await _all(db, OLDER, ()):
+        older = await _part(db, sql.format(name), key)
+        if older:
+            return older
+        found = None if older is None else found
     return found
 
 

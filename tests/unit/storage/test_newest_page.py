@@ -84,6 +84,26 @@ async def test_a_second_damaged_newest_page_of_events_is_set_aside_too(tmp_path:
         assert await ready(storage, 1, 2 * ROWS) == expected
 
 
+@pytest.mark.parametrize("leaf", [0, -1], ids=["oldest", "newest"])
+async def test_a_damaged_page_of_newer_events_does_not_hide_older_ones(tmp_path: Path, leaf: int) -> None:
+    data = await kept(tmp_path)
+    lost = data.smash("payload", -1)
+    async with storing(tmp_path) as storage:
+        more = [made(storage, 1, payload=b"%0200d" % 8, at=NOW, rank=NOW + 1) for _ in range(4 if leaf else ROWS)]
+        await asyncio.gather(*(storage.journal.append(each) for each in more))
+    lost += data.smash("payload", leaf)
+
+    async with storing(tmp_path) as storage:
+        last = made(storage, 1, at=NOW, rank=NOW + 2)
+        await storage.journal.append(last)
+        expected = [*data.keys(1, lost), *(each.key for each in more if each.key not in lost), last.key]
+        assert await ready(storage, 1, 2 * ROWS) == expected
+        assert storage.statistics().failure == ""
+        oldest = await storage.records.get(data.invocations[0].key)
+        assert oldest is not None
+        assert oldest.payload == data.invocations[0].payload
+
+
 async def test_verify_finds_the_events_of_all_tables(tmp_path: Path) -> None:
     data = await kept(tmp_path, 20)
     for _ in range(2):
