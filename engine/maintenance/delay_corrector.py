@@ -59,7 +59,7 @@ class DelayCorrector:
             except Unavailable:
                 await anyio.sleep(RETRY_DELAY)
                 continue
-            changed, more = changed + rows, rows == STEP
+            changed, more = changed + rows, rows > 0  # fewer than STEP beside a damaged page
             if rows:
                 self.corrected(next_due)
         if changed:

@@ -94,18 +94,6 @@ async def test_delayed_rows_on_other_pages_become_ready(tmp_path: Path, table: s
         assert set(await ready(storage, 1)) == set(data.keys(1, lost))
 
 
-async def test_due_times_on_other_pages_are_corrected(tmp_path: Path) -> None:
-    data = await kept(tmp_path, delayed=True, due_at=NOW + 1e9 + 0.1, rank=NOW + 0.3, attempt=2)
-    lost = data.smash("invocation")
-
-    async with storing(tmp_path) as storage:
-        changed, next_due = await storage.journal.correct_due(NOW + 0.1, NOW, 10 * ROWS)
-
-        assert next_due == NOW + 0.1
-        # A change of a row beside the page may need the page.
-        assert 0 < changed <= len(data.keys(1, lost)) + len(data.keys(2, lost))
-
-
 async def test_rows_that_can_be_read_again_are_processed_after_the_next_start(tmp_path: Path) -> None:
     data = await kept(tmp_path)
     content = (tmp_path / "journal.db").read_bytes()
