@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -13,7 +14,7 @@ from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
 from engine.storage.sqlite.payloads import delete_payloads, older_tables
-from engine.storage.sqlite.salvage import store_each
+from engine.storage.sqlite.salvage import in_transaction, store_each
 
 #: Limits of one step: invocations scanned, bytes dropped, idempotency keys dropped, pages freed in the file system.
 STEP_ROWS, STEP_SIZE, STEP_IDEMPOTENCY_KEYS, STEP_PAGES = 200, 8 << 20, 500, 256
@@ -22,7 +23,7 @@ FREE_PAGES = 4096
 #: Least seconds between two scans of the keys ahead of the clock, which are all newer rows after a wrong clock.
 LOOK_AHEAD = 600.0
 
-
+T = TypeVar("T")
 #: Row of a scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending.
 _Row = tuple[int, float | None, int, int]
 _NEXT = (
@@ -74,13 +75,15 @@ class Purge:
     def step_isolated(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
         """Run one step after a damaged page was met: read and drop row by row, outside a transaction.
 
-        Idempotency keys and unused pages stay until a later step.
+        Idempotency keys, or unused pages, stay if they are behind the damaged page.
         """
+        more_keys, next_expiry = _unless_damaged(db, lambda: _drop_idempotency_keys(db, now), (False, math.inf))
         scan, over = self._scan(db, now, age, rows, size, self._next_rows_isolated)
         for key, error in store_each(db, list(scan.drop), lambda db, key: _drop(db, _only(scan, key))):
             scan.drop.remove(key)
             self._notes.note_row(db, key, error)
-        return self._purged(scan, over, age, math.inf, more=False)
+        more_pages = _unless_damaged(db, lambda: _release_pages(db), False)
+        return self._purged(scan, over, age, next_expiry, more=more_keys | more_pages)
 
     def _scan(
         self,
@@ -231,6 +234,17 @@ def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, fl
     ).rowcount
     [next_expiry] = db.execute("SELECT min(expires) FROM idempotency").fetchone()
     return dropped == STEP_IDEMPOTENCY_KEYS, math.inf if next_expiry is None else next_expiry
+
+
+def _unless_damaged(db: sqlite3.Connection, write: Callable[[], T], otherwise: T) -> T:
+    """Return the result of ``write`` in a transaction of its own, or ``otherwise`` if it met a damaged page."""
+    try:
+        return in_transaction(db, write)
+    except sqlite3.DatabaseError as error:
+        db.rollback()
+        if not is_damage(error):
+            raise
+        return otherwise
 
 
 def _release_pages(db: sqlite3.Connection) -> bool:

@@ -325,6 +325,18 @@ async def test_pruning_drops_the_finished_rows_on_other_pages(tmp_path: Path, ta
         assert len(dropped) >= ROWS - 3 * len(lost)
 
 
+async def test_idempotency_keys_expire_beside_a_damaged_page(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    async with storing(tmp_path) as storage:
+        await storage.journal.append(made(storage, 1, at=NOW), idempotency_key="a")
+    data.smash("invocation", 0)
+
+    async with storing(tmp_path) as storage:
+        for _ in range(3):
+            await storage.records.purge(NOW + 1_000_000, age=1.0, rows=1_000_000, size=1 << 40)
+    assert rows_of(tmp_path, "SELECT count(*) FROM idempotency") == [(0,)]
+
+
 @pytest.mark.parametrize("table", ["invocation", "payload"])
 async def test_discarding_ends_the_waiting_rows_on_other_pages(tmp_path: Path, table: str) -> None:
     data = await kept(tmp_path)
