@@ -18,6 +18,7 @@ import structlog
 from engine.errors import NotStored
 from engine.storage.sqlite.batch import CallRequest, Row, Statement, WriteRequest, WritingConnection
 from engine.storage.sqlite.damage import ADVICE, INDEXES, DamageNotes, is_damage, read_keys
+from engine.storage.sqlite.delivery_table import renew
 from engine.storage.sqlite.payloads import set_aside
 from engine.storage.sqlite.rebuild import note_side_indexes
 
@@ -89,6 +90,7 @@ class Salvage:
     def __call__(self, db: WritingConnection, request: WriteRequest, error: Exception) -> None:
         """Store a request as far as the page allows, and set its ``value`` or ``error``. Raise errors of the disk."""
         _make_way(db, self._notes)
+        _make_way_for_deliveries(db, self._notes)
         if monotonic() >= self._next_walk:
             note_side_indexes(db, self._notes)
             self._next_walk = monotonic() + WALK_INTERVAL
@@ -121,6 +123,24 @@ def _make_way(db: sqlite3.Connection, notes: DamageNotes) -> None:
         newest, _ = read_keys(db, f"SELECT key FROM {other} ORDER BY key DESC LIMIT 1", ())
         for [key] in newest:
             notes.note_row(db, key, error)
+
+
+def _make_way_for_deliveries(db: sqlite3.Connection, notes: DamageNotes) -> None:
+    """Renew the table of deliveries if its newest page is damaged, and note the deliveries that cannot be read."""
+    _, error = read_keys(db, "SELECT max(owed_id) FROM owed", ())
+    if error is None:
+        return
+    try:
+        lost = renew(db)
+    except sqlite3.DatabaseError as problem:
+        db.rollback()
+        if not is_damage(problem):
+            raise
+        return
+    event = "newest page of deliveries is damaged: the others were copied to a new table"
+    log.error(event, unreadable=len(lost), advice=ADVICE)
+    for delivery_id in lost:
+        notes.note(db, "owed", delivery_id, delivery_id, error)
 
 
 def _call_again(db: sqlite3.Connection, request: CallRequest, error: Exception) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import DataDirectoryUnusable, NotStored
-from engine.model import State
+from engine.model import DestinationSpec, State
 from engine.protocols import Settlement
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.payloads import set_aside
@@ -164,3 +164,23 @@ async def test_a_running_engine_refuses_new_events_if_the_newest_page_of_invocat
         assert "invocation" in ranges(storage)
         assert await ready(storage, 1) == data.keys(1, page.keys)
         assert await storage.journal.cancel(data.invocations[0].key, cancelled()) is not None
+
+
+@pytest.mark.parametrize("number", [10, ROWS], ids=["one page", "several pages"])
+async def test_invocations_end_though_the_newest_page_of_deliveries_is_damaged(tmp_path: Path, number: int) -> None:
+    data, sink = await kept(tmp_path, 2 * number), DestinationSpec(destination="TEST", param="{}")
+    first, second = data.invocations[:number], data.invocations[number:]
+    async with storing(tmp_path) as storage:
+        await asyncio.gather(*(settled(storage, each, success(each), deliver_to=sink) for each in first))
+    lost = data.smash("owed", -1)
+
+    async with storing(tmp_path) as storage:
+        await asyncio.gather(*(settled(storage, each, success(each), deliver_to=sink) for each in second))
+        assert storage.statistics().failure == ""
+        assert {one.name for one in storage.statistics().damage} == {"owed"}
+        assert sum(one.to_key - one.from_key + 1 for one in storage.statistics().damage) == len(lost)
+    assert rows_of(tmp_path, "SELECT DISTINCT state FROM invocation") == [(3,)]
+    async with storing(tmp_path) as storage:
+        due, _ = await storage.outbox.due(NOW + 100, 10 * ROWS, 10 * ROWS)
+        assert sorted(one.delivery_id for one in due) == [one for one in range(1, 2 * number + 1) if one not in lost]
+    assert rows_of(tmp_path, "PRAGMA integrity_check(owed)") == [("ok",)]
