@@ -12,7 +12,7 @@ import sqlite3
 from engine.storage.sqlite.damage import is_damage, read_keys
 
 _IDS = "SELECT owed_id FROM owed INDEXED BY owed_key ORDER BY key, owed_id"
-_SCHEMA = "SELECT type, sql FROM sqlite_schema WHERE tbl_name = 'owed' AND sql IS NOT NULL ORDER BY type DESC, name"
+_SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'owed' AND sql IS NOT NULL ORDER BY type DESC, name"
 
 
 def renew(db: sqlite3.Connection) -> list[int]:
@@ -44,11 +44,8 @@ def _replace(db: sqlite3.Connection, kept: list[tuple[int, ...]]) -> None:
     (_, table), *indexes = db.execute(_SCHEMA).fetchall()
     [number] = db.execute("SELECT 1 + count(*) FROM sqlite_schema WHERE name GLOB 'owed_[0-9]*'").fetchone()
     last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'owed'").fetchone() or (0,)
-    db.execute("PRAGMA writable_schema = ON")
-    try:  # the pages of the indexes stay unused, because freeing them may need damaged pages
-        db.execute("DELETE FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'owed'")
-    finally:
-        db.execute("PRAGMA writable_schema = RESET")
+    for name, _ in indexes:
+        db.execute(f"DROP INDEX {name}")
     db.execute(f"ALTER TABLE owed RENAME TO owed_{number}")
     db.execute(table)
     # one by one, because a scan would read the page behind its last row
