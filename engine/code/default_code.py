@@ -37,6 +37,7 @@ exports.{0} = async (event, context) => ({{
   body: JSON.stringify(event),
 }});
 """
+_NODE_MODULE = _NODE.replace("exports.{0} =", "export const {0} =")
 #: Client of a runtime API: the variable with its address, path of the next event, header of its id, path of the reply.
 _CLIENT = """\
 #!/usr/bin/env python3
@@ -101,16 +102,17 @@ _HANDLERS = {Family.PYTHON: _PYTHON, Family.NODE: _NODE}
 _BOOTSTRAPS = {Family.CUSTOM: _CUSTOM, Family.LAMBDA: _LAMBDA, Family.HTTP: _HTTP}
 
 
-def default_code(kind: str, handler: str, runtime: str) -> bytes:
+def default_code(kind: str, handler: str, runtime: str, path: str = "") -> bytes:
     """Return the default code of a function: source for the kind ``inline``, a package for ``zip``.
 
-    The source is in the file that the handler names. Raises CodeMissing if ``handler`` is empty, as that of a
-    dependency, which has no default code.
+    Source is stored in the file ``path``; a package has its own in the file that the handler names. Raises CodeMissing
+    if ``handler`` is empty, as that of a dependency, which has no default code.
     """
     if not handler:
         raise CodeMissing(kind)
     name, family = handler.rpartition(".")[2], family_of(runtime)
-    text = _HANDLERS[family].format(name) if family.interpreted else _BOOTSTRAPS[family]
+    handlers = _NODE_MODULE if path.endswith(".mjs") else _HANDLERS.get(family, "")
+    text = handlers.format(name) if family.interpreted else _BOOTSTRAPS[family]
     return _zipped(text.encode(), *inline_file(handler, runtime)) if kind == "zip" else text.encode()
 
 

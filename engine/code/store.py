@@ -112,10 +112,11 @@ class CodeStore:
         ``CodeLinks`` if the link is invalid or its object cannot be fetched.
         """
         target = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
+        path = target[0] if target else ""
         async with self._new_folder() as new:
             package = new / "package"
-            await self._receive(source, package, lambda: _left_out(source, handler, runtime))
-            found = await self._in_thread(lambda: _describe(package, source, target[0] if target else ""))
+            await self._receive(source, package, lambda: _left_out(source, handler, runtime, path))
+            found = await self._in_thread(lambda: _describe(package, source, path))
             admit(found)
             await self._in_thread(lambda: self._keep(found.sha256, new, target))
         return found
@@ -318,11 +319,14 @@ def decoded(text: str, limit: int) -> bytes:
     return bytes(content)
 
 
-def _left_out(source: CodeSource, handler: str, runtime: str) -> bytes:
-    """Return default code. Raises CodeMissing if the request names code, although that is empty or not of its kind."""
+def _left_out(source: CodeSource, handler: str, runtime: str, path: str) -> bytes:
+    """Return default code; ``path`` is the file of inline source, empty for a zip.
+
+    Raises CodeMissing if the request names code, although that is empty or not of its kind.
+    """
     if source.file or source.received is not None or source.url:
         raise CodeMissing(source.kind)
-    return default_code(source.kind, handler, runtime)
+    return default_code(source.kind, handler, runtime, path)
 
 
 def _take(received: ReceivedCode, package: Path, limit: int) -> None:

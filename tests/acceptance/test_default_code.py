@@ -83,6 +83,16 @@ def test_default_code_runs_under_the_handler_that_was_given(
         assert code_of(engine, name).namelist() == [file]
 
 
+@NODE_HERE
+def test_default_code_in_a_module_of_node_is_exported_as_one(engine: EngineProcess) -> None:
+    made = create(
+        engine, "module", runtime="Node.js18.15", handler="app.run", code_type="inline", code_filename="app.mjs"
+    )
+
+    assert (made.status, made.json["code_filename"]) == (200, "app.mjs")
+    assert json.loads(result(engine, "module", EVENT)["body"]) == EVENT
+
+
 def test_default_code_of_an_http_function_is_a_server(engine: EngineProcess) -> None:
     made = create(engine, "server", runtime="http", handler="bootstrap")
 
