@@ -79,8 +79,14 @@ class Catalog(FunctionIndex):
         await self._codes.sweep({*keep, *(sha256 for function in functions for sha256 in function.packages)})
 
     def packages_of(self, project: str) -> Iterator[CodePackage]:
-        """Yield the code package of each function version of a project."""
-        return (function.code for function in self.all() if function.project == project)
+        """Yield the code package of each function version of a project, and its dependencies' packages in functions.
+
+        Published versions keep packages of dependencies that the dependencies themselves no longer have.
+        """
+        for function in self.all():
+            if function.project == project:
+                yield function.code
+            yield from (one.code for one in function.dependencies if one.project == project)
 
     # --- changing -------------------------------------------------------------------------------------------
 

@@ -249,7 +249,9 @@ class Dependencies:
         for function in self._catalog.all():
             used = any(one.id == dependency.id for one in function.dependencies)
             if used and by_version in ("", function.version):
-                raise DependencyInUse(f"{dependency.name} {dependency.version}", f"{function.name}:{function.version}")
+                own = function.project == dependency.project
+                user = f"{function.name}:{function.version}" if own else "a function of another project"
+                raise DependencyInUse(f"{dependency.name} {dependency.version}", user)
 
     async def _add(self, new: NewDependency, admit: Admit) -> CodePackage:
         if new.kind not in ("zip", "obs"):

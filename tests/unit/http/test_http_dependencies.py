@@ -230,7 +230,8 @@ async def test_the_runtime_stays_while_a_function_uses_the_dependency(api: Api) 
     assert (published.status, published.json["runtime"]) == (200, "Python3.9")
 
 
-CODE = {"file": encoded(zipped(index__py="def handler(event, context):\n    return event\n"))}
+CODE_ZIP = zipped(index__py="def handler(event, context):\n    return event\n")
+CODE = {"file": encoded(CODE_ZIP)}
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -273,12 +274,7 @@ async def test_a_shared_dependency_is_public_in_every_project(api: Api) -> None:
 
 async def test_a_function_of_another_project_uses_a_shared_dependency_and_no_other(api: Api) -> None:
     tool, own = await made(api, name="tool"), await made(api, name="own")
-    create = {"func_name": "user", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128}
-    create |= {"timeout": 3, "package": "default", "code_type": "zip", "func_code": CODE}
-
-    functions = "/v2/other/fgs/functions"
-    denied = await api.send("POST", "", {**create, "depend_version_list": [own["id"]]}, base=functions)
-    used = await api.send("POST", "", {**create, "depend_version_list": [tool["id"]]}, base=functions)
+    denied, used = await _user(api, "other", own["id"]), await _user(api, "other", tool["id"])
 
     assert refused(denied, 404, "FSS.1056")
     assert (used.status, [one["name"] for one in used.json["dependencies"]]) == (200, ["tool"])
@@ -296,3 +292,33 @@ async def test_only_its_own_project_changes_a_shared_dependency(api: Api) -> Non
     assert (await ask(api, "GET", f"/{tool['id']}")).json == tool
     assert (await made(api, name="tool", root=OTHER))["version"] == 1
     assert (await ask(api, "DELETE", f"/{tool['id']}")).status == 204
+
+
+async def test_a_package_that_published_versions_keep_counts_toward_the_quota_of_its_project(api: Api) -> None:
+    tool = await made(api, name="tool")
+    users = [await _user(api, "other", tool["id"]), await _user(api, PROJECT, tool["id"])]
+    await api.send("POST", f"/{urn_of('user', '')}/versions", {"version": "v1"})
+
+    changed = await ask(api, "PUT", f"/{tool['id']}", body("tool", SECOND))
+
+    assert [answer.status for answer in (*users, changed)] == [200] * 3
+    kept = {package.size for package in api.catalog.packages_of(PROJECT)}
+    assert kept == {len(FIRST), len(SECOND), len(CODE_ZIP)}
+    assert {package.size for package in api.catalog.packages_of("other")} == {len(CODE_ZIP)}
+
+
+async def test_projects_do_not_see_each_other_through_a_shared_dependency(api: Api) -> None:
+    tool = await made(api, name="tool")
+    used = (await _user(api, "other", tool["id"])).json
+
+    [shown] = used["dependencies"]
+    in_use = await ask(api, "DELETE", f"/{tool['id']}")
+
+    assert (shown["owner"], shown["is_shared"]) == ("public", True)
+    assert refused(in_use, 412, "FSS.1033", "tool 1 is used by a function of another project: detach it there first")
+
+
+async def _user(api: Api, project: str, id: str) -> Answer:
+    create = {"func_name": "user", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128}
+    create |= {"timeout": 3, "package": "default", "code_type": "zip", "func_code": CODE}
+    return await api.send("POST", "", {**create, "depend_version_list": [id]}, base=f"/v2/{project}/fgs/functions")
