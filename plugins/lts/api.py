@@ -12,13 +12,12 @@ from typing import Any
 from engine import PushRequest, Reply
 from plugins._shared.vendor_api import READ, Answer, Call, Offer, Table
 from plugins.lts import bodies as b
-from plugins.lts.groups import Group, Groups, LogStream, stream_name
+from plugins.lts.groups import PROJECT_TAG, Group, Groups, LogStream, stream_name
 from plugins.lts.lines import Lines
 from plugins.lts.problems import NO_GROUP, LtsProblem
 from plugins.lts.replies import answered
 
 HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
-PROJECT_TAG = "_sys_enterprise_project_id"  #: tag in which the vendor's API shows a group's enterprise project
 
 
 class GroupsApi:

@@ -23,8 +23,8 @@ from plugins.lts.problems import LtsProblem
 TABLE = "groups"
 ASKED = "status_logs"  #: table of the projects whose group for states was created once
 MOST = 100  #: groups of a project, and streams of a group
-TAGS = 20  #: tags of a group or a stream
-
+TAGS = 20  #: tags of a group or a stream, besides ``PROJECT_TAG``
+PROJECT_TAG = "_sys_enterprise_project_id"  #: tag in which the vendor's API shows a group's enterprise project
 
 Tags = dict[str, str]
 TagChange = Callable[[Tags], Tags]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from engine import PushRequest, Reply
 from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.lts import bodies as b
-from plugins.lts.groups import TAGS, Groups, TagChange, Tags
+from plugins.lts.groups import PROJECT_TAG, TAGS, Groups, TagChange, Tags
 from plugins.lts.problems import BAD_REQUEST, LtsProblem
 from plugins.lts.replies import answered
 
@@ -53,7 +53,7 @@ def _change(action: str, tags: Sequence[b.ActionTag]) -> TagChange:
 
     def create(old: Tags) -> Tags:
         new = {**old, **given}
-        if len(new) > TAGS:
+        if len(new.keys() - {PROJECT_TAG}) > TAGS:
             raise LtsProblem(BAD_REQUEST, f"A log group or stream may have {TAGS} tags")
         return new
 

@@ -209,6 +209,25 @@ def test_the_life_of_a_log_group_and_a_stream(engine: EngineProcess) -> None:
     assert group_of(engine, group) is None
 
 
+def test_a_group_of_an_enterprise_project_may_have_all_of_its_tags_changed(engine: EngineProcess) -> None:
+    body = {"log_group_name": "full", "ttl_in_days": 3}
+    group = engine.ask("POST", f"{GROUPS}?enterprise_project_id=ep-1", body).json["log_group_id"]
+    first, second = ({f"{name}{number}": "" for number in range(20)} for name in ("old", "new"))
+
+    replies = [
+        change_log_tags(engine, "groups", group, "create", **first),
+        change_log_tags(engine, "groups", group, "delete", **first),
+        change_log_tags(engine, "groups", group, "create", **second),
+        change_log_tags(engine, "groups", group, "create", more=""),
+    ]
+    shown = group_of(engine, group)
+    engine.ask("DELETE", f"{GROUPS}/{group}")
+
+    assert [reply.status for reply in replies] == [200, 200, 200, 400]
+    assert shown is not None
+    assert shown["tag"] == {"_sys_enterprise_project_id": "ep-1", **second}
+
+
 def test_tags_of_a_group_may_apply_to_its_streams_too(engine: EngineProcess) -> None:
     group = engine.ask("POST", GROUPS, {"log_group_name": "shop", "ttl_in_days": 3}).json["log_group_id"]
     engine.ask("POST", f"{GROUPS}/{group}/streams", {"log_stream_name": "web"})
