@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.cli.client import Client, path_of
+from engine.cli.client import ApiError, Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
@@ -71,11 +71,17 @@ def _create(client: Client, name: str, package: bytes, config: Mapping[str, Any]
 def _update(
     client: Client, name: str, package: bytes, old: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Change the configuration, then the code, so that a wrong option changes nothing. Return the function."""
-    if any(old.get(field) != value for field, value in config.items()):
+    """Change the configuration, then the code. If one is refused, both are as before. Return the function."""
+    changes = {field: value for field, value in config.items() if old.get(field) != value}
+    if changes:
         # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.
-        client.patch(path_of(name, "/config"), config)
-    return _upload(client, "PUT", path_of(name, "/code"), {}, package)
+        client.patch(path_of(name, "/config"), changes)
+    try:
+        return _upload(client, "PUT", path_of(name, "/code"), {}, package)
+    except ApiError as refusal:
+        if changes and refusal.status < 500:  # after a failure of the engine, the code may be stored
+            client.patch(path_of(name, "/config"), {field: old[field] for field in changes})
+        raise
 
 
 def _upload(client: Client, method: str, path: str, head: Mapping[str, Any], package: bytes) -> dict[str, Any]:

@@ -137,6 +137,24 @@ def test_a_wrong_option_of_deploy_changes_nothing(engine: EngineProcess, tmp_pat
     assert httpx.get(config, trust_env=False).json() == before
 
 
+def test_a_package_that_is_refused_leaves_the_options_as_they_were(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "intact", ECHO)
+    config = f"{engine.url}/v2/default/fgs/functions/intact/config"
+    before = httpx.get(config, trust_env=False).json()
+    (tmp_path / "intact.zip").write_bytes(b"no zip")
+
+    said = refused(
+        *("deploy", str(tmp_path / "intact.zip"), "--memory", "256", "--env", "A=1", "--handler", "other.handler"),
+        url=engine.url,
+        code=1,
+    )
+
+    after = httpx.get(config, trust_env=False).json()
+    times = {name: after[name] for name in ("last_modified", "image_name")}
+    assert "FSS.1011" in said
+    assert after == {**before, **times}
+
+
 def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Path) -> None:
     urn = deploy(engine, tmp_path, "sink", ECHO)["func_urn"]
     shown = deploy(engine, tmp_path, "source", ECHO, "--on-success", "sink", "--on-failure", urn)
