@@ -80,7 +80,7 @@ def _update(
         return _upload(client, "PUT", path_of(name, "/code"), {}, package)
     except ApiError as refusal:
         if changes and refusal.status < 500:  # after a failure of the engine, the code may be stored
-            client.patch(path_of(name, "/config"), {field: old[field] for field in changes})
+            client.patch(path_of(name, "/config"), {field: old[field] for field in changes if field in old})
         raise
 
 
