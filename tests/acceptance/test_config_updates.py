@@ -9,20 +9,11 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, urn_of
 from tests.support.http_app import encoded
+from tests.support.terraform import ALWAYS, ONLY_UPDATES
 
 #: Returns the environment variables A and KEY of its instance.
 TELLS = "import os\ndef handler(event, context):\n    return [os.environ.get(name) for name in ('A', 'KEY')]\n"
 REQUIRED = {"runtime": "Python3.10", "timeout": 3, "memory_size": 128, "package": "default", "handler": "index.handler"}
-#: Values that the provider sends even if the Terraform configuration leaves them out.
-ALWAYS = {"description": "", "enable_dynamic_memory": False, "is_stateful_function": False, "enterprise_project_id": ""}
-ONLY_UPDATES = {
-    "peering_cidr": "",
-    "enable_auth_in_header": False,
-    "enable_class_isolation": False,
-    "heartbeat_handler": "",
-    "restore_hook_handler": "",
-    "restore_hook_timeout": 0,
-}
 CODE = {"code_type": "inline", "func_code": {"file": encoded(TELLS)}}
 VARIABLES = {"user_data": '{"A":"1"}', "encrypted_user_data": '{"KEY":"secret"}'}
 NETWORK = {"func_vpc": {"vpc_id": "v", "subnet_id": "s"}, "network_controller": {"disable_public_network": True}}

@@ -9,6 +9,7 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
 from tests.support.http_app import SOURCE, encoded
+from tests.support.terraform import ALWAYS, ONLY_UPDATES
 
 MOUNT = {
     "mount_type": "sfs",
@@ -23,16 +24,8 @@ UPDATE = {
     "timeout": 3,
     "memory_size": 128,
     "handler": "index.handler",
-    "description": "",
-    "enable_dynamic_memory": False,
-    "is_stateful_function": False,
-    "enterprise_project_id": "",
-    "peering_cidr": "",
-    "enable_auth_in_header": False,
-    "enable_class_isolation": False,
-    "heartbeat_handler": "",
-    "restore_hook_handler": "",
-    "restore_hook_timeout": 0,
+    **ALWAYS,
+    **ONLY_UPDATES,
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_app import Api, serve, urn_of
+from tests.support.terraform import ALWAYS, ONLY_UPDATES
 
 #: Configuration update: no function name, and unset values are 0 or empty.
 UPDATE = {
@@ -20,17 +21,9 @@ UPDATE = {
     "memory_size": 256,
     "package": "default",
     "handler": "index.handler",
-    "description": "",
     "strategy_config": {"concurrent_num": 2},
-    "enable_dynamic_memory": False,
-    "is_stateful_function": False,
-    "enterprise_project_id": "",
-    "peering_cidr": "",
-    "enable_auth_in_header": False,
-    "enable_class_isolation": False,
-    "heartbeat_handler": "",
-    "restore_hook_handler": "",
-    "restore_hook_timeout": 0,
+    **ALWAYS,
+    **ONLY_UPDATES,
 }
 FUNCTION = urn_of(version="")
 
