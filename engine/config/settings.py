@@ -23,6 +23,7 @@ from engine.auth.credentials import AccessKey, Token, check_private, first_twice
 from engine.code.quota import QUOTA
 from engine.config.validation import describe_issue
 from engine.errors import SettingsError
+from engine.model.delays import LONGEST_RETRY
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -145,7 +146,7 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
 class RetrySettings(Section, frozen=True, kw_only=True):
     base: Seconds = 1.0  #: seconds before the first retry
     factor: Annotated[float, Meta(ge=1)] = 2.0
-    longest: Seconds = 300.0
+    longest: Annotated[float, Meta(ge=0, le=LONGEST_RETRY)] = 300.0
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2  #: random share of the delay
     default_retries: Annotated[int, Meta(ge=0, le=8)] = 0  #: for functions without asynchronous settings
     default_max_age: Annotated[int, Meta(ge=0)] = 0  #: seconds, for functions without such settings; 0: no limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.model.identity import AHEAD, accepted_at, key_at
 
 LONGEST_DELAY = 7 * 86_400.0  #: seconds; longest delay of a request to the API
+LONGEST_RETRY = LONGEST_DELAY / 2  #: largest ``retry.longest``; jitter can double it
 
 
 def doubtful_after(now: float) -> tuple[float, int]:

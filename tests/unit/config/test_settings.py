@@ -80,6 +80,7 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ("port = 1\n", "unknown setting port: did you mean http.port?"),
         ("[http]\nport = 70000\n", "http.port is 70000: must be a whole number from 0 to 65535"),
         ("[queue]\npriority_step = 'x'\n", "queue.priority_step is 'x': must be a number, 0 or more"),
+        ("[retry]\nlongest = 700000\n", "retry.longest is 700000: must be a number from 0 to 302400"),
         ("[log]\nformat = 'xml'\n", "log.format is 'xml': must be one of console, json"),
         ("http = 1\n", "http is 1: must be an object"),
         ("[executor]\nslots = 2\n", "executor.sync_slots must be smaller than executor.slots"),

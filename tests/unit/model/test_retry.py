@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.model import AsyncSettings, Code, Invocation, Outcome
+from engine.model.delays import LONGEST_RETRY, doubtful_after
 from engine.model.retry import RetryPolicy, Rules
 from tests.support.builders import waiting
 
@@ -20,6 +21,14 @@ def next_attempt(
 ) -> Invocation | None:
     rules = Rules(retries=retries, max_age=max_age)
     return POLICY.next_attempt(waiting(**fields), outcome, rules, now=now, jitter_sample=0.5, priority_step=60.0)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_no_retry_is_taken_for_one_of_a_wrong_clock(jitter: float) -> None:
+    policy = RetryPolicy(base=LONGEST_RETRY, factor=2.0, longest=LONGEST_RETRY, jitter=jitter)
+    due_after, _ = doubtful_after(0.0)
+
+    assert policy.delay(9, math.nextafter(1.0, 0.0)) <= due_after
 
 
 def test_a_function_error_uses_up_a_retry() -> None:
