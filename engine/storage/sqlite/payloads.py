@@ -90,4 +90,6 @@ def delete_payloads(db: sqlite3.Connection, keys: Sequence[tuple[int]]) -> None:
         db.executemany("DELETE FROM payload WHERE key = ?", keys)
         return
     for key in keys:
-        any(db.execute(f"DELETE FROM {name} WHERE key = ?", key).rowcount for name in ("payload", *older))
+        for name in ("payload", *older):
+            if db.execute(f"DELETE FROM {name} WHERE key = ?", key).rowcount:
+                break  # a further search could end on a damaged page
