@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -22,6 +26,9 @@ from bench.proof.states import Recording, check_all, choose, keep, record, start
 STATES_OF_EACH, REQUESTS = 1000, 300
 #: Crash states for each one that is also opened by a start of the engine.
 START_EVERY = 100
+#: Hours of one simulation, at most. Longer times are simulated in parts, side by side, which keeps the memory bounded.
+HOURS_OF_EACH = 1000.0
+_SIMULATED = {"simulated": "hours", "simulated invocations": "invocations", "simulated crashes": "crashes"}
 
 
 class Tally(Struct):
@@ -65,17 +72,24 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 
 def _simulate(options: Options, tally: Tally) -> Round:
+    """Simulate ``options.hours`` in parts of at most ``HOURS_OF_EACH``, each with its own seed."""
     if not options.hours:
         return {}
-    tally.progress(f"proof: simulation of {options.hours:g} hours, seed {options.seed}")
-    found = simulate(options.seed, options.hours)
-    where = f"simulation, seed {options.seed}, {options.hours:g} hours"
-    tally.add("simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
-    return {
-        "simulated": options.hours,
-        "simulated invocations": float(found.invocations),
-        "simulated crashes": float(found.crashes),
-    }
+    parts = math.ceil(options.hours / HOURS_OF_EACH)
+    seeds, hours = range(options.seed, options.seed + parts), options.hours / parts
+    done = dict.fromkeys(_SIMULATED, 0.0)
+    processes = min(parts, len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for found in pool.map(simulate, seeds, repeat(hours)):
+            where = f"simulation, seed {found.seed}, {hours:g} hours"
+            tally.add("simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
+            done["simulated"] += hours
+            done["simulated invocations"] += found.invocations
+            done["simulated crashes"] += found.crashes
+            tally.progress(
+                "proof: simulated " + ", ".join(f"{done[name]:,.0f} {unit}" for name, unit in _SIMULATED.items())
+            )
+    return done
 
 
 def _check_states(recording: Recording, count: int, tally: Tally) -> None:
@@ -119,9 +133,7 @@ SCENARIO = Scenario(
         Figure(name="faults at the start", unit="failing calls"),
         Figure(name="damaged directories", unit="missing, foreign, damaged files"),
         Figure(name="simulations", unit="seeds"),
-        Figure(name="simulated", unit="hours"),
-        Figure(name="simulated invocations", unit="invocations"),
-        Figure(name="simulated crashes", unit="crashes"),
+        *(Figure(name=name, unit=unit) for name, unit in _SIMULATED.items()),
         Figure(name="violations", unit="broken promises", at_most=0, required=True),
     ),
     rounds=rounds,

@@ -98,6 +98,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 self._ready.clear()
                 self._scheduled.clear()
                 gc.collect()
+                gc.freeze()  # only records of the simulation are left, which the next collection need not visit
             finally:
                 events._set_running_loop(None)
                 self.close()
