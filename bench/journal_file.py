@@ -17,7 +17,7 @@ from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.batch import SQL, Statement, with_sums
-from engine.storage.sqlite.invocations import append_rows
+from engine.storage.sqlite.invocation_writes import append_rows
 
 _BATCH = 20_000
 PAYLOAD = b'{"k": "' + b"x" * 191 + b'"}'

@@ -17,46 +17,12 @@ from __future__ import annotations
 
 from heapq import heappop, heappush, heapreplace
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from engine.model import Invocation, Mode
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
-
-_MEAN = 0.2  #: weight of the newest run in the mean duration
-_CHEAPEST = 0.0005  #: seconds; lower bound of the mean duration, so that every run has a cost
-
-
-class Share(Struct, kw_only=True):
-    """Limits, weight and virtual time of one function, and the slots and memory that its runs take."""
-
-    weight: float = 1.0
-    limit: int = -1  #: largest number of concurrent runs; -1: no limit
-    memory: int = 0  #: MiB of an instance
-    concurrent_requests: int = 1  #: runs that one instance serves at a time
-    parked: bool = False  #: no asynchronous invocation may start
-    running: int = 0
-    sharing: int = 0  #: runs on instances that serve several requests
-    grants: list[int] = field(default_factory=list)  #: MiB taken for each of these instances
-    virtual: float = 0.0  #: virtual time; the function with the lowest is next
-    seconds: float = 0.01  #: mean duration of runs
-
-    @property
-    def full(self) -> bool:
-        return self.limit >= 0 and self.running >= self.limit
-
-    def shares(self, invocation: Invocation) -> bool:
-        """Return True if the invocation can run in an instance together with others.
-
-        An invocation with a memory size other than the function's cannot.
-        """
-        return self.concurrent_requests > 1 and invocation.memory in (0, self.memory)
-
-    def need(self, invocation: Invocation) -> int:
-        """Return the MiB that the start of an invocation takes; 0 if a running instance can serve one more request."""
-        if self.shares(invocation) and self.sharing < self.concurrent_requests * len(self.grants):
-            return 0
-        return invocation.memory or self.memory
+from engine.scheduling.share import Share
 
 
 class QueueStatistics(Struct, frozen=True, kw_only=True):
@@ -158,12 +124,10 @@ class RunQueue:
         """Free the slot and memory that ``pop`` took for an entry. ``seconds`` is the duration of the run."""
         invocation = entry.invocation
         share = self._share(invocation.function_id)
-        share.running -= 1
-        share.virtual += (seconds - entry.seconds) / share.weight
-        share.seconds = max(_CHEAPEST, share.seconds * (1 - _MEAN) + seconds * _MEAN)
+        share.end(entry, seconds)
         self._mode_queue(invocation.mode).running -= 1
         self._running -= 1
-        self._used_memory -= self._freed(share) if entry.sharing else entry.memory
+        self._used_memory -= share.freed() if entry.sharing else entry.memory
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)
@@ -301,10 +265,7 @@ class RunQueue:
         entry = queue.pop()
         invocation = entry.invocation
         self._virtual = share.virtual
-        entry.seconds = share.seconds
-        self._used_memory += self._grant(entry, share)
-        share.virtual += share.seconds / share.weight
-        share.running += 1
+        self._used_memory += share.begin(entry, self._memory)
         mode_queue.running += 1
         self._running += 1
         if invocation.mode is Mode.ASYNC:
@@ -312,29 +273,6 @@ class RunQueue:
             self._alone = self._suspect(invocation)
             self._note_level(invocation.function_id)
         return entry
-
-    def _grant(self, entry: Entry, share: Share) -> int:
-        """Return the MiB that the start of an entry takes, and store them for ``release``."""
-        memory = min(share.need(entry.invocation), self._memory)
-        entry.sharing = share.shares(entry.invocation)
-        if not entry.sharing:
-            entry.memory = memory
-            return memory
-        if share.sharing >= share.concurrent_requests * len(share.grants):
-            share.grants.append(memory)
-        share.sharing += 1
-        return memory
-
-    def _freed(self, share: Share) -> int:
-        """Count the end of a run in an instance for several requests.
-
-        Return the MiB of the instances that the remaining runs of the function do not need.
-        """
-        share.sharing -= 1
-        freed = 0
-        while share.grants and share.concurrent_requests * (len(share.grants) - 1) >= share.sharing:
-            freed += share.grants.pop()
-        return freed
 
     def _suspect(self, invocation: Invocation) -> bool:
         return invocation.crashes >= self._suspect_crashes

@@ -22,8 +22,9 @@ from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.intake import Intake
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import FunctionQueue
-from engine.scheduling.runqueue import RunQueue, Share
+from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
+from engine.scheduling.share import Share
 from engine.triggers.context import SourceContext
 from plugins.timer.source import TimerTrigger
 

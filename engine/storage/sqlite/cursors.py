@@ -10,7 +10,8 @@ from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
 from engine.storage.sqlite.batch import CallRequest, WriteRequest
-from engine.storage.sqlite.invocations import SQLiteJournal, insert_all
+from engine.storage.sqlite.invocation_writes import insert_all
+from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer, answer
 
 

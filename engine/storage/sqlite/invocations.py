@@ -10,14 +10,14 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.errors import IdempotencyConflict
-from engine.model import Invocation, Outcome, State
+from engine.model import Invocation, Outcome
 from engine.model.identity import Identity
-from engine.model.retry import HISTORY
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.storage.sqlite.batch import SQL, CallRequest, Row, Statement, WriteRequest, summed, with_sums
+from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.delays import correct_due, correct_due_isolated
 from engine.storage.sqlite.discard import discard, discard_isolated
+from engine.storage.sqlite.invocation_writes import append_rows, cancel, insert, settle_rows
 from engine.storage.sqlite.isolated import IsolatedReads
 from engine.storage.sqlite.payloads import with_older_payload
 from engine.storage.sqlite.rebuild import rebuild, unreadable
@@ -29,8 +29,6 @@ from engine.storage.sqlite.rows import (
     READY,
     REVIVE,
     RUNNABLE,
-    STORED,
-    append_row,
     to_crashed,
     to_invocation,
 )
@@ -100,7 +98,7 @@ class SQLiteJournal:
             if then is not None:
                 then(settlement)
 
-        self._writer.submit(WriteRequest(_settle_rows(settlement), done, True))
+        self._writer.submit(WriteRequest(settle_rows(settlement), done, True))
 
     def cancel(
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
@@ -113,9 +111,9 @@ class SQLiteJournal:
             answer(future, request)
 
         request = CallRequest(
-            lambda db: _cancel(db, END, key, outcome),
+            lambda db: cancel(db, END, key, outcome),
             done,
-            lambda db: in_transaction(db, lambda: _cancel(db, COMPACT_END, key, outcome)),
+            lambda db: in_transaction(db, lambda: cancel(db, COMPACT_END, key, outcome)),
         )
         self._writer.submit(request)
         return future
@@ -297,83 +295,6 @@ def _appended(
     if then is not None:
         then(invocation, request.error is None and request.value == invocation.request_id)
     answer(future, request)
-
-
-def _cancel(db: sqlite3.Connection, sql: str, key: int, outcome: Outcome) -> tuple[int, int] | None:
-    end = (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key)
-    found: tuple[int, int] | None = db.execute(f"{sql} RETURNING function_id, size", end).fetchone()
-    if found:
-        function_id, size = found
-        kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
-        ended = size + (kept[0] if kept else 0)  # includes result and log of an earlier attempt
-        db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
-    return found
-
-
-def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
-    return (
-        (Statement.APPEND, append_row(invocation)),
-        (Statement.PAYLOAD, (invocation.key, invocation.payload)),
-        (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
-    )
-
-
-def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
-    for statement, row in rows:
-        db.executemany(SQL[statement], with_sums(statement, [row]))
-
-
-def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
-    rows = [dict(append_rows(invocation)) for invocation in invocations]
-    for statement in (Statement.APPEND, Statement.PAYLOAD):
-        db.executemany(SQL[statement], with_sums(statement, [row[statement] for row in rows]))
-    db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
-
-
-def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
-    before, outcome = settlement.invocation, settlement.outcome
-    rows: list[tuple[Statement, Row]] = []
-    if settlement.retry is not None:
-        after = settlement.retry
-        row: tuple[Any, ...] = (
-            after.attempt,
-            after.failures,
-            after.rank,
-            after.due_at,
-            outcome.code,
-            outcome.message,
-            before.key,
-        )
-        rows.append((Statement.RETRY, row))
-    else:
-        failures = before.failures + (settlement.ran and not outcome.ok and not outcome.engine_fault)
-        started = outcome.started_at if settlement.ran else None
-        row = (
-            STORED[settlement.state],
-            before.attempt,
-            failures,
-            started,
-            outcome.ended_at,
-            outcome.code,
-            outcome.message,
-            before.key,
-        )
-        size = len(before.payload) + len(outcome.result) + len(outcome.log)
-        rows.append((Statement.FINISH, row))
-        rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
-        rows.append((Statement.TALLY, (0, 1, size)))
-    if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt
-        rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
-    if settlement.ran and (before.attempt > 1 or not outcome.ok):
-        history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
-        rows.append((Statement.ATTEMPT, history))
-        if before.attempt > HISTORY:
-            rows.append((Statement.DROP_ATTEMPTS, (before.key, before.attempt - HISTORY)))
-    if settlement.deliver_to is not None:
-        to, condition = settlement.deliver_to, "success" if settlement.state is State.SUCCESS else "failure"
-        pending = (before.key, before.function_id, condition, to.destination, to.param, outcome.ended_at)
-        rows.append((Statement.ADD_DELIVERY, pending))
-    return tuple(rows)
 
 
 def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:

@@ -1,0 +1,78 @@
+"""Share of one function in the run queue: its limits, its virtual time, and the capacity that its runs take."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from engine.model import Invocation
+from engine.scheduling.function_queue import Entry
+
+_MEAN = 0.2  #: weight of the newest run in the mean duration
+_CHEAPEST = 0.0005  #: seconds; lower bound of the mean duration, so that every run has a cost
+
+
+class Share(Struct, kw_only=True):
+    """Limits, weight and virtual time of one function, and the slots and memory that its runs take."""
+
+    weight: float = 1.0
+    limit: int = -1  #: largest number of concurrent runs; -1: no limit
+    memory: int = 0  #: MiB of an instance
+    concurrent_requests: int = 1  #: runs that one instance serves at a time
+    parked: bool = False  #: no asynchronous invocation may start
+    running: int = 0
+    sharing: int = 0  #: runs on instances that serve several requests
+    grants: list[int] = field(default_factory=list)  #: MiB taken for each of these instances
+    virtual: float = 0.0  #: virtual time; the function with the lowest is next
+    seconds: float = 0.01  #: mean duration of runs
+
+    @property
+    def full(self) -> bool:
+        return self.limit >= 0 and self.running >= self.limit
+
+    def shares(self, invocation: Invocation) -> bool:
+        """Return True if the invocation can run in an instance together with others.
+
+        An invocation with a memory size other than the function's cannot.
+        """
+        return self.concurrent_requests > 1 and invocation.memory in (0, self.memory)
+
+    def need(self, invocation: Invocation) -> int:
+        """Return the MiB that the start of an invocation takes; 0 if a running instance can serve one more request."""
+        if self.shares(invocation) and self.sharing < self.concurrent_requests * len(self.grants):
+            return 0
+        return invocation.memory or self.memory
+
+    def begin(self, entry: Entry, memory: int) -> int:
+        """Count the start of a run, and charge its expected seconds. Return the MiB that it takes, at most ``memory``.
+
+        The MiB are stored in the entry, or in ``grants`` if the instance serves several requests.
+        """
+        entry.seconds = self.seconds
+        self.virtual += self.seconds / self.weight
+        self.running += 1
+        taken = min(self.need(entry.invocation), memory)
+        entry.sharing = self.shares(entry.invocation)
+        if not entry.sharing:
+            entry.memory = taken
+            return taken
+        if self.sharing >= self.concurrent_requests * len(self.grants):
+            self.grants.append(taken)
+        self.sharing += 1
+        return taken
+
+    def end(self, entry: Entry, seconds: float) -> None:
+        """Count the end of a run, and correct the seconds charged at its start."""
+        self.running -= 1
+        self.virtual += (seconds - entry.seconds) / self.weight
+        self.seconds = max(_CHEAPEST, self.seconds * (1 - _MEAN) + seconds * _MEAN)
+
+    def freed(self) -> int:
+        """Count the end of a run in an instance for several requests.
+
+        Return the MiB of the instances that the remaining runs of the function do not need.
+        """
+        self.sharing -= 1
+        freed = 0
+        while self.grants and self.concurrent_requests * (len(self.grants) - 1) >= self.sharing:
+            freed += self.grants.pop()
+        return freed

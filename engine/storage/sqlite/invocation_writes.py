@@ -1,0 +1,91 @@
+"""Writes of invocations: rows for their acceptance and for the end of an attempt, and the end of a waiting one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from engine.model import Invocation, Outcome, State
+from engine.model.retry import HISTORY
+from engine.protocols import Settlement
+from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
+from engine.storage.sqlite.rows import STORED, append_row
+
+
+def cancel(db: sqlite3.Connection, sql: str, key: int, outcome: Outcome) -> tuple[int, int] | None:
+    end = (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key)
+    found: tuple[int, int] | None = db.execute(f"{sql} RETURNING function_id, size", end).fetchone()
+    if found:
+        function_id, size = found
+        kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
+        ended = size + (kept[0] if kept else 0)  # includes result and log of an earlier attempt
+        db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
+    return found
+
+
+def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
+    return (
+        (Statement.APPEND, append_row(invocation)),
+        (Statement.PAYLOAD, (invocation.key, invocation.payload)),
+        (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
+    )
+
+
+def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
+    for statement, row in rows:
+        db.executemany(SQL[statement], with_sums(statement, [row]))
+
+
+def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
+    rows = [dict(append_rows(invocation)) for invocation in invocations]
+    for statement in (Statement.APPEND, Statement.PAYLOAD):
+        db.executemany(SQL[statement], with_sums(statement, [row[statement] for row in rows]))
+    db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
+
+
+def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
+    """Return the rows that store the end of an attempt."""
+    before, outcome = settlement.invocation, settlement.outcome
+    rows: list[tuple[Statement, Row]] = []
+    if settlement.retry is not None:
+        after = settlement.retry
+        row: tuple[Any, ...] = (
+            after.attempt,
+            after.failures,
+            after.rank,
+            after.due_at,
+            outcome.code,
+            outcome.message,
+            before.key,
+        )
+        rows.append((Statement.RETRY, row))
+    else:
+        failures = before.failures + (settlement.ran and not outcome.ok and not outcome.engine_fault)
+        started = outcome.started_at if settlement.ran else None
+        row = (
+            STORED[settlement.state],
+            before.attempt,
+            failures,
+            started,
+            outcome.ended_at,
+            outcome.code,
+            outcome.message,
+            before.key,
+        )
+        size = len(before.payload) + len(outcome.result) + len(outcome.log)
+        rows.append((Statement.FINISH, row))
+        rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
+        rows.append((Statement.TALLY, (0, 1, size)))
+    if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt
+        rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
+    if settlement.ran and (before.attempt > 1 or not outcome.ok):
+        history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
+        rows.append((Statement.ATTEMPT, history))
+        if before.attempt > HISTORY:
+            rows.append((Statement.DROP_ATTEMPTS, (before.key, before.attempt - HISTORY)))
+    if settlement.deliver_to is not None:
+        to, condition = settlement.deliver_to, "success" if settlement.state is State.SUCCESS else "failure"
+        pending = (before.key, before.function_id, condition, to.destination, to.param, outcome.ended_at)
+        rows.append((Statement.ADD_DELIVERY, pending))
+    return tuple(rows)
