@@ -12,6 +12,7 @@ from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
 from engine.http.api.clock import ClockApi
+from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
@@ -71,6 +72,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         _redrive(engine),
         AsyncSettingsApi(catalog, engine.logs, region),
+        ControlsApi(engine.controls),
         _triggers(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),

@@ -169,6 +169,7 @@ async def _recover(engine: EngineParts) -> None:
         await engine.resources.load()
         engine.versions.load()
         await engine.aliases.load()
+        await engine.controls.load()
         await engine.usage_store.load()
         recovery = await engine.storage.journal.recover()
     except Unavailable as problem:

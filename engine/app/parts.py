@@ -12,6 +12,7 @@ from engine.config.settings import Settings
 from engine.executors.pool import Pool
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
 from engine.logs.feed import LogBoard
@@ -48,6 +49,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     catalog: Catalog
     versions: Versions
     aliases: Aliases
+    controls: FunctionControls
     resources: Resources
     usage: Usage
     usage_store: UsageStore

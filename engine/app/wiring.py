@@ -13,6 +13,7 @@ from engine.code.quota import CodeQuota
 from engine.config.settings import QueueSettings, RetrySettings, Settings
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
@@ -85,6 +86,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         catalog=catalog,
         versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity, triggers.bound_to),
         aliases=Aliases(catalog, storage.resources, clock, triggers.bound_to),
+        controls=FunctionControls(catalog, storage.resources),
         resources=core.resources,
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
@@ -129,6 +131,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     engine.dispatcher.attempt_ended.connect(lambda function, outcome: lag.enter("end of an invocation"))
     catalog.changed.connect(engine.resources.triggers.follow)
     catalog.changed.connect(engine.resources.follow)
+    catalog.changed.connect(engine.controls.follow)
     catalog.changed.connect(engine.function_changes.apply)
     catalog.changed.connect(enabled.follow)
     engine.resources.triggers.changed.connect(engine.sources.follow)

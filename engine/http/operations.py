@@ -31,6 +31,7 @@ from engine.http.api import (
 )
 from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
+from engine.http.control_operations import CONTROL_OPERATIONS
 from engine.http.dependency_operations import DEPENDENCY_OPERATIONS
 from engine.http.project_operations import PROJECT_OPERATIONS
 from engine.logs.target import LogTarget
@@ -230,6 +231,7 @@ OPERATIONS = (
     ),
     _op("EnableAsyncStatusLog", "POST", f"{_F}/enable-async-status-logs"),
     _op("ShowProjectAsyncStatusLogInfo", "GET", f"{_F}/async-status-log-detail", None, LogTarget, roles=_READ),
+    *CONTROL_OPERATIONS,
     # --- triggers ---
     _op("CreateFunctionTrigger", "POST", _TRIGGERS, triggers.CreateTriggerBody, triggers.TriggerReply, status=201),
     _op("ListFunctionTriggers", "GET", _TRIGGERS, None, list[triggers.TriggerReply], roles=_READ),

@@ -24,12 +24,14 @@ from engine.code.store import NO_CODE, CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
 from engine.http.api.clock import ClockApi
+from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
@@ -284,6 +286,7 @@ class Api(Struct, kw_only=True):
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
             AsyncSettingsApi(catalog, self.board, REGION),
+            ControlsApi(FunctionControls(catalog, self.kept)),
             TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),

@@ -1,0 +1,18 @@
+"""Operations that control a function, as rows of the table of all operations."""
+
+from __future__ import annotations
+
+from engine.http.api.controls import ControlsBody
+from engine.http.api.routing import BASE
+from engine.model.controls import Controls
+from engine.protocols import Operation
+
+_ONE = f"{BASE}/functions/{{function_urn}}"
+_CONTROLS = f"{_ONE}/controls"
+
+CONTROL_OPERATIONS = (
+    Operation(name="ShowFunctionControls", method="GET", path=_CONTROLS, reply=Controls, own=True, roles=("read",)),
+    Operation(
+        name="UpdateFunctionControls", method="PATCH", path=_CONTROLS, body=ControlsBody, reply=Controls, own=True
+    ),
+)

@@ -1,0 +1,98 @@
+"""Controls of a function over HTTP: shown, changed one by one, checked, and gone with the function."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.functions.controls import FunctionControls
+from engine.model.controls import Controls
+from tests.support.http_app import Api, serve, urn_of
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+PATH = f"/{urn_of()}/controls"
+
+
+async def test_a_function_without_controls_shows_the_defaults(api: Api) -> None:
+    reply = await api.send("GET", PATH)
+
+    assert (reply.status, reply.json["paused"], reply.json["rate"], reply.json["burst"]) == (200, False, 0.0, 1)
+
+
+async def test_a_change_keeps_the_controls_that_it_does_not_name(api: Api) -> None:
+    await api.send("PATCH", PATH, {"rate": 5, "burst": 10})
+    changed = await api.send("PATCH", PATH, {"paused": True, "pause_reason": "migration"})
+
+    assert changed.status == 200
+    assert (await api.send("GET", PATH)).json == changed.json
+    assert {"rate": 5.0, "burst": 10, "paused": True, "pause_reason": "migration"}.items() <= changed.json.items()
+
+
+async def test_all_versions_of_a_function_share_its_controls(api: Api) -> None:
+    await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+    await api.send("PATCH", f"/{urn_of(version=':v1')}/controls", {"recycle_requests": 7})
+
+    assert (await api.send("GET", PATH)).json["recycle_requests"] == 7
+
+
+async def test_the_end_of_a_pause_removes_its_reason(api: Api) -> None:
+    await api.send("PATCH", PATH, {"paused": True, "pause_reason": "migration"})
+
+    assert (await api.send("PATCH", PATH, {"paused": False})).json["pause_reason"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"pause_reason": "why"}, "needs paused = true"),
+        ({"rate": -1}, "rate"),
+        ({"burst": 0}, "burst"),
+        ({"recycle_memory": 101}, "recycle_memory"),
+        ({"pasued": True}, "did you mean paused?"),
+        ({"paused": True, "pause_reason": "x" * 257}, "pause_reason"),
+    ],
+)
+async def test_an_invalid_control_is_refused_by_its_name(api: Api, body: dict[str, object], message: str) -> None:
+    reply = await api.send("PATCH", PATH, body)
+
+    assert reply.status == 400
+    assert message in reply.json["error_msg"]
+    assert (await api.send("GET", PATH)).json["paused"] is False
+
+
+async def test_controls_of_an_unknown_function_are_not_found(api: Api) -> None:
+    assert (await api.send("PATCH", f"/{urn_of('other')}/controls", {"paused": True})).status == 404
+
+
+async def test_controls_are_read_again_after_a_restart_and_go_with_the_function(api: Api) -> None:
+    await api.send("PATCH", PATH, {"paused": True})
+    function_id = api.catalog.list(api.catalog.all()[0].project)[0].function_id
+    restarted = FunctionControls(api.catalog, api.kept)
+    await restarted.load()
+    api.catalog.changed.connect(restarted.follow)
+    assert restarted.of(function_id).paused
+
+    await api.send("DELETE", f"/{urn_of(version='')}")
+
+    assert restarted.of(function_id) == Controls()
+    assert not await api.kept.load("controls")
+
+
+async def test_a_change_is_announced_when_it_is_stored(api: Api) -> None:
+    controls, announced = FunctionControls(api.catalog, api.kept), list[tuple[int, bool]]()
+    (function,) = api.catalog.all()
+    controls.changed.connect(lambda function_id: announced.append((function_id, controls.of(function_id).paused)))
+    urn = function.urn("local-1")
+    await controls.change(urn, {"paused": True})
+    await controls.change(urn, {"paused": True})
+
+    assert announced == [(function.function_id, True)]
