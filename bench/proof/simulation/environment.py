@@ -78,6 +78,7 @@ def _no_collections() -> Iterator[None]:
     """Collect garbage between processes only."""
     enabled = gc.isenabled()
     gc.disable()
+    gc.collect()  # for example an earlier simulation
     gc.freeze()  # objects from before the simulation need no check between processes
     try:
         yield
