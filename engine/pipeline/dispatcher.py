@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from random import Random
 
 import msgspec
 import structlog
@@ -19,17 +18,18 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.errors import OutcomeUnknown
 from engine.functions.catalog import Catalog
 from engine.metrics.histogram import Distribution, Histogram
-from engine.model import AsyncSettings, Code, DestinationSpec, Function, Invocation, Mode, Outcome, State
-from engine.model.clock import Clock, rfc3339
+from engine.model import AsyncSettings, Code, Function, Invocation, Mode, Outcome
+from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
-from engine.model.text import storable
 from engine.model.urn import LATEST
 from engine.pipeline.begins import Begins, crashes_text
-from engine.protocols import Executor, Journal, Records, Settlement
+from engine.pipeline.cancellation import CANCELLED, Cancellation
+from engine.pipeline.ends import Ends
+from engine.pipeline.settling import SettleOptions, Settling
+from engine.protocols import Executor, Journal, Records
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.scheduler import Scheduler
@@ -38,11 +38,6 @@ log = structlog.get_logger("functiond.dispatcher")
 
 #: Outcomes per slot that may wait for the disk. At this number, no further asynchronous work starts.
 UNSETTLED_PER_SLOT = 16
-#: Bytes of the largest result that is stored. A larger result is left out of the record.
-KEPT_RESULT = 256 << 10
-CANCEL_TIMEOUT = 10.0  #: seconds for which ``cancel`` waits until the end of a run is on disk
-_SETTLING = "outcomes wait for the disk"
-_CANCELLED = "function invocation canceled"
 
 
 class DispatcherStatistics(Struct, frozen=True, kw_only=True):
@@ -80,22 +75,38 @@ class Dispatcher:
         clock: Clock,
         options: DispatchOptions,
     ) -> None:
-        self.attempt_ended: Signal[[Function, Outcome]] = Signal()
-        self.end_stored: Signal[[Settlement]] = Signal()
-        self._scheduler, self._journal, self._records = scheduler, journal, records
-        self._executor, self._catalog, self._backlog = executor, catalog, backlog
-        self._clock, self._random = clock, Random()
-        self._policy, self._slots, self._priority_step = options.retry, options.slots, options.priority_step
+        self._scheduler, self._journal, self._executor, self._catalog = scheduler, journal, executor, catalog
+        self._backlog, self._clock, self._policy, self._slots = backlog, clock, options.retry, options.slots
         self._running: dict[int, Entry] = {}
         self._abandoned: list[Invocation] = []  #: invocations that ran when their slots were cancelled
-        self._cancelled: set[int] = set()
-        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._drained = asyncio.Event()
         self._drained.set()
-        self._unsettled, self._begins = 0, Begins(journal)
-        self._started = self._retries = 0
-        self._outcomes = {state.value: 0 for state in State if state.final}
-        self._codes: dict[int, int] = {}
+        self._begins, self._started, self._ends = Begins(journal), 0, Ends(records)
+        self._settling = Settling(
+            scheduler=scheduler,
+            journal=journal,
+            catalog=catalog,
+            backlog=backlog,
+            clock=clock,
+            ends=self._ends,
+            options=SettleOptions(
+                unsettled=options.slots * UNSETTLED_PER_SLOT,
+                priority_step=options.priority_step,
+                retry=options.retry,
+            ),
+        )
+        self._cancellation = Cancellation(
+            scheduler=scheduler,
+            journal=journal,
+            records=records,
+            executor=executor,
+            backlog=backlog,
+            clock=clock,
+            ends=self._ends,
+            running=self._running,
+        )
+        self.attempt_ended: Signal[[Function, Outcome]] = Signal()
+        self.end_stored = self._settling.end_stored
         self._wait_seconds, self._run_seconds = Histogram(), Histogram()
 
     # --- the service ----------------------------------------------------------------------------------------
@@ -129,50 +140,21 @@ class Dispatcher:
             text, now = crashes_text(invocation), self._clock.now()
             log.error("invocation poisoned", request_id=invocation.request_id, problem=text)
             outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
-            self._settle(invocation, outcome, may_retry=False)
+            self._settling.settle(invocation, outcome, may_retry=False)
 
     # --- for callers ----------------------------------------------------------------------------------------
 
     async def cancel(self, key: int) -> bool:
-        """End a waiting or running invocation as FAIL with code 4208 (cancelled).
-
-        Returns True when this end is on disk, and False if the invocation had another end or does not exist. Raises
-        NotStored if the disk refused the end. Raises OutcomeUnknown if the end may be on disk or is not there in time.
-        After either error, the invocation may still run, or run again.
-        """
-        if key in self._running:
-            return await self._cancel_running(key)
-        record = await self._records.get(key)
-        if record is None or record.state.final:
-            return False
-        if await self._cancel_waiting(record.function_id, key):
-            return True
-        return key in self._running and await self._cancel_running(key)
+        """End a waiting or running invocation, see ``Cancellation.cancel``."""
+        return await self._cancellation.cancel(key)
 
     async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (the timeout raises no error)
-        """Wait until the invocation has ended, at most ``timeout`` seconds (None: no limit).
-
-        Return at once if the invocation does not exist.
-        """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(key, []).append(waiter)
-        try:
-            record = await self._records.get(key)
-            if record is not None and not record.state.final:
-                await asyncio.wait([waiter], timeout=timeout)
-        finally:
-            waiters = self._waiters.get(key, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                self._waiters.pop(key, None)
+        """Wait until the invocation has ended, see ``Ends.wait``."""
+        await self._ends.wait(key, timeout)
 
     def note_discarded(self, keys: Sequence[int]) -> None:
-        """Count discarded invocations, and wake callers that wait in ``ended``. Call this when their end is on disk."""
-        self._codes[Code.FUNCTION_MISSING] = self._codes.get(Code.FUNCTION_MISSING, 0) + len(keys)
-        self._outcomes[State.DISCARD.value] += len(keys)
-        for key in self._waiters.keys() & set(keys):
-            self._wake(key)
+        """Count discarded invocations. Call this when their end is on disk."""
+        self._ends.note_discarded(keys)
 
     def is_running(self) -> bool:
         """Return whether invocations are running."""
@@ -181,10 +163,10 @@ class Dispatcher:
     def statistics(self) -> DispatcherStatistics:
         return DispatcherStatistics(
             started=self._started,
-            outcomes=dict(self._outcomes),
-            codes=dict(self._codes),
-            retries=self._retries,
-            unsettled=self._unsettled,
+            outcomes=dict(self._ends.outcomes),
+            codes=dict(self._ends.codes),
+            retries=self._settling.retries,
+            unsettled=self._settling.unsettled,
             wait_seconds=self._wait_seconds.snapshot(),
             run_seconds=self._run_seconds.snapshot(),
         )
@@ -222,11 +204,11 @@ class Dispatcher:
             if not self._running:
                 self._drained.set()
         seconds = elapsed() - since
-        self._cancelled.discard(invocation.key)
+        self._cancellation.requested.discard(invocation.key)
         self._answer(entry, outcome)
-        self._codes[outcome.code] = self._codes.get(outcome.code, 0) + 1
+        self._ends.note_code(outcome.code)
         if invocation.mode is Mode.ASYNC:
-            self._settle(invocation, outcome, ran=ran, may_retry=not invocation.damage)
+            self._settling.settle(invocation, outcome, ran=ran, may_retry=not invocation.damage)
         return seconds
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
@@ -262,8 +244,8 @@ class Dispatcher:
             log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
             text = f"the engine could not run the invocation: {error}"
             return Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=self._clock.now())
-        if invocation.key in self._cancelled and not outcome.ok:
-            return msgspec.structs.replace(outcome, code=Code.CANCELLED, message=_CANCELLED)
+        if invocation.key in self._cancellation.requested and not outcome.ok:
+            return msgspec.structs.replace(outcome, code=Code.CANCELLED, message=CANCELLED)
         return outcome
 
     def _answer(self, entry: Entry, outcome: Outcome) -> None:
@@ -272,128 +254,8 @@ class Dispatcher:
             if not entry.reply.done():
                 entry.reply.set_result(outcome)
 
-    async def _cancel_waiting(self, function_id: int, key: int) -> bool:
-        """End a waiting invocation as FAIL. Return False if the invocation runs already or has ended."""
-        self._scheduler.withhold(function_id, key)
-        try:
-            await asyncio.sleep(0)  # lets a slot start the entry if it was given to one
-            if key in self._running:
-                self._scheduler.reinstate(key, ended=False)
-                return False
-            outcome = Outcome(code=Code.CANCELLED, message=_CANCELLED, ended_at=self._clock.now())
-            decided = self._journal.cancel(key, outcome, then=self._cancel_decided)
-        except BaseException:
-            self._scheduler.reinstate(key, ended=False)
-            raise
-        return await decided is not None
-
-    def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
-        """Update scheduler and counters after a cancellation. Called when the journal has stored or refused its end."""
-        self._scheduler.reinstate(key, ended=stored)
-        if found is not None:
-            self._backlog.remove(*found)
-            self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1
-            self._outcomes[State.FAIL.value] += 1
-            self._wake(key)
-
-    async def _cancel_running(self, key: int) -> bool:
-        self._cancelled.add(key)
-        self._executor.cancel(key)  # no effect if the run has just ended
-        await self.ended(key, CANCEL_TIMEOUT)
-        record = await self._records.get(key)
-        if record is None or not record.state.final:
-            raise OutcomeUnknown("the run was cancelled, but its end is not on disk yet; look at its state later")
-        return record.code == Code.CANCELLED
-
-    # --- the end of an attempt ------------------------------------------------------------------------------
-
-    def _settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
-        outcome = msgspec.structs.replace(
-            outcome,
-            message=storable(outcome.message),
-            result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
-        )
-        settings = self._settings(invocation)
-        retry = None
-        if ran and may_retry:
-            retry = self._policy.next_attempt(
-                invocation,
-                outcome,
-                self._policy.rules(settings),
-                now=outcome.ended_at,
-                expiry_now=self._clock.expiry.now() if not outcome.ok and self._clock.expiry.check() else None,
-                jitter_sample=self._random.random(),
-                priority_step=self._priority_step,
-            )
-        state = _state(outcome, retry, ran)
-        settlement = Settlement(
-            invocation=invocation,
-            state=state,
-            outcome=outcome,
-            retry=retry,
-            deliver_to=_destination(settings, state, outcome),
-            ran=ran,
-        )
-        self._unsettled += 1
-        if self._unsettled == self._slots * UNSETTLED_PER_SLOT:
-            self._scheduler.hold(_SETTLING)
-        self._journal.settle(settlement, then=self._settled)
-
-    def _settled(self, settlement: Settlement) -> None:
-        """Queue the retry, or count the final state. Called by the journal when the end of an attempt is on disk."""
-        self._unsettled -= 1
-        if self._unsettled < self._slots * UNSETTLED_PER_SLOT and _SETTLING in self._scheduler.held:
-            self._scheduler.resume(_SETTLING)
-        invocation = settlement.invocation
-        self._log_end(settlement)
-        if settlement.retry is not None:
-            self._retries += 1
-            self._scheduler.push(settlement.retry)
-            return
-        self._backlog.remove(invocation.function_id, len(invocation.payload))
-        self._outcomes[settlement.state.value] += 1
-        self._wake(invocation.key)
-        self.end_stored(settlement)
-
-    def _log_end(self, settlement: Settlement) -> None:
-        """Log the end of an attempt, a success at level debug and a failure at level info."""
-        invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
-        if settlement.state is State.SUCCESS:
-            log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")
-            return
-        function = self._catalog.resolve(invocation.function_id, invocation.version)
-        log.info(
-            "attempt failed" if retry else "invocation ended",
-            request_id=invocation.request_id,
-            function=function.name if function else "",
-            state=settlement.state.value,
-            attempt=invocation.attempt,
-            code=int(outcome.code),
-            problem=outcome.message[:200],
-            retry_at=rfc3339(retry.due_at) if retry else None,
-        )
-
     def _settings(self, invocation: Invocation) -> AsyncSettings | None:
         return self._catalog.settings_of(invocation.function_id, invocation.version)
-
-    def _wake(self, key: int) -> None:
-        for waiter in self._waiters.pop(key, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-def _state(outcome: Outcome, retry: Invocation | None, ran: bool) -> State:
-    if retry is not None:
-        return State.WAIT
-    if not ran:
-        return State.DISCARD
-    return State.SUCCESS if outcome.ok else State.FAIL
-
-
-def _destination(settings: AsyncSettings | None, state: State, outcome: Outcome) -> DestinationSpec | None:
-    if settings is None or state is State.WAIT or outcome.cancelled:
-        return None
-    return settings.on_success if state is State.SUCCESS else settings.on_failure
 
 
 def _shut_down(now: float) -> Outcome:

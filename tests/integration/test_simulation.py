@@ -20,6 +20,7 @@ from engine.model.retry import RetryPolicy
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.intake import Intake
+from engine.pipeline.settling import Settling
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import FunctionQueue
 from engine.scheduling.runqueue import RunQueue
@@ -85,14 +86,14 @@ def _lose_rows_at_a_crash(patch: Patch) -> None:
 
 
 def _run_again_after_the_end(patch: Patch) -> None:
-    settled, hit = Dispatcher._settled, _nth(50)
+    settled, hit = Settling._settled, _nth(50)
 
-    def again(self: Dispatcher, settlement: Any) -> None:
+    def again(self: Settling, settlement: Any) -> None:
         settled(self, settlement)
         if settlement.retry is None and hit():
             self._scheduler.push(settlement.invocation)
 
-    patch(Dispatcher, "_settled", again)
+    patch(Settling, "_settled", again)
 
 
 def _skip_due_times(patch: Patch) -> None:
@@ -216,12 +217,12 @@ def _leave_cursors(patch: Patch) -> None:
 
 
 def _swap_outcomes(patch: Patch) -> None:
-    settle, hit = Dispatcher._settle, _nth(200)
+    settle, hit = Settling.settle, _nth(200)
 
-    def swap(self: Dispatcher, invocation: Any, outcome: Outcome, **options: Any) -> None:
+    def swap(self: Settling, invocation: Any, outcome: Outcome, **options: Any) -> None:
         settle(self, invocation, replace(outcome, code=0) if hit() else outcome, **options)
 
-    patch(Dispatcher, "_settle", swap)
+    patch(Settling, "settle", swap)
 
 
 #: Faults that are found at the end of a simulation only, which is short for them.

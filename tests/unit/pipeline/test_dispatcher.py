@@ -234,7 +234,7 @@ async def test_a_cancel_is_not_confirmed_while_the_end_of_the_run_is_not_on_disk
         one = await now.send()
         await now.running(one)
         monkeypatch.setattr(now.storage.journal, "settle", lambda settlement, *, then: None)
-        monkeypatch.setattr("engine.pipeline.dispatcher.CANCEL_TIMEOUT", 0.01)
+        monkeypatch.setattr("engine.pipeline.cancellation.CANCEL_TIMEOUT", 0.01)
         with pytest.raises(OutcomeUnknown):
             await now.dispatcher.cancel(one.key)
 

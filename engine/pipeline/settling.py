@@ -1,0 +1,136 @@
+"""Settlement of attempts: decides between retry and end, stores the decision, and announces what is on disk."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from engine.functions.catalog import Catalog
+from engine.model import AsyncSettings, DestinationSpec, Invocation, Outcome, State
+from engine.model.clock import Clock, rfc3339
+from engine.model.retry import RetryPolicy
+from engine.model.signal import Signal
+from engine.model.text import storable
+from engine.pipeline.ends import Ends
+from engine.protocols import Journal, Settlement
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.scheduler import Scheduler
+
+log = structlog.get_logger("functiond.dispatcher")
+
+#: Bytes of the largest result that is stored. A larger result is left out of the record.
+KEPT_RESULT = 256 << 10
+_SETTLING = "outcomes wait for the disk"
+
+
+class SettleOptions(Struct, frozen=True, kw_only=True):
+    unsettled: int  #: outcomes that may wait for the disk; at this number, no further asynchronous work starts
+    priority_step: float  #: seconds, see ``QueueSettings``
+    retry: RetryPolicy
+
+
+class Settling:
+    """Stores the ends of attempts, without waiting for the disk.
+
+    ``end_stored(settlement)`` announces the end of an invocation that is on disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        journal: Journal,
+        catalog: Catalog,
+        backlog: Backlog,
+        clock: Clock,
+        ends: Ends,
+        options: SettleOptions,
+    ) -> None:
+        self.end_stored: Signal[[Settlement]] = Signal()
+        self.retries = self.unsettled = 0
+        self._scheduler, self._journal, self._catalog, self._backlog = scheduler, journal, catalog, backlog
+        self._clock, self._ends, self._random = clock, ends, Random()
+        self._policy, self._priority_step, self._limit = options.retry, options.priority_step, options.unsettled
+
+    def settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
+        """Store the end of an attempt of an asynchronous invocation, or its retry."""
+        outcome = msgspec.structs.replace(
+            outcome,
+            message=storable(outcome.message),
+            result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
+        )
+        settings = self._catalog.settings_of(invocation.function_id, invocation.version)
+        retry = None
+        if ran and may_retry:
+            retry = self._policy.next_attempt(
+                invocation,
+                outcome,
+                self._policy.rules(settings),
+                now=outcome.ended_at,
+                expiry_now=self._clock.expiry.now() if not outcome.ok and self._clock.expiry.check() else None,
+                jitter_sample=self._random.random(),
+                priority_step=self._priority_step,
+            )
+        state = _state(outcome, retry, ran)
+        settlement = Settlement(
+            invocation=invocation,
+            state=state,
+            outcome=outcome,
+            retry=retry,
+            deliver_to=_destination(settings, state, outcome),
+            ran=ran,
+        )
+        self.unsettled += 1
+        if self.unsettled == self._limit:
+            self._scheduler.hold(_SETTLING)
+        self._journal.settle(settlement, then=self._settled)
+
+    def _settled(self, settlement: Settlement) -> None:
+        """Queue the retry, or count the final state. Called by the journal when the end of an attempt is on disk."""
+        self.unsettled -= 1
+        if self.unsettled < self._limit and _SETTLING in self._scheduler.held:
+            self._scheduler.resume(_SETTLING)
+        invocation = settlement.invocation
+        self._log_end(settlement)
+        if settlement.retry is not None:
+            self.retries += 1
+            self._scheduler.push(settlement.retry)
+            return
+        self._backlog.remove(invocation.function_id, len(invocation.payload))
+        self._ends.note_end(invocation.key, settlement.state)
+        self.end_stored(settlement)
+
+    def _log_end(self, settlement: Settlement) -> None:
+        """Log the end of an attempt, a success at level debug and a failure at level info."""
+        invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
+        if settlement.state is State.SUCCESS:
+            log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")
+            return
+        function = self._catalog.resolve(invocation.function_id, invocation.version)
+        log.info(
+            "attempt failed" if retry else "invocation ended",
+            request_id=invocation.request_id,
+            function=function.name if function else "",
+            state=settlement.state.value,
+            attempt=invocation.attempt,
+            code=int(outcome.code),
+            problem=outcome.message[:200],
+            retry_at=rfc3339(retry.due_at) if retry else None,
+        )
+
+
+def _state(outcome: Outcome, retry: Invocation | None, ran: bool) -> State:
+    if retry is not None:
+        return State.WAIT
+    if not ran:
+        return State.DISCARD
+    return State.SUCCESS if outcome.ok else State.FAIL
+
+
+def _destination(settings: AsyncSettings | None, state: State, outcome: Outcome) -> DestinationSpec | None:
+    if settings is None or state is State.WAIT or outcome.cancelled:
+        return None
+    return settings.on_success if state is State.SUCCESS else settings.on_failure
