@@ -77,6 +77,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     plugins = _plugins(core, callers, audit, connections)
     delivery, dispatcher = _delivery(core, intake, plugins), _dispatcher(core)
     discarder = Discarder(storage.journal, core.scheduler, core.backlog, clock)
+    controls = FunctionControls(catalog, storage.resources)
     engine = EngineParts(
         settings=infrastructure.settings,
         clock=clock,
@@ -86,7 +87,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         catalog=catalog,
         versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity, triggers.bound_to),
         aliases=Aliases(catalog, storage.resources, clock, triggers.bound_to),
-        controls=FunctionControls(catalog, storage.resources),
+        controls=controls,
         resources=core.resources,
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
@@ -103,7 +104,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         discarder=discarder,
         clock_guard=_clock_guard(infrastructure),
         delay_corrector=DelayCorrector(storage.journal, clock),
-        function_changes=FunctionChanges(catalog, core.scheduler, discarder, infrastructure.pool),
+        function_changes=FunctionChanges(catalog, controls, core.scheduler, discarder, infrastructure.pool),
         audit=audit,
         logs=infrastructure.board,
         connections=connections,
@@ -134,6 +135,8 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     catalog.changed.connect(engine.controls.follow)
     catalog.changed.connect(engine.function_changes.apply)
     catalog.changed.connect(enabled.follow)
+    engine.controls.changed.connect(engine.function_changes.apply_controls)
+    engine.controls.changed.connect(engine.intake.refuse_calls)
     engine.resources.triggers.changed.connect(engine.sources.follow)
     engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
     engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)

@@ -36,6 +36,8 @@ _CLIENT_COMMANDS = {
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),
     "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
     "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
+    "pause": ("controls:pause", "Start no invocation of a function, and let its events wait."),
+    "resume": ("controls:resume", "End the pause of a function."),
     "clock": ("clock:clock", "Show whether the engine trusts its clock, or accept it."),
     "cancel": ("invocations:cancel", "Cancel a waiting or running invocation."),
 }

@@ -14,6 +14,7 @@ from engine.errors.backup_errors import (
     BadDestination,
     DestinationExists,
 )
+from engine.errors.control_errors import FunctionPaused
 from engine.errors.data_errors import DiskFailing, StoredDataUnreadable
 from engine.errors.errors import (
     AliasExists,
@@ -138,6 +139,7 @@ __all__ = [
     "Forbidden",
     "FunctionDisabled",
     "FunctionExists",
+    "FunctionPaused",
     "FunctiondError",
     "IdempotencyConflict",
     "InlineCodeTooLarge",

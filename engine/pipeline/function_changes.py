@@ -8,6 +8,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import request_limit, weight
 from engine.maintenance.discarder import Discarder
 from engine.model import Function
@@ -17,8 +18,11 @@ from engine.scheduling.scheduler import Scheduler
 class FunctionChanges:
     """Service that applies changes of functions. Instances are retired only while ``run`` runs."""
 
-    def __init__(self, catalog: Catalog, scheduler: Scheduler, discarder: Discarder, pool: Pool) -> None:
-        self._catalog, self._scheduler, self._discarder, self._pool = catalog, scheduler, discarder, pool
+    def __init__(
+        self, catalog: Catalog, controls: FunctionControls, scheduler: Scheduler, discarder: Discarder, pool: Pool
+    ) -> None:
+        self._catalog, self._controls = catalog, controls
+        self._scheduler, self._discarder, self._pool = scheduler, discarder, pool
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -46,6 +50,12 @@ class FunctionChanges:
                 memory=latest.memory_size,
                 concurrent_requests=latest.concurrent_num,
             )
+            self.apply_controls(function_id)
         if self._tasks is not None:  # otherwise the engine ends, and all instances with it
             current = {version.revision for version in self._catalog.versions(function_id)}
             self._tasks.start_soon(self._pool.retire, function_id, current)
+
+    def apply_controls(self, function_id: int) -> None:
+        """Pause a function, or end its pause, as its controls say."""
+        controls = self._controls.of(function_id)
+        self._scheduler.set_pause(function_id, controls.pause_reason if controls.paused else None)

@@ -15,12 +15,21 @@ from contextlib import ExitStack
 import anyio
 from msgspec import Struct
 
-from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
+from engine.errors import (
+    CallTimedOut,
+    DiskLow,
+    FunctionDisabled,
+    FunctionPaused,
+    InvalidField,
+    Overloaded,
+    ShuttingDown,
+    Unavailable,
+)
 from engine.functions.catalog import Catalog
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, Invocation, Outcome, Request
 from engine.model.signal import Signal
-from engine.model.urn import FunctionUrn
+from engine.model.urn import LATEST, FunctionUrn
 from engine.pipeline.invocation_factory import InvocationFactory
 from engine.protocols import CursorMove, Cursors, Journal
 from engine.scheduling.backlog import Backlog
@@ -114,13 +123,24 @@ class Intake:
 
         Raises CallTimedOut if the time for synchronous calls is over. A run that has begun then continues; a request
         that still waits is removed from the queue. Raises Overloaded if too many synchronous calls wait or run,
-        Unavailable if the engine stops, and FunctionDisabled if ``max_instances`` of the function is 0.
+        Unavailable if the engine stops, FunctionDisabled if ``max_instances`` of the function is 0, and FunctionPaused
+        if the function is paused, or is paused while the request waits.
         """
         try:
             return await self._call(request)
         except Exception as error:
             self._count_refusal(error, request)
             raise
+
+    def refuse_calls(self, function_id: int) -> None:
+        """Refuse the synchronous requests that wait, if the function is paused."""
+        reason, latest = self._scheduler.pause_reason(function_id), self._catalog.resolve(function_id, LATEST)
+        if reason is None or latest is None:
+            return
+        for entry in self._scheduler.withdraw_calls(function_id):
+            self._backlog.remove_sync(entry.size)
+            if not entry.reply.done():
+                entry.reply.set_exception(FunctionPaused(latest.name, reason))
 
     def refusal(self) -> Unavailable | None:
         """Return the error with which every request is refused now (stop of the engine, low disk space), or None."""
@@ -182,6 +202,8 @@ class Intake:
 
     async def _call(self, request: Request) -> tuple[str, Function, Outcome]:
         function = self._check(request)
+        if (reason := self._scheduler.pause_reason(function.function_id)) is not None:
+            raise FunctionPaused(function.name, reason)
         invocation = self._factory.make(request, function)
         self._backlog.admit_sync(len(invocation.payload))
         self._called += 1

@@ -41,6 +41,7 @@ class FunctionQueue:
     def __init__(self) -> None:
         self.horizon: tuple[float, int] | None = None
         self.loading = False
+        self.outdated = False  #: the page that is being read must be ignored
         self.size = 0  #: payload bytes of the window
         self._heap: list[tuple[float, int]] = []
         self._members: dict[int, Entry] = {}
@@ -58,6 +59,15 @@ class FunctionQueue:
             self._add(entry)
         elif self.loading:
             self._arrivals.append(entry)
+
+    def entries(self) -> list[Entry]:
+        """Return all entries in memory, in no order."""
+        return list(self._members.values())
+
+    def empty(self) -> None:
+        """Drop all entries from memory, and ignore the page that is being read. All rows are only on disk then."""
+        self._heap, self._members, self._arrivals, self.size = [], {}, [], 0
+        self.horizon, self.outdated = BEGINNING, self.loading
 
     def head(self) -> Entry:
         """Return the first entry without removing it. The queue must not be empty."""
@@ -106,8 +116,11 @@ class FunctionQueue:
     def refill(self, page: Iterable[Entry], complete: bool) -> None:
         """Add a page that was read after the horizon, and the entries that were offered during the read.
 
-        ``complete`` means that no invocations after this page wait on disk.
+        ``complete`` means that no invocations after this page wait on disk. A page whose read began before ``empty`` is
+        ignored.
         """
+        if self.outdated:
+            page, complete, self.outdated = (), False, False
         arrivals, self._arrivals, self.loading = self._arrivals, [], False
         entries = list(page)
         if complete:

@@ -162,6 +162,24 @@ class RunQueue:
         for function_id in self._async.queues:
             self._enqueue(self._async, function_id)
 
+    def pause(self, function_id: int) -> None:
+        """Let no asynchronous invocation of a function start until ``end_pause``. Drop its entries from memory."""
+        self._share(function_id).paused = True
+        queue = self._queue_of(self._async, function_id)
+        self._held -= queue.size
+        queue.empty()
+        self._low.discard(function_id)
+
+    def end_pause(self, function_id: int) -> None:
+        """Let asynchronous invocations of a function start again, which ``needs_refill`` lets the caller read."""
+        self._share(function_id).paused = False
+        self.expect(function_id)
+
+    def remove_calls(self, function_id: int) -> list[Entry]:
+        """Remove all waiting synchronous calls of a function, and return them."""
+        queue = self._sync.queues.pop(function_id, None)
+        return queue.entries() if queue else []
+
     def drop(self, function_id: int) -> None:
         """Drop the asynchronous entries of a deleted function. Its invocations on disk are not read any more."""
         queue = self._async.queues.pop(function_id, None)
@@ -181,6 +199,8 @@ class RunQueue:
         while self._low:
             function_id = self._low.pop()
             queue = self._async.queues.get(function_id)
+            if self._is_paused(function_id):
+                continue
             if queue is not None and queue.horizon is not None and not queue.loading:
                 queue.loading = True
                 return function_id, queue.horizon
@@ -230,6 +250,10 @@ class RunQueue:
             oldest_due_at=min(due) if due else None,
             functions=len(self._shares),
         )
+
+    def _is_paused(self, function_id: int) -> bool:
+        share = self._shares.get(function_id)
+        return share is not None and share.paused
 
     # --- choosing -------------------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class Scheduler:
         self._reads = False  #: rows are being read from disk
         self._ended: list[int] = []  #: withheld keys that ended during the read
         self._closed: set[int] = set()
+        self._paused: dict[int, str] = {}  #: reasons by function
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._alarm: Alarm | None = None
@@ -99,6 +100,7 @@ class Scheduler:
     def close(self, function_id: int) -> None:
         """Start no more asynchronous invocations of a function. The caller must end those that wait on disk."""
         self._closed.add(function_id)
+        self._paused.pop(function_id, None)
         self._queue.drop(function_id)
 
     def configure(
@@ -108,6 +110,25 @@ class Scheduler:
             function_id, weight=weight, limit=limit, memory=memory, concurrent_requests=concurrent_requests
         )
         self._hand_out()
+
+    def set_pause(self, function_id: int, reason: str | None) -> None:
+        """Start no asynchronous invocation of a function, for a reason that may be empty. None ends the pause.
+
+        During a pause, the invocations of the function are only on disk, and take no memory.
+        """
+        if reason is None and self._paused.pop(function_id, None) is not None:
+            # Slots start the invocations that they were given before the pause first. Otherwise a page that is read
+            # from disk would have them, too.
+            asyncio.get_running_loop().call_soon(self._end_pause, function_id)
+        elif reason is not None:
+            if function_id not in self._paused:
+                self._queue.pause(function_id)
+                self._hand_out()  # the first entry may have blocked others
+            self._paused[function_id] = reason
+
+    def pause_reason(self, function_id: int) -> str | None:
+        """Return why a function is paused, or None if it is not."""
+        return self._paused.get(function_id)
 
     # --- handing out work -----------------------------------------------------------------------------------
 
@@ -148,6 +169,12 @@ class Scheduler:
     def withdraw(self, function_id: int, key: int) -> bool:
         """Remove a waiting synchronous call. Return False if the call has started or is not queued."""
         return self._remove(function_id, key) is not None
+
+    def withdraw_calls(self, function_id: int) -> list[Entry]:
+        """Remove and return all synchronous calls of a function that wait."""
+        calls = self._queue.remove_calls(function_id)
+        self._hand_out()  # a removed call may have blocked others
+        return calls
 
     def withhold(self, function_id: int, key: int) -> None:
         """Prevent the start of a waiting invocation until ``reinstate``.
@@ -268,6 +295,11 @@ class Scheduler:
             self._ended.clear()
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _end_pause(self, function_id: int) -> None:
+        if function_id not in self._paused and function_id not in self._closed:
+            self._queue.end_pause(function_id)
+            self._work.set()
 
     def _enqueue(self, entry: Entry) -> None:
         invocation = entry.invocation

@@ -18,6 +18,7 @@ class Share(Struct, kw_only=True):
     limit: int = -1  #: largest number of concurrent runs; -1: no limit
     memory: int = 0  #: MiB of an instance
     concurrent_requests: int = 1  #: runs that one instance serves at a time
+    paused: bool = False  #: its asynchronous entries are only on disk
     parked: bool = False  #: no asynchronous invocation may start
     running: int = 0
     sharing: int = 0  #: runs on instances that serve several requests

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import FunctionDisabled
+from engine.errors import FunctionDisabled, FunctionPaused
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.pipeline.intake import Intake
@@ -131,3 +131,42 @@ async def test_only_versions_that_are_http_functions_get_the_members_for_them(in
     whole = b'{"a":1,"b":2,"c":[]}'
     assert [payloads[request_id] for request_id in ids] == [whole, b'{"a":1}', whole]
     assert ingress.backlog.size == sum(len(payload) for payload in payloads.values())
+
+
+def calling(ingress: Ingress) -> asyncio.Task[object]:
+    """Call the function synchronously in a task of its own."""
+    return asyncio.create_task(ingress.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC)))
+
+
+async def test_a_call_of_a_paused_function_is_refused_and_an_event_is_accepted(
+    ingress: Ingress,
+) -> None:
+    (function_id,) = {one.function_id for one in ingress.house.catalog.all()}
+    ingress.scheduler.set_pause(function_id, "a migration")
+
+    with pytest.raises(FunctionPaused, match="a migration"):
+        await calling(ingress)
+    assert await ingress.accept()
+    assert ingress.backlog.sync_rows == 0
+
+    ingress.scheduler.set_pause(function_id, None)
+    again = calling(ingress)
+    await asyncio.sleep(0)
+    assert ingress.backlog.sync_rows == 1
+    again.cancel()
+
+
+async def test_calls_that_wait_when_their_function_is_paused_are_refused(ingress: Ingress) -> None:
+    (function_id,) = {one.function_id for one in ingress.house.catalog.all()}
+    calls = [calling(ingress) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert ingress.backlog.sync_rows == 3
+
+    ingress.intake.refuse_calls(function_id)  # not paused
+    assert ingress.backlog.sync_rows == 3
+    ingress.scheduler.set_pause(function_id, "now")
+    ingress.intake.refuse_calls(function_id)
+
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in ends] == [FunctionPaused] * 3
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)

@@ -1,0 +1,67 @@
+"""Pause of a function in a real engine: intake stays open, synchronous calls are refused, a restart keeps the pause."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.acceptance.engine_process import BASE, HELD, PROJECT, engine_on, urn_of
+from tests.support.engine_process import functiond
+
+ECHO = "def handler(event, context):\n    return event\n"
+CONTROLS = f"{BASE}/{urn_of('job')}/controls"
+
+
+def test_a_pause_keeps_intake_open_and_survives_a_kill(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        assert engine.ask("PATCH", CONTROLS, {"paused": True, "pause_reason": "a migration"}).status == 200
+        waiting = [engine.accepted("job", {"n": n}) for n in range(3)]
+        call = engine.ask("POST", f"{BASE}/{urn_of('job')}/invocations", {})
+        assert (call.status, "a migration" in call.json["error_msg"]) == (409, True)
+
+        engine.kill()
+        engine.start()
+
+        engine.create("other", ECHO)
+        later = engine.accepted("other")
+        assert engine.record("other", later, wait=60)["status"] == "SUCCESS"  # the scheduler works
+        assert {engine.record("job", one)["status"] for one in waiting} == {"WAIT"}
+
+        engine.ask("PATCH", CONTROLS, {"paused": False})
+
+        assert {engine.record("job", one, wait=60)["status"] for one in waiting} == {"SUCCESS"}
+        assert engine.ask("POST", f"{BASE}/{urn_of('job')}/invocations", {"n": 1}).status == 200
+
+
+def test_what_runs_goes_on_during_a_pause_and_what_waits_grows_too_old(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", HELD)
+        engine.configure("job", max_async_event_age_in_seconds=1)
+        event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
+        running = engine.accepted("job", event)
+        while not (tmp_path / "runs").exists():
+            engine.record("job", running, wait=0.05)
+        engine.ask("PATCH", CONTROLS, {"paused": True})
+        waiting = engine.accepted("job", event)
+        (tmp_path / "gate").touch()
+
+        assert engine.record("job", running, wait=60)["status"] == "SUCCESS"
+        assert engine.record("job", waiting, wait=1.5)["status"] == "WAIT"
+
+        engine.ask("PATCH", CONTROLS, {"paused": False})
+        ended = engine.record("job", waiting, wait=60)
+        assert (ended["status"], ended["error_code"]) == ("DISCARD", 150430)
+        assert (tmp_path / "runs").read_text().splitlines() == [running]
+
+
+def test_the_command_line_pauses_and_resumes(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        url = f"http://127.0.0.1:{engine.port}"
+        paused = functiond("pause", "job", "--reason", "so [it] is", "--project", PROJECT, url=url)
+        assert (paused.returncode, paused.stdout) == (0, "paused job\n"), paused.stderr
+        assert engine.ask("GET", CONTROLS).json["pause_reason"] == "so [it] is"
+        resumed = functiond("resume", "job", "--json", "--project", PROJECT, url=url)
+
+        assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
