@@ -18,7 +18,7 @@ from bench.proof.lives import ENVIRONMENT, Violation, temporary
 from bench.server import ServerFailed, engine
 
 PAGE = 4096
-_INNER = 5  #: first byte of a page that has pages of a table below it
+_INNER = (2, 5)  #: first byte of a page that has pages of an index or a table below it
 
 
 class Sources(Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ def newest_smashed(name: str) -> Callable[[Path, Sources], object]:
             while True:
                 file.seek((page - 1) * PAGE)
                 content = file.read(PAGE)
-                if content[0] != _INNER:
+                if content[0] not in _INNER:
                     break
                 page = int.from_bytes(content[8:12], "big")
             file.seek((page - 1) * PAGE)
@@ -182,7 +182,10 @@ PAGES = (
     *(Case(name=f"a page of {name}", damage=smashed(name), refusal="functiond restore") for name in NEEDED),
     *(Case(name=f"a page of {name}", damage=smashed(name)) for name in SPARED),
     Case(name="the newest page of invocation", damage=newest_smashed("invocation"), refusal="functiond restore"),
-    Case(name="the newest page of payload", damage=newest_smashed("payload")),
+    *(
+        Case(name=f"the newest page of {name}", damage=newest_smashed(name))
+        for name in ("payload", "result", "attempt")
+    ),
 )
 CASES = (*FILES, *PAGES)
 

@@ -94,22 +94,35 @@ def test_a_bad_page_stops_only_its_own_rows(tmp_path: Path, table: str, leaf: in
         assert (b"on damaged pages of the journal are left out" in console) == bool(unreadable)
 
 
-def test_a_damaged_result_is_not_shown_and_does_not_stop_the_intake(tmp_path: Path) -> None:
+@pytest.mark.parametrize("running", [False, True], ids=["at the start", "while running"])
+def test_new_outcomes_are_stored_although_the_newest_page_of_older_ones_is_damaged(
+    tmp_path: Path, running: bool
+) -> None:
     data = tmp_path / "data"
-    ids = waiting(data, 30, delay=0.01, text="x" * 200)
     with engine_on(data) as engine:
-        for request_id in ids["one"]:
-            ended(engine, "one", request_id)
+        engine.create("one", ECHO)
+        engine.create("bad", "def handler(event, context):\n    raise ValueError(event)\n")
+        old = engine.accepted("bad", {"text": "x"})
+        ended(engine, "bad", old)
         engine.stop()
     file = PageFile(data / "journal.db")
-    file.smash([page for page in file.pages("result") if page.is_leaf][-1])
+    newest = [[page for page in file.pages(table) if page.is_leaf][-1] for table in ("result", "attempt")]
+    if not running:
+        for page in newest:
+            file.smash(page)
 
     with engine_on(data) as engine:
-        for _ in range(20):
-            request_id = engine.accepted("two", {"text": "y" * 200})
-            assert ended(engine, "two", request_id)["status"] == "SUCCESS"
-        assert ended(engine, "two", request_id)["damaged"] == ["result"]
-        assert engine.ask("GET", "/healthz").json["status"] == "degraded"
+        for page in newest if running else ():
+            file.smash(page)
+        bad, one = engine.accepted("bad", {"text": "y"}), engine.accepted("one", {"text": "y"})
+        failed, succeeded = engine.record("bad", bad, wait=60), ended(engine, "one", one)
+        assert (succeeded["status"], json.loads(str(succeeded["result"]))) == ("SUCCESS", {"text": "y"})
+        assert (failed["status"], len(failed["attempts"])) == ("FAIL", 1)
+        assert "damaged" not in {*succeeded, *failed}
+        assert ended(engine, "bad", old)["damaged"] == ["attempts", "result"]
+        health = engine.ask("GET", "/healthz").json
+        assert health["status"] == "degraded"
+        assert {"result_1", "attempt_1"} <= set(health["storage"].replace(",", "").split())
 
 
 def test_changed_code_never_runs(tmp_path: Path) -> None:

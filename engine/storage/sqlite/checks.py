@@ -15,7 +15,9 @@ from engine.errors.data_errors import RESTORE
 from engine.storage.problems import Problem
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.offline import read_only
-from engine.storage.sqlite.payloads import older_tables
+from engine.storage.sqlite.older_tables import older_tables
+from engine.storage.sqlite.outcome_tables import size_of_result
+from engine.storage.sqlite.payloads import payload_tables
 
 Check = Callable[[sqlite3.Connection], Iterator[Problem]]
 
@@ -26,7 +28,7 @@ _REBUILT = "start the engine, which rebuilds the index"
 _COUNTED = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
 UNION ALL
-SELECT 0, count(*), sum(size + coalesce((SELECT length(body) + length(log) FROM result r WHERE r.key = i.key), 0))
+SELECT 0, count(*), sum(size + {result})
 FROM invocation i WHERE state >= 3 HAVING count(*) > 0
 """
 _TALLIED = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
@@ -60,7 +62,7 @@ def _pages(database: sqlite3.Connection) -> Iterator[Problem]:
 
 def _rows(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find rows whose counterparts are lost."""
-    payloads = ["payload", *older_tables(database)]
+    payloads = payload_tables(database)
     stored = " AND ".join(f"NOT EXISTS (SELECT 1 FROM {table} p WHERE p.key = i.key)" for table in payloads)
     for key in _first(database, f"SELECT key FROM invocation i WHERE state < 3 AND {stored}"):
         problem = f"the payload of the unfinished invocation {key} is missing"
@@ -76,7 +78,7 @@ def _payloads(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find payloads whose bytes changed on disk."""
     if not _has_sums(database):
         return
-    for table in ("payload", *older_tables(database)):
+    for table in payload_tables(database):
         rows = database.execute(f"SELECT key, size, p.body, p.sum FROM {table} p JOIN invocation USING (key)")
         damaged = (key for key, *stored in rows if payload_problem(key, *stored))
         for key in _shown(damaged):
@@ -88,10 +90,11 @@ def _results(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find results and logs whose bytes changed on disk."""
     if not _has_sums(database):
         return
-    rows = database.execute("SELECT key, body, log, sum FROM result")
-    for key in _shown(key for key, *stored in rows if result_is_damaged(key, *stored)):
-        problem = f"the result or log of the invocation {key} differs from its checksum"
-        yield Problem(part="result", problem=problem, advice=f"if its result matters, {RESTORE}")
+    for table in ("result", *(older.name for older in older_tables(database, "result"))):
+        rows = database.execute(f"SELECT key, body, log, sum FROM {table}")
+        for key in _shown(key for key, *stored in rows if result_is_damaged(key, *stored)):
+            problem = f"the result or log of the invocation {key} differs from its checksum"
+            yield Problem(part="result", problem=problem, advice=f"if its result matters, {RESTORE}")
 
 
 def _has_sums(database: sqlite3.Connection) -> bool:
@@ -112,7 +115,8 @@ def _shown(keys: Iterator[object]) -> Iterator[str]:
 
 
 def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
-    counted = {function: (rows, size) for function, rows, size in database.execute(_COUNTED)}
+    sql = _COUNTED.format(result=size_of_result(database, "i.key", noted=False))
+    counted = {function: (rows, size) for function, rows, size in database.execute(sql)}
     tallied = {function: (rows, size) for function, rows, size in database.execute(_TALLIED)}
     for function in sorted(counted.keys() | tallied.keys()):
         stored, real = tallied.get(function, (0, 0)), counted.get(function, (0, 0))

@@ -14,10 +14,12 @@ import time
 from collections.abc import Collection, Iterator
 
 import structlog
+from msgspec.structs import replace
 
 from engine.errors.data_errors import RESTORE
 from engine.protocols import Damage
-from engine.storage.sqlite.payloads import find_payload, older_tables
+from engine.storage.sqlite.older_tables import older_tables
+from engine.storage.sqlite.payloads import find_payload, payload_tables
 
 log = structlog.get_logger("functiond.journal")
 
@@ -63,11 +65,12 @@ class DamageNotes:
 
     def recheck(self, db: sqlite3.Connection) -> None:
         """Remove notes on rows that can be read again, as after a copy of the directory to another disk."""
+        older = {one.name for table in ("result", "attempt") for one in older_tables(db, table)}
         for one in self.ranges:
             if one.name in NUMBERED:
                 self.clear(db, one.name)
             elif (
-                one.name in TABLES
+                one.name in {*TABLES, *older}
                 and one.to_key
                 and all(is_readable(db, one.name, key) for key in (one.from_key, *_keys_in(db, one), one.to_key))
             ):
@@ -128,6 +131,11 @@ class DamageNotes:
         number = 1 + sum(one.name == name for one in self.ranges)
         self.note(db, name, number, number, sqlite3.DatabaseError(f"{where}: {error}"))
 
+    def move(self, db: sqlite3.Connection, table: str, name: str) -> None:
+        """Move all notes on a table to the name under which it was set aside."""
+        db.execute("UPDATE damage SET name = ? WHERE name = ?", (name, table))
+        self.ranges = tuple(replace(one, name=name) if one.name == table else one for one in self.ranges)
+
     def clear(self, db: sqlite3.Connection, name: str) -> None:
         """Remove all notes on an index that was rebuilt, or on a ``NUMBERED`` table."""
         db.execute("DELETE FROM damage WHERE name = ?", (name,))
@@ -148,7 +156,7 @@ def is_readable(db: sqlite3.Connection, table: str, key: int) -> bool:
         if table == "payload":
             find_payload(db, key)
         else:
-            db.execute(TABLES[table], (key,)).fetchall()
+            db.execute(f"SELECT * FROM {table} WHERE key = ?", (key,)).fetchall()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
@@ -204,4 +212,4 @@ def _neighbours(db: sqlite3.Connection, table: str, key: int, side: str, order: 
 
 def _others(db: sqlite3.Connection, table: str) -> tuple[str, ...]:
     """Return tables that have the same keys as the damaged one."""
-    return ("payload", *older_tables(db)) if table == "invocation" else ("invocation",)
+    return tuple(payload_tables(db)) if table == "invocation" else ("invocation",)

@@ -10,18 +10,30 @@ from engine.model import Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.protocols import Settlement
 from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
-from engine.storage.sqlite.rows import STORED, append_row
+from engine.storage.sqlite.outcome_tables import readable_size, size_of_result
+from engine.storage.sqlite.rows import COMPACT_END, STORED, append_row
+from engine.storage.sqlite.salvage import in_transaction
 
 
-def cancel(db: sqlite3.Connection, sql: str, key: int, outcome: Outcome) -> tuple[int, int] | None:
+def cancel(
+    db: sqlite3.Connection, sql: str, key: int, outcome: Outcome, kept: int | None = None
+) -> tuple[int, int] | None:
+    """End a waiting invocation. ``kept`` is the size of an earlier attempt's result and log, or None to read it."""
     end = (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key)
-    found: tuple[int, int] | None = db.execute(f"{sql} RETURNING function_id, size", end).fetchone()
-    if found:
-        function_id, size = found
-        kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
-        ended = size + (kept[0] if kept else 0)  # includes result and log of an earlier attempt
-        db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
-    return found
+    found = db.execute(f"{sql} RETURNING function_id, size, attempt", end).fetchone()
+    if found is None:
+        return None
+    function_id, size, attempt = found
+    if kept is None:
+        kept = 0 if attempt == 1 else db.execute(f"SELECT {size_of_result(db, '?1')}", (key,)).fetchone()[0]
+    db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
+    return function_id, size
+
+
+def cancel_isolated(db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
+    """Do the same after a damaged page was met. Runs outside a transaction, see ``damage``."""
+    kept = readable_size(db, key)
+    return in_transaction(db, lambda: cancel(db, COMPACT_END, key, outcome, kept))
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:

@@ -17,13 +17,12 @@ from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.delays import correct_due, correct_due_isolated
 from engine.storage.sqlite.discard import discard, discard_isolated
-from engine.storage.sqlite.invocation_writes import append_rows, cancel, insert, settle_rows
+from engine.storage.sqlite.invocation_writes import append_rows, cancel, cancel_isolated, insert, settle_rows
 from engine.storage.sqlite.isolated import IsolatedReads
 from engine.storage.sqlite.payloads import with_older_payload
 from engine.storage.sqlite.rebuild import rebuild, unreadable
 from engine.storage.sqlite.rows import (
     BODY,
-    COMPACT_END,
     END,
     POISONED,
     READY,
@@ -32,7 +31,6 @@ from engine.storage.sqlite.rows import (
     to_crashed,
     to_invocation,
 )
-from engine.storage.sqlite.salvage import in_transaction
 from engine.storage.sqlite.writer import Writer, answer
 
 
@@ -113,7 +111,7 @@ class SQLiteJournal:
         request = CallRequest(
             lambda db: cancel(db, END, key, outcome),
             done,
-            lambda db: in_transaction(db, lambda: cancel(db, COMPACT_END, key, outcome)),
+            lambda db: cancel_isolated(db, key, outcome),
         )
         self._writer.submit(request)
         return future

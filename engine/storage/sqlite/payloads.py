@@ -1,12 +1,8 @@
-"""Payloads on disk, in the table ``payload`` and in older ones that were set aside.
+"""Payloads on disk, in the table ``payload`` and in older ones that were set aside, see ``older_tables``.
 
-SQLite reads the last page of a table to append a row. If this page of ``payload`` is damaged, ``set_aside`` renames the
-table, and an empty one takes its name. No row is copied, and writes of new payloads stay as they are. Reads look for a
-payload in the new table first. A key that the new table has must never be searched in an older one, because the search
-for the newest keys ends on the damaged page. The search for older keys may end on a damaged page of a newer table, so
-it goes on in the older ones.
-
-A migration that changes ``payload`` must change the older tables, too.
+Reads look for a payload in the new table first. A key that the new table has must never be searched in an older one,
+because the search for the newest keys ends on the damaged page. The search for older keys may end on a damaged page of
+a newer table, so it goes on in the older ones.
 """
 
 from __future__ import annotations
@@ -15,32 +11,15 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from engine.storage.sqlite.older_tables import older_tables
 from engine.storage.sqlite.rows import BODY
 
-#: Names of the older tables, newest first.
-OLDER = (
-    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'payload_[0-9]*'"
-    " ORDER BY CAST(substr(name, 9) AS INTEGER) DESC"
-)
 _PAYLOAD = "SELECT body, sum FROM {} WHERE key = ?"
 
 
-def older_tables(db: sqlite3.Connection) -> list[str]:
-    return [name for [name] in db.execute(OLDER)]
-
-
-def set_aside(db: sqlite3.Connection) -> str:
-    """Rename the table of payloads and create an empty one. Return the new name of the old one.
-
-    Runs outside a transaction.
-    """
-    name = f"payload_{len(older_tables(db)) + 1}"
-    db.execute("BEGIN IMMEDIATE")
-    [sql] = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'payload'").fetchone()
-    db.execute(f"ALTER TABLE payload RENAME TO {name}")
-    db.execute(sql)
-    db.execute("COMMIT")
-    return name
+def payload_tables(db: sqlite3.Connection) -> list[str]:
+    """Return the names of all tables with payloads, newest first."""
+    return ["payload", *(older.name for older in older_tables(db, "payload"))]
 
 
 def with_older_payload(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -48,7 +27,7 @@ def with_older_payload(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[An
 
     Raises the error of SQLite at the first damaged page, so that it may be called in a transaction.
     """
-    for name in older_tables(db):
+    for name in payload_tables(db)[1:]:
         found = db.execute(_PAYLOAD.format(name), (row[0],)).fetchone()
         if found is not None:
             return _with(row, found)
@@ -67,7 +46,7 @@ def find_payload(db: sqlite3.Connection, key: int) -> tuple[Any, ...] | None:
     A damaged page is an error only if no other table has the payload. Runs outside a transaction, see ``damage``.
     """
     damage: sqlite3.DatabaseError | None = None
-    for name in ("payload", *older_tables(db)):
+    for name in payload_tables(db):
         try:
             found: tuple[Any, ...] | None = db.execute(_PAYLOAD.format(name), (key,)).fetchone()
         except sqlite3.DatabaseError as error:
@@ -85,11 +64,11 @@ def _with(row: tuple[Any, ...], payload: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def delete_payloads(db: sqlite3.Connection, keys: Sequence[tuple[int]]) -> None:
-    older = older_tables(db)
-    if not older:
+    tables = payload_tables(db)
+    if len(tables) == 1:
         db.executemany("DELETE FROM payload WHERE key = ?", keys)
         return
     for key in keys:
-        for name in ("payload", *older):
+        for name in tables:
             if db.execute(f"DELETE FROM {name} WHERE key = ?", key).rowcount:
                 break  # a further search could end on a damaged page

@@ -12,8 +12,17 @@ from msgspec import Struct
 from engine.model.identity import AHEAD, Identity, accepted_at, key_at, true_end
 from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
-from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
-from engine.storage.sqlite.payloads import delete_payloads, older_tables
+from engine.storage.sqlite.damage import DamageNotes, is_damage, is_readable, read_keys
+from engine.storage.sqlite.outcome_tables import (
+    delete_older_outcomes,
+    delete_outcomes,
+    has_readable,
+    note,
+    note_unreadable,
+    older_outcomes,
+    size_of_result,
+)
+from engine.storage.sqlite.payloads import delete_payloads, payload_tables
 from engine.storage.sqlite.salvage import in_transaction, store_each
 
 #: Limits of one step: invocations scanned, bytes dropped, idempotency keys dropped, pages freed in the file system.
@@ -27,7 +36,7 @@ T = TypeVar("T")
 #: Row of a scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending.
 _Row = tuple[int, float | None, int, int]
 _NEXT = (
-    "SELECT key, ended, size + coalesce((SELECT length(body) + length(log) FROM result WHERE key = i.key), 0),"
+    "SELECT key, ended, size + {result},"
     " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL) FROM invocation i WHERE {where}"
 )
 _KEYS = "SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT ?"
@@ -68,7 +77,8 @@ class Purge:
         of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``.
         """
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
-        scan, over = self._scan(db, now, age, rows, size, _next_rows)
+        scan, over = self._scan(db, now, age, rows, size, self._next_rows)
+        delete_older_outcomes(db, self._notes, scan.drop)
         _drop(db, scan)
         return self._purged(scan, over, age, next_expiry, more=more_keys | _release_pages(db))
 
@@ -79,6 +89,7 @@ class Purge:
         """
         more_keys, next_expiry = _unless_damaged(db, lambda: _drop_idempotency_keys(db, now), (False, math.inf))
         scan, over = self._scan(db, now, age, rows, size, self._next_rows_isolated)
+        _drop_older_each(db, self._notes, scan.drop)
         for key, error in store_each(db, list(scan.drop), lambda db, key: _drop(db, _only(scan, key))):
             scan.drop.remove(key)
             self._notes.note_row(db, key, error)
@@ -122,7 +133,7 @@ class Purge:
         keys, error = read_keys(db, _KEYS.format(table="invocation"), (scan.reached, STEP_ROWS))
         if error is not None:
             found_too = set[tuple[int, ...]]()
-            for table in ("payload", *older_tables(db)):
+            for table in payload_tables(db):
                 found_too.update(read_keys(db, _KEYS.format(table=table), (scan.reached, STEP_ROWS))[0])
             keys = max(keys, sorted(found_too)[:STEP_ROWS], key=len)
         scan.complete = len(keys) < STEP_ROWS
@@ -131,13 +142,31 @@ class Purge:
             if self._notes.covers(key):
                 scan.reached = key
                 continue
-            try:
-                found += db.execute(_NEXT.format(where="key = ?"), (key,)).fetchall()
-            except sqlite3.DatabaseError as problem:
-                if not is_damage(problem):
-                    raise
+            row, problem = self._next_row(db, key)
+            if problem is not None and note_unreadable(db, self._notes, key):
+                row, problem = self._next_row(db, key)
+            if problem is not None:
                 self._notes.note_row(db, key, problem)
+            found += row
         return found
+
+    def _next_row(self, db: sqlite3.Connection, key: int) -> tuple[list[_Row], sqlite3.DatabaseError | None]:
+        """Return the row of a key, if it exists, and the error with which it was read."""
+        try:
+            return db.execute(self._next(db, "key = ?"), (key,)).fetchall(), None
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            return [], error
+
+    def _next_rows(self, db: sqlite3.Connection, scan: Scan) -> list[_Row]:
+        sql = self._next(db, "key > ? ORDER BY key LIMIT ?")
+        found: list[_Row] = db.execute(sql, (scan.reached, STEP_ROWS)).fetchall()
+        scan.complete = len(found) < STEP_ROWS
+        return found
+
+    def _next(self, db: sqlite3.Connection, where: str) -> str:
+        return _NEXT.format(result=size_of_result(db, "i.key"), where=where)
 
     def _scan_by_age(self, db: sqlite3.Connection, found: list[_Row], scan: Scan, now: float, age: float) -> None:
         cutoff, ahead = now - age, key_at(now + AHEAD)
@@ -188,13 +217,6 @@ def _scan_by_caps(found: list[_Row], scan: Scan, rows: int, size: int) -> None:
             return
 
 
-def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[_Row]:
-    sql = _NEXT.format(where="key > ? ORDER BY key LIMIT ?")
-    found: list[_Row] = db.execute(sql, (scan.reached, STEP_ROWS)).fetchall()
-    scan.complete = len(found) < STEP_ROWS
-    return found
-
-
 def _take(scan: Scan, key: int, size: int) -> bool:
     """Add a row to the rows that this step drops. Return True when they exceed the bytes allowed in one step."""
     scan.drop.append(key)
@@ -206,6 +228,24 @@ def _take(scan: Scan, key: int, size: int) -> bool:
     return scan.dropped_size > STEP_SIZE
 
 
+def _drop_older_each(db: sqlite3.Connection, notes: DamageNotes, keys: Sequence[int]) -> None:
+    """Delete results and attempts from the older tables, row by row.
+
+    Rows stay that cannot be deleted, because their page or one beside it is damaged. Nothing reads them after their
+    invocations are dropped. Runs outside a transaction.
+    """
+
+    def delete(db: sqlite3.Connection, row: tuple[str, int]) -> None:
+        name, key = row
+        db.execute(f"DELETE FROM {name} WHERE key = ?", (key,))
+
+    for older in older_outcomes(db):
+        present = [(older.name, key) for key in keys if has_readable(notes, older, key)]
+        for (name, key), error in store_each(db, present, delete):
+            if not is_readable(db, name, key):
+                note(db, notes, older, key, error)
+
+
 def _only(scan: Scan, key: int) -> Scan:
     """Return a scan that drops one of the rows of another scan."""
     return Scan(drop=[key], kept_rows=scan.kept_rows, kept_size=scan.kept_size)
@@ -215,8 +255,9 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
     keys: Sequence[tuple[int]] = [(key,) for key in scan.drop]
     if not keys:
         return
-    for table in ("invocation", "result", "attempt", "owed"):
+    for table in ("invocation", "owed"):
         db.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
+    delete_outcomes(db, keys)
     delete_payloads(db, keys)
     db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))

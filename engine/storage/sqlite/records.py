@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiosqlite
+from msgspec.structs import replace
 
 from engine.errors import Unavailable
-from engine.model import Attempt, Record
+from engine.model import Attempt, Record, State
 from engine.model.identity import Identity, accepted_at, key_at
+from engine.model.retry import HISTORY
 from engine.protocols import Purged, Selection
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
 from engine.storage.sqlite.isolated_lists import list_isolated
-from engine.storage.sqlite.payloads import OLDER
+from engine.storage.sqlite.older_tables import OLDER
 from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.rows import LISTED, to_record
@@ -98,7 +100,8 @@ class SQLiteRecords:
             if not rows:
                 return None
             *listed, size = rows[0]
-            return to_record(tuple(listed), self._identity, **await _parts_of(db, key, size))
+            record = to_record(tuple(listed), self._identity)
+            return replace(record, **await _parts_of(db, record, size))
 
     async def newest(self, before: float) -> float | None:
         try:
@@ -117,41 +120,68 @@ class SQLiteRecords:
         )
 
 
-async def _parts_of(db: aiosqlite.Connection, key: int, size: int) -> dict[str, Any]:
+async def _parts_of(db: aiosqlite.Connection, record: Record, size: int) -> dict[str, Any]:
     """Return payload, result, log and attempts of an invocation, and the names of those that are damaged.
 
-    ``size`` is the number of bytes of the payload. Damaged parts are left out.
+    ``size`` is the number of bytes of the payload. Parts that cannot be read are left out. Only those that the
+    invocation can have count as damaged, because a search for others may end on a damaged page, too.
     """
     parts: dict[str, Any] = {}
     damaged = set()
-    payload = await _payload(db, key)
-    if payload is None or payload_problem(key, size, *(payload or [(None, None)])[0]):
+    payload = await _newest(db, "payload", "SELECT body, sum FROM {} WHERE key = ?", record.key)
+    if payload is None or payload_problem(record.key, size, *(payload or [(None, None)])[0]):
         damaged.add("payload")
     else:
         parts["payload"] = payload[0][0]
-    result = await _part(db, "SELECT body, log, sum FROM result WHERE key = ?", key)
-    if result is None or (result and result_is_damaged(key, *result[0])):
+    again = record.attempt > 1
+    ran = again or (record.started_at is not None and record.ended_at is not None)
+    result = await _newest(db, "result", "SELECT body, log, sum FROM {} WHERE key = ?", record.key, replaced=again)
+    if (result is None and ran) or (result and result_is_damaged(record.key, *result[0])):
         damaged.add("result")
     elif result:
         parts["result"], parts["log"], _ = result[0]
-    sql = "SELECT attempt, started, ended, code, message FROM attempt WHERE key = ? ORDER BY attempt"
-    history = await _part(db, sql, key)
-    if history is None:
+    history, whole = await _history(db, record.key)
+    if not whole and (again or (ran and record.state is not State.SUCCESS)):
         damaged.add("attempts")
-    attempts = (Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history or ())
+    attempts = (Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history)
     return {**parts, "attempts": tuple(attempts), "damaged": frozenset(damaged)}
 
 
-async def _payload(db: aiosqlite.Connection, key: int) -> list[tuple[Any, ...]] | None:
-    """Return the row of a payload as ``_part`` does, from the newest table or one that was set aside."""
-    sql = "SELECT body, sum FROM {} WHERE key = ?"
-    found = await _part(db, sql.format("payload"), key)
-    for [name] in () if found else await _all(db, OLDER, ()):
+async def _newest(
+    db: aiosqlite.Connection, table: str, sql: str, key: int, *, replaced: bool = False
+) -> list[tuple[Any, ...]] | None:
+    """Return the row of a key as ``_part`` does, from the newest table that has one, see ``older_tables``.
+
+    ``replaced``: an older table may have a row that was replaced in a newer one. Behind a damaged page of the newer
+    one, it is not returned.
+    """
+    found = await _part(db, sql.format(table), key)
+    for name in () if found else await _older(db, table, key):
+        if found is None and replaced:
+            return None
         older = await _part(db, sql.format(name), key)
         if older:
             return older
         found = None if older is None else found
     return found
+
+
+async def _history(db: aiosqlite.Connection, key: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """Return the attempts of an invocation from all tables, and whether none of them is on a damaged page."""
+    sql = "SELECT attempt, started, ended, code, message FROM {} WHERE key = ? ORDER BY attempt"
+    found = await _part(db, sql.format("attempt"), key)
+    rows, whole = found or [], found is not None
+    for name in await _older(db, "attempt", key):
+        if len(rows) >= HISTORY or (rows and rows[0][0] == 1):
+            break  # complete; a further search could end on a damaged page
+        older = await _part(db, sql.format(name), key)
+        rows, whole = [*(older or ()), *rows], whole and older is not None
+    return rows[-HISTORY:], whole
+
+
+async def _older(db: aiosqlite.Connection, table: str, key: int) -> list[str]:
+    """Return the names of the older tables that can have rows of an invocation, newest first."""
+    return [name for name, until in await _all(db, OLDER, [table]) if key <= until]
 
 
 async def _part(db: aiosqlite.Connection, sql: str, key: int) -> list[tuple[Any, ...]] | None:

@@ -19,7 +19,8 @@ from engine.errors import NotStored
 from engine.storage.sqlite.batch import CallRequest, Row, Statement, WriteRequest, WritingConnection
 from engine.storage.sqlite.damage import ADVICE, INDEXES, DamageNotes, is_damage, read_keys
 from engine.storage.sqlite.delivery_table import renew
-from engine.storage.sqlite.payloads import set_aside
+from engine.storage.sqlite.older_tables import set_aside
+from engine.storage.sqlite.outcome_tables import TABLE_OF, make_way
 from engine.storage.sqlite.rebuild import note_side_indexes
 
 T = TypeVar("T")
@@ -27,8 +28,6 @@ log = structlog.get_logger("functiond.journal")
 
 #: Least seconds between two reads of all indexes of deliveries and idempotency keys, which may be long.
 WALK_INTERVAL = 60.0
-#: Statements whose rows may be left out, with the table that they write.
-_OPTIONAL = {Statement.RESULT: "result", Statement.ATTEMPT: "attempt", Statement.DROP_ATTEMPTS: "attempt"}
 #: Forms of statements that store less, so that the row does not grow. Rank and first due time are not needed any more,
 #: except for the order and age of retries.
 _COMPACT = {
@@ -42,6 +41,7 @@ _COMPACT = {
     ),
 }
 _FORMS: tuple[dict[Statement, str], ...] = ({}, _COMPACT)
+#: Tables whose rows are left out if they can be neither written nor set aside.
 _LEFT_OUT: tuple[frozenset[str], ...] = (
     frozenset(),
     frozenset({"result"}),
@@ -95,6 +95,7 @@ class Salvage:
             note_side_indexes(db, self._notes)
             self._next_walk = monotonic() + WALK_INTERVAL
         if not isinstance(request, CallRequest):
+            make_way(db, self._notes, request.rows)
             stored = _store_rows(db, self._notes, request.rows)
             if not stored and not request.retry_until_stored:
                 request.error = _refused(error)
@@ -113,13 +114,14 @@ def _make_way(db: sqlite3.Connection, notes: DamageNotes) -> None:
             continue
         if table == "payload":
             try:
-                name = set_aside(db)
+                older = set_aside(db, table)
             except sqlite3.DatabaseError as problem:
                 db.rollback()
                 if not is_damage(problem):
                     raise
             else:
-                log.error("newest page of payloads is damaged: new ones go to a new table", renamed=name, advice=ADVICE)
+                event = "newest page of payloads is damaged: new ones go to a new table"
+                log.error(event, renamed=older.name, advice=ADVICE)
         newest, _ = read_keys(db, f"SELECT key FROM {other} ORDER BY key DESC LIMIT 1", ())
         for [key] in newest:
             notes.note_row(db, key, error)
@@ -169,7 +171,7 @@ def _store_rows(db: WritingConnection, notes: DamageNotes, rows: Sequence[tuple[
     error: sqlite3.DatabaseError | None = None
     for compact in _FORMS:
         for left_out in _LEFT_OUT:
-            kept = [(statement, row) for statement, row in rows if _OPTIONAL.get(statement) not in left_out]
+            kept = [(statement, row) for statement, row in rows if TABLE_OF.get(statement) not in left_out]
             try:
                 _transact(db, kept, compact)
             except sqlite3.DatabaseError as problem:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from engine.storage.sqlite.damage import DamageNotes, read_keys
+from engine.storage.sqlite.older_tables import add_missing_columns
 from engine.storage.sqlite.rebuild import rebuild, rebuild_noted
 
 #: Tables that are read at the start, and whose loss would change functions, triggers or the identity of the journal.
@@ -31,6 +32,7 @@ def check_start(db: sqlite3.Connection, notes: DamageNotes) -> str:
     _, error = read_keys(db, "SELECT max(key) FROM invocation", ())
     if error is not None:
         return f"the newest page of the table invocation is damaged, so the last request id is unknown ({error})"
+    add_missing_columns(db)
     notes.load(db)
     notes.recheck(db)
     rebuild_noted(db, notes)

@@ -13,7 +13,7 @@ from engine.errors import DataDirectoryUnusable, NotStored
 from engine.model import DestinationSpec, State
 from engine.protocols import Settlement
 from engine.storage.sqlite.checks import find_problems
-from engine.storage.sqlite.payloads import set_aside
+from engine.storage.sqlite.older_tables import set_aside
 from tests.contracts.storage import NOW, cancelled, made, settled, success
 from tests.support.damage import ROWS, kept, ranges, ready, rows_of, storing
 
@@ -108,7 +108,7 @@ async def test_verify_finds_the_events_of_all_tables(tmp_path: Path) -> None:
     data = await kept(tmp_path, 20)
     for _ in range(2):
         with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as database:
-            set_aside(database)
+            set_aside(database, "payload")
         async with storing(tmp_path) as storage:
             await storage.journal.append(made(storage, 1, at=NOW))
     assert list(find_problems(tmp_path)) == []
