@@ -109,6 +109,7 @@ def _pool_options(settings: Settings, marker: str) -> PoolOptions:
         memory=memory_budget(settings),
         idle=executor.idle,
         processes=executor.processes,
+        term_grace=executor.term_grace,
         log_size=executor.log_size,
         log_space=settings.storage.logs_size,
         sandbox=convert(executor, IsolationOptions, from_attributes=True),

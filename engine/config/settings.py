@@ -129,6 +129,8 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: slots reserved for synchronous callers
     memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: 3/4 of the usable memory
     idle: Seconds = 300.0  #: seconds after which an instance without work exits
+    #: seconds that a handler may clean up when its invocation is cancelled or runs too long; 0: killed at once
+    term_grace: Annotated[float, Meta(ge=0, le=60)] = 2.0
     python: str = ""  #: interpreter of all Python functions; empty: installed version closest to the runtime
     node: str = ""  #: interpreter of all Node.js functions; empty: as for ``python``
     long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all

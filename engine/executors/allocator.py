@@ -18,8 +18,9 @@ from collections.abc import Collection, Iterable
 import anyio
 
 from engine.errors import InvalidField
+from engine.executors.call import Call, End, Ended, Key, key_of
 from engine.executors.idle import IdleInstances
-from engine.executors.instance import Call, End, Ended, Instance, Key, key_of
+from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.outcomes import CANCELLED, START_FAILURES, launch_fault, runtime_fault, start_fault
 from engine.executors.reserve import Reserve

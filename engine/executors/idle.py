@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from engine.executors.instance import Instance, Key
+from engine.executors.call import Key
+from engine.executors.instance import Instance
 
 _KEEP_INTERVAL = 60.0  #: minimum seconds until an instance that was kept is checked again
 

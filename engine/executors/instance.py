@@ -7,48 +7,42 @@
   and the instance accepts no further requests.
 - ``closed``: the process has exited and the channel is closed.
 
-If one request is cancelled, runs too long, or is abandoned by its caller, the whole instance is killed, because user
-code cannot be stopped otherwise. All other requests of the instance then end, too. Each ``Call`` records whether its
-request was the cause.
+If one request is cancelled or runs too long, its handler is told, and may clean up for ``grace`` seconds. An instance
+that serves one request at a time is killed when the handler has answered. If the handler does not answer in time, or
+the caller abandons the request, the whole instance is killed, because user code cannot be stopped otherwise. All other
+requests of the instance then end, too. Each ``Call`` records whether its request was the cause.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from engine.executors.log_buffer import NOTHING, LogBuffer, Written
+from engine.executors.call import Call, End, Key
+from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_recorder import LogRecorder
 from engine.executors.process import Channel, InstanceProcess
 from engine.logs.lines import NOTE, STDERR
 from engine.model import Code, Function, Invocation
 from engine.runtimes.catalog import warning_of
-from engine.runtimes.protocol import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
-
-Key = tuple[int, str, int, int]  #: function_id, version, revision, memory in MiB; an instance serves one key
+from engine.runtimes.protocol import (
+    ITSELF,
+    NOTICE_CANCELLED,
+    NOTICE_TIMEOUT,
+    READY,
+    Answer,
+    FrameError,
+    FrameReader,
+    Logged,
+    invoke_frame,
+    notice_frame,
+    stop_frame,
+)
 
 _TICKETS = 1 << 32
 _EXIT_TIMEOUT = 2.0  #: seconds from the end of the connection to the exit of the process and its status
-
-
-def key_of(function: Function, memory: int = 0) -> Key:
-    """Return the key of the function's instances that have ``memory`` MiB; 0 means the function's own size."""
-    return (function.function_id, function.version, function.revision, memory or function.memory_size)
-
-
-class End(StrEnum):
-    """Reason why an instance ended."""
-
-    RETIRED = "retired"  #: dismissed: idle for too long, outdated, or its memory is needed
-    EXITED = "exited"  #: exited, or was killed by the kernel, by a user or for its memory use
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    ABANDONED = "abandoned"  #: the caller stopped waiting for the answer
-    GARBLED = "garbled"  #: user code wrote to the channel
-    UNFIT = "unfit"  #: could not load the code, or its initializer failed
-
+_NOTICES = {End.CANCELLED: NOTICE_CANCELLED, End.TIMEOUT: NOTICE_TIMEOUT}
 
 HEAP_EXHAUSTED = b"JavaScript heap out of memory"  #: written by Node.js to stderr before it aborts
 
@@ -66,102 +60,6 @@ _WORKER_CODES = frozenset(
         Code.DISK_FULL,
     }
 )
-
-
-class Ended(NamedTuple):
-    """End of an attempt: the instance's answer, or one in its place, and the log lines."""
-
-    answer: Answer
-    written: Written
-
-
-class Call:
-    """Request that waits for an instance or is assigned to one, or the start of an instance (ticket ``ITSELF``).
-
-    ``key`` and ``function`` say which instances can serve the request.
-    """
-
-    __slots__ = (
-        "assignment", "cancelled", "fresh", "function", "initialised", "instance", "invocation", "key", "log_buffer",
-        "responsible", "started_by", "ticket", "unsent", "waiter",
-    )  # fmt: skip
-
-    def __init__(self, key: Key, function: Function, invocation: Invocation | None) -> None:
-        self.key, self.function = key, function
-        self.invocation = invocation  #: None: start of an instance without a request
-        self.instance: Instance | None = None
-        self.log_buffer: LogBuffer | None = None  #: created with the first line
-        self.assignment: asyncio.Future[Instance | Ended | None] | None = None  #: while it waits for an instance
-        self.started_by: Call | None = None  #: start of an instance that began for this request
-        self.initialised = 0.0  #: seconds for which the request waited for an instance
-        self.fresh = False  #: assigned when its instance became ready
-        self.cancelled = False  #: must not run, neither here nor on another instance
-        self.ticket = ITSELF
-        self.waiter: asyncio.Future[Answer | None] | None = None
-        self.responsible = False  #: the instance ended because of this call, or served no other
-        self.unsent = False
-
-    def cancel(self) -> bool:
-        """Cancel the request: end its wait, or kill its instance. Return False if the request has ended already.
-
-        A request can be cancelled until its task resumes, even if an instance has been assigned meanwhile.
-        """
-        if (assignment := self.assignment) is not None:
-            if not assignment.done():
-                assignment.set_result(None)
-            elif assignment.cancelled() or assignment.exception() or isinstance(assignment.result(), Ended):
-                return False
-            self.cancelled = True
-            return True
-        waiter, instance = self.waiter, self.instance
-        if instance is None and waiter is None:  # an instance is assigned, but the request is not sent yet
-            self.cancelled = True
-            return True
-        if instance is None or (waiter is not None and waiter.done() and (waiter.cancelled() or waiter.result())):
-            return False
-        self.cancelled = True
-        instance.kill(End.CANCELLED, self)
-        return True
-
-    def enter_start(self, start: Call) -> None:
-        """Have the start that begins for the request add its lines to those of the request."""
-        self.started_by = start
-        start.invocation, start.log_buffer = self.invocation, self.log_buffer
-
-    def leave_start(self) -> None:
-        """Keep the lines of the start that began for the request. Its later lines are its instance's own."""
-        start, self.started_by = self.started_by, None
-        if start is not None:
-            self.log_buffer, start.log_buffer, start.invocation = start.log_buffer, None, None
-
-    def begin(self, instance: Instance, ticket: int) -> None:
-        """Assign the call to an instance, which sends its frame next."""
-        self.instance, self.ticket, self.waiter = instance, ticket, None
-        self.responsible = self.unsent = False
-
-    @property
-    def answered(self) -> bool:
-        """True if the request has its answer, or certainly receives none."""
-        return self.waiter is not None and self.waiter.done()
-
-    def give_up(self) -> None:
-        """End the wait of the request's caller without an answer."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
-    @property
-    def unread(self) -> bool:
-        """True if the instance certainly ended before it read the request, so that no user code ran for it."""
-        # Evaluated late, because the loop may report the connection reset after the exit.
-        instance = self.instance
-        return self.unsent or (
-            instance is not None and self.responsible and instance.end is End.EXITED and instance.unread
-        )
-
-    def written(self) -> Written:
-        """Return the log lines up to now, including those of the start that began for the request."""
-        log_buffer = self.log_buffer or (self.started_by.log_buffer if self.started_by is not None else None)
-        return NOTHING if log_buffer is None else log_buffer.written()
 
 
 class InstanceOwner(Protocol):
@@ -184,8 +82,11 @@ class Instance:
         owner: InstanceOwner,
         recorder: LogRecorder,
         on_work: Callable[[Instance], None],
+        grace: float = 0.0,
     ) -> None:
         """Create an instance whose process starts. ``on_work`` is called with each request while ``watched`` is True.
+
+        A handler that must end has ``grace`` seconds to clean up; 0: the instance is killed at once.
 
         The launcher calls ``connect``, and has ``exited`` called when the process has exited.
         """
@@ -198,6 +99,7 @@ class Instance:
         self.out_of_memory = False
         self.heap_exhausted = False  #: Node.js reported it before its abort, or user code wrote the same
         self.unread = False  #: certainly ended before it read the last frame
+        self.last_invoked = -1
         self.ready = False
         self.obsolete = False  #: to be dismissed when its calls are done
         self.watched = False  #: its memory is measured while it has work
@@ -206,6 +108,7 @@ class Instance:
         self.closed = asyncio.Event()
         self.log_buffer: LogBuffer | None = None  #: lines that belong to no call
         self._function, self._owner, self._recorder, self._on_work = function, owner, recorder, on_work
+        self._grace = grace
         self._pre_stop = function.pre_stop_limit if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
         self._process = process
@@ -231,7 +134,7 @@ class Instance:
     async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
         """Send a frame and wait for the answer. Return None if the instance ended instead; ``end`` is then the reason.
 
-        Kill the instance if it does not answer within ``seconds``.
+        Interrupt the call if it has no answer within ``seconds``.
         """
         if self.end is not None:
             call.unsent = True
@@ -244,7 +147,8 @@ class Instance:
             self._on_work(self)
         waiter: asyncio.Future[Answer | None] = self._loop.create_future()
         call.waiter = waiter
-        timer = self._loop.call_later(seconds, self._time_out, call)
+        call.timer = self._loop.call_later(seconds, self._time_out, call)
+        self.last_invoked = call.ticket
         try:
             if self._channel is None or not self._channel.write(frame):
                 call.unsent = True
@@ -254,11 +158,11 @@ class Instance:
             self.kill(End.ABANDONED, call)
             raise
         finally:
-            timer.cancel()
+            call.timer.cancel()
             del self.calls[call.ticket]
 
     def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Awaitable[Answer | None]:
-        """Send an invocation and wait for the answer. Return None, or kill the instance, as ``request`` does."""
+        """Send an invocation and wait for the answer. Return None, or interrupt the call, as ``request`` does."""
         self._ticket = (self._ticket + 1) % _TICKETS or 1
         call.begin(self, self._ticket)
         frame = invoke_frame(self._ticket, invocation.request_id, invocation.alias, invocation.payload)
@@ -275,6 +179,26 @@ class Instance:
             self._end(end, cause)
         elif self._kill_timer is not None:
             self._process.kill()
+
+    def interrupt(self, end: End, call: Call) -> None:
+        """Tell the handler of a call to end. Kill the instance if the call has no answer after the grace period.
+
+        Kill it at once if there is no grace period, or if no handler runs for the call. Later interruptions of the same
+        call have no effect.
+        """
+        channel = self._channel
+        if call.interrupted is not None or self.end is not None:
+            return
+        call.interrupted = end
+        if not self._grace or channel is None or call.ticket == ITSELF or call.ticket not in self.calls:
+            self.kill(end, call)
+            return
+        if call.timer is not None:
+            call.timer.cancel()
+        call.timer = self._loop.call_later(self._grace, self.kill, end, call)
+        self.last_invoked = -1
+        if not channel.write(notice_frame(call.ticket, _NOTICES[end])):
+            self.kill(end, call)
 
     def dismiss(self) -> None:
         """End an idle instance: have it run its pre-stop handler and exit.
@@ -293,7 +217,7 @@ class Instance:
 
     def _time_out(self, call: Call) -> None:
         if not call.answered:
-            self.kill(End.TIMEOUT, call)
+            self.interrupt(End.TIMEOUT, call)
 
     def _end(self, end: End, cause: Call | None = None) -> None:
         self.end = end
@@ -330,9 +254,19 @@ class Instance:
             raise FrameError(f"answer to ticket {frame.ticket}, which is not waiting for one")
         if frame.code not in _WORKER_CODES:
             raise FrameError(f"answer with the unknown code {frame.code}")
+        if call.interrupted is not None:
+            self._end_interrupted(call, call.interrupted)
+            return
         if self._channel is not None and (ready or self.concurrency == 1):
             self._channel.read_output()
         call.waiter.set_result(frame)
+
+    def _end_interrupted(self, call: Call, end: End) -> None:
+        """End a call whose handler was told to end and has answered. An instance for one request ends with it."""
+        if self.concurrency == 1:
+            self.kill(end, call)
+        else:
+            call.give_up()
 
     def record_output(self, stream: int, text: bytes) -> None:
         """Record raw output in the log of the running request, or of the instance if it may serve several requests."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from engine.executors.instance import Call, Instance, InstanceOwner, Key
+from engine.executors.call import Call, Key
+from engine.executors.instance import Instance, InstanceOwner
 from engine.model import Function
 from engine.runtimes.protocol import Answer
 

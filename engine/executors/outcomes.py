@@ -9,7 +9,8 @@ import signal
 from typing import NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
-from engine.executors.instance import End, Instance
+from engine.executors.call import End
+from engine.executors.instance import Instance
 from engine.model import Code, Function
 from engine.runtimes.protocol import DONE, Answer
 
@@ -57,13 +58,18 @@ _COLLATERAL_REASONS = {
 }
 
 
-def call_fault(instance: Instance, function: Function) -> Fault:
+def interrupted_fault(end: End, function: Function) -> Fault:
+    """Return code and message for a request whose handler was told to end, whether it has answered since or not."""
+    if end is End.CANCELLED:
+        return CANCELLED
+    return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
+
+
+def call_fault(instance: Instance) -> Fault:
     """Return code and message for a request without an answer.
 
     The request was the only one of its instance, or made the instance end.
     """
-    if instance.end is End.TIMEOUT:
-        return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
     return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _exit_reason(instance))
 
 

@@ -16,13 +16,14 @@ from anyio import to_thread
 from msgspec import Struct
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.instance import Call, Ended, Instance, key_of
+from engine.executors.call import Call, Ended, key_of
+from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.log_files import LogFiles
 from engine.executors.log_recorder import LogRecorder
-from engine.executors.outcomes import CANCELLED, Fault, call_fault, collateral_fault
+from engine.executors.outcomes import CANCELLED, Fault, call_fault, collateral_fault, interrupted_fault
 from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
 from engine.isolation.orphans import kill_orphans
@@ -54,6 +55,7 @@ class PoolOptions(Struct, frozen=True, kw_only=True):
     processes: int = 1024  #: most processes of one instance
     log_size: int = 1 << 20  #: newest bytes kept of each log
     log_space: int = 1 << 30  #: bytes of all log files together
+    term_grace: float = 2.0  #: seconds that a handler may clean up when its request is cancelled or runs too long
     sandbox: IsolationOptions = NO_ISOLATION
 
 
@@ -104,6 +106,7 @@ async def open_pool(
             marker=options.marker,
             region=options.region,
             processes=options.processes,
+            term_grace=options.term_grace,
         ),
         spawner=spawner,
         isolation=isolation,
@@ -169,13 +172,15 @@ class Pool:
             if answer is not None:
                 return Ended(answer, call.written())
             fresh, call.fresh = fresh + call.fresh, False
-            if not call.unread or call.cancelled or fresh == TRIES:
+            if not call.unread or call.cancelled or call.interrupted or fresh == TRIES:
                 return Ended(self._fault(instance, call, invocation).answer, call.written())
 
     def _fault(self, instance: Instance, call: Call, invocation: Invocation) -> Fault:
         """Return code and message for a request whose instance ended, possibly because of another request."""
+        if call.interrupted is not None:
+            return interrupted_fault(call.interrupted, call.function)
         if call.responsible:
-            return call_fault(instance, call.function)
+            return call_fault(instance)
         times = self._collateral.pop(invocation.key, 0) + 1
         fault = collateral_fault(instance, times)
         if fault.code == Code.ENGINE and invocation.mode is Mode.ASYNC:  # will be retried

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from itertools import repeat
 
-from engine.executors.instance import Instance, Key, key_of
+from engine.executors.call import Key, key_of
+from engine.executors.instance import Instance
 from engine.model import Function
 from engine.model.signal import Signal
 

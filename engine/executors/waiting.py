@@ -6,7 +6,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from engine.executors.instance import Call, Ended, Instance, Key
+from engine.executors.call import Call, Ended, Key
+from engine.executors.instance import Instance
 from engine.model import Function
 
 

@@ -4,6 +4,7 @@
         SETUP   JSON
         INVOKE  ticket u32 | request_id u8 | alias u8 | request_id alias event       (the u8 are lengths)
         STOP    no body: run the pre-stop handler, if there is one, and exit
+        NOTICE  ticket u32 | reason u8: the request was cancelled (1) or has run too long (2)
     from the instance   length u32 | kind u8 | ticket u32 | ...
         READY, DONE     code u16 | memory u32 | text u32 | message | result          (reply to SETUP, to INVOKE)
         LOG             time u64 | stream u8 | text
@@ -23,9 +24,10 @@ from collections.abc import Mapping, Sequence
 from struct import Struct as Layout
 from typing import Any, NamedTuple
 
-SETUP, INVOKE, STOP = 1, 2, 3  #: kinds of requests
+SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4  #: kinds of requests
 READY, DONE, LOG = 1, 2, 3  #: kinds of frames from the instance
 ITSELF = 0  #: ticket of the instance itself
+NOTICE_CANCELLED, NOTICE_TIMEOUT = 1, 2  #: reasons of notices
 
 RESULT_LIMIT = 6 << 20  #: bytes; a larger result fails with code 4004
 LONGEST_TEXT = 64 << 10  #: bytes of a LOG frame's text
@@ -33,6 +35,7 @@ _LONGEST_FRAME = RESULT_LIMIT + (1 << 20)  #: bytes: the result, a message, and 
 
 _REQUEST = Layout("!IB")
 _INVOKE = Layout("!IBIBB")
+_NOTICE = Layout("!IBIB")
 _ANSWER = Layout("!IBIHII")
 _LOG = Layout("!IBIQB")
 _LENGTH = 4
@@ -78,6 +81,10 @@ def invoke_frame(ticket: int, request_id: str, alias: str, event: bytes) -> byte
 
 def stop_frame() -> bytes:
     return _REQUEST.pack(1, STOP)
+
+
+def notice_frame(ticket: int, reason: int) -> bytes:
+    return _NOTICE.pack(_NOTICE.size - _LENGTH, NOTICE, ticket, reason)
 
 
 def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: str, result: bytes) -> bytes:

@@ -7,7 +7,8 @@ import os
 import socket
 import time
 
-SETUP, INVOKE, STOP = 1, 2, 3
+SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4
+CANCELLED, TIMEOUT = 1, 2  #: reasons of notices
 READY, DONE = 1, 2
 HEAD = 5  #: bytes of length and kind
 LONGEST_MESSAGE = 4096

@@ -22,7 +22,19 @@ from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body
 from bridge_peers import is_ours
 from bridge_process import Bootstrap, become_subreaper, exit_with_parent, find_bootstrap
 from bridge_proxy import Proxy
-from bridge_wire import DONE, INVOKE, READY, SETUP, STOP, EngineClosed, Invocation, Wire
+from bridge_wire import (
+    CANCELLED,
+    DONE,
+    INVOKE,
+    NOTICE,
+    READY,
+    SETUP,
+    STOP,
+    TIMEOUT,
+    EngineClosed,
+    Invocation,
+    Wire,
+)
 
 del sys.path[0]
 
@@ -118,8 +130,19 @@ class Bridge:
             self.stopping = True
             assert self.bootstrap is not None  # as frames are read only after its start
             self.bootstrap.signal(signal.SIGTERM)
+        elif kind == NOTICE:
+            self.notify(self.wire.read()[1])
         elif kind is not None:
             raise EngineClosed
+
+    def notify(self, body: bytes) -> None:
+        """Send SIGTERM to bootstrap and its descendants if its only request must end.
+
+        If bootstrap may serve other requests, too, the signal would end them, so none is sent.
+        """
+        if body[4] in (CANCELLED, TIMEOUT) and self.setup.get("concurrency", 1) == 1:
+            assert self.bootstrap is not None  # as frames are read only after its start
+            self.bootstrap.signal(signal.SIGTERM)
 
     def bootstrap_ended(self, events: int) -> None:
         if self.stopping:

@@ -38,6 +38,7 @@ class Logger {
 /** FunctionGraph's documented context object. Values that have no source here are empty, never an exception. */
 class Context {
   #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
+  #reason = ""; #soft = false; #heeds = false; #controller; #onCancel = []; #onSoftTimeout = [];
 
   /** `timeout` in seconds. */
   constructor(setup, logger, requestId, alias, timeout = setup.timeout) {
@@ -75,6 +76,56 @@ class Context {
   getTraceID() { return this.#requestId; }
   getInvokeProperty() { return ""; }
   getStream() { return null; }
+
+  // --- the end of the request, not on FunctionGraph ---
+
+  /** AbortSignal that is aborted when the handler must end. A handler that reads it or sets a callback is not killed. */
+  get signal() {
+    this.#heeds = true;
+    this.#controller ??= new AbortController();
+    if (this.#reason) this.#controller.abort(abortError(this.#reason));
+    return this.#controller.signal;
+  }
+
+  get cancelled() {
+    this.#heeds = true;
+    return this.#reason !== "";
+  }
+
+  /** "cancelled" or "timeout"; empty if the handler need not end. */
+  get cancelReason() { return this.#reason; }
+  get softTimedOut() { return this.#soft; }
+
+  /** Call back with the reason when the handler must end. */
+  onCancel(callback) {
+    this.#heeds = true;
+    this.#onCancel.push(callback);
+    if (this.#reason) callback(this.#reason);
+  }
+
+  /** Call back when the function's soft timeout is over. */
+  onSoftTimeout(callback) {
+    this.#onSoftTimeout.push(callback);
+    if (this.#soft) callback();
+  }
+
+  /** Run the callbacks for a notice of the engine. Return whether the handler heeds notices that it must end. */
+  static tell(context, reason) {
+    if (reason === "soft_timeout") {
+      context.#soft = true;
+      for (const callback of context.#onSoftTimeout) callback();
+      return true;
+    }
+    context.#reason = reason;
+    context.#controller?.abort(abortError(reason));
+    for (const callback of context.#onCancel) callback(reason);
+    return context.#heeds;
+  }
+}
+
+function abortError(reason) {
+  const text = reason === "timeout" ? "the invocation ran longer than its timeout" : "the invocation was cancelled";
+  return Object.assign(new Error(text), { name: "AbortError", code: reason });
 }
 
 const EMPTY = [

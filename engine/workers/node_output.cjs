@@ -14,6 +14,7 @@ class Printer {
   constructor(ticket, requestId) {
     this.ticket = ticket;
     this.requestId = requestId;
+    this.context = undefined; // set when the handler is called
     this.ended = false;
     this.unfinished = ["", "", ""]; // by stream: text without an end of line yet
   }

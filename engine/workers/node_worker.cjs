@@ -15,7 +15,8 @@ const { Loader } = require("./node_loader.cjs");
 const { Output, Printer, current, STDERR } = require("./node_output.cjs");
 const { Wire, READY, DONE } = require("./node_wire.cjs");
 
-const SETUP = 1, INVOKE = 2, STOP = 3;
+const SETUP = 1, INVOKE = 2, STOP = 3, NOTICE = 4;
+const REASONS = { 1: "cancelled", 2: "timeout", 3: "soft_timeout" };
 
 class Instance {
   constructor(wire) {
@@ -31,6 +32,7 @@ class Instance {
     if (kind === INVOKE) this.invoke(body);
     else if (kind === SETUP) void this.prepare(JSON.parse(body));
     else if (kind === STOP) void this.stop();
+    else if (kind === NOTICE) this.notify(body.readUInt32BE(0), REASONS[body[4]]);
   }
 
   /** Load the handler, then run the initializer. */
@@ -82,7 +84,7 @@ class Instance {
     try {
       const { handler } = this; // a local, so that `this` is not the instance in user code
       const value = event ? JSON.parse(event) : null;
-      const context = new Context(this.setup, this.logger, request.requestId, alias);
+      const context = request.context = new Context(this.setup, this.logger, request.requestId, alias);
       const callsBack = handler.length === 3;
       const result = callsBack
         ? handler(value, context, (error, answer) => this.callback(request, error, answer))
@@ -93,6 +95,23 @@ class Instance {
     } catch (error) {
       this.fail(request, error);
     }
+  }
+
+  /** Tell a running request that it must end, or that its soft timeout is over. */
+  notify(ticket, reason) {
+    const request = [...this.running].find((one) => one.ticket === ticket);
+    if (request?.context === undefined || reason === undefined) return;
+    let heeds = true;
+    current.run(request, () => {
+      try {
+        heeds = Context.tell(request.context, reason);
+      } catch (error) {
+        this.fail(request, error);
+      }
+    });
+    if (reason === "soft_timeout" || (this.setup.concurrency ?? 1) > 1) return;
+    this.output.flushAll(request);
+    terminateGroup(heeds);
   }
 
   callback(request, error, answer) {
@@ -190,6 +209,12 @@ function encode(value, limit) {
 
 function isThenable(value) {
   return value != null && typeof value.then === "function";
+}
+
+/** Send SIGTERM to this process and those that it started. It ends this one unless the handler heeds the notice. */
+function terminateGroup(heeds) {
+  if (heeds && process.listenerCount("SIGTERM") === 0) process.on("SIGTERM", () => {});
+  process.kill(0, "SIGTERM");
 }
 
 /** Exit at once: user code must not delay the exit. */

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from python_failures import OK, Failure, warn
 from python_instance import Caller, Instance, Request, completed
-from python_wire import INVOKE, ITSELF, STOP, Wire
+from python_notices import parse, tell_shared
+from python_wire import INVOKE, ITSELF, NOTICE, STOP, Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,13 @@ class SharedWire(Wire):
         request = REQUEST.get()
         return request if request in self.open else ITSELF
 
-    def begin(self, request: "Origin") -> None:
+    def enter(self, body: bytes) -> Request:
+        """Return the request in an INVOKE frame. Notices about it are accepted from now on."""
+        request = Request(body)
         self.open.add(request)
+        return request
+
+    def begin(self, request: "Origin") -> None:
         REQUEST.set(request)
 
     def end(self, request: "Origin", frames: bytes) -> None:
@@ -83,7 +89,7 @@ def run_on(loop: "asyncio.AbstractEventLoop") -> None:
             warn("between requests", error)
 
 
-def serve(wire: Wire, instance: Instance, concurrency: int) -> None:
+def serve(wire: "SharedWire", instance: Instance, concurrency: int) -> None:
     inherit_requests()
     if is_async(instance.handler):
         serve_loop(wire, instance)
@@ -94,7 +100,7 @@ def serve(wire: Wire, instance: Instance, concurrency: int) -> None:
 # --- plain handlers ---
 
 
-def serve_threads(wire: Wire, instance: Instance, concurrency: int) -> None:
+def serve_threads(wire: "SharedWire", instance: Instance, concurrency: int) -> None:
     instance.call = SharedCaller(instance.call.loop)
     threads = ThreadPoolExecutor(concurrency, "request")
     serving = True
@@ -102,8 +108,12 @@ def serve_threads(wire: Wire, instance: Instance, concurrency: int) -> None:
         try:
             kind, body = wire.read()
             if kind == INVOKE:
-                threads.submit(answer, wire, instance, Request(body))
+                request = wire.enter(body)
+                threads.submit(answer, wire, instance, request)
                 wire.consume()
+            elif kind == NOTICE:
+                wire.consume()
+                threading.Thread(target=notify, args=(wire, body), name="notice", daemon=True).start()
             else:
                 serving = False
         except BaseException as error:  # raised by a signal handler of user code
@@ -112,32 +122,56 @@ def serve_threads(wire: Wire, instance: Instance, concurrency: int) -> None:
         instance.stop()
 
 
-def answer(wire: Wire, instance: Instance, request: Request) -> None:
+def answer(wire: "SharedWire", instance: Instance, request: Request) -> None:
     """Compute and send the answer to one request. Call in a thread, and in a context of its own."""
     wire.begin(request)
     request.run(instance)
     request.finish(wire)
 
 
+def notify(wire: "SharedWire", body: bytes) -> "Request | None":
+    """Tell the request that a NOTICE frame names. Call in a context of its own.
+
+    Return the request if its handler runs and does not heed the notice.
+    """
+    ticket, reason = parse(body)
+    request: Any = next((one for one in list(wire.open) if one.ticket == ticket), None)
+    if request is None:
+        return None
+    if request.context is None:
+        request.early = reason
+        return None
+    REQUEST.set(request)
+    tell_shared(request, reason)
+    return request if request.context._reason and not request.context._heeds else None
+
+
 # --- async handlers ---
 
 
-def serve_loop(wire: Wire, instance: Instance) -> None:
+def serve_loop(wire: "SharedWire", instance: Instance) -> None:
     loop = instance.call.open_loop()
     ended: asyncio.Future[int | None] = loop.create_future()  # with the kind of the frame that ends it
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: dict[Request, asyncio.Task[None]] = {}
+
+    def start(request: Request) -> None:
+        task = tasks[request] = loop.create_task(answer_async(wire, instance, request))
+        task.add_done_callback(lambda _: tasks.pop(request))
 
     def readable() -> None:
         while True:
             kind, body = wire.read()
-            if kind != INVOKE:
+            if kind == INVOKE:
+                start(wire.enter(body))
+            elif kind == NOTICE:
+                unheeded = contextvars.copy_context().run(notify, wire, body)
+                if unheeded is not None:
+                    tasks[unheeded].cancel()
+            else:
                 loop.remove_reader(wire.fd)
                 ended.set_result(kind)
                 return
-            task = loop.create_task(answer_async(wire, instance, Request(body)))
             wire.consume()
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
             if not wire.has_frame():
                 return
 
@@ -151,7 +185,7 @@ def serve_loop(wire: Wire, instance: Instance) -> None:
         instance.stop()
 
 
-async def answer_async(wire: Wire, instance: Instance, request: Request) -> None:
+async def answer_async(wire: "SharedWire", instance: Instance, request: Request) -> None:
     """Compute and send the answer to one request. Call in a task of its own, which also has a context of its own."""
     wire.begin(request)
     try:

@@ -6,6 +6,7 @@ from python_wire import LOGGER, Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from worker_types import Setup
@@ -104,6 +105,8 @@ class Context:
         self._timeout = setup["timeout"] if timeout is None else timeout  # seconds
         self._began = time.monotonic()
         self._state: object = None
+        self._reason, self._heeds, self._soft = "", False, False
+        self._callbacks: list[tuple[bool, Callable[..., object]]] = []  # first: of the soft timeout
         self._instance_id = setup["instance"]
 
     # --- the request ---
@@ -122,6 +125,52 @@ class Context:
 
     def setState(self, state: object) -> None:
         self._state = state
+
+    # --- the end of the request, not on FunctionGraph ---
+
+    @property
+    def cancelled(self) -> bool:
+        """True if the handler must end, because the invocation was cancelled or has run too long.
+
+        A handler that reads this value, or sets a callback, is not interrupted by an exception.
+        """
+        self._heeds = True
+        return bool(self._reason)
+
+    @property
+    def cancel_reason(self) -> str:
+        """Reason why the handler must end: ``cancelled`` or ``timeout``. Empty if it need not end."""
+        return self._reason
+
+    @property
+    def soft_timed_out(self) -> bool:
+        """True if the function's soft timeout is over."""
+        return self._soft
+
+    def on_cancel(self, callback: "Callable[[str], object]") -> "Callable[[str], object]":
+        """Have the callback called with the reason when the handler must end. Return it, for use as a decorator."""
+        self._heeds = True
+        self._callbacks.append((False, callback))
+        if self._reason:
+            callback(self._reason)
+        return callback
+
+    def on_soft_timeout(self, callback: "Callable[[], object]") -> "Callable[[], object]":
+        """Have the callback called when the soft timeout is over. Return it, for use as a decorator."""
+        self._callbacks.append((True, callback))
+        if self._soft:
+            callback()
+        return callback
+
+    def _tell(self, reason: str) -> None:
+        soft = reason == "soft_timeout"
+        if soft:
+            self._soft = True
+        else:
+            self._reason = reason
+        for for_soft, callback in list(self._callbacks):
+            if for_soft == soft:
+                callback(*(() if soft else (reason,)))
 
     # --- the function ---
 

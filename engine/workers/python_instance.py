@@ -9,6 +9,7 @@ import sys
 from python_context import Context, Logger
 from python_failures import BAD_RESULT, INIT_RAISED, OK, TOO_LARGE, USER, Failure, failure, warn
 from python_loading import load
+from python_notices import TEXTS, Notices
 from python_output import flush
 from python_wire import DONE, ITSELF, Wire
 
@@ -31,6 +32,8 @@ class Request:
         self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
         self.alias, self.event = body[split:end].decode(), body[end:]
         self.answer: tuple[int, str, bytes] = (OK, "", b"")
+        self.context: Context | None = None  # once the handler is about to run
+        self.early = ""  # reason in a notice that arrived before
 
     def run(self, instance: "Instance") -> None:
         """Call the handler and store the answer. Raises an error only if a signal handler of user code does."""
@@ -55,6 +58,7 @@ class Caller:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[object] | None = None  # that runs the awaitable of a plain call
 
     def __call__(self, function: "Callable[..., Any]", *args: object) -> object:
         result = function(*args)
@@ -63,7 +67,12 @@ class Caller:
         return result
 
     def wait(self, awaitable: "Awaitable[object]") -> object:
-        return self.open_loop().run_until_complete(completed(awaitable))
+        loop = self.open_loop()
+        self.task = loop.create_task(completed(awaitable))
+        try:
+            return loop.run_until_complete(self.task)
+        finally:
+            self.task = None
 
     def open_loop(self) -> "asyncio.AbstractEventLoop":
         import asyncio
@@ -100,6 +109,7 @@ class Instance:
         self.setup, self.wire, self.call = setup, wire, Caller()
         self.logger = Logger(wire)
         self.modules: dict[str, ModuleType] = {}  # modules of handlers, by path
+        self.notices = Notices(wire, self.call)
         self.handler: Callable[..., Any]  # once ``prepare`` has loaded it
 
     def prepare(self) -> bytes:
@@ -122,7 +132,10 @@ class Instance:
         Raises Failure if user code fails or the result is not allowed.
         """
         try:
-            result = self.call(self.handler, *self.arguments(request))
+            arguments = self.arguments(request)
+            if self.notices.watching and (self.notices.missed or self.wire.received):  # came with the request
+                self.notices.receive(request)
+            result = self.call(self.handler, *arguments)
         except BaseException as error:
             raise failure(USER, error) from None
         return self.encode(result)
@@ -139,7 +152,9 @@ class Instance:
         return self.encode(result)
 
     def arguments(self, request: Request) -> "tuple[object, Context]":
-        context = Context(self.setup, self.logger, request.id, request.alias)
+        context = request.context = Context(self.setup, self.logger, request.id, request.alias)
+        if request.early in TEXTS:
+            raise SystemExit(TEXTS[request.early])
         return json.loads(request.event) if request.event else None, context
 
     def encode(self, value: object) -> bytes:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from worker_types import Origin
 
-SETUP, INVOKE, STOP = 1, 2, 3
+SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4
+CANCELLED, TIMEOUT, SOFT_TIMEOUT = 1, 2, 3  # reasons of notices
 READY, DONE, LOG = 1, 2, 3
 STDOUT, STDERR, LOGGER = 1, 2, 3
 LONGEST_MESSAGE = 4096  # characters

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from python_failures import OK, USER, Failure, failure, warn
 from python_instance import Instance, Request
 from python_output import flush, redirect
-from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire
+from python_wire import INVOKE, ITSELF, NOTICE, READY, SETUP, STOP, Wire
 
 del sys.path[0]
 
@@ -57,6 +57,9 @@ def serve_one(wire: Wire, instance: Instance) -> bool:
         wire.begin(request)
         request.run(instance)
         request.finish(wire)
+        return True
+    if kind == NOTICE:  # for a request that has just been answered
+        wire.consume()
         return True
     if kind == STOP:
         instance.stop()
@@ -103,6 +106,7 @@ def start(wire: Wire, own: "Sequence[str]") -> None:
     if concurrency > 1:
         shared.serve(wire, instance, concurrency)
     else:
+        instance.notices.watch()
         serve(wire, instance)
 
 

@@ -7,6 +7,7 @@ functions are quoted, except names of classes that are loaded anyway, instead of
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import NoReturn, Protocol, TypedDict
 
@@ -79,6 +80,28 @@ class Origin(Protocol):
 
     @property
     def id(self) -> str: ...
+
+
+class Told(Protocol):
+    """Context of a request, as notices use it."""
+
+    _heeds: bool  #: the handler ends by itself when it must
+
+    def _tell(self, reason: str) -> None: ...
+
+
+class Interrupted(Origin, Protocol):
+    """Request of a Python function about which notices may arrive."""
+
+    @property
+    def context(self) -> Told | None: ...
+
+
+class Runner(Protocol):
+    """Caller of handlers, as notices use it."""
+
+    @property
+    def task(self) -> asyncio.Task[object] | None: ...
 
 
 class EngineLink(Protocol):

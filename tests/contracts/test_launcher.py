@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidField
-from engine.executors.instance import Call, End, Instance, key_of
+from engine.executors.call import Call, End, key_of
+from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
 from engine.logs.lines import plain

@@ -97,6 +97,7 @@ async def pool(folder: Path, source: str, **values: Any) -> AsyncIterator[Pool]:
     code.mkdir()
     (code / "index.py").write_text(source)
     defaults: dict[str, Any] = {"tmp": folder / "tmp", "log_dir": folder / "logs", "marker": marker(folder)}
+    defaults["term_grace"] = 0.0  # so that tests need not wait for handlers that are to be killed
     chosen = {name: values.pop(name) for name in PoolOptions.__struct_fields__ if name in values}
     async with open_pool(PoolOptions(**(defaults | chosen)), code_path=lambda package: code, **values) as opened:
         yield opened

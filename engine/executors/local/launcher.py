@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
-from engine.executors.instance import Call, End, Instance, InstanceOwner, Key
+from engine.executors.call import Call, End, Key
+from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.local.channel import LocalChannel
 from engine.executors.local.memory_watch import MemoryWatch
@@ -46,6 +47,7 @@ class LocalOptions(Struct, frozen=True, kw_only=True):
     marker: str
     region: str
     processes: int
+    term_grace: float
 
 
 class Launched(NamedTuple):
@@ -134,6 +136,7 @@ class LocalLauncher:
             owner=owner,
             recorder=self._recorder,
             on_work=self._memory.note_work,
+            grace=self._options.term_grace,
         )
         channel = LocalChannel(spawned, instance)
         instance.connect(channel)

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 
-from engine.executors.instance import End, Instance
+from engine.executors.call import End
+from engine.executors.instance import Instance
 from engine.isolation.limits import Enclosure, Isolation
 
 _INTERVAL = 0.5  #: seconds between measurements

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.instance import End, Instance
+from engine.executors.call import End
+from engine.executors.instance import Instance
 from engine.executors.waiting import Start, WaitingCalls
 from engine.model import Code
 from engine.runtimes.protocol import READY, Answer, Logged

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.instance import Call, End, Ended, Instance, InstanceOwner, Key, key_of
+from engine.executors.call import Call, End, Ended, Key, key_of
+from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.model import Code, Function
 from engine.model.clock import SystemClock

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.instance import Call, End, Instance, InstanceOwner
+from engine.executors.call import Call, End
+from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_files import LogFiles

@@ -1,0 +1,321 @@
+"""End of handlers whose request is cancelled or runs too long: notice, signal, grace period, kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.local.sandbox import IsolationOptions
+from engine.executors.pool import Pool
+from engine.logs.lines import plain
+from engine.model import Code, Function, Outcome
+from tests.support.executing import exit_of, function, invocation, is_alive, pool
+from tests.support.triggering import until
+
+SOURCE = """
+import asyncio, os, signal, subprocess, time
+
+SHELL = 'trap "echo child told; exit 7" TERM; echo began; while :; do sleep 0.01; done'
+
+
+def plain(event, context):
+    try:
+        print("began")
+        time.sleep(60)
+    finally:
+        print("cleaned up")
+
+
+async def awaiting(event, context):
+    try:
+        print("began")
+        await asyncio.sleep(60)
+    finally:
+        print("cleaned up")
+
+
+def heeding(event, context):
+    @context.on_cancel
+    def told(reason):
+        print("told", reason)
+
+    print("began")
+    while not context.cancelled:
+        time.sleep(0.01)
+    print("ends,", context.cancel_reason)
+    return "the answer"
+
+
+def raising(event, context):
+    @context.on_cancel
+    def told(reason):
+        raise RuntimeError("told " + reason)
+
+    print("began")
+    try:
+        time.sleep(60)
+    except RuntimeError as error:
+        print(error)
+
+
+def handling(event, context):
+    signal.signal(signal.SIGTERM, lambda number, frame: print("SIGTERM"))
+    print("began")
+    while not context.cancel_reason:
+        time.sleep(0.01)
+    print("ends")
+
+
+def ignoring(event, context):
+    print(os.getpid())
+    print("began")
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            print("ignores", context.cancel_reason)
+
+
+def leaving(event, context):
+    signal.signal(signal.SIGURG, signal.SIG_IGN)
+    print("began")
+    while not os.path.exists(event):
+        time.sleep(0.01)
+    os._exit(3)
+
+
+def parent(event, context):
+    context.on_cancel(print)
+    child = subprocess.run(["sh", "-c", SHELL])
+    print("child ended with", child.returncode)
+
+
+async def shared(event, context):
+    try:
+        print("began")
+        await asyncio.sleep(60 if event is None else 0.3)
+        return os.getpid()
+    finally:
+        print("cleaned up")
+
+
+def threaded(event, context):
+    print("began")
+    while not context.cancelled:
+        time.sleep(0.01)
+        if event is not None and os.path.exists(event):
+            return os.getpid()
+    print("ends,", context.cancel_reason)
+"""
+
+NODE = """
+const log = (...words) => console.log(...words);
+exports.aborted = async (event, context) => {
+  log("began");
+  await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
+  log("aborted", context.signal.reason.code, context.cancelled);
+};
+exports.calledBack = (event, context, callback) => {
+  context.onCancel((reason) => { log("told", reason); callback(null, 1); });
+  log("began");
+};
+exports.handling = (event, context, callback) => {
+  process.on("SIGTERM", () => { log("SIGTERM", context.cancelReason); callback(null, 1); });
+  log("began");
+};
+exports.waiting = async (event, context) => { log("began"); await new Promise(() => setTimeout(() => {}, 60000)); };
+exports.one = async (event, context) => {
+  log("began");
+  if (event !== null) return await new Promise((resolve) => setTimeout(resolve, 300, process.pid));
+  await new Promise((resolve) => context.onCancel(resolve));
+  log("ends");
+};
+"""
+
+BOOTSTRAP = """#!/bin/sh
+trap 'echo told; exit 0' TERM
+wget -q -O /dev/null "http://$RUNTIME_API_ADDR/v1/runtime/invocation/request" || exit 9
+echo began
+while :; do sleep 0.01; done
+"""
+
+PARENT = ["cancelled", "child ended with 7", "child told"]
+LONG = 60.0  #: seconds of a grace period that is never over in these tests
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with asyncio.timeout(60), pool(tmp_path, SOURCE, term_grace=LONG) as opened:
+        (tmp_path / "code" / "index.js").write_text(NODE)
+        yield opened
+
+
+async def begin(opened: Pool, asked: Function, event: Any = None) -> tuple[int, asyncio.Task[Outcome]]:
+    """Start an attempt. Return its key and its task when its handler runs."""
+    request = invocation(json.dumps(event))
+    task = asyncio.ensure_future(opened.execute(asked, request))
+
+    def runs() -> bool:
+        call = opened._running.get(request.key)
+        return task.done() or (call is not None and b"began" in call.written().whole())
+
+    await until(runs)
+    return request.key, task
+
+
+async def cancelled(opened: Pool, asked: Function, event: Any = None) -> str:
+    """Cancel an attempt whose handler runs. Return its log after "began"."""
+    key, task = await begin(opened, asked, event)
+    assert opened.cancel(key)
+    outcome = await task
+    assert outcome.code == Code.CANCELLED, outcome
+    return after_begin(outcome)
+
+
+async def cancelled_lines(opened: Pool, asked: Function) -> list[str]:
+    """Return the lines in any order: a pipe and frames bring them. Shells report the processes that were terminated."""
+    return sorted(line for line in (await cancelled(opened, asked)).splitlines() if line != "Terminated")
+
+
+def after_begin(outcome: Outcome) -> str:
+    return plain(outcome.log).decode().partition("began\n")[2]
+
+
+@pytest.mark.parametrize(("handler", "concurrency"), [("plain", 1), ("awaiting", 1), ("awaiting", 2)])
+async def test_a_cancelled_handler_cleans_up(opened: Pool, handler: str, concurrency: int) -> None:
+    assert await cancelled(opened, function(handler, concurrent_num=concurrency)) == "cleaned up\n"
+
+
+@pytest.mark.parametrize("handler", ["plain", "awaiting"])
+async def test_a_handler_that_runs_too_long_cleans_up(opened: Pool, handler: str) -> None:
+    outcome = await opened.execute(function(handler, timeout=1), invocation())
+
+    assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, "cleaned up\n")
+    assert "longer than the 1 s allowed" in outcome.message
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_handler_that_heeds_the_notice_goes_on_to_its_end(opened: Pool, concurrency: int) -> None:
+    asked = function("heeding", concurrent_num=concurrency)
+
+    assert await cancelled(opened, asked) == "told cancelled\nends, cancelled\n"
+
+
+async def test_a_handler_is_told_that_its_time_is_over(opened: Pool) -> None:
+    outcome = await opened.execute(function("heeding", timeout=1), invocation())
+
+    assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, "told timeout\nends, timeout\n")
+    assert b"the answer" not in outcome.result
+
+
+async def test_an_error_in_a_callback_interrupts_the_handler(opened: Pool) -> None:
+    assert await cancelled(opened, function("raising")) == "told cancelled\n"
+
+
+async def test_a_signal_handler_of_user_code_gets_the_signal(opened: Pool) -> None:
+    assert await cancelled_lines(opened, function("handling")) == ["SIGTERM", "ends"]
+
+
+async def test_processes_that_the_handler_started_get_the_signal(opened: Pool) -> None:
+    assert await cancelled_lines(opened, function("parent")) == PARENT
+
+
+async def test_a_handler_that_does_not_end_is_killed_after_the_grace_period(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, term_grace=0.2) as opened:
+        key, task = await begin(opened, function("ignoring"))
+        assert opened.cancel(key)
+        assert opened.cancel(key)  # has no further effect
+        outcome = await task
+        pid = int(plain(outcome.log).split()[0])
+        await exit_of(pid)
+
+    assert (outcome.code, after_begin(outcome)) == (Code.CANCELLED, "ignores cancelled\n")
+
+
+async def test_without_a_grace_period_the_instance_is_killed_at_once(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, term_grace=0.0) as opened:
+        assert await cancelled(opened, function("plain")) == ""
+
+
+async def test_an_attempt_whose_instance_exits_before_it_reads_the_notice_is_not_repeated(
+    opened: Pool, tmp_path: Path
+) -> None:
+    key, task = await begin(opened, function("leaving"), str(tmp_path / "leave"))
+    assert opened.cancel(key)
+    (tmp_path / "leave").touch()
+
+    outcome = await task
+    assert (outcome.code, opened.statistics().started) == (Code.CANCELLED, 1)
+
+
+async def test_a_cancel_that_arrives_with_the_request_ends_it(opened: Pool) -> None:
+    assert (await opened.execute(function("shared"), invocation("1"))).ok
+    request = invocation("null")
+    task = asyncio.ensure_future(opened.execute(function("shared"), request))
+    await asyncio.sleep(0)  # the request is sent, and certainly not read yet
+    assert opened.cancel(request.key)
+
+    assert (await task).code == Code.CANCELLED
+
+
+@pytest.mark.parametrize("handler", ["shared", "threaded", "index.one"])
+async def test_only_the_cancelled_one_of_several_requests_ends(opened: Pool, tmp_path: Path, handler: str) -> None:
+    node = {"runtime": "Node.js18.15"} if handler == "index.one" else {}
+    asked = function(handler, concurrent_num=2, **node)
+    first, ended = await begin(opened, asked)
+    _, other = await begin(opened, asked, str(tmp_path / "leave"))
+    assert opened.cancel(first)
+    assert (await ended).code == Code.CANCELLED
+    (tmp_path / "leave").touch()
+    outcome = await other
+
+    assert (outcome.code, opened.statistics().alive) == (Code.OK, 1)
+    assert is_alive(int(outcome.result))
+
+
+async def test_the_others_end_with_one_that_does_not_end_in_time(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, term_grace=0.2) as opened:
+        asked = function("plain", concurrent_num=2)
+        first, ended = await begin(opened, asked)
+        _, other = await begin(opened, asked)
+        assert opened.cancel(first)
+        outcomes = [await ended, await other]
+
+    assert [outcome.code for outcome in outcomes] == [Code.CANCELLED] * 2
+    assert "so was another" in outcomes[1].message
+
+
+async def test_a_cancelled_handler_in_a_sandbox_cleans_up(tmp_path: Path) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("there is no bubblewrap on this machine")
+    async with pool(tmp_path, SOURCE, term_grace=LONG, sandbox=IsolationOptions(isolation="bubblewrap")) as opened:
+        assert await cancelled(opened, function("plain")) == "cleaned up\n"
+        assert await cancelled_lines(opened, function("parent")) == PARENT
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+@pytest.mark.parametrize(
+    ("handler", "log"),
+    [
+        ("aborted", "aborted cancelled true\n"),
+        ("calledBack", "told cancelled\n"),
+        ("handling", "SIGTERM cancelled\n"),
+        ("waiting", ""),
+    ],
+)
+async def test_a_node_handler_is_told(opened: Pool, handler: str, log: str) -> None:
+    assert await cancelled(opened, function(handler, runtime="Node.js18.15")) == log
+
+
+async def test_a_bootstrap_gets_the_signal(opened: Pool, tmp_path: Path) -> None:
+    bootstrap = tmp_path / "code" / "bootstrap"
+    bootstrap.write_text(BOOTSTRAP)
+    bootstrap.chmod(0o755)
+
+    assert await cancelled_lines(opened, function("a.b", runtime="Custom")) == ["told"]
