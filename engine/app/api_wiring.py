@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from engine import __version__
 from engine.app.backup_wiring import backups_of
-from engine.app.collectors import about, losses, problems, read_figures, reasons_not_ready
+from engine.app.collectors import read_figures
+from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
 from engine.auth.denials import DenialLog
@@ -85,7 +86,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         TracingAndSnapshotsApi(catalog, resources.tracing),
         BackupsApi(backups_of(engine.settings, storage.copy_to, clock)),
         ClockApi(engine.clock_guard),
-        Health(health),
+        Health(health, details=engine.authenticator is None or engine.settings.auth.open_metrics),
         Document(__version__, engine.plugins.mounts.operations),
     ]
 
@@ -100,12 +101,12 @@ def _triggers(engine: EngineParts) -> TriggersApi:
 
 
 def _health(engine: EngineParts) -> HealthChecks:
-    telemetry = Telemetry(lambda: read_figures(engine))
+    telemetry, health = Telemetry(lambda: read_figures(engine)), EngineHealth(engine)
     return HealthChecks(
-        alive=lambda: problems(engine),
-        degraded=lambda: losses(engine),
-        ready=lambda: reasons_not_ready(engine),
-        about=lambda: about(engine),
+        alive=health.problems,
+        degraded=health.losses,
+        ready=health.reasons_not_ready,
+        about=health.about,
         metrics=telemetry.render,
     )
 

@@ -1,16 +1,13 @@
-"""Metrics and health of the engine, computed from the statistics of its components."""
+"""Metrics of the engine, computed from the statistics of its components."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from engine.app.parts import EngineParts
-from engine.errors.data_errors import RESTORE
 from engine.maintenance.disk_guard import free_space
 from engine.metrics.prometheus import Figure, count, gauge, histogram
-from engine.protocols.storage import Damage
 from engine.triggers.supervisor import RUNNING
 
 
@@ -23,63 +20,6 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
     yield from _journal(engine)
     yield from _connections(engine)
     yield from _loop(engine)
-
-
-def problems(engine: EngineParts) -> Mapping[str, Any]:
-    """Return descriptions of the engine's problems, such as failed writes, by component; empty if it is healthy."""
-    storage = engine.storage.statistics()
-    found: dict[str, Any] = {}
-    if storage.failure:
-        found["journal"] = f"cannot write: {storage.failure}"
-    elif storage.in_flight_seconds > engine.settings.storage.commit_warning:
-        found["journal"] = f"a commit has taken {storage.in_flight_seconds:.1f} s so far"
-    return found
-
-
-def losses(engine: EngineParts) -> Mapping[str, Any]:
-    """Return what the engine works without, and the next step, by component; empty if it lacks nothing."""
-    storage, found = engine.storage.statistics(), dict[str, Any]()
-    if storage.damage:
-        found["storage"] = _damage(storage.damage)
-    if storage.checkpoint_failure:
-        found["checkpoint"] = (
-            f"the write-ahead log has {storage.log_size >> 20} MiB and grows, because it cannot be copied to the "
-            f"database: {storage.checkpoint_failure}; free some space or look for disk errors"
-        )
-    return found
-
-
-def _damage(damage: Sequence[Damage]) -> str:
-    rows = sorted({one.name for one in damage if one.to_key})
-    indexes = sorted({one.name for one in damage if not one.to_key})
-    found = []
-    if indexes:
-        found.append(f"the index {', '.join(indexes)} is damaged; restart the engine, which rebuilds it")
-    if rows:
-        ranges = sum(1 for one in damage if one.to_key)
-        found.append(
-            f"damaged pages: {ranges} ranges of rows in {', '.join(rows)} cannot be read and are left out;"
-            f" run `functiond verify`, then {RESTORE}"
-        )
-    return "; ".join(found)
-
-
-def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
-    """Return the engine's problems, and why the intake rejects requests, by component; empty if it is ready."""
-    found = dict(problems(engine))
-    refusal = engine.intake.refusal()
-    if refusal is not None:
-        found["intake"] = str(refusal)
-    return found
-
-
-def about(engine: EngineParts) -> Mapping[str, Any]:
-    """Return what the reply about readiness tells besides: the isolation of instances, and a clock that is in doubt."""
-    found: dict[str, Any] = {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network}
-    clock = engine.clock_guard.state()
-    if clock.held:
-        found["clock"] = f"not trusted: {clock.ahead / 86_400:.0f} days ahead of the last trusted time; nothing expires"
-    return found
 
 
 def _intake(engine: EngineParts) -> Iterator[Figure]:

@@ -254,6 +254,7 @@ def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, Plugin
             failures=failures,
             body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
             open_paths=("/healthz", *figures, *pages),
+            bare_paths=("/readyz",),
             spool=given.settings.storage.path / "code",
         )
     return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)

@@ -97,7 +97,7 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     file: str = ""  #: TOML file with more [[keys]] and [[tokens]]; accessible to its owner only
     keys: tuple[AccessKey, ...] = ()
     tokens: tuple[Token, ...] = ()
-    open_metrics: bool = False  #: /metrics and /readyz need no credentials; /healthz never needs any
+    open_metrics: bool = False  #: /metrics and the details of /readyz need no credentials
     failures: Positive = 20  #: failed attempts in ``failure_window`` after which further refusals are delayed
     failure_window: Annotated[float, Meta(gt=0)] = 60.0  #: seconds
 
@@ -164,11 +164,16 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: bytes of a file that is deleted when the disk is full
     code_quota: Positive = QUOTA  #: bytes of code packages of a project
     clock_tolerance: Annotated[float, Meta(ge=0)] = 30.0  #: days that the clock may be (set) ahead; 0: any number
-    commit_warning: Seconds = 1.0  #: seconds after which an unfinished commit makes the engine unhealthy
+    commit_warning: Seconds = 1.0  #: seconds after which an unfinished commit makes the engine degraded and not ready
 
     @property
     def path(self) -> Path:
         return Path(self.data_dir)
+
+
+class HealthSettings(Section, frozen=True, kw_only=True):
+    #: seconds without progress that was possible, after which /healthz answers 503
+    stall: Annotated[float, Meta(gt=0)] = 30.0
 
 
 class TriggerSettings(Section, frozen=True, kw_only=True):
@@ -187,6 +192,7 @@ class Settings(Section, frozen=True, kw_only=True):
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
     triggers: TriggerSettings = field(default_factory=TriggerSettings)
     log: LogSettings = field(default_factory=LogSettings)
     plugin: tuple[str, ...] = ()  #: modules that define plugins

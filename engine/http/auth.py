@@ -47,8 +47,9 @@ class Authenticator:
     """Check of the credentials of requests, against access keys and tokens.
 
     ``body_limits`` are the largest bodies of signed requests in bytes, by the last segment of the request's path.
-    Requests to ``open_paths`` need no credentials. ``failures`` counts failed attempts and delays their replies. Large
-    bodies are in the folder ``spool`` until they are verified.
+    Requests to ``open_paths`` need no credentials. Those to ``bare_paths`` may have none, for a shorter reply.
+    ``failures`` counts failed attempts and delays their replies. Large bodies are in the folder ``spool`` until they
+    are verified.
     """
 
     def __init__(
@@ -60,12 +61,13 @@ class Authenticator:
         failures: AuthThrottle,
         body_limits: Mapping[bytes, int],
         open_paths: Iterable[str] = (),
+        bare_paths: Iterable[str] = (),
         spool: Path | None = None,
     ) -> None:
         self.replace(keys, tokens)
         self._spooling = SpoolSpace(spool or Path(tempfile.gettempdir()))
         self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)
-        self._limits, self._open = dict(body_limits), frozenset(open_paths)
+        self._limits, self._open, self._bare = dict(body_limits), frozenset(open_paths), frozenset(bare_paths)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
         """Replace all keys and tokens.
@@ -84,7 +86,8 @@ class Authenticator:
         AccessDenied if the path names another project than theirs. The body of a signed request is read first: raises
         PayloadTooLarge or CodePackageTooLarge if it exceeds its limit, and ClientDisconnect if the client disconnects.
         """
-        if scope["path"] in self._open:
+        path = scope["path"]
+        if path in self._open or (path in self._bare and not _has_credentials(headers)):
             return receive
         principal = self._by_token(scope, headers, basic=is_page(scope["path"]))
         if principal is None:
@@ -221,6 +224,10 @@ def _check_project(path: str, principal: Principal) -> None:
     named = parts[2:3] if is_api else parts[3:4] if parts[1:3] == ["console", "projects"] else []
     if named and named != [principal.project]:
         raise AccessDenied(f"these credentials are for project {principal.project} only")
+
+
+def _has_credentials(headers: Headers) -> bool:
+    return b"x-auth-token" in headers or b"authorization" in headers
 
 
 def _password(headers: Headers) -> bytes | None:

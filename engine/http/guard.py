@@ -18,8 +18,8 @@ signed. An engine that requires credentials does so until it exits (``http/reloa
 engine. Its requests can only count as failed attempts of this address (``auth.failures``), which delay no valid ones.
 
 - Browsers add neither signatures nor tokens to a page's requests, and no password that was entered for another name.
-- Paths that need no credentials even then are public: the health of the engine, the style sheets of the console,
-  and the metrics if ``auth.open_metrics`` is set.
+- Paths that need no credentials even then are public: health and readiness of the engine, the style sheets of the
+  console, and the metrics if ``auth.open_metrics`` is set.
 - Plugins check each sender themselves at those of their paths that are not declared ``signed``. Senders of webhooks
   reach these paths under the proxy's name.
 

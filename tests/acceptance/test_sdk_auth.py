@@ -299,8 +299,13 @@ def test_a_proxy_on_this_machine_passes_on_webhooks(platform: Platform) -> None:
 
 
 def test_health_is_open_and_figures_are_not(platform: Platform) -> None:
+    bare = platform.engine.ask("GET", "/readyz")
+    full = platform.engine.ask("GET", "/readyz", headers={"X-Auth-Token": TOKEN})
+
     assert platform.engine.ask("GET", "/healthz").status == 200
-    assert {platform.engine.ask("GET", path).status for path in ("/metrics", "/readyz")} == {401}
+    assert (bare.status, bare.json) == (200, {"status": "ready"})
+    assert (full.json["status"], "isolation" in full.json) == ("ready", True)
+    assert platform.engine.ask("GET", "/metrics").status == 401
     assert platform.engine.ask("GET", "/metrics", headers={"X-Auth-Token": TOKEN}).status == 200
 
 

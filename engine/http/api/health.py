@@ -1,6 +1,7 @@
 """Resources for monitoring: health, readiness for new work, and metrics.
 
-The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus.
+The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus. A caller without credentials
+gets the bare answer of /readyz: ready or not.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    def __init__(self, checks: HealthChecks) -> None:
-        self._checks = checks
+    """Family of the resources. ``details``: also callers without credentials see the details of /readyz."""
+
+    def __init__(self, checks: HealthChecks, *, details: bool = True) -> None:
+        self._checks, self._details = checks, details
 
     def resources(self) -> list[Resource]:
         return [
@@ -43,9 +46,13 @@ class Health:
         return json_reply({"status": status, **degraded, **problems}, status=503 if problems else 200)
 
     async def ready(self, call: Call) -> Reply:
-        reasons, further = self._checks.ready(), {**self._checks.about(), **self._checks.degraded()}
-        status = "not ready" if reasons else "ready"
-        return json_reply({"status": status, **further, **reasons}, status=503 if reasons else 200)
+        reasons, status = self._checks.ready(), 200
+        shown: dict[str, Any] = {"status": "ready"}
+        if reasons:
+            shown, status = {"status": "not ready"}, 503
+        if self._details or call.principal is not None:
+            shown |= {**self._checks.about(), **self._checks.degraded(), **reasons}
+        return json_reply(shown, status=status)
 
     async def metrics(self, call: Call) -> Reply:
         return Reply(body=self._checks.metrics(), content_type=_PROMETHEUS)

@@ -96,6 +96,7 @@ async def secured_api(tmp_path: Path, *, delay: float = DELAY) -> AsyncIterator[
         failures=failures,
         body_limits={b"invocations-async": 256 << 10, b"invocations": 6 << 20},
         open_paths=["/healthz"],
+        bare_paths=["/readyz"],
     )
     async with serve(tmp_path) as api:
         await api.create()
@@ -164,11 +165,20 @@ async def test_a_token_is_enough(secured: SecuredApi) -> None:
 
 async def test_without_credentials_nothing_but_health_is_told(secured: SecuredApi) -> None:
     assert (await secured.send("GET", "/healthz")).status == 200
-    for method, path in (("POST", INVOKE), ("GET", BASE), ("GET", "/metrics"), ("GET", "/readyz"), ("GET", "/nothing")):
+    assert (await secured.send("GET", "/readyz")).status == 200
+    for method, path in (("POST", INVOKE), ("GET", BASE), ("GET", "/metrics"), ("GET", "/nothing")):
         answer = await secured.send(method, path)
         assert refusal(answer, 401, "FSS.0401", "credentials are needed")
         assert answer.headers["www-authenticate"] == "SDK-HMAC-SHA256"
     assert not secured.api.engine.requests
+
+
+async def test_wrong_credentials_are_refused_where_none_are_needed(secured: SecuredApi) -> None:
+    wrong = await secured.send("GET", "/readyz", X_Auth_Token="x" * 20)
+    unsigned = await secured.send("GET", "/readyz", Authorization="Bearer x")
+    right = await secured.send("GET", "/readyz", X_Auth_Token=TOKEN)
+
+    assert (wrong.status, unsigned.status, right.status) == (401, 401, 200)
 
 
 async def test_a_wrong_secret_and_an_unknown_key_are_refused(secured: SecuredApi) -> None:

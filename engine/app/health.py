@@ -1,0 +1,84 @@
+"""Health of the engine, computed from the statistics of its components when a client asks for it.
+
+Nothing of it is stored: an engine that takes over the work of another one begins without problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.app.parts import EngineParts
+from engine.errors.data_errors import RESTORE
+from engine.protocols.storage import Damage
+
+SLOW_DISK = "look for a slow or failing disk"
+
+
+class EngineHealth:
+    def __init__(self, engine: EngineParts) -> None:
+        self._engine = engine
+
+    def problems(self) -> Mapping[str, Any]:
+        """Return what stops the engine's work, such as failed writes, by component; empty if nothing does."""
+        storage, found = self._engine.storage.statistics(), dict[str, Any]()
+        if storage.failure:
+            found["journal"] = f"cannot write: {storage.failure}"
+        elif storage.in_flight_seconds >= self._engine.settings.health.stall:
+            found["journal"] = _slow_commit(storage.in_flight_seconds)
+        return found
+
+    def losses(self) -> Mapping[str, Any]:
+        """Return what the engine works without, and the next step, by component; empty if it lacks nothing."""
+        storage, found = self._engine.storage.statistics(), dict[str, Any]()
+        if storage.damage:
+            found["storage"] = _damage(storage.damage)
+        if storage.checkpoint_failure:
+            found["checkpoint"] = (
+                f"the write-ahead log has {storage.log_size >> 20} MiB and grows, because it cannot be copied to the "
+                f"database: {storage.checkpoint_failure}; free some space or look for disk errors"
+            )
+        if self._commit_is_slow():
+            found["journal"] = _slow_commit(storage.in_flight_seconds)
+        return found
+
+    def reasons_not_ready(self) -> Mapping[str, Any]:
+        """Return the problems, and why the intake rejects or delays requests, by component; empty if it is ready."""
+        found = dict(self.problems())
+        if not found and self._commit_is_slow():
+            found["journal"] = _slow_commit(self._engine.storage.statistics().in_flight_seconds)
+        refusal = self._engine.intake.refusal()
+        if refusal is not None:
+            found["intake"] = str(refusal)
+        return found
+
+    def about(self) -> Mapping[str, Any]:
+        """Return what readiness tells besides: the isolation of instances, and a clock that is in doubt."""
+        pool, clock = self._engine.pool, self._engine.clock_guard.state()
+        found: dict[str, Any] = {"isolation": pool.isolation, "http_network": pool.http_network}
+        if clock.held:
+            ahead = f"{clock.ahead / 86_400:.0f} days ahead of the last trusted time"
+            found["clock"] = f"not trusted: {ahead}; nothing expires"
+        return found
+
+    def _commit_is_slow(self) -> bool:
+        return self._engine.storage.statistics().in_flight_seconds > self._engine.settings.storage.commit_warning
+
+
+def _slow_commit(seconds: float) -> str:
+    return f"a commit has taken {seconds:.1f} s so far; {SLOW_DISK}"
+
+
+def _damage(damage: Sequence[Damage]) -> str:
+    rows = sorted({one.name for one in damage if one.to_key})
+    indexes = sorted({one.name for one in damage if not one.to_key})
+    found = []
+    if indexes:
+        found.append(f"the index {', '.join(indexes)} is damaged; restart the engine, which rebuilds it")
+    if rows:
+        ranges = sum(1 for one in damage if one.to_key)
+        found.append(
+            f"damaged pages: {ranges} ranges of rows in {', '.join(rows)} cannot be read and are left out;"
+            f" run `functiond verify`, then {RESTORE}"
+        )
+    return "; ".join(found)
