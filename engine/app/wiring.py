@@ -245,7 +245,7 @@ def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, Plugin
     auth, http, clock, authenticator = given.settings.auth, given.settings.http, given.clock, None
     failures = AuthThrottle(clock, limit=auth.failures, window=auth.failure_window)
     if auth.required:
-        figures = ("/readyz", "/metrics") if auth.open_metrics else ()
+        figures = ("/metrics",) if auth.open_metrics else ()
         pages = console_paths.OPEN if http.console else ()
         authenticator = Authenticator(
             auth.keys,
@@ -253,8 +253,8 @@ def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, Plugin
             clock=clock,
             failures=failures,
             body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
-            open_paths=("/healthz", *figures, *pages),
-            bare_paths=("/readyz",),
+            open_paths=(*figures, *pages),
+            bare_paths=("/healthz", "/readyz"),
             spool=given.settings.storage.path / "code",
         )
     return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)

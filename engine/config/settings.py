@@ -97,7 +97,7 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     file: str = ""  #: TOML file with more [[keys]] and [[tokens]]; accessible to its owner only
     keys: tuple[AccessKey, ...] = ()
     tokens: tuple[Token, ...] = ()
-    open_metrics: bool = False  #: /metrics and the details of /readyz need no credentials
+    open_metrics: bool = False  #: /metrics and the details of /healthz and /readyz need no credentials
     failures: Positive = 20  #: failed attempts in ``failure_window`` after which further refusals are delayed
     failure_window: Annotated[float, Meta(gt=0)] = 60.0  #: seconds
 

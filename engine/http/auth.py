@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from engine.asgi.error_replies import hold_back
 from engine.asgi.wire import Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.denials import DenialLog
@@ -47,7 +48,7 @@ class Authenticator:
     """Check of the credentials of requests, against access keys and tokens.
 
     ``body_limits`` are the largest bodies of signed requests in bytes, by the last segment of the request's path.
-    Requests to ``open_paths`` need no credentials. Those to ``bare_paths`` may have none, for a shorter reply.
+    Requests to ``open_paths`` need no credentials. Those to ``bare_paths`` get a shorter reply without valid ones.
     ``failures`` counts failed attempts and delays their replies. Large bodies are in the folder ``spool`` until they
     are verified.
     """
@@ -87,8 +88,20 @@ class Authenticator:
         PayloadTooLarge or CodePackageTooLarge if it exceeds its limit, and ClientDisconnect if the client disconnects.
         """
         path = scope["path"]
-        if path in self._open or (path in self._bare and not _has_credentials(headers)):
+        if path in self._open:
             return receive
+        if path not in self._bare:
+            return await self._authenticate(scope, headers, receive)
+        delay = 0.0
+        if b"x-auth-token" in headers or b"authorization" in headers:
+            try:
+                return await self._authenticate(scope, headers, receive)
+            except Unauthorized as error:  # a probe with an expired token must not have the engine killed
+                delay = error.delay
+        await hold_back(delay)
+        return receive
+
+    async def _authenticate(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         principal = self._by_token(scope, headers, basic=is_page(scope["path"]))
         if principal is None:
             claim, principal = self._claim(scope, headers)
@@ -224,10 +237,6 @@ def _check_project(path: str, principal: Principal) -> None:
     named = parts[2:3] if is_api else parts[3:4] if parts[1:3] == ["console", "projects"] else []
     if named and named != [principal.project]:
         raise AccessDenied(f"these credentials are for project {principal.project} only")
-
-
-def _has_credentials(headers: Headers) -> bool:
-    return b"x-auth-token" in headers or b"authorization" in headers
 
 
 def _password(headers: Headers) -> bytes | None:

@@ -63,6 +63,16 @@ async def test_readiness_needs_no_credentials_and_its_details_do(tmp_path: Path,
     assert metrics.status_code == (200 if open_metrics else 401)
 
 
+async def test_the_details_of_health_need_credentials(tmp_path: Path) -> None:
+    async with probed(tmp_path, **CREDENTIALS, health__stall=0.05) as (place, client), held_commit(place):
+        await until(lambda: place.engine.storage.statistics().in_flight_seconds > 0.05)
+        bare, known = await client.get("/healthz"), await client.get("/healthz", headers=TOKEN)
+
+    assert (bare.status_code, known.status_code) == (503, 503)
+    assert bare.json() == {"status": "unhealthy"}
+    assert "journal" in known.json()
+
+
 async def test_without_configured_credentials_everybody_sees_the_details(tmp_path: Path) -> None:
     async with probed(tmp_path) as (_, client):
         assert "isolation" in (await client.get("/readyz")).json()

@@ -1,7 +1,7 @@
 """Resources for monitoring: health, readiness for new work, and metrics.
 
-The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus. A caller without credentials
-gets the bare answer of /readyz: ready or not.
+The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus. Callers without
+credentials get only the word of health and readiness, and the HTTP status.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    """Family of the resources. ``details``: also callers without credentials see the details of /readyz."""
+    """Family of the resources. ``details``: callers without credentials see the details, too."""
 
     def __init__(self, checks: HealthChecks, *, details: bool = True) -> None:
         self._checks, self._details = checks, details
@@ -42,17 +42,17 @@ class Health:
 
     async def alive(self, call: Call) -> Reply:
         problems, degraded = self._checks.alive(), self._checks.degraded()
-        status = "unhealthy" if problems else "degraded" if degraded else "ok"
-        return json_reply({"status": status, **degraded, **problems}, status=503 if problems else 200)
+        word = "unhealthy" if problems else "degraded" if degraded else "ok"
+        return self._reply(call, word, {**degraded, **problems}, failed=bool(problems))
 
     async def ready(self, call: Call) -> Reply:
-        reasons, status = self._checks.ready(), 200
-        shown: dict[str, Any] = {"status": "ready"}
-        if reasons:
-            shown, status = {"status": "not ready"}, 503
-        if self._details or call.principal is not None:
-            shown |= {**self._checks.about(), **self._checks.degraded(), **reasons}
-        return json_reply(shown, status=status)
+        reasons = self._checks.ready()
+        details = {**self._checks.about(), **self._checks.degraded(), **reasons}
+        return self._reply(call, "not ready" if reasons else "ready", details, failed=bool(reasons))
 
     async def metrics(self, call: Call) -> Reply:
         return Reply(body=self._checks.metrics(), content_type=_PROMETHEUS)
+
+    def _reply(self, call: Call, word: str, details: Mapping[str, Any], *, failed: bool) -> Reply:
+        shown = details if self._details or call.principal is not None else {}
+        return json_reply({"status": word, **shown}, status=503 if failed else 200)

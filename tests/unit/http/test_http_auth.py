@@ -95,8 +95,7 @@ async def secured_api(tmp_path: Path, *, delay: float = DELAY) -> AsyncIterator[
         clock=clock,
         failures=failures,
         body_limits={b"invocations-async": 256 << 10, b"invocations": 6 << 20},
-        open_paths=["/healthz"],
-        bare_paths=["/readyz"],
+        bare_paths=["/healthz", "/readyz"],
     )
     async with serve(tmp_path) as api:
         await api.create()
@@ -173,12 +172,16 @@ async def test_without_credentials_nothing_but_health_is_told(secured: SecuredAp
     assert not secured.api.engine.requests
 
 
-async def test_wrong_credentials_are_refused_where_none_are_needed(secured: SecuredApi) -> None:
-    wrong = await secured.send("GET", "/readyz", X_Auth_Token="x" * 20)
-    unsigned = await secured.send("GET", "/readyz", Authorization="Bearer x")
-    right = await secured.send("GET", "/readyz", X_Auth_Token=TOKEN)
+async def test_a_probe_with_wrong_credentials_is_answered_and_counted(secured: SecuredApi) -> None:
+    expired = await secured.send("GET", "/healthz", X_Auth_Token="a-token-that-is-over")
+    unsigned = await secured.send("GET", "/healthz", Authorization="Bearer x")
+    for _ in range(LIMIT - 2):
+        await secured.send("GET", "/healthz", X_Auth_Token="x" * 20)
+    assert secured.failures.waiting == 0
+    guess = await secured.send("GET", "/readyz", X_Auth_Token="x" * 20)
 
-    assert (wrong.status, unsigned.status, right.status) == (401, 401, 200)
+    assert [one.status for one in (expired, unsigned, guess)] == [200, 200, 200]
+    assert secured.failures.waiting == 1
 
 
 async def test_a_wrong_secret_and_an_unknown_key_are_refused(secured: SecuredApi) -> None:
