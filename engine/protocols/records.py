@@ -72,6 +72,7 @@ class Records(Protocol):
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop the oldest regardless of their
         age. Invocations with a pending delivery always stay. An end that is more than a day ahead of ``now`` was stored
-        under a wrong clock, and counts as ``now`` (see ``model.identity.true_end``).
+        under a wrong clock, and counts as ``now`` (see ``model.identity.true_end``). The age of an invocation that
+        ended under a clock far behind counts from its acceptance.
         """
         ...

@@ -10,7 +10,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from engine.model import Record, State
-from engine.model.identity import key_at, true_end
+from engine.model.identity import AHEAD, key_at, true_end
 from engine.protocols import Purged, Selection
 from engine.testing.rows import Row, newest, to_record
 from engine.testing.tables import MemoryTables
@@ -51,12 +51,13 @@ class MemoryRecords:
             assert row.ended_at is not None
             row.ended_at = true_end(row.ended_at, now)
             over = kept_rows > rows or kept_size > size
-            if row.invocation.key not in undelivered and (over or row.ended_at <= now - age):
+            counted = _age_from(row, now)
+            if row.invocation.key not in undelivered and (over or counted <= now - age):
                 kept_rows, kept_size = kept_rows - 1, kept_size - row.size
                 dropped.append(row.invocation.request_id)
                 self._drop(row.invocation.key)
             else:
-                oldest.append(row.ended_at)
+                oldest.append(counted)
         next_due = min(oldest) + age if oldest else None
         over = kept_rows > rows or kept_size > size
         return Purged(request_ids=tuple(dropped), more=False, over=over, next_due=next_due)
@@ -65,6 +66,12 @@ class MemoryRecords:
         del self._tables.rows[key]
         for pending in [pending for pending in self._tables.given_up.values() if pending.key == key]:
             del self._tables.given_up[pending.delivery_id]
+
+
+def _age_from(row: Row, now: float) -> float:
+    """Return the time from which the age of an ended invocation counts, see ``Records.purge``."""
+    accepted, ended = row.invocation.accepted_at, row.ended_at or now
+    return max(accepted, ended) if accepted <= now + AHEAD else ended
 
 
 def _spanned(row: Row, selection: Selection) -> bool:

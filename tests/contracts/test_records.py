@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from engine.model import Invocation, State
+from engine.model import Invocation, Outcome, State
 from engine.protocols import Selection, Storage
 from tests.contracts.storage import (
     NOW,
@@ -275,6 +275,16 @@ async def test_what_ended_under_a_clock_far_ahead_is_purged_in_time_by_the_right
         gone = await purge(storage, NOW + 20 + AGE + 700)
         assert sorted(gone) == sorted([wrong.request_id, after.request_id])
         assert await listed(storage) == []
+
+
+async def test_what_ended_under_a_clock_far_behind_is_kept_from_its_acceptance_on(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await started(storage, at=NOW)
+        await settled(storage, one, Outcome(started_at=NOW - YEARS, ended_at=NOW - YEARS))
+
+        assert await purge(storage, NOW + 10) == []
+        assert await purge(storage, NOW + AGE - 10) == []
+        assert await purge(storage, NOW + AGE + 10) == [one.request_id]
 
 
 async def test_the_newest_before_a_time_is_found_among_later_ones(opened: Opened) -> None:

@@ -93,7 +93,7 @@ class Tables:
     def end(self, row: Row, state: State, ended_at: float) -> None:
         """End an invocation that ``leave`` has removed from its index."""
         row.state, row.ended_at = state, ended_at
-        heappush(self.ended, (ended_at, row.invocation.key))
+        heappush(self.ended, (max(ended_at, row.invocation.accepted_at), row.invocation.key))
         self._count(row.invocation.function_id, -1, -row.payload_size)
 
     def cancel(self, row: Row, state: State, code: int, message: str, ended_at: float) -> None:

@@ -300,7 +300,9 @@ class Witness:
         if not order or order[0] >= invocation.rank_key:
             return
         place, first = waiting[order[0][1]], self.by_key[order[0][1]]
-        expired = self.world.reached(first.invocation.first_due_at + self._max_age(first.invocation), place.since)
+        settings = self.world.kinds[invocation.function_id].settings  # hold also if a deletion has failed
+        expires = first.invocation.first_due_at + (settings.max_age if settings else math.inf)
+        expired = self.world.reached(expires, place.since)
         if place.since < self.world.time() and not first.cancelling and not expired:
             self.violation(f"{_name(invocation)} runs before {_name(first.invocation)}")
 
