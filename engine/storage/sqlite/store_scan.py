@@ -6,13 +6,13 @@ rows are kept in memory, because a failing disk may take seconds for each read o
 
 Some rows are on inner pages, between two pages of rows. If one of these two is damaged, such a row is read from the
 other one. If both are damaged, only ``SQLiteStore.get`` finds it. If several pages of a range are damaged, and its
-first rows are among them, rows between these pages may be left out as well.
+first rows are among them, a readable page between them may be left out, if more damaged ones follow it than readable.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -108,7 +108,10 @@ class StoreScans:
 
 
 def _search(db: sqlite3.Connection, wanted: Range) -> bytes:
-    """Return a key from which on a range can be read, close to the unreadable rows at its beginning."""
+    """Return a key from which on a range can be read, close to the unreadable rows at its beginning.
+
+    The steps of the search may pass readable pages, so that it goes back again from each key it finds.
+    """
     width = max(len(wanted.after), len(wanted.until), _WIDTH) + 1
     begin, end = (int.from_bytes(key.ljust(width, b"\0"), "big") for key in (wanted.after, wanted.until))
     if wanted.newest:
@@ -122,12 +125,25 @@ def _search(db: sqlite3.Connection, wanted: Range) -> bytes:
     unreadable, step = 0, 1
     while not is_readable(step):
         unreadable, step = step, min(2 * step, distance)
-    while step - unreadable > 1:
-        middle = (step + unreadable) // 2
-        if is_readable(middle):
-            step = middle
+    step = _first_readable(is_readable, unreadable, step)
+    back = 1
+    while back < step:
+        if is_readable(step - back):
+            step = _first_readable(is_readable, 0, step - back)
+            back = 1
         else:
-            unreadable = middle
+            back *= 2
     if step >= distance:
         return wanted.after if wanted.newest else wanted.until
     return (begin + towards * step).to_bytes(width, "big")
+
+
+def _first_readable(is_readable: Callable[[int], bool], unreadable: int, readable: int) -> int:
+    """Return the first readable step behind an unreadable one, by halving the distance between two steps."""
+    while readable - unreadable > 1:
+        middle = (unreadable + readable) // 2
+        if is_readable(middle):
+            readable = middle
+        else:
+            unreadable = middle
+    return readable

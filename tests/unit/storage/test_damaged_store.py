@@ -48,7 +48,7 @@ async def scanned(store: Store, limit: int, *, newest: bool = False) -> list[str
     return keys
 
 
-@pytest.mark.parametrize("leaves", [[1], [0], [-1], [1, 3]], ids=str)
+@pytest.mark.parametrize("leaves", [[1], [0], [-1], [1, 3], [-3, -1]], ids=str)
 @pytest.mark.parametrize("newest", [False, True], ids=["oldest first", "newest first"])
 async def test_a_scan_leaves_out_only_the_rows_on_damaged_pages(
     tmp_path: Path, leaves: list[int], newest: bool
