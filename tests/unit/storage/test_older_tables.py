@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import Invocation, Record
+from engine.model import Invocation, Record, State
 from engine.model.retry import HISTORY
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.offline import copy_offline
@@ -18,6 +18,7 @@ from engine.storage.sqlite.older_tables import set_aside
 from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW, cancelled, discarded, failure, made, retried, settled, stored
 from tests.support.damage import ROWS, StoredRows, kept, ranges, rows_of, storing
+from tests.support.pages import Page
 
 RESULT = b"%0200d" % 1
 OLD = RESULT.replace(b"1", b"2")
@@ -216,6 +217,26 @@ async def test_the_sizes_of_results_in_older_tables_are_counted_once(tmp_path: P
         database.execute("UPDATE result_1 SET body = ? WHERE key = ?", (RESULT, first))
     found = [problem.problem for problem in find_problems(tmp_path)]
     assert found == [f"the result or log of the invocation {first} differs from its checksum"]
+
+
+async def test_an_outcome_is_stored_without_its_result_if_no_table_can_be_created(tmp_path: Path) -> None:
+    data = await ended(tmp_path)
+    async with storing(tmp_path) as storage:
+        waiting = await stored(storage, 1, at=NOW + 1)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("CREATE TABLE unused (body)")
+        database.execute("INSERT INTO unused VALUES (zeroblob(40000))")
+        database.execute("DROP TABLE unused")
+    data.smash("result", -1)
+    first_free = int.from_bytes((tmp_path / "journal.db").read_bytes()[32:36], "big")
+    data.file.smash(Page(first_free, 0))
+
+    async with storing(tmp_path) as storage:
+        await end(storage, [waiting])
+        record = await shown(storage, waiting)
+        assert (record.state, record.damaged, len(record.attempts)) == (State.FAIL, frozenset({"result"}), 1)
+        assert storage.statistics().failure == ""
+        assert "result" in ranges(storage)
 
 
 async def test_columns_of_a_migration_reach_older_tables(tmp_path: Path) -> None:
