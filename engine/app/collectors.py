@@ -72,6 +72,10 @@ def _executors(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("instances_memory_megabytes", "Memory limits of all instances in MB", pool.memory)
     yield count("instances_started", "Instances started", pool.started)
     yield count("instances_ended", "Instances ended, by cause", ended, "cause")
+    recycled: dict[str, float] = {**pool.recycled}
+    yield count(
+        "instances_recycled", "Instances replaced by the controls of their function, by cause", recycled, "cause"
+    )
     yield histogram("cold_start_seconds", "Seconds until a new instance was ready", pool.cold_starts)
 
 

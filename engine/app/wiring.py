@@ -119,6 +119,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
     catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
     lag.in_flight = engine.dispatcher.is_running
+    engine.pool.controls_of = engine.controls.of
     clock.alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
     clock.alarms.stepped.connect(lambda step: clock.expiry.check())
     clock.alarms.stepped.connect(engine.delay_corrector.note_step)

@@ -29,8 +29,10 @@ from engine.isolation.processes import MAX_WAIT
 from engine.metrics.histogram import Histogram
 from engine.model import Code, Function
 from engine.model.clock import Clock
+from engine.model.controls import Controls
 from engine.runtimes.protocol import ITSELF
 
+RECYCLE_CAUSES = (REQUESTS, MEMORY) = ("requests", "memory")
 TRIES = 3  #: most instances that one start launches, as on FunctionGraph
 
 
@@ -53,6 +55,7 @@ class Allocator:
         self._tasks: set[asyncio.Task[bool]] = set()
         self.memory = 0  #: MiB granted to instances in ``alive``
         self.starting = self.started = self.retired = self.killed = 0
+        self.recycled = dict.fromkeys(RECYCLE_CAUSES, 0)
         self.cold_starts = Histogram()
 
     # --- assigning ------------------------------------------------------------------------------------------
@@ -97,7 +100,8 @@ class Allocator:
 
     def _offer(self, instance: Instance, start: Start | None = None) -> None:
         """Assign waiting calls to an instance, then make its spare concurrency available, or dismiss it."""
-        if self._waiting and (waiting := self._waiting.get(instance.key)) is not None:
+        waiting = self._waiting.get(instance.key) if self._waiting and not instance.recycled else None
+        if waiting is not None:
             waiting.serve(instance, start)
         if instance.concurrency > 1:
             self._update_open(instance)
@@ -123,6 +127,27 @@ class Allocator:
     def _drop_if_empty(self, key: Key, waiting: WaitingCalls) -> None:
         if not waiting and self._waiting.get(key) is waiting:
             del self._waiting[key]
+
+    def note_request(self, instance: Instance, controls: Controls) -> None:
+        """Recycle the instance after the request that is sent now, if it is the last that the controls allow."""
+        instance.served += 1
+        if controls.recycle_requests and instance.served >= controls.recycle_requests:
+            self._recycle(instance, REQUESTS)
+
+    def note_memory(self, instance: Instance, controls: Controls, used: int) -> None:
+        """Recycle the instance if it has used more bytes of memory than the controls allow."""
+        if controls.recycle_memory and used * 100 > controls.recycle_memory * (instance.memory << 20):
+            self._recycle(instance, MEMORY)
+
+    def _recycle(self, instance: Instance, cause: str) -> None:
+        """Have an instance serve no further calls, and dismiss it when its calls are done. Call before ``release``.
+
+        Calls that wait for an instance get others, which are starting already.
+        """
+        if not instance.recycled:
+            instance.recycled = instance.obsolete = True
+            self._remove_open(instance)
+            self.recycled[cause] += 1
 
     # --- starting -------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from engine.runtimes.catalog import warning_of
 from engine.runtimes.protocol import (
     ITSELF,
     NOTICE_CANCELLED,
+    NOTICE_SOFT_TIMEOUT,
     NOTICE_TIMEOUT,
     READY,
     Answer,
@@ -102,6 +103,8 @@ class Instance:
         self.last_invoked = -1
         self.ready = False
         self.obsolete = False  #: to be dismissed when its calls are done
+        self.recycled = False  #: like ``obsolete``, and serves none of the calls that wait for an instance
+        self.served = 0  #: requests that were sent to it
         self.watched = False  #: its memory is measured while it has work
         self.assigned = 0  #: requests, at most ``concurrency``
         self.idle_since = 0.0
@@ -159,12 +162,21 @@ class Instance:
             raise
         finally:
             call.timer.cancel()
+            if call.soft_timer is not None:
+                call.soft_timer.cancel()
             del self.calls[call.ticket]
 
-    def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Awaitable[Answer | None]:
-        """Send an invocation and wait for the answer. Return None, or interrupt the call, as ``request`` does."""
+    def invoke(
+        self, call: Call, invocation: Invocation, seconds: float, soft_timeout: float = 0.0
+    ) -> Awaitable[Answer | None]:
+        """Send an invocation and wait for the answer. Return None, or interrupt the call, as ``request`` does.
+
+        Tell the handler after ``soft_timeout`` seconds, if it still runs then; 0: do not tell it.
+        """
         self._ticket = (self._ticket + 1) % _TICKETS or 1
         call.begin(self, self._ticket)
+        if soft_timeout:
+            call.soft_timer = self._loop.call_later(soft_timeout, self._warn, call, soft_timeout)
         frame = invoke_frame(self._ticket, invocation.request_id, invocation.alias, invocation.payload)
         return self.request(call, frame, seconds)
 
@@ -218,6 +230,17 @@ class Instance:
     def _time_out(self, call: Call) -> None:
         if not call.answered:
             self.interrupt(End.TIMEOUT, call)
+
+    def _warn(self, call: Call, seconds: float) -> None:
+        """Tell the handler of a call that its soft timeout is over."""
+        channel = self._channel
+        if call.answered or call.interrupted is not None or self.end is not None or channel is None:
+            return
+        self.last_invoked = -1
+        self._record(
+            call, self._recorder.now(), NOTE, f"still running after the soft timeout of {seconds:g} s".encode()
+        )
+        channel.write(notice_frame(call.ticket, NOTICE_SOFT_TIMEOUT))
 
     def _end(self, end: End, cause: Call | None = None) -> None:
         self.end = end

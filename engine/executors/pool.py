@@ -32,8 +32,10 @@ from engine.logs.lines import TAIL, last
 from engine.metrics.histogram import Distribution
 from engine.model import Begin, Code, CodePackage, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock, SystemClock
+from engine.model.controls import Controls
 from engine.runtimes.interpreters import Interpreters
 
+_NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
 
 log = structlog.get_logger("functiond")
@@ -69,6 +71,7 @@ class PoolStatistics(Struct, frozen=True, kw_only=True):
     memory: int  #: MiB granted to all instances
     started: int  #: since the engine's start
     retired: int  #: dismissed by the pool
+    recycled: dict[str, int]  #: dismissed by the controls of their function, by cause; counted in ``retired``, too
     killed: int  #: ended otherwise: exited, timed out, cancelled
     cold_starts: Distribution  #: seconds until an instance was ready
     isolation: str
@@ -131,6 +134,7 @@ class Pool:
         self, launcher: Launcher, allocator: Allocator, recorder: LogRecorder, files: LogFiles, clock: Clock
     ) -> None:
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
+        self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
         self.isolation, self.http_network = launcher.isolation, launcher.http_network
         self.check_runtime = launcher.check_runtime
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
@@ -156,7 +160,7 @@ class Pool:
         If the instance ended before it read the request, no user code ran. The call is then assigned again, but to at
         most ``TRIES`` instances that were started for it.
         """
-        fresh = 0
+        fresh, controls = 0, self.controls_of(invocation.function_id)
         while True:
             instance = self.allocator.acquire(call) or await self.allocator.wait(call)
             if isinstance(instance, Ended):
@@ -166,7 +170,10 @@ class Pool:
                     await stored
                     if call.cancelled:
                         return Ended(CANCELLED.answer, call.written())
-                answer = await instance.invoke(call, invocation, call.function.timeout)
+                self.allocator.note_request(instance, controls)
+                answer = await instance.invoke(call, invocation, call.function.timeout, controls.soft_timeout)
+                if answer is not None:
+                    self.allocator.note_memory(instance, controls, answer.memory_used)
             finally:
                 self.allocator.release(instance)
             if answer is not None:
@@ -247,6 +254,7 @@ class Pool:
             memory=allocator.memory,
             started=allocator.started,
             retired=allocator.retired,
+            recycled=dict(allocator.recycled),
             killed=allocator.killed,
             cold_starts=allocator.cold_starts.snapshot(),
             isolation=self.isolation,

@@ -4,7 +4,8 @@
         SETUP   JSON
         INVOKE  ticket u32 | request_id u8 | alias u8 | request_id alias event       (the u8 are lengths)
         STOP    no body: run the pre-stop handler, if there is one, and exit
-        NOTICE  ticket u32 | reason u8: the request was cancelled (1) or has run too long (2)
+        NOTICE  ticket u32 | reason u8: the request was cancelled (1), has run too long (2), or has reached its
+                                        soft timeout (3)
     from the instance   length u32 | kind u8 | ticket u32 | ...
         READY, DONE     code u16 | memory u32 | text u32 | message | result          (reply to SETUP, to INVOKE)
         LOG             time u64 | stream u8 | text
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4  #: kinds of requests
 READY, DONE, LOG = 1, 2, 3  #: kinds of frames from the instance
 ITSELF = 0  #: ticket of the instance itself
-NOTICE_CANCELLED, NOTICE_TIMEOUT = 1, 2  #: reasons of notices
+NOTICE_CANCELLED, NOTICE_TIMEOUT, NOTICE_SOFT_TIMEOUT = 1, 2, 3  #: reasons of notices
 
 RESULT_LIMIT = 6 << 20  #: bytes; a larger result fails with code 4004
 LONGEST_TEXT = 64 << 10  #: bytes of a LOG frame's text

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from python_failures import OK, Failure, warn
 from python_instance import Caller, Instance, Request, completed
-from python_notices import parse, tell_shared
+from python_notices import parse, tell_elsewhere
 from python_wire import INVOKE, ITSELF, NOTICE, STOP, Wire
 
 TYPE_CHECKING = False
@@ -142,7 +142,7 @@ def notify(wire: "SharedWire", body: bytes) -> "Request | None":
         request.early = reason
         return None
     REQUEST.set(request)
-    tell_shared(request, reason)
+    tell_elsewhere(request.context, reason)
     return request if request.context._reason and not request.context._heeds else None
 
 

@@ -162,12 +162,15 @@ class Context:
             callback()
         return callback
 
-    def _tell(self, reason: str) -> None:
-        soft = reason == "soft_timeout"
-        if soft:
+    def _note(self, reason: str) -> None:
+        if reason == "soft_timeout":
             self._soft = True
         else:
             self._reason = reason
+
+    def _tell(self, reason: str) -> None:
+        self._note(reason)
+        soft = reason == "soft_timeout"
         for for_soft, callback in list(self._callbacks):
             if for_soft == soft:
                 callback(*(() if soft else (reason,)))

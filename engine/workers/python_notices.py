@@ -15,9 +15,10 @@ from python_wire import CANCELLED, ITSELF, NOTICE, SOFT_TIMEOUT, TIMEOUT, Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
     from types import FrameType
 
-    from worker_types import Interrupted, Runner
+    from worker_types import Interrupted, Runner, Told
 
 FIONREAD, F_SETSIG = 0x541B, 10
 REASONS = {CANCELLED: "cancelled", TIMEOUT: "timeout", SOFT_TIMEOUT: "soft_timeout"}
@@ -85,21 +86,20 @@ class Notices:
         If the handler heeds neither the notice nor the signal, interrupt it: a plain handler by SystemExit, an async
         handler by the cancellation of its task.
         """
-        assert request.context is not None  # as ``receive`` has checked
-        if reason not in TEXTS:
-            request.context._tell(reason)
-            return
+        context, task, ends = request.context, self.call.task, reason in TEXTS
+        assert context is not None  # as ``receive`` has checked
+        context._note(reason)
         own = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # user code handles the signal
         try:
-            request.context._tell(reason)
+            if task is not None:  # callbacks of an async handler use its loop, which may be waiting for events
+                task.get_loop().call_soon_threadsafe(tell_task, task, context, reason, own)
+            else:
+                context._tell(reason)
         finally:
-            terminate_group(own)
-        if own or request.context._heeds:
-            return
-        task = self.call.task
-        if task is None:
+            if ends:
+                terminate_group(own)
+        if ends and task is None and not own and not context._heeds:
             raise SystemExit(TEXTS[reason])
-        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def parse(body: bytes) -> "tuple[int, str]":
@@ -119,10 +119,16 @@ def terminate_group(own: bool) -> None:
     os.killpg(os.getpid(), signal.SIGTERM)
 
 
-def tell_shared(request: "Interrupted", reason: str) -> None:
-    """Run the callbacks of one of several requests. Errors are only logged: the handler runs elsewhere."""
-    if request.context is not None:
-        try:
-            request.context._tell(reason)
-        except BaseException as error:
-            warn("callback for the end of a request", error)
+def tell_task(task: "asyncio.Task[object]", context: "Told", reason: str, own: bool) -> None:
+    """Run the callbacks of an async handler on its loop. Cancel its task if it must end and does not heed that."""
+    tell_elsewhere(context, reason)
+    if reason in TEXTS and not own and not context._heeds:
+        task.cancel()
+
+
+def tell_elsewhere(context: "Told", reason: str) -> None:
+    """Run the callbacks of a request. Errors are only logged, because they cannot interrupt the handler."""
+    try:
+        context._tell(reason)
+    except BaseException as error:
+        warn("callback for the end of a request", error)

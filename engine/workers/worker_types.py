@@ -87,6 +87,8 @@ class Told(Protocol):
 
     _heeds: bool  #: the handler ends by itself when it must
 
+    def _note(self, reason: str) -> None: ...
+
     def _tell(self, reason: str) -> None: ...
 
 

@@ -27,7 +27,8 @@ class Bare(Instance):
     def __init__(self, owner: InstanceOwner, plan: LaunchPlan) -> None:
         self.key, self.memory, self._owner = plan.key, plan.key[-1], owner
         self.concurrency = plan.function.concurrent_num
-        self.assigned, self.ready, self.obsolete = 0, False, False
+        self.assigned, self.served = 0, 0
+        self.ready = self.obsolete = self.recycled = False
         self.end = self.exit_status = self.log_buffer = None
         self.out_of_memory = self.heap_exhausted = False
         self.idle_since = 0.0

@@ -26,7 +26,7 @@ class Leaving(Bare):
 
     stays = False
 
-    async def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Answer | None:
+    async def invoke(self, call: Call, invocation: Invocation, *limits: float) -> Answer | None:
         call.begin(self, 1)
         if self.stays:
             return Answer(DONE, Code.OK, 0, "", b"1")

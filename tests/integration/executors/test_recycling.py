@@ -1,0 +1,184 @@
+"""Controls of a function in its instances: recycling by requests and by memory, and the soft timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.logs.lines import plain
+from engine.model import Code, Function, Outcome
+from engine.model.controls import Controls
+from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pool
+
+MORE = """
+import asyncio, json, signal
+
+
+def take(event, context):
+    block = b"x" * (event << 20)
+    return os.getpid()
+
+
+async def pause(event, context):
+    await asyncio.sleep(0)
+    return os.getpid()
+
+
+def warned(event, context):
+    context.on_soft_timeout(lambda: print("soft"))
+    while not context.soft_timed_out:
+        time.sleep(0.01)
+    return json.dumps([context.cancelled, context.cancel_reason])
+
+
+async def warned_async(event, context):
+    soft = asyncio.Event()
+    context.on_soft_timeout(soft.set)
+    await soft.wait()
+    return json.dumps([context.cancelled, context.cancel_reason])
+
+
+def deaf(event, context):
+    signal.signal(signal.SIGURG, signal.SIG_IGN)
+    while not os.path.exists(event):
+        time.sleep(0.01)
+    os._exit(3)
+"""
+
+NODE = """
+exports.warned = (event, context, callback) => {
+  context.onSoftTimeout(() => callback(null, [context.cancelled, context.cancelReason]));
+};
+"""
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with asyncio.timeout(100), pool(tmp_path, SOURCE + MORE, term_grace=60.0) as opened:
+        (tmp_path / "code" / "index.js").write_text(NODE)
+        yield opened
+
+
+def control(opened: Pool, **controls: Any) -> None:
+    values = Controls(**controls)
+    opened.controls_of = lambda function_id: values
+
+
+async def pids(opened: Pool, asked: Function, *events: Any) -> list[int]:
+    outcomes = [await opened.execute(asked, invocation(json.dumps(event))) for event in events]
+    assert all(outcome.ok for outcome in outcomes), outcomes
+    return [int(outcome.result) for outcome in outcomes]
+
+
+# --- recycling ---
+
+
+async def test_an_instance_is_replaced_after_its_last_request(opened: Pool) -> None:
+    control(opened, recycle_requests=2)
+
+    found = await pids(opened, function("pid"), *range(5))
+
+    assert [found.count(pid) for pid in dict.fromkeys(found)] == [2, 2, 1]
+    assert opened.statistics().recycled == {"requests": 2, "memory": 0}
+    await exit_of(found[0])
+
+
+async def test_an_instance_that_has_used_too_much_memory_is_replaced(opened: Pool) -> None:
+    control(opened, recycle_memory=50)
+
+    found = await pids(opened, function("take", memory_size=128), 1, 1, 80, 1)
+
+    assert [found.count(pid) for pid in dict.fromkeys(found)] == [3, 1]
+    assert opened.statistics().recycled == {"requests": 0, "memory": 1}
+
+
+async def test_without_controls_an_instance_stays(opened: Pool) -> None:
+    assert len(set(await pids(opened, function("take", memory_size=128), 80, 80, 80))) == 1
+
+
+async def test_a_recycled_instance_ends_when_its_last_request_has_ended(opened: Pool, tmp_path: Path) -> None:
+    control(opened, recycle_requests=2)
+    asked = function("wait", concurrent_num=3)
+    first, second = Running(opened, tmp_path, asked), Running(opened, tmp_path, asked)
+    pid = await first.pid()
+    await second.pid()
+    third = Running(opened, tmp_path, asked)
+
+    assert await third.pid() != pid
+    assert (await first.finish()).ok
+    assert is_alive(pid)
+    assert [(await one.finish()).ok for one in (second, third)] == [True, True]
+    await exit_of(pid)
+
+
+async def test_a_waiting_request_is_not_served_by_a_recycled_instance(opened: Pool, tmp_path: Path) -> None:
+    control(opened, recycle_requests=1)
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    waiting = Running(opened, tmp_path)
+    assert (await running.finish()).ok
+
+    assert await waiting.pid() != pid
+    assert (await waiting.finish()).ok
+
+
+@pytest.mark.parametrize(("handler", "concurrency", "most"), [("pid", 1, 3), ("pause", 4, 6)])
+async def test_no_request_is_lost_under_load(opened: Pool, handler: str, concurrency: int, most: int) -> None:
+    control(opened, recycle_requests=3)
+    asked, gate = function(handler, concurrent_num=concurrency), asyncio.Semaphore(8)
+
+    async def one() -> Outcome:
+        async with gate:
+            return await opened.execute(asked, invocation())
+
+    outcomes = await asyncio.gather(*(one() for _ in range(120)))
+
+    assert {outcome.code for outcome in outcomes} == {Code.OK}
+    assert max(Counter(outcome.result for outcome in outcomes).values()) <= most
+    assert opened.statistics().recycled["requests"] > 0
+
+
+# --- the soft timeout ---
+
+
+@pytest.mark.parametrize(
+    ("handler", "concurrency"), [("warned", 1), ("warned", 2), ("warned_async", 1), ("warned_async", 2)]
+)
+async def test_a_handler_is_warned_and_goes_on(opened: Pool, handler: str, concurrency: int) -> None:
+    control(opened, soft_timeout=0.2)
+
+    outcome = await opened.execute(function(handler, concurrent_num=concurrency), invocation())
+
+    assert (outcome.code, outcome.result) == (Code.OK, b'[false, ""]')
+    assert b"still running after the soft timeout of 0.2 s" in plain(outcome.log)
+    assert opened.statistics().alive == 1
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+async def test_a_node_handler_is_warned_and_goes_on(opened: Pool) -> None:
+    control(opened, soft_timeout=0.2)
+
+    outcome = await opened.execute(function("warned", runtime="Node.js18.15"), invocation())
+
+    assert (outcome.code, outcome.result) == (Code.OK, b'[false,""]')
+
+
+async def test_an_attempt_that_exits_before_it_reads_the_warning_is_not_repeated(opened: Pool, tmp_path: Path) -> None:
+    control(opened, soft_timeout=0.01)
+    request = invocation(json.dumps(str(tmp_path / "leave")))
+    task = asyncio.ensure_future(opened.execute(function("deaf"), request))
+    while b"soft timeout" not in (await opened.log(request.key, request.request_id) or b""):  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+    (tmp_path / "leave").touch()
+
+    outcome = await task
+    assert (outcome.code, opened.statistics().started) == (Code.USER_EXCEPTION, 1)
+    assert "exited with status 3" in outcome.message
