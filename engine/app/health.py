@@ -5,6 +5,7 @@ Nothing of it is stored: an engine that takes over the work of another one begin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from engine.errors.data_errors import RESTORE
 from engine.protocols.storage import Damage
 
 SLOW_DISK = "look for a slow or failing disk"
+RESTART = "restart the engine, and report this with its log"
+HOLD_SHOWN = 600.0  #: seconds for which a hold of the event loop is shown after its end
 
 
 class EngineHealth:
@@ -26,6 +29,10 @@ class EngineHealth:
             found["journal"] = f"cannot write: {storage.failure}"
         elif storage.in_flight_seconds >= self._engine.settings.health.stall:
             found["journal"] = _slow_commit(storage.in_flight_seconds)
+        work = self._engine.scheduler.possible_work()
+        seconds = self._engine.progress.stalled("scheduler", work)
+        if work is not None and seconds >= self._engine.settings.health.stall:
+            found["scheduler"] = f"{work[0]}, for {seconds:.0f} s; {RESTART}"
         return found
 
     def losses(self) -> Mapping[str, Any]:
@@ -40,6 +47,13 @@ class EngineHealth:
             )
         if self._commit_is_slow():
             found["journal"] = _slow_commit(storage.in_flight_seconds)
+        seconds, ended = self._engine.lag.hold
+        ago = time.monotonic() - ended
+        if seconds >= self._engine.settings.health.stall and ago < HOLD_SHOWN:
+            found["loop"] = (
+                f"code held the event loop for {seconds:.0f} s until {ago:.0f} s ago; the log has it as `event loop "
+                "stalled`"
+            )
         return found
 
     def reasons_not_ready(self) -> Mapping[str, Any]:

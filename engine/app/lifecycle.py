@@ -120,6 +120,7 @@ def _pool_options(settings: Settings, marker: str) -> PoolOptions:
 async def services(engine: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
         services.start_soon(_end_when_lost, engine.storage.cluster)
+        await services.start(engine.loop_watch.run)
         await services.start(engine.function_changes.run)
         await _recover(engine)
         await services.start(engine.scheduler.run)

@@ -21,6 +21,8 @@ from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
 from engine.metrics.loop_lag import LoopLag
+from engine.metrics.loop_watch import LoopWatch
+from engine.metrics.progress import Progress
 from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.pipeline.delivery import DeliveryWorker
@@ -54,6 +56,8 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     usage: Usage
     usage_store: UsageStore
     lag: LoopLag
+    loop_watch: LoopWatch
+    progress: Progress
     backlog: Backlog
     scheduler: Scheduler
     intake: Intake

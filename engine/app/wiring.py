@@ -25,6 +25,8 @@ from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
 from engine.metrics.loop_lag import LoopLag
+from engine.metrics.loop_watch import LoopWatch
+from engine.metrics.progress import Progress
 from engine.metrics.usage import Usage
 from engine.model.retry import RetryPolicy, Rules
 from engine.pipeline.delivery import DeliveryWorker
@@ -92,6 +94,8 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
         lag=core.lag,
+        loop_watch=LoopWatch(core.lag, infrastructure.settings.health.stall),
+        progress=Progress(),
         backlog=core.backlog,
         scheduler=core.scheduler,
         intake=intake,
@@ -120,6 +124,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
     lag.in_flight = engine.dispatcher.is_running
     engine.pool.controls_of = engine.controls.of
+    lag.began.connect(engine.loop_watch.wake)
     clock.alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
     clock.alarms.stepped.connect(lambda step: clock.expiry.check())
     clock.alarms.stepped.connect(engine.delay_corrector.note_step)

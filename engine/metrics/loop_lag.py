@@ -8,6 +8,7 @@ fires far too late, the last entry is logged, because its work has most likely h
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import structlog
 
 from engine.asgi.wire import App, Receive, Scope, Send
 from engine.metrics.histogram import Distribution, Histogram
+from engine.model.signal import Signal
 
 INTERVAL = 0.02  #: seconds between two measurements
 HELD = 0.25  #: seconds of lag that are logged
@@ -29,10 +31,13 @@ class LoopLag:
     """Measurement of the lag of one event loop.
 
     ``in_flight`` returns whether invocations run. Requests count in ``requests``. The measurement starts with ``enter``
-    and ends by itself.
+    and ends by itself. ``began`` announces its start.
     """
 
     def __init__(self, in_flight: Callable[[], bool] = lambda: False) -> None:
+        self.began: Signal[[]] = Signal()
+        self.turned = 0.0  #: time of the last measurement, by ``time.monotonic``
+        self.hold = (0.0, 0.0)  #: seconds and end of the last lag that was logged, by ``time.monotonic``
         self.requests = 0  #: number of requests in flight, counted by the HTTP servers
         self.worst = 0.0  #: longest lag in seconds since the engine started
         self.in_flight = in_flight
@@ -58,20 +63,23 @@ class LoopLag:
 
     def _start(self) -> None:
         self._ticking, self._loop = True, asyncio.get_running_loop()
+        self.turned = time.monotonic()
         self._schedule()
+        self.began()
 
     def _schedule(self) -> None:
         self._due = self._loop.time() + INTERVAL
         self._loop.call_later(INTERVAL, self._measure)
 
     def _measure(self) -> None:
-        lag = max(0.0, self._loop.time() - self._due)
+        lag, self.turned = max(0.0, self._loop.time() - self._due), time.monotonic()
         entry, self._entry = self._entry, None
         if entry is not None:
             self._previous = entry
         self._seconds.observe(lag)
         self.worst = max(self.worst, lag)
         if lag >= HELD:
+            self.hold = lag, self.turned
             log.warning("event loop held", seconds=round(lag, 3), last_entry=_name(self._previous))
         if entry is not None or self.requests > 0 or self.in_flight():
             self._schedule()

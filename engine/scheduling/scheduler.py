@@ -62,6 +62,7 @@ class Scheduler:
         self._ended: list[int] = []  #: withheld keys that ended during the read
         self._closed: set[int] = set()
         self._paused: dict[int, str] = {}  #: reasons by function
+        self._starts = self._reads_done = 0
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._alarm: Alarm | None = None
@@ -219,6 +220,20 @@ class Scheduler:
     def statistics(self) -> QueueStatistics:
         return self._queue.statistics()
 
+    def possible_work(self) -> tuple[str, int] | None:
+        """Return work that should have been done at once, and how often such work was done; None if there is none.
+
+        A due promotion and a page to read are work of ``run``. An entry that may start should have got a slot at the
+        change that made it possible, whichever that was. None of this depends on what runs or is paused.
+        """
+        if self._reads or self._queue.is_low or (self._next_due is not None and self._next_due <= self._clock.now()):
+            return "invocations on disk are not read", self._reads_done
+        entry = self._queue.pop(asynchronous=not self._held)
+        if entry is None:
+            return None
+        self._put_back(entry)
+        return "an invocation does not start beside a free slot", self._starts
+
     # --- the service ----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -289,6 +304,7 @@ class Scheduler:
             yield
         finally:
             self._reads = False
+            self._reads_done += 1
             for key in self._ended:
                 if key in self._withheld and not self._withheld[key].callers:
                     del self._withheld[key]
@@ -328,6 +344,7 @@ class Scheduler:
 
     def _pop(self) -> Entry | None:
         entry = self._queue.pop(asynchronous=not self._held)
+        self._starts += entry is not None
         self._wake_if_low()
         return entry
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +12,16 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from msgspec.structs import replace
 
-from tests.support.http_app import PROJECT
-from tests.support.triggering import House, api_client, house, until
+from engine.code.store import NO_CODE, CodeSource
+from engine.metrics.progress import Progress
+from engine.model import Function, Request
+from engine.testing import ManualClock
+from tests.acceptance.engine_process import HELD as WAITING
+from tests.support.builders import entry
+from tests.support.http_app import PROJECT, encoded
+from tests.support.triggering import HELD, House, api_client, house, until
 
 TOKEN = {"x-auth-token": "the-token-of-the-operator"}
 CREDENTIALS = {"auth__tokens": [{"token": TOKEN["x-auth-token"], "project": PROJECT}]}
@@ -98,3 +106,80 @@ async def test_a_commit_that_takes_too_long_is_a_stall(tmp_path: Path) -> None:
 
     assert (stalled.status_code, stalled.json()["status"]) == (503, "unhealthy")
     assert "a commit has taken" in stalled.json()["journal"]
+
+
+@asynccontextmanager
+async def timed(folder: Path, **settings: Any) -> AsyncIterator[tuple[House, httpx.AsyncClient, ManualClock]]:
+    """Run an engine whose times, also those of its progress, are those of a manual clock."""
+    clock = ManualClock()
+    async with house(folder, clock=clock, **settings) as place:
+        place = House(engine=replace(place.engine, progress=Progress(clock.now)))
+        async with api_client(place) as client:
+            yield place, client, clock
+
+
+async def statuses(client: httpx.AsyncClient, clock: ManualClock, seconds: float) -> list[int]:
+    """Probe the health each ten seconds, as Kubernetes does, and return the statuses."""
+    found = []
+    for _ in range(int(seconds) // 10):
+        found.append((await client.get("/healthz")).status_code)
+        clock.advance(10)
+    return [*found, (await client.get("/healthz")).status_code]
+
+
+async def test_busy_slots_are_no_stall_for_ten_minutes(tmp_path: Path) -> None:
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    settings = {"executor__slots": 2, "executor__sync_slots": 0, "executor__isolation": "process"}
+    async with timed(tmp_path / "data", **settings) as (place, client, clock):
+        await place.engine.catalog.create(waiting_function(), CodeSource(kind="inline", file=encoded(WAITING)))
+        place.engine.scheduler.resume(HELD)
+        payload = json.dumps({"gate": str(gate), "runs": str(runs)}).encode()
+        for _ in range(5):
+            await place.engine.intake.accept(Request(function=replace(place.urn, name="waits"), payload=payload))
+        await until(lambda: place.engine.scheduler.statistics().running == 2)
+
+        seen = await statuses(client, clock, 600)
+        gate.touch()
+        await until(lambda: place.engine.dispatcher.statistics().outcomes["SUCCESS"] == 5)
+
+    assert set(seen) == {200}
+
+
+def waiting_function() -> Function:
+    return Function(
+        function_id=0,
+        project=PROJECT,
+        package="default",
+        name="waits",
+        runtime="Python3.10",
+        handler="index.handler",
+        timeout=60,
+        memory_size=128,
+        code=NO_CODE,
+    )
+
+
+async def test_held_and_delayed_work_is_no_stall(tmp_path: Path) -> None:
+    async with timed(tmp_path) as (place, client, clock):
+        await place.engine.intake.accept(Request(function=place.urn, payload=b"{}"))
+        await place.engine.intake.accept(Request(function=place.urn, payload=b"{}", delay=3600.0))
+
+        assert set(await statuses(client, clock, 600)) == {200}
+
+
+async def test_an_entry_that_no_slot_was_told_of_is_a_stall_until_it_starts(tmp_path: Path) -> None:
+    async with timed(tmp_path) as (place, client, clock):
+        scheduler: Any = place.engine.scheduler
+        scheduler.resume(HELD)
+        scheduler._queue.push(entry(99))  # a change that forgets to hand out
+
+        seen = await statuses(client, clock, 30)
+        stalled, ready = await client.get("/healthz"), await client.get("/readyz")
+        scheduler.hold(HELD)
+        scheduler.resume(HELD)
+        after = await client.get("/healthz")
+
+    assert seen == [200, 200, 200, 503]
+    assert "does not start beside a free slot, for 30 s" in stalled.json()["scheduler"]
+    assert ready.status_code == 503
+    assert after.status_code == 200
