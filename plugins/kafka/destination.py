@@ -16,6 +16,7 @@ from msgspec import Struct
 from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverable
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
+from plugins.kafka.causes import named_causes
 from plugins.kafka.settings import KafkaSettings, connection, library
 
 ID = "functiond-id"
@@ -57,7 +58,8 @@ class Producers:
                 arguments = connection(self._settings.instance(name))
                 producer = library().AIOKafkaProducer(acks="all", max_request_size=RECORD_LIMIT, **arguments)
                 try:
-                    await producer.start()
+                    with named_causes():
+                        await producer.start()
                 except BaseException:
                     with anyio.CancelScope(shield=True):
                         await producer.stop()

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from engine import EVENT_LIMIT, SettingsError
 from plugins._shared.tls import client_context
+from plugins.kafka.causes import listen
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 
 
@@ -104,4 +105,5 @@ def library() -> Any:
         import aiokafka
     except ImportError:
         raise SettingsError("Kafka needs the extra kafka: run pip install '.[kafka]' in the clone") from None
+    listen("aiokafka")
     return aiokafka

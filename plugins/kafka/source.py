@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 from engine import EVENT_LIMIT, TriggerContext
 from plugins._shared.batches import envelope, events
 from plugins._shared.deadline import deadline
+from plugins.kafka.causes import named_causes
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.marks import Marks
 from plugins.kafka.offsets import PartitionOffset, decode_offsets, encode_offset, name_of
@@ -42,8 +43,9 @@ class KafkaTrigger:
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         settings: KafkaSettings = context.plugin.settings
-        async with _consumer(self._options, settings, context) as consumer:
-            await _Reader(self._options, settings, context, consumer).run(task_status)
+        with named_causes():
+            async with _consumer(self._options, settings, context) as consumer:
+                await _Reader(self._options, settings, context, consumer).run(task_status)
 
 
 @asynccontextmanager
