@@ -12,6 +12,7 @@ from engine.auth.denials import DenialLog
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
+from engine.http.api.bulk_cancel import BulkCancelApi
 from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
@@ -74,6 +75,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         _redrive(engine),
         AsyncSettingsApi(catalog, engine.logs, region),
         ControlsApi(engine.controls),
+        BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),
         _triggers(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),

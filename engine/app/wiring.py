@@ -149,6 +149,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     engine.dispatcher.attempt_ended.connect(usage.note)
     engine.dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
     engine.dispatcher.end_stored.connect(engine.delivery.note_end)
+    engine.dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: engine.pruner.note_end())
     engine.discarder.ends_stored.connect(lambda keys: engine.pruner.note_end())
     engine.discarder.ends_stored.connect(engine.dispatcher.note_discarded)
     usage.used.connect(engine.usage_store.note_use)

@@ -117,6 +117,9 @@ class Client:
     def put(self, path: str, value: object) -> Any:
         return self.send("PUT", path, json.dumps(value).encode()).json
 
+    def post(self, path: str, value: object) -> Any:
+        return self.send("POST", path, json.dumps(value).encode()).json
+
     def patch(self, path: str, value: object) -> Any:
         return self.send("PATCH", path, json.dumps(value).encode()).json
 

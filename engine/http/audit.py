@@ -49,8 +49,8 @@ _KINDS = {
     "clock": _Kind(type="clock", ids=(), names=()),
     "deliveries": _Kind(type="delivery", ids=(), names=()),
     "backups": _Kind(type="backup", ids=("path",), names=("path",)),
-    "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),
     "async-invocations": _Kind(type="invocation", ids=("function_urn",), names=("func_name",)),
+    "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),
 }
 _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "resource_id"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.http.api.bulk_cancel import CancelInvocationsBody, CancelledInvocations
 from engine.http.api.controls import ControlsBody
 from engine.http.api.routing import BASE
 from engine.model.controls import Controls
@@ -14,5 +15,14 @@ CONTROL_OPERATIONS = (
     Operation(name="ShowFunctionControls", method="GET", path=_CONTROLS, reply=Controls, own=True, roles=("read",)),
     Operation(
         name="UpdateFunctionControls", method="PATCH", path=_CONTROLS, body=ControlsBody, reply=Controls, own=True
+    ),
+    Operation(
+        name="CancelAsyncInvocations",
+        method="POST",
+        path=f"{_ONE}/async-invocations/cancel",
+        body=CancelInvocationsBody,
+        optional=True,
+        reply=CancelledInvocations,
+        own=True,
     ),
 )

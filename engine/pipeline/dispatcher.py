@@ -26,6 +26,7 @@ from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.urn import LATEST
 from engine.pipeline.begins import Begins, crashes_text
+from engine.pipeline.bulk_cancellation import BulkCancellation
 from engine.pipeline.cancellation import CANCELLED, Cancellation
 from engine.pipeline.ends import Ends
 from engine.pipeline.settling import SettleOptions, Settling
@@ -104,6 +105,16 @@ class Dispatcher:
             clock=clock,
             ends=self._ends,
             running=self._running,
+        )
+        self.bulk_cancellation = BulkCancellation(
+            scheduler=scheduler,
+            journal=journal,
+            records=records,
+            backlog=backlog,
+            clock=clock,
+            ends=self._ends,
+            running=self._running,
+            single=self._cancellation,
         )
         self.attempt_ended: Signal[[Function, Outcome]] = Signal()
         self.end_stored = self._settling.end_stored

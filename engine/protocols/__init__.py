@@ -42,8 +42,11 @@ from engine.protocols.plugins import (
     Undeliverable,
 )
 from engine.protocols.records import (
+    FIRST,
+    Place,
     Purged,
     Records,
+    Scan,
     Selection,
 )
 from engine.protocols.storage import (
@@ -70,6 +73,7 @@ from engine.protocols.triggers import (
 
 __all__ = [
     "EVENT_LIMIT",
+    "FIRST",
     "JSON",
     "Audit",
     "AuditTrail",
@@ -92,6 +96,7 @@ __all__ = [
     "Operation",
     "Outbox",
     "Page",
+    "Place",
     "Plugin",
     "PluginContext",
     "PluginService",
@@ -102,6 +107,7 @@ __all__ = [
     "Recovery",
     "ResourceStore",
     "Routes",
+    "Scan",
     "Selection",
     "Settlement",
     "Storage",

@@ -112,6 +112,20 @@ class Journal(Protocol):
         """
         ...
 
+    def cancel_all(
+        self,
+        keys: Sequence[int],
+        outcome: Outcome,
+        *,
+        then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
+    ) -> Awaitable[Sequence[tuple[int, int]]]:
+        """End waiting invocations as FAIL in one transaction. Return key and payload size of those that waited.
+
+        ``then(found, stored)`` is called as soon as the write has succeeded or failed. ``found`` is the returned value,
+        empty after a failure.
+        """
+        ...
+
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
         """End waiting invocations of a function as DISCARD, in one step that reads about ``rows`` rows.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from engine.model.invocation import Record, State
+
+#: Place in a scan of waiting invocations: number of a part, and the sort value and key of the last row read.
+Place = tuple[int, float, int]
+FIRST: Place = (0, -math.inf, 0)  #: begin of a scan
 
 
 class Selection(Struct, frozen=True, kw_only=True):
@@ -17,6 +22,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     functions: frozenset[int] = frozenset()  #: replaces ``function_id``; lists newest first in all states
     version: str = ""
     alias: str = ""
+    source: str = ""
     states: frozenset[State] = frozenset()
     keys: frozenset[int] | None = None
     begin: float = 0.0  #: only records accepted at or after this time, in seconds since the epoch
@@ -25,6 +31,13 @@ class Selection(Struct, frozen=True, kw_only=True):
     within: int = 0  #: search only this many rows of each state; 0: search all rows
     offset: int = 0
     limit: int = 100
+
+
+class Scan(Struct, frozen=True, kw_only=True):
+    """Result of one step of a scan of waiting invocations."""
+
+    keys: tuple[int, ...]  #: may be fewer than asked for, or none, before the end of the scan
+    reached: Place | None  #: ``after`` for the next step; None: this was the last step
 
 
 class Purged(Struct, frozen=True, kw_only=True):
@@ -58,6 +71,15 @@ class Records(Protocol):
 
     async def get(self, key: int) -> Record | None:
         """Return the complete record of an invocation; None if the invocation does not exist."""
+        ...
+
+    async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
+        """Return up to ``limit`` keys of waiting invocations of one function that match, without their number.
+
+        A step reads a limited number of rows from behind the place ``after``, at first ``FIRST``: ready invocations in
+        the order of execution, then delayed ones by due time. ``states``, ``within`` and ``offset`` do not count. An
+        invocation whose place moves during the scan may be left out.
+        """
         ...
 
     async def newest(self, before: float) -> float | None:

@@ -62,13 +62,21 @@ class MemoryJournal:
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
     ) -> asyncio.Future[tuple[int, int] | None]:
         self._writes.check()
-        found: tuple[int, int] | None = None
-        row = self._tables.rows.get(key)
-        if row is not None and row.state is State.WAIT:
-            row.state, row.ended_at = State.FAIL, outcome.ended_at
-            row.code, row.message = outcome.code, outcome.message
-            found = row.invocation.function_id, len(row.invocation.payload)
+        found = self._cancel(key, outcome)
         callback = None if then is None else (lambda: then(key, found, True))
+        return at_the_next_turn(found, None, callback)
+
+    def cancel_all(
+        self,
+        keys: Sequence[int],
+        outcome: Outcome,
+        *,
+        then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
+    ) -> asyncio.Future[Sequence[tuple[int, int]]]:
+        self._writes.check()
+        ends = [(key, self._cancel(key, outcome)) for key in keys]
+        found = [(key, end[1]) for key, end in ends if end is not None]
+        callback = None if then is None else (lambda: then(found, True))
         return at_the_next_turn(found, None, callback)
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
@@ -161,6 +169,15 @@ class MemoryJournal:
             self._idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
         self._tables.append(invocation)
         return invocation.request_id
+
+    def _cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
+        """End a waiting invocation. Return its function id and payload size, or None if it does not wait."""
+        row = self._tables.rows.get(key)
+        if row is None or row.state is not State.WAIT:
+            return None
+        row.state, row.ended_at = State.FAIL, outcome.ended_at
+        row.code, row.message = outcome.code, outcome.message
+        return row.invocation.function_id, len(row.invocation.payload)
 
     def _start(self, invocation: Invocation, started_at: float, begun: bool, then: Callable[[], None] | None) -> None:
         row = self._tables.rows[invocation.key]

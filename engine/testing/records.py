@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from engine.model import Record, State
 from engine.model.identity import AHEAD, key_at, true_end
-from engine.protocols import Purged, Selection
+from engine.protocols import Place, Purged, Scan, Selection
 from engine.testing.rows import Row, newest, to_record
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
@@ -36,6 +36,16 @@ class MemoryRecords:
     async def get(self, key: int) -> Record | None:
         row = self._tables.rows.get(key)
         return None if row is None else to_record(row)
+
+    async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
+        placed = ((_place(row), row) for row in self._tables.rows.values() if row.state is State.WAIT)
+        found = sorted(
+            (place, row.invocation.key)
+            for place, row in placed
+            if place > after and _spanned(row, selection) and _selected(row, replace(selection, states=frozenset()))
+        )
+        page = found[:limit]
+        return Scan(keys=tuple(key for _, key in page), reached=page[-1][0] if len(page) == limit else None)
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)
@@ -85,10 +95,16 @@ def _selected(row: Row, selection: Selection) -> bool:
     return (
         (not selection.functions or row.invocation.function_id in selection.functions)
         and selection.version in ("", row.invocation.version)
+        and selection.source in ("", row.invocation.source)
         and selection.alias in ("", row.invocation.alias)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or row.invocation.key in selection.keys)
     )
+
+
+def _place(row: Row) -> Place:
+    one = row.invocation
+    return (0, one.rank, one.key) if row.ready else (1, one.due_at, one.key)
 
 
 def _list_order(row: Row) -> tuple[float, ...]:

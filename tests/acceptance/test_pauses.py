@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.acceptance.engine_process import BASE, HELD, PROJECT, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, HELD, PROJECT, REAL_TALLY, engine_on, rows, urn_of
 from tests.support.engine_process import functiond
 
 ECHO = "def handler(event, context):\n    return event\n"
@@ -65,3 +65,23 @@ def test_the_command_line_pauses_and_resumes(tmp_path: Path) -> None:
         resumed = functiond("resume", "job", "--json", "--project", PROJECT, url=url)
 
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
+
+
+def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        engine.ask("PATCH", CONTROLS, {"paused": True})
+        waiting = [engine.accepted("job", {"n": n}) for n in range(3)]
+        delayed = engine.accepted("job", {}, X_Functiond_Delay="900")
+        purged = functiond("purge", "job", "--project", PROJECT, url=f"http://127.0.0.1:{engine.port}")
+        assert (purged.returncode, purged.stdout) == (0, "cancelled 4 of job\n"), purged.stderr
+        engine.kill()
+        engine.start()
+        engine.ask("PATCH", CONTROLS, {"paused": False})
+
+        ended = [engine.record("job", one, wait=60) for one in [*waiting, delayed]]
+        assert [(one["status"], one["error_code"]) for one in ended] == [("FAIL", 4208)] * 4
+        assert ended[1]["payload"] == '{"n": 1}'
+        assert rows(engine.data, "SELECT * FROM tally WHERE rows ORDER BY 1") == rows(
+            engine.data, f"{REAL_TALLY} ORDER BY 1"
+        )

@@ -30,6 +30,7 @@ from engine.functions.versions import Versions
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
+from engine.http.api.bulk_cancel import BulkCancelApi
 from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
@@ -61,9 +62,10 @@ from engine.metrics.usage import Usage
 from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
+from engine.pipeline.bulk_cancellation import CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.pipeline.redrive import Redrive
-from engine.protocols import Purged, Selection
+from engine.protocols import Place, Purged, Scan, Selection
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
@@ -122,6 +124,7 @@ class Engine:
         self.rows: dict[int, Record] = {}
         self.outcome = Outcome(result=b'"done"', log=b"said\n", started_at=1.0, ended_at=1.5, memory_used=1 << 20)
         self.refuses: Exception | None = None
+        self.cancel_steps: list[tuple[Selection, frozenset[State], Place, int]] = []
         self.waited = anyio.Event()
         self.logs: dict[str, bytes] = {}  #: complete logs by request id
         self._ends: dict[int, anyio.Event] = {}
@@ -169,6 +172,11 @@ class Engine:
         self.finish(self.rows[key].request_id, State.FAIL, 4208, "function invocation canceled")
         return True
 
+    async def step(self, selection: Selection, states: frozenset[State], after: Place, limit: int) -> CancelStep:
+        self.cancel_steps.append((selection, states, after, limit))
+        place = (after[0] + 1, 0.5, 7)
+        return CancelStep(keys=tuple(self.rows)[:limit], reached=place if len(self.cancel_steps) < 3 else None)
+
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (the seam says so)
         self.waited.set()
         with anyio.move_on_after(timeout):
@@ -188,6 +196,9 @@ class Engine:
 
     async def get(self, key: int) -> Record | None:
         return self.rows.get(key)
+
+    async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
+        return Scan(keys=(), reached=None)
 
     async def newest(self, before: float) -> float | None:
         return None
@@ -287,6 +298,7 @@ class Api(Struct, kw_only=True):
             RedriveApi(redrive, catalog, identity, clock, REGION),
             AsyncSettingsApi(catalog, self.board, REGION),
             ControlsApi(FunctionControls(catalog, self.kept)),
+            BulkCancelApi(catalog, engine, identity),
             TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),

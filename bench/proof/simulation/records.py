@@ -12,7 +12,7 @@ from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
-from engine.protocols import Purged, Selection
+from engine.protocols import Place, Purged, Scan, Selection
 from engine.testing.rows import newest, to_record
 
 
@@ -24,6 +24,9 @@ class SimulatedRecords:
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         return [], 0  # the components of the simulation list no records
+
+    async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
+        return Scan(keys=(), reached=None)
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)

@@ -149,16 +149,31 @@ class SimulatedJournal:
         future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
         answer = answer_of(future)
 
-        def apply() -> tuple[int, int] | None:
-            row = self._tables.rows.get(key)
-            if row is None or row.state is not State.WAIT:
-                return None
-            self._end(row, State.FAIL, outcome)
-            return row.invocation.function_id, row.payload_size
-
         def done(value: tuple[int, int] | None, error: Exception | None) -> None:
             if then is not None:
                 then(key, value, error is None)
+            answer(value, error)
+
+        self._writes.submit(lambda: self._cancel(key, outcome), done)
+        return future
+
+    def cancel_all(
+        self,
+        keys: Sequence[int],
+        outcome: Outcome,
+        *,
+        then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
+    ) -> asyncio.Future[Sequence[tuple[int, int]]]:
+        future: asyncio.Future[Sequence[tuple[int, int]]] = asyncio.get_running_loop().create_future()
+        answer = answer_of(future)
+
+        def apply() -> Sequence[tuple[int, int]]:
+            ends = [(key, self._cancel(key, outcome)) for key in keys]
+            return [(key, end[1]) for key, end in ends if end is not None]
+
+        def done(value: Sequence[tuple[int, int]] | None, error: Exception | None) -> None:
+            if then is not None:
+                then(value or (), error is None)
             answer(value, error)
 
         self._writes.submit(apply, done)
@@ -240,6 +255,13 @@ class SimulatedJournal:
     def note_available(self, invocation: Invocation) -> None:
         if not invocation.delayed:
             self._witness.available(invocation)
+
+    def _cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
+        row = self._tables.rows.get(key)
+        if row is None or row.state is not State.WAIT:
+            return None
+        self._end(row, State.FAIL, outcome)
+        return row.invocation.function_id, row.payload_size
 
     def _end(self, row: Row, state: State, outcome: Outcome) -> None:
         self._tables.cancel(row, state, outcome.code, outcome.message, outcome.ended_at)

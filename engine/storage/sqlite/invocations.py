@@ -14,6 +14,7 @@ from engine.model import Invocation, Outcome
 from engine.model.identity import Identity
 from engine.protocols import Discarded, Page, Recovery, Settlement
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
+from engine.storage.sqlite.bulk_cancel import cancel_all, cancel_all_isolated
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.delays import correct_due, correct_due_isolated
 from engine.storage.sqlite.discard import discard, discard_isolated
@@ -112,6 +113,28 @@ class SQLiteJournal:
             lambda db: cancel(db, END, key, outcome),
             done,
             lambda db: cancel_isolated(db, key, outcome),
+        )
+        self._writer.submit(request)
+        return future
+
+    def cancel_all(
+        self,
+        keys: Sequence[int],
+        outcome: Outcome,
+        *,
+        then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
+    ) -> asyncio.Future[Sequence[tuple[int, int]]]:
+        future: asyncio.Future[Sequence[tuple[int, int]]] = asyncio.get_running_loop().create_future()
+
+        def done(request: WriteRequest) -> None:
+            if then is not None:
+                then(request.value if request.error is None else (), request.error is None)
+            answer(future, request)
+
+        request = CallRequest(
+            lambda db: cancel_all(db, keys, outcome),
+            done,
+            lambda db: cancel_all_isolated(db, self._notes, keys, outcome),
         )
         self._writer.submit(request)
         return future

@@ -13,7 +13,7 @@ from engine.errors import Unavailable
 from engine.model import Attempt, Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import HISTORY
-from engine.protocols import Purged, Selection
+from engine.protocols import Place, Purged, Scan, Selection
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
@@ -23,6 +23,7 @@ from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import parts, source
+from engine.storage.sqlite.waiting_scan import scan_waiting
 from engine.storage.sqlite.writer import Writer
 
 
@@ -102,6 +103,20 @@ class SQLiteRecords:
             *listed, size = rows[0]
             record = to_record(tuple(listed), self._identity)
             return replace(record, **await _parts_of(db, record, size))
+
+    async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
+        for last in (False, True):
+            try:
+                return await self._readers.call(lambda db: scan_waiting(db, selection, after, limit, self._readable))
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                if last:
+                    raise Unavailable(
+                        f"some waiting invocations are on a damaged page of the journal; {ADVICE}"
+                    ) from error
+            await self.list(Selection(function_id=selection.function_id))  # notes the rows that it cannot read
+        raise AssertionError
 
     async def newest(self, before: float) -> float | None:
         try:

@@ -49,7 +49,7 @@ def source(
     is set, only the first ``within`` rows in this order are searched. ``readable`` is the SQL condition on the key that
     leaves out noted rows, or empty.
     """
-    keys, values = _span(selection, readable)
+    keys, values = span(selection, readable)
     if not selection.functions:
         values.insert(0, selection.function_id)
     conditions, more = filters(selection, states)
@@ -65,7 +65,7 @@ def candidates(selection: Selection, part: str, order: str, readable: str) -> tu
 
     Rows of other functions may be among them. ``readable`` is the same as for ``source``.
     """
-    keys, values = _span(selection, readable)
+    keys, values = span(selection, readable)
     limit = f" LIMIT {selection.within:d}" if selection.within else ""
     if part == _SCAN[1]:
         rows = " UNION ALL ".join(f"SELECT key FROM invocation {each}" for each in _ALL)
@@ -77,7 +77,7 @@ def candidates(selection: Selection, part: str, order: str, readable: str) -> tu
     return f"SELECT key FROM invocation {part}{keys} ORDER BY {order}{limit}", values
 
 
-def _span(selection: Selection, readable: str) -> tuple[str, list[Any]]:
+def span(selection: Selection, readable: str) -> tuple[str, list[Any]]:
     """Return ``readable`` with the SQL conditions on the key that the times of a selection make, and their values."""
     text, values = readable, list[Any]()
     if selection.begin > 0:
@@ -96,7 +96,7 @@ def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[A
     text, values = "", list[Any]()
     if states:
         text += f" AND state IN ({','.join(str(number) for s in sorted(states) for number in _NUMBERS[s])})"
-    for column, value in (("version", selection.version), ("alias", selection.alias)):
+    for column, value in (("version", selection.version), ("alias", selection.alias), ("source", selection.source)):
         if value:
             text += f" AND {column} = ?"
             values.append(value)

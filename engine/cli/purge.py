@@ -1,0 +1,56 @@
+"""``functiond purge``: cancel all invocations of a function that wait."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from engine.cli.client import Client, path_of
+from engine.cli.output import Output, print_json
+from engine.cli.target import DEFAULT_TARGET, Target
+
+
+def purge(
+    name: str,
+    /,
+    *,
+    running: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    source: str = "",
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Cancel the waiting invocations of a function, of those that were accepted before the command started.
+
+    They end as FAIL with code 4208, stay in the lists, and reach no destination. Pause the function first if none of
+    them may start meanwhile.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    running
+        Cancel running invocations, too.
+    source
+        Cancel only invocations of this trigger type, or of ``API``. [default: any]
+    """
+    client = target.client()
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    states = "WAIT,RUNNING" if running else "WAIT"
+    body = {"status": states, "source": source, "query_end_time": end}
+    count = 0
+    while ended := _pass(client, name, body):  # another pass finds those that a pass has left out
+        count += ended
+    if target.json:
+        print_json({"cancelled": count})
+    else:
+        Output().print(f"[bold green]cancelled[/] {count} of [bold]{name}[/]")
+
+
+def _pass(client: Client, name: str, body: dict[str, Any]) -> int:
+    """Make steps until no more invocations are left. Return how many ended."""
+    count, marker = 0, "0"
+    while marker:
+        step = client.post(path_of(name, "/async-invocations/cancel"), {**body, "marker": marker})
+        count, marker = count + len(step["cancelled"]), step["next_marker"]
+    return count

@@ -1,0 +1,91 @@
+"""Cancellation of many invocations of a function by filter, one step a request (extension of the API)."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Protocol
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from engine.asgi.wire import Reply, json_reply
+from engine.errors import InvalidField
+from engine.functions.catalog import Catalog
+from engine.functions.invocation_filter import selection_of
+from engine.http.api.records import ACTIVE, read_states
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import read_end, read_time
+from engine.model import State
+from engine.model.identity import Identity
+from engine.model.limits import Label
+from engine.pipeline.bulk_cancellation import CancelStep
+from engine.protocols import FIRST, Place, Selection
+
+STEP = 500  #: invocations that one request ends
+Limit = Annotated[int, Meta(ge=1, le=STEP)]
+_MARKER = re.compile(r"(\d):(-?\d{1,17}(?:\.\d{1,20})?(?:e[+-]\d{1,3})?):(\d{1,19})")
+
+
+class Cancelling(Protocol):
+    async def step(self, selection: Selection, states: frozenset[State], after: Place, limit: int) -> CancelStep: ...
+
+
+class CancelInvocationsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Filter for the invocations to cancel. Without any field, all waiting ones of the function match."""
+
+    status: str = State.WAIT.value  #: ``WAIT``, ``RUNNING``, or both with a comma
+    source: Label = ""  #: trigger type, or ``API``; empty: any
+    query_begin_time: str = ""  #: earliest acceptance
+    query_end_time: str = ""  #: latest acceptance
+    limit: Limit = STEP
+    marker: str = ""  #: ``next_marker`` of the previous step
+
+
+class CancelledInvocations(Struct, frozen=True, kw_only=True):
+    """Result of one step. A step may end none of them and still have a successor."""
+
+    cancelled: list[str]  #: request ids
+    next_marker: str  #: ``marker`` of the next step; empty: this was the last one
+
+
+class BulkCancelApi:
+    def __init__(self, catalog: Catalog, cancelling: Cancelling, identity: Identity) -> None:
+        self._catalog, self._cancelling, self._identity = catalog, cancelling, identity
+
+    def resources(self) -> list[Resource]:
+        path = f"{BASE}/functions/{{function_urn}}/async-invocations/cancel"
+        return [Resource(path=path, methods={"POST": self.cancel})]
+
+    async def cancel(self, call: Call) -> Reply:
+        scope = selection_of(self._catalog, call.urn)
+        body = await call.read(CancelInvocationsBody, empty=CancelInvocationsBody())
+        states, begin, end = read_states(body.status), body.query_begin_time, body.query_end_time
+        if not states <= ACTIVE:
+            raise InvalidField("status", body.status, "must be WAIT, RUNNING or WAIT,RUNNING: others have ended")
+        scope = replace(
+            scope,
+            source=body.source,
+            begin=read_time("query_begin_time", begin) if begin else 0.0,
+            end=read_end("query_end_time", end) if end else math.inf,
+        )
+        step = await self._cancelling.step(scope, states, read_place(body.marker), body.limit)
+        ids = [self._identity.request_id(key) for key in step.keys]
+        return json_reply(CancelledInvocations(cancelled=ids, next_marker=show_place(step.reached)))
+
+
+def show_place(place: Place | None) -> str:
+    """Return a place in a scan as the text of a marker. The begin of a scan is ``0``, its end is empty."""
+    if place is None or place == FIRST:
+        return "" if place is None else "0"
+    return f"{place[0]}:{place[1]!r}:{place[2]}"
+
+
+def read_place(marker: str) -> Place:
+    """Return the place in the text of a marker. Raise InvalidField if the text is none."""
+    if marker in ("", "0"):
+        return FIRST
+    found = _MARKER.fullmatch(marker)
+    if found is None:
+        raise InvalidField("marker", marker, "must be the next_marker of the previous step, or empty")
+    return int(found[1]), float(found[2]), int(found[3])

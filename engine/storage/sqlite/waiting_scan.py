@@ -1,0 +1,50 @@
+"""Scan of a function's waiting invocations in steps, which read a limited number of rows of the indexes."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from engine.protocols import Place, Scan, Selection
+from engine.storage.sqlite.selections import filters, span
+
+SCANNED = 5000  #: rows that one step reads, whether they match or not
+
+#: Column that sorts a part, the FROM clause of the part, and the condition on the function.
+_PARTS = (
+    ("rank", "INDEXED BY ready WHERE state = 0 AND function_id = ?", ""),
+    ("due", "INDEXED BY delayed WHERE state = 1", " AND function_id = ?"),
+)
+
+
+def scan_waiting(db: sqlite3.Connection, selection: Selection, after: Place, limit: int, readable: str) -> Scan:
+    """Return up to ``limit`` keys of waiting invocations that match, from behind the place ``after``.
+
+    ``readable`` is the SQL condition on the key that leaves out noted rows, or empty. The index of delayed rows has
+    those of all functions, so rows of other functions are read, too.
+    """
+    part, value, key = after
+    keys, left = list[int](), SCANNED
+    while part < len(_PARTS):
+        sql, values = _statement(selection, part, readable)
+        for key_read, value_read, matches in db.execute(sql, (*values, value, value, key, left)):
+            left -= 1
+            if matches:
+                keys.append(key_read)
+            if len(keys) == limit or not left:
+                return Scan(keys=tuple(keys), reached=(part, value_read, key_read))
+        part, value, key = part + 1, float("-inf"), 0
+    return Scan(keys=tuple(keys), reached=None)
+
+
+def _statement(selection: Selection, part: int, readable: str) -> tuple[str, list[Any]]:
+    column, source, own = _PARTS[part]
+    spanned, values = span(selection, "")
+    conditions, more = filters(selection, frozenset())
+    values += more
+    values.append(selection.function_id)
+    sql = (
+        f"SELECT key, {column}, (true{spanned}{conditions}{own}) FROM invocation {source}{readable}"
+        f" AND {column} >= ? AND ({column} > ? OR key > ?) ORDER BY {column}, key LIMIT ?"
+    )
+    return sql, values

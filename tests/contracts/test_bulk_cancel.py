@@ -1,0 +1,124 @@
+"""Contract of the scan of waiting invocations, and of their end in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from engine.errors import NotStored
+from engine.model import Code, State
+from engine.protocols import FIRST, Place, Selection, Storage
+from tests.contracts.storage import (
+    NOW,
+    SINK,
+    Opened,
+    cancelled,
+    ended,
+    failure,
+    retried,
+    started,
+    stored,
+)
+
+
+async def scanned(storage: Storage, selection: Selection, limit: int = 500) -> list[Sequence[int]]:
+    """Return the keys of each step of a scan."""
+    steps, after = list[Sequence[int]](), FIRST
+    place: Place | None = after
+    while place is not None:
+        scan = await storage.records.waiting(selection, place, limit)
+        steps.append(list(scan.keys))
+        place = scan.reached
+    return steps
+
+
+async def test_a_scan_has_ready_invocations_in_order_then_delayed_ones_by_due_time(opened: Opened) -> None:
+    async with opened() as storage:
+        last = await stored(storage, rank=9.0)
+        first = await stored(storage, rank=-9.0)
+        late = await stored(storage, due_at=NOW + 900, delayed=True)
+        soon = await stored(storage, due_at=NOW + 90, delayed=True)
+        await started(storage)
+        await ended(storage)
+
+        assert await scanned(storage, Selection(function_id=1)) == [[first.key, last.key, soon.key, late.key]]
+
+
+async def test_the_steps_of_a_scan_have_each_invocation_once(opened: Opened) -> None:
+    async with opened() as storage:
+        ready = [await stored(storage, rank=5.0) for _ in range(5)]
+        delayed = [await stored(storage, due_at=NOW + 5, delayed=True) for _ in range(2)]
+        expected = [one.key for one in [*ready, *delayed]]
+
+        steps = await scanned(storage, Selection(function_id=1), limit=2)
+
+        assert [key for step in steps for key in step] == expected
+        assert max(len(step) for step in steps) == 2
+
+
+async def test_a_scan_leaves_out_other_functions_and_what_does_not_match(opened: Opened) -> None:
+    async with opened() as storage:
+        other = await stored(storage, source="API")
+        timer = await stored(storage, source="TIMER", version="v1", at=NOW + 100_000)
+        delayed = await stored(storage, source="TIMER", delayed=True, due_at=NOW + 200_050, at=NOW + 200_000)
+        await stored(storage, 2, source="TIMER")
+        await stored(storage, 2, source="TIMER", delayed=True)
+
+        by_source = await scanned(storage, Selection(function_id=1, source="TIMER"))
+        by_version = await scanned(storage, Selection(function_id=1, version="v1"))
+        by_time = await scanned(storage, Selection(function_id=1, begin=NOW + 150_000, end=NOW + 250_000))
+        all_ = await scanned(storage, Selection(function_id=1))
+
+        assert (by_source, by_version) == ([[timer.key, delayed.key]], [[timer.key]])
+        assert by_time == [[delayed.key]]
+        assert sorted(all_[0]) == sorted([timer.key, delayed.key, other.key])
+
+
+async def test_only_waiting_invocations_end_and_their_records_stay(opened: Opened) -> None:
+    async with opened() as storage:
+        ready, delayed = await stored(storage, payload=b"12345"), await stored(storage, delayed=True)
+        tried = await retried(storage, await started(storage), failure(ready))
+        running, done = await started(storage), await ended(storage)
+        told = asyncio.get_running_loop().create_future()
+        keys = [ready.key, delayed.key, tried.key, running.key, done.key, 1]
+
+        found = await storage.journal.cancel_all(keys, cancelled(), then=lambda *said: told.set_result(said))
+
+        assert list(found) == [(ready.key, 5), (delayed.key, 2), (tried.key, 2)]
+        assert told.result() == (found, True)
+        records = [await storage.records.get(key) for key in keys[:5]]
+        assert [one and one.state for one in records] == [State.FAIL] * 3 + [State.RUNNING, State.SUCCESS]
+        assert [one and one.code for one in records[:3]] == [Code.CANCELLED] * 3
+        assert [len(one.attempts) if one else 0 for one in records[:3]] == [0, 0, 1]
+
+
+async def test_ended_invocations_owe_nothing_and_leave_window_and_backlog(opened: Opened) -> None:
+    async with opened() as storage:
+        kept = await ended(storage, deliver_to=SINK)
+        gone = [await stored(storage, payload=b"123") for _ in range(3)]
+        gone.append(await stored(storage, delayed=True, due_at=NOW, payload=b"123"))
+        await storage.journal.cancel_all([one.key for one in gone], cancelled())
+        due, _ = await storage.window.promote(NOW * 2, 10, 1000)
+        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1000)
+        deliveries, _ = await storage.outbox.due(NOW * 2, 10, 10)
+
+        assert (due, page.invocations) == ((), ())
+        assert [one.key for one in deliveries] == [kept.key]
+    async with opened() as storage:
+        recovery = await storage.journal.recover()
+
+        assert recovery.backlog.get(1, (0, 0)) == (0, 0)
+        assert recovery.backlog[0][0] == 5
+
+
+async def test_without_a_disk_nothing_ends(opened: Opened) -> None:
+    async with opened() as storage:
+        waiting = await stored(storage)
+        opened.fail()
+        with pytest.raises(NotStored):
+            await storage.journal.cancel_all([waiting.key], cancelled())
+        opened.heal()
+
+        assert await scanned(storage, Selection(function_id=1)) == [[waiting.key]]
