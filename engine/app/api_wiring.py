@@ -17,6 +17,7 @@ from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
+from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
 from engine.http.api.health import Health, HealthChecks
 from engine.http.api.invocations import Invocations
@@ -45,6 +46,7 @@ from engine.http.openapi import Document
 from engine.http.plugin_requests import PluginRequests
 from engine.http.server import create_app
 from engine.metrics.prometheus import Telemetry
+from engine.pipeline.explanation import Explainer
 
 
 def build_app(engine: EngineParts) -> App:
@@ -70,12 +72,15 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         Functions(catalog, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
-        InvocationRecords(catalog, storage.records, storage.identity, engine.dispatcher, clock, region),
+        InvocationRecords(
+            catalog, engine.controls, storage.records, storage.identity, engine.dispatcher, clock, region
+        ),
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         _redrive(engine),
         AsyncSettingsApi(catalog, engine.logs, region),
         ControlsApi(engine.controls),
         BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),
+        _explanation(engine),
         _triggers(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),
@@ -91,6 +96,12 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         Health(health, details=engine.authenticator is None or engine.settings.auth.open_metrics),
         Document(__version__, engine.plugins.mounts.operations),
     ]
+
+
+def _explanation(engine: EngineParts) -> ExplanationApi:
+    records = engine.storage.records
+    explainer = Explainer(records, engine.scheduler, engine.clock)
+    return ExplanationApi(engine.catalog, records, engine.storage.identity, explainer)
 
 
 def _redrive(engine: EngineParts) -> RedriveApi:

@@ -38,6 +38,7 @@ _CLIENT_COMMANDS = {
     "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
     "pause": ("controls:pause", "Start no invocation of a function, and let its events wait."),
     "resume": ("controls:resume", "End the pause of a function."),
+    "explain": ("explain:explain", "Show why an invocation waits."),
     "purge": ("purge:purge", "Cancel all invocations of a function that wait."),
     "clock": ("clock:clock", "Show whether the engine trusts its clock, or accept it."),
     "cancel": ("invocations:cancel", "Cancel a waiting or running invocation."),

@@ -97,7 +97,8 @@ def show(request_id: str, /, *, function: str | None = None, raw: Raw = False, t
 
 
 def _print_record(output: Output, record: dict[str, Any]) -> None:
-    output.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}")
+    paused = " (paused)" if record.get("paused") else ""
+    output.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}{paused}")
     for field, label in SHOWN:
         if field not in record:
             output.print(f"  {label:<9} (not shown to the role of these credentials)", markup=False)

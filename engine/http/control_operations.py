@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.http.api.bulk_cancel import CancelInvocationsBody, CancelledInvocations
 from engine.http.api.controls import ControlsBody
+from engine.http.api.explanation import ExplanationReply
 from engine.http.api.routing import BASE
 from engine.model.controls import Controls
 from engine.protocols import Operation
@@ -24,5 +25,13 @@ CONTROL_OPERATIONS = (
         optional=True,
         reply=CancelledInvocations,
         own=True,
+    ),
+    Operation(
+        name="ExplainAsyncInvocation",
+        method="GET",
+        path=f"{_ONE}/async-invocations/{{request_id}}/explain",
+        reply=ExplanationReply,
+        own=True,
+        roles=("invoke", "read"),
     ),
 )

@@ -48,6 +48,7 @@ from engine.protocols.records import (
     Records,
     Scan,
     Selection,
+    Standing,
 )
 from engine.protocols.storage import (
     Cluster,
@@ -110,6 +111,7 @@ __all__ = [
     "Scan",
     "Selection",
     "Settlement",
+    "Standing",
     "Storage",
     "StorageStatistics",
     "Store",

@@ -40,6 +40,13 @@ class Scan(Struct, frozen=True, kw_only=True):
     reached: Place | None  #: ``after`` for the next step; None: this was the last step
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """Place of an invocation that has not ended."""
+
+    ahead: int | None = None  #: ready invocations of its function that come before it; None: it is not ready
+    begun: bool = False  #: its handler has begun
+
+
 class Purged(Struct, frozen=True, kw_only=True):
     """Result of one step of pruning."""
 
@@ -79,6 +86,13 @@ class Records(Protocol):
         A step reads a limited number of rows from behind the place ``after``, at first ``FIRST``: ready invocations in
         the order of execution, then delayed ones by due time. ``states``, ``within`` and ``offset`` do not count. An
         invocation whose place moves during the scan may be left out.
+        """
+        ...
+
+    async def standing(self, key: int, most: int) -> Standing:
+        """Return the place of an invocation. At most ``most`` invocations before it are counted.
+
+        Raises Unavailable if a damaged page has it.
         """
         ...
 

@@ -22,6 +22,7 @@ from msgspec import Struct
 from engine.model import Invocation, Mode
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
+from engine.scheduling.obstacles import Obstacles
 from engine.scheduling.share import Share
 
 
@@ -235,6 +236,21 @@ class RunQueue:
     def running(self, function_id: int) -> int:
         share = self._shares.get(function_id)
         return share.running if share else 0
+
+    def obstacles(self, function_id: int) -> Obstacles:
+        share = self._shares.get(function_id, Share())
+        shared = share.sharing < share.concurrent_requests * len(share.grants)  # an instance can serve one more
+        need = share.memory if self._running and not shared else 0
+        return Obstacles(
+            limit=share.limit,
+            running=share.running,
+            parked=share.parked,
+            slots=self._slots - self._sync_slots,
+            slot_free=self._running < self._slots - self._sync_slots,
+            memory=min(need, self._memory),
+            memory_free=self._memory - self._used_memory,
+            alone=self._alone,
+        )
 
     def statistics(self) -> QueueStatistics:
         queues = [

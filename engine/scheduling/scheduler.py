@@ -23,6 +23,7 @@ from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.function_queue import Entry
+from engine.scheduling.obstacles import Obstacles
 from engine.scheduling.runqueue import QueueStatistics, RunQueue
 
 log = structlog.get_logger("functiond.scheduler")
@@ -216,6 +217,10 @@ class Scheduler:
     def running(self, function_id: int) -> int:
         """Return the number of invocations of a function that run now, including synchronous calls."""
         return self._queue.running(function_id)
+
+    def obstacles(self, function_id: int) -> Obstacles:
+        """Return the capacity that the queue has for a function now."""
+        return self._queue.obstacles(function_id)
 
     def statistics(self) -> QueueStatistics:
         return self._queue.statistics()

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from engine.model import Record, State
 from engine.model.identity import AHEAD, key_at, true_end
-from engine.protocols import Place, Purged, Scan, Selection
+from engine.protocols import Place, Purged, Scan, Selection, Standing
 from engine.testing.rows import Row, newest, to_record
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
@@ -46,6 +46,15 @@ class MemoryRecords:
         )
         page = found[:limit]
         return Scan(keys=tuple(key for _, key in page), reached=page[-1][0] if len(page) == limit else None)
+
+    async def standing(self, key: int, most: int) -> Standing:
+        row = self._tables.rows.get(key)
+        if row is None or not row.ready:
+            return Standing(begun=row is not None and row.state is State.RUNNING and row.begun)
+        own = row.invocation
+        ready = (one.invocation for one in self._tables.rows.values() if one.ready)
+        ahead = sum(one.function_id == own.function_id and one.rank_key < own.rank_key for one in ready)
+        return Standing(ahead=min(ahead, most))
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)

@@ -55,13 +55,22 @@ def test_what_runs_goes_on_during_a_pause_and_what_waits_grows_too_old(tmp_path:
         assert (tmp_path / "runs").read_text().splitlines() == [running]
 
 
-def test_the_command_line_pauses_and_resumes(tmp_path: Path) -> None:
+def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
         url = f"http://127.0.0.1:{engine.port}"
         paused = functiond("pause", "job", "--reason", "so [it] is", "--project", PROJECT, url=url)
         assert (paused.returncode, paused.stdout) == (0, "paused job\n"), paused.stderr
         assert engine.ask("GET", CONTROLS).json["pause_reason"] == "so [it] is"
+        engine.accepted("job")
+        second = engine.accepted("job")
+        explained = functiond("explain", second, "--project", PROJECT, url=url)
+        assert explained.stdout.splitlines() == [
+            f"{second} WAIT",
+            "  paused    the function is paused (so [it] is); resume it",
+            "  order     one invocation of the function starts before it",
+        ], explained.stderr
+        assert functiond("show", second, "--project", PROJECT, url=url).stdout.startswith(f"{second} WAIT (paused)\n")
         resumed = functiond("resume", "job", "--json", "--project", PROJECT, url=url)
 
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr

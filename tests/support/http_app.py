@@ -35,6 +35,7 @@ from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
+from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
 from engine.http.api.health import Health, HealthChecks
 from engine.http.api.invocations import Invocations
@@ -64,8 +65,9 @@ from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.pipeline.bulk_cancellation import CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus
+from engine.pipeline.explanation import Explanation, Reason
 from engine.pipeline.redrive import Redrive
-from engine.protocols import Place, Purged, Scan, Selection
+from engine.protocols import Place, Purged, Scan, Selection, Standing
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
@@ -124,6 +126,7 @@ class Engine:
         self.rows: dict[int, Record] = {}
         self.outcome = Outcome(result=b'"done"', log=b"said\n", started_at=1.0, ended_at=1.5, memory_used=1 << 20)
         self.refuses: Exception | None = None
+        self.ahead: int | None = None
         self.cancel_steps: list[tuple[Selection, frozenset[State], Place, int]] = []
         self.waited = anyio.Event()
         self.logs: dict[str, bytes] = {}  #: complete logs by request id
@@ -177,6 +180,9 @@ class Engine:
         place = (after[0] + 1, 0.5, 7)
         return CancelStep(keys=tuple(self.rows)[:limit], reached=place if len(self.cancel_steps) < 3 else None)
 
+    async def explain(self, record: Record) -> Explanation:
+        return Explanation(record=record, ahead=self.ahead, reasons=(Reason(reason="order", text="others first"),))
+
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (the seam says so)
         self.waited.set()
         with anyio.move_on_after(timeout):
@@ -199,6 +205,9 @@ class Engine:
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         return Scan(keys=(), reached=None)
+
+    async def standing(self, key: int, most: int) -> Standing:
+        return Standing()
 
     async def newest(self, before: float) -> float | None:
         return None
@@ -289,16 +298,18 @@ class Api(Struct, kw_only=True):
             region=REGION,
             deliveries=NoDeliveries(),
         )
+        controls = FunctionControls(catalog, self.kept)
         return [
             Functions(catalog, versions, self.codes, usage, reservations, REGION),
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
-            InvocationRecords(catalog, engine, identity, engine, clock, REGION),
+            InvocationRecords(catalog, controls, engine, identity, engine, clock, REGION),
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
             AsyncSettingsApi(catalog, self.board, REGION),
-            ControlsApi(FunctionControls(catalog, self.kept)),
+            ControlsApi(controls),
             BulkCancelApi(catalog, engine, identity),
+            ExplanationApi(catalog, engine, identity, engine),
             TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),

@@ -12,7 +12,7 @@ from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
-from engine.protocols import Place, Purged, Scan, Selection
+from engine.protocols import Place, Purged, Scan, Selection, Standing
 from engine.testing.rows import newest, to_record
 
 
@@ -27,6 +27,9 @@ class SimulatedRecords:
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         return Scan(keys=(), reached=None)
+
+    async def standing(self, key: int, most: int) -> Standing:
+        return Standing()
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)

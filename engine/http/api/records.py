@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import HeaderPairs, Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.functions.invocation_filter import record_of, selection_of
 from engine.http.api.number_form import Number, number_form
 from engine.http.api.paging import MAX_LIMIT, bounds
@@ -83,6 +84,7 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     alias: str
     source: str
     status: str
+    paused: bool | UnsetType = UNSET  #: True: it waits because its function is paused
     priority: int
     attempt: int
     attempts: list[AttemptReply]
@@ -100,9 +102,16 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
 
 class InvocationRecords:
     def __init__(
-        self, catalog: Catalog, records: Records, identity: Identity, runs: RunControl, clock: Clock, region: str
+        self,
+        catalog: Catalog,
+        controls: FunctionControls,
+        records: Records,
+        identity: Identity,
+        runs: RunControl,
+        clock: Clock,
+        region: str,
     ) -> None:
-        self._catalog, self._records, self._identity = catalog, records, identity
+        self._catalog, self._controls, self._records, self._identity = catalog, controls, records, identity
         self._runs, self._clock, self._region = runs, clock, region
 
     def resources(self) -> list[Resource]:
@@ -166,7 +175,8 @@ class InvocationRecords:
         if wait and not record.state.final:
             await self._runs.ended(record.key, wait)
             record = await self._records.get(record.key) or record
-        return json_reply(_whole(record, function, self._region))
+        paused = record.state is State.WAIT and self._controls.of(record.function_id).paused
+        return json_reply(_whole(record, function, self._region, paused=paused))
 
     async def cancel(self, call: Call) -> Reply:
         function = self._catalog.find(call.urn)
@@ -215,13 +225,14 @@ def _item(record: Record, form: Callable[[int], Number]) -> InvocationItem:
     )
 
 
-def _whole(record: Record, function: Function, region: str) -> WholeRecord:
+def _whole(record: Record, function: Function, region: str, *, paused: bool) -> WholeRecord:
     return WholeRecord(
         request_id=record.request_id,
         function_urn=f"{function.urn(region).function}:{record.version}",
         alias=record.alias,
         source=record.source,
         status=record.state,
+        paused=paused or UNSET,
         priority=record.priority,
         attempt=record.attempt,
         attempts=[_attempt(attempt) for attempt in record.attempts],

@@ -13,7 +13,7 @@ from engine.errors import Unavailable
 from engine.model import Attempt, Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import HISTORY
-from engine.protocols import Place, Purged, Scan, Selection
+from engine.protocols import Place, Purged, Scan, Selection, Standing
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
@@ -23,7 +23,7 @@ from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import parts, source
-from engine.storage.sqlite.waiting_scan import scan_waiting
+from engine.storage.sqlite.waiting_scan import read_standing, scan_waiting
 from engine.storage.sqlite.writer import Writer
 
 
@@ -117,6 +117,14 @@ class SQLiteRecords:
                     ) from error
             await self.list(Selection(function_id=selection.function_id))  # notes the rows that it cannot read
         raise AssertionError
+
+    async def standing(self, key: int, most: int) -> Standing:
+        try:
+            return await self._readers.call(lambda db: read_standing(db, key, most, self._readable))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise Unavailable(f"its place is on a damaged page of the journal; {ADVICE}") from error
 
     async def newest(self, before: float) -> float | None:
         try:

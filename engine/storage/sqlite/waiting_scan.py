@@ -1,11 +1,12 @@
-"""Scan of a function's waiting invocations in steps, which read a limited number of rows of the indexes."""
+"""Scan of a function's waiting invocations in steps, and the place of one: both read a limited number of rows."""
 
 from __future__ import annotations
 
 import sqlite3
 from typing import Any
 
-from engine.protocols import Place, Scan, Selection
+from engine.protocols import Place, Scan, Selection, Standing
+from engine.storage.sqlite.rows import READY, RUNNING
 from engine.storage.sqlite.selections import filters, span
 
 SCANNED = 5000  #: rows that one step reads, whether they match or not
@@ -35,6 +36,20 @@ def scan_waiting(db: sqlite3.Connection, selection: Selection, after: Place, lim
                 return Scan(keys=tuple(keys), reached=(part, value_read, key_read))
         part, value, key = part + 1, float("-inf"), 0
     return Scan(keys=tuple(keys), reached=None)
+
+
+def read_standing(db: sqlite3.Connection, key: int, most: int, readable: str) -> Standing:
+    """Return the place of an invocation. At most ``most`` invocations before it are counted."""
+    sql = "SELECT function_id, rank, state, begun FROM invocation WHERE key = ?"
+    function_id, rank, state, begun = db.execute(sql, (key,)).fetchone() or (0, 0.0, None, 0)
+    if state != READY:
+        return Standing(begun=state == RUNNING and bool(begun))
+    [ahead] = db.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ?"
+        f" AND rank <= ? AND (rank < ? OR key < ?){readable} LIMIT ?)",
+        (function_id, rank, rank, key, most),
+    ).fetchone()
+    return Standing(ahead=ahead)
 
 
 def _statement(selection: Selection, part: int, readable: str) -> tuple[str, list[Any]]:

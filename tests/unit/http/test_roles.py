@@ -130,7 +130,7 @@ async def test_each_role_uses_its_operations_and_no_others(tmp_path: Path, right
 def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
     by_role = {role: {one.name for one in OPERATIONS if role in one.roles} for role in ROLES}
     engine = {"ShowHealth", "ShowReadiness", "ShowDocument"}
-    status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation"}
+    status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation", "ExplainAsyncInvocation"}
 
     assert by_role["invoke"] == engine | status | {"AsyncInvokeFunction", "InvokeFunction", "CancelAsyncInvocation"}
     assert by_role["admin"] == set()

@@ -1,0 +1,97 @@
+"""Explanation of an invocation's state: why it waits, and how many others start before it.
+
+The place is read from disk, the reasons from memory. An engine that takes over gives the reasons that hold there.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.model import Record, State
+from engine.model.clock import Clock, rfc3339
+from engine.protocols import Records
+from engine.scheduling.obstacles import Obstacles
+from engine.scheduling.scheduler import Scheduler
+
+MOST_AHEAD = 10_000  #: invocations that are counted
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """Reason for which an invocation does not run, or does not end."""
+
+    reason: str  #: such as ``paused``; programs may compare it
+    text: str  #: the same for people, with the values that matter and the next step
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    record: Record
+    ahead: int | None  #: ready invocations of the function that start before it; None: it is not ready
+    reasons: tuple[Reason, ...]  #: the one to look at first is first; empty: it starts next, or has ended
+
+
+class Explainer:
+    def __init__(self, records: Records, scheduler: Scheduler, clock: Clock) -> None:
+        self._records, self._scheduler, self._clock = records, scheduler, clock
+
+    async def explain(self, record: Record) -> Explanation:
+        """Explain the state of an invocation, as ``record`` has it."""
+        if record.state.final:
+            return Explanation(record=record, ahead=None, reasons=())
+        standing = await self._records.standing(record.key, MOST_AHEAD)
+        if record.state is State.RUNNING:
+            return Explanation(record=record, ahead=None, reasons=_running(record, standing.begun))
+        reasons = [*self._own(record), *self._of_function(record.function_id)]
+        if standing.ahead:
+            reasons.append(Reason(reason="order", text=_order(standing.ahead)))
+        return Explanation(record=record, ahead=standing.ahead, reasons=tuple(reasons))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _own(self, record: Record) -> list[Reason]:
+        """Return the reasons that do not depend on the capacity of the engine."""
+        reasons = []
+        pause = self._scheduler.pause_reason(record.function_id)
+        if pause is not None:
+            why = f" ({pause})" if pause else ""
+            reasons.append(Reason(reason="paused", text=f"the function is paused{why}; resume it"))
+        if record.due_at > self._clock.now():
+            retry = f", as attempt {record.attempt}" if record.attempt > 1 else ""
+            reasons.append(Reason(reason="delay", text=f"due at {rfc3339(record.due_at)}{retry}"))
+        return reasons
+
+    def _of_function(self, function_id: int) -> list[Reason]:
+        held, now = sorted(self._scheduler.held), self._scheduler.obstacles(function_id)
+        reasons = [Reason(reason="engine", text=f"the engine starts no asynchronous work: {one}") for one in held]
+        if now.parked:
+            text = "the engine doubts its clock, and cannot tell the age; correct the clock, or accept it"
+            reasons.append(Reason(reason="clock", text=text))
+        return reasons + _capacity(now)
+
+
+def _order(ahead: int) -> str:
+    if ahead == 1:
+        return "one invocation of the function starts before it"
+    more = " or more" if ahead == MOST_AHEAD else ""
+    return f"{ahead}{more} invocations of the function start before it"
+
+
+def _capacity(now: Obstacles) -> list[Reason]:
+    reasons = []
+    if now.full:
+        text = f"{now.running} invocations of the function run, and its limit is {now.limit}; raise max_instances"
+        reasons.append(Reason(reason="limit", text=text))
+    if now.alone:
+        reasons.append(Reason(reason="alone", text="an invocation that met crashes of the engine runs alone"))
+    elif not now.slot_free:
+        text = f"all {now.slots} slots for asynchronous work are busy; raise executor.slots, or wait"
+        reasons.append(Reason(reason="slots", text=text))
+    elif now.memory > now.memory_free:
+        text = f"an instance needs {now.memory} MiB, and {max(0, now.memory_free)} MiB are free; raise executor.memory"
+        reasons.append(Reason(reason="memory", text=text))
+    return reasons
+
+
+def _running(record: Record, begun: bool) -> tuple[Reason, ...]:
+    if begun:
+        return (Reason(reason="running", text=f"attempt {record.attempt} runs"),)
+    return (Reason(reason="starting", text="its instance is being started, or initialized"),)

@@ -1,0 +1,117 @@
+"""Reasons for which an invocation waits, from a real scheduler and a storage in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.model import Invocation, Record
+from engine.model.clock import SystemClock
+from engine.pipeline.explanation import Explainer, Explanation
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
+from engine.testing import MemoryStorage
+from tests.contracts.storage import made
+
+
+class House:
+    """Scheduler with two slots for asynchronous work and 1000 MiB, over a storage in memory."""
+
+    def __init__(self) -> None:
+        self.storage, self.clock = MemoryStorage(), SystemClock()
+        self.scheduler = Scheduler(RunQueue(slots=2, sync_slots=0, memory=1000), self.storage.window, self.clock)
+        self.explainer = Explainer(self.storage.records, self.scheduler, self.clock)
+        self.configure()
+
+    def configure(self, function_id: int = 1, *, limit: int = -1, memory: int = 100) -> None:
+        self.scheduler.configure(function_id, weight=1.0, limit=limit, memory=memory)
+
+    async def send(self, function_id: int = 1, **fields: Any) -> Invocation:
+        one = made(self.storage, function_id, **fields)
+        await self.storage.journal.append(one)
+        self.scheduler.push(one)
+        return one
+
+    async def run(self, function_id: int = 1, *, begun: bool = True) -> Invocation:
+        """Start an invocation."""
+        await self.send(function_id, rank=-1e9)
+        one = (await self.scheduler.take()).invocation
+        self.storage.journal.start(one, self.clock.now(), begun=begun)
+        return one
+
+    async def explained(self, invocation: Invocation) -> Explanation:
+        record = await self.storage.records.get(invocation.key)
+        assert isinstance(record, Record)
+        return await self.explainer.explain(record)
+
+    async def reasons(self, invocation: Invocation) -> list[str]:
+        return [one.reason for one in (await self.explained(invocation)).reasons]
+
+
+@pytest.fixture
+async def house() -> House:
+    return House()
+
+
+async def test_the_next_one_has_no_reason_and_a_later_one_those_before_it(house: House) -> None:
+    first, second = await house.send(), await house.send()
+
+    assert (await house.reasons(first), await house.reasons(second)) == ([], ["order"])
+    assert [(await house.explained(one)).ahead for one in (first, second)] == [0, 1]
+
+
+async def test_a_pause_comes_first_with_its_reason(house: House) -> None:
+    await house.send()
+    one = await house.send()
+    house.scheduler.set_pause(1, "a migration")
+    found = await house.explained(one)
+
+    assert [reason.reason for reason in found.reasons] == ["paused", "order"]
+    assert "a migration" in found.reasons[0].text
+
+
+async def test_a_delay_and_a_retry_tell_their_time(house: House) -> None:
+    one = await house.send(delayed=True, due_at=house.clock.now() + 1000, attempt=2)
+    found = await house.explained(one)
+
+    assert (await house.reasons(one), found.ahead) == (["delay"], None)
+    assert found.reasons[0].text.endswith("Z, as attempt 2")
+
+
+async def test_the_limit_of_the_function_is_told(house: House) -> None:
+    house.configure(limit=1)
+    await house.run()
+
+    assert await house.reasons(await house.send()) == ["limit"]
+
+
+async def test_busy_slots_and_missing_memory_are_told(house: House) -> None:
+    house.configure(2, memory=950)
+    await house.run(2)
+    one = await house.send()
+    assert await house.reasons(one) == ["memory"]
+    house.configure(memory=50)
+    await house.run()
+
+    assert await house.reasons(one) == ["slots"]
+
+
+async def test_what_holds_the_whole_engine_is_told(house: House) -> None:
+    house.scheduler.hold("the host is busy")
+    found = await house.explained(await house.send())
+
+    assert [reason.reason for reason in found.reasons] == ["engine"]
+    assert "the host is busy" in found.reasons[0].text
+
+
+async def test_a_function_whose_ages_are_in_doubt_waits_for_the_clock(house: House) -> None:
+    await house.send()
+    house.scheduler.park(await house.scheduler.take())
+
+    assert "clock" in await house.reasons(await house.send(rank=-1e9))
+
+
+async def test_a_running_one_is_starting_until_its_handler_begins(house: House) -> None:
+    assert await house.reasons(await house.run(begun=False)) == ["starting"]
+    assert await house.reasons(await house.run()) == ["running"]
