@@ -72,9 +72,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         Functions(catalog, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
-        InvocationRecords(
-            catalog, engine.controls, storage.records, storage.identity, engine.dispatcher, clock, region
-        ),
+        _records(engine),
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         _redrive(engine),
         AsyncSettingsApi(catalog, engine.logs, region),
@@ -107,6 +105,19 @@ def _explanation(engine: EngineParts) -> ExplanationApi:
 def _redrive(engine: EngineParts) -> RedriveApi:
     region = engine.settings.http.region
     return RedriveApi(engine.redrive, engine.catalog, engine.storage.identity, engine.clock, region)
+
+
+def _records(engine: EngineParts) -> InvocationRecords:
+    return InvocationRecords(
+        engine.catalog,
+        engine.controls,
+        engine.storage.records,
+        engine.storage.identity,
+        engine.dispatcher,
+        engine.pool,
+        engine.clock,
+        engine.settings.http.region,
+    )
 
 
 def _triggers(engine: EngineParts) -> TriggersApi:

@@ -106,6 +106,8 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
             output.data(f"  {label:<9} {_indented(str(record[field]))}", style="")
     if record["error_code"]:
         output.data(f"  error     {record['error_code']} {_indented(record['error_message'])}", style="red")
+    if "progress" in record:
+        output.data(f"  progress  {_progress(record['progress'])}", style="cyan")
     for attempt in record["attempts"]:
         description = f"{attempt['start_time']} {attempt['error_code']} {_indented(attempt['error_message'])}"
         output.data(f"  attempt {attempt['attempt']} {description}", style="yellow")
@@ -113,6 +115,10 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
         output.print("  log")
         lines = record["log"].removesuffix("\n").split("\n")
         output.data("\n".join(f"    {line}" for line in lines), style="dim")
+
+
+def _progress(reported: dict[str, Any]) -> str:
+    return f"{100 * reported['fraction']:.4g} % {reported['note']}".rstrip()
 
 
 def _indented(text: str) -> str:

@@ -66,7 +66,7 @@ class Call:
 
     __slots__ = (
         "assignment", "cancelled", "fresh", "function", "initialised", "instance", "interrupted", "invocation", "key",
-        "log_buffer", "responsible", "soft_timer", "started_by", "ticket", "timer", "unsent", "waiter",
+        "log_buffer", "progress", "responsible", "soft_timer", "started_by", "ticket", "timer", "unsent", "waiter",
     )  # fmt: skip
 
     def __init__(self, key: Key, function: Function, invocation: Invocation | None) -> None:
@@ -84,6 +84,7 @@ class Call:
         self.timer: asyncio.TimerHandle | None = None  #: ends the call when its time is over
         self.soft_timer: asyncio.TimerHandle | None = None  #: tells its handler that its soft timeout is over
         self.interrupted: End | None = None  #: why its handler was told to end; its answer no longer counts
+        self.progress: tuple[float, str] | None = None  #: reported last: fraction and note
         self.responsible = False  #: the instance ended because of this call, or served no other
         self.unsent = False
 

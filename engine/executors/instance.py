@@ -25,6 +25,8 @@ from engine.executors.log_recorder import LogRecorder
 from engine.executors.process import Channel, InstanceProcess
 from engine.logs.lines import NOTE, STDERR
 from engine.model import Code, Function, Invocation
+from engine.model.limits import LONGEST_NOTE
+from engine.model.text import storable
 from engine.runtimes.catalog import warning_of
 from engine.runtimes.protocol import (
     ITSELF,
@@ -36,6 +38,7 @@ from engine.runtimes.protocol import (
     FrameError,
     FrameReader,
     Logged,
+    Progress,
     invoke_frame,
     notice_frame,
     stop_frame,
@@ -265,8 +268,12 @@ class Instance:
         except FrameError:
             self.kill(End.GARBLED)
 
-    def _receive(self, frame: Answer | Logged) -> None:
+    def _receive(self, frame: Answer | Logged | Progress) -> None:
         call = self.calls.get(frame.ticket)
+        if isinstance(frame, Progress):
+            if call is not None:
+                call.progress = frame.fraction, storable(frame.note, LONGEST_NOTE)
+            return
         if isinstance(frame, Logged):
             self._record(call, frame.at, frame.stream, frame.text)
             return

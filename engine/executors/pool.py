@@ -14,6 +14,7 @@ import anyio
 import structlog
 from anyio import to_thread
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.executors.allocator import TRIES, Allocator
 from engine.executors.call import Call, Ended, key_of
@@ -152,7 +153,8 @@ class Pool:
             del self._running[invocation.key]
         if (len(ended.written.kept) > TAIL or invocation.attempt > 1) and invocation.mode is Mode.ASYNC:
             await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written)
-        return self._outcome(ended, started_at, call.initialised)
+        outcome = self._outcome(ended, started_at, call.initialised)
+        return outcome if call.progress is None else replace(outcome, progress=call.progress[0], note=call.progress[1])
 
     async def _run(self, call: Call, invocation: Invocation, begin: Begin | None) -> Ended:
         """Assign the call to an instance and send it the request. Return the end of the attempt.
@@ -216,7 +218,15 @@ class Pool:
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         await self.allocator.retire(function_id, keep)
 
-    # --- logs ---
+    # --- progress and logs ---
+
+    def progress(self, key: int) -> tuple[float, str] | None:
+        """Return the fraction and the note that a running invocation has reported last, if it has.
+
+        They are in memory only until the attempt is settled, and lost when the engine crashes.
+        """
+        running = self._running.get(key)
+        return None if running is None else running.progress
 
     async def log(self, key: int, request_id: str) -> bytes | None:
         """Return the log of an invocation in the format of ``engine.logs.lines``.

@@ -285,6 +285,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ended_at: float = 0.0
     memory_used: int = 0  #: bytes; 0: unknown
     initialised: float = 0.0  #: seconds of the cold start; 0: warm instance
+    progress: float | None = None  #: fraction that the handler has reported last
+    note: str = ""  #: reported with it
 
     @property
     def ok(self) -> bool:

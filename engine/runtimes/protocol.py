@@ -9,6 +9,7 @@
     from the instance   length u32 | kind u8 | ticket u32 | ...
         READY, DONE     code u16 | memory u32 | text u32 | message | result          (reply to SETUP, to INVOKE)
         LOG             time u64 | stream u8 | text
+        PROGRESS        millionths u32 | note
 
 Numbers are big-endian. ``length`` is the number of bytes after it, ``memory`` the highest memory use of the instance
 in KiB, ``text`` the number of bytes of the message. A ticket is unique among the unanswered requests of an instance.
@@ -26,7 +27,7 @@ from struct import Struct as Layout
 from typing import Any, NamedTuple
 
 SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4  #: kinds of requests
-READY, DONE, LOG = 1, 2, 3  #: kinds of frames from the instance
+READY, DONE, LOG, PROGRESS = 1, 2, 3, 4  #: kinds of frames from the instance
 ITSELF = 0  #: ticket of the instance itself
 NOTICE_CANCELLED, NOTICE_TIMEOUT, NOTICE_SOFT_TIMEOUT = 1, 2, 3  #: reasons of notices
 
@@ -39,8 +40,10 @@ _INVOKE = Layout("!IBIBB")
 _NOTICE = Layout("!IBIB")
 _ANSWER = Layout("!IBIHII")
 _LOG = Layout("!IBIQB")
+_PROGRESS = Layout("!IBII")
 _LENGTH = 4
-_SHORTEST_FRAME = _LOG.size - _LENGTH
+_SHORTEST_FRAME = _PROGRESS.size - _LENGTH
+_MILLION = 1_000_000
 
 
 class FrameError(Exception):
@@ -57,6 +60,14 @@ class Answer(NamedTuple):
     message: str
     result: bytes
     ticket: int = ITSELF
+
+
+class Progress(NamedTuple):
+    """Progress that a request has reported."""
+
+    ticket: int
+    fraction: float  #: 0 to 1
+    note: str
 
 
 class Logged(NamedTuple):
@@ -97,7 +108,13 @@ def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: st
 
 def log_frame(ticket: int, at: int, stream: int, text: bytes) -> bytes:
     """Return the frame of log lines as an instance sends it. Used by tests."""
-    return _LOG.pack(_SHORTEST_FRAME + len(text), LOG, ticket, at, stream) + text
+    return _LOG.pack(_LOG.size - _LENGTH + len(text), LOG, ticket, at, stream) + text
+
+
+def progress_frame(ticket: int, fraction: float, note: str) -> bytes:
+    """Return the frame of a reported progress as an instance sends it. Used by tests."""
+    text = note.encode()
+    return _PROGRESS.pack(_SHORTEST_FRAME + len(text), PROGRESS, ticket, round(fraction * _MILLION)) + text
 
 
 class FrameReader:
@@ -109,12 +126,12 @@ class FrameReader:
     def __init__(self) -> None:
         self._pieces = bytearray()
 
-    def feed(self, data: bytes) -> Sequence[Answer | Logged]:
+    def feed(self, data: bytes) -> Sequence[Answer | Logged | Progress]:
         """Add data, and return the frames that are complete now. Raises FrameError if a frame is malformed."""
         if not self._pieces and _end(data, 0) == len(data):
             return (_decode(data),)
         self._pieces += data
-        frames: list[Answer | Logged] = []
+        frames: list[Answer | Logged | Progress] = []
         begin = 0
         while (end := _end(self._pieces, begin)) <= len(self._pieces):
             frames.append(_decode(bytes(self._pieces[begin:end])))
@@ -137,11 +154,14 @@ def _end(data: bytes | bytearray, begin: int) -> int:
     return start + length
 
 
-def _decode(data: bytes) -> Answer | Logged:
+def _decode(data: bytes) -> Answer | Logged | Progress:
     kind = data[_LENGTH]
-    if kind == LOG:
+    if kind == LOG and len(data) >= _LOG.size:
         _, _, ticket, at, stream = _LOG.unpack_from(data)
         return Logged(ticket, at, stream, data[_LOG.size :])
+    if kind == PROGRESS:
+        _, _, ticket, millionths = _PROGRESS.unpack_from(data)
+        return Progress(ticket, min(1.0, millionths / _MILLION), data[_PROGRESS.size :].decode(errors="replace"))
     if kind not in (READY, DONE) or len(data) < _ANSWER.size:
         raise FrameError(f"frame of kind {kind} with {len(data)} bytes")
     _, _, ticket, code, memory_kib, text = _ANSWER.unpack_from(data)

@@ -4,6 +4,8 @@
 const { format } = require("node:util");
 const { LOGGER } = require("./node_output.cjs");
 
+const REPORTS = 10; // reports of progress sent in a second; also the number sent at once
+const LONGEST_NOTE = 200; // characters
 const LEVELS = { DEBUG: 10, INFO: 20, WARN: 30, WARNING: 30, ERROR: 40, CRITICAL: 50, FATAL: 50 };
 
 /** Logger of the invocation log. Lines have UTC time, request id, level, text. */
@@ -39,6 +41,7 @@ class Logger {
 class Context {
   #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
   #reason = ""; #soft = false; #heeds = false; #controller; #onCancel = []; #onSoftTimeout = [];
+  #report; #reports = REPORTS; #reportedAt = 0; #sendProgress = () => {};
 
   /** `timeout` in seconds. */
   constructor(setup, logger, requestId, alias, timeout = setup.timeout) {
@@ -76,6 +79,34 @@ class Context {
   getTraceID() { return this.#requestId; }
   getInvokeProperty() { return ""; }
   getStream() { return null; }
+
+  // --- progress, not on FunctionGraph ---
+
+  /**
+   * Show how far the request has got: a fraction from 0 to 1, and a note of at most 200 characters. Reports that come
+   * faster than REPORTS a second are left out, except the last of the request.
+   */
+  reportProgress(fraction, note = "") {
+    const value = Number(fraction);
+    if (!(value >= 0 && value <= 1)) throw new RangeError(`the progress is a fraction from 0 to 1, not ${fraction}`);
+    this.#report = [value, String(note).slice(0, LONGEST_NOTE)];
+    const now = performance.now();
+    this.#reports = Math.min(REPORTS, this.#reports + (now - this.#reportedAt) * (REPORTS / 1000));
+    this.#reportedAt = now;
+    if (this.#reports < 1) return;
+    this.#reports -= 1;
+    Context.sendReport(this);
+  }
+
+  /** Have `send(fraction, note)` called with reports of progress. */
+  static connect(context, send) { context.#sendProgress = send; }
+
+  /** Send the progress that was reported last, if it was not sent. */
+  static sendReport(context) {
+    const report = context.#report;
+    context.#report = undefined;
+    if (report !== undefined) context.#sendProgress(...report);
+  }
 
   // --- the end of the request, not on FunctionGraph ---
 

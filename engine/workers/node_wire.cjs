@@ -7,8 +7,8 @@ const { Socket } = require("node:net");
 const { now } = Date;
 const { resourceUsage } = process;
 
-const READY = 1, DONE = 2, LOG = 3;
-const ANSWER_HEAD = 19, LOG_HEAD = 18;
+const READY = 1, DONE = 2, LOG = 3, PROGRESS = 4;
+const ANSWER_HEAD = 19, LOG_HEAD = 18, PROGRESS_HEAD = 13;
 const SLEEPER = new Int32Array(new SharedArrayBuffer(4));
 
 class Wire {
@@ -73,6 +73,16 @@ class Wire {
     frame.writeUIntBE(now(), 11, 6);
     frame[17] = stream;
     frame.write(text, LOG_HEAD);
+    this.write(frame);
+  }
+
+  progress(ticket, fraction, note) {
+    const frame = Buffer.allocUnsafe(PROGRESS_HEAD + Buffer.byteLength(note));
+    frame.writeUInt32BE(frame.length - 4, 0);
+    frame[4] = PROGRESS;
+    frame.writeUInt32BE(ticket, 5);
+    frame.writeUInt32BE(Math.round(fraction * 1e6), 9);
+    frame.write(note, PROGRESS_HEAD);
     this.write(frame);
   }
 

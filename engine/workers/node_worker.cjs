@@ -85,6 +85,7 @@ class Instance {
       const { handler } = this; // a local, so that `this` is not the instance in user code
       const value = event ? JSON.parse(event) : null;
       const context = request.context = new Context(this.setup, this.logger, request.requestId, alias);
+      Context.connect(context, (...report) => request.ended || this.wire.progress(request.ticket, ...report));
       const callsBack = handler.length === 3;
       const result = callsBack
         ? handler(value, context, (error, answer) => this.callback(request, error, answer))
@@ -135,6 +136,7 @@ class Instance {
   }
 
   done(request, code, text, result) {
+    if (request.context !== undefined) Context.sendReport(request.context);
     this.output.end(request);
     this.running.delete(request);
     this.wire.answer(DONE, request.ticket, code, text, result);

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from worker_types import Setup
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
+REPORTS = 10  # reports of progress sent in a second; also the number sent at once
+LONGEST_NOTE = 200  # characters
 NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "CRITICAL"}
 
 
@@ -98,6 +100,10 @@ class Number(int):
 class Context:
     """Context object as FunctionGraph documents it. Values for which this engine has no source are empty."""
 
+    _ticket = 0  # of the request
+    _report: "tuple[float, str] | None" = None  # progress to be sent
+    _reports, _reported_at = 0.0, 0.0  # reports that may be sent, and the time of the last
+
     def __init__(
         self, setup: "Setup", logger: Logger, request_id: str, alias: str, timeout: "int | None" = None
     ) -> None:
@@ -125,6 +131,31 @@ class Context:
 
     def setState(self, state: object) -> None:
         self._state = state
+
+    # --- progress, not on FunctionGraph ---
+
+    def report_progress(self, fraction: float, note: str = "") -> None:
+        """Show how far the request has got: a fraction from 0 to 1, and a note of at most 200 characters.
+
+        Reports that come faster than ``REPORTS`` a second are left out, except the last of the request. Raises
+        ValueError if the fraction is not from 0 to 1.
+        """
+        value = float(fraction)
+        if not 0 <= value <= 1:
+            raise ValueError(f"the progress is a fraction from 0 to 1, not {fraction!r}")
+        self._report = value, str(note)[:LONGEST_NOTE]
+        now = time.monotonic()
+        self._reports = min(float(REPORTS), self._reports + (now - self._reported_at) * REPORTS)
+        self._reported_at = now
+        if self._reports >= 1:
+            self._reports -= 1
+            self._send_report()
+
+    def _send_report(self) -> None:
+        """Send the progress that was reported last, if it was not sent."""
+        report, self._report = self._report, None
+        if report is not None:
+            self._logger.wire.progress(self._ticket, *report)
 
     # --- the end of the request, not on FunctionGraph ---
 

@@ -47,6 +47,8 @@ class Request:
 
     def finish(self, wire: Wire) -> None:
         flush()
+        if self.context is not None:
+            self.context._send_report()
         wire.answer(DONE, self, *self.answer)
 
 
@@ -153,6 +155,7 @@ class Instance:
 
     def arguments(self, request: Request) -> "tuple[object, Context]":
         context = request.context = Context(self.setup, self.logger, request.id, request.alias)
+        context._ticket = request.ticket
         if request.early in TEXTS:
             raise SystemExit(TEXTS[request.early])
         return json.loads(request.event) if request.event else None, context

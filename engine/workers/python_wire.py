@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4
 CANCELLED, TIMEOUT, SOFT_TIMEOUT = 1, 2, 3  # reasons of notices
-READY, DONE, LOG = 1, 2, 3
+READY, DONE, LOG, PROGRESS = 1, 2, 3, 4
 STDOUT, STDERR, LOGGER = 1, 2, 3
 LONGEST_MESSAGE = 4096  # characters
 LONGEST_TEXT = 64 << 10  # bytes of a LOG frame
@@ -131,6 +131,21 @@ class Wire:
             if self.unfinished:
                 frames = b"".join(self.finished(request)) + frames
             self.end(request, frames)
+
+    def progress(self, ticket: int, fraction: float, note: str) -> None:
+        """Send the progress of a request, unless the calling process is a fork or is sending log lines."""
+        if os.getpid() != self.pid:
+            return
+        text = note.encode("utf-8", "replace")
+        with self.lock:
+            if not self.busy:
+                self.send(
+                    (9 + len(text)).to_bytes(4, "big")
+                    + bytes((PROGRESS,))
+                    + ticket.to_bytes(4, "big")
+                    + round(fraction * 1_000_000).to_bytes(4, "big")
+                    + text
+                )
 
     def log(self, stream: int, data: bytes) -> None:
         """Send output of user code in whole lines.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
 
 PID = "import os\ndef handler(event, context):\n    return os.getpid()\n"
 WARNED = """
@@ -19,6 +21,15 @@ def handler(event, context):
     while not context.soft_timed_out:
         time.sleep(0.01)
     return "warned"
+"""
+STEPS = """
+import os, time
+
+def handler(event, context):
+    context.report_progress(0.25, "one of <four>")
+    while not os.path.exists(event["go"]):
+        time.sleep(0.01)
+    context.report_progress(0.75, "three of four")
 """
 TIDY = """
 import os, time
@@ -61,6 +72,25 @@ def test_controls_replace_and_warn_instances_at_once_and_after_a_restart(engine:
 
     assert len(pids()) == 3
     assert b"warned" in engine.ask("POST", f"{BASE}/{urn_of('warned')}/invocations", {}).body
+
+
+def test_progress_is_shown_by_the_api_the_console_and_the_command(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.create("steps", STEPS)
+    request_id = engine.accepted("steps", {"go": str(tmp_path / "go")})
+    deadline = monotonic() + 60
+    while "progress" not in (record := engine.record("steps", request_id)):
+        assert monotonic() < deadline, record
+        sleep(0.01)
+
+    assert record["progress"] == {"fraction": 0.25, "note": "one of <four>"}
+    page = engine.ask("GET", f"/console/projects/{PROJECT}/invocations/{request_id}").body.decode()
+    assert "25 % " in page
+    assert "one of &lt;four&gt;" in page
+    url = f"http://127.0.0.1:{engine.port}"
+    command = [sys.executable, "-m", "engine", "show", request_id, "--url", url, "--project", PROJECT]
+    assert "progress  25 % one of <four>" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "go").touch()
+    assert "progress" not in engine.record("steps", request_id, wait=60)
 
 
 def test_a_cancelled_invocation_tidies_up_before_it_has_ended(engine: EngineProcess, tmp_path: Path) -> None:

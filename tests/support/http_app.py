@@ -129,6 +129,7 @@ class Engine:
         self.ahead: int | None = None
         self.cancel_steps: list[tuple[Selection, frozenset[State], Place, int]] = []
         self.waited = anyio.Event()
+        self.reported: dict[int, tuple[float, str]] = {}  #: progress, by key
         self.logs: dict[str, bytes] = {}  #: complete logs by request id
         self._ends: dict[int, anyio.Event] = {}
 
@@ -187,6 +188,9 @@ class Engine:
         self.waited.set()
         with anyio.move_on_after(timeout):
             await self._ends[key].wait()
+
+    def progress(self, key: int) -> tuple[float, str] | None:
+        return self.reported.get(key)
 
     async def log(self, key: int, request_id: str) -> bytes | None:
         return self.logs.get(request_id)
@@ -303,7 +307,7 @@ class Api(Struct, kw_only=True):
             Functions(catalog, versions, self.codes, usage, reservations, REGION),
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
-            InvocationRecords(catalog, controls, engine, identity, engine, clock, REGION),
+            InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, REGION),
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
             AsyncSettingsApi(catalog, self.board, REGION),

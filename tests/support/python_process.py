@@ -23,6 +23,7 @@ from engine.runtimes.protocol import (
     Answer,
     FrameReader,
     Logged,
+    Progress,
     invoke_frame,
     setup_frame,
     stop_frame,
@@ -83,7 +84,7 @@ class PythonProcess:
         self.lines: list[Line] = []
         self.sizes: list[int] = []  #: text sizes of LOG frames in bytes
         self._reader = FrameReader()
-        self._frames: Iterator[Answer | Logged] = iter(())
+        self._frames: Iterator[Answer | Logged | Progress] = iter(())
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(MAX_WAIT)
         reading, writing = os.pipe()
@@ -139,7 +140,7 @@ class PythonProcess:
         """Read raw output of stdout and stderr; without a size, everything until no process holds them open."""
         return self._raw.read(size)
 
-    def frames(self) -> Iterator[Answer | Logged]:
+    def frames(self) -> Iterator[Answer | Logged | Progress]:
         """Yield frames as they arrive, until the socket is closed."""
         while True:
             for frame in self._frames:

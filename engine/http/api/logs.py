@@ -15,7 +15,7 @@ from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of
-from engine.http.api.records import RunEnds
+from engine.http.api.records import RunEnds, RunProgress
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.log_queue import LogQueue
@@ -31,8 +31,11 @@ STEP = 2_000  #: lines that are encoded at a time
 LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
 
 
-class LogArchive(Protocol):
-    """Stored output of functions. The bytes have the format that ``engine.logs.lines`` reads."""
+class LogArchive(RunProgress, Protocol):
+    """Stored output of functions, and the progress of running ones.
+
+    The bytes have the format that ``engine.logs.lines`` reads.
+    """
 
     async def log(self, key: int, request_id: str) -> bytes | None:
         """Return the log of an invocation, up to now if it is running; None if its stored record has the whole log."""

@@ -45,6 +45,12 @@ class RunControl(RunEnds, Protocol):
         ...
 
 
+class RunProgress(Protocol):
+    def progress(self, key: int) -> tuple[float, str] | None:
+        """Return the fraction and the note that a running invocation has reported last, if it has."""
+        ...
+
+
 class InvocationItem(Struct, frozen=True, kw_only=True):
     request_id: str
     status: str
@@ -63,6 +69,13 @@ class InvocationList(Struct, frozen=True, kw_only=True):
 class CancelBody(Struct, frozen=True, kw_only=True):
     request_id: str
     type: str = "force"
+
+
+class ProgressReply(Struct, frozen=True, kw_only=True):
+    """Progress that a handler has reported last."""
+
+    fraction: float  #: 0 to 1
+    note: str
 
 
 class AttemptReply(Struct, frozen=True, kw_only=True):
@@ -94,6 +107,7 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     end_time: str | None
     error_code: int
     error_message: str
+    progress: ProgressReply | UnsetType = UNSET  #: of the running attempt
     payload: str | UnsetType = UNSET  #: absent if the role of the caller may not see it; so are the next two
     result: str | UnsetType = UNSET
     log: str | UnsetType = UNSET
@@ -108,11 +122,12 @@ class InvocationRecords:
         records: Records,
         identity: Identity,
         runs: RunControl,
+        running: RunProgress,
         clock: Clock,
         region: str,
     ) -> None:
         self._catalog, self._controls, self._records, self._identity = catalog, controls, records, identity
-        self._runs, self._clock, self._region = runs, clock, region
+        self._runs, self._running, self._clock, self._region = runs, running, clock, region
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"
@@ -176,7 +191,8 @@ class InvocationRecords:
             await self._runs.ended(record.key, wait)
             record = await self._records.get(record.key) or record
         paused = record.state is State.WAIT and self._controls.of(record.function_id).paused
-        return json_reply(_whole(record, function, self._region, paused=paused))
+        progress = None if record.state.final else self._running.progress(record.key)
+        return json_reply(_whole(record, function, self._region, progress, paused=paused))
 
     async def cancel(self, call: Call) -> Reply:
         function = self._catalog.find(call.urn)
@@ -225,7 +241,9 @@ def _item(record: Record, form: Callable[[int], Number]) -> InvocationItem:
     )
 
 
-def _whole(record: Record, function: Function, region: str, *, paused: bool) -> WholeRecord:
+def _whole(
+    record: Record, function: Function, region: str, progress: tuple[float, str] | None, *, paused: bool
+) -> WholeRecord:
     return WholeRecord(
         request_id=record.request_id,
         function_urn=f"{function.urn(region).function}:{record.version}",
@@ -242,6 +260,7 @@ def _whole(record: Record, function: Function, region: str, *, paused: bool) -> 
         end_time=None if record.ended_at is None else exact_time(record.ended_at),
         error_code=int(record.code),
         error_message=record.message,
+        progress=UNSET if progress is None else ProgressReply(fraction=progress[0], note=progress[1]),
         payload=record.payload.decode("utf-8", "replace"),
         result=record.result.decode("utf-8", "replace"),
         log=plain(record.log).decode("utf-8", "replace"),

@@ -80,6 +80,7 @@ class InvocationsPage:
             "invocation.html",
             live=not record.state.final or any(one.next_try for one in pending),
             record=record,
+            progress=None if record.state.final else self._archive.progress(record.key),
             function=function,
             payload=_text(record.payload) if readable else None,
             result=_text(record.result) if readable else None,

@@ -202,6 +202,18 @@ async def test_the_whole_record_holds_what_went_in_and_what_came_out(api: Api) -
     assert [record[name][-1] for name in ("accept_time", "due_time", "start_time", "end_time")] == ["Z"] * 4
 
 
+async def test_a_running_record_has_the_progress_that_was_reported_last(api: Api) -> None:
+    request_id = await invoked(api)
+    key = api.engine.identity.key_of(request_id) or 0
+    assert "progress" not in (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+    api.engine.reported[key] = (0.25, "one of four")
+
+    shown = (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+    assert shown["progress"] == {"fraction": 0.25, "note": "one of four"}
+    api.engine.finish(request_id)
+    assert "progress" not in (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+
+
 async def test_a_record_of_another_function_is_not_found(api: Api) -> None:
     await api.create("other")
     request_id = await invoked(api, "other")
