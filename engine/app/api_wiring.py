@@ -16,6 +16,7 @@ from engine.http.api.bulk_cancel import BulkCancelApi
 from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
+from engine.http.api.destinations import DestinationsApi
 from engine.http.api.events import EventsApi
 from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
@@ -76,6 +77,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         _redrive(engine),
         AsyncSettingsApi(catalog, engine.logs, region),
+        DestinationsApi(catalog, engine.delivery, region),
         ControlsApi(engine.controls),
         BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),
         _explanation(engine),

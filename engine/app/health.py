@@ -12,6 +12,7 @@ from typing import Any
 from engine.app.parts import EngineParts
 from engine.errors.data_errors import RESTORE
 from engine.protocols.storage import Damage
+from engine.triggers.supervisor import FAILING
 
 SLOW_DISK = "look for a slow or failing disk"
 RESTART = "restart the engine, and report this with its log"
@@ -47,6 +48,8 @@ class EngineHealth:
             )
         if self._commit_is_slow():
             found["journal"] = _slow_commit(storage.in_flight_seconds)
+        if failing := _failing_services(self._engine):
+            found["plugins"] = f"the services of {failing} fail and are tried again; the log has the cause"
         seconds, ended = self._engine.lag.hold
         ago = time.monotonic() - ended
         if seconds >= self._engine.settings.health.stall and ago < HOLD_SHOWN:
@@ -77,6 +80,12 @@ class EngineHealth:
 
     def _commit_is_slow(self) -> bool:
         return self._engine.storage.statistics().in_flight_seconds > self._engine.settings.storage.commit_warning
+
+
+def _failing_services(engine: EngineParts) -> str:
+    return ", ".join(
+        sorted(table for table, health in engine.sources.statistics().services.items() if health.state == FAILING)
+    )
 
 
 def _slow_commit(seconds: float) -> str:

@@ -31,6 +31,7 @@ _CLIENT_COMMANDS = {
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),
     "triggers": ("triggers:triggers", "List triggers and the state of their sources."),
+    "destinations": ("destinations:destinations", "List destinations and the causes of their failures."),
     "invocations": ("invocations:invocations", "List asynchronous invocations."),
     "show": ("invocations:show", "Show one invocation."),
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),

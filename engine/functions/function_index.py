@@ -5,7 +5,7 @@ Look-ups never wait for the disk. A change is written to the store first; then t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from engine.errors import NoAsyncSettings, UnknownAlias, UnknownFunction, UnknownVersion
@@ -113,6 +113,14 @@ class FunctionIndex:
             and (not package or function.package == package)
             and name_part in function.name
         ]
+
+    def settings_in(self, project: str) -> Iterator[tuple[Function, AsyncSettings]]:
+        """Yield each version in a project that has asynchronous settings, with these, in the order of creation."""
+        for function in self.list(project):
+            for version in self.versions(function.function_id):
+                settings = self.settings_of(version.function_id, version.version)
+                if settings is not None:
+                    yield version, settings
 
     def all(self) -> Sequence[Function]:
         """Return every version of every function in all projects."""

@@ -25,9 +25,21 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     under_way: bool = False  #: an attempt of the delivery runs
 
 
+class DestinationStatus(Struct, frozen=True, kw_only=True):
+    """State of a destination since the start of the engine, and the cause of its last failure."""
+
+    state: str = "ok"  #: ``ok``, ``failing`` (the last delivery failed), or ``paused`` (until ``next_try``)
+    problem: str = ""
+    since: float = 0.0  #: time of the first failure in a row; 0: none
+    failures: int = 0  #: failures in a row
+    next_try: float = 0.0  #: end of the pause; 0: no pause
+
+
 class _Breaker(Struct):
     failures: int = 0  #: failures in a row
     until: float = 0.0
+    since: float = 0.0
+    problem: str = ""
 
 
 class CircuitBreakers:
@@ -49,8 +61,21 @@ class CircuitBreakers:
             return 0.0
         return breaker.until
 
-    def failed(self, destination: DestinationSpec, now: float) -> None:
-        breaker = self._breakers.setdefault(destination, _Breaker())
+    def status(self, destination: DestinationSpec, now: float) -> DestinationStatus:
+        breaker, until = self._breakers.get(destination), self.until(destination, now)
+        if breaker is None:
+            return DestinationStatus()
+        return DestinationStatus(
+            state="paused" if until > now else "failing",
+            problem=breaker.problem,
+            since=breaker.since,
+            failures=breaker.failures,
+            next_try=until if until > now else 0.0,
+        )
+
+    def failed(self, destination: DestinationSpec, now: float, problem: str = "") -> None:
+        breaker = self._breakers.setdefault(destination, _Breaker(since=now))
+        breaker.problem = problem
         if now < self.until(destination, now):
             return  # an attempt that began before the pause does not extend it
         breaker.failures += 1

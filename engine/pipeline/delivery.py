@@ -29,12 +29,13 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from engine.errors import NotFound, Unavailable
+from engine.errors.groups import with_cause
 from engine.model import DestinationSpec, PendingDelivery, Record, Request
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
-from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus
+from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus, DestinationStatus
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.destinations import Destinations
 from engine.pipeline.intake import Intake
@@ -111,6 +112,10 @@ class DeliveryWorker:
             held_until=until if until > now else 0.0,
             under_way=pending.delivery_id in self._under_way,
         )
+
+    def destination_status(self, destination: DestinationSpec) -> DestinationStatus:
+        """Return the state of a destination since the start of the engine."""
+        return self._breakers.status(destination, self._clock.now())
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         async with anyio.create_task_group() as deliveries:
@@ -219,11 +224,11 @@ class DeliveryWorker:
         redrive.
         """
         now = self._clock.now()
-        problem = storable(str(error) or type(error).__name__)
+        problem = storable(with_cause(str(error) or type(error).__name__, error))
         self._failed += 1
         undeliverable = isinstance(error, Undeliverable)  # an error of the delivery, not of the destination
         if not undeliverable:
-            self._breakers.failed(pending.destination, now)
+            self._breakers.failed(pending.destination, now, problem)
         final = undeliverable or self._clock.expiry.now() - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(pending.tries + 1, self._random.random())
         self._given_up += final

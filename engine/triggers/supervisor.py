@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from engine.errors import FunctiondError
-from engine.errors.groups import leaves
+from engine.errors.groups import leaves, with_cause
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.text import storable
@@ -110,9 +110,9 @@ def _is_cancelled() -> bool:
 def explain(error: BaseException) -> str:
     """Return the text of an error, at most 1000 characters.
 
-    The text of an exception group consists of its members' texts.
+    The text of an exception group consists of its members' texts, each with the system's error that caused it.
     """
-    return "; ".join(dict.fromkeys(_describe(leaf) for leaf in leaves(error)))[:1000]
+    return "; ".join(dict.fromkeys(with_cause(_describe(leaf), leaf) for leaf in leaves(error)))[:1000]
 
 
 def _describe(error: BaseException) -> str:

@@ -34,6 +34,7 @@ from engine.http.api.bulk_cancel import BulkCancelApi
 from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
+from engine.http.api.destinations import DestinationsApi
 from engine.http.api.events import EventsApi
 from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
@@ -64,7 +65,7 @@ from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Re
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.pipeline.bulk_cancellation import CancelStep
-from engine.pipeline.circuit_breaker import DeliveryStatus
+from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
 from engine.pipeline.explanation import Explanation, Reason
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Place, Purged, Scan, Selection, Standing
@@ -249,6 +250,9 @@ class NoDeliveries:
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
         return DeliveryStatus()
 
+    def destination_status(self, destination: DestinationSpec) -> DestinationStatus:
+        return DestinationStatus()
+
 
 class NoSources:
     """Double of the sources of triggers: none has started."""
@@ -311,6 +315,7 @@ class Api(Struct, kw_only=True):
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
             AsyncSettingsApi(catalog, self.board, REGION),
+            DestinationsApi(catalog, NoDeliveries(), REGION),
             ControlsApi(controls),
             BulkCancelApi(catalog, engine, identity),
             ExplanationApi(catalog, engine, identity, engine),
