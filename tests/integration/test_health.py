@@ -159,6 +159,16 @@ def waiting_function() -> Function:
     )
 
 
+async def test_paused_work_is_no_stall(tmp_path: Path) -> None:
+    async with timed(tmp_path) as (place, client, clock):
+        place.engine.scheduler.resume(HELD)
+        place.engine.scheduler.set_pause(1, "the database moves")
+        await place.engine.intake.accept(Request(function=place.urn, payload=b"{}"))
+
+        assert set(await statuses(client, clock, 600)) == {200}
+        assert place.engine.dispatcher.statistics().started == 0
+
+
 async def test_held_and_delayed_work_is_no_stall(tmp_path: Path) -> None:
     async with timed(tmp_path) as (place, client, clock):
         await place.engine.intake.accept(Request(function=place.urn, payload=b"{}"))

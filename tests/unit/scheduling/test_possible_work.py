@@ -43,7 +43,7 @@ class Slots:
 
 def change(random: Random, scheduler: Scheduler, slots: Slots, disk: Disk) -> None:
     """Make one change as the engine makes them."""
-    match random.randrange(12):
+    match random.randrange(13):
         case 0 | 1 | 2 | 3:
             row = waiting(random.randint(1, 4), rank=random.random())
             disk.rows = sorted([*disk.rows, row], key=lambda one: one.rank_key)
@@ -59,6 +59,9 @@ def change(random: Random, scheduler: Scheduler, slots: Slots, disk: Disk) -> No
             limit, memory = random.choice([-1, 0, 1, 2]), random.choice([100, 400, 900])
             scheduler.configure(random.randint(1, 4), weight=1.0, limit=limit, memory=memory)
         case 11:
+            function_id = random.randint(1, 4)
+            scheduler.set_pause(function_id, "" if scheduler.pause_reason(function_id) is None else None)
+        case 12:
             if disk.rows:
                 row = random.choice(disk.rows)
                 scheduler.withhold(row.function_id, row.key)
