@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine import __version__
 from engine.app.backup_wiring import backups_of
 from engine.app.collectors import read_figures
+from engine.app.function_figures import read_families
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
@@ -127,7 +128,8 @@ def _triggers(engine: EngineParts) -> TriggersApi:
 
 
 def _health(engine: EngineParts) -> HealthChecks:
-    telemetry, health = Telemetry(lambda: read_figures(engine)), EngineHealth(engine)
+    health = EngineHealth(engine)
+    telemetry = Telemetry(lambda: read_figures(engine), lambda: read_families(engine, health))
     return HealthChecks(
         alive=health.problems,
         degraded=health.losses,

@@ -36,6 +36,8 @@ def _queue(engine: EngineParts) -> Iterator[Figure]:
     oldest = queue.oldest_due_at
     age = 0.0 if oldest is None else max(0.0, engine.clock.now() - oldest)
     yield gauge("backlog_invocations", "Accepted asynchronous invocations that have not ended", backlog.rows)
+    limit = engine.settings.queue.rows
+    yield gauge("backlog_limit_invocations", "Unended invocations at which new ones are refused", limit)
     yield gauge("backlog_bytes", "Payload bytes of the backlog", backlog.size)
     yield gauge("synchronous_calls", "Synchronous calls waiting or running", backlog.sync_rows)
     yield gauge("queue_age_seconds", "Seconds since the oldest invocation at the head of a queue was due", age)
@@ -69,7 +71,7 @@ def _executors(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("instances", "Instances, by state", states, "state")
     isolation = {pool.isolation: 1.0}
     yield gauge("isolation", "1 for the active isolation of instances", isolation, "by")
-    yield gauge("instances_memory_megabytes", "Memory limits of all instances in MB", pool.memory)
+    yield gauge("instances_memory_bytes", "Memory limits of all instances", pool.memory << 20)
     yield count("instances_started", "Instances started", pool.started)
     yield count("instances_ended", "Instances ended, by cause", ended, "cause")
     recycled: dict[str, float] = {**pool.recycled}

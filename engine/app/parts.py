@@ -20,6 +20,7 @@ from engine.maintenance.clock_guard import ClockGuard
 from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
+from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag
 from engine.metrics.loop_watch import LoopWatch
 from engine.metrics.progress import Progress
@@ -53,6 +54,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     aliases: Aliases
     controls: FunctionControls
     resources: Resources
+    function_metrics: FunctionMetrics | None  #: None: metrics by function are off
     usage: Usage
     usage_store: UsageStore
     lag: LoopLag

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from msgspec import Struct
 
+from engine.app import function_figures
 from engine.app.connections import ConnectionRules, connection_rules
 from engine.app.parts import EngineParts, Infrastructure
 from engine.auth.throttle import AuthThrottle
@@ -24,11 +25,13 @@ from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
+from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag
 from engine.metrics.loop_watch import LoopWatch
 from engine.metrics.progress import Progress
 from engine.metrics.usage import Usage
 from engine.model.retry import RetryPolicy, Rules
+from engine.model.urn import LATEST
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.destinations import Destinations
@@ -91,6 +94,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         aliases=Aliases(catalog, storage.resources, clock, triggers.bound_to),
         controls=controls,
         resources=core.resources,
+        function_metrics=_function_metrics(core),
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
         lag=core.lag,
@@ -116,6 +120,8 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         tls=infrastructure.tls,
     )
     _connect(engine, enabled)
+    if engine.function_metrics is not None:
+        function_figures.connect(engine.function_metrics, engine)
     return engine
 
 
@@ -135,7 +141,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     engine.clock_guard.released.connect(engine.pruner.run_now)
     engine.clock_guard.released.connect(engine.delivery.wake)
     engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
-    engine.dispatcher.attempt_ended.connect(lambda function, outcome: lag.enter("end of an invocation"))
+    engine.dispatcher.attempt_ended.connect(lambda function, invocation, outcome: lag.enter("end of an invocation"))
     catalog.changed.connect(engine.resources.triggers.follow)
     catalog.changed.connect(engine.resources.follow)
     catalog.changed.connect(engine.controls.follow)
@@ -146,7 +152,7 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     engine.resources.triggers.changed.connect(engine.sources.follow)
     engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
     engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
-    engine.dispatcher.attempt_ended.connect(usage.note)
+    engine.dispatcher.attempt_ended.connect(lambda function, invocation, outcome: usage.note(function, outcome))
     engine.dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
     engine.dispatcher.end_stored.connect(engine.delivery.note_end)
     engine.dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: engine.pruner.note_end())
@@ -219,6 +225,11 @@ def _pruner(given: Infrastructure) -> Pruner:
     storage = given.settings.storage
     retention = Retention(age=storage.retention, rows=storage.retention_rows, size=storage.retention_size)
     return Pruner(records=given.storage.records, logs=given.pool.files, clock=given.clock, retention=retention)
+
+
+def _function_metrics(core: _Core) -> FunctionMetrics | None:
+    limit = core.given.settings.telemetry.functions
+    return FunctionMetrics(lambda function_id: core.catalog.resolve(function_id, LATEST), limit) if limit else None
 
 
 def _clock_guard(given: Infrastructure) -> ClockGuard:

@@ -180,6 +180,11 @@ class TriggerSettings(Section, frozen=True, kw_only=True):
     timer_sync_execution: bool = False  #: timers may invoke synchronously (sync_execution)
 
 
+class TelemetrySettings(Section, frozen=True, kw_only=True):
+    #: functions and sources with metrics of their own; all others are added up as ``other``; 0: none are counted
+    functions: Annotated[int, Meta(ge=0)] = 200
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     format: Literal["console", "json"] = "console"
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -194,6 +199,7 @@ class Settings(Section, frozen=True, kw_only=True):
     storage: StorageSettings = field(default_factory=StorageSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     triggers: TriggerSettings = field(default_factory=TriggerSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
     plugin: tuple[str, ...] = ()  #: modules that define plugins
     #: dependencies that all projects see as public and can use, as ``project/name`` of the project that owns them

@@ -35,5 +35,10 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
+    def add(self, other: Histogram) -> None:
+        """Add the values of another histogram with the same ranges."""
+        self._counts = [own + more for own, more in zip(self._counts, other._counts, strict=True)]
+        self._total += other._total
+
     def snapshot(self) -> Distribution:
         return Distribution(bounds=self._bounds, counts=tuple(self._counts), total=self._total)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, TextIO
 
+import anyio.to_thread
 import structlog
 from msgspec import Struct
 from prometheus_client import CollectorRegistry, generate_latest
@@ -34,6 +35,19 @@ class Figure(Struct, frozen=True, kw_only=True):
     counter: bool = False
 
 
+class Family(Struct, frozen=True, kw_only=True):
+    """Metric at one moment, with several labels. Each sample has the values of ``labels`` and a value.
+
+    The value is a ``Distribution`` if the metric is a histogram, and a number otherwise.
+    """
+
+    name: str
+    help: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    samples: Sequence[tuple[tuple[str, ...], float | Distribution]]
+
+
 def count(name: str, help: str, value: float | dict[str, float], label: str = "") -> Figure:
     values = value if isinstance(value, dict) else {"": value}
     return Figure(name=name, help=help, label=label, values=values, counter=True)
@@ -49,24 +63,44 @@ def histogram(name: str, help: str, distribution: Distribution) -> Figure:
 
 
 class Telemetry:
-    """Metrics in the Prometheus text format. ``read`` returns the current metrics and is called for each request."""
+    """Metrics in the Prometheus text format.
 
-    def __init__(self, read: Callable[[], Iterator[Figure]]) -> None:
-        self._read = read
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
+    ``read`` and ``families`` return the current metrics and are called for each request.
+    """
+
+    def __init__(
+        self, read: Callable[[], Iterator[Figure]], families: Callable[[], Iterator[Family]] = lambda: iter(())
+    ) -> None:
+        self._read, self._families = read, families
+
+    async def render(self) -> bytes:
+        """Return all metrics as text. The text is written in a thread, because it may have thousands of lines."""
+        snapshot = _Snapshot([*self._read()], [*self._families()])
+        return await anyio.to_thread.run_sync(snapshot.text)
+
+
+class _Snapshot:
+    def __init__(self, figures: Sequence[Figure], families: Sequence[Family]) -> None:
+        self._figures, self._families = figures, families
 
     def collect(self) -> Iterator[Metric]:
-        return (_metric(figure) for figure in self._read())
+        yield from map(_metric, self._figures)
+        yield from map(_family, self._families)
 
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def text(self) -> bytes:
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
 
 
 def _metric(figure: Figure) -> Metric:
     name = f"functiond_{figure.name}"
     if figure.distribution is not None:
-        return _histogram(name, figure.help, figure.distribution)
+        buckets = _buckets(figure.distribution)
+        return HistogramMetricFamily(name, figure.help, buckets=buckets, sum_value=figure.distribution.total)
     labels = [figure.label] if figure.label else []
     family = (CounterMetricFamily if figure.counter else GaugeMetricFamily)(name, figure.help, labels=labels)
     for label, value in figure.values.items():
@@ -74,13 +108,28 @@ def _metric(figure: Figure) -> Metric:
     return family
 
 
-def _histogram(name: str, help: str, distribution: Distribution) -> Metric:
+def _family(family: Family) -> Metric:
+    name, labels = f"functiond_{family.name}", family.labels
+    if family.kind == "histogram":
+        histograms = HistogramMetricFamily(name, family.help, labels=labels)
+        for values, value in family.samples:
+            assert isinstance(value, Distribution)
+            histograms.add_metric(values, _buckets(value), value.total)
+        return histograms
+    made = (CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily)(name, family.help, labels=labels)
+    for values, value in family.samples:
+        assert not isinstance(value, Distribution)
+        made.add_metric(values, value)
+    return made
+
+
+def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
     buckets: list[tuple[str, float]] = []
     running = 0
     for bound, amount in zip((*distribution.bounds, float("inf")), distribution.counts, strict=True):
         running += amount
         buckets.append(("+Inf" if bound == float("inf") else repr(bound), running))
-    return HistogramMetricFamily(name, help, buckets=buckets, sum_value=distribution.total)
+    return buckets
 
 
 def configure_logging(form: str, level: str) -> None:

@@ -59,8 +59,21 @@ class DeliveryStatistics(Struct, frozen=True, kw_only=True):
     under_way: int
 
 
+class DeliveryTry(Struct, frozen=True, kw_only=True):
+    """Ended try of a delivery."""
+
+    pending: PendingDelivery
+    record: Record | None  #: None: the record of the invocation was deleted, or could not be read
+    began_at: float
+    result: str  #: ``delivered``, ``failed`` (will be tried again) or ``given_up``
+    problem: str = ""
+
+
 class DeliveryWorker:
-    """Service that delivers outcomes. One delivery may take ``longest`` seconds. ``begun`` announces each attempt."""
+    """Service that delivers outcomes. One delivery may take ``longest`` seconds.
+
+    ``begun(destination)`` announces each try of a delivery, and ``tried(delivery_try)`` its end.
+    """
 
     def __init__(
         self,
@@ -75,6 +88,7 @@ class DeliveryWorker:
         longest: float = LONGEST,
     ) -> None:
         self.begun: Signal[[DestinationSpec]] = Signal()
+        self.tried: Signal[[DeliveryTry]] = Signal()
         self._outbox, self._records, self._delivery_records = outbox, records, delivery_records
         self._destinations, self._intake = destinations, intake
         self._clock, self._policy, self._longest, self._random = clock, policy, longest, Random()
@@ -175,7 +189,8 @@ class DeliveryWorker:
         return 1 if destination in self._breakers or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
 
     async def _deliver(self, pending: PendingDelivery) -> None:
-        since = self._clock.now()
+        began_at = since = self._clock.now()
+        record, result, problem = None, "delivered", ""
         try:
             record = await self._records.get(pending.key)
             if record is None:
@@ -183,10 +198,13 @@ class DeliveryWorker:
             since = max(record.ended_at or since, pending.since)
             await self._try(pending, record)
         except Exception as error:  # an error of one delivery must not stop the others
-            await self._postpone(pending, error, since)
+            result, problem = await self._postpone(pending, error, since), str(error)
+        else:
+            self._delivered += 1
         finally:
             del self._under_way[pending.delivery_id]
             self._work.set()
+        self.tried(DeliveryTry(pending=pending, record=record, began_at=began_at, result=result, problem=problem))
 
     # --- one delivery ---------------------------------------------------------------------------------------
 
@@ -201,7 +219,6 @@ class DeliveryWorker:
         self._breakers.succeeded(pending.destination)
         if not context.done:
             await self._outbox.delivered(pending)
-        self._delivered += 1
 
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
@@ -217,8 +234,8 @@ class DeliveryWorker:
         except NotFound as error:
             raise Undeliverable(str(error)) from error
 
-    async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> None:
-        """Schedule the next attempt of a delivery after an error, or give up the delivery.
+    async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> str:
+        """Schedule the next attempt of a delivery after an error, or give up the delivery. Return the result.
 
         ``since`` is the time from which the age of the delivery is counted: the end of the invocation or the last
         redrive.
@@ -244,6 +261,7 @@ class DeliveryWorker:
         except Unavailable:
             log.warning("delivery not postponed: the journal cannot write", delivery_id=pending.delivery_id)
             await anyio.sleep(RETRY_DELAY)  # the delivery is still due
+        return "given_up" if final else "failed"
 
 
 def _next_hop(record: Record) -> int:

@@ -60,8 +60,8 @@ class DispatchOptions(Struct, frozen=True, kw_only=True):
 class Dispatcher:
     """Service that runs invocations.
 
-    ``attempt_ended(function, outcome)`` announces an attempt that has run. ``end_stored(settlement)`` announces the end
-    of an invocation that is on disk.
+    ``attempt_ended(function, invocation, outcome)`` announces an attempt that has run. ``end_stored(settlement)``
+    announces the end of an invocation that is on disk.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Dispatcher:
             running=self._running,
             single=self._cancellation,
         )
-        self.attempt_ended: Signal[[Function, Outcome]] = Signal()
+        self.attempt_ended: Signal[[Function, Invocation, Outcome]] = Signal()
         self.end_stored = self._settling.end_stored
         self._wait_seconds, self._run_seconds = Histogram(), Histogram()
 
@@ -170,6 +170,10 @@ class Dispatcher:
     def is_running(self) -> bool:
         """Return whether invocations are running."""
         return bool(self._running)
+
+    def running(self) -> Sequence[Invocation]:
+        """Return the invocations that run now."""
+        return [entry.invocation for entry in self._running.values()]
 
     def statistics(self) -> DispatcherStatistics:
         return DispatcherStatistics(
@@ -244,7 +248,7 @@ class Dispatcher:
         self._wait_seconds.observe(max(0.0, now - invocation.due_at))
         outcome = await self._execute(function, invocation, now)
         self._run_seconds.observe(max(0.0, outcome.ended_at - outcome.started_at))
-        self.attempt_ended(function, outcome)
+        self.attempt_ended(function, invocation, outcome)
         return outcome, True
 
     async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:

@@ -43,7 +43,12 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
 
 
 class Intake:
-    """Acceptance of requests. ``overloaded(urn)`` announces each request that is refused with Overloaded."""
+    """Acceptance of requests.
+
+    ``accepted(invocation)`` announces each accepted request: an asynchronous one that is on disk, or a synchronous one
+    that is queued. ``refused(request, error)`` announces each refused request, of a batch only the first one.
+    ``overloaded(urn)`` announces each request that is refused with Overloaded.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class Intake:
         disk: DiskGuard,
         sync_timeout: float,
     ) -> None:
+        self.accepted: Signal[[Invocation]] = Signal()
+        self.refused: Signal[[Request, Exception]] = Signal()
         self.overloaded: Signal[[FunctionUrn]] = Signal()
         self._catalog, self._journal, self._cursors = catalog, journal, cursors
         self._scheduler, self._backlog, self._disk = scheduler, backlog, disk
@@ -164,6 +171,7 @@ class Intake:
         """
         if stored:
             self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
+            self.accepted(invocation)
             self._scheduler.push(invocation)
         else:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
@@ -207,6 +215,7 @@ class Intake:
         invocation = self._factory.make(request, function)
         self._backlog.admit_sync(len(invocation.payload))
         self._called += 1
+        self.accepted(invocation)
         reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._scheduler.push(invocation, reply)
         try:
@@ -238,6 +247,7 @@ class Intake:
         return function
 
     def _count_refusal(self, error: Exception, request: Request) -> None:
+        self.refused(request, error)
         if isinstance(error, Overloaded):
             self.overloaded(request.function)
         kind = type(error).__name__

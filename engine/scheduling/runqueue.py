@@ -252,6 +252,11 @@ class RunQueue:
             alone=self._alone,
         )
 
+    def oldest_due(self, function_id: int) -> float | None:
+        """Return the due time of the first asynchronous entry of a function; None if no entry is in memory."""
+        queue = self._async.queues.get(function_id)
+        return queue.head().invocation.due_at if queue else None
+
     def statistics(self) -> QueueStatistics:
         queues = [
             queue for mode_queue in (self._sync, self._async) for queue in mode_queue.queues.values() if len(queue)

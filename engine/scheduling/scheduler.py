@@ -222,6 +222,10 @@ class Scheduler:
         """Return the capacity that the queue has for a function now."""
         return self._queue.obstacles(function_id)
 
+    def oldest_due(self, function_id: int) -> float | None:
+        """Return the due time of the first waiting asynchronous invocation of a function; None if none is in memory."""
+        return self._queue.oldest_due(function_id)
+
     def statistics(self) -> QueueStatistics:
         return self._queue.statistics()
 

@@ -221,6 +221,10 @@ class Engine:
         return Purged(request_ids=(), more=False, next_due=None)
 
 
+async def _metrics() -> bytes:
+    return b"up 1\n"
+
+
 def _matches(row: Record, selection: Selection) -> bool:
     return (
         row.function_id == selection.function_id
@@ -293,7 +297,7 @@ class Api(Struct, kw_only=True):
         catalog, resources, clock, identity = self.catalog, self.resources, engine.clock, engine.identity
         bound_to, reservations, usage = resources.triggers.bound_to, resources.reservations, Usage(catalog.project_of)
         versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
-        health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=lambda: b"up 1\n")
+        health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=_metrics)
         storage = MemoryStorage()
         backups = Backups(self.codes.folder(NO_CODE), storage.copy_to, keys={}, keep_free=0, clock=clock, version="")
         redrive = Redrive(

@@ -6,7 +6,7 @@ credentials get only the word of health and readiness, and the HTTP status.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -24,7 +24,7 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
     degraded: Callable[[], Mapping[str, Any]] = dict  #: parts that work with losses, each with the next step
     ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
     about: Callable[[], Mapping[str, Any]] = dict  #: further fields of the reply of /readyz, whether ready or not
-    metrics: Callable[[], bytes] = bytes  #: text format of Prometheus
+    metrics: Callable[[], Awaitable[bytes]] | None = None  #: text format of Prometheus; None: no metrics
 
 
 class Health:
@@ -51,7 +51,8 @@ class Health:
         return self._reply(call, "not ready" if reasons else "ready", details, failed=bool(reasons))
 
     async def metrics(self, call: Call) -> Reply:
-        return Reply(body=self._checks.metrics(), content_type=_PROMETHEUS)
+        body = await self._checks.metrics() if self._checks.metrics is not None else b""
+        return Reply(body=body, content_type=_PROMETHEUS)
 
     def _reply(self, call: Call, word: str, details: Mapping[str, Any], *, failed: bool) -> Reply:
         shown = details if self._details or call.principal is not None else {}

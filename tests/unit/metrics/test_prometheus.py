@@ -9,11 +9,11 @@ import sys
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.metrics.histogram import Histogram
-from engine.metrics.prometheus import Telemetry, count, gauge, histogram
+from engine.metrics.prometheus import Family, Telemetry, count, gauge, histogram
 from tests.support.engine_process import ROOT
 
 
-def test_figures_come_out_in_the_format_of_prometheus() -> None:
+async def test_figures_come_out_in_the_format_of_prometheus() -> None:
     waits = Histogram((0.1, 1.0))
     waits.observe(0.05)
     waits.observe(5.0)
@@ -23,7 +23,15 @@ def test_figures_come_out_in_the_format_of_prometheus() -> None:
         histogram("wait", "Wait", waits.snapshot()),
     ]
 
-    text = Telemetry(lambda: iter(figures)).render().decode()
+    families = [
+        Family(
+            name="runs", help="Runs", kind="counter", labels=("by", "of"), samples=[(("a", "b"), 2), (("a", "c"), 4)]
+        ),
+        Family(name="age", help="Age", kind="gauge", labels=(), samples=[((), 6)]),
+        Family(name="time", help="Time", kind="histogram", labels=("of",), samples=[(("a",), waits.snapshot())]),
+    ]
+
+    text = (await Telemetry(lambda: iter(figures), lambda: iter(families)).render()).decode()
 
     samples = {
         (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
@@ -32,6 +40,10 @@ def test_figures_come_out_in_the_format_of_prometheus() -> None:
     assert samples["functiond_depth",] == 7
     assert samples["functiond_wait_bucket", "0.1"] == 1
     assert samples["functiond_wait_bucket", "+Inf"] == samples["functiond_wait_count",] == 2
+    assert (samples["functiond_runs_total", "a", "b"], samples["functiond_runs_total", "a", "c"]) == (2, 4)
+    assert samples["functiond_age",] == 6
+    assert samples["functiond_time_bucket", "0.1", "a"] == 1
+    assert samples["functiond_time_sum", "a"] == 5.05
 
 
 def test_what_libraries_log_are_lines_like_ours() -> None:

@@ -1,0 +1,143 @@
+"""Metrics of an engine, checked by the tools of Prometheus."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on, urn_of
+from tests.support.documents import DOCS
+
+ALERTS = DOCS / "alerts.yml"
+FAILING = "def handler(event, context):\n    raise ValueError(event)\n"
+ENDING = "def handler(event, context):\n    return 1\n"
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Engine that has run functions: one succeeded, one failed and was delivered, and one runs while another waits."""
+    folder = tmp_path_factory.mktemp("metrics")
+    with engine_on(folder / "data", FUNCTIOND_TELEMETRY__FUNCTIONS="4") as engine:
+        for name, source in (("ending", ENDING), ("failing", FAILING), ("held", HELD), ("further", ENDING)):
+            engine.create(name, source)
+        engine.configure("failing", max_async_retry_attempts=1, destination_config=_delivered_to("ending"))
+        engine.record("failing", engine.accepted("failing"), wait=60)
+        engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/invocations", {})
+        _delivered(engine)
+        gate = {"runs": str(folder / "runs"), "gate": str(folder / "gate")}
+        engine.ask("PUT", f"/v2/{PROJECT}/fgs/functions/{urn_of('held')}/config-max-instance", {"max_instance_num": 1})
+        for _ in range(2):
+            engine.accepted("held", gate)
+        engine.record("further", engine.accepted("further"), wait=60)
+        yield engine
+        (folder / "gate").touch()
+        assert engine.stop() == 0
+
+
+def _delivered_to(name: str) -> object:
+    return {"on_failure": {"destination": "FunctionGraph", "param": f'{{"func_urn": "{urn_of(name)}"}}'}}
+
+
+def _delivered(engine: EngineProcess) -> None:
+    """Wait until the function that gets the failure has ended."""
+    for _ in range(600):
+        found = engine.ask("GET", f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/async-invocations?status=SUCCESS")
+        if found.json["count"]:
+            return
+    raise AssertionError(found)
+
+
+def samples(engine: EngineProcess) -> Mapping[tuple[str, ...], float]:
+    """Return the samples by the name of the metric, the function, the source, and further labels."""
+    text = engine.ask("GET", "/metrics").body.decode()
+    return {
+        (one.name.removeprefix("functiond_function_"), *_labels(one.labels)): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+        if "function" in one.labels
+    }
+
+
+def _labels(labels: Mapping[str, str]) -> Iterator[str]:
+    yield labels["function"]
+    for name in ("source", "state", "code", "reason", "destination", "result", "le"):
+        if name in labels:
+            yield labels[name]
+
+
+def test_each_function_and_source_has_metrics_of_its_own(used: EngineProcess) -> None:
+    found = samples(used)
+
+    assert found["received_total", "failing", "API"] == 1
+    assert found["attempts_total", "failing", "API", "4002"] == 2
+    assert found["ended_total", "failing", "API", "FAIL"] == 1
+    assert found["deliveries_total", "failing", "API", "FunctionGraph", "delivered"] == 1
+    assert found["ended_total", "ending", "FunctionGraph", "SUCCESS"] == 1
+    assert found["run_seconds_count", "failing", "API"] == found["wait_seconds_count", "failing", "API"] == 2
+    assert found["waiting_invocations", "failing"] == 0
+
+
+def test_waiting_work_shows_its_number_and_age(used: EngineProcess) -> None:
+    found = samples(used)
+
+    assert found["started_total", "held", "API"] == 1
+    assert ("ended_total", "held", "API", "SUCCESS") not in found
+    assert found["waiting_invocations", "held"] == 1
+    assert 0 < found["oldest_age_seconds", "held"] < 300
+
+
+def test_functions_beyond_the_limit_are_counted_as_other(used: EngineProcess) -> None:
+    found = samples(used)
+
+    assert found["ended_total", "other", "other", "SUCCESS"] == 1
+    assert {key[1] for key in found} == {"failing", "ending", "held", "other"}
+    assert used.metric("functiond_function_labels") == used.metric("functiond_function_labels_limit") == 4
+
+
+def test_promtool_accepts_all_metrics(used: EngineProcess) -> None:
+    text = used.ask("GET", "/metrics").body
+
+    checked = subprocess.run([promtool(), "check", "metrics"], input=text, capture_output=True, timeout=60)
+
+    assert b"functiond_function_run_seconds_bucket" in text
+    assert (checked.returncode, checked.stderr, checked.stdout) == (0, b"", b"")
+
+
+def test_promtool_accepts_the_alert_rules() -> None:
+    checked = subprocess.run(
+        [promtool(), "check", "rules", "--lint-fatal", str(ALERTS)], capture_output=True, text=True, timeout=60
+    )
+
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_alerts_are_raised_and_end() -> None:
+    tests = Path(__file__).parents[1] / "support" / "prometheus" / "alerts_test.yml"
+
+    checked = subprocess.run([promtool(), "test", "rules", str(tests)], capture_output=True, text=True, timeout=60)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_alert_rules_use_metrics_that_exist(used: EngineProcess) -> None:
+    rules = re.findall(
+        r"functiond_\w+", "".join(re.findall(r"expr: (.*?)(?:for|labels):", ALERTS.read_text(), re.DOTALL))
+    )
+    shown = set(re.findall(r"^(functiond_\w+)", used.ask("GET", "/metrics").body.decode(), re.MULTILINE))
+    families = set(re.findall(r"^# TYPE (functiond_\w+)", used.ask("GET", "/metrics").body.decode(), re.MULTILINE))
+
+    assert len(rules) > 10
+    assert set(rules) - shown - families == set()
+
+
+def promtool() -> str:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("there is no promtool on this machine")
+    return program
