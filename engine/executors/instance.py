@@ -180,7 +180,8 @@ class Instance:
         call.begin(self, self._ticket)
         if soft_timeout:
             call.soft_timer = self._loop.call_later(soft_timeout, self._warn, call, soft_timeout)
-        frame = invoke_frame(self._ticket, invocation.request_id, invocation.alias, invocation.payload)
+        alias = f"{invocation.alias} {invocation.trace}" if invocation.trace else invocation.alias
+        frame = invoke_frame(self._ticket, invocation.request_id, alias, invocation.payload)
         return self.request(call, frame, seconds)
 
     def kill(self, end: End, cause: Call | None = None) -> None:

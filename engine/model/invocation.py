@@ -215,6 +215,7 @@ class Request(Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""
     headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may use them
     accept_when_disabled: bool = False  #: accept for a disabled function; runs after it is enabled
+    trace: str = ""  #: value of the header ``traceparent``; empty: that of ``headers``
     #: returns further members for ``payload``, a JSON object, if the function is an HTTP function
     http_members: Callable[[], bytes] | None = None
 
@@ -241,6 +242,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
     start_crashes: int = 0  #: engine crashes after its dispatch and before its handler began
     hops: int = 0
     memory: int = 0
+    trace: str = ""  #: value of the header ``traceparent`` of its request; empty: none
     damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
     trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 
@@ -333,6 +335,7 @@ class Record(Struct, frozen=True, kw_only=True):
     result: bytes = b""
     log: bytes = b""
     attempts: tuple[Attempt, ...] = ()
+    trace: str = ""  #: value of the header ``traceparent`` of its request; lists leave it out
     damaged: frozenset[str] = frozenset()  #: of ``payload``, ``result`` and ``attempts``: damaged on disk, so left out
 
     @property

@@ -226,7 +226,8 @@ class DeliveryWorker:
         Returns the id of the invocation. Raises Undeliverable if the function does not exist, or if the chain of
         functions that led to the outcome already has ``MAX_HOPS`` hops.
         """
-        request = msgspec.structs.replace(request, hops=_next_hop(record))
+        trace = self._destinations.trace_of(pending, record)
+        request = msgspec.structs.replace(request, hops=_next_hop(record), trace=trace)
         try:
             return await self._intake.accept_promised(
                 request, lambda invocation: self._outbox.delivered(pending, append=invocation)
@@ -282,6 +283,7 @@ class _Context:
     ) -> None:
         self._delivery, self._destinations, self._pending, self._record = delivery, destinations, pending, record
         self.done = False
+        self.traceparent = destinations.trace_of(pending, record)
 
     @property
     def plugin(self) -> PluginContext:

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.config.plugin_registry import Registry
-from engine.model import DestinationSpec
+from engine.model import DestinationSpec, PendingDelivery, Record
 from engine.protocols import Destination, PluginContext
 
 
 class Destinations:
     """Destinations by their settings. Each is made once.
 
-    ``context_for`` returns the context of the plugin that has a kind of destination.
+    ``context_for`` returns the context of the plugin that has a kind of destination. ``trace_of`` returns the trace
+    context that a try of a delivery sends.
     """
 
-    def __init__(self, registry: Registry, context_for: Callable[[str], PluginContext]) -> None:
-        self._registry, self._context_for = registry, context_for
+    def __init__(
+        self,
+        registry: Registry,
+        context_for: Callable[[str], PluginContext],
+        trace_of: Callable[[PendingDelivery, Record], str] = lambda pending, record: record.trace,
+    ) -> None:
+        self._registry, self._context_for, self.trace_of = registry, context_for, trace_of
         self._made: dict[DestinationSpec, Destination] = {}
 
     def get(self, spec: DestinationSpec) -> Destination:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from msgspec.structs import replace
@@ -10,6 +11,7 @@ from engine.functions.function_rules import priority_cap
 from engine.model import Function, Invocation, Request
 from engine.model.clock import Clock
 from engine.model.identity import Identity
+from engine.model.trace import HEADER, trace_of
 from engine.model.urn import LATEST
 from engine.runtimes.catalog import Family, find_runtime
 
@@ -46,8 +48,14 @@ class InvocationFactory:
             # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
+        if trace := request.trace or _trace_of(request.headers):
+            made = replace(made, trace=trace)
         in_doubt = expiry.check() if request.idempotency_key else expiry.held
         return replace(made, trusted_at=expiry.now()) if in_doubt else made
+
+
+def _trace_of(headers: Mapping[bytes, bytes] | None) -> str:
+    return trace_of(headers[HEADER]) if headers is not None and HEADER in headers else ""
 
 
 def _payload(request: Request, function: Function) -> bytes:

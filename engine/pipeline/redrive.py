@@ -167,5 +167,6 @@ class Redrive:
             source=SOURCE,
             priority=record.priority,
             hops=record.hops,
+            trace=record.trace,
             idempotency_key=f"redrive:{record.request_id}",
         )

@@ -24,6 +24,14 @@ class DeliveryContext(Protocol):
         """Context of the destination's plugin. All triggers and destinations of the plugin share it."""
         ...
 
+    @property
+    def traceparent(self) -> str:
+        """Value of the header ``traceparent`` to send with the outcome; empty if the invocation has no trace context.
+
+        ``accept`` gives it to the request.
+        """
+        ...
+
     def hop(self) -> int:
         """Return ``hops`` for an event that is made from the outcome.
 

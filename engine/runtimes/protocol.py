@@ -3,6 +3,8 @@
     to the instance     length u32 | kind u8 | body
         SETUP   JSON
         INVOKE  ticket u32 | request_id u8 | alias u8 | request_id alias event       (the u8 are lengths)
+                ``alias`` is the name of the alias. If the request has a trace context, a space and the value of its
+                header ``traceparent`` follow.
         STOP    no body: run the pre-stop handler, if there is one, and exit
         NOTICE  ticket u32 | reason u8: the request was cancelled (1), has run too long (2), or has reached its
                                         soft timeout (3)

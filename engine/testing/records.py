@@ -31,7 +31,9 @@ class MemoryRecords:
             if _selected(row, selection) and scanned[part] <= (selection.within or math.inf):
                 rows.append(row)
         page = islice(rows, selection.offset, selection.offset + selection.limit)
-        return [replace(to_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
+        return [replace(to_record(row), payload=b"", result=b"", log=b"", attempts=(), trace="") for row in page], len(
+            rows
+        )
 
     async def get(self, key: int) -> Record | None:
         row = self._tables.rows.get(key)

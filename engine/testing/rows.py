@@ -86,6 +86,7 @@ def to_record(row: Row) -> Record:
         code=row.code,
         message=row.message,
         hops=one.hops,
+        trace=one.trace,
         payload=one.payload,
         result=row.result,
         log=row.log,

@@ -113,6 +113,8 @@ def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup")
         ("X-CFF-Package", setup["package"]),
         ("X-CFF-Region", os.environ.get("RUNTIME_REGION")),
     ]
+    if invocation.traceparent:
+        pairs.append(("traceparent", invocation.traceparent))
     return [(name, line(name, "" if value is None else value)) for name, value in pairs]
 
 

@@ -52,7 +52,7 @@ class Custom:
         return (what if method == "POST" and what in (RESPONSE, ERROR) else None), request_id
 
     def headers(self, invocation: Invocation) -> "Headers":
-        return [*self.fixed, ("X-Cff-Request-Id", invocation.request_id)]
+        return [*self.fixed, ("X-Cff-Request-Id", invocation.request_id), *trace_header(invocation)]
 
 
 class Lambda:
@@ -106,7 +106,12 @@ class Lambda:
             ("Lambda-Runtime-Deadline-Ms", str(invocation.deadline)),
             ("Lambda-Runtime-Invoked-Function-Arn", f"{self.arn}:{invocation.alias or self.version}"),
             ("Lambda-Runtime-Trace-Id", trace_id(invocation.request_id)),
+            *trace_header(invocation),
         ]
+
+
+def trace_header(invocation: Invocation) -> "Headers":
+    return [("traceparent", invocation.traceparent)] if invocation.traceparent else []
 
 
 def trace_id(request_id: str) -> str:

@@ -75,5 +75,6 @@ class Invocation:
         split = 6 + body[4]
         end = split + body[5]
         self.ticket, self.request_id = int.from_bytes(body[:4], "big"), body[6:split].decode()
-        self.alias, self.event = body[split:end].decode(), body[end:]
+        self.alias, _, self.traceparent = body[split:end].decode().partition(" ")
+        self.event = body[end:]
         self.deadline = int((time.time() + timeout) * 1000)  #: milliseconds since the epoch

@@ -42,17 +42,21 @@ class Context {
   #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
   #reason = ""; #soft = false; #heeds = false; #controller; #onCancel = []; #onSoftTimeout = [];
   #report; #reports = REPORTS; #reportedAt = 0; #sendProgress = () => {};
+  #traceparent;
 
   /** `timeout` in seconds. */
-  constructor(setup, logger, requestId, alias, timeout = setup.timeout) {
+  constructor(setup, logger, requestId, alias, timeout = setup.timeout, traceparent = "") {
     this.#setup = setup;
     this.#logger = logger;
     this.#requestId = requestId;
     this.#alias = alias;
     this.#timeout = timeout;
     this.#instanceId = setup.instance;
+    this.#traceparent = traceparent;
   }
 
+  /** Trace context of the request: value of its header `traceparent`; empty: none. */
+  get traceparent() { return this.#traceparent; }
   getRequestID() { return this.#requestId; }
   getRemainingTimeInMilliSeconds() {
     return Math.max(0, Math.floor(this.#timeout * 1000 - (performance.now() - this.#began)));

@@ -18,6 +18,8 @@ const { Wire, READY, DONE } = require("./node_wire.cjs");
 const SETUP = 1, INVOKE = 2, STOP = 3, NOTICE = 4;
 const REASONS = { 1: "cancelled", 2: "timeout", 3: "soft_timeout" };
 
+let traced = false; // the last request had a trace context
+
 class Instance {
   constructor(wire) {
     this.wire = wire;
@@ -77,14 +79,17 @@ class Instance {
     const end = split + body[5];
     const request = new Printer(ticket, body.toString("latin1", 6, split));
     this.running.add(request);
-    current.run(request, () => this.run(request, body.toString("utf8", split, end), body.toString("utf8", end)));
+    const [alias, traceparent = ""] = body.toString("utf8", split, end).split(" ");
+    if (!this.setup.concurrency || this.setup.concurrency === 1) setTrace(traceparent);
+    current.run(request, () => this.run(request, alias, traceparent, body.toString("utf8", end)));
   }
 
-  run(request, alias, event) {
+  run(request, alias, traceparent, event) {
     try {
       const { handler } = this; // a local, so that `this` is not the instance in user code
       const value = event ? JSON.parse(event) : null;
-      const context = request.context = new Context(this.setup, this.logger, request.requestId, alias);
+      const context = new Context(this.setup, this.logger, request.requestId, alias, undefined, traceparent);
+      request.context = context;
       Context.connect(context, (...report) => request.ended || this.wire.progress(request.ticket, ...report));
       const callsBack = handler.length === 3;
       const result = callsBack
@@ -207,6 +212,13 @@ function encode(value, limit) {
     if (size > limit) throw new Failure(TOO_LARGE, `the response has ${size} bytes, more than the ${limit} allowed`);
   }
   return text;
+}
+
+/** Put the trace context of the only running request into the environment. */
+function setTrace(traceparent) {
+  if (traceparent) process.env.TRACEPARENT = traceparent;
+  else if (traced) delete process.env.TRACEPARENT;
+  traced = traceparent !== "";
 }
 
 function isThenable(value) {

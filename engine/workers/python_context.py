@@ -113,6 +113,7 @@ class Context:
         self._state: object = None
         self._reason, self._heeds, self._soft = "", False, False
         self._callbacks: list[tuple[bool, Callable[..., object]]] = []  # first: of the soft timeout
+        self.traceparent = ""  # trace context of the request: value of the header; empty: none
         self._instance_id = setup["instance"]
 
     # --- the request ---

@@ -4,6 +4,7 @@ Standard library only, Python 3.9 syntax.
 """
 
 import json
+import os
 import sys
 
 from python_context import Context, Logger
@@ -30,7 +31,8 @@ class Request:
         split = 6 + body[4]
         end = split + body[5]
         self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
-        self.alias, self.event = body[split:end].decode(), body[end:]
+        self.alias, _, self.traceparent = body[split:end].decode().partition(" ")
+        self.event = body[end:]
         self.answer: tuple[int, str, bytes] = (OK, "", b"")
         self.context: Context | None = None  # once the handler is about to run
         self.early = ""  # reason in a notice that arrived before
@@ -112,6 +114,7 @@ class Instance:
         self.logger = Logger(wire)
         self.modules: dict[str, ModuleType] = {}  # modules of handlers, by path
         self.notices = Notices(wire, self.call)
+        self.traced = False  # the last request had a trace context
         self.handler: Callable[..., Any]  # once ``prepare`` has loaded it
 
     def prepare(self) -> bytes:
@@ -156,9 +159,23 @@ class Instance:
     def arguments(self, request: Request) -> "tuple[object, Context]":
         context = request.context = Context(self.setup, self.logger, request.id, request.alias)
         context._ticket = request.ticket
+        if request.traceparent or self.traced:
+            self.trace(context, request.traceparent)
         if request.early in TEXTS:
             raise SystemExit(TEXTS[request.early])
         return json.loads(request.event) if request.event else None, context
+
+    def trace(self, context: Context, traceparent: str) -> None:
+        """Give the trace context to the handler.
+
+        The environment has it only if the instance serves one request at a time.
+        """
+        context.traceparent, self.traced = traceparent, bool(traceparent)
+        if self.setup.get("concurrency", 1) == 1:
+            if traceparent:
+                os.environ["TRACEPARENT"] = traceparent
+            else:
+                os.environ.pop("TRACEPARENT", None)
 
     def encode(self, value: object) -> bytes:
         """Return a result as bytes: text unchanged, None as empty, other values as JSON (FunctionGraph's rule).

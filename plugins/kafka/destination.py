@@ -76,6 +76,8 @@ class KafkaDestination:
         producer = await context.plugin.service.producer(self._param.instance_id)
         request_id = context_of(record).request_id
         headers = [(ID, f"{request_id}-{pending.delivery_id}".encode())]
+        if context.traceparent:
+            headers.append(("traceparent", context.traceparent.encode()))
         try:
             await producer.send_and_wait(self._param.topic, record, key=request_id.encode(), headers=headers)
         except library().errors.MessageSizeTooLargeError as error:

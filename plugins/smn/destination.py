@@ -36,6 +36,7 @@ class SmnDestination:
             return
         path = f"notifications/topics/{quote(self._topic, safe=':')}/publish"
         body = {"subject": subject, "message": record.decode()}
-        reply = await publisher.request("POST", project, path, body=body, headers={"Idempotency-Key": key})
+        headers = {"Idempotency-Key": key, **({"traceparent": context.traceparent} if context.traceparent else {})}
+        reply = await publisher.request("POST", project, path, body=body, headers=headers)
         if not reply.is_success:
             raise ConnectionError(f"{self._topic} answered {reply.status_code}: {reply.text[:200]}")

@@ -47,6 +47,8 @@ class WebhookDestination:
         request_id = context_of(record).request_id
         message_id, now = f"{request_id}-{pending.delivery_id}", int(context.plugin.clock.now())
         headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
+        if context.traceparent:
+            headers["traceparent"] = context.traceparent
         if self._param.secret:
             secret = context.plugin.settings.secrets.get(self._param.secret)
             if secret is None:

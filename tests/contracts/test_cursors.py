@@ -46,6 +46,15 @@ async def test_requests_and_cursor_are_one_step(opened: Opened) -> None:
         assert (await storage.journal.recover()).backlog[1] == (2, 5)
 
 
+async def test_requests_of_a_batch_keep_their_trace_contexts(opened: Opened) -> None:
+    async with opened() as storage:
+        await appended(storage, (made(storage, trace="t"), ""), (made(storage), ""))
+
+    async with opened() as storage:
+        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)
+        assert [one.trace for one in page.invocations] == ["t", ""]
+
+
 @pytest.mark.parametrize(
     "move",
     [step({"0": b"9"}, {"0": b"6"}), step({"0": b"9"}, {"0": None}), step({"0": b"9"}, {"0": b"7"}, generation=2)],

@@ -176,12 +176,15 @@ async def test_a_list_leaves_out_what_is_large(opened: Opened) -> None:
 
 async def test_a_whole_record_tells_what_was_asked_for(opened: Opened) -> None:
     async with opened() as storage:
-        one = await stored(storage, version="v1", alias="live", source="OBS", priority=4, payload=b"[1]", hops=3)
+        one = await stored(
+            storage, version="v1", alias="live", source="OBS", priority=4, payload=b"[1]", hops=3, trace="t"
+        )
         record = await storage.records.get(one.key)
 
         assert record is not None
         assert (record.request_id, record.version, record.alias) == (one.request_id, "v1", "live")
         assert (record.source, record.priority, record.payload, record.hops) == ("OBS", 4, b"[1]", 3)
+        assert record.trace == "t"
 
 
 async def test_of_an_unknown_key_there_is_no_record(opened: Opened) -> None:

@@ -37,6 +37,7 @@ class Statement(IntEnum):
     DROP_ATTEMPTS = 8
     ADD_DELIVERY = 9
     TALLY = 10
+    TRACE = 11
 
 
 SQL: dict[Statement, str] = {
@@ -69,6 +70,7 @@ SQL: dict[Statement, str] = {
         "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"
         " ON CONFLICT (function_id) DO UPDATE SET rows = rows + excluded.rows, size = size + excluded.size"
     ),
+    Statement.TRACE: "UPDATE invocation SET trace = ? WHERE key = ?",
 }
 
 #: Rows of one INSERT, largest first. Each execution releases and takes the GIL several times.

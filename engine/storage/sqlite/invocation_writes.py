@@ -37,11 +37,12 @@ def cancel_isolated(db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
-    return (
+    rows: tuple[tuple[Statement, Row], ...] = (
         (Statement.APPEND, append_row(invocation)),
         (Statement.PAYLOAD, (invocation.key, invocation.payload)),
         (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
     )
+    return (*rows, (Statement.TRACE, (invocation.trace, invocation.key))) if invocation.trace else rows
 
 
 def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
@@ -54,6 +55,7 @@ def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> Non
     for statement in (Statement.APPEND, Statement.PAYLOAD):
         db.executemany(SQL[statement], with_sums(statement, [row[statement] for row in rows]))
     db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
+    db.executemany(SQL[Statement.TRACE], [row[Statement.TRACE] for row in rows if Statement.TRACE in row])
 
 
 def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:

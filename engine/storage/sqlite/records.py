@@ -95,13 +95,13 @@ class SQLiteRecords:
 
     async def get(self, key: int) -> Record | None:
         async with self._readers.one() as db:
-            rows = await _part(db, f"SELECT {LISTED}, size FROM invocation WHERE key = ?", key)
+            rows = await _part(db, f"SELECT {LISTED}, size, trace FROM invocation WHERE key = ?", key)
             if rows is None:
                 raise Unavailable(f"the record is on a damaged page of the journal; {ADVICE}")
             if not rows:
                 return None
-            *listed, size = rows[0]
-            record = to_record(tuple(listed), self._identity)
+            *listed, size, trace = rows[0]
+            record = to_record(tuple(listed), self._identity, trace=trace or "")
             return replace(record, **await _parts_of(db, record, size))
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:

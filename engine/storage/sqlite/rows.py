@@ -18,7 +18,7 @@ SHOWN: tuple[State, ...] = (State.WAIT, State.WAIT, State.RUNNING, State.SUCCESS
 #: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation LEFT JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " start_deaths, size, body, sum"
+    " start_deaths, size, body, sum, trace"
 )
 BODY = 16  #: position of the payload in ``RUNNABLE``; None: not in the newest table, see ``payloads``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
@@ -59,7 +59,7 @@ def append_row(invocation: Invocation) -> tuple[Any, ...]:
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     """Make an invocation from a row. If the payload is damaged, ``damage`` of the invocation is set."""
-    size, payload, stored = row[BODY - 1 : BODY + 2]
+    size, payload, stored, trace = row[BODY - 1 : BODY + 3]
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right
@@ -81,6 +81,8 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         memory=row[13],
         payload=payload,
     )
+    if trace:
+        found = replace(found, trace=trace)
     return replace(found, start_crashes=row[14], damage=damage) if row[14] or damage else found
 
 

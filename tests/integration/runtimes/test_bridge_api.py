@@ -71,6 +71,16 @@ def test_an_event_comes_with_its_id_and_the_documented_headers(bridge: Bridge, r
         assert response.headers[f"X-CFF-{name}"] == ""
 
 
+def test_an_event_comes_with_its_trace_context(bridge: Bridge, runtime: Runtime) -> None:
+    runtime.get("request")
+    bridge.answer()
+    bridge.invoke(b"{}", alias="live 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+    response, _ = runtime.response()
+
+    assert response.headers["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 def test_a_response_is_the_result(bridge: Bridge, runtime: Runtime) -> None:
     take(bridge, runtime, "request")
 

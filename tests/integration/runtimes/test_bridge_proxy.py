@@ -181,6 +181,17 @@ def test_the_engine_adds_what_it_knows_and_nobody_can_forge_it(bridge: Bridge) -
     }
 
 
+def test_the_trace_context_of_the_request_replaces_that_in_the_event(bridge: Bridge) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    request = event("/", headers={"Traceparent": "old"})
+
+    seen = told(bridge.ask(request, alias=f"live {trace}"))["headers"]
+    unchanged = told(bridge.ask(request, alias="live"))["headers"]
+
+    assert [value for name, value in seen if name.lower() == "traceparent"] == [trace]
+    assert [value for name, value in unchanged if name.lower() == "traceparent"] == ["old"]
+
+
 def test_half_a_character_is_sent_as_a_question_mark(bridge: Bridge) -> None:
     seen = told(bridge.ask(event("/", "POST", body="\ud800", queryStringParameters={"q": "\ud800"})))
 

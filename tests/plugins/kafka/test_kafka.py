@@ -360,6 +360,7 @@ async def deliver(place: House, topic: str, record: bytes) -> None:
 
     class Context:
         plugin = place.engine.plugins.context_for("KAFKA")
+        traceparent = TRACE
 
         def hop(self) -> int:
             raise AssertionError
@@ -371,6 +372,7 @@ async def deliver(place: House, topic: str, record: bytes) -> None:
 
 
 SPEC = DestinationSpec(destination="KAFKA")
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OUTCOME = b'{"request_context": {"request_id": "r"}, "response_payload": "%b"}'
 
 
@@ -382,7 +384,7 @@ async def test_an_outcome_becomes_a_record_with_one_id_however_often_it_is_sent(
 
         found = await broker.records("t", 2)
         assert {(record.key, record.value, record.headers) for record in found} == {
-            (b"r", OUTCOME % b"x", (("functiond-id", b"r-5"),))
+            (b"r", OUTCOME % b"x", (("functiond-id", b"r-5"), ("traceparent", TRACE.encode())))
         }
 
 

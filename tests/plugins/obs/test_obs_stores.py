@@ -199,6 +199,8 @@ async def test_an_outcome_becomes_an_object(tmp_path: Path, seaweed: S3Server) -
 class Delivering:
     """Context that the engine gives to a delivery."""
 
+    traceparent = ""
+
     def __init__(self, place: House) -> None:
         self.plugin = place.engine.plugins.of(obs)
 

@@ -41,6 +41,7 @@ class Delivering(Struct, frozen=True):
     """Context that the engine gives to a delivery."""
 
     plugin: PluginContext
+    traceparent: str = ""
 
     def hop(self) -> int:
         raise NotImplementedError

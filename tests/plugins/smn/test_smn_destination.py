@@ -32,6 +32,8 @@ OWED = PendingDelivery(delivery_id=7, key=1, function_id=1, condition="success",
 class Delivering:
     """Context that the engine gives to a delivery."""
 
+    traceparent = ""
+
     def __init__(self, place: House) -> None:
         self.plugin = place.engine.plugins.of(smn)
 

@@ -401,6 +401,7 @@ async def deliver(place: House, port: int, secret: str = "main") -> None:
 
     class Context:
         plugin = place.engine.plugins.context_for("WEBHOOK")
+        traceparent = ""
 
         def hop(self) -> int:
             raise AssertionError

@@ -1,0 +1,96 @@
+"""Trace context of a request: through the queue and a kill, to the function, and out with its outcome."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
+from tests.acceptance.test_webhook_delivery import receiver
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PYTHON = """
+import os
+
+def handler(event, context):
+    return [context.traceparent, os.environ.get("TRACEPARENT")]
+"""
+NODE = """
+exports.handler = async (event, context) => [context.traceparent, process.env.TRACEPARENT ?? null];
+"""
+
+
+def result_of(engine: EngineProcess, name: str, request_id: str) -> object:
+    return json.loads(engine.record(name, request_id, wait=60)["result"])
+
+
+def call(engine: EngineProcess, name: str, **headers: str) -> object:
+    reply = engine.ask("POST", f"/v2/project1/fgs/functions/{urn_of(name)}/invocations", {}, headers=headers)
+    assert reply.status == 200, reply
+    return reply.json
+
+
+@pytest.mark.parametrize(
+    ("runtime", "source"),
+    [
+        ("Python3.10", PYTHON),
+        pytest.param("Node.js18.15", NODE, marks=pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js")),
+    ],
+)
+def test_a_function_sees_the_trace_context_of_each_request(tmp_path: Path, runtime: str, source: str) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("seeing", source, runtime=runtime)
+
+        asynchronous = result_of(engine, "seeing", engine.accepted("seeing", traceparent=TRACE))
+        synchronous = call(engine, "seeing", traceparent=TRACE)
+        without = call(engine, "seeing")
+        invalid = call(engine, "seeing", traceparent="00-1-2-3")
+
+    assert asynchronous == synchronous == [TRACE, TRACE]
+    assert without == invalid == ["", None]
+
+
+def test_an_instance_of_several_requests_has_no_trace_context_in_its_environment(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("seeing", PYTHON)
+        engine.ask("PUT", f"/v2/project1/fgs/functions/{urn_of('seeing')}/config", _shared())
+
+        assert call(engine, "seeing", traceparent=TRACE) == [TRACE, None]
+
+
+def _shared() -> object:
+    return {
+        "func_name": "seeing",
+        "runtime": "Python3.10",
+        "handler": "index.handler",
+        "timeout": 300,
+        "memory_size": 128,
+        "strategy_config": {"concurrency": 400, "concurrent_num": 4},
+    }
+
+
+def test_the_trace_context_survives_a_kill_and_goes_out_with_the_outcome(tmp_path: Path) -> None:
+    with receiver([500]) as (port, came), engine_on(tmp_path / "data") as engine:
+        engine.create("seeing", PYTHON)
+        engine.create("next", PYTHON)
+        param = json.dumps({"url": f"http://127.0.0.1:{port}/"})
+        engine.configure(
+            "seeing",
+            destination_config={
+                "on_success": {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("next")})}
+            },
+        )
+        engine.configure("next", destination_config={"on_success": {"destination": "WEBHOOK", "param": param}})
+        request_id = engine.accepted("seeing", traceparent=TRACE, X_Functiond_Delay="2")
+
+        engine.kill()
+        engine.start()
+
+        assert result_of(engine, "seeing", request_id) == [TRACE, TRACE]
+        tries = [came.get(timeout=60) for _ in range(2)]
+
+    assert [one.headers[b"traceparent"].decode() for one in tries] == [TRACE, TRACE]
+    assert json.loads(json.loads(tries[0].body)["response_payload"]) == [TRACE, TRACE]
