@@ -20,6 +20,7 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
     yield from _journal(engine)
     yield from _connections(engine)
     yield from _loop(engine)
+    yield from _spans(engine)
 
 
 def _intake(engine: EngineParts) -> Iterator[Figure]:
@@ -127,3 +128,10 @@ def _loop(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("clock_trusted", "0 while nothing expires because the clock is in doubt", trusted)
     yield histogram("loop_lag_seconds", "Lag of the event loop in seconds, while work is in flight", lag.snapshot())
     yield gauge("loop_lag_worst_seconds", "Longest lag of the event loop since the engine started", lag.worst)
+
+
+def _spans(engine: EngineParts) -> Iterator[Figure]:
+    if engine.tracer is not None:
+        spans = engine.tracer.statistics()
+        results = {"exported": spans.exported, "failed": spans.failed, "dropped": spans.dropped}
+        yield count("spans", "Spans of traces, by what became of them", {**results}, "result")

@@ -20,6 +20,7 @@ import structlog
 from msgspec import convert
 
 from engine.app.parts import EngineParts, Infrastructure
+from engine.app.tracing import tracing
 from engine.app.wiring import memory_budget, wire
 from engine.asgi.tls import ServerTls
 from engine.code.store import CodeStore
@@ -58,7 +59,7 @@ async def run_engine(
     clock, tls = clock or SystemClock(), _tls(settings.http)
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     registry, board = Registry(plugins, settings.plugins), LogBoard()
-    with locked(data_dir):
+    with locked(data_dir), tracing(settings.telemetry) as tracer:
         codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
             open_storage(_storage_options(settings), packages_of=await codes.mark()) as storage,
@@ -81,6 +82,7 @@ async def run_engine(
                 registry=registry,
                 board=board,
                 tls=tls,
+                tracer=tracer,
             )
             engine = wire(infrastructure)
             async with services(engine):

@@ -24,6 +24,7 @@ from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag
 from engine.metrics.loop_watch import LoopWatch
 from engine.metrics.progress import Progress
+from engine.metrics.spans import Tracer
 from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.pipeline.delivery import DeliveryWorker
@@ -54,6 +55,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     aliases: Aliases
     controls: FunctionControls
     resources: Resources
+    tracer: Tracer | None  #: None: no spans are made
     function_metrics: FunctionMetrics | None  #: None: metrics by function are off
     usage: Usage
     usage_store: UsageStore
@@ -91,3 +93,4 @@ class Infrastructure(Struct, frozen=True, kw_only=True):
     registry: Registry
     board: LogBoard
     tls: ServerTls | None
+    tracer: Tracer | None = None  #: None: no spans are made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from msgspec import Struct
 
-from engine.app import function_figures
+from engine.app import function_figures, tracing
 from engine.app.connections import ConnectionRules, connection_rules
 from engine.app.parts import EngineParts, Infrastructure
 from engine.auth.throttle import AuthThrottle
@@ -34,7 +34,7 @@ from engine.model.retry import RetryPolicy, Rules
 from engine.model.urn import LATEST
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.delivery_records import DeliveryRecords
-from engine.pipeline.destinations import Destinations
+from engine.pipeline.destinations import Destinations, trace_of_request
 from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
@@ -94,6 +94,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         aliases=Aliases(catalog, storage.resources, clock, triggers.bound_to),
         controls=controls,
         resources=core.resources,
+        tracer=infrastructure.tracer,
         function_metrics=_function_metrics(core),
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
@@ -122,6 +123,8 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     _connect(engine, enabled)
     if engine.function_metrics is not None:
         function_figures.connect(engine.function_metrics, engine)
+    if engine.tracer is not None:
+        tracing.connect(engine.tracer, engine)
     return engine
 
 
@@ -312,11 +315,12 @@ def _ingress_deps(core: _Core, intake: Intake, dispatcher: Dispatcher, enabled: 
 
 
 def _delivery(core: _Core, intake: Intake, plugins: PluginContexts) -> DeliveryWorker:
-    storage, http = core.given.storage, core.given.settings.http
+    storage, http, tracer = core.given.storage, core.given.settings.http, core.given.tracer
+    trace_of = tracer.trace_of_delivery if tracer is not None else trace_of_request
     return DeliveryWorker(
         outbox=storage.outbox,
         records=storage.records,
-        destinations=Destinations(core.given.registry, plugins.context_for),
+        destinations=Destinations(core.given.registry, plugins.context_for, trace_of),
         delivery_records=DeliveryRecords(core.catalog, http.region, http.async_body_limit),
         intake=intake,
         clock=core.given.clock,
@@ -325,9 +329,12 @@ def _delivery(core: _Core, intake: Intake, plugins: PluginContexts) -> DeliveryW
 
 
 def _dispatcher(core: _Core) -> Dispatcher:
-    storage, settings = core.given.storage, core.given.settings
+    storage, settings, tracer = core.given.storage, core.given.settings, core.given.tracer
     options = DispatchOptions(
-        slots=settings.executor.slots, priority_step=settings.queue.priority_step, retry=core.policy
+        slots=settings.executor.slots,
+        priority_step=settings.queue.priority_step,
+        retry=core.policy,
+        trace_of=tracer.trace_of_attempt if tracer is not None else None,
     )
     return Dispatcher(
         scheduler=core.scheduler,

@@ -183,6 +183,15 @@ class TriggerSettings(Section, frozen=True, kw_only=True):
 class TelemetrySettings(Section, frozen=True, kw_only=True):
     #: functions and sources with metrics of their own; all others are added up as ``other``; 0: none are counted
     functions: Annotated[int, Meta(ge=0)] = 200
+    endpoint: str = (
+        ""  #: URL to which spans are sent by OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces; empty: none
+    )
+    sampling: Annotated[float, Meta(ge=0, le=1)] = 1.0  #: share of the traces that begin here and are sent
+    service_name: str = ""  #: service.name of spans; empty: OTEL_SERVICE_NAME, or functiond
+
+    def __post_init__(self) -> None:
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"telemetry.endpoint is {self.endpoint!r}: must be a URL that begins with http or https")
 
 
 class LogSettings(Section, frozen=True, kw_only=True):

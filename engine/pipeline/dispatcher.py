@@ -10,7 +10,7 @@ A slot does not wait until its outcome is on disk. If too many outcomes wait for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -55,6 +55,8 @@ class DispatchOptions(Struct, frozen=True, kw_only=True):
     slots: int  #: attempts that run at the same time
     priority_step: float  #: seconds, see ``QueueSettings``
     retry: RetryPolicy
+    #: returns the trace context that a function gets; None: that of the request
+    trace_of: Callable[[Invocation], str] | None = None
 
 
 class Dispatcher:
@@ -78,6 +80,7 @@ class Dispatcher:
     ) -> None:
         self._scheduler, self._journal, self._executor, self._catalog = scheduler, journal, executor, catalog
         self._backlog, self._clock, self._policy, self._slots = backlog, clock, options.retry, options.slots
+        self._trace_of = options.trace_of
         self._running: dict[int, Entry] = {}
         self._abandoned: list[Invocation] = []  #: invocations that ran when their slots were cancelled
         self._drained = asyncio.Event()
@@ -254,7 +257,10 @@ class Dispatcher:
     async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:
         begin = self._begins.of(invocation, now) if invocation.mode is Mode.ASYNC else None
         try:
-            outcome = await self._executor.execute(function, invocation, begin)
+            run = invocation
+            if self._trace_of is not None:
+                run = msgspec.structs.replace(invocation, trace=self._trace_of(invocation))
+            outcome = await self._executor.execute(function, run, begin)
         except Exception as error:
             log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
             text = f"the engine could not run the invocation: {error}"

@@ -23,7 +23,7 @@ from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
 from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, DeliveryWorker
 from engine.pipeline.delivery import LONGEST as LONGEST_DELIVERY
 from engine.pipeline.delivery_records import DeliveryRecords
-from engine.pipeline.destinations import Destinations
+from engine.pipeline.destinations import Destinations, trace_of_request
 from engine.pipeline.intake import Intake
 from engine.pipeline.invocation_factory import InvocationFactory
 from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverable
@@ -122,7 +122,7 @@ async def delivering(
     delivery = DeliveryWorker(
         outbox=storage.outbox,
         records=storage.records,
-        destinations=Destinations(Registry([plugin]), lambda kind: cast("PluginContext", None)),
+        destinations=Destinations(Registry([plugin]), lambda kind: cast("PluginContext", None), trace_of_request),
         delivery_records=DeliveryRecords(catalog, "here", largest),
         intake=intake,
         clock=clock,

@@ -1,0 +1,105 @@
+"""Spans of attempts and deliveries, and the queue of their exporter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from engine.metrics import otlp
+from engine.metrics.otlp import OtlpExporter
+from engine.metrics.spans import Span, SpanStatistics, Tracer
+from engine.model import Outcome
+from engine.model.trace import TraceContext, parse_trace
+from tests.support.builders import waiting
+from tests.unit.metrics.test_usage import FUNCTION
+
+SPAN = Span(
+    name="run f",
+    kind="consumer",
+    context=TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", True),
+    began_at=1.0,
+    ended_at=2.0,
+    attributes={},
+)
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def add(self, span: Span) -> None:
+        self.spans.append(span)
+
+    def statistics(self) -> SpanStatistics:
+        return SpanStatistics(exported=len(self.spans), failed=0, dropped=0)
+
+
+def spans_of(sampling: float, *, requests: int = 1, initialised: float = 0.0) -> Sequence[Span]:
+    kept = Kept()
+    tracer = Tracer(kept, sampling)
+    for key in range(requests):
+        outcome = Outcome(started_at=12.0, ended_at=13.0, initialised=initialised)
+        tracer.note_attempt(FUNCTION, waiting(1, key=key, due_at=10.0), outcome)
+    return kept.spans
+
+
+def test_an_attempt_has_spans_of_its_wait_its_start_and_its_run() -> None:
+    wait, start, run = spans_of(1.0, initialised=0.25)
+
+    assert [(one.name, one.began_at, one.ended_at) for one in (wait, start, run)] == [
+        ("wait used", 10.0, 12.0),
+        ("start used", 12.0, 12.25),
+        ("run used", 12.0, 13.0),
+    ]
+    assert (wait.parent_id, start.parent_id, run.parent_id) == ("", run.context.span_id, wait.context.span_id)
+    assert (run.attributes["faas.coldstart"], spans_of(1.0)[-1].attributes["faas.coldstart"]) == (True, False)
+
+
+def test_sampling_chooses_a_share_of_the_traces_that_begin_here() -> None:
+    sampled = {one.context.trace_id for one in spans_of(0.25, requests=400)}
+
+    assert 50 < len(sampled) < 150
+    assert spans_of(0.0, requests=20) == []
+
+
+def test_the_trace_context_of_an_attempt_names_its_span_before_it_is_made() -> None:
+    invocation = waiting(1, key=5)
+    kept = Kept()
+    tracer = Tracer(kept, 1.0)
+
+    context = parse_trace(tracer.trace_of_attempt(invocation))
+    tracer.note_attempt(FUNCTION, invocation, Outcome())
+
+    assert context == kept.spans[-1].context
+
+
+def test_spans_beyond_the_queue_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp, "QUEUE", 3)
+    exporter = OtlpExporter("http://127.0.0.1:9/v1/traces", "", "0")
+
+    for _ in range(5):
+        exporter.add(SPAN)
+
+    assert exporter.statistics() == SpanStatistics(exported=0, failed=0, dropped=2)
+
+
+def test_the_thread_of_the_exporter_ends_with_the_engine() -> None:
+    before = threading.active_count()
+    exporter = OtlpExporter("http://127.0.0.1:9/v1/traces", "", "0")
+
+    with exporter.running():
+        assert threading.active_count() == before + 1
+
+    assert threading.active_count() == before
+
+
+def test_an_engine_without_receiver_loads_no_tracing_library() -> None:
+    program = "import sys, engine.app.service; print([name for name in sys.modules if 'opentelemetry' in name])"
+
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == "[]"
