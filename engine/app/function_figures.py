@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
-from engine.metrics.function_metrics import LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
+from engine.metrics.function_metrics import CANCELLED, DELETED, LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
 from engine.metrics.histogram import Distribution
 from engine.metrics.prometheus import Family
 from engine.model import Mode, Request
@@ -52,6 +52,10 @@ def connect(metrics: FunctionMetrics, engine: EngineParts) -> None:
     engine.dispatcher.end_stored.connect(
         lambda settlement: metrics.note_end(settlement.invocation, settlement.state, settlement.outcome.code)
     )
+    engine.dispatcher.waiting_cancelled.connect(
+        lambda function_id, rows: metrics.note_removed(function_id, CANCELLED, rows)
+    )
+    engine.discarder.discarded.connect(lambda function_id, rows: metrics.note_removed(function_id, DELETED, rows))
     engine.delivery.tried.connect(note_delivery)
     catalog.changed.connect(metrics.follow)
 

@@ -36,11 +36,13 @@ MESSAGE = "the function was deleted"
 class Discarder:
     """Service that discards waiting invocations of deleted functions.
 
-    ``ends_stored(keys)`` announces the invocations that a step has ended, when their end is on disk.
+    ``ends_stored(keys)`` announces the invocations that a step has ended, when their end is on disk, and
+    ``discarded(function_id, rows)`` their function and number.
     """
 
     def __init__(self, journal: Journal, scheduler: Scheduler, backlog: Backlog, clock: Clock) -> None:
         self.ends_stored: Signal[[Sequence[int]]] = Signal()
+        self.discarded: Signal[[int, int]] = Signal()
         self._journal, self._scheduler, self._backlog, self._clock = journal, scheduler, backlog, clock
         self._deleted: dict[int, None] = {}  #: functions to process, in order of their deletion
         self._work = anyio.Event()
@@ -80,6 +82,7 @@ class Discarder:
             if step.keys:
                 self._backlog.remove(function_id, step.size, rows=len(step.keys))
                 self.ends_stored(step.keys)
+                self.discarded(function_id, len(step.keys))
                 ended += len(step.keys)
             if step.reached is None:
                 break

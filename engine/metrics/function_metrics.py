@@ -21,11 +21,8 @@ LABELS = ("project", "package", "function", "source")
 #: Seconds of the histograms of functions: fewer ranges than those of the whole engine, because each function has them.
 TIMES = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0)
 #: Reasons for which invocations end without a result, by code.
-_DROPS: Mapping[int, str] = {
-    Code.EXPIRED: "expired",
-    Code.FUNCTION_MISSING: "deleted",
-    Code.CANCELLED: "cancelled",
-}
+CANCELLED, DELETED = "cancelled", "deleted"
+_DROPS: Mapping[int, str] = {Code.EXPIRED: "expired", Code.FUNCTION_MISSING: DELETED, Code.CANCELLED: CANCELLED}
 
 Labels = tuple[str, str, str, str]  #: values of ``LABELS``
 
@@ -95,7 +92,7 @@ class FunctionMetrics:
     def note_removed(self, function_id: int, reason: str, rows: int = 1) -> None:
         """Count invocations that ended on disk without being read, so that their sources are not known."""
         counters = self._of(function_id, "")
-        counters.ended[State.DISCARD if reason == _DROPS[Code.FUNCTION_MISSING] else State.FAIL] += rows
+        counters.ended[State.DISCARD if reason == DELETED else State.FAIL] += rows
         counters.dropped[reason] += rows
 
     def note_delivery(self, function_id: int, source: str, destination: str, result: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Container
 from engine.errors import OutcomeUnknown
 from engine.model import Code, Outcome, State
 from engine.model.clock import Clock
+from engine.model.signal import Signal
 from engine.pipeline.ends import Ends
 from engine.protocols import Executor, Journal, Records
 from engine.scheduling.backlog import Backlog
@@ -40,6 +41,7 @@ class Cancellation:
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._executor, self._backlog, self._clock = executor, backlog, clock
         self._ends, self._running = ends, running
+        self.waiting_cancelled: Signal[[int, int]] = Signal()
         self.requested: set[int] = set()  #: keys of running invocations whose cancellation was requested
 
     async def cancel(self, key: int) -> bool:
@@ -80,6 +82,7 @@ class Cancellation:
             self._backlog.remove(*found)
             self._ends.note_code(Code.CANCELLED)
             self._ends.note_end(key, State.FAIL)
+            self.waiting_cancelled(found[0], 1)
 
     async def _cancel_running(self, key: int) -> bool:
         self.requested.add(key)

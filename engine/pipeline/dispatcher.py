@@ -63,7 +63,8 @@ class Dispatcher:
     """Service that runs invocations.
 
     ``attempt_ended(function, invocation, outcome)`` announces an attempt that has run. ``end_stored(settlement)``
-    announces the end of an invocation that is on disk.
+    announces the end of an invocation that is on disk. ``waiting_cancelled(function_id, rows)`` announces invocations
+    that were cancelled before they ran.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Dispatcher:
         )
         self.attempt_ended: Signal[[Function, Invocation, Outcome]] = Signal()
         self.end_stored = self._settling.end_stored
+        self.waiting_cancelled = self._cancellation.waiting_cancelled
         self._wait_seconds, self._run_seconds = Histogram(), Histogram()
 
     # --- the service ----------------------------------------------------------------------------------------

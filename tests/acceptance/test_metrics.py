@@ -92,6 +92,32 @@ def test_waiting_work_shows_its_number_and_age(used: EngineProcess) -> None:
     assert 0 < found["oldest_age_seconds", "held"] < 300
 
 
+def test_a_cancellation_and_a_deletion_are_drops(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("delayed", ENDING)
+        request_id = engine.accepted("delayed", X_Functiond_Delay="3600")
+        engine.accepted("delayed", X_Functiond_Delay="3600")
+        assert engine.cancel("delayed", request_id).status == 200
+        cancelled = samples(engine)
+        assert (
+            engine.ask("DELETE", f"/v2/{PROJECT}/fgs/functions/{urn_of('delayed').removesuffix(':latest')}").status
+            == 204
+        )
+        for _ in range(600):
+            if not engine.metric("functiond_backlog_invocations"):
+                break
+        deleted = samples(engine)
+
+    assert (
+        cancelled["dropped_total", "delayed", "", "cancelled"] == cancelled["ended_total", "delayed", "", "FAIL"] == 1
+    )
+    assert (
+        deleted["dropped_total", "other", "other", "cancelled"],
+        deleted["dropped_total", "other", "other", "deleted"],
+    ) == (1, 1)
+    assert {key[1] for key in deleted} == {"other"}
+
+
 def test_functions_beyond_the_limit_are_counted_as_other(used: EngineProcess) -> None:
     found = samples(used)
 
