@@ -39,6 +39,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.logs.feed import FunctionLines
+from engine.logs.status_lines import StatusLines, WriteRows
 from engine.logs.target import LogTarget, log_target_of, project_log_target
 from engine.model import (
     Code,
@@ -113,6 +114,7 @@ __all__ = [
     "Scope",
     "Send",
     "SettingsError",
+    "StatusLines",
     "Store",
     "StoreRefused",
     "StoreUnavailable",
@@ -123,6 +125,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Undeliverable",
+    "WriteRows",
     "delay_of",
     "hold_back",
     "log_target_of",

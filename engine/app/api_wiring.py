@@ -77,7 +77,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         _records(engine),
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         _redrive(engine),
-        AsyncSettingsApi(catalog, engine.logs, region),
+        AsyncSettingsApi(catalog, engine.logs, engine.status_log, region),
         DestinationsApi(catalog, engine.delivery, region),
         ControlsApi(engine.controls),
         BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.app.parts import EngineParts
 from engine.errors.data_errors import RESTORE
+from engine.pipeline.status_log import StatusLogState
 from engine.protocols.storage import Damage
 from engine.triggers.supervisor import FAILING
 
@@ -57,6 +58,9 @@ class EngineHealth:
                 f"code held the event loop for {seconds:.0f} s until {ago:.0f} s ago; the log has it as `event loop "
                 "stalled`"
             )
+        states = self._engine.status_log.state()
+        if states.problem or states.dropped:
+            found["status_log"] = _waiting_states(states)
         return found
 
     def reasons_not_ready(self) -> Mapping[str, Any]:
@@ -85,6 +89,13 @@ class EngineHealth:
 def _failing_services(engine: EngineParts) -> str:
     return ", ".join(
         sorted(table for table, health in engine.sources.statistics().services.items() if health.state == FAILING)
+    )
+
+
+def _waiting_states(states: StatusLogState) -> str:
+    return (
+        f"{states.waiting} states of invocations wait for their log stream ({states.problem or 'no problem now'}), and"
+        f" {states.dropped} were not logged since the start; make room on the disk or in plugins.lts.size"
     )
 
 

@@ -32,6 +32,7 @@ from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
 from engine.pipeline.redrive import Redrive
+from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Storage
 from engine.protocols.audit import AuditTrail
 from engine.resources.facade import Resources
@@ -67,6 +68,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     intake: Intake
     dispatcher: Dispatcher
     delivery: DeliveryWorker
+    status_log: StatusLogWorker
     plugins: PluginContexts
     sources: Sources
     redrive: Redrive

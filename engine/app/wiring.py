@@ -40,6 +40,7 @@ from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
 from engine.pipeline.invocation_factory import InvocationFactory
 from engine.pipeline.redrive import Redrive
+from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
@@ -106,6 +107,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         intake=intake,
         dispatcher=dispatcher,
         delivery=delivery,
+        status_log=_status_log(core),
         plugins=plugins,
         sources=_sources(core, plugins, _ingress_deps(core, intake, dispatcher, enabled)),
         redrive=_redrive(core, intake, delivery),
@@ -152,6 +154,9 @@ def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     catalog.changed.connect(enabled.follow)
     engine.controls.changed.connect(engine.function_changes.apply_controls)
     engine.controls.changed.connect(engine.intake.refuse_calls)
+    catalog.changed.connect(engine.status_log.note_change)
+    engine.storage.status_log.added.connect(engine.status_log.wake)
+    engine.logs.status_store_changed.connect(engine.status_log.wake)
     engine.resources.triggers.changed.connect(engine.sources.follow)
     engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
     engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
@@ -326,6 +331,11 @@ def _delivery(core: _Core, intake: Intake, plugins: PluginContexts) -> DeliveryW
         clock=core.given.clock,
         policy=core.policy,
     )
+
+
+def _status_log(core: _Core) -> StatusLogWorker:
+    given = core.given
+    return StatusLogWorker(given.storage.status_log, core.catalog, given.board, core.disk, given.settings.http.region)
 
 
 def _dispatcher(core: _Core) -> Dispatcher:

@@ -13,8 +13,10 @@ import structlog
 from msgspec import Struct
 
 from engine.logs.lines import Line, decode
+from engine.logs.status_lines import StatusLineStore
 from engine.logs.target import LogTarget, status_log_target
 from engine.model import Function, Invocation
+from engine.model.signal import Signal
 
 log = structlog.get_logger("functiond.logs")
 
@@ -55,11 +57,20 @@ class LogFeed(Protocol):
         """Call ``create`` for log group and log stream of a project's asynchronous states, until the block ends."""
         ...
 
+    def status_lines_stored_by(self, store: StatusLineStore) -> AbstractContextManager[None]:
+        """Give the lines about states of asynchronous invocations to ``store``, until the block ends."""
+        ...
+
 
 class LogBoard:
-    """Distributor of log lines: calls each subscriber with the lines given to ``publish``."""
+    """Distributor of log lines: calls each subscriber with the lines given to ``publish``.
+
+    ``status_store`` takes lines about states; None while no service does. ``status_store_changed`` announces a new one.
+    """
 
     def __init__(self) -> None:
+        self.status_store: StatusLineStore | None = None
+        self.status_store_changed: Signal[[]] = Signal()
         self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
         self._creators: list[StatusLogCreator] = []
 
@@ -82,13 +93,23 @@ class LogBoard:
         finally:
             self._creators.remove(create)
 
-    async def status_log(self, project: str, *, again: bool) -> LogTarget:
-        """Return log group and log stream for a project's asynchronous states. They are created unless they exist.
+    @contextmanager
+    def status_lines_stored_by(self, store: StatusLineStore) -> Iterator[None]:
+        self.status_store = store
+        self.status_store_changed()
+        try:
+            yield
+        finally:
+            self.status_store = None
 
-        If ``again`` is False, those that a client has deleted are not created again. If no service stores log streams,
-        nothing is created. Raises the errors of the service's writes to its store.
+    async def status_log(self, project: str, *, again: bool, target: LogTarget | None = None) -> LogTarget:
+        """Return log group and log stream for asynchronous states. They are created unless they exist.
+
+        Without ``target``, they are those of the project. If ``again`` is False, those that a client has deleted are
+        not created again. If no service stores log streams, nothing is created. Raises the errors of the service's
+        writes to its store.
         """
-        target = status_log_target(project)
+        target = target or status_log_target(project)
         for create in self._creators:
             await create(project, target, again=again)
         return target

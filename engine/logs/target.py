@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from msgspec import Struct
 
@@ -37,11 +39,24 @@ def project_log_target(project: str) -> LogTarget:
 
 
 def status_log_target(project: str) -> LogTarget:
-    """Return log group and log stream for the states of a project's asynchronous invocations.
-
-    The engine writes no lines to this log, because the journal stores every state.
-    """
+    """Return log group and log stream for the states of a project's asynchronous invocations."""
     return _target(project, "functiond-async-status", ("group", "stream"))
+
+
+def status_log_target_of(project: str, details: Mapping[str, Any]) -> LogTarget:
+    """Return log group and log stream for the states of one version, whose asynchronous settings have ``details``.
+
+    They are those of the project, unless the settings name both a group and a stream by their ids.
+    """
+    group_id, stream_id = (str(details.get(name) or "") for name in ("log_group_id", "log_stream_id"))
+    if not group_id or not stream_id:
+        return status_log_target(project)
+    return LogTarget(
+        group_id=group_id,
+        group_name=str(details.get("log_group_name") or group_id),
+        stream_id=stream_id,
+        stream_name=str(details.get("log_stream_name") or stream_id),
+    )
 
 
 def _target(project: str, name: str, parts: tuple[str, str]) -> LogTarget:

@@ -50,6 +50,12 @@ from engine.protocols.records import (
     Selection,
     Standing,
 )
+from engine.protocols.status_log import (
+    StatusEntry,
+    StatusLog,
+    StatusLogStatistics,
+    StatusTarget,
+)
 from engine.protocols.storage import (
     Cluster,
     CopySteps,
@@ -112,6 +118,10 @@ __all__ = [
     "Selection",
     "Settlement",
     "Standing",
+    "StatusEntry",
+    "StatusLog",
+    "StatusLogStatistics",
+    "StatusTarget",
     "Storage",
     "StorageStatistics",
     "Store",

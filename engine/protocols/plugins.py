@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from engine.logs.target import LogTarget
 from engine.model.invocation import (
     Mode,
     PendingDelivery,
@@ -97,6 +98,9 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     #: Returns whether two triggers of a project exclude each other. Arguments: options of each, True if both have the
     #: same function.
     conflicts: Callable[[Any, Any, bool], bool] | None = None
+    #: Returns the option that a trigger must not have, and the reason, or None. Arguments: options, log streams to
+    #: which the states of the project's invocations are written.
+    refuse: Callable[[Any, Collection[LogTarget]], tuple[str, str] | None] | None = None
     mode: Callable[[Any], Mode] | None = None  #: options -> invocation mode that the options select
     mode_option: str = ""  #: option that selects the invocation mode
     #: After a change, start the new source before the old one is stopped. For push sources, which must always answer.

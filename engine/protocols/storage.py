@@ -47,6 +47,7 @@ from engine.protocols.cursors import Cursors
 from engine.protocols.journal import Journal, Window
 from engine.protocols.outbox import Outbox
 from engine.protocols.records import Records
+from engine.protocols.status_log import StatusLog
 from engine.protocols.triggers import Store
 
 
@@ -125,6 +126,9 @@ class Storage(Protocol):
 
     @property
     def outbox(self) -> Outbox: ...
+
+    @property
+    def status_log(self) -> StatusLog: ...
 
     @property
     def catalog(self) -> CatalogStore: ...

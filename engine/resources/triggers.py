@@ -28,6 +28,7 @@ from engine.protocols.catalog import decode_resource
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
 from engine.resources.trigger_limits import check_others, check_room
+from engine.resources.trigger_log_streams import check_log_streams
 
 log = structlog.get_logger("functiond")
 
@@ -152,6 +153,7 @@ class Triggers:
                 modified_at=now,
             )
             trigger = self._bind(stored, plugin, function)
+            check_log_streams(trigger, self._catalog)
             check_room(trigger, self.in_project(function.project))
             await self._put(trigger, "trigger created")
         return trigger
@@ -186,6 +188,8 @@ class Triggers:
             )
             trigger = self._bind(stored, plugin, self._catalog.find(urn))
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
+            if trigger.options != old.options:
+                check_log_streams(trigger, self._catalog)
             check_others(trigger, self.in_project(trigger.project))
             await self._put(trigger, "trigger changed")
         return trigger

@@ -12,7 +12,7 @@ from engine.errors import IdempotencyConflict
 from engine.model import Attempt, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.testing.rows import corrected, poisoned
+from engine.testing.rows import Row, corrected, poisoned
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites, at_the_next_turn
 
@@ -86,6 +86,7 @@ class MemoryJournal:
         for row in found:
             row.state, row.ended_at = State.DISCARD, outcome.ended_at
             row.code, row.message = outcome.code, outcome.message
+            self._note_end(row, State.DISCARD, outcome)
         size = sum(len(row.invocation.payload) for row in found)
         keys = tuple(row.invocation.key for row in found)
         return Discarded(keys=keys, size=size, reached=after if len(found) == rows else None)
@@ -97,6 +98,7 @@ class MemoryJournal:
             if row.state is State.RUNNING:
                 row.state = State.WAIT
                 row.invocation = replace(row.invocation, delayed=False)
+                self._tables.states.note(row.invocation, State.WAIT)
 
     async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
         self._writes.check()
@@ -119,6 +121,7 @@ class MemoryJournal:
                 dropped.append(crashed)
             else:
                 row.invocation, row.state = replace(crashed, delayed=False), State.WAIT
+                self._tables.states.note(row.invocation, State.WAIT)
                 revived += 1
         return Recovery(
             backlog=self._backlog(),
@@ -177,10 +180,13 @@ class MemoryJournal:
             return None
         row.state, row.ended_at = State.FAIL, outcome.ended_at
         row.code, row.message = outcome.code, outcome.message
+        self._note_end(row, State.FAIL, outcome)
         return row.invocation.function_id, len(row.invocation.payload)
 
     def _start(self, invocation: Invocation, started_at: float, begun: bool, then: Callable[[], None] | None) -> None:
         row = self._tables.rows[invocation.key]
+        if row.state is State.WAIT:
+            self._tables.states.note(invocation, State.RUNNING, started_at)
         row.state, row.started_at, row.begun = State.RUNNING, started_at, begun
         if then is not None:
             asyncio.get_running_loop().call_soon(then)
@@ -189,6 +195,7 @@ class MemoryJournal:
         before, outcome = settlement.invocation, settlement.outcome
         row = self._tables.rows[before.key]
         row.state, row.code, row.message = settlement.state, outcome.code, outcome.message
+        self._note_end(row, settlement.state, outcome)
         if settlement.retry is not None:
             row.invocation = settlement.retry
         else:
@@ -203,6 +210,9 @@ class MemoryJournal:
             self._tables.add_delivery(before, settlement.state, settlement.deliver_to, outcome.ended_at)
         if then is not None:
             asyncio.get_running_loop().call_soon(then, settlement)
+
+    def _note_end(self, row: Row, state: State, outcome: Outcome) -> None:
+        self._tables.states.note(row.invocation, state, outcome.ended_at, outcome.code, outcome.message)
 
     def _backlog(self) -> dict[int, tuple[int, int]]:
         backlog: dict[int, tuple[int, int]] = {}

@@ -24,6 +24,7 @@ from engine.testing.journal import MemoryJournal
 from engine.testing.outbox import MemoryOutbox
 from engine.testing.records import MemoryRecords
 from engine.testing.resources import MemoryResourceStore
+from engine.testing.status_log import MemoryStatusLog
 from engine.testing.store import MemoryStore
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
@@ -40,6 +41,7 @@ class MemoryStorage:
         self.journal = MemoryJournal(tables, self._writes, idempotency_retention)
         self.window = self.journal
         self.records = MemoryRecords(tables, self._writes)
+        self.status_log = MemoryStatusLog(tables.states, self._writes, self.store)
         self.outbox = MemoryOutbox(tables, self._writes)
         self.resources = MemoryResourceStore(self._writes)
         self.catalog = MemoryCatalogStore(self.resources, self._writes)

@@ -11,7 +11,7 @@ Rows that cannot be decoded are logged, counted and left out. Rows on a damaged 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -25,6 +25,9 @@ log = structlog.get_logger("functiond.triggers")
 
 STEP = 1000  #: rows that are read or purged at a time
 FIRST_STEP = 8  #: rows of the first read, while their size is unknown
+
+
+WriteRows = Callable[[str, Mapping[str, bytes]], Awaitable[None]]  #: as ``Store.write``
 
 
 class StoredRow(Protocol):
@@ -109,8 +112,11 @@ class RowLogs(Generic[R]):
         """Wake the tasks that wait for a change of the log."""
         self._tails[name].notify()
 
-    async def append(self, rows: Iterable[tuple[str, R]]) -> Sequence[int]:
-        """Append rows, each to the log named with it, durably in one transaction. Return their sequence numbers."""
+    async def append(self, rows: Iterable[tuple[str, R]], write: WriteRows | None = None) -> Sequence[int]:
+        """Append rows, each to the log named with it, durably in one transaction. Return their sequence numbers.
+
+        ``write`` takes the place of ``Store.write``, so that the transaction can contain other changes.
+        """
         put, sequences, now = dict[str, bytes](), list[int](), int(self._now() * 1000)
         last = dict[str, tuple[_Tail, int]]()
         for name, row in rows:
@@ -120,7 +126,7 @@ class RowLogs(Generic[R]):
             sequences.append(tail.next)
             last[name] = tail, tail.next
             tail.next += 1
-        await self._store.write(self._table, put)
+        await (write or self._store.write)(self._table, put)
         for tail, newest in last.values():
             tail.newest = max(tail.newest, newest)
             tail.notify()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
-from plugins.lts.options import LtsOptions
+from plugins.lts.options import LtsOptions, refuse
 from plugins.lts.service import LtsService
 from plugins.lts.settings import LtsSettings
 from plugins.lts.source import LtsTrigger
@@ -14,5 +14,5 @@ plugin = Plugin(
     serve=LtsService,
     options=LtsOptions,
     trigger=LtsTrigger,
-    rules=TriggerRules(vendor=True, limited=True, unique=("log_group_id", "log_topic_id")),
+    rules=TriggerRules(vendor=True, limited=True, unique=("log_group_id", "log_topic_id"), refuse=refuse),
 )

@@ -1,6 +1,6 @@
 """API of log groups and of the streams in them, at the vendor's paths.
 
-Refusals have the vendor's error codes. Other operations of the vendor's API (search, alarms, consumer groups) are
+Refusals have the vendor's error codes. Other operations of the vendor's API (analysis, alarms, consumer groups) are
 refused. The list of transfers is empty.
 """
 
@@ -16,6 +16,7 @@ from plugins.lts.groups import PROJECT_TAG, Group, Groups, LogStream, stream_nam
 from plugins.lts.lines import Lines
 from plugins.lts.problems import NO_GROUP, LtsProblem
 from plugins.lts.replies import answered
+from plugins.lts.search_api import SearchApi
 
 HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
 
@@ -40,6 +41,7 @@ class GroupsApi:
                 f"PUT v2 {group} streams-ttl {stream}": Offer(self._change_stream, "LtsUpdateLogStream", body=b.Change),
                 "GET v2 transfers": Offer(self._list_transfers, "LtsListTransfers", query=b.FindTransfers, roles=READ),
                 "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams, roles=READ),
+                **SearchApi(groups, lines).offers,
             }
         )
 

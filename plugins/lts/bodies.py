@@ -47,6 +47,36 @@ class Change(Struct, frozen=True, kw_only=True):
     ttl_in_days: Days
 
 
+Milliseconds = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)] | Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z")]
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """Request for lines of a stream. ``search_type`` and ``is_count`` of the vendor's API are ignored."""
+
+    start_time: Milliseconds
+    end_time: Milliseconds
+    keywords: Annotated[str, Meta(max_length=1000)] | None = None  #: text that a line has
+    labels: dict[str, str] | None = None
+    limit: Annotated[int, Meta(ge=1, le=5000)] = 50
+    is_desc: bool = False  #: newest first
+    line_num: Annotated[str, Meta(pattern=r"^[0-9]{0,18}\Z")] | None = None  #: line after which the page begins
+
+    @property
+    def after(self) -> int | None:
+        return int(self.line_num) if self.line_num else None
+
+    @property
+    def start(self) -> int:
+        return int(self.start_time)
+
+    def matches(self, text: str, time: int, labels: dict[str, Any]) -> bool:
+        return (
+            self.start <= time <= int(self.end_time)
+            and (self.keywords or "") in text
+            and all(labels.get(name) == value for name, value in (self.labels or {}).items())
+        )
+
+
 class CreateGroupQuery(Struct, frozen=True, kw_only=True):
     enterprise_project_id: Annotated[str, Meta(max_length=64)] = ""
 

@@ -123,10 +123,11 @@ class Groups:
     async def ensure(self, project: str, target: LogTarget, *, again: bool) -> None:
         """Create a group and a stream with the ids and names of ``target``, unless they exist.
 
-        If ``again`` is False, a group or stream that was deleted after an earlier call is not created again.
+        If ``again`` is False, a group or stream that was deleted after an earlier call is not created again. The group
+        that functions write to is not changed.
         """
         async with self._changing:
-            if project in self._asked and not again:
+            if (project in self._asked and not again) or target.group_id == self._own(project).id:
                 return
             group = self._groups.get(project, {}).get(target.group_id)
             if group is None:

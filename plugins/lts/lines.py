@@ -14,9 +14,10 @@ import anyio
 from msgspec import Struct
 
 from engine import Overloaded, Store
-from plugins._shared.row_log import RowLogs
+from plugins._shared.row_log import RowLogs, WriteRows
 
 TABLE = "lines"
+STATES = ":states"  #: writer of lines about states of invocations; no function has this name
 ROW = 1 << 16  #: bytes of items, after which the next row begins
 
 
@@ -25,7 +26,7 @@ class Written(Struct, frozen=True, kw_only=True):
 
     stream: str
     items: Sequence[bytes]
-    function: str = ""  #: writing function as package:name; empty if a client sent the lines
+    function: str = ""  #: writing function as package:name, or ``STATES``; empty if a client sent the lines
     hops: int = 0  #: number of functions in the chain that led to the lines; 0 if a client sent them
 
 
@@ -83,8 +84,11 @@ class Lines:
         """Return the number of a stream's first readable row, and that of the next row to be appended."""
         return self._logs.span(stream)
 
-    async def append(self, written: Sequence[Written]) -> None:
-        """Store lines in one transaction. Raises Overloaded if the lines of all streams would exceed ``limit``."""
+    async def append(self, written: Sequence[Written], write: WriteRows | None = None) -> None:
+        """Store lines in one transaction, by ``write`` if it is given.
+
+        Raises Overloaded if the lines of all streams would exceed ``limit``.
+        """
         for one in written:
             await self.open(one.stream)
         size = sum(len(item) for one in written for item in one.items)
@@ -92,7 +96,7 @@ class Lines:
         rows = [(one.stream, self._row(one, items)) for one in written for items in _chunks(one.items)]
         self._writing += size
         try:
-            await self._logs.append(rows)
+            await self._logs.append(rows, write)
             self._stored.update((stream, row.end) for stream, row in rows)
         finally:
             self._writing -= size
@@ -109,6 +113,12 @@ class Lines:
         rows, position = await self._logs.read(stream, position, max_bytes)
         return [row for _, row in rows], position
 
+    async def numbered(self, stream: str, position: int, max_bytes: int) -> Sequence[tuple[int, Row]]:
+        """Return the rows that ``read`` returns, each with its number."""
+        begin, _ = self.span(stream)
+        rows, _ = await self._logs.read(stream, max(begin, position), max_bytes)
+        return rows
+
     async def seek(self, stream: str, moment: int) -> int:
         """Return the number of a stream's first row received at or after ``moment`` (milliseconds since the epoch)."""
         return await self._logs.seek(stream, moment)
@@ -124,12 +134,13 @@ class Lines:
     async def make_room(self, needed: Callable[[str], int | None]) -> None:
         """Delete rows that all triggers of their stream have read, if more than half of the space is used.
 
-        ``needed`` returns the number of the first row of a stream to keep, or None to delete all its rows.
+        ``needed`` returns the number of the first row of a stream to keep, or None to delete all its rows. Of states of
+        invocations, the newer half stays.
         """
         self.half_full.clear()
         for stream in self.streams if self.size > self._limit // 2 else ():
             reached = needed(stream)
-            await self._cut(stream, self.span(stream)[1] if reached is None else reached)
+            await self._cut(stream, await self._first_to_keep(stream) if reached is None else reached)
 
     async def drop(self, stream: str) -> None:
         """Delete all lines of a stream."""
@@ -147,6 +158,11 @@ class Lines:
     def _row(self, written: Written, items: tuple[bytes, ...]) -> Row:
         end = self._ends[written.stream] = self._ends[written.stream] + sum(map(len, items))
         return Row(at=0, end=end, items=items, function=written.function, hops=written.hops)
+
+    async def _first_to_keep(self, stream: str) -> int:
+        begin, next_ = self.span(stream)
+        newest = await self.numbered(stream, next_ - 1, 1)
+        return (begin + next_) // 2 if newest and newest[-1][1].function == STATES else next_
 
     async def _cut(self, stream: str, position: int) -> None:
         end = self._stored[stream]

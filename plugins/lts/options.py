@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
+from engine import LogTarget
 from plugins._shared.fields import Text
 
 
 class LtsOptions(Struct, frozen=True, kw_only=True):
     log_group_id: Text
     log_topic_id: Text  #: id of the stream
+
+
+def refuse(options: LtsOptions, status_streams: Collection[LogTarget]) -> tuple[str, str] | None:
+    """Refuse streams with the states of invocations: those that a trigger causes would write further lines."""
+    if (options.log_group_id, options.log_topic_id) not in {(one.group_id, one.stream_id) for one in status_streams}:
+        return None
+    reason = (
+        "the engine writes the states of this project's invocations to this stream, so each call would cause another"
+    )
+    return "log_topic_id", f"{reason}: choose another stream"

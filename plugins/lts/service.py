@@ -18,6 +18,7 @@ from plugins.lts.lines import Lines
 from plugins.lts.readers import Reader, Readers
 from plugins.lts.reports import HEAD, ReportsApi
 from plugins.lts.settings import LtsSettings
+from plugins.lts.status_log import StatusStreams
 from plugins.lts.tags_api import TAGS_HEADS, TAGS_LIMIT, TagsApi
 
 #: Seconds after the start by which all existing triggers read; afterwards, rows may be deleted to make room.
@@ -52,6 +53,7 @@ class LtsService:
                 claim(*TAGS_HEADS, handler=tags.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
                 claim(HEAD, handler=reports.answer, operations=reports.table.operations, limit=LIMIT),
                 context.logs.status_logs_created_by(self.groups.ensure),
+                context.logs.status_lines_stored_by(StatusStreams(self.groups, self.lines)),
             ):
                 tasks.start_soon(self._function_log.run)
                 tasks.start_soon(self._expire_often, context)

@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 from engine import TriggerContext, parse_urn
 from plugins.lts.events import Envelope
 from plugins.lts.groups import stream_name
-from plugins.lts.lines import Lines, Row
+from plugins.lts.lines import STATES, Lines, Row
 from plugins.lts.options import LtsOptions
 from plugins.lts.readers import Reader
 from plugins.lts.service import LtsService
@@ -88,7 +88,7 @@ class _Reading:
             self._end = rows[-1].end if rows else end
 
     async def _accept(self, rows: Sequence[Row], position: int) -> None:
-        others = [row for row in rows if row.function != self._reader.function]
+        others = [row for row in rows if row.function not in (self._reader.function, STATES)]
         await self._context.accept_batch(list(self._envelope.events(others)), {self._reader.stream: b"%d" % position})
         self._reader.position = position
 

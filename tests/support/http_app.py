@@ -60,6 +60,7 @@ from engine.http.server import create_app
 from engine.logs.feed import LogBoard
 from engine.maintenance.backup import Backups
 from engine.maintenance.clock_guard import ClockGuard
+from engine.maintenance.disk_guard import DiskGuard
 from engine.metrics.usage import Usage
 from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
@@ -68,6 +69,7 @@ from engine.pipeline.bulk_cancellation import CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
 from engine.pipeline.explanation import Explanation, Reason
 from engine.pipeline.redrive import Redrive
+from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Place, Purged, Scan, Selection, Standing
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
@@ -300,6 +302,8 @@ class Api(Struct, kw_only=True):
         health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=_metrics)
         storage = MemoryStorage()
         backups = Backups(self.codes.folder(NO_CODE), storage.copy_to, keys={}, keep_free=0, clock=clock, version="")
+        guard = DiskGuard(self.codes.folder(NO_CODE), 0, clock)
+        states = StatusLogWorker(storage.status_log, catalog, self.board, guard, REGION)
         redrive = Redrive(
             outbox=storage.outbox,
             records=engine,
@@ -318,7 +322,7 @@ class Api(Struct, kw_only=True):
             InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, REGION),
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
-            AsyncSettingsApi(catalog, self.board, REGION),
+            AsyncSettingsApi(catalog, self.board, states, REGION),
             DestinationsApi(catalog, NoDeliveries(), REGION),
             ControlsApi(controls),
             BulkCancelApi(catalog, engine, identity),

@@ -34,6 +34,9 @@ from engine.protocols import (
     StorageStatistics,
 )
 from engine.testing.rows import Row, move_problem, poisoned
+from engine.testing.status_log import MemoryStates, MemoryStatusLog
+from engine.testing.store import MemoryStore
+from engine.testing.writes import MemoryWrites
 
 
 class SimulatedCluster:
@@ -57,6 +60,7 @@ class SimulatedStorage:
         self.window = self.journal
         self.records = SimulatedRecords(tables, self.writes, witness, random)
         self.outbox = SimulatedOutbox(tables, self.writes, witness)
+        self.status_log = MemoryStatusLog(MemoryStates(), MemoryWrites(), lambda plugin: MemoryStore())
         self.catalog = SimulatedCatalog(tables, self.writes)
         self.resources = SimulatedResources(tables, self.writes)
         self.cursors = SimulatedCursors(tables, self.writes, witness, self.journal)

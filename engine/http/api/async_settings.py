@@ -12,8 +12,10 @@ from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.logs.feed import LogBoard
+from engine.logs.target import status_log_target_of
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.limits import EventAge, Label, Param, Retries
+from engine.pipeline.status_log import StatusLogWorker
 
 
 class DestinationConfig(Struct, frozen=True, kw_only=True):
@@ -27,7 +29,7 @@ class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CustomLog(Struct, frozen=True, kw_only=True):
-    """Log group and log stream that the client chose for the status log. Stored and returned unchanged."""
+    """Log group and log stream that the client chose for the status log. Used if both ids are given."""
 
     log_group_id: Label | UnsetType = UNSET
     log_group_name: Label | UnsetType = UNSET
@@ -71,8 +73,8 @@ class AsyncSettingsList(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsApi:
-    def __init__(self, catalog: Catalog, logs: LogBoard, region: str) -> None:
-        self._catalog, self._logs, self._region = catalog, logs, region
+    def __init__(self, catalog: Catalog, logs: LogBoard, states: StatusLogWorker, region: str) -> None:
+        self._catalog, self._logs, self._states, self._region = catalog, logs, states, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -89,14 +91,18 @@ class AsyncSettingsApi:
         function = self._catalog.find(urn)
         settings = await self._catalog.put_settings(urn, _settings(await call.read(AsyncSettingsBody, LONG_LIMIT)))
         if settings.status_log:
-            await self._logs.status_log(function.project, again=True)
+            target = status_log_target_of(function.project, settings.details)
+            await self._logs.status_log(function.project, again=True, target=target)
+        await self._states.follow(function.function_id)
         return json_reply(self._reply(function, settings))
 
     async def show(self, call: Call) -> Reply:
         return json_reply(self._reply(self._catalog.find(call.urn), self._catalog.show_settings(call.urn)))
 
     async def delete(self, call: Call) -> Reply:
+        function = self._catalog.find(call.urn)
         await self._catalog.delete_settings(call.urn)
+        await self._states.follow(function.function_id)
         return Reply(status=204)
 
     async def list_all(self, call: Call) -> Reply:
@@ -107,7 +113,7 @@ class AsyncSettingsApi:
     async def enable_status_log(self, call: Call) -> Reply:
         """Create the project's log group and log stream for states, unless they exist.
 
-        The status of every invocation is stored in any case.
+        States are written to them for functions whose asynchronous settings enable it.
         """
         await self._logs.status_log(call.project, again=True)
         return Reply()

@@ -38,6 +38,7 @@ class Statement(IntEnum):
     ADD_DELIVERY = 9
     TALLY = 10
     TRACE = 11
+    STATUS = 12
 
 
 SQL: dict[Statement, str] = {
@@ -71,6 +72,7 @@ SQL: dict[Statement, str] = {
         " ON CONFLICT (function_id) DO UPDATE SET rows = rows + excluded.rows, size = size + excluded.size"
     ),
     Statement.TRACE: "UPDATE invocation SET trace = ? WHERE key = ?",
+    Statement.STATUS: "INSERT INTO status_log (target_id, state, at, code, message, key) VALUES (?,?,?,?,?,?)",
 }
 
 #: Rows of one INSERT, largest first. Each execution releases and takes the GIL several times.
@@ -84,7 +86,7 @@ def _insert_sql(statement: Statement, rows: int) -> str:
 
 _INSERTS = {
     statement: {rows: _insert_sql(statement, rows) for rows in _INSERT_SIZES}
-    for statement in (Statement.APPEND, Statement.PAYLOAD, Statement.RESULT)
+    for statement in (Statement.APPEND, Statement.PAYLOAD, Statement.RESULT, Statement.STATUS)
 }
 
 #: Primary result codes of SQLite for errors of the disk or the file. Other codes are errors of a row.

@@ -44,6 +44,7 @@ class SQLiteCursors:
             answer(future, request)
 
         self._writer.submit(CallRequest(write, done))
+        self._journal.states.announce(invocation.function_id for invocation, _ in requests)
         return future
 
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
@@ -55,7 +56,9 @@ class SQLiteCursors:
         """
         ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
         pairs = zip(requests, ids, strict=True)
-        insert_all(db, [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id])
+        stored = [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id]
+        insert_all(db, stored)
+        self._journal.states.insert_accepted(db, stored)
         return ids
 
     def _claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str:

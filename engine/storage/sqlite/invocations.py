@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.errors import IdempotencyConflict
-from engine.model import Invocation, Outcome
+from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.protocols import Discarded, Page, Recovery, Settlement
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
@@ -32,6 +32,7 @@ from engine.storage.sqlite.rows import (
     to_crashed,
     to_invocation,
 )
+from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer, answer
 
 
@@ -43,8 +44,10 @@ class SQLiteJournal:
         *,
         idempotency_retention: float = 86_400.0,
         notes: DamageNotes | None = None,
+        states: StatusRows | None = None,
     ) -> None:
         self._writer = writer
+        self.states = states or StatusRows()
         self._notes = notes or DamageNotes()
         self._isolated = IsolatedReads(self._notes, identity)
         self._identity = identity
@@ -63,9 +66,11 @@ class SQLiteJournal:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done = partial(_appended, future, invocation, then)
         if idempotency_key:
+            self.states.announce([invocation.function_id])
             request: WriteRequest = CallRequest(lambda db: self.append_once(db, invocation, idempotency_key), done)
         else:
-            request = WriteRequest(append_rows(invocation), done)
+            rows = append_rows(invocation)
+            request = WriteRequest(rows + self.states.accepted(invocation) if self.states.targets else rows, done)
         self._writer.submit(request)
         return future
 
@@ -84,12 +89,14 @@ class SQLiteJournal:
             earlier.row[-2], earlier.done = begun, done
             return
         request = self._starts[key] = _Start([invocation.attempt, started_at, begun, key], done, number)
+        if self.states.targets and earlier is None:
+            request.rows += self.states.started(invocation, started_at)
         self._writer.submit(request)
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         start = self._starts.pop(settlement.invocation.key, None)
         if start is not None and start.number == self._writer.number:
-            start.rows = ()  # the start is in the same batch as the end, which overwrites it
+            start.rows = start.rows[1:]  # the start is in the same batch as the end, which overwrites its row
 
         def done(request: WriteRequest) -> None:
             if request.error is not None:
@@ -97,7 +104,10 @@ class SQLiteJournal:
             if then is not None:
                 then(settlement)
 
-        self._writer.submit(WriteRequest(settle_rows(settlement), done, True))
+        rows = settle_rows(settlement)
+        if self.states.targets:
+            rows += self.states.ended(settlement)
+        self._writer.submit(WriteRequest(rows, done, True))
 
     def cancel(
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
@@ -107,12 +117,14 @@ class SQLiteJournal:
         def done(request: WriteRequest) -> None:
             if then is not None:
                 then(key, request.value if request.error is None else None, request.error is None)
+            if request.error is None and request.value is not None:
+                self.states.announce([request.value[0]])
             answer(future, request)
 
         request = CallRequest(
-            lambda db: cancel(db, END, key, outcome),
+            lambda db: self._cancel(db, key, outcome),
             done,
-            lambda db: cancel_isolated(db, key, outcome),
+            lambda db: self._cancel_isolated(db, key, outcome),
         )
         self._writer.submit(request)
         return future
@@ -129,29 +141,44 @@ class SQLiteJournal:
         def done(request: WriteRequest) -> None:
             if then is not None:
                 then(request.value if request.error is None else (), request.error is None)
+            if self.states.targets:
+                self.states.added()
             answer(future, request)
 
         request = CallRequest(
-            lambda db: cancel_all(db, keys, outcome),
+            lambda db: self._cancel_all(db, keys, outcome),
             done,
-            lambda db: cancel_all_isolated(db, self._notes, keys, outcome),
+            lambda db: self._cancel_all_isolated(db, keys, outcome),
         )
         self._writer.submit(request)
         return future
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        return await self._writer.call(
-            lambda db: discard(db, self._notes, function_id, after, rows, outcome),
-            lambda db: discard_isolated(db, self._notes, function_id, after, rows, outcome),
-        )
+        def end(db: sqlite3.Connection) -> Discarded:
+            found = discard(db, self._notes, function_id, after, rows, outcome)
+            self.states.insert_ends(db, found.keys, State.DISCARD, outcome)
+            return found
+
+        def end_isolated(db: sqlite3.Connection) -> Discarded:
+            found = discard_isolated(db, self._notes, function_id, after, rows, outcome)
+            self.states.insert_ends_isolated(db, found.keys, State.DISCARD, outcome)
+            return found
+
+        found = await self._writer.call(end, end_isolated)
+        self.states.announce([function_id])
+        return found
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         rows = [(READY, i.key) for i in invocations]
         for invocation in invocations:
             self._starts.pop(invocation.key, None)
-        await self._writer.call(
-            lambda db: db.executemany("UPDATE invocation SET state = ? WHERE key = ? AND state = 2", rows).rowcount
-        )
+
+        def write(db: sqlite3.Connection) -> None:
+            self.states.insert_released(db, invocations)
+            db.executemany("UPDATE invocation SET state = ? WHERE key = ? AND state = 2", rows)
+
+        await self._writer.call(write)
+        self.states.announce(one.function_id for one in invocations)
 
     async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
         return await self._writer.call(
@@ -189,6 +216,7 @@ class SQLiteJournal:
         earlier = self.claim(db, invocation, idempotency_key)
         if earlier is None:
             insert(db, append_rows(invocation))
+            self.states.insert_accepted(db, [invocation])
         return earlier
 
     def claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
@@ -211,6 +239,30 @@ class SQLiteJournal:
             (invocation.function_id, idempotency_key, invocation.key, digest, expires),
         )
         return None
+
+    def _cancel(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
+        found = cancel(db, END, key, outcome)
+        if found is not None:
+            self.states.insert_ends(db, [key], State.FAIL, outcome)
+        return found
+
+    def _cancel_all(self, db: sqlite3.Connection, keys: Sequence[int], outcome: Outcome) -> Sequence[tuple[int, int]]:
+        found = cancel_all(db, keys, outcome)
+        self.states.insert_ends(db, [key for key, _ in found], State.FAIL, outcome)
+        return found
+
+    def _cancel_all_isolated(
+        self, db: sqlite3.Connection, keys: Sequence[int], outcome: Outcome
+    ) -> Sequence[tuple[int, int]]:
+        found = cancel_all_isolated(db, self._notes, keys, outcome)
+        self.states.insert_ends_isolated(db, [key for key, _ in found], State.FAIL, outcome)
+        return found
+
+    def _cancel_isolated(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
+        found = cancel_isolated(db, key, outcome)
+        if found is not None:
+            self.states.insert_ends_isolated(db, [key], State.FAIL, outcome)
+        return found
 
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         cursor = db.execute(
@@ -252,6 +304,7 @@ class SQLiteJournal:
             f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running LEFT JOIN payload USING (key)"
             f" WHERE state = 2 AND {POISONED}{self._notes.readable}"
         ).fetchall()
+        self.states.insert_revived(db, self._notes.readable)
         revived = db.execute(f"{REVIVE} WHERE state = 2 AND NOT ({POISONED}){self._notes.readable}").rowcount
         whole = [row if row[BODY] is not None else with_older_payload(db, row) for row in rows]
         return self._recovery(db, [to_crashed(row, self._identity) for row in whole], revived)

@@ -15,6 +15,7 @@ from engine.storage.sqlite.invocation_writes import append_rows, insert
 from engine.storage.sqlite.isolated_lists import Candidates
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.salvage import store_each
+from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer
 
 #: Largest number of rows scanned for one page of pending deliveries. Includes rows of other projects and given-up rows.
@@ -33,8 +34,11 @@ SCANNED_UNTIL = (
 
 
 class SQLiteOutbox:
-    def __init__(self, readers: Readers, writer: Writer, notes: DamageNotes | None = None) -> None:
+    def __init__(
+        self, readers: Readers, writer: Writer, notes: DamageNotes | None = None, states: StatusRows | None = None
+    ) -> None:
         self._readers, self._writer, self._notes = readers, writer, notes or DamageNotes()
+        self._states = states or StatusRows()
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
         return await self._writer.call(
@@ -46,8 +50,10 @@ class SQLiteOutbox:
             db.execute("DELETE FROM owed WHERE owed_id = ?", (pending.delivery_id,))
             if append is not None:
                 insert(db, append_rows(append))
+                self._states.insert_accepted(db, [append])
 
         await self._writer.call(write)
+        self._states.announce([append.function_id] if append is not None else [])
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
         await self._writer.call(

@@ -22,12 +22,15 @@ from engine.storage.sqlite.delivery_table import renew
 from engine.storage.sqlite.older_tables import set_aside
 from engine.storage.sqlite.outcome_tables import TABLE_OF, make_way
 from engine.storage.sqlite.rebuild import note_side_indexes
+from engine.storage.sqlite.status_table import set_states_aside
 
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
 #: Least seconds between two reads of all indexes of deliveries and idempotency keys, which may be long.
 WALK_INTERVAL = 60.0
+#: Statements whose rows may be left out, with the tables that they write.
+_OPTIONAL = {**TABLE_OF, Statement.STATUS: "status_log"}
 #: Forms of statements that store less, so that the row does not grow. Rank and first due time are not needed any more,
 #: except for the order and age of retries.
 _COMPACT = {
@@ -44,9 +47,10 @@ _FORMS: tuple[dict[Statement, str], ...] = ({}, _COMPACT)
 #: Tables whose rows are left out if they can be neither written nor set aside.
 _LEFT_OUT: tuple[frozenset[str], ...] = (
     frozenset(),
-    frozenset({"result"}),
-    frozenset({"attempt"}),
-    frozenset({"result", "attempt"}),
+    frozenset({"status_log"}),
+    frozenset({"result", "status_log"}),
+    frozenset({"attempt", "status_log"}),
+    frozenset({"result", "attempt", "status_log"}),
 )
 
 
@@ -91,6 +95,7 @@ class Salvage:
         """Store a request as far as the page allows, and set its ``value`` or ``error``. Raise errors of the disk."""
         _make_way(db, self._notes)
         _make_way_for_deliveries(db, self._notes)
+        set_states_aside(db)
         if monotonic() >= self._next_walk:
             note_side_indexes(db, self._notes)
             self._next_walk = monotonic() + WALK_INTERVAL
@@ -171,7 +176,7 @@ def _store_rows(db: WritingConnection, notes: DamageNotes, rows: Sequence[tuple[
     error: sqlite3.DatabaseError | None = None
     for compact in _FORMS:
         for left_out in _LEFT_OUT:
-            kept = [(statement, row) for statement, row in rows if TABLE_OF.get(statement) not in left_out]
+            kept = [(statement, row) for statement, row in rows if _OPTIONAL.get(statement) not in left_out]
             try:
                 _transact(db, kept, compact)
             except sqlite3.DatabaseError as problem:

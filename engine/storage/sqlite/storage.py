@@ -17,6 +17,7 @@ from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.outbox import SQLiteOutbox
 from engine.storage.sqlite.records import SQLiteRecords
 from engine.storage.sqlite.resource_store import SQLiteResourceStore
+from engine.storage.sqlite.status_log import SQLiteStatusLog, StatusRows
 from engine.storage.sqlite.store import SQLiteStore
 from engine.storage.sqlite.writer import Writer
 
@@ -36,10 +37,14 @@ class SQLiteStorage:
     ) -> None:
         self._notes = notes
         self.writer, self.identity, self.cluster = writer, identity, cluster
-        self.journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention, notes=notes)
+        states = StatusRows()
+        self.journal = SQLiteJournal(
+            writer, identity, idempotency_retention=idempotency_retention, notes=notes, states=states
+        )
+        self.status_log = SQLiteStatusLog(writer, identity, states)
         self.window = self.journal
         self.records = SQLiteRecords(readers, writer, identity, notes)
-        self.outbox = SQLiteOutbox(readers, writer, notes)
+        self.outbox = SQLiteOutbox(readers, writer, notes, states)
         self.catalog = SQLiteCatalogStore(writer)
         self.resources = SQLiteResourceStore(writer)
         self.cursors = SQLiteCursors(writer, self.journal)

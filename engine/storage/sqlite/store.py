@@ -52,12 +52,11 @@ class SQLiteStore:
         raise StoredDataUnreadable(place, "its page in the journal is damaged")
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        rows = [(self._plugin, table, key, value) for key, value in (put or {}).items()]
         deleted = [(self._plugin, table, key) for key in delete]
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(_DELETE, deleted)
-            db.executemany("INSERT OR REPLACE INTO plugin_row (plugin, name, key, value) VALUES (?,?,?,?)", rows)
+            put_rows(db, self._plugin, table, put or {})
 
         await self._writer.call(write)
 
@@ -77,6 +76,11 @@ class SQLiteStore:
 
     def _range(self, table: str, after: str, until: str, newest: bool) -> Range:
         return Range(plugin=self._plugin, table=table, after=after.encode(), until=until.encode(), newest=newest)
+
+
+def put_rows(db: sqlite3.Connection, plugin: str, table: str, put: Mapping[str, bytes]) -> None:
+    rows = [(plugin, table, key, value) for key, value in put.items()]
+    db.executemany("INSERT OR REPLACE INTO plugin_row (plugin, name, key, value) VALUES (?,?,?,?)", rows)
 
 
 def _get(db: sqlite3.Connection, row_key: tuple[str, str, str]) -> bytes | None:

@@ -24,7 +24,7 @@ from engine.testing import ManualClock, MemoryStore
 from plugins.lts import bodies, items, service
 from plugins.lts import plugin as lts
 from plugins.lts.items import PIECE, Item
-from plugins.lts.lines import Lines, Written
+from plugins.lts.lines import STATES, Lines, Written
 from plugins.lts.problems import LtsProblem
 from plugins.lts.readers import MAX_WAIT, Readers
 from plugins.lts.settings import MIB
@@ -391,3 +391,18 @@ async def test_what_the_disk_refuses_takes_no_room() -> None:
     await lines.append([Written(stream="s", items=[b"x" * size])])
 
     assert (lines.size, lines.end("s"), len(await store.scan("lines"))) == (size, size, 1)
+
+
+async def test_the_newer_half_of_states_stays_when_room_is_made() -> None:
+    lines = Lines(MemoryStore(), ManualClock(0.0).now, 1000)
+    for number in range(8):
+        await lines.append([Written(stream="s", items=[b"%080d" % number], function=STATES)])
+        await lines.append([Written(stream="other", items=[b"%010d" % number])])
+
+    await lines.make_room(lambda stream: None)
+
+    states, others = [await lines.read(stream, 0, 1000) for stream in ("s", "other")]
+    assert [int(item) for row in states[0] for item in row.items] == [4, 5, 6, 7]
+    assert lines.span("s") == (4, 8)
+    assert lines.span("other") == (8, 8)
+    assert len(others[0]) == 1  # the last row stays on disk for its number

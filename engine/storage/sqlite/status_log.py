@@ -1,0 +1,215 @@
+"""Status log on disk. The journal adds its rows to the requests that change states."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.model import Invocation, Outcome, State
+from engine.model.identity import Identity
+from engine.model.signal import Signal
+from engine.protocols import Settlement, StatusEntry, StatusLogStatistics, StatusTarget
+from engine.protocols.status_log import LONGEST_MESSAGE, MOST_ENTRIES
+from engine.storage.sqlite.batch import SQL, Row, Statement
+from engine.storage.sqlite.rows import POISONED, READY, RUNNING, SHOWN, STORED
+from engine.storage.sqlite.salvage import store_each
+from engine.storage.sqlite.status_table import set_states_aside
+from engine.storage.sqlite.store import put_rows
+from engine.storage.sqlite.writer import Writer
+
+#: Row for the present state of a stored invocation, if its version is followed.
+_COPY = (
+    "INSERT INTO status_log (target_id, state, at, code, message, key) SELECT target_id, ?, ?, ?, ?, key"
+    " FROM invocation JOIN status_target USING (function_id, version) WHERE enabled = 1 AND {where}"
+)
+_PUT_TARGET = (
+    "INSERT INTO status_target (function_id, version, enabled, body) VALUES (?,?,1,?)"
+    " ON CONFLICT (function_id, version, body) DO UPDATE SET enabled = 1"
+)
+#: Deleted functions whose invocations have all ended.
+_GONE = (
+    "function_id NOT IN (SELECT function_id FROM function)"
+    " AND function_id NOT IN (SELECT function_id FROM tally WHERE rows > 0)"
+)
+
+
+class StatusRows:
+    """Rows of the status log that the journal adds to its requests. There are none for versions that are not followed.
+
+    ``targets`` is empty while no version is followed. Callers test it first, so that nothing else is done then.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.added: Signal[[]] = Signal()
+        self.targets: dict[tuple[int, str], int] = {}  #: ids by function id and version
+        self.waiting = self.dropped = 0
+        self._now = now
+
+    # --- in the event loop ----------------------------------------------------------------------------------
+
+    def accepted(self, invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
+        return self._row(invocation, State.WAIT, invocation.accepted_on_clock)
+
+    def started(self, invocation: Invocation, started_at: float) -> tuple[tuple[Statement, Row], ...]:
+        return self._row(invocation, State.RUNNING, started_at)
+
+    def ended(self, settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
+        outcome = settlement.outcome
+        return self._row(settlement.invocation, settlement.state, outcome.ended_at, outcome.code, outcome.message)
+
+    def announce(self, function_ids: Iterable[int]) -> None:
+        """Announce entries that a call in the writer's thread adds, if versions of these functions are followed."""
+        if self.targets and not {function_id for function_id, _ in self.targets}.isdisjoint(function_ids):
+            self.added()
+
+    def _row(
+        self, invocation: Invocation, state: State, at: float, code: int = 0, message: str = ""
+    ) -> tuple[tuple[Statement, Row], ...]:
+        target = self.targets.get((invocation.function_id, invocation.version))
+        if target is None or not self._admit():
+            return ()
+        self.added()
+        return ((Statement.STATUS, (target, _stored(state), at, code, message[:LONGEST_MESSAGE], invocation.key)),)
+
+    # --- in the writer's thread, inside a transaction --------------------------------------------------------
+
+    def insert_accepted(self, db: sqlite3.Connection, invocations: Iterable[Invocation]) -> None:
+        """Add the first entries of invocations that the same transaction stores."""
+        rows = [
+            (target, READY, one.accepted_on_clock, 0, "", one.key)
+            for one in (invocations if self.targets else ())
+            if (target := self.targets.get((one.function_id, one.version))) is not None and self._admit()
+        ]
+        if rows:
+            db.executemany(SQL[Statement.STATUS], rows)
+
+    def insert_ends(self, db: sqlite3.Connection, keys: Sequence[int], state: State, outcome: Outcome) -> None:
+        """Add entries about invocations that the same transaction ended without an attempt."""
+        if self.targets:
+            end = (STORED[state], outcome.ended_at, outcome.code, outcome.message[:LONGEST_MESSAGE])
+            where = "key IN (SELECT value FROM json_each(?))"
+            self._copy(db, where, (*end, msgspec.json.encode(keys).decode()))
+
+    def insert_ends_isolated(self, db: sqlite3.Connection, keys: Sequence[int], state: State, outcome: Outcome) -> None:
+        """Do the same after the transaction, except for rows on damaged pages. Runs outside a transaction."""
+        if self.targets:
+            store_each(db, keys, lambda db, key: self.insert_ends(db, [key], state, outcome))
+
+    def insert_released(self, db: sqlite3.Connection, invocations: Iterable[Invocation]) -> None:
+        """Add entries about running invocations that the same transaction then returns to WAIT."""
+        for one in invocations:
+            if self.targets and (one.function_id, one.version) in self.targets:
+                self._copy(db, f"key = ? AND state = {RUNNING}", (READY, self._now(), 0, "", one.key))
+
+    def insert_revived(self, db: sqlite3.Connection, readable: str) -> None:
+        """Add entries about running invocations that the same transaction then returns to WAIT after a crash."""
+        if self.targets:
+            self._copy(db, f"state = {RUNNING} AND NOT {POISONED}{readable}", (READY, self._now(), 0, ""))
+
+    def _copy(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
+        if self.waiting >= MOST_ENTRIES:
+            self.dropped += 1
+        else:
+            self.waiting += db.execute(_COPY.format(where=where), values).rowcount
+
+    def _admit(self) -> bool:
+        """Count one more entry. Return False if too many wait already."""
+        if self.waiting >= MOST_ENTRIES:
+            self.dropped += 1
+            return False
+        self.waiting += 1
+        return True
+
+
+class SQLiteStatusLog:
+    def __init__(self, writer: Writer, identity: Identity, rows: StatusRows) -> None:
+        self._writer, self._identity, self._rows = writer, identity, rows
+        self._targets: dict[int, StatusTarget] = {}  #: also those that are not followed any more
+
+    @property
+    def added(self) -> Signal[[]]:
+        return self._rows.added
+
+    async def load(self) -> Collection[int]:
+        def load(db: sqlite3.Connection) -> tuple[list[tuple[int, int, str]], int]:
+            db.execute(f"UPDATE status_target SET enabled = 0 WHERE {_GONE}")
+            db.execute(
+                "DELETE FROM status_target WHERE enabled = 0 AND target_id NOT IN (SELECT target_id FROM status_log)"
+            )
+            return db.execute("SELECT target_id, enabled, body FROM status_target").fetchall(), _waiting(db)
+
+        def load_isolated(db: sqlite3.Connection) -> tuple[list[tuple[int, int, str]], int]:
+            set_states_aside(db)
+            return load(db)
+
+        rows, self._rows.waiting = await self._writer.call(load, load_isolated)
+        self._targets = {target_id: msgspec.json.decode(body, type=StatusTarget) for target_id, _, body in rows}
+        followed = {target_id: self._targets[target_id] for target_id, enabled, _ in rows if enabled}
+        self._rows.targets = {(one.function_id, one.version): target_id for target_id, one in followed.items()}
+        return {one.function_id for one in followed.values()}
+
+    async def follow(self, function_id: int, targets: Sequence[StatusTarget]) -> None:
+        known = {self._targets[one] for (owner, _), one in self._rows.targets.items() if owner == function_id}
+        if known == {*targets}:
+            return
+        rows = [(one.function_id, one.version, msgspec.json.encode(one).decode()) for one in targets]
+
+        def write(db: sqlite3.Connection) -> list[tuple[int, str]]:
+            db.execute("UPDATE status_target SET enabled = 0 WHERE function_id = ? AND enabled = 1", (function_id,))
+            db.executemany(_PUT_TARGET, rows)
+            followed = "SELECT target_id, body FROM status_target WHERE function_id = ? AND enabled = 1"
+            return db.execute(followed, (function_id,)).fetchall()
+
+        found = {
+            target_id: msgspec.json.decode(body, type=StatusTarget)
+            for target_id, body in await self._writer.call(write)
+        }
+        self._targets.update(found)
+        others = {key: target_id for key, target_id in self._rows.targets.items() if key[0] != function_id}
+        self._rows.targets = others | {(one.function_id, one.version): target_id for target_id, one in found.items()}
+
+    async def read(self, rows: int) -> Sequence[StatusEntry]:
+        sql = "SELECT entry_id, target_id, key, state, at, code, message FROM status_log ORDER BY entry_id LIMIT ?"
+
+        def read_isolated(db: sqlite3.Connection) -> list[Any]:
+            set_states_aside(db)
+            return []
+
+        found = await self._writer.call(lambda db: db.execute(sql, (rows,)).fetchall(), read_isolated)
+        return [
+            StatusEntry(
+                entry_id=entry_id,
+                target=self._targets[target_id],
+                request_id=self._identity.request_id(key),
+                state=SHOWN[state],
+                at=at,
+                code=code,
+                message=message,
+            )
+            for entry_id, target_id, key, state, at, code, message in found
+        ]
+
+    async def hand_over(self, until: int, plugin: str, table: str, put: Mapping[str, bytes]) -> None:
+        def write(db: sqlite3.Connection) -> int:
+            put_rows(db, plugin, table, put)
+            db.execute("DELETE FROM status_log WHERE entry_id <= ?", (until,))
+            return _waiting(db)
+
+        self._rows.waiting = await self._writer.call(write)
+
+    def statistics(self) -> StatusLogStatistics:
+        return StatusLogStatistics(waiting=self._rows.waiting, dropped=self._rows.dropped)
+
+
+def _waiting(db: sqlite3.Connection) -> int:
+    """Return the number of entries, which have growing ids and are removed from the oldest."""
+    first, last = db.execute("SELECT min(entry_id), max(entry_id) FROM status_log").fetchone()
+    return 0 if first is None else int(last - first + 1)
+
+
+def _stored(state: State) -> int:
+    return STORED.get(state, READY)

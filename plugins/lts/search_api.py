@@ -1,0 +1,104 @@
+"""API that reads the lines of a log stream, at the vendor's path: by time and keywords, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from plugins._shared.vendor_api import READ, Answer, Call, Offer
+from plugins.lts import bodies as b
+from plugins.lts.groups import Groups, stream_name
+from plugins.lts.items import Item
+from plugins.lts.lines import Lines, Row
+
+STEP = 1 << 17  #: bytes of lines that are read at a time
+SCANNED = 1 << 23  #: bytes of lines that are read for one page, so that a page takes a fraction of a second
+PLACES = 100_000  #: numbers of lines in one row; a row has less than ``lines.ROW`` bytes, and one line more
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    number: int  #: of the line in its stream
+    item: Item
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        item = self.item
+        return {"hostName": item.host_name, "hostIP": item.ip, "pathFile": item.path, **item.labels}
+
+    def shown(self) -> dict[str, Any]:
+        item = self.item
+        return {"content": item.message, "line_num": str(self.number), "time": item.time, "labels": self.labels}
+
+
+class SearchApi:
+    def __init__(self, groups: Groups, lines: Lines) -> None:
+        self._groups, self._lines = groups, lines
+        self.offers = {
+            "POST v2 groups {log_group_id} streams {log_stream_id} content query": Offer(
+                self._search, "LtsListLogs", body=b.Search, roles=READ, data=True
+            )
+        }
+
+    async def _search(self, call: Call) -> Answer:
+        """Return lines with a time in the range, in the order in which they were received, or newest first.
+
+        A page that ends before all lines were read has ``isQueryComplete`` false. The next page begins behind the
+        line that the request names as ``line_num``: ``next_line_num`` of this page.
+        """
+        group_id, stream_id, _ = call.names
+        search = b.decode_body(call.request, b.Search)
+        self._groups.stream(call.project, group_id, stream_id)
+        stream = stream_name(call.project, group_id, stream_id)
+        await self._lines.open(stream)
+        found, complete, last = list[Found](), True, search.line_num or ""
+        scan = self._newest_first(stream, search) if search.is_desc else self._oldest_first(stream, search)
+        async for one in scan:
+            if one is None or len(found) == search.limit:
+                complete = False
+                break
+            last = str(one.number)
+            if search.matches(one.item.message, one.item.time, one.labels):
+                found.append(one)
+        logs = [one.shown() for one in found]
+        return 200, {"count": len(found), "logs": logs, "isQueryComplete": complete, "next_line_num": last}
+
+    async def _oldest_first(self, stream: str, search: b.Search) -> AsyncIterator[Found | None]:
+        """Yield the lines of a stream from the beginning of the search on; None if too many were read."""
+        after, (begin, _), scanned = search.after, self._lines.span(stream), 0
+        position = begin if after is None else max(begin, after // PLACES)
+        if after is None:
+            position = await self._lines.seek(stream, search.start)
+        while rows := await self._lines.numbered(stream, position, STEP):
+            for number, row in rows:
+                for one in _lines_of(number, row):
+                    if after is None or one.number > after:
+                        yield one
+                scanned += row.size
+            if scanned > SCANNED:
+                yield None
+            position = rows[-1][0] + 1
+
+    async def _newest_first(self, stream: str, search: b.Search) -> AsyncIterator[Found | None]:
+        before, (begin, end), scanned = search.after, self._lines.span(stream), 0
+        position = end - 1 if before is None else min(end - 1, before // PLACES)
+        while position >= begin:
+            rows = await self._lines.numbered(stream, position, 1)
+            row = rows[0][1] if rows and rows[0][0] == position else None
+            if row is not None:
+                if row.at < search.start:  # older rows were received before the search begins
+                    return
+                for one in reversed(list(_lines_of(position, row))):
+                    if before is None or one.number < before:
+                        yield one
+                scanned += row.size
+            if scanned > SCANNED:
+                yield None
+            position -= 1
+
+
+def _lines_of(number: int, row: Row) -> Iterator[Found]:
+    for place, item in enumerate(row.items):
+        yield Found(number=number * PLACES + place, item=msgspec.json.decode(item, type=Item))
