@@ -1,13 +1,13 @@
-"""Construction of an engine: its components, and the signals between them."""
+"""Construction of an engine: its components. ``engine.app.signals`` connects them."""
 
 from __future__ import annotations
 
-import structlog
 from msgspec import Struct
 
 from engine.app import function_figures, tracing
 from engine.app.connections import ConnectionRules, connection_rules
 from engine.app.parts import EngineParts, Infrastructure
+from engine.app.signals import connect
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import SignatureVerifier
 from engine.code.quota import CodeQuota
@@ -55,8 +55,6 @@ from engine.triggers.ingress import IngressDeps
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources
-
-log = structlog.get_logger("functiond.clock")
 
 
 class _Core(Struct, frozen=True, kw_only=True):
@@ -122,52 +120,12 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         authenticator=authenticator,
         tls=infrastructure.tls,
     )
-    _connect(engine, enabled)
+    connect(engine, enabled)
     if engine.function_metrics is not None:
         function_figures.connect(engine.function_metrics, engine)
     if engine.tracer is not None:
         tracing.connect(engine.tracer, engine)
     return engine
-
-
-def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
-    """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
-    catalog, clock, usage, lag = engine.catalog, engine.clock, engine.usage, engine.lag
-    lag.in_flight = engine.dispatcher.is_running
-    engine.pool.controls_of = engine.controls.of
-    lag.began.connect(engine.loop_watch.wake)
-    clock.alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
-    clock.alarms.stepped.connect(lambda step: clock.expiry.check())
-    clock.alarms.stepped.connect(engine.delay_corrector.note_step)
-    engine.delay_corrector.corrected.connect(engine.scheduler.note_due)
-    clock.expiry.doubted.connect(engine.clock_guard.note_doubt)
-    clock.expiry.cleared.connect(engine.clock_guard.note_correction)
-    engine.clock_guard.released.connect(engine.scheduler.unpark)
-    engine.clock_guard.released.connect(engine.pruner.run_now)
-    engine.clock_guard.released.connect(engine.delivery.wake)
-    engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
-    engine.dispatcher.attempt_ended.connect(lambda function, invocation, outcome: lag.enter("end of an invocation"))
-    catalog.changed.connect(engine.resources.triggers.follow)
-    catalog.changed.connect(engine.resources.follow)
-    catalog.changed.connect(engine.controls.follow)
-    catalog.changed.connect(engine.function_changes.apply)
-    catalog.changed.connect(enabled.follow)
-    engine.controls.changed.connect(engine.function_changes.apply_controls)
-    engine.controls.changed.connect(engine.intake.refuse_calls)
-    catalog.changed.connect(engine.status_log.note_change)
-    engine.storage.status_log.added.connect(engine.status_log.wake)
-    engine.logs.status_store_changed.connect(engine.status_log.wake)
-    engine.resources.triggers.changed.connect(engine.sources.follow)
-    engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
-    engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
-    engine.dispatcher.attempt_ended.connect(lambda function, invocation, outcome: usage.note(function, outcome))
-    engine.dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
-    engine.dispatcher.end_stored.connect(engine.delivery.note_end)
-    engine.dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: engine.pruner.note_end())
-    engine.discarder.ends_stored.connect(lambda keys: engine.pruner.note_end())
-    engine.discarder.ends_stored.connect(engine.dispatcher.note_discarded)
-    usage.used.connect(engine.usage_store.note_use)
-    engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
 
 
 def _core(given: Infrastructure) -> _Core:

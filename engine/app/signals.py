@@ -1,0 +1,69 @@
+"""Signals between the components of an engine: which one hears of an event of which other."""
+
+from __future__ import annotations
+
+import structlog
+
+from engine.app.parts import EngineParts
+from engine.triggers.enabled_functions import EnabledFunctions
+
+log = structlog.get_logger("functiond.clock")
+
+
+def connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
+    """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
+    engine.pool.controls_of = engine.controls.of
+    _connect_loop(engine)
+    _connect_clock(engine)
+    _connect_catalog(engine, enabled)
+    _connect_pipeline(engine)
+
+
+def _connect_loop(engine: EngineParts) -> None:
+    lag = engine.lag
+    lag.in_flight = engine.dispatcher.is_running
+    lag.began.connect(engine.loop_watch.wake)
+    engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
+    engine.dispatcher.attempt_ended.connect(lambda function, invocation, outcome: lag.enter("end of an invocation"))
+
+
+def _connect_clock(engine: EngineParts) -> None:
+    alarms, expiry, guard = engine.clock.alarms, engine.clock.expiry, engine.clock_guard
+    alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
+    alarms.stepped.connect(lambda step: expiry.check())
+    alarms.stepped.connect(engine.delay_corrector.note_step)
+    engine.delay_corrector.corrected.connect(engine.scheduler.note_due)
+    expiry.doubted.connect(guard.note_doubt)
+    expiry.cleared.connect(guard.note_correction)
+    guard.released.connect(engine.scheduler.unpark)
+    guard.released.connect(engine.pruner.run_now)
+    guard.released.connect(engine.delivery.wake)
+
+
+def _connect_catalog(engine: EngineParts, enabled: EnabledFunctions) -> None:
+    catalog, controls = engine.catalog, engine.controls
+    catalog.changed.connect(engine.resources.triggers.follow)
+    catalog.changed.connect(engine.resources.follow)
+    catalog.changed.connect(controls.follow)
+    catalog.changed.connect(engine.function_changes.apply)
+    catalog.changed.connect(enabled.follow)
+    catalog.changed.connect(engine.status_log.note_change)
+    controls.changed.connect(engine.function_changes.apply_controls)
+    controls.changed.connect(engine.intake.refuse_calls)
+    engine.resources.triggers.changed.connect(engine.sources.follow)
+
+
+def _connect_pipeline(engine: EngineParts) -> None:
+    dispatcher, usage, catalog, clock = engine.dispatcher, engine.usage, engine.catalog, engine.clock
+    engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
+    engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
+    dispatcher.attempt_ended.connect(lambda function, invocation, outcome: usage.note(function, outcome))
+    dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
+    dispatcher.end_stored.connect(engine.delivery.note_end)
+    dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: engine.pruner.note_end())
+    engine.discarder.ends_stored.connect(lambda keys: engine.pruner.note_end())
+    engine.discarder.ends_stored.connect(dispatcher.note_discarded)
+    engine.storage.status_log.added.connect(engine.status_log.wake)
+    engine.logs.status_store_changed.connect(engine.status_log.wake)
+    usage.used.connect(engine.usage_store.note_use)
+    engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
