@@ -32,6 +32,7 @@ from engine.http.api.records import InvocationRecords
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.reserved_instances import ReservedApi
 from engine.http.api.routing import ApiFamily
+from engine.http.api.run_again import RunAgainApi
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.triggers import TriggersApi
@@ -82,6 +83,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         ControlsApi(engine.controls),
         BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),
         _explanation(engine),
+        RunAgainApi(catalog, engine.redrive, engine.settings.http.async_body_limit),
         _triggers(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),

@@ -36,6 +36,7 @@ _CLIENT_COMMANDS = {
     "show": ("invocations:show", "Show one invocation."),
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),
     "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
+    "rerun": ("rerun:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
     "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
     "pause": ("controls:pause", "Start no invocation of a function, and let its events wait."),
     "resume": ("controls:resume", "End the pause of a function."),

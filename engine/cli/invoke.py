@@ -75,7 +75,7 @@ def invoke(
         raise UsageError("--timeout needs --wait")
     if not asynchronous and (headers or wait):
         raise UsageError("--wait, --priority, --delay and --idempotency-key need --async")
-    body = _event(standard_input, data, file)
+    body = read_event(standard_input, data, file)
     client, form = target.client(), _Form(json=target.json, log=log, raw=raw)
     if asynchronous:
         bound = inf if timeout is None else timeout
@@ -91,7 +91,8 @@ class _Form(NamedTuple):
     raw: bool
 
 
-def _event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
+def read_event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
+    """Return the event that options name: its text, its file, or standard input. Raise UsageError for several."""
     if standard_input + (data is not None) + (file is not None) > 1:
         raise UsageError("give the event once: as --data, as --file, or as - for standard input")
     if data is not None:

@@ -16,7 +16,7 @@ from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
-STEP = 100  #: invocations per request
+STEP = 500  #: invocations per request
 
 
 def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TARGET) -> None:
@@ -56,6 +56,9 @@ def redrive(
     function: str | None = None,
     hours: float = 24.0,
     limit: int | None = None,
+    status: str = "",
+    error_code: Annotated[tuple[int, ...], Parameter(negative="", show_default=False)] = (),
+    source: str = "",
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Send pending or given-up deliveries again, or run failed invocations again.
@@ -74,16 +77,25 @@ def redrive(
         Hours that --failed looks back. Repeating the command within a day sends nothing twice.
     limit
         Maximum number of invocations for --failed.
+    status
+        Only those that ended so, for --failed: FAIL or DISCARD. [default: both]
+    error_code
+        Only those with this code, for --failed. Repeat for several. 4208: those that were cancelled or purged.
+    source
+        Only those of this trigger type, or of ``API``, for --failed. [default: any]
     """
     if bool(ids) + all + failed != 1:
         raise UsageError("give delivery numbers or request ids, or use --all, or use --failed with --function")
     if all and function:
         raise UsageError("--all sends the deliveries of all functions again: omit --function, or use --failed")
+    if not failed and (status or error_code or source):
+        raise UsageError("--status, --error-code and --source need --failed")
     if failed and not function:
         raise UsageError("--failed needs --function: name the function whose invocations to send again")
     client = target.client()
     if failed and function:
-        done = _redrive_failed(client, function, hours, limit)
+        chosen = {"status": status.upper(), "error_codes": list(error_code), "source": source}
+        done = _redrive_failed(client, function, hours, limit, chosen)
     else:
         done = _redrive_named(client, ids, all, function)
     if target.json:
@@ -110,13 +122,16 @@ def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str 
         yield from _send(client, name, {"request_ids": [request_id]})["redriven"]
 
 
-def _redrive_failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
+def _redrive_failed(
+    client: Client, function: str, hours: float, limit: int | None, chosen: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Run failed and discarded invocations of a function again, in batches: one API request for each.
 
     Yields a JSON object for each: with its new request id, or with an error message if it was refused.
     """
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
-    body, left = {"failed": True, "query_begin_time": begin}, inf if limit is None else limit
+    body = {"failed": True, "query_begin_time": begin, "counted": False, **chosen}
+    left = inf if limit is None else limit
     while left > 0:
         step = _send(client, function, {**body, "limit": min(STEP, left)})
         for one in step["redriven"] + step["refused"]:

@@ -6,6 +6,7 @@ from engine.http.api.bulk_cancel import CancelInvocationsBody, CancelledInvocati
 from engine.http.api.controls import ControlsBody
 from engine.http.api.explanation import ExplanationReply
 from engine.http.api.routing import BASE
+from engine.http.api.run_again import RunAgainBody, RunAgainReply
 from engine.model.controls import Controls
 from engine.protocols import Operation
 
@@ -33,5 +34,16 @@ CONTROL_OPERATIONS = (
         reply=ExplanationReply,
         own=True,
         roles=("invoke", "read"),
+    ),
+    Operation(
+        name="RunAsyncInvocationAgain",
+        method="POST",
+        path=f"{_ONE}/async-invocations/{{request_id}}/run-again",
+        body=RunAgainBody,
+        optional=True,
+        reply=RunAgainReply,
+        status=202,
+        headers=("Idempotency-Key",),
+        own=True,
     ),
 )

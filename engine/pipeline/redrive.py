@@ -7,6 +7,7 @@ applies the same limits to these requests as to all others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
@@ -47,12 +48,31 @@ class Deliveries(Protocol):
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus: ...
 
 
+class Chosen(Struct, frozen=True, kw_only=True):
+    """Filter of failed invocations. Cancelled ones match only if ``codes`` has their code."""
+
+    states: frozenset[State] = FAILED
+    codes: frozenset[int] = frozenset()  #: empty: any
+    source: str = ""  #: empty: any
+    begin: float = 0.0  #: accepted from this time on
+    end: float = math.inf  #: accepted before this time
+
+
+class Edit(Struct, frozen=True, kw_only=True):
+    """Changes of an invocation that is run again."""
+
+    payload: bytes | None = None  #: None: the earlier one
+    priority: int | None = None  #: None: the earlier one
+    delay: float = 0.0  #: seconds
+    idempotency_key: str = ""
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """Result of one step of redriving the failed invocations of a function."""
 
     sent: Sequence[tuple[str, str]]  #: request ids of a failed invocation and of the new one
     refused: Sequence[tuple[str, str]]  #: request id, and why it can never be redriven
-    count: int  #: failed, discarded and cancelled invocations that this step and later ones cover
+    count: int | None  #: failed, discarded and cancelled invocations of this step and later ones; None: not counted
     below: int | None  #: ``below`` for the next step; None: this was the last step
 
 
@@ -127,20 +147,53 @@ class Redrive:
             raise InvalidField("request_ids", request_id, f"is {record.state}; only FAIL and DISCARD can be redriven")
         return await self._intake.accept(self._request(urn, record))
 
-    async def invoke_failed(self, urn: FunctionUrn, *, begin: float, end: float, below: int | None, limit: int) -> Step:
-        """Redrive up to ``limit`` failed or discarded invocations, newest first. Skip cancelled invocations.
+    async def run_again(self, urn: FunctionUrn, request_id: str, edit: Edit) -> str:
+        """Invoke the function with the event of an invocation that has ended, or with another. Return the new id.
 
-        The URN selects a version or an alias. Only invocations that were accepted from ``begin`` on and before ``end``,
-        and have keys below ``below``, are redriven. If the intake raises Overloaded, Unavailable or FunctionDisabled
-        after some invocations, the step ends early. If this happens at the first invocation, the error is raised.
+        The version is chosen as by ``invoke``. Raises UnknownInvocation if the function has no such invocation,
+        InvalidField if it has not ended, and the errors of ``Intake.accept``.
         """
-        scope = replace(selection_of(self._catalog, urn), states=FAILED, begin=begin, end=end, below=below, limit=limit)
-        found, count = await self._records.list(scope)
+        record = await record_of(self._records, self._identity, self._catalog.find(urn), request_id)
+        if not record.state.final:
+            raise InvalidField("request_id", request_id, f"is {record.state}; cancel it, or wait for its end")
+        if edit.payload is not None:
+            record = replace(record, payload=edit.payload, damaged=record.damaged - {"payload"})
+        request = self._request(urn, record)
+        priority = record.priority if edit.priority is None else edit.priority
+        return await self._intake.accept(
+            replace(request, priority=priority, delay=edit.delay, idempotency_key=edit.idempotency_key)
+        )
+
+    async def invoke_failed(
+        self, urn: FunctionUrn, chosen: Chosen, *, below: int | None, limit: int, counted: bool = True
+    ) -> Step:
+        """Redrive up to ``limit`` failed or discarded invocations that match, newest first.
+
+        The URN selects a version or an alias. Only invocations with keys below ``below`` are redriven. All that are
+        left are counted if ``counted`` is set, which takes long if they are many. If the intake raises Overloaded,
+        Unavailable or FunctionDisabled after some invocations, the step ends early. If this happens at the first
+        invocation, the error is raised.
+        """
+        scope = replace(
+            selection_of(self._catalog, urn),
+            states=chosen.states,
+            codes=chosen.codes,
+            source=chosen.source,
+            begin=chosen.begin,
+            end=chosen.end,
+            below=below,
+            limit=limit,
+            counted=counted,
+        )
+        found, total = await self._records.list(scope)
+        count = total if counted else None
+        last = len(found) < limit if count is None else count <= len(found)
         sent: list[tuple[str, str]] = []
         refused: list[tuple[str, str]] = []
         for listed in found:
             try:
-                if listed.code != Code.CANCELLED and (record := await self._records.get(listed.key)) is not None:
+                wanted = listed.code != Code.CANCELLED or listed.code in chosen.codes
+                if wanted and (record := await self._records.get(listed.key)) is not None:
                     sent.append((record.request_id, await self._intake.accept(self._request(urn, record))))
             except (Overloaded, Unavailable, FunctionDisabled):
                 if below == scope.below:
@@ -149,7 +202,7 @@ class Redrive:
             except FunctiondError as error:
                 refused.append((listed.request_id, str(error)))
             below = listed.key
-        return Step(sent=sent, refused=refused, count=count, below=below if count > len(found) else None)
+        return Step(sent=sent, refused=refused, count=count, below=None if last else below)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     version: str = ""
     alias: str = ""
     source: str = ""
+    codes: frozenset[int] = frozenset()
     states: frozenset[State] = frozenset()
     keys: frozenset[int] | None = None
     begin: float = 0.0  #: only records accepted at or after this time, in seconds since the epoch
@@ -30,6 +31,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     below: int | None = None  #: only records with smaller keys
     within: int = 0  #: search only this many rows of each state; 0: search all rows
     offset: int = 0
+    counted: bool = True  #: False: the number of all matching records is not needed; requires ``offset`` 0
     limit: int = 100
 
 

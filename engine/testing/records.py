@@ -107,6 +107,7 @@ def _selected(row: Row, selection: Selection) -> bool:
         (not selection.functions or row.invocation.function_id in selection.functions)
         and selection.version in ("", row.invocation.version)
         and selection.source in ("", row.invocation.source)
+        and (not selection.codes or row.code in selection.codes)
         and selection.alias in ("", row.invocation.alias)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or row.invocation.key in selection.keys)

@@ -94,3 +94,21 @@ def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> Non
         assert rows(engine.data, "SELECT * FROM tally WHERE rows ORDER BY 1") == rows(
             engine.data, f"{REAL_TALLY} ORDER BY 1"
         )
+
+
+def test_what_was_purged_is_sent_again_and_one_with_another_event(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        url = f"http://127.0.0.1:{engine.port}"
+        engine.ask("PATCH", CONTROLS, {"paused": True})
+        purged = engine.accepted("job", {"n": 1})
+        assert functiond("purge", "job", "--project", PROJECT, url=url).returncode == 0
+        engine.ask("PATCH", CONTROLS, {"paused": False})
+        options = ("--failed", "--function", "job", "--error-code", "4208", "--project", PROJECT, "--json")
+        again = json.loads(functiond("redrive", *options, url=url).stdout)
+        edited = functiond("rerun", purged, "--data", '{"n": 2}', "--project", PROJECT, "--json", url=url)
+
+        assert [one["request_id"] for one in again] == [purged]
+        assert engine.record("job", again[0]["new_request_id"], wait=60)["result"] == '{"n": 1}'
+        new = json.loads(edited.stdout)["request_id"]
+        assert engine.record("job", new, wait=60)["result"] == '{"n": 2}', edited.stderr

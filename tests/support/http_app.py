@@ -49,6 +49,7 @@ from engine.http.api.records import InvocationRecords
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.reserved_instances import ReservedApi
 from engine.http.api.routing import ApiFamily
+from engine.http.api.run_again import RunAgainApi
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.triggers import TriggersApi
@@ -327,6 +328,7 @@ class Api(Struct, kw_only=True):
             ControlsApi(controls),
             BulkCancelApi(catalog, engine, identity),
             ExplanationApi(catalog, engine, identity, engine),
+            RunAgainApi(catalog, redrive, 256 << 10),
             TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),

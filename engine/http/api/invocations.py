@@ -72,7 +72,7 @@ class Invocations:
                 priority=_priority(headers.get(b"x-functiond-priority")),
                 delay=_delay(headers.get(b"x-functiond-delay")),
                 memory=self._memory(urn, headers.get(b"x-cff-instance-memory")),
-                idempotency_key=_idempotency_key(headers.get(b"idempotency-key")),
+                idempotency_key=read_idempotency_key(headers.get(b"idempotency-key")),
             )
         request_id = (await self._intake.accept(request)).encode()
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
@@ -199,7 +199,8 @@ def _delay(value: bytes | None) -> float:
     return seconds
 
 
-def _idempotency_key(value: bytes | None) -> str:
+def read_idempotency_key(value: bytes | None) -> str:
+    """Return the value of the header Idempotency-Key; empty if it is absent. Raise InvalidField if it is invalid."""
     if value is None:
         return ""
     text = value.decode("latin-1")

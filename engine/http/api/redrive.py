@@ -11,19 +11,23 @@ from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_LIMIT, bounds
+from engine.http.api.records import read_states
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import read_end, read_time, zoned_time
 from engine.model import PendingDelivery
 from engine.model.clock import Clock
 from engine.model.identity import Identity
+from engine.model.limits import Label
 from engine.model.urn import LATEST, FunctionUrn
-from engine.pipeline.redrive import Redrive
+from engine.pipeline.redrive import FAILED, Chosen, Redrive
 
 Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Ids = Annotated[list[Id], Meta(max_length=500)]
-BATCH_SIZE = 100  #: invocations sent again by one request
+BATCH_SIZE = 100  #: invocations sent again by one request that lists them, or sets no limit
+STEP = 500  #: invocations that one step covers
 RequestIds = Annotated[list[str], Meta(max_length=BATCH_SIZE)]
-Limit = Annotated[int, Meta(ge=1, le=BATCH_SIZE)]
+Limit = Annotated[int, Meta(ge=1, le=STEP)]
+Codes = Annotated[list[int], Meta(max_length=50)]
 #: Seconds that a redrive of failed invocations looks back by default. A repeat within this time returns the same ids.
 SPAN = 86_400.0
 
@@ -70,7 +74,8 @@ class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
     """Invocations to redrive.
 
     ``request_ids`` lists them. If ``failed`` is true instead, the next ``limit`` failed and discarded invocations are
-    redriven, and further requests continue from ``marker``. Cancelled invocations must be listed by id.
+    redriven, and further requests continue from ``marker``. The other fields are a filter for them. Cancelled
+    invocations must be listed by id, or by their code 4208.
     """
 
     request_ids: RequestIds = []
@@ -79,6 +84,10 @@ class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
     marker: str = ""  #: ``next_marker`` of the previous step; empty: first step
     query_begin_time: str = ""  #: earliest acceptance, as in lists; empty: a day ago
     query_end_time: str = ""  #: latest acceptance; empty: no limit
+    status: str = ""  #: ``FAIL`` or ``DISCARD``; empty: both
+    error_codes: Codes = []  #: empty: any except 4208
+    source: Label = ""  #: trigger type, or ``API``; empty: any
+    counted: bool = True  #: False: leave out ``count``, which takes long if many are left
 
 
 class RedrivenInvocation(Struct, frozen=True, kw_only=True):
@@ -159,17 +168,21 @@ class RedriveApi:
         below = self._identity.key_of(body.marker) if body.marker else None
         if body.marker and below is None:
             raise InvalidField("marker", body.marker, "must be the next_marker of the previous step, or empty")
-        step = await self._redrive.invoke_failed(
-            urn,
+        states = read_states(body.status) & FAILED
+        if not states:
+            raise InvalidField("status", body.status, "must be FAIL or DISCARD")
+        chosen = Chosen(
+            states=states,
+            codes=frozenset(body.error_codes),
+            source=body.source,
             begin=read_time("query_begin_time", begin) if begin else self._clock.now() - SPAN,
             end=read_end("query_end_time", end) if end else math.inf,
-            below=below,
-            limit=body.limit,
         )
+        step = await self._redrive.invoke_failed(urn, chosen, below=below, limit=body.limit, counted=body.counted)
         return RedrivenInvocations(
             redriven=[RedrivenInvocation(request_id=old, new_request_id=new) for old, new in step.sent],
             refused=[RefusedInvocation(request_id=one, error_message=why) for one, why in step.refused],
-            count=step.count,
+            count=UNSET if step.count is None else step.count,
             next_marker="" if step.below is None else self._identity.request_id(step.below),
         )
 

@@ -83,8 +83,10 @@ class SQLiteRecords:
                     continue
                 filtered = wanted if wanted != states else frozenset()
                 rows_from, values = source(selection, part, order, filtered, self._readable)
-                count = (await _all(db, f"SELECT count(*) FROM {rows_from}", values))[0][0]
                 room = selection.limit - len(found)
+                count = room
+                if selection.counted:
+                    count = (await _all(db, f"SELECT count(*) FROM {rows_from}", values))[0][0]
                 if room > 0 and count > skip:
                     page = f"SELECT {LISTED} FROM {rows_from} ORDER BY {order} LIMIT ? OFFSET ?"
                     rows = await _all(db, page, [*values, room, skip])

@@ -100,7 +100,11 @@ def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[A
         if value:
             text += f" AND {column} = ?"
             values.append(value)
-    for column, those in (("key", selection.keys), ("function_id", selection.functions or None)):
+    for column, those in (
+        ("key", selection.keys),
+        ("function_id", selection.functions or None),
+        ("code", selection.codes or None),
+    ):
         if those is not None:
             text += f" AND {column} IN ({','.join('?' * len(those))})"
             values += sorted(those)
