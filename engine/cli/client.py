@@ -33,6 +33,11 @@ class NotRunning(FunctiondError):
         super().__init__(f"cannot reach an engine at {url} ({problem}): start one with `{start} serve`, or set --url")
 
 
+class NoReply(FunctiondError):
+    def __init__(self, url: str, seconds: float) -> None:
+        super().__init__(f"{url} took the connection, and did not reply within {seconds:g} s")
+
+
 class NotTrusted(FunctiondError):
     def __init__(self, url: str, problem: str) -> None:
         super().__init__(
@@ -95,6 +100,7 @@ class Client:
         self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = _trust(ca_file) if parts.scheme == "https" else None
         self._url, self._start, self._key = url, start, key
+        self._max_wait: float | None = None
         self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
 
     def get(self, path: str = "", **query: object) -> Any:
@@ -129,6 +135,16 @@ class Client:
         other = copy(self)
         other._base = self._base.removesuffix("/functions")
         return other
+
+    def probe(self, path: str, seconds: float) -> Answer:
+        """Return the reply to GET of a path of the engine, such as ``/healthz``, whatever its status.
+
+        Raises NoReply if it takes longer than ``seconds``.
+        """
+        other = copy(self)
+        other._base, other._max_wait = "", seconds
+        with other._request("GET", path, None, None, None) as reply:
+            return Answer(status=reply.status, headers={}, body=reply.read())
 
     def find(self, path: str, **query: object) -> Any:
         """Return the JSON value at ``path``, as ``get`` does, but None if the reply has status 404."""
@@ -180,14 +196,18 @@ class Client:
         if body is not None:
             given["Content-Length"] = str(len(body))
         given["User-Agent"] = AGENT  # after signing, because proxies may change it
+        connected = False
         try:
             connection.connect()
-            connection.sock.settimeout(None)
+            connection.sock.settimeout(self._max_wait)
+            connected = True
             connection.request(method, self._base + path, pieces if pieces is not None else body, given)
             yield connection.getresponse()
         except ssl.SSLCertVerificationError as error:
             raise NotTrusted(self._url, error.verify_message) from None
         except (OSError, http.client.HTTPException) as error:
+            if connected and isinstance(error, TimeoutError) and self._max_wait:
+                raise NoReply(self._url, self._max_wait) from None
             raise NotRunning(self._url, self._start, _problem(error)) from None
         finally:
             connection.close()

@@ -24,6 +24,7 @@ _ENGINE_COMMANDS = {
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
     "restore": ("restore:restore", "Restore a backup into an empty data directory."),
     "verify": ("verify:verify", "Check a data directory or a backup."),
+    "doctor": ("doctor:doctor", "Say what is wrong with an engine or this machine, and what to do next."),
 }
 _CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),
