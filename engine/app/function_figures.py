@@ -55,6 +55,9 @@ def connect(metrics: FunctionMetrics, engine: EngineParts) -> None:
     engine.dispatcher.waiting_cancelled.connect(
         lambda function_id, rows: metrics.note_removed(function_id, CANCELLED, rows)
     )
+    engine.dispatcher.bulk_cancellation.ends_stored.connect(
+        lambda function_id, keys: metrics.note_removed(function_id, CANCELLED, len(keys))
+    )
     engine.discarder.discarded.connect(lambda function_id, rows: metrics.note_removed(function_id, DELETED, rows))
     engine.delivery.tried.connect(note_delivery)
     catalog.changed.connect(metrics.follow)

@@ -60,7 +60,7 @@ def _connect_pipeline(engine: EngineParts) -> None:
     dispatcher.attempt_ended.connect(lambda function, invocation, outcome: usage.note(function, outcome))
     dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
     dispatcher.end_stored.connect(engine.delivery.note_end)
-    dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: engine.pruner.note_end())
+    dispatcher.bulk_cancellation.ends_stored.connect(lambda function_id, keys: engine.pruner.note_end())
     engine.discarder.ends_stored.connect(lambda keys: engine.pruner.note_end())
     engine.discarder.ends_stored.connect(dispatcher.note_discarded)
     engine.storage.status_log.added.connect(engine.status_log.wake)

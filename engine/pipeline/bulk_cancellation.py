@@ -34,7 +34,7 @@ class CancelStep(Struct, frozen=True, kw_only=True):
 
 
 class BulkCancellation:
-    """Ends waiting invocations as FAIL with code 4208. ``ends_stored(keys)`` announces ends that are on disk."""
+    """Ends waiting invocations as FAIL with code 4208. ``ends_stored(function_id, keys)`` announces ends on disk."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class BulkCancellation:
         running: Container[int],
         single: Cancellation,
     ) -> None:
-        self.ends_stored: Signal[[Sequence[int]]] = Signal()
+        self.ends_stored: Signal[[int, Sequence[int]]] = Signal()
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._backlog, self._clock, self._ends = backlog, clock, ends
         self._running, self._single = running, single
@@ -110,7 +110,7 @@ class BulkCancellation:
         self._ends.note_code(Code.CANCELLED, len(found))
         for key, _ in found:
             self._ends.note_end(key, State.FAIL)
-        self.ends_stored([key for key, _ in found])
+        self.ends_stored(function_id, [key for key, _ in found])
 
     async def _end_running(self, selection: Selection) -> Sequence[int]:
         running = replace(selection, states=frozenset({State.RUNNING}), limit=MOST_RUNNING)
