@@ -37,6 +37,8 @@ class Event(Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""  #: an event whose key was used before (by default, within a day) starts no invocation
     headers: Headers | None = None  #: of the HTTP request; rules of an alias may match them
     hops: int = 0  #: number of functions that caused this event, if the source can count them
+    #: value of the header ``traceparent`` that came with the event; empty: that of ``headers``, if it has one
+    traceparent: bytes = b""
     #: returns further members for ``payload``, a JSON object, without braces (``"a":1,"b":2``); called only if the
     #: function is an HTTP function
     http_members: Callable[[], bytes] | None = None

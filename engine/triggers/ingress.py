@@ -10,6 +10,7 @@ from engine.errors import PayloadTooLarge
 from engine.metrics.loop_lag import LoopLag
 from engine.model import Mode, Outcome, Request
 from engine.model.identity import Identity
+from engine.model.trace import trace_of
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.intake import Intake
@@ -87,6 +88,7 @@ class TriggerIngress:
             headers=event.headers,
             hops=event.hops,
             accept_when_disabled=accept_when_disabled,
+            trace=trace_of(event.traceparent) if event.traceparent else "",
             http_members=event.http_members,
         )
 

@@ -62,7 +62,8 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         source, complete = quote(received["source"], safe=""), {**_COMMON, **received}
         key = f"eventgrid:{self.sink.trigger_id}:{source}:{received['id']}"
         payload = msgspec.json.encode(_encoded(complete) if self.options.encode_key else complete)
-        return Event(payload=payload, idempotency_key=key)
+        trace = str(received.get("traceparent", ""))  # extension for distributed tracing
+        return Event(payload=payload, idempotency_key=key, traceparent=trace.encode("latin-1", "replace"))
 
 
 class EventGridService:

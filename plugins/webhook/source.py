@@ -47,6 +47,7 @@ class WebhookTrigger:
         message_id = check(self._key, request.headers, request.body, context.plugin.clock.now())
         event = Event(
             payload=msgspec.json.encode(self._event(request, message_id)),
+            traceparent=request.headers.get(b"traceparent", b""),
             idempotency_key=f"webhook:{context.trigger_id}:{request.headers[identified_by].decode('latin-1')}",
         )
         try:

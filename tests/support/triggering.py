@@ -71,6 +71,11 @@ class House(Struct, kw_only=True):
         whole = [await self.engine.storage.records.get(key) for key in await self.keys()]
         return [json.loads(record.payload) for record in whole if record]
 
+    async def traces(self) -> list[str]:
+        """Return the trace contexts of all accepted invocations, in the order of acceptance."""
+        whole = [await self.engine.storage.records.get(key) for key in await self.keys()]
+        return [record.trace for record in whole if record]
+
     async def cursors(self, trigger: BoundTrigger) -> dict[str, bytes]:
         return dict(await self.engine.storage.cursors.read(trigger.id))
 

@@ -103,6 +103,14 @@ async def test_a_request_becomes_an_event_and_hears_its_request_id(tmp_path: Pat
         assert event["headers"]["x-forwarded-port"] == str(at.client.base_url.port)
 
 
+async def test_a_request_hands_on_its_trace_context(tmp_path: Path) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with gateway(tmp_path, {"path": "/orders", "req_method": "PUT"}) as at:
+        await at.client.put("/orders", headers={"traceparent": trace})
+
+        assert await at.place.traces() == [trace]
+
+
 async def test_what_no_api_answers_is_not_found(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"req_method": "GET"}, {"name": "t", "env_name": "TEST", "path": "/t"}) as at:
         replies = [

@@ -35,6 +35,7 @@ from tests.support.triggering import House, NeverStarts, api_client, house, unti
 SECRET = "whsec_" + base64.b64encode(b"a key of some length").decode()
 KEY = b"a key of some length"
 NOW = 1_700_000_000
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def signed(place: House, body: bytes, message_id: str = "m1", key: bytes = KEY, late: int = 0) -> dict[str, str]:
@@ -95,6 +96,18 @@ async def test_a_signed_request_becomes_one_event_however_often_it_comes(tmp_pat
         )
         assert not {"webhook-signature", "host"} & set(event["headers"])
         assert trigger.shown["secret"] == "******"
+
+
+async def test_a_webhook_hands_on_its_trace_context(tmp_path: Path) -> None:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
+        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
+        await until(lambda: place.state(trigger).state == "running")
+
+        for number, traceparent in enumerate((TRACE, "wrong")):
+            headers = {**signed(place, b"1", f"m{number}"), "traceparent": traceparent}
+            await client.post(trigger.path, content=b"1", headers=headers)
+
+        assert await place.traces() == [TRACE, ""]
 
 
 async def test_a_request_that_is_not_signed_changes_nothing(tmp_path: Path) -> None:
@@ -221,6 +234,15 @@ async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) 
         events = await place.events()
         assert [(event["id"], event["type"]) for event in events] == [("1", "paid"), ("2", "paid up"), ("3", "paid")]
         assert events[1]["data"] == {"n": 2}
+
+
+async def test_cloudevents_hand_on_their_trace_contexts(tmp_path: Path) -> None:
+    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
+        await place.create("EVENTGRID", channel_id="c")
+        await post(client, {**EVENT, "traceparent": TRACE})
+        await post(client, {**EVENT, "id": "2"})
+
+        assert await place.traces() == [TRACE, ""]
 
 
 async def test_events_are_told_apart_by_source_and_id_whatever_these_are_made_of(tmp_path: Path) -> None:
