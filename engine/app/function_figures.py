@@ -78,7 +78,7 @@ def _requests(counted: _Counted, running: Mapping[Labels, int]) -> Iterator[Fami
 
 
 def _ends(counted: _Counted) -> Iterator[Family]:
-    ended = (((*labels, str(state)), n) for labels, one in counted for state, n in one.ended.items())
+    ended = (((*labels, state), n) for labels, one in counted for state, n in one.ended.items())
     yield _counter("ended", "Invocations ended, by state", ended, "state")
     dropped = (((*labels, reason), n) for labels, one in counted for reason, n in one.dropped.items())
     yield _counter("dropped", "Requests refused, and invocations ended without a result, by reason", dropped, "reason")

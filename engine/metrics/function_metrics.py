@@ -30,21 +30,30 @@ Labels = tuple[str, str, str, str]  #: values of ``LABELS``
 class FunctionCounters:
     """Counters of one function and source."""
 
-    __slots__ = ("accepted", "attempts", "deliveries", "dropped", "ended", "refused", "run_seconds", "wait_seconds")
+    __slots__ = (
+        "accepted", "attempts", "deliveries", "dropped", "refused", "run_seconds", "succeeded", "unsuccessful",
+        "wait_seconds",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.accepted = self.refused = 0
+        self.accepted = self.refused = self.succeeded = 0
         self.attempts: Counter[int] = Counter()  #: by code
-        self.ended: Counter[str] = Counter()  #: by state
+        self.unsuccessful: Counter[str] = Counter()  #: other ends, by state
         self.dropped: Counter[str] = Counter()  #: by reason
         self.deliveries: Counter[tuple[str, str]] = Counter()  #: by kind of the destination, and result
         self.wait_seconds, self.run_seconds = Histogram(TIMES), Histogram(TIMES)
 
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """Ends by state."""
+        return {State.SUCCESS.value: self.succeeded, **self.unsuccessful} if self.succeeded else self.unsuccessful
+
     def add(self, other: FunctionCounters) -> None:
         self.accepted += other.accepted
+        self.succeeded += other.succeeded
         self.refused += other.refused
         self.attempts.update(other.attempts)
-        self.ended.update(other.ended)
+        self.unsuccessful.update(other.unsuccessful)
         self.dropped.update(other.dropped)
         self.deliveries.update(other.deliveries)
         self.wait_seconds.add(other.wait_seconds)
@@ -67,7 +76,10 @@ class FunctionMetrics:
 
     def note_accepted(self, invocation: Invocation) -> None:
         """Count an accepted request: an asynchronous one that is on disk, or a synchronous one that is queued."""
-        self._of(invocation.function_id, invocation.source).accepted += 1
+        try:  # the counters of each call exist, except at the first
+            self._counters[invocation.function_id, invocation.source].accepted += 1
+        except KeyError:
+            self._of(invocation.function_id, invocation.source).accepted += 1
 
     def note_refused(self, function_id: int | None, source: str, reason: str) -> None:
         """Count a refused request. Does nothing if ``function_id`` is None, because the function does not exist."""
@@ -78,21 +90,32 @@ class FunctionMetrics:
 
     def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome) -> None:
         """Count an attempt that has ended, and the end of a synchronous call."""
-        counters = self._of(invocation.function_id, invocation.source)
-        counters.attempts[outcome.code] += 1
-        counters.wait_seconds.observe(max(0.0, outcome.started_at - invocation.due_at))
-        counters.run_seconds.observe(max(0.0, outcome.ended_at - outcome.started_at))
+        try:
+            counters = self._counters[invocation.function_id, invocation.source]
+        except KeyError:
+            counters = self._of(invocation.function_id, invocation.source)
+        started_at, code = outcome.started_at, outcome.code
+        counters.attempts[code] += 1
+        counters.wait_seconds.observe(started_at - invocation.due_at)
+        counters.run_seconds.observe(outcome.ended_at - started_at)
         if invocation.mode is Mode.SYNC:
-            self._count_end(counters, State.FAIL if outcome.code else State.SUCCESS, outcome.code)
+            self._count_end(counters, State.FAIL if code else State.SUCCESS, code)
 
     def note_end(self, invocation: Invocation, state: State, code: int) -> None:
         """Count the end of an asynchronous invocation."""
-        self._count_end(self._of(invocation.function_id, invocation.source), state, code)
+        try:
+            counters = self._counters[invocation.function_id, invocation.source]
+        except KeyError:
+            counters = self._of(invocation.function_id, invocation.source)
+        if state is State.SUCCESS:
+            counters.succeeded += 1
+        else:
+            self._count_end(counters, state, code)
 
     def note_removed(self, function_id: int, reason: str, rows: int = 1) -> None:
         """Count invocations that ended on disk without being read, so that their sources are not known."""
         counters = self._of(function_id, "")
-        counters.ended[State.DISCARD if reason == DELETED else State.FAIL] += rows
+        counters.unsuccessful[(State.DISCARD if reason == DELETED else State.FAIL).value] += rows
         counters.dropped[reason] += rows
 
     def note_delivery(self, function_id: int, source: str, destination: str, result: str) -> None:
@@ -142,6 +165,9 @@ class FunctionMetrics:
         return counters
 
     def _count_end(self, counters: FunctionCounters, state: State, code: int) -> None:
-        counters.ended[state] += 1
+        if state is State.SUCCESS:
+            counters.succeeded += 1
+        else:
+            counters.unsuccessful[state.value] += 1
         if code in _DROPS:
             counters.dropped[_DROPS[code]] += 1

@@ -32,6 +32,9 @@ class Histogram:
         self._total = 0.0
 
     def observe(self, value: float) -> None:
+        """Count a value. A negative one, such as a duration over a step of the clock back, counts as 0."""
+        if value < 0.0:
+            value = 0.0
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 

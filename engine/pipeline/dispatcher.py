@@ -250,9 +250,9 @@ class Dispatcher:
                 return Outcome(code=Code.ENGINE, message=invocation.damage, started_at=now, ended_at=now), True
             self._journal.start(invocation, now)
         self._started += 1
-        self._wait_seconds.observe(max(0.0, now - invocation.due_at))
+        self._wait_seconds.observe(now - invocation.due_at)
         outcome = await self._execute(function, invocation, now)
-        self._run_seconds.observe(max(0.0, outcome.ended_at - outcome.started_at))
+        self._run_seconds.observe(outcome.ended_at - outcome.started_at)
         self.attempt_ended(function, invocation, outcome)
         return outcome, True
 

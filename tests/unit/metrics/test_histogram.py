@@ -20,3 +20,12 @@ def test_a_snapshot_stays_as_it_was() -> None:
     histogram.observe(1.0)
 
     assert snapshot.count == 0
+
+
+def test_a_negative_duration_counts_as_none() -> None:
+    """Such durations come from a step of the clock back during an attempt."""
+    times = Histogram((0.1, 1.0))
+
+    times.observe(-5.0)
+
+    assert (times.snapshot().counts, times.snapshot().total) == ((1, 0, 0), 0.0)
