@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, path_of
+from engine.cli.client import Client, UsageError, path_of
 from engine.cli.invocations import find_invocation
 from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
@@ -25,6 +25,7 @@ def logs(
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
     instances: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    attempt: int | None = None,
     limit: int = 10,
     raw: Raw = False,
     target: Target = DEFAULT_TARGET,
@@ -40,16 +41,21 @@ def logs(
     instances
         Print output of instances that belongs to no request, such as raw output of instances that serve several
         requests at a time.
+    attempt
+        Number of an attempt of an invocation that was retried. Default: the newest attempt.
     limit
         Maximum number of invocations of a function.
     raw
         Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
+    if attempt is not None and (follow or not _REQUEST_ID.fullmatch(name)):
+        raise UsageError("--attempt needs the request id of an invocation, and does not go with --follow")
     client = target.client()
     if _REQUEST_ID.fullmatch(name):
         function, _ = find_invocation(client, name, None)
-        paths = [path_of(function, f"/async-invocations/{quote(name)}/logs")]
+        query = "" if attempt is None else f"?attempt={attempt}"
+        paths = [path_of(function, f"/async-invocations/{quote(name)}/logs{query}")]
     elif follow or instances:
         paths = [path_of(name, "/logs")]
     else:

@@ -1,6 +1,7 @@
 """Files of logs that the journal does not store, in the format of ``engine.logs.lines``.
 
-    xx/<request_id>                     whole log of an invocation, if longer than the tail stored in the journal
+    xx/<request_id>                     whole log of a first attempt, if longer than the tail stored in the journal
+    xx/<request_id>.<n>                 the same of attempt n, from 2 on
     i<function_id>/<first time>-<any>   lines of an instance that belong to no request
 
 The files together have a size limit, above which the oldest files are deleted. Files are not synchronised to disk. No
@@ -11,20 +12,22 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from engine.executors.log_buffer import Written
 from engine.logs.lines import TAIL
+from engine.model.retry import HISTORY
 
 SHOWN = 1 << 20  #: bytes; stop reading instances' lines beyond this
 _REMAINING_SHARE = 0.9  #: share of the limit that remains after the oldest were deleted
 
 
-def log_file(folder: Path, request_id: str) -> Path:
-    return folder / request_id[11:13] / request_id  # low bits of the request's millisecond: 256 folders
+def log_file(folder: Path, request_id: str, attempt: int = 1) -> Path:
+    name = request_id if attempt == 1 else f"{request_id}.{attempt}"
+    return folder / request_id[11:13] / name  # low bits of the request's millisecond: 256 folders
 
 
 class LogFiles:
@@ -35,13 +38,16 @@ class LogFiles:
         self._lock = Lock()
         self._size: int | None = None  #: upper bound of the total bytes; None until the first write
 
-    def keep(self, request_id: str, written: Written) -> None:
-        """Write the log of an invocation's newest attempt to a file, in place of the log of an earlier attempt.
+    def keep(self, request_id: str, written: Written, attempt: int = 1) -> None:
+        """Write the log of an attempt to a file, in place of one of the same attempt that a crash interrupted.
 
-        A log of at most ``TAIL`` bytes gets no file, because the Outcome contains the whole log.
+        A log of at most ``TAIL`` bytes gets no file, because the Outcome contains the whole log. Files of attempts that
+        the history no longer has are deleted.
         """
-        file = self._file(request_id)
+        file = log_file(self._folder, request_id, attempt)
         try:
+            if attempt > HISTORY:
+                log_file(self._folder, request_id, attempt - HISTORY).unlink(missing_ok=True)
             if len(written.kept) <= TAIL:
                 file.unlink(missing_ok=True)
                 return
@@ -50,20 +56,23 @@ class LogFiles:
         except OSError:
             pass  # the tail is in the Outcome
 
-    def read(self, request_id: str) -> bytes | None:
-        """Return the log of an invocation.
+    def read(self, request_id: str, attempt: int = 1) -> bytes | None:
+        """Return the log of an attempt.
 
         Return None if there is no file: the log was short, or the file was deleted.
         """
         try:
-            return self._file(request_id).read_bytes()
+            return log_file(self._folder, request_id, attempt).read_bytes()
         except OSError:
             return None
 
-    def remove(self, request_ids: Iterable[str]) -> None:
+    def remove(self, request_ids: Iterable[str], attempts: Mapping[str, int]) -> None:
+        """Delete the logs of invocations. ``attempts`` has the last attempts of those that had several."""
         for request_id in request_ids:
-            with suppress(OSError):
-                self._file(request_id).unlink(missing_ok=True)
+            last = attempts.get(request_id, 1)
+            for attempt in {1, *range(max(1, last - HISTORY), last + 1)}:
+                with suppress(OSError):
+                    log_file(self._folder, request_id, attempt).unlink(missing_ok=True)
 
     def keep_instance(self, function_id: int, written: Written) -> None:
         """Write the lines of an ended instance that belong to no request to a file."""
@@ -92,9 +101,6 @@ class LogFiles:
 
     def _instance_folder(self, function_id: int) -> Path:
         return self._folder / f"i{function_id}"
-
-    def _file(self, request_id: str) -> Path:
-        return log_file(self._folder, request_id)
 
     def _add_size(self, size: int) -> None:
         with self._lock:

@@ -151,8 +151,9 @@ class Pool:
             ended = await self._run(call, invocation, begin)
         finally:
             del self._running[invocation.key]
-        if (len(ended.written.kept) > TAIL or invocation.attempt > 1) and invocation.mode is Mode.ASYNC:
-            await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written)
+        # After a crash, there may be a file of the same attempt.
+        if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
+            await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written, invocation.attempt)
         outcome = self._outcome(ended, started_at, call.initialised)
         return outcome if call.progress is None else replace(outcome, progress=call.progress[0], note=call.progress[1])
 
@@ -228,15 +229,19 @@ class Pool:
         running = self._running.get(key)
         return None if running is None else running.progress
 
-    async def log(self, key: int, request_id: str) -> bytes | None:
-        """Return the log of an invocation in the format of ``engine.logs.lines``.
+    def running_log(self, key: int, attempt: int | None = None) -> bytes | None:
+        """Return what an attempt has written up to now, in the format of ``engine.logs.lines``.
 
-        Return None if there is no log file, and only the tail stored in the journal exists.
+        Return None if the invocation, or the attempt with this number, is not running.
         """
         running = self._running.get(key)
-        if running is not None:
-            return running.written().whole()
-        return await to_thread.run_sync(self.files.read, request_id)
+        if running is None or running.invocation is None or attempt not in (None, running.invocation.attempt):
+            return None
+        return running.written().whole()
+
+    async def log(self, request_id: str, attempt: int) -> bytes | None:
+        """Return the log of an ended attempt. Return None if only the tail stored in the journal exists."""
+        return await to_thread.run_sync(self.files.read, request_id, attempt)
 
     async def instance_log(self, function_id: int) -> bytes:
         """Return recent lines that instances of a function wrote while they served no request."""

@@ -179,6 +179,7 @@ OPERATIONS = (
         f"{_ONE}/async-invocations/{{request_id}}/logs",
         None,
         logs.LogItem,
+        query=("attempt",),
         content=JSON_LINES,
         own=True,
         roles=_READ,

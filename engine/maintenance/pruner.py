@@ -86,5 +86,5 @@ class Pruner:
         purged = await self._records.purge(now, age=limits.age, rows=limits.rows, size=limits.size)
         if purged.request_ids:
             self.purged += len(purged.request_ids)
-            await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids)
+            await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids, purged.attempts)
         return purged

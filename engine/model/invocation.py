@@ -311,6 +311,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     ended_at: float
     code: int
     message: str
+    log: bytes = b""  #: tail of its log, if another attempt followed; ``Record.log`` is that of the last attempt
+    decision: str = ""  #: what was decided after it: when to retry, or why not; empty without asynchronous settings
 
 
 class Record(Struct, frozen=True, kw_only=True):

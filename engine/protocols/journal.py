@@ -22,13 +22,14 @@ class Settlement(Struct, frozen=True, kw_only=True):
     retry: Invocation | None = None  #: next attempt, if the state is WAIT
     deliver_to: DestinationSpec | None = None  #: destination of the outcome; None: no delivery
     ran: bool = True  #: False: ended without an attempt (too old, function deleted)
+    decision: str = ""  #: when to retry, or why not, in words; kept with the attempt
 
 
 class Recovery(Struct, frozen=True, kw_only=True):
     """Summary of the stored invocations, made once at the start of the engine."""
 
     #: Invocations that have not ended and bytes of their payloads, by function id. Under 0: invocations that have
-    #: ended, and bytes of their payloads, results and logs.
+    #: ended, and bytes of their payloads, results and logs; logs of earlier attempts count as soon as they are stored.
     backlog: dict[int, tuple[int, int]]
     waiting: frozenset[int]  #: functions with ready rows
     #: Invocations that met more than ``model.retry.MAX_CRASHES`` crashes with a begun handler, or more than
@@ -98,7 +99,8 @@ class Journal(Protocol):
         """Store the end of an attempt, then call ``then(settlement)``. Return before that. Never raise.
 
         After a failure of the write, retry until it is stored. The record of the invocation keeps result and log of the
-        last attempt, and the newest ``model.retry.HISTORY`` attempts. A success at the first attempt is not among them.
+        last attempt, and the newest ``model.retry.HISTORY`` attempts, each with its own log and decision. A success at
+        the first attempt is not among them.
         """
         ...
 

@@ -56,6 +56,7 @@ class Purged(Struct, frozen=True, kw_only=True):
     more: bool  #: another step may drop more now
     over: bool = False  #: rows or bytes still exceed their caps
     next_due: float | None  #: time at which a row or an idempotency key expires next; None: none is known
+    attempts: dict[str, int] = {}  #: number of the last attempt, by request id, of dropped invocations that had several
 
 
 class Records(Protocol):

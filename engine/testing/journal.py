@@ -204,7 +204,7 @@ class MemoryJournal:
         if outcome.result or outcome.log or before.attempt > 1:
             row.result, row.log = outcome.result, outcome.log
         if settlement.ran and (before.attempt > 1 or not outcome.ok):
-            row.attempts[before.attempt] = _attempt(before.attempt, outcome)
+            row.attempts[before.attempt] = _attempt(settlement)
             row.attempts.pop(before.attempt - HISTORY, None)
         if settlement.deliver_to is not None:
             self._tables.add_delivery(before, settlement.state, settlement.deliver_to, outcome.ended_at)
@@ -220,6 +220,9 @@ class MemoryJournal:
             function_id, size = row.invocation.function_id, len(row.invocation.payload)
             if row.state.final:
                 function_id, size = 0, row.size
+            elif row.attempts_size:
+                rows, used = backlog.get(0, (0, 0))
+                backlog[0] = rows, used + row.attempts_size
             rows, used = backlog.get(function_id, (0, 0))
             backlog[function_id] = rows + 1, used + size
         return backlog
@@ -234,11 +237,14 @@ def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ..
     return tuple(one for one, read in zip(invocations, before, strict=False) if read < size)
 
 
-def _attempt(number: int, outcome: Outcome) -> Attempt:
+def _attempt(settlement: Settlement) -> Attempt:
+    outcome = settlement.outcome
     return Attempt(
-        attempt=number,
+        attempt=settlement.invocation.attempt,
         started_at=outcome.started_at,
         ended_at=outcome.ended_at,
         code=outcome.code,
         message=outcome.message,
+        log=outcome.log if settlement.retry is not None else b"",
+        decision=settlement.decision,
     )

@@ -67,6 +67,7 @@ class MemoryRecords:
         ended = [row for _, row in sorted(self._tables.rows.items()) if row.ended_at is not None]
         kept_rows, kept_size = len(ended), sum(row.size for row in ended)
         dropped: list[str] = []
+        attempts: dict[str, int] = {}
         oldest: list[float] = []
         for row in ended:
             assert row.ended_at is not None
@@ -76,12 +77,14 @@ class MemoryRecords:
             if row.invocation.key not in undelivered and (over or counted <= now - age):
                 kept_rows, kept_size = kept_rows - 1, kept_size - row.size
                 dropped.append(row.invocation.request_id)
+                if row.invocation.attempt > 1:
+                    attempts[row.invocation.request_id] = row.invocation.attempt
                 self._drop(row.invocation.key)
             else:
                 oldest.append(counted)
         next_due = min(oldest) + age if oldest else None
         over = kept_rows > rows or kept_size > size
-        return Purged(request_ids=tuple(dropped), more=False, over=over, next_due=next_due)
+        return Purged(request_ids=tuple(dropped), more=False, over=over, next_due=next_due, attempts=attempts)
 
     def _drop(self, key: int) -> None:
         del self._tables.rows[key]

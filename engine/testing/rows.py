@@ -43,7 +43,11 @@ class Row(Struct, kw_only=True):
 
     @property
     def size(self) -> int:
-        return self.payload_size + len(self.result) + len(self.log)
+        return self.payload_size + len(self.result) + len(self.log) + self.attempts_size
+
+    @property
+    def attempts_size(self) -> int:
+        return sum(len(one.log) for one in self.attempts.values())
 
     def crashed(self) -> Invocation:
         """Return the invocation of a running row, with a crash of the engine added to its counts."""

@@ -256,6 +256,7 @@ REAL_TALLY = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
 UNION ALL
 SELECT 0, count(*), sum(size + coalesce((SELECT length(body) + length(log) FROM result r WHERE r.key = i.key), 0))
+    + (SELECT coalesce(sum(length(log)), 0) FROM attempt)
 FROM invocation i WHERE state >= 3 HAVING count(*) > 0
 """
 TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"

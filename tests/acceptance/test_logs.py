@@ -69,6 +69,35 @@ def test_the_log_of_a_function_is_that_of_its_last_invocations(engine: EnginePro
     assert [line.split(maxsplit=2)[1:] for line in run.stdout.splitlines()] == [["stdout", "a"], ["stdout", "b"]]
 
 
+ATTEMPTS = """
+import os
+
+def handler(event, context):
+    number = len(os.listdir(event))
+    open(os.path.join(event, str(number)), "w").close()
+    print("x" * (9000 if number == 1 else 1), "of attempt", number + 1)
+    raise ValueError("no")
+"""
+
+
+def test_three_attempts_keep_three_logs(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.create("tries", ATTEMPTS)
+    engine.configure("tries", max_async_retry_attempts=2)
+    request_id = engine.accepted("tries", str(tmp_path))
+    engine.record("tries", request_id, wait=30)
+
+    def shown(*options: str) -> list[str]:
+        return functiond("logs", request_id, *options, environ=there(engine)).stdout.splitlines()
+
+    of_each = [shown("--attempt", str(number)) for number in (1, 2, 3)]
+    assert [(len(lines), lines[0][-14:]) for lines in of_each] == [(1, f"x of attempt {n}") for n in (1, 2, 3)]
+    assert len(of_each[1][0]) > 9000
+    assert shown() == of_each[2]
+    refused = functiond("logs", request_id, "--attempt", "4", environ=there(engine))
+    assert (refused.returncode, "from 1 to 3" in refused.stderr) == (1, True)
+    assert functiond("logs", "tries", "--attempt", "1", environ=there(engine)).returncode == 2
+
+
 def test_a_line_of_the_logger_is_shown_with_its_time_once(engine: EngineProcess) -> None:
     request_id = engine.accepted("talks", {})
     engine.record("talks", request_id, wait=30)

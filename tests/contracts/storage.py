@@ -116,11 +116,13 @@ async def ended(
     return invocation
 
 
-async def retried(storage: Storage, invocation: Invocation, outcome: Outcome, after: float = 10.0) -> Invocation:
+async def retried(
+    storage: Storage, invocation: Invocation, outcome: Outcome, after: float = 10.0, **fields: Any
+) -> Invocation:
     """Settle the invocation with a retry; return the waiting one."""
     due_at = invocation.due_at + after
     retry = replace(invocation, attempt=invocation.attempt + 1, failures=1, due_at=due_at, rank=due_at, delayed=True)
-    await settled(storage, invocation, outcome, state=State.WAIT, retry=retry)
+    await settled(storage, invocation, outcome, state=State.WAIT, retry=retry, **fields)
     return retry
 
 

@@ -221,6 +221,50 @@ async def test_of_an_invocation_that_is_tried_again_and_again_the_newest_attempt
         assert [a.attempt for a in record.attempts] == list(range(6, HISTORY + 6))
 
 
+async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await started(storage)
+        again = await retried(storage, one, failure(one, log=b"one"), decision="retry in 10 s")
+        third = await retried(storage, again, failure(again, log=b"two"))
+        await settled(storage, third, failure(third, log=b"three"), decision="no retry")
+
+        record = await storage.records.get(one.key)
+        assert record is not None
+        assert [(a.attempt, a.log, a.decision) for a in record.attempts] == [
+            (1, b"one", "retry in 10 s"), (2, b"two", ""), (3, b"", "no retry"),
+        ]  # fmt: skip
+        assert record.log == b"three"
+
+
+async def test_logs_of_earlier_attempts_count_until_they_are_dropped(opened: Opened) -> None:
+    sizes = []
+    async with opened() as storage:
+        one = await started(storage, payload=b"")
+        for _ in range(HISTORY + 2):
+            one = await retried(storage, one, failure(one, result=b"", log=b"1234"))
+    async with opened() as storage:
+        sizes.append((await storage.journal.recover()).backlog[0])
+        await settled(storage, one, failure(one, result=b"", log=b"12"))
+    async with opened() as storage:
+        sizes.append((await storage.journal.recover()).backlog[0])
+        await storage.records.purge(one.due_at + 9, age=1.0, rows=10, size=1 << 20)
+    async with opened() as storage:
+        sizes.append((await storage.journal.recover()).backlog.get(0, (0, 0)))
+
+    assert sizes == [(0, 4 * HISTORY), (1, 4 * (HISTORY - 1) + 2), (0, 0)]
+
+
+async def test_a_purge_tells_the_last_attempts_of_retried_invocations(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage)
+        one = await started(storage)
+        again = await retried(storage, one, failure(one))
+        await settled(storage, again, success(again))
+
+        purged = await storage.records.purge(one.due_at + 99, age=1.0, rows=10, size=1 << 20)
+        assert (len(purged.request_ids), purged.attempts) == (2, {one.request_id: 2})
+
+
 async def test_a_silent_success_keeps_nothing_of_the_failure_before(opened: Opened) -> None:
     async with opened() as storage:
         one = await started(storage)

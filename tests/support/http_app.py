@@ -196,8 +196,11 @@ class Engine:
     def progress(self, key: int) -> tuple[float, str] | None:
         return self.reported.get(key)
 
-    async def log(self, key: int, request_id: str) -> bytes | None:
-        return self.logs.get(request_id)
+    def running_log(self, key: int, attempt: int | None = None) -> bytes | None:
+        return None
+
+    async def log(self, request_id: str, attempt: int) -> bytes | None:
+        return self.logs.get(request_id if attempt == 1 else f"{request_id}.{attempt}")
 
     async def instance_log(self, function_id: int) -> bytes:
         return self.logs.get("", b"")

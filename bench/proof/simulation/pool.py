@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from random import Random
 
 import msgspec
@@ -33,7 +33,7 @@ class NoFiles:
     def expire_instances(self, before: float) -> None:
         pass
 
-    def remove(self, request_ids: Iterable[str]) -> None:
+    def remove(self, request_ids: Iterable[str], attempts: Mapping[str, int]) -> None:
         pass
 
 

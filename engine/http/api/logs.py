@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
+from engine.errors import BadQuery
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of
 from engine.http.api.records import RunEnds, RunProgress
@@ -20,8 +21,9 @@ from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.log_queue import LogQueue
 from engine.logs.feed import LogFeed
-from engine.logs.lines import Line, decode
-from engine.model import Function, Record
+from engine.logs.lines import TAIL, Line, decode
+from engine.logs.lines import last as last_lines
+from engine.model import Function, Record, State
 from engine.model.identity import Identity
 from engine.protocols import Records
 
@@ -37,8 +39,12 @@ class LogArchive(RunProgress, Protocol):
     The bytes have the format that ``engine.logs.lines`` reads.
     """
 
-    async def log(self, key: int, request_id: str) -> bytes | None:
-        """Return the log of an invocation, up to now if it is running; None if its stored record has the whole log."""
+    def running_log(self, key: int, attempt: int | None = None) -> bytes | None:
+        """Return the log of a running attempt up to now; None if it, or any attempt with ``None``, is not running."""
+        ...
+
+    async def log(self, request_id: str, attempt: int) -> bytes | None:
+        """Return the log of an ended attempt; None if its stored record has the whole log."""
         ...
 
     async def instance_log(self, function_id: int) -> bytes:
@@ -73,15 +79,19 @@ class LogsApi:
         ]
 
     async def show(self, call: Call) -> Reply:
-        """Return the log of an invocation as JSON lines.
+        """Return the log of an invocation's newest attempt as JSON lines, or that of the attempt ``attempt``.
 
         A request with ``Accept: text/event-stream`` gets server-sent events instead, until the invocation has ended.
+        They go on with the lines of later attempts.
         """
         function = self._catalog.find(call.urn)
         record = await record_of(self._records, self._identity, function, call.part("request_id"))
+        attempt = _attempt(call, record)
         if _wants_events(call):
+            if attempt is not None:
+                raise BadQuery("attempt", str(attempt), "must be left out of a request for a live log")
             return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
-        return await _json_lines(await self._lines(record))
+        return await _json_lines(decode(await log_of(self._archive, record, attempt)))
 
     async def show_function(self, call: Call) -> Reply:
         """Return recent lines that the function's instances wrote outside any request, such as during their start.
@@ -102,7 +112,8 @@ class LogsApi:
                 if record is None:
                     await write(HEARTBEAT)  # lets the client see that the stream has begun
                 else:
-                    if not await _write_events(write, record.request_id, await self._lines(record)):
+                    lines = decode(await log_of(self._archive, record))
+                    if not await _write_events(write, record.request_id, lines):
                         await write(HEARTBEAT)
                     tasks.start_soon(self._await_end, record.key, queue)
                 await _pass_on(queue, write)
@@ -119,9 +130,36 @@ class LogsApi:
                 return
             await self._runs.ended(key, LONG)
 
-    async def _lines(self, record: Record) -> Iterable[Line]:
-        whole = await self._archive.log(record.key, record.request_id)
-        return decode(record.log if whole is None else whole)
+
+async def log_of(archive: LogArchive, record: Record, attempt: int | None = None) -> bytes:
+    """Return the log of an attempt of an invocation; without a number, that of the newest attempt that has begun."""
+    running = archive.running_log(record.key, attempt)
+    if running is not None:
+        return running
+    stored = {one.attempt: one.log for one in record.attempts}
+    last = max(stored, default=1)
+    number = last if attempt is None else attempt
+    tail = record.log if number == last else stored.get(number, b"")
+    whole = await archive.log(record.request_id, number)
+    if whole is None and number == last > 1 and len(tail) > TAIL // 2:
+        # Before attempts had logs of their own, the newest had the file without a number.
+        first = await archive.log(record.request_id, 1) or b""
+        whole = first if last_lines(first, TAIL) == tail else None
+    return tail if whole is None else whole
+
+
+def _attempt(call: Call, record: Record) -> int | None:
+    """Return the number of the attempt that the query asks for. Raise BadQuery if it has no log."""
+    text = call.text("attempt")
+    if not text:
+        return None
+    known = {one.attempt for one in record.attempts} or {1}
+    if record.state is State.RUNNING:
+        known.add(record.attempt)
+    if text not in map(str, known):
+        numbers = str(max(known)) if len(known) == 1 else f"from {min(known)} to {max(known)}"
+        raise BadQuery("attempt", text, f"must be the number of an attempt that has begun: {numbers}")
+    return int(text)
 
 
 async def _json_lines(lines: Iterable[Line]) -> Reply:

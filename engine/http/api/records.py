@@ -84,6 +84,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
     end_time: str
     error_code: int
     error_message: str
+    decision: str | UnsetType = UNSET  #: when to retry, or why not; absent if the function has no asynchronous settings
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
@@ -275,4 +276,5 @@ def _attempt(attempt: Attempt) -> AttemptReply:
         end_time=exact_time(attempt.ended_at),
         error_code=int(attempt.code),
         error_message=attempt.message,
+        decision=attempt.decision or UNSET,
     )

@@ -11,7 +11,7 @@ from engine.asgi.wire import Reply
 from engine.errors import UnknownInvocation
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
-from engine.http.api.logs import LogArchive
+from engine.http.api.logs import LogArchive, log_of
 from engine.http.api.paging import bounds
 from engine.http.api.records import read_states
 from engine.http.api.redrive import RedriveApi
@@ -108,9 +108,8 @@ class InvocationsPage:
         return record
 
     async def _log(self, record: Record) -> tuple[list[Line], bool]:
-        """Return the lines at the end of an invocation's log, and whether earlier lines are left out."""
-        whole = await self._archive.log(record.key, record.request_id)
-        log = record.log if whole is None else whole
+        """Return the lines at the end of the newest attempt's log, and whether earlier lines are left out."""
+        log = await log_of(self._archive, record)
         return list(decode(last(log, LOG))), len(log) > LOG
 
 

@@ -34,11 +34,13 @@ class Statement(IntEnum):
     RETRY = 5
     RESULT = 6
     ATTEMPT = 7
-    DROP_ATTEMPTS = 8
-    ADD_DELIVERY = 9
-    TALLY = 10
-    TRACE = 11
-    STATUS = 12
+    ATTEMPT_DETAILS = 8
+    UNTALLY_ATTEMPTS = 9
+    DROP_ATTEMPTS = 10
+    ADD_DELIVERY = 11
+    TALLY = 12
+    TRACE = 13
+    STATUS = 14
 
 
 SQL: dict[Statement, str] = {
@@ -62,6 +64,15 @@ SQL: dict[Statement, str] = {
     Statement.RESULT: "INSERT OR REPLACE INTO result (key, body, log, sum) VALUES (?,?,?,?)",
     Statement.ATTEMPT: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
+    ),
+    #: In place of ``ATTEMPT``, for attempts with a log of their own or a decision.
+    Statement.ATTEMPT_DETAILS: (
+        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message, log, decision)"
+        " VALUES (?,?,?,?,?,?,?,?)"
+    ),
+    Statement.UNTALLY_ATTEMPTS: (
+        "UPDATE tally SET size = size - (SELECT coalesce(sum(length(log)), 0) FROM attempt WHERE key = ? AND"
+        " attempt <= ?) WHERE function_id = 0"
     ),
     Statement.DROP_ATTEMPTS: "DELETE FROM attempt WHERE key = ? AND attempt <= ?",
     Statement.ADD_DELIVERY: (

@@ -24,12 +24,13 @@ Check = Callable[[sqlite3.Connection], Iterator[Problem]]
 _SHOWN = 10  #: rows of one kind of problem
 _REBUILT = "start the engine, which rebuilds the index"
 
-#: Rows and bytes of waiting invocations by function, and of ended ones as function 0, which ``tally`` must equal.
+#: Rows and bytes of waiting invocations by function. ``tally`` must equal them, and has ended ones as function 0.
 _COUNTED = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
-UNION ALL
-SELECT 0, count(*), sum(size + {result})
-FROM invocation i WHERE state >= 3 HAVING count(*) > 0
+"""
+#: Of ended invocations. Logs of attempts count from the moment at which they are stored.
+_ENDED = """
+SELECT count(*), total(size + {result}) FROM invocation i WHERE state >= 3
 """
 _TALLIED = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
 
@@ -99,7 +100,12 @@ def _results(database: sqlite3.Connection) -> Iterator[Problem]:
 
 def _has_sums(database: sqlite3.Connection) -> bool:
     """Return whether the schema has checksums, which earlier engines did not store."""
-    return bool(database.execute("SELECT 1 FROM pragma_table_info('payload') WHERE name = 'sum'").fetchall())
+    return _has_column(database, "payload", "sum")
+
+
+def _has_column(database: sqlite3.Connection, table: str, column: str) -> bool:
+    sql = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+    return bool(database.execute(sql, (table, column)).fetchall())
 
 
 def _first(database: sqlite3.Connection, sql: str) -> Iterator[str]:
@@ -115,8 +121,11 @@ def _shown(keys: Iterator[object]) -> Iterator[str]:
 
 
 def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
-    sql = _COUNTED.format(result=size_of_result(database, "i.key", noted=False))
-    counted = {function: (rows, size) for function, rows, size in database.execute(sql)}
+    counted = {function: (rows, size) for function, rows, size in database.execute(_COUNTED)}
+    [(rows, size)] = database.execute(_ENDED.format(result=size_of_result(database, "i.key", noted=False)))
+    size = int(size) + _size_of_logs(database)
+    if rows or size:
+        counted[0] = (rows, size)
     tallied = {function: (rows, size) for function, rows, size in database.execute(_TALLIED)}
     for function in sorted(counted.keys() | tallied.keys()):
         stored, real = tallied.get(function, (0, 0)), counted.get(function, (0, 0))
@@ -125,6 +134,13 @@ def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
             told = f"the counter of {name} says {stored[0]} rows and {stored[1]} bytes"
             problem = f"{told}, but {real[0]} rows and {real[1]} bytes exist"
             yield Problem(part="tally", problem=problem, advice=f"limits of the backlog count wrongly; {RESTORE}")
+
+
+def _size_of_logs(database: sqlite3.Connection) -> int:
+    """Return the bytes of the logs of attempts, which earlier engines did not store."""
+    tables = ("attempt", *(older.name for older in older_tables(database, "attempt")))
+    logs = [table for table in tables if _has_column(database, table, "log")]
+    return sum(database.execute(f"SELECT coalesce(sum(length(log)), 0) FROM {table}").fetchone()[0] for table in logs)
 
 
 def _cursors(database: sqlite3.Connection) -> Iterator[Problem]:

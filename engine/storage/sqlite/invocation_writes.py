@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.model import Invocation, Outcome, State
-from engine.model.retry import HISTORY
 from engine.protocols import Settlement
+from engine.storage.sqlite.attempts import attempt_rows
 from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
 from engine.storage.sqlite.outcome_tables import readable_size, size_of_result
 from engine.storage.sqlite.rows import COMPACT_END, STORED, append_row
@@ -94,10 +94,7 @@ def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
     if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt
         rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
     if settlement.ran and (before.attempt > 1 or not outcome.ok):
-        history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
-        rows.append((Statement.ATTEMPT, history))
-        if before.attempt > HISTORY:
-            rows.append((Statement.DROP_ATTEMPTS, (before.key, before.attempt - HISTORY)))
+        rows.extend(attempt_rows(settlement))
     if settlement.deliver_to is not None:
         to, condition = settlement.deliver_to, "success" if settlement.state is State.SUCCESS else "failure"
         pending = (before.key, before.function_id, condition, to.destination, to.param, outcome.ended_at)

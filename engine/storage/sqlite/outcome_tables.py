@@ -22,9 +22,16 @@ from engine.storage.sqlite.older_tables import Older, older_tables, set_aside
 log = structlog.get_logger("functiond.journal")
 
 #: Statements that write one of the tables.
-TABLE_OF = {Statement.RESULT: "result", Statement.ATTEMPT: "attempt", Statement.DROP_ATTEMPTS: "attempt"}
+TABLE_OF = {
+    Statement.RESULT: "result",
+    Statement.ATTEMPT: "attempt",
+    Statement.ATTEMPT_DETAILS: "attempt",
+    Statement.UNTALLY_ATTEMPTS: "attempt",
+    Statement.DROP_ATTEMPTS: "attempt",
+}
 _TABLES = ("result", "attempt")
 _SIZE = "(SELECT length(body) + length(log) FROM {} WHERE key = {})"
+_LOGS = "coalesce((SELECT sum(length(log)) FROM {} WHERE key = {}), 0)"
 
 
 def size_of_result(db: sqlite3.Connection, key: str, *, noted: bool = True) -> str:
@@ -37,6 +44,15 @@ def size_of_result(db: sqlite3.Connection, key: str, *, noted: bool = True) -> s
         unless = left_out(key, (older.name,)) if noted else ""
         sizes.append(f"CASE WHEN {key} <= {older.until}{unless} THEN {_SIZE.format(older.name, key)} END")
     return f"coalesce({', '.join(sizes)}, 0)"
+
+
+def size_of_logs(db: sqlite3.Connection, key: str) -> str:
+    """Return an SQL expression for the bytes of the logs in the history of an invocation, except on noted pages."""
+    sizes = [_LOGS.format("attempt", key)]
+    for older in older_tables(db, "attempt"):
+        unless = left_out(key, (older.name,))
+        sizes.append(f"CASE WHEN {key} <= {older.until}{unless} THEN {_LOGS.format(older.name, key)} ELSE 0 END")
+    return " + ".join(sizes)
 
 
 def readable_size(db: sqlite3.Connection, key: int) -> int:

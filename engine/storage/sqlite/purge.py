@@ -20,6 +20,7 @@ from engine.storage.sqlite.outcome_tables import (
     note,
     note_unreadable,
     older_outcomes,
+    size_of_logs,
     size_of_result,
 )
 from engine.storage.sqlite.payloads import delete_payloads, payload_tables
@@ -33,11 +34,11 @@ FREE_PAGES = 4096
 LOOK_AHEAD = 600.0
 
 T = TypeVar("T")
-#: Row of a scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending.
-_Row = tuple[int, float | None, int, int]
+#: Row of a scan: key, end (None: not ended), size in bytes, 1 if a delivery is pending, and the last attempt.
+_Row = tuple[int, float | None, int, int, int]
 _NEXT = (
-    "SELECT key, ended, size + {result},"
-    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL) FROM invocation i WHERE {where}"
+    "SELECT key, ended, size + {size},"
+    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL), attempt FROM invocation i WHERE {where}"
 )
 _KEYS = "SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT ?"
 
@@ -48,6 +49,7 @@ class Scan(Struct):
     drop: list[int]
     kept_rows: int
     kept_size: int
+    attempts: dict[int, int] = {}  #: last attempts of rows to drop that had several, by key
     dropped_size: int = 0
     reached: int = 0  #: last key scanned
     complete: bool = True  #: the scan reached the last row that may be due for pruning
@@ -123,6 +125,7 @@ class Purge:
         due = min(scan.oldest + age, next_expiry, self._look_ahead_at)
         return Purged(
             request_ids=tuple(self._identity.request_id(key) for key in scan.drop),
+            attempts={self._identity.request_id(key): scan.attempts[key] for key in scan.drop if key in scan.attempts},
             more=not scan.complete or more,
             over=over,
             next_due=None if due == math.inf else due,
@@ -166,11 +169,12 @@ class Purge:
         return found
 
     def _next(self, db: sqlite3.Connection, where: str) -> str:
-        return _NEXT.format(result=size_of_result(db, "i.key"), where=where)
+        logs = f"CASE WHEN attempt > 1 THEN {size_of_logs(db, 'i.key')} ELSE 0 END"
+        return _NEXT.format(size=f"{size_of_result(db, 'i.key')} + {logs}", where=where)
 
     def _scan_by_age(self, db: sqlite3.Connection, found: list[_Row], scan: Scan, now: float, age: float) -> None:
         cutoff, ahead = now - age, key_at(now + AHEAD)
-        for key, ended, size, pending in found:
+        for key, ended, size, pending, attempt in found:
             if key > key_at(cutoff) and not self._looks_ahead:
                 if key <= ahead:  # all later rows up to the clock were accepted after the cutoff, and ended after it
                     scan.oldest = min(scan.oldest, accepted_at(key))
@@ -183,7 +187,7 @@ class Purge:
                 db.execute("UPDATE invocation SET ended = ? WHERE key = ?", (end, key))
             if end > cutoff or pending:
                 scan.oldest = min(scan.oldest, end)
-            elif _take(scan, key, size):
+            elif _take(scan, key, size, attempt):
                 break
         if self._looks_ahead:
             self._note_ahead(scan, now, age)
@@ -208,18 +212,20 @@ class Purge:
 
 
 def _scan_by_caps(found: list[_Row], scan: Scan, rows: int, size: int) -> None:
-    for key, ended, row_size, pending in found:
+    for key, ended, row_size, pending, attempt in found:
         if scan.kept_rows <= rows and scan.kept_size <= size:
             scan.complete = False  # the next step prunes by age
             return
         scan.reached = key
-        if ended is not None and not pending and _take(scan, key, row_size):
+        if ended is not None and not pending and _take(scan, key, row_size, attempt):
             return
 
 
-def _take(scan: Scan, key: int, size: int) -> bool:
+def _take(scan: Scan, key: int, size: int, attempt: int) -> bool:
     """Add a row to the rows that this step drops. Return True when they exceed the bytes allowed in one step."""
     scan.drop.append(key)
+    if attempt > 1:
+        scan.attempts[key] = attempt
     scan.kept_rows -= 1
     scan.kept_size -= size
     scan.dropped_size += size

@@ -10,10 +10,11 @@ import aiosqlite
 from msgspec.structs import replace
 
 from engine.errors import Unavailable
-from engine.model import Attempt, Record, State
+from engine.model import Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import HISTORY
 from engine.protocols import Place, Purged, Scan, Selection, Standing
+from engine.storage.sqlite.attempts import ATTEMPTS, to_attempt
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
@@ -168,8 +169,7 @@ async def _parts_of(db: aiosqlite.Connection, record: Record, size: int) -> dict
     history, whole = await _history(db, record.key)
     if not whole and (again or (ran and record.state is not State.SUCCESS)):
         damaged.add("attempts")
-    attempts = (Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history)
-    return {**parts, "attempts": tuple(attempts), "damaged": frozenset(damaged)}
+    return {**parts, "attempts": tuple(map(to_attempt, history)), "damaged": frozenset(damaged)}
 
 
 async def _newest(
@@ -193,13 +193,12 @@ async def _newest(
 
 async def _history(db: aiosqlite.Connection, key: int) -> tuple[list[tuple[Any, ...]], bool]:
     """Return the attempts of an invocation from all tables, and whether none of them is on a damaged page."""
-    sql = "SELECT attempt, started, ended, code, message FROM {} WHERE key = ? ORDER BY attempt"
-    found = await _part(db, sql.format("attempt"), key)
+    found = await _part(db, ATTEMPTS.format("attempt"), key)
     rows, whole = found or [], found is not None
     for name in await _older(db, "attempt", key):
         if len(rows) >= HISTORY or (rows and rows[0][0] == 1):
             break  # complete; a further search could end on a damaged page
-        older = await _part(db, sql.format(name), key)
+        older = await _part(db, ATTEMPTS.format(name), key)
         rows, whole = [*(older or ()), *rows], whole and older is not None
     return rows[-HISTORY:], whole
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.executors.local.output import Output
 from engine.executors.log_buffer import Written
@@ -17,6 +18,7 @@ from engine.executors.log_files import LogFiles, log_file
 from engine.executors.pool import Pool
 from engine.logs.lines import STDERR, STDOUT, decode, plain
 from engine.model import Mode
+from engine.model.retry import HISTORY
 from tests.support.executing import function, invocation, pool
 
 SOURCE = """
@@ -109,15 +111,38 @@ async def test_of_a_synchronous_call_only_the_tail_is_kept(opened: Pool, tmp_pat
     assert not (tmp_path / "logs").exists()
 
 
-async def test_a_second_attempt_replaces_the_log_of_the_first(opened: Pool, tmp_path: Path) -> None:
-    asked = invocation('"short"', attempt=2)
-    file = log_file(tmp_path / "logs", asked.request_id)
+async def test_each_attempt_has_a_log_file_of_its_own(opened: Pool) -> None:
+    asked = invocation('"short"')
+    for number, letter in enumerate("abc", 1):
+        tried = replace(asked, payload=json.dumps(letter * 9000).encode(), attempt=number)
+        await opened.execute(function("say"), tried)
+
+    texts = [plain(await opened.log(asked.request_id, number) or b"")[:1] for number in (1, 2, 3, 4)]
+    assert texts == [b"a", b"b", b"c", b""]
+
+
+async def test_an_attempt_after_a_crash_replaces_the_log_of_the_interrupted_one(opened: Pool, tmp_path: Path) -> None:
+    asked = invocation('"short"', attempt=2, start_crashes=1)
+    file, first = (log_file(tmp_path / "logs", asked.request_id, attempt) for attempt in (2, 1))
     file.parent.mkdir(parents=True)
-    file.write_text("of the first attempt")
+    for one in (file, first):
+        one.write_text("before the crash")
 
     await opened.execute(function("say"), asked)
 
-    assert not file.exists()
+    assert (file.exists(), first.exists()) == (False, True)
+
+
+def test_the_files_of_all_attempts_go_with_their_invocation(tmp_path: Path) -> None:
+    request_id = "00000000-0000-7000-8000-000000000000"
+    files, written = LogFiles(tmp_path, 1 << 20), Written(b"x" * 5_000, 0)
+    for attempt in (1, 2, HISTORY + 1, HISTORY + 2):
+        files.keep(request_id, written, attempt)
+    kept = sorted(file.suffix for file in tmp_path.glob("*/*"))
+
+    files.remove([request_id], {request_id: HISTORY + 3})
+
+    assert (kept, list(tmp_path.glob("*/*"))) == ([f".{HISTORY + 1}", f".{HISTORY + 2}"], [])
 
 
 async def test_a_gigabyte_of_output_neither_blocks_the_function_nor_grows_the_engine(tmp_path: Path) -> None:

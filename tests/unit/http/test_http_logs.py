@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from engine.logs.feed import Listener, LogBoard
 from engine.logs.lines import LOGGER, STDERR, STDOUT, encode
+from engine.model import Attempt, State
 from tests.support.executing import invocation
 from tests.support.http_app import BASE, Api, serve, urn_of
 
@@ -75,6 +76,41 @@ async def test_a_log_is_a_line_of_json_for_each_line(api: Api) -> None:
         {"time": "1970-01-01T00:00:01.500Z", "stream": "stdout", "text": "one"},
         {"time": "1970-01-01T00:00:02.000Z", "stream": "stderr", "text": "two"},
     ]
+
+
+async def lines_of(api: Api, request_id: str, query: str = "") -> tuple[int, list[str]]:
+    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs{query}")
+    return answer.status, [json.loads(line)["text"] for line in answer.raw.splitlines()] if answer.status == 200 else []
+
+
+async def test_each_attempt_shows_its_own_log(api: Api) -> None:
+    request_id, whole = await accepted(api), encode(2_000, STDOUT, b"second, whole")
+    api.engine.logs[f"{request_id}.2"] = whole
+    attempts = tuple(
+        Attempt(attempt=number, started_at=1.0, ended_at=2.0, code=4002, message="", log=encode(1_000, STDOUT, text))
+        for number, text in ((1, b"first"), (2, b"second"), (3, b""))
+    )
+    [key] = api.engine.rows
+    api.engine.rows[key] = replace(
+        api.engine.rows[key], attempt=3, attempts=attempts, state=State.FAIL, log=encode(3_000, STDOUT, b"third")
+    )
+
+    found = [await lines_of(api, request_id, query) for query in ("", "?attempt=1", "?attempt=2", "?attempt=3")]
+    assert found == [(200, ["third"]), (200, ["first"]), (200, ["second, whole"]), (200, ["third"])]
+    for unknown in ("0", "4", "x", "9" * 5000):
+        answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs?attempt={unknown}")
+        assert (answer.status, "from 1 to 3" in answer.json["error_msg"]) == (400, True)
+
+
+async def test_a_live_log_is_not_that_of_one_attempt(api: Api) -> None:
+    request_id = await accepted(api)
+    answer = await api.send(
+        "GET",
+        f"/{urn_of()}/async-invocations/{request_id}/logs?attempt=1",
+        headers={"Accept": "text/event-stream"},
+    )
+
+    assert (answer.status, "live log" in answer.json["error_msg"]) == (400, True)
 
 
 async def test_the_log_of_an_unknown_invocation_is_not_found(api: Api) -> None:
