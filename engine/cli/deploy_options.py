@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -54,6 +55,9 @@ class Asynchronous:
     max_age: int | None = None
     "Seconds after which a waiting invocation is discarded."
 
+    retry_rules: Path | None = None
+    "JSON file with a list of retry rules, which replaces all existing rules."
+
     on_success: str | None = None
     "Function (name or URN) that receives outcomes of successful invocations."
 
@@ -70,7 +74,11 @@ class Asynchronous:
         if self == Asynchronous():
             return settings
         settings = settings or {}
-        given = {"max_async_retry_attempts": self.retries, "max_async_event_age_in_seconds": self.max_age}
+        given = {
+            "max_async_retry_attempts": self.retries,
+            "max_async_event_age_in_seconds": self.max_age,
+            "retry_rules": None if self.retry_rules is None else _read_rules(self.retry_rules),
+        }
         settings |= {field: value for field, value in given.items() if value is not None}
         destinations = dict(settings.get("destination_config") or {})
         for field, function in (("on_success", self.on_success), ("on_failure", self.on_failure)):
@@ -78,6 +86,16 @@ class Asynchronous:
                 param = json.dumps({"func_urn": _whole_urn(client, function)})
                 destinations[field] = {"destination": "FunctionGraph", "param": param}
         return client.put(path, {**settings, "destination_config": destinations})
+
+
+def _read_rules(file: Path) -> list[Any]:
+    try:
+        rules = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--retry-rules is {file}: it cannot be read as JSON: {error}") from None
+    if not isinstance(rules, list):
+        raise UsageError(f"--retry-rules is {file}: it must contain a list of rules")
+    return rules
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -12,11 +12,14 @@ import msgspec
 
 from engine.errors import InvalidField
 from engine.functions.function_rules import CheckDestination
-from engine.model import AsyncSettings, DestinationSpec, Function
+from engine.model import ENGINE_FAULTS, AsyncSettings, Code, DestinationSpec, Function
 from engine.model.limits import EVENT_AGES, RETRIES
+from engine.model.retry_rules import MAX_RULES, RetryRule
 from engine.model.urn import FunctionUrn, parse_urn
 
 FUNCTION = "FunctionGraph"
+#: Codes that no retry rule can match: successes, cancelled and discarded invocations, and errors of the engine.
+_NEVER_MATCHED = ENGINE_FAULTS | {Code.OK, Code.CANCELLED, Code.FUNCTION_MISSING, Code.EXPIRED}
 VENDOR_KINDS = ("OBS", "SMN", "DIS")
 
 
@@ -38,6 +41,7 @@ def check_settings(
     ):
         if not low <= value <= high:
             raise InvalidField(field, value, f"must be from {low} to {high}")
+    _check_retry_rules(settings.retry_rules)
     for spec in _specs(settings):
         read_param(spec)
         (check_destination or _check_kind)(spec)
@@ -46,6 +50,22 @@ def check_settings(
         if urn.project != function.project:
             raise InvalidField("func_urn", str(urn), "must be a function of the same project")
     return {(urn.project, urn.package, urn.name) for urn in targets}
+
+
+def _check_retry_rules(rules: tuple[RetryRule, ...]) -> None:
+    if len(rules) > MAX_RULES:
+        raise InvalidField("retry_rules", len(rules), f"must be at most {MAX_RULES} rules")
+    for number, rule in enumerate(rules, 1):
+        if rule.code and (rule.code in _NEVER_MATCHED or rule.code not in set(Code)):
+            problem = "must be the code of an error of the function, such as 4002 or 4010"
+            raise InvalidField(f"retry_rules[{number - 1}].code", rule.code, problem)
+        if not rule.conditions and number < len(rules):
+            problem = "must be the last rule: without a condition, it matches all errors"
+            raise InvalidField(f"retry_rules[{number - 1}]", "{}", problem)
+        if None not in (rule.base, rule.longest) and (rule.base or 0.0) > (rule.longest or 0.0):
+            raise InvalidField(
+                f"retry_rules[{number - 1}].longest", rule.longest, f"must be at least {rule.base:g}, its base"
+            )
 
 
 def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:

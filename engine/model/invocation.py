@@ -21,6 +21,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from engine.model.identity import accepted_at
+from engine.model.retry_rules import RetryRule
 from engine.model.urn import LATEST, FunctionUrn
 
 
@@ -196,6 +197,7 @@ class AsyncSettings(Struct, frozen=True, kw_only=True):
     on_success: DestinationSpec | None = None
     on_failure: DestinationSpec | None = None
     status_log: bool = False
+    retry_rules: tuple[RetryRule, ...] = ()  #: the first that matches an error replaces ``max_retries`` for it
     created_at: float = 0.0
     modified_at: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, DestinationSpec, Invocation, Outcome, State
 from engine.model.clock import Clock, rfc3339
-from engine.model.retry import RetryPolicy
+from engine.model.retry import NO_DECISION, RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.pipeline.ends import Ends
@@ -63,14 +63,14 @@ class Settling:
             result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
         )
         settings = self._catalog.settings_of(invocation.function_id, invocation.version)
-        retry = None
-        if ran and may_retry:
-            retry = self._policy.next_attempt(
+        retry, decision = NO_DECISION
+        if ran and may_retry and not outcome.ok:
+            retry, decision = self._policy.decide(
                 invocation,
                 outcome,
                 self._policy.rules(settings),
                 now=outcome.ended_at,
-                expiry_now=self._clock.expiry.now() if not outcome.ok and self._clock.expiry.check() else None,
+                expiry_now=self._clock.expiry.now() if self._clock.expiry.check() else None,
                 jitter_sample=self._random.random(),
                 priority_step=self._priority_step,
             )
@@ -82,6 +82,7 @@ class Settling:
             retry=retry,
             deliver_to=_destination(settings, state, outcome),
             ran=ran,
+            decision=decision if settings is not None or retry is not None else "",
         )
         self.unsettled += 1
         if self.unsettled == self._limit:
@@ -119,6 +120,7 @@ class Settling:
             code=int(outcome.code),
             problem=outcome.message[:200],
             retry_at=rfc3339(retry.due_at) if retry else None,
+            decision=settlement.decision or None,
         )
 
 

@@ -11,6 +11,7 @@ const PREFIX = {
   [NO_MEMORY]: "function memory exceeded, error: ",
   [DISK_FULL]: "function disk usage exceeded, error: ",
 };
+const LONGEST_DELAY = 1e9; // seconds; the engine has a limit of its own
 const LONGEST_MESSAGE = 4096, LONGEST_LINE = 2000, MOST_FRAMES = 50;
 /** Codes of errors of the system and of V8 that are reported separately. */
 const BY_ERROR_CODE = new Map([
@@ -38,7 +39,8 @@ function failure(code, error, kind = undefined) {
     const { line, name, message, frames } = describe(error);
     const noBuffer = line === "RangeError: Array buffer allocation failed";
     const own = BY_ERROR_CODE.get(error?.code) ?? (noBuffer ? NO_MEMORY : code);
-    return new Failure(own, PREFIX[own] + line, errorBody(kind === undefined ? message : line, kind ?? name, frames));
+    const text = kind === undefined ? message : line;
+    return new Failure(own, PREFIX[own] + line, errorBody(text, kind ?? name, frames, wishes(error)));
   } catch {
     return new Failure(code, `${PREFIX[code]}an error that cannot be described was thrown`);
   }
@@ -75,8 +77,22 @@ function userFrames(stack) {
     .slice(0, MOST_FRAMES);
 }
 
-function errorBody(errorMessage, errorType, stackTrace) {
-  return JSON.stringify({ errorMessage: errorMessage.slice(0, LONGEST_MESSAGE), errorType, stackTrace }, null, 4);
+/** Return what an error says about a retry: its retry_after (or retryAfter) in seconds, and a false retryable. */
+function wishes(error) {
+  const found = {};
+  try {
+    const after = error?.retry_after ?? error?.retryAfter;
+    if (typeof after === "number" && after >= 0 && after <= LONGEST_DELAY) found.retryAfter = after;
+    if (error?.retryable === false) found.retryable = false;
+  } catch {
+    return {}; // getters of user code may throw
+  }
+  return found;
+}
+
+function errorBody(errorMessage, errorType, stackTrace, said = {}) {
+  const body = { errorMessage: errorMessage.slice(0, LONGEST_MESSAGE), errorType, stackTrace, ...said };
+  return JSON.stringify(body, null, 4);
 }
 
 module.exports = { Failure, failure, configError, loadError, OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED };

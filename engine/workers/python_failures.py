@@ -22,6 +22,7 @@ PREFIX = {
     DISK_FULL: "function disk usage exceeded, error: ",
 }
 LONGEST_MESSAGE, LONGEST_LINE, FRAMES = 4096, 2000, 50
+LONGEST_DELAY = 1e9  # seconds; the engine has a limit of its own
 WORKERS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 LIBRARY = os.path.dirname(os.__file__) + os.sep
 INSTALLED = tuple(LIBRARY + name + os.sep for name in ("site-packages", "dist-packages"))
@@ -54,13 +55,29 @@ def failure(code: int, error: BaseException) -> Failure:
 
 
 def describe(error: BaseException) -> "tuple[str, bytes]":
-    """Return an exception as one line, and as an error body in FunctionGraph's format."""
+    """Return an exception as one line, and as an error body in FunctionGraph's format.
+
+    The body also has what the exception says about a retry.
+    """
     kind = type(error).__name__
     try:
         text = str(error)
     except Exception:
         text = ""
-    return f"{kind}: {text}" if text else kind, error_body(text, kind, user_frames(error.__traceback__))
+    return f"{kind}: {text}" if text else kind, error_body(text, kind, user_frames(error.__traceback__), wishes(error))
+
+
+def wishes(error: BaseException) -> "dict[str, object]":
+    """Return what an exception says about a retry: its ``retry_after`` in seconds, and a false ``retryable``."""
+    try:
+        after, found = getattr(error, "retry_after", None), dict[str, object]()
+        if isinstance(after, (int, float)) and not isinstance(after, bool) and 0 <= after <= LONGEST_DELAY:
+            found["retryAfter"] = float(after)
+        if getattr(error, "retryable", None) is False:
+            found["retryable"] = False
+    except BaseException:  # attributes of user code may raise
+        return {}
+    return found
 
 
 def user_frames(trace: "TracebackType | None") -> "list[str]":
@@ -83,8 +100,8 @@ def is_library(file: str) -> bool:
     return file.startswith((WORKERS, LIBRARY, "<frozen")) and not file.startswith(INSTALLED)
 
 
-def error_body(message: str, kind: str, trace: "list[str]") -> bytes:
-    body = {"errorMessage": message[:LONGEST_MESSAGE], "errorType": kind, "stackTrace": trace}
+def error_body(message: str, kind: str, trace: "list[str]", said: "dict[str, object] | None" = None) -> bytes:
+    body = {"errorMessage": message[:LONGEST_MESSAGE], "errorType": kind, "stackTrace": trace, **(said or {})}
     return json.dumps(body, indent=4).encode()
 
 

@@ -78,6 +78,45 @@ def test_a_function_error_uses_up_the_retries_each_later_than_the_one_before(eng
     assert all(wait >= shortest for wait, shortest in zip(waits, (0.039, 0.079, 0.159), strict=True))
 
 
+RAISES = """
+import json
+
+class Throttled(Exception):
+    pass
+
+def handler(event, context):
+    error = Throttled(event["text"])
+    vars(error).update(event.get("said", {}))
+    raise error
+"""
+
+
+def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_why(engine: EngineProcess) -> None:
+    engine.create("raises", RAISES)
+    rules = [
+        {"message_prefix": "bad", "retries": 0},
+        {"error_type": "Throttled", "retries": 5, "base": 0.01, "longest": 0.01, "jitter": 0},
+    ]
+    engine.configure("raises", max_async_retry_attempts=0, retry_rules=rules)
+    events = (
+        {"text": "bad input"},
+        {"text": "slow down"},
+        {"text": "no use", "said": {"retryable": False}},
+        {"text": "in a moment", "said": {"retry_after": 0.02}},
+    )
+    ids = [engine.accepted("raises", event) for event in events]
+
+    ends = [engine.record("raises", request_id, wait=30) for request_id in ids]
+    assert [(end["status"], end["attempt"]) for end in ends] == [("FAIL", 1), ("FAIL", 6), ("FAIL", 1), ("FAIL", 6)]
+    decisions = [[attempt["decision"] for attempt in end["attempts"]] for end in ends]
+    rule = "rule 2 (error_type Throttled)"
+    assert decisions[0] == ["no retry: none is allowed, rule 1 (message_prefix bad)"]
+    retried = [f"retry in 0.01 s: {number} of 5, {rule}" for number in range(1, 6)]
+    assert decisions[1] == [*retried, f"no retry: 5 of 5 used up, {rule}"]
+    assert decisions[2] == ["no retry: its error is not retryable"]
+    assert decisions[3][0] == f"retry in 0.02 s: 1 of 5, {rule}, as its error asks"
+
+
 def test_a_retry_that_succeeds_is_a_success_with_its_history(engine: EngineProcess, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     source = f"import os\ndef handler(event, context):\n    if not os.path.exists({str(mark)!r}):\n"

@@ -24,6 +24,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     echo        return the value                    text         return the text "straße ✓"
     nothing     return no result                    large        return a text of ``with`` bytes
     fail        fail with the message "no order"    bad          return invalid JSON
+    ask         fail with an error that has the attributes in ``with``
     hang        never return                        leave        exit the process
     pid         return a value unique per process   who          return the request id
     data        return the value of a variable      initialised  return how often ``initializer`` has run

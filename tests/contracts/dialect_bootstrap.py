@@ -34,6 +34,10 @@ def deed(wish, request_id):
         return "x" * value
     if do == "fail":
         raise LookupError("no order")
+    if do == "ask":
+        error = LookupError("no order")
+        error.said = {"retryAfter" if name == "retry_after" else name: said for name, said in value.items()}
+        raise error
     if do == "say":
         print(value, flush=True)
         print("!", value, file=sys.stderr, flush=True)
@@ -71,7 +75,9 @@ def serve():
         try:
             answer, body = "response/", deed(event, request_id)
         except Exception as error:
-            answer, body = "error/", json.dumps({"errorMessage": str(error), "errorType": type(error).__name__})
+            answer, body = "error/", json.dumps(
+                {"errorMessage": str(error), "errorType": type(error).__name__, **getattr(error, "said", {})}
+            )
         api.request("POST", ROOT + answer + request_id, body.encode())
         api.getresponse().read()
 
@@ -147,13 +153,13 @@ LAMBDA = Dialect(
         "deeds.py": _DEEDS,
     },
     packages=tuple(_SITE / name for name in _LAMBDA_CLIENT),
-    lacks=frozenset({"bad", "meet"}),
+    lacks=frozenset({"ask", "bad", "meet"}),
     result=_text_of,
 )
 HTTP = Dialect(
     runtime="http",
     files={"bootstrap": f"exec {_PYTHON} serve.py", "serve.py": _HTTP, "deeds.py": _DEEDS},
-    lacks=frozenset({"bad", "fail", "large"}),  # an HTTP function fails by a status, and its replies are base64
+    lacks=frozenset({"ask", "bad", "fail", "large"}),  # an HTTP function fails by a status, and its replies are base64
     event=_gateway_event,
     result=_gateway_reply,
 )

@@ -13,6 +13,7 @@ const acts = {
   nothing: () => {},
   large: (value) => 'x'.repeat(value),
   fail: () => { throw new RangeError('no order'); },
+  ask: (value) => { throw Object.assign(new RangeError('no order'), value); },
   bad: () => { const ring = {}; return Object.assign(ring, { ring }); },
   say: (value) => { console.log(value); console.error('!', value); },
   pid: () => [process.pid, process.env.FUNCTIOND_INSTANCE],

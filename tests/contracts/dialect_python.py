@@ -38,6 +38,12 @@ def do_fail(value, context):
     raise LookupError("no order")
 
 
+def do_ask(value, context):
+    error = LookupError("no order")
+    vars(error).update(value)
+    raise error
+
+
 def do_bad(value, context):
     return {"a", "set"}
 

@@ -15,6 +15,7 @@ from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
 from engine.logs.lines import decode
 from engine.model import Code, Outcome
+from engine.model.retry_rules import read_error
 from engine.runtimes.protocol import RESULT_LIMIT
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP, LAMBDA
@@ -92,6 +93,18 @@ async def test_a_failure_is_told_as_documented(run: Runner) -> None:
     assert ("no order" in body["errorMessage"], bool(body["errorType"])) == (True, True)
     assert outcome.result.startswith(b'{\n    "errorMessage"')
     assert all(isinstance(line, str) for line in body["stackTrace"])
+
+
+@able_to("ask")
+async def test_an_error_tells_what_it_says_about_a_retry(run: Runner) -> None:
+    asked = {"retry_after": 7.5}, {"retryable": False}, {"retry_after": -1, "retryable": True}, {"retry_after": "7"}
+    outcomes = [await run("ask", said) for said in asked]
+
+    found = [read_error(outcome.message, outcome.result) for outcome in outcomes]
+    assert [one.retry_after for one in found] == [7.5, None, None, None]
+    assert [one.retryable for one in found] == [True, False, True, True]
+    assert {one.message for one in found} == {"no order"}
+    assert [list(json.loads(outcome.result))[3:] for outcome in outcomes] == [["retryAfter"], ["retryable"], [], []]
 
 
 @able_to("fail")

@@ -15,6 +15,7 @@ from engine.logs.feed import LogBoard
 from engine.logs.target import status_log_target_of
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.limits import EventAge, Label, Param, Retries
+from engine.model.retry_rules import RetryRule
 from engine.pipeline.status_log import StatusLogWorker
 
 
@@ -44,6 +45,7 @@ class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
     max_async_retry_attempts: Retries = AsyncSettings().max_retries
     destination_config: Destinations = Destinations()
     enable_async_status_log: bool = False
+    retry_rules: tuple[RetryRule, ...] = ()  #: ours: the first that matches an error decides about its retry
 
 
 class AsyncSettingsReply(CustomLog, frozen=True, kw_only=True):
@@ -54,6 +56,7 @@ class AsyncSettingsReply(CustomLog, frozen=True, kw_only=True):
     enable_async_status_log: bool
     created_time: str
     last_modified: str
+    retry_rules: tuple[RetryRule, ...] | UnsetType = UNSET  #: absent if there are none
 
 
 class SettingsShown(Struct, frozen=True, kw_only=True):
@@ -64,6 +67,7 @@ class SettingsShown(Struct, frozen=True, kw_only=True):
     destination_config: Destinations
     created_time: str
     last_modified: str
+    retry_rules: tuple[RetryRule, ...] | UnsetType = UNSET  #: absent if there are none
 
 
 class AsyncSettingsList(Struct, frozen=True, kw_only=True):
@@ -130,6 +134,7 @@ class AsyncSettingsApi:
             enable_async_status_log=settings.status_log,
             created_time=zoned_time(settings.created_at),
             last_modified=zoned_time(settings.modified_at),
+            retry_rules=settings.retry_rules or UNSET,
             **settings.details,
         )
 
@@ -143,6 +148,7 @@ def _settings(body: AsyncSettingsBody) -> AsyncSettings:
         on_success=_spec(body.destination_config.on_success),
         on_failure=_spec(body.destination_config.on_failure),
         status_log=body.enable_async_status_log,
+        retry_rules=body.retry_rules,
         details=details,
     )
 
@@ -161,6 +167,7 @@ def settings_shown(settings: AsyncSettings) -> SettingsShown:
         destination_config=_destinations(settings),
         created_time=zoned_time(settings.created_at),
         last_modified=zoned_time(settings.modified_at),
+        retry_rules=settings.retry_rules or UNSET,
     )
 
 

@@ -5,10 +5,13 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.json import encode
+from msgspec.structs import replace
 
 from engine.model import AsyncSettings, Code, Invocation, Outcome
 from engine.model.delays import LONGEST_RETRY, doubtful_after
-from engine.model.retry import RetryPolicy, Rules
+from engine.model.retry import Decision, RetryPolicy, Rules
+from engine.model.retry_rules import RetryRule
 from tests.support.builders import waiting
 
 POLICY = RetryPolicy(base=1.0, factor=2.0, longest=60.0, jitter=0.2)
@@ -20,7 +23,11 @@ def next_attempt(
     outcome: Outcome, *, retries: int = 1, max_age: float = math.inf, now: float = 0.0, **fields: int
 ) -> Invocation | None:
     rules = Rules(retries=retries, max_age=max_age)
-    return POLICY.next_attempt(waiting(**fields), outcome, rules, now=now, jitter_sample=0.5, priority_step=60.0)
+    return decided(outcome, rules, now=now, **fields).retry
+
+
+def decided(outcome: Outcome, rules: Rules, now: float = 0.0, **fields: int) -> Decision:
+    return POLICY.decide(waiting(**fields), outcome, rules, now=now, jitter_sample=0.5, priority_step=60.0)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
@@ -61,6 +68,71 @@ def test_a_retry_keeps_its_priority_in_its_new_rank() -> None:
 
     assert retry is not None
     assert retry.rank == retry.due_at - 120.0
+
+
+def failed(kind: str, text: str, code: int = Code.USER_EXCEPTION, **said: object) -> Outcome:
+    body = {"errorMessage": text, "errorType": kind, "stackTrace": [], **said}
+    return Outcome(code=code, message=f"function invocation exception, error: {kind}: {text}", result=encode(body))
+
+
+RULES = Rules(
+    retries=1,
+    max_age=3600.0,
+    retry_rules=(
+        RetryRule(error_type="Throttled", retries=8, base=5.0, factor=3.0, longest=100.0, jitter=0.0),
+        RetryRule(code=Code.TIMEOUT, retries=0),
+        RetryRule(message_prefix="bad ", error_type="ValueError", retries=0),
+    ),
+)
+
+
+THROTTLED, BAD = "rule 1 (error_type Throttled)", "rule 3 (error_type ValueError, message_prefix bad )"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failures", "text"),
+    [
+        (failed("Throttled", "slow down"), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
+        (failed("Throttled", "slow down"), 2, f"retry in 45 s: 3 of 8, {THROTTLED}"),
+        (failed("Throttled", "slow down"), 7, f"retry in 100 s: 8 of 8, {THROTTLED}"),
+        (failed("Throttled", "slow down"), 8, f"no retry: 8 of 8 used up, {THROTTLED}"),
+        (failed("TIMEOUT", "too long", Code.TIMEOUT), 0, "no retry: none is allowed, rule 2 (code 4010)"),
+        (failed("ValueError", "bad input"), 0, f"no retry: none is allowed, {BAD}"),
+        (failed("ValueError", "a bad input"), 0, "retry in 1 s: 1 of 1"),
+        (failed("KeyError", "bad key"), 0, "retry in 1 s: 1 of 1"),
+        (failed("KeyError", "bad key"), 1, "no retry: 1 of 1 used up"),
+        (failed("KeyError", "x", retryable=False), 0, "no retry: its error is not retryable"),
+        (failed("Throttled", "x", retryable=False), 0, "no retry: its error is not retryable"),
+        (failed("KeyError", "x", retryAfter=30), 0, "retry in 30 s: 1 of 1, as its error asks"),
+        (failed("Throttled", "x", retryAfter=0.5), 4, f"retry in 0.5 s: 5 of 8, {THROTTLED}, as its error asks"),
+        (failed("KeyError", "x", retryAfter=30), 1, "no retry: 1 of 1 used up, as its error asks"),
+        (failed("KeyError", "x", retryAfter=1e9), 0, "no retry: older than 3600 s by then"),
+        (OUR_FAULT, 8, "retry in 1 s: engine errors use up no retry"),
+        (replace(FUNCTION_ERROR, message="…, error: Throttled: x"), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
+        (replace(FUNCTION_ERROR, message="Throttled", result=b"[" * 9999), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
+        (Outcome(), 0, ""),
+    ],
+)  # fmt: skip
+def test_the_first_rule_that_matches_an_error_decides(outcome: Outcome, failures: int, text: str) -> None:
+    decision = decided(outcome, RULES, failures=failures)
+
+    assert decision.text == text
+    assert (decision.retry is not None) == text.startswith("retry")
+
+
+def test_an_error_speaks_of_its_retry_without_rules_too() -> None:
+    rules = Rules(retries=3, max_age=math.inf)
+
+    assert decided(failed("E", "x", retryable=False), rules).retry is None
+    assert decided(failed("E", "x", retryAfter=12), rules).text == "retry in 12 s: 1 of 3, as its error asks"
+    assert decided(failed("E", "x"), rules).text == "retry in 1 s: 1 of 3"
+
+
+def test_the_longest_wait_that_an_error_may_ask_for_is_no_sign_of_a_wrong_clock() -> None:
+    retry = decided(failed("E", "x", retryAfter=1e9), Rules(retries=3, max_age=math.inf)).retry
+
+    assert retry is not None
+    assert retry.due_at == LONGEST_RETRY < doubtful_after(0.0)[0]
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

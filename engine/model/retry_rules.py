@@ -1,0 +1,65 @@
+"""Retry rules of a function, and the facts of a failed attempt that they decide by.
+
+A rule matches errors of the function by type, code and beginning of the message. Errors of the engine match no rule.
+The error itself may also decide: a handler raises an exception whose ``retry_after`` is the delay in seconds, or whose
+``retryable`` is false. Rules are part of the asynchronous settings, so that a standby that takes over has them, too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from engine.model.delays import LONGEST_RETRY
+
+MAX_RULES = 20  #: rules of a function
+MAX_RETRIES = 8  #: largest number of retries in a rule
+
+Delay = Annotated[float, Meta(ge=0, le=LONGEST_RETRY)]
+
+
+class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Rule for errors that meet all given conditions; without conditions, for all errors of the function."""
+
+    retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)]  #: failed attempts that are followed by another; 0: no retry
+    error_type: Annotated[str, Meta(max_length=256)] = ""  #: name of the exception's class, such as ``ValueError``
+    code: int = 0  #: error code of the attempt, such as 4010 for a timeout
+    message_prefix: Annotated[str, Meta(max_length=1024)] = ""  #: beginning of the error's own message
+    base: Delay | None = None  #: seconds before the first retry; absent, as the next three: the engine's setting
+    factor: Annotated[float, Meta(ge=1, le=100)] | None = None
+    longest: Delay | None = None
+    jitter: Annotated[float, Meta(ge=0, le=1)] | None = None  #: random share of the delay
+
+    @property
+    def conditions(self) -> str:
+        """Conditions of the rule as text; empty if it matches all errors."""
+        given = (("error_type", self.error_type), ("code", self.code), ("message_prefix", self.message_prefix))
+        return ", ".join(f"{name} {value}" for name, value in given if value)
+
+    def matches(self, code: int, error: FunctionError) -> bool:
+        return (
+            self.code in (0, code)
+            and self.error_type in ("", error.kind)
+            and error.message.startswith(self.message_prefix)
+        )
+
+
+class FunctionError(Struct, frozen=True, kw_only=True):
+    """Error of a function, read from the error body that its instance has sent."""
+
+    kind: str = field(default="", name="errorType")
+    message: str = field(default="", name="errorMessage")
+    retry_after: float | None = field(default=None, name="retryAfter")  #: seconds
+    retryable: bool = True
+
+
+def read_error(message: str, body: bytes) -> FunctionError:
+    """Return the error that an instance has described in ``body``; without a body, as far as ``message`` tells it."""
+    try:
+        return msgspec.json.decode(body, type=FunctionError)
+    except (msgspec.DecodeError, RecursionError):
+        line = message.partition(", error: ")[2] or message
+        kind, colon, text = line.partition(": ")
+        return FunctionError(kind=kind, message=text if colon else line)
