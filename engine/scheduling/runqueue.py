@@ -106,19 +106,20 @@ class RunQueue:
             self._bound(queue)
         self._enqueue(mode_queue, function_id)
 
-    def pop(self, *, asynchronous: bool = True) -> Entry | None:
+    def pop(self, *, asynchronous: bool = True, take: bool = True) -> Entry | None:
         """Remove the next entry to run from its queue, and take a slot and memory for it.
 
-        Return None if no entry may start now. If ``asynchronous`` is False, only synchronous calls may start.
+        Return None if no entry may start now. If ``asynchronous`` is False, only synchronous calls may start. Without
+        ``take``, only return the entry.
         """
         if self._running >= self._slots:
             return None
         if self._sync.order:
-            entry = self._choose(self._sync)
+            entry = self._choose(self._sync, take)
             if entry is not None or self._sync.order:  # calls that do not fit yet stay first
                 return entry
         if asynchronous and self._async.order and self._running < self._slots - self._sync_slots:
-            return self._choose(self._async)
+            return self._choose(self._async, take)
         return None
 
     def release(self, entry: Entry, seconds: float) -> None:
@@ -278,7 +279,7 @@ class RunQueue:
 
     # --- choosing -------------------------------------------------------------------------------------------
 
-    def _choose(self, mode_queue: ModeQueue) -> Entry | None:
+    def _choose(self, mode_queue: ModeQueue, take: bool) -> Entry | None:
         while mode_queue.order:
             virtual, function_id = mode_queue.order[0]
             share, queue = self._shares.get(function_id), mode_queue.queues.get(function_id)
@@ -288,7 +289,7 @@ class RunQueue:
             elif virtual != share.virtual:
                 heapreplace(mode_queue.order, (share.virtual, function_id))
             elif self._fits(queue.head().invocation, share):
-                return self._take(mode_queue, queue, share)
+                return self._take(mode_queue, queue, share) if take else queue.head()
             else:
                 return None
         return None

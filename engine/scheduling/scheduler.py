@@ -237,10 +237,8 @@ class Scheduler:
         """
         if self._reads or self._queue.is_low or (self._next_due is not None and self._next_due <= self._clock.now()):
             return "invocations on disk are not read", self._reads_done
-        entry = self._queue.pop(asynchronous=not self._held)
-        if entry is None:
+        if self._queue.pop(asynchronous=not self._held, take=False) is None:
             return None
-        self._put_back(entry)
         return "an invocation does not start beside a free slot", self._starts
 
     # --- the service ----------------------------------------------------------------------------------------

@@ -128,6 +128,20 @@ async def test_an_entry_that_no_slot_was_told_of_is_possible_work_until_it_start
     assert scheduler.possible_work() is None
 
 
+async def test_a_look_changes_nothing_about_the_order_of_functions() -> None:
+    starts = []
+    for looks in (0, 1):
+        queue = RunQueue(slots=2, sync_slots=0, memory=1000)
+        scheduler = Scheduler(queue, Disk(), SystemClock())
+        for key, function_id in ((501, 1), (502, 2)):
+            queue.push(entry(function_id, key=key))
+        for _ in range(looks):
+            scheduler.possible_work()
+        starts.append([(await scheduler.take()).invocation.key for _ in range(2)])
+
+    assert starts[0] == starts[1]
+
+
 async def test_each_start_is_progress() -> None:
     queue = RunQueue(slots=2, sync_slots=0, memory=1000)
     scheduler = Scheduler(queue, Disk(), SystemClock())
