@@ -10,6 +10,7 @@ import pytest
 
 from engine.model import Invocation, Mode
 from engine.model.clock import SystemClock
+from engine.protocols import Page
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
@@ -151,6 +152,34 @@ async def test_each_start_is_progress() -> None:
     before = scheduler.possible_work()
     await scheduler.take()
     after = scheduler.possible_work()
+
+    assert None not in (before, after)
+    assert before != after
+
+
+class PagedDisk(Disk):
+    """Disk that returns a page for each permit of the test."""
+
+    def __init__(self, *rows: Invocation) -> None:
+        super().__init__(*rows)
+        self.asked_for: asyncio.Queue[int] = asyncio.Queue()
+        self.permits = asyncio.Semaphore(0)
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        self.asked_for.put_nowait(function_id)
+        await self.permits.acquire()
+        return await super().ready(function_id, after, rows, size)
+
+
+async def test_each_page_is_progress() -> None:
+    disk = PagedDisk(waiting(1), waiting(2))
+    async with scheduling(disk) as scheduler, asyncio.timeout(60):
+        scheduler.recover(found(1, 2))
+        await disk.asked_for.get()
+        before = scheduler.possible_work()
+        disk.permits.release()
+        await disk.asked_for.get()
+        after = scheduler.possible_work()
 
     assert None not in (before, after)
     assert before != after
