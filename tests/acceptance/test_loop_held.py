@@ -43,9 +43,10 @@ plugin = Plugin(kinds=("HOLDER",), serve=lambda settings: Service())
 DEADLINE = 60.0  #: seconds; only a failing test takes so long
 
 
-def logged(engine: EngineProcess, event: str) -> list[dict[str, Any]]:
+def stalls(engine: EngineProcess) -> list[dict[str, Any]]:
+    """Return the lines about stalls by the plugin. A slow machine may have others."""
     lines = [json.loads(line) for line in list(engine.log)]
-    return [line for line in lines if line["event"] == event]
+    return [line for line in lines if line["event"] == "event loop stalled" and "wait_for_the_network" in line["stack"]]
 
 
 def test_a_held_loop_answers_no_probe_and_the_log_names_the_code(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_a_held_loop_answers_no_probe_and_the_log_names_the_code(tmp_path: Path)
             time.sleep(0.01)
 
         (plugins / "hold").touch()
-        while not logged(engine, "event loop stalled") and time.monotonic() < deadline:
+        while not stalls(engine) and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(TimeoutError):
             engine.ask("GET", "/healthz", timeout=1.0)
@@ -74,8 +75,8 @@ def test_a_held_loop_answers_no_probe_and_the_log_names_the_code(tmp_path: Path)
     finally:
         engine.close()
 
-    [line] = logged(engine, "event loop stalled")
-    assert "wait_for_the_network" in line["stack"]
+    [line] = stalls(engine)
+    assert line["seconds"] >= 0.3
     assert (health.status, health.json["status"]) == (200, "degraded")
     assert "held the event loop" in health.json["loop"]
     assert record["status"] == "SUCCESS"
