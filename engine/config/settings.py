@@ -182,7 +182,7 @@ class TriggerSettings(Section, frozen=True, kw_only=True):
 
 class TelemetrySettings(Section, frozen=True, kw_only=True):
     #: functions and sources with metrics of their own; all others are added up as ``other``; 0: none are counted
-    functions: Annotated[int, Meta(ge=0)] = 200
+    functions: Annotated[int, Meta(ge=0, le=1000)] = 200
     endpoint: str = (
         ""  #: URL to which spans are sent by OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces; empty: none
     )

@@ -25,7 +25,11 @@ async def test_figures_come_out_in_the_format_of_prometheus() -> None:
 
     families = [
         Family(
-            name="runs", help="Runs", kind="counter", labels=("by", "of"), samples=[(("a", "b"), 2), (("a", "c"), 4)]
+            name="runs",
+            help="Runs",
+            kind="counter",
+            labels=("by", "of"),
+            samples=[(("a", "b"), 2), (("a", '"c"\\\n'), 4)],
         ),
         Family(name="age", help="Age", kind="gauge", labels=(), samples=[((), 6)]),
         Family(name="time", help="Time", kind="histogram", labels=("of",), samples=[(("a",), waits.snapshot())]),
@@ -40,9 +44,9 @@ async def test_figures_come_out_in_the_format_of_prometheus() -> None:
     assert samples["functiond_depth",] == 7
     assert samples["functiond_wait_bucket", "0.1"] == 1
     assert samples["functiond_wait_bucket", "+Inf"] == samples["functiond_wait_count",] == 2
-    assert (samples["functiond_runs_total", "a", "b"], samples["functiond_runs_total", "a", "c"]) == (2, 4)
+    assert (samples["functiond_runs_total", "a", "b"], samples["functiond_runs_total", "a", '"c"\\\n']) == (2, 4)
     assert samples["functiond_age",] == 6
-    assert samples["functiond_time_bucket", "0.1", "a"] == 1
+    assert samples["functiond_time_bucket", "a", "0.1"] == 1
     assert samples["functiond_time_sum", "a"] == 5.05
 
 
