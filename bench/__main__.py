@@ -32,6 +32,7 @@ SCENARIOS = (
     "accept",
     "intake",
     "end_to_end",
+    "status_log",
     "latency",
     "recovery",
     "backup",

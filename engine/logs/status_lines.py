@@ -17,7 +17,6 @@ WriteRows = Callable[[str, Mapping[str, bytes]], Awaitable[None]]
 class StatusLine(Struct, frozen=True, kw_only=True):
     text: str  #: JSON, as the platform writes it
     at: float  #: time of the change
-    urn: str  #: of the function's version
     request_id: str
 
 

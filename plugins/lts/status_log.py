@@ -41,7 +41,7 @@ class StatusStreams:
                 time=int(line.at * 1000),
                 host_name="functiond",
                 ip="127.0.0.1",
-                path=line.urn,
+                path="",
                 log_uid=line.request_id,
                 line_no=next(self._numbers),
             )

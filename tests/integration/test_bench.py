@@ -55,6 +55,13 @@ def test_end_to_end_counts_only_what_has_ended(tmp_path: Path) -> None:
     assert found["children"].median > 0
 
 
+def test_the_status_log_is_compared_with_a_run_without_it(tmp_path: Path) -> None:
+    found = measure("status_log", tmp_path)
+
+    ratio = found["with"].median / found["without"].median
+    assert found["with / without"].median == pytest.approx(ratio)
+
+
 def test_latency_reaches_every_handler(tmp_path: Path) -> None:
     found = measure("latency", tmp_path)
 

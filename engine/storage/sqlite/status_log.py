@@ -30,6 +30,12 @@ _PUT_TARGET = (
     "INSERT INTO status_target (function_id, version, enabled, body) VALUES (?,?,1,?)"
     " ON CONFLICT (function_id, version, body) DO UPDATE SET enabled = 1"
 )
+#: The oldest entries as JSON. A row for each would release and take the GIL as often.
+_OLDEST = (
+    "SELECT json_group_array(json_array(entry_id, target_id, key, state, at, code, message)) FROM"
+    " (SELECT * FROM status_log ORDER BY entry_id LIMIT ?)"
+)
+_Stored = tuple[int, int, int, int, float, int, str]  #: columns of ``_OLDEST``
 #: Deleted functions whose invocations have all ended.
 _GONE = (
     "function_id NOT IN (SELECT function_id FROM function)"
@@ -47,19 +53,20 @@ class StatusRows:
         self.added: Signal[[]] = Signal()
         self.targets: dict[tuple[int, str], int] = {}  #: ids by function id and version
         self.waiting = self.dropped = 0
+        self.announced = False
         self._now = now
 
     # --- in the event loop ----------------------------------------------------------------------------------
 
     def accepted(self, invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
-        return self._row(invocation, State.WAIT, invocation.accepted_on_clock)
+        return self._row(invocation, READY, invocation.accepted_on_clock)
 
     def started(self, invocation: Invocation, started_at: float) -> tuple[tuple[Statement, Row], ...]:
-        return self._row(invocation, State.RUNNING, started_at)
+        return self._row(invocation, RUNNING, started_at)
 
     def ended(self, settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
-        outcome = settlement.outcome
-        return self._row(settlement.invocation, settlement.state, outcome.ended_at, outcome.code, outcome.message)
+        outcome, state = settlement.outcome, STORED.get(settlement.state, READY)
+        return self._row(settlement.invocation, state, outcome.ended_at, outcome.code, outcome.message)
 
     def announce(self, function_ids: Iterable[int]) -> None:
         """Announce entries that a call in the writer's thread adds, if versions of these functions are followed."""
@@ -67,13 +74,16 @@ class StatusRows:
             self.added()
 
     def _row(
-        self, invocation: Invocation, state: State, at: float, code: int = 0, message: str = ""
+        self, invocation: Invocation, state: int, at: float, code: int = 0, message: str = ""
     ) -> tuple[tuple[Statement, Row], ...]:
         target = self.targets.get((invocation.function_id, invocation.version))
-        if target is None or not self._admit():
+        if target is None or (self.waiting >= MOST_ENTRIES and not self._admit()):
             return ()
-        self.added()
-        return ((Statement.STATUS, (target, _stored(state), at, code, message[:LONGEST_MESSAGE], invocation.key)),)
+        self.waiting += 1
+        if not self.announced:  # further entries are read together with the announced one
+            self.announced = True
+            self.added()
+        return ((Statement.STATUS, (target, state, at, code, message and message[:LONGEST_MESSAGE], invocation.key)),)
 
     # --- in the writer's thread, inside a transaction --------------------------------------------------------
 
@@ -84,6 +94,7 @@ class StatusRows:
             for one in (invocations if self.targets else ())
             if (target := self.targets.get((one.function_id, one.version))) is not None and self._admit()
         ]
+        self.waiting += len(rows)
         if rows:
             db.executemany(SQL[Statement.STATUS], rows)
 
@@ -117,12 +128,11 @@ class StatusRows:
             self.waiting += db.execute(_COPY.format(where=where), values).rowcount
 
     def _admit(self) -> bool:
-        """Count one more entry. Return False if too many wait already."""
-        if self.waiting >= MOST_ENTRIES:
-            self.dropped += 1
-            return False
-        self.waiting += 1
-        return True
+        """Return whether one more entry may wait. Count it as dropped otherwise."""
+        if self.waiting < MOST_ENTRIES:
+            return True
+        self.dropped += 1
+        return False
 
 
 class SQLiteStatusLog:
@@ -173,18 +183,22 @@ class SQLiteStatusLog:
         self._rows.targets = others | {(one.function_id, one.version): target_id for target_id, one in found.items()}
 
     async def read(self, rows: int) -> Sequence[StatusEntry]:
-        sql = "SELECT entry_id, target_id, key, state, at, code, message FROM status_log ORDER BY entry_id LIMIT ?"
+        def read(db: sqlite3.Connection) -> str:
+            [text] = db.execute(_OLDEST, (rows,)).fetchone()
+            return str(text)
 
-        def read_isolated(db: sqlite3.Connection) -> list[Any]:
+        def read_isolated(db: sqlite3.Connection) -> str:
             set_states_aside(db)
-            return []
+            return "[]"
 
-        found = await self._writer.call(lambda db: db.execute(sql, (rows,)).fetchall(), read_isolated)
+        found = msgspec.json.decode(await self._writer.call(read, read_isolated), type=list[_Stored])
+        self._rows.announced = False
+        ids = {key: self._identity.request_id(key) for _, _, key, *_ in found}
         return [
             StatusEntry(
                 entry_id=entry_id,
                 target=self._targets[target_id],
-                request_id=self._identity.request_id(key),
+                request_id=ids[key],
                 state=SHOWN[state],
                 at=at,
                 code=code,
@@ -209,7 +223,3 @@ def _waiting(db: sqlite3.Connection) -> int:
     """Return the number of entries, which have growing ids and are removed from the oldest."""
     first, last = db.execute("SELECT min(entry_id), max(entry_id) FROM status_log").fetchone()
     return 0 if first is None else int(last - first + 1)
-
-
-def _stored(state: State) -> int:
-    return STORED.get(state, READY)
