@@ -112,7 +112,7 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
         description = f"{attempt['start_time']} {attempt['error_code']} {_indented(attempt['error_message'])}"
         output.data(f"  attempt {attempt['attempt']} {description}", style="yellow")
         if "decision" in attempt:
-            output.data(f"            {_indented(attempt['decision'])}", style="")
+            output.data(f"            {_indented(attempt['decision']['text'])}", style="")
     if record.get("log"):
         output.print("  log")
         lines = record["log"].removesuffix("\n").split("\n")

@@ -135,7 +135,7 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     node: str = ""  #: interpreter of all Node.js functions; empty: as for ``python``
     long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
     max_timeout: Positive = 900  #: seconds, for functions not in ``long_time_functions``
-    log_size: Positive = MIB  #: bytes of output kept per invocation
+    log_size: Positive = MIB  #: bytes of output kept per attempt
     processes: Positive = 1024  #: maximum processes of an instance, if the kernel can limit them
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a bubblewrap sandbox if it works here
     tmp_size: Positive = 512  #: MB of the temporary folder of an instance, in a sandbox

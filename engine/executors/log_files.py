@@ -4,8 +4,9 @@
     xx/<request_id>.<n>                 the same of attempt n, from 2 on
     i<function_id>/<first time>-<any>   lines of an instance that belong to no request
 
-The files together have a size limit, above which the oldest files are deleted. Files are not synchronised to disk. No
-method raises an error, because a full disk must not turn a success into a failure. Methods may block.
+The files together have a size limit, above which the oldest files are deleted. Files are not synchronised to disk. A
+standby that takes over on another machine has only the tails, which are in the journal. No method raises an error,
+because a full disk must not turn a success into a failure. Methods may block.
 """
 
 from __future__ import annotations

@@ -160,17 +160,21 @@ class Catalog(FunctionIndex):
             self.unindex_function(function)
             self.changed(function.function_id, None)
 
-    async def put_settings(self, urn: FunctionUrn, settings: AsyncSettings) -> AsyncSettings:
+    async def put_settings(
+        self, urn: FunctionUrn, settings: AsyncSettings, *, keep_rules: bool = False
+    ) -> AsyncSettings:
         """Replace the asynchronous settings of the version that ``urn`` names. Return the stored settings.
 
-        Fields that ``settings`` leaves out get their defaults. Raises InvalidField if a value is invalid, if ``urn``
-        names an alias, or if the destinations form a loop.
+        Fields that ``settings`` leaves out get their defaults. If ``keep_rules``, the retry rules stay. Raises
+        InvalidField if a value is invalid, if ``urn`` names an alias, or if the destinations form a loop.
         """
         async with self.changing():
             function = self._version(urn)
+            old = self.settings_of(function.function_id, function.version)
+            if keep_rules and old is not None:
+                settings = msgspec.structs.replace(settings, retry_rules=old.retry_rules)
             targets = check_settings(settings, function, self._region, self._rules.check_destination)
             self._check_loop(name_of(function), targets)
-            old = self.settings_of(function.function_id, function.version)
             now = self._clock.now()
             settings = msgspec.structs.replace(settings, created_at=old.created_at if old else now, modified_at=now)
             await self._store.put_settings(function.function_id, function.version, settings)

@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from engine.model.identity import accepted_at
-from engine.model.retry_rules import RetryRule
+from engine.model.retry_rules import Decision, RetryRule
 from engine.model.urn import LATEST, FunctionUrn
 
 
@@ -314,7 +314,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     code: int
     message: str
     log: bytes = b""  #: tail of its log, if another attempt followed; ``Record.log`` is that of the last attempt
-    decision: str = ""  #: what was decided after it: when to retry, or why not; empty without asynchronous settings
+    decision: Decision | None = None  #: when to retry, or why not; None without asynchronous settings
 
 
 class Record(Struct, frozen=True, kw_only=True):

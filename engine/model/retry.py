@@ -18,7 +18,7 @@ from msgspec import Struct
 from engine.model.clock import Clock
 from engine.model.delays import LONGEST_RETRY
 from engine.model.invocation import AsyncSettings, Invocation, Mode, Outcome
-from engine.model.retry_rules import RetryRule, read_error
+from engine.model.retry_rules import Decision, RetryRule, read_error
 
 #: An invocation runs alone after this many engine crashes that met it. One more crash while its handler runs makes it
 #: fail.
@@ -38,29 +38,13 @@ class Rules(Struct, frozen=True, kw_only=True):
     retry_rules: tuple[RetryRule, ...] = ()  #: the first that matches an error replaces ``retries`` for it
 
 
-class Decision(NamedTuple):
-    """Next attempt of an invocation, or None, and the decision in words. Both are stored in the commit of its end."""
-
-    retry: Invocation | None
-    text: str
-
-
-NO_DECISION = Decision(None, "")
-
-
 class _Plan(NamedTuple):
     """Retries after an error of the function, the delay of the next, and the reasons for both."""
 
-    retries: int  #: -1: the error is not retryable
+    retries: int
     delay: float
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def refusal(self) -> str:
-        if self.retries < 0:
-            return "its error is not retryable"
-        spent = f"{self.retries} of {self.retries} used up" if self.retries else "none is allowed"
-        return ", ".join((spent, *self.reasons))
+    by: str = "settings"
+    reason: str = ""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -102,24 +86,21 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         jitter_sample: float,
         priority_step: float,
         expiry_now: float | None = None,
-    ) -> Decision:
-        """Decide whether an attempt gets another, and when.
+    ) -> tuple[Invocation | None, Decision | None]:
+        """Return the invocation with number and due time of its next attempt (None: it gets none), and the decision.
 
-        ``expiry_now`` is the time by which its age counts, if that is not ``now``.
+        There is no decision after a success or a cancelled attempt. ``expiry_now`` is the time by which its age counts,
+        if that is not ``now``.
         """
         if outcome.ok or outcome.cancelled:
-            return NO_DECISION
+            return None, None
         failures = invocation.failures + (not outcome.engine_fault)
-        if outcome.engine_fault:
-            delay, reason = self.delay(invocation.attempt, jitter_sample), "engine errors use up no retry"
-        else:
-            plan = self._plan(invocation, outcome, rules, jitter_sample)
-            if failures > plan.retries:
-                return Decision(None, f"no retry: {plan.refusal}")
-            delay, reason = plan.delay, ", ".join((f"{failures} of {plan.retries}", *plan.reasons))
-        if self.too_old(invocation, rules, (now if expiry_now is None else expiry_now) + delay):
-            return Decision(None, f"no retry: older than {rules.max_age:g} s by then")
-        due_at = now + delay
+        plan = self._plan(invocation, outcome, rules, jitter_sample)
+        if not outcome.engine_fault and failures > plan.retries:
+            return None, Decision(retry=False, by=plan.by, text=f"no retry: {_refusal(plan)}")
+        if self.too_old(invocation, rules, (now if expiry_now is None else expiry_now) + plan.delay):
+            return None, Decision(retry=False, by="age", text=f"no retry: older than {rules.max_age:g} s by then")
+        due_at = now + plan.delay
         retry = msgspec.structs.replace(
             invocation,
             attempt=invocation.attempt + 1,
@@ -128,24 +109,29 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             rank=due_at - invocation.priority * priority_step,
             delayed=True,
         )
-        return Decision(retry, f"retry in {delay:.3g} s: {reason}")
+        counted = "" if outcome.engine_fault else f"{failures} of {plan.retries}"
+        text = f"retry in {plan.delay:.3g} s: {', '.join(filter(None, (counted, plan.reason)))}"
+        return retry, Decision(retry=True, by=plan.by, delay=round(plan.delay, 3), text=text)
 
     def _plan(self, invocation: Invocation, outcome: Outcome, rules: Rules, jitter_sample: float) -> _Plan:
-        """Return retries and delay after an error of the function, by its rules and by the error itself."""
+        """Return retries and delay of an attempt. The error itself goes before rules, and rules before settings."""
+        plan = _Plan(rules.retries, self.delay(invocation.attempt, jitter_sample))
+        if outcome.engine_fault:
+            return plan._replace(by="engine", reason="errors of the engine use up no retry")
         if not rules.retry_rules and not _speaks_of_retries(outcome.result):
-            return _Plan(rules.retries, self.delay(invocation.attempt, jitter_sample))
+            return plan
         error = read_error(outcome.message, outcome.result)
         if not error.retryable:
-            return _Plan(-1, 0.0)
-        plan = _Plan(rules.retries, self.delay(invocation.attempt, jitter_sample))
+            return _Plan(0, 0.0, "error", "its error is not retryable")
         for number, rule in enumerate(rules.retry_rules, 1):
             if rule.matches(outcome.code, error):
                 delay = self._of(rule).delay(invocation.failures + 1, jitter_sample)
-                plan = _Plan(rule.retries, delay, (f"rule {number} ({rule.conditions or 'all errors'})",))
+                by, conditions = f"rule {number}", rule.conditions or "all errors"
+                plan = _Plan(rule.max_retries, delay, by, f"{by} ({conditions})")
                 break
-        if error.retry_after is not None:
+        if error.retry_after is not None and invocation.failures < plan.retries:
             delay = min(max(error.retry_after, 0.0), LONGEST_RETRY)
-            plan = _Plan(plan.retries, delay, (*plan.reasons, "as its error asks"))
+            plan = _Plan(plan.retries, delay, "error", ", ".join(filter(None, (plan.reason, "as its error asks"))))
         return plan
 
     def _of(self, rule: RetryRule) -> RetryPolicy:
@@ -157,6 +143,14 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             longest=max(self.longest, base) if rule.longest is None else rule.longest,
             jitter=self.jitter if rule.jitter is None else rule.jitter,
         )
+
+
+def _refusal(plan: _Plan) -> str:
+    """Return why an error of the function gets no retry."""
+    if plan.by == "error":
+        return plan.reason
+    spent = f"{plan.retries} of {plan.retries} used up" if plan.retries else "none is allowed"
+    return ", ".join(filter(None, (spent, plan.reason)))
 
 
 def _speaks_of_retries(body: bytes) -> bool:

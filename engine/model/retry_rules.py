@@ -14,7 +14,7 @@ from msgspec import Meta, Struct, field
 
 from engine.model.delays import LONGEST_RETRY
 
-MAX_RULES = 20  #: rules of a function
+MAX_RULES = 8  #: rules of a function
 MAX_RETRIES = 8  #: largest number of retries in a rule
 
 Delay = Annotated[float, Meta(ge=0, le=LONGEST_RETRY)]
@@ -23,7 +23,7 @@ Delay = Annotated[float, Meta(ge=0, le=LONGEST_RETRY)]
 class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Rule for errors that meet all given conditions; without conditions, for all errors of the function."""
 
-    retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)]  #: failed attempts that are followed by another; 0: no retry
+    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)]  #: failed attempts that another follows; 0: no retry
     error_type: Annotated[str, Meta(max_length=256)] = ""  #: name of the exception's class, such as ``ValueError``
     code: int = 0  #: error code of the attempt, such as 4010 for a timeout
     message_prefix: Annotated[str, Meta(max_length=1024)] = ""  #: beginning of the error's own message
@@ -44,6 +44,15 @@ class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
             and self.error_type in ("", error.kind)
             and error.message.startswith(self.message_prefix)
         )
+
+
+class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Decision after a failed attempt, kept with the attempt. Stored in the commit of its end."""
+
+    retry: bool
+    by: str  #: ``settings``; ``rule 1`` and so on; ``error``: its attributes; ``engine``: its error; ``age``
+    delay: float | None = None  #: seconds until the retry
+    text: str  #: the same in words, with the number of the retry
 
 
 class FunctionError(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, DestinationSpec, Invocation, Outcome, State
 from engine.model.clock import Clock, rfc3339
-from engine.model.retry import NO_DECISION, RetryPolicy
+from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.pipeline.ends import Ends
@@ -63,7 +63,7 @@ class Settling:
             result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
         )
         settings = self._catalog.settings_of(invocation.function_id, invocation.version)
-        retry, decision = NO_DECISION
+        retry, decision = None, None
         if ran and may_retry and not outcome.ok:
             retry, decision = self._policy.decide(
                 invocation,
@@ -82,7 +82,7 @@ class Settling:
             retry=retry,
             deliver_to=_destination(settings, state, outcome),
             ran=ran,
-            decision=decision if settings is not None or retry is not None else "",
+            decision=decision if settings is not None or retry is not None else None,
         )
         self.unsettled += 1
         if self.unsettled == self._limit:
@@ -120,7 +120,7 @@ class Settling:
             code=int(outcome.code),
             problem=outcome.message[:200],
             retry_at=rfc3339(retry.due_at) if retry else None,
-            decision=settlement.decision or None,
+            decision=settlement.decision.text if settlement.decision else None,
         )
 
 

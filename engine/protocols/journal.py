@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from engine.model.invocation import DestinationSpec, Invocation, Outcome, State
+from engine.model.retry_rules import Decision
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -22,7 +23,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     retry: Invocation | None = None  #: next attempt, if the state is WAIT
     deliver_to: DestinationSpec | None = None  #: destination of the outcome; None: no delivery
     ran: bool = True  #: False: ended without an attempt (too old, function deleted)
-    decision: str = ""  #: when to retry, or why not, in words; kept with the attempt
+    decision: Decision | None = None  #: when to retry, or why not; kept with the attempt
 
 
 class Recovery(Struct, frozen=True, kw_only=True):

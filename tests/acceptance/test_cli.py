@@ -93,6 +93,22 @@ def test_deploying_again_changes_what_is_named_and_keeps_the_rest(engine: Engine
     assert second["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
 
 
+def test_retry_rules_are_deployed_and_the_decision_is_shown(engine: EngineProcess, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text('[{"message_prefix": "no", "max_retries": 0}]')
+    first = deploy(engine, tmp_path, "ruled", FAIL, "--retries", "3", "--retry-rules", str(rules))
+    second = deploy(engine, tmp_path, "ruled", FAIL, "--max-age", "50")
+    sent = functiond("invoke", "ruled", "--async", "--wait", "--json", url=engine.url)
+    request_id = json.loads(sent.stdout)["request_id"]
+    shown = functiond("show", request_id, url=engine.url).stdout
+    rules.write_text("{}")
+    refused = functiond("deploy", str(tmp_path / "ruled.py"), "--retry-rules", str(rules), url=engine.url)
+
+    assert first["async_invoke_config"]["retry_rules"] == second["async_invoke_config"]["retry_rules"]
+    assert "no retry: none is allowed, rule 1 (message_prefix no)" in shown
+    assert (refused.returncode, "must contain a list of rules" in refused.stderr) == (2, True)
+
+
 def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_path: Path) -> None:
     told = "import os\ndef handler(event, context): return {'key': os.environ.get('KEY')}\n"
     deploy(engine, tmp_path, "whole", told)

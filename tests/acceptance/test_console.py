@@ -193,6 +193,15 @@ def test_all_that_is_known_of_one_invocation_is_on_its_page(engine: EngineProces
     assert "logger" in page.text
 
 
+def test_the_log_of_each_attempt_has_a_page(engine: EngineProcess, failed: str) -> None:
+    page = visit(engine, f"{HERE}/invocations/{failed}")
+    first = visit(engine, f"{HERE}/invocations/{failed}{page.links('attempt=')[0].partition('#')[0]}")
+
+    assert page.links("attempt=") == ["?attempt=1#log", "?attempt=2#log"]
+    assert [row["Decision"].split(":")[0] for row in page.rows if "Attempt" in row][1] == "no retry"
+    assert ("Log of attempt 1" in first.text, f"stdout {EVIL}" in first.text) == (True, True)
+
+
 def test_what_is_owed_and_fails_is_listed_with_why_and_when_again(engine: EngineProcess, failed: str) -> None:
     [told] = until(
         lambda: listed(engine, "deliveries", "retrying"), lambda found: bool(found) and found[0]["tries"] == 2

@@ -94,8 +94,8 @@ def handler(event, context):
 def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_why(engine: EngineProcess) -> None:
     engine.create("raises", RAISES)
     rules = [
-        {"message_prefix": "bad", "retries": 0},
-        {"error_type": "Throttled", "retries": 5, "base": 0.01, "longest": 0.01, "jitter": 0},
+        {"message_prefix": "bad", "max_retries": 0},
+        {"error_type": "Throttled", "max_retries": 5, "base": 0.01, "longest": 0.01, "jitter": 0},
     ]
     engine.configure("raises", max_async_retry_attempts=0, retry_rules=rules)
     events = (
@@ -108,11 +108,12 @@ def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_
 
     ends = [engine.record("raises", request_id, wait=30) for request_id in ids]
     assert [(end["status"], end["attempt"]) for end in ends] == [("FAIL", 1), ("FAIL", 6), ("FAIL", 1), ("FAIL", 6)]
-    decisions = [[attempt["decision"] for attempt in end["attempts"]] for end in ends]
+    decisions = [[attempt["decision"]["text"] for attempt in end["attempts"]] for end in ends]
     rule = "rule 2 (error_type Throttled)"
     assert decisions[0] == ["no retry: none is allowed, rule 1 (message_prefix bad)"]
     retried = [f"retry in 0.01 s: {number} of 5, {rule}" for number in range(1, 6)]
     assert decisions[1] == [*retried, f"no retry: 5 of 5 used up, {rule}"]
+    assert ends[1]["attempts"][0]["decision"] == {"retry": True, "by": "rule 2", "delay": 0.01, "text": retried[0]}
     assert decisions[2] == ["no retry: its error is not retryable"]
     assert decisions[3][0] == f"retry in 0.02 s: 1 of 5, {rule}, as its error asks"
 

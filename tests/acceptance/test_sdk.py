@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from msgspec import Struct
 
@@ -372,6 +373,24 @@ def test_asynchronous_settings_are_put_shown_listed_and_deleted(platform: Platfo
     assert (shown.max_async_event_age_in_seconds, page.count) == (60, 1)
     with refused(404, "FSS.0404"):
         client.show_function_async_invoke_config(fg.ShowFunctionAsyncInvokeConfigRequest(function_urn=urn))
+
+
+def test_retry_rules_are_unknown_to_the_clients_and_stay(platform: Platform) -> None:
+    create(platform, "ruled")
+    urn, client = urn_of("ruled"), platform.client
+    rules = [{"error_type": "Throttled", "max_retries": 8, "base": 2.0}]
+    path = f"http://127.0.0.1:{platform.port}/v2/{PROJECT}/fgs/functions/{urn}/async-invoke-config"
+    httpx.put(path, json={"retry_rules": rules}).raise_for_status()
+
+    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=2)
+    put = client.update_function_async_invoke_config(
+        fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn, body=body)
+    )
+    shown = client.show_function_async_invoke_config(fg.ShowFunctionAsyncInvokeConfigRequest(function_urn=urn))
+    stored = httpx.get(path).json()
+
+    assert (put.max_async_retry_attempts, shown.max_async_retry_attempts) == (2, 2)
+    assert stored["retry_rules"] == rules
 
 
 def test_destinations_that_lead_back_are_refused(platform: Platform) -> None:

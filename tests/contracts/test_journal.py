@@ -9,6 +9,7 @@ import pytest
 from engine.errors import IdempotencyConflict
 from engine.model import Code, Invocation, Outcome, State
 from engine.model.retry import HISTORY
+from engine.model.retry_rules import Decision
 from engine.protocols import Discarded, Storage
 from engine.scheduling.function_queue import BEGINNING
 from tests.contracts.storage import (
@@ -222,16 +223,18 @@ async def test_of_an_invocation_that_is_tried_again_and_again_the_newest_attempt
 
 
 async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opened) -> None:
+    later = Decision(retry=True, by="rule 1", delay=10.0, text="retry in 10 s")
+    none = Decision(retry=False, by="settings", text="no retry")
     async with opened() as storage:
         one = await started(storage)
-        again = await retried(storage, one, failure(one, log=b"one"), decision="retry in 10 s")
+        again = await retried(storage, one, failure(one, log=b"one"), decision=later)
         third = await retried(storage, again, failure(again, log=b"two"))
-        await settled(storage, third, failure(third, log=b"three"), decision="no retry")
+        await settled(storage, third, failure(third, log=b"three"), decision=none)
 
         record = await storage.records.get(one.key)
         assert record is not None
         assert [(a.attempt, a.log, a.decision) for a in record.attempts] == [
-            (1, b"one", "retry in 10 s"), (2, b"two", ""), (3, b"", "no retry"),
+            (1, b"one", later), (2, b"two", None), (3, b"", none),
         ]  # fmt: skip
         assert record.log == b"three"
 

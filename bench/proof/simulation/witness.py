@@ -341,10 +341,14 @@ class Witness:
         failures = before.failures + (not fault)
         kind = self.world.kinds[before.function_id]
         allowed = kind.settings.max_retries if kind.settings else 0
-        delay = min(LONGEST, BASE * FACTOR ** min(before.attempt - 1, 64))
-        shortest, longest = delay * (1 - JITTER), delay * (1 + JITTER)
+        delay, jitter = min(LONGEST, BASE * FACTOR ** min(before.attempt - 1, 64)), JITTER
+        rules = kind.settings.retry_rules if kind.settings and not fault else ()
+        for rule in [one for one in rules if one.code in (0, outcome.code)][:1]:
+            allowed, jitter = rule.max_retries, rule.jitter or 0.0
+            delay = min(rule.longest or 0.0, (rule.base or 0.0) * FACTOR**before.failures)
+        shortest, longest = delay * (1 - jitter), delay * (1 + jitter)
         latest = before.first_due_at + self._max_age(before)
-        if outcome.ok or failures > allowed or outcome.ended_at + shortest > latest:
+        if outcome.ok or (failures > allowed and not fault) or outcome.ended_at + shortest > latest:
             if after is not None:
                 self.violation(f"{_name(before)} is retried after {outcome.code} and {failures} failures")
         elif after is None:

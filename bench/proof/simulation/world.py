@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from bench.proof.simulation.tables import Tables
-from engine.model import AsyncSettings, CodePackage, DestinationSpec, Function
+from engine.model import AsyncSettings, Code, CodePackage, DestinationSpec, Function
 from engine.model.clock import WallClock
+from engine.model.retry_rules import RetryRule
 from engine.model.urn import FunctionUrn
 from engine.protocols import StoredResource
 from engine.resources.bound_trigger import KIND, StoredTrigger
@@ -72,6 +73,15 @@ _SINK = DestinationSpec(
     destination="FunctionGraph", param=f'{{"func_urn":"urn:fss:{REGION}:{PROJECT}:function:default:sink"}}'
 )
 FAIR = (1, 2, 3)  #: functions that are always among those compared for fairness
+_RULED = AsyncSettings(
+    max_age=86_400,
+    max_retries=2,
+    on_success=_SINK,
+    retry_rules=(
+        RetryRule(code=Code.TIMEOUT, max_retries=0),
+        RetryRule(max_retries=5, base=20.0, longest=60.0, jitter=0.0),
+    ),
+)
 LASTING = (
     Kind(id=1, name="fair1", timeout=10),
     Kind(id=2, name="fair2", timeout=10),
@@ -82,7 +92,12 @@ LASTING = (
         settings=AsyncSettings(max_age=7200, max_retries=3, on_success=_to("steady"), on_failure=_to("shaky")),
     ),
     Kind(id=5, name="limited", instances=2, settings=AsyncSettings(max_age=600, max_retries=1, on_failure=_SINK)),
-    Kind(id=6, name="single", instances=1, settings=AsyncSettings(max_age=86_400, max_retries=2, on_success=_SINK)),
+    Kind(
+        id=6,
+        name="single",
+        instances=1,
+        settings=_RULED,
+    ),
     Kind(id=7, name="stream"),
     Kind(id=8, name="sink"),
     Kind(id=9, name="ticker"),

@@ -39,13 +39,18 @@ class CustomLog(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
-    """Body of a PUT request, which replaces all asynchronous settings: absent fields get their default values."""
+    """Body of a PUT request, which replaces all asynchronous settings: absent fields get their default values.
+
+    Only retry rules stay if they are absent.
+    """
 
     max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
     max_async_retry_attempts: Retries = AsyncSettings().max_retries
     destination_config: Destinations = Destinations()
     enable_async_status_log: bool = False
-    retry_rules: tuple[RetryRule, ...] = ()  #: ours: the first that matches an error decides about its retry
+    #: Ours: the first that matches an error decides about its retry. If absent, as the vendor's clients send it, the
+    #: stored rules stay.
+    retry_rules: tuple[RetryRule, ...] | UnsetType = UNSET
 
 
 class AsyncSettingsReply(CustomLog, frozen=True, kw_only=True):
@@ -93,7 +98,8 @@ class AsyncSettingsApi:
     async def put(self, call: Call) -> Reply:
         urn = call.urn
         function = self._catalog.find(urn)
-        settings = await self._catalog.put_settings(urn, _settings(await call.read(AsyncSettingsBody, LONG_LIMIT)))
+        body = await call.read(AsyncSettingsBody, LONG_LIMIT)
+        settings = await self._catalog.put_settings(urn, _settings(body), keep_rules=body.retry_rules is UNSET)
         if settings.status_log:
             target = status_log_target_of(function.project, settings.details)
             await self._logs.status_log(function.project, again=True, target=target)
@@ -148,7 +154,7 @@ def _settings(body: AsyncSettingsBody) -> AsyncSettings:
         on_success=_spec(body.destination_config.on_success),
         on_failure=_spec(body.destination_config.on_failure),
         status_log=body.enable_async_status_log,
-        retry_rules=body.retry_rules,
+        retry_rules=() if body.retry_rules is UNSET else body.retry_rules,
         details=details,
     )
 

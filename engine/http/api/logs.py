@@ -86,7 +86,7 @@ class LogsApi:
         """
         function = self._catalog.find(call.urn)
         record = await record_of(self._records, self._identity, function, call.part("request_id"))
-        attempt = _attempt(call, record)
+        attempt = attempt_of(call, record)
         if _wants_events(call):
             if attempt is not None:
                 raise BadQuery("attempt", str(attempt), "must be left out of a request for a live log")
@@ -148,7 +148,7 @@ async def log_of(archive: LogArchive, record: Record, attempt: int | None = None
     return tail if whole is None else whole
 
 
-def _attempt(call: Call, record: Record) -> int | None:
+def attempt_of(call: Call, record: Record) -> int | None:
     """Return the number of the attempt that the query asks for. Raise BadQuery if it has no log."""
     text = call.text("attempt")
     if not text:

@@ -22,6 +22,7 @@ from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
 from engine.model.clock import Clock
 from engine.model.identity import Identity
+from engine.model.retry_rules import Decision
 from engine.protocols import Records, Selection
 
 DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
@@ -84,7 +85,8 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
     end_time: str
     error_code: int
     error_message: str
-    decision: str | UnsetType = UNSET  #: when to retry, or why not; absent if the function has no asynchronous settings
+    logs: str  #: path of its log
+    decision: Decision | UnsetType = UNSET  #: when to retry, or why not; absent without asynchronous settings
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
@@ -245,6 +247,7 @@ def _item(record: Record, form: Callable[[int], Number]) -> InvocationItem:
 def _whole(
     record: Record, function: Function, region: str, progress: tuple[float, str] | None, *, paused: bool
 ) -> WholeRecord:
+    path = f"/v2/{function.project}/fgs/functions/{function.urn(region)}/async-invocations"
     return WholeRecord(
         request_id=record.request_id,
         function_urn=f"{function.urn(region).function}:{record.version}",
@@ -254,7 +257,7 @@ def _whole(
         paused=paused or UNSET,
         priority=record.priority,
         attempt=record.attempt,
-        attempts=[_attempt(attempt) for attempt in record.attempts],
+        attempts=[_attempt(attempt, f"{path}/{record.request_id}/logs") for attempt in record.attempts],
         accept_time=exact_time(record.accepted_at),
         due_time=exact_time(record.due_at),
         start_time=None if record.started_at is None else exact_time(record.started_at),
@@ -269,12 +272,13 @@ def _whole(
     )
 
 
-def _attempt(attempt: Attempt) -> AttemptReply:
+def _attempt(attempt: Attempt, logs: str) -> AttemptReply:
     return AttemptReply(
         attempt=attempt.attempt,
         start_time=exact_time(attempt.started_at),
         end_time=exact_time(attempt.ended_at),
         error_code=int(attempt.code),
         error_message=attempt.message,
-        decision=attempt.decision or UNSET,
+        logs=f"{logs}?attempt={attempt.attempt}",
+        decision=UNSET if attempt.decision is None else attempt.decision,
     )

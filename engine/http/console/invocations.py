@@ -11,7 +11,7 @@ from engine.asgi.wire import Reply
 from engine.errors import UnknownInvocation
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
-from engine.http.api.logs import LogArchive, log_of
+from engine.http.api.logs import LogArchive, attempt_of, log_of
 from engine.http.api.paging import bounds
 from engine.http.api.records import read_states
 from engine.http.api.redrive import RedriveApi
@@ -72,7 +72,8 @@ class InvocationsPage:
     async def show(self, call: Call) -> Reply:
         record = await self._record(call)
         function = self._catalog.resolve(record.function_id, LATEST)
-        log, cut = await self._log(record)
+        attempt = attempt_of(call, record)
+        log, cut = await self._log(record, attempt)
         pending = [delivery_shown(call, self._item(one)) for one in await self._redrive.deliveries_of(record)]
         readable = sees_payloads(call)
         return await self._pages.show(
@@ -86,6 +87,7 @@ class InvocationsPage:
             result=_text(record.result) if readable else None,
             log=log,
             log_cut=cut,
+            log_attempt=attempt,
             pending=pending,
         )
 
@@ -107,9 +109,9 @@ class InvocationsPage:
             raise UnknownInvocation(request_id)
         return record
 
-    async def _log(self, record: Record) -> tuple[list[Line], bool]:
-        """Return the lines at the end of the newest attempt's log, and whether earlier lines are left out."""
-        log = await log_of(self._archive, record)
+    async def _log(self, record: Record, attempt: int | None) -> tuple[list[Line], bool]:
+        """Return the lines at the end of an attempt's log, and whether earlier lines are left out."""
+        log = await log_of(self._archive, record, attempt)
         return list(decode(last(log, LOG))), len(log) > LOG
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from engine.model import Attempt
 from engine.model.retry import HISTORY
+from engine.model.retry_rules import Decision
 from engine.protocols import Settlement
 from engine.storage.sqlite.batch import Row, Statement
 
@@ -22,8 +25,9 @@ def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
     row = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
     log = outcome.log if settlement.retry is not None else b""
     rows: list[tuple[Statement, Row]] = []
-    if log or settlement.decision:
-        rows.append((Statement.ATTEMPT_DETAILS, (*row, log or None, settlement.decision or None)))
+    if log or settlement.decision is not None:
+        decision = None if settlement.decision is None else msgspec.json.encode(settlement.decision).decode()
+        rows.append((Statement.ATTEMPT_DETAILS, (*row, log or None, decision)))
     else:
         rows.append((Statement.ATTEMPT, row))
     if log:
@@ -43,5 +47,5 @@ def to_attempt(row: tuple[Any, ...]) -> Attempt:
         code=code,
         message=message,
         log=log or b"",
-        decision=decision or "",
+        decision=None if decision is None else msgspec.json.decode(decision, type=Decision),
     )

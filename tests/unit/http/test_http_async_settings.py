@@ -41,9 +41,9 @@ async def test_settings_come_back_as_they_were_put(api: Api) -> None:
 
 
 RULES = [
-    {"error_type": "Throttled", "retries": 8, "base": 5.0, "factor": 3.0, "longest": 100.0, "jitter": 0.0},
-    {"code": 4010, "message_prefix": "Invoke", "retries": 0},
-    {"retries": 3},
+    {"error_type": "Throttled", "max_retries": 8, "base": 5.0, "factor": 3.0, "longest": 100.0, "jitter": 0.0},
+    {"code": 4010, "message_prefix": "Invoke", "max_retries": 0},
+    {"max_retries": 3},
 ]
 
 
@@ -51,26 +51,28 @@ async def test_retry_rules_come_back_as_they_were_put(api: Api) -> None:
     put = await api.send("PUT", PATH, {"retry_rules": RULES})
     shown = await api.send("GET", PATH)
     listed = await api.send("GET", f"/{urn_of()}/async-invoke-configs")
-    plain = await api.send("PUT", PATH, {})
+    vendor = await api.send("PUT", PATH, {"max_async_retry_attempts": 0})
+    removed = await api.send("PUT", PATH, {"retry_rules": []})
 
     assert put.json["retry_rules"] == shown.json["retry_rules"] == RULES
     assert listed.json["async_invoke_configs"][0]["retry_rules"] == RULES
-    assert "retry_rules" not in plain.json
+    assert (vendor.json["retry_rules"], vendor.json["max_async_retry_attempts"]) == (RULES, 0)
+    assert "retry_rules" not in removed.json
 
 
 @pytest.mark.parametrize(
     ("rules", "problem"),
     [
-        ([{"error_type": "E"}], "retries"),
-        ([{"error_type": "E", "retries": 9}], "from 0 to 8"),
-        ([{"errortype": "E", "retries": 1}], "errortype"),
-        ([{"code": 150500, "retries": 1}], "such as 4002 or 4010"),
-        ([{"code": 4208, "retries": 1}], "such as 4002 or 4010"),
-        ([{"code": 77, "retries": 1}], "such as 4002 or 4010"),
-        ([{"retries": 1}, {"code": 4010, "retries": 1}], "must be the last rule"),
-        ([{"retries": 1, "base": 9, "longest": 5}], "must be at least 9, its base"),
-        ([{"retries": 1, "base": 400_000}], "302400"),
-        ([{"retries": 1, "code": 4002}] * 21, "at most 20 rules"),
+        ([{"error_type": "E"}], "max_retries"),
+        ([{"error_type": "E", "max_retries": 9}], "from 0 to 8"),
+        ([{"errortype": "E", "max_retries": 1}], "errortype"),
+        ([{"code": 150500, "max_retries": 1}], "such as 4002 or 4010"),
+        ([{"code": 4208, "max_retries": 1}], "such as 4002 or 4010"),
+        ([{"code": 77, "max_retries": 1}], "such as 4002 or 4010"),
+        ([{"max_retries": 1}, {"code": 4010, "max_retries": 1}], "must be the last rule"),
+        ([{"max_retries": 1, "base": 9, "longest": 5}], "must be at least 9, its base"),
+        ([{"max_retries": 1, "base": 400_000}], "302400"),
+        ([{"max_retries": 1, "code": 4002}] * 9, "at most 8 rules"),
     ],
 )
 async def test_retry_rules_that_cannot_work_are_refused(api: Api, rules: list[object], problem: str) -> None:

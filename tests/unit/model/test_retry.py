@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from msgspec.structs import replace
 
 from engine.model import AsyncSettings, Code, Invocation, Outcome
 from engine.model.delays import LONGEST_RETRY, doubtful_after
-from engine.model.retry import Decision, RetryPolicy, Rules
-from engine.model.retry_rules import RetryRule
+from engine.model.retry import HISTORY, RetryPolicy, Rules
+from engine.model.retry_rules import MAX_RETRIES, Decision, RetryRule
 from tests.support.builders import waiting
 
 POLICY = RetryPolicy(base=1.0, factor=2.0, longest=60.0, jitter=0.2)
@@ -23,10 +24,12 @@ def next_attempt(
     outcome: Outcome, *, retries: int = 1, max_age: float = math.inf, now: float = 0.0, **fields: int
 ) -> Invocation | None:
     rules = Rules(retries=retries, max_age=max_age)
-    return decided(outcome, rules, now=now, **fields).retry
+    return decided(outcome, rules, now=now, **fields)[0]
 
 
-def decided(outcome: Outcome, rules: Rules, now: float = 0.0, **fields: int) -> Decision:
+def decided(
+    outcome: Outcome, rules: Rules, now: float = 0.0, **fields: int
+) -> tuple[Invocation | None, Decision | None]:
     return POLICY.decide(waiting(**fields), outcome, rules, now=now, jitter_sample=0.5, priority_step=60.0)
 
 
@@ -79,9 +82,9 @@ RULES = Rules(
     retries=1,
     max_age=3600.0,
     retry_rules=(
-        RetryRule(error_type="Throttled", retries=8, base=5.0, factor=3.0, longest=100.0, jitter=0.0),
-        RetryRule(code=Code.TIMEOUT, retries=0),
-        RetryRule(message_prefix="bad ", error_type="ValueError", retries=0),
+        RetryRule(error_type="Throttled", max_retries=8, base=5.0, factor=3.0, longest=100.0, jitter=0.0),
+        RetryRule(code=Code.TIMEOUT, max_retries=0),
+        RetryRule(message_prefix="bad ", error_type="ValueError", max_retries=0),
     ),
 )
 
@@ -105,34 +108,112 @@ THROTTLED, BAD = "rule 1 (error_type Throttled)", "rule 3 (error_type ValueError
         (failed("Throttled", "x", retryable=False), 0, "no retry: its error is not retryable"),
         (failed("KeyError", "x", retryAfter=30), 0, "retry in 30 s: 1 of 1, as its error asks"),
         (failed("Throttled", "x", retryAfter=0.5), 4, f"retry in 0.5 s: 5 of 8, {THROTTLED}, as its error asks"),
-        (failed("KeyError", "x", retryAfter=30), 1, "no retry: 1 of 1 used up, as its error asks"),
+        (failed("KeyError", "x", retryAfter=30), 1, "no retry: 1 of 1 used up"),
         (failed("KeyError", "x", retryAfter=1e9), 0, "no retry: older than 3600 s by then"),
-        (OUR_FAULT, 8, "retry in 1 s: engine errors use up no retry"),
+        (OUR_FAULT, 8, "retry in 1 s: errors of the engine use up no retry"),
         (replace(FUNCTION_ERROR, message="…, error: Throttled: x"), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
         (replace(FUNCTION_ERROR, message="Throttled", result=b"[" * 9999), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
         (Outcome(), 0, ""),
     ],
 )  # fmt: skip
 def test_the_first_rule_that_matches_an_error_decides(outcome: Outcome, failures: int, text: str) -> None:
-    decision = decided(outcome, RULES, failures=failures)
+    retry, decision = decided(outcome, RULES, failures=failures)
 
-    assert decision.text == text
-    assert (decision.retry is not None) == text.startswith("retry")
+    assert (decision.text if decision else "") == text
+    assert (retry is not None) == text.startswith("retry") == (decision is not None and decision.retry)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failures", "decision"),
+    [
+        (failed("Throttled", "x"), 1, ("rule 1", 15.0)),
+        (failed("Throttled", "x"), 8, ("rule 1", None)),
+        (failed("KeyError", "x"), 0, ("settings", 1.0)),
+        (failed("KeyError", "x"), 1, ("settings", None)),
+        (failed("KeyError", "x", retryAfter=30), 0, ("error", 30.0)),
+        (failed("KeyError", "x", retryAfter=30), 1, ("settings", None)),
+        (failed("KeyError", "x", retryable=False), 0, ("error", None)),
+        (failed("KeyError", "x", retryAfter=3600.5), 0, ("age", None)),
+        (OUR_FAULT, 9, ("engine", 1.0)),
+    ],
+)
+def test_a_decision_tells_by_what_and_for_how_long(
+    outcome: Outcome, failures: int, decision: tuple[str, float | None]
+) -> None:
+    _, found = decided(outcome, RULES, failures=failures)
+
+    assert found is not None
+    assert (found.by, found.delay) == decision
 
 
 def test_an_error_speaks_of_its_retry_without_rules_too() -> None:
     rules = Rules(retries=3, max_age=math.inf)
 
-    assert decided(failed("E", "x", retryable=False), rules).retry is None
-    assert decided(failed("E", "x", retryAfter=12), rules).text == "retry in 12 s: 1 of 3, as its error asks"
-    assert decided(failed("E", "x"), rules).text == "retry in 1 s: 1 of 3"
+    assert decided(failed("E", "x", retryable=False), rules)[0] is None
+    assert due(failed("E", "x", retryAfter=12), rules) == 12.0
+    assert due(failed("E", "x"), rules) == 1.0
+
+
+def due(outcome: Outcome, rules: Rules) -> float:
+    retry, _ = decided(outcome, rules)
+    assert retry is not None
+    return retry.due_at
 
 
 def test_the_longest_wait_that_an_error_may_ask_for_is_no_sign_of_a_wrong_clock() -> None:
-    retry = decided(failed("E", "x", retryAfter=1e9), Rules(retries=3, max_age=math.inf)).retry
+    asked = due(failed("E", "x", retryAfter=1e9), Rules(retries=3, max_age=math.inf))
 
-    assert retry is not None
-    assert retry.due_at == LONGEST_RETRY < doubtful_after(0.0)[0]
+    assert asked == LONGEST_RETRY < doubtful_after(0.0)[0]
+
+
+KINDS, TEXTS, CODES = st.sampled_from(["A", "B"]), st.sampled_from(["", "x", "xy", "z"]), st.sampled_from([4002, 4010])
+SECONDS = st.none() | st.floats(0, LONGEST_RETRY)
+ANY_RULE = st.builds(
+    RetryRule,
+    max_retries=st.integers(0, MAX_RETRIES),
+    error_type=st.just("") | KINDS,
+    code=st.just(0) | CODES,
+    message_prefix=TEXTS,
+    base=SECONDS,
+    factor=st.none() | st.floats(1, 100),
+    longest=SECONDS,
+    jitter=st.none() | st.floats(0, 1),
+)
+ANY_RULES = st.builds(
+    Rules, retries=st.integers(0, 3), max_age=st.floats(1, 86_400), retry_rules=st.lists(ANY_RULE).map(tuple)
+)
+SAID: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {}, optional={"retryAfter": st.floats(0, 1e9), "retryable": st.just(False)}
+)
+
+
+@given(ANY_RULES, KINDS, TEXTS, CODES, SAID, st.integers(0, HISTORY), st.integers(0, 9))
+def test_whatever_rules_and_error_say_the_limits_hold(
+    rules: Rules, kind: str, text: str, code: int, said: dict[str, Any], faults: int, failures: int
+) -> None:
+    outcome = failed(kind, text, code, **said)
+    attempt = faults + failures + 1
+    retry, decision = decided(outcome, rules, failures=failures, attempt=attempt)
+
+    first = next((one for one in rules.retry_rules if meets(one, kind, text, code)), None)
+    allowed = rules.retries if first is None else first.max_retries
+    assert decision is not None
+    assert decision.retry is (retry is not None)
+    if "retryable" in said or failures >= allowed:
+        assert retry is None
+    elif retry is None:
+        assert decision.by == "age"
+    if retry is not None:
+        assert (retry.attempt, retry.failures, retry.delayed) == (attempt + 1, failures + 1, True)
+        assert 0 <= retry.due_at <= min(rules.max_age, doubtful_after(0.0)[0])
+        assert retry.due_at == pytest.approx(decision.delay, abs=0.001)
+        if "retryAfter" in said:
+            assert retry.due_at == min(said["retryAfter"], LONGEST_RETRY)
+
+
+def meets(rule: RetryRule, kind: str, text: str, code: int) -> bool:
+    met = [not rule.error_type or rule.error_type == kind, not rule.code or rule.code == code]
+    return all(met) and text[: len(rule.message_prefix)] == rule.message_prefix
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
