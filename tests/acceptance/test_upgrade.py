@@ -107,7 +107,9 @@ def test_running_waiting_and_delayed_invocations_end(engine: Upgraded) -> None:
         earlier = {name: one.record[name] for name in work.FIXED}
 
         assert list(lost({**earlier, **one.end}, found)) == []
-        assert found["attempts"][: len(one.record["attempts"])] == one.record["attempts"]
+        for attempt, before in zip(found["attempts"], one.record["attempts"], strict=False):
+            assert {**attempt, **before} == attempt  # later versions have further fields
+        assert len(found["attempts"]) >= len(one.record["attempts"])
         assert one.function != "echo" or json.loads(found["result"])["memory"] == 512  # chosen by the caller
 
 

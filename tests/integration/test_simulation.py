@@ -78,7 +78,7 @@ def _lose_rows_at_a_crash(patch: Patch) -> None:
         key = next((key for key in witness.open if tables.rows[key].ready), 0)
         if key:
             tables.cancel(tables.rows[key], State.FAIL, 0, "", 0.0)
-            tables.ended.remove((0.0, key))
+            tables.ended = [one for one in tables.ended if one[1] != key]
             del tables.rows[key]
         end(witness)
 
