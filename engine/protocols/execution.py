@@ -25,8 +25,9 @@ class Executor(Protocol):
         ...
 
     def cancel(self, key: int) -> bool:
-        """End a running invocation now, with code 4208 (cancelled).
+        """End a running invocation with code 4208 (cancelled), whatever its handler returns from now on.
 
+        The executor may tell the handler first, and give it some seconds to clean up. Repeated calls have no effect.
         Return False if no invocation with this key runs.
         """
         ...

@@ -76,9 +76,12 @@ exports.wrong = async (event, context) => { context.reportProgress(NaN); };
 """
 
 
+pytestmark = pytest.mark.timeout(60)
+
+
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with asyncio.timeout(100), pool(tmp_path, SOURCE) as opened:
+    async with pool(tmp_path, SOURCE) as opened:
         (tmp_path / "code" / "index.js").write_text(NODE)
         yield opened
 

@@ -60,9 +60,12 @@ exports.warned = (event, context, callback) => {
 """
 
 
+pytestmark = pytest.mark.timeout(60)
+
+
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with asyncio.timeout(100), pool(tmp_path, SOURCE + MORE, term_grace=60.0) as opened:
+    async with pool(tmp_path, SOURCE + MORE, term_grace=60.0) as opened:
         (tmp_path / "code" / "index.js").write_text(NODE)
         yield opened
 
