@@ -8,10 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
-from engine.metrics.function_metrics import CANCELLED, DELETED, LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
+from engine.metrics.function_metrics import (
+    CANCELLED,
+    DELETED,
+    EXPIRED,
+    LABELS,
+    OTHER,
+    FunctionCounters,
+    FunctionMetrics,
+    Labels,
+)
 from engine.metrics.histogram import Distribution
 from engine.metrics.prometheus import Family
-from engine.model import Mode, Request
+from engine.model import Mode, Request, State
 from engine.pipeline.delivery import DeliveryTry
 
 _FUNCTION = LABELS[:3]
@@ -55,8 +64,10 @@ def connect(metrics: FunctionMetrics, engine: EngineParts) -> None:
     engine.dispatcher.waiting_cancelled.connect(
         lambda function_id, rows: metrics.note_removed(function_id, CANCELLED, rows)
     )
-    engine.dispatcher.bulk_cancellation.ends_stored.connect(
-        lambda function_id, keys: metrics.note_removed(function_id, CANCELLED, len(keys))
+    engine.dispatcher.bulk_cancellation.ended.connect(
+        lambda function_id, state, rows: metrics.note_removed(
+            function_id, CANCELLED if state is State.FAIL else EXPIRED, rows
+        )
     )
     engine.discarder.discarded.connect(lambda function_id, rows: metrics.note_removed(function_id, DELETED, rows))
     engine.delivery.tried.connect(note_delivery)

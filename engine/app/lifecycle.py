@@ -129,6 +129,7 @@ async def services(engine: EngineParts) -> AsyncIterator[None]:
         await services.start(engine.clock_guard.run)
         await services.start(engine.delay_corrector.run)
         await services.start(engine.discarder.run)
+        await services.start(engine.paused_expiry.run)
         await services.start(engine.pruner.run)
         await services.start(engine.resources.reservations.run)
         await services.start(engine.usage_store.run)

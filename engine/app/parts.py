@@ -31,6 +31,7 @@ from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
+from engine.pipeline.paused_expiry import PausedExpiry
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Storage
@@ -74,6 +75,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     redrive: Redrive
     pruner: Pruner
     discarder: Discarder
+    paused_expiry: PausedExpiry
     clock_guard: ClockGuard
     delay_corrector: DelayCorrector
     function_changes: FunctionChanges

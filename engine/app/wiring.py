@@ -39,6 +39,7 @@ from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
 from engine.pipeline.invocation_factory import InvocationFactory
+from engine.pipeline.paused_expiry import PausedExpiry
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols.audit import AuditTrail
@@ -111,6 +112,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         redrive=_redrive(core, intake, delivery),
         pruner=core.pruner,
         discarder=discarder,
+        paused_expiry=_paused_expiry(core, dispatcher),
         clock_guard=_clock_guard(infrastructure),
         delay_corrector=DelayCorrector(storage.journal, clock),
         function_changes=FunctionChanges(catalog, controls, core.scheduler, discarder, infrastructure.pool),
@@ -313,6 +315,17 @@ def _dispatcher(core: _Core) -> Dispatcher:
         backlog=core.backlog,
         clock=core.given.clock,
         options=options,
+    )
+
+
+def _paused_expiry(core: _Core, dispatcher: Dispatcher) -> PausedExpiry:
+    return PausedExpiry(
+        scheduler=core.scheduler,
+        window=core.given.storage.window,
+        bulk=dispatcher.bulk_cancellation,
+        catalog=core.catalog,
+        policy=core.policy,
+        clock=core.given.clock,
     )
 
 

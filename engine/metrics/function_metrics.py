@@ -21,8 +21,8 @@ LABELS = ("project", "package", "function", "source")
 #: Seconds of the histograms of functions: fewer ranges than those of the whole engine, because each function has them.
 TIMES = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0)
 #: Reasons for which invocations end without a result, by code.
-CANCELLED, DELETED = "cancelled", "deleted"
-_DROPS: Mapping[int, str] = {Code.EXPIRED: "expired", Code.FUNCTION_MISSING: DELETED, Code.CANCELLED: CANCELLED}
+CANCELLED, DELETED, EXPIRED = "cancelled", "deleted", "expired"
+_DROPS: Mapping[int, str] = {Code.EXPIRED: EXPIRED, Code.FUNCTION_MISSING: DELETED, Code.CANCELLED: CANCELLED}
 
 Labels = tuple[str, str, str, str]  #: values of ``LABELS``
 
@@ -115,7 +115,8 @@ class FunctionMetrics:
     def note_removed(self, function_id: int, reason: str, rows: int = 1) -> None:
         """Count invocations that ended on disk without being read, so that their sources are not known."""
         counters = self._of(function_id, "")
-        counters.unsuccessful[(State.DISCARD if reason == DELETED else State.FAIL).value] += rows
+        state = State.DISCARD if reason in (DELETED, EXPIRED) else State.FAIL
+        counters.unsuccessful[state.value] += rows
         counters.dropped[reason] += rows
 
     def note_delivery(self, function_id: int, source: str, destination: str, result: str) -> None:

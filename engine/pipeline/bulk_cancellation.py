@@ -18,7 +18,7 @@ from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.pipeline.cancellation import CANCELLED, Cancellation
 from engine.pipeline.ends import Ends
-from engine.protocols import Journal, Place, Records, Selection
+from engine.protocols import Journal, Place, Records, Selection, WaitingEnd
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
@@ -34,7 +34,9 @@ class CancelStep(Struct, frozen=True, kw_only=True):
 
 
 class BulkCancellation:
-    """Ends waiting invocations as FAIL with code 4208. ``ends_stored(function_id, keys)`` announces ends on disk."""
+    """Ends waiting invocations, without starting them. ``ends_stored(keys)`` announces ends that are on disk,
+    ``ended(function_id, state, rows)`` their number, and ``delivery_added()`` that a destination gets them.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,9 @@ class BulkCancellation:
         running: Container[int],
         single: Cancellation,
     ) -> None:
-        self.ends_stored: Signal[[int, Sequence[int]]] = Signal()
+        self.ends_stored: Signal[[Sequence[int]]] = Signal()
+        self.ended: Signal[[int, State, int]] = Signal()
+        self.delivery_added: Signal[[]] = Signal()
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._backlog, self._clock, self._ends = backlog, clock, ends
         self._running, self._single = running, single
@@ -66,7 +70,8 @@ class BulkCancellation:
             reached = scan.reached
             for begin in range(0, len(scan.keys), BATCH):
                 try:
-                    ended += await self._end(selection.function_id, scan.keys[begin : begin + BATCH])
+                    end = WaitingEnd(state=State.FAIL, outcome=_cancelled(self._clock.now()))
+                    ended += await self.end(selection.function_id, scan.keys[begin : begin + BATCH], end)
                 except Unavailable:
                     if not ended:
                         raise
@@ -75,9 +80,7 @@ class BulkCancellation:
             ended += await self._end_running(selection)
         return CancelStep(keys=tuple(ended), reached=reached)
 
-    # --- inside ---------------------------------------------------------------------------------------------
-
-    async def _end(self, function_id: int, keys: Sequence[int]) -> Sequence[int]:
+    async def end(self, function_id: int, keys: Sequence[int], end: WaitingEnd) -> Sequence[int]:
         """End waiting invocations in one commit, except those that run meanwhile. Return the keys of those that ended.
 
         As for a single cancellation, the scheduler starts none of them until their end is on disk or refused.
@@ -90,9 +93,8 @@ class BulkCancellation:
             for key in [key for key in held if key in self._running]:
                 held.remove(key)
                 self._scheduler.reinstate(key, ended=False)
-            outcome = Outcome(code=Code.CANCELLED, message=CANCELLED, ended_at=self._clock.now())
-            decided = self._journal.cancel_all(
-                held, outcome, then=lambda found, stored: self._decided(function_id, held, found, stored)
+            decided = self._journal.end_all(
+                held, end, then=lambda found, stored: self._decided(function_id, held, end, found if stored else None)
             )
         except BaseException:
             for key in held:
@@ -100,26 +102,37 @@ class BulkCancellation:
             raise
         return [key for key, _ in await decided]
 
-    def _decided(self, function_id: int, keys: Sequence[int], found: Sequence[tuple[int, int]], stored: bool) -> None:
-        """Update scheduler and counters. Called when the journal has stored or refused the ends."""
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _decided(
+        self, function_id: int, keys: Sequence[int], end: WaitingEnd, found: Sequence[tuple[int, int]] | None
+    ) -> None:
+        """Update scheduler and counters. ``found`` is None if the journal has refused the ends."""
         for key in keys:
-            self._scheduler.reinstate(key, ended=stored)
+            self._scheduler.reinstate(key, ended=found is not None)
         if not found:
             return
         self._backlog.remove(function_id, sum(size for _, size in found), rows=len(found))
-        self._ends.note_code(Code.CANCELLED, len(found))
+        self._ends.note_code(end.outcome.code, len(found))
         for key, _ in found:
-            self._ends.note_end(key, State.FAIL)
-        self.ends_stored(function_id, [key for key, _ in found])
+            self._ends.note_end(key, end.state)
+        self.ends_stored([key for key, _ in found])
+        self.ended(function_id, end.state, len(found))
+        if end.deliver_to is not None:
+            self.delivery_added()
 
     async def _end_running(self, selection: Selection) -> Sequence[int]:
         running = replace(selection, states=frozenset({State.RUNNING}), limit=MOST_RUNNING)
         found, _ = await self._records.list(running)
-        ends = await asyncio.gather(*(self._cancelled(record.key) for record in found))
+        ends = await asyncio.gather(*(self._cancel_running(record.key) for record in found))
         return [record.key for record, ended in zip(found, ends, strict=True) if ended]
 
-    async def _cancelled(self, key: int) -> bool:
+    async def _cancel_running(self, key: int) -> bool:
         try:
             return await self._single.cancel(key)
         except Unavailable:
             return False  # the end is not on disk, or not yet
+
+
+def _cancelled(now: float) -> Outcome:
+    return Outcome(code=Code.CANCELLED, message=CANCELLED, ended_at=now)

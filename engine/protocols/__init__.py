@@ -24,6 +24,7 @@ from engine.protocols.journal import (
     Page,
     Recovery,
     Settlement,
+    WaitingEnd,
     Window,
 )
 from engine.protocols.operation import (
@@ -131,5 +132,6 @@ __all__ = [
     "TriggerContext",
     "TriggerRules",
     "Undeliverable",
+    "WaitingEnd",
     "Window",
 ]

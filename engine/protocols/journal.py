@@ -48,6 +48,14 @@ class Discarded(Struct, frozen=True, kw_only=True):
     reached: tuple[float, int] | None  #: ``after`` for the next step; None: this was the last step
 
 
+class WaitingEnd(Struct, frozen=True, kw_only=True):
+    """End of invocations that wait, which all of them share."""
+
+    state: State  #: FAIL or DISCARD
+    outcome: Outcome
+    deliver_to: DestinationSpec | None = None  #: destination of the outcome; None: no delivery
+
+
 class Page(Struct, frozen=True, kw_only=True):
     """Ready invocations of a function that were read from disk together, in the order of execution."""
 
@@ -115,14 +123,14 @@ class Journal(Protocol):
         """
         ...
 
-    def cancel_all(
+    def end_all(
         self,
         keys: Sequence[int],
-        outcome: Outcome,
+        end: WaitingEnd,
         *,
         then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
     ) -> Awaitable[Sequence[tuple[int, int]]]:
-        """End waiting invocations as FAIL in one transaction. Return key and payload size of those that waited.
+        """End waiting invocations in one transaction. Return key and payload size of those that waited.
 
         ``then(found, stored)`` is called as soon as the write has succeeded or failed. ``found`` is the returned value,
         empty after a failure.

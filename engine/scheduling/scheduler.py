@@ -48,11 +48,14 @@ class _Withheld:
 class Scheduler:
     """Assignment of queued entries to slots.
 
-    ``pushed_to_closed(function_id)`` announces an asynchronous invocation that was pushed for a closed function.
+    ``pushed_to_closed(function_id)`` announces an asynchronous invocation that was pushed for a closed function,
+    ``pushed_to_paused(invocation)`` one of a paused function. ``pause_began(function_id)`` announces a pause.
     """
 
     def __init__(self, queue: RunQueue, window: Window, clock: Clock) -> None:
         self.pushed_to_closed: Signal[[int]] = Signal()
+        self.pushed_to_paused: Signal[[Invocation]] = Signal()
+        self.pause_began: Signal[[int]] = Signal()
         self._queue = queue
         self._window = window
         self._clock = clock
@@ -123,10 +126,13 @@ class Scheduler:
             # from disk would have them, too.
             asyncio.get_running_loop().call_soon(self._end_pause, function_id)
         elif reason is not None:
-            if function_id not in self._paused:
+            begins = function_id not in self._paused
+            if begins:
                 self._queue.pause(function_id)
                 self._hand_out()  # the first entry may have blocked others
             self._paused[function_id] = reason
+            if begins:
+                self.pause_began(function_id)
 
     def pause_reason(self, function_id: int) -> str | None:
         """Return why a function is paused, or None if it is not."""
@@ -329,6 +335,9 @@ class Scheduler:
         if invocation.function_id in self._closed and invocation.mode is Mode.ASYNC:
             self.pushed_to_closed(invocation.function_id)
             return
+        if self._paused and invocation.function_id in self._paused and invocation.mode is Mode.ASYNC:
+            self.pushed_to_paused(invocation)
+            return  # it waits on disk
         self._queue.push(entry)
         self._hand_out()
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.model import Attempt, Invocation, Outcome, State
 from engine.model.retry import HISTORY
-from engine.protocols import Discarded, Page, Recovery, Settlement
+from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
 from engine.testing.rows import Row, corrected, poisoned
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites, at_the_next_turn
@@ -62,19 +62,19 @@ class MemoryJournal:
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
     ) -> asyncio.Future[tuple[int, int] | None]:
         self._writes.check()
-        found = self._cancel(key, outcome)
+        found = self._end_waiting(key, WaitingEnd(state=State.FAIL, outcome=outcome))
         callback = None if then is None else (lambda: then(key, found, True))
         return at_the_next_turn(found, None, callback)
 
-    def cancel_all(
+    def end_all(
         self,
         keys: Sequence[int],
-        outcome: Outcome,
+        end: WaitingEnd,
         *,
         then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
     ) -> asyncio.Future[Sequence[tuple[int, int]]]:
         self._writes.check()
-        ends = [(key, self._cancel(key, outcome)) for key in keys]
+        ends = [(key, self._end_waiting(key, end)) for key in keys]
         found = [(key, end[1]) for key, end in ends if end is not None]
         callback = None if then is None else (lambda: then(found, True))
         return at_the_next_turn(found, None, callback)
@@ -173,14 +173,16 @@ class MemoryJournal:
         self._tables.append(invocation)
         return invocation.request_id
 
-    def _cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
+    def _end_waiting(self, key: int, end: WaitingEnd) -> tuple[int, int] | None:
         """End a waiting invocation. Return its function id and payload size, or None if it does not wait."""
         row = self._tables.rows.get(key)
         if row is None or row.state is not State.WAIT:
             return None
-        row.state, row.ended_at = State.FAIL, outcome.ended_at
-        row.code, row.message = outcome.code, outcome.message
-        self._note_end(row, State.FAIL, outcome)
+        row.state, row.ended_at = end.state, end.outcome.ended_at
+        row.code, row.message = end.outcome.code, end.outcome.message
+        self._note_end(row, end.state, end.outcome)
+        if end.deliver_to is not None:
+            self._tables.add_delivery(row.invocation, end.state, end.deliver_to, end.outcome.ended_at)
         return row.invocation.function_id, len(row.invocation.payload)
 
     def _start(self, invocation: Invocation, started_at: float, begun: bool, then: Callable[[], None] | None) -> None:

@@ -9,18 +9,21 @@ import pytest
 
 from engine.errors import NotStored
 from engine.model import Code, State
-from engine.protocols import FIRST, Place, Selection, Storage
+from engine.protocols import FIRST, Place, Selection, Storage, WaitingEnd
 from tests.contracts.storage import (
     NOW,
     SINK,
     Opened,
     cancelled,
+    discarded,
     ended,
     failure,
     retried,
     started,
     stored,
 )
+
+CANCELLED = WaitingEnd(state=State.FAIL, outcome=cancelled())
 
 
 async def scanned(storage: Storage, selection: Selection, limit: int = 500) -> list[Sequence[int]]:
@@ -84,7 +87,7 @@ async def test_only_waiting_invocations_end_and_their_records_stay(opened: Opene
         told = asyncio.get_running_loop().create_future()
         keys = [ready.key, delayed.key, tried.key, running.key, done.key, 1]
 
-        found = await storage.journal.cancel_all(keys, cancelled(), then=lambda *said: told.set_result(said))
+        found = await storage.journal.end_all(keys, CANCELLED, then=lambda *said: told.set_result(said))
 
         assert list(found) == [(ready.key, 5), (delayed.key, 2), (tried.key, 2)]
         assert told.result() == (found, True)
@@ -99,7 +102,7 @@ async def test_ended_invocations_owe_nothing_and_leave_window_and_backlog(opened
         kept = await ended(storage, deliver_to=SINK)
         gone = [await stored(storage, payload=b"123") for _ in range(3)]
         gone.append(await stored(storage, delayed=True, due_at=NOW, payload=b"123"))
-        await storage.journal.cancel_all([one.key for one in gone], cancelled())
+        await storage.journal.end_all([one.key for one in gone], CANCELLED)
         due, _ = await storage.window.promote(NOW * 2, 10, 1000)
         page = await storage.window.ready(1, (float("-inf"), 0), 10, 1000)
         deliveries, _ = await storage.outbox.due(NOW * 2, 10, 10)
@@ -118,7 +121,20 @@ async def test_without_a_disk_nothing_ends(opened: Opened) -> None:
         waiting = await stored(storage)
         opened.fail()
         with pytest.raises(NotStored):
-            await storage.journal.cancel_all([waiting.key], cancelled())
+            await storage.journal.end_all([waiting.key], CANCELLED)
         opened.heal()
 
         assert await scanned(storage, Selection(function_id=1)) == [[waiting.key]]
+
+
+async def test_discarded_invocations_owe_the_destination_of_failures(opened: Opened) -> None:
+    async with opened() as storage:
+        old, running = await stored(storage), await started(storage)
+        end = WaitingEnd(state=State.DISCARD, outcome=discarded(), deliver_to=SINK)
+        await storage.journal.end_all([old.key, running.key], end)
+        record = await storage.records.get(old.key)
+        due, _ = await storage.outbox.due(NOW * 2, 10, 10)
+
+        assert record is not None
+        assert (record.state, record.started_at) == (State.DISCARD, None)
+        assert [(one.key, one.condition, one.destination) for one in due] == [(old.key, "failure", SINK)]

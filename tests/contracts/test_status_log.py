@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from engine.errors import NotStored
 from engine.logs.target import status_log_target
 from engine.model import Code, State
-from engine.protocols import StatusEntry, StatusTarget, Storage
+from engine.protocols import StatusEntry, StatusTarget, Storage, WaitingEnd
 from engine.storage.sqlite import status_log
 from engine.testing import status_log as memory_status_log
 from tests.contracts.storage import (
@@ -109,7 +109,7 @@ async def test_cancelling_and_discarding_are_logged(opened: Opened) -> None:
         await followed(storage, 1)
         one, purged, other = [await stored(storage) for _ in range(3)]
         await storage.journal.cancel(one.key, cancelled())
-        await storage.journal.cancel_all([one.key, purged.key], cancelled())
+        await storage.journal.end_all([one.key, purged.key], WaitingEnd(state=State.FAIL, outcome=cancelled()))
         await storage.journal.cancel(one.key, cancelled())
         await storage.journal.discard(1, (0.0, 0), 10, discarded())
 

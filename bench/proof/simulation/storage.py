@@ -32,6 +32,7 @@ from engine.protocols import (
     Recovery,
     Settlement,
     StorageStatistics,
+    WaitingEnd,
 )
 from engine.testing.rows import Row, move_problem, poisoned
 from engine.testing.status_log import MemoryStates, MemoryStatusLog
@@ -158,13 +159,13 @@ class SimulatedJournal:
                 then(key, value, error is None)
             answer(value, error)
 
-        self._writes.submit(lambda: self._cancel(key, outcome), done)
+        self._writes.submit(lambda: self._end_waiting(key, WaitingEnd(state=State.FAIL, outcome=outcome)), done)
         return future
 
-    def cancel_all(
+    def end_all(
         self,
         keys: Sequence[int],
-        outcome: Outcome,
+        end: WaitingEnd,
         *,
         then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
     ) -> asyncio.Future[Sequence[tuple[int, int]]]:
@@ -172,7 +173,7 @@ class SimulatedJournal:
         answer = answer_of(future)
 
         def apply() -> Sequence[tuple[int, int]]:
-            ends = [(key, self._cancel(key, outcome)) for key in keys]
+            ends = [(key, self._end_waiting(key, end)) for key in keys]
             return [(key, end[1]) for key, end in ends if end is not None]
 
         def done(value: Sequence[tuple[int, int]] | None, error: Exception | None) -> None:
@@ -260,11 +261,13 @@ class SimulatedJournal:
         if not invocation.delayed:
             self._witness.available(invocation)
 
-    def _cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
+    def _end_waiting(self, key: int, end: WaitingEnd) -> tuple[int, int] | None:
         row = self._tables.rows.get(key)
         if row is None or row.state is not State.WAIT:
             return None
-        self._end(row, State.FAIL, outcome)
+        self._end(row, end.state, end.outcome)
+        if end.deliver_to is not None:
+            self._tables.add_delivery(row, end.deliver_to, end.outcome.ended_at)
         return row.invocation.function_id, row.payload_size
 
     def _end(self, row: Row, state: State, outcome: Outcome) -> None:

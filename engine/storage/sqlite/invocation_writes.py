@@ -16,10 +16,15 @@ from engine.storage.sqlite.salvage import in_transaction
 
 
 def cancel(
-    db: sqlite3.Connection, sql: str, key: int, outcome: Outcome, kept: int | None = None
+    db: sqlite3.Connection,
+    sql: str,
+    key: int,
+    outcome: Outcome,
+    kept: int | None = None,
+    state: State = State.FAIL,
 ) -> tuple[int, int] | None:
     """End a waiting invocation. ``kept`` is the size of an earlier attempt's result and log, or None to read it."""
-    end = (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key)
+    end = (STORED[state], outcome.ended_at, outcome.code, outcome.message, key)
     found = db.execute(f"{sql} RETURNING function_id, size, attempt", end).fetchone()
     if found is None:
         return None

@@ -12,9 +12,9 @@ from typing import Any
 from engine.errors import IdempotencyConflict
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
-from engine.protocols import Discarded, Page, Recovery, Settlement
+from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
-from engine.storage.sqlite.bulk_cancel import cancel_all, cancel_all_isolated
+from engine.storage.sqlite.bulk_cancel import end_all, end_all_isolated
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.delays import correct_due, correct_due_isolated
 from engine.storage.sqlite.discard import discard, discard_isolated
@@ -129,10 +129,10 @@ class SQLiteJournal:
         self._writer.submit(request)
         return future
 
-    def cancel_all(
+    def end_all(
         self,
         keys: Sequence[int],
-        outcome: Outcome,
+        end: WaitingEnd,
         *,
         then: Callable[[Sequence[tuple[int, int]], bool], None] | None = None,
     ) -> asyncio.Future[Sequence[tuple[int, int]]]:
@@ -146,9 +146,9 @@ class SQLiteJournal:
             answer(future, request)
 
         request = CallRequest(
-            lambda db: self._cancel_all(db, keys, outcome),
+            lambda db: self._end_all(db, keys, end),
             done,
-            lambda db: self._cancel_all_isolated(db, keys, outcome),
+            lambda db: self._end_all_isolated(db, keys, end),
         )
         self._writer.submit(request)
         return future
@@ -246,16 +246,16 @@ class SQLiteJournal:
             self.states.insert_ends(db, [key], State.FAIL, outcome)
         return found
 
-    def _cancel_all(self, db: sqlite3.Connection, keys: Sequence[int], outcome: Outcome) -> Sequence[tuple[int, int]]:
-        found = cancel_all(db, keys, outcome)
-        self.states.insert_ends(db, [key for key, _ in found], State.FAIL, outcome)
+    def _end_all(self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+        found = end_all(db, keys, end)
+        self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
         return found
 
-    def _cancel_all_isolated(
-        self, db: sqlite3.Connection, keys: Sequence[int], outcome: Outcome
+    def _end_all_isolated(
+        self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd
     ) -> Sequence[tuple[int, int]]:
-        found = cancel_all_isolated(db, self._notes, keys, outcome)
-        self.states.insert_ends_isolated(db, [key for key, _ in found], State.FAIL, outcome)
+        found = end_all_isolated(db, self._notes, keys, end)
+        self.states.insert_ends_isolated(db, [key for key, _ in found], end.state, end.outcome)
         return found
 
     def _cancel_isolated(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:

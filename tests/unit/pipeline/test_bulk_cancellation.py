@@ -107,3 +107,16 @@ async def test_whenever_all_are_cancelled_each_ends_once(turns: int) -> None:
         assert [one.key for one, end in zip(waiting, ends, strict=True) if end is State.FAIL] == sorted(keys)
         await until(lambda: sum(now.dispatcher.statistics().outcomes.values()) == 4)  # a turn after the end is stored
         assert (now.dispatcher.statistics().outcomes["FAIL"], now.backlog.rows) == (len(keys), 0)
+
+
+async def test_ends_are_announced_with_function_state_and_number() -> None:
+    async with dispatching() as now:
+        told = list[tuple[int, State, int]]()
+        now.dispatcher.bulk_cancellation.ended.connect(lambda *said: told.append(said))
+        await now.running(await now.send())
+        for _ in range(3):
+            await now.send(2)
+        await cancelled(now, 2)
+        now.gate.set()
+
+        assert told == [(2, State.FAIL, 3)]

@@ -1,0 +1,170 @@
+"""Expiry of the waiting invocations of paused functions, which no slot takes to find that they are too old.
+
+    pause or first row ──▶ alarm at the earliest expiry ──▶ pass over the oldest rows ──▶ alarm at the next expiry
+
+An alarm is set only for paused functions whose asynchronous settings limit the age. A pass reads pages in the order of
+execution and stops at the first row that is too young. A retry, or an invocation with a priority, may be found later
+than it expires, by the time that separates its due time from its place in order. All state is read from disk, so an
+engine that takes over begins with a pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from itertools import groupby
+
+import anyio.lowlevel
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+
+from engine.errors import Unavailable
+from engine.functions.catalog import Catalog
+from engine.model import Code, Invocation, Outcome, State
+from engine.model.alarms import Alarm
+from engine.model.clock import Clock
+from engine.model.retry import RetryPolicy
+from engine.pipeline.bulk_cancellation import BulkCancellation
+from engine.protocols import Page, WaitingEnd, Window
+from engine.scheduling.function_queue import BEGINNING
+from engine.scheduling.scheduler import Scheduler
+
+log = structlog.get_logger("functiond.expiry")
+
+PAGE_ROWS = 200
+PAGE_SIZE = 4 << 20
+LATE = 0.001  #: seconds after its expiry at which a row is certainly too old
+REST = 1.0  #: seconds between two passes of a function, at least
+SHARE = 10.0  #: a function rests this many times as long as its last pass took
+
+
+class PausedExpiry:
+    """Service that discards invocations of paused functions when they are too old."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        window: Window,
+        bulk: BulkCancellation,
+        catalog: Catalog,
+        policy: RetryPolicy,
+        clock: Clock,
+    ) -> None:
+        self._scheduler, self._window, self._bulk = scheduler, window, bulk
+        self._catalog, self._policy, self._clock = catalog, policy, clock
+        self._due: dict[int, float] = {}  #: time of the next pass, by function
+        self._work = asyncio.Event()
+        self._alarm: Alarm | None = None
+
+    def note_pause(self, function_id: int) -> None:
+        """Look at the waiting invocations of a function that is paused now."""
+        self._due[function_id] = -math.inf
+        self._work.set()
+
+    def note_push(self, invocation: Invocation) -> None:
+        """Set the alarm for an invocation of a paused function, unless it is set for an earlier one."""
+        function_id = invocation.function_id
+        if function_id not in self._due and (age := self._shortest_age(function_id)) != math.inf:
+            self._due[function_id] = invocation.first_due_at + age + LATE
+            self._work.set()
+
+    def note_clock(self) -> None:
+        """Look at all paused functions, because the clock is trusted again."""
+        for function_id in self._due:
+            self._due[function_id] = -math.inf
+        self._work.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                now = self._clock.now()
+                for function_id in [one for one, due in self._due.items() if due <= now]:
+                    await self._look(function_id)
+                self._set_alarm()
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _look(self, function_id: int) -> None:
+        if self._scheduler.pause_reason(function_id) is None:
+            del self._due[function_id]  # slots find what is too old
+            return
+        began = asyncio.get_running_loop().time()
+        self._due[function_id] = math.inf  # while the clock is not trusted, until it is
+        if self._clock.expiry.check():
+            return
+        try:
+            due = await self._pass(function_id)
+        except Unavailable as problem:
+            log.warning("paused invocations cannot be discarded", function_id=function_id, problem=str(problem))
+            due = 0.0
+        rest = max(REST, SHARE * (asyncio.get_running_loop().time() - began))
+        if self._due[function_id] != math.inf:
+            return  # another pause has begun meanwhile
+        if due == math.inf:
+            del self._due[function_id]  # set by the next push
+        else:
+            self._due[function_id] = max(due, self._clock.now() + rest)
+
+    async def _pass(self, function_id: int) -> float:
+        """Discard what is too old. Return the time of the next pass; infinity: no row is left that can be too old."""
+        after, due, age = BEGINNING, math.inf, self._shortest_age(function_id)
+        while age != math.inf:
+            await anyio.lowlevel.checkpoint()  # lets slots start the invocations that they were given before the pause
+            page = await self._window.ready(function_id, after, PAGE_ROWS, PAGE_SIZE)
+            young, next_due = await self._discard(function_id, page, age)
+            due = min(due, next_due)
+            if young or page.complete or self._scheduler.pause_reason(function_id) is None:
+                break
+            after = page.invocations[-1].rank_key
+        return due
+
+    async def _discard(self, function_id: int, page: Page, age: float) -> tuple[bool, float]:
+        """Discard the rows of a page that are too old.
+
+        Return whether a row was too young to go on, and the time of the earliest expiry among the rows that are left.
+        """
+        now, due, old = self._clock.now(), math.inf, list[Invocation]()
+        young = False
+        for one in page.invocations:
+            rules = self._policy.rules(self._catalog.settings_of(function_id, one.version))
+            young = one.rank + age >= now
+            if self._policy.too_old(one, rules, now):
+                old.append(one)
+            else:
+                due = min(due, max(one.first_due_at + rules.max_age, one.rank + age) + LATE)
+            if young:
+                break
+        for version, rows in groupby(sorted(old, key=lambda one: one.version), key=lambda one: one.version):
+            await self._end(function_id, version, [one.key for one in rows], now)
+        return young, due
+
+    async def _end(self, function_id: int, version: str, keys: list[int], now: float) -> None:
+        settings = self._catalog.settings_of(function_id, version)
+        text = f"older than {self._policy.rules(settings).max_age:g} s before it could start"
+        outcome = Outcome(code=Code.EXPIRED, message=text, started_at=now, ended_at=now)
+        deliver_to = settings.on_failure if settings else None
+        end = WaitingEnd(state=State.DISCARD, outcome=outcome, deliver_to=deliver_to)
+        ended = await self._bulk.end(function_id, keys, end)
+        log.info("waiting invocations of a paused function discarded", function_id=function_id, invocations=len(ended))
+
+    def _shortest_age(self, function_id: int) -> float:
+        """Return the shortest maximum age among the versions of a function; infinity if there is none."""
+        versions = self._catalog.versions(function_id)
+        settings = (self._catalog.settings_of(function_id, one.version) for one in versions)
+        return min((self._policy.rules(one).max_age for one in settings), default=math.inf)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due = min(self._due.values(), default=math.inf)
+        if due != math.inf and not self._work.is_set():
+            self._alarm = self._clock.call_at(due, self._work.set)

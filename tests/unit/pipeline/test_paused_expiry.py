@@ -1,0 +1,200 @@
+"""Expiry of the invocations of a paused function, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+from msgspec import Struct
+
+from engine.functions.catalog import Catalog
+from engine.model import AsyncSettings, Code, Function, Invocation, State
+from engine.model.retry import RetryPolicy
+from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
+from engine.pipeline.paused_expiry import REST, PausedExpiry
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
+from engine.testing import InlineExecutor, ManualClock, MemoryStorage
+from tests.contracts.storage import SINK, made
+from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, until
+
+AGE = 100  #: seconds
+
+
+class Ageing(Functions):
+    """Functions of one version each, whose invocations have a maximum age."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = AsyncSettings(max_age=AGE, on_failure=SINK)
+
+    def versions(self, function_id: int) -> Sequence[Function]:
+        return [self.known[function_id]]
+
+
+class House(Struct, kw_only=True):
+    storage: MemoryStorage
+    scheduler: Scheduler
+    functions: Ageing
+    clock: ManualClock
+    backlog: Backlog
+    dispatcher: Dispatcher
+    told: list[Sequence[int]]
+
+    async def send(self, function_id: int = 1, *, ago: float = 0.0, **fields: Any) -> Invocation:
+        """Store an invocation that has been due for so many seconds."""
+        at = self.clock.now() - ago
+        one = made(self.storage, function_id, at=at, **fields)
+        self.backlog.add(function_id, len(one.payload))
+        await self.storage.journal.append(one)
+        self.scheduler.push(one)
+        return one
+
+    def states(self, *invocations: Invocation) -> list[State]:
+        return [self.storage.rows[one.key].state for one in invocations]
+
+    async def turns(self) -> None:
+        """Let the clock notice a step, and all tasks do what they can."""
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def expiring() -> AsyncIterator[House]:
+    storage, functions, clock, backlog = MemoryStorage(), Ageing(), ManualClock(check=0.01), Backlog(LIMITS)
+    queue = RunQueue(slots=1, sync_slots=0, memory=1000)
+    scheduler, executor = Scheduler(queue, storage.window, clock), InlineExecutor({"job": lambda event, context: 1})
+    policy, catalog = RetryPolicy(), cast("Catalog", functions)
+    dispatcher = Dispatcher(
+        scheduler=scheduler,
+        journal=storage.journal,
+        records=storage.records,
+        executor=executor,
+        catalog=catalog,
+        backlog=backlog,
+        clock=clock,
+        options=DispatchOptions(slots=1, priority_step=60.0, retry=policy),
+    )
+    bulk, told = dispatcher.bulk_cancellation, list[Sequence[int]]()
+    expiry = PausedExpiry(
+        scheduler=scheduler, window=storage.window, bulk=bulk, catalog=catalog, policy=policy, clock=clock
+    )
+    scheduler.pause_began.connect(expiry.note_pause)
+    scheduler.pushed_to_paused.connect(expiry.note_push)
+    bulk.ends_stored.connect(told.append)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(scheduler.run)
+        await tasks.start(expiry.run)
+        with anyio.fail_after(20):
+            yield House(
+                storage=storage,
+                scheduler=scheduler,
+                functions=functions,
+                clock=clock,
+                backlog=backlog,
+                dispatcher=dispatcher,
+                told=told,
+            )
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_is_too_old_at_the_pause_ends_and_what_is_young_waits() -> None:
+    async with expiring() as house:
+        old, young = await house.send(ago=AGE + 1), await house.send(ago=AGE - 50)
+        house.scheduler.set_pause(1, "")
+        await until(lambda: bool(house.told))
+
+        assert house.states(old, young) == [State.DISCARD, State.WAIT]
+        row = house.storage.rows[old.key]
+        assert (row.code, row.started_at) == (Code.EXPIRED, None)
+        assert (house.backlog.rows, house.dispatcher.statistics().outcomes["DISCARD"]) == (1, 1)
+        assert [one.key for one in house.storage.deliveries.values()] == [old.key]
+
+
+async def test_the_clock_wakes_the_expiry_of_what_is_pushed_during_the_pause() -> None:
+    async with expiring() as house:
+        house.scheduler.set_pause(1, "")
+        await house.turns()
+        one = await house.send()
+        await house.turns()
+        assert house.clock.alarms.count == 1
+        house.clock.advance(AGE - 1)
+        await house.turns()
+        assert house.states(one) == [State.WAIT]
+
+        house.clock.advance(1 + REST)
+        await until(lambda: house.states(one) == [State.DISCARD])
+        await house.turns()
+        assert house.clock.alarms.count == 0  # nothing is left that could grow too old
+
+
+async def test_a_backlog_of_several_pages_ends_and_another_function_is_left_alone() -> None:
+    async with expiring() as house:
+        house.scheduler.set_pause(1, "")
+        old = [await house.send(ago=AGE + 500 - number) for number in range(450)]
+        young, other = await house.send(), await house.send(2, ago=AGE + 1)
+        house.clock.advance(2 * REST)
+        await until(lambda: set(house.states(*old)) == {State.DISCARD})
+
+        assert house.states(young, other) == [State.WAIT, State.WAIT]
+        assert sum(len(keys) for keys in house.told) == 450
+
+
+async def test_a_priority_does_not_hide_the_age_of_others() -> None:
+    async with expiring() as house:
+        ahead = await house.send(ago=AGE - 10, rank=house.clock.now() - 900, priority=9)
+        old = await house.send(ago=AGE + 1)
+        house.scheduler.set_pause(1, "")
+        await until(lambda: bool(house.told))
+
+        assert house.states(ahead, old) == [State.WAIT, State.DISCARD]
+
+
+async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set() -> None:
+    async with expiring() as house:
+        house.functions.settings = None
+        one = await house.send(ago=1e6)
+        house.scheduler.set_pause(1, "")
+        await house.send()
+        await house.turns()
+
+        assert (house.states(one), house.clock.alarms.count) == ([State.WAIT], 0)
+
+
+async def test_after_the_end_of_the_pause_slots_find_what_is_too_old() -> None:
+    async with expiring() as house:
+        house.scheduler.set_pause(1, "")
+        one = await house.send()
+        await house.turns()
+        house.scheduler.set_pause(1, None)
+        house.clock.advance(AGE + REST)
+        await house.turns()
+
+        assert (house.states(one), house.told, house.clock.alarms.count) == ([State.WAIT], [], 0)
+
+
+async def test_while_the_clock_is_in_doubt_nothing_ends() -> None:
+    async with expiring() as house:
+        house.clock.expiry.watch(30 * 86_400.0)
+        house.scheduler.set_pause(1, "")
+        one = await house.send()
+        house.clock.advance(60 * 86_400.0)
+        await house.turns()
+
+        assert house.states(one) == [State.WAIT]
+
+
+async def test_a_refused_write_is_tried_again() -> None:
+    async with expiring() as house:
+        one = await house.send(ago=AGE + 1)
+        house.storage.fail()
+        house.scheduler.set_pause(1, "")
+        await house.turns()
+        assert house.states(one) == [State.WAIT]
+        house.storage.heal()
+        house.clock.advance(2 * REST)
+
+        await until(lambda: house.states(one) == [State.DISCARD])
