@@ -19,6 +19,8 @@ SLOW_DISK = "look for a slow or failing disk"
 RESTART = "restart the engine, and report this with its log"
 HOLD_SHOWN = 600.0  #: seconds for which a hold of the event loop is shown after its end
 
+NAMED = 10  #: paused functions that readiness names
+
 
 class EngineHealth:
     def __init__(self, engine: EngineParts) -> None:
@@ -74,9 +76,12 @@ class EngineHealth:
         return found
 
     def about(self) -> Mapping[str, Any]:
-        """Return what readiness tells besides: the isolation of instances, and a clock that is in doubt."""
+        """Return what readiness tells besides: isolation of instances, paused functions, and a clock in doubt."""
         pool, clock = self._engine.pool, self._engine.clock_guard.state()
         found: dict[str, Any] = {"isolation": pool.isolation, "http_network": pool.http_network}
+        if paused := self._engine.controls.paused():
+            names = ", ".join(one.name for one in paused[:NAMED])
+            found["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
         if clock.held:
             ahead = f"{clock.ahead / 86_400:.0f} days ahead of the last trusted time"
             found["clock"] = f"not trusted: {ahead}; nothing expires"

@@ -167,7 +167,7 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
     return (
         item["request_id"],
         item["function"],
-        item["status"],
+        f"{item['status']} (paused)" if item.get("paused") else item["status"],
         item.get("start_time", "").replace("T", " "),
         error,
     )

@@ -18,6 +18,7 @@ def purge(
     *,
     running: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     source: str = "",
+    error_code: Annotated[tuple[int, ...], Parameter(negative="", show_default=False)] = (),
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Cancel the waiting invocations of a function, of those that were accepted before the command started.
@@ -33,11 +34,13 @@ def purge(
         Cancel running invocations, too.
     source
         Cancel only invocations of this trigger type, or of ``API``. [default: any]
+    error_code
+        Cancel only invocations whose last attempt failed with this code. Repeat for several.
     """
     client = target.client()
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     states = "WAIT,RUNNING" if running else "WAIT"
-    body = {"status": states, "source": source, "query_end_time": end}
+    body = {"status": states, "source": source, "error_codes": list(error_code), "query_end_time": end}
     count = 0
     while ended := _pass(client, name, body):  # another pass finds those that a pass has left out
         count += ended

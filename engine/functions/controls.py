@@ -6,6 +6,7 @@ same resources before it recovers the backlog, so that a paused function stays p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.controls import Controls
 from engine.model.signal import Signal
-from engine.model.urn import FunctionUrn
+from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import ResourceStore, StoredResource
 from engine.protocols.catalog import decode_resource
 
@@ -42,6 +43,11 @@ class FunctionControls:
     def of(self, function_id: int) -> Controls:
         """Return the controls of a function; the defaults if they were never changed."""
         return self._controls.get(function_id, _DEFAULT)
+
+    def paused(self) -> Sequence[Function]:
+        """Return version ``latest`` of each paused function."""
+        found = (self._catalog.resolve(one, LATEST) for one, controls in self._controls.items() if controls.paused)
+        return [function for function in found if function is not None]
 
     def show(self, urn: FunctionUrn) -> Controls:
         """Return the controls of the function that a URN names. Raise the errors of ``Catalog.find``."""

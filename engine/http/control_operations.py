@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.http.api.bulk_cancel import CancelInvocationsBody, CancelledInvocations
-from engine.http.api.controls import ControlsBody
+from engine.http.api.controls import ControlsBody, PauseBody
 from engine.http.api.explanation import ExplanationReply
 from engine.http.api.routing import BASE
 from engine.http.api.run_again import RunAgainBody, RunAgainReply
@@ -18,6 +18,16 @@ CONTROL_OPERATIONS = (
     Operation(
         name="UpdateFunctionControls", method="PATCH", path=_CONTROLS, body=ControlsBody, reply=Controls, own=True
     ),
+    Operation(
+        name="PauseFunction",
+        method="POST",
+        path=f"{_ONE}/pause",
+        body=PauseBody,
+        optional=True,
+        reply=Controls,
+        own=True,
+    ),
+    Operation(name="ResumeFunction", method="POST", path=f"{_ONE}/resume", reply=Controls, own=True),
     Operation(
         name="CancelAsyncInvocations",
         method="POST",

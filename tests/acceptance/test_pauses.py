@@ -23,6 +23,7 @@ def test_a_pause_keeps_intake_open_and_survives_a_kill(tmp_path: Path) -> None:
         engine.kill()
         engine.start()
 
+        assert engine.ask("GET", "/readyz").json["paused"].endswith("until they are resumed: job")
         engine.create("other", ECHO)
         later = engine.accepted("other")
         assert engine.record("other", later, wait=60)["status"] == "SUCCESS"  # the scheduler works

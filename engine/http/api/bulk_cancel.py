@@ -24,6 +24,7 @@ from engine.protocols import FIRST, Place, Selection
 
 STEP = 500  #: invocations that one request ends
 Limit = Annotated[int, Meta(ge=1, le=STEP)]
+Codes = Annotated[list[int], Meta(max_length=50)]
 _MARKER = re.compile(r"(\d):(-?\d{1,17}(?:\.\d{1,20})?(?:e[+-]\d{1,3})?):(\d{1,19})")
 
 
@@ -36,6 +37,7 @@ class CancelInvocationsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     status: str = State.WAIT.value  #: ``WAIT``, ``RUNNING``, or both with a comma
     source: Label = ""  #: trigger type, or ``API``; empty: any
+    error_codes: Codes = []  #: codes of their last attempts; empty: any
     query_begin_time: str = ""  #: earliest acceptance
     query_end_time: str = ""  #: latest acceptance
     limit: Limit = STEP
@@ -66,6 +68,7 @@ class BulkCancelApi:
         scope = replace(
             scope,
             source=body.source,
+            codes=frozenset(body.error_codes),
             begin=read_time("query_begin_time", begin) if begin else 0.0,
             end=read_end("query_end_time", end) if end else math.inf,
         )

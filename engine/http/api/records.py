@@ -59,6 +59,7 @@ class InvocationItem(Struct, frozen=True, kw_only=True):
     error_message: str
     start_time: str | UnsetType = UNSET
     end_time: str | UnsetType = UNSET
+    paused: bool | UnsetType = UNSET  #: True: it waits because its function is paused
 
 
 class InvocationList(Struct, frozen=True, kw_only=True):
@@ -156,7 +157,8 @@ class InvocationRecords:
         empty = not selection.states or selection.keys == frozenset()
         records, count = ([], 0) if empty else await self._records.list(selection)
         form = number_form(call.headers)
-        items = [_item(record, form) for record in records]
+        paused = self._controls.of(selection.function_id).paused
+        items = [_item(record, form, paused=paused) for record in records]
         marker = form(selection.offset + len(items))
         reply = json_reply(InvocationList(invocations=items, count=count, next_marker=marker))
         return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
@@ -233,7 +235,7 @@ def _wait(text: str) -> float:
     return seconds
 
 
-def _item(record: Record, form: Callable[[int], Number]) -> InvocationItem:
+def _item(record: Record, form: Callable[[int], Number], *, paused: bool) -> InvocationItem:
     return InvocationItem(
         request_id=record.request_id,
         status=record.state,
@@ -241,6 +243,7 @@ def _item(record: Record, form: Callable[[int], Number]) -> InvocationItem:
         error_message=record.message,
         start_time=UNSET if record.started_at is None else short_time(record.started_at),
         end_time=UNSET if record.ended_at is None else short_time(record.ended_at),
+        paused=(paused and record.state is State.WAIT) or UNSET,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from engine.functions.controls import FunctionControls
 from engine.model.controls import Controls
+from engine.protocols.audit import Trace
 from tests.support.http_app import Api, serve, urn_of
 
 
@@ -96,3 +97,40 @@ async def test_a_change_is_announced_when_it_is_stored(api: Api) -> None:
     await controls.change(urn, {"paused": True})
 
     assert announced == [(function.function_id, True)]
+
+
+async def test_pause_and_resume_are_operations_of_their_own_and_leave_traces(api: Api) -> None:
+    traces = list[Trace]()
+    with api.audit.subscribed(traces.append):
+        paused = await api.send("POST", f"/{urn_of()}/pause", {"reason": "migration"})
+        again = await api.send("POST", f"/{urn_of()}/pause")
+        resumed = await api.send("POST", f"/{urn_of()}/resume")
+        await api.send("PATCH", PATH, {"rate": 2})
+
+    assert [one.json["paused"] for one in (paused, again, resumed)] == [True, True, False]
+    assert [one.json["pause_reason"] for one in (paused, again, resumed)] == ["migration", "", ""]
+    assert [one.operation for one in traces] == [
+        "PauseFunction",
+        "PauseFunction",
+        "ResumeFunction",
+        "UpdateFunctionControls",
+    ]
+    assert {(one.resource_type, one.resource_name) for one in traces} == {("function", "hello")}
+    assert (await api.send("POST", f"/{urn_of()}/pause", {"why": "x"})).status == 400
+
+
+async def test_a_function_that_is_created_anew_has_the_defaults(api: Api) -> None:
+    await api.send("POST", f"/{urn_of()}/pause")
+    await api.send("DELETE", f"/{urn_of(version='')}")
+    await api.create()
+
+    assert (await api.send("GET", PATH)).json["paused"] is False
+
+
+async def test_a_list_marks_what_a_pause_keeps_waiting(api: Api) -> None:
+    waiting, done = [(await api.invoke()).json["request_id"] for _ in range(2)]
+    api.engine.finish(done)
+    await api.send("POST", f"/{urn_of()}/pause")
+    listed = (await api.send("GET", f"/{urn_of()}/async-invocations")).json["invocations"]
+
+    assert {one["request_id"]: one.get("paused") for one in listed} == {waiting: True, done: None}
