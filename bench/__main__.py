@@ -36,6 +36,7 @@ SCENARIOS = (
     "latency",
     "recovery",
     "backup",
+    "purge",
     "backlog",
     "idle",
     "cold_start",

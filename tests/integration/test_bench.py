@@ -86,6 +86,14 @@ def test_backup_measures_the_copy_and_the_load_beside_it(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_purge_measures_the_load_beside_it(tmp_path: Path) -> None:
+    found = measure("purge", tmp_path, scale=0.005)
+
+    assert found["purged"].median == 5000
+    assert 0 < found["p50 beside"].median <= found["p99 beside"].median <= found["worst beside"].median
+
+
+@pytest.mark.slow
 def test_backlog_measures_every_length(tmp_path: Path) -> None:
     found = measure("backlog", tmp_path)
 
