@@ -23,6 +23,7 @@ from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
 BATCH = 100  #: invocations that one commit ends
+REST = 0.05  #: longest pause in seconds after a commit
 MOST_RUNNING = 500  #: running invocations that one step cancels
 
 
@@ -68,7 +69,9 @@ class BulkCancellation:
         if State.WAIT in states:
             scan = await self._records.waiting(selection, after, limit)
             reached = scan.reached
+            elapsed = asyncio.get_running_loop().time
             for begin in range(0, len(scan.keys), BATCH):
+                since = elapsed()
                 try:
                     end = WaitingEnd(state=State.FAIL, outcome=_cancelled(self._clock.now()))
                     ended += await self.end(selection.function_id, scan.keys[begin : begin + BATCH], end)
@@ -76,6 +79,7 @@ class BulkCancellation:
                     if not ended:
                         raise
                     return CancelStep(keys=tuple(ended), reached=after)
+                await asyncio.sleep(min(elapsed() - since, REST))  # half of the time is left to other work
         if State.RUNNING in states and reached is None:
             ended += await self._end_running(selection)
         return CancelStep(keys=tuple(ended), reached=reached)

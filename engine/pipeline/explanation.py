@@ -55,8 +55,11 @@ class Explainer:
             why = f" ({pause})" if pause else ""
             reasons.append(Reason(reason="paused", text=f"the function is paused{why}; resume it"))
         if record.due_at > self._clock.now():
-            retry = f", as attempt {record.attempt}" if record.attempt > 1 else ""
-            reasons.append(Reason(reason="delay", text=f"due at {rfc3339(record.due_at)}{retry}"))
+            due = f"due at {rfc3339(record.due_at)}"
+            if record.attempt > 1:
+                reasons.append(Reason(reason="retry", text=f"{due}, as attempt {record.attempt}"))
+            else:
+                reasons.append(Reason(reason="delay", text=due))
         return reasons
 
     def _of_function(self, function_id: int) -> list[Reason]:
@@ -83,7 +86,9 @@ def _capacity(now: Obstacles) -> list[Reason]:
     if now.alone:
         reasons.append(Reason(reason="alone", text="an invocation that met crashes of the engine runs alone"))
     elif not now.slot_free:
-        text = f"all {now.slots} slots for asynchronous work are busy; raise executor.slots, or wait"
+        text = (
+            f"all {now.slots} slots for asynchronous work are busy; raise executor.slots, or lower executor.sync_slots"
+        )
         reasons.append(Reason(reason="slots", text=text))
     elif now.memory > now.memory_free:
         text = f"an instance needs {now.memory} MiB, and {max(0, now.memory_free)} MiB are free; raise executor.memory"

@@ -75,7 +75,9 @@ async def test_a_delay_and_a_retry_tell_their_time(house: House) -> None:
     one = await house.send(delayed=True, due_at=house.clock.now() + 1000, attempt=2)
     found = await house.explained(one)
 
-    assert (await house.reasons(one), found.ahead) == (["delay"], None)
+    fresh = await house.send(delayed=True, due_at=house.clock.now() + 1000)
+
+    assert (await house.reasons(one), await house.reasons(fresh), found.ahead) == (["retry"], ["delay"], None)
     assert found.reasons[0].text.endswith("Z, as attempt 2")
 
 
