@@ -56,6 +56,7 @@ def _connect_catalog(engine: EngineParts, enabled: EnabledFunctions) -> None:
 def _connect_pipeline(engine: EngineParts) -> None:
     dispatcher, usage, catalog, clock = engine.dispatcher, engine.usage, engine.catalog, engine.clock
     engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
+    engine.storage.journal.released.connect(engine.scheduler.note_release)
     engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
     engine.scheduler.pushed_to_paused.connect(engine.paused_expiry.note_push)
     engine.scheduler.pause_began.connect(engine.paused_expiry.note_pause)

@@ -104,6 +104,9 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
             output.print(f"  {label:<9} (not shown to the role of these credentials)", markup=False)
         elif record[field] not in (None, ""):
             output.data(f"  {label:<9} {_indented(str(record[field]))}", style="")
+    if record.get("ordering_key"):
+        held = " (held: an earlier invocation of the key has not ended)" if record["held"] else ""
+        output.data(f"  order key {_indented(record['ordering_key'])}{held}", style="")
     if record["error_code"]:
         output.data(f"  error     {record['error_code']} {_indented(record['error_message'])}", style="red")
     if "progress" in record:

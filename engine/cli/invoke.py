@@ -35,6 +35,7 @@ def invoke(
     priority: int | None = None,
     delay: float | None = None,
     idempotency_key: str | None = None,
+    ordering_key: str | None = None,
     log: Annotated[bool, Flag] = False,
     raw: Raw = False,
     target: Target = DEFAULT_TARGET,
@@ -63,18 +64,25 @@ def invoke(
         With --async: seconds to wait before the first run.
     idempotency_key
         With --async: requests with the same key create only one invocation.
+    ordering_key
+        With --async: invocations of the function with the same key run one at a time, in order.
     log
         Print the log of the function to standard error.
     raw
         Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
-    options = {"X-Functiond-Priority": priority, "X-Functiond-Delay": delay, "Idempotency-Key": idempotency_key}
+    options = {
+        "X-Functiond-Priority": priority,
+        "X-Functiond-Delay": delay,
+        "X-Functiond-Ordering-Key": ordering_key,
+        "Idempotency-Key": idempotency_key,
+    }
     headers = {field: str(value) for field, value in options.items() if value is not None}
     if timeout is not None and not wait:
         raise UsageError("--timeout needs --wait")
     if not asynchronous and (headers or wait):
-        raise UsageError("--wait, --priority, --delay and --idempotency-key need --async")
+        raise UsageError("--wait, --priority, --delay, --idempotency-key and --ordering-key need --async")
     body = read_event(standard_input, data, file)
     client, form = target.client(), _Form(json=target.json, log=log, raw=raw)
     if asynchronous:

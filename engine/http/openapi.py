@@ -15,7 +15,7 @@ from engine.http.api.records import MAX_WAIT
 from engine.http.api.routing import Call, Resource
 from engine.http.operations import OPERATIONS, Problem
 from engine.model.delays import LONGEST_DELAY
-from engine.model.limits import MEMORY_SIZES
+from engine.model.limits import MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import MAX_LENGTH
 from engine.protocols import JSON, Operation
 
@@ -62,6 +62,7 @@ _HEADERS = {
     },
     "X-Functiond-Priority": {"type": "string", "pattern": "^[0-9]$"},
     "X-Functiond-Delay": {"type": "string", "description": f"Seconds, up to {LONGEST_DELAY:.0f}."},
+    "X-Functiond-Ordering-Key": {"type": "string", "pattern": f"^[ -~]{{1,{ORDERING_KEY}}}$"},
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 

@@ -74,7 +74,7 @@ _TAGS = f"{_KIND}/{{resource_id}}/tags"
 _PAGE, _ITEMS = ("marker", "limit"), ("marker", "maxitems")
 _RECORDS = ("marker", "limit", "status", "query_begin_time", "query_end_time")
 _MEMORY = "X-Cff-Instance-Memory"
-_ACCEPTING = (_MEMORY, "X-Functiond-Priority", "X-Functiond-Delay", "Idempotency-Key")
+_ACCEPTING = (_MEMORY, "X-Functiond-Priority", "X-Functiond-Delay", "X-Functiond-Ordering-Key", "Idempotency-Key")
 
 
 def _op(name: str, method: str, path: str, body: Any = None, reply: Any = None, **more: Any) -> Operation:

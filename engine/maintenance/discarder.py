@@ -28,7 +28,7 @@ from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.discarder")
 
-STEP = 200  #: largest number of ready rows, and of delayed rows, in one commit
+STEP = 200  #: largest number of ready rows, of held rows, and of delayed rows, in one commit
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 MESSAGE = "the function was deleted"
 

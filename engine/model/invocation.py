@@ -218,6 +218,7 @@ class Request(Struct, frozen=True, kw_only=True):
     headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may use them
     accept_when_disabled: bool = False  #: accept for a disabled function; runs after it is enabled
     trace: str = ""  #: value of the header ``traceparent``; empty: that of ``headers``
+    ordering_key: str = ""  #: invocations of the function with this key run one at a time, in order of acceptance
     #: returns further members for ``payload``, a JSON object, if the function is an HTTP function
     http_members: Callable[[], bytes] | None = None
 
@@ -245,6 +246,8 @@ class Invocation(Struct, frozen=True, kw_only=True):
     hops: int = 0
     memory: int = 0
     trace: str = ""  #: value of the header ``traceparent`` of its request; empty: none
+    ordering_key: str = ""  #: invocations of the function with this key run one at a time; empty: no order
+    held: bool = False  #: stored behind another invocation with its ordering key; the end of that one releases it
     damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
     trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 
@@ -335,6 +338,8 @@ class Record(Struct, frozen=True, kw_only=True):
     code: int = 0
     message: str = ""
     hops: int = 0
+    ordering_key: str = ""
+    held: bool = False  #: waits for the end of an earlier invocation with its ordering key
     payload: bytes = b""
     result: bytes = b""
     log: bytes = b""

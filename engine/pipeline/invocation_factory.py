@@ -50,6 +50,8 @@ class InvocationFactory:
         )
         if trace := request.trace or _trace_of(request.headers):
             made = replace(made, trace=trace)
+        if request.ordering_key:
+            made = replace(made, ordering_key=request.ordering_key)
         in_doubt = expiry.check() if request.idempotency_key else expiry.held
         return replace(made, trusted_at=expiry.now()) if in_doubt else made
 

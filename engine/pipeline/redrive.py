@@ -135,8 +135,9 @@ class Redrive:
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
         """Invoke the function again with the event of a failed or discarded invocation. Return the new request id.
 
-        The same version is invoked again. If the earlier request named an alias, the version that the alias selects now
-        is invoked. A repeated call returns the same id while idempotency keys are stored (by default, for a day).
+        The new invocation has the ordering key of the earlier one, and takes the last place of this key. The same
+        version is invoked again. If the earlier request named an alias, the version that the alias selects now is
+        invoked. A repeated call returns the same id while idempotency keys are stored (by default, for a day).
 
         Raises UnknownInvocation if the function has no such invocation, InvalidField if the invocation is not FAIL or
         DISCARD, and the errors of ``Intake.accept``.
@@ -222,4 +223,5 @@ class Redrive:
             hops=record.hops,
             trace=record.trace,
             idempotency_key=f"redrive:{record.request_id}",
+            ordering_key=record.ordering_key,
         )

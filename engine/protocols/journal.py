@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from engine.model.invocation import DestinationSpec, Invocation, Outcome, State
 from engine.model.retry_rules import Decision
+from engine.model.signal import Signal
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -68,7 +69,15 @@ class Journal(Protocol):
 
     ``settle`` and ``release`` may be called right after ``start``. If other calls about one invocation overlap, either
     may take effect first.
+
+    Invocations of one function with the same ordering key are ready, delayed or running one at a time, in the order in
+    which they were appended. Further ones are *held*: ``then`` gets an invocation with ``held`` set, and no window has
+    it. The commit that ends an invocation releases the next of its key. That one becomes delayed, due now
+    or when its own delay is over, and ``released()`` announces that ``Window.promote`` may find it.
     """
+
+    @property
+    def released(self) -> Signal[[]]: ...
 
     def append(
         self,

@@ -47,6 +47,7 @@ class Standing(Struct, frozen=True, kw_only=True):
 
     ahead: int | None = None  #: ready invocations of its function that come before it; None: it is not ready
     begun: bool = False  #: its handler has begun
+    predecessor: int | None = None  #: key of the invocation right before it of its ordering key; None: it is not held
 
 
 class Purged(Struct, frozen=True, kw_only=True):
@@ -86,8 +87,9 @@ class Records(Protocol):
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         """Return up to ``limit`` keys of waiting invocations of one function that match, without their number.
 
-        A step reads a limited number of rows from behind the place ``after``, at first ``FIRST``: ready invocations in
-        the order of execution, then delayed ones by due time. ``states``, ``within`` and ``offset`` do not count. An
+        A step reads a limited number of rows from behind the place ``after``, at first ``FIRST``: held invocations by
+        key, ready ones in the order of execution, then delayed ones by due time. Held ones come first, so that no end
+        of a returned one releases another that matches, too. ``states``, ``within`` and ``offset`` do not count. An
         invocation whose place moves during the scan may be left out.
         """
         ...

@@ -8,6 +8,7 @@ is set for the earliest due time.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,11 +87,13 @@ class Scheduler:
     def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
         """Add an invocation to the queue, with the future that a synchronous caller waits for.
 
-        A delayed invocation is not queued but only sets the timer, because it waits on disk. For an asynchronous
+        A delayed invocation is not queued but only sets the timer, because it waits on disk. So does a held one, which
+        the end of another invocation makes delayed, see ``note_release``. For an asynchronous
         invocation of a closed function (see ``close``), ``pushed_to_closed`` is called instead.
         """
-        if invocation.delayed and invocation.function_id not in self._closed:
-            self.note_due(invocation.due_at)
+        if (invocation.delayed or invocation.held) and invocation.function_id not in self._closed:
+            if not invocation.held:
+                self.note_due(invocation.due_at)
         elif invocation.key in self._withheld:
             self._withheld[invocation.key].entry = Entry(invocation, reply)
         else:
@@ -101,6 +104,11 @@ class Scheduler:
         if due_at is not None and (self._next_due is None or due_at < self._next_due):
             self._next_due = due_at
             self._set_alarm(due_at)
+
+    def note_release(self) -> None:
+        """Look for due invocations on disk, because the end of others has released held ones."""
+        self._next_due = -math.inf
+        self._work.set()
 
     def close(self, function_id: int) -> None:
         """Start no more asynchronous invocations of a function. The caller must end those that wait on disk."""

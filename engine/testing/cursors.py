@@ -42,7 +42,8 @@ class MemoryCursors:
         def callback() -> None:
             for (invocation, _), request_id in zip(requests, ids, strict=True):
                 if then is not None:
-                    then(invocation, request_id == invocation.request_id)
+                    stored = request_id == invocation.request_id
+                    then(self._journal.as_stored(invocation) if stored else invocation, stored)
 
         return at_the_next_turn(ids, error, callback)
 

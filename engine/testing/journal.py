@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.model import Attempt, Invocation, Outcome, State
 from engine.model.retry import HISTORY
+from engine.model.signal import Signal
 from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
 from engine.testing.rows import Row, corrected, poisoned
 from engine.testing.tables import MemoryTables
@@ -24,6 +25,7 @@ class MemoryJournal:
         self._tables, self._writes = tables, writes
         self._retention = idempotency_retention
         self._idempotency_keys: dict[tuple[int, str], tuple[str, bytes, float]] = {}
+        self.released: Signal[[]] = Signal()
 
     # --- Journal --------------------------------------------------------------------------------------------
 
@@ -42,7 +44,8 @@ class MemoryJournal:
         except IdempotencyConflict as conflict:
             error = conflict
         stored = error is None and request_id == invocation.request_id
-        callback = None if then is None else (lambda: then(invocation, stored))
+        one = self.as_stored(invocation) if stored else invocation
+        callback = None if then is None else (lambda: then(one, stored))
         return at_the_next_turn(request_id, error, callback)
 
     def start(
@@ -104,7 +107,8 @@ class MemoryJournal:
         self._writes.check()
         changed = 0
         for row in self._tables.rows.values():
-            if row.delayed and changed < rows and (one := corrected(row.invocation, now, since)) is not None:
+            waits = row.delayed or row.held
+            if waits and changed < rows and (one := corrected(row.invocation, now, since)) is not None:
                 row.invocation = one
                 changed += 1
         return changed, self._next_due()
@@ -183,7 +187,14 @@ class MemoryJournal:
         self._note_end(row, end.state, end.outcome)
         if end.deliver_to is not None:
             self._tables.add_delivery(row.invocation, end.state, end.deliver_to, end.outcome.ended_at)
+        self._tables.release_successor(row.invocation, end.outcome.ended_at)
+        if row.invocation.ordering_key:
+            asyncio.get_running_loop().call_soon(self.released)
         return row.invocation.function_id, len(row.invocation.payload)
+
+    def as_stored(self, invocation: Invocation) -> Invocation:
+        """Return an invocation with ``held`` as it is stored."""
+        return self._tables.rows[invocation.key].invocation
 
     def _start(self, invocation: Invocation, started_at: float, begun: bool, then: Callable[[], None] | None) -> None:
         row = self._tables.rows[invocation.key]
@@ -203,6 +214,9 @@ class MemoryJournal:
         else:
             row.ended_at = outcome.ended_at
             row.started_at = outcome.started_at if settlement.ran else None
+            self._tables.release_successor(before, outcome.ended_at)
+            if before.ordering_key:
+                asyncio.get_running_loop().call_soon(self.released)
         if outcome.result or outcome.log or before.attempt > 1:
             row.result, row.log = outcome.result, outcome.log
         if settlement.ran and (before.attempt > 1 or not outcome.ok):

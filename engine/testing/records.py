@@ -51,12 +51,20 @@ class MemoryRecords:
 
     async def standing(self, key: int, most: int) -> Standing:
         row = self._tables.rows.get(key)
+        if row is not None and row.held:
+            return Standing(predecessor=self._predecessor(row))
         if row is None or not row.ready:
             return Standing(begun=row is not None and row.state is State.RUNNING and row.begun)
         own = row.invocation
         ready = (one.invocation for one in self._tables.rows.values() if one.ready)
         ahead = sum(one.function_id == own.function_id and one.rank_key < own.rank_key for one in ready)
         return Standing(ahead=min(ahead, most))
+
+    def _predecessor(self, row: Row) -> int:
+        key = row.invocation.key
+        others = [one for one in self._tables.unended(row.invocation) if one is not row]
+        held = [one.invocation.key for one in others if one.held and one.invocation.key < key]
+        return max(held or [one.invocation.key for one in others if not one.held])
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)
@@ -119,17 +127,21 @@ def _selected(row: Row, selection: Selection) -> bool:
 
 def _place(row: Row) -> Place:
     one = row.invocation
-    return (0, one.rank, one.key) if row.ready else (1, one.due_at, one.key)
+    if row.held:
+        return (0, one.key, one.key)
+    return (1, one.rank, one.key) if row.ready else (2, one.due_at, one.key)
 
 
 def _list_order(row: Row) -> tuple[float, ...]:
-    """Return the sort key for a list of records: running, ready, delayed, then ended invocations, newest first."""
+    """Return the sort key for a list of records: running, ready, delayed, held, then ended ones, newest first."""
     invocation = row.invocation
     if row.state is State.RUNNING:
         return (0, invocation.key)
     if row.ready:
         return (1, *invocation.rank_key)
-    return (2, invocation.due_at) if row.delayed else (3, -invocation.key)
+    if row.held:
+        return (3, invocation.key)
+    return (2, invocation.due_at) if row.delayed else (4, -invocation.key)
 
 
 def _newest(row: Row) -> tuple[float, ...]:

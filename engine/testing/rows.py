@@ -31,11 +31,15 @@ class Row(Struct, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        return self.state is State.WAIT and not self.invocation.delayed
+        return self.state is State.WAIT and not self.invocation.delayed and not self.invocation.held
 
     @property
     def delayed(self) -> bool:
-        return self.state is State.WAIT and self.invocation.delayed
+        return self.state is State.WAIT and self.invocation.delayed and not self.invocation.held
+
+    @property
+    def held(self) -> bool:
+        return self.state is State.WAIT and self.invocation.held
 
     @property
     def payload_size(self) -> int:
@@ -55,6 +59,12 @@ class Row(Struct, kw_only=True):
         return replace(
             one, crash_count=one.crash_count + self.begun, start_crashes=one.start_crashes + (not self.begun)
         )
+
+
+def released(held: Invocation, now: float) -> Invocation:
+    """Return a held invocation as the end of its predecessor releases it."""
+    due_at = held.due_at if held.delayed else min(held.due_at, now)
+    return replace(held, held=False, delayed=True, due_at=due_at)
 
 
 def corrected(one: Invocation, now: float, since: float) -> Invocation | None:
@@ -91,6 +101,8 @@ def to_record(row: Row) -> Record:
         message=row.message,
         hops=one.hops,
         trace=one.trace,
+        ordering_key=one.ordering_key,
+        held=row.held,
         payload=one.payload,
         result=row.result,
         log=row.log,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from engine.model import DestinationSpec, Invocation, PendingDelivery, State
-from engine.testing.rows import Row, new_delivery
+from engine.testing.rows import Row, new_delivery, released
 from engine.testing.status_log import MemoryStates
 
 
@@ -15,9 +17,25 @@ class MemoryTables:
         self.states = MemoryStates()
         self._last_delivery_id = 0
 
-    def append(self, invocation: Invocation) -> None:
+    def append(self, invocation: Invocation) -> Invocation:
+        """Store an invocation. Return it with ``held`` set if another one of its ordering key has not ended."""
+        if invocation.ordering_key and self.unended(invocation):
+            invocation = replace(invocation, held=True)
         self.rows[invocation.key] = Row(invocation=invocation)
         self.states.note(invocation, State.WAIT, invocation.accepted_on_clock)
+        return invocation
+
+    def release_successor(self, ended: Invocation, now: float) -> None:
+        """Make the next invocation of an ordering key delayed, unless another one of the key has not ended."""
+        rows = self.unended(ended) if ended.ordering_key else []
+        if rows and all(row.held for row in rows):
+            first = min(rows, key=lambda row: row.invocation.key)
+            first.invocation = released(first.invocation, now)
+
+    def unended(self, one: Invocation) -> list[Row]:
+        name = one.function_id, one.ordering_key
+        rows = [row for row in self.rows.values() if (row.invocation.function_id, row.invocation.ordering_key) == name]
+        return [row for row in rows if not row.state.final]
 
     def add_delivery(self, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float) -> None:
         self._last_delivery_id += 1

@@ -212,13 +212,14 @@ def test_waiting_without_a_bound_asks_again_until_it_ends(
 
 def test_the_same_idempotency_key_is_the_same_invocation(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "once", ECHO)
-    options = ("--async", "--idempotency-key", "k", "--priority", "9", "--delay", "600")
+    options = ("--async", "--idempotency-key", "k", "--ordering-key", "o", "--priority", "9", "--delay", "600")
 
     first, second = (functiond("invoke", "once", *options, url=engine.url).stdout.strip() for _ in range(2))
     shown = read(functiond("show", first, "--json", url=engine.url))
 
     assert first == second
     assert (shown["status"], shown["priority"]) == ("WAIT", 9)
+    assert (shown["ordering_key"], shown["held"]) == ("o", False)
 
 
 def test_a_failure_is_shown_and_gives_exit_code_1(engine: EngineProcess, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import anyio
+from msgspec.structs import replace
 
 from bench.proof.simulation.catalog import SimulatedCatalog, SimulatedResources, SimulatedStore
 from bench.proof.simulation.records import SimulatedOutbox, SimulatedRecords
@@ -24,6 +25,7 @@ from bench.proof.simulation.writes import Writes, answer_of
 from engine.errors import CursorMoved, IdempotencyConflict, Unsupported
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
+from engine.model.signal import Signal
 from engine.protocols import (
     CopySteps,
     CursorMove,
@@ -96,6 +98,8 @@ class SimulatedJournal:
     def __init__(self, tables: Tables, writes: Writes, witness: Witness, identity: Identity, retention: float) -> None:
         self._tables, self._writes, self._witness = tables, writes, witness
         self._identity, self._retention = identity, retention
+        self._held: dict[int, bool] = {}  #: invocations that were held when they were stored
+        self.released: Signal[[]] = Signal()
 
     def append(
         self,
@@ -108,10 +112,10 @@ class SimulatedJournal:
         answer = answer_of(future)
 
         def done(value: str | None, error: Exception | None) -> None:
-            if value == invocation.request_id:
-                self.note_available(invocation)
+            new = value == invocation.request_id
+            one = self.note_available(invocation) if new else invocation
             if then is not None:
-                then(invocation, value == invocation.request_id)
+                then(one, new)
             answer(value, error)
 
         self._writes.submit(lambda: self.insert(invocation, idempotency_key), done)
@@ -145,6 +149,8 @@ class SimulatedJournal:
             _raise(value, error)
             if then is not None:
                 then(settlement)
+            if settlement.invocation.ordering_key:
+                self.released()
 
         self._writes.keep(apply, done)
 
@@ -155,6 +161,8 @@ class SimulatedJournal:
         answer = answer_of(future)
 
         def done(value: tuple[int, int] | None, error: Exception | None) -> None:
+            if value is not None:
+                self.released()
             if then is not None:
                 then(key, value, error is None)
             answer(value, error)
@@ -190,7 +198,10 @@ class SimulatedJournal:
             delayed = [
                 key for _, key in self._tables.delayed if self._tables.rows[key].invocation.function_id == function_id
             ]
-            found = [self._tables.rows[key] for key in (ready + delayed)[:rows]]
+            unended = self._tables.unended.items()
+            held = [key for (owner, _), keys in unended if owner == function_id for key in keys]
+            held = [key for key in held if self._tables.rows[key].invocation.held]
+            found = [self._tables.rows[key] for key in (ready + held + delayed)[:rows]]
             for row in found:
                 self._end(row, State.DISCARD, outcome)
             keys = tuple(row.invocation.key for row in found)
@@ -254,12 +265,17 @@ class SimulatedJournal:
             if earlier is not None:
                 return self._identity.request_id(earlier)
         self._tables.append(invocation)
+        if self._tables.rows[invocation.key].invocation.held:
+            self._held[invocation.key] = True
         self._witness.stored(invocation, idempotency_key)
         return invocation.request_id
 
-    def note_available(self, invocation: Invocation) -> None:
-        if not invocation.delayed:
+    def note_available(self, invocation: Invocation) -> Invocation:
+        """Tell the witness of a stored invocation that may start. Return the invocation as it was stored."""
+        held = self._held.pop(invocation.key, False)
+        if not invocation.delayed and not held:
             self._witness.available(invocation)
+        return replace(invocation, held=held)
 
     def _end_waiting(self, key: int, end: WaitingEnd) -> tuple[int, int] | None:
         row = self._tables.rows.get(key)
@@ -320,10 +336,10 @@ class SimulatedCursors:
         def done(value: list[str] | None, error: Exception | None) -> None:
             ids = value if value is not None else [""] * len(requests)
             for (invocation, _), request_id in zip(requests, ids, strict=True):
-                if request_id == invocation.request_id:
-                    self._journal.note_available(invocation)
+                new = request_id == invocation.request_id
+                one = self._journal.note_available(invocation) if new else invocation
                 if then is not None:
-                    then(invocation, request_id == invocation.request_id)
+                    then(one, new)
             answer(value, error)
 
         self._writes.submit(apply, done)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, State
 from engine.protocols import Settlement, StoredResource
-from engine.testing.rows import Row, corrected, new_delivery
+from engine.testing.rows import Row, corrected, new_delivery, released
 
 
 class Violated(Exception):
@@ -27,6 +27,7 @@ class Tables:
         self.ready: dict[int, list[tuple[float, int]]] = {}  #: rank and key, by function
         self.delayed: list[tuple[float, int]] = []  #: due time and key
         self.running: dict[int, None] = {}
+        self.unended: dict[tuple[int, str], dict[int, None]] = {}  #: keys of rows by function and ordering key
         self.ended: list[tuple[float, int]] = []  #: heap of end and key
         self.tally: dict[int, tuple[int, int]] = {}  #: rows and bytes by function
         self.idempotency: dict[tuple[int, str], tuple[int, bytes, float]] = {}
@@ -49,6 +50,10 @@ class Tables:
         if invocation.key in self.rows:
             raise Violated(f"the key {invocation.key} was used twice")
         self.last_key = max(self.last_key, invocation.key)
+        if invocation.ordering_key:
+            others = self.unended.setdefault((invocation.function_id, invocation.ordering_key), {})
+            invocation = replace(invocation, held=bool(others))
+            others[invocation.key] = None
         row = self.rows[invocation.key] = Row(invocation=invocation)
         self._count(invocation.function_id, 1, row.payload_size)
         self._wait(row)
@@ -95,6 +100,20 @@ class Tables:
         row.state, row.ended_at = state, ended_at
         heappush(self.ended, (max(ended_at, row.invocation.accepted_at), row.invocation.key))
         self._count(row.invocation.function_id, -1, -row.payload_size)
+        if row.invocation.ordering_key:
+            self._release(row.invocation, ended_at)
+
+    def _release(self, ended: Invocation, now: float) -> None:
+        """Make the next invocation of an ordering key delayed, unless another one of the key is not held."""
+        name = ended.function_id, ended.ordering_key
+        others = self.unended[name]
+        del others[ended.key]
+        if not others:
+            del self.unended[name]
+        elif all(self.rows[key].invocation.held for key in others):
+            row = self.rows[min(others)]
+            row.invocation = released(row.invocation, now)
+            self._wait(row)
 
     def cancel(self, row: Row, state: State, code: int, message: str, ended_at: float) -> None:
         """End a waiting invocation without an attempt."""
@@ -120,6 +139,7 @@ class Tables:
     def correct_due(self, now: float, since: float, rows: int) -> list[Invocation]:
         """Set the true due times of up to ``rows`` invocations, and return these."""
         late = [self.rows[key] for _, key in self.delayed[bisect_right(self.delayed, (now, 1 << 63)) :]]
+        late += [self.rows[key] for keys in self.unended.values() for key in keys if self.rows[key].invocation.held]
         changed = list[Invocation]()
         for row in late:
             one = corrected(row.invocation, now, since)
@@ -138,6 +158,8 @@ class Tables:
 
     def _wait(self, row: Row) -> None:
         one = row.invocation
+        if one.held:
+            return
         if one.delayed:
             insort(self.delayed, (one.due_at, one.key))
         else:
@@ -145,6 +167,8 @@ class Tables:
 
     def _leave(self, row: Row) -> None:
         one = row.invocation
+        if one.held:
+            return
         if row.state is State.RUNNING:
             del self.running[one.key]
         elif one.delayed:

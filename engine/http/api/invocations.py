@@ -22,11 +22,17 @@ from engine.functions.catalog import Catalog
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.delays import LONGEST_DELAY
-from engine.model.limits import MEMORY_SIZES
+from engine.model.limits import MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import FunctionUrn
 
 #: Headers of an asynchronous request that are options of its invocation.
-OPTIONS = (b"x-functiond-priority", b"x-functiond-delay", b"x-cff-instance-memory", b"idempotency-key")
+OPTIONS = (
+    b"x-functiond-priority",
+    b"x-functiond-delay",
+    b"x-functiond-ordering-key",
+    b"x-cff-instance-memory",
+    b"idempotency-key",
+)
 TEXT = b"text/plain; charset=utf-8"
 LARGE = b"100000"  #: Content-Length of an event that may arrive in several packets
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
@@ -73,6 +79,7 @@ class Invocations:
                 delay=_delay(headers.get(b"x-functiond-delay")),
                 memory=self._memory(urn, headers.get(b"x-cff-instance-memory")),
                 idempotency_key=read_idempotency_key(headers.get(b"idempotency-key")),
+                ordering_key=_key("X-Functiond-Ordering-Key", headers.get(b"x-functiond-ordering-key"), ORDERING_KEY),
             )
         request_id = (await self._intake.accept(request)).encode()
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
@@ -82,6 +89,9 @@ class Invocations:
         version = headers.get(b"x-cff-request-version", b"") or b"v0"
         if version not in (b"v0", b"v1"):
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
+        if b"x-functiond-ordering-key" in headers:
+            key = headers[b"x-functiond-ordering-key"].decode("latin-1")
+            raise InvalidField("X-Functiond-Ordering-Key", key, "needs an asynchronous invocation")
         payload = await self._event(urn, headers, receive, self._sync_limit)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
         request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory, headers=headers)
@@ -201,9 +211,13 @@ def _delay(value: bytes | None) -> float:
 
 def read_idempotency_key(value: bytes | None) -> str:
     """Return the value of the header Idempotency-Key; empty if it is absent. Raise InvalidField if it is invalid."""
+    return _key("Idempotency-Key", value, 255)
+
+
+def _key(header: str, value: bytes | None, longest: int) -> str:
     if value is None:
         return ""
     text = value.decode("latin-1")
-    if not (1 <= len(text) <= 255 and text.isascii() and text.isprintable()):
-        raise InvalidField("Idempotency-Key", text, "must be 1 to 255 printable ASCII characters")
+    if not (1 <= len(text) <= longest and text.isascii() and text.isprintable()):
+        raise InvalidField(header, text, f"must be 1 to {longest} printable ASCII characters")
     return text

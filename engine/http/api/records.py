@@ -115,6 +115,8 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     payload: str | UnsetType = UNSET  #: absent if the role of the caller may not see it; so are the next two
     result: str | UnsetType = UNSET
     log: str | UnsetType = UNSET
+    ordering_key: str | UnsetType = UNSET  #: absent if the invocation has none; so is the next
+    held: bool | UnsetType = UNSET  #: the invocation waits for the end of an earlier one with its ordering key
     damaged: list[str] | UnsetType = UNSET  #: of payload, result and attempts: damaged on disk, so left out
 
 
@@ -271,6 +273,8 @@ def _whole(
         payload=record.payload.decode("utf-8", "replace"),
         result=record.result.decode("utf-8", "replace"),
         log=plain(record.log).decode("utf-8", "replace"),
+        ordering_key=record.ordering_key or UNSET,
+        held=record.held if record.ordering_key else UNSET,
         damaged=sorted(record.damaged) or UNSET,
     )
 

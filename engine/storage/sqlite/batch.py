@@ -41,6 +41,7 @@ class Statement(IntEnum):
     TALLY = 12
     TRACE = 13
     STATUS = 14
+    RELEASE = 15
 
 
 SQL: dict[Statement, str] = {
@@ -77,6 +78,13 @@ SQL: dict[Statement, str] = {
     Statement.DROP_ATTEMPTS: "DELETE FROM attempt WHERE key = ? AND attempt <= ?",
     Statement.ADD_DELIVERY: (
         "INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"
+    ),
+    Statement.RELEASE: (  # see ``ordering``
+        "UPDATE invocation SET state = 1, due = CASE begun WHEN 1 THEN due ELSE min(due, ?3) END WHERE key ="
+        " (SELECT key FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
+        " AND state = -1 AND state < 3 ORDER BY key LIMIT 1)"
+        " AND NOT EXISTS (SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
+        " AND state >= 0 AND state < 3)"
     ),
     Statement.TALLY: (
         "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"

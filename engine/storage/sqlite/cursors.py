@@ -6,11 +6,12 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
 from engine.storage.sqlite.batch import CallRequest, WriteRequest
-from engine.storage.sqlite.invocation_writes import insert_all
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer, answer
 
@@ -31,24 +32,27 @@ class SQLiteCursors:
     ) -> asyncio.Future[Sequence[str]]:
         future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
 
-        def write(db: sqlite3.Connection) -> Sequence[str]:
+        def write(db: sqlite3.Connection) -> tuple[Sequence[str], frozenset[int]]:
             if move is not None:
                 _move(db, move)
             return self._append(db, requests)
 
         def done(request: WriteRequest) -> None:
-            ids = request.value if request.error is None else [""] * len(requests)
-            for (invocation, _), request_id in zip(requests, ids, strict=True):
+            request.value, held = request.value if request.error is None else ([""] * len(requests), ())
+            for (invocation, _), request_id in zip(requests, request.value, strict=True):
                 if then is not None:
-                    then(invocation, request_id == invocation.request_id)
+                    one = replace(invocation, held=True) if invocation.key in held else invocation
+                    then(one, request_id == invocation.request_id)
             answer(future, request)
 
         self._writer.submit(CallRequest(write, done))
         self._journal.states.announce(invocation.function_id for invocation, _ in requests)
         return future
 
-    def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
-        """Store the requests and return one invocation id for each of them.
+    def _append(
+        self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]
+    ) -> tuple[Sequence[str], frozenset[int]]:
+        """Store the requests. Return one invocation id for each of them, and the keys of those that are held.
 
         If the idempotency key of a request was used with the same payload, the request is not stored, and its id is
         that of the earlier invocation. If the key was used with another payload, the request is not stored either, and
@@ -56,10 +60,8 @@ class SQLiteCursors:
         """
         ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
         pairs = zip(requests, ids, strict=True)
-        stored = [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id]
-        insert_all(db, stored)
-        self._journal.states.insert_accepted(db, stored)
-        return ids
+        new = [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id]
+        return ids, self._journal.store(db, new)
 
     def _claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str:
         try:

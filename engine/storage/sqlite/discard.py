@@ -16,6 +16,7 @@ from engine.storage.sqlite.salvage import store_each
 _Found = tuple[int, int, int]  #: key, bytes of the payload, and those of result and log of an earlier attempt
 
 _READY = "SELECT {columns} FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ?{readable} LIMIT ?"
+_HELD = "SELECT {columns} FROM invocation INDEXED BY held WHERE state = -1 AND function_id = ?{readable} LIMIT ?"
 _SIZE = "SELECT size, attempt FROM invocation WHERE key = ? AND function_id = ?"
 _DELAYED = (
     "SELECT {columns} FROM invocation INDEXED BY delayed"
@@ -31,7 +32,7 @@ def discard(
     rows: int,
     outcome: Outcome,
 ) -> Discarded:
-    """End up to ``rows`` ready invocations of a function, then read up to ``rows`` delayed ones if fewer were ready.
+    """End up to ``rows`` ready and ``rows`` held invocations of a function. If these were all, read delayed ones.
 
     The read of delayed rows starts after the position ``after`` and includes all functions, because the index of
     delayed rows is ordered by due time only. Delayed rows of other functions are skipped.
@@ -39,15 +40,17 @@ def discard(
     kept = f"CASE WHEN attempt > 1 THEN {size_of_result(db, 'invocation.key')} ELSE 0 END"
     sql = _READY.format(columns=f"key, size, {kept}", readable=notes.readable)
     ready: list[_Found] = db.execute(sql, (function_id, rows)).fetchall()
+    sql = _HELD.format(columns="key, size, 0", readable=notes.readable)
+    held: list[_Found] = db.execute(sql, (function_id, rows)).fetchall()
     reached, delayed = after, list[_Found]()
-    last = len(ready) < rows
+    last = max(len(ready), len(held)) < rows
     if last:
         sql = _DELAYED.format(columns=f"key, size, {kept}, function_id, due", readable=notes.readable)
         scanned = db.execute(sql, (after[0], after[0], after[1], rows)).fetchall()
         delayed = [tuple(found) for *found, owner, _ in scanned if owner == function_id]
         last = len(scanned) < rows
         reached = after if last else (scanned[-1][-1], scanned[-1][0])
-    found = [*ready, *delayed]
+    found = [*ready, *held, *delayed]
     for one in found:
         _end(db, function_id, one, outcome)
     return _discarded(found, None if last else reached)
@@ -64,8 +67,12 @@ def discard_isolated(
     """Do the same row by row, and leave out the rows that cannot be read. Runs outside a transaction."""
     sql = _READY.format(columns="key", readable=notes.readable)
     ready, error = read_keys(db, sql, (function_id, rows))
+    sql = _HELD.format(columns="key", readable=notes.readable)
+    held, unreadable = read_keys(db, sql, (function_id, rows))
+    if unreadable is not None:
+        notes.note_index(db, "held", unreadable)
     delayed, reached = list[tuple[int, ...]](), None
-    if error is None and len(ready) < rows:
+    if error is None and max(len(ready), len(held)) < rows:
         sql = _DELAYED.format(columns="key, due", readable=notes.readable)
         delayed, error = read_keys(db, sql, (after[0], after[0], after[1], rows))
         reached = (float(delayed[-1][1]), delayed[-1][0]) if len(delayed) == rows else None
@@ -75,7 +82,7 @@ def discard_isolated(
         notes.note_index(db, "ready", error)
     else:
         reached = after
-    found = list(_readable(db, notes, function_id, [row[0] for row in (*ready, *delayed)]))
+    found = list(_readable(db, notes, function_id, [row[0] for row in (*ready, *held, *delayed)]))
     failed = store_each(db, found, lambda db, one: _end(db, function_id, one, outcome))
     again = [one for one, _ in failed]
     failed = store_each(db, again, lambda db, one: _end(db, function_id, one, outcome, COMPACT_END))

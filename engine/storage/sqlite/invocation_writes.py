@@ -10,6 +10,7 @@ from engine.model import Invocation, Outcome, State
 from engine.protocols import Settlement
 from engine.storage.sqlite.attempts import attempt_rows
 from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
+from engine.storage.sqlite.ordering import insert_ordered, release_successors
 from engine.storage.sqlite.outcome_tables import readable_size, size_of_result
 from engine.storage.sqlite.rows import COMPACT_END, STORED, append_row
 from engine.storage.sqlite.salvage import in_transaction
@@ -23,12 +24,17 @@ def cancel(
     kept: int | None = None,
     state: State = State.FAIL,
 ) -> tuple[int, int] | None:
-    """End a waiting invocation. ``kept`` is the size of an earlier attempt's result and log, or None to read it."""
+    """End a waiting invocation. Return its function id and payload size, or None if it does not wait.
+
+    ``kept`` is the size of an earlier attempt's result and log, or None to read it.
+    """
     end = (STORED[state], outcome.ended_at, outcome.code, outcome.message, key)
-    found = db.execute(f"{sql} RETURNING function_id, size, attempt", end).fetchone()
+    found = db.execute(f"{sql} RETURNING function_id, size, attempt, ordering_key", end).fetchone()
     if found is None:
         return None
-    function_id, size, attempt = found
+    function_id, size, attempt, ordering_key = found
+    if ordering_key is not None:
+        release_successors(db, [(function_id, ordering_key)], outcome.ended_at)
     if kept is None:
         kept = 0 if attempt == 1 else db.execute(f"SELECT {size_of_result(db, '?1')}", (key,)).fetchone()[0]
     db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
@@ -50,17 +56,22 @@ def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
     return (*rows, (Statement.TRACE, (invocation.trace, invocation.key))) if invocation.trace else rows
 
 
-def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
-    for statement, row in rows:
-        db.executemany(SQL[statement], with_sums(statement, [row]))
+def insert(db: sqlite3.Connection, invocation: Invocation, readable: str) -> bool:
+    """Store an invocation. Return True if it is held. ``readable`` is that of ``insert_ordered``."""
+    return bool(insert_all(db, [invocation], readable))
 
 
-def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
+def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation], readable: str) -> frozenset[int]:
+    """Store invocations. Return the keys of those that are held."""
     rows = [dict(append_rows(invocation)) for invocation in invocations]
-    for statement in (Statement.APPEND, Statement.PAYLOAD):
-        db.executemany(SQL[statement], with_sums(statement, [row[statement] for row in rows]))
+    free = [row[Statement.APPEND] for row, one in zip(rows, invocations, strict=True) if not one.ordering_key]
+    db.executemany(SQL[Statement.APPEND], free)
+    ordered = [one for one in invocations if one.ordering_key]
+    held = frozenset(one.key for one in ordered if insert_ordered(db, one, readable))
+    db.executemany(SQL[Statement.PAYLOAD], with_sums(Statement.PAYLOAD, [row[Statement.PAYLOAD] for row in rows]))
     db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
     db.executemany(SQL[Statement.TRACE], [row[Statement.TRACE] for row in rows if Statement.TRACE in row])
+    return held
 
 
 def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
@@ -94,6 +105,8 @@ def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         )
         size = len(before.payload) + len(outcome.result) + len(outcome.log)
         rows.append((Statement.FINISH, row))
+        if before.ordering_key:
+            rows.append((Statement.RELEASE, (before.function_id, before.ordering_key, outcome.ended_at)))
         rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
         rows.append((Statement.TALLY, (0, 1, size)))
     if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt

@@ -6,19 +6,21 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
-from engine.errors import IdempotencyConflict
+from msgspec.structs import replace
+
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
+from engine.model.signal import Signal
 from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.bulk_cancel import end_all, end_all_isolated
 from engine.storage.sqlite.damage import DamageNotes
 from engine.storage.sqlite.delays import correct_due, correct_due_isolated
 from engine.storage.sqlite.discard import discard, discard_isolated
-from engine.storage.sqlite.invocation_writes import append_rows, cancel, cancel_isolated, insert, settle_rows
+from engine.storage.sqlite.idempotency import claim
+from engine.storage.sqlite.invocation_writes import append_rows, cancel, cancel_isolated, insert_all, settle_rows
 from engine.storage.sqlite.isolated import IsolatedReads
 from engine.storage.sqlite.payloads import with_older_payload
 from engine.storage.sqlite.rebuild import rebuild, unreadable
@@ -53,6 +55,7 @@ class SQLiteJournal:
         self._identity = identity
         self._idempotency_retention = idempotency_retention
         self._starts: dict[int, _Start] = {}
+        self.released: Signal[[]] = Signal()
 
     # --- Journal --------------------------------------------------------------------------------------------
 
@@ -65,9 +68,9 @@ class SQLiteJournal:
     ) -> asyncio.Future[str]:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done = partial(_appended, future, invocation, then)
-        if idempotency_key:
+        if idempotency_key or invocation.ordering_key:
             self.states.announce([invocation.function_id])
-            request: WriteRequest = CallRequest(lambda db: self.append_once(db, invocation, idempotency_key), done)
+            request: WriteRequest = CallRequest(lambda db: self._append(db, invocation, idempotency_key), done)
         else:
             rows = append_rows(invocation)
             request = WriteRequest(rows + self.states.accepted(invocation) if self.states.targets else rows, done)
@@ -103,6 +106,8 @@ class SQLiteJournal:
                 raise request.error  # the schema refused a row: a bug in the engine
             if then is not None:
                 then(settlement)
+            if settlement.invocation.ordering_key:
+                self.released()
 
         rows = settle_rows(settlement)
         if self.states.targets:
@@ -119,6 +124,7 @@ class SQLiteJournal:
                 then(key, request.value if request.error is None else None, request.error is None)
             if request.error is None and request.value is not None:
                 self.states.announce([request.value[0]])
+                self.released()  # in case that it had an ordering key
             answer(future, request)
 
         request = CallRequest(
@@ -143,6 +149,8 @@ class SQLiteJournal:
                 then(request.value if request.error is None else (), request.error is None)
             if self.states.targets:
                 self.states.added()
+            if request.error is None and request.value:
+                self.released()  # in case that some of them had an ordering key
             answer(future, request)
 
         request = CallRequest(
@@ -208,37 +216,27 @@ class SQLiteJournal:
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
-    def append_once(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
-        """Store the invocation and its key and return None. For a key in use, return the earlier invocation's id.
+    def store(self, db: sqlite3.Connection, invocations: Sequence[Invocation]) -> frozenset[int]:
+        """Store invocations in their order. Return the keys of those that are held."""
+        held = insert_all(db, invocations, self._notes.readable)
+        self.states.insert_accepted(db, invocations)
+        return held
 
-        Raises IdempotencyConflict if the earlier invocation has another payload.
+    def _append(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | Invocation | None:
+        """Store the invocation with its idempotency key, if it has one.
+
+        Return None, or the invocation if it is held. For a key in use, store nothing and return the id of the earlier
+        invocation. Raises IdempotencyConflict if the earlier invocation has another payload.
         """
-        earlier = self.claim(db, invocation, idempotency_key)
-        if earlier is None:
-            insert(db, append_rows(invocation))
-            self.states.insert_accepted(db, [invocation])
-        return earlier
+        earlier = self.claim(db, invocation, idempotency_key) if idempotency_key else None
+        if earlier is not None:
+            return earlier
+        return replace(invocation, held=True) if self.store(db, [invocation]) else None
 
     def claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
-        """Store only the idempotency key and return None. For a key in use, return the earlier invocation's id.
-
-        Raises IdempotencyConflict if the earlier invocation has another payload.
-        """
-        digest = blake2b(invocation.payload, digest_size=16).digest()
-        earlier = db.execute(
-            "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
-            (invocation.function_id, idempotency_key, invocation.expires_others_at),
-        ).fetchone()
-        if earlier:
-            if earlier[1] != digest:
-                raise IdempotencyConflict(idempotency_key)
-            return self._identity.request_id(earlier[0])
-        expires = invocation.accepted_on_clock + self._idempotency_retention
-        db.execute(
-            "INSERT OR REPLACE INTO idempotency (function_id, token, key, digest, expires) VALUES (?,?,?,?,?)",
-            (invocation.function_id, idempotency_key, invocation.key, digest, expires),
-        )
-        return None
+        """Do what ``claim`` does, and return the request id in place of the key."""
+        earlier = claim(db, invocation, idempotency_key, self._idempotency_retention)
+        return None if earlier is None else self._identity.request_id(earlier)
 
     def _cancel(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
         found = cancel(db, END, key, outcome)
@@ -363,8 +361,10 @@ def _appended(
     """Complete an append that the writer has stored or refused: call ``then``, and resolve the future.
 
     The future gets the request id, or the error. On entry, ``request.value`` is the id of an earlier invocation with
-    the same idempotency key, or None.
+    the same idempotency key, the invocation if it is held, or None.
     """
+    if isinstance(request.value, Invocation):
+        invocation, request.value = request.value, None
     request.value = request.value or invocation.request_id
     if then is not None:
         then(invocation, request.error is None and request.value == invocation.request_id)

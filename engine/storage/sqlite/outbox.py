@@ -11,7 +11,7 @@ from engine.errors import Unavailable
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
-from engine.storage.sqlite.invocation_writes import append_rows, insert
+from engine.storage.sqlite.invocation_writes import insert
 from engine.storage.sqlite.isolated_lists import Candidates
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.salvage import store_each
@@ -49,7 +49,7 @@ class SQLiteOutbox:
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM owed WHERE owed_id = ?", (pending.delivery_id,))
             if append is not None:
-                insert(db, append_rows(append))
+                insert(db, append, self._notes.readable)
                 self._states.insert_accepted(db, [append])
 
         await self._writer.call(write)

@@ -28,6 +28,10 @@ _WALKS = {
     "delayed": "SELECT count(due) FROM invocation INDEXED BY delayed WHERE state = 1",
     "running": "SELECT count(function_id) FROM invocation INDEXED BY running WHERE state = 2",
     "finished": "SELECT count(function_id) FROM invocation INDEXED BY finished WHERE state >= 3",
+    "ordering": (
+        "SELECT count(ordering_key) FROM invocation INDEXED BY ordering WHERE ordering_key IS NOT NULL AND state < 3"
+    ),
+    "held": "SELECT count(function_id) FROM invocation INDEXED BY held WHERE state = -1",
 }
 
 

@@ -11,18 +11,26 @@ from engine.model.identity import Identity
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.storage.sqlite.checksums import payload_problem
 
-READY, DELAYED, RUNNING = 0, 1, 2
+HELD, READY, DELAYED, RUNNING = -1, 0, 1, 2
 STORED: dict[State, int] = {State.RUNNING: 2, State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
-SHOWN: tuple[State, ...] = (State.WAIT, State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD)
+SHOWN: dict[int, State] = {
+    HELD: State.WAIT,
+    READY: State.WAIT,
+    DELAYED: State.WAIT,
+    **{number: state for state, number in STORED.items()},
+}
 
 #: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation LEFT JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " start_deaths, size, body, sum, trace"
+    " start_deaths, ordering_key, size, body, sum, trace"
 )
-BODY = 16  #: position of the payload in ``RUNNABLE``; None: not in the newest table, see ``payloads``
+BODY = 17  #: position of the payload in ``RUNNABLE``; None: not in the newest table, see ``payloads``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
-LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
+LISTED = (
+    "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops,"
+    " ordering_key"
+)
 
 
 #: Condition for running rows that one more crash makes fail.
@@ -30,10 +38,10 @@ POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >
 #: Return of running rows to WAIT after a crash, without its WHERE clause.
 REVIVE = "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
 #: End of a waiting invocation, and a form that does not let its row grow. Rank and first due time are not needed then.
-END = "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (0, 1)"
+END = "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (-1, 0, 1)"
 COMPACT_END = (
     "UPDATE invocation SET state = ?1, ended = ?2, code = ?3, message = '', rank = 0, first_due = 0"
-    " WHERE key = ?5 AND state IN (0, 1)"
+    " WHERE key = ?5 AND state IN (-1, 0, 1)"
 )
 
 
@@ -83,7 +91,9 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     )
     if trace:
         found = replace(found, trace=trace)
-    return replace(found, start_crashes=row[14], damage=damage) if row[14] or damage else found
+    if row[14] or row[15] or damage:
+        return replace(found, start_crashes=row[14], ordering_key=row[15] or "", damage=damage)
+    return found
 
 
 def to_crashed(row: tuple[Any, ...], identity: Identity) -> Invocation:
@@ -109,5 +119,7 @@ def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:
         code=row[11],
         message=row[12],
         hops=row[13],
+        ordering_key=row[14] or "",
+        held=row[5] == HELD,
         **large,
     )

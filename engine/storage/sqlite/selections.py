@@ -11,11 +11,12 @@ from engine.storage.sqlite.rows import LISTED, SHOWN
 
 Part = tuple[frozenset[State], str, str]  #: states, FROM clause, ORDER BY clause
 
-#: Parts of a function's list: running, ready, delayed, ended. Each part is sorted by its index.
+#: Parts of a function's list: running, ready, delayed, held, ended. Each part is sorted by its index.
 _PARTS: tuple[Part, ...] = (
     (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
     (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
     (frozenset({State.WAIT}), "INDEXED BY delayed WHERE state = 1 AND function_id = ?", "due"),
+    (frozenset({State.WAIT}), "INDEXED BY held WHERE state = -1 AND function_id = ?", "key"),
     (
         frozenset({State.SUCCESS, State.FAIL, State.DISCARD}),
         "INDEXED BY finished WHERE state >= 3 AND function_id = ?",
@@ -31,7 +32,7 @@ _SCAN: Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
 #: Running rows of several functions. Running rows are few but may be the oldest, so a scan of the table would be long.
 _RUNNING: Part = (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2", "key DESC")
 
-_NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is state] for state in State}
+_NUMBERS = {state: [number for number, shown in SHOWN.items() if shown is state] for state in State}
 
 
 def parts(selection: Selection) -> tuple[Part, ...]:

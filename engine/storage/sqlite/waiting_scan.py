@@ -6,13 +6,15 @@ import sqlite3
 from typing import Any
 
 from engine.protocols import Place, Scan, Selection, Standing
-from engine.storage.sqlite.rows import READY, RUNNING
+from engine.storage.sqlite.ordering import PREDECESSOR
+from engine.storage.sqlite.rows import HELD, READY, RUNNING
 from engine.storage.sqlite.selections import filters, span
 
 SCANNED = 5000  #: rows that one step reads, whether they match or not
 
 #: Column that sorts a part, the FROM clause of the part, and the condition on the function.
 _PARTS = (
+    ("key", "INDEXED BY held WHERE state = -1 AND function_id = ?", ""),
     ("rank", "INDEXED BY ready WHERE state = 0 AND function_id = ?", ""),
     ("due", "INDEXED BY delayed WHERE state = 1", " AND function_id = ?"),
 )
@@ -42,6 +44,8 @@ def read_standing(db: sqlite3.Connection, key: int, most: int, readable: str) ->
     """Return the place of an invocation. At most ``most`` invocations before it are counted."""
     sql = "SELECT function_id, rank, state, begun FROM invocation WHERE key = ?"
     function_id, rank, state, begun = db.execute(sql, (key,)).fetchone() or (0, 0.0, None, 0)
+    if state == HELD:
+        return Standing(predecessor=db.execute(PREDECESSOR, (key,)).fetchone()[0])
     if state != READY:
         return Standing(begun=state == RUNNING and bool(begun))
     [ahead] = db.execute(

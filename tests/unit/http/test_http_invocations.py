@@ -73,6 +73,9 @@ async def test_a_caller_may_choose_priority_delay_and_an_idempotency_key(api: Ap
         ("Idempotency-Key", ""),
         ("Idempotency-Key", "k" * 256),
         ("Idempotency-Key", "k\xe9y"),
+        ("X-Functiond-Ordering-Key", ""),
+        ("X-Functiond-Ordering-Key", "k" * 201),
+        ("X-Functiond-Ordering-Key", "k\xe9y"),
         ("X-Cff-Instance-Memory", "100"),
         ("X-Cff-Instance-Memory", "256"),
     ],
@@ -82,6 +85,21 @@ async def test_a_header_that_cannot_be_is_named(api: Api, header: str, value: st
 
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
     assert header in answer.json["error_msg"]
+    assert not api.engine.requests
+
+
+@pytest.mark.parametrize("key", ["order 17!", "k" * 200, "~"])
+async def test_a_caller_may_give_an_ordering_key(api: Api, key: str) -> None:
+    answer = await api.send("POST", f"/{urn_of()}/invocations-async", None, {"X-Functiond-Ordering-Key": key})
+
+    assert (answer.status, api.engine.requests[0].ordering_key) == (202, key)
+
+
+async def test_a_synchronous_call_with_an_ordering_key_is_refused(api: Api) -> None:
+    answer = await api.send("POST", f"/{urn_of()}/invocations", None, {"X-Functiond-Ordering-Key": "k"})
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
+    assert "X-Functiond-Ordering-Key" in answer.json["error_msg"]
     assert not api.engine.requests
 
 

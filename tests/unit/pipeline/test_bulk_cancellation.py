@@ -42,7 +42,7 @@ async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:
         delayed = await now.send(delayed=True, due_at=SystemClock().now() + 1000)
         other = await now.send(2)
         told = list[int]()
-        now.dispatcher.bulk_cancellation.ends_stored.connect(lambda function_id, keys: told.append(len(keys)))
+        now.dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: told.append(len(keys)))
 
         keys = await cancelled(now, limit=150)
         now.gate.set()
