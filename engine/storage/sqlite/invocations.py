@@ -67,12 +67,12 @@ class SQLiteJournal:
         then: Callable[[Invocation, bool], None] | None = None,
     ) -> asyncio.Future[str]:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        done = partial(_appended, future, invocation, then)
         if idempotency_key or invocation.ordering_key:
             self.states.announce([invocation.function_id])
-            request: WriteRequest = CallRequest(lambda db: self._append(db, invocation, idempotency_key), done)
+            called = partial(_called, future, invocation, then)
+            request: WriteRequest = CallRequest(lambda db: self._append(db, invocation, idempotency_key), called)
         else:
-            rows = append_rows(invocation)
+            done, rows = partial(_appended, future, invocation, then), append_rows(invocation)
             request = WriteRequest(rows + self.states.accepted(invocation) if self.states.targets else rows, done)
         self._writer.submit(request)
         return future
@@ -352,6 +352,18 @@ class _Start(WriteRequest):
         self.number = number  #: number of the batch
 
 
+def _called(
+    future: asyncio.Future[str],
+    invocation: Invocation,
+    then: Callable[[Invocation, bool], None] | None,
+    request: WriteRequest,
+) -> None:
+    """Complete an append by ``SQLiteJournal._append``. On entry, ``request.value`` is the value that this returned."""
+    if isinstance(request.value, Invocation):
+        invocation, request.value = request.value, None
+    _appended(future, invocation, then, request)
+
+
 def _appended(
     future: asyncio.Future[str],
     invocation: Invocation,
@@ -361,10 +373,8 @@ def _appended(
     """Complete an append that the writer has stored or refused: call ``then``, and resolve the future.
 
     The future gets the request id, or the error. On entry, ``request.value`` is the id of an earlier invocation with
-    the same idempotency key, the invocation if it is held, or None.
+    the same idempotency key, or None.
     """
-    if isinstance(request.value, Invocation):
-        invocation, request.value = request.value, None
     request.value = request.value or invocation.request_id
     if then is not None:
         then(invocation, request.error is None and request.value == invocation.request_id)
