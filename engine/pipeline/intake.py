@@ -27,7 +27,8 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.maintenance.disk_guard import DiskGuard
-from engine.model import Function, Invocation, Outcome, Request
+from engine.model import Function, Invocation, Mode, Outcome, Request
+from engine.model.limits import ORDERING_KEY
 from engine.model.signal import Signal
 from engine.model.urn import LATEST, FunctionUrn
 from engine.pipeline.invocation_factory import InvocationFactory
@@ -85,7 +86,8 @@ class Intake:
 
         Raises Overloaded if the backlog is full, Unavailable if the engine stops or the disk is full or fails,
         FunctionDisabled if ``max_instances`` of the function is 0, NotFound if the function does not exist,
-        IdempotencyConflict if the key was used with another payload, and InvalidField if the priority is not 0 to 9.
+        IdempotencyConflict if the key was used with another payload, and InvalidField if the priority is not 0 to 9, or
+        the ordering key is none.
         """
         try:
             return await self._accept(request)
@@ -244,6 +246,8 @@ class Intake:
             raise FunctionDisabled(function.name)
         if not 0 <= request.priority <= 9:
             raise InvalidField("priority", request.priority, "must be 0 to 9")
+        if request.ordering_key:
+            _check_ordering_key(request)
         return function
 
     def _count_refusal(self, error: Exception, request: Request) -> None:
@@ -252,3 +256,11 @@ class Intake:
             self.overloaded(request.function)
         kind = type(error).__name__
         self._refused[kind] = self._refused.get(kind, 0) + 1
+
+
+def _check_ordering_key(request: Request) -> None:
+    key = request.ordering_key
+    if request.mode is Mode.SYNC:
+        raise InvalidField("ordering_key", key, "needs an asynchronous invocation")
+    if not (len(key) <= ORDERING_KEY and key.isascii() and key.isprintable()):
+        raise InvalidField("ordering_key", key, f"must be 1 to {ORDERING_KEY} printable ASCII characters")

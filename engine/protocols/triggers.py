@@ -35,6 +35,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
     payload: bytes  #: one JSON value
     idempotency_key: str = ""  #: an event whose key was used before (by default, within a day) starts no invocation
+    ordering_key: str = ""  #: events of the function with this key run one at a time, in order; at most 200 characters
     headers: Headers | None = None  #: of the HTTP request; rules of an alias may match them
     hops: int = 0  #: number of functions that caused this event, if the source can count them
     #: value of the header ``traceparent`` that came with the event; empty: that of ``headers``, if it has one

@@ -121,7 +121,8 @@ def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
 def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: bool) -> Mode:
     """Return the invocation mode of a trigger: synchronous or asynchronous.
 
-    Raises InvocationModeFixed if the request names a mode that the kind does not allow. ``free`` allows every mode that
+    Raises InvocationModeFixed if the request names a mode that the kind does not allow, and InvalidTrigger if a
+    synchronous trigger has an option for the order of asynchronous invocations. ``free`` allows every mode that
     the options can express.
     """
     names, mode = field_names(plugin.options), plugin.rules.mode
@@ -132,6 +133,8 @@ def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: boo
     if mode is None:
         return Mode.ASYNC if Mode.ASYNC in plugin.modes else Mode.SYNC
     wanted = mode(options)
+    if wanted is Mode.SYNC and data.get("ordering"):
+        raise InvalidTrigger(kind, f"{EVENT_DATA}.ordering", data["ordering"], "needs asynchronous invocations")
     if wanted not in plugin.modes and not free:
         name, setting = plugin.rules.mode_option, _SETTINGS.get(kind)
         hint = f", unless the setting {setting} allows it" if setting else ""

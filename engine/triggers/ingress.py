@@ -85,6 +85,7 @@ class TriggerIngress:
             mode=mode,
             source=self.kind,
             idempotency_key=event.idempotency_key,
+            ordering_key=event.ordering_key,
             headers=event.headers,
             hops=event.hops,
             accept_when_disabled=accept_when_disabled,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from engine import Event, TriggerContext
 
@@ -41,6 +42,11 @@ def events(records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: in
     """
     head = msgspec.json.encode(around)[:-1] + b',"records":['
     return [Event(payload=_payload(head, messages)) for messages in _parts(records, limit - len(head) - 2)]
+
+
+def ordered_events(groups: Mapping[str, Iterable[BrokerRecord]], around: Mapping[str, Any], limit: int) -> list[Event]:
+    """Return the events of records that are grouped by ordering key. No event has records of two groups."""
+    return [replace(one, ordering_key=key) for key, records in groups.items() for one in events(records, around, limit)]
 
 
 def _parts(records: Iterable[BrokerRecord], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from engine import Event
+from plugins._shared.ordering import by_key, ordering_key
 from plugins.dis.access import Page, Record
 from plugins.dis.options import DisOptions
 
@@ -13,8 +15,19 @@ LARGEST = 5 << 20
 
 
 def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Event, str]]:
-    """Return the events of a page of records, each with the sequence number of its last record."""
-    return [(_event(options, partition, page, batch), batch[-1].sequence_number) for batch in _batches(options, page)]
+    """Return the events of a page of records, each with the sequence number of the last record of its batch.
+
+    With the option ``ordering``, a batch is one event for each partition key of its records.
+    """
+    batches = _batches(options, page)
+    if not options.ordering:
+        return [(_event(options, partition, page, batch), batch[-1].sequence_number) for batch in batches]
+    name = f"DIS:{options.stream_name}:{partition}"
+    return [
+        (replace(_event(options, partition, page, group), ordering_key=key), batch[-1].sequence_number)
+        for batch in batches
+        for key, group in by_key(batch, lambda one: ordering_key((one.partition_key or "").encode(), name)).items()
+    ]
 
 
 def _batches(options: DisOptions, page: Page) -> list[list[Record]]:

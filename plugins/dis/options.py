@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from engine import InvalidField
 from plugins._shared.fields import Text, UpTo10000
+from plugins._shared.ordering import Ordering
 
 LONGEST = {"s": 60, "ms": 60_000}  #: longest polling interval by unit
 
@@ -24,6 +25,8 @@ class DisOptions(Struct, frozen=True, kw_only=True):
     max_fetch_bytes: Annotated[int, Meta(ge=0, le=4 << 20)] = 1 << 20
     #: whether reading waits for the end of the last batch's invocation; text in creations, boolean in updates
     is_serial: Literal["true", "false"] | bool = "true"
+    #: functiond only; ``record_key``: reading waits for no invocation, because those of a key run in order anyway
+    ordering: Ordering = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.is_serial, bool):
@@ -34,7 +37,7 @@ class DisOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def serial(self) -> bool:
-        return self.is_serial == "true"
+        return self.is_serial == "true" and not self.ordering
 
     @property
     def interval(self) -> float:

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from engine import InvalidField
 from plugins._shared.fields import Secret, Text, UpTo1000
+from plugins._shared.ordering import Ordering
 
 Topics = Annotated[tuple[Text, ...], Meta(min_length=1)]
 Address = Annotated[str, Meta(max_length=1024)]  #: ``host:port``, several separated by commas
@@ -21,6 +22,7 @@ class KafkaOptions(Struct, frozen=True, kw_only=True):
     kafka_password: Secret = ""
     kafka_connect_address: Address = ""
     kafka_ssl_enable: bool = False
+    ordering: Ordering = ""  #: functiond only
 
     def __post_init__(self) -> None:
         _check_login(self.kafka_ssl_enable, self.kafka_user, self.kafka_password)
@@ -38,6 +40,7 @@ class OpenKafkaOptions(Struct, frozen=True, kw_only=True):
     kafka_user: Annotated[str, Meta(max_length=255)] = ""
     kafka_password: Secret = ""
     kafka_ssl_enable: bool = False
+    ordering: Ordering = ""  #: functiond only
 
     def __post_init__(self) -> None:
         _check_login(self.kafka_ssl_enable, self.kafka_user, self.kafka_password)

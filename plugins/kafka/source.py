@@ -17,8 +17,9 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import EVENT_LIMIT, TriggerContext
-from plugins._shared.batches import envelope, events
+from plugins._shared.batches import envelope, events, ordered_events
 from plugins._shared.deadline import deadline
+from plugins._shared.ordering import by_key, ordering_key
 from plugins.kafka.causes import named_causes
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.marks import Marks
@@ -254,9 +255,11 @@ class _Reader:
         positions = {partition: self._marks.position(partition) for partition in gathered}
         head = envelope(self._context, "KAFKA", self._options.instance_id)
         records = (record for some in gathered.values() for record in some)
+        limit = self._settings.batch_bytes
+        ordered = self._options.ordering == "record_key"
         started = anyio.current_time()
         await self._context.accept_batch(
-            events(records, head, self._settings.batch_bytes),
+            ordered_events(by_key(records, _key_of), head, limit) if ordered else events(records, head, limit),
             {name_of(*partition): encode_offset(position) for partition, position in positions.items()},
         )
         if anyio.current_time() - started > self._settings.check_every:
@@ -270,6 +273,10 @@ class _Reader:
                 await self._consumer.commit(offsets)
         except library().errors.CommitFailedError as error:
             log.info("offsets not committed", trigger=self._context.trigger_id, problem=str(error))
+
+
+def _key_of(record: Any) -> str:
+    return ordering_key(record.key or b"", f"KAFKA:{record.topic}:{record.partition}")
 
 
 def _max_wait(action: str, seconds: float = DEADLINE) -> AbstractContextManager[None]:

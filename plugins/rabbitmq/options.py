@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from plugins._shared.fields import Addresses, NeededSecret, Text, UpTo1000
+from plugins._shared.ordering import Ordering
 
 Optional = Annotated[str, Meta(max_length=1024)]
 
@@ -20,3 +21,4 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
     access_user: Optional = ""
     connect_address: Addresses = ""
     ssl_enable: bool = False
+    ordering: Ordering = ""  #: functiond only; the key of a message is its routing key

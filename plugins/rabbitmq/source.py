@@ -16,8 +16,9 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import TriggerContext
-from plugins._shared.batches import envelope, events
+from plugins._shared.batches import envelope, events, ordered_events
 from plugins._shared.deadline import deadline
+from plugins._shared.ordering import by_key, ordering_key
 from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.connection import DEADLINE, is_direct, opened
 from plugins.rabbitmq.options import RabbitOptions
@@ -53,6 +54,7 @@ class RabbitTrigger:
 
 class _Message(Struct, frozen=True, kw_only=True):
     topic: str
+    key: str  #: routing key
     value: bytes
     mark: bytes  #: empty if the message has no id
     tag: int
@@ -137,6 +139,7 @@ class _Reader:
         message_id = message.header.properties.message_id
         return _Message(
             topic=self._options.exchange_name,
+            key=message.delivery.routing_key or "",
             value=message.body,
             mark=mark_of(message_id, message.body) if message_id else b"",
             tag=message.delivery_tag,
@@ -146,7 +149,11 @@ class _Reader:
         fresh = self._fresh(batch)
         cursor = self._accepted.cursor([message.mark for message in fresh if message.mark])
         head = envelope(self._context, "RABBITMQ", self._options.instance_id)
-        await self._context.accept_batch(events(fresh, head, self._settings.batch_bytes), cursor)
+        limit = self._settings.batch_bytes
+        ordered = self._options.ordering == "record_key"
+        await self._context.accept_batch(
+            ordered_events(by_key(fresh, _key_of), head, limit) if ordered else events(fresh, head, limit), cursor
+        )
         self._accepted.note(cursor)
         await self._channel.basic_ack(batch[-1].tag, multiple=True)
 
@@ -159,3 +166,7 @@ class _Reader:
                 fresh.append(message)
                 seen.update([message.mark] if message.mark else [])
         return fresh
+
+
+def _key_of(message: Any) -> str:
+    return ordering_key(message.key.encode(), f"RABBITMQ:{message.topic}")

@@ -59,9 +59,14 @@ class Broker(ServerProcess):
             await admin.delete_topics([topic])
 
     async def send(
-        self, topic: str, *values: bytes | None, partition: int | None = None, timestamp: int | None = None
+        self,
+        topic: str,
+        *values: bytes | None,
+        partition: int | None = None,
+        timestamp: int | None = None,
+        key: bytes | None = None,
     ) -> None:
-        placed = {"partition": partition, "timestamp_ms": timestamp}
+        placed = {"partition": partition, "timestamp_ms": timestamp, "key": key}
         async with AIOKafkaProducer(bootstrap_servers=self.address, max_request_size=16 << 20) as producer:
             for sent in [await producer.send(topic, value, **placed) for value in values]:
                 await sent

@@ -92,12 +92,12 @@ class Broker:
         async with self.channel() as channel:
             await channel.exchange_delete(exchange)
 
-    async def send(self, exchange: str, *bodies: bytes, ids: bool = True) -> None:
+    async def send(self, exchange: str, *bodies: bytes, ids: bool = True, key: str = "k") -> None:
         """Send messages with publisher confirms; with ``ids``, each body is also the message id."""
         async with self.channel() as channel:
             for body in bodies:
                 about = Basic.Properties(delivery_mode=2, message_id=body.decode()[:100] if ids else None)
-                await channel.basic_publish(body, exchange=exchange, routing_key="k", properties=about)
+                await channel.basic_publish(body, exchange=exchange, routing_key=key, properties=about)
 
     async def send_routed(self, exchange: str, body: bytes) -> None:
         """Send a message until a queue has taken it. A killed broker may have lost a binding that it confirmed."""

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import FunctionDisabled, FunctionPaused
+from engine.errors import FunctionDisabled, FunctionPaused, InvalidField
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.pipeline.intake import Intake
@@ -74,6 +74,25 @@ async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(ingress: I
     await asyncio.wait([calling])
 
     assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)
+
+
+async def test_a_held_invocation_is_not_queued_but_counted(ingress: Ingress) -> None:
+    for _ in range(3):
+        await ingress.intake.accept(Request(function=urn(""), payload=b"{}", ordering_key="k"))
+
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.rows) == (1, 3)
+
+
+@pytest.mark.parametrize("key", ["k" * 201, "\xe9", "a\n"])
+async def test_an_ordering_key_that_cannot_be_is_refused(ingress: Ingress, key: str) -> None:
+    with pytest.raises(InvalidField, match="ordering_key"):
+        await ingress.intake.accept(Request(function=urn(""), payload=b"{}", ordering_key=key))
+    assert ingress.backlog.rows == 0
+
+
+async def test_a_synchronous_request_with_an_ordering_key_is_refused(ingress: Ingress) -> None:
+    with pytest.raises(InvalidField, match="asynchronous"):
+        await ingress.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC, ordering_key="k"))
 
 
 async def test_latest_is_kept_as_latest(ingress: Ingress) -> None:
