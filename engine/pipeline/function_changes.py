@@ -56,6 +56,7 @@ class FunctionChanges:
             self._tasks.start_soon(self._pool.retire, function_id, current)
 
     def apply_controls(self, function_id: int) -> None:
-        """Pause a function, or end its pause, as its controls say."""
+        """Pause a function, or end its pause, and set its rate, as its controls say."""
         controls = self._controls.of(function_id)
+        self._scheduler.set_rate(function_id, controls.rate, controls.burst)
         self._scheduler.set_pause(function_id, controls.pause_reason if controls.paused else None)

@@ -9,6 +9,7 @@ class Obstacles(Struct, frozen=True, kw_only=True):
     limit: int  #: largest number of concurrent runs; -1: no limit
     running: int  #: runs of the function
     parked: bool  #: waits until the clock is trusted
+    next_token: float | None  #: when the rate allows the next start, by the time of the event loop; None: it does now
     slots: int  #: slots for asynchronous work, in total
     slot_free: bool  #: one of them is free
     memory: int  #: MiB that one more run takes

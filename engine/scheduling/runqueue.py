@@ -7,6 +7,8 @@ of its runs divided by its weight. The function with the lowest virtual time is 
 the mean duration of the function's earlier runs, and corrected at its end. A function that was idle starts at the
 current virtual time, so that it neither gains nor loses from its pause.
 
+*Rate*: a start of asynchronous work takes a token of its function, see ``rates``. Synchronous calls take none.
+
 *Capacity* is slots and memory. If an instance serves several requests, memory is taken for each instance that the runs
 need, not for each run. Asynchronous work leaves ``sync_slots`` slots free. If the first invocation does not fit into
 free memory, no later one starts, so that large functions are not starved. An invocation that was dispatched at
@@ -17,33 +19,14 @@ from __future__ import annotations
 
 from heapq import heappop, heappush, heapreplace
 
-from msgspec import Struct
-
 from engine.model import Invocation, Mode
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
+from engine.scheduling.mode_queue import ModeQueue
 from engine.scheduling.obstacles import Obstacles
+from engine.scheduling.queue_statistics import QueueStatistics
+from engine.scheduling.rates import Rates
 from engine.scheduling.share import Share
-
-
-class QueueStatistics(Struct, frozen=True, kw_only=True):
-    running: int
-    running_sync: int
-    memory: int
-    waiting_in_memory: int
-    window_bytes: int
-    oldest_due_at: float | None  #: earliest due time among the first entries of all queues; None: no entry in memory
-    functions: int  #: functions with a share
-
-
-class ModeQueue:
-    """Queues of all functions for synchronous or asynchronous work, and the order of functions that can run next."""
-
-    def __init__(self) -> None:
-        self.queues: dict[int, FunctionQueue] = {}
-        self.order: list[tuple[float, int]] = []  #: heap of (virtual time, function); only the top is up to date
-        self.queued: set[int] = set()
-        self.running = 0
 
 
 class RunQueue:
@@ -72,6 +55,7 @@ class RunQueue:
         self._alone = False  #: a suspect invocation runs, so no asynchronous one may start
         self._low: set[int] = set()  #: functions whose window is low
         self._dropped: set[int] = set()
+        self._rates, self.rated = Rates(), False  #: ``rated``: some function has a rate
 
     # --- shares of functions --------------------------------------------------------------------------------
 
@@ -106,11 +90,12 @@ class RunQueue:
             self._bound(queue)
         self._enqueue(mode_queue, function_id)
 
-    def pop(self, *, asynchronous: bool = True, take: bool = True) -> Entry | None:
+    def pop(self, *, asynchronous: bool = True, take: bool = True, now: float = 0.0) -> Entry | None:
         """Remove the next entry to run from its queue, and take a slot and memory for it.
 
         Return None if no entry may start now. If ``asynchronous`` is False, only synchronous calls may start. Without
-        ``take``, only return the entry.
+        ``take``, only return the entry. ``now`` is the time in seconds, by a clock that cannot be set. Only functions
+        with a rate need it.
         """
         if self._running >= self._slots:
             return None
@@ -119,7 +104,7 @@ class RunQueue:
             if entry is not None or self._sync.order:  # calls that do not fit yet stay first
                 return entry
         if asynchronous and self._async.order and self._running < self._slots - self._sync_slots:
-            return self._choose(self._async, take)
+            return self._choose(self._async, take, now)
         return None
 
     def release(self, entry: Entry, seconds: float) -> None:
@@ -135,6 +120,15 @@ class RunQueue:
         self._requeue(invocation.function_id)
         if invocation.function_id in self._dropped:
             self._clear(invocation.function_id)
+
+    def put_back(self, entry: Entry) -> None:
+        """Undo ``pop``: the entry waits again, and frees its slot, its memory and its token."""
+        invocation = entry.invocation
+        share = self._share(invocation.function_id)
+        if share.rated and invocation.mode is Mode.ASYNC:
+            share.spent = self._rates.refund(invocation.function_id)
+        self.release(entry, entry.seconds)
+        self.push(entry)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
         """Remove a waiting entry from memory and return it. Return None if no such entry is in memory."""
@@ -164,6 +158,23 @@ class RunQueue:
         for function_id in self._async.queues:
             self._enqueue(self._async, function_id)
 
+    def set_rate(self, function_id: int, rate: float, burst: int, now: float) -> None:
+        """Let ``rate`` asynchronous invocations of a function start in a second, ``burst`` at once; 0: no limit."""
+        share = self._share(function_id)
+        share.rated, share.spent = rate > 0, self._rates.set(function_id, rate, burst, now)
+        self.rated = bool(self._rates)
+        self._enqueue(self._async, function_id)
+
+    def next_token(self) -> float | None:
+        """Return when the first function that has used up its rate may start again. None: there is none."""
+        return self._rates.next_token()
+
+    def renew(self, now: float) -> None:
+        """Let the functions start invocations whose rates allow it at ``now``."""
+        for function_id in self._rates.renewed(now):
+            self._share(function_id).spent = False
+            self._enqueue(self._async, function_id)
+
     def pause(self, function_id: int) -> None:
         """Let no asynchronous invocation of a function start until ``end_pause``. Drop its entries from memory."""
         self._share(function_id).paused = True
@@ -188,6 +199,7 @@ class RunQueue:
         if queue is not None:
             self._held -= queue.size
         self._low.discard(function_id)
+        self.set_rate(function_id, 0.0, 1, 0.0)
         self._dropped.add(function_id)
         self._clear(function_id)
 
@@ -246,6 +258,7 @@ class RunQueue:
             limit=share.limit,
             running=share.running,
             parked=share.parked,
+            next_token=self._rates.next_token(function_id),
             slots=self._slots - self._sync_slots,
             slot_free=self._running < self._slots - self._sync_slots,
             memory=min(need, self._memory),
@@ -279,17 +292,26 @@ class RunQueue:
 
     # --- choosing -------------------------------------------------------------------------------------------
 
-    def _choose(self, mode_queue: ModeQueue, take: bool) -> Entry | None:
+    def _choose(self, mode_queue: ModeQueue, take: bool, now: float = 0.0) -> Entry | None:
         while mode_queue.order:
             virtual, function_id = mode_queue.order[0]
             share, queue = self._shares.get(function_id), mode_queue.queues.get(function_id)
-            if share is None or not queue or share.full or (share.parked and mode_queue is self._async):
+            if (
+                share is None
+                or not queue
+                or share.full
+                or ((share.parked or share.spent) and mode_queue is self._async)
+            ):
                 heappop(mode_queue.order)
                 mode_queue.queued.discard(function_id)
             elif virtual != share.virtual:
                 heapreplace(mode_queue.order, (share.virtual, function_id))
             elif self._fits(queue.head().invocation, share):
-                return self._take(mode_queue, queue, share) if take else queue.head()
+                if not take:
+                    return queue.head()
+                if share.rated and mode_queue is self._async:
+                    share.spent = self._rates.take(function_id, now)
+                return self._take(mode_queue, queue, share)
             else:
                 return None
         return None
@@ -360,7 +382,7 @@ class RunQueue:
         if function_id in mode_queue.queued:
             return
         queue, share = mode_queue.queues.get(function_id), self._share(function_id)
-        if queue and not share.full and not (share.parked and mode_queue is self._async):
+        if queue and not share.full and not ((share.parked or share.spent) and mode_queue is self._async):
             share.virtual = max(share.virtual, self._virtual)
             heappush(mode_queue.order, (share.virtual, function_id))
             mode_queue.queued.add(function_id)

@@ -25,7 +25,9 @@ from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.obstacles import Obstacles
-from engine.scheduling.runqueue import QueueStatistics, RunQueue
+from engine.scheduling.queue_statistics import QueueStatistics
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.token_timer import TokenTimer
 
 log = structlog.get_logger("functiond.scheduler")
 
@@ -71,6 +73,7 @@ class Scheduler:
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._alarm: Alarm | None = None
+        self._tokens = TokenTimer(queue, self._hand_out)
 
     # --- adding work ----------------------------------------------------------------------------------------
 
@@ -87,9 +90,8 @@ class Scheduler:
     def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
         """Add an invocation to the queue, with the future that a synchronous caller waits for.
 
-        A delayed invocation is not queued but only sets the timer, because it waits on disk. So does a held one, which
-        the end of another invocation makes delayed, see ``note_release``. For an asynchronous
-        invocation of a closed function (see ``close``), ``pushed_to_closed`` is called instead.
+        A delayed one only sets the timer, because it waits on disk. A held one waits there for ``note_release``. For an
+        asynchronous invocation of a closed function (see ``close``), ``pushed_to_closed`` is called instead.
         """
         if (invocation.delayed or invocation.held) and invocation.function_id not in self._closed:
             if not invocation.held:
@@ -141,6 +143,13 @@ class Scheduler:
             self._paused[function_id] = reason
             if begins:
                 self.pause_began(function_id)
+
+    def set_rate(self, function_id: int, rate: float, burst: int) -> None:
+        """Let ``rate`` asynchronous invocations of a function start in a second, ``burst`` at once; 0: no limit."""
+        if rate or self._queue.rated:
+            self._queue.set_rate(function_id, rate, burst, self._tokens.now())
+            self._hand_out()
+            self._tokens.set()
 
     def pause_reason(self, function_id: int) -> str | None:
         """Return why a function is paused, or None if it is not."""
@@ -251,7 +260,7 @@ class Scheduler:
         """
         if self._reads or self._queue.is_low or (self._next_due is not None and self._next_due <= self._clock.now()):
             return "invocations on disk are not read", self._reads_done
-        if self._queue.pop(asynchronous=not self._held, take=False) is None:
+        if self._queue.pop(asynchronous=not self._held, take=False, now=self._tokens.now()) is None:
             return None
         return "an invocation does not start beside a free slot", self._starts
 
@@ -274,6 +283,7 @@ class Scheduler:
         finally:
             if self._alarm is not None:
                 self._alarm.cancel()
+            self._tokens.cancel()
 
     async def _refill(self) -> None:
         while (needs_refill := self._queue.needs_refill()) is not None:
@@ -363,11 +373,14 @@ class Scheduler:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._put_back(waiter.result())
+                self._queue.put_back(waiter.result())
             raise
 
     def _pop(self) -> Entry | None:
-        entry = self._queue.pop(asynchronous=not self._held)
+        rated = self._queue.rated
+        entry = self._queue.pop(asynchronous=not self._held, now=self._tokens.now() if rated else 0.0)
+        if rated:
+            self._tokens.set()
         self._starts += entry is not None
         self._wake_if_low()
         return entry
@@ -381,10 +394,6 @@ class Scheduler:
             if entry is None:
                 return
             self._idle.popleft().set_result(entry)
-
-    def _put_back(self, entry: Entry) -> None:
-        self._queue.release(entry, entry.seconds)
-        self._queue.push(entry)
 
     def _wake_if_low(self) -> None:
         if self._queue.is_low:

@@ -20,6 +20,8 @@ class Share(Struct, kw_only=True):
     concurrent_requests: int = 1  #: runs that one instance serves at a time
     paused: bool = False  #: its asynchronous entries are only on disk
     parked: bool = False  #: no asynchronous invocation may start
+    rated: bool = False  #: each start of an asynchronous invocation takes a token, see ``rates``
+    spent: bool = False  #: no token is left, so that no asynchronous invocation may start
     running: int = 0
     sharing: int = 0  #: runs on instances that serve several requests
     grants: list[int] = field(default_factory=list)  #: MiB taken for each of these instances

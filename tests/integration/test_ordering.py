@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -141,3 +142,19 @@ async def test_a_cancelled_invocation_lets_its_successors_run(tmp_path: Path, ca
         assert await end_of(place, ids[2]) is State.SUCCESS
         begun = [line.split()[1] for line in file.read_text().splitlines() if line.endswith("begin")]
         assert begun == [n for n in ("0", "3", "4") if n != ("0", "3")[cancelled]]
+
+
+async def test_a_rate_spreads_the_starts_of_its_function(tmp_path: Path) -> None:
+    async with house(tmp_path / "data", executor__isolation="process") as place:
+        await create(place, AsyncSettings())
+        await place.engine.controls.change(ORDERED, {"rate": 20.0, "burst": 2})
+        ids = [await send(place, f"k{n}", 0, tmp_path / "log") for n in range(6)]
+        elapsed = asyncio.get_running_loop().time
+        began = elapsed()
+        place.engine.scheduler.resume(HELD)
+
+        assert {await end_of(place, request_id) for request_id in ids} == {State.SUCCESS}
+        assert elapsed() - began >= 4 / 20 - 0.01
+    async with house(tmp_path / "data") as place:
+        assert place.engine.controls.show(ORDERED).rate == 20.0
+        assert place.engine.scheduler._queue.rated
