@@ -103,7 +103,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
 
 def _explanation(engine: EngineParts) -> ExplanationApi:
     records = engine.storage.records
-    explainer = Explainer(records, engine.scheduler, engine.clock)
+    explainer = Explainer(records, engine.scheduler, engine.clock, engine.storage.identity)
     return ExplanationApi(engine.catalog, records, engine.storage.identity, explainer)
 
 

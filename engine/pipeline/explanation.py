@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine.model import Record, State
 from engine.model.clock import Clock, rfc3339
+from engine.model.identity import Identity
 from engine.protocols import Records
 from engine.scheduling.obstacles import Obstacles
 from engine.scheduling.scheduler import Scheduler
@@ -30,8 +31,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 class Explainer:
-    def __init__(self, records: Records, scheduler: Scheduler, clock: Clock) -> None:
-        self._records, self._scheduler, self._clock = records, scheduler, clock
+    def __init__(self, records: Records, scheduler: Scheduler, clock: Clock, identity: Identity) -> None:
+        self._records, self._scheduler, self._clock, self._identity = records, scheduler, clock, identity
 
     async def explain(self, record: Record) -> Explanation:
         """Explain the state of an invocation, as ``record`` has it."""
@@ -40,6 +41,9 @@ class Explainer:
         standing = await self._records.standing(record.key, MOST_AHEAD)
         if record.state is State.RUNNING:
             return Explanation(record=record, ahead=None, reasons=_running(record, standing.begun))
+        if standing.predecessor is not None:
+            reasons = [*self._own(record), self._held(record, standing.predecessor)]
+            return Explanation(record=record, ahead=None, reasons=tuple(reasons))
         reasons = [*self._own(record), *self._of_function(record.function_id)]
         if standing.ahead:
             reasons.append(Reason(reason="order", text=_order(standing.ahead)))
@@ -62,6 +66,13 @@ class Explainer:
                 reasons.append(Reason(reason="delay", text=due))
         return reasons
 
+    def _held(self, record: Record, predecessor: int) -> Reason:
+        before = self._identity.request_id(predecessor)
+        text = (
+            f"the invocation {before} comes before it in the order of their key {record.ordering_key!r}; explain that"
+        )
+        return Reason(reason="held", text=text)
+
     def _of_function(self, function_id: int) -> list[Reason]:
         held, now = sorted(self._scheduler.held), self._scheduler.obstacles(function_id)
         reasons = [Reason(reason="engine", text=f"the engine starts no asynchronous work: {one}") for one in held]
@@ -83,6 +94,8 @@ def _capacity(now: Obstacles) -> list[Reason]:
     if now.full:
         text = f"{now.running} invocations of the function run, and its limit is {now.limit}; raise max_instances"
         reasons.append(Reason(reason="limit", text=text))
+    if now.next_token is not None:
+        reasons.append(Reason(reason="rate", text="the function has used up its rate of starts; raise rate, or wait"))
     if now.alone:
         reasons.append(Reason(reason="alone", text="an invocation that met crashes of the engine runs alone"))
     elif not now.slot_free:

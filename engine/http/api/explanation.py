@@ -24,8 +24,8 @@ class Explaining(Protocol):
 class ExplanationReply(Struct, frozen=True, kw_only=True):
     """State of an invocation, and the reasons for which it waits, the most important first.
 
-    ``reason`` is one of paused, delay, retry, engine, clock, limit, alone, slots, memory and order; of a running
-    invocation starting or running. Without reasons, a waiting invocation starts next.
+    ``reason`` is one of paused, delay, retry, held, engine, clock, limit, rate, alone, slots, memory and order; of a
+    running invocation starting or running. Without reasons, a waiting invocation starts next.
     """
 
     request_id: str

@@ -21,7 +21,7 @@ class House:
     def __init__(self) -> None:
         self.storage, self.clock = MemoryStorage(), SystemClock()
         self.scheduler = Scheduler(RunQueue(slots=2, sync_slots=0, memory=1000), self.storage.window, self.clock)
-        self.explainer = Explainer(self.storage.records, self.scheduler, self.clock)
+        self.explainer = Explainer(self.storage.records, self.scheduler, self.clock, self.storage.identity)
         self.configure()
 
     def configure(self, function_id: int = 1, *, limit: int = -1, memory: int = 100) -> None:
@@ -52,6 +52,30 @@ class House:
 @pytest.fixture
 async def house() -> House:
     return House()
+
+
+async def test_a_held_invocation_names_the_one_before_it(house: House) -> None:
+    first, second, third = [made(house.storage, ordering_key="k 1") for _ in range(3)]
+    for one in (first, second, third):
+        await house.storage.journal.append(one)
+    place = await house.explained(third)
+
+    assert (place.ahead, [one.reason for one in place.reasons]) == (None, ["held"])
+    assert second.request_id in place.reasons[0].text
+    assert "'k 1'" in place.reasons[0].text
+    assert first.request_id in (await house.explained(second)).reasons[0].text
+    house.scheduler.set_pause(1, "")
+    assert await house.reasons(third) == ["paused", "held"]
+
+
+async def test_a_used_up_rate_is_a_reason(house: House) -> None:
+    house.scheduler.set_rate(1, 0.001, 1)
+    await house.run()
+    waiting = await house.send()
+
+    assert await house.reasons(waiting) == ["rate"]
+    house.scheduler.set_rate(1, 0.0, 1)
+    assert await house.reasons(waiting) == []
 
 
 async def test_the_next_one_has_no_reason_and_a_later_one_those_before_it(house: House) -> None:
