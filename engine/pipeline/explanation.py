@@ -68,9 +68,7 @@ class Explainer:
 
     def _held(self, record: Record, predecessor: int) -> Reason:
         before = self._identity.request_id(predecessor)
-        text = (
-            f"the invocation {before} comes before it in the order of their key {record.ordering_key!r}; explain that"
-        )
+        text = f"{before} comes before it in the order of their key {record.ordering_key!r}; explain that one"
         return Reason(reason="held", text=text)
 
     def _of_function(self, function_id: int) -> list[Reason]:

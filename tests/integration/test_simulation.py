@@ -30,6 +30,7 @@ from engine.triggers.context import SourceContext
 from plugins.timer.source import TimerTrigger
 
 HOURS = 250.0
+SEEN = ("DISCARD", "FAIL", "SUCCESS", "BacklogFull", "NotStored", "broken", "clock steps", "deliveries")
 
 
 @pytest.mark.slow
@@ -40,7 +41,7 @@ def test_a_thousand_simulated_hours_break_no_promise(seed: int) -> None:
     assert report.violations == (), f"seed {seed}, {HOURS:g} hours"
     assert report.invocations >= 50_000 * HOURS / 1000
     assert report.crashes >= 50 * HOURS / 1000
-    for seen in ("DISCARD", "FAIL", "SUCCESS", "BacklogFull", "NotStored", "broken", "clock steps", "deliveries"):
+    for seen in (*SEEN, "ordered attempts"):
         assert report.counts.get(seen, 0) > 0, seen
 
 
@@ -216,6 +217,15 @@ def _leave_cursors(patch: Patch) -> None:
     patch(SourceContext, "_move", lambda self, positions: None)
 
 
+def _run_held_work(patch: Patch) -> None:
+    push = Scheduler.push
+    patch(
+        Scheduler,
+        "push",
+        lambda self, invocation, reply=None: push(self, replace(invocation, held=False), reply),
+    )
+
+
 def _swap_outcomes(patch: Patch) -> None:
     settle, hit = Settling.settle, _nth(200)
 
@@ -249,6 +259,7 @@ AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 15.0
         (_drop_deliveries, "no destination has taken it"),
         (_forget_waiting_work_at_the_start, "nothing runs|runs before"),
         (_never_wake_for_delayed_work, "has not ended"),
+        (_run_held_work, "same ordering key"),
         (_ignore_idempotency_keys, "got another id"),
         (_leave_cursors, "was accepted after event"),
         (_swap_outcomes, "but ran to"),

@@ -130,7 +130,9 @@ class Clients:
         delay = random.choice((0.0, 0.0, 0.0, 30.0, 5000.0)) if not form else 0.0
         if token:
             memory.tokens.append((function_id, token, payload, "", 0.0))
-        await self._send(function_id, payload, token, delay=delay, priority=random.choice((0, 0, 0, 5, 9)))
+        priority = random.choice((0, 0, 0, 5, 9))
+        key = random.choice(("", "", "a", "b", "c")) if not form and function_id not in FAIR else ""
+        await self._send(function_id, payload, token, delay=delay, priority=priority, ordering_key=key)
 
     def _payload(self, function_id: int, form: str) -> bytes:
         random = self._random
@@ -145,7 +147,14 @@ class Clients:
         return b'{"n":%d,"b":"%s","t":%.3f}' % (self._memory.number, behaviour.encode(), seconds)
 
     async def _send(
-        self, function_id: int, payload: bytes, token: str, *, delay: float = 0.0, priority: int = 0
+        self,
+        function_id: int,
+        payload: bytes,
+        token: str,
+        *,
+        delay: float = 0.0,
+        priority: int = 0,
+        ordering_key: str = "",
     ) -> str | None:
         request = Request(
             function=self._world.kinds[function_id].urn,
@@ -153,6 +162,7 @@ class Clients:
             delay=delay,
             priority=priority,
             idempotency_key=token,
+            ordering_key=ordering_key,
         )
         try:
             request_id = await self._engine.intake.accept(request)

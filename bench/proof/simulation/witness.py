@@ -51,6 +51,7 @@ class Witness:
         self._order: dict[int, list[tuple[float, int]]] = {}
         self._starts: list[Invocation] = []  #: since the time moved
         self._tokens: dict[tuple[int, str], tuple[int, float, float]] = {}
+        self._lines: dict[tuple[int, str], dict[int, None]] = {}  #: unended invocations by function and ordering key
         self._confirmed: set[int] = set()  #: deliveries that their destination has taken
         self.streamed = 0
 
@@ -93,6 +94,8 @@ class Witness:
         self.world.note("stored", invocation.key)
         self.count["invocations"] += 1
         self.by_key[invocation.key] = Tracked(invocation, self.world.time())
+        if invocation.ordering_key:
+            self._lines.setdefault((invocation.function_id, invocation.ordering_key), {})[invocation.key] = None
         if idempotency_key:
             self._check_token(invocation, idempotency_key)
         if invocation.source == "TIMER":
@@ -244,6 +247,9 @@ class Witness:
     def _end(self, tracked: Tracked, state: State) -> None:
         tracked.state = state
         self.count[str(state)] += 1
+        one = tracked.invocation
+        if one.ordering_key:
+            del self._lines[one.function_id, one.ordering_key][one.key]
         self.open.pop(tracked.invocation.key, None)
         waiting = self._waiting.get(tracked.function_id, {})
         if waiting.pop(tracked.invocation.key, None) is not None:
@@ -273,6 +279,10 @@ class Witness:
             self.violation(f"attempt {invocation.attempt} of {_name(invocation)} runs twice")
         tracked.tried, tracked.outcome = (self.world.life, invocation.attempt), None
         tracked.runs += 1
+        earlier = next(iter(self._lines.get((invocation.function_id, invocation.ordering_key), ())), invocation.key)
+        if earlier != invocation.key:
+            self.violation(f"{_name(invocation)} runs before the end of {earlier}, which has the same ordering key")
+        self.count["ordered attempts"] += bool(invocation.ordering_key)
         if self.world.now() > invocation.first_due_at + self._max_age(invocation):
             self.violation(f"{_name(invocation)} runs after its age")
         if not self.world.reached(invocation.due_at, tracked.mono - WRITING):
