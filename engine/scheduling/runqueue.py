@@ -44,7 +44,7 @@ class RunQueue:
         self._slots = slots
         self._sync_slots = sync_slots
         self._memory = memory
-        self._rows, self._size, self._all_size = window_rows, window_size, windows_size
+        self.page_rows, self.page_size, self._all_size = window_rows, window_size, windows_size
         self._suspect_crashes = suspect_crashes
         self._shares: dict[int, Share] = {}
         self._sync, self._async = ModeQueue(), ModeQueue()
@@ -238,14 +238,6 @@ class RunQueue:
         self._queue_of(self._async, function_id).refill((), complete=False)
         self._low.add(function_id)
 
-    @property
-    def page_rows(self) -> int:
-        return self._rows
-
-    @property
-    def page_size(self) -> int:
-        return self._size
-
     def running(self, function_id: int) -> int:
         share = self._shares.get(function_id)
         return share.running if share else 0
@@ -388,9 +380,9 @@ class RunQueue:
             mode_queue.queued.add(function_id)
 
     def _bound(self, queue: FunctionQueue) -> None:
-        if len(queue) > 2 * self._rows or queue.size > 2 * self._size:
+        if len(queue) > 2 * self.page_rows or queue.size > 2 * self.page_size:
             before = queue.size
-            queue.trim(self._rows, self._size)
+            queue.trim(self.page_rows, self.page_size)
             self._held += queue.size - before
         elif self._held > self._all_size and len(queue) > 1:
             before = queue.size
@@ -399,7 +391,7 @@ class RunQueue:
 
     def _note_level(self, function_id: int) -> None:
         queue = self._async.queues[function_id]
-        low = len(queue) <= self._rows // 4 and queue.size <= self._size // 4
+        low = len(queue) <= self.page_rows // 4 and queue.size <= self.page_size // 4
         if self._held > self._all_size:
             low = not queue  # further entries would be trimmed at once
         if low and queue.horizon is not None and not queue.loading:

@@ -28,6 +28,7 @@ from engine.scheduling.obstacles import Obstacles
 from engine.scheduling.queue_statistics import QueueStatistics
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.token_timer import TokenTimer
+from engine.scheduling.withheld import Withheld
 
 log = structlog.get_logger("functiond.scheduler")
 
@@ -35,17 +36,6 @@ log = structlog.get_logger("functiond.scheduler")
 PROMOTE_ROWS = 256
 #: Seconds before a failed read is retried.
 RETRY_DELAY = 1.0
-
-
-class _Withheld:
-    """State of an invocation that must not start while callers try to end it, such as by a cancellation."""
-
-    __slots__ = ("callers", "ended", "entry")
-
-    def __init__(self) -> None:
-        self.callers = 0
-        self.entry: Entry | None = None  #: entry to put back: it was removed from the queue, or was to be added
-        self.ended = False
 
 
 class Scheduler:
@@ -64,7 +54,7 @@ class Scheduler:
         self._clock = clock
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
-        self._withheld: dict[int, _Withheld] = {}
+        self._withheld: dict[int, Withheld] = {}
         self._reads = False  #: rows are being read from disk
         self._ended: list[int] = []  #: withheld keys that ended during the read
         self._closed: set[int] = set()
@@ -206,7 +196,7 @@ class Scheduler:
 
         If several callers withhold an invocation, each must call ``reinstate``.
         """
-        withheld = self._withheld.setdefault(key, _Withheld())
+        withheld = self._withheld.setdefault(key, Withheld())
         withheld.callers += 1
         withheld.entry = self._remove(function_id, key) or withheld.entry
 
