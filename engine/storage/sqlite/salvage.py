@@ -30,7 +30,7 @@ log = structlog.get_logger("functiond.journal")
 #: Least seconds between two reads of all indexes of deliveries and idempotency keys, which may be long.
 WALK_INTERVAL = 60.0
 #: Statements whose rows may be left out, with the tables that they write.
-_OPTIONAL = {**TABLE_OF, Statement.STATUS: "status_log"}
+_OPTIONAL = {**TABLE_OF, Statement.STATUS: "status_log", Statement.RELEASE: "ordering"}
 #: Forms of statements that store less, so that the row does not grow. Rank and first due time are not needed any more,
 #: except for the order and age of retries.
 _COMPACT = {
@@ -51,7 +51,15 @@ _LEFT_OUT: tuple[frozenset[str], ...] = (
     frozenset({"result", "status_log"}),
     frozenset({"attempt", "status_log"}),
     frozenset({"result", "attempt", "status_log"}),
+    frozenset({"ordering"}),
+    frozenset({"result", "attempt", "status_log", "ordering"}),
 )
+#: Statements for one held invocation of an ordering key: the first that is not noted, and its release.
+_FIRST_HELD = (
+    "SELECT key FROM invocation INDEXED BY ordering WHERE function_id = ? AND ordering_key = ? AND state = -1"
+    " AND state < 3{readable} ORDER BY key LIMIT 1"
+)
+_RELEASE_ONE = "UPDATE invocation SET state = 1 WHERE key = ? AND state = -1"
 
 
 def in_transaction(db: sqlite3.Connection, write: Callable[[], T]) -> T:
@@ -188,10 +196,27 @@ def _store_rows(db: WritingConnection, notes: DamageNotes, rows: Sequence[tuple[
             if left_out and error is not None:
                 log.error("outcome stored without what cannot be written", left_out=sorted(left_out))
                 notes.note_row(db, _key_of(rows), error)
+            if "ordering" in left_out:
+                for function_id, ordering_key, _ in (row for statement, row in rows if statement is Statement.RELEASE):
+                    _release_readable(db, notes, function_id, ordering_key)
             return True
     if error is not None and rows[0][0] is not Statement.START:  # without its start, an invocation can still end
         _note_unwritable(db, notes, rows, error)
     return False
+
+
+def _release_readable(db: WritingConnection, notes: DamageNotes, function_id: int, ordering_key: str) -> None:
+    """Release the first held invocation of a key whose row can be written. Note those that cannot."""
+    while True:
+        held, error = read_keys(db, _FIRST_HELD.format(readable=notes.readable), (function_id, ordering_key))
+        if error is not None:
+            notes.note_index(db, "ordering", error)
+        failed = store_each(db, [key for [key] in held], lambda db, key: db.execute(_RELEASE_ONE, (key,)))
+        before = notes.ranges
+        for key, problem in failed:
+            notes.note_row(db, key, problem)
+        if not failed or notes.ranges == before:
+            return
 
 
 def _transact(db: WritingConnection, rows: Sequence[tuple[Statement, Row]], compact: dict[Statement, str]) -> None:
