@@ -27,7 +27,7 @@ PROOF = {
     "hours": "simulated hours",
     "seed": "first seed",
 }
-ON_REQUEST = ("proof", "soak")  #: scenarios that run only if they are named
+ON_REQUEST = ("proof", "purge", "soak")  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
     "intake",
@@ -36,7 +36,6 @@ SCENARIOS = (
     "latency",
     "recovery",
     "backup",
-    "purge",
     "backlog",
     "idle",
     "cold_start",

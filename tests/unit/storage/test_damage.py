@@ -16,7 +16,7 @@ import pytest
 from engine.errors import DataDirectoryUnusable, NotStored
 from engine.model import DestinationSpec, State
 from engine.model.identity import accepted_at
-from engine.protocols import Settlement
+from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import find_problems
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, failure, made, retried, settled, stored, success
 from tests.support.damage import BEGINNING, ROWS, kept, ranges, ready, rows_of, storing
@@ -369,6 +369,20 @@ async def test_rows_beside_a_damaged_page_can_be_cancelled(tmp_path: Path) -> No
         assert storage.statistics().failure == ""
         with pytest.raises(NotStored, match="damaged"):
             await storage.journal.cancel(lost[0], cancelled())
+
+
+async def test_rows_beside_a_damaged_page_are_found_and_ended_together(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    lost = data.smash("invocation")
+    end = WaitingEnd(state=State.FAIL, outcome=cancelled())
+
+    async with storing(tmp_path) as storage:
+        found = await storage.journal.end_all([each.key for each in data.invocations], end)
+        assert sorted(key for key, _ in found) == sorted(set(data.keys(1, lost)) | set(data.keys(2, lost)))
+        assert storage.statistics().failure == ""
+
+        scan = await storage.records.waiting(Selection(function_id=1, source="API"), FIRST, 1000)
+        assert (scan.keys, scan.reached) == ((), None)
 
 
 async def test_deliveries_on_other_pages_are_made(tmp_path: Path) -> None:
