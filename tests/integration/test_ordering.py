@@ -158,3 +158,17 @@ async def test_a_rate_spreads_the_starts_of_its_function(tmp_path: Path) -> None
     async with house(tmp_path / "data") as place:
         assert place.engine.controls.show(ORDERED).rate == 20.0
         assert place.engine.scheduler._queue.rated
+
+
+async def test_invocations_that_are_released_during_a_pause_run_in_order_after_it(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    async with house(tmp_path / "data", executor__isolation="process") as place:
+        await create(place, AsyncSettings())
+        ids = [await send(place, "k", n, file) for n in (0, 3, 4)]
+        await place.engine.controls.change(ORDERED, {"paused": True})
+        assert await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(ids[0]) or 0)
+        place.engine.scheduler.resume(HELD)
+        await place.engine.controls.change(ORDERED, {"paused": False})
+
+        assert [await end_of(place, request_id) for request_id in ids[1:]] == [State.SUCCESS, State.SUCCESS]
+        assert [line.split()[1] for line in file.read_text().splitlines() if line.endswith("begin")] == ["3", "4"]
