@@ -14,7 +14,7 @@ from anyio.abc import ByteStream
 from msgspec.structs import replace
 
 from engine.logs.feed import Listener, LogBoard
-from engine.logs.lines import LOGGER, STDERR, STDOUT, encode
+from engine.logs.lines import LOGGER, STDERR, STDOUT, TAIL, encode, last
 from engine.model import Attempt, State
 from tests.support.executing import invocation
 from tests.support.http_app import BASE, Api, serve, urn_of
@@ -100,6 +100,20 @@ async def test_each_attempt_shows_its_own_log(api: Api) -> None:
     for unknown in ("0", "4", "x", "9" * 5000):
         answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs?attempt={unknown}")
         assert (answer.status, "from 1 to 3" in answer.json["error_msg"]) == (400, True)
+
+
+@pytest.mark.parametrize("newest", [True, False])
+async def test_a_record_of_an_earlier_version_has_the_log_of_its_newest_attempt(api: Api, newest: bool) -> None:
+    """Its file has no number. A new record has the log of its first attempt there."""
+    request_id, whole = await accepted(api), encode(2_000, STDOUT, b"begin\n" + b"x" * 9000)
+    api.engine.logs[request_id] = whole
+    attempts = tuple(Attempt(attempt=number, started_at=1.0, ended_at=2.0, code=4002, message="") for number in (1, 2))
+    [key] = api.engine.rows
+    tail = last(whole if newest else encode(2_000, STDOUT, b"y" * 9000), TAIL)
+    api.engine.rows[key] = replace(api.engine.rows[key], attempt=2, attempts=attempts, state=State.FAIL, log=tail)
+
+    _, found = await lines_of(api, request_id)
+    assert (found[0] == "begin") is newest
 
 
 async def test_a_live_log_is_not_that_of_one_attempt(api: Api) -> None:
