@@ -29,7 +29,7 @@ class Crash(BaseException):
     """End of the simulated process between two callbacks. Nothing of the process runs after it."""
 
 
-class Stuck(Exception):
+class NothingToRun(Exception):
     """Nothing can happen any more: no callback is ready, and no timer is set."""
 
 
@@ -112,7 +112,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             while scheduled and scheduled[0].cancelled():
                 heapq.heappop(scheduled)
             if not scheduled:
-                raise Stuck
+                raise NothingToRun
             self._now = max(self._now, scheduled[0].when())
         self._add_due_timers()
         for _ in range(len(ready)):

@@ -10,7 +10,7 @@ from msgspec import Struct
 from bench.proof.simulation.audit import Auditor, check_end
 from bench.proof.simulation.clients import Clients, Memory
 from bench.proof.simulation.environment import deterministic
-from bench.proof.simulation.loop import Crash, SimulatedLoop, Stuck
+from bench.proof.simulation.loop import Crash, NothingToRun, SimulatedLoop
 from bench.proof.simulation.pool import NoCodes, SimulatedPool, simulated_plugin
 from bench.proof.simulation.storage import SimulatedStorage
 from bench.proof.simulation.witness import MEMORY, SLOTS, SYNC_SLOTS, Witness
@@ -94,7 +94,7 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
         complete = True
     except Crash:
         witness.count["crashes"] += 1
-    except Stuck:
+    except NothingToRun:
         witness.violation("the engine waits for nothing")
     except Exception as error:
         witness.count["broken"] += 1
