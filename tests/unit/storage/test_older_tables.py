@@ -157,6 +157,22 @@ async def test_the_history_has_the_newest_attempts_of_all_tables(tmp_path: Path)
     assert [each.attempt for each in record.attempts] == list(newest)
 
 
+async def test_logs_of_attempts_in_all_tables_count_until_they_are_pruned(tmp_path: Path) -> None:
+    data = await kept(tmp_path, 1, payload=b"{}")
+    [one] = data.invocations
+    for _ in range(2):
+        async with storing(tmp_path) as storage:
+            one = await retried(storage, one, failure(one, log=b"a log"))
+        put_aside(tmp_path, "attempt")
+    async with storing(tmp_path) as storage:
+        await end(storage, [one])
+        assert [each.log for each in (await shown(storage, one)).attempts] == [b"a log", b"a log", b""]
+    assert [each for each in find_problems(tmp_path) if each.part == "tally"] == []
+    async with storing(tmp_path) as storage:
+        await pruned(storage)
+    assert rows_of(tmp_path, "SELECT rows, size FROM tally WHERE function_id = 0") == [(0, 0)]
+
+
 @pytest.mark.parametrize("table", ["result", "attempt"])
 async def test_pruning_drops_the_rows_of_all_tables(tmp_path: Path, table: str) -> None:
     data = await kept(tmp_path, payload=b"{}")
