@@ -128,3 +128,25 @@ def until(true: Any) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_sdk_finds_states_of_invocations(service: Guarded) -> None:
+    service.engine.create("logged", SPEAKER)
+    service.engine.configure("logged", enable_async_status_log=True)
+    target = ask(service, "GET", "fgs/functions/async-status-log-detail").json
+    request_id, now = service.engine.accepted("logged", {"n": 1}), int(time.time() * 1000)
+    client = service.client()
+
+    def found() -> list[Any]:
+        span = {"start_time": str(now - 60_000), "end_time": str(now + 600_000)}
+        body = lts.QueryLtsLogParams(**span, keywords=request_id, limit=10, is_count=True, search_type="init")
+        group, stream = target["group_id"], target["stream_id"]
+        logs: list[Any] = client.list_logs(
+            lts.ListLogsRequest(log_group_id=group, log_stream_id=stream, body=body)
+        ).logs
+        return logs
+
+    until(lambda: len(found()) == 3)
+
+    assert [json.loads(line.content)["seq_status"] for line in found()] == [0, 1, 2]
+    assert all(line.line_num for line in found())
