@@ -271,3 +271,18 @@ async def test_entries_beyond_the_limit_are_dropped_and_counted(opened: Opened) 
             record = await storage.records.get(two.key)
             assert record is not None
             assert record.state is FAIL
+
+
+async def test_invocations_of_an_ordering_key_are_logged_as_waiting_also_while_they_are_held(opened: Opened) -> None:
+    async with opened() as storage:
+        await followed(storage, 1)
+        first, second = [await stored(storage, ordering_key="k") for _ in range(2)]
+        storage.journal.start(first, first.due_at)
+        await settled(storage, first, success(first))
+
+        assert await states(storage) == [
+            (first.request_id, WAIT),
+            (second.request_id, WAIT),
+            (first.request_id, RUNNING),
+            (first.request_id, SUCCESS),
+        ]
