@@ -114,6 +114,8 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
     for attempt in record["attempts"]:
         description = f"{attempt['start_time']} {attempt['error_code']} {_indented(attempt['error_message'])}"
         output.data(f"  attempt {attempt['attempt']} {description}", style="yellow")
+        if "progress" in attempt:
+            output.data(f"            {_progress(attempt['progress'])}", style="")
         if "decision" in attempt:
             output.data(f"            {_indented(attempt['decision']['text'])}", style="")
     if record.get("log"):

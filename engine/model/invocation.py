@@ -318,6 +318,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     message: str
     log: bytes = b""  #: tail of its log, if another attempt followed; ``Record.log`` is that of the last attempt
     decision: Decision | None = None  #: when to retry, or why not; None without asynchronous settings
+    progress: float | None = None  #: fraction that its handler reported last
+    note: str = ""  #: reported with it
 
 
 class Record(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,11 @@ class Settlement(Struct, frozen=True, kw_only=True):
     ran: bool = True  #: False: ended without an attempt (too old, function deleted)
     decision: Decision | None = None  #: when to retry, or why not; kept with the attempt
 
+    @property
+    def in_history(self) -> bool:
+        """True if the history keeps the attempt: all that ran but a success at the first attempt without progress."""
+        return self.ran and (self.invocation.attempt > 1 or not self.outcome.ok or self.outcome.progress is not None)
+
 
 class Recovery(Struct, frozen=True, kw_only=True):
     """Summary of the stored invocations, made once at the start of the engine."""
@@ -117,8 +122,8 @@ class Journal(Protocol):
         """Store the end of an attempt, then call ``then(settlement)``. Return before that. Never raise.
 
         After a failure of the write, retry until it is stored. The record of the invocation keeps result and log of the
-        last attempt, and the newest ``model.retry.HISTORY`` attempts, each with its own log and decision. A success at
-        the first attempt is not among them.
+        last attempt, and the newest ``model.retry.HISTORY`` attempts, each with its own log, decision and
+        progress. A success at the first attempt is not among them, unless it reported progress.
         """
         ...
 

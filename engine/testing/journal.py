@@ -219,7 +219,7 @@ class MemoryJournal:
                 asyncio.get_running_loop().call_soon(self.released)
         if outcome.result or outcome.log or before.attempt > 1:
             row.result, row.log = outcome.result, outcome.log
-        if settlement.ran and (before.attempt > 1 or not outcome.ok):
+        if settlement.in_history:
             row.attempts[before.attempt] = _attempt(settlement)
             row.attempts.pop(before.attempt - HISTORY, None)
         if settlement.deliver_to is not None:
@@ -263,4 +263,6 @@ def _attempt(settlement: Settlement) -> Attempt:
         message=outcome.message,
         log=outcome.log if settlement.retry is not None else b"",
         decision=settlement.decision,
+        progress=outcome.progress,
+        note=outcome.note,
     )

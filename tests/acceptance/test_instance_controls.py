@@ -90,7 +90,12 @@ def test_progress_is_shown_by_the_api_the_console_and_the_command(engine: Engine
     command = [sys.executable, "-m", "engine", "show", request_id, "--url", url, "--project", PROJECT]
     assert "progress  25 % one of <four>" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (tmp_path / "go").touch()
-    assert "progress" not in engine.record("steps", request_id, wait=60)
+    ended = engine.record("steps", request_id, wait=60)
+    assert (ended["status"], "progress" in ended) == ("SUCCESS", False)
+    assert [one["progress"] for one in ended["attempts"]] == [{"fraction": 0.75, "note": "three of four"}]
+    page = engine.ask("GET", f"/console/projects/{PROJECT}/invocations/{request_id}").body.decode()
+    assert "75 % " in page
+    assert "75 % three of four" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_cancelled_invocation_tidies_up_before_it_has_ended(engine: EngineProcess, tmp_path: Path) -> None:

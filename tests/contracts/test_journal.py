@@ -239,6 +239,32 @@ async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opene
         assert record.log == b"three"
 
 
+async def test_attempts_keep_the_progress_that_was_reported_last(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await started(storage)
+        again = await retried(storage, one, failure(one, progress=0.25, note="one of four"))
+        third = await retried(storage, again, failure(again))
+        await settled(storage, third, failure(third, log=b"three", progress=1.0))
+
+        record = await storage.records.get(one.key)
+        assert record is not None
+        assert [(a.progress, a.note) for a in record.attempts] == [(0.25, "one of four"), (None, ""), (1.0, "")]
+
+
+@pytest.mark.parametrize(("progress", "kept"), [(None, []), (0.0, [(1, 0.0, "begun")])])
+async def test_a_first_success_is_kept_with_the_attempts_if_it_has_progress(
+    opened: Opened, progress: float | None, kept: list[tuple[int, float, str]]
+) -> None:
+    async with opened() as storage:
+        one = await started(storage)
+        note = "" if progress is None else "begun"
+        await settled(storage, one, Outcome(progress=progress, note=note), state=State.SUCCESS)
+
+        record = await storage.records.get(one.key)
+        assert record is not None
+        assert [(a.attempt, a.progress, a.note) for a in record.attempts] == kept
+
+
 async def test_logs_of_earlier_attempts_count_until_they_are_dropped(opened: Opened) -> None:
     sizes = []
     async with opened() as storage:

@@ -88,6 +88,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
     error_message: str
     logs: str  #: path of its log
     decision: Decision | UnsetType = UNSET  #: when to retry, or why not; absent without asynchronous settings
+    progress: ProgressReply | UnsetType = UNSET  #: reported last
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
@@ -288,4 +289,5 @@ def _attempt(attempt: Attempt, logs: str) -> AttemptReply:
         error_message=attempt.message,
         logs=f"{logs}?attempt={attempt.attempt}",
         decision=UNSET if attempt.decision is None else attempt.decision,
+        progress=UNSET if attempt.progress is None else ProgressReply(fraction=attempt.progress, note=attempt.note),
     )

@@ -13,7 +13,10 @@ from engine.protocols import Settlement
 from engine.storage.sqlite.batch import Row, Statement
 
 #: Attempts of an invocation in one table, for ``to_attempt``.
-ATTEMPTS = "SELECT attempt, started, ended, code, message, log, decision FROM {} WHERE key = ? ORDER BY attempt"
+ATTEMPTS = (
+    "SELECT attempt, started, ended, code, message, log, decision, progress, note FROM {} WHERE key = ?"
+    " ORDER BY attempt"
+)
 
 
 def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
@@ -25,9 +28,10 @@ def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
     row = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
     log = outcome.log if settlement.retry is not None else b""
     rows: list[tuple[Statement, Row]] = []
-    if log or settlement.decision is not None:
+    if log or settlement.decision is not None or outcome.progress is not None:
         decision = None if settlement.decision is None else msgspec.json.encode(settlement.decision).decode()
-        rows.append((Statement.ATTEMPT_DETAILS, (*row, log or None, decision)))
+        details = (log or None, decision, outcome.progress, outcome.note or None)
+        rows.append((Statement.ATTEMPT_DETAILS, row + details))
     else:
         rows.append((Statement.ATTEMPT, row))
     if log:
@@ -39,7 +43,7 @@ def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
 
 
 def to_attempt(row: tuple[Any, ...]) -> Attempt:
-    attempt, started, ended, code, message, log, decision = row
+    attempt, started, ended, code, message, log, decision, progress, note = row
     return Attempt(
         attempt=attempt,
         started_at=started,
@@ -48,4 +52,6 @@ def to_attempt(row: tuple[Any, ...]) -> Attempt:
         message=message,
         log=log or b"",
         decision=None if decision is None else msgspec.json.decode(decision, type=Decision),
+        progress=progress,
+        note=note or "",
     )

@@ -66,10 +66,10 @@ SQL: dict[Statement, str] = {
     Statement.ATTEMPT: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
     ),
-    #: In place of ``ATTEMPT``, for attempts with a log of their own or a decision.
+    #: In place of ``ATTEMPT``, for attempts with a log of their own, a decision or progress.
     Statement.ATTEMPT_DETAILS: (
-        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message, log, decision)"
-        " VALUES (?,?,?,?,?,?,?,?)"
+        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message, log, decision, progress, note)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?)"
     ),
     Statement.UNTALLY_ATTEMPTS: (
         "UPDATE tally SET size = size - (SELECT coalesce(sum(length(log)), 0) FROM attempt WHERE key = ? AND"

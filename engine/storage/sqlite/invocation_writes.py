@@ -111,7 +111,7 @@ def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         rows.append((Statement.TALLY, (0, 1, size)))
     if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt
         rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
-    if settlement.ran and (before.attempt > 1 or not outcome.ok):
+    if settlement.in_history:
         rows.extend(attempt_rows(settlement))
     if settlement.deliver_to is not None:
         to, condition = settlement.deliver_to, "success" if settlement.state is State.SUCCESS else "failure"
