@@ -39,6 +39,7 @@ _CLIENT_COMMANDS = {
     "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
     "rerun": ("rerun:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
     "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
+    "controls": ("controls:controls", "Show or change pause, rate, recycling and soft timeout of a function."),
     "pause": ("controls:pause", "Start no invocation of a function, and let its events wait."),
     "resume": ("controls:resume", "End the pause of a function."),
     "explain": ("explain:explain", "Show why an invocation waits."),

@@ -1,10 +1,35 @@
-"""``functiond pause`` and ``functiond resume``: stop and continue the work of a function, with intake open."""
+"""``functiond controls``, ``pause`` and ``resume``: show and change the controls of a function."""
 
 from __future__ import annotations
 
-from engine.cli.client import path_of
+import difflib
+import json
+
+from engine.cli.client import UsageError, path_of
 from engine.cli.output import Output, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.model.controls import Controls
+
+
+def controls(name: str, /, *changes: str, target: Target = DEFAULT_TARGET) -> None:
+    """Show the controls of a function: pause, rate of starts, recycling of instances, soft timeout. Or change some.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    changes
+        Controls to change, such as ``rate=5 burst=10``. The others stay as they are.
+    """
+    client, path = target.client(), path_of(name, "/controls")
+    fields = dict(_change_of(text) for text in changes)
+    shown = client.patch(path, fields) if fields else client.get(path)
+    if target.json:
+        print_json(shown)
+    else:
+        for field, value in shown.items():
+            Output().print(f"[bold]{field:<17}[/]", end="")
+            Output().data(value if isinstance(value, str) else json.dumps(value), "")
 
 
 def pause(name: str, /, *, reason: str = "", target: Target = DEFAULT_TARGET) -> None:
@@ -40,3 +65,17 @@ def _change(name: str, changes: dict[str, object], done: str, target: Target) ->
         print_json(controls)
     else:
         Output().print(f"{done} [bold]{name}[/]")
+
+
+def _change_of(text: str) -> tuple[str, object]:
+    """Return the field and the value of ``field=value``. A value that is no JSON is a text."""
+    field, separator, value = text.partition("=")
+    names = Controls.__struct_fields__
+    if not separator or field not in names:
+        near = difflib.get_close_matches(field, names, n=1)
+        hint = f"did you mean {near[0]}=…?" if near else f"expected one of {', '.join(names)}"
+        raise UsageError(f"{text!r} is not a control and its value: {hint}")
+    try:
+        return field, json.loads(value)
+    except ValueError:
+        return field, value

@@ -1,4 +1,4 @@
-"""Progress of a command that copies data, in one line on a terminal."""
+"""Progress of commands that take long, in one line on a terminal."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def progress_line(action: str, *, quiet: bool) -> Iterator[Show]:
             progress.update(task, description=description, completed=state["copied"], total=state["total"] or None)
 
         yield show
+
+
+@contextmanager
+def counter_line(action: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows how many rows are done in one line, if standard error is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(action) as status:
+        yield lambda count: status.update(f"{action} {count:,}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.output import Output, print_json
+from engine.cli.progress import counter_line
 from engine.cli.target import DEFAULT_TARGET, Target
 
 
@@ -42,18 +44,23 @@ def purge(
     states = "WAIT,RUNNING" if running else "WAIT"
     body = {"status": states, "source": source, "error_codes": list(error_code), "query_end_time": end}
     count = 0
-    while ended := _pass(client, name, body):  # another pass finds those that a pass has left out
-        count += ended
+    with counter_line("cancelled", quiet=target.json) as show:
+        for ended in _steps(client, name, body):
+            count += ended
+            show(count)
     if target.json:
         print_json({"cancelled": count})
     else:
         Output().print(f"[bold green]cancelled[/] {count} of [bold]{name}[/]")
 
 
-def _pass(client: Client, name: str, body: dict[str, Any]) -> int:
-    """Make steps until no more invocations are left. Return how many ended."""
-    count, marker = 0, "0"
-    while marker:
-        step = client.post(path_of(name, "/async-invocations/cancel"), {**body, "marker": marker})
-        count, marker = count + len(step["cancelled"]), step["next_marker"]
-    return count
+def _steps(client: Client, name: str, body: dict[str, Any]) -> Iterator[int]:
+    """Make steps until no more invocations are left. Yield how many each has ended."""
+    ended = True
+    while ended:  # another pass finds those that a pass has left out
+        ended, marker = False, "0"
+        while marker:
+            step = client.post(path_of(name, "/async-invocations/cancel"), {**body, "marker": marker})
+            marker = step["next_marker"]
+            ended = ended or bool(step["cancelled"])
+            yield len(step["cancelled"])

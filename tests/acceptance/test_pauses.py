@@ -75,6 +75,25 @@ def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
 
 
+def test_the_command_line_shows_and_changes_controls(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        url = f"http://127.0.0.1:{engine.port}"
+        changed = functiond("controls", "job", "rate=0.5", "burst=3", "--project", PROJECT, url=url)
+        shown = functiond("controls", "job", "--json", "--project", PROJECT, url=url)
+        assert changed.stdout.splitlines()[2:4] == ["rate             0.5", "burst            3"], changed.stderr
+        assert (json.loads(shown.stdout)["rate"], json.loads(shown.stdout)["burst"]) == (0.5, 3)
+
+        wrong = functiond("controls", "job", "bursts=3", "--project", PROJECT, url=url)
+        assert (wrong.returncode, wrong.stderr) == (
+            2,
+            "functiond: 'bursts=3' is not a control and its value: did you mean burst=…?\n",
+        )
+        refused = functiond("controls", "job", "burst=0", "--project", PROJECT, url=url)
+        assert refused.returncode == 1
+        assert "burst" in refused.stderr
+
+
 def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
