@@ -14,6 +14,8 @@ from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import structlog
+
 from engine.errors import SettingsError
 from engine.metrics.spans import Span, SpanStatistics
 
@@ -22,6 +24,8 @@ BATCH = 512  #: spans of one request to the receiver
 DELAY = 1.0  #: seconds for which a batch is gathered
 LAST = 3.0  #: seconds for the last spans when the engine stops
 _NANOSECONDS = 1_000_000_000
+
+log = structlog.get_logger("functiond")
 
 
 class OtlpExporter:
@@ -83,7 +87,12 @@ class OtlpExporter:
                 return
 
     def _send(self, batch: Sequence[Span]) -> None:
-        if self._exporter.export([self._converted(span) for span in batch]) is self._success:
+        try:
+            sent = self._exporter.export([self._converted(span) for span in batch]) is self._success
+        except Exception as error:  # earlier versions of the library raise it for a receiver that is too slow
+            sent = False
+            log.warning("spans not exported", spans=len(batch), problem=repr(error)[:300])
+        if sent:
             self._exported += len(batch)
         else:
             self._failed += len(batch)

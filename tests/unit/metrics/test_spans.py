@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from engine.metrics import otlp
 from engine.metrics.otlp import OtlpExporter
@@ -15,6 +16,7 @@ from engine.metrics.spans import Span, SpanStatistics, Tracer
 from engine.model import Outcome
 from engine.model.trace import TraceContext, parse_trace
 from tests.support.builders import waiting
+from tests.support.otlp_receiver import otlp_receiver
 from tests.unit.metrics.test_usage import FUNCTION
 
 SPAN = Span(
@@ -85,6 +87,21 @@ def test_spans_beyond_the_queue_are_dropped_and_counted(monkeypatch: pytest.Monk
         exporter.add(SPAN)
 
     assert exporter.statistics() == SpanStatistics(exported=0, failed=0, dropped=2)
+
+
+def test_spans_are_exported_after_an_export_that_raised_an_error() -> None:
+    impossible = replace(SPAN, context=TraceContext("", "", True))
+
+    with otlp_receiver() as receiver:
+        exporter = OtlpExporter(receiver.url, "", "0")
+        exporter.add(impossible)
+        for _ in range(otlp.BATCH):  # the first batch is full at once, and one span is left
+            exporter.add(SPAN)
+        with exporter.running():
+            [received] = receiver.spans(1)
+
+    assert received.name == "run f"
+    assert exporter.statistics() == SpanStatistics(exported=1, failed=otlp.BATCH, dropped=0)
 
 
 def test_the_thread_of_the_exporter_ends_with_the_engine() -> None:
