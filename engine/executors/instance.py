@@ -211,7 +211,7 @@ class Instance:
             return
         if call.timer is not None:
             call.timer.cancel()
-        call.timer = self._loop.call_later(self._grace, self.kill, end, call)
+        call.timer = self._loop.call_later(self._grace, self._end_grace, end, call)
         self.last_invoked = -1
         if not channel.write(notice_frame(call.ticket, _NOTICES[end])):
             self.kill(end, call)
@@ -234,6 +234,10 @@ class Instance:
     def _time_out(self, call: Call) -> None:
         if not call.answered:
             self.interrupt(End.TIMEOUT, call)
+
+    def _end_grace(self, end: End, call: Call) -> None:
+        if not call.answered:  # otherwise the other requests of the instance would end for nothing
+            self.kill(end, call)
 
     def _warn(self, call: Call, seconds: float) -> None:
         """Tell the handler of a call that its soft timeout is over."""
