@@ -16,6 +16,7 @@ from plugins.lts.lines import Lines, Row
 
 STEP = 1 << 17  #: bytes of lines that are read at a time
 SCANNED = 1 << 23  #: bytes of lines that are read for one page, so that a page takes a fraction of a second
+READ_COST = 1 << 13  #: bytes that each read of a single row counts besides: small rows take as long as large ones
 PLACES = 100_000  #: numbers of lines in one row; a row has less than ``lines.ROW`` bytes, and one line more
 
 
@@ -93,7 +94,7 @@ class SearchApi:
                 for one in reversed(list(_lines_of(position, row))):
                     if before is None or one.number < before:
                         yield one
-                scanned += row.size
+                scanned += row.size + READ_COST
             if scanned > SCANNED:
                 yield None
             position -= 1

@@ -1,0 +1,64 @@
+"""LTS: search in the lines of a stream whose rows are small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from engine import PushRequest
+from engine.testing import ManualClock, MemoryStore
+from plugins._shared.vendor_api import Call
+from plugins.lts import search_api
+from plugins.lts.groups import Groups, stream_name
+from plugins.lts.items import Item, encoded
+from plugins.lts.lines import STATES, Lines, Row, Written
+from plugins.lts.search_api import SearchApi
+from plugins.lts.settings import MIB
+
+ROWS = 40
+
+
+class CountingLines(Lines):
+    reads = 0
+
+    async def numbered(self, stream: str, position: int, max_bytes: int) -> Sequence[tuple[int, Row]]:
+        self.reads += 1
+        return await super().numbered(stream, position, max_bytes)
+
+
+class AnyGroup:
+    def stream(self, project: str, group_id: str, stream_id: str) -> None: ...
+
+
+async def page(api: SearchApi, line_num: str) -> Any:
+    body = {"start_time": 0, "end_time": 1 << 40, "is_desc": True, "keywords": "line 0.", "line_num": line_num}
+    request = PushRequest(method="POST", path="", query="", headers={}, body=msgspec.json.encode(body))
+    [offer] = api.offers.values()
+    status, found = await offer.handler(Call(project="p", names=("g", "s", ""), request=request))
+    assert status == 200
+    return found
+
+
+async def test_a_search_through_small_rows_reads_a_bounded_number_of_them_for_a_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_api, "SCANNED", 10 * search_api.READ_COST)
+    lines = CountingLines(MemoryStore(), ManualClock(1.0).now, 16 * MIB)
+    for number in range(ROWS):
+        item = Item(message=f"line {number}.", time=1000, host_name="", ip="", path="", log_uid="", line_no=number)
+        await lines.append([Written(stream=stream_name("p", "g", "s"), items=[*encoded([item])], function=STATES)])
+    api, line_num, found, reads = SearchApi(cast(Groups, AnyGroup()), lines), "", [], []
+
+    complete = False
+    while not complete:
+        lines.reads = 0
+        reply = await page(api, line_num)
+        complete, line_num = reply["isQueryComplete"], reply["next_line_num"]
+        found += reply["logs"]
+        reads.append(lines.reads)
+
+    assert max(reads) <= 11
+    assert [one["content"] for one in found] == ["line 0."]
