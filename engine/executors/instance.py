@@ -145,7 +145,7 @@ class Instance:
         if self.end is not None:
             call.unsent = True
             return None
-        self.calls[call.ticket] = call
+        self.calls[call.ticket], call.interrupted = call, None  # a start may have been interrupted in another instance
         if self._warning and call.invocation is not None:
             self._record(call, self._recorder.now(), NOTE, self._warning.encode())
             self._warning = ""

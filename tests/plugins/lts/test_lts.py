@@ -250,7 +250,8 @@ async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
             ("DELETE", f"{group}/streams/odd", None, 400, "LTS.0208"),
             ("DELETE", f"groups/{own}", None, 400, "LTS.0009"),
             ("POST", f"lts/{group}/streams/odd/tenant/contents", line, 400, "LTS.0208"),
-            ("POST", f"{group}/streams/s/content/query", {}, 404, "LTS.0009"),
+            ("POST", f"{group}/streams/s/content/query", {}, 400, "LTS.0009"),
+            ("POST", f"{group}/streams/s/charts/query", {}, 404, "LTS.0009"),
         ):
             refused = await one.client.ask(method, path, body)
             assert (refused.status_code, refused.json()["error_code"]) == (status, code), path

@@ -183,6 +183,7 @@ LONGER = {
     "UpdateTrigger": 256 << 10,
     "UpdateFunctionAsyncInvokeConfig": 256 << 10,
     "CreateEvent": 256 << 10,
+    "RunAsyncInvocationAgain": 320 << 10,
     "UpdateEvent": 256 << 10,
     "CreateTags": 256 << 10,
     "DeleteTags": 256 << 10,
