@@ -11,6 +11,7 @@ from engine.app.parts import EngineParts
 from engine.model import State
 from engine.model.delays import LONGEST_DELAY
 from engine.model.identity import EARLIEST
+from engine.testing.rows import Row
 
 #: Seconds between two audits, at least.
 INTERVAL = 5.0
@@ -86,6 +87,8 @@ class Auditor:
 def check_end(world: World, witness: Witness) -> None:
     """Check what must be true when no client sends anything any more and all work that is due has been done."""
     tables, now = world.tables, world.now()
+    ordered = [row for row in tables.rows.values() if row.invocation.ordering_key and not row.invocation.held]
+    blocking = {(row.invocation.function_id, row.invocation.ordering_key) for row in ordered if _is_delayed(row, now)}
     recount: dict[int, tuple[int, int]] = {}
     for key, row in tables.rows.items():
         tracked = witness.by_key.get(key)
@@ -95,9 +98,10 @@ def check_end(world: World, witness: Witness) -> None:
             one = row.invocation
             rows, size = recount.get(one.function_id, (0, 0))
             recount[one.function_id] = rows + 1, size + row.payload_size
-            waits = row.state is State.WAIT and one.delayed and one.due_at > now
+            waits = _is_delayed(row, now)
             if waits and one.due_at > now + LONGEST_DELAY and now >= EARLIEST:
                 witness.violation(f"invocation {key} of function {one.function_id} is due in years: {one.due_at}")
+            waits = waits or (one.held and (one.function_id, one.ordering_key) in blocking)
             if not waits and world.time() - tracked_since(witness, key) > LATE:
                 witness.violation(f"invocation {key} of function {one.function_id} has not ended: {row.state}")
     if recount != {one: sums for one, sums in tables.tally.items() if sums[0]}:
@@ -112,6 +116,11 @@ def check_end(world: World, witness: Witness) -> None:
         witness.violation(f"{witness.streamed} of {world.published} events of the stream were accepted")
     for problem in _timer_problems(world, witness):
         witness.violation(problem)
+
+
+def _is_delayed(row: Row, now: float) -> bool:
+    one = row.invocation
+    return row.state is State.WAIT and one.delayed and not one.held and one.due_at > now
 
 
 def tracked_since(witness: Witness, key: int) -> float:
