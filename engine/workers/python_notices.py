@@ -41,14 +41,18 @@ class Notices:
         fcntl.fcntl(self.wire.fd, fcntl.F_SETFL, fcntl.fcntl(self.wire.fd, fcntl.F_GETFL) | os.O_ASYNC)
 
     def on_signal(self, number: int, frame: "FrameType | None") -> None:
+        if os.getpid() != self.wire.pid:
+            return
         request = self.wire.current()
-        if request is not ITSELF and os.getpid() == self.wire.pid:
+        if request is ITSELF:
+            self.missed = True  # the frame of a request may have been read, but the request has not begun
+        else:
             self.receive(request)  # type: ignore[arg-type]  # a request if it is not the instance itself
 
     def receive(self, request: "Interrupted") -> None:
         """Read the notices that have arrived, and tell the running request.
 
-        ``missed`` is set if a signal arrives while the context does not exist yet, or while a frame is being read.
+        ``missed`` is set if a signal arrives before the context exists, or while a frame is being read.
         """
         if request.context is None or self.reading:
             self.missed = True

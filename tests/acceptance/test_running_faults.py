@@ -63,6 +63,7 @@ def test_a_file_system_that_turns_read_only_loses_no_promise(tmp_path: Path) -> 
         stack.callback(engine.close)
         engine.start().create("one", SOURCE)
         accepted = [engine.accepted("one", {}, X_Functiond_Delay=delay) for delay in ("0", "5", "5", "3600")]
+        engine.record("one", accepted[0], wait=60)  # a commit that waits for the disk when it fails ends the engine
         disk.fail()
         refused, unhealthy = engine.send("one"), engine.ask("GET", "/healthz")
         assert (refused.status, unhealthy.status) == (503, 503)
