@@ -89,6 +89,7 @@ RULES = Rules(
 )
 
 
+BROKEN = b'{"errorType":"\xff","retryable":false}'  #: error body that is not UTF-8
 THROTTLED, BAD = "rule 1 (error_type Throttled)", "rule 3 (error_type ValueError, message_prefix bad )"
 
 
@@ -112,6 +113,7 @@ THROTTLED, BAD = "rule 1 (error_type Throttled)", "rule 3 (error_type ValueError
         (failed("KeyError", "x", retryAfter=1e9), 0, "no retry: older than 3600 s by then"),
         (OUR_FAULT, 8, "retry in 1 s: errors of the engine use up no retry"),
         (replace(FUNCTION_ERROR, message="…, error: Throttled: x"), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
+        (replace(FUNCTION_ERROR, message="Throttled", result=BROKEN), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
         (replace(FUNCTION_ERROR, message="Throttled", result=b"[" * 9999), 0, f"retry in 5 s: 1 of 8, {THROTTLED}"),
         (Outcome(), 0, ""),
     ],
