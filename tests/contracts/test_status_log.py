@@ -251,6 +251,48 @@ async def test_entries_are_announced(opened: Opened) -> None:
         assert 0 < accepted < len(announced)
 
 
+async def test_an_entry_that_a_read_does_not_return_is_announced_after_it(opened: Opened) -> None:
+    async with opened() as storage:
+        await followed(storage, 1)
+        announced = list[int]()
+        storage.status_log.added.connect(lambda: announced.append(1))
+        for turns in range(20):
+            await stored(storage)
+            reading = asyncio.ensure_future(storage.status_log.read(1000))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            announced.clear()
+            one = await stored(storage)
+
+            read = {entry.request_id for entry in await reading}
+            assert one.request_id in read or announced
+
+
+async def test_refused_entries_do_not_count_against_the_limit(opened: Opened) -> None:
+    with patch.object(status_log, "MOST_ENTRIES", 2), patch.object(memory_status_log, "MOST_ENTRIES", 2):
+        async with opened() as storage:
+            await followed(storage, 1)
+            opened.fail()
+            for _ in range(3):
+                with pytest.raises(NotStored):
+                    await stored(storage)
+            opened.heal()
+            before = await readable(storage)
+            one = await stored(storage)
+
+            assert before == []
+            assert await states(storage) == [(one.request_id, WAIT)]
+
+
+async def readable(storage: Storage) -> list[tuple[str, State]]:
+    """Return the entries as soon as the storage can be read again."""
+    while True:
+        try:
+            return await states(storage)
+        except NotStored:
+            await asyncio.sleep(0.01)
+
+
 async def test_entries_beyond_the_limit_are_dropped_and_counted(opened: Opened) -> None:
     with patch.object(status_log, "MOST_ENTRIES", 2), patch.object(memory_status_log, "MOST_ENTRIES", 2):
         async with opened() as storage:

@@ -191,8 +191,10 @@ class SQLiteStatusLog:
             set_states_aside(db)
             return "[]"
 
+        self._rows.announced = False  # before the read, which does not see entries that are submitted during it
         found = msgspec.json.decode(await self._writer.call(read, read_isolated), type=list[_Stored])
-        self._rows.announced = False
+        if not found:
+            self._rows.waiting = 0  # also counts entries whose write was refused
         ids = {key: self._identity.request_id(key) for _, _, key, *_ in found}
         return [
             StatusEntry(
