@@ -29,7 +29,7 @@ SPAN = Span(
 )
 
 
-class Kept:
+class KeptSpans:
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
@@ -41,7 +41,7 @@ class Kept:
 
 
 def spans_of(sampling: float, *, requests: int = 1, initialised: float = 0.0) -> Sequence[Span]:
-    kept = Kept()
+    kept = KeptSpans()
     tracer = Tracer(kept, sampling)
     for key in range(requests):
         outcome = Outcome(started_at=12.0, ended_at=13.0, initialised=initialised)
@@ -70,7 +70,7 @@ def test_sampling_chooses_a_share_of_the_traces_that_begin_here() -> None:
 
 def test_the_trace_context_of_an_attempt_names_its_span_before_it_is_made() -> None:
     invocation = waiting(1, key=5)
-    kept = Kept()
+    kept = KeptSpans()
     tracer = Tracer(kept, 1.0)
 
     context = parse_trace(tracer.trace_of_attempt(invocation))
