@@ -72,7 +72,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
     catalog, region, resources, storage = engine.catalog, engine.settings.http.region, engine.resources, engine.storage
     reservations, instances, clock = resources.reservations, engine.pool.alive, engine.clock
     return [
-        Functions(catalog, engine.versions, engine.codes, engine.usage, reservations, region),
+        Functions(catalog, engine.controls, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
         _records(engine),

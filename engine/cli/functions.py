@@ -18,7 +18,7 @@ def functions(*, target: Target = DEFAULT_TARGET) -> None:
     elif not found:
         Output().print("No functions.", style="dim")
     else:
-        columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED")
+        columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED", "STATE")
         print_table(columns, (_row(function) for function in found))
 
 
@@ -57,4 +57,5 @@ def _row(function: dict[str, Any]) -> tuple[str, ...]:
         f"{function['memory_size']} MB",
         f"{function['timeout']} s",
         function["last_modified"].replace("T", " "),
+        "paused" if function.get("paused") else "",
     )

@@ -26,7 +26,7 @@ from engine.model.text import CONTROLS, visible
 Raw = Annotated[bool, Parameter(negative="", show_default=False)]
 _TEXT = "\n\t"  #: control characters of a text of several lines
 _COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # states of invocations
-_COLOURS |= {"running": "green", "failing": "red"}  # states of sources
+_COLOURS |= {"running": "green", "failing": "red", "paused": "yellow"}  # states of sources, destinations and functions
 
 
 class Output(Console):

@@ -320,7 +320,7 @@ class Api(Struct, kw_only=True):
         )
         controls = FunctionControls(catalog, self.kept)
         return [
-            Functions(catalog, versions, self.codes, usage, reservations, REGION),
+            Functions(catalog, controls, versions, self.codes, usage, reservations, REGION),
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
             InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, REGION),

@@ -194,6 +194,7 @@ class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
     reserved_instance_count: Number = UNSET
     reserved_instance_idle_mode: Flag = UNSET
     fail_count: Number = UNSET
+    paused: Flag = UNSET  # extension of the API; True, or left out
     func_code: FuncCode | UnsetType = UNSET
     # In replies about versions only.
     version_description: Text = UNSET

@@ -13,6 +13,7 @@ from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore
 from engine.code.upload import Upload
 from engine.errors import CodeMissing, CodePackageTooLarge, FieldsTooLarge, InvalidField, PayloadTooLarge
 from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.functions.versions import Versions
 from engine.http.api.decoding import T
 from engine.http.api.function_replies import function_reply, with_warning
@@ -45,14 +46,15 @@ class Functions:
     def __init__(
         self,
         catalog: Catalog,
+        controls: FunctionControls,
         versions: Versions,
         codes: CodeStore,
         usage: Usage,
         reservations: Reservations,
         region: str,
     ) -> None:
-        self._catalog, self._versions, self._codes, self._usage = catalog, versions, codes, usage
-        self._reservations, self._region = reservations, region
+        self._catalog, self._controls, self._versions = catalog, controls, versions
+        self._codes, self._usage, self._reservations, self._region = codes, usage, reservations, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -78,9 +80,7 @@ class Functions:
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
         page = page_of(call, found, "maxitems")
         failed = self._usage.failures()
-        functions = (
-            replace(self._reply(function), fail_count=failed.get(function.function_id, 0)) for function in page.items
-        )
+        functions = (self._listed(function, failed.get(function.function_id, 0)) for function in page.items)
         return await list_reply("functions", functions, count=page.count, next_marker=page.next_marker)
 
     async def show_config(self, call: Call) -> Reply:
@@ -168,6 +168,10 @@ class Functions:
         held = self._reservations.find(function.project, function.urn(self._region))
         count, idle = sum(one.count for one in held), any(one.reservation.idle_mode for one in held)
         return replace(self._reply(function), reserved_instance_count=count, reserved_instance_idle_mode=idle)
+
+    def _listed(self, function: Function, failures: int) -> FunctionReply:
+        paused = self._controls.of(function.function_id).paused or UNSET
+        return replace(self._reply(function), fail_count=failures, paused=paused)
 
     def _reply(self, function: Function, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
         return function_reply(function, self._region, code)
