@@ -22,7 +22,12 @@ def controls(name: str, /, *changes: str, target: Target = DEFAULT_TARGET) -> No
         Controls to change, such as ``rate=5 burst=10``. The others stay as they are.
     """
     client, path = target.client(), path_of(name, "/controls")
-    fields = dict(_change_of(text) for text in changes)
+    fields: dict[str, object] = {}
+    for text in changes:
+        field, value = _change_of(text)
+        if field in fields:
+            raise UsageError(f"{field} is given twice: give each control once")
+        fields[field] = value
     shown = client.patch(path, fields) if fields else client.get(path)
     if target.json:
         print_json(shown)
@@ -68,14 +73,18 @@ def _change(name: str, changes: dict[str, object], done: str, target: Target) ->
 
 
 def _change_of(text: str) -> tuple[str, object]:
-    """Return the field and the value of ``field=value``. A value that is no JSON is a text."""
+    """Return the field and the value of ``field=value``. A value that is no JSON is a text, and so is a reason."""
     field, separator, value = text.partition("=")
     names = Controls.__struct_fields__
     if not separator or field not in names:
         near = difflib.get_close_matches(field, names, n=1)
         hint = f"did you mean {near[0]}=…?" if near else f"expected one of {', '.join(names)}"
         raise UsageError(f"{text!r} is not a control and its value: {hint}")
+    if field == "pause_reason":  # such as a bare year
+        return field, value
     try:
-        return field, json.loads(value)
+        parsed = json.loads(value)
+        json.dumps(parsed, allow_nan=False)  # Python reads NaN and 1e999, which are no JSON for the engine
     except ValueError:
         return field, value
+    return field, parsed

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, REAL_TALLY, engine_on, rows, urn_of
-from tests.support.engine_process import functiond
+from tests.support.engine_process import functiond, functiond_on_a_terminal
 
 ECHO = "def handler(event, context):\n    return event\n"
 CONTROLS = f"{BASE}/{urn_of('job')}/controls"
@@ -75,6 +75,22 @@ def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
 
 
+def test_the_list_of_functions_marks_paused_ones(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        engine.create("other", ECHO)
+        url = f"http://127.0.0.1:{engine.port}"
+        assert engine.ask("PATCH", CONTROLS, {"paused": True}).status == 200
+        listed = functiond("functions", "--project", PROJECT, url=url)
+        marked = functiond("functions", "--json", "--project", PROJECT, url=url)
+
+        lines = {line.split()[0]: line.split()[-1] for line in listed.stdout.splitlines()}
+        assert (lines["NAME"], lines["job"]) == ("STATE", "paused"), listed.stderr
+        assert lines["other"] != "paused"
+        marks = {one["func_name"]: one.get("paused") for one in json.loads(marked.stdout)}
+        assert marks == {"job": True, "other": None}
+
+
 def test_the_command_line_shows_and_changes_controls(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
@@ -89,6 +105,12 @@ def test_the_command_line_shows_and_changes_controls(tmp_path: Path) -> None:
             2,
             "functiond: 'bursts=3' is not a control and its value: did you mean burst=…?\n",
         )
+        twice = functiond("controls", "job", "burst=3", "burst=4", "--project", PROJECT, url=url)
+        assert (twice.returncode, twice.stderr) == (2, "functiond: burst is given twice: give each control once\n")
+        no_number = functiond("controls", "job", "rate=NaN", "--project", PROJECT, url=url)
+        assert (no_number.returncode, "rate is 'NaN': must be a number from 0" in no_number.stderr) == (1, True)
+        reason = functiond("controls", "job", "paused=true", "pause_reason=2026", "--project", PROJECT, url=url)
+        assert reason.stdout.splitlines()[:2] == ["paused           true", "pause_reason     2026"], reason.stderr
         refused = functiond("controls", "job", "burst=0", "--project", PROJECT, url=url)
         assert refused.returncode == 1
         assert "burst" in refused.stderr
@@ -112,6 +134,19 @@ def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> Non
         assert rows(engine.data, "SELECT * FROM tally WHERE rows ORDER BY 1") == rows(
             engine.data, f"{REAL_TALLY} ORDER BY 1"
         )
+
+
+def test_a_purge_shows_on_a_terminal_how_many_it_has_ended(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        url = f"http://127.0.0.1:{engine.port}"
+        engine.ask("PATCH", CONTROLS, {"paused": True})
+        for quiet in ([], ["--json"]):
+            for n in range(3):
+                engine.accepted("job", {"n": n})
+            code, shown = functiond_on_a_terminal("purge", "job", "--project", PROJECT, *quiet, url=url, TERM="xterm")
+            assert code == 0, shown
+            assert (" cancelled 3\n" in shown) is not bool(quiet)
 
 
 def test_what_was_purged_is_sent_again_and_one_with_another_event(tmp_path: Path) -> None:
