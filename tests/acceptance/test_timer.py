@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, rows, urn_of
 
 HOUR = 3600
 #: Engine whose clock is ahead by the number of seconds in a file.
@@ -53,6 +53,25 @@ def test_a_killed_engine_fires_once_for_all_that_it_missed_and_nothing_twice(tmp
     assert after[: len(before)] == before
     assert after == sorted(set(after))
     assert after[len(before)] - before[-1] >= 2  # one request for all missed times, with the last of them
+
+
+def test_a_timer_of_a_paused_function_goes_on_and_its_requests_run_after_the_pause(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("hello", "def handler(event, context):\n    return event\n")
+        function = f"{BASE}/{urn_of('hello')}"
+        assert engine.ask("POST", f"{function}/pause").status == 200
+        body = {"trigger_type_code": "TIMER", "event_data": EVERY_SECOND}
+        assert engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}", body).status == 201
+        due = fired(engine, 2)[:2]
+        listed = engine.ask("GET", f"{function}/async-invocations").json["invocations"]
+        assert engine.ask("POST", f"{function}/resume").status == 200
+        ended = [engine.record("hello", one["request_id"], wait=60) for one in listed]
+
+    assert len(listed) >= 2
+    assert {(one["status"], one.get("paused")) for one in listed} == {("WAIT", True)}
+    assert {(one["source"], one["status"]) for one in ended} == {("TIMER", "SUCCESS")}
+    results = sorted(datetime.fromisoformat(json.loads(one["result"])["time"]).timestamp() for one in ended)
+    assert results[:2] == due
 
 
 def test_an_engine_whose_clock_was_an_hour_ahead_goes_on_firing_with_and_without_a_restart(tmp_path: Path) -> None:
