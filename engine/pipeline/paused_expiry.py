@@ -64,10 +64,16 @@ class PausedExpiry:
         self._work.set()
 
     def note_push(self, invocation: Invocation) -> None:
-        """Set the alarm for an invocation of a paused function, unless it is set for an earlier one."""
+        """Set the alarm for an invocation of a paused function, unless it is set for an earlier one.
+
+        One with an ordering key may be older than those that have set the alarm, because it was held before.
+        """
         function_id = invocation.function_id
-        if function_id not in self._due and (age := self._shortest_age(function_id)) != math.inf:
-            self._due[function_id] = invocation.first_due_at + age + LATE
+        if function_id in self._due and not invocation.ordering_key:
+            return
+        due = invocation.first_due_at + self._shortest_age(function_id) + LATE
+        if due < self._due.get(function_id, math.inf):
+            self._due[function_id] = due
             self._work.set()
 
     def note_clock(self) -> None:
@@ -106,8 +112,9 @@ class PausedExpiry:
             log.warning("paused invocations cannot be discarded", function_id=function_id, problem=str(problem))
             due = 0.0
         rest = max(REST, SHARE * (asyncio.get_running_loop().time() - began))
-        if self._due[function_id] != math.inf:
+        if self._due[function_id] == -math.inf:
             return  # another pause has begun meanwhile
+        due = min(due, self._due[function_id])
         if due == math.inf:
             del self._due[function_id]  # set by the next push
         else:

@@ -82,6 +82,7 @@ async def expiring() -> AsyncIterator[House]:
     expiry = PausedExpiry(
         scheduler=scheduler, window=storage.window, bulk=bulk, catalog=catalog, policy=policy, clock=clock
     )
+    storage.journal.released.connect(scheduler.note_release)
     scheduler.pause_began.connect(expiry.note_pause)
     scheduler.pushed_to_paused.connect(expiry.note_push)
     bulk.ends_stored.connect(told.append)
@@ -151,6 +152,21 @@ async def test_a_priority_does_not_hide_the_age_of_others() -> None:
         await until(lambda: bool(house.told))
 
         assert house.states(ahead, old) == [State.WAIT, State.DISCARD]
+
+
+async def test_a_successor_that_is_released_during_the_pause_ends_when_it_is_too_old_itself() -> None:
+    async with expiring() as house:
+        keyed = [await house.send(ago=AGE - 1 - number, ordering_key="k") for number in (0, 1)]
+        young = await house.send()
+        house.scheduler.set_pause(1, "")
+        await house.turns()
+        house.clock.advance(2 + REST)
+        await until(lambda: house.states(keyed[0]) == [State.DISCARD])
+        await house.turns()
+        house.clock.advance(2 * REST)
+
+        await until(lambda: house.states(*keyed) == [State.DISCARD, State.DISCARD])
+        assert house.states(young) == [State.WAIT]
 
 
 async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set() -> None:
