@@ -48,6 +48,7 @@ def _connect_catalog(engine: EngineParts, enabled: EnabledFunctions) -> None:
     catalog.changed.connect(engine.function_changes.apply)
     catalog.changed.connect(enabled.follow)
     catalog.changed.connect(engine.status_log.note_change)
+    catalog.settings_changed.connect(engine.paused_expiry.note_pause)
     controls.changed.connect(engine.function_changes.apply_controls)
     controls.changed.connect(engine.intake.refuse_calls)
     engine.resources.triggers.changed.connect(engine.sources.follow)

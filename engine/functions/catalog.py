@@ -45,7 +45,8 @@ class Catalog(FunctionIndex):
     """Catalog of all functions. ``load`` must run before any other method.
 
     ``changed(function_id, latest)`` announces each change of a function, its versions or its aliases. ``latest`` is the
-    function's version ``latest``; None if the function was deleted.
+    function's version ``latest``; None if the function was deleted. ``settings_changed(function_id)`` announces changed
+    asynchronous settings of one of its versions.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Catalog(FunctionIndex):
     ) -> None:
         super().__init__(region, random)
         self.changed: Signal[[int, Function | None]] = Signal()
+        self.settings_changed: Signal[[int]] = Signal()
         self.quota = quota or CodeQuota()
         self._store, self._codes, self._clock, self._rules = store, codes, clock, rules or FunctionRules()
         self._find_dependencies = find_dependencies
@@ -179,6 +181,7 @@ class Catalog(FunctionIndex):
             settings = msgspec.structs.replace(settings, created_at=old.created_at if old else now, modified_at=now)
             await self._store.put_settings(function.function_id, function.version, settings)
             self.index_settings(function, settings)
+            self.settings_changed(function.function_id)
         return settings
 
     async def delete_settings(self, urn: FunctionUrn) -> None:
@@ -187,6 +190,7 @@ class Catalog(FunctionIndex):
             self.show_settings(urn)
             await self._store.delete_settings(function.function_id, function.version)
             self.index_settings(function, None)
+            self.settings_changed(function.function_id)
 
     async def replace_dependency(self, new: Dependency, row: StoredResource) -> None:
         """Store a changed version of a dependency, and replace it in each function whose ``latest`` uses it.

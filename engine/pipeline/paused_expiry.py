@@ -59,7 +59,7 @@ class PausedExpiry:
         self._alarm: Alarm | None = None
 
     def note_pause(self, function_id: int) -> None:
-        """Look at the waiting invocations of a function that is paused now."""
+        """Look at the waiting invocations of a function, because it is paused now, or its settings have changed."""
         self._due[function_id] = -math.inf
         self._work.set()
 

@@ -121,14 +121,13 @@ class RunQueue:
         if invocation.function_id in self._dropped:
             self._clear(invocation.function_id)
 
-    def put_back(self, entry: Entry) -> None:
-        """Undo ``pop``: the entry waits again, and frees its slot, its memory and its token."""
+    def refund(self, entry: Entry) -> None:
+        """Free slot, memory and token of an entry that has not started after all. The caller adds it again."""
         invocation = entry.invocation
         share = self._share(invocation.function_id)
         if share.rated and invocation.mode is Mode.ASYNC:
             share.spent = self._rates.refund(invocation.function_id)
         self.release(entry, entry.seconds)
-        self.push(entry)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
         """Remove a waiting entry from memory and return it. Return None if no such entry is in memory."""

@@ -168,7 +168,7 @@ class Scheduler:
         """Put an entry back, and start no asynchronous invocation of its function until ``unpark``."""
         invocation = entry.invocation
         self._queue.park(invocation.function_id)
-        self._queue.release(entry, entry.seconds)
+        self._queue.refund(entry)
         self.push(invocation, entry.reply)
         self._hand_out()
 
@@ -363,7 +363,8 @@ class Scheduler:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._queue.put_back(waiter.result())
+                self._queue.refund(waiter.result())
+                self._queue.push(waiter.result())
             raise
 
     def _pop(self) -> Entry | None:

@@ -54,6 +54,17 @@ def test_what_runs_goes_on_during_a_pause_and_what_waits_grows_too_old(tmp_path:
         assert (tmp_path / "runs").read_text().splitlines() == [running]
 
 
+def test_a_maximum_age_that_is_set_during_the_pause_holds_at_once(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("job", ECHO)
+        engine.ask("PATCH", CONTROLS, {"paused": True})
+        waiting = engine.accepted("job")
+        assert engine.record("job", waiting, wait=0.2)["status"] == "WAIT"
+        engine.configure("job", max_async_event_age_in_seconds=1)
+
+        assert engine.record("job", waiting, wait=60)["status"] == "DISCARD"
+
+
 def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)

@@ -171,3 +171,15 @@ async def test_a_look_for_possible_work_uses_up_no_rate() -> None:
     await scheduler.take()
     assert scheduler.possible_work() is None, "the function has used up its rate"
     scheduler._tokens.cancel()
+
+
+async def test_a_parked_invocation_gives_its_token_back() -> None:
+    scheduler = Scheduler(queue(), MemoryStorage().window, ManualClock())
+    scheduler.set_rate(1, 0.001, 1)
+    scheduler.push(entry(1).invocation)
+    scheduler.park(await scheduler.take())
+    scheduler.unpark()
+
+    async with asyncio.timeout(30):
+        assert (await scheduler.take()).invocation.key == 1
+    scheduler._tokens.cancel()
