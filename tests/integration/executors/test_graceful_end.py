@@ -57,8 +57,8 @@ def raising(event, context):
     def told(reason):
         raise RuntimeError("told " + reason)
 
-    print("began")
     try:
+        print("began")
         time.sleep(600)
     except RuntimeError as error:
         print(error)
@@ -73,10 +73,11 @@ def handling(event, context):
 
 
 def ignoring(event, context):
-    print(os.getpid())
-    print("began")
+    lines = [str(os.getpid()), "began"]
     while True:
         try:
+            while lines:
+                print(lines.pop(0))
             time.sleep(600)
         except BaseException:
             print("ignores", context.cancel_reason)
