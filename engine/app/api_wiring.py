@@ -38,15 +38,21 @@ from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.triggers import TriggersApi
 from engine.http.api.versions import VersionsApi
 from engine.http.audit import audited
+from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries import DeliveriesPage
+from engine.http.console.form_tokens import FormTokens
+from engine.http.console.function_pages import FunctionFrame, FunctionPages
 from engine.http.console.functions import FunctionsPage
 from engine.http.console.invocations import InvocationsPage
 from engine.http.console.overview import OverviewPage
-from engine.http.console.pages import Pages
+from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.site import Console
 from engine.http.console.triggers import TriggersPage
+from engine.http.invocation_routes import InvocationRoutes
 from engine.http.openapi import Document
+from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
+from engine.http.restrictions import restricted
 from engine.http.server import create_app
 from engine.metrics.prometheus import Telemetry
 from engine.pipeline.explanation import Explainer
@@ -54,14 +60,20 @@ from engine.pipeline.explanation import Explainer
 
 def build_app(engine: EngineParts) -> App:
     """Return the ASGI application of an engine: its API, the paths of its plugins, and the console if it is enabled."""
-    http, health = engine.settings.http, _health(engine)
+    http, health, authenticator = engine.settings.http, _health(engine), engine.authenticator
+    calls = Invocations(
+        engine.intake, engine.catalog, async_limit=http.async_body_limit, sync_limit=http.sync_body_limit
+    )
+    resources = audited(build_families(engine, health), engine.audit, engine.clock)
+    allowed = restricted(resources, OPERATIONS) if authenticator is not None else resources
+    api = ApiRequests(allowed, InvocationRoutes(calls, http.region), http.region)
     return create_app(
-        Invocations(engine.intake, engine.catalog, async_limit=http.async_body_limit, sync_limit=http.sync_body_limit),
-        audited(build_families(engine, health), engine.audit, engine.clock),
+        calls,
+        resources,
         http.region,
-        authenticator=engine.authenticator,
+        authenticator=authenticator,
         plugins=PluginRequests(engine.plugins.mounts, engine.audit, engine.clock),
-        console=_console(engine, health) if http.console else None,
+        console=_console(engine, health, api) if http.console else None,
         lag=engine.lag,
         denials=DenialLog(engine.clock),
     )
@@ -141,19 +153,22 @@ def _health(engine: EngineParts) -> HealthChecks:
     )
 
 
-def _console(engine: EngineParts, health: HealthChecks) -> Console:
+def _console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
     catalog, region, storage = engine.catalog, engine.settings.http.region, engine.storage
     triggers, redrive = engine.resources.triggers, _redrive(engine)
-    pages = Pages(catalog, engine.clock, __version__)
-    return Console(
-        pages,
-        overview=OverviewPage(pages, health, lambda: read_figures(engine)),
-        functions=FunctionsPage(
+    tokens = FormTokens()
+    pages = Pages(catalog, engine.clock, __version__, tokens)
+    frame = FunctionFrame(pages, catalog, engine.controls, region)
+    families: list[PageFamily] = [
+        OverviewPage(pages, health, lambda: read_figures(engine)),
+        FunctionsPage(
             pages, catalog, engine.usage, triggers, engine.backlog, engine.scheduler, engine.pool.alive, region
         ),
-        invocations=InvocationsPage(
+        FunctionPages(frame, api),
+        InvocationsPage(
             pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
         ),
-        triggers=TriggersPage(pages, catalog, triggers, engine.sources, _triggers(engine), region),
-        deliveries=DeliveriesPage(pages, engine.redrive, redrive),
-    )
+        TriggersPage(pages, catalog, triggers, engine.sources, _triggers(engine), region),
+        DeliveriesPage(pages, engine.redrive, redrive),
+    ]
+    return Console(pages, tokens, families)

@@ -18,7 +18,7 @@ from msgspec import Struct
 from engine.asgi.wire import JSON, Reply
 from engine.errors import FunctiondError
 from engine.http.api.errors import error_reply
-from engine.http.api.routing import ApiFamily, Call, Handler, Resource
+from engine.http.api.routing import ERROR, ApiFamily, Call, Handler, Resource
 from engine.http.api.secrets import without_secrets
 from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
@@ -82,6 +82,7 @@ class _TracedHandler:
         try:
             reply = await self._handler(call)
         except FunctiondError as error:
+            call.scope[ERROR] = error
             reply = error_reply(error)
         except Exception:
             self._audit.publish(self._trace(call, Reply(status=500)))

@@ -21,7 +21,7 @@ from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
 from engine.http.api.routing import Resource, make_router
 from engine.http.auth import Authenticator
-from engine.http.console.paths import PAGES
+from engine.http.console.paths import ACTIONS, PAGES
 from engine.http.console.site import Console
 from engine.http.guard import Guard
 from engine.http.invocation_routes import InvocationRoutes
@@ -60,7 +60,7 @@ def create_app(
     """
     found = [*resources, *(console.resources() if console else ())]
     if authenticator is not None:
-        found = restricted(found, [*OPERATIONS, *PAGES])
+        found = restricted(found, [*OPERATIONS, *PAGES, *ACTIONS])
     refuse = console.refuse if console else _refuse
     guard, clock = Guard(credentials=authenticator is not None), SystemClock()
     plugins = plugins or PluginRequests(Mounts(), AuditTrail(), clock)

@@ -41,6 +41,8 @@ LONG_LIMIT = 256 << 10  #: descriptions, such as that of a trigger
 BODY_LIMIT = 1 << 20  #: searches, and fields beside code
 AT_ONCE = 64 << 10  #: bytes of a body with code that is read as any other
 BASE = "/v2/{project_id}/fgs"
+#: Key in the ASGI scope: error of the request, if its handler replied to it instead of raising it.
+ERROR = "functiond.error"
 
 _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
 
@@ -49,7 +51,7 @@ class Call:
     """Request to the API, as its handler receives it."""
 
     def __init__(self, scope: Scope, receive: Receive, region: str) -> None:
-        self._receive, self._region = receive, region
+        self.scope, self.receive, self._region = scope, receive, region
         self.parts: Mapping[str, str] = scope["path_params"]  #: parameters of the path, by name
         self.project = check_project(self.parts["project_id"]) if "project_id" in self.parts else ""
         self.method: str = scope["method"]
@@ -94,7 +96,7 @@ class Call:
         ``empty``; ClientDisconnect if the client closes the connection before its end; and ``error`` if a field has an
         invalid value.
         """
-        self.body = body = await read_body(self._receive, self.headers, limit)
+        self.body = body = await read_body(self.receive, self.headers, limit)
         if empty is not None and body in (b"", b"null"):
             return empty
         return self._decode(body, kind, error)
@@ -109,7 +111,7 @@ class Call:
         declared = self.headers.get(b"content-length")
         if declared is not None and int(declared) <= AT_ONCE:
             return await self.read(kind, limit, error=error)
-        await read_pieces(self._receive, self.headers, limit, upload.feed)
+        await read_pieces(self.receive, self.headers, limit, upload.feed)
         return self._decode(await upload.end(), kind, error)
 
     def _decode(self, body: bytes, kind: type[T], error: type[InvalidField]) -> T:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engine.asgi.wire import Reply
 from engine.http.api.paging import bounds
 from engine.http.api.redrive import RedriveApi
-from engine.http.api.routing import Call
-from engine.http.console.pages import Pages
+from engine.http.api.routing import Call, Handler
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import PROJECT
 from engine.http.console.visibility import delivery_shown
 from engine.pipeline.redrive import Redrive
 
@@ -16,6 +19,12 @@ ROWS = 50
 class DeliveriesPage:
     def __init__(self, pages: Pages, redrive: Redrive, api: RedriveApi) -> None:
         self._pages, self._redrive, self._item = pages, redrive, api.item
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{PROJECT}/deliveries": self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
 
     async def show(self, call: Call) -> Reply:
         offset, limit = bounds(call, "limit", maximum=ROWS)

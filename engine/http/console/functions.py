@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
-from engine.http.api.routing import Call
-from engine.http.console.pages import Pages
+from engine.http.api.routing import Call, Handler
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import PROJECT
 from engine.metrics.usage import Usage
 from engine.model import Alias, AsyncSettings, Function
 from engine.resources.triggers import Triggers
@@ -52,6 +53,12 @@ class FunctionsPage:
     ) -> None:
         self._pages, self._catalog, self._usage, self._triggers = pages, catalog, usage, triggers
         self._backlog, self._scheduler, self._instances, self._region = backlog, scheduler, instances, region
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{PROJECT}/functions": self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
 
     async def show(self, call: Call) -> Reply:
         page = page_of(call, self._catalog.list(call.project), "limit", maximum=ROWS)

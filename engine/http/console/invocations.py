@@ -5,6 +5,8 @@ A list reads only a limited number of the newest records, however many are store
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
@@ -15,8 +17,9 @@ from engine.http.api.logs import LogArchive, attempt_of, log_of
 from engine.http.api.paging import bounds
 from engine.http.api.records import read_states
 from engine.http.api.redrive import RedriveApi
-from engine.http.api.routing import Call, own_urn
-from engine.http.console.pages import Pages
+from engine.http.api.routing import Call, Handler, own_urn
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import PROJECT
 from engine.http.console.visibility import delivery_shown, sees_payloads
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
@@ -45,6 +48,12 @@ class InvocationsPage:
     ) -> None:
         self._pages, self._catalog, self._records, self._identity = pages, catalog, records, identity
         self._archive, self._redrive, self._item, self._region = archive, redrive, api.item, region
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{PROJECT}/invocations": self.show_all, f"{PROJECT}/invocations/{{request_id}}": self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
 
     async def show_all(self, call: Call) -> Reply:
         functions = {one.function_id: one for one in self._catalog.list(call.project)}

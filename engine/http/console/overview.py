@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from engine.asgi.wire import Reply
 from engine.http.api.health import HealthChecks
-from engine.http.api.routing import Call
-from engine.http.console.pages import Pages
+from engine.http.api.routing import Call, Handler
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import HOME
 from engine.metrics.prometheus import Figure
 
 
@@ -16,6 +17,12 @@ class OverviewPage:
 
     def __init__(self, pages: Pages, health: HealthChecks, figures: Callable[[], Iterable[Figure]]) -> None:
         self._pages, self._health, self._figures = pages, health, figures
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {HOME: self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
 
     async def show(self, call: Call) -> Reply:
         figures = {figure.name: figure for figure in self._figures()}

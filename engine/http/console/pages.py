@@ -6,17 +6,21 @@ them. Compilation runs in a thread, so other requests do not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio.to_thread
 
 from engine.asgi.wire import HeaderPairs, Reply
 from engine.functions.catalog import Catalog
-from engine.http.api.routing import Call
+from engine.http.api.routing import Call, Handler
 from engine.http.console import words
-from engine.http.console.paths import HOME, STATIC
+from engine.http.console.form_tokens import FIELD, FormTokens
+from engine.http.console.forms import Form
+from engine.http.console.notes import REMOVE, note_of
+from engine.http.console.paths import HOME, SCRIPTS, STATIC, STYLES
 from engine.http.console.projects import projects_for
+from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
 from engine.model.urn import short_name
 
@@ -33,10 +37,23 @@ HEADERS = (
     (b"content-security-policy", POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_ROLES = {one.name: one.roles for one in OPERATIONS}
 SECTIONS = ("functions", "invocations", "triggers", "deliveries")
+
+
+#: Carries out what a form asks for, and returns the reply: a page with errors, or a redirection with a note.
+Action = Callable[[Call, Form], Awaitable[Reply]]
+
+
+class PageFamily(Protocol):
+    """Pages about one kind of thing, and the actions of their forms, by path."""
+
+    def pages(self) -> Mapping[str, Handler]: ...
+
+    def actions(self) -> Mapping[str, Action]: ...
 
 
 def may_read(call: Call) -> bool:
@@ -44,27 +61,38 @@ def may_read(call: Call) -> bool:
     return call.principal is None or call.principal.role != "invoke"
 
 
+def may(call: Call, operation: str) -> bool:
+    """Return whether the caller's role may use an operation of the API. Raises KeyError if there is none such."""
+    principal = call.principal
+    return principal is None or principal.role == "admin" or principal.role in _ROLES[operation]
+
+
 class Pages:
-    def __init__(self, catalog: Catalog, clock: Clock, version: str) -> None:
-        self._catalog, self._clock, self._version = catalog, clock, version
+    def __init__(self, catalog: Catalog, clock: Clock, version: str, tokens: FormTokens) -> None:
+        self._catalog, self._clock, self._version, self._tokens = catalog, clock, version, tokens
         self._environment: Environment | None = None
 
-    async def show(self, call: Call, template: str, *, live: bool = True, **data: Any) -> Reply:
+    async def show(self, call: Call, template: str, *, live: bool = True, http_status: int = 200, **data: Any) -> Reply:
         """Render ``template`` with ``data``, and return the reply.
 
-        A ``live`` page is fetched again by the browser at intervals, as long as it is visible.
+        The reply has ``http_status``. A ``live`` page is fetched again by the browser at intervals, as long as it is
+        visible. The section of the page is the first part of the template's name.
         """
+        note = note_of(call)
         projects = projects_for(call, self._catalog)
         common = {
             "project": call.project or projects[0],
             "projects": projects,
-            "section": template.partition(".")[0],
+            "section": template.partition(".")[0].partition("/")[0],
             "sections": SECTIONS,
             "live": live,
             "may_read": may_read(call),
             "may_change": call.principal is None or call.principal.role == "admin",
+            "may": lambda operation: may(call, operation),
+            "form_token": self._tokens.token_for(call),
+            "note": note,
         }
-        return await self._reply(template, 200, (), common | data)
+        return await self._reply(template, http_status, REMOVE if note else (), common | data)
 
     async def problem(self, status: int, title: str, message: str, headers: HeaderPairs = ()) -> Reply:
         return await self._reply(
@@ -90,6 +118,7 @@ def _compiled(version: str) -> Environment:
         auto_reload=False,
     )
     environment.globals |= {"home": HOME, "static": STATIC, "version": version, "quantile": words.quantile}
+    environment.globals |= {"styles": STYLES, "scripts": SCRIPTS, "token_field": FIELD}
     environment.filters |= {
         "number": words.number,
         "span": words.span,

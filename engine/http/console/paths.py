@@ -6,12 +6,15 @@ from engine.protocols import Operation
 
 HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
+FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 #: Static files and their content types.
+STYLES = ("console.css", "forms.css")  #: in the order in which pages name them
+SCRIPTS = ("console.js", "forms.js")
 FILES = {
-    "console.css": b"text/css; charset=utf-8",
-    "console.js": b"text/javascript; charset=utf-8",
+    **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
+    **dict.fromkeys(SCRIPTS, b"text/javascript; charset=utf-8"),
     "icon.svg": b"image/svg+xml",
 }
 #: Paths that a browser requests before it has credentials; their replies reveal nothing about this engine.
@@ -22,6 +25,7 @@ PAGES = tuple(
     for name, path in (
         ("ConsoleOverview", HOME),
         ("ConsoleFunctions", f"{PROJECT}/functions"),
+        ("ConsoleFunction", FUNCTION),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
@@ -37,6 +41,14 @@ PAGES = tuple(
         ("ConsoleStart", HOME.rstrip("/")),
         ("Start", "/"),
         *((f"ConsoleFile{number}", STATIC + name) for number, name in enumerate(FILES)),
+    )
+)
+#: Paths to which forms are sent. Any role may send one: the operation of the API that it uses checks the role.
+ACTIONS = tuple(
+    Operation(name=name, method="POST", path=path, roles=("invoke", "read"), own=True)
+    for name, path in (
+        ("ConsolePauseFunction", f"{FUNCTION}/pause"),
+        ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
     )
 )
 

@@ -1,7 +1,8 @@
-"""Web console as resources (paths with handlers) of the HTTP server: pages, static files, redirects, error pages."""
+"""Web console as resources (paths with handlers) of the HTTP server: pages, actions, static files, error pages."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
@@ -9,14 +10,11 @@ from engine.asgi.wire import Reply, Scope
 from engine.errors import FunctiondError, NotFound, Unauthorized
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, Resource
-from engine.http.console.deliveries import DeliveriesPage
 from engine.http.console.docs import DocsPage
-from engine.http.console.functions import FunctionsPage
-from engine.http.console.invocations import InvocationsPage
-from engine.http.console.overview import OverviewPage
-from engine.http.console.pages import HEADERS, Pages
-from engine.http.console.paths import DOCS, FILES, HOME, PROJECT, STATIC, is_page
-from engine.http.console.triggers import TriggersPage
+from engine.http.console.form_tokens import FIELD, FormTokens
+from engine.http.console.forms import read_form
+from engine.http.console.pages import HEADERS, Action, PageFamily, Pages
+from engine.http.console.paths import DOCS, FILES, HOME, STATIC, is_page
 
 _CHALLENGE = (b"www-authenticate", b'Basic realm="functiond", charset="UTF-8"')
 _SIGN_IN = "Sign in with one of the engine's tokens as the password; any user name is accepted."
@@ -24,25 +22,12 @@ _TITLES = {400: "Invalid request", 401: "Sign in", 403: "Access denied", 404: "N
 
 
 class Console:
-    def __init__(
-        self,
-        pages: Pages,
-        *,
-        overview: OverviewPage,
-        functions: FunctionsPage,
-        invocations: InvocationsPage,
-        triggers: TriggersPage,
-        deliveries: DeliveriesPage,
-    ) -> None:
+    """All pages. The token of each form is checked before its action."""
+
+    def __init__(self, pages: Pages, tokens: FormTokens, families: Iterable[PageFamily]) -> None:
         self._pages = pages
         docs = DocsPage(pages)
         self._shown: dict[str, Handler] = {
-            HOME: overview.show,
-            f"{PROJECT}/functions": functions.show,
-            f"{PROJECT}/invocations": invocations.show_all,
-            f"{PROJECT}/invocations/{{request_id}}": invocations.show,
-            f"{PROJECT}/triggers": triggers.show,
-            f"{PROJECT}/deliveries": deliveries.show,
             DOCS: docs.show_index,
             f"{DOCS}{{page}}": docs.show,
             DOCS.rstrip("/"): _docs,
@@ -51,9 +36,16 @@ class Console:
             "/": _home,
             **{STATIC + name: _File(name).show for name in FILES},
         }
+        self._actions: dict[str, Handler] = {}
+        for family in families:
+            self._shown |= family.pages()
+            self._actions |= {path: _FormHandler(act, tokens) for path, act in family.actions().items()}
 
     def resources(self) -> list[Resource]:
-        return [Resource(path=path, methods={"GET": show, "HEAD": show}) for path, show in self._shown.items()]
+        found: dict[str, dict[str, Handler]] = {path: {"GET": show, "HEAD": show} for path, show in self._shown.items()}
+        for path, act in self._actions.items():
+            found.setdefault(path, {})["POST"] = act
+        return [Resource(path=path, methods=methods) for path, methods in found.items()]
 
     async def refuse(self, scope: Scope, error: FunctiondError) -> Reply:
         """Return the reply for an error: an HTML page if the path belongs to the console, else JSON as in the API."""
@@ -64,6 +56,16 @@ class Console:
             return await self._pages.problem(401, _TITLES[401], f"{_SIGN_IN} ({error})", (_CHALLENGE,))
         retry = tuple(header for header in reply.headers if header[0] == b"retry-after")
         return await self._pages.problem(reply.status, _TITLES.get(reply.status, "Request failed"), str(error), retry)
+
+
+class _FormHandler:
+    def __init__(self, act: Action, tokens: FormTokens) -> None:
+        self._act, self._tokens = act, tokens
+
+    async def __call__(self, call: Call) -> Reply:
+        form = await read_form(call)
+        self._tokens.check(call, form.text(FIELD))
+        return await self._act(call, form)
 
 
 class _File:

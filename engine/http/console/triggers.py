@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
-from engine.http.api.routing import Call, own_urn
+from engine.http.api.routing import Call, Handler, own_urn
 from engine.http.api.triggers import TriggersApi
-from engine.http.console.pages import Pages
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import PROJECT
 from engine.http.console.visibility import service_shown, trigger_shown
 from engine.resources.triggers import Triggers
 from engine.triggers.sources import Sources
@@ -22,6 +25,12 @@ class TriggersPage:
     ) -> None:
         self._pages, self._catalog, self._triggers, self._sources = pages, catalog, triggers, sources
         self._api, self._region = api, region
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{PROJECT}/triggers": self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
 
     async def show(self, call: Call) -> Reply:
         name = call.text("function")

@@ -1,0 +1,106 @@
+"""Requests of the console to the engine's API, made in this process.
+
+Every action of a page is an operation of the API, with its checks of roles, traces and errors. No page changes anything
+in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Struct
+
+from engine.asgi.error_replies import status_of
+from engine.asgi.wire import JSON, HeaderPairs, Message, Scope
+from engine.errors import FunctiondError, InvalidRequest, Unavailable
+from engine.http.api.routing import ERROR, Call, Resource, make_router
+from engine.http.invocation_routes import InvocationRoutes
+
+T = TypeVar("T")
+
+#: Keys of the browser's request that do not hold for a request made from it.
+_OWN = frozenset({"extensions", "path_params", "endpoint", "router", "route", "app"})
+
+
+class ApiReply(Struct, frozen=True, kw_only=True):
+    """Successful reply to a request."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    def read(self, kind: type[T]) -> T:
+        return msgspec.json.decode(self.body, type=kind)
+
+
+class ApiRequests:
+    """Requests to the operations in ``resources``, and to those that invoke a function."""
+
+    def __init__(self, resources: Iterable[Resource], invocations: InvocationRoutes, region: str) -> None:
+        self._router, self._invocations = make_router(resources, region), invocations
+
+    async def send(self, call: Call, method: str, target: str, body: Any = None, headers: HeaderPairs = ()) -> ApiReply:
+        """Make a request with the credentials of ``call``, the browser's request. Return the reply.
+
+        ``target`` is a percent-encoded path with an optional query. ``body`` is sent as JSON, bytes are sent as they
+        are, None is sent as an empty body. Raises the error of the operation if it is refused.
+        """
+        sent = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
+        received = _Reply()
+        scope = _scope(call.scope, method, target, ((b"content-type", JSON), *headers), len(sent))
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": sent, "more_body": False}
+
+        invocation = self._invocations.find(scope, dict(scope["headers"]), receive)
+        if invocation is None:
+            await self._router(scope, receive, received.send)
+            if ERROR in scope:
+                raise scope[ERROR]
+            return received.checked()
+        reply = await invocation
+        await received.send({"status": reply.status, "headers": reply.headers})
+        await received.send({"body": reply.body})
+        return received.checked()
+
+
+class _Reply:
+    """Receiver of the ASGI messages of a reply."""
+
+    def __init__(self) -> None:
+        self._status, self._headers, self._pieces = 500, dict[bytes, bytes](), list[bytes]()
+
+    async def send(self, message: Message) -> None:
+        if "status" in message:
+            self._status, self._headers = message["status"], dict(message["headers"])
+        else:
+            self._pieces.append(message.get("body", b""))
+
+    def checked(self) -> ApiReply:
+        """Return the reply. Raises a FunctiondError if its status is that of an error."""
+        reply = ApiReply(status=self._status, headers=self._headers, body=b"".join(self._pieces))
+        if reply.status >= 400:
+            raise _error(reply)
+        return reply
+
+
+def _error(reply: ApiReply) -> FunctiondError:
+    """Return the error in a reply that an operation made without raising it."""
+    message = reply.read(dict[str, Any]).get("error_msg", "the request failed")
+    return InvalidRequest(message) if reply.status < status_of(FunctiondError) else Unavailable(message)
+
+
+def _scope(scope: Scope, method: str, target: str, headers: HeaderPairs, size: int) -> Scope:
+    path, _, query = target.partition("?")
+    return {
+        **{key: value for key, value in scope.items() if key not in _OWN},
+        "method": method,
+        "path": unquote(path),
+        "raw_path": path.encode("ascii"),
+        "root_path": "",
+        "query_string": query.encode("ascii"),
+        "headers": [*headers, (b"content-length", b"%d" % size)],
+    }

@@ -1,0 +1,64 @@
+"""Forms of the console: reading of their fields, and the errors beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from engine.asgi.wire import read_body
+from engine.errors import FunctiondError, InvalidField, InvalidRequest
+from engine.http.api.routing import Call
+
+FORM = b"application/x-www-form-urlencoded"
+LIMIT = 8 << 20  #: bytes of a form; an event of 6 MiB fits
+FIELDS = 2000  #: most fields of a form
+WHOLE = ""  #: name under which an error stands that belongs to no single field
+
+
+class Form:
+    """Fields that a browser sent. Line breaks in values are ``\\n``, as a handler would write them."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value.replace("\r\n", "\n"))
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return the last value of a field, without surrounding spaces; ``default`` if the field is absent."""
+        return self._values[name][-1].strip() if name in self._values else default
+
+    def raw(self, name: str) -> str:
+        """Return the last value of a field as it was typed; empty if the field is absent."""
+        return self._values[name][-1] if name in self._values else ""
+
+    def all(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+    def checked(self, name: str) -> bool:
+        """Return whether a checkbox is checked: browsers send only those that are."""
+        return name in self._values
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+
+async def read_form(call: Call) -> Form:
+    """Read the form in a request's body. Raises InvalidRequest unless it is one, PayloadTooLarge above ``LIMIT``."""
+    kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != FORM:
+        raise InvalidRequest(f"the body must be a form ({FORM.decode()}), as the console's pages send it")
+    body = await read_body(call.receive, call.headers, LIMIT)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS)
+    except ValueError:
+        raise InvalidRequest("the form is not UTF-8, or has too many fields") from None
+    return Form(pairs)
+
+
+def errors_of(error: FunctiondError) -> Mapping[str, str]:
+    """Return the message of an error by the name of its field, or by ``WHOLE`` if it names none."""
+    return (
+        {error.field: error.allowed if error.value is not None else str(error)}
+        if isinstance(error, InvalidField)
+        else {WHOLE: str(error)}
+    )

@@ -1,0 +1,36 @@
+// Asks before a form with data-confirm is sent.
+"use strict";
+
+function ask(form) {
+  const dialog = document.createElement("dialog");
+  const text = document.createElement("p");
+  const actions = document.createElement("div");
+  const cancel = document.createElement("button");
+  const go = document.createElement("button");
+  const asked = form.querySelector("button[type=submit]");
+  text.textContent = form.dataset.confirm;
+  text.id = "confirm-text";
+  dialog.setAttribute("aria-labelledby", text.id);
+  actions.className = "actions";
+  cancel.textContent = "Cancel";
+  go.textContent = asked ? asked.textContent : "OK";
+  go.className = asked ? asked.className : "";
+  cancel.addEventListener("click", () => dialog.close());
+  go.addEventListener("click", () => {
+    form.dataset.confirmed = "yes";
+    dialog.close();
+    form.requestSubmit();
+  });
+  dialog.addEventListener("close", () => dialog.remove());
+  actions.append(cancel, go);
+  dialog.append(text, actions);
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.dataset.confirm === undefined || form.dataset.confirmed === "yes") return;
+  event.preventDefault();
+  ask(form);
+});

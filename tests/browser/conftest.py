@@ -1,0 +1,59 @@
+"""Debian's Chromium for the tests of the console: one browser for each test module, one page for each test.
+
+Playwright's event loop runs in the thread of the tests until its module ends, so it must not outlive the module: tests
+of other modules run loops of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.engine_process import EngineProcess, engine_on
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine (Debian's package chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Run an engine without credentials."""
+    with engine_on(tmp_path_factory.mktemp("browser") / "data") as engine:
+        yield engine
+
+
+@pytest.fixture
+def context(browser: Browser, engine: EngineProcess) -> Iterator[BrowserContext]:
+    """Open a browser window whose relative addresses are those of the engine."""
+    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """Open a page. After the test, fail if the page reported an error on its console, also one of the CSP."""
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda one: problems.append(one.text) if one.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    assert not [one for one in problems if "status of 4" not in one], problems

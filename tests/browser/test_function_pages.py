@@ -1,0 +1,62 @@
+"""Pages of one function in a browser."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
+from tests.browser.axe import violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(engine: EngineProcess) -> None:
+    engine.create("hello", "def handler(event, context):\n    return event\n")
+
+
+def controls(engine: EngineProcess) -> dict[str, object]:
+    found: dict[str, object] = engine.ask("GET", f"/v2/{PROJECT}/fgs/functions/{urn_of('hello')}/controls").json
+    return found
+
+
+def test_a_function_is_paused_and_resumed(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/functions")
+    page.get_by_role("link", name="hello", exact=True).click()
+    page.get_by_text("Pause…").click()
+    page.get_by_label("Reason").fill("<b>moving</b>")
+    page.get_by_role("button", name="Pause").click()
+
+    expect(page.get_by_role("status")).to_contain_text("Paused")
+    assert (controls(engine)["paused"], controls(engine)["pause_reason"]) == (True, "<b>moving</b>")
+
+    page.get_by_role("button", name="Resume").click()
+
+    expect(page.get_by_role("status")).to_contain_text("Resumed")
+    assert controls(engine)["paused"] is False
+
+
+def test_a_form_without_the_token_of_its_page_changes_nothing(engine: EngineProcess) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    reply = engine.ask("POST", f"{HERE}/functions/hello/pause", b"reason=x", headers=headers)
+
+    assert reply.status == 403
+    assert controls(engine)["paused"] is False
+
+
+def test_the_page_is_accessible(page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello")
+
+    assert list(violations(page)) == []
+
+
+def test_an_error_of_an_action_says_so(page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello")
+    page.get_by_text("Pause…").click()
+    page.get_by_label("Reason").fill("x" * 2000)
+    page.get_by_role("button", name="Pause").click()
+
+    expect(page.get_by_role("main")).to_contain_text("reason")
