@@ -1,10 +1,12 @@
-"""Construction of an engine's HTTP application: families of API operations, and the console."""
+"""Construction of an engine's HTTP application and of its families of API operations."""
 
 from __future__ import annotations
 
 from engine import __version__
+from engine.app.api_parts import redrive_api, triggers_api
 from engine.app.backup_wiring import backups_of
 from engine.app.collectors import read_figures
+from engine.app.console_wiring import build_console
 from engine.app.function_figures import read_families
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
@@ -29,25 +31,14 @@ from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.quotas import QuotasApi
 from engine.http.api.records import InvocationRecords
-from engine.http.api.redrive import RedriveApi
 from engine.http.api.reserved_instances import ReservedApi
 from engine.http.api.routing import ApiFamily
 from engine.http.api.run_again import RunAgainApi
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
-from engine.http.api.triggers import TriggersApi
 from engine.http.api.versions import VersionsApi
 from engine.http.audit import audited
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.deliveries import DeliveriesPage
-from engine.http.console.form_tokens import FormTokens
-from engine.http.console.function_pages import FunctionFrame, FunctionPages
-from engine.http.console.functions import FunctionsPage
-from engine.http.console.invocations import InvocationsPage
-from engine.http.console.overview import OverviewPage
-from engine.http.console.pages import PageFamily, Pages
-from engine.http.console.site import Console
-from engine.http.console.triggers import TriggersPage
 from engine.http.invocation_routes import InvocationRoutes
 from engine.http.openapi import Document
 from engine.http.operations import OPERATIONS
@@ -73,7 +64,7 @@ def build_app(engine: EngineParts) -> App:
         http.region,
         authenticator=authenticator,
         plugins=PluginRequests(engine.plugins.mounts, engine.audit, engine.clock),
-        console=_console(engine, health, api) if http.console else None,
+        console=build_console(engine, health, api) if http.console else None,
         lag=engine.lag,
         denials=DenialLog(engine.clock),
     )
@@ -89,14 +80,14 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         AliasesApi(catalog, engine.aliases, region),
         _records(engine),
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
-        _redrive(engine),
+        redrive_api(engine),
         AsyncSettingsApi(catalog, engine.logs, engine.status_log, region),
         DestinationsApi(catalog, engine.delivery, region),
         ControlsApi(engine.controls),
         BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),
         _explanation(engine),
         RunAgainApi(catalog, engine.redrive, engine.settings.http.async_body_limit),
-        _triggers(engine),
+        triggers_api(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),
         DependenciesApi(resources.dependencies, engine.codes),
@@ -119,11 +110,6 @@ def _explanation(engine: EngineParts) -> ExplanationApi:
     return ExplanationApi(engine.catalog, records, engine.storage.identity, explainer)
 
 
-def _redrive(engine: EngineParts) -> RedriveApi:
-    region = engine.settings.http.region
-    return RedriveApi(engine.redrive, engine.catalog, engine.storage.identity, engine.clock, region)
-
-
 def _records(engine: EngineParts) -> InvocationRecords:
     return InvocationRecords(
         engine.catalog,
@@ -137,10 +123,6 @@ def _records(engine: EngineParts) -> InvocationRecords:
     )
 
 
-def _triggers(engine: EngineParts) -> TriggersApi:
-    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins.subscription_status)
-
-
 def _health(engine: EngineParts) -> HealthChecks:
     health = EngineHealth(engine)
     telemetry = Telemetry(lambda: read_figures(engine), lambda: read_families(engine, health))
@@ -151,24 +133,3 @@ def _health(engine: EngineParts) -> HealthChecks:
         about=health.about,
         metrics=telemetry.render,
     )
-
-
-def _console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
-    catalog, region, storage = engine.catalog, engine.settings.http.region, engine.storage
-    triggers, redrive = engine.resources.triggers, _redrive(engine)
-    tokens = FormTokens()
-    pages = Pages(catalog, engine.clock, __version__, tokens)
-    frame = FunctionFrame(pages, catalog, engine.controls, region)
-    families: list[PageFamily] = [
-        OverviewPage(pages, health, lambda: read_figures(engine)),
-        FunctionsPage(
-            pages, catalog, engine.usage, triggers, engine.backlog, engine.scheduler, engine.pool.alive, region
-        ),
-        FunctionPages(frame, api),
-        InvocationsPage(
-            pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
-        ),
-        TriggersPage(pages, catalog, triggers, engine.sources, _triggers(engine), region),
-        DeliveriesPage(pages, engine.redrive, redrive),
-    ]
-    return Console(pages, tokens, families)

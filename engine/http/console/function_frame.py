@@ -1,4 +1,4 @@
-"""Pages of one function: frame with its tabs, and its pause.
+"""Frame of the pages of one function: heading, tabs, paths.
 
 Each tab is a page of its own. A tab names the template and the last part of its path; its page family shows it by
 ``FunctionFrame.show``.
@@ -6,7 +6,6 @@ Each tab is a page of its own. A tab names the template and the last part of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -15,11 +14,8 @@ from msgspec import Struct
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.http.api.routing import BASE, Call, Handler, own_urn
-from engine.http.console.api_requests import ApiRequests
-from engine.http.console.forms import Form
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action, Pages
+from engine.http.api.routing import BASE, Call, own_urn
+from engine.http.console.pages import Pages
 from engine.http.console.paths import FUNCTION
 from engine.model import Function
 from engine.model.urn import short_name
@@ -30,7 +26,25 @@ class Tab(Struct, frozen=True, kw_only=True):
     path: str  #: below the path of the function; empty: the first tab
 
 
-TABS = (Tab(name="Overview", path=""),)
+TABS = (
+    Tab(name="Code", path=""),
+    Tab(name="Test", path="test"),
+    Tab(name="Configuration", path="configuration"),
+    Tab(name="Monitoring", path="monitoring"),
+    Tab(name="Invocations", path="invocations"),
+    Tab(name="Logs", path="logs"),
+)
+#: Pages of the tab Configuration.
+CONFIGURATION = (
+    Tab(name="Basics", path="configuration"),
+    Tab(name="Environment", path="configuration/environment"),
+    Tab(name="Concurrency", path="configuration/concurrency"),
+    Tab(name="Triggers", path="configuration/triggers"),
+    Tab(name="Asynchronous settings", path="configuration/asynchronous"),
+    Tab(name="Versions and aliases", path="configuration/versions"),
+    Tab(name="Tags", path="configuration/tags"),
+    Tab(name="Reserved instances", path="configuration/reserved"),
+)
 
 
 class FunctionFrame:
@@ -54,7 +68,7 @@ class FunctionFrame:
         return FUNCTION.format(project_id=function.project, function=quote(name, safe="")) + rest
 
     async def show(self, call: Call, template: str, *, tab: str, **data: Any) -> Reply:
-        """Show a tab of the function that the path names. Data of the frame stands beside ``data``."""
+        """Show a page of the function that the path names. ``tab`` is its path, as in ``TABS`` or ``CONFIGURATION``."""
         function = self.function_of(call)
         return await self._pages.show(
             call,
@@ -64,33 +78,7 @@ class FunctionFrame:
             controls=self._controls.of(function.function_id),
             function_path=self.page_path(function),
             tabs=TABS,
+            configuration=CONFIGURATION if tab.startswith("configuration") else (),
             tab=tab,
             **data,
         )
-
-
-class FunctionPages:
-    """First tab of a function, and the actions of the frame."""
-
-    def __init__(self, frame: FunctionFrame, api: ApiRequests) -> None:
-        self._frame, self._api = frame, api
-
-    def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION: self.show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {f"{FUNCTION}/pause": self.pause, f"{FUNCTION}/resume": self.resume}
-
-    async def show(self, call: Call) -> Reply:
-        return await self._frame.show(call, "functions/overview.html", tab="")
-
-    async def pause(self, call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
-        body = {"reason": form.text("reason")}
-        await self._api.send(call, "POST", self._frame.api_path(function, "/pause"), body)
-        return see_other(self._frame.page_path(function), "Paused. Requests are accepted and wait.")
-
-    async def resume(self, call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
-        await self._api.send(call, "POST", self._frame.api_path(function, "/resume"))
-        return see_other(self._frame.page_path(function), "Resumed.")

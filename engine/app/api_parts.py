@@ -1,0 +1,16 @@
+"""Families of API operations whose replies the console shows too."""
+
+from __future__ import annotations
+
+from engine.app.parts import EngineParts
+from engine.http.api.redrive import RedriveApi
+from engine.http.api.triggers import TriggersApi
+
+
+def redrive_api(engine: EngineParts) -> RedriveApi:
+    region = engine.settings.http.region
+    return RedriveApi(engine.redrive, engine.catalog, engine.storage.identity, engine.clock, region)
+
+
+def triggers_api(engine: EngineParts) -> TriggersApi:
+    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins.subscription_status)

@@ -1,0 +1,47 @@
+"""Construction of the console and of its pages."""
+
+from __future__ import annotations
+
+from engine import __version__
+from engine.app.api_parts import redrive_api, triggers_api
+from engine.app.collectors import read_figures
+from engine.app.parts import EngineParts
+from engine.http.api.health import HealthChecks
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.deliveries import DeliveriesPage
+from engine.http.console.form_tokens import FormTokens
+from engine.http.console.function_actions import FunctionActions
+from engine.http.console.function_code import CodePage
+from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.functions import FunctionsPage
+from engine.http.console.invocations import InvocationsPage
+from engine.http.console.overview import OverviewPage
+from engine.http.console.pages import PageFamily, Pages
+from engine.http.console.site import Console
+from engine.http.console.triggers import TriggersPage
+
+
+def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
+    catalog, region, storage = engine.catalog, engine.settings.http.region, engine.storage
+    triggers, redrive = engine.resources.triggers, redrive_api(engine)
+    tokens = FormTokens()
+    pages = Pages(catalog, engine.clock, __version__, tokens)
+    families: list[PageFamily] = [
+        OverviewPage(pages, health, lambda: read_figures(engine)),
+        FunctionsPage(
+            pages, catalog, engine.usage, triggers, engine.backlog, engine.scheduler, engine.pool.alive, region
+        ),
+        InvocationsPage(
+            pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
+        ),
+        TriggersPage(pages, catalog, triggers, engine.sources, triggers_api(engine), region),
+        DeliveriesPage(pages, engine.redrive, redrive),
+        *_function_pages(engine, pages, api),
+    ]
+    return Console(pages, tokens, families)
+
+
+def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
+    """Return the pages of one function."""
+    frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
+    return [FunctionActions(frame, api), CodePage(frame)]
