@@ -11,7 +11,7 @@ DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 #: Static files and their content types.
 STYLES = ("console.css", "forms.css")  #: in the order in which pages name them
-SCRIPTS = ("console.js", "forms.js")
+SCRIPTS = ("times.js", "console.js", "forms.js")
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
     **dict.fromkeys(SCRIPTS, b"text/javascript; charset=utf-8"),

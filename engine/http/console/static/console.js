@@ -1,6 +1,8 @@
 // Keeps a visible page up to date: fetches it again, and changes only the parts of <main> that differ.
 "use strict";
 
+import { localize } from "./times.js";
+
 const INTERVAL = 2000; // milliseconds
 const main = document.getElementById("main");
 const button = document.getElementById("live");
@@ -46,6 +48,7 @@ async function refresh() {
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const next = page.getElementById("main");
     if (!reply.ok || next === null) throw new Error(reply.statusText);
+    localize(next);
     morph(main, next);
     show("on");
   } catch {
@@ -64,6 +67,11 @@ function plan() {
       plan();
     }, INTERVAL);
   }
+}
+
+for (const one of document.querySelectorAll("nav [aria-current]")) {
+  const nav = one.closest("nav");
+  nav.scrollLeft = one.offsetLeft - nav.offsetLeft - (nav.clientWidth - one.offsetWidth) / 2;
 }
 
 if (button !== null && main.dataset.live !== undefined) {
