@@ -6,10 +6,11 @@ in another way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+import anyio
 import msgspec
 from msgspec import Struct
 
@@ -46,15 +47,14 @@ class ApiRequests:
         """Make a request with the credentials of ``call``, the browser's request. Return the reply.
 
         ``target`` is a percent-encoded path with an optional query. ``body`` is sent as JSON, bytes are sent as they
-        are, None is sent as an empty body. Raises the error of the operation if it is refused.
+        are, None is sent as an empty body, and the pieces of an iterator as the operation reads them. Raises the error
+        of the operation if it is refused.
         """
-        sent = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
-        received = _Reply()
-        scope = _scope(call.scope, method, target, ((b"content-type", JSON), *headers), len(sent))
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": sent, "more_body": False}
-
+        if not isinstance(body, AsyncIterator):
+            body = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
+            headers = (*headers, (b"content-length", b"%d" % len(body)))
+        received, receive = _Reply(), _Body(body).receive
+        scope = _scope(call.scope, method, target, ((b"content-type", JSON), *headers))
         invocation = self._invocations.find(scope, dict(scope["headers"]), receive)
         if invocation is None:
             await self._router(scope, receive, received.send)
@@ -65,6 +65,23 @@ class ApiRequests:
         await received.send({"status": reply.status, "headers": reply.headers})
         await received.send({"body": reply.body})
         return received.checked()
+
+
+class _Body:
+    """Sender of the ASGI messages of a request, whose client never disconnects."""
+
+    def __init__(self, body: bytes | AsyncIterator[bytes]) -> None:
+        self._body, self._ended = body, False
+
+    async def receive(self) -> Message:
+        if self._ended:
+            await anyio.sleep_forever()
+        if isinstance(self._body, bytes):
+            piece, self._ended = self._body, True
+        else:
+            piece = await anext(self._body, b"")
+            self._ended = not piece
+        return {"type": "http.request", "body": piece, "more_body": not self._ended}
 
 
 class _Reply:
@@ -93,7 +110,7 @@ def _error(reply: ApiReply) -> FunctiondError:
     return InvalidRequest(message) if reply.status < status_of(FunctiondError) else Unavailable(message)
 
 
-def _scope(scope: Scope, method: str, target: str, headers: HeaderPairs, size: int) -> Scope:
+def _scope(scope: Scope, method: str, target: str, headers: HeaderPairs) -> Scope:
     path, _, query = target.partition("?")
     return {
         **{key: value for key, value in scope.items() if key not in _OWN},
@@ -102,5 +119,5 @@ def _scope(scope: Scope, method: str, target: str, headers: HeaderPairs, size: i
         "raw_path": path.encode("ascii"),
         "root_path": "",
         "query_string": query.encode("ascii"),
-        "headers": [*headers, (b"content-length", b"%d" % size)],
+        "headers": list(headers),
     }

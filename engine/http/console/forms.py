@@ -1,4 +1,4 @@
-"""Forms of the console: reading of their fields, and the errors beside them."""
+"""Forms of the console: reading of their fields and of a file, and the errors beside the fields."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from urllib.parse import parse_qsl
 
 from engine.asgi.wire import read_body
 from engine.errors import FunctiondError, InvalidField, InvalidRequest
+from engine.code.store import PACKAGE_LIMIT
 from engine.http.api.routing import Call
+from engine.http.console.uploads import MULTIPART, MultipartReader, UploadedFile
 
 FORM = b"application/x-www-form-urlencoded"
 LIMIT = 8 << 20  #: bytes of a form; an event of 6 MiB fits
+FILE_LIMIT = PACKAGE_LIMIT + (1 << 20)  #: bytes of a form with a file, which is read piece by piece
 FIELDS = 2000  #: most fields of a form
 WHOLE = ""  #: name under which an error stands that belongs to no single field
 
@@ -18,7 +21,8 @@ WHOLE = ""  #: name under which an error stands that belongs to no single field
 class Form:
     """Fields that a browser sent. Line breaks in values are ``\\n``, as a handler would write them."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+    def __init__(self, pairs: list[tuple[str, str]], file: UploadedFile | None = None) -> None:
+        self.file = file  #: None if the form has no file
         self._values: dict[str, list[str]] = {}
         for name, value in pairs:
             self._values.setdefault(name, []).append(value.replace("\r\n", "\n"))
@@ -43,8 +47,13 @@ class Form:
 
 
 async def read_form(call: Call) -> Form:
-    """Read the form in a request's body. Raises InvalidRequest unless it is one, PayloadTooLarge above ``LIMIT``."""
+    """Read the form in a request's body. The file of a form stays unread.
+
+    Raises InvalidRequest unless the body is a form; PayloadTooLarge above ``LIMIT``, or ``FILE_LIMIT`` with a file.
+    """
     kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind == MULTIPART:
+        return Form(*await MultipartReader(call.receive, call.headers, limit=FILE_LIMIT, fields=LIMIT).read())
     if kind != FORM:
         raise InvalidRequest(f"the body must be a form ({FORM.decode()}), as the console's pages send it")
     body = await read_body(call.receive, call.headers, LIMIT)
