@@ -133,6 +133,7 @@ async def services(engine: EngineParts) -> AsyncIterator[None]:
         await services.start(engine.pruner.run)
         await services.start(engine.resources.reservations.run)
         await services.start(engine.usage_store.run)
+        await services.start(engine.sample_store.run)
         await services.start(engine.status_log.run)
         if engine.settings.queue.host_idle_gate:
             await services.start(watch_pressure, engine.scheduler)
@@ -177,6 +178,7 @@ async def _recover(engine: EngineParts) -> None:
         await engine.aliases.load()
         await engine.controls.load()
         await engine.usage_store.load()
+        await engine.sample_store.load()
         await engine.status_log.load()
         recovery = await engine.storage.journal.recover()
     except Unavailable as problem:

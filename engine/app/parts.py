@@ -24,6 +24,7 @@ from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag
 from engine.metrics.loop_watch import LoopWatch
 from engine.metrics.progress import Progress
+from engine.metrics.samples import Samples
 from engine.metrics.spans import Tracer
 from engine.metrics.usage import Usage
 from engine.model.clock import Clock
@@ -37,6 +38,7 @@ from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Storage
 from engine.protocols.audit import AuditTrail
 from engine.resources.facade import Resources
+from engine.resources.sample_store import SampleStore
 from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
@@ -61,6 +63,8 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     function_metrics: FunctionMetrics | None  #: None: metrics by function are off
     usage: Usage
     usage_store: UsageStore
+    samples: Samples
+    sample_store: SampleStore
     lag: LoopLag
     loop_watch: LoopWatch
     progress: Progress

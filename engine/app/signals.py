@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from engine.app.parts import EngineParts
+from engine.model import State
 from engine.triggers.enabled_functions import EnabledFunctions
 
 log = structlog.get_logger("functiond.clock")
@@ -17,6 +18,7 @@ def connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
     _connect_clock(engine)
     _connect_catalog(engine, enabled)
     _connect_pipeline(engine)
+    _connect_samples(engine)
 
 
 def _connect_loop(engine: EngineParts) -> None:
@@ -73,3 +75,15 @@ def _connect_pipeline(engine: EngineParts) -> None:
     engine.logs.status_store_changed.connect(engine.status_log.wake)
     usage.used.connect(engine.usage_store.note_use)
     engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
+
+
+def _connect_samples(engine: EngineParts) -> None:
+    samples, dispatcher = engine.samples, engine.dispatcher
+    engine.intake.accepted.connect(samples.note_accepted)
+    engine.intake.refused.connect(lambda request, error: samples.note_refused())
+    dispatcher.attempt_ended.connect(lambda function, invocation, outcome: samples.note_attempt(invocation, outcome))
+    dispatcher.end_stored.connect(lambda settlement: samples.note_ends(settlement.state))
+    dispatcher.waiting_cancelled.connect(lambda function_id, rows: samples.note_ends(State.FAIL, rows))
+    dispatcher.bulk_cancellation.ended.connect(lambda function_id, state, rows: samples.note_ends(state, rows))
+    engine.discarder.discarded.connect(lambda function_id, rows: samples.note_ends(State.DISCARD, rows))
+    samples.changed.connect(engine.sample_store.note_change)

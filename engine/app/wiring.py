@@ -29,6 +29,7 @@ from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag
 from engine.metrics.loop_watch import LoopWatch
 from engine.metrics.progress import Progress
+from engine.metrics.samples import Samples
 from engine.metrics.usage import Usage
 from engine.model.retry import RetryPolicy, Rules
 from engine.model.urn import LATEST
@@ -45,6 +46,8 @@ from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
+from engine.resources.sample_store import STORE as SAMPLES
+from engine.resources.sample_store import SampleStore
 from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
@@ -76,6 +79,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     """Construct the components of an engine without starting any."""
     clock, storage, core, audit = infrastructure.clock, infrastructure.storage, _core(infrastructure), AuditTrail()
     catalog, triggers = core.catalog, core.resources.triggers
+    samples = Samples(clock, lambda: core.backlog.rows)
     usage, intake, enabled = Usage(catalog.project_of), _intake(core), EnabledFunctions(catalog)
     authenticator, callers = _authenticators(infrastructure)
     connections = connection_rules(infrastructure.settings)
@@ -98,6 +102,8 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         function_metrics=_function_metrics(core),
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
+        samples=samples,
+        sample_store=SampleStore(samples, storage.store(SAMPLES)),
         lag=core.lag,
         loop_watch=LoopWatch(core.lag, infrastructure.settings.health.stall),
         progress=Progress(),

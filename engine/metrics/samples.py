@@ -1,0 +1,219 @@
+"""Samples of the whole engine by minute, for one day: what was accepted, what ended, what waits, and for how long.
+
+Events count in the minute in which they are noted. The first event of another minute ends the current one. A minute
+without events has no sample, and no timer runs. At most ``MINUTES`` samples are kept, encoded (about 40 bytes each).
+Another module stores them.
+
+If the clock is set back by more than a minute, the samples ahead of it are dropped. If it is set far ahead, nothing is
+dropped until the clock is trusted, because samples are data that expires (``Clock.expiry``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from engine.metrics.histogram import SECONDS, Distribution
+from engine.model import Invocation, Mode, Outcome, State
+from engine.model.clock import Clock
+from engine.model.signal import Signal
+
+MINUTES = 1_440  #: samples kept
+MINUTE = 60.0
+SLACK = 60.0  #: seconds by which the clock may be set back without an earlier minute beginning again
+_RANGES = len(SECONDS) + 1
+
+
+class Sample(Struct, array_like=True):
+    """Counts of one or several minutes. New fields are added at the end, with defaults."""
+
+    accepted: int = 0  #: asynchronous requests
+    called: int = 0  #: synchronous calls
+    refused: int = 0
+    succeeded: int = 0  #: ends of asynchronous invocations; also the next two
+    failed: int = 0
+    discarded: int = 0
+    waiting: int = 0  #: unended asynchronous invocations at the last event
+    most_waiting: int = 0  #: largest number of them at an event
+    waits: list[int] = msgspec.field(default_factory=lambda: [0] * _RANGES)  #: attempts, by seconds from due to start
+
+    @property
+    def ended(self) -> int:
+        return self.succeeded + self.failed + self.discarded
+
+    @property
+    def wait_seconds(self) -> Distribution:
+        return Distribution(bounds=SECONDS, counts=tuple(self.waits), total=0.0)
+
+    def add(self, later: Sample) -> None:
+        self.accepted += later.accepted
+        self.called += later.called
+        self.refused += later.refused
+        self.succeeded += later.succeeded
+        self.failed += later.failed
+        self.discarded += later.discarded
+        self.waiting = later.waiting
+        self.most_waiting = max(self.most_waiting, later.most_waiting)
+        self.waits = [own + more for own, more in zip(self.waits, later.waits, strict=True)]
+
+
+class Period(Struct, frozen=True, kw_only=True):
+    """Counts of a period of whole minutes. ``waiting`` is the largest number of unended invocations in it."""
+
+    begin: float
+    minutes: int
+    sample: Sample | None  #: None: no events
+    waiting: int | None  #: None: not known
+
+
+class Samples:
+    """Counters of the current minute, and the samples of earlier ones.
+
+    ``waiting`` returns the number of asynchronous invocations that have not ended. ``changed()`` announces that a
+    minute with events is over.
+    """
+
+    def __init__(self, clock: Clock, waiting: Callable[[], int]) -> None:
+        self.changed: Signal[[]] = Signal()
+        self._now, self._expiry, self._waiting = clock.now, clock.expiry, waiting
+        self._kept: dict[int, bytes] = {}  #: by minute since the epoch
+        self._unsaved: set[int] = set()  #: minutes whose sample, or whose absence, is not stored
+        self._minute: int | None = None
+        self._from = self._until = 0.0  #: times that belong to the current minute
+        self._sample = Sample()
+
+    # --- counting -------------------------------------------------------------------------------------------
+
+    def note_accepted(self, invocation: Invocation) -> None:
+        sample = self._current()
+        if invocation.mode is Mode.ASYNC:
+            sample.accepted += 1
+        else:
+            sample.called += 1
+
+    def note_refused(self) -> None:
+        self._current().refused += 1
+
+    def note_attempt(self, invocation: Invocation, outcome: Outcome) -> None:
+        """Count an attempt by the time that the invocation waited for it."""
+        self._current().waits[bisect_left(SECONDS, outcome.started_at - invocation.due_at)] += 1
+
+    def note_ends(self, state: State, rows: int = 1) -> None:
+        """Count ends of asynchronous invocations that are on disk."""
+        sample = self._current()
+        if state is State.SUCCESS:
+            sample.succeeded += rows
+        elif state is State.FAIL:
+            sample.failed += rows
+        else:
+            sample.discarded += rows
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def periods(self, minutes: int, size: int = 1) -> Sequence[Period]:
+        """Return the counts of the last ``minutes`` minutes in periods of ``size`` minutes. The last one is not over.
+
+        Periods begin at multiples of their size.
+        """
+        current = int(self._now() // MINUTE)
+        last = current // size
+        first = last - minutes // size + 1
+        sums: dict[int, Sample] = {}
+        before: int | None = None
+        for minute, sample in sorted(self._all()):
+            if minute < first * size:
+                before = sample.waiting
+            elif minute <= current:
+                sums.setdefault(minute // size, Sample()).add(sample)
+        found = []
+        for number in range(first, last + 1):
+            one = sums.get(number)
+            most = _largest(before, one.most_waiting if one else None, self._waiting() if number == last else None)
+            before = one.waiting if one else before
+            found.append(Period(begin=number * size * MINUTE, minutes=size, sample=one, waiting=most))
+        return found
+
+    # --- storing --------------------------------------------------------------------------------------------
+
+    def restore(self, stored: Mapping[int, bytes]) -> None:
+        """Keep samples of earlier runs of the engine, by minute. Those that cannot be decoded are dropped."""
+        for minute, body in stored.items():
+            if _is_sample(body):
+                self._kept[minute] = body
+            else:
+                self._unsaved.add(minute)
+
+    def end_minute(self) -> None:
+        """End the current minute early, so that its sample can be stored. Later events of the minute are added."""
+        if self._minute is not None:
+            self._keep(self._minute, self._sample)
+            self._minute, self._from, self._until = None, 0.0, 0.0
+
+    def unsaved(self) -> Mapping[int, bytes | None]:
+        """Return samples that are not stored by minute, and None for those that must be deleted."""
+        return {minute: self._kept.get(minute) for minute in self._unsaved}
+
+    def note_saved(self, saved: Mapping[int, bytes | None]) -> None:
+        """Tell that what ``unsaved`` returned is stored. What has changed since stays unsaved."""
+        self._unsaved -= {minute for minute, body in saved.items() if self._kept.get(minute) is body}
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _current(self) -> Sample:
+        now = self._now()
+        if not self._from <= now < self._until:
+            self._begin_minute(now)
+        sample, rows = self._sample, self._waiting()
+        sample.waiting = rows
+        if rows > sample.most_waiting:
+            sample.most_waiting = rows
+        return sample
+
+    def _begin_minute(self, now: float) -> None:
+        ended = self._minute is not None
+        self.end_minute()
+        self._minute, self._sample = int(now // MINUTE), Sample()
+        self._until = (self._minute + 1) * MINUTE
+        self._from = self._until - MINUTE - SLACK
+        self._drop(self._minute)
+        if ended:
+            self.changed()
+
+    def _keep(self, minute: int, sample: Sample) -> None:
+        if earlier := self._kept.get(minute):
+            whole = msgspec.msgpack.decode(earlier, type=Sample)
+            whole.add(sample)
+            sample = whole
+        self._kept[minute] = msgspec.msgpack.encode(sample)
+        self._unsaved.add(minute)
+
+    def _drop(self, current: int) -> None:
+        """Drop samples that are older than a day, or ahead of the clock, and the oldest if there are too many."""
+        dropped: Iterable[int] = ()
+        if not self._expiry.check():
+            dropped = [minute for minute in self._kept if not current - MINUTES < minute <= current]
+        elif len(self._kept) > MINUTES:
+            dropped = sorted(self._kept)[:-MINUTES]
+        for minute in dropped:
+            del self._kept[minute]
+            self._unsaved.add(minute)
+
+    def _all(self) -> Iterable[tuple[int, Sample]]:
+        for minute, body in self._kept.items():
+            yield minute, msgspec.msgpack.decode(body, type=Sample)
+        if self._minute is not None:
+            yield self._minute, self._sample
+
+
+def _is_sample(body: bytes) -> bool:
+    try:
+        return len(msgspec.msgpack.decode(body, type=Sample).waits) == _RANGES
+    except msgspec.MsgspecError:
+        return False
+
+
+def _largest(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)

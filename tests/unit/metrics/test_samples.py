@@ -1,0 +1,221 @@
+"""Samples of the engine by minute, and their store."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from engine.metrics.samples import MINUTES, Samples
+from engine.model import Invocation, Mode, Outcome, State
+from engine.resources.sample_store import TABLE, SampleStore
+from engine.testing import ManualClock
+from engine.testing.store import MemoryStore
+from engine.testing.writes import MemoryWrites
+
+NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
+
+
+class Counted:
+    """Samples with a clock that tests set."""
+
+    def __init__(self, store: MemoryStore | None = None, at: float = NOON) -> None:
+        self.clock, self.rows, self.store = ManualClock(at), 0, store or MemoryStore()
+        self.samples = Samples(self.clock, lambda: self.rows)
+        self.sample_store = SampleStore(self.samples, self.store)
+        self.changes = 0
+        self.samples.changed.connect(self.sample_store.note_change)
+        self.samples.changed.connect(self.note_change)
+
+    def note_change(self) -> None:
+        self.changes += 1
+
+    def accept(self, count: int = 1, mode: Mode = Mode.ASYNC) -> None:
+        for _ in range(count):
+            self.samples.note_accepted(invocation(mode))
+
+    def accepted(self, minutes: int = 15) -> list[int | None]:
+        return [one.sample.accepted if one.sample else None for one in self.samples.periods(minutes)]
+
+    async def stored(self) -> list[str]:
+        return [key for key, _ in await self.store.scan(TABLE, limit=2 * MINUTES)]
+
+
+def invocation(mode: Mode = Mode.ASYNC, due_at: float = NOON) -> Invocation:
+    return Invocation(key=1, request_id="r", function_id=1, mode=mode, due_at=due_at)
+
+
+def test_events_count_in_their_minute() -> None:
+    counted = Counted()
+    counted.accept(3)
+    counted.clock.advance(60)
+    counted.accept()
+    counted.accept(mode=Mode.SYNC)
+    counted.samples.note_ends(State.SUCCESS)
+    counted.samples.note_ends(State.FAIL, 2)
+    counted.samples.note_ends(State.DISCARD)
+    counted.samples.note_refused()
+
+    before, now = counted.samples.periods(2)
+    assert before.sample is not None
+    assert now.sample is not None
+    assert (before.begin, before.minutes, before.sample.accepted) == (NOON, 1, 3)
+    assert (now.sample.accepted, now.sample.called, now.sample.refused) == (1, 1, 1)
+    assert (now.sample.succeeded, now.sample.failed, now.sample.discarded, now.sample.ended) == (1, 2, 1, 4)
+
+
+def test_a_minute_without_events_stores_and_announces_nothing() -> None:
+    counted = Counted()
+    counted.accept()
+    counted.clock.advance(3600)
+
+    assert counted.changes == 0
+    assert counted.samples.unsaved() == {}
+    assert len(counted.samples.periods(60)) == 60
+
+    counted.accept()
+
+    assert counted.changes == 1
+    assert list(counted.samples.unsaved()) == [NOON // 60]
+
+
+def test_what_waits_is_known_in_minutes_without_events() -> None:
+    counted = Counted()
+    counted.rows = 7
+    counted.accept()
+    counted.rows = 5
+    counted.samples.note_ends(State.SUCCESS, 2)
+    counted.clock.advance(180)
+
+    assert [one.waiting for one in counted.samples.periods(5)] == [None, 7, 5, 5, 5]
+
+
+def test_waits_are_counted_by_their_length() -> None:
+    counted = Counted()
+    for seconds in (-1.0, 0.0, 0.3, 90.0, math.inf):
+        outcome = Outcome(code=0, started_at=NOON + seconds, ended_at=NOON + seconds)
+        counted.samples.note_attempt(invocation(), outcome)
+
+    (now,) = counted.samples.periods(1)
+    assert now.sample is not None
+    found = now.sample.wait_seconds
+    assert (found.count, found.counts[0], found.counts[-1]) == (5, 2, 1)
+
+
+def test_longer_periods_add_their_minutes() -> None:
+    counted = Counted()
+    for _ in range(20):
+        counted.accept(2)
+        counted.clock.advance(60)
+
+    assert [one.sample and one.sample.accepted for one in counted.samples.periods(45, 15)] == [None, 30, 10]
+    assert [one.begin for one in counted.samples.periods(45, 15)] == [NOON - 900, NOON, NOON + 900]
+
+
+async def test_a_day_is_kept_and_the_oldest_is_deleted_with_the_newest() -> None:
+    counted = Counted()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(counted.sample_store.run)
+        for _ in range(MINUTES + 3):
+            counted.accept()
+            counted.clock.advance(60)
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    stored = await counted.stored()
+    assert len(stored) == MINUTES
+    assert int(stored[-1]) == NOON // 60 + MINUTES + 2
+
+
+async def test_samples_are_read_again_after_a_restart_within_their_minute() -> None:
+    first = Counted()
+    first.accept(2)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(first.sample_store.run)
+        tasks.cancel_scope.cancel()
+
+    again = Counted(first.store, NOON + 30)
+    await again.sample_store.load()
+    again.accept(3)
+    again.samples.end_minute()
+
+    assert again.accepted(2) == [None, 5]
+
+
+async def test_a_minute_is_written_once() -> None:
+    counted = Counted()
+    counted.accept()
+    counted.clock.advance(60)
+    counted.accept(100)
+
+    unsaved = counted.samples.unsaved()
+    counted.samples.note_saved(unsaved)
+    counted.accept(100)
+
+    assert len(unsaved) == 1
+    assert counted.samples.unsaved() == {}
+
+
+def test_a_clock_that_is_set_back_a_little_goes_on_with_its_minute() -> None:
+    counted = Counted()
+    counted.accept()
+    counted.clock.advance(-30)
+    counted.accept()
+
+    assert counted.changes == 0
+
+
+def test_a_clock_that_is_set_back_far_drops_what_is_ahead_of_it() -> None:
+    counted = Counted()
+    counted.accept(2)
+    counted.clock.advance(7200)
+    counted.accept(4)
+    counted.clock.advance(-7140)
+    counted.accept()
+
+    assert counted.accepted(2) == [2, 1]
+    ahead = NOON // 60 + 120
+    assert counted.samples.unsaved()[int(ahead)] is None
+
+
+def test_a_clock_that_is_set_far_ahead_drops_nothing_while_it_is_in_doubt() -> None:
+    counted = Counted()
+    counted.clock.expiry.watch(86_400)
+    counted.accept(2)
+    counted.clock.advance(10 * 365 * 86_400)
+    counted.accept()
+    counted.clock.advance(-10 * 365 * 86_400 + 60)
+    counted.accept()
+    counted.clock.expiry.release()
+
+    assert counted.accepted(2) == [2, 1]
+
+
+async def test_what_was_not_written_is_written_later() -> None:
+    writes = MemoryWrites()
+    counted = Counted(MemoryStore(writes))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(counted.sample_store.run)
+        writes.fail("no space")
+        for _ in range(2):
+            counted.accept()
+            counted.clock.advance(60)
+            await anyio.wait_all_tasks_blocked()
+        writes.heal()
+        counted.accept()
+        await anyio.wait_all_tasks_blocked()
+
+        assert await counted.stored() == [f"{NOON // 60 + minute:010.0f}" for minute in range(2)]
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"\x99\x01\x01\x01\x01\x01\x01\x01\x01\x91\x01"])
+async def test_a_sample_that_cannot_be_read_is_deleted_later(body: bytes) -> None:
+    counted = Counted()
+    await counted.store.write(TABLE, {f"{int(NOON // 60):010}": body, "no number": b""})
+    await counted.sample_store.load()
+
+    assert counted.accepted(1) == [None]
+    assert list(counted.samples.unsaved().values()) == [None]
