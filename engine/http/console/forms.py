@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from engine.asgi.wire import read_body
-from engine.errors import FunctiondError, InvalidField, InvalidRequest
 from engine.code.store import PACKAGE_LIMIT
+from engine.errors import FunctiondError, InvalidField, InvalidRequest
 from engine.http.api.routing import Call
 from engine.http.console.uploads import MULTIPART, MultipartReader, UploadedFile
 
