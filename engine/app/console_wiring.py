@@ -8,6 +8,7 @@ from engine.app.collectors import read_figures
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.console.api_requests import ApiRequests
+from engine.http.console.configuration.basics import BasicsPage
 from engine.http.console.deliveries import DeliveriesPage
 from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_actions import FunctionActions
@@ -44,4 +45,9 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
 def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
     """Return the pages of one function."""
     frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
-    return [FunctionActions(frame, api), CodePage(frame)]
+    return [FunctionActions(frame, api), CodePage(frame), *_configuration(engine, frame, api)]
+
+
+def _configuration(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
+    """Return the pages of a function's configuration, except its triggers and asynchronous settings."""
+    return [BasicsPage(frame, api, engine.settings.executor.max_timeout)]

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
@@ -56,6 +57,20 @@ class FunctionFrame:
     def function_of(self, call: Call) -> Function:
         """Return version ``latest`` of the function that the path names. Raises UnknownFunction."""
         return self._catalog.find(own_urn(call.part("function"), call.project, self._region))
+
+    def version_of(self, call: Call) -> Function:
+        """Return the version that the query parameter ``qualifier`` names; ``latest`` if it is absent.
+
+        Raises UnknownFunction or UnknownVersion.
+        """
+        latest, qualifier = self.function_of(call), call.text("qualifier")
+        if not qualifier:
+            return latest
+        return self._catalog.find(replace(latest.urn(self._region), qualifier=qualifier, qualified=True))
+
+    def urn_of(self, function: Function) -> str:
+        """Return the URN of a function, without a version."""
+        return function.urn(self._region).function
 
     def api_path(self, function: Function, rest: str = "") -> str:
         """Return the percent-encoded path of a function in the API, with ``rest`` after it."""

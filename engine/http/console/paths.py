@@ -10,8 +10,17 @@ FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 #: Static files and their content types.
-STYLES = ("console.css", "forms.css")  #: in the order in which pages name them
-SCRIPTS = ("times.js", "console.js", "forms.js")
+STYLES = (  #: in the order in which pages name them
+    "console.css",
+    "forms.css",
+    "configuration.css",
+)
+SCRIPTS = (
+    "times.js",
+    "console.js",
+    "forms.js",
+    "rows.js",
+)
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
     **dict.fromkeys(SCRIPTS, b"text/javascript; charset=utf-8"),
@@ -26,6 +35,7 @@ PAGES = tuple(
         ("ConsoleOverview", HOME),
         ("ConsoleFunctions", f"{PROJECT}/functions"),
         ("ConsoleFunction", FUNCTION),
+        ("ConsoleBasics", f"{FUNCTION}/configuration"),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
@@ -49,6 +59,7 @@ ACTIONS = tuple(
     for name, path in (
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
+        ("ConsoleSaveBasics", f"{FUNCTION}/configuration"),
     )
 )
 

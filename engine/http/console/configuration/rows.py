@@ -1,0 +1,54 @@
+"""Rows of names and values in forms, such as environment variables and tags.
+
+Each row has the fields ``key``, ``value`` and ``old``, its name before; an empty ``old`` is a new row. A row without a
+name is none. Without scripts, spare rows at the end take new entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+
+from msgspec import Struct
+
+from engine.http.console.forms import Form
+
+SPARE = 2  #: empty rows at the end
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    key: str
+    value: str
+    old: str = ""  #: name when the page was shown; empty: a new row
+    error: str = ""
+
+
+def rows_of(table: Mapping[str, str]) -> list[Row]:
+    return [Row(key=key, value=value, old=key) for key, value in table.items()]
+
+
+def rows_in(form: Form, prefix: str = "") -> list[Row]:
+    """Return the rows of a form. Rows without a name are left out, but not if they have a value and are new."""
+    fields = (form.all(prefix + name) for name in ("key", "value", "old"))
+    found = [
+        Row(key=key.strip(), value=value, old=old.strip()) for key, value, old in zip_longest(*fields, fillvalue="")
+    ]
+    return [row for row in found if row.key or (row.value and not row.old)]
+
+
+def with_errors(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with an error at each that has no name, or the name of an earlier one."""
+    checked: list[Row] = []
+    for row in rows:
+        known = any(row.key == other.key for other in checked)
+        error = "needs a name" if not row.key else f"{row.key} is given twice; remove one" if known else ""
+        checked.append(Row(key=row.key, value=row.value, old=row.old, error=error))
+    return checked
+
+
+def is_wrong(rows: Sequence[Row]) -> bool:
+    return any(row.error for row in rows)
+
+
+def table_of(rows: Iterable[Row]) -> dict[str, str]:
+    return {row.key: row.value for row in rows}

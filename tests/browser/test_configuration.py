@@ -1,0 +1,142 @@
+"""Configuration of a function in a browser, except its triggers and asynchronous settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
+from tests.browser.axe import overflow, violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}/functions"
+CODE = "def handler(event, context):\n    return event\n"
+HOSTILE = '<script>alert("1")</script> \u202e\'"&'
+#: Every field that the API takes and no page shows, beside those that they show.
+CONFIG = {
+    "description": f"  first line\n\nsecond, {HOSTILE} ",
+    "memory_size": 256,
+    "timeout": 7,
+    "initializer_handler": "index.begin",
+    "initializer_timeout": 11,
+    "pre_stop_handler": "index.end",
+    "pre_stop_timeout": 12,
+    "enable_dynamic_memory": True,
+    "user_data": '{"LANGUAGE": "en", "PEM": "-----\\r\\nab c\\n-----\\n"}',
+    "encrypted_user_data": '{ "PASSWORD":"hunter2\\n" }',
+    "strategy_config": {"concurrency": 5, "concurrent_num": 3},
+    "log_config": {"group_name": "shop", "group_id": "g-1", "stream_name": "orders", "stream_id": "s-1", "more": [1]},
+    "functiond": {"priority_cap": 4, "weight": 2.5},
+    "xrole": "agency",
+    "func_vpc": {"vpc_id": "v-1"},
+    "mount_config": {"mount_user": {"user_id": 1, "user_group_id": 2}, "func_mounts": [{"mount_type": "sfs"}]},
+    "lts_custom_tag": {"one": "two"},
+    "ephemeral_storage": 10240,
+    "heartbeat_handler": "index.beat",
+    "restore_hook_handler": "index.restore",
+    "restore_hook_timeout": 3,
+}
+CONTROLS = {
+    "paused": True,
+    "pause_reason": HOSTILE,
+    "rate": 0.25,
+    "burst": 3,
+    "recycle_requests": 1000,
+    "recycle_memory": 80,
+    "soft_timeout": 2.5,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(engine: EngineProcess) -> None:
+    for name in ("full", "plain"):
+        engine.create(name, CODE)
+    assert engine.ask("PATCH", of("full", "/config"), CONFIG).status == 200
+    assert engine.ask("PATCH", of("full", "/controls"), CONTROLS).status == 200
+
+
+def of(name: str, rest: str) -> str:
+    return f"/v2/{PROJECT}/fgs/functions/{urn_of(name)}{rest}"
+
+
+def config(engine: EngineProcess, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = engine.ask("GET", of(name, "/config")).json
+    return found
+
+
+def save(page: Page, button: str = "Save") -> None:
+    page.get_by_role("button", name=button, exact=True).click()
+
+
+def test_a_page_that_is_saved_unchanged_changes_nothing(engine: EngineProcess, page: Page) -> None:
+    before = config(engine, "full")
+    for path in ("configuration",):
+        page.goto(f"{HERE}/full/{path}")
+        save(page)
+
+        expect(page.get_by_role("status")).to_contain_text("Nothing was changed")
+
+    assert config(engine, "full") == before
+
+
+def test_basic_settings_are_saved(engine: EngineProcess, page: Page) -> None:
+    before = config(engine, "full")
+    page.goto(f"{HERE}/full/configuration")
+    page.get_by_label("Timeout", exact=False).first.fill("20")
+    page.get_by_label("Memory", exact=True).select_option("512")
+    page.get_by_label("Callers may choose the memory").uncheck()
+    page.get_by_label("Log stream").fill("returns")
+    save(page)
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    after = config(engine, "full")
+    wanted = {"timeout": 20, "memory_size": 512, "enable_dynamic_memory": False}
+    wanted["log_config"] = {**before["log_config"], "stream_name": "returns"}
+    changed = {name for name in after if after[name] != before[name]}
+    assert {name: after[name] for name in wanted} == wanted
+    assert changed - {"last_modified", "image_name", "cpu"} == set(wanted)
+
+
+def test_an_invalid_value_is_explained_beside_its_field(engine: EngineProcess, page: Page) -> None:
+    before = config(engine, "plain")
+    page.goto(f"{HERE}/plain/configuration")
+    page.get_by_label("Handler", exact=True).fill(HOSTILE * 2)
+    save(page)
+
+    expect(page.get_by_label("Handler", exact=True)).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Handler", exact=True)).to_have_value(HOSTILE * 2)
+    expect(page.locator("#s-handler-error")).to_contain_text("needs the form file.function")
+    assert list(violations(page)) == []
+
+    page.get_by_label("Handler", exact=True).fill("index.other")
+    page.get_by_label("Timeout in s", exact=True).fill("soon")
+    save(page)
+
+    expect(page.locator("#s-timeout-error")).to_contain_text("must be a whole number from 3 to 259200")
+    assert config(engine, "plain") == before
+
+
+def test_a_change_by_somebody_else_is_not_replaced_unseen(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/plain/configuration")
+    engine.ask("PATCH", of("plain", "/config"), {"timeout": 33})
+    page.get_by_label("Description").fill("mine")
+    save(page)
+
+    expect(page.get_by_role("alert")).to_contain_text("changed after you opened the page")
+    assert config(engine, "plain")["description"] == ""
+
+    save(page)
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    assert config(engine, "plain")["description"] == "mine"
+
+
+def test_the_pages_are_accessible_and_narrow(page: Page) -> None:
+    for path in ("configuration",):
+        page.goto(f"{HERE}/full/{path}")
+
+        assert list(violations(page)) == []
+        assert overflow(page) == 0
