@@ -93,7 +93,7 @@ def test_basic_settings_are_saved(engine: EngineProcess, page: Page) -> None:
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
     after = config(engine, "full")
-    wanted = {"timeout": 20, "memory_size": 512, "enable_dynamic_memory": False}
+    wanted: dict[str, object] = {"timeout": 20, "memory_size": 512, "enable_dynamic_memory": False}
     wanted["log_config"] = {**before["log_config"], "stream_name": "returns"}
     changed = {name for name in after if after[name] != before[name]}
     assert {name: after[name] for name in wanted} == wanted
