@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+HIDDEN = Meta(extra={"hidden": True})  #: marks fields that forms leave out
 Text = Annotated[str, Meta(min_length=1, max_length=255)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 #: ``host:port`` only: client libraries also accept URLs, whose options may name files

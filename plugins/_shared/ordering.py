@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from hashlib import sha256
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+
+from msgspec import Meta
 
 T = TypeVar("T")
 
 #: ``record_key``: a batch becomes one invocation for each key of its records, with this key as ordering key
-Ordering = Literal["", "record_key"]
+Ordering = Annotated[
+    Literal["", "record_key"],
+    Meta(
+        extra={
+            "help": "By key: invocations of records with the same key run one after another.",
+            "labels": {"": "None", "record_key": "By key"},
+        }
+    ),
+]
 LONGEST = 200  #: characters of an ordering key
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from engine import Mode
-from plugins._shared.fields import Text
+from plugins._shared.fields import HIDDEN, Text
 from plugins.apig.paths import check_path, without_names
 
 Optional = Annotated[str, Meta(max_length=255)]
@@ -17,30 +17,85 @@ Optional = Annotated[str, Meta(max_length=255)]
 class FunctionInfo(Struct, frozen=True, kw_only=True):
     """Function of an API, and the manner and timeout of its calls."""
 
-    function_urn: str = ""
-    invocation_type: Literal["sync", "async"] = "sync"
-    timeout: Annotated[int, Meta(ge=1, le=60_000)] = 5_000  #: milliseconds
-    version: str = ""
+    function_urn: Annotated[str, HIDDEN] = ""
+    invocation_type: Annotated[
+        Literal["sync", "async"],
+        Meta(
+            title="Invocation Mode",
+            extra={
+                "help": "Synchronous: the client waits for the function's reply. Asynchronous: the client gets 202 and "
+                "the request id at once.",
+                "labels": {"sync": "Synchronous", "async": "Asynchronous"},
+            },
+        ),
+    ] = "sync"
+    timeout: Annotated[
+        int,
+        Meta(ge=1, le=60_000, title="Backend timeout (ms)", extra={"help": "Time that a synchronous client waits."}),
+    ] = 5_000
+    version: Annotated[str, HIDDEN] = ""
 
 
 class ApigOptions(Struct, frozen=True, kw_only=True):
-    name: Text
-    type: Literal[1, 2]  #: 1: public; 2: private
-    path: Annotated[str, Meta(min_length=1, max_length=512)]
-    protocol: Literal["HTTP", "HTTPS"]
-    req_method: Literal["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "ANY"]
-    group_id: Text
-    match_mode: Literal["SWA", "NORMAL"]  #: SWA: beginning of the path; NORMAL: whole path
-    env_name: Text
-    env_id: Text
-    auth: Literal["IAM", "APP", "NONE"]
-    func_info: FunctionInfo
-    group_name: Optional = ""
-    sl_domain: Optional = ""
+    name: Annotated[Text, Meta(title="API name", examples=["orders"])]
+    type: Annotated[Literal[1, 2], Meta(title="Visibility", extra={"labels": {1: "Public", 2: "Private"}})]
+    path: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=512,
+            examples=["/orders/{id}"],
+            extra={"help": "Begins with /. Parameters stand in braces: {id} between two slashes, {rest+} at the end."},
+        ),
+    ]
+    protocol: Annotated[Literal["HTTP", "HTTPS"], Meta(extra={"labels": {"HTTPS": "HTTPS", "HTTP": "HTTP"}})]
+    req_method: Annotated[
+        Literal["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "ANY"],
+        Meta(title="Method", extra={"labels": {"ANY": "ANY (every method)"}}),
+    ]
+    group_id: Annotated[
+        Text,
+        Meta(
+            title="API group ID",
+            extra={"help": "Hosts that begin with this id find the APIs of the group.", "initial": "default"},
+        ),
+    ]
+    match_mode: Annotated[
+        Literal["SWA", "NORMAL"],
+        Meta(title="Matching", extra={"labels": {"NORMAL": "Exact match", "SWA": "Prefix match"}}),
+    ]
+    env_name: Annotated[
+        Text,
+        Meta(
+            title="Environment",
+            extra={"help": "Clients select it by the header X-Stage; without one, RELEASE.", "initial": "RELEASE"},
+        ),
+    ]
+    env_id: Annotated[Text, Meta(title="Environment ID", extra={"initial": "RELEASE"})]
+    auth: Annotated[
+        Literal["IAM", "APP", "NONE"],
+        Meta(
+            title="Security authentication",
+            extra={
+                "labels": {
+                    "IAM": "IAM: credentials of this engine",
+                    "APP": "App: credentials of an app in the settings",
+                    "NONE": "None: everyone may call the API",
+                }
+            },
+        ),
+    ]
+    func_info: Annotated[FunctionInfo, Meta(title="Backend")]
+    group_name: Annotated[Optional, Meta(title="API group name")] = ""
+    sl_domain: Annotated[
+        Optional, Meta(title="Domain", extra={"help": "The API is found under this host only. Empty: under any host."})
+    ] = ""
     backend_type: Literal["FUNCTION"] = "FUNCTION"
-    instance_id: Optional = ""  #: id of a dedicated gateway
-    roma_app_id: Optional = ""
-    cors: bool = False  #: answer preflight requests, and permit any origin to read replies
+    instance_id: Annotated[Optional, Meta(title="Gateway ID", extra={"help": "Of a dedicated gateway."})] = ""
+    roma_app_id: Annotated[Optional, Meta(title="ROMA app ID")] = ""
+    cors: Annotated[
+        bool, Meta(title="CORS", extra={"help": "Answer preflight requests, and permit any origin to read replies."})
+    ] = False
 
     def __post_init__(self) -> None:
         check_path(self.path)

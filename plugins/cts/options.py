@@ -18,9 +18,15 @@ _OPERATION = re.compile(rf"([\w.-]+):{_PART}:({_PART})", re.ASCII)
 
 
 class CtsOptions(Struct, frozen=True, kw_only=True):
-    name: Name
-    #: ``Service:resource;resource:action;action``
-    operations: Annotated[tuple[str, ...], Meta(min_length=1)]
+    name: Annotated[Name, Meta(examples=["changes"])]
+    operations: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            examples=["FunctionGraph:function:createFunction;deleteFunction"],
+            extra={"help": "Service:resource[;resource]:action[;action], with * for all."},
+        ),
+    ]
 
     def __post_init__(self) -> None:
         actions: dict[str, int] = {}

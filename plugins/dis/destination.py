@@ -5,7 +5,9 @@ Delivery is at least once. Records of a repeated outcome have the same ``request
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, parse_urn
 from plugins._shared.fields import Text
@@ -15,7 +17,7 @@ from plugins.dis.problems import DisProblem
 
 
 class DisParam(Struct, frozen=True, kw_only=True):
-    stream_name: Text
+    stream_name: Annotated[Text, Meta(title="Stream", examples=["outcomes"])]
 
 
 class DisDestination:

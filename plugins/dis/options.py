@@ -15,16 +15,39 @@ LONGEST = {"s": 60, "ms": 60_000}  #: longest polling interval by unit
 
 
 class DisOptions(Struct, frozen=True, kw_only=True):
-    stream_name: Text
-    sharditerator_type: Literal["TRIM_HORIZON", "LATEST"]
-    polling_interval: Annotated[int, Meta(ge=1)] = (
-        30  #: time until an empty partition of a remote endpoint is read again
-    )
-    polling_unit: Literal["s", "ms"] = "s"
-    batch_size: UpTo10000 = 100
-    max_fetch_bytes: Annotated[int, Meta(ge=0, le=4 << 20)] = 1 << 20
-    #: whether reading waits for the end of the last batch's invocation; text in creations, boolean in updates
-    is_serial: Literal["true", "false"] | bool = "true"
+    stream_name: Annotated[Text, Meta(title="Stream", examples=["clicks"])]
+    sharditerator_type: Annotated[
+        Literal["TRIM_HORIZON", "LATEST"],
+        Meta(
+            title="Starting position",
+            extra={
+                "labels": {
+                    "LATEST": "LATEST: records that come from now on",
+                    "TRIM_HORIZON": "TRIM_HORIZON: the oldest record that is kept",
+                }
+            },
+        ),
+    ]
+    polling_interval: Annotated[
+        int,
+        Meta(ge=1, extra={"help": "Time until an empty partition of a remote endpoint is read again."}),
+    ] = 30
+    polling_unit: Annotated[Literal["s", "ms"], Meta(extra={"labels": {"s": "Seconds", "ms": "Milliseconds"}})] = "s"
+    batch_size: Annotated[UpTo10000, Meta(extra={"help": "Most records of one event."})] = 100
+    max_fetch_bytes: Annotated[
+        int, Meta(ge=0, le=4 << 20, title="Maximum bytes of a batch", extra={"help": "0: no limit."})
+    ] = 1 << 20
+    #: text in creations, boolean in updates
+    is_serial: Annotated[
+        Literal["true", "false"] | bool,
+        Meta(
+            title="Serial processing",
+            extra={
+                "help": "Whether reading waits for the end of the last batch's invocation.",
+                "labels": {"true": "Yes", "false": "No"},
+            },
+        ),
+    ] = "true"
     #: functiond only; ``record_key``: reading waits for no invocation, because those of a key run in order anyway
     ordering: Ordering = ""
 

@@ -10,6 +10,6 @@ from plugins._shared.fields import Text
 
 
 class DmsOptions(Struct, frozen=True, kw_only=True):
-    queue_id: Text
-    consumer_group_id: Text
-    polling_interval: Annotated[int, Meta(ge=1, le=60)] = 30  #: seconds
+    queue_id: Annotated[Text, Meta(title="Queue ID")]
+    consumer_group_id: Annotated[Text, Meta(title="Consumer group ID")]
+    polling_interval: Annotated[int, Meta(ge=1, le=60, title="Polling interval (s)")] = 30

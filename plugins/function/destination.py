@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, Request, parse_urn
 
 
 class FunctionParam(Struct, frozen=True, kw_only=True):
-    func_urn: str  #: complete URN of a version, an alias or ``latest``
+    func_urn: Annotated[
+        str,
+        Meta(
+            title="Function URN",
+            examples=["urn:fss:local-1:default:function:default:report:latest"],
+            extra={"help": "Complete URN of a version, an alias or latest."},
+        ),
+    ]
 
     def __post_init__(self) -> None:
         if not self.func_urn.startswith("urn:"):

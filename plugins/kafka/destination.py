@@ -7,11 +7,11 @@ request id.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 from anyio.abc import TaskStatus
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverable
 from plugins._shared.fields import Text
@@ -25,8 +25,10 @@ RECORD_LIMIT = 16 << 20
 
 
 class KafkaParam(Struct, frozen=True, kw_only=True):
-    instance_id: Text
-    topic: Text
+    instance_id: Annotated[
+        Text, Meta(examples=["main"], extra={"help": "Id of the cluster, or its name in the engine's settings."})
+    ]
+    topic: Annotated[Text, Meta(examples=["outcomes"])]
 
 
 class Producers:

@@ -10,18 +10,27 @@ from engine import InvalidField
 from plugins._shared.fields import Secret, Text, UpTo1000
 from plugins._shared.ordering import Ordering
 
-Topics = Annotated[tuple[Text, ...], Meta(min_length=1)]
-Address = Annotated[str, Meta(max_length=1024)]  #: ``host:port``, several separated by commas
+ADDRESS = Meta(
+    title="Bootstrap servers", examples=["127.0.0.1:9092"], extra={"help": "host:port, several separated by commas."}
+)
+Topics = Annotated[tuple[Text, ...], Meta(min_length=1, title="Topics", examples=["orders"])]
+Address = Annotated[str, Meta(max_length=1024), ADDRESS]
+BatchSize = Annotated[UpTo1000, Meta(extra={"help": "Most records of one event.", "initial": 100})]
+User = Annotated[str, Meta(max_length=255, title="User")]
+Password = Annotated[Secret, Meta(title="Password")]
+Tls = Annotated[bool, Meta(title="TLS", extra={"help": "Connect over TLS, with user and password."})]
 
 
 class KafkaOptions(Struct, frozen=True, kw_only=True):
-    instance_id: Text
+    instance_id: Annotated[
+        Text, Meta(examples=["main"], extra={"help": "Id of the cluster, or its name in the engine's settings."})
+    ]
     topic_ids: Topics
-    batch_size: UpTo1000
-    kafka_user: Annotated[str, Meta(max_length=255)] = ""
-    kafka_password: Secret = ""
+    batch_size: BatchSize
+    kafka_user: User = ""
+    kafka_password: Password = ""
     kafka_connect_address: Address = ""
-    kafka_ssl_enable: bool = False
+    kafka_ssl_enable: Tls = False
     ordering: Ordering = ""  #: functiond only
 
     def __post_init__(self) -> None:
@@ -34,12 +43,12 @@ class KafkaOptions(Struct, frozen=True, kw_only=True):
 
 
 class OpenKafkaOptions(Struct, frozen=True, kw_only=True):
-    kafka_connect_address: Annotated[str, Meta(min_length=1, max_length=1024)]
+    kafka_connect_address: Annotated[str, Meta(min_length=1, max_length=1024), ADDRESS]
     topic_ids: Topics
-    batch_size: UpTo1000
-    kafka_user: Annotated[str, Meta(max_length=255)] = ""
-    kafka_password: Secret = ""
-    kafka_ssl_enable: bool = False
+    batch_size: BatchSize
+    kafka_user: User = ""
+    kafka_password: Password = ""
+    kafka_ssl_enable: Tls = False
     ordering: Ordering = ""  #: functiond only
 
     def __post_init__(self) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine import LogTarget
 from plugins._shared.fields import Text
 
 
 class LtsOptions(Struct, frozen=True, kw_only=True):
-    log_group_id: Text
-    log_topic_id: Text  #: id of the stream
+    log_group_id: Annotated[Text, Meta(title="Log group ID")]
+    log_topic_id: Annotated[Text, Meta(title="Log stream ID")]
 
 
 def refuse(options: LtsOptions, status_streams: Collection[LogTarget]) -> tuple[str, str] | None:

@@ -18,9 +18,14 @@ DAY = 86_400.0
 
 
 class ObsParam(Struct, frozen=True, kw_only=True):
-    bucket: Bucket
-    prefix: Annotated[str, Meta(max_length=900)] = ""
-    expires: Annotated[int, Meta(ge=0, le=365)] = 0  #: days; 0: never
+    bucket: Annotated[Bucket, Meta(examples=["outcomes"], extra={"fixed": False})]
+    prefix: Annotated[
+        str, Meta(max_length=900, examples=["orders/"], extra={"help": "Beginning of the keys of objects."})
+    ] = ""
+    expires: Annotated[
+        int,
+        Meta(ge=0, le=365, title="Lifetime (days)", extra={"help": "Objects are deleted after it. 0: never."}),
+    ] = 0
 
 
 class ObsDestination:

@@ -17,11 +17,21 @@ Bucket = Annotated[str, Meta(min_length=1, max_length=64, extra={"fixed": True})
 
 
 class ObsOptions(Struct, frozen=True, kw_only=True):
-    bucket: Bucket
-    events: Annotated[tuple[str, ...], Meta(min_length=1)]
-    prefix: Affix = ""
-    suffix: Affix = ""
-    name: Annotated[str, Meta(max_length=64)] = ""  #: the trigger's id if empty
+    bucket: Annotated[Bucket, Meta(examples=["in"])]
+    events: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            examples=["s3:ObjectCreated:*"],
+            extra={
+                "help": "ObjectCreated or ObjectRemoved for all of a group, or Put, Post, Copy, "
+                "CompleteMultipartUpload, Delete, DeleteMarkerCreated."
+            },
+        ),
+    ]
+    prefix: Annotated[Affix, Meta(examples=["in/"], extra={"help": "Beginning of the keys that match."})] = ""
+    suffix: Annotated[Affix, Meta(examples=[".jpg"], extra={"help": "End of the keys that match."})] = ""
+    name: Annotated[str, Meta(max_length=64, extra={"help": "Empty: the trigger's id."})] = ""
 
     def __post_init__(self) -> None:
         wanted: set[str] = set()

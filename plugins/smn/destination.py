@@ -6,9 +6,10 @@ the engine serves itself they also have the same message id, so they call each f
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import quote
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, parse_urn
 from plugins._shared.endpoint import Endpoint
@@ -18,7 +19,7 @@ from plugins.smn.service import SmnService
 
 
 class SmnParam(Struct, frozen=True, kw_only=True):
-    topic_urn: Text
+    topic_urn: Annotated[Text, Meta(examples=["urn:smn:local-1:default:outcomes"])]
 
 
 class SmnDestination:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from plugins._shared.fields import Text
 
 
 class SmnOptions(Struct, frozen=True, kw_only=True):
-    topic_urn: Text  #: URN, or the ARN of an SNS topic
+    topic_urn: Annotated[
+        Text, Meta(examples=["urn:smn:local-1:default:orders"], extra={"help": "URN, or the ARN of an SNS topic."})
+    ]

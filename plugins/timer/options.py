@@ -12,14 +12,36 @@ from plugins.timer.schedule import Schedule, read_schedule
 
 
 class TimerOptions(Struct, frozen=True, kw_only=True):
-    name: Name
-    schedule_type: Literal["Rate", "Cron"]
-    schedule: Annotated[str, Meta(min_length=1, max_length=255)]
-    user_event: Annotated[str, Meta(max_length=2048)] = ""  #: copied into the event
+    name: Annotated[Name, Meta(examples=["nightly"])]
+    schedule_type: Annotated[
+        Literal["Rate", "Cron"], Meta(title="Rule", extra={"labels": {"Rate": "Fixed rate", "Cron": "Cron expression"}})
+    ]
+    schedule: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=255,
+            examples=["15m"],
+            extra={
+                "help": "A rate such as 15m, 2h or 1d. Or a Cron expression: second, minute, hour, day of the month, "
+                "month, day of the week, such as 0 30 6 * * MON-FRI. CRON_TZ=Europe/Berlin before it sets the "
+                "time zone."
+            },
+        ),
+    ]
+    user_event: Annotated[
+        str, Meta(max_length=2048, title="Additional information", extra={"help": "Copied into the event."})
+    ] = ""
     #: The timer waits for the function. Most of the vendor's documents call timers asynchronous, one of 2025
     #: calls them "synchronous, fixed", and an example for Terraform sends this flag as false. The default is therefore
     #: false; true is allowed only by the setting triggers.timer_sync_execution.
-    sync_execution: bool = False
+    sync_execution: Annotated[
+        bool,
+        Meta(
+            title="Synchronous execution",
+            extra={"help": "Wait for the function. Needs the setting triggers.timer_sync_execution."},
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         self.read()

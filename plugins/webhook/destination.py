@@ -7,9 +7,10 @@ except 410.
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, SettingsError, Undeliverable
 from plugins._shared.outcomes import context_of
@@ -19,8 +20,12 @@ GONE = 410
 
 
 class WebhookParam(Struct, frozen=True, kw_only=True):
-    url: str
-    secret: str = ""  #: name of a secret in the settings; empty: no signature
+    url: Annotated[str, Meta(title="URL", examples=["https://example.com/outcomes"])]
+    #: name of a secret, never the secret itself
+    secret: Annotated[
+        str,
+        Meta(title="Name of the secret", extra={"help": "A name in plugins.webhook.secrets. Empty: no signature."}),
+    ] = ""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)

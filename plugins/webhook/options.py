@@ -14,9 +14,14 @@ Secret = Annotated[str, Meta(min_length=16, max_length=1024, extra={"secret": Tr
 
 
 class WebhookOptions(Struct, frozen=True, kw_only=True):
-    name: Name
-    secret: Secret
-    scheme: Literal["standard", "github"] = "standard"  #: signature scheme of requests
+    name: Annotated[Name, Meta(examples=["pushes"])]
+    secret: Annotated[Secret, Meta(extra={"help": "16 characters or more, with which senders sign their requests."})]
+    scheme: Annotated[
+        Literal["standard", "github"],
+        Meta(
+            title="Signature scheme", extra={"labels": {"standard": "Standard Webhooks", "github": "GitHub (X-Hub-…)"}}
+        ),
+    ] = "standard"
 
     def __post_init__(self) -> None:
         try:
