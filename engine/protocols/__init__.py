@@ -44,6 +44,9 @@ from engine.protocols.plugins import (
 )
 from engine.protocols.records import (
     FIRST,
+    LAST_KEY,
+    Count,
+    Found,
     Place,
     Purged,
     Records,
@@ -83,6 +86,7 @@ __all__ = [
     "EVENT_LIMIT",
     "FIRST",
     "JSON",
+    "LAST_KEY",
     "Audit",
     "AuditTrail",
     "Callers",
@@ -90,6 +94,7 @@ __all__ = [
     "Cluster",
     "CodeLinks",
     "CopySteps",
+    "Count",
     "CursorMove",
     "Cursors",
     "Damage",
@@ -99,6 +104,7 @@ __all__ = [
     "Event",
     "EventSink",
     "Executor",
+    "Found",
     "Journal",
     "Listener",
     "Operation",

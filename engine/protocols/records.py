@@ -13,6 +13,7 @@ from engine.model.invocation import Record, State
 #: Place in a scan of waiting invocations: number of a part, and the sort value and key of the last row read.
 Place = tuple[int, float, int]
 FIRST: Place = (0, -math.inf, 0)  #: begin of a scan
+LAST_KEY = (1 << 63) - 1  #: no key is larger
 
 
 class Selection(Struct, frozen=True, kw_only=True):
@@ -24,11 +25,14 @@ class Selection(Struct, frozen=True, kw_only=True):
     alias: str = ""
     source: str = ""
     codes: frozenset[int] = frozenset()
+    without: frozenset[int] = frozenset()  #: codes of records that are left out
+    text: str = ""  #: part of the error message; ASCII letters match in both cases
     states: frozenset[State] = frozenset()
     keys: frozenset[int] | None = None
     begin: float = 0.0  #: only records accepted at or after this time, in seconds since the epoch
     end: float = float("inf")  #: only records accepted before this time
     below: int | None = None  #: only records with smaller keys
+    since: int = 0  #: only records with this key or a larger one
     within: int = 0  #: search only this many rows of each state; 0: search all rows
     offset: int = 0
     counted: bool = True  #: False: the number of all matching records is not needed; requires ``offset`` 0
@@ -40,6 +44,23 @@ class Scan(Struct, frozen=True, kw_only=True):
 
     keys: tuple[int, ...]  #: may be fewer than asked for, or none, before the end of the scan
     reached: Place | None  #: ``after`` for the next step; None: this was the last step
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """Result of one step of a search: the records that match, in the order of the list."""
+
+    records: tuple[Record, ...]  #: may be fewer than asked for, or none, although more follow
+    read: int  #: rows that were read, whether they match or not
+    first: Place | None = None  #: place of the first row that was read, in the order of the list; None: none was
+    last: Place | None = None  #: place of the last one
+    more: bool = False  #: rows are left in the direction of the search
+
+
+class Count(Struct, frozen=True, kw_only=True):
+    """Number of the records that match."""
+
+    rows: int
+    more: bool = False  #: True: there are, or may be, more
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -78,6 +99,22 @@ class Records(Protocol):
 
         Payloads, results and logs are left out.
         """
+        ...
+
+    async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
+        """Return up to ``limit`` records that match, from behind the place ``start``; None: from the begin of the list.
+
+        The order is that of ``list``, and payloads, results and logs are left out, too. With ``back``, the search goes
+        from ``start`` towards the begin of the list. A step reads rows for a limited time, a twentieth of a second, so
+        that it may end before it has found enough. ``within``, ``offset`` and ``limit`` of the selection do not count.
+        Steps are no consistent state together: a record that moves meanwhile may be left out, or be found twice.
+
+        Raises Unavailable if a damaged page ends the step.
+        """
+        ...
+
+    async def count(self, selection: Selection, most: int) -> Count:
+        """Return the number of records that match, at most ``most``. As a step of ``search``, it takes limited time."""
         ...
 
     async def get(self, key: int) -> Record | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from engine.model import Record, State
 from engine.model.identity import AHEAD, key_at, true_end
-from engine.protocols import Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
 from engine.testing.rows import Row, newest, to_record
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
@@ -31,9 +32,26 @@ class MemoryRecords:
             if _selected(row, selection) and scanned[part] <= (selection.within or math.inf):
                 rows.append(row)
         page = islice(rows, selection.offset, selection.offset + selection.limit)
-        return [replace(to_record(row), payload=b"", result=b"", log=b"", attempts=(), trace="") for row in page], len(
-            rows
-        )
+        return [_listed(row) for row in page], len(rows)
+
+    async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
+        placed = [(_sorted(_found_at(row, selection)), row) for row in self._tables.rows.values()]
+        spanned = sorted(((place, row) for place, row in placed if _spanned(row, selection)), reverse=back)
+        begin = None if start is None else _sorted(start)
+        rows = [row for place, row in spanned if begin is None or (place < begin if back else place > begin)]
+        matching = [number for number, row in enumerate(rows) if _selected(row, selection)]
+        more = len(matching) > limit
+        read = rows[: matching[limit - 1] + 1] if more else rows
+        found = [_listed(row) for row in read if _selected(row, selection)]
+        ends = [_found_at(row, selection) for row in read[:1] + read[-1:]]
+        if back:
+            found, ends = found[::-1], ends[::-1]
+        first, last = ends or (None, None)
+        return Found(records=tuple(found), read=len(read), first=first, last=last, more=more)
+
+    async def count(self, selection: Selection, most: int) -> Count:
+        rows = sum(_spanned(row, selection) and _selected(row, selection) for row in self._tables.rows.values())
+        return Count(rows=min(rows, most), more=rows > most)
 
     async def get(self, key: int) -> Record | None:
         row = self._tables.rows.get(key)
@@ -100,6 +118,10 @@ class MemoryRecords:
             del self._tables.given_up[pending.delivery_id]
 
 
+def _listed(row: Row) -> Record:
+    return replace(to_record(row), payload=b"", result=b"", log=b"", attempts=(), trace="")
+
+
 def _age_from(row: Row, now: float) -> float:
     """Return the time from which the age of an ended invocation counts, see ``Records.purge``."""
     accepted, ended = row.invocation.accepted_at, row.ended_at or now
@@ -110,7 +132,7 @@ def _spanned(row: Row, selection: Selection) -> bool:
     key, own = row.invocation.key, row.invocation.function_id == selection.function_id
     ends = math.inf if selection.end == math.inf else key_at(selection.end)
     ends = ends if selection.below is None else min(ends, selection.below)
-    return bool(own or selection.functions) and key_at(selection.begin) <= key < ends
+    return bool(own or selection.functions) and max(key_at(selection.begin), selection.since) <= key < ends
 
 
 def _selected(row: Row, selection: Selection) -> bool:
@@ -119,6 +141,8 @@ def _selected(row: Row, selection: Selection) -> bool:
         and selection.version in ("", row.invocation.version)
         and selection.source in ("", row.invocation.source)
         and (not selection.codes or row.code in selection.codes)
+        and row.code not in selection.without
+        and re.search(re.escape(selection.text), row.message, re.ASCII | re.IGNORECASE) is not None
         and selection.alias in ("", row.invocation.alias)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or row.invocation.key in selection.keys)
@@ -146,3 +170,14 @@ def _list_order(row: Row) -> tuple[float, ...]:
 
 def _newest(row: Row) -> tuple[float, ...]:
     return (0, -row.invocation.key)
+
+
+def _found_at(row: Row, selection: Selection) -> Place:
+    one, part = row.invocation, 4 if selection.functions else int(_list_order(row)[0])
+    return (part, {1: one.rank, 2: one.due_at}.get(part, 0.0), one.key)
+
+
+def _sorted(place: Place) -> Place:
+    """Return a place so that it sorts as in the list: in the last part, the newest is first."""
+    part, value, key = place
+    return (part, value, -key if part == 4 else key)

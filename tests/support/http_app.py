@@ -71,7 +71,7 @@ from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
 from engine.pipeline.explanation import Explanation, Reason
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.status_log import StatusLogWorker
-from engine.protocols import Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
@@ -210,6 +210,14 @@ class Engine:
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found = [row for row in self.rows.values() if _matches(row, selection)]
         return found[selection.offset : selection.offset + selection.limit], len(found)
+
+    async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
+        found = [row for row in self.rows.values() if _matches(row, selection) and (not start or row.key > start[2])]
+        last = (0, 0.0, found[:limit][-1].key) if found else None
+        return Found(records=tuple(found[:limit]), read=len(found), last=last, more=len(found) > limit)
+
+    async def count(self, selection: Selection, most: int) -> Count:
+        return Count(rows=sum(_matches(row, selection) for row in self.rows.values()))
 
     async def get(self, key: int) -> Record | None:
         return self.rows.get(key)

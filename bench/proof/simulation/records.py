@@ -12,7 +12,7 @@ from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
-from engine.protocols import Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
 from engine.testing.rows import newest, to_record
 
 
@@ -24,6 +24,12 @@ class SimulatedRecords:
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         return [], 0  # the components of the simulation list no records
+
+    async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
+        return Found(records=(), read=0)
+
+    async def count(self, selection: Selection, most: int) -> Count:
+        return Count(rows=0)
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         return Scan(keys=(), reached=None)

@@ -22,7 +22,7 @@ from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import candidates, filters, parts
 
 #: Decodes texts of rows, also those that are not UTF-8.
-_TEXT = partial(str, encoding="utf-8", errors="replace")
+LENIENT = partial(str, encoding="utf-8", errors="replace")
 
 
 class Listed(Struct, kw_only=True):
@@ -43,7 +43,7 @@ class Candidates:
         """``key`` is the column with the ids, and ``last`` one at the end of a row."""
         self._db, self._table, self._key, self._last = db, table, key, last
         self._unreadable = "0"
-        db.text_factory = _TEXT
+        db.text_factory = LENIENT
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute("CREATE TEMP TABLE candidate (position INTEGER PRIMARY KEY, part INTEGER, id INTEGER)")
         db.execute("BEGIN")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import aiosqlite
 from msgspec.structs import replace
@@ -13,19 +14,22 @@ from engine.errors import Unavailable
 from engine.model import Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import HISTORY
-from engine.protocols import Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
 from engine.storage.sqlite.attempts import ATTEMPTS, to_attempt
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
-from engine.storage.sqlite.isolated_lists import list_isolated
+from engine.storage.sqlite.isolated_lists import LENIENT, list_isolated
 from engine.storage.sqlite.older_tables import OLDER
 from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
+from engine.storage.sqlite.record_search import CHUNK, MANY, Search, nearby
 from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import parts, source
 from engine.storage.sqlite.waiting_scan import read_standing, scan_waiting
 from engine.storage.sqlite.writer import Writer
+
+T = TypeVar("T")
 
 
 class SQLiteRecords:
@@ -96,6 +100,32 @@ class SQLiteRecords:
                 total += count
         return found, total
 
+    async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
+        def step(db: sqlite3.Connection, most: int) -> Found:
+            return Search(db, selection, self._readable, most).records(start, limit, back, self._identity)
+
+        return await self._searched(step, selection, start)
+
+    async def count(self, selection: Selection, most: int) -> Count:
+        return await self._searched(lambda db, rows: Search(db, selection, self._readable, rows).count(most), selection)
+
+    async def _searched(
+        self, step: Callable[[sqlite3.Connection, int], T], selection: Selection, start: Place | None = None
+    ) -> T:
+        """Return the result of ``step``, which is called with the largest number of rows to read.
+
+        After it met a damaged page, it reads less. If it still meets one, the rows there are noted and left out.
+        """
+        for most in (MANY, CHUNK, CHUNK):
+            try:
+                return await self._readers.call(partial(_snapshot, step=step, most=most))
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+            if most == CHUNK:
+                await self.list(nearby(selection, start))
+        raise Unavailable(f"the next records are on a damaged page of the journal; {ADVICE}")
+
     async def get(self, key: int) -> Record | None:
         async with self._readers.one() as db:
             rows = await _part(db, f"SELECT {LISTED}, size, trace FROM invocation WHERE key = ?", key)
@@ -144,6 +174,12 @@ class SQLiteRecords:
             lambda db: self._purge.step(db, now, age, rows, size),
             lambda db: self._purge.step_isolated(db, now, age, rows, size),
         )
+
+
+def _snapshot(db: sqlite3.Connection, step: Callable[[sqlite3.Connection, int], T], most: int) -> T:
+    db.text_factory = LENIENT
+    db.execute("BEGIN")
+    return step(db, most)
 
 
 async def _parts_of(db: aiosqlite.Connection, record: Record, size: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from engine.model import State
@@ -90,6 +91,9 @@ def span(selection: Selection, readable: str) -> tuple[str, list[Any]]:
     if selection.below is not None:
         text += " AND key < ?"
         values.append(selection.below)
+    if selection.since:
+        text += " AND key >= ?"
+        values.append(selection.since)
     return text, values
 
 
@@ -109,4 +113,11 @@ def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[A
         if those is not None:
             text += f" AND {column} IN ({','.join('?' * len(those))})"
             values += sorted(those)
+    if selection.without:
+        text += f" AND code NOT IN ({','.join('?' * len(selection.without))})"
+        values += sorted(selection.without)
+    if selection.text:
+        text += r" AND message LIKE ? ESCAPE '\'"
+        escaped = re.sub(r"([%_\\])", r"\\\1", selection.text)
+        values.append(f"%{escaped}%")
     return text, values

@@ -1,0 +1,225 @@
+"""Search of records in steps, forwards and backwards, and their number. A step reads rows for a limited time.
+
+A list has parts, each sorted by an index or by the table itself. A step reads chunks of rows behind a place, in the
+order of their part. The size of the chunks grows as long as time is left, so that a slow disk does not prolong a step.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from engine.model import State
+from engine.model.identity import Identity
+from engine.protocols import Count, Found, Place, Selection
+from engine.storage.sqlite.rows import LISTED, to_record
+from engine.storage.sqlite.selections import filters, span
+
+BUDGET = 0.045  #: seconds of a step
+CHUNK, LARGEST = 256, 8192  #: rows of the first chunk, and of the largest
+FEW = 10_000  #: invocations that have not ended, up to which a search for them reads indexes instead of the table
+MANY = 1 << 62  #: no limit of rows
+
+
+class _Part(Struct, frozen=True, kw_only=True):
+    states: frozenset[State]
+    rows: str  #: FROM clause and condition; sorted by ``by``, then by key
+    by: str = "key"
+    newest: bool = False  #: sorted by falling keys
+    own: bool = True  #: the condition has a placeholder for the function
+
+
+_WAIT, _RUNNING = frozenset({State.WAIT}), frozenset({State.RUNNING})
+_ENDED = frozenset(state for state in State if state.final)
+#: Parts of a function's list.
+_PARTS = (
+    _Part(states=_RUNNING, rows="INDEXED BY running WHERE state = 2 AND function_id = ?"),
+    _Part(states=_WAIT, rows="INDEXED BY ready WHERE state = 0 AND function_id = ?", by="rank"),
+    _Part(states=_WAIT, rows="INDEXED BY delayed WHERE state = 1", by="due", own=False),
+    _Part(states=_WAIT, rows="INDEXED BY held WHERE state = -1 AND function_id = ?"),
+    _Part(states=_ENDED, rows="INDEXED BY finished WHERE state >= 3 AND function_id = ?", newest=True),
+)
+#: List of several functions.
+_ALL = _Part(states=frozenset(State), rows="NOT INDEXED WHERE key > 0", newest=True, own=False)
+_UNENDED = " UNION ALL ".join(
+    f"SELECT key FROM invocation INDEXED BY {index} WHERE state = {state}"
+    for index, state in (("running", 2), ("ready", 0), ("delayed", 1), ("held", -1))
+)
+_ENDED_TOO = f"{_UNENDED} UNION ALL SELECT key FROM invocation INDEXED BY finished WHERE state >= 3"
+#: Same list, if few have not ended and only those are wanted.
+_FEW = _Part(states=_WAIT | _RUNNING, rows=f"WHERE key IN ({_UNENDED})", newest=True, own=False)
+
+
+class Search:
+    """One step of a search. ``readable`` is the SQL condition that leaves out noted rows. ``most`` limits the rows."""
+
+    def __init__(self, db: sqlite3.Connection, selection: Selection, readable: str, most: int = MANY) -> None:
+        self._db, self._selection, self._readable, self._most = db, selection, readable, most
+        self._ends_at = time.perf_counter() + BUDGET
+        self._parts = _parts(db, selection, readable)
+
+    def records(self, start: Place | None, limit: int, back: bool, identity: Identity) -> Found:
+        """Return the records that match, as ``Records.search`` does."""
+        rows, first, last, read, more = list[Any](), None, None, 0, False
+        for chunk in self._chunks(start, back, limit + 1):
+            room = limit - len(rows)
+            matching = self._db.execute(
+                f"SELECT {chunk.by}, {LISTED} FROM ({chunk.rows}) WHERE true{chunk.conditions} LIMIT ?",
+                (*chunk.values, *chunk.filters, room + 1),
+            ).fetchall()
+            first, read, more = first or chunk.first, read + chunk.size, chunk.more or len(matching) > room
+            rows += [row[1:] for row in matching[:room]]
+            if len(matching) > room:
+                last = _place(chunk.part, chunk.by, matching[room - 1][:2]) if room else last
+                break
+            last = chunk.last or last
+        found = tuple(to_record(row, identity) for row in (reversed(rows) if back else rows))
+        first, last = (last, first) if back else (first, last)
+        return Found(records=found, read=read, first=first, last=last, more=more)
+
+    def count(self, most: int) -> Count:
+        rows = 0
+        for chunk in self._chunks(None, False, most + 1):
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM ({chunk.rows}) WHERE true{chunk.conditions} LIMIT ?)"
+            rows += self._db.execute(sql, (*chunk.values, *chunk.filters, most + 1 - rows)).fetchone()[0]
+            if rows > most:
+                return Count(rows=most, more=True)
+            if not chunk.more:
+                return Count(rows=rows)
+        return Count(rows=rows, more=bool(self._parts))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _chunks(self, start: Place | None, back: bool, wanted: int) -> Iterator[_Chunk]:
+        """Yield chunks from behind ``start`` until the time is over, or there are no more. ``wanted`` rows suffice."""
+        order = range(len(self._parts))[:: -1 if back else 1]
+        numbers = [n for n in order if start is None or (n <= start[0] if back else n >= start[0])]
+        size, read = CHUNK, 0
+        for position, number in enumerate(numbers):
+            place = start if start is not None and start[0] == number else None
+            while True:
+                statement = self._statement(number, place, back)
+                size = min(size if statement.conditions else wanted, self._most - read)
+                began = time.perf_counter()
+                chunk = self._chunk(statement, number, size, position + 1 < len(numbers))
+                read += chunk.size
+                yield chunk
+                took, left = time.perf_counter() - began, self._ends_at - time.perf_counter()
+                if took > left or read >= self._most:
+                    return
+                if chunk.size < size:
+                    break
+                place, size = chunk.last, min(size * 2, LARGEST) if 3 * took < left else size
+
+    def _chunk(self, statement: _Statement, number: int, size: int, further: bool) -> _Chunk:
+        by, values = self._parts[number].by, (*statement.values, size)
+        place = f"SELECT {by}, key FROM invocation {statement.rows} ORDER BY {statement.order} LIMIT 1 OFFSET ?"
+        first = self._db.execute(place, (*statement.values, 0)).fetchone()
+        last = self._db.execute(place, (*statement.values, size - 1)).fetchone() if first else None
+        count = size
+        if last is None:
+            rows = f"SELECT {by}, key FROM invocation {statement.rows} ORDER BY {statement.order}"
+            found = self._db.execute(rows, statement.values).fetchall()
+            count, last = len(found), found[-1] if found else None
+        return _Chunk(
+            part=number,
+            by=by,
+            rows=f"SELECT rank, {LISTED} FROM invocation {statement.rows} ORDER BY {statement.order} LIMIT ?",
+            values=values,
+            conditions=statement.conditions,
+            filters=statement.filters,
+            first=_place(number, by, first),
+            last=_place(number, by, last),
+            size=count,
+            more=count == size or further,
+        )
+
+    def _statement(self, number: int, place: Place | None, back: bool) -> _Statement:
+        part, selection = self._parts[number], self._selection
+        wanted = selection.states & part.states if selection.states else part.states
+        conditions, values = filters(selection, wanted if wanted != part.states else frozenset())
+        spanned, keys = span(selection, "")
+        readable = "" if selection.functions else self._readable
+        rows, bounds = part.rows + readable, [selection.function_id] if part.own else []
+        if not part.own and not selection.functions:
+            conditions, values = f"{conditions} AND function_id = ?", [*values, selection.function_id]
+        if part.by == "key":
+            rows, bounds = rows + spanned, [*bounds, *keys]
+        else:
+            conditions, values = conditions + spanned, [*values, *keys]
+        behind, more = _behind(part, place, back)
+        return _Statement(
+            rows=rows + behind,
+            values=(*bounds, *more),
+            order=_order(part, back),
+            conditions=conditions,
+            filters=tuple(values),
+        )
+
+
+class _Statement(Struct, frozen=True, kw_only=True):
+    rows: str  #: FROM clause, and the condition for the rows behind a place
+    values: tuple[Any, ...]
+    order: str
+    conditions: str  #: filter for these rows
+    filters: tuple[Any, ...]
+
+
+class _Chunk(Struct, frozen=True, kw_only=True):
+    part: int
+    by: str
+    rows: str  #: SELECT of its rows
+    values: tuple[Any, ...]
+    conditions: str
+    filters: tuple[Any, ...]
+    first: Place | None  #: in the direction of the search
+    last: Place | None
+    size: int
+    more: bool  #: rows of this part, or further parts, follow
+
+
+def _parts(db: sqlite3.Connection, selection: Selection, readable: str) -> tuple[_Part, ...]:
+    wanted = selection.states or frozenset(State)
+    if not selection.functions:
+        return tuple(part for part in _PARTS if part.states & wanted)
+    if readable:  # a scan of the table would end at the damaged page; keys from indexes pass by it
+        rows = f"WHERE key IN (SELECT key FROM ({_ENDED_TOO}) WHERE true{readable})"
+        return (_Part(states=frozenset(State), rows=rows, newest=True, own=False),)
+    if wanted <= _FEW.states:
+        [unended] = db.execute(f"SELECT count(*) FROM ({_UNENDED} LIMIT {FEW + 1})").fetchone()
+        if unended <= FEW:
+            return (_FEW,)
+    return (_ALL,)
+
+
+def _behind(part: _Part, place: Place | None, back: bool) -> tuple[str, tuple[Any, ...]]:
+    """Return the SQL condition for the rows of a part that follow a place in the direction of the search."""
+    if place is None:
+        return "", ()
+    _, value, key = place
+    side = "<" if part.newest is not back else ">"
+    if part.by == "key":
+        return f" AND key {side} ?", (key,)
+    return f" AND {part.by} {side}= ? AND ({part.by} {side} ? OR key {side} ?)", (value, value, key)
+
+
+def _order(part: _Part, back: bool) -> str:
+    way = " DESC" if part.newest is not back else ""
+    return f"key{way}" if part.by == "key" else f"{part.by}{way}, key{way}"
+
+
+def _place(number: int, by: str, row: tuple[float, int] | None) -> Place | None:
+    return None if row is None else (number, 0.0 if by == "key" else row[0], row[1])
+
+
+def nearby(selection: Selection, start: Place | None) -> Selection:
+    """Return the selection of a list that reads at least the rows which a step from ``start`` reads in one chunk."""
+    newest = bool(selection.functions) or (start is not None and start[0] == len(_PARTS) - 1)
+    below = start[2] if start is not None and newest else None
+    return Selection(
+        function_id=selection.function_id, functions=selection.functions, below=below, within=2 * CHUNK, limit=1
+    )

@@ -1,0 +1,120 @@
+"""Searches and counts of a million records: the indexes that they use, and their time."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.model import State
+from engine.model.identity import key_at
+from engine.protocols import Found, Selection
+from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
+from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.damage import INDEXES
+from engine.storage.sqlite.storage import SQLiteStorage
+from tests.contracts.storage import NOW
+
+pytestmark = pytest.mark.slow
+
+ROWS = 1_000_000
+STEP = 0.15  #: seconds: a twentieth of a second of reading, and the connection and the records on a busy machine
+FILL = f"""
+WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS - 1})
+INSERT INTO invocation (key, function_id, version, alias, source, state, priority, rank, first_due, due, attempt, hops,
+    memory, size, started, ended, code, message)
+SELECT ? + (i << 15), 1 + i % 10, 'latest', '', 'API', CASE WHEN i % 1000 = 7 THEN 4 WHEN i % 40 = 3 THEN 0 ELSE 3 END,
+    0, i, i, i, 1, 0, 0, 2, i, i, CASE WHEN i % 1000 = 7 THEN 4002 ELSE 0 END,
+    CASE WHEN i = 7 THEN 'the disk is full' WHEN i % 1000 = 7 THEN 'no route to host' ELSE '' END FROM n
+"""
+ALL = Selection(functions=frozenset(range(1, 11)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("million")
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[SQLiteStorage]:
+    with locked(folder):
+        async with open_sqlite(StorageOptions(directory=folder)) as storage:
+            [count] = await storage.writer.call(lambda db: db.execute("SELECT count(*) FROM invocation").fetchone())
+            if not count:
+                await storage.writer.call(lambda db: db.execute(FILL, (key_at(NOW),)) and None)
+            yield storage
+
+
+async def timed(storage: SQLiteStorage, selection: Selection, last: Found | None = None) -> tuple[Found, float]:
+    """Search the next page and count, as a page of the console does. Return the shortest of three times."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = await storage.records.search(selection, last.last if last else None, 50)
+        await storage.records.count(selection, 10_000)
+        times.append(time.perf_counter() - began)
+    return found, min(times)
+
+
+async def test_each_page_of_a_million_takes_a_fraction_of_a_second(folder: Path) -> None:
+    async with opened(folder) as storage:
+        for selection in (
+            ALL,
+            Selection(functions=ALL.functions, states=frozenset({State.FAIL})),
+            Selection(functions=ALL.functions, states=frozenset({State.WAIT})),
+            Selection(functions=ALL.functions, end=NOW + 100),
+            Selection(functions=frozenset({99})),
+            Selection(function_id=1),
+            Selection(function_id=8, states=frozenset({State.FAIL}), text="FULL"),
+            Selection(function_id=99),
+        ):
+            found, took = await timed(storage, selection)
+            assert took < 2 * STEP, selection
+            if found.more:
+                _, took = await timed(storage, selection, found)
+                assert took < 2 * STEP, selection
+
+
+async def test_a_search_for_text_ends_after_a_few_steps(folder: Path) -> None:
+    async with opened(folder) as storage:
+        start, steps, read = None, list[float](), 0
+        while True:
+            began = time.perf_counter()
+            step = await storage.records.search(Selection(functions=ALL.functions, text="DISK is"), start, 50)
+            steps.append(time.perf_counter() - began)
+            read, start = read + step.read, step.last
+            if not step.more:
+                break
+
+        assert read == ROWS
+        assert [one.message for one in step.records] == ["the disk is full"]
+        assert sorted(steps)[len(steps) // 2] < STEP
+
+
+async def test_steps_read_indexes_and_sort_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[str] = []
+    async with opened(folder) as storage:
+        opening = sqlite3.connect
+
+        class Explaining(sqlite3.Connection):
+            def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+                if sql.startswith("SELECT"):
+                    plans.extend(row[3] for row in super().execute(f"EXPLAIN QUERY PLAN {sql}", *values))
+                return super().execute(sql, *values)
+
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: opening(*args, factory=Explaining, **named))
+        for selection in (ALL, Selection(function_id=1), Selection(function_id=1, text="x")):
+            found = await storage.records.search(selection, None, 5)
+            await storage.records.search(selection, found.last, 5)
+            await storage.records.search(selection, found.last, 5, back=True)
+            await storage.records.count(selection, 10)
+
+    sorted_here = [plan for plan in plans if "TEMP B-TREE" in plan]
+    indexes = {name for name in INDEXES if any(f"USING INDEX {name}" in plan for plan in plans)}
+    assert (sorted_here, indexes) == ([], {"ready", "delayed", "running", "held", "finished"})
