@@ -28,7 +28,7 @@ from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.circuit_breaker import DeliveryStatus
-from engine.protocols import Outbox, Records
+from engine.protocols import DeliveryFilter, Outbox, Records
 
 #: Deliveries that ``deliver_all`` redrives in one transaction.
 BATCH_SIZE = 500
@@ -101,7 +101,7 @@ class Redrive:
 
         The second value is 0 after the last page.
         """
-        return await self._outbox.pending(self._functions(project), after, limit)
+        return await self._outbox.page(DeliveryFilter(functions=self._functions(project)), after, limit)
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
         return self._deliveries.delivery_status(pending)

@@ -32,6 +32,8 @@ from engine.protocols.operation import (
     Operation,
 )
 from engine.protocols.outbox import (
+    DeliveryCount,
+    DeliveryFilter,
     Outbox,
 )
 from engine.protocols.plugins import (
@@ -99,6 +101,8 @@ __all__ = [
     "Cursors",
     "Damage",
     "DeliveryContext",
+    "DeliveryCount",
+    "DeliveryFilter",
     "Destination",
     "Discarded",
     "Event",

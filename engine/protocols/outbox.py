@@ -5,7 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from engine.model.invocation import Invocation, PendingDelivery
+from msgspec import Struct
+
+from engine.model.invocation import DestinationSpec, Invocation, PendingDelivery
+
+
+class DeliveryFilter(Struct, frozen=True, kw_only=True):
+    """Filter of lists of deliveries."""
+
+    functions: Collection[int]
+    destination: DestinationSpec | None = None  #: None: any
+    given_up: bool = False  #: False: those that are neither delivered nor given up
+
+
+class DeliveryCount(Struct, frozen=True, kw_only=True):
+    """Number of the deliveries of a function to a destination."""
+
+    function_id: int
+    destination: DestinationSpec
+    given_up: bool
+    count: int
 
 
 class Outbox(Protocol):
@@ -40,13 +59,18 @@ class Outbox(Protocol):
         """Return a page of the given-up deliveries of these functions, oldest first, and their total number."""
         ...
 
-    async def pending(
-        self, functions: Collection[int], after: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of pending deliveries with ids above ``after``, and the value of ``after`` for the next page.
+    async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
+        """Return a page of deliveries with ids above ``after``, and the value of ``after`` for the next page.
 
-        Only deliveries of ``functions`` that are not given up are returned. The second value is 0 after the last page.
-        A page before the last may have fewer than ``limit`` deliveries too.
+        The second value is 0 after the last page. A page before the last may have fewer than ``limit`` deliveries too.
+        """
+        ...
+
+    async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
+        """Count a limited number of deliveries of ``functions`` with ids above ``after``.
+
+        Returns the counts, and the value of ``after`` for the next call; 0 after the last one. Raises Unavailable if
+        the deliveries cannot be counted because a page on the disk is damaged.
         """
         ...
 
@@ -60,5 +84,12 @@ class Outbox(Protocol):
         """Make deliveries of these functions due now and restart their age, even of given-up ones. Return them.
 
         Ids of other functions' deliveries are ignored.
+        """
+        ...
+
+    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+        """Remove given-up deliveries of these functions. Return their ids.
+
+        Ids of other functions' deliveries, and of those that are not given up, are ignored.
         """
         ...

@@ -11,8 +11,8 @@ All parts of a storage keep these promises, on which the components above rely:
 - **Order.** Writes become durable in the order of their calls. If a write survives a crash, all earlier writes
   survive too, except refused ones.
 - **Reads.** A call sees all writes that were submitted before it, including those that are not on disk yet. The call
-  may also see writes submitted shortly after it. ``Records.list`` and ``get`` and ``Outbox.pending`` and ``given_up``
-  see all writes that are done, and may miss the others.
+  may also see writes submitted shortly after it. ``Records.list`` and ``get`` and ``Outbox.page``, ``counts`` and
+  ``given_up`` see all writes that are done, and may miss the others.
 - **Callbacks.** ``then`` is called once in the event loop, even if the caller was cancelled. ``then`` of ``settle`` is
   called only when the end is stored. Callbacks of stored writes are called in the order of the calls, each before its
   caller continues. If a method raises an error instead of returning a future, ``then`` is not called. A callback must

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from engine.model import DestinationSpec, Invocation, PendingDelivery
+from engine.protocols import DeliveryCount, DeliveryFilter
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
 
@@ -52,11 +53,26 @@ class MemoryOutbox:
         found = [pending for _, pending in sorted(self._given_up.items()) if pending.function_id in functions]
         return found[offset : offset + limit], len(found)
 
-    async def pending(
-        self, functions: Collection[int], after: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
-        found = [one for id, one in sorted(self._pending.items()) if id > after and one.function_id in functions]
+    async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
+        stored = self._given_up if chosen.given_up else self._pending
+        found = [
+            one
+            for id, one in sorted(stored.items())
+            if id > after and one.function_id in chosen.functions and chosen.destination in (None, one.destination)
+        ]
         return found[:limit], found[limit - 1].delivery_id if len(found) > limit else 0
+
+    async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
+        found = Counter(
+            (one.function_id, one.destination, stored is self._given_up)
+            for stored in (self._pending, self._given_up)
+            for id, one in stored.items()
+            if id > after and one.function_id in functions
+        )
+        return [
+            DeliveryCount(function_id=function_id, destination=destination, given_up=given_up, count=count)
+            for (function_id, destination, given_up), count in found.items()
+        ], 0
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         self._writes.check()
@@ -73,3 +89,11 @@ class MemoryOutbox:
             self._pending[id] = replace(stored[id], due_at=now, since=now, tries=0)
             self._given_up.pop(id, None)
         return [self._pending[id] for id in ids]
+
+    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+        self._writes.check()
+        stored = self._given_up
+        ids = sorted(id for id, one in stored.items() if id in delivery_ids and one.function_id in functions)
+        for id in ids:
+            del stored[id]
+        return ids

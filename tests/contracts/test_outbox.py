@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.model import PendingDelivery, State
-from engine.protocols import Storage
+from engine.protocols import DeliveryFilter, Storage
 from tests.contracts.storage import (
     NOW,
     SINK,
@@ -164,7 +164,7 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
             await storage.outbox.postpone(debt, due_at, "closed")
         await storage.outbox.delivered(done)
 
-        found, further = await storage.outbox.pending([1], 0, 10)
+        found, further = await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 10)
 
         assert ([one.delivery_id for one in found], further) == (
             [tried.delivery_id, second.delivery_id, third.delivery_id],
@@ -174,10 +174,10 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
             ("closed", 1, LATER + 2),
             ("", 0, second.due_at),
         ]
-        assert await storage.outbox.pending([], 0, 10) == ([], 0)
-        assert await storage.outbox.pending([1], 0, 2) == (found[:2], second.delivery_id)
-        assert await storage.outbox.pending([1], second.delivery_id, 2) == (found[2:], 0)
-        assert await storage.outbox.pending([1], third.delivery_id, 2) == ([], 0)
+        assert await storage.outbox.page(DeliveryFilter(functions=[]), 0, 10) == ([], 0)
+        assert await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 2) == (found[:2], second.delivery_id)
+        assert await storage.outbox.page(DeliveryFilter(functions=[1]), second.delivery_id, 2) == (found[2:], 0)
+        assert await storage.outbox.page(DeliveryFilter(functions=[1]), third.delivery_id, 2) == ([], 0)
 
 
 @pytest.mark.parametrize("due_at", [None, LATER + 100])
@@ -188,7 +188,7 @@ async def test_a_failed_try_does_not_undo_a_redrive_that_came_meanwhile(opened: 
         [redriven] = await storage.outbox.revive([1], [tried.delivery_id], LATER)
         await storage.outbox.postpone(tried, due_at, "closed")
 
-        assert (await storage.outbox.pending([1], 0, 10))[0] == [redriven]
+        assert (await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 10))[0] == [redriven]
         assert (await storage.outbox.given_up([1], 0, 10))[1] == 0
 
 
@@ -208,6 +208,57 @@ async def test_what_is_given_up_or_waits_can_be_made_due_at_once(opened: Opened)
         assert sorted(await pending(storage), key=lambda debt: debt.delivery_id) == done
         assert await storage.outbox.given_up([1], 0, 10) == ([], 0)
         assert await storage.outbox.revive([1], [], LATER) == []
+
+
+async def test_lists_and_counts_of_one_destination_have_no_other(opened: Opened) -> None:
+    async with opened() as storage:
+        other = replace(SINK, param='{"func_urn":"urn:y"}')
+        for function_id, sink in ((1, SINK), (1, other), (1, other), (2, other), (1, other)):
+            await ended(storage, function_id, deliver_to=sink)
+        debts = sorted(await pending(storage), key=lambda debt: debt.delivery_id)
+        for debt in debts[1:3]:
+            await storage.outbox.postpone(debt, None, "never")
+        chosen = DeliveryFilter(functions=[1], destination=other)
+        given_up = replace(chosen, given_up=True)
+
+        found = [
+            await storage.outbox.page(one, 0, 10) for one in (chosen, given_up, replace(given_up, destination=SINK))
+        ]
+        page = await storage.outbox.page(given_up, 0, 1)
+        counts, further = await storage.outbox.counts([1], 0)
+
+        assert [([one.delivery_id for one in rows], after) for rows, after in found] == [
+            ([debts[4].delivery_id], 0),
+            ([debts[1].delivery_id, debts[2].delivery_id], 0),
+            ([], 0),
+        ]
+        assert page == (found[1][0][:1], debts[1].delivery_id)
+        assert await storage.outbox.page(given_up, page[1], 1) == (found[1][0][1:], 0)
+        assert {(one.function_id, one.destination, one.given_up, one.count) for one in counts} == {
+            (1, SINK, False, 1),
+            (1, other, False, 1),
+            (1, other, True, 2),
+        }
+        assert (further, await storage.outbox.counts([], 0)) == (0, ([], 0))
+
+
+async def test_only_given_up_deliveries_of_the_functions_are_discarded(opened: Opened) -> None:
+    async with opened() as storage:
+        for function_id in (1, 1, 1, 2):
+            await ended(storage, function_id, deliver_to=SINK)
+        gone, kept, waiting, other = sorted(await pending(storage), key=lambda debt: debt.delivery_id)
+        for debt in (gone, kept, other):
+            await storage.outbox.postpone(debt, None, "never")
+        ids = [gone.delivery_id, waiting.delivery_id, other.delivery_id, 99]
+
+        assert await storage.outbox.discard([1], ids) == [gone.delivery_id]
+        assert await storage.outbox.discard([1], ids) == []
+        assert await storage.outbox.discard([1], []) == []
+
+    async with opened() as storage:
+        assert [one.delivery_id for one in await pending(storage)] == [waiting.delivery_id]
+        left, count = await storage.outbox.given_up([1, 2], 0, 10)
+        assert ([one.delivery_id for one in left], count) == ([kept.delivery_id, other.delivery_id], 2)
 
 
 async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(opened: Opened) -> None:

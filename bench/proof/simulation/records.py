@@ -12,7 +12,7 @@ from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
-from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, DeliveryCount, DeliveryFilter, Found, Place, Purged, Scan, Selection, Standing
 from engine.testing.rows import newest, to_record
 
 
@@ -93,10 +93,14 @@ class SimulatedOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         return [], 0  # the components of the simulation list no deliveries, like the next methods
 
-    async def pending(
-        self, functions: Collection[int], after: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
+    async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         return [], 0
+
+    async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
+        return [], 0
+
+    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+        return []
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         return []

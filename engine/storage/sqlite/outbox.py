@@ -9,8 +9,11 @@ from typing import Any
 
 from engine.errors import Unavailable
 from engine.model import DestinationSpec, Invocation, PendingDelivery
+from engine.protocols import DeliveryCount, DeliveryFilter
+from engine.storage.sqlite import delivery_lists
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
+from engine.storage.sqlite.delivery_lists import COLUMNS, INDEXES, marks
 from engine.storage.sqlite.invocation_writes import insert
 from engine.storage.sqlite.isolated_lists import Candidates
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
@@ -18,19 +21,8 @@ from engine.storage.sqlite.salvage import store_each
 from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer
 
-#: Largest number of rows scanned for one page of pending deliveries. Includes rows of other projects and given-up rows.
+#: Largest number of rows scanned for one page, or for counts. Includes rows that do not match.
 ROWS_SCANNED = 50_000
-
-_COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
-
-#: Indexes that lists read after they met a damaged page.
-_LISTING = ("owed_due", "owed_given_up")
-#: Statement that returns the ids of pending deliveries from an index, for a list that met a damaged page.
-_PENDING_IDS = "SELECT owed_id FROM owed INDEXED BY owed_due WHERE due IS NOT NULL AND owed_id > ? ORDER BY owed_id"
-#: Statement that returns the number of rows that one page scans, and the id of the last of these rows.
-SCANNED_UNTIL = (
-    "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
-)
 
 
 class SQLiteOutbox:
@@ -93,7 +85,7 @@ class SQLiteOutbox:
         """Yield deliveries read one by one. Note those that cannot be read."""
         for delivery_id in ids:
             try:
-                row = db.execute(f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone()
+                row = db.execute(f"SELECT {COLUMNS} FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone()
             except sqlite3.DatabaseError as problem:
                 if not is_damage(problem):
                     raise
@@ -107,53 +99,72 @@ class SQLiteOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         if not functions:
             return [], 0
-        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(len(functions))})"
-        page = f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
+        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({marks(len(functions))})"
+        page = f"SELECT {COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
         try:
             async with self._readers.one() as db:
                 found: Iterable[Any] = await db.execute_fetchall(page, (*functions, limit, offset))
                 [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
         except sqlite3.DatabaseError as error:
             listing = f"SELECT owed_id {where} ORDER BY owed_id"
-            found, count = await self._left(error, listing, (*functions,), (*functions, limit, offset))
+            found, count = await self._left(error, (listing, *functions), ("",), limit, offset)
         return [_to_pending(*row) for row in found], count
 
-    async def pending(
-        self, functions: Collection[int], after: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
-        if not functions:
+    async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
+        if not chosen.functions:
             return [], 0
+        conditions, values = delivery_lists.conditions(chosen)
         try:
             async with self._readers.one() as db:
-                [(count, last)] = await db.execute_fetchall(SCANNED_UNTIL, (after, ROWS_SCANNED))
+                [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
                 rows: Iterable[Any] = await db.execute_fetchall(
-                    pending_page(len(functions)), (after, last, *functions, limit + 1)
+                    delivery_lists.page(conditions), (after, last, *values, limit + 1)
                 )
         except sqlite3.DatabaseError as error:
-            rows, _ = await self._left(error, _PENDING_IDS, (after,), (*functions, limit + 1, 0))
+            listing = delivery_lists.ids(chosen.given_up)
+            rows, _ = await self._left(error, (listing, after), (conditions, *values), limit + 1)
             count = last = 0
         found = [_to_pending(*row) for row in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1].delivery_id
         return found, last if count == ROWS_SCANNED else 0
 
+    async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
+        if not functions:
+            return [], 0
+        try:
+            async with self._readers.one() as db:
+                [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
+                rows: Iterable[Any] = await db.execute_fetchall(
+                    delivery_lists.counts(len(functions)), (after, last, *functions)
+                )
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise Unavailable("a page of the deliveries is damaged, so they cannot be counted") from error
+        return [delivery_lists.to_count(*row) for row in rows], last if count == ROWS_SCANNED else 0
+
     async def _left(
-        self, error: sqlite3.DatabaseError, listing: str, values: tuple[object, ...], page: tuple[int, ...]
+        self,
+        error: sqlite3.DatabaseError,
+        listing: tuple[str, *tuple[object, ...]],
+        wanted: tuple[str, *tuple[object, ...]],
+        limit: int,
+        offset: int = 0,
     ) -> tuple[Sequence[tuple[Any, ...]], int]:
         """Return the readable rows of a list that met a damaged page, and their number. Note the other rows.
 
-        ``listing`` returns the ids of all rows from an index. ``page`` has functions, limit and offset.
+        ``listing`` is a statement with its values that returns the ids of all rows from an index. ``wanted`` has
+        conditions with their values.
         """
         if not is_damage(error):
             raise error
 
         def read(db: sqlite3.Connection) -> tuple[dict[int, sqlite3.DatabaseError], list[tuple[Any, ...]], int]:
             found = Candidates(db, "owed", "owed_id", "since")
-            found.add(0, listing, values)
+            found.add(0, listing[0], listing[1:])
             lost = found.leave_out_unreadable()
-            *functions, limit, offset = page
-            wanted = f" AND function_id IN ({_marks(len(functions))})"
-            return lost, *found.page(0, _COLUMNS, wanted, functions, limit, offset)
+            return lost, *found.page(0, COLUMNS, wanted[0], wanted[1:], limit, offset)
 
         try:
             lost, rows, count = await self._readers.call(read)
@@ -161,7 +172,7 @@ class SQLiteOutbox:
             if not is_damage(damage):
                 raise
             await self._writer.call(
-                lambda db: read_indexes(db, _LISTING), lambda db: note_unreadable(db, self._notes, _LISTING)
+                lambda db: read_indexes(db, INDEXES), lambda db: note_unreadable(db, self._notes, INDEXES)
             )
             raise Unavailable(
                 "an index of the deliveries is damaged; restart the engine, which rebuilds it"
@@ -178,7 +189,7 @@ class SQLiteOutbox:
         )
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
-        sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
+        sql = f"SELECT {COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
         return await self._writer.call(
             lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))],
             lambda db: self._deliveries_isolated(db, key),
@@ -200,13 +211,10 @@ class SQLiteOutbox:
             lambda db: _revive_isolated(db, functions, delivery_ids, now),
         )
 
-
-def pending_page(functions: int) -> str:
-    """Return the SQL for one page of the pending deliveries of ``functions`` functions, sorted by delivery id."""
-    return (
-        f"SELECT {_COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ? AND due IS NOT NULL"
-        f" AND function_id IN ({_marks(functions)}) ORDER BY owed_id LIMIT ?"
-    )
+    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+        return await self._writer.call(
+            lambda db: _discard(db, functions, delivery_ids), lambda db: _discard_isolated(db, functions, delivery_ids)
+        )
 
 
 def _pending(
@@ -217,7 +225,7 @@ def _pending(
     found: list[PendingDelivery] = []
     for destination in destinations:
         page = db.execute(
-            f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_destination"
+            f"SELECT {COLUMNS} FROM owed INDEXED BY owed_destination"
             f" WHERE destination = ? AND param = ? AND due <= ?{readable} ORDER BY due LIMIT ?",
             (*destination, now, each),
         )
@@ -247,7 +255,7 @@ def revival(functions: int, rows: int) -> str:
     """
     return (
         "UPDATE owed SET due = ?, since = ?, tries = 0"
-        f" WHERE function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(rows)}) RETURNING {_COLUMNS}"
+        f" WHERE function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING {COLUMNS}"
     )
 
 
@@ -272,8 +280,26 @@ def _revive_isolated(
     return [found[delivery_id] for delivery_id in sorted(found)]
 
 
-def _marks(count: int) -> str:
-    return ",".join("?" * count)
+def _discard(db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+    rows = db.execute(removal(len(functions), len(delivery_ids)), (*functions, *delivery_ids))
+    return sorted(delivery_id for [delivery_id] in rows.fetchall())
+
+
+def removal(functions: int, rows: int) -> str:
+    """Return the SQL that removes given-up deliveries, with placeholders as in ``revival``."""
+    return (
+        "DELETE FROM owed"
+        f" WHERE due IS NULL AND function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING owed_id"
+    )
+
+
+def _discard_isolated(
+    db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int]
+) -> Sequence[int]:
+    """Remove deliveries, except those that cannot be removed because of a damaged page."""
+    found: set[int] = set()
+    lost = store_each(db, delivery_ids, lambda db, delivery_id: found.update(_discard(db, functions, [delivery_id])))
+    return sorted(found - {delivery_id for delivery_id, _ in lost})
 
 
 def _to_pending(

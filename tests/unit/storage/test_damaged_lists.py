@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import Unavailable
 from engine.model import DestinationSpec, State
-from engine.protocols import Selection, Settlement
+from engine.protocols import DeliveryFilter, Selection, Settlement
 from tests.contracts.storage import NOW, settled, success
 from tests.support.damage import ROWS, StoredRows, kept, ranges, storing
 
@@ -159,7 +159,7 @@ async def test_lists_of_deliveries_leave_out_the_rows_on_a_damaged_page(tmp_path
             found, count = await storage.outbox.given_up([1, 2], 3, 50)
             assert ([one.delivery_id for one in found], count) == (left[3:53], len(left))
         else:
-            found, after = await storage.outbox.pending([1, 2], 3, 50)
+            found, after = await storage.outbox.page(DeliveryFilter(functions=[1, 2]), 3, 50)
             expected = [number for number in left if number > 3][:50]
             assert ([one.delivery_id for one in found], after) == (expected, expected[-1])
         numbers = {key: number for number, key in rows_by_delivery(tmp_path, left)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.protocols import Selection, Storage
+from engine.protocols import DeliveryFilter, Selection, Storage
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 
@@ -18,7 +18,7 @@ LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "records": lambda storage: storage.records.list(Selection(function_id=1)),
     "record": lambda storage: storage.records.get(1),
     "given up": lambda storage: storage.outbox.given_up([1], 0, 10),
-    "pending": lambda storage: storage.outbox.pending([1], 0, 10),
+    "pending": lambda storage: storage.outbox.page(DeliveryFilter(functions=[1]), 0, 10),
 }
 
 
