@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import __version__
-from engine.app.api_parts import redrive_api, triggers_api
+from engine.app.api_parts import failed_deliveries, redrive_api, triggers_api
 from engine.app.backup_wiring import backups_of
 from engine.app.collectors import read_figures
 from engine.app.console_wiring import build_console
@@ -18,6 +18,7 @@ from engine.http.api.backups import BackupsApi
 from engine.http.api.bulk_cancel import BulkCancelApi
 from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
+from engine.http.api.delivery_steps import DeliveryStepsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.destinations import DestinationsApi
 from engine.http.api.events import EventsApi
@@ -81,6 +82,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         _records(engine),
         LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
         redrive_api(engine),
+        DeliveryStepsApi(engine.redrive, failed_deliveries(engine), region),
         AsyncSettingsApi(catalog, engine.logs, engine.status_log, region),
         DestinationsApi(catalog, engine.delivery, region),
         ControlsApi(engine.controls),

@@ -38,6 +38,7 @@ _CLIENT_COMMANDS = {
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),
     "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
     "rerun": ("rerun:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
+    "discard": ("discard:discard", "Remove deliveries that were given up."),
     "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
     "controls": ("controls:controls", "Show or change pause, rate, recycling and soft timeout of a function."),
     "pause": ("controls:pause", "Start no invocation of a function, and let its events wait."),

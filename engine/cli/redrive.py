@@ -16,7 +16,7 @@ from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
-STEP = 500  #: invocations per request
+STEP = 500  #: invocations or deliveries per request
 
 
 def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TARGET) -> None:
@@ -114,12 +114,24 @@ def redrive(
 def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str | None) -> Iterator[dict[str, Any]]:
     numbers = [int(one) for one in ids if one.isascii() and one.isdigit()]
     if numbers or all:
-        body: dict[str, Any] = {"all": True} if all else {"delivery_ids": numbers}
-        answer = client.of_project.send("POST", "/deliveries/redrive", json.dumps(body).encode())
-        yield from ({"delivery_id": one} for one in answer.json["redriven"])
+        yield from ({"delivery_id": one} for one in _deliver(client, numbers))
     for request_id in (one for one in ids if not (one.isascii() and one.isdigit())):
         name, _ = find_invocation(client, request_id, function)
         yield from _send(client, name, {"request_ids": [request_id]})["redriven"]
+
+
+def _deliver(client: Client, numbers: Sequence[int]) -> Iterator[int]:
+    """Send deliveries again, without numbers all that were given up. Yield the numbers of those that were sent."""
+    path, after = "/deliveries/redrive", 0
+    if numbers:
+        yield from client.of_project.post(path, {"delivery_ids": numbers})["redriven"]
+        return
+    while True:
+        step = client.of_project.post(path, {"all": True, "limit": STEP, "after": after})
+        yield from step["redriven"]
+        after = step["next_after"]
+        if not after:
+            return
 
 
 def _redrive_failed(

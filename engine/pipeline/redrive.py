@@ -30,8 +30,6 @@ from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.protocols import DeliveryFilter, Outbox, Records
 
-#: Deliveries that ``deliver_all`` redrives in one transaction.
-BATCH_SIZE = 500
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
 
@@ -119,18 +117,6 @@ class Redrive:
         found = await self._outbox.revive(self._functions(project), delivery_ids, self._clock.now())
         self._deliveries.probe(pending.destination for pending in found)
         return [pending.delivery_id for pending in found]
-
-    async def deliver_all(self, project: str) -> Sequence[int]:
-        """Redrive all given-up deliveries of the project. Return the ids of these deliveries."""
-        done: list[int] = []
-        _, count = await self.given_up(project, 0, 0)
-        while len(done) < count:
-            page, _ = await self.given_up(project, 0, min(BATCH_SIZE, count - len(done)))
-            found = await self.deliver(project, [pending.delivery_id for pending in page])
-            if not found:
-                break  # another caller redrives the same deliveries
-            done += found
-        return done
 
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
         """Invoke the function again with the event of a failed or discarded invocation. Return the new request id.

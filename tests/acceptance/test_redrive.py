@@ -65,6 +65,25 @@ def test_a_delivery_that_was_given_up_is_seen_and_sent_again(tmp_path: Path) -> 
         assert engine.ask("GET", "/v2/other/fgs/deliveries").json["count"] == 0
 
 
+def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("nobody")})}
+        for name, count in (("one", 2), ("two", 1)):
+            engine.create(name, GOOD)
+            engine.configure(name, destination_config={"on_success": target})
+            for _ in range(count):
+                engine.record(name, engine.accepted(name), wait=30)
+        while given_up(engine)["count"] < 3:
+            pass  # no function nobody exists, so each is given up at once
+        [first, *_] = given_up(engine)["deliveries"]
+
+        assert run(engine, "discard", str(first["delivery_id"])) == {"discarded": 1}
+        assert run(engine, "discard", "--all", "--function", "two") == {"discarded": 1}
+        assert run(engine, "discard", "--all") == {"discarded": 1}
+        assert run(engine, "discard", "--all") == {"discarded": 0}
+        assert functiond("discard", url="http://127.0.0.1:1").returncode == 2
+
+
 def test_a_delivery_that_is_tried_again_is_seen(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
         engine.create("one", GOOD)

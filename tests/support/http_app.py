@@ -33,6 +33,7 @@ from engine.http.api.backups import BackupsApi
 from engine.http.api.bulk_cancel import BulkCancelApi
 from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
+from engine.http.api.delivery_steps import DeliveryStepsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.destinations import DestinationsApi
 from engine.http.api.events import EventsApi
@@ -69,6 +70,7 @@ from engine.model.identity import Identity
 from engine.pipeline.bulk_cancellation import CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
 from engine.pipeline.explanation import Explanation, Reason
+from engine.pipeline.failed_deliveries import FailedDeliveries
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
@@ -295,6 +297,7 @@ class Api(Struct, kw_only=True):
     board: LogBoard = field(default_factory=LogBoard)
     health: dict[str, Any] = field(default_factory=dict)
     port: int = 0
+    kept_deliveries: MemoryStorage = field(default_factory=MemoryStorage)
 
     def app(self, *, engine: Engine | None = None, authenticator: Authenticator | None = None) -> App:
         """Return the application. ``engine`` replaces the double of intake, dispatcher and records."""
@@ -317,7 +320,7 @@ class Api(Struct, kw_only=True):
         guard = DiskGuard(self.codes.folder(NO_CODE), 0, clock)
         states = StatusLogWorker(storage.status_log, catalog, self.board, guard, REGION)
         redrive = Redrive(
-            outbox=storage.outbox,
+            outbox=self.kept_deliveries.outbox,
             records=engine,
             intake=engine,
             catalog=catalog,
@@ -334,6 +337,7 @@ class Api(Struct, kw_only=True):
             InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, REGION),
             LogsApi(catalog, engine, identity, engine, self.board, engine),
             RedriveApi(redrive, catalog, identity, clock, REGION),
+            DeliveryStepsApi(redrive, FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive), REGION),
             AsyncSettingsApi(catalog, self.board, states, REGION),
             DestinationsApi(catalog, NoDeliveries(), REGION),
             ControlsApi(controls),

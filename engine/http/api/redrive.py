@@ -1,4 +1,4 @@
-"""List of deliveries that are pending or given up, and redrive of deliveries and invocations (extension of the API)."""
+"""List of deliveries that are pending or given up, and redrive of invocations (extension of the API)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from engine.model.limits import Label
 from engine.model.urn import LATEST, FunctionUrn
 from engine.pipeline.redrive import FAILED, Chosen, Redrive
 
-Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Ids = Annotated[list[Id], Meta(max_length=500)]
 BATCH_SIZE = 100  #: invocations sent again by one request that lists them, or sets no limit
 STEP = 500  #: invocations that one step covers
 RequestIds = Annotated[list[str], Meta(max_length=BATCH_SIZE)]
@@ -53,21 +51,6 @@ class DeliveryList(Struct, frozen=True, kw_only=True):
     next_marker: int
     retrying: list[DeliveryItem]  #: neither delivered nor given up, sorted by id
     next_after: int  #: ``after`` for the next page of ``retrying``; 0: last page. Pages may be short, or empty
-
-
-class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
-    """Deliveries to redrive.
-
-    ``delivery_ids`` lists pending or given-up deliveries. If ``all`` is true instead, all given-up ones of the project
-    are redriven.
-    """
-
-    delivery_ids: Ids = []
-    all: bool = False
-
-
-class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
-    redriven: list[int]
 
 
 class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
@@ -123,7 +106,6 @@ class RedriveApi:
         invocations = f"{BASE}/functions/{{function_urn}}/async-invocations"
         return [
             Resource(path=f"{BASE}/deliveries", methods={"GET": self.list_deliveries}),
-            Resource(path=f"{BASE}/deliveries/redrive", methods={"POST": self.redrive_deliveries}),
             Resource(path=f"{invocations}/redrive", methods={"POST": self.redrive_invocations}),
         ]
 
@@ -141,14 +123,6 @@ class RedriveApi:
                 next_after=further,
             )
         )
-
-    async def redrive_deliveries(self, call: Call) -> Reply:
-        project = call.project
-        body = await call.read(RedriveDeliveriesBody)
-        if body.all is bool(body.delivery_ids):
-            raise InvalidField("delivery_ids", body.delivery_ids, "list some ids, or set all to true")
-        done = self._redrive.deliver_all(project) if body.all else self._redrive.deliver(project, body.delivery_ids)
-        return json_reply(RedrivenDeliveries(redriven=list(await done)))
 
     async def redrive_invocations(self, call: Call) -> Reply:
         urn = call.urn

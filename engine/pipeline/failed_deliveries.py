@@ -1,0 +1,99 @@
+"""Lists of a project's deliveries by filter, and redrive and removal of given-up ones in steps of limited size.
+
+A step covers the given-up deliveries with the next ids. A delivery that is given up again during the steps keeps its id
+and is not covered a second time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Struct
+
+from engine.functions.catalog import Catalog
+from engine.model import DestinationSpec, PendingDelivery
+from engine.model.urn import FunctionUrn
+from engine.pipeline.redrive import Redrive
+from engine.protocols import DeliveryFilter, Outbox
+
+LOOKS = 8  #: pages of the outbox that one page of a list may read
+
+
+class DeliveryScope(Struct, frozen=True, kw_only=True):
+    """Deliveries of a project, as a caller chooses them."""
+
+    project: str
+    function: FunctionUrn | None = None  #: None: any
+    destination: DestinationSpec | None = None  #: None: any
+
+
+class DeliveryStep(Struct, frozen=True, kw_only=True):
+    delivery_ids: Sequence[int]
+    after: int  #: ``after`` of the next step; 0: this was the last one
+
+
+class DeliveryCounts(Struct, frozen=True, kw_only=True):
+    """Numbers of deliveries by destination. They are lower bounds unless ``complete``."""
+
+    pending: Mapping[DestinationSpec, int]
+    given_up: Mapping[DestinationSpec, int]
+    complete: bool
+
+
+class FailedDeliveries:
+    def __init__(self, outbox: Outbox, catalog: Catalog, redrive: Redrive) -> None:
+        self._outbox, self._catalog, self._redrive = outbox, catalog, redrive
+
+    async def page(
+        self, scope: DeliveryScope, *, given_up: bool, after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        """Return up to ``limit`` deliveries with ids above ``after``, and ``after`` for the next page; 0: last page.
+
+        A page has fewer deliveries if none are found in many rows.
+        """
+        chosen = self._filter(scope, given_up=given_up)
+        found: list[PendingDelivery] = []
+        for _ in range(LOOKS):
+            page, after = await self._outbox.page(chosen, after, limit - len(found))
+            found += page
+            if not after or len(found) >= limit:
+                break
+        return found, after
+
+    async def counts(self, scope: DeliveryScope, looks: int = 1) -> DeliveryCounts:
+        """Count the deliveries of a scope in ``looks`` parts of the outbox. Raises Unavailable as ``Outbox.counts``."""
+        functions, after = self._functions(scope), 0
+        pending, given_up = Counter[DestinationSpec](), Counter[DestinationSpec]()
+        for _ in range(looks):
+            found, after = await self._outbox.counts(functions, after)
+            for one in found:
+                if scope.destination in (None, one.destination):
+                    (given_up if one.given_up else pending)[one.destination] += one.count
+            if not after:
+                break
+        return DeliveryCounts(pending=pending, given_up=given_up, complete=not after)
+
+    async def redrive(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
+        """Redrive the next given-up deliveries of a scope."""
+        found, after = await self._outbox.page(self._filter(scope, given_up=True), after, limit)
+        done = await self._redrive.deliver(scope.project, [one.delivery_id for one in found])
+        return DeliveryStep(delivery_ids=done, after=after)
+
+    async def discard(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
+        """Remove the next given-up deliveries of a scope."""
+        found, after = await self._outbox.page(self._filter(scope, given_up=True), after, limit)
+        done = await self.discard_these(scope.project, [one.delivery_id for one in found])
+        return DeliveryStep(delivery_ids=done, after=after)
+
+    async def discard_these(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
+        """Remove these deliveries of the project, as far as they are given up. Return their ids."""
+        return await self._outbox.discard(self._functions(DeliveryScope(project=project)), delivery_ids)
+
+    def _filter(self, scope: DeliveryScope, *, given_up: bool) -> DeliveryFilter:
+        return DeliveryFilter(functions=self._functions(scope), destination=scope.destination, given_up=given_up)
+
+    def _functions(self, scope: DeliveryScope) -> Collection[int]:
+        if scope.function is not None:
+            return [self._catalog.find(scope.function).function_id]
+        return [function.function_id for function in self._catalog.list(scope.project)]
