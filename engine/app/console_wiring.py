@@ -7,6 +7,7 @@ from engine.app.api_parts import redrive_api, triggers_api
 from engine.app.collectors import read_figures
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
+from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.configuration.basics import BasicsPage
 from engine.http.console.deliveries import DeliveriesPage
@@ -16,6 +17,7 @@ from engine.http.console.function_code import CodePage
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.functions import FunctionsPage
 from engine.http.console.invocations import InvocationsPage
+from engine.http.console.live import LiveEvents
 from engine.http.console.overview import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.site import Console
@@ -38,6 +40,7 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         TriggersPage(pages, catalog, triggers, engine.sources, triggers_api(engine), region),
         DeliveriesPage(pages, engine.redrive, redrive),
         *_function_pages(engine, pages, api),
+        _live_events(engine),
     ]
     return Console(pages, tokens, families)
 
@@ -51,3 +54,30 @@ def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list
 def _configuration(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
     """Return the pages of a function's configuration, except its triggers and asynchronous settings."""
     return [BasicsPage(frame, api, engine.settings.executor.max_timeout)]
+
+
+def _live_events(engine: EngineParts) -> LiveEvents:
+    """Return the events that tell pages of changes, connected to the signals of the components that pages show."""
+
+    def is_valid(call: Call) -> bool:
+        return call.principal is None or engine.clock.now() < call.principal.expires
+
+    live, dispatcher, delivery = (
+        LiveEvents(is_valid, engine.logs, engine.audit, engine.lag),
+        engine.dispatcher,
+        engine.delivery,
+    )
+    engine.intake.accepted.connect(live.note_change)
+    engine.intake.refused.connect(live.note_change)
+    dispatcher.attempt_ended.connect(live.note_change)
+    dispatcher.end_stored.connect(live.note_change)
+    dispatcher.waiting_cancelled.connect(live.note_change)
+    dispatcher.bulk_cancellation.ended.connect(live.note_change)
+    engine.discarder.discarded.connect(live.note_change)
+    delivery.begun.connect(live.note_change)
+    delivery.tried.connect(live.note_change)
+    engine.catalog.changed.connect(live.note_change)
+    engine.catalog.settings_changed.connect(live.note_change)
+    engine.controls.changed.connect(live.note_change)
+    engine.resources.triggers.changed.connect(live.note_change)
+    return live

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -57,6 +58,15 @@ class LoopLag:
         self._entry = entry
         if not self._ticking:
             self._start()
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Leave out a request that waits for others until the block ends, such as a stream of events."""
+        self.requests -= 1
+        try:
+            yield
+        finally:
+            self.requests += 1
 
     def snapshot(self) -> Distribution:
         return self._seconds.snapshot()

@@ -64,6 +64,7 @@ class EngineProcess:
         self.log: list[str] = []
         self.headers: dict[str, str] = {}  #: sent with every request
         self.port = 0
+        self.asked_port = 0  #: to listen on; 0: any
         self._settings = {**QUICK, **settings}
         self._process: subprocess.Popen[str] | None = None
         self._reader = ThreadPoolExecutor(1)
@@ -78,7 +79,8 @@ class EngineProcess:
 
     def launch(self) -> Future[int]:
         """Start the engine without waiting; the returned future holds its port once it serves."""
-        command = [*self.prefix, sys.executable, *self.program, "serve", "--port", "0", "--data-dir", str(self.data)]
+        serve = ["serve", "--port", str(self.asked_port), "--data-dir", str(self.data)]
+        command = [*self.prefix, sys.executable, *self.program, *serve]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
         environment = {**inherited, **self._settings, "FUNCTIOND_LOG__FORMAT": "json"}
         self._process = subprocess.Popen(

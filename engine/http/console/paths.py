@@ -9,6 +9,7 @@ PROJECT = f"{HOME}projects/{{project_id}}"
 FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
+CHANGES = f"{HOME}events"  #: stream of events, which tell that something has changed
 #: Static files and their content types.
 STYLES = (  #: in the order in which pages name them
     "console.css",
@@ -17,6 +18,7 @@ STYLES = (  #: in the order in which pages name them
 )
 SCRIPTS = (
     "times.js",
+    "morph.js",
     "console.js",
     "forms.js",
     "rows.js",
@@ -33,6 +35,7 @@ PAGES = tuple(
     Operation(name=name, method="GET", path=path, roles=("read",), own=True)
     for name, path in (
         ("ConsoleOverview", HOME),
+        ("ConsoleEvents", CHANGES),
         ("ConsoleFunctions", f"{PROJECT}/functions"),
         ("ConsoleFunction", FUNCTION),
         ("ConsoleBasics", f"{FUNCTION}/configuration"),

@@ -1,14 +1,21 @@
-// Keeps a visible page up to date: fetches it again, and changes only the parts of <main> that differ.
+// Keeps a visible page up to date: fetches it again when the engine tells of a change, and changes only the parts of
+// <main> that differ. Without such events, it is fetched at intervals.
 "use strict";
 
+import { morph } from "./morph.js";
 import { localize } from "./times.js";
 
-const INTERVAL = 2000; // milliseconds
+const INTERVAL = 2000; // milliseconds between fetches without events
+const RETRY = 15000; // milliseconds until events are asked for again
 const main = document.getElementById("main");
 const button = document.getElementById("live");
 let enabled = sessionStorage.getItem("live") !== "off";
 let authorized = true;
+let fetching = false;
+let stale = false; // a change was not fetched yet
+let stream = null;
 let timer = 0;
+let refusedAt = -Infinity;
 
 function show(state) {
   button.dataset.state = state;
@@ -16,52 +23,64 @@ function show(state) {
   button.setAttribute("aria-pressed", String(state === "on"));
 }
 
-// Keeps what the user has opened or typed.
-function morph(old, next) {
-  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || old.id !== next.id) {
-    old.replaceWith(next.cloneNode(true));
-    return;
-  }
-  if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.nodeValue !== next.nodeValue) old.nodeValue = next.nodeValue;
-    return;
-  }
-  if (old.dataset.keep !== undefined) return;
-  for (const { name } of [...old.attributes]) {
-    if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  }
-  for (const { name, value } of next.attributes) {
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  }
-  const before = [...old.childNodes], after = [...next.childNodes];
-  after.forEach((child, index) => {
-    if (index < before.length) morph(before[index], child);
-    else old.append(child.cloneNode(true));
-  });
-  before.slice(after.length).forEach((child) => child.remove());
-}
-
+// Returns whether the page was fetched.
 async function refresh() {
   try {
     const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
-    authorized = ![401, 403, 429].includes(reply.status); // further requests would count as failed logins
+    // Further requests would count as failed logins.
+    authorized = !reply.redirected && ![401, 403, 429].includes(reply.status);
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const next = page.getElementById("main");
-    if (!reply.ok || next === null) throw new Error(reply.statusText);
+    if (!reply.ok || !authorized || next === null) throw new Error(reply.statusText);
     localize(next);
     morph(main, next);
     show("on");
+    return true;
   } catch {
     show("lost");
+    return false;
   }
 }
 
-function plan() {
+// Fetches the page once, or once more after the fetch that runs. Waits while the user selects text.
+async function update() {
+  stale = true;
+  if (fetching || stream === null || !getSelection().isCollapsed) return;
+  fetching = true;
+  while (stale && stream !== null) {
+    stale = false;
+    await refresh();
+  }
+  fetching = false;
+  if (main.dataset.live === undefined || !authorized) plan();
+}
+
+function close() {
   clearTimeout(timer);
+  stream?.close();
+  stream = null;
+}
+
+function listen() {
+  stream = new EventSource("/console/events");
+  stream.addEventListener("open", update);
+  stream.addEventListener("change", update);
+  stream.addEventListener("error", () => {
+    if (stream?.readyState !== EventSource.CLOSED) return show("lost"); // the browser connects again by itself
+    close();
+    refusedAt = performance.now();
+    plan();
+  });
+}
+
+function plan() {
+  close();
   if (main.dataset.live === undefined) show("ended");
   else if (!authorized) show("out");
   else if (!enabled) show("off");
-  else if (!document.hidden) {
+  else if (document.hidden) return; // a browser has few connections, so only visible pages keep one
+  else if (performance.now() - refusedAt > RETRY) listen();
+  else {
     timer = setTimeout(async () => {
       if (getSelection().isCollapsed) await refresh();
       plan();
@@ -85,5 +104,12 @@ if (button !== null && main.dataset.live !== undefined) {
     plan();
   });
   document.addEventListener("visibilitychange", plan);
+  document.addEventListener("selectionchange", () => {
+    if (stale && getSelection().isCollapsed) update();
+  });
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) plan();
+  });
   plan();
 }

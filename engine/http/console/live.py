@@ -1,0 +1,83 @@
+"""Server-sent events of the console: they tell a visible page that something has changed, so that it fetches itself.
+
+Nothing is done while nobody listens. Changes are joined, so that a page is told at most once in ``PAUSE`` seconds.
+After ``QUIET`` seconds without a change, the page is told as well, because it shows ages, and states that are not
+announced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import anyio
+
+from engine.asgi.streaming import EVENTS, Stream, Write, event
+from engine.asgi.wire import Reply
+from engine.errors import InvalidRequest, Unavailable
+from engine.http.api.routing import Call, Handler
+from engine.http.console.pages import HEADERS, Action
+from engine.http.console.paths import CHANGES
+from engine.logs.feed import LogFeed
+from engine.metrics.loop_lag import LoopLag
+from engine.protocols.audit import Audit
+
+LISTENERS = 64  #: pages that are told at the same time
+PAUSE = 1.0  #: seconds between two events of a page
+QUIET = 5.0
+_BEGIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
+_CHANGE = event("change", {})
+
+
+class LiveEvents:
+    """Streams of events. A stream ends when ``is_valid`` no longer accepts the request that opened it.
+
+    Output of functions and changes by the API count as changes as long as a page listens; ``note_change`` tells of
+    others.
+    """
+
+    def __init__(
+        self, is_valid: Callable[[Call], bool], logs: LogFeed, audit: Audit, lag: LoopLag, *, pause: float = PAUSE
+    ) -> None:
+        self._is_valid, self._logs, self._audit, self._lag, self._pause = is_valid, logs, audit, lag, pause
+        self._listeners: set[asyncio.Event] = set()
+
+    def note_change(self, *_: object) -> None:
+        """Tell all pages soon."""
+        for listener in self._listeners:
+            listener.set()
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {CHANGES: self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
+
+    async def show(self, call: Call) -> Reply:
+        """Return a stream of events. Raises InvalidRequest unless the request accepts it, Unavailable at the limit."""
+        if EVENTS not in call.headers.get(b"accept", b""):
+            raise InvalidRequest("this path has events for the console's pages; send Accept: text/event-stream")
+        if call.method == "HEAD":
+            return Reply(headers=HEADERS, content_type=EVENTS)
+        if len(self._listeners) >= LISTENERS:
+            raise Unavailable(f"{LISTENERS} pages of the console are kept up to date already; close some")
+        return Stream(content_type=EVENTS, headers=HEADERS, run=lambda write: self._follow(call, write))
+
+    async def _follow(self, call: Call, write: Write) -> None:
+        changed = asyncio.Event()
+        self._listeners.add(changed)
+        with ExitStack() as open_until_end:
+            open_until_end.callback(self._listeners.discard, changed)
+            open_until_end.enter_context(self._lag.left_out())
+            open_until_end.enter_context(self._logs.subscribed(lambda lines: changed.set()))
+            open_until_end.enter_context(self._audit.subscribed(lambda trace: changed.set()))
+            await write(_BEGIN)
+            while True:
+                with anyio.move_on_after(QUIET):
+                    await changed.wait()
+                if not self._is_valid(call):
+                    return
+                changed.clear()
+                await write(_CHANGE)
+                await anyio.sleep(self._pause)

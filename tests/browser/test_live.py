@@ -1,0 +1,110 @@
+"""Live pages of the console in a browser: they follow changes by events, also over a restart of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}"
+LIST = f"{HERE}/invocations"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path_factory.mktemp("live") / "data") as engine:
+        engine.asked_port = engine.port
+        engine.create("hello", "def handler(event, context):\n    return event\n")
+        yield engine
+
+
+@pytest.fixture
+def paths(page: Page) -> list[str]:
+    """Paths that the page requests."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("/console")[2]))
+    return asked
+
+
+def test_a_change_is_shown_in_two_windows_without_a_reload(
+    engine: EngineProcess, context: BrowserContext, page: Page, paths: list[str]
+) -> None:
+    other = context.new_page()
+    for one in (page, other):
+        with one.expect_request("**/console/events"):
+            one.goto(LIST)
+    page.get_by_label("Function").fill("typed")
+    page.evaluate("window.kept = document.querySelector('h1')")
+
+    done = engine.accepted("hello")
+
+    for one in (page, other):
+        expect(one.get_by_role("link", name=done)).to_be_visible(timeout=3000)
+    expect(page.locator("tr", has_text=done)).to_contain_text("SUCCESS", timeout=3000)
+    assert page.get_by_label("Function").input_value() == "typed"
+    assert page.evaluate("window.kept.isConnected")
+    other.close()
+
+
+def test_a_page_that_is_paused_asks_for_nothing(engine: EngineProcess, page: Page, paths: list[str]) -> None:
+    page.goto(LIST)
+    page.get_by_role("button", name="live").click()
+    page.wait_for_timeout(300)
+    paths.clear()
+    done = engine.accepted("hello")
+    engine.record("hello", done, wait=10)
+    page.wait_for_timeout(1200)
+
+    assert paths == []
+    page.get_by_role("button", name="paused").click()
+    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=3000)
+
+
+def test_changes_are_joined(engine: EngineProcess, page: Page, paths: list[str]) -> None:
+    page.goto(LIST)
+    page.wait_for_timeout(500)
+    paths.clear()
+    for _ in range(40):
+        engine.accepted("hello")
+    page.wait_for_timeout(1500)
+
+    assert 1 <= len(paths) <= 5
+
+
+def test_what_is_opened_and_selected_stays(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello")
+    page.get_by_text("Pause…").click()
+    page.get_by_label("Reason").fill("half a rea")
+    engine.create("other", "def handler(event, context):\n    return event\n")
+    page.wait_for_timeout(1500)
+
+    assert page.get_by_label("Reason").input_value() == "half a rea"
+    assert page.get_by_label("Reason").evaluate("one => one === document.activeElement")
+
+
+def test_without_events_a_page_is_fetched_at_intervals(engine: EngineProcess, page: Page) -> None:
+    page.route("**/console/events", lambda route: route.fulfill(status=404, body=""))
+    page.goto(LIST)
+    done = engine.accepted("hello")
+
+    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=5000)
+
+
+def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser: Browser) -> None:
+    with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")) as context:
+        page = context.new_page()  # its console has the errors of requests while the engine is down
+        page.goto(LIST)
+        expect(page.get_by_role("button", name="live")).to_be_visible()
+        engine.stop()
+        expect(page.get_by_role("button", name="no reply")).to_be_visible(timeout=5000)
+        engine.start()
+        done = engine.accepted("hello")
+
+        expect(page.get_by_role("link", name=done)).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("button", name="live")).to_be_visible()

@@ -1,0 +1,113 @@
+"""Streams of events for pages of the console: limits, joining of changes, and their end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from engine.asgi.streaming import Stream
+from engine.asgi.wire import Message, Scope
+from engine.errors import InvalidRequest, Unavailable
+from engine.http.api.routing import Call
+from engine.http.console.live import LISTENERS, LiveEvents
+from engine.logs.feed import LogBoard
+from engine.metrics.loop_lag import LoopLag
+from engine.protocols.audit import AuditTrail
+
+
+async def no_body() -> Message:
+    return {"type": "http.request"}
+
+
+class Events:
+    """Events with one call that is valid until a test changes ``valid``."""
+
+    def __init__(self, pause: float = 0.01) -> None:
+        self.valid, self.lag, self.board, self.audit = True, LoopLag(), LogBoard(), AuditTrail()
+        self.live = LiveEvents(lambda call: self.valid, self.board, self.audit, self.lag, pause=pause)
+        self.written: list[bytes] = []
+
+    def call(self, method: str = "GET", accept: bytes = b"text/event-stream") -> Call:
+        headers = [(b"accept", accept)]
+        scope: Scope = {"path_params": {}, "method": method, "raw_path": b"", "query_string": b"", "headers": headers}
+        return Call(scope, no_body, "local-1")
+
+    async def write(self, piece: bytes) -> None:
+        self.written.append(piece)
+
+    async def follow(self, reply: Stream) -> None:
+        await reply.run(self.write)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        reply = await self.live.show(self.call())
+        assert isinstance(reply, Stream)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.follow, reply)
+            await anyio.wait_all_tasks_blocked()
+            yield
+            tasks.cancel_scope.cancel()
+
+    @property
+    def changes(self) -> int:
+        return sum(b"event: change" in piece for piece in self.written)
+
+
+async def test_changes_in_a_row_are_one_event_and_one_more_after_the_pause() -> None:
+    events = Events(pause=0.05)
+    async with events.listening():
+        for _ in range(100):
+            events.live.note_change("ignored")
+        await anyio.sleep(0.02)
+        for _ in range(100):
+            events.live.note_change()
+        assert events.changes == 1
+        await anyio.sleep(0.08)
+
+    assert events.changes == 2
+
+
+async def test_a_stream_ends_when_its_request_is_valid_no_more() -> None:
+    events = Events()
+    async with events.listening():
+        events.valid = False
+        events.live.note_change()
+        await anyio.sleep(0.02)
+        again = await events.live.show(events.call())
+
+        assert isinstance(again, Stream)
+    assert events.changes == 0
+
+
+async def test_nothing_listens_after_the_end_of_all_streams() -> None:
+    events = Events()
+    events.lag.requests = 1
+    async with events.listening():
+        assert events.audit.has_subscribers
+        assert events.lag.requests == 0
+
+    assert not events.audit.has_subscribers
+    assert events.lag.requests == 1
+
+
+async def test_there_is_a_limit_of_streams() -> None:
+    events = Events()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(LISTENERS):
+            reply = await events.live.show(events.call())
+            assert isinstance(reply, Stream)
+            tasks.start_soon(events.follow, reply)
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(Unavailable, match="64 pages"):
+            await events.live.show(events.call())
+        assert not isinstance(await events.live.show(events.call("HEAD")), Stream)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_browser_that_opens_the_path_gets_a_reason() -> None:
+    events = Events()
+    with pytest.raises(InvalidRequest, match="text/event-stream"):
+        await events.live.show(events.call(accept=b"text/html"))
