@@ -20,8 +20,12 @@ from engine.http.console.invocations import InvocationsPage
 from engine.http.console.live import LiveEvents
 from engine.http.console.overview import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
+from engine.http.console.queue_purge import QueuePurge
+from engine.http.console.queue_rows import QueueRows
+from engine.http.console.queues import QueuesPage
 from engine.http.console.site import Console
 from engine.http.console.triggers import TriggersPage
+from engine.pipeline.explanation import Explainer
 
 
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
@@ -37,12 +41,32 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         InvocationsPage(
             pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
         ),
+        *_queue_pages(engine, pages, api),
         TriggersPage(pages, catalog, triggers, engine.sources, triggers_api(engine), region),
         DeliveriesPage(pages, engine.redrive, redrive),
         *_function_pages(engine, pages, api),
         _live_events(engine),
     ]
     return Console(pages, tokens, families)
+
+
+def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
+    frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
+    storage, scheduler = engine.storage, engine.scheduler
+    rows = QueueRows(
+        engine.catalog,
+        engine.controls,
+        engine.backlog,
+        scheduler,
+        Explainer(storage.records, scheduler, engine.clock, storage.identity),
+        storage.records,
+        storage.identity,
+        engine.dispatcher.running,
+    )
+    return [
+        QueuesPage(pages, rows, frame, api, engine.backlog, scheduler.statistics),
+        QueuePurge(pages, rows, frame, api, storage.records, engine.clock),
+    ]
 
 
 def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:

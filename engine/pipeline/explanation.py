@@ -5,6 +5,8 @@ The place is read from disk, the reasons from memory. An engine that takes over 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from engine.model import Record, State
@@ -49,15 +51,24 @@ class Explainer:
             reasons.append(Reason(reason="order", text=_order(standing.ahead)))
         return Explanation(record=record, ahead=standing.ahead, reasons=tuple(reasons))
 
+    def reasons_of(self, function_id: int) -> Sequence[Reason]:
+        """Return why no ready invocation of a function starts now; empty: the first one starts next."""
+        pause = self._pause(function_id)
+        return [pause] if pause else self._of_function(function_id)
+
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _pause(self, function_id: int) -> Reason | None:
+        pause = self._scheduler.pause_reason(function_id)
+        if pause is None:
+            return None
+        why = f" ({pause})" if pause else ""
+        return Reason(reason="paused", text=f"the function is paused{why}; resume it")
 
     def _own(self, record: Record) -> list[Reason]:
         """Return the reasons that do not depend on the capacity of the engine."""
-        reasons = []
-        pause = self._scheduler.pause_reason(record.function_id)
-        if pause is not None:
-            why = f" ({pause})" if pause else ""
-            reasons.append(Reason(reason="paused", text=f"the function is paused{why}; resume it"))
+        pause = self._pause(record.function_id)
+        reasons = [pause] if pause else []
         if record.due_at > self._clock.now():
             due = f"due at {rfc3339(record.due_at)}"
             if record.attempt > 1:

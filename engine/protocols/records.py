@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -71,6 +71,16 @@ class Standing(Struct, frozen=True, kw_only=True):
     predecessor: int | None = None  #: key of the invocation right before it of its ordering key; None: it is not held
 
 
+class Queued(Struct, frozen=True, kw_only=True):
+    """Waiting invocations of one function. Counts end at a limit."""
+
+    ready: int = 0
+    held: int = 0
+    first: int | None = None  #: key of the ready one that starts first; None: none is ready
+    first_due: float = 0.0  #: its due time
+    next_due: float | None = None  #: due time of its first delayed one; None: it is not among the next ones of all
+
+
 class Purged(Struct, frozen=True, kw_only=True):
     """Result of one step of pruning."""
 
@@ -135,6 +145,14 @@ class Records(Protocol):
         """Return the place of an invocation. At most ``most`` invocations before it are counted.
 
         Raises Unavailable if a damaged page has it.
+        """
+        ...
+
+    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
+        """Return what waits of each of these functions.
+
+        At most ``most`` ready and ``most`` held invocations of each are counted, and the next ``most`` delayed ones of
+        all functions are read. Raises Unavailable if a damaged page has some of them.
         """
         ...
 

@@ -30,7 +30,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 class Backlog:
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._functions: dict[int, tuple[int, int]] = {}
         self.rows = self.size = 0
         self.sync_rows = self.sync_size = 0
@@ -59,7 +59,7 @@ class Backlog:
 
         Raises BacklogFull, with the function's ``name`` in the message, if a limit would be exceeded.
         """
-        limits = self._limits
+        limits = self.limits
         rows, used = self._functions.get(function_id, (0, 0))
         if rows >= limits.function_rows:
             raise BacklogFull(name, limits.function_rows, "invocations")
@@ -118,10 +118,10 @@ class Backlog:
 
         Raises SynchronousCallsFull if the limit of synchronous calls would be exceeded.
         """
-        if self.sync_rows >= self._limits.sync_rows:
-            raise SynchronousCallsFull(self._limits.sync_rows, "calls")
-        if self.sync_size + size > self._limits.sync_size:
-            raise SynchronousCallsFull(self._limits.sync_size, "bytes")
+        if self.sync_rows >= self.limits.sync_rows:
+            raise SynchronousCallsFull(self.limits.sync_rows, "calls")
+        if self.sync_size + size > self.limits.sync_size:
+            raise SynchronousCallsFull(self.limits.sync_size, "bytes")
         self.sync_rows += 1
         self.sync_size += size
 
@@ -136,7 +136,7 @@ class Backlog:
 
         A batch that is larger than a limit is accepted when no other invocation is counted under that limit.
         """
-        limits = self._limits
+        limits = self.limits
         own_rows, own_size = self.of(function_id)
         for present, more, limit, scope, unit in (
             (own_rows, rows, limits.function_rows, name, "invocations"),

@@ -268,6 +268,9 @@ class RunQueue:
         ]
         due = [queue.head().invocation.due_at for queue in queues]
         return QueueStatistics(
+            slots=self._slots,
+            sync_slots=self._sync_slots,
+            memory_limit=self._memory,
             running=self._running,
             running_sync=self._sync.running,
             memory=self._used_memory,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from msgspec.structs import replace
 
 from engine.model import Record, State
 from engine.model.identity import AHEAD, key_at, true_end
-from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
 from engine.testing.rows import Row, newest, to_record
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
@@ -83,6 +83,24 @@ class MemoryRecords:
         others = [one for one in self._tables.unended(row.invocation) if one is not row]
         held = [one.invocation.key for one in others if one.held and one.invocation.key < key]
         return max(held or [one.invocation.key for one in others if not one.held])
+
+    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
+        delayed = sorted(
+            (one.invocation.due_at, one.invocation.function_id) for one in self._tables.rows.values() if one.delayed
+        )
+        next_due = {function_id: due for due, function_id in reversed(delayed[:most])}
+        return {one: self._queued(one, most, next_due.get(one)) for one in functions}
+
+    def _queued(self, function_id: int, most: int, next_due: float | None) -> Queued:
+        own = [one for one in self._tables.rows.values() if one.invocation.function_id == function_id]
+        ready = sorted((one.invocation for one in own if one.ready), key=lambda one: one.rank_key)
+        return Queued(
+            ready=min(len(ready), most),
+            held=min(sum(one.held for one in own), most),
+            first=ready[0].key if ready else None,
+            first_due=ready[0].due_at if ready else 0.0,
+            next_due=next_due,
+        )
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)

@@ -7,7 +7,7 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ from engine.pipeline.explanation import Explanation, Reason
 from engine.pipeline.failed_deliveries import FailedDeliveries
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.status_log import StatusLogWorker
-from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
@@ -229,6 +229,9 @@ class Engine:
 
     async def standing(self, key: int, most: int) -> Standing:
         return Standing()
+
+    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
+        return {}
 
     async def newest(self, before: float) -> float | None:
         return None

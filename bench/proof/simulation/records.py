@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 
 from msgspec.structs import replace
@@ -12,7 +12,18 @@ from bench.proof.simulation.storage_witness import Witness
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.writes import Writes
 from engine.model import Invocation, PendingDelivery, Record
-from engine.protocols import Count, DeliveryCount, DeliveryFilter, Found, Place, Purged, Scan, Selection, Standing
+from engine.protocols import (
+    Count,
+    DeliveryCount,
+    DeliveryFilter,
+    Found,
+    Place,
+    Purged,
+    Queued,
+    Scan,
+    Selection,
+    Standing,
+)
 from engine.testing.rows import newest, to_record
 
 
@@ -36,6 +47,9 @@ class SimulatedRecords:
 
     async def standing(self, key: int, most: int) -> Standing:
         return Standing()
+
+    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
+        return {}
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)

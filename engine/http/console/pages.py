@@ -41,7 +41,7 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _ROLES = {one.name: one.roles for one in OPERATIONS}
-SECTIONS = ("functions", "invocations", "triggers", "deliveries")
+SECTIONS = ("functions", "invocations", "queues", "triggers", "deliveries")
 
 
 #: Carries out what a form asks for, and returns the reply: a page with errors, or a redirection with a note.

@@ -7,6 +7,8 @@ from engine.protocols import Operation
 HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
 FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
+QUEUES = f"{PROJECT}/queues"
+QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 CHANGES = f"{HOME}events"  #: stream of events, which tell that something has changed
@@ -15,6 +17,8 @@ STYLES = (  #: in the order in which pages name them
     "console.css",
     "forms.css",
     "configuration.css",
+    "queues.css",
+    "logs.css",
 )
 SCRIPTS = (
     "times.js",
@@ -22,6 +26,8 @@ SCRIPTS = (
     "console.js",
     "forms.js",
     "rows.js",
+    "steps.js",
+    "logs.js",
 )
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
@@ -41,6 +47,8 @@ PAGES = tuple(
         ("ConsoleBasics", f"{FUNCTION}/configuration"),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
+        ("ConsoleQueues", QUEUES),
+        ("ConsolePurge", f"{QUEUE}/purge"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
         ("ConsoleDeliveries", f"{PROJECT}/deliveries"),
     )
@@ -63,6 +71,9 @@ ACTIONS = tuple(
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
         ("ConsoleSaveBasics", f"{FUNCTION}/configuration"),
+        ("ConsolePauseQueue", f"{QUEUE}/pause"),
+        ("ConsoleResumeQueue", f"{QUEUE}/resume"),
+        ("ConsolePurgeQueue", f"{QUEUE}/purge"),
     )
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from engine.errors import Unavailable
 from engine.model import Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import HISTORY
-from engine.protocols import Count, Found, Place, Purged, Scan, Selection, Standing
+from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
 from engine.storage.sqlite.attempts import ATTEMPTS, to_attempt
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
@@ -22,6 +22,7 @@ from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, i
 from engine.storage.sqlite.isolated_lists import LENIENT, list_isolated
 from engine.storage.sqlite.older_tables import OLDER
 from engine.storage.sqlite.purge import Purge
+from engine.storage.sqlite.queued import read_queued
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
 from engine.storage.sqlite.record_search import CHUNK, MANY, Search, nearby
 from engine.storage.sqlite.rows import LISTED, to_record
@@ -158,6 +159,14 @@ class SQLiteRecords:
             if not is_damage(error):
                 raise
             raise Unavailable(f"its place is on a damaged page of the journal; {ADVICE}") from error
+
+    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
+        try:
+            return await self._readers.call(lambda db: read_queued(db, functions, most, self._readable))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise Unavailable(f"some waiting invocations are on a damaged page of the journal; {ADVICE}") from error
 
     async def newest(self, before: float) -> float | None:
         try:

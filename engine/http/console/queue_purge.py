@@ -1,0 +1,115 @@
+"""Console pages that cancel what waits of a function: count and sample, confirmation, then steps with their progress.
+
+The state of the steps is in the form of each page. A small script sends it on; without the script, a button does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from engine.asgi.wire import Reply
+from engine.errors import FunctiondError, InvalidField
+from engine.http.api.bulk_cancel import CancelledInvocations
+from engine.http.api.routing import Call, Handler, whole_number
+from engine.http.api.times import short_time
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.forms import Form, errors_of
+from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import QUEUE
+from engine.http.console.queue_rows import QueueRows
+from engine.model import Function, State
+from engine.model.clock import Clock
+from engine.model.urn import short_name
+from engine.protocols import Records, Selection
+
+SAMPLE = 10  #: invocations shown before anything happens
+
+
+class Purge(Struct, frozen=True, kw_only=True):
+    """State of a purge between two steps."""
+
+    until: str  #: only invocations accepted until this second (UTC)
+    running: bool = False  #: cancel running ones, too
+    total: int = 0  #: invocations that waited at the begin
+    done: int = 0
+    round: int = 0  #: ended in this pass over the queue; another pass finds those that it has left out
+    marker: str = "0"
+
+
+class QueuePurge:
+    def __init__(
+        self, pages: Pages, rows: QueueRows, frame: FunctionFrame, api: ApiRequests, records: Records, clock: Clock
+    ) -> None:
+        self._pages, self._rows, self._frame, self._api = pages, rows, frame, api
+        self._records, self._clock = records, clock
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{QUEUE}/purge": self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {f"{QUEUE}/purge": self.purge}
+
+    async def show(self, call: Call) -> Reply:
+        function = self._frame.function_of(call)
+        [row] = await self._rows.rows([function])
+        waiting = Selection(
+            function_id=function.function_id, states=frozenset({State.WAIT}), counted=False, limit=SAMPLE
+        )
+        sample, _ = await self._records.list(waiting)
+        purge = Purge(until=short_time(self._clock.now()), total=row.waiting)
+        return await self._show(call, function, "queues/purge.html", purge=purge, row=row, sample=sample)
+
+    async def purge(self, call: Call, form: Form) -> Reply:
+        """Make one step, and show the progress, or the result after the last step."""
+        function, purge = self._frame.function_of(call), _read(form)
+        states = (State.WAIT, State.RUNNING) if purge.running else (State.WAIT,)
+        body = {"status": ",".join(states), "query_end_time": purge.until, "marker": purge.marker}
+        try:
+            path = self._frame.api_path(function, "/async-invocations/cancel")
+            step = (await self._api.send(call, "POST", path, body)).read(CancelledInvocations)
+        except FunctiondError as error:
+            errors = {"": "; ".join(errors_of(error).values())}
+            return await self._show(
+                call, function, "queues/purging.html", purge=purge, ended=False, errors=errors, http_status=400
+            )
+        purge, ended = _after(purge, step)
+        return await self._show(call, function, "queues/purging.html", purge=purge, ended=ended, errors={})
+
+    async def _show(self, call: Call, function: Function, template: str, **data: Any) -> Reply:
+        name = short_name(function.urn("").function)
+        return await self._pages.show(call, template, live=False, name=name, **data)
+
+
+def _read(form: Form) -> Purge:
+    return Purge(
+        until=form.text("until"),
+        running=form.checked("running"),
+        total=_number(form, "total"),
+        done=_number(form, "done"),
+        round=_number(form, "round"),
+        marker=form.text("marker") or "0",
+    )
+
+
+def _number(form: Form, name: str) -> int:
+    return whole_number(name, form.text(name), 0, InvalidField)
+
+
+def _after(purge: Purge, step: CancelledInvocations) -> tuple[Purge, bool]:
+    """Return the state after a step, and whether it was the last one."""
+    done, in_round = purge.done + len(step.cancelled), purge.round + len(step.cancelled)
+    last = not step.next_marker and not in_round
+    more = bool(step.next_marker)
+    after = Purge(
+        until=purge.until,
+        running=purge.running,
+        total=max(purge.total, done),
+        done=done,
+        round=in_round if more else 0,
+        marker=step.next_marker or "0",
+    )
+    return after, last

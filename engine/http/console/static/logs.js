@@ -1,0 +1,2 @@
+// Live log of a function.
+"use strict";

@@ -1,0 +1,89 @@
+"""Page of queues in a browser: what waits and why, pause, resume, purge."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.browser.axe import overflow, violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+QUEUES = f"/console/projects/{PROJECT}/queues"
+SLOW = "import time\n\ndef handler(event, context):\n    time.sleep(600)\n"
+WHY = "<i>the bucket moves</i>"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(engine: EngineProcess) -> None:
+    """Run an engine whose functions wait for different reasons."""
+    for name in ("busy", "still", "later"):
+        engine.create(name, SLOW, timeout=600)
+    engine.create("idle", SLOW)
+    engine.ask("PUT", f"{BASE}/{urn_of('busy')}/config-max-instance", {"max_instance_num": 1})
+    engine.ask("POST", f"{BASE}/{urn_of('still')}/pause", {"reason": WHY})
+    for _ in range(12):
+        engine.accepted("busy")
+    for _ in range(3):
+        engine.accepted("still", X_Functiond_Ordering_Key="customer")
+    engine.accepted("later", X_Functiond_Delay="3600")
+
+
+def row_of(page: Page, name: str) -> str:
+    return page.get_by_role("row").filter(has_text=name).inner_text()
+
+
+def test_each_queue_says_what_waits_and_why(page: Page) -> None:
+    page.goto(QUEUES)
+    busy, still, later = [row_of(page, name) for name in ("busy", "still", "later")]
+
+    assert ("11 ready" in busy, "its limit is 1" in busy, "1 at a time" in busy) == (True, True, True)
+    assert ("1 ready" in still, "2 held" in still, WHY in still) == (True, True, True)
+    assert ("1 delayed" in later, "due in 60 min" in later, "none is ready" in later) == (True, True, True)
+    assert page.get_by_role("link", name="idle").count() == 0
+    page.get_by_role("link", name="All", exact=True).click()
+    assert "Nothing waits" in row_of(page, "idle")
+    assert page.locator(".tile").filter(has_text="Slots in use").inner_text().split()[3:6] == ["1", "of", "16"]
+    assert overflow(page) == 0
+
+
+def test_a_queue_is_paused_with_a_reason_and_resumed(engine: EngineProcess, page: Page) -> None:
+    page.goto(QUEUES)
+    page.get_by_label("Pause later…").click()
+    page.get_by_label("Reason").locator("visible=true").fill("x" * 300)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("256")
+    page.get_by_label("Reason").locator("visible=true").fill('a "reason" & more')
+    page.get_by_role("button", name="Pause", exact=True).click()
+
+    expect(page.get_by_role("row").filter(has_text="later")).to_contain_text('a "reason" & more')
+    page.get_by_role("button", name="Resume later").click()
+    expect(page.get_by_role("status")).to_contain_text("Resumed")
+    assert engine.ask("GET", f"{BASE}/{urn_of('later')}/controls").json["paused"] is False
+
+
+def test_what_waits_is_purged_after_a_count_and_a_sample(engine: EngineProcess, page: Page) -> None:
+    page.goto(QUEUES)
+    page.get_by_label("Cancel what waits of busy…").click()
+    expect(page.get_by_role("main")).to_contain_text("11 invocations wait, and 1 run")
+    assert page.locator("tbody tr").count() == 10
+    assert list(violations(page)) == []
+    page.get_by_role("button", name="Cancel 11 waiting invocations").click()
+
+    expect(page.get_by_role("status")).to_contain_text("11 invocations cancelled")
+    states = engine.ask("GET", f"{BASE}/{urn_of('busy')}/async-invocations?limit=50").json["invocations"]
+    assert sorted(one["status"] for one in states) == ["FAIL"] * 11 + ["RUNNING"]
+
+
+def test_a_purge_works_without_scripts(engine: EngineProcess, browser: Browser) -> None:
+    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{QUEUES}/still/purge")
+    page.get_by_role("button", name="Cancel 3 waiting invocations").click()
+    expect(page.get_by_role("status")).to_contain_text("3 of 3 cancelled")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("status")).to_contain_text("3 invocations cancelled")
+    page.goto(QUEUES)
+    expect(page.get_by_role("row").filter(has_text="still")).to_contain_text("Nothing waits")
+    context.close()
