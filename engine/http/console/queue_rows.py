@@ -30,7 +30,7 @@ class Queues(Protocol):
     def obstacles(self, function_id: int) -> Obstacles: ...
 
 
-class Explaining(Protocol):
+class QueueReasons(Protocol):
     def reasons_of(self, function_id: int) -> Sequence[Reason]: ...
 
 
@@ -58,7 +58,7 @@ class QueueRows:
         controls: FunctionControls,
         backlog: Backlog,
         queues: Queues,
-        explaining: Explaining,
+        explaining: QueueReasons,
         records: Records,
         identity: Identity,
         runs: Callable[[], Iterable[Invocation]],
