@@ -5,11 +5,11 @@ from __future__ import annotations
 from engine import __version__
 from engine.app.api_parts import redrive_api, triggers_api
 from engine.app.collectors import read_figures
+from engine.app.configuration_wiring import configuration_pages
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.configuration.basics import BasicsPage
 from engine.http.console.deliveries import DeliveriesPage
 from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_actions import FunctionActions
@@ -72,12 +72,7 @@ def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[Pa
 def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
     """Return the pages of one function."""
     frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
-    return [FunctionActions(frame, api), CodePage(frame), *_configuration(engine, frame, api)]
-
-
-def _configuration(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
-    """Return the pages of a function's configuration, except its triggers and asynchronous settings."""
-    return [BasicsPage(frame, api, engine.settings.executor.max_timeout)]
+    return [FunctionActions(frame, api), CodePage(frame), *configuration_pages(engine, frame, api)]
 
 
 def _live_events(engine: EngineParts) -> LiveEvents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -39,6 +40,8 @@ CONFIG = {
     "restore_hook_handler": "index.restore",
     "restore_hook_timeout": 3,
 }
+#: Pages with the number of their forms that are saved.
+FORMS = {"configuration": 1, "configuration/environment": 1, "configuration/concurrency": 2}
 CONTROLS = {
     "paused": True,
     "pause_reason": HOSTILE,
@@ -67,25 +70,32 @@ def config(engine: EngineProcess, name: str) -> dict[str, Any]:
     return found
 
 
+def controls(engine: EngineProcess, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = engine.ask("GET", of(name, "/controls")).json
+    return found
+
+
 def save(page: Page, button: str = "Save") -> None:
     page.get_by_role("button", name=button, exact=True).click()
 
 
 def test_a_page_that_is_saved_unchanged_changes_nothing(engine: EngineProcess, page: Page) -> None:
     before = config(engine, "full")
-    for path in ("configuration",):
-        page.goto(f"{HERE}/full/{path}")
-        save(page)
+    for path, buttons in FORMS.items():
+        for number in range(buttons):
+            page.goto(f"{HERE}/full/{path}")
+            page.get_by_role("button", name="Save", exact=True).nth(number).click()
 
-        expect(page.get_by_role("status")).to_contain_text("Nothing was changed")
+            expect(page.get_by_role("status")).to_contain_text("Nothing was changed")
 
     assert config(engine, "full") == before
+    assert controls(engine, "full") == CONTROLS
 
 
 def test_basic_settings_are_saved(engine: EngineProcess, page: Page) -> None:
     before = config(engine, "full")
     page.goto(f"{HERE}/full/configuration")
-    page.get_by_label("Timeout", exact=False).first.fill("20")
+    page.get_by_label("Timeout (seconds)", exact=True).fill("20")
     page.get_by_label("Memory", exact=True).select_option("512")
     page.get_by_label("Callers may choose the memory").uncheck()
     page.get_by_label("Log stream").fill("returns")
@@ -112,11 +122,102 @@ def test_an_invalid_value_is_explained_beside_its_field(engine: EngineProcess, p
     assert list(violations(page)) == []
 
     page.get_by_label("Handler", exact=True).fill("index.other")
-    page.get_by_label("Timeout in s", exact=True).fill("soon")
+    page.get_by_label("Timeout (seconds)", exact=True).fill("soon")
     save(page)
 
     expect(page.locator("#s-timeout-error")).to_contain_text("must be a whole number from 3 to 259200")
     assert config(engine, "plain") == before
+
+
+def test_variables_are_added_renamed_and_removed(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/plain/configuration/environment")
+    page.get_by_label("Name, row 1").first.fill("PEM")
+    page.get_by_label("Value, row 1").first.fill(f"{HOSTILE}\n two ")
+    page.get_by_label("Name, row 1").nth(1).fill("SECRET")
+    page.get_by_label("Value, row 1").nth(1).fill("hunter2")
+    save(page)
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    found = config(engine, "plain")
+    assert json.loads(found["user_data"]) == {"PEM": f"{HOSTILE}\n two "}
+    assert json.loads(found["encrypted_user_data"]) == {"SECRET": "hunter2"}
+    assert "hunter2" not in page.content()
+
+    page.get_by_label("Name, row 1").nth(1).fill("RENAMED")
+    page.get_by_role("button", name="Remove row 1").first.click()
+    page.get_by_role("button", name="Add variable").click()
+    page.keyboard.type("SHOP")
+    save(page)
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    found = config(engine, "plain")
+    assert json.loads(found["user_data"]) == {"SHOP": ""}
+    assert json.loads(found["encrypted_user_data"]) == {"RENAMED": "hunter2"}
+
+
+def test_an_invalid_variable_is_explained_in_its_row(engine: EngineProcess, page: Page) -> None:
+    before = config(engine, "full")
+    page.goto(f"{HERE}/full/configuration/environment")
+    page.get_by_label("Name, row 1").first.fill("1 2")
+    save(page)
+
+    expect(page.locator("#row-1-error")).to_contain_text("needs a letter or _")
+    page.get_by_label("Name, row 1").first.fill("PEM")
+    save(page)
+
+    expect(page.locator("#row-2-error")).to_contain_text("PEM is given twice")
+    assert config(engine, "full") == before
+
+
+def test_concurrency_and_controls_are_saved(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/plain/configuration/concurrency")
+    page.get_by_label("Most instances").fill("0")
+    page.get_by_role("button", name="Save", exact=True).first.click()
+
+    expect(page.locator("#s-concurrency-error")).to_contain_text("from 1 to 1,000")
+    page.get_by_label("Most instances").fill("7")
+    page.get_by_label("Requests per instance").fill("2")
+    page.get_by_label("Weight").fill("0.5")
+    page.get_by_role("button", name="Save", exact=True).first.click()
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    found = config(engine, "plain")
+    assert found["strategy_config"] == {"concurrency": 7, "concurrent_num": 2}
+    assert found["functiond"] == {"weight": 0.5}
+
+    page.get_by_label("Instances", exact=True).select_option("unlimited")
+    expect(page.get_by_label("Most instances")).to_be_hidden()
+    page.get_by_role("button", name="Save", exact=True).first.click()
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    assert config(engine, "plain")["strategy_config"] == {"concurrency": -1, "concurrent_num": 2}
+
+    page.get_by_label("Start rate").fill("2.5")
+    page.get_by_label("Memory of an instance").fill("101")
+    page.get_by_role("button", name="Save", exact=True).nth(1).click()
+
+    expect(page.locator("#s-recycle_memory-error")).to_contain_text("from 0 to 100")
+    page.get_by_label("Memory of an instance").fill("90")
+    page.get_by_role("button", name="Save", exact=True).nth(1).click()
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    found = controls(engine, "plain")
+    assert (found["rate"], found["recycle_memory"], found["burst"]) == (2.5, 90, 1)
+
+
+def test_a_pause_has_a_reason_that_can_be_changed(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/plain/configuration/concurrency")
+    for reason, button in (("moving", "Pause the function"), (HOSTILE, "Change the reason")):
+        page.get_by_label("Reason for the pause").fill(reason)
+        save(page, button)
+
+        expect(page.get_by_role("status")).to_contain_text("Paused")
+        assert controls(engine, "plain")["pause_reason"] == reason
+
+    save(page, "Resume the function")
+
+    expect(page.get_by_role("status")).to_contain_text("Resumed")
+    assert controls(engine, "plain")["paused"] is False
 
 
 def test_a_change_by_somebody_else_is_not_replaced_unseen(engine: EngineProcess, page: Page) -> None:
@@ -135,7 +236,7 @@ def test_a_change_by_somebody_else_is_not_replaced_unseen(engine: EngineProcess,
 
 
 def test_the_pages_are_accessible_and_narrow(page: Page) -> None:
-    for path in ("configuration",):
+    for path in FORMS:
         page.goto(f"{HERE}/full/{path}")
 
         assert list(violations(page)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.http.console.configuration.paths import SAVES, SETTINGS
 from engine.protocols import Operation
 
 HOME = "/console/"
@@ -44,7 +45,7 @@ PAGES = tuple(
         ("ConsoleEvents", CHANGES),
         ("ConsoleFunctions", f"{PROJECT}/functions"),
         ("ConsoleFunction", FUNCTION),
-        ("ConsoleBasics", f"{FUNCTION}/configuration"),
+        *((name, FUNCTION + rest) for name, rest in SETTINGS),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
         ("ConsoleQueues", QUEUES),
@@ -70,7 +71,7 @@ ACTIONS = tuple(
     for name, path in (
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
-        ("ConsoleSaveBasics", f"{FUNCTION}/configuration"),
+        *((name, FUNCTION + rest) for name, rest in SAVES),
         ("ConsolePauseQueue", f"{QUEUE}/pause"),
         ("ConsoleResumeQueue", f"{QUEUE}/resume"),
         ("ConsolePurgeQueue", f"{QUEUE}/purge"),

@@ -132,7 +132,14 @@ def _body(function: Function, changed: dict[str, Any]) -> dict[str, Any]:
 def _number(name: str, label: str, help: str, empty: float | None = None) -> Setting:
     limits, placeholder = limits_of(ConfigBody, name), "" if empty is None else f"{empty:g}"
     return Setting(
-        name=name, label=label, kind="number", help=help, unit="s", empty=empty, placeholder=placeholder, limits=limits
+        name=name,
+        label=label,
+        kind="number",
+        help=help,
+        unit="seconds",
+        empty=empty,
+        placeholder=placeholder,
+        limits=limits,
     )
 
 

@@ -38,9 +38,9 @@ class Setting(Struct, frozen=True, kw_only=True):
 
     @property
     def hint(self) -> str:
-        """Text below the field: its limits, then its meaning."""
+        """Text below the field: its meaning, then its limits."""
         limits = " ".join(filter(None, (self.limits.text, self.unit)))
-        return f"{limits}. {self.help}".strip() if self.limits.text else self.help
+        return f"{self.help} From {limits}.".strip() if self.limits.text else self.help
 
     def read(self, value: Value) -> Any:
         """Return a value for the API. A text that is no number is returned as it is, and the API refuses it."""
