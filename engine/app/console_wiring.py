@@ -6,6 +6,7 @@ from engine import __version__
 from engine.app.api_parts import redrive_api, triggers_api
 from engine.app.collectors import read_figures
 from engine.app.configuration_wiring import configuration_pages
+from engine.app.function_wiring import function_pages
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
@@ -13,9 +14,7 @@ from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries import DeliveriesPage
 from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_actions import FunctionActions
-from engine.http.console.function_code import CodePage
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.functions import FunctionsPage
 from engine.http.console.invocations import InvocationsPage
 from engine.http.console.live import LiveEvents
 from engine.http.console.overview import OverviewPage
@@ -35,9 +34,6 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
     pages = Pages(catalog, engine.clock, __version__, tokens)
     families: list[PageFamily] = [
         OverviewPage(pages, health, lambda: read_figures(engine)),
-        FunctionsPage(
-            pages, catalog, engine.usage, triggers, engine.backlog, engine.scheduler, engine.pool.alive, region
-        ),
         InvocationsPage(
             pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
         ),
@@ -72,7 +68,11 @@ def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[Pa
 def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
     """Return the pages of one function."""
     frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
-    return [FunctionActions(frame, api), CodePage(frame), *configuration_pages(engine, frame, api)]
+    return [
+        FunctionActions(frame, api),
+        *function_pages(engine, pages, frame, api),
+        *configuration_pages(engine, frame, api),
+    ]
 
 
 def _live_events(engine: EngineParts) -> LiveEvents:

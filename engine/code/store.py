@@ -143,6 +143,10 @@ class CodeStore:
             raise CodePackageTooLarge(PACKAGE_LIMIT)
         return self._original(package.sha256)
 
+    def received(self, package: CodePackage) -> Path:
+        """Return the path of the source text or zip file as it was received, however large it is."""
+        return self._original(package.sha256)
+
     async def temporary_file(self) -> IO[bytes]:
         """Return a new file on the disk of the packages, which vanishes when it is closed."""
         return await self._in_thread(lambda: tempfile.TemporaryFile(dir=self._folder))

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from msgspec import Struct
 
@@ -69,6 +69,15 @@ def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
         for info in archive.infolist():
             if not info.is_dir():
                 yield _path(info), info.file_size, info.CRC
+
+
+def open_file(package: BinaryIO, path: str) -> IO[bytes]:
+    """Open a file in a zip that ``unpack`` has accepted. Raises KeyError if there is none such."""
+    archive = zipfile.ZipFile(package)
+    for info in archive.infolist():
+        if not info.is_dir() and str(_path(info)) == path:
+            return archive.open(info)
+    raise KeyError(path)
 
 
 def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path]:

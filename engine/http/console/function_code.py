@@ -1,25 +1,170 @@
-"""Page of a function's code, the first of its tabs."""
+"""Pages of a function's code, the first of its tabs: files, editor of inline code, upload, dependencies."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
+
+import anyio.to_thread
+from msgspec import Struct
 
 from engine.asgi.wire import Reply
+from engine.code.browsing import FileText, PackageFiles, list_files, read_text
+from engine.code.inline import inline_file
+from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeStore
+from engine.errors import FunctiondError, InvalidField, InvalidRequest, NotFound
+from engine.http.api.large_replies import whole_file
 from engine.http.api.routing import Call, Handler
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.code_bodies import with_package, with_text
+from engine.http.console.forms import Form, errors_of
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.pages import Action
+from engine.http.console.notes import see_other
+from engine.http.console.pages import HEADERS, Action, may
 from engine.http.console.paths import FUNCTION
+from engine.model import Dependency, Function
+from engine.resources.dependencies import Dependencies
+
+_SHOW, _UPDATE = "ShowFunctionCode", "UpdateFunctionCode"
+_CHANGED = "the code was changed since this page was opened; copy your text, reload the page, and edit again"
+
+
+class Shown(Struct, frozen=True, kw_only=True):
+    """Code of a version, as far as the page shows it."""
+
+    files: PackageFiles | None = None  #: None: they cannot be read, or the reader may not see them
+    path: str = ""  #: file that is shown; empty: none
+    text: FileText = FileText()
+    problem: str = ""  #: reason why the files cannot be read
 
 
 class CodePage:
-    def __init__(self, frame: FunctionFrame) -> None:
-        self._frame = frame
+    def __init__(self, frame: FunctionFrame, api: ApiRequests, codes: CodeStore, dependencies: Dependencies) -> None:
+        self._frame, self._api, self._codes, self._dependencies = frame, api, codes, dependencies
 
     def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION: self.show}
+        return {FUNCTION: self.show, f"{FUNCTION}/package": self.download}
 
     def actions(self) -> Mapping[str, Action]:
-        return {}
+        return {
+            f"{FUNCTION}/code": self.save,
+            f"{FUNCTION}/package": self.upload,
+            f"{FUNCTION}/dependencies": self.choose_dependencies,
+        }
 
     async def show(self, call: Call) -> Reply:
-        return await self._frame.show(call, "functions/code.html", tab="")
+        return await self._show(call)
+
+    async def download(self, call: Call) -> Reply:
+        """Send the package of a version as it was received: a zip, or the source text of inline code."""
+        code = self._frame.version_of(call).code
+        name = re.sub(r"[^\w.-]", "_", self._frame.function_of(call).name, flags=re.ASCII)
+        inline = code.kind == "inline"
+        filename = re.sub(r"[^\w.-]", "_", code.filename, flags=re.ASCII) if inline else f"{name}.zip"
+        file = await anyio.to_thread.run_sync(self._codes.received(code).open, "rb")
+        named = (b"content-disposition", f'attachment; filename="{filename}"'.encode())
+        kind = b"text/plain; charset=utf-8" if inline else b"application/zip"
+        return whole_file(file, code.size, kind, *HEADERS, named)
+
+    async def save(self, call: Call, form: Form) -> Reply:
+        """Store inline code."""
+        function, code = self._frame.function_of(call), form.raw("code")
+        try:
+            if form.text("digest") != function.code.digest:
+                raise InvalidRequest(_CHANGED)
+            body = with_text({"code_filename": _filename(function)}, code)
+            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body)
+        except FunctiondError as error:
+            return await self._show(call, typed=code, errors=_beside("code", error))
+        return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
+
+    async def upload(self, call: Call, form: Form) -> Reply:
+        """Store a zip package, which is passed on while it arrives."""
+        function, file = self._frame.function_of(call), form.file
+        if file is None:
+            return await self._show(call, errors={"package": "choose a zip file"})
+        body = with_package({"code_filename": file.filename[:255]}, file.pieces)
+        try:
+            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body)
+        except FunctiondError as error:
+            await file.discard()
+            return await self._show(call, errors=_beside("package", error))
+        return see_other(self._frame.page_path(function), "Uploaded. The next invocation runs this code.")
+
+    async def choose_dependencies(self, call: Call, form: Form) -> Reply:
+        function = self._frame.function_of(call)
+        body = {"depend_version_list": form.all("dependency")}
+        try:
+            await self._api.send(call, "PATCH", self._frame.api_path(function, "/config"), body)
+        except FunctiondError as error:
+            return await self._show(call, errors=_beside("dependency", error))
+        return see_other(self._frame.page_path(function), "Dependencies saved.")
+
+    async def _show(self, call: Call, typed: str | None = None, errors: Mapping[str, str] | None = None) -> Reply:
+        version = self._frame.version_of(call)
+        editable = may(call, _UPDATE) and not call.text("qualifier")
+        return await self._frame.show(
+            call,
+            "functions/code.html",
+            tab="",
+            live=False,
+            http_status=400 if errors else 200,
+            shown=version,
+            qualifier=call.text("qualifier"),
+            qualifiers=self._frame.qualifiers(call),
+            code=await self._code(call, version),
+            readable=may(call, _SHOW),
+            editable=editable,
+            typed=typed,
+            errors=defaultdict(str, errors or {}),
+            choices=self._choices(version) if editable else [],
+            inline_limit=INLINE_LIMIT,
+            package_limit=PACKAGE_LIMIT,
+        )
+
+    async def _code(self, call: Call, version: Function) -> Shown:
+        """Return the files of a version, and the text of the one that the query names, or of the handler's."""
+        if not may(call, _SHOW):
+            return Shown()
+        code, package = version.code, self._codes.received(version.code)
+        try:
+            files = await anyio.to_thread.run_sync(list_files, package, code)
+            path = call.text("file") or _first(files, version)
+            text = await anyio.to_thread.run_sync(read_text, package, code, path) if path else FileText()
+        except OSError as error:
+            return Shown(problem=error.strerror or str(error))
+        if text is None:
+            raise NotFound(f"the code has no file {path[:200]}")
+        return Shown(files=files, path=path, text=text)
+
+    def _choices(self, function: Function) -> list[tuple[Dependency, bool]]:
+        """Return the dependencies that a function may use, each with whether it does, those in use first."""
+        used = {one.id for one in function.dependencies}
+        others = self._dependencies.list(function.project, runtime=function.runtime)
+        return [
+            *((one, True) for one in function.dependencies),
+            *((one, False) for one in others if one.id not in used),
+        ]
+
+
+def _first(files: PackageFiles, version: Function) -> str:
+    """Return the path of the file that the handler names, else of the only file; empty if there is neither."""
+    paths = [one.path for one in files.files]
+    try:
+        handler = inline_file(version.handler, version.runtime)[0]
+    except InvalidField:
+        handler = ""
+    return handler if handler in paths else paths[0] if len(paths) == 1 else ""
+
+
+def _filename(function: Function) -> str:
+    """Return the name of the stored file, whose suffix tells a module of Node.js from a script."""
+    return function.code.filename if function.code.kind == "inline" else ""
+
+
+def _beside(field: str, error: FunctiondError) -> dict[str, str]:
+    """Return the message of an error beside the field of the code."""
+    found: dict[str, Any] = dict(errors_of(error))
+    return {field: found.get("func_code") or str(error)}

@@ -72,9 +72,19 @@ class FunctionFrame:
         """Return the URN of a function, without a version."""
         return function.urn(self._region).function
 
-    def api_path(self, function: Function, rest: str = "") -> str:
-        """Return the percent-encoded path of a function in the API, with ``rest`` after it."""
-        urn = function.urn(self._region).function
+    def qualifiers(self, call: Call) -> list[tuple[str, str]]:
+        """Return the versions and aliases among which a page lets its reader choose, with their names on the page."""
+        function_id = self.function_of(call).function_id
+        versions = [one.version for one in reversed(self._catalog.versions(function_id)[1:])]
+        aliases = [(one.name, f"{one.name} → {one.version}") for one in self._catalog.aliases(function_id)]
+        return [("", "latest"), *aliases, *((one, one) for one in versions)]
+
+    def api_path(self, function: Function, rest: str = "", *, qualifier: str = "") -> str:
+        """Return the percent-encoded path of a function in the API, with ``rest`` after it.
+
+        ``qualifier`` is a version or an alias.
+        """
+        urn = function.urn(self._region).function + (f":{qualifier}" if qualifier else "")
         return f"{BASE.format(project_id=function.project)}/functions/{quote(urn, safe='')}{rest}"
 
     def page_path(self, function: Function, rest: str = "") -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from engine.http.console.configuration.paths import SAVES, SETTINGS
+from engine.http.console.function_paths import ACTIONS as FUNCTION_ACTIONS
+from engine.http.console.function_paths import ADMIN, READ
 from engine.protocols import Operation
 
 HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
 FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
+CREATE_FUNCTION = f"{PROJECT}/create-function"  #: not below ``functions``, as a function may have any name
 QUEUES = f"{PROJECT}/queues"
 QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
 DOCS = f"{HOME}docs/"
@@ -18,6 +21,7 @@ STYLES = (  #: in the order in which pages name them
     "console.css",
     "forms.css",
     "configuration.css",
+    "code.css",
     "queues.css",
     "logs.css",
 )
@@ -27,6 +31,7 @@ SCRIPTS = (
     "console.js",
     "forms.js",
     "rows.js",
+    "code.js",
     "steps.js",
     "logs.js",
 )
@@ -46,6 +51,7 @@ PAGES = tuple(
         ("ConsoleFunctions", f"{PROJECT}/functions"),
         ("ConsoleFunction", FUNCTION),
         *((name, FUNCTION + rest) for name, rest in SETTINGS),
+        *((name, FUNCTION + rest) for name, rest in READ),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
         ("ConsoleQueues", QUEUES),
@@ -65,6 +71,14 @@ PAGES = tuple(
         *((f"ConsoleFile{number}", STATIC + name) for number, name in enumerate(FILES)),
     )
 )
+#: Pages for the role admin only, like the operations that they need.
+PAGES += tuple(
+    Operation(name=name, method="GET", path=path, own=True)
+    for name, path in (
+        ("ConsoleCreateFunction", CREATE_FUNCTION),
+        *((name, FUNCTION + rest) for name, rest in ADMIN),
+    )
+)
 #: Paths to which forms are sent. Any role may send one: the operation of the API that it uses checks the role.
 ACTIONS = tuple(
     Operation(name=name, method="POST", path=path, roles=("invoke", "read"), own=True)
@@ -72,6 +86,8 @@ ACTIONS = tuple(
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
         *((name, FUNCTION + rest) for name, rest in SAVES),
+        ("ConsoleMakeFunction", CREATE_FUNCTION),
+        *((name, FUNCTION + rest) for name, rest in FUNCTION_ACTIONS),
         ("ConsolePauseQueue", f"{QUEUE}/pause"),
         ("ConsoleResumeQueue", f"{QUEUE}/resume"),
         ("ConsolePurgeQueue", f"{QUEUE}/purge"),

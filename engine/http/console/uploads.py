@@ -6,7 +6,7 @@ The file must be the last field of its form: fields after it are not read.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from engine.asgi.wire import RELEASE, ClientDisconnect, Headers, Receive
 from engine.errors import InvalidRequest, PayloadTooLarge
@@ -46,7 +46,8 @@ class MultipartReader:
         self._receive, self._left, self._fields = receive, limit, fields
         self._limit = limit
         self._data = b"\r\n"  # the first boundary may be the start of the body
-        self._more = True
+        self._more, self._held = True, 0  # bytes that the listener counts as held in memory
+        self._release: Callable[[int], None] | None = None
 
     async def read(self) -> tuple[list[tuple[str, str]], UploadedFile | None]:
         """Return names and values of the fields before the file, and the file; None if none was chosen."""
@@ -94,17 +95,19 @@ class MultipartReader:
         """Read the next bytes of the body. If they are ``streamed``, the listener need not count them as held."""
         if not self._more:
             raise InvalidRequest("the form ends within a field")
+        if streamed and self._release is not None:
+            self._release(self._held)  # all of them: the listener reads nothing while it counts some
+            self._held = 0
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        piece, release = message.get("body", b""), message.get(RELEASE)
+        piece, self._release = message.get("body", b""), message.get(RELEASE)
         self._more = message.get("more_body", False)
         self._left -= len(piece)
         if self._left < 0:
             raise PayloadTooLarge(self._limit)
+        self._held += len(piece)
         self._data += piece
-        if streamed and release is not None:
-            release(len(piece))
 
 
 def _text(value: bytes) -> str:

@@ -1,0 +1,24 @@
+"""Construction of the console's pages that list, create, test and delete functions, and show their code."""
+
+from __future__ import annotations
+
+from engine.app.parts import EngineParts
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.function_code import CodePage
+from engine.http.console.function_creation import CreationPage
+from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_load import FunctionLoad
+from engine.http.console.function_removal import RemovalPage
+from engine.http.console.functions import FunctionsPage
+from engine.http.console.pages import PageFamily, Pages
+
+
+def function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
+    catalog, resources, region = engine.catalog, engine.resources, engine.settings.http.region
+    load = FunctionLoad(engine.backlog, engine.scheduler, engine.pool.alive)
+    return [
+        FunctionsPage(pages, catalog, engine.controls, engine.usage, resources.triggers, load, region),
+        CreationPage(pages, api, engine.pool.check_runtime),
+        CodePage(frame, api, engine.codes, resources.dependencies),
+        RemovalPage(frame, api, catalog, resources.triggers, load),
+    ]

@@ -1,0 +1,215 @@
+"""A function's code, its creation and its removal, in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.browser.axe import overflow, violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}"
+HOSTILE = "<script>alert(1)</script>"
+FILES = {
+    "index.py": b"def handler(event, context):\n    return 1\n",
+    f"lib/{HOSTILE.replace('/', '-')} \u05d0.txt": HOSTILE.encode(),
+    "lib/" + "long" * 60 + ".txt": b"",
+    "image.bin": b"\0\1\2",
+    "large.txt": b"x" * 300_000,
+}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(engine: EngineProcess) -> None:
+    engine.create("hello", "def handler(event, context):\n    return event\n")
+    file = base64.b64encode(zipped(FILES)).decode()
+    engine.create("packed", "", code_type="zip", func_code={"file": file})
+
+
+def code_of(engine: EngineProcess, name: str) -> bytes:
+    reply = engine.ask("GET", f"{BASE}/{urn_of(name)}/code")
+    return base64.b64decode(reply.json["func_code"]["file"])
+
+
+def test_inline_code_is_edited_with_the_keyboard(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello")
+    editor = page.get_by_label("index.py")
+    editor.fill("def handler(event, context):\n")
+    editor.press("End")
+    editor.press("Tab")
+    page.keyboard.type(f"return '{HOSTILE}'")
+    editor.press("Escape")
+    editor.press("Tab")
+    expect(page.get_by_role("button", name="Save")).to_be_focused()
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("status")).to_contain_text("Saved")
+    assert code_of(engine, "hello").decode() == f"def handler(event, context):\n    return '{HOSTILE}'"
+    expect(page.get_by_label("index.py")).to_have_value(code_of(engine, "hello").decode())
+
+
+def test_code_that_is_refused_stays_in_the_editor(engine: EngineProcess, page: Page) -> None:
+    before = code_of(engine, "hello")
+    page.goto(f"{HERE}/functions/hello")
+    page.get_by_label("index.py").fill("#" * 11_000)
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.locator("#f-code-error")).to_contain_text("larger than the 10240 bytes")
+    expect(page.get_by_label("index.py")).to_have_value("#" * 11_000)
+    assert code_of(engine, "hello") == before
+
+
+def test_an_edit_of_code_that_has_changed_meanwhile_is_refused(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello")
+    page.get_by_label("index.py").fill("mine = 1\n")
+    body = {"code_type": "inline", "func_code": {"file": base64.b64encode(b"theirs = 1\n").decode()}}
+    engine.ask("PUT", f"{BASE}/{urn_of('hello')}/code", body)
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.locator("#f-code-error")).to_contain_text("changed since this page was opened")
+    expect(page.get_by_label("index.py")).to_have_value("mine = 1\n")
+    assert code_of(engine, "hello") == b"theirs = 1\n"
+
+
+def test_files_of_a_package_are_listed_and_read(page: Page) -> None:
+    page.goto(f"{HERE}/functions/packed")
+    expect(page.get_by_label("Text of index.py")).to_contain_text("return 1")
+    for file, text in (("image.bin", "binary"), ("large.txt", "more than 256 KiB"), ("<script>", HOSTILE)):
+        page.get_by_role("link", name=file).click()
+        expect(page.locator(".source")).to_contain_text(text)
+    assert overflow(page) <= 0
+    page.goto(f"{HERE}/functions/packed?file=../../journal.db")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Not found")
+
+
+def test_a_package_is_uploaded_and_downloaded(engine: EngineProcess, page: Page, tmp_path: Path) -> None:
+    large = zipped({"index.py": b"def handler(event, context):\n    return 2\n", "noise": os.urandom(3 << 20)})
+    (tmp_path / "new.zip").write_bytes(large)
+    (tmp_path / "broken.zip").write_bytes(b"no zip" * 100_000)
+    page.goto(f"{HERE}/functions/packed")
+    page.get_by_label("Zip file").set_input_files(tmp_path / "broken.zip")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#f-package-error")).to_contain_text("not a sound zip file")
+    page.get_by_label("Zip file").set_input_files(tmp_path / "new.zip")
+    page.get_by_role("button", name="Upload").click()
+
+    expect(page.get_by_role("status")).to_contain_text("Uploaded")
+    assert code_of(engine, "packed") == large
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "packed.zip"
+    assert Path(download.value.path()).read_bytes() == large
+
+
+def test_a_published_version_is_shown_but_not_edited(engine: EngineProcess, page: Page) -> None:
+    engine.create("fixed", "first = 1\n")
+    engine.ask("POST", f"{BASE}/{urn_of('fixed')}/versions", {"version": "v1"})
+    page.goto(f"{HERE}/functions/fixed")
+    page.get_by_label("index.py").fill("second = 2\n")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_label("Version").select_option("v1")
+    page.get_by_role("button", name="Show").click()
+
+    expect(page.get_by_label("Text of index.py")).to_have_text("first = 1\n")
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+
+
+def test_a_function_is_created_from_the_template_of_its_runtime(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE}/functions")
+    page.get_by_role("link", name="Create function").click()
+    page.get_by_label("Name").fill("1 bad name")
+    page.get_by_label("Timeout").fill("1")
+    page.get_by_role("button", name="Create function").click()
+    expect(page.locator("#f-func_name-error")).to_be_visible()
+    page.get_by_label("Name").fill("made")
+    page.get_by_role("button", name="Create function").click()
+    expect(page.locator("#f-timeout-error")).to_contain_text("3")
+    page.get_by_label("Timeout").fill("10")
+    page.get_by_label("Runtime", exact=True).select_option("Custom")
+    expect(page.get_by_label("Handler")).to_have_value("bootstrap")
+    expect(page.get_by_role("textbox", name="Inline code")).to_have_value(code_template())
+    assert list(violations(page)) == []
+    page.get_by_label("Runtime", exact=True).select_option("Python3.10")
+    page.get_by_role("button", name="Create function").click()
+
+    expect(page.get_by_role("status")).to_contain_text("Created made")
+    assert b"def handler" in code_of(engine, "made")
+
+
+def code_template() -> str:
+    from engine.code.default_code import default_code
+
+    return default_code("inline", "bootstrap", "Custom").decode()
+
+
+def test_a_function_is_created_from_a_package(engine: EngineProcess, page: Page, tmp_path: Path) -> None:
+    content = zipped(FILES)
+    (tmp_path / "new.zip").write_bytes(content)
+    page.goto(f"{HERE}/create-function")
+    page.get_by_label("Name").fill("create")
+    page.get_by_label("Upload a zip package").check()
+    page.get_by_role("button", name="Create function").click()
+    expect(page.locator("#f-file-error")).to_contain_text("choose a zip file")
+    page.get_by_label("Zip file").set_input_files(tmp_path / "new.zip")
+    page.get_by_role("button", name="Create function").click()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("create")
+    assert code_of(engine, "create") == content
+
+
+def test_a_function_is_deleted_after_its_name_was_typed(engine: EngineProcess, page: Page) -> None:
+    engine.create("gone", "pass\n")
+    timer = {"name": "t", "schedule_type": "Rate", "schedule": "1d"}
+    body = {"trigger_type_code": "TIMER", "trigger_status": "ACTIVE", "event_data": timer}
+    assert engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('gone')}", body).status == 201
+    engine.ask("POST", f"{BASE}/{urn_of('gone')}/pause", {})
+    engine.accepted("gone")
+    page.goto(f"{HERE}/functions/gone")
+    page.get_by_role("link", name="Delete").click()
+    expect(page.get_by_role("main")).to_contain_text("1 trigger: 1 TIMER")
+    expect(page.get_by_role("main")).to_contain_text("1 waiting invocation")
+    assert list(violations(page)) == []
+    page.get_by_label("Type gone to confirm").fill("other")
+    page.get_by_role("button", name="Delete function").click()
+    expect(page.locator("#f-name-error")).to_contain_text("type gone")
+    page.get_by_label("Type gone to confirm").fill("gone")
+    page.get_by_role("button", name="Delete function").click()
+
+    expect(page.get_by_role("status")).to_contain_text("Deleted gone")
+    assert engine.ask("GET", f"{BASE}/{urn_of('gone')}/config").status == 404
+
+
+def test_functions_are_searched_by_name(engine: EngineProcess, page: Page) -> None:
+    engine.ask("POST", f"{BASE}/{urn_of('packed')}/pause", {"reason": HOSTILE})
+    page.goto(f"{HERE}/functions")
+    expect(page.get_by_role("main")).to_contain_text(f"Paused: {HOSTILE}")
+    page.get_by_label("Name contains").fill("hel")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_label("Name contains").fill(HOSTILE)
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("main")).to_contain_text(f"contains “{HOSTILE}”")
+
+
+@pytest.mark.parametrize("path", ["functions", "functions/hello", "functions/packed"])
+def test_the_pages_are_accessible(page: Page, path: str) -> None:
+    page.goto(f"{HERE}/{path}")
+
+    assert list(violations(page)) == []
+    assert overflow(page) <= 0
