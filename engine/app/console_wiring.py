@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine import __version__
 from engine.app.api_parts import redrive_api, triggers_api
 from engine.app.collectors import read_figures
@@ -15,6 +17,7 @@ from engine.http.console.deliveries import DeliveriesPage
 from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_actions import FunctionActions
 from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_logs import FunctionLogs
 from engine.http.console.invocations import InvocationsPage
 from engine.http.console.live import LiveEvents
 from engine.http.console.overview import OverviewPage
@@ -72,17 +75,28 @@ def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list
         FunctionActions(frame, api),
         *function_pages(engine, pages, frame, api),
         *configuration_pages(engine, frame, api),
+        _function_logs(engine, frame),
     ]
 
 
-def _live_events(engine: EngineParts) -> LiveEvents:
-    """Return the events that tell pages of changes, connected to the signals of the components that pages show."""
+def _function_logs(engine: EngineParts, frame: FunctionFrame) -> FunctionLogs:
+    storage = engine.storage
+    return FunctionLogs(frame, storage.records, storage.identity, engine.pool, engine.logs, _validity(engine))
+
+
+def _validity(engine: EngineParts) -> Callable[[Call], bool]:
+    """Return a function that tells whether the credentials of a request are still accepted."""
 
     def is_valid(call: Call) -> bool:
         return call.principal is None or engine.clock.now() < call.principal.expires
 
+    return is_valid
+
+
+def _live_events(engine: EngineParts) -> LiveEvents:
+    """Return the events that tell pages of changes, connected to the signals of the components that pages show."""
     live, dispatcher, delivery = (
-        LiveEvents(is_valid, engine.logs, engine.audit, engine.lag),
+        LiveEvents(_validity(engine), engine.logs, engine.audit, engine.lag),
         engine.dispatcher,
         engine.delivery,
     )

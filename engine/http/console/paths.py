@@ -54,6 +54,8 @@ PAGES = tuple(
         *((name, FUNCTION + rest) for name, rest in READ),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
+        ("ConsoleFunctionLogs", f"{FUNCTION}/logs"),
+        ("ConsoleFunctionLogStream", f"{FUNCTION}/logs/stream"),
         ("ConsoleQueues", QUEUES),
         ("ConsolePurge", f"{QUEUE}/purge"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
