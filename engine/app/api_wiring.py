@@ -6,7 +6,7 @@ from engine import __version__
 from engine.app.api_parts import failed_deliveries, redrive_api, triggers_api
 from engine.app.backup_wiring import backups_of
 from engine.app.collectors import read_figures
-from engine.app.console_wiring import build_console
+from engine.app.console_wiring import build_console, session_cookie
 from engine.app.function_figures import read_families
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
@@ -39,13 +39,14 @@ from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.versions import VersionsApi
 from engine.http.audit import audited
+from engine.http.console.admission import ConsoleAuthenticator
 from engine.http.console.api_requests import ApiRequests
 from engine.http.invocation_routes import InvocationRoutes
 from engine.http.openapi import Document
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
-from engine.http.server import create_app
+from engine.http.server import RequestAuthenticator, create_app
 from engine.metrics.prometheus import Telemetry
 from engine.pipeline.explanation import Explainer
 
@@ -63,12 +64,19 @@ def build_app(engine: EngineParts) -> App:
         calls,
         resources,
         http.region,
-        authenticator=authenticator,
+        authenticator=_admission(engine),
         plugins=PluginRequests(engine.plugins.mounts, engine.audit, engine.clock),
         console=build_console(engine, health, api) if http.console else None,
         lag=engine.lag,
         denials=DenialLog(engine.clock),
     )
+
+
+def _admission(engine: EngineParts) -> RequestAuthenticator | None:
+    """Return the check of requests; None if they need no credentials."""
+    if engine.authenticator is None or not engine.settings.http.console:
+        return engine.authenticator
+    return ConsoleAuthenticator(engine.authenticator, engine.sessions, session_cookie(engine))
 
 
 def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]:

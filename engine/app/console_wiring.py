@@ -25,6 +25,8 @@ from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.queue_purge import QueuePurge
 from engine.http.console.queue_rows import QueueRows
 from engine.http.console.queues import QueuesPage
+from engine.http.console.sessions import SESSION
+from engine.http.console.sign_in import SignIn
 from engine.http.console.site import Console
 from engine.http.console.triggers import TriggersPage
 from engine.pipeline.explanation import Explainer
@@ -33,8 +35,9 @@ from engine.pipeline.explanation import Explainer
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
     catalog, region, storage = engine.catalog, engine.settings.http.region, engine.storage
     triggers, redrive = engine.resources.triggers, redrive_api(engine)
-    tokens = FormTokens()
-    pages = Pages(catalog, engine.clock, __version__, tokens)
+    tokens, sessions = FormTokens(engine.sessions.form_key), engine.sessions
+    credentials = engine.authenticator is not None
+    pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
     families: list[PageFamily] = [
         OverviewPage(pages, health, lambda: read_figures(engine)),
         InvocationsPage(
@@ -46,7 +49,17 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         *_function_pages(engine, pages, api),
         _live_events(engine),
     ]
-    return Console(pages, tokens, families)
+    return Console(pages, tokens, _sign_in(engine, pages, tokens), families)
+
+
+def session_cookie(engine: EngineParts) -> str:
+    """Return the name of the cookie with the id of a session, which no other engine has."""
+    return f"functiond_session_{engine.storage.identity.name}"
+
+
+def _sign_in(engine: EngineParts, pages: Pages, tokens: FormTokens) -> SignIn:
+    cookie = session_cookie(engine)
+    return SignIn(pages, tokens, engine.sessions, engine.authenticator, cookie, engine.audit, engine.clock)
 
 
 def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
@@ -88,7 +101,12 @@ def _validity(engine: EngineParts) -> Callable[[Call], bool]:
     """Return a function that tells whether the credentials of a request are still accepted."""
 
     def is_valid(call: Call) -> bool:
-        return call.principal is None or engine.clock.now() < call.principal.expires
+        if engine.authenticator is None or call.principal is None:
+            return True
+        if session_id := call.scope.get(SESSION):
+            return engine.sessions.find(session_id, engine.authenticator.principals) is not None
+        present = engine.authenticator.principals.named(call.principal.name)
+        return present is not None and engine.clock.now() < present.expires
 
     return is_valid
 

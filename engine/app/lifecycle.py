@@ -179,6 +179,7 @@ async def _recover(engine: EngineParts) -> None:
         await engine.controls.load()
         await engine.usage_store.load()
         await engine.sample_store.load()
+        await engine.sessions.load(engine.authenticator.principals if engine.authenticator else None)
         await engine.status_log.load()
         recovery = await engine.storage.journal.recover()
     except Unavailable as problem:

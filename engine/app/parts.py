@@ -15,6 +15,7 @@ from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
+from engine.http.console.sessions import Sessions
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import ClockGuard
 from engine.maintenance.delay_corrector import DelayCorrector
@@ -87,6 +88,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     logs: LogBoard
     connections: ConnectionRules
     authenticator: Authenticator | None  #: None: requests need no credentials
+    sessions: Sessions  #: of the console
     tls: ServerTls | None  #: of the API's listener and those of plugins; None: without TLS
 
 

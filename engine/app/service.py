@@ -45,7 +45,7 @@ async def serve(
             host, tls = settings.http.host, engine.tls
             warn_of_low_limit(engine.connections, settings.http.connections)
             async with (
-                reloading(engine.authenticator, read_auth, tls),
+                reloading(engine.authenticator, engine.sessions, read_auth, tls),
                 listen(
                     build_app(engine),
                     host,

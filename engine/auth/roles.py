@@ -24,7 +24,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     expires: float  #: seconds since the epoch
     role: Role = "admin"
     payloads: bool = False  #: of the role ``read``: may read payloads
-    secret: bytes = b""
+    secret: bytes = b""  #: of an access key; of a token its SHA-256
     token: bytes | None = None
 
     @property

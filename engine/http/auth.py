@@ -10,17 +10,12 @@ requests of the same second have equal signatures, so a legitimate repetition ca
 Rejecting both would reject correct clients. Two measures protect against replays: TLS up to a proxy of your own (it
 must leave Host and path unchanged), and an Idempotency-Key, which is signed too and makes a replay harmless.
 
-Console pages, which change nothing, also accept a token as the password of HTTP Basic (RFC 7617), because browsers
-prompt people for it. The API does not: browsers add such a password to requests on their own, whichever page causes
-the request.
+Pages of the console also accept the cookie of a session (``console/admission``). The API never does: browsers add
+cookies to requests on their own, whichever page causes the request. HTTP Basic is accepted nowhere, for that reason.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,6 +24,7 @@ from engine.asgi.error_replies import hold_back
 from engine.asgi.wire import Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.denials import DenialLog
+from engine.auth.principals import Principals
 from engine.auth.roles import PRINCIPAL, Principal
 from engine.auth.signing import is_same
 from engine.auth.throttle import AuthThrottle
@@ -36,7 +32,6 @@ from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
-from engine.http.console.paths import is_page
 from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool, SpoolSpace
 from engine.model.clock import Clock
 from engine.triggers.routes import PROJECT
@@ -75,9 +70,7 @@ class Authenticator:
 
         A signed request whose body is still being read is verified with the previous ones.
         """
-        self._keys = {key.access: _key_principal(key) for key in keys}
-        # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
-        self._tokens = {_digest(one.token.encode()): _token_principal(one) for one in tokens}
+        self.principals = Principals(keys, tokens)  #: identities of the present credentials
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """Authenticate a request. Return the ASGI callable from which its body is to be read.
@@ -102,14 +95,34 @@ class Authenticator:
         return receive
 
     async def _authenticate(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        principal = self._by_token(scope, headers, basic=is_page(scope["path"]))
+        principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)
             receive = await self._verified(claim, scope, headers, receive)
-        scope[PRINCIPAL] = principal
-        _check_project(scope["path"], principal)
-        scope[PROJECT] = principal.project
+        admit_as(scope, principal)
         return receive
+
+    def check_token(self, scope: Scope, token: bytes) -> Principal:
+        """Return the principal of a token that somebody signs in with. Counts and raises like ``identify``."""
+        with self._verifier.attempt(address_of(scope)):
+            return self._unexpired(self.principals.of_token(token), "the token", "this is no token of this engine")
+
+    def check_secret(self, scope: Scope, access: str, secret: bytes, token: bytes) -> Principal:
+        """Return the principal of an access key that somebody signs in with. Counts and raises like ``identify``.
+
+        ``token`` is the security token of a temporary key, empty for others. Expiry is told only to those who know the
+        secret key.
+        """
+        with self._verifier.attempt(address_of(scope)):
+            wrong = "the access key, the secret key or the security token is wrong"
+            return self._unexpired(self.principals.of_secret(access, secret, token), "the access key", wrong)
+
+    def _unexpired(self, principal: Principal | None, name: str, wrong: str) -> Principal:
+        if principal is None:
+            raise Unauthorized(wrong)
+        if self._clock.now() >= principal.expires:
+            raise Unauthorized(f"{name} has expired")
+        return principal
 
     async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str:
         """Authenticate a request that calls a function outside the API. Return the project of its credentials.
@@ -129,26 +142,23 @@ class Authenticator:
             raise
         return principal.project
 
-    def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> Principal | None:
+    def _by_token(self, scope: Scope, headers: Headers) -> Principal | None:
         """Return the principal of the request's token; None if the request must be authenticated by its signature.
 
-        The signature decides if there is no token, or if a wrong X-Auth-Token comes with a header Authorization. With
-        ``basic``, the password of HTTP Basic counts as a token. Raises Unauthorized if the token is unknown or expired,
-        or TooManyFailures if too many refusals are delayed.
+        The signature decides if there is no token, or if a wrong one comes with a header Authorization. Raises
+        Unauthorized if the token is unknown or expired, or TooManyFailures if too many refusals are delayed.
         """
-        token, name = headers.get(b"x-auth-token"), "X-Auth-Token"
-        if token is None and basic:
-            token, name = _password(headers), "password"
+        token = headers.get(b"x-auth-token")
         if token is None:
             return None
         with self._verifier.attempt(address_of(scope)):
-            principal = self._tokens.get(_digest(token))
+            principal = self.principals.of_token(token)
             if principal is not None and self._clock.now() < principal.expires:
                 return principal
-            if b"x-auth-token" in headers and b"authorization" in headers:
+            if b"authorization" in headers:
                 return None
             problem = "is not one of this engine's" if principal is None else "has expired"
-            raise Unauthorized(f"the {name} {problem}")
+            raise Unauthorized(f"the X-Auth-Token {problem}")
 
     def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, Principal]:
         """Return the signature data in the headers, not verified yet, and the principal of the access key.
@@ -163,13 +173,14 @@ class Authenticator:
                 "credentials are needed; sign the request with an access key, or send X-Auth-Token"
             )
         claim = self._verifier.claim(headers, address_of(scope), self._secret)
-        principal = self._keys[claim.proof.access]
+        principal = self.principals.of_access(claim.proof.access)
+        assert principal is not None  # the verifier has found its secret
         if problem := self._problem(principal, headers):
             raise self._verifier.failed(claim.subject, problem)
         return claim, principal
 
     def _secret(self, access: str) -> bytes | None:
-        key = self._keys.get(access)
+        key = self.principals.of_access(access)
         return key.secret if key else None
 
     def _problem(self, key: Principal, headers: Headers) -> str:
@@ -225,6 +236,13 @@ class _Spooled:
         return message
 
 
+def admit_as(scope: Scope, principal: Principal) -> None:
+    """Store the principal of a request and its project in ``scope``. Raises AccessDenied if the path names another."""
+    scope[PRINCIPAL] = principal
+    _check_project(scope["path"], principal)
+    scope[PROJECT] = principal.project
+
+
 def _check_project(path: str, principal: Principal) -> None:
     """Raise AccessDenied if the request path names another project than that of the principal.
 
@@ -239,47 +257,7 @@ def _check_project(path: str, principal: Principal) -> None:
         raise AccessDenied(f"these credentials are for project {principal.project} only")
 
 
-def _password(headers: Headers) -> bytes | None:
-    """Return the password that HTTP Basic sends in the header Authorization; None if the header has no such scheme.
-
-    A malformed header counts as an empty password.
-    """
-    scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"basic":
-        return None
-    try:
-        return base64.b64decode(text.strip(), validate=True).partition(b":")[2]
-    except binascii.Error:
-        return b""
-
-
 def _same_token(given: bytes | None, token: bytes | None) -> bool:
     if given is None or token is None:
         return given is token
     return is_same(given, token)
-
-
-def _digest(text: bytes) -> bytes:
-    return hashlib.sha256(text).digest()
-
-
-def _key_principal(key: AccessKey) -> Principal:
-    token = key.token.encode() if key.token is not None else None
-    return _principal(key.access, key, secret=key.secret.encode(), token=token)
-
-
-def _token_principal(one: Token) -> Principal:
-    return _principal(f"token {_digest(one.token.encode()).hex()[:12]}", one)
-
-
-def _principal(name: str, given: AccessKey | Token, *, secret: bytes = b"", token: bytes | None = None) -> Principal:
-    return Principal(
-        name=name,
-        project=given.project,
-        prefix=f"/v2/{given.project}/",
-        expires=given.expires.timestamp() if given.expires else math.inf,
-        role=given.role,
-        payloads=given.payloads,
-        secret=secret,
-        token=token,
-    )

@@ -2,13 +2,13 @@
 
 Any page can make a browser on this machine send requests to a loopback port. The browser sends the page's origin in
 Origin, and the name that it connects to in Host. If a foreign name was rebound to 127.0.0.1 (DNS rebinding), Host
-still holds the foreign name. Origin must always be the engine's own or that of this machine: browsers resend an HTTP
-Basic password to the engine's own name, whichever page causes the request.
+still holds the foreign name. Origin must always be the engine's own or that of this machine.
 
 Pages of other ports of this machine, such as those of a development server, may send JSON. For JSON, a browser first
 asks the engine with OPTIONS, and the engine permits no page. Other content types of POST are sent without asking, so
 they are refused if they come from a page that is not the engine's own. Other programs than browsers send no Origin:
-services that push events may use any content type.
+services that push events may use any content type. Forms of the console are also refused if Sec-Fetch-Site or Referer
+tells that another page has sent them.
 
 If no credentials are required, Host must name this machine. A rebound page has the rebound name as its Origin too, so
 nothing else distinguishes it from the engine's own pages.
@@ -17,7 +17,7 @@ If credentials are required, Host may be any name: a proxy on this machine passe
 signed. An engine that requires credentials does so until it exits (``http/reload``). A rebound page cannot use the
 engine. Its requests can only count as failed attempts of this address (``auth.failures``), which delay no valid ones.
 
-- Browsers add neither signatures nor tokens to a page's requests, and no password that was entered for another name.
+- Browsers add neither signatures nor tokens to a page's requests, and no cookies that were set under another name.
 - Paths that need no credentials even then are public: health and readiness of the engine, the style sheets of the
   console, and the metrics if ``auth.open_metrics`` is set.
 - Plugins check each sender themselves at those of their paths that are not declared ``signed``. Senders of webhooks
@@ -37,6 +37,7 @@ from urllib.parse import urlsplit
 from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.wire import JSON, Headers, Scope
 from engine.errors import AccessDenied
+from engine.http.console.paths import is_page
 
 
 class Guard:
@@ -66,11 +67,15 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and not is_own_origin(origin, host, forwarded):
             if not self._is_local_origin(origin):
-                raise AccessDenied(f"web pages of {_quoted(origin)} may not use this engine")
+                advice = "a proxy in between must pass on the header Host"
+                raise AccessDenied(f"web pages of {_quoted(origin)} may not use this engine ({advice})")
             if scope["method"] == "POST" and not is_json(headers.get(b"content-type", b"")):
                 raise AccessDenied(
                     f"web pages of {_quoted(origin)} may send JSON only; set Content-Type to application/json"
                 )
+
+        if scope["method"] == "POST" and is_page(scope["path"]):
+            _check_form(headers, host, forwarded)
 
     def _check_host(self, host: bytes) -> None:
         if not self._is_local_host(host):
@@ -78,6 +83,20 @@ class Guard:
                 f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
                 "an engine behind a proxy needs credentials (auth.file)"
             )
+
+
+def _check_form(headers: Headers, host: bytes, forwarded: Forwarded | None) -> None:
+    """Raise AccessDenied if the headers tell that a page of another origin has sent a form of the console.
+
+    Browsers that send no Origin tell the origin in one of these headers. Other programs send neither.
+    """
+    site, referer = headers.get(b"sec-fetch-site"), headers.get(b"referer")
+    if site not in (None, b"same-origin", b"none"):
+        raise AccessDenied("another web page has sent this form; open the console and send it from there")
+    if referer is not None and b"origin" not in headers:
+        origin = b"/".join(referer.split(b"/", 3)[:3])
+        if not is_own_origin(origin, host, forwarded):
+            raise AccessDenied(f"a web page of {_quoted(origin)} has sent this form; send it from the console")
 
 
 def is_own_origin(origin: bytes, host: bytes, forwarded: Forwarded | None = None) -> bool:

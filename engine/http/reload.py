@@ -19,15 +19,21 @@ from engine.asgi.tls import ServerTls
 from engine.config.settings import AuthSettings
 from engine.errors import SettingsError
 from engine.http.auth import Authenticator
+from engine.http.console.sessions import Sessions
 
 log = structlog.get_logger("functiond")
 
 
 @asynccontextmanager
 async def reloading(
-    authenticator: Authenticator | None, read: Callable[[], AuthSettings] | None, tls: ServerTls | None = None
+    authenticator: Authenticator | None,
+    sessions: Sessions,
+    read: Callable[[], AuthSettings] | None,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[None]:
     """Replace the credentials of ``authenticator`` and the certificate of ``tls`` at each SIGHUP, until the block ends.
+
+    The sessions of the console whose credentials are removed end at once.
 
     ``read`` returns the new credentials. If it raises SettingsError, or returns no credentials, the previous ones stay
     valid. Files are read in a thread, because that may block. If there is nothing to replace, SIGHUP keeps its default
@@ -36,7 +42,7 @@ async def reloading(
     """
     replaced: list[_Replaced] = []
     if authenticator is not None and read is not None:
-        replaced.append(_Credentials(authenticator, read))
+        replaced.append(_Credentials(authenticator, sessions, read))
     if tls is not None:
         replaced.append(_Certificate(tls))
     if not replaced:
@@ -51,8 +57,8 @@ async def reloading(
 class _Credentials:
     name = "credentials"
 
-    def __init__(self, authenticator: Authenticator, read: Callable[[], AuthSettings]) -> None:
-        self._authenticator, self._read = authenticator, read
+    def __init__(self, authenticator: Authenticator, sessions: Sessions, read: Callable[[], AuthSettings]) -> None:
+        self._authenticator, self._sessions, self._read = authenticator, sessions, read
 
     async def replace(self) -> dict[str, int]:
         auth = await anyio.to_thread.run_sync(self._read)
@@ -61,6 +67,7 @@ class _Credentials:
                 "no credentials are configured any more; restart the engine to run it without credentials"
             )
         self._authenticator.replace(auth.keys, auth.tokens)
+        await self._sessions.retain(self._authenticator.principals)
         return {"keys": len(auth.keys), "tokens": len(auth.tokens)}
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 import structlog
 
-from engine.asgi.error_replies import delay_of, hold_back, problem
+from engine.asgi.error_replies import delay_of, hold_back
 from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
 from engine.auth.denials import DenialLog, request_fields
 from engine.auth.roles import PRINCIPAL, Principal
@@ -20,7 +21,7 @@ from engine.errors import AccessDenied, FunctiondError, MissingCredentials, Shut
 from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
 from engine.http.api.routing import Resource, make_router
-from engine.http.auth import Authenticator
+from engine.http.console.pages import GUARDED
 from engine.http.console.paths import ACTIONS, PAGES
 from engine.http.console.site import Console
 from engine.http.guard import Guard
@@ -36,6 +37,13 @@ from engine.triggers.routes import Mounts
 
 log = structlog.get_logger()
 
+
+class RequestAuthenticator(Protocol):
+    """Check of the credentials of requests."""
+
+    async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive: ...
+
+
 #: Makes the reply to a request that failed.
 Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
 
@@ -45,7 +53,7 @@ def create_app(
     resources: Iterable[Resource],
     region: str,
     *,
-    authenticator: Authenticator | None = None,
+    authenticator: RequestAuthenticator | None = None,
     plugins: PluginRequests | None = None,
     console: Console | None = None,
     denials: DenialLog | None = None,
@@ -79,7 +87,7 @@ class HttpServer:
         invocations: InvocationRoutes,
         router: App,
         guard: Guard,
-        authenticator: Authenticator | None,
+        authenticator: RequestAuthenticator | None,
         plugins: PluginRequests,
         refuse: Refuse,
         denials: DenialLog,
@@ -95,6 +103,7 @@ class HttpServer:
         try:
             headers: Headers = dict(scope["headers"])
             self._guard.check(scope, headers)
+            scope[GUARDED] = True
             mount = self._plugins.find(scope["path"])
             if self._authenticator is not None and (mount is None or mount.signed):
                 receive = await self._authenticator.admit(scope, headers, receive)
@@ -128,7 +137,7 @@ class HttpServer:
             return error_reply(ShuttingDown())
         # A bug in one request must not affect the others.
         log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
-        return problem(500, "internal error; see the engine's log")
+        return await self._refuse(scope, FunctiondError("internal error; see the engine's log"))
 
     def _log_denial(self, scope: Scope, error: FunctiondError) -> None:
         """Log that a request is denied. Wrong credentials are logged where they are verified."""

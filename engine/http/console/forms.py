@@ -54,9 +54,15 @@ async def read_form(call: Call) -> Form:
     kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == MULTIPART:
         return Form(*await MultipartReader(call.receive, call.headers, limit=FILE_LIMIT, fields=LIMIT).read())
+    return await read_fields(call, LIMIT)
+
+
+async def read_fields(call: Call, limit: int) -> Form:
+    """Read a form without a file. Raises InvalidRequest unless the body is one, PayloadTooLarge above ``limit``."""
+    kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != FORM:
         raise InvalidRequest(f"the body must be a form ({FORM.decode()}), as the console's pages send it")
-    body = await read_body(call.receive, call.headers, LIMIT)
+    body = await read_body(call.receive, call.headers, limit)
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS)
     except ValueError:

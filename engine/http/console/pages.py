@@ -10,16 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio.to_thread
+from msgspec import Struct
 
-from engine.asgi.wire import HeaderPairs, Reply
+from engine.asgi.wire import HeaderPairs, Message, Reply, Scope
+from engine.auth.roles import PRINCIPAL
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call, Handler
 from engine.http.console import words
 from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import Form
 from engine.http.console.notes import REMOVE, note_of
-from engine.http.console.paths import HOME, SCRIPTS, STATIC, STYLES
+from engine.http.console.paths import HOME, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT, STATIC, STYLES
 from engine.http.console.projects import projects_for
+from engine.http.console.sessions import SESSION, Sessions
 from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
 from engine.model.urn import short_name
@@ -42,6 +45,20 @@ HEADERS = (
 )
 _ROLES = {one.name: one.roles for one in OPERATIONS}
 SECTIONS = ("functions", "invocations", "queues", "triggers", "deliveries")
+
+
+#: Key in the ASGI scope: True if no foreign web page makes the request, so that its reply may show the navigation.
+GUARDED = "functiond.guarded"
+_BEFORE_PROJECT = PROJECT.partition("{")[0]
+
+
+class Reader(Struct, frozen=True, kw_only=True):
+    """Credentials of the reader of a page."""
+
+    name: str
+    role: str
+    project: str
+    ends_at: float  #: end of the session; 0: signed in by a header of the request
 
 
 #: Carries out what a form asks for, and returns the reply: a page with errors, or a redirection with a note.
@@ -68,8 +85,20 @@ def may(call: Call, operation: str) -> bool:
 
 
 class Pages:
-    def __init__(self, catalog: Catalog, clock: Clock, version: str, tokens: FormTokens) -> None:
+    """Renderer of all pages. ``credentials`` states whether requests need credentials."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        clock: Clock,
+        version: str,
+        tokens: FormTokens,
+        sessions: Sessions,
+        *,
+        credentials: bool,
+    ) -> None:
         self._catalog, self._clock, self._version, self._tokens = catalog, clock, version, tokens
+        self._sessions, self._credentials = sessions, credentials
         self._environment: Environment | None = None
 
     async def show(self, call: Call, template: str, *, live: bool = True, http_status: int = 200, **data: Any) -> Reply:
@@ -78,32 +107,62 @@ class Pages:
         The reply has ``http_status``. A ``live`` page is fetched again by the browser at intervals, as long as it is
         visible. The section of the page is the first part of the template's name.
         """
-        note = note_of(call)
-        projects = projects_for(call, self._catalog)
-        common = {
-            "project": call.project or projects[0],
+        common = self._common(call, template, live)
+        return await self._reply(template, http_status, REMOVE if common["note"] else (), common | data)
+
+    async def show_bare(self, template: str, status: int, headers: HeaderPairs = (), **data: Any) -> Reply:
+        """Render ``template`` without the navigation, for readers who have not signed in.
+
+        With ``scope`` among the data, the note that the request carries is shown.
+        """
+        note = note_of(_call(data.pop("scope"))) if "scope" in data else ""
+        return await self._reply(template, status, (*headers, *(REMOVE if note else ())), {"note": note, **data})
+
+    async def problem(self, scope: Scope, status: int, title: str, message: str, headers: HeaderPairs = ()) -> Reply:
+        """Return the reply to a request that failed. Readers who are known keep the navigation."""
+        data = {"status": status, "title": title, "message": message}
+        if not scope.get(GUARDED) or (self._credentials and PRINCIPAL not in scope):
+            return await self._reply("problem.html", status, headers, data)
+        return await self._reply("problem.html", status, headers, self._common(_call(scope), "problem.html") | data)
+
+    def _common(self, call: Call, template: str, live: bool = False) -> dict[str, Any]:
+        projects, principal = projects_for(call, self._catalog), call.principal
+        named = call.scope["path"].removeprefix(_BEFORE_PROJECT).partition("/")[0]
+        return {
+            "project": call.project or (named if named in projects else projects[0]),
             "projects": projects,
+            "reader": self._reader(call),
             "section": template.partition(".")[0].partition("/")[0],
             "sections": SECTIONS,
             "live": live,
             "may_read": may_read(call),
-            "may_change": call.principal is None or call.principal.role == "admin",
+            "may_change": principal is None or principal.role == "admin",
             "may": lambda operation: may(call, operation),
             "form_token": self._tokens.token_for(call),
-            "note": note,
+            "note": note_of(call),
         }
-        return await self._reply(template, http_status, REMOVE if note else (), common | data)
 
-    async def problem(self, status: int, title: str, message: str, headers: HeaderPairs = ()) -> Reply:
-        return await self._reply(
-            "problem.html", status, headers, {"status": status, "title": title, "message": message}
-        )
+    def _reader(self, call: Call) -> Reader | None:
+        principal, session_id = call.principal, call.scope.get(SESSION)
+        if principal is None:
+            return None
+        ends_at = self._sessions.ends_at(session_id) if session_id else 0.0
+        return Reader(name=principal.name, role=principal.role, project=principal.project, ends_at=ends_at)
 
     async def _reply(self, template: str, status: int, headers: HeaderPairs, data: Mapping[str, Any]) -> Reply:
         if self._environment is None:
             self._environment = await anyio.to_thread.run_sync(_compiled, self._version)
         text = self._environment.get_template(template).render(data, now=self._clock.now())
         return Reply(status=status, body=text.encode(), headers=(*HEADERS, *headers), content_type=HTML)
+
+
+async def _no_body() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _call(scope: Scope) -> Call:
+    """Return the call of a request that may have failed before it was routed."""
+    return Call({**scope, "path_params": {}}, _no_body, "")
 
 
 def _compiled(version: str) -> Environment:
@@ -119,6 +178,7 @@ def _compiled(version: str) -> Environment:
     )
     environment.globals |= {"home": HOME, "static": STATIC, "version": version, "quantile": words.quantile}
     environment.globals |= {"styles": STYLES, "scripts": SCRIPTS, "token_field": FIELD}
+    environment.globals |= {"sign_in": SIGN_IN, "sign_out": SIGN_OUT}
     environment.filters |= {
         "number": words.number,
         "span": words.span,

@@ -15,11 +15,14 @@ QUEUES = f"{PROJECT}/queues"
 QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
+SIGN_IN = f"{HOME}sign-in"
+SIGN_OUT = f"{HOME}sign-out"
 CHANGES = f"{HOME}events"  #: stream of events, which tell that something has changed
 #: Static files and their content types.
 STYLES = (  #: in the order in which pages name them
     "console.css",
     "forms.css",
+    "sign_in.css",
     "configuration.css",
     "code.css",
     "queues.css",
@@ -40,8 +43,8 @@ FILES = {
     **dict.fromkeys(SCRIPTS, b"text/javascript; charset=utf-8"),
     "icon.svg": b"image/svg+xml",
 }
-#: Paths that a browser requests before it has credentials; their replies reveal nothing about this engine.
-OPEN = ("/", "/console", *(STATIC + name for name in FILES))
+#: Paths that a browser requests before somebody has signed in; their replies reveal nothing about this engine.
+OPEN = ("/", "/console", SIGN_IN, SIGN_OUT, *(STATIC + name for name in FILES))
 #: Pages that need credentials, with the roles that may open them.
 PAGES = tuple(
     Operation(name=name, method="GET", path=path, roles=("read",), own=True)
@@ -68,6 +71,7 @@ PAGES = tuple(
         ("ConsoleDocsPage", f"{DOCS}{{page}}"),
         ("ConsoleDocsIndex", DOCS.rstrip("/")),
         ("ConsoleNoPage", f"{HOME}{{rest:path}}"),
+        ("ConsoleSignInPage", SIGN_IN),
         ("ConsoleStart", HOME.rstrip("/")),
         ("Start", "/"),
         *((f"ConsoleFile{number}", STATIC + name) for number, name in enumerate(FILES)),
@@ -85,6 +89,8 @@ PAGES += tuple(
 ACTIONS = tuple(
     Operation(name=name, method="POST", path=path, roles=("invoke", "read"), own=True)
     for name, path in (
+        ("ConsoleSignIn", SIGN_IN),
+        ("ConsoleSignOut", SIGN_OUT),
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
         *((name, FUNCTION + rest) for name, rest in SAVES),

@@ -15,17 +15,25 @@ from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import read_form
 from engine.http.console.pages import HEADERS, Action, PageFamily, Pages
 from engine.http.console.paths import DOCS, FILES, HOME, STATIC, is_page
+from engine.http.console.sign_in import SignIn
 
-_CHALLENGE = (b"www-authenticate", b'Basic realm="functiond", charset="UTF-8"')
-_SIGN_IN = "Sign in with one of the engine's tokens as the password; any user name is accepted."
-_TITLES = {400: "Invalid request", 401: "Sign in", 403: "Access denied", 404: "Not found"}
+_TITLES = {
+    400: "Invalid request",
+    403: "Access denied",
+    404: "Not found",
+    409: "Conflict",
+    413: "Too large",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available now",
+}
 
 
 class Console:
-    """All pages. The token of each form is checked before its action."""
+    """All pages. The token of each form is checked before its action, except when somebody signs in."""
 
-    def __init__(self, pages: Pages, tokens: FormTokens, families: Iterable[PageFamily]) -> None:
-        self._pages = pages
+    def __init__(self, pages: Pages, tokens: FormTokens, sign_in: SignIn, families: Iterable[PageFamily]) -> None:
+        self._pages, self._sign_in = pages, sign_in
         docs = DocsPage(pages)
         self._shown: dict[str, Handler] = {
             DOCS: docs.show_index,
@@ -35,8 +43,9 @@ class Console:
             HOME.rstrip("/"): _home,
             "/": _home,
             **{STATIC + name: _File(name).show for name in FILES},
+            **sign_in.pages(),
         }
-        self._actions: dict[str, Handler] = {}
+        self._actions: dict[str, Handler] = dict(sign_in.posts())
         for family in families:
             self._shown |= family.pages()
             self._actions |= {path: _FormHandler(act, tokens) for path, act in family.actions().items()}
@@ -53,9 +62,10 @@ class Console:
         if not is_page(scope["path"]):
             return reply
         if isinstance(error, Unauthorized):
-            return await self._pages.problem(401, _TITLES[401], f"{_SIGN_IN} ({error})", (_CHALLENGE,))
+            return await self._sign_in.ask(scope, error)
         retry = tuple(header for header in reply.headers if header[0] == b"retry-after")
-        return await self._pages.problem(reply.status, _TITLES.get(reply.status, "Request failed"), str(error), retry)
+        title = _TITLES.get(reply.status, "Request failed")
+        return await self._pages.problem(scope, reply.status, title, str(error), retry)
 
 
 class _FormHandler:

@@ -37,10 +37,12 @@ function show() {
   button.textContent = utc ? "Show local times" : "Show UTC";
 }
 
-button.hidden = name === "UTC";
-button.addEventListener("click", () => {
-  utc = !utc;
-  localStorage.setItem("times", utc ? "utc" : "local");
+if (button !== null) {
+  button.hidden = name === "UTC";
+  button.addEventListener("click", () => {
+    utc = !utc;
+    localStorage.setItem("times", utc ? "utc" : "local");
+    show();
+  });
   show();
-});
-show();
+}
