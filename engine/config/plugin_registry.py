@@ -62,7 +62,9 @@ class Registry:
         except msgspec.ValidationError as error:
             found = describe_issue(error, msgspec.json.decode(spec.param), plugin.param)
             field = f"param.{found.field}" if found.field else "param"
-            raise InvalidField(f"{field} of {spec.destination}", found.value, found.allowed) from None
+            raise InvalidField(field, found.value, found.allowed) from None
+        except InvalidField as error:
+            raise InvalidField(f"param.{error.field}", error.value, error.allowed) from None
         return plugin.destination(param)
 
     def check_destination(self, spec: DestinationSpec) -> None:

@@ -6,6 +6,7 @@ Also finds the functions that settings name as destinations.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -42,14 +43,36 @@ def check_settings(
         if not low <= value <= high:
             raise InvalidField(field, value, f"must be from {low} to {high}")
     _check_retry_rules(settings.retry_rules)
-    for spec in _specs(settings):
-        read_param(spec)
-        (check_destination or _check_kind)(spec)
-    targets = [_target(spec, region, function.project) for spec in _specs(settings) if _is_function(spec)]
-    for urn in targets:
-        if urn.project != function.project:
-            raise InvalidField("func_urn", str(urn), "must be a function of the same project")
-    return {(urn.project, urn.package, urn.name) for urn in targets}
+    check = check_destination or _check_kind
+    found: set[tuple[str, str, str]] = set()
+    for condition, spec in (("on_success", settings.on_success), ("on_failure", settings.on_failure)):
+        if spec is not None:
+            with _errors_of(f"destination_config.{condition}"):
+                found |= _check_destination(spec, region, function.project, check)
+    return found
+
+
+@contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    """Let each InvalidField of the block name its field with ``path`` before it."""
+    try:
+        yield
+    except InvalidField as error:
+        raise InvalidField(f"{path}.{error.field}", error.value, error.allowed) from None
+
+
+def _check_destination(
+    spec: DestinationSpec, region: str, project: str, check: CheckDestination
+) -> set[tuple[str, str, str]]:
+    """Check one destination. Return the function that it names, or nothing."""
+    read_param(spec)
+    check(spec)
+    if not _is_function(spec):
+        return set()
+    urn = _target(spec, region, project)
+    if urn.project != project:
+        raise InvalidField("param.func_urn", str(urn), "must be a function of the same project")
+    return {(urn.project, urn.package, urn.name)}
 
 
 def _check_retry_rules(rules: tuple[RetryRule, ...]) -> None:
@@ -89,7 +112,10 @@ def _target(spec: DestinationSpec, region: str, project: str) -> FunctionUrn:
     urn = read_param(spec).get("func_urn")
     if not isinstance(urn, str):
         raise InvalidField("param", spec.param, 'a FunctionGraph destination needs {"func_urn": "<function URN>"}')
-    return parse_urn(urn, region=region, project=project)
+    try:
+        return parse_urn(urn, region=region, project=project)
+    except InvalidField as error:
+        raise InvalidField("param.func_urn", error.value, error.allowed) from None
 
 
 def _specs(settings: AsyncSettings) -> Iterator[DestinationSpec]:

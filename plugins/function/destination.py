@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, PendingDelivery, Request, parse_urn
+from engine import DeliveryContext, InvalidField, PendingDelivery, Request, parse_urn
 
 
 class FunctionParam(Struct, frozen=True, kw_only=True):
@@ -21,7 +21,8 @@ class FunctionParam(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.func_urn.startswith("urn:"):
-            raise ValueError("func_urn must be a complete URN: urn:fss:<region>:<project>:function:<package>:<name>")
+            allowed = "must be a complete URN: urn:fss:<region>:<project>:function:<package>:<name>"
+            raise InvalidField("func_urn", self.func_urn, allowed)
 
 
 class FunctionDestination:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, PendingDelivery, SettingsError, Undeliverable
+from engine import DeliveryContext, InvalidField, PendingDelivery, SettingsError, Undeliverable
 from plugins._shared.outcomes import context_of
 from plugins.webhook.signatures import key_of, sign
 
@@ -30,7 +30,7 @@ class WebhookParam(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("url must be a complete one that begins with http:// or https://")
+            raise InvalidField("url", self.url, "must be a complete one that begins with http:// or https://")
 
 
 class WebhookDestination:

@@ -73,4 +73,4 @@ def test_a_destination_without_a_whole_url_is_refused(tmp_path: Path) -> None:
         refused = engine.ask("PUT", path, body)
 
         assert refused.status == 400
-        assert "url must be a complete one" in refused.json["error_msg"]
+        assert "destination_config.on_failure.param.url is '/x': must be a complete one" in refused.json["error_msg"]

@@ -93,12 +93,12 @@ def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("param", "told"),
     [
-        ("{}", "param.boards of RACK is missing: it is required"),
-        ('{"boards": []}', "param.boards of RACK is []: must be a list of 1 entries or more"),
-        ('{"boards": [1, "x"]}', "param.boards[1] of RACK is 'x': must be a whole number"),
-        ("[]", "param of RACK is []: must be an object"),
-        ('{"boards": [1, 1]}', "param of RACK is {'boards': [1, 1]}: a board is there twice"),
-        ('{"board": 1, "boards": [1]}', "param.board of RACK is 1: no such key: did you mean boards?"),
+        ("{}", "param.boards is missing: it is required"),
+        ('{"boards": []}', "param.boards is []: must be a list of 1 entries or more"),
+        ('{"boards": [1, "x"]}', "param.boards[1] is 'x': must be a whole number"),
+        ("[]", "param is []: must be an object"),
+        ('{"boards": [1, 1]}', "param is {'boards': [1, 1]}: a board is there twice"),
+        ('{"board": 1, "boards": [1]}', "param.board is 1: no such key: did you mean boards?"),
     ],
 )
 def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param: str, told: str) -> None:

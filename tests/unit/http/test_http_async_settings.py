@@ -136,6 +136,31 @@ async def test_settings_that_cannot_be_are_refused(api: Api, body: object) -> No
     assert (await api.send("GET", PATH)).status == 404
 
 
+@pytest.mark.parametrize(
+    ("destination", "field"),
+    [
+        ({"destination": "Pigeon"}, "destination"),
+        ({"destination": "OBS", "param": "bucket"}, "param"),
+        ({"destination": "FunctionGraph", "param": "{}"}, "param"),
+        ({"destination": "FunctionGraph", "param": '{"func_urn": "urn:x"}'}, "param.func_urn"),
+        (
+            {
+                "destination": "FunctionGraph",
+                "param": '{"func_urn": "urn:fss:local-1:other:function:default:f:latest"}',
+            },
+            "param.func_urn",
+        ),
+    ],
+)
+@pytest.mark.parametrize("condition", ["on_success", "on_failure"])
+async def test_a_refused_destination_is_named_with_its_field(
+    api: Api, condition: str, destination: object, field: str
+) -> None:
+    answer = await api.send("PUT", PATH, {"destination_config": {condition: destination}})
+
+    assert answer.json["error_msg"].partition(" is ")[0] == f"destination_config.{condition}.{field}"
+
+
 async def test_settings_need_a_function(api: Api) -> None:
     answer = await api.send("PUT", f"/{urn_of('nobody')}/async-invoke-config", {})
 
