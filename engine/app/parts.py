@@ -75,6 +75,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     delivery: DeliveryWorker
     status_log: StatusLogWorker
+    registry: Registry
     plugins: PluginContexts
     sources: Sources
     redrive: Redrive

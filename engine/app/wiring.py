@@ -115,6 +115,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         dispatcher=dispatcher,
         delivery=delivery,
         status_log=_status_log(core),
+        registry=infrastructure.registry,
         plugins=plugins,
         sources=_sources(core, plugins, _ingress_deps(core, intake, dispatcher, enabled)),
         redrive=_redrive(core, intake, delivery),

@@ -11,6 +11,7 @@ HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
 FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
 CREATE_FUNCTION = f"{PROJECT}/create-function"  #: not below ``functions``, as a function may have any name
+ASYNC_SETTINGS = f"{FUNCTION}/configuration/asynchronous"
 QUEUES = f"{PROJECT}/queues"
 QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
 DOCS = f"{HOME}docs/"
@@ -27,6 +28,7 @@ STYLES = (  #: in the order in which pages name them
     "code.css",
     "queues.css",
     "logs.css",
+    "asynchronous.css",
 )
 SCRIPTS = (
     "times.js",
@@ -37,6 +39,7 @@ SCRIPTS = (
     "code.js",
     "steps.js",
     "logs.js",
+    "rules.js",
 )
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
@@ -55,6 +58,7 @@ PAGES = tuple(
         ("ConsoleFunction", FUNCTION),
         *((name, FUNCTION + rest) for name, rest in SETTINGS),
         *((name, FUNCTION + rest) for name, rest in READ),
+        ("ConsoleAsyncSettings", ASYNC_SETTINGS),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
         ("ConsoleFunctionLogs", f"{FUNCTION}/logs"),
@@ -96,6 +100,8 @@ ACTIONS = tuple(
         *((name, FUNCTION + rest) for name, rest in SAVES),
         ("ConsoleMakeFunction", CREATE_FUNCTION),
         *((name, FUNCTION + rest) for name, rest in FUNCTION_ACTIONS),
+        ("ConsoleSaveAsyncSettings", ASYNC_SETTINGS),
+        ("ConsoleRemoveAsyncSettings", f"{ASYNC_SETTINGS}/remove"),
         ("ConsolePauseQueue", f"{QUEUE}/pause"),
         ("ConsoleResumeQueue", f"{QUEUE}/resume"),
         ("ConsolePurgeQueue", f"{QUEUE}/purge"),

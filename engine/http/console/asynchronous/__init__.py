@@ -1,0 +1,1 @@
+"""Page of a function's asynchronous settings: retries, maximum age, status log, retry rules and destinations."""

@@ -1,0 +1,126 @@
+"""Kinds of destinations that the form of asynchronous settings offers, with the fields of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.config.plugin_registry import Registry
+from engine.http.console.forms import Form
+from engine.http.console.struct_fields import Field, fields_of
+from engine.http.console.struct_forms import read_struct, shown_values, typed_values
+
+CONFIG = "destination_config"
+CONDITIONS = ("on_success", "on_failure")
+#: Names of the kinds of the engine's own plugins and what they receive. Other kinds are shown by their own names.
+_WORDS = {
+    "OBS": ("OBS", "Store the outcome as an object of a bucket."),
+    "SMN": ("SMN", "Publish the outcome as a message of a topic."),
+    "DIS": ("DIS", "Write the outcome as a record of a stream."),
+    "FunctionGraph": ("FunctionGraph", "Invoke another function of the project with the outcome as its event."),
+    "KAFKA": ("Kafka", "Write the outcome as a record of a topic."),
+    "WEBHOOK": ("Webhook", "Send the outcome to a URL by POST."),
+}
+
+
+class KindForm(Struct, frozen=True, kw_only=True):
+    """Kind of destination, for one condition."""
+
+    kind: str
+    label: str
+    text: str
+    fields: tuple[Field, ...]
+
+
+class Destination(Struct, frozen=True, kw_only=True):
+    """Destination as a form has it: its kind, and the texts of the fields of all kinds, by name."""
+
+    kind: str = ""  #: empty: none
+    values: Mapping[str, str] = {}
+
+
+class DestinationForms:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def kinds(self, condition: str, stored: Mapping[str, Any] | None) -> list[KindForm]:
+        """Return the kinds that a form offers: those of the registered plugins, and that of the stored destination."""
+        names = sorted(self._registry.destinations, key=lambda kind: (_rank(kind), kind))
+        if stored and self._spelled(stored["destination"]) not in names:
+            names.append(stored["destination"])
+        return [self._kind(condition, name) for name in names]
+
+    def shown(self, condition: str, stored: Mapping[str, Any] | None) -> Destination:
+        """Return the stored destination as a form shows it. Fields of other kinds have their initial values."""
+        chosen = self._spelled(stored["destination"]) if stored else ""
+        values: dict[str, str] = {}
+        for one in self.kinds(condition, stored):
+            values |= shown_values(one.fields, _param(stored) if stored and one.kind == chosen else None)
+        return Destination(kind=chosen, values=values)
+
+    def typed(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> Destination:
+        values = dict(self.shown(condition, stored).values)
+        for one in self.kinds(condition, stored):
+            values |= typed_values(one.fields, form)
+        return Destination(kind=form.text(f"{CONFIG}.{condition}.destination"), values=values)
+
+    def body(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> dict[str, str] | None:
+        """Return the destination for the API; None: no destination. An unchanged one is returned as it is stored."""
+        kind = form.text(f"{CONFIG}.{condition}.destination")
+        if not kind:
+            return None
+        same = stored if stored and self._spelled(stored["destination"]) == kind else None
+        known = self._kind(condition, kind)
+        if not known.fields and same is not None:
+            return dict(same)
+        old = _param(same)
+        param = read_struct(known.fields, form, old)
+        if same is not None and param == old:
+            return dict(same)
+        return {"destination": kind, "param": msgspec.json.encode(param).decode()}
+
+    def field_of(self, field: str, kinds: Mapping[str, str]) -> str:
+        """Return the name of the form's field for a field of the API, given the chosen kinds by condition."""
+        for condition, kind in kinds.items():
+            path = f"{CONFIG}.{condition}."
+            if field == f"{path}param":
+                return f"{path}destination"
+            if field.startswith(f"{path}param."):
+                return _prefix(condition, kind) + field.removeprefix(f"{path}param.")
+        return field
+
+    def fields(self, kinds: Mapping[str, str]) -> list[Field]:
+        """Return the fields of the chosen kinds, by condition."""
+        return [field for condition, kind in kinds.items() if kind for field in self._kind(condition, kind).fields]
+
+    def _kind(self, condition: str, kind: str) -> KindForm:
+        plugin = self._registry.plugin(kind)
+        label, text = _WORDS.get(kind, (kind, ""))
+        fields: Sequence[Field] = ()
+        if plugin is not None and plugin.param is not None:
+            fields = fields_of(plugin.param, _prefix(condition, kind))
+        return KindForm(kind=kind, label=label, text=text, fields=tuple(fields))
+
+    def _spelled(self, kind: str) -> str:
+        """Return a kind as the registry spells it: requests may use another case."""
+        return next((one for one in self._registry.destinations if one.upper() == kind.upper()), kind)
+
+
+def _prefix(condition: str, kind: str) -> str:
+    return f"{CONFIG}.{condition}.{kind}."
+
+
+def _rank(kind: str) -> int:
+    return list(_WORDS).index(kind) if kind in _WORDS else len(_WORDS)
+
+
+def _param(stored: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if stored is None:
+        return None
+    try:
+        return msgspec.json.decode(stored["param"] or "{}", type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
