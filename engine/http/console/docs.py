@@ -82,7 +82,13 @@ def _document(name: str) -> _Document:
             title = following.content if token.tag == "h1" else title
         for child in token.children or ():
             _redirect(child)
-    return _Document(title=title, body=markdown.renderer.render(tokens, markdown.options, {}))
+    return _Document(title=title, body=_scrolling(markdown.renderer.render(tokens, markdown.options, {})))
+
+
+def _scrolling(body: str) -> str:
+    """Let readers without a mouse scroll what may be wider than the page: code, and tables."""
+    body = body.replace("<pre>", '<pre tabindex="0">').replace("</table>", "</table></div>")
+    return body.replace("<table>", '<div class="wide" tabindex="0"><table>')
 
 
 def anchor(heading: str) -> str:
