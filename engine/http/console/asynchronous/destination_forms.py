@@ -35,7 +35,7 @@ class KindForm(Struct, frozen=True, kw_only=True):
     fields: tuple[Field, ...]
 
 
-class Destination(Struct, frozen=True, kw_only=True):
+class ShownDestination(Struct, frozen=True, kw_only=True):
     """Destination as a form has it: its kind, and the texts of the fields of all kinds, by name."""
 
     kind: str = ""  #: empty: none
@@ -53,19 +53,19 @@ class DestinationForms:
             names.append(stored["destination"])
         return [self._kind(condition, name) for name in names]
 
-    def shown(self, condition: str, stored: Mapping[str, Any] | None) -> Destination:
+    def shown(self, condition: str, stored: Mapping[str, Any] | None) -> ShownDestination:
         """Return the stored destination as a form shows it. Fields of other kinds have their initial values."""
         chosen = self._spelled(stored["destination"]) if stored else ""
         values: dict[str, str] = {}
         for one in self.kinds(condition, stored):
             values |= shown_values(one.fields, _param(stored) if stored and one.kind == chosen else None)
-        return Destination(kind=chosen, values=values)
+        return ShownDestination(kind=chosen, values=values)
 
-    def typed(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> Destination:
+    def typed(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> ShownDestination:
         values = dict(self.shown(condition, stored).values)
         for one in self.kinds(condition, stored):
             values |= typed_values(one.fields, form)
-        return Destination(kind=form.text(f"{CONFIG}.{condition}.destination"), values=values)
+        return ShownDestination(kind=form.text(f"{CONFIG}.{condition}.destination"), values=values)
 
     def body(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> dict[str, str] | None:
         """Return the destination for the API; None: no destination. An unchanged one is returned as it is stored."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from engine.errors import FunctiondError, InvalidField
 from engine.http.api.async_settings import AsyncSettingsBody
-from engine.http.console.asynchronous.destination_forms import CONDITIONS, CONFIG, Destination, DestinationForms
+from engine.http.console.asynchronous.destination_forms import CONDITIONS, CONFIG, DestinationForms, ShownDestination
 from engine.http.console.asynchronous.rule_rows import PREFIX, Row, rows_in, rows_of, rules_of
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.struct_fields import Field, fields_of
@@ -45,7 +45,7 @@ class Shown(Struct, frozen=True, kw_only=True):
 
     values: Mapping[str, str]  #: texts of the simple fields, by name
     rules: Sequence[Row]
-    destinations: Mapping[str, Destination]  #: by condition
+    destinations: Mapping[str, ShownDestination]  #: by condition
 
     @property
     def kinds(self) -> dict[str, str]:
