@@ -293,6 +293,26 @@ def test_the_right_token_passes_whatever_was_guessed_before(tmp_path: Path) -> N
     assert not any(TOKEN in line for line in engine.log)
 
 
+def test_a_session_and_its_forms_survive_a_restart(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_AUTH__FILE=str(key_file(tmp_path))) as engine:
+        engine.headers["X-Auth-Token"] = TOKEN
+        engine.create("mine", "def handler(event, context):\n    return event\n")
+        engine.headers.clear()
+        cookie, ended = session(engine), session(engine)
+        tokens = [form_token(visit(engine, f"{MINE}/mine", Cookie=one)) for one in (cookie, ended)]
+        post(engine, f"{HOME}sign-out", {"form_token": tokens[1]}, Cookie=ended)
+        engine.kill()
+        engine.start()
+        paused = post(engine, f"{MINE}/mine/pause", {"form_token": tokens[0], "reason": ""}, Cookie=cookie)
+        gone = visit(engine, MINE, Cookie=ended)
+        engine.stop()
+        (tmp_path / "credentials.toml").write_text(f'[[tokens]]\ntoken = "{OTHERS_TOKEN}"\nproject = "another"')
+        engine.start()
+        removed = visit(engine, MINE, Cookie=cookie)
+
+    assert (paused.status, gone.reply.status, removed.reply.status) == (303, 401, 401)
+
+
 def test_an_engine_without_credentials_has_no_sign_in(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("mine", "def handler(event, context):\n    return event\n")

@@ -66,9 +66,10 @@ class Sessions:
         ``principals`` are those of the present credentials; None ends all sessions.
         """
         keys = dict(await self._store.scan(_KEYS, skip_damaged=True))
-        rows = [(key, row) for key, body in await self._stored() if (row := _decode(body))]
-        rows.sort(key=lambda one: one[1].ends_at)
-        for key, row in rows:
+        bodies = await self._stored()
+        rows = {key: row for key, body in bodies if (row := _decode(body)) is not None}
+        self._ended = {key for key, _ in bodies} - rows.keys()
+        for key, row in sorted(rows.items(), key=lambda one: one[1].ends_at):
             self._sessions[key] = self._session(row)
             known = principals is not None and principals.named(row.credential) is not None
             if not (known and self._is_live(self._sessions[key])):

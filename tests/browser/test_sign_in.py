@@ -1,0 +1,197 @@
+"""Signing in and out in a browser: credentials, roles, the ends of a session, and pages of other sites."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route, expect
+
+from tests.acceptance import wrong_clock
+from tests.acceptance.engine_process import PROJECT, EngineProcess
+from tests.browser.axe import overflow, violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}"
+ADMIN, READ, INVOKE = "a-token-with-the-role-admin", "a-token-with-the-role-read", "a-token-with-the-role-invoke"
+TEMPORARY, SECRET, SECURITY = "AK" + "9" * 60, "the-secret-of-an-access-key", "the-token-of-a-temporary-key"
+EVIL = "http://evil.example"
+
+
+class Engine(EngineProcess):
+    """Engine with credentials, and a clock that can be set."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self._ahead = folder / "credentials.toml", folder / "ahead"
+        self.write(ADMIN, READ, INVOKE)
+        self.set_clock(0)
+        super().__init__(folder / "data", FUNCTIOND_AUTH__FILE=str(self.file))
+        self.program = [wrong_clock.__file__, str(self._ahead)]
+
+    def write(self, *tokens: str) -> None:
+        """Write the credentials file, with these tokens."""
+        tables = [
+            f'[[tokens]]\ntoken = "{one}"\nproject = "{PROJECT}"\nrole = "{one.split("-")[-1]}"' for one in tokens
+        ]
+        key = f'[[keys]]\naccess = "{TEMPORARY}"\nsecret = "{SECRET}"\ntoken = "{SECURITY}"\nproject = "{PROJECT}"'
+        self.file.write_text("\n".join((*tables, key)))
+        self.file.chmod(0o600)
+
+    def set_clock(self, ahead: float) -> None:
+        self._ahead.with_suffix(".new").write_text(str(ahead))
+        self._ahead.with_suffix(".new").rename(self._ahead)
+
+    def reload(self) -> None:
+        """Load the credentials file, and return when that is done."""
+        count = len([line for line in self.log if "credentials replaced" in line])
+        self.signal(signal.SIGHUP)
+        while len([line for line in self.log if "credentials replaced" in line]) == count:
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tmp_path_factory.mktemp("sign_in"))
+    try:
+        engine.start()
+        engine.headers["X-Auth-Token"] = ADMIN
+        engine.create("hello", "def handler(event, context):\n    return event\n")
+        engine.headers.clear()
+        yield engine
+    finally:
+        engine.close()
+
+
+def sign_in(page: Page, token: str = ADMIN) -> None:
+    page.get_by_label("Token", exact=True).fill(token)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def account(page: Page) -> str:
+    """Open the menu of the reader, and return its text."""
+    page.locator(".account summary").click()
+    return page.locator(".account .panel").inner_text()
+
+
+def test_a_token_opens_the_page_that_was_asked_for(page: Page) -> None:
+    asked = f"{HERE}/functions?a=%22%3E%3Cb%3E"
+    page.goto(asked)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert overflow(page) == 0
+    sign_in(page, "<script>a-token-of-nobody</script>")
+    expect(page.get_by_text("This is no token of this engine.")).to_be_visible()
+    expect(page.get_by_label("Token", exact=True)).to_have_value("")
+
+    sign_in(page)
+
+    assert page.url.endswith(asked)
+    expect(page.get_by_role("link", name="hello", exact=True)).to_be_visible()
+    assert re.search(r"token [0-9a-f]{12}\s+Role\s+admin\s+Project\s+project1", account(page))
+    assert overflow(page) == 0
+    page.goto("/console/nothing-here")
+    expect(page.get_by_role("heading", name="Not found")).to_be_visible()
+    expect(page.get_by_role("navigation", name="Pages").get_by_role("link", name="Functions")).to_be_visible()
+    account(page)
+    assert list(violations(page)) == []
+
+
+def test_an_access_key_signs_in_and_out(page: Page) -> None:
+    page.goto("/console/")
+    page.get_by_role("link", name="Access key").click()
+    page.get_by_label("Access key").fill(TEMPORARY)
+    page.get_by_label("Secret key").fill(SECRET)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("the secret key or the security token is wrong")
+    expect(page.get_by_label("Access key")).to_have_value(TEMPORARY)
+    assert (list(violations(page)), overflow(page)) == ([], 0)
+    page.get_by_label("Secret key").fill(SECRET)
+    page.get_by_label("Security token").fill(SECURITY)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert TEMPORARY in account(page)
+    assert overflow(page) == 0
+
+    page.get_by_role("button", name="Sign out").click()
+
+    expect(page.get_by_role("status")).to_contain_text("You are signed out.")
+    page.go_back()
+    page.reload()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_role_sees_what_it_may_do(page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello")
+    sign_in(page)
+    expect(page.get_by_text("Pause…")).to_be_visible()
+    page.goto("/console/sign-in")  # a reader who has signed in is led on
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.context.clear_cookies()
+
+    page.goto(f"{HERE}/functions/hello")
+    sign_in(page, READ)
+    expect(page.get_by_role("heading", name="hello")).to_be_visible()
+    expect(page.get_by_text("Pause…")).to_have_count(0)
+    account(page)
+    assert [one.inner_text() for one in page.locator("button[type=submit]:visible").all()] == ["Sign out"]
+    page.context.clear_cookies()
+
+    page.goto("/console/")
+    sign_in(page, INVOKE)
+    expect(page.get_by_role("heading", name="Documentation of functiond")).to_be_visible()
+    expect(page.get_by_role("navigation", name="Pages").get_by_role("link")).to_have_text(["Docs"])
+    page.goto(f"{HERE}/functions")
+    expect(page.get_by_role("heading", name="Access denied")).to_be_visible()
+    page.get_by_role("link", name="To the documentation").click()
+    expect(page.get_by_role("heading", name="Documentation of functiond")).to_be_visible()
+
+
+def test_pages_of_other_sites_may_link_and_not_act(page: Page, engine: Engine) -> None:
+    target = f"http://127.0.0.1:{engine.port}{HERE}/functions/hello"
+
+    def show(route: Route) -> None:
+        body = f'<a href="{target}">link</a><form method="post" action="{target}/pause"><button>send</button></form>'
+        route.fulfill(body=body, content_type="text/html")
+
+    page.route(f"{EVIL}/**", show)
+    page.goto(f"{HERE}/functions/hello")
+    sign_in(page)
+
+    page.goto(EVIL)
+    page.get_by_role("link", name="link").click()  # without the cookie, which the browser then sends
+    expect(page.get_by_role("heading", name="hello")).to_be_visible()
+    page.goto(EVIL)
+    page.get_by_role("button", name="send").click()
+    expect(page.get_by_role("heading", name="Access denied")).to_be_visible()
+    expect(page.get_by_role("navigation")).to_have_count(0)
+    page.goto(f"{HERE}/functions/hello")
+    expect(page.get_by_text("Pause…")).to_be_visible()
+
+    page.context.clear_cookies()
+    page.goto(EVIL)
+    page.get_by_role("link", name="link").click()
+    sign_in(page)
+    expect(page.get_by_role("heading", name="hello")).to_be_visible()
+
+
+def test_a_session_ends_with_its_credential_and_with_time(context: BrowserContext, page: Page, engine: Engine) -> None:
+    here = f"http://127.0.0.1:{engine.port}{HERE}"
+    page.goto(f"{here}/functions/hello")
+    sign_in(page, ADMIN)
+    engine.write(READ)
+    engine.reload()
+    page.get_by_text("Pause…").click()
+    page.get_by_label("Reason").fill("too late")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("Nothing was changed.")).to_be_visible()
+    sign_in(page, READ)
+    expect(page.get_by_role("heading", name="hello")).to_be_visible()  # the page of the form
+    page.goto(f"{here}/functions")
+    engine.set_clock(12 * 3600 + 60)
+    page.reload()
+    expect(page.get_by_text("Your session has ended.")).to_be_visible()
+    engine.set_clock(0)
