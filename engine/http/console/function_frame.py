@@ -19,7 +19,7 @@ from engine.http.api.routing import BASE, Call, own_urn
 from engine.http.console.pages import Pages
 from engine.http.console.paths import FUNCTION
 from engine.model import Function
-from engine.model.urn import short_name
+from engine.model.urn import FunctionUrn, short_name
 
 
 class Tab(Struct, frozen=True, kw_only=True):
@@ -67,6 +67,10 @@ class FunctionFrame:
         if not qualifier:
             return latest
         return self._catalog.find(replace(latest.urn(self._region), qualifier=qualifier, qualified=True))
+
+    def full_urn_of(self, function: Function) -> FunctionUrn:
+        """Return the URN of a version."""
+        return function.urn(self._region)
 
     def urn_of(self, function: Function) -> str:
         """Return the URN of a function, without a version."""

@@ -7,6 +7,13 @@ SETTINGS = (
     ("ConsoleBasics", "/configuration"),
     ("ConsoleEnvironment", "/configuration/environment"),
     ("ConsoleConcurrency", "/configuration/concurrency"),
+    ("ConsoleVersions", "/configuration/versions"),
+    ("ConsoleNewAlias", "/configuration/new-alias"),
+    ("ConsoleAlias", "/configuration/aliases/{alias}"),
+    ("ConsoleTags", "/configuration/tags"),
+    ("ConsoleReserved", "/configuration/reserved"),
+    ("ConsoleNewReservation", "/configuration/new-reservation"),
+    ("ConsoleReservation", "/configuration/reserved/{qualifier}"),
 )
 #: Paths to which their forms are sent.
 SAVES = (
@@ -16,4 +23,13 @@ SAVES = (
     ("ConsoleSaveControls", "/configuration/concurrency/controls"),
     ("ConsolePauseWithReason", "/configuration/concurrency/pause"),
     ("ConsoleEndPause", "/configuration/concurrency/resume"),
+    ("ConsolePublishVersion", "/configuration/versions"),
+    ("ConsoleDeleteVersion", "/configuration/versions/delete"),
+    ("ConsoleCreateAlias", "/configuration/new-alias"),
+    ("ConsoleSaveAlias", "/configuration/aliases/{alias}"),
+    ("ConsoleDeleteAlias", "/configuration/aliases/{alias}/delete"),
+    ("ConsoleSaveTags", "/configuration/tags"),
+    ("ConsoleReserve", "/configuration/new-reservation"),
+    ("ConsoleSaveReservation", "/configuration/reserved/{qualifier}"),
+    ("ConsoleRemoveReservation", "/configuration/reserved/{qualifier}/remove"),
 )

@@ -1,0 +1,110 @@
+"""Form of an alias: its version, and further versions with a share of the requests, or with rules for them.
+
+Rows of shares have the fields ``w-version`` and ``w-percent``. Rows of rules have ``r-version``, ``r-type``,
+``r-param``, ``r-op`` and ``r-value``; all rules of one version make its strategy. A row without a version is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.http.console.forms import Form
+from engine.model import Alias, Strategy
+
+STORED = "stored"  #: choice that keeps how the rules of each version are combined
+_SHARE = ("version", "percent")
+_RULE = ("version", "type", "param", "op", "value")
+
+
+class AliasForm(Struct, frozen=True, kw_only=True):
+    """Values of the form, as text."""
+
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    shares: Sequence[Mapping[str, str]] = ()
+    rules: Sequence[Mapping[str, str]] = ()
+    combine: str = "and"  #: ``and``, ``or``, or ``STORED``
+
+
+def form_of(alias: Alias) -> AliasForm:
+    kinds = {one.combine_type for one in alias.strategies.values()}
+    return AliasForm(
+        name=alias.name,
+        version=alias.version,
+        description=alias.description,
+        shares=[{"version": version, "percent": str(weight)} for version, weight in alias.weights.items()],
+        rules=[
+            {
+                "version": version,
+                "type": rule.rule_type.lower(),
+                "param": rule.param,
+                "op": rule.op,
+                "value": rule.value,
+            }
+            for version, strategy in alias.strategies.items()
+            for rule in strategy.rules
+        ],
+        combine=kinds.pop() if len(kinds) == 1 else STORED if kinds else "and",
+    )
+
+
+def read_form(form: Form, name: str = "") -> AliasForm:
+    return AliasForm(
+        name=name or form.text("name"),
+        version=form.text("version"),
+        description=form.raw("description"),
+        shares=_rows(form, "w-", _SHARE),
+        rules=_rows(form, "r-", _RULE),
+        combine=form.text("combine", "and"),
+    )
+
+
+def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
+    """Return the body of a request that stores the alias. Rules that are as ``stored`` are sent as they are."""
+    kept = stored if stored is not None and _same_rules(typed, form_of(stored)) else None
+    strategies = msgspec.to_builtins(kept.strategies) if kept else _strategies(typed, stored)
+    return {
+        "version": typed.version,
+        "description": typed.description,
+        "additional_version_weights": {one["version"]: _whole(one["percent"]) for one in typed.shares},
+        "additional_version_strategy": strategies,
+    }
+
+
+def twice_in(typed: AliasForm) -> str:
+    """Return a version that has two shares; empty if there is none."""
+    versions = [one["version"] for one in typed.shares]
+    return next((one for one in versions if versions.count(one) > 1), "")
+
+
+def _same_rules(one: AliasForm, other: AliasForm) -> bool:
+    return (list(one.rules), one.combine) == (list(other.rules), other.combine)
+
+
+def _strategies(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
+    before: Mapping[str, Strategy] = stored.strategies if stored else {}
+    found: dict[str, Any] = {}
+    for one in typed.rules:
+        version = one["version"]
+        combine = before.get(version, Strategy()).combine_type if typed.combine == STORED else typed.combine
+        strategy = found.setdefault(version, {"combine_type": combine, "rules": []})
+        rule = {"rule_type": one["type"], "param": one["param"], "op": one["op"], "value": one["value"]}
+        strategy["rules"].append(rule)
+    return found
+
+
+def _rows(form: Form, prefix: str, names: tuple[str, ...]) -> list[dict[str, str]]:
+    columns = (form.all(prefix + name) for name in names)
+    rows = (dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue=""))
+    return [row for row in rows if row["version"]]
+
+
+def _whole(text: str) -> int | str:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
