@@ -11,6 +11,7 @@ from playwright.sync_api import Page
 WIDTHS = (390, 820, 1440)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 _AXE = Axe()
+_OPTIONS = {"resultTypes": ["violations"]}  #: takes half the time of complete results
 
 
 def violations(page: Page) -> Iterator[str]:
@@ -19,7 +20,7 @@ def violations(page: Page) -> Iterator[str]:
         for scheme in SCHEMES:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
-            for found in _AXE.run(page).response["violations"]:
+            for found in _AXE.run(page, options=_OPTIONS).response["violations"]:
                 nodes = [node["html"][:200] for node in found["nodes"]]
                 yield f"{page.url} at {width} {scheme}: {found['id']}: {found['help']}: {nodes}"
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from engine.http.console.configuration.settings import lines, one_line
 from engine.http.console.forms import Form
 from engine.model import Alias, Strategy
 
@@ -37,15 +38,15 @@ def form_of(alias: Alias) -> AliasForm:
     return AliasForm(
         name=alias.name,
         version=alias.version,
-        description=alias.description,
+        description=lines(alias.description),
         shares=[{"version": version, "percent": str(weight)} for version, weight in alias.weights.items()],
         rules=[
             {
                 "version": version,
                 "type": rule.rule_type.lower(),
-                "param": rule.param,
+                "param": one_line(rule.param),
                 "op": rule.op,
-                "value": rule.value,
+                "value": one_line(rule.value),
             }
             for version, strategy in alias.strategies.items()
             for rule in strategy.rules
@@ -69,9 +70,10 @@ def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
     """Return the body of a request that stores the alias. Rules that are as ``stored`` are sent as they are."""
     kept = stored if stored is not None and _same_rules(typed, form_of(stored)) else None
     strategies = msgspec.to_builtins(kept.strategies) if kept else _strategies(typed, stored)
+    described = stored is not None and lines(stored.description) == typed.description
     return {
         "version": typed.version,
-        "description": typed.description,
+        "description": stored.description if stored and described else typed.description,
         "additional_version_weights": {one["version"]: _whole(one["percent"]) for one in typed.shares},
         "additional_version_strategy": strategies,
     }

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import FunctiondError, InvalidField
-from engine.http.console.configuration.settings import errors_beside
+from engine.http.console.configuration.settings import errors_beside, one_line
 from engine.http.console.forms import Form
 from engine.resources.reservation_schedule import Reservation
 
@@ -42,7 +42,7 @@ def form_of(qualifier: str, reservation: Reservation) -> ReservationForm:
             {
                 "cron": one.cron,
                 "count": str(one.count),
-                "name": one.name,
+                "name": one_line(one.name),
                 "start": _time_text(one.start_time),
                 "end": _time_text(one.expired_time),
                 "error": "",

@@ -37,7 +37,7 @@ class TagsPage:
 
     async def show(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
-        return await self._show(call, function, rows_of(self._tags.of(function).tags))
+        return await self._show(call, function, rows_of(dict(sorted(self._tags.of(function).tags.items()))))
 
     async def save(self, call: Call, form: Form) -> Reply:
         """Remove and add tags. All are checked first, since the API does this by two requests."""
