@@ -58,9 +58,7 @@ def connect(metrics: FunctionMetrics, engine: EngineParts) -> None:
     engine.intake.accepted.connect(metrics.note_accepted)
     engine.intake.refused.connect(note_refused)
     engine.dispatcher.attempt_ended.connect(metrics.note_attempt)
-    engine.dispatcher.end_stored.connect(
-        lambda settlement: metrics.note_end(settlement.invocation, settlement.state, settlement.outcome.code)
-    )
+    engine.dispatcher.end_stored.connect(metrics.note_end)
     engine.dispatcher.waiting_cancelled.connect(
         lambda function_id, rows: metrics.note_removed(function_id, CANCELLED, rows)
     )

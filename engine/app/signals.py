@@ -26,7 +26,7 @@ def _connect_loop(engine: EngineParts) -> None:
     lag.in_flight = engine.dispatcher.is_running
     lag.began.connect(engine.loop_watch.wake)
     engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
-    engine.dispatcher.attempt_ended.connect(lambda function, invocation, outcome: lag.enter("end of an invocation"))
+    engine.dispatcher.attempt_ended.connect(lag.note_attempt)
 
 
 def _connect_clock(engine: EngineParts) -> None:
@@ -65,11 +65,11 @@ def _connect_pipeline(engine: EngineParts) -> None:
     engine.scheduler.pause_began.connect(engine.paused_expiry.note_pause)
     engine.clock_guard.released.connect(engine.paused_expiry.note_clock)
     engine.dispatcher.bulk_cancellation.delivery_added.connect(engine.delivery.wake)
-    dispatcher.attempt_ended.connect(lambda function, invocation, outcome: usage.note(function, outcome))
-    dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
+    dispatcher.attempt_ended.connect(usage.note_attempt)
+    dispatcher.end_stored.connect(engine.pruner.note_end)
     dispatcher.end_stored.connect(engine.delivery.note_end)
-    dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: engine.pruner.note_end())
-    engine.discarder.ends_stored.connect(lambda keys: engine.pruner.note_end())
+    dispatcher.bulk_cancellation.ends_stored.connect(engine.pruner.note_end)
+    engine.discarder.ends_stored.connect(engine.pruner.note_end)
     engine.discarder.ends_stored.connect(dispatcher.note_discarded)
     engine.storage.status_log.added.connect(engine.status_log.wake)
     engine.logs.status_store_changed.connect(engine.status_log.wake)

@@ -53,7 +53,7 @@ def header_lines(headers: Sequence[Header]) -> bytes:
     if not headers:
         return b""
     text = b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n"
-    if len(text.splitlines()) != len(headers) or 0 in text:
+    if not text.count(b"\r") == text.count(b"\n") == len(headers) or 0 in text:
         raise ValueError("a response header contains CR, LF or NUL")
     return text
 

@@ -65,8 +65,9 @@ class Call:
     """
 
     __slots__ = (
-        "assignment", "cancelled", "fresh", "function", "initialised", "instance", "interrupted", "invocation", "key",
-        "log_buffer", "progress", "responsible", "soft_timer", "started_by", "ticket", "timer", "unsent", "waiter",
+        "assignment", "cancelled", "deadline", "fresh", "function", "grace_timer", "initialised", "instance",
+        "interrupted", "invocation", "key", "log_buffer", "progress", "responsible", "soft_timer", "started_by",
+        "ticket", "unsent", "waiter",
     )  # fmt: skip
 
     def __init__(self, key: Key, function: Function, invocation: Invocation | None) -> None:
@@ -81,7 +82,8 @@ class Call:
         self.cancelled = False  #: must not run, neither here nor on another instance
         self.ticket = ITSELF
         self.waiter: asyncio.Future[Answer | None] | None = None
-        self.timer: asyncio.TimerHandle | None = None  #: ends the call when its time is over
+        self.deadline = 0.0  #: time of the loop at which the call is over
+        self.grace_timer: asyncio.TimerHandle | None = None  #: ends the grace period of its handler
         self.soft_timer: asyncio.TimerHandle | None = None  #: tells its handler that its soft timeout is over
         self.interrupted: End | None = None  #: why its handler was told to end; its answer no longer counts
         self.progress: tuple[float, str] | None = None  #: reported last: fraction and note

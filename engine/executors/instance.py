@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from engine.executors.call import Call, End, Key
+from engine.executors.deadlines import Deadlines
 from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_recorder import LogRecorder
 from engine.executors.process import Channel, InstanceProcess
@@ -123,6 +124,7 @@ class Instance:
         self._ticket = ITSELF
         self._warning = warning_of(function.runtime)  #: to be written to the log of the first invocation
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(self._loop, self.calls, self._time_out)
 
     @property
     def pid(self) -> int:
@@ -153,7 +155,7 @@ class Instance:
             self._on_work(self)
         waiter: asyncio.Future[Answer | None] = self._loop.create_future()
         call.waiter = waiter
-        call.timer = self._loop.call_later(seconds, self._time_out, call)
+        self._deadlines.set(call, seconds)
         self.last_invoked = call.ticket
         try:
             if self._channel is None or not self._channel.write(frame):
@@ -164,7 +166,8 @@ class Instance:
             self.kill(End.ABANDONED, call)
             raise
         finally:
-            call.timer.cancel()
+            if call.grace_timer is not None:
+                call.grace_timer.cancel()
             if call.soft_timer is not None:
                 call.soft_timer.cancel()
             del self.calls[call.ticket]
@@ -209,9 +212,7 @@ class Instance:
         if not self._grace or channel is None or call.ticket == ITSELF or call.ticket not in self.calls:
             self.kill(end, call)
             return
-        if call.timer is not None:
-            call.timer.cancel()
-        call.timer = self._loop.call_later(self._grace, self._end_grace, end, call)
+        call.grace_timer = self._loop.call_later(self._grace, self._end_grace, end, call)
         self.last_invoked = -1
         if not channel.write(notice_frame(call.ticket, _NOTICES[end])):
             self.kill(end, call)
@@ -252,6 +253,7 @@ class Instance:
 
     def _end(self, end: End, cause: Call | None = None) -> None:
         self.end = end
+        self._deadlines.cancel()
         if cause is not None:  # also if its answer has just arrived
             cause.responsible = True
             cause.give_up()

@@ -37,8 +37,8 @@ class Pruner:
         self._rest = REST
         self.purged = 0
 
-    def note_end(self) -> None:
-        """Schedule a round of pruning, because an invocation has ended and the limits may be exceeded."""
+    def note_end(self, ended: object = None) -> None:
+        """Schedule a round of pruning, because invocations have ended and the limits may be exceeded."""
         self._ended.set()
 
     def run_now(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from engine.metrics.histogram import Histogram
 from engine.model import Code, Function, Invocation, Mode, Outcome, State
@@ -25,6 +26,19 @@ CANCELLED, DELETED, EXPIRED = "cancelled", "deleted", "expired"
 _DROPS: Mapping[int, str] = {Code.EXPIRED: EXPIRED, Code.FUNCTION_MISSING: DELETED, Code.CANCELLED: CANCELLED}
 
 Labels = tuple[str, str, str, str]  #: values of ``LABELS``
+
+
+class StoredEnd(Protocol):
+    """End of an invocation that is on disk, as ``note_end`` counts it."""
+
+    @property
+    def invocation(self) -> Invocation: ...
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def outcome(self) -> Outcome: ...
 
 
 class FunctionCounters:
@@ -101,8 +115,9 @@ class FunctionMetrics:
         if invocation.mode is Mode.SYNC:
             self._count_end(counters, State.FAIL if code else State.SUCCESS, code)
 
-    def note_end(self, invocation: Invocation, state: State, code: int) -> None:
+    def note_end(self, end: StoredEnd) -> None:
         """Count the end of an asynchronous invocation."""
+        invocation, state = end.invocation, end.state
         try:
             counters = self._counters[invocation.function_id, invocation.source]
         except KeyError:
@@ -110,7 +125,7 @@ class FunctionMetrics:
         if state is State.SUCCESS:
             counters.succeeded += 1
         else:
-            self._count_end(counters, state, code)
+            self._count_end(counters, state, end.outcome.code)
 
     def note_removed(self, function_id: int, reason: str, rows: int = 1) -> None:
         """Count invocations that ended on disk without being read, so that their sources are not known."""

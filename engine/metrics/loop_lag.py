@@ -68,6 +68,12 @@ class LoopLag:
         finally:
             self.requests += 1
 
+    def note_attempt(self, *attempt: object) -> None:
+        """Note that the end of an attempt is handled on the loop."""
+        self._entry = "end of an invocation"
+        if not self._ticking:
+            self._start()
+
     def snapshot(self) -> Distribution:
         return self._seconds.snapshot()
 

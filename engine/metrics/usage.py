@@ -16,7 +16,7 @@ from operator import itemgetter
 
 from msgspec import Struct
 
-from engine.model import ENGINE_FAULTS, Function, Outcome
+from engine.model import ENGINE_FAULTS, Function, Invocation, Outcome
 from engine.model.signal import Signal
 
 MINUTES = 1_440  #: minutes kept
@@ -86,7 +86,7 @@ class Usage:
         self._kept = 0  #: tallies in ``_minutes`` except the current minute
         self._months: dict[tuple[str, str], Tally] = {}
 
-    def note(self, function: Function, outcome: Outcome) -> None:
+    def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome) -> None:
         """Count an attempt that has ended, with its duration and its error."""
         tally = self._tally(function.function_id, outcome.ended_at)
         seconds = outcome.ended_at - outcome.started_at

@@ -297,7 +297,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        return self.code == Code.OK
+        return not self.code
 
     @property
     def cancelled(self) -> bool:

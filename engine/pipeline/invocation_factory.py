@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 
 from msgspec.structs import replace
@@ -48,16 +47,13 @@ class InvocationFactory:
             # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
-        if trace := request.trace or _trace_of(request.headers):
+        headers = request.headers
+        if trace := request.trace or (trace_of(headers[HEADER]) if headers is not None and HEADER in headers else ""):
             made = replace(made, trace=trace)
         if request.ordering_key:
             made = replace(made, ordering_key=request.ordering_key)
         in_doubt = expiry.check() if request.idempotency_key else expiry.held
         return replace(made, trusted_at=expiry.now()) if in_doubt else made
-
-
-def _trace_of(headers: Mapping[bytes, bytes] | None) -> str:
-    return trace_of(headers[HEADER]) if headers is not None and HEADER in headers else ""
 
 
 def _payload(request: Request, function: Function) -> bytes:

@@ -57,11 +57,9 @@ class Settling:
 
     def settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
         """Store the end of an attempt of an asynchronous invocation, or its retry."""
-        outcome = msgspec.structs.replace(
-            outcome,
-            message=storable(outcome.message),
-            result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
-        )
+        if outcome.message or len(outcome.result) > KEPT_RESULT:
+            result = outcome.result if len(outcome.result) <= KEPT_RESULT else b""
+            outcome = msgspec.structs.replace(outcome, message=storable(outcome.message), result=result)
         settings = self._catalog.settings_of(invocation.function_id, invocation.version)
         retry, decision = None, None
         if ran and may_retry and not outcome.ok:

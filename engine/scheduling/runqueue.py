@@ -373,10 +373,10 @@ class RunQueue:
 
         Does nothing if the function is in this order already, has no entries, or has as many runs as its limit allows.
         """
-        if function_id in mode_queue.queued:
+        if not mode_queue.queues.get(function_id) or function_id in mode_queue.queued:
             return
-        queue, share = mode_queue.queues.get(function_id), self._share(function_id)
-        if queue and not share.full and not ((share.parked or share.spent) and mode_queue is self._async):
+        share = self._share(function_id)
+        if not share.full and not ((share.parked or share.spent) and mode_queue is self._async):
             share.virtual = max(share.virtual, self._virtual)
             heappush(mode_queue.order, (share.virtual, function_id))
             mode_queue.queued.add(function_id)

@@ -160,9 +160,10 @@ class Scheduler:
         The caller gets an entry before callers that already wait in ``take``.
         """
         self._queue.release(entry, seconds)
-        chosen = self._pop()
+        if (chosen := self._pop()) is None:
+            return await self._wait()
         self._hand_out()
-        return chosen or await self._wait()
+        return chosen
 
     def park(self, entry: Entry) -> None:
         """Put an entry back, and start no asynchronous invocation of its function until ``unpark``."""
@@ -352,7 +353,8 @@ class Scheduler:
     def _remove(self, function_id: int, key: int) -> Entry | None:
         entry = self._queue.remove(function_id, key)
         if entry is not None:
-            self._wake_if_low()
+            if self._queue.is_low:
+                self._work.set()
             self._hand_out()  # the removed entry may have blocked others
         return entry
 
@@ -373,7 +375,8 @@ class Scheduler:
         if rated:
             self._tokens.set()
         self._starts += entry is not None
-        self._wake_if_low()
+        if self._queue.is_low:
+            self._work.set()
         return entry
 
     def _hand_out(self) -> None:
@@ -385,10 +388,6 @@ class Scheduler:
             if entry is None:
                 return
             self._idle.popleft().set_result(entry)
-
-    def _wake_if_low(self) -> None:
-        if self._queue.is_low:
-            self._work.set()
 
     def _set_alarm(self, moment: float) -> None:
         if self._alarm is not None:

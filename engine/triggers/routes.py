@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import lru_cache
 
 import structlog
 from msgspec import Struct
@@ -40,6 +41,13 @@ class Mount(Struct, kw_only=True, eq=False):
     operations: Sequence[Operation] = ()
 
 
+@lru_cache(4096)
+def _vendor_path(path: str) -> str:
+    """Return version and first word after the project of a vendor path: ``v2/streams``."""
+    _, version, _, word, *_ = (*path.split("/", 4), "", "")
+    return f"{version}/{word}"
+
+
 class Mounts:
     """ASGI applications of all plugins, by the path that each serves."""
 
@@ -68,8 +76,7 @@ class Mounts:
         the same path, the latest is returned.
         """
         if path.startswith("/v"):
-            _, version, _, word, *_ = (*path.split("/", 4), "", "")
-            mounts = self._by_path.get(f"{version}/{word}")
+            mounts = self._by_path.get(_vendor_path(path))
             return mounts[-1] if mounts else None
         while path.startswith(PREFIX):
             if mounts := self._by_path.get(path):

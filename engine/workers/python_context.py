@@ -100,7 +100,11 @@ class Number(int):
 class Context:
     """Context object as FunctionGraph documents it. Values for which this engine has no source are empty."""
 
+    traceparent = ""  # trace context of the request: value of the header; empty: none
     _ticket = 0  # of the request
+    _state: object = None
+    _reason, _heeds, _soft = "", False, False
+    _callbacks: "tuple[tuple[bool, Callable[..., object]], ...]" = ()  # first: of the soft timeout
     _report: "tuple[float, str] | None" = None  # progress to be sent
     _reports, _reported_at = 0.0, 0.0  # reports that may be sent, and the time of the last
 
@@ -110,10 +114,6 @@ class Context:
         self._setup, self._logger, self._request_id, self._alias = setup, logger, request_id, alias
         self._timeout = setup["timeout"] if timeout is None else timeout  # seconds
         self._began = time.monotonic()
-        self._state: object = None
-        self._reason, self._heeds, self._soft = "", False, False
-        self._callbacks: list[tuple[bool, Callable[..., object]]] = []  # first: of the soft timeout
-        self.traceparent = ""  # trace context of the request: value of the header; empty: none
         self._instance_id = setup["instance"]
 
     # --- the request ---
@@ -182,14 +182,14 @@ class Context:
     def on_cancel(self, callback: "Callable[[str], object]") -> "Callable[[str], object]":
         """Have the callback called with the reason when the handler must end. Return it, for use as a decorator."""
         self._heeds = True
-        self._callbacks.append((False, callback))
+        self._callbacks += ((False, callback),)
         if self._reason:
             callback(self._reason)
         return callback
 
     def on_soft_timeout(self, callback: "Callable[[], object]") -> "Callable[[], object]":
         """Have the callback called when the soft timeout is over. Return it, for use as a decorator."""
-        self._callbacks.append((True, callback))
+        self._callbacks += ((True, callback),)
         if self._soft:
             callback()
         return callback
@@ -203,7 +203,7 @@ class Context:
     def _tell(self, reason: str) -> None:
         self._note(reason)
         soft = reason == "soft_timeout"
-        for for_soft, callback in list(self._callbacks):
+        for for_soft, callback in self._callbacks:
             if for_soft == soft:
                 callback(*(() if soft else (reason,)))
 

@@ -163,7 +163,7 @@ class Instance:
             self.trace(context, request.traceparent)
         if request.early in TEXTS:
             raise SystemExit(TEXTS[request.early])
-        return json.loads(request.event) if request.event else None, context
+        return json.loads(request.event.decode()) if request.event else None, context
 
     def trace(self, context: Context, traceparent: str) -> None:
         """Give the trace context to the handler.

@@ -111,8 +111,9 @@ class Writer:
                 raise NotStored(self._failure)
             if self._closing.is_set():
                 raise ShuttingDown
+        if not self._pending:
+            self._wake.set()
         self._pending.append(request)
-        self._wake.set()
 
     async def call(
         self,

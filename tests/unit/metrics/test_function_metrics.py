@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from engine.metrics.function_metrics import OTHER, FunctionCounters, FunctionMetrics, Labels
 from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome, State
+from engine.protocols import Settlement
 from tests.support.builders import waiting
 
 REST: Labels = ("", "", OTHER, OTHER)
@@ -30,7 +31,7 @@ class Counted:
         outcome = Outcome(code=code, started_at=12.0, ended_at=13.0)
         self.metrics.note_attempt(function(invocation.function_id), invocation, outcome)
         if invocation.mode is Mode.ASYNC:
-            self.metrics.note_end(invocation, state, code)
+            self.metrics.note_end(Settlement(invocation=invocation, state=state, outcome=outcome))
 
     def of(self, function_id: int, source: str = "API") -> FunctionCounters:
         return dict(self.metrics.all())[self.metrics.labels_of(function_id, source)]
@@ -88,8 +89,8 @@ def test_drops_have_their_reasons() -> None:
 
     metrics.note_refused(1, "API", "backlog_full")
     metrics.note_refused(None, "API", "unknown_function")
-    metrics.note_end(waiting(1), State.DISCARD, Code.EXPIRED)
-    metrics.note_end(waiting(1), State.FAIL, Code.USER_EXCEPTION)
+    for state, code in ((State.DISCARD, Code.EXPIRED), (State.FAIL, Code.USER_EXCEPTION)):
+        metrics.note_end(Settlement(invocation=waiting(1), state=state, outcome=Outcome(code=code)))
     metrics.note_removed(1, "purged", 3)
 
     assert counted.of(1).dropped == {"backlog_full": 1, "expired": 1}

@@ -10,6 +10,7 @@ from engine.model import Code, CodePackage, Function, Outcome
 from engine.protocols import StoredResource
 from engine.resources.usage_store import UsageStore
 from engine.testing.resources import MemoryResourceStore
+from tests.support.builders import waiting
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
 
@@ -27,6 +28,9 @@ FUNCTION = Function(
 )
 
 
+INVOCATION = waiting(1)
+
+
 def ended(moment: float, seconds: float = 1.0, code: int = 0) -> Outcome:
     return Outcome(code=code, started_at=moment - seconds, ended_at=moment)
 
@@ -34,7 +38,7 @@ def ended(moment: float, seconds: float = 1.0, code: int = 0) -> Outcome:
 def used(*outcomes: Outcome) -> Usage:
     counted = Usage(lambda function_id: "project")
     for outcome in outcomes:
-        counted.note(FUNCTION, outcome)
+        counted.note_attempt(FUNCTION, INVOCATION, outcome)
     return counted
 
 
@@ -117,14 +121,14 @@ async def test_months_outlive_the_engine_and_are_written_only_when_they_change()
         counted.used.connect(first.note_use)
         await first.load()
         await tasks.start(first.run)
-        counted.note(FUNCTION, ended(NOON + 60, 6.0))
+        counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + 60, 6.0))
         tasks.cancel_scope.cancel()
 
     (row,) = await store.load("usage")
     again = Usage(lambda function_id: "project")
     second = UsageStore(again, store)
     await second.load()
-    again.note(FUNCTION, ended(NOON + 120, 8.0))
+    again.note_attempt(FUNCTION, INVOCATION, ended(NOON + 120, 8.0))
 
     assert (row.owner, row.id) == ("project:project", "2023-11")
     assert [(month.count, month.gb_seconds) for month in again.months("project")] == [(3, 2.0)]
@@ -146,8 +150,8 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
         await months.load()
         await tasks.start(months.run)
         for month in range(13):
-            counted.note(FUNCTION, ended(NOON + month * 30.5 * 86_400))
-        counted.note(FUNCTION, ended(NOON + 12 * 30.5 * 86_400 + 60))
+            counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + month * 30.5 * 86_400))
+        counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + 12 * 30.5 * 86_400 + 60))
         await written.wait()
         tasks.cancel_scope.cancel()
 
@@ -156,9 +160,9 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
 
 def test_what_a_deleted_function_did_is_in_no_month() -> None:
     counted = Usage(lambda function_id: None)
-    counted.note(FUNCTION, ended(NOON))
+    counted.note_attempt(FUNCTION, INVOCATION, ended(NOON))
 
-    counted.note(FUNCTION, ended(NOON + 60))
+    counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + 60))
 
     assert counted.months("project") == []
 
