@@ -19,7 +19,11 @@ from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_actions import FunctionActions
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_logs import FunctionLogs
-from engine.http.console.invocations import InvocationsPage
+from engine.http.console.invocations.details import InvocationDetails
+from engine.http.console.invocations.filters import Filters
+from engine.http.console.invocations.listing import InvocationLists
+from engine.http.console.invocations.many import ManyInvocations
+from engine.http.console.invocations.record import InvocationPage
 from engine.http.console.live import LiveEvents
 from engine.http.console.overview import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
@@ -31,19 +35,18 @@ from engine.http.console.sign_in import SignIn
 from engine.http.console.site import Console
 from engine.http.console.triggers import TriggersPage
 from engine.pipeline.explanation import Explainer
+from engine.pipeline.redrive import SOURCE
 
 
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
-    catalog, region, storage = engine.catalog, engine.settings.http.region, engine.storage
+    catalog, region = engine.catalog, engine.settings.http.region
     triggers, redrive = engine.resources.triggers, redrive_api(engine)
     tokens, sessions = FormTokens(engine.sessions.form_key), engine.sessions
     credentials = engine.authenticator is not None
     pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
     families: list[PageFamily] = [
         OverviewPage(pages, health, lambda: read_figures(engine)),
-        InvocationsPage(
-            pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
-        ),
+        *_invocation_pages(engine, pages, api),
         *_queue_pages(engine, pages, api),
         TriggersPage(pages, catalog, triggers, engine.sources, triggers_api(engine), region),
         DeliveriesPage(pages, engine.redrive, redrive),
@@ -61,6 +64,21 @@ def session_cookie(engine: EngineParts) -> str:
 def _sign_in(engine: EngineParts, pages: Pages, tokens: FormTokens) -> SignIn:
     cookie = session_cookie(engine)
     return SignIn(pages, tokens, engine.sessions, engine.authenticator, cookie, engine.audit, engine.clock)
+
+
+def _invocation_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
+    catalog, storage, region = engine.catalog, engine.storage, engine.settings.http.region
+    frame = FunctionFrame(pages, catalog, engine.controls, region)
+    filters = Filters(catalog, storage.identity, engine.clock.now, region)
+    details = InvocationDetails(
+        catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive_api(engine)
+    )
+    sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
+    return [
+        InvocationLists(pages, frame, catalog, storage.records, filters, sources),
+        InvocationPage(pages, frame, catalog, details, api),
+        ManyInvocations(frame, storage.records, filters, api),
+    ]
 
 
 def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:

@@ -88,3 +88,26 @@ class Identity:
             return None
         key = (high >> 16) << _LOW_BITS | (high & 0xFFF) << _AFTER_VARIANT | (low >> NODE_BITS) & 0b111
         return key if self.request_id(key) == request_id.lower() else None
+
+    def range_of(self, prefix: str) -> tuple[int, int] | None:
+        """Return the smallest and the largest key of the request ids that begin with a text; None if none can."""
+        text = prefix.lower().replace("-", "")
+        if not text or len(text) > 32 or not set(text) <= _HEX or _FORM[: len(prefix)] != _form(prefix):
+            return None
+        ends = [int(text[:16].ljust(16, fill), 16) for fill in "0f"]
+        if len(text) > 12 and text[12] != "7":
+            return None
+        first, last = ((end >> 16) << _LOW_BITS | (end & 0xFFF) << _AFTER_VARIANT for end in ends)
+        keys = range(first, last + (1 << _AFTER_VARIANT))
+        if len(text) > 16:  # at most eight keys are left
+            found = [key for key in keys if self.request_id(key).startswith(prefix.lower())]
+            return (found[0], found[-1]) if found else None
+        return (keys[0], keys[-1])
+
+
+_HEX = frozenset("0123456789abcdef")
+_FORM = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+
+
+def _form(text: str) -> str:
+    return "".join("-" if one == "-" else "x" for one in text)

@@ -47,6 +47,7 @@ from engine.protocols.plugins import (
 from engine.protocols.records import (
     FIRST,
     LAST_KEY,
+    NEWEST,
     Count,
     Found,
     Place,
@@ -90,6 +91,7 @@ __all__ = [
     "FIRST",
     "JSON",
     "LAST_KEY",
+    "NEWEST",
     "Audit",
     "AuditTrail",
     "Callers",

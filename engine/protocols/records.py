@@ -13,6 +13,7 @@ from engine.model.invocation import Record, State
 #: Place in a scan of waiting invocations: number of a part, and the sort value and key of the last row read.
 Place = tuple[int, float, int]
 FIRST: Place = (0, -math.inf, 0)  #: begin of a scan
+NEWEST = 4  #: number of the part of a list that is sorted newest first: all of several functions, or all that ended
 LAST_KEY = (1 << 63) - 1  #: no key is larger
 
 
@@ -153,6 +154,13 @@ class Records(Protocol):
 
         At most ``most`` ready and ``most`` held invocations of each are counted, and the next ``most`` delayed ones of
         all functions are read. Raises Unavailable if a damaged page has some of them.
+        """
+        ...
+
+    async def accepted_as(self, function_id: int, idempotency_key: str) -> int | None:
+        """Return the key of the function's invocation that was accepted with an idempotency key.
+
+        Return None if no such invocation is stored, or the idempotency key has expired.
         """
         ...
 

@@ -24,7 +24,6 @@ class MemoryJournal:
     def __init__(self, tables: MemoryTables, writes: MemoryWrites, idempotency_retention: float) -> None:
         self._tables, self._writes = tables, writes
         self._retention = idempotency_retention
-        self._idempotency_keys: dict[tuple[int, str], tuple[str, bytes, float]] = {}
         self.released: Signal[[]] = Signal()
 
     # --- Journal --------------------------------------------------------------------------------------------
@@ -167,13 +166,13 @@ class MemoryJournal:
         IdempotencyConflict if the earlier invocation has another payload.
         """
         name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
-        earlier = self._idempotency_keys.get(name) if idempotency_key else None
+        earlier = self._tables.idempotency_keys.get(name) if idempotency_key else None
         if earlier is not None and earlier[2] > invocation.expires_others_at:
             if earlier[1] != invocation.payload:
                 raise IdempotencyConflict(idempotency_key)
             return earlier[0]
         if idempotency_key:
-            self._idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
+            self._tables.idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
         self._tables.append(invocation)
         return invocation.request_id
 

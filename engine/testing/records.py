@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from engine.model import Record, State
 from engine.model.identity import AHEAD, key_at, true_end
-from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
+from engine.protocols import NEWEST, Count, Found, Place, Purged, Queued, Scan, Selection, Standing
 from engine.testing.rows import Row, newest, to_record
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
@@ -101,6 +101,11 @@ class MemoryRecords:
             first_due=ready[0].due_at if ready else 0.0,
             next_due=next_due,
         )
+
+    async def accepted_as(self, function_id: int, idempotency_key: str) -> int | None:
+        request_id, *_ = self._tables.idempotency_keys.get((function_id, idempotency_key), ("",))
+        rows = (row.invocation for row in self._tables.rows.values())
+        return next((one.key for one in rows if one.request_id == request_id), None)
 
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)
@@ -191,11 +196,11 @@ def _newest(row: Row) -> tuple[float, ...]:
 
 
 def _found_at(row: Row, selection: Selection) -> Place:
-    one, part = row.invocation, 4 if selection.functions else int(_list_order(row)[0])
+    one, part = row.invocation, NEWEST if selection.functions else int(_list_order(row)[0])
     return (part, {1: one.rank, 2: one.due_at}.get(part, 0.0), one.key)
 
 
 def _sorted(place: Place) -> Place:
     """Return a place so that it sorts as in the list: in the last part, the newest is first."""
     part, value, key = place
-    return (part, value, -key if part == 4 else key)
+    return (part, value, -key if part == NEWEST else key)

@@ -15,6 +15,8 @@ class MemoryTables:
         self.deliveries: dict[int, PendingDelivery] = {}
         self.given_up: dict[int, PendingDelivery] = {}
         self.states = MemoryStates()
+        #: request id, payload and expiry, by function and key
+        self.idempotency_keys: dict[tuple[int, str], tuple[str, bytes, float]] = {}
         self._last_delivery_id = 0
 
     def append(self, invocation: Invocation) -> Invocation:

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 from engine.errors import BadQuery
 
+#: Seconds from a queried end to the end of its second.
+LAST_SECOND = 0.9995
+
 
 def short_time(moment: float) -> str:
     """Format a time like ``2026-01-31T23:59:59``, the form in invocation records."""
@@ -39,4 +42,4 @@ def read_end(field: str, text: str) -> float:
 
     Raises BadQuery, which names the query parameter ``field``, if ``text`` is not an ISO 8601 time.
     """
-    return read_time(field, text) + 0.9995
+    return read_time(field, text) + LAST_SECOND

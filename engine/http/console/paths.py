@@ -14,6 +14,7 @@ CREATE_FUNCTION = f"{PROJECT}/create-function"  #: not below ``functions``, as a
 ASYNC_SETTINGS = f"{FUNCTION}/configuration/asynchronous"
 QUEUES = f"{PROJECT}/queues"
 QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
+INVOCATION = f"{PROJECT}/invocations/{{request_id}}"
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 SIGN_IN = f"{HOME}sign-in"
@@ -29,6 +30,7 @@ STYLES = (  #: in the order in which pages name them
     "queues.css",
     "logs.css",
     "asynchronous.css",
+    "invocations.css",
 )
 SCRIPTS = (
     "times.js",
@@ -40,6 +42,8 @@ SCRIPTS = (
     "steps.js",
     "logs.js",
     "rules.js",
+    "copy.js",
+    "search.js",
 )
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
@@ -60,11 +64,14 @@ PAGES = tuple(
         *((name, FUNCTION + rest) for name, rest in READ),
         ("ConsoleAsyncSettings", ASYNC_SETTINGS),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
-        ("ConsoleInvocation", f"{PROJECT}/invocations/{{request_id}}"),
         ("ConsoleFunctionLogs", f"{FUNCTION}/logs"),
         ("ConsoleFunctionLogStream", f"{FUNCTION}/logs/stream"),
         ("ConsoleQueues", QUEUES),
         ("ConsolePurge", f"{QUEUE}/purge"),
+        ("ConsoleInvocation", INVOCATION),
+        ("ConsoleEvent", f"{INVOCATION}/event"),
+        ("ConsoleResult", f"{INVOCATION}/result"),
+        ("ConsoleFunctionInvocations", f"{FUNCTION}/invocations"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
         ("ConsoleDeliveries", f"{PROJECT}/deliveries"),
     )
@@ -86,6 +93,9 @@ PAGES += tuple(
     Operation(name=name, method="GET", path=path, own=True)
     for name, path in (
         ("ConsoleCreateFunction", CREATE_FUNCTION),
+        ("ConsoleRunAgain", f"{INVOCATION}/again"),
+        ("ConsoleCancelMany", f"{FUNCTION}/invocations/cancel"),
+        ("ConsoleRedriveMany", f"{FUNCTION}/invocations/redrive"),
         *((name, FUNCTION + rest) for name, rest in ADMIN),
     )
 )
@@ -102,6 +112,12 @@ ACTIONS = tuple(
         *((name, FUNCTION + rest) for name, rest in FUNCTION_ACTIONS),
         ("ConsoleSaveAsyncSettings", ASYNC_SETTINGS),
         ("ConsoleRemoveAsyncSettings", f"{ASYNC_SETTINGS}/remove"),
+        ("ConsoleCancelInvocation", f"{INVOCATION}/cancel"),
+        ("ConsoleRedriveInvocation", f"{INVOCATION}/redrive"),
+        ("ConsoleInvokeAgain", f"{INVOCATION}/again"),
+        ("ConsoleDeliverAgain", f"{INVOCATION}/deliver"),
+        ("ConsoleCancelInvocations", f"{FUNCTION}/invocations/cancel"),
+        ("ConsoleRedriveInvocations", f"{FUNCTION}/invocations/redrive"),
         ("ConsolePauseQueue", f"{QUEUE}/pause"),
         ("ConsoleResumeQueue", f"{QUEUE}/resume"),
         ("ConsolePurgeQueue", f"{QUEUE}/purge"),

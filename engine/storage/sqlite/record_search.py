@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from engine.model import State
 from engine.model.identity import Identity
-from engine.protocols import Count, Found, Place, Selection
+from engine.protocols import NEWEST, Count, Found, Place, Selection
 from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import filters, span
 
@@ -96,7 +96,7 @@ class Search:
 
     def _chunks(self, start: Place | None, back: bool, wanted: int) -> Iterator[_Chunk]:
         """Yield chunks from behind ``start`` until the time is over, or there are no more. ``wanted`` rows suffice."""
-        order = range(len(self._parts))[:: -1 if back else 1]
+        order = sorted(self._parts, reverse=back)
         numbers = [n for n in order if start is None or (n <= start[0] if back else n >= start[0])]
         size, read = CHUNK, 0
         for position, number in enumerate(numbers):
@@ -182,18 +182,19 @@ class _Chunk(Struct, frozen=True, kw_only=True):
     more: bool  #: rows of this part, or further parts, follow
 
 
-def _parts(db: sqlite3.Connection, selection: Selection, readable: str) -> tuple[_Part, ...]:
+def _parts(db: sqlite3.Connection, selection: Selection, readable: str) -> dict[int, _Part]:
+    """Return the parts of a list that can have rows, by their numbers in places."""
     wanted = selection.states or frozenset(State)
     if not selection.functions:
-        return tuple(part for part in _PARTS if part.states & wanted)
+        return {number: part for number, part in enumerate(_PARTS) if part.states & wanted}
     if readable:  # a scan of the table would end at the damaged page; keys from indexes pass by it
         rows = f"WHERE key IN (SELECT key FROM ({_ENDED_TOO}) WHERE true{readable})"
-        return (_Part(states=frozenset(State), rows=rows, newest=True, own=False),)
+        return {NEWEST: _Part(states=frozenset(State), rows=rows, newest=True, own=False)}
     if wanted <= _FEW.states:
         [unended] = db.execute(f"SELECT count(*) FROM ({_UNENDED} LIMIT {FEW + 1})").fetchone()
         if unended <= FEW:
-            return (_FEW,)
-    return (_ALL,)
+            return {NEWEST: _FEW}
+    return {NEWEST: _ALL}
 
 
 def _behind(part: _Part, place: Place | None, back: bool) -> tuple[str, tuple[Any, ...]]:
@@ -218,7 +219,7 @@ def _place(number: int, by: str, row: tuple[float, int] | None) -> Place | None:
 
 def nearby(selection: Selection, start: Place | None) -> Selection:
     """Return the selection of a list that reads at least the rows which a step from ``start`` reads in one chunk."""
-    newest = bool(selection.functions) or (start is not None and start[0] == len(_PARTS) - 1)
+    newest = bool(selection.functions) or (start is not None and start[0] == NEWEST)
     below = start[2] if start is not None and newest else None
     return Selection(
         function_id=selection.function_id, functions=selection.functions, below=below, within=2 * CHUNK, limit=1

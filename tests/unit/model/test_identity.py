@@ -93,3 +93,29 @@ def test_a_key_lies_between_its_moment_and_the_next_millisecond(moment: float, s
 
     assert key_at(moment) <= key < key_at(moment + 0.0011)
     assert accepted_at(key) == int(moment * 1000) / 1000
+
+
+def test_a_beginning_of_a_request_id_names_the_keys_that_have_it() -> None:
+    identity = Identity(node=12345)
+    key = identity.next_key(1_700_000_000.0)
+    request_id = identity.request_id(key)
+
+    for length in range(1, 37):
+        found = identity.range_of(request_id[:length].upper())
+        assert found is not None
+        first, last = found
+        assert first <= key <= last
+        if length > 1:
+            outer = identity.range_of(request_id[: length - 1])
+            assert outer is not None
+            assert outer[0] <= first <= last <= outer[1]
+    assert identity.range_of(request_id) == (key, key)
+
+
+def test_texts_that_begin_no_request_id_name_no_keys() -> None:
+    identity = Identity(node=12345)
+    request_id = identity.request_id(identity.next_key(1_700_000_000.0))
+    other = Identity(node=54321).request_id(identity.next_key(1_700_000_000.0))
+
+    texts = ("", "-", "x", "<script>", request_id + "0", request_id.replace("-", ""), "018bcfe5-6800-4", other)
+    assert [identity.range_of(text) for text in texts] == [None] * len(texts)

@@ -1,0 +1,1 @@
+"""Pages of asynchronous invocations: lists, one invocation, and actions on many."""

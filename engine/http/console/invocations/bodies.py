@@ -1,0 +1,72 @@
+"""Events, results and errors as texts of a page: JSON with line breaks, and the traceback of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+SHOWN = 64 << 10  #: bytes shown of an event, and of a result
+
+
+class Body(Struct, frozen=True, kw_only=True):
+    """Event or result, as the page shows it."""
+
+    text: str
+    size: int  #: bytes as stored
+    left: int  #: bytes that are not shown
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Error of a handler, as its instance has described it."""
+
+    kind: str = msgspec.field(default="", name="errorType")
+    message: str = msgspec.field(default="", name="errorMessage")
+    trace: list[str] = msgspec.field(default_factory=list, name="stackTrace")
+
+
+class Header(Struct, frozen=True):
+    name: str
+    value: str
+
+
+class _Request(Struct, frozen=True, kw_only=True):
+    """Event that a gateway has made of a request."""
+
+    headers: dict[str, str]
+    method: str = msgspec.field(name="httpMethod")
+
+
+def body_of(content: bytes) -> Body:
+    """Return an event or a result. JSON gets line breaks if all of it is shown."""
+    left = max(0, len(content) - SHOWN)
+    return Body(
+        text=content[:SHOWN].decode("utf-8", "replace") if left else pretty(content), size=len(content), left=left
+    )
+
+
+def pretty(content: bytes) -> str:
+    """Return JSON with line breaks, and any other text as it is."""
+    try:
+        return msgspec.json.format(content, indent=2).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return content.decode("utf-8", "replace")
+
+
+def failure_of(result: bytes) -> Failure | None:
+    """Return the error in the result of a failed invocation; None if it has no traceback."""
+    try:
+        found = msgspec.json.decode(result[:SHOWN], type=Failure)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if found.trace else None
+
+
+def headers_of(event: bytes) -> Sequence[Header]:
+    """Return the HTTP headers in the event of a gateway; nothing for other events."""
+    try:
+        found = msgspec.json.decode(event[:SHOWN], type=_Request)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    return [Header(name, value) for name, value in sorted(found.headers.items())]

@@ -1,0 +1,170 @@
+"""Data of one invocation for its page: record, attempts with their logs, deliveries, and related invocations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import UnknownInvocation
+from engine.functions.catalog import Catalog
+from engine.http.api.logs import LogArchive, attempt_of, log_of
+from engine.http.api.redrive import DeliveryItem, RedriveApi
+from engine.http.api.routing import Call
+from engine.http.console.visibility import delivery_shown
+from engine.logs.lines import Line, decode, last
+from engine.model import Record, State
+from engine.model.identity import Identity
+from engine.pipeline.redrive import Redrive
+from engine.protocols import Records
+
+LOG = 64 << 10  #: bytes shown of a log, at its end
+BRIEF = 8 << 10  #: bytes shown of the log of an earlier attempt
+LOGS = 5  #: attempts whose logs are shown
+LARGEST = 1 << 20  #: bytes of an event in which its cause is looked for
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """Attempt, as the page shows it."""
+
+    attempt: int
+    state: str
+    started_at: float
+    ended_at: float | None
+    code: int = 0
+    message: str = ""
+    decision: str = ""  #: about a retry
+    progress: tuple[float, str] | None = None
+    lines: Sequence[Line] | None = None  #: None: the log is left out
+    cut: bool = False  #: earlier lines are left out
+
+
+class Related(Struct, frozen=True, kw_only=True):
+    """Other invocation, and its relation to the one of the page."""
+
+    relation: str
+    request_id: str
+    state: State | None  #: None: its record is no longer stored
+
+
+class _Context(Struct, frozen=True, kw_only=True):
+    request_id: str = ""
+
+
+class _Outcome(Struct, frozen=True, kw_only=True):
+    """Event that a destination has made of the outcome of another function."""
+
+    request_context: _Context = _Context()
+
+
+class InvocationDetails:
+    def __init__(
+        self,
+        catalog: Catalog,
+        records: Records,
+        identity: Identity,
+        archive: LogArchive,
+        redrive: Redrive,
+        api: RedriveApi,
+    ) -> None:
+        self._catalog, self._records, self._identity = catalog, records, identity
+        self._archive, self._redrive, self._item = archive, redrive, api.item
+
+    async def record(self, call: Call) -> Record:
+        """Return the record of the invocation that the path names.
+
+        Raises UnknownInvocation if it is not stored, or belongs to another project than the path.
+        """
+        request_id = call.part("request_id")
+        record = await self._find(request_id, call.project)
+        if record is None:
+            raise UnknownInvocation(request_id)
+        return record
+
+    def progress(self, record: Record) -> tuple[float, str] | None:
+        return None if record.state.final else self._archive.progress(record.key)
+
+    async def deliveries(self, call: Call, record: Record) -> Sequence[DeliveryItem]:
+        """Return the deliveries of its outcome that are pending or given up."""
+        return [delivery_shown(call, self._item(one)) for one in await self._redrive.deliveries_of(record)]
+
+    async def runs(self, call: Call, record: Record) -> Sequence[Run]:
+        """Return the attempts of an invocation, newest first. The query may select one of them by ``attempt``."""
+        chosen = attempt_of(call, record)
+        runs = sorted(self._attempts(record), key=lambda run: -run.attempt)
+        shown = {run.attempt for run in runs[:LOGS]} | {chosen}
+        full = chosen if chosen is not None else runs[0].attempt if runs else None
+        return [
+            await self._with_log(record, run, LOG if run.attempt == full else BRIEF) if run.attempt in shown else run
+            for run in runs
+        ]
+
+    async def related(self, call: Call, record: Record) -> Sequence[Related]:
+        """Return the invocation whose outcome is the event of this one, and the one that repeats it."""
+        found = []
+        cause = _cause(record.payload)
+        if cause and self._identity.key_of(cause) is not None:
+            earlier = await self._find(cause, call.project)
+            found.append(
+                Related(
+                    relation="Cause: its outcome is the event",
+                    request_id=cause,
+                    state=None if earlier is None else earlier.state,
+                )
+            )
+        again = await self._records.accepted_as(record.function_id, f"redrive:{record.request_id}")
+        if again is not None and (later := await self._records.get(again)) is not None:
+            found.append(Related(relation="Redriven as", request_id=later.request_id, state=later.state))
+        return found
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _find(self, request_id: str, project: str) -> Record | None:
+        key = self._identity.key_of(request_id)
+        record = await self._records.get(key) if key is not None else None
+        return None if record is None or self._catalog.project_of(record.function_id) != project else record
+
+    def _attempts(self, record: Record) -> list[Run]:
+        runs = [
+            Run(
+                attempt=one.attempt,
+                state="FAIL" if one.code else "SUCCESS",
+                started_at=one.started_at,
+                ended_at=one.ended_at,
+                code=one.code,
+                message=one.message,
+                decision="" if one.decision is None else one.decision.text,
+                progress=None if one.progress is None else (one.progress, one.note),
+            )
+            for one in record.attempts
+        ]
+        ended = record.started_at is not None and record.ended_at is not None
+        if record.started_at is not None and (record.state is State.RUNNING or (ended and not runs)):
+            runs.append(
+                Run(
+                    attempt=record.attempt,
+                    state=record.state,
+                    started_at=record.started_at,
+                    ended_at=record.ended_at if record.state.final else None,
+                    code=record.code if record.state.final else 0,
+                    message=record.message if record.state.final else "",
+                    progress=self.progress(record),
+                )
+            )
+        return runs
+
+    async def _with_log(self, record: Record, run: Run, size: int) -> Run:
+        log = await log_of(self._archive, record, run.attempt)
+        lines = list(decode(last(log, size)))
+        return msgspec.structs.replace(run, lines=lines, cut=len(log) > size)
+
+
+def _cause(event: bytes) -> str:
+    """Return the request id in an event that a destination has made; empty for other events."""
+    if len(event) > LARGEST:
+        return ""
+    try:
+        return msgspec.json.decode(event, type=_Outcome).request_context.request_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""

@@ -1,0 +1,142 @@
+"""Filter of a list of invocations, as the query of a page has it, and as storage and API take it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.errors import BadQuery
+from engine.functions.catalog import Catalog
+from engine.functions.invocation_filter import selection_of
+from engine.http.api.records import read_states
+from engine.http.api.routing import own_urn, whole_number
+from engine.http.api.times import LAST_SECOND, exact_time, read_end, read_time
+from engine.model.identity import Identity
+from engine.model.urn import FunctionUrn, short_name
+from engine.protocols import LAST_KEY, Selection
+
+#: Times to choose from, with their names and seconds.
+SPANS = {
+    "15m": ("Last 15 minutes", 900.0),
+    "1h": ("Last hour", 3600.0),
+    "24h": ("Last 24 hours", 86_400.0),
+    "7d": ("Last 7 days", 604_800.0),
+}
+LONGEST = 200  #: characters of a text to search for
+
+
+class InvocationFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Fields of the form above a list, as they were typed. An empty one does not filter."""
+
+    function: str = ""
+    status: str = ""  #: names of states, with commas
+    source: str = ""
+    code: str = ""  #: of the error
+    time: str = ""  #: a key of ``SPANS``
+    begin: str = ""
+    end: str = ""
+    request: str = ""  #: begin of a request id
+    text: str = ""  #: part of the error
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Return the fields that filter, by name."""
+        found: dict[str, str] = msgspec.to_builtins(self)
+        return found
+
+    def query(self, **changes: object) -> str:
+        """Return the filter as a query, with changed or further fields. Empty ones are left out."""
+        fields = {**self.fields, **changes}
+        return urlencode({name: value for name, value in fields.items() if value not in ("", 0)})
+
+    @property
+    def by_form(self) -> bool:
+        """Return whether a field besides the status filters."""
+        return bool(set(self.fields) - {"status"})
+
+
+def filter_of(read: Callable[[str], str]) -> InvocationFilter:
+    """Return the filter whose fields ``read`` returns by name."""
+    return InvocationFilter(**{name: read(name).strip() for name in InvocationFilter.__struct_fields__})
+
+
+class Filters:
+    """Reader of filters. Errors name the field of the form."""
+
+    def __init__(self, catalog: Catalog, identity: Identity, now: Callable[[], float], region: str) -> None:
+        self._catalog, self._identity, self._now, self._region = catalog, identity, now, region
+
+    def urn(self, chosen: InvocationFilter, project: str) -> FunctionUrn:
+        """Return the function that a filter names, with its version or alias."""
+        return own_urn(chosen.function, project, self._region)
+
+    def short(self, urn: FunctionUrn) -> str:
+        """Return the name of a function as a form has it, with its version or alias."""
+        return short_name(urn.function) + (f":{urn.qualifier}" if urn.qualified else "")
+
+    def selection(self, chosen: InvocationFilter, project: str, functions: frozenset[int]) -> Selection:
+        """Return the records that a filter selects: those of its function, or else of ``functions``.
+
+        Raises BadQuery, which names a field, if a field is invalid; UnknownFunction and others of ``selection_of``.
+        """
+        base = Selection(functions=functions)
+        if chosen.function:
+            base = selection_of(self._catalog, self.urn(chosen, project))
+        since, below = self._keys(chosen.request)
+        begin, end = self.times(chosen)
+        if len(chosen.text) > LONGEST:
+            raise BadQuery("text", chosen.text, f"must be at most {LONGEST} characters")
+        return replace(
+            base,
+            states=read_states(chosen.status),
+            source=chosen.source,
+            codes=self.codes(chosen),
+            text=chosen.text,
+            begin=begin,
+            end=end,
+            since=since,
+            below=below,
+        )
+
+    def times(self, chosen: InvocationFilter) -> tuple[float, float]:
+        """Return the begin and the end of the time in which an invocation was accepted."""
+        begin = read_time("begin", chosen.begin) if chosen.begin else 0.0
+        if chosen.time:
+            if chosen.time not in SPANS:
+                raise BadQuery("time", chosen.time, f"must be one of {', '.join(SPANS)}")
+            begin = max(begin, self._now() - SPANS[chosen.time][1])
+        return begin, read_end("end", chosen.end) if chosen.end else math.inf
+
+    def codes(self, chosen: InvocationFilter) -> frozenset[int]:
+        return frozenset([whole_number("code", chosen.code, 0, BadQuery)]) if chosen.code else frozenset()
+
+    def settled(self, chosen: InvocationFilter) -> InvocationFilter:
+        """Return a filter for the same records, and for none that are accepted from now on."""
+        begin, end = self.times(chosen)
+        until = chosen.end if end < self._now() else exact_time(self._now() - LAST_SECOND)
+        return replace(chosen, time="", begin=exact_time(begin), end=until)
+
+    def api_body(self, chosen: InvocationFilter) -> dict[str, Any]:
+        """Return the fields of a settled filter that operations of the API on many invocations take."""
+        return {
+            "source": chosen.source,
+            "error_codes": sorted(self.codes(chosen)),
+            "query_begin_time": chosen.begin,
+            "query_end_time": chosen.end,
+        }
+
+    def _keys(self, prefix: str) -> tuple[int, int | None]:
+        """Return the smallest key, and the key below which all are, of request ids that begin with ``prefix``."""
+        if not prefix:
+            return 0, None
+        found = self._identity.range_of(prefix)
+        if found is None:
+            allowed = "must be a request id of this engine, or its beginning, such as 01a21a4f-a46e"
+            raise BadQuery("request", prefix, allowed)
+        return found[0], None if found[1] >= LAST_KEY else found[1] + 1

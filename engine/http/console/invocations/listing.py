@@ -1,0 +1,145 @@
+"""Lists of invocations, of a project and of one function, page by page.
+
+A page reads rows for a limited time. If rows that match are rare, it says how far it has come, and a link goes on
+from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.asgi.wire import Reply
+from engine.errors import InvalidField, NotFound
+from engine.functions.catalog import Catalog
+from engine.http.api.bulk_cancel import read_place, show_place
+from engine.http.api.routing import Call, Handler
+from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import FUNCTION, PROJECT
+from engine.model import Function, State
+from engine.model.identity import accepted_at
+from engine.model.urn import short_name
+from engine.protocols import NEWEST, Count, Found, Place, Records
+
+ROWS = 50
+COUNTED = 10_000  #: records that are counted
+_NOTHING = Found(records=(), read=0)
+
+
+class InvocationLists:
+    def __init__(
+        self,
+        pages: Pages,
+        frame: FunctionFrame,
+        catalog: Catalog,
+        records: Records,
+        filters: Filters,
+        sources: Collection[str],
+    ) -> None:
+        """Take the names of ``sources`` to choose from."""
+        self._pages, self._frame, self._catalog, self._records = pages, frame, catalog, records
+        self._filters, self._sources = filters, sources
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{PROJECT}/invocations": self.show_project, f"{FUNCTION}/invocations": self.show_function}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {}
+
+    async def show_project(self, call: Call) -> Reply:
+        functions = {one.function_id: one for one in self._catalog.list(call.project)}
+        chosen = filter_of(call.text)
+        data = await self._data(call, chosen, functions)
+        return await self._pages.show(call, "invocations.html", tab="", filter=chosen, **data)
+
+    async def show_function(self, call: Call) -> Reply:
+        function = self._frame.function_of(call)
+        name = short_name(self._frame.urn_of(function))
+        typed = replace(filter_of(call.text), function="")
+        data = await self._data(call, typed, {function.function_id: function}, name)
+        return await self._frame.show(call, "functions/invocations.html", tab="invocations", filter=typed, **data)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _data(
+        self, call: Call, typed: InvocationFilter, functions: Mapping[int, Function], name: str = ""
+    ) -> dict[str, Any]:
+        """Return the data of a page, with ``live`` and ``http_status``. ``name`` is the function of the path."""
+        found, count, errors, status = _NOTHING, Count(rows=0), dict[str, str](), 200
+        chosen = replace(typed, function=name) if name else typed
+        back, start = _start(call)
+        rows = min(call.number("limit", 0) or ROWS, ROWS)
+        try:
+            selection = self._filters.selection(chosen, call.project, frozenset(functions))
+            if functions:
+                found = await self._records.search(selection, start, rows, back=back)
+                count = await self._records.count(selection, COUNTED)
+        except InvalidField as error:
+            if error.field == "status":
+                raise
+            field = "function" if error.field == "function_urn" else error.field
+            errors, status = {field: error.allowed}, 400
+        except NotFound as error:
+            errors, status = {"function": str(error)}, 404
+        unfinished = found.more and len(found.records) < rows
+        return {
+            "live": not errors and start is None and not unfinished,
+            "http_status": status,
+            "functions": functions,
+            "errors": errors,
+            "found": found,
+            "count": count,
+            "most": COUNTED,
+            "incomplete": self._records.incomplete,
+            "states": list(State),
+            "spans": [(key, text) for key, (text, _) in SPANS.items()],
+            "sources": [(one, one) for one in sorted({*self._sources, *filter(None, [typed.source])})],
+            "many": "" if errors else self._many(call, chosen),
+            "unfinished": unfinished,
+            "back": back,
+            "read": call.number("read", 0) + found.read,
+            "matching": call.number("found", 0) + len(found.records),
+            "reached": _time_of(found.first if back else found.last),
+            **_links(call, typed, found, start, back, unfinished),
+        }
+
+    def _many(self, call: Call, chosen: InvocationFilter) -> str:
+        """Return the path of the pages that act on all invocations of a function; empty if the filter names none."""
+        if not chosen.function:
+            return ""
+        return self._frame.page_path(self._catalog.find(self._filters.urn(chosen, call.project)), "/invocations")
+
+
+def _start(call: Call) -> tuple[bool, Place | None]:
+    """Return whether the page is read backwards, and the place in the query from which it is read."""
+    before, after = call.text("before"), call.text("after")
+    return bool(before), read_place(before or after) if before or after else None
+
+
+def _links(
+    call: Call, typed: InvocationFilter, found: Found, start: Place | None, back: bool, unfinished: bool
+) -> dict[str, str]:
+    """Return the queries of the links to other pages; empty where there is none."""
+    limit = {"limit": call.text("limit")}
+    before: dict[str, object] = {**limit, "before": show_place(found.first or start)}
+    after: dict[str, object] = {**limit, "after": show_place(found.last or start)}
+    if unfinished:
+        seen = {"read": call.number("read", 0) + found.read, "found": call.number("found", 0) + len(found.records)}
+        (before if back else after).update(seen)
+    has_newer, has_older = (found.more, True) if back else (start is not None, found.more)
+    return {
+        "newest": typed.query(**limit) if start is not None else "",
+        "newer": typed.query(**before) if has_newer else "",
+        "older": typed.query(**after) if has_older else "",
+    }
+
+
+def _time_of(place: Place | None) -> float | None:
+    """Return the time of acceptance at a place; None in a part of the list that is sorted by another."""
+    if place is None or place[0] != NEWEST:
+        return None
+    return accepted_at(place[2])

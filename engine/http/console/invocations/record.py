@@ -1,0 +1,237 @@
+"""Page of one invocation, and its actions: cancel, redrive, run again, deliver again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from engine.asgi.wire import Reply
+from engine.errors import AccessDenied, FunctiondError, InvalidField, NotFound
+from engine.functions.catalog import Catalog
+from engine.http.api.explanation import ExplanationReply
+from engine.http.api.redrive import RedrivenInvocations
+from engine.http.api.routing import BASE, Call, Handler, whole_number
+from engine.http.api.run_again import RunAgainReply
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.forms import WHOLE, Form, errors_of
+from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.invocations.bodies import body_of, failure_of, headers_of, pretty
+from engine.http.console.invocations.details import InvocationDetails
+from engine.http.console.notes import see_other
+from engine.http.console.pages import HEADERS, Action, Pages
+from engine.http.console.paths import INVOCATION
+from engine.http.console.visibility import sees_payloads
+from engine.model import Function, Record
+from engine.model.delays import LONGEST_DELAY
+from engine.model.urn import LATEST, short_name
+
+EDITED = 1 << 20  #: bytes of the largest event that a page offers to edit
+ONCE = "once"  #: hidden field: a form that is sent twice makes one invocation
+_TEXT = b"text/plain; charset=utf-8"
+
+
+class InvocationPage:
+    def __init__(
+        self, pages: Pages, frame: FunctionFrame, catalog: Catalog, details: InvocationDetails, api: ApiRequests
+    ) -> None:
+        self._pages, self._frame, self._catalog = pages, frame, catalog
+        self._details, self._api = details, api
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {
+            INVOCATION: self.show,
+            f"{INVOCATION}/again": self.edit,
+            f"{INVOCATION}/event": self.download_event,
+            f"{INVOCATION}/result": self.download_result,
+        }
+
+    def actions(self) -> Mapping[str, Action]:
+        return {
+            f"{INVOCATION}/cancel": self.cancel,
+            f"{INVOCATION}/redrive": self.redrive,
+            f"{INVOCATION}/again": self.run_again,
+            f"{INVOCATION}/deliver": self.deliver,
+        }
+
+    async def show(self, call: Call) -> Reply:
+        return await self._show(call, await self._details.record(call))
+
+    async def cancel(self, call: Call, form: Form) -> Reply:
+        record = await self._details.record(call)
+        body = {"request_id": record.request_id, "type": "force"}
+        try:
+            await self._api.send(call, "POST", self._operation(record, "/cancel"), body)
+        except FunctiondError as error:
+            return await self._refused(call, record, error)
+        return see_other(self._path(call, record.request_id), "Cancelled.")
+
+    async def redrive(self, call: Call, form: Form) -> Reply:
+        record = await self._details.record(call)
+        target = self._operation(record, "/async-invocations/redrive")
+        try:
+            reply = await self._api.send(call, "POST", target, {"request_ids": [record.request_id]})
+        except FunctiondError as error:
+            return await self._refused(call, record, error)
+        [sent] = reply.read(RedrivenInvocations).redriven
+        return see_other(self._path(call, sent.new_request_id), f"Redriven. This invocation repeats {sent.request_id}.")
+
+    async def deliver(self, call: Call, form: Form) -> Reply:
+        record = await self._details.record(call)
+        number = form.text("delivery")
+        body = {"delivery_ids": [int(number) if number.isdecimal() else -1]}
+        target = f"{BASE.format(project_id=call.project)}/deliveries/redrive"
+        try:
+            await self._api.send(call, "POST", target, body)
+        except FunctiondError as error:
+            return await self._refused(call, record, error)
+        return see_other(self._path(call, record.request_id), "The delivery is tried again.")
+
+    async def edit(self, call: Call) -> Reply:
+        record = await self._details.record(call)
+        event = pretty(record.payload) if sees_payloads(call) and len(record.payload) <= EDITED else ""
+        return await self._editor(call, record, {"event": event, "priority": str(record.priority), "delay": ""})
+
+    async def run_again(self, call: Call, form: Form) -> Reply:
+        """Invoke again, with the event of the form if it has one."""
+        record = await self._details.record(call)
+        typed = {name: form.raw(name) for name in ("event", "priority", "delay")}
+        try:
+            body = _changes(typed) if "event" in form else b"{}"
+            key = sha256(form.raw(ONCE).encode() + b" " + body).hexdigest()[:32]
+            target = self._operation(record, f"/async-invocations/{record.request_id}/run-again")
+            headers = ((b"idempotency-key", f"console:{key}".encode()),)
+            reply = await self._api.send(call, "POST", target, body, headers)
+        except FunctiondError as error:
+            if "event" in form:
+                return await self._editor(call, record, typed, errors_of(error), 400)
+            return await self._refused(call, record, error)
+        new = reply.read(RunAgainReply).request_id
+        return see_other(self._path(call, new), f"Accepted. This invocation repeats {record.request_id}.")
+
+    async def download_event(self, call: Call) -> Reply:
+        record = await self._details.record(call)
+        return self._download(call, record.payload, f"{record.request_id}-event.json")
+
+    async def download_result(self, call: Call) -> Reply:
+        record = await self._details.record(call)
+        return self._download(call, record.result, f"{record.request_id}-result.json")
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _show(
+        self, call: Call, record: Record, errors: Mapping[str, str] | None = None, http_status: int = 200
+    ) -> Reply:
+        deliveries = await self._details.deliveries(call, record)
+        readable = sees_payloads(call)
+        return await self._pages.show(
+            call,
+            "invocation.html",
+            live=not errors and (not record.state.final or any(one.next_try for one in deliveries)),
+            http_status=http_status,
+            errors=errors or {},
+            progress=self._details.progress(record),
+            explanation=None if record.state.final else await self._explanation(call, record),
+            runs=await self._details.runs(call, record),
+            deliveries=deliveries,
+            related=await self._details.related(call, record) if readable else [],
+            event=body_of(record.payload) if readable else None,
+            result=body_of(record.result) if readable and record.state.final else None,
+            failure=failure_of(record.result) if readable and record.code else None,
+            headers=headers_of(record.payload) if readable else (),
+            **self._common(call, record),
+        )
+
+    async def _refused(self, call: Call, record: Record, error: FunctiondError) -> Reply:
+        """Show the page of an invocation with the error of an action. Its record may have changed meanwhile."""
+        if isinstance(error, AccessDenied | NotFound):
+            raise error
+        return await self._show(call, await self._details.record(call) or record, {WHOLE: str(error)}, 400)
+
+    async def _editor(
+        self,
+        call: Call,
+        record: Record,
+        typed: Mapping[str, str],
+        errors: Mapping[str, str] | None = None,
+        http_status: int = 200,
+    ) -> Reply:
+        return await self._pages.show(
+            call,
+            "invocation/again.html",
+            live=False,
+            http_status=http_status,
+            typed=typed,
+            errors=errors or {},
+            too_large=len(record.payload) > EDITED,
+            readable=sees_payloads(call),
+            **self._common(call, record),
+        )
+
+    def _common(self, call: Call, record: Record) -> dict[str, Any]:
+        function = self._function(record)
+        return {
+            "record": record,
+            "function": function,
+            "name": short_name(self._frame.urn_of(function)),
+            "function_path": self._frame.page_path(function),
+            "path": self._path(call, record.request_id),
+            "once": secrets.token_urlsafe(12),
+        }
+
+    async def _explanation(self, call: Call, record: Record) -> ExplanationReply | None:
+        target = self._operation(record, f"/async-invocations/{record.request_id}/explain")
+        try:
+            return (await self._api.send(call, "GET", target)).read(ExplanationReply)
+        except FunctiondError:
+            return None  # the record has just been pruned, or its place is on a damaged page
+
+    def _function(self, record: Record) -> Function:
+        function = self._catalog.resolve(record.function_id, LATEST)
+        if function is None:
+            raise NotFound(f"the function of {record.request_id} was deleted")
+        return function
+
+    def _operation(self, record: Record, rest: str) -> str:
+        return self._frame.api_path(self._function(record), rest)
+
+    def _path(self, call: Call, request_id: str) -> str:
+        return INVOCATION.format(project_id=call.project, request_id=request_id)
+
+    def _download(self, call: Call, content: bytes, name: str) -> Reply:
+        if not sees_payloads(call):
+            raise AccessDenied("your role may not see events and results")
+        attachment = (b"content-disposition", f'attachment; filename="{name}"'.encode())
+        return Reply(body=content, headers=(*HEADERS, attachment), content_type=_TEXT)
+
+
+def _changes(typed: Mapping[str, str]) -> bytes:
+    """Return the body of a request that runs an invocation again as the editor has it.
+
+    Raises InvalidField if the event is not JSON, or a number is none.
+    """
+    event, delay = typed["event"].encode(), typed["delay"].strip()
+    try:
+        msgspec.json.decode(event, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidField("event", "", f"is not JSON: {error}") from None
+    return msgspec.json.encode(
+        {
+            "event": msgspec.Raw(event),
+            "priority": whole_number("priority", typed["priority"], 0),
+            "delay": _seconds(delay or "0"),
+        }
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_DELAY:
+        raise InvalidField("delay", text, f"must be seconds, 0 to {LONGEST_DELAY:.0f}")
+    return seconds
