@@ -81,7 +81,9 @@ class BulkCancellation:
                     return CancelStep(keys=tuple(ended), reached=after)
                 await asyncio.sleep(min(elapsed() - since, REST))  # half of the time is left to other work
         if State.RUNNING in states and reached is None:
-            ended += await self._end_running(selection)
+            running = await self._end_running(selection)
+            ended += running
+            reached = after if len(running) == MOST_RUNNING else None  # there may be more
         return CancelStep(keys=tuple(ended), reached=reached)
 
     async def end(self, function_id: int, keys: Sequence[int], end: WaitingEnd) -> Sequence[int]:

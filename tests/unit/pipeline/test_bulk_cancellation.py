@@ -67,6 +67,16 @@ async def test_running_invocations_are_cancelled_on_demand() -> None:
         assert [await now.end_of(one) for one in [*running, waiting]] == [State.FAIL] * 3
 
 
+async def test_more_running_ones_than_one_step_ends_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.pipeline.bulk_cancellation.MOST_RUNNING", 2)
+    async with dispatching(slots=5) as now:
+        running = [await now.send() for _ in range(5)]
+        for one in running:
+            await now.running(one)
+
+        assert sorted(await cancelled(now, states=BOTH)) == sorted(one.key for one in running)
+
+
 async def test_callers_that_wait_for_a_cancelled_invocation_are_woken() -> None:
     async with dispatching() as now:
         await now.running(await now.send())
