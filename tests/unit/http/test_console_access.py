@@ -1,0 +1,116 @@
+"""Console of an engine with credentials, in this process: traces of what readers do, and pages about problems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from engine.http.console import docs
+from engine.http.console.paths import HOME, SIGN_IN, SIGN_OUT
+from engine.protocols.audit import Trace
+from tests.support.http_app import PROJECT
+from tests.support.triggering import House, api_client, house
+
+SECRET = "the-secret-of-an-access-key"
+TOKENS = {role: f"the-token-with-the-role-{role}" for role in ("invoke", "read", "admin")}
+HELLO = f"{HOME}projects/{PROJECT}/functions/hello"
+
+
+@asynccontextmanager
+async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+    tokens = [{"token": token, "project": PROJECT, "role": role} for role, token in TOKENS.items()]
+    keys = [{"access": "AK1", "secret": SECRET, "project": PROJECT}]
+    async with (
+        house(folder, auth__tokens=tokens, auth__keys=keys) as place,
+        api_client(place, authenticator=place.engine.authenticator) as client,
+    ):
+        yield place, client
+
+
+async def sign_in(client: httpx.AsyncClient, **fields: str) -> None:
+    reply = await client.post(SIGN_IN, data=fields)
+    assert reply.status_code == 303, reply.text
+
+
+async def form_of(client: httpx.AsyncClient, path: str) -> str:
+    found = re.search(r'name="form_token" value="(\w+)"', (await client.get(path)).text)
+    assert found is not None
+    return found[1]
+
+
+async def test_what_a_reader_does_is_traced_with_the_credential(tmp_path: Path) -> None:
+    traces: list[Trace] = []
+    async with console(tmp_path) as (place, client):
+        with place.engine.audit.subscribed(traces.append), capture_logs() as lines:
+            await client.post(SIGN_IN, data={"kind": "key", "access": "AK1", "secret": "wrong-secret-of-it"})
+            await sign_in(client, kind="key", access="AK1", secret=SECRET)
+            token = await form_of(client, HELLO)
+            await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"})
+            await client.post(f"{HELLO}/resume", data={"form_token": token})
+            await client.post(SIGN_OUT, data={"form_token": token})
+
+    operations = ["ConsoleSignIn", "PauseFunction", "ResumeFunction", "ConsoleSignOut"]
+    assert [one.operation for one in traces] == operations
+    assert {(one.user, one.role, one.project, one.source_ip) for one in traces} == {
+        ("AK1", "admin", PROJECT, "127.0.0.1")
+    }
+    assert (traces[0].resource_type, traces[0].request) == ("session", None)
+    assert [one["event"] for one in lines if one.get("client")] == ["not authenticated", "signed in", "signed out"]
+    assert SECRET not in str(traces) + str(lines)
+
+
+async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) -> None:
+    traces: list[Trace] = []
+    async with console(tmp_path) as (place, client):
+        with place.engine.audit.subscribed(traces.append):
+            await sign_in(client, token=TOKENS["read"])
+            token = await form_of(client, HELLO)
+            refused = await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"})
+            page = await client.get(HELLO)
+            await client.post(SIGN_OUT, data={"form_token": token})
+            await sign_in(client, token=TOKENS["invoke"])
+            hidden = await client.get(HELLO)
+
+    assert (refused.status_code, hidden.status_code) == (403, 403)
+    assert "the role read may not use PauseFunction" in refused.text
+    assert f'action="{HELLO}/pause"' not in page.text
+    assert f"{HOME}projects/" not in hidden.text.replace("&#34;", "")
+    assert {one.operation for one in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
+
+
+async def test_a_bug_in_a_page_is_a_page_with_the_navigation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("<b>a bug</b>")
+
+    async with console(tmp_path) as (_, client):
+        await sign_in(client, token=TOKENS["admin"])
+        monkeypatch.setattr(docs, "_files", broken)
+        with capture_logs() as lines:
+            reply = await client.get(f"{HOME}docs/")
+            api = await client.get(f"/v2/{PROJECT}/fgs/functions")
+
+    assert (reply.status_code, reply.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "internal error; see the engine" in reply.text
+    assert f"{HOME}projects/{PROJECT}/functions" in reply.text
+    assert "a bug" not in reply.text
+    assert "request failed" in [one["event"] for one in lines]
+    assert (api.status_code, api.headers["content-type"]) == (401, "application/json")
+
+
+async def test_an_unknown_page_of_a_project_keeps_the_project(tmp_path: Path) -> None:
+    async with console(tmp_path) as (_, client):
+        await sign_in(client, token=TOKENS["admin"])
+        replies = [
+            await client.get(f"{HOME}projects/{PROJECT}/nothing"),
+            await client.get(f"{HOME}projects/{PROJECT}/functions/nobody"),
+            await client.get(f"{HELLO}/pause"),  # the address of a form
+        ]
+
+    assert [one.status_code for one in replies] == [404] * 3
+    assert all(f'href="{HOME}projects/{PROJECT}/functions"' in one.text for one in replies)
