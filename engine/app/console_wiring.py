@@ -7,9 +7,9 @@ from collections.abc import Callable
 from engine import __version__
 from engine.app.api_parts import redrive_api, triggers_api
 from engine.app.async_wiring import async_settings_page
-from engine.app.collectors import read_figures
 from engine.app.configuration_wiring import configuration_pages
 from engine.app.function_wiring import function_pages
+from engine.app.overview_wiring import live_events, monitoring_page, overview_page
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
@@ -24,8 +24,6 @@ from engine.http.console.invocations.filters import Filters
 from engine.http.console.invocations.listing import InvocationLists
 from engine.http.console.invocations.many import ManyInvocations
 from engine.http.console.invocations.record import InvocationPage
-from engine.http.console.live import LiveEvents
-from engine.http.console.overview import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.queue_purge import QueuePurge
 from engine.http.console.queue_rows import QueueRows
@@ -45,13 +43,13 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
     credentials = engine.authenticator is not None
     pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
     families: list[PageFamily] = [
-        OverviewPage(pages, health, lambda: read_figures(engine)),
+        overview_page(engine, pages, health),
         *_invocation_pages(engine, pages, api),
         *_queue_pages(engine, pages, api),
         TriggersPage(pages, catalog, triggers, engine.sources, triggers_api(engine), region),
         DeliveriesPage(pages, engine.redrive, redrive),
         *_function_pages(engine, pages, api),
-        _live_events(engine),
+        live_events(engine, _validity(engine)),
     ]
     return Console(pages, tokens, _sign_in(engine, pages, tokens), families)
 
@@ -109,6 +107,7 @@ def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list
         *configuration_pages(engine, frame, api),
         async_settings_page(engine, frame, api),
         _function_logs(engine, frame),
+        monitoring_page(engine, frame, api),
     ]
 
 
@@ -129,26 +128,3 @@ def _validity(engine: EngineParts) -> Callable[[Call], bool]:
         return present is not None and engine.clock.now() < present.expires
 
     return is_valid
-
-
-def _live_events(engine: EngineParts) -> LiveEvents:
-    """Return the events that tell pages of changes, connected to the signals of the components that pages show."""
-    live, dispatcher, delivery = (
-        LiveEvents(_validity(engine), engine.logs, engine.audit, engine.lag),
-        engine.dispatcher,
-        engine.delivery,
-    )
-    engine.intake.accepted.connect(live.note_change)
-    engine.intake.refused.connect(live.note_change)
-    dispatcher.attempt_ended.connect(live.note_change)
-    dispatcher.end_stored.connect(live.note_change)
-    dispatcher.waiting_cancelled.connect(live.note_change)
-    dispatcher.bulk_cancellation.ended.connect(live.note_change)
-    engine.discarder.discarded.connect(live.note_change)
-    delivery.begun.connect(live.note_change)
-    delivery.tried.connect(live.note_change)
-    engine.catalog.changed.connect(live.note_change)
-    engine.catalog.settings_changed.connect(live.note_change)
-    engine.controls.changed.connect(live.note_change)
-    engine.resources.triggers.changed.connect(live.note_change)
-    return live

@@ -11,7 +11,7 @@ dropped until the clock is trusted, because samples are data that expires (``Clo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -78,7 +78,7 @@ class Samples:
 
     def __init__(self, clock: Clock, waiting: Callable[[], int]) -> None:
         self.changed: Signal[[]] = Signal()
-        self._now, self._expiry, self._waiting = clock.now, clock.expiry, waiting
+        self._now, self._expiry, self._count_waiting = clock.now, clock.expiry, waiting
         self._kept: dict[int, bytes] = {}  #: by minute since the epoch
         self._unsaved: set[int] = set()  #: minutes whose sample, or whose absence, is not stored
         self._minute: int | None = None
@@ -113,6 +113,11 @@ class Samples:
 
     # --- reading --------------------------------------------------------------------------------------------
 
+    @property
+    def waiting(self) -> int:
+        """Number of asynchronous invocations that have not ended now."""
+        return self._count_waiting()
+
     def periods(self, minutes: int, size: int = 1) -> Sequence[Period]:
         """Return the counts of the last ``minutes`` minutes in periods of ``size`` minutes. The last one is not over.
 
@@ -122,16 +127,13 @@ class Samples:
         last = current // size
         first = last - minutes // size + 1
         sums: dict[int, Sample] = {}
-        before: int | None = None
-        for minute, sample in sorted(self._all()):
-            if minute < first * size:
-                before = sample.waiting
-            elif minute <= current:
-                sums.setdefault(minute // size, Sample()).add(sample)
+        for minute, sample in self._between(first * size, current):
+            sums.setdefault(minute // size, Sample()).add(sample)
+        before = self._waiting_before(first * size)
         found = []
         for number in range(first, last + 1):
             one = sums.get(number)
-            most = _largest(before, one.most_waiting if one else None, self._waiting() if number == last else None)
+            most = _largest(before, one.most_waiting if one else None, self.waiting if number == last else None)
             before = one.waiting if one else before
             found.append(Period(begin=number * size * MINUTE, minutes=size, sample=one, waiting=most))
         return found
@@ -166,7 +168,7 @@ class Samples:
         now = self._now()
         if not self._from <= now < self._until:
             self._begin_minute(now)
-        sample, rows = self._sample, self._waiting()
+        sample, rows = self._sample, self._count_waiting()
         sample.waiting = rows
         if rows > sample.most_waiting:
             sample.most_waiting = rows
@@ -201,11 +203,20 @@ class Samples:
             del self._kept[minute]
             self._unsaved.add(minute)
 
-    def _all(self) -> Iterable[tuple[int, Sample]]:
-        for minute, body in self._kept.items():
-            yield minute, msgspec.msgpack.decode(body, type=Sample)
-        if self._minute is not None:
+    def _between(self, first: int, last: int) -> Iterator[tuple[int, Sample]]:
+        """Yield the samples of minutes, oldest first. The current minute may come twice, after a restart within it."""
+        for minute in sorted(self._kept):
+            if first <= minute <= last:
+                yield minute, msgspec.msgpack.decode(self._kept[minute], type=Sample)
+        if self._minute is not None and first <= self._minute <= last:
             yield self._minute, self._sample
+
+    def _waiting_before(self, minute: int) -> int | None:
+        """Return the number of unended invocations at the last event before a minute; None if it is not known."""
+        if self._minute is not None and self._minute < minute:
+            return self._sample.waiting
+        last = max((one for one in self._kept if one < minute), default=None)
+        return None if last is None else msgspec.msgpack.decode(self._kept[last], type=Sample).waiting
 
 
 def _is_sample(body: bytes) -> bool:

@@ -93,7 +93,7 @@ def test_the_first_page_tells_why_no_work_is_taken(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_STORAGE__FREE_SPACE=str(1 << 60)) as engine:
         text = visit(engine, HOME).text
 
-    assert "Not ready intake : the disk has" in text
+    assert "Not ready New work is refused. Needs attention 1 Acceptance of requests The disk has" in text
     assert "new work is refused below 1,073,741,824 GiB" in text
 
 

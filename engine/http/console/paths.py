@@ -24,6 +24,7 @@ CHANGES = f"{HOME}events"  #: stream of events, which tell that something has ch
 STYLES = (  #: in the order in which pages name them
     "console.css",
     "forms.css",
+    "charts.css",
     "sign_in.css",
     "configuration.css",
     "code.css",
@@ -60,6 +61,7 @@ PAGES = tuple(
         ("ConsoleEvents", CHANGES),
         ("ConsoleFunctions", f"{PROJECT}/functions"),
         ("ConsoleFunction", FUNCTION),
+        ("ConsoleMonitoring", f"{FUNCTION}/monitoring"),
         *((name, FUNCTION + rest) for name, rest in SETTINGS),
         *((name, FUNCTION + rest) for name, rest in READ),
         ("ConsoleAsyncSettings", ASYNC_SETTINGS),

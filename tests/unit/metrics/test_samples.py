@@ -139,6 +139,8 @@ async def test_samples_are_read_again_after_a_restart_within_their_minute() -> N
     again = Counted(first.store, NOON + 30)
     await again.sample_store.load()
     again.accept(3)
+
+    assert again.accepted(2) == [None, 5]
     again.samples.end_minute()
 
     assert again.accepted(2) == [None, 5]

@@ -1,0 +1,40 @@
+"""Concern: something that needs the attention of an operator, with the page on which it is handled."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from engine.http.console.paths import DOCS, PROJECT
+from engine.model import Function
+
+
+class Concern(Struct, frozen=True, kw_only=True):
+    title: str
+    text: str  #: details, and what to do next
+    link: str
+    action: str  #: text of the link
+    urgent: bool = False
+
+
+def page_of(function: Function, rest: str = "") -> str:
+    """Return the path of a function's page."""
+    return f"{PROJECT.format(project_id=function.project)}/functions/{quote(name_of(function), safe='')}{rest}"
+
+
+def name_of(function: Function) -> str:
+    return function.name if function.package == "default" else f"{function.package}:{function.name}"
+
+
+def list_of(project: str, section: str, query: str = "") -> str:
+    return f"{PROJECT.format(project_id=project)}/{section}{query}"
+
+
+def manual(page: str) -> str:
+    return f"{DOCS}{page}"
+
+
+def sentence(text: str) -> str:
+    """Return a message as a sentence: with a capital letter and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "!", "?", "]")) else ".")

@@ -1,0 +1,185 @@
+"""Concerns about one project: paused and failing functions, failing triggers and destinations, and old work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from msgspec import Struct
+
+from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
+from engine.http.api.destinations import DestinationStates
+from engine.http.api.routing import Call
+from engine.http.console import words
+from engine.http.console.concerns import Concern, list_of, name_of, page_of, sentence
+from engine.http.console.visibility import sees_secrets
+from engine.http.redaction import without_credentials
+from engine.metrics.usage import Tally, Usage
+from engine.model import Function
+from engine.model.clock import Clock
+from engine.model.urn import LATEST
+from engine.pipeline.redrive import Redrive
+from engine.resources.triggers import Triggers
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.scheduler import Scheduler
+from engine.triggers.sources import Sources
+from engine.triggers.supervisor import FAILING
+
+NAMED = 5  #: concerns of one kind that are listed one by one
+RECENT = 900.0  #: seconds in which failures count
+OLD = 60.0  #: seconds of waiting from which work is old
+
+
+class ProjectConcerns(Struct, frozen=True, kw_only=True):
+    """Components of the engine that tell of concerns."""
+
+    catalog: Catalog
+    controls: FunctionControls
+    usage: Usage
+    triggers: Triggers
+    sources: Sources
+    destinations: DestinationStates
+    redrive: Redrive
+    backlog: Backlog
+    scheduler: Scheduler
+    clock: Clock
+
+    async def of(self, call: Call, project: str) -> list[Concern]:
+        """Return the concerns of a project, those of failures first."""
+        given_up = (await self.redrive.given_up(project, 0, 1))[1]
+        return [
+            *self._failing_functions(project),
+            *self._failing_triggers(call, project),
+            *self._failing_destinations(call, project),
+            *_given_up(project, given_up),
+            *self._paused(project),
+            *self._old(project),
+        ]
+
+    def _failing_functions(self, project: str) -> Iterator[Concern]:
+        now = self.clock.now()
+        failing = sorted(
+            (
+                (function, tally)
+                for function_id, tally in self.usage.totals(now - RECENT, now).items()
+                if tally.errors and (function := self._function(function_id, project)) is not None
+            ),
+            key=lambda one: -one[1].errors,
+        )
+        for function, tally in failing[:NAMED]:
+            yield Concern(
+                title=f"{name_of(function)} fails",
+                text=_failures(tally),
+                link=page_of(function, "/monitoring"),
+                action="Open its charts",
+                urgent=2 * tally.errors >= tally.count,
+            )
+        if rest := len(failing) - NAMED:
+            yield from _more(rest, "functions fail", list_of(project, "functions"))
+
+    def _failing_triggers(self, call: Call, project: str) -> Iterator[Concern]:
+        found = [
+            (trigger, state)
+            for trigger in self.triggers.in_project(project)
+            if (state := self.sources.state(trigger.id)) is not None and (state.state == FAILING or state.problem)
+        ]
+        for trigger, state in found[:NAMED]:
+            function = self._function(trigger.function_id, project)
+            name = name_of(function) if function else trigger.function
+            fails = "fails" if state.state == FAILING else "has a problem"
+            wait = state.next_try - self.clock.now()
+            again = f" It starts again in {words.span(wait)}." if wait > 0 else ""
+            yield Concern(
+                title=f"{trigger.stored.kind} trigger of {name} {fails}",
+                text=f"{_shown(call, state.problem) or 'It has not started.'}{again}",
+                link=list_of(project, "triggers"),
+                action="Open the triggers",
+                urgent=state.state == FAILING,
+            )
+        yield from _more(len(found) - NAMED, "triggers have problems", list_of(project, "triggers"))
+
+    def _failing_destinations(self, call: Call, project: str) -> Iterator[Concern]:
+        found = {
+            one: (function, status)
+            for function, settings in self.catalog.settings_in(project)
+            for one in (settings.on_success, settings.on_failure)
+            if one is not None and (status := self.destinations.destination_status(one)).failures
+        }
+        for one, (function, status) in list(found.items())[:NAMED]:
+            yield Concern(
+                title=f"{one.destination} destination of {name_of(function)} fails",
+                text=f"{status.failures} failed tries in a row. {_shown(call, status.problem)}",
+                link=list_of(project, "deliveries"),
+                action="Open the deliveries",
+                urgent=True,
+            )
+        yield from _more(len(found) - NAMED, "destinations fail", list_of(project, "deliveries"))
+
+    def _paused(self, project: str) -> Iterator[Concern]:
+        paused = [one for one in self.controls.paused() if one.project == project]
+        for function in paused[:NAMED]:
+            waiting = self.backlog.of(function.function_id)[0]
+            reason = self.controls.of(function.function_id).pause_reason
+            because = f" Reason: {reason}" if reason else ""
+            yield Concern(
+                title=f"{name_of(function)} is paused",
+                text=f"{words.number(waiting)} invocations wait until it is resumed.{because}",
+                link=page_of(function),
+                action="Open it to resume",
+            )
+        yield from _more(len(paused) - NAMED, "functions are paused", list_of(project, "functions"))
+
+    def _old(self, project: str) -> Iterator[Concern]:
+        """Yield the function whose first invocation has waited longest, unless it is paused or the wait is short."""
+        now = self.clock.now()
+        waits = (
+            (now - due_at, function)
+            for function_id in self.backlog.functions
+            if (due_at := self.scheduler.oldest_due(function_id)) is not None
+            and not self.controls.of(function_id).paused
+            and (function := self._function(function_id, project)) is not None
+        )
+        age, function = max(waits, key=lambda one: one[0], default=(0.0, None))
+        if function is not None and age > OLD:
+            waiting = self.backlog.of(function.function_id)[0]
+            yield Concern(
+                title=f"{name_of(function)} starts late",
+                text=f"Its oldest invocation has been due for {words.span(age)}. {words.number(waiting)} wait or run.",
+                link=list_of(project, "queues"),
+                action="Open the queues",
+            )
+
+    def _function(self, function_id: int, project: str) -> Function | None:
+        function = self.catalog.resolve(function_id, LATEST)
+        return function if function is not None and function.project == project else None
+
+
+def _failures(tally: Tally) -> str:
+    engine = f", {words.number(tally.system_errors)} of them by errors of the engine" if tally.system_errors else ""
+    return (
+        f"{words.number(tally.errors)} of {words.number(tally.count)} attempts in the last 15 minutes failed{engine}."
+    )
+
+
+def _given_up(project: str, count: int) -> Collection[Concern]:
+    if not count:
+        return ()
+    return [
+        Concern(
+            title="Deliveries were given up",
+            text=f"{words.number(count)} outcomes did not reach their destination. Send them again, or discard them.",
+            link=list_of(project, "deliveries"),
+            action="Open the deliveries",
+        )
+    ]
+
+
+def _more(count: int, what: str, link: str) -> Sequence[Concern]:
+    if count <= 0:
+        return ()
+    return [Concern(title=f"{words.number(count)} more {what}", text="", link=link, action="Open the list")]
+
+
+def _shown(call: Call, problem: str) -> str:
+    text = problem if sees_secrets(call) else str(without_credentials(problem))
+    return sentence(text[:300])
