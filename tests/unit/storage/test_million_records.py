@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from engine.model import State
-from engine.model.identity import key_at
 from engine.protocols import Found, Selection
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
@@ -20,19 +19,11 @@ from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.damage import INDEXES
 from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW
+from tests.support.many_records import RARE, ROWS, fill
 
 pytestmark = pytest.mark.slow
 
-ROWS = 1_000_000
 STEP = 0.15  #: seconds: a twentieth of a second of reading, and the connection and the records on a busy machine
-FILL = f"""
-WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS - 1})
-INSERT INTO invocation (key, function_id, version, alias, source, state, priority, rank, first_due, due, attempt, hops,
-    memory, size, started, ended, code, message)
-SELECT ? + (i << 15), 1 + i % 10, 'latest', '', 'API', CASE WHEN i % 1000 = 7 THEN 4 WHEN i % 40 = 3 THEN 0 ELSE 3 END,
-    0, i, i, i, 1, 0, 0, 2, i, i, CASE WHEN i % 1000 = 7 THEN 4002 ELSE 0 END,
-    CASE WHEN i = 7 THEN 'the disk is full' WHEN i % 1000 = 7 THEN 'no route to host' ELSE '' END FROM n
-"""
 ALL = Selection(functions=frozenset(range(1, 11)))
 
 
@@ -47,7 +38,7 @@ async def opened(folder: Path) -> AsyncIterator[SQLiteStorage]:
         async with open_sqlite(StorageOptions(directory=folder)) as storage:
             [count] = await storage.writer.call(lambda db: db.execute("SELECT count(*) FROM invocation").fetchone())
             if not count:
-                await storage.writer.call(lambda db: db.execute(FILL, (key_at(NOW),)) and None)
+                await storage.writer.call(lambda db: fill(db, NOW))
             yield storage
 
 
@@ -93,7 +84,7 @@ async def test_a_search_for_text_ends_after_a_few_steps(folder: Path) -> None:
                 break
 
         assert read == ROWS
-        assert [one.message for one in step.records] == ["the disk is full"]
+        assert [one.message for one in step.records] == [RARE]
         assert sorted(steps)[len(steps) // 2] < STEP
 
 

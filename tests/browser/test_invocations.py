@@ -1,0 +1,218 @@
+"""Invocations in a browser: lists with filters and pages, one invocation with its actions, actions on many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.browser.axe import overflow, violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}"
+EVIL = "<script>alert(1)</script>\"'\u202e" + "x" * 300
+GOOD = "def handler(event, context):\n    return {'got': event}\n"
+BAD = """
+def handler(event, context):
+    print(event["text"])
+    raise OSError("disk 7 is full: " + event["text"])
+"""
+SLOW = """
+import time
+
+def handler(event, context):
+    print("begun")
+    context.report_progress(0.4, "two of five")
+    time.sleep(600)
+"""
+NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
+CHAIN = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("good")})}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Run an engine with functions that succeed, fail, and take long."""
+    with engine_on(tmp_path_factory.mktemp("invocations") / "data") as engine:
+        for name, source in (("good", GOOD), ("bad", BAD), ("chained", BAD), ("slow", SLOW)):
+            engine.create(name, source, timeout=600)
+        engine.configure("bad", max_async_retry_attempts=1, destination_config={"on_failure": NOWHERE})
+        engine.configure("chained", max_async_retry_attempts=0, destination_config={"on_failure": CHAIN})
+        engine.configure("slow", max_async_retry_attempts=0)
+        engine.ask("PUT", f"{BASE}/{urn_of('slow')}/config-max-instance", {"max_instance_num": 1})
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def failed(engine: EngineProcess) -> str:
+    request_id = engine.accepted("bad", {"text": EVIL})
+    assert engine.record("bad", request_id, wait=30)["status"] == "FAIL"
+    return request_id
+
+
+def ids(page: Page) -> list[str]:
+    return page.locator("table.invocations tbody a.id").all_inner_texts()
+
+
+def test_all_invocations_are_reached_page_by_page_and_back(engine: EngineProcess, page: Page) -> None:
+    sent = [engine.accepted("good", {"n": n}) for n in range(120)]
+    engine.record("good", sent[-1], wait=30)
+    page.goto(f"{HERE}/functions/good/invocations?status=SUCCESS,FAIL")
+    expect(page.locator("h2 .count").first).to_have_text("120")
+    pages = [ids(page)]
+    while (link := page.get_by_role("link", name="Next")).count():
+        link.click()
+        pages.append(ids(page))
+
+    assert [len(one) for one in pages] == [50, 50, 20]
+    assert sorted(sum(pages, list[str]())) == sorted(sent)
+
+    for expected in pages[1::-1]:
+        page.get_by_role("link", name="Previous").click()
+        assert ids(page) == expected
+    expect(page.get_by_role("link", name="Previous")).to_have_count(0)
+
+
+def test_a_list_is_filtered_and_hostile_texts_are_texts(page: Page, failed: str) -> None:
+    page.goto(f"{HERE}/invocations")
+    page.get_by_label("Text in the error").fill("DISK 7")
+    page.get_by_label("Accepted").select_option("1h")
+    page.get_by_role("button", name="Search").click()
+    assert ids(page) == [failed]
+    expect(page.locator("table.invocations .error")).to_contain_text("<script>alert(1)</script>")
+    assert overflow(page) <= 0
+
+    page.get_by_text("More filters").click()
+    page.get_by_label("Error code").fill("4010")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("main")).to_contain_text("No invocation matches")
+
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("Request id").fill(failed[:20].upper())
+    page.get_by_label("Function").fill("bad")
+    page.get_by_role("link", name="FAIL", exact=True).click()
+    page.get_by_label("Request id").fill(failed[:20].upper())
+    page.get_by_role("button", name="Search").click()
+    assert ids(page) == [failed]
+    assert "status=FAIL" in page.url
+
+    page.get_by_label("Request id").fill(EVIL)
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#f-request-error")).to_contain_text("must be a request id")
+    expect(page.get_by_label("Request id")).to_have_value(EVIL)
+    page.goto(f"{HERE}/invocations?function=nobody")
+    expect(page.locator("#f-function-error")).to_contain_text("nobody")
+
+
+def test_one_invocation_shows_what_happened_and_runs_again(engine: EngineProcess, page: Page, failed: str) -> None:
+    page.goto(f"{HERE}/invocations/{failed}")
+    expect(page.locator(".timeline > li")).to_have_count(2)
+    expect(page.locator("#attempt-1")).to_contain_text("Retry in")
+    expect(page.locator("#attempt-2 .log")).to_contain_text("<script>alert(1)</script>")
+    expect(page.locator(".traceback")).to_contain_text("OSError: disk 7 is full")
+    assert json.loads(page.locator("#event-text").inner_text()) == {"text": EVIL}
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator('[data-copy="event-text"]').click()
+    expect(page.locator('[data-copy="event-text"]')).to_have_text("Copied")
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == {"text": EVIL}
+    page.get_by_role("button", name="Deliver now").click()
+    expect(page.get_by_role("status")).to_contain_text("tried again")
+
+    page.get_by_role("link", name="Edit and run again").click()
+    page.get_by_label("Event").fill('{"text": ')
+    page.get_by_role("button", name="Run again").click()
+    expect(page.locator("#f-event-error")).to_contain_text("is not JSON")
+    expect(page.get_by_label("Event")).to_have_value('{"text": ')
+    page.get_by_label("Event").fill('{"text": "edited"}')
+    page.get_by_label("Delay in seconds").fill("-1")
+    page.get_by_role("button", name="Run again").click()
+    expect(page.locator("#f-delay-error")).to_contain_text("must be seconds")
+    page.get_by_label("Delay in seconds").fill("600")
+    page.get_by_label("Priority").select_option("5")
+    page.get_by_role("button", name="Run again").click()
+    expect(page.get_by_role("status")).to_contain_text(f"repeats {failed}")
+    expect(page.locator("#event-text")).to_contain_text("edited")
+    expect(page.locator(".why")).to_contain_text("due at")
+    page.get_by_role("button", name="Cancel invocation").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel invocation").click()
+    expect(page.locator("h1 .state")).to_have_text("FAIL")
+    assert engine.record("bad", page.url.rpartition("/")[2])["error_code"] == 4208
+
+
+def test_a_redriven_invocation_names_the_new_one_and_an_outcome_its_cause(engine: EngineProcess, page: Page) -> None:
+    cause = engine.accepted("chained", {"text": "cause"})
+    engine.record("chained", cause, wait=30)
+    page.goto(f"{HERE}/invocations/{cause}")
+    page.get_by_role("button", name="Redrive").click()
+    expect(page.get_by_role("status")).to_contain_text(f"repeats {cause}")
+    new = page.locator("#request-id").inner_text()
+    page.goto(f"{HERE}/invocations/{cause}")
+    expect(page.locator(".facts div", has_text="Redriven as")).to_contain_text(new)
+    page.goto(f"{HERE}/functions/good/invocations?source=FunctionGraph")
+    page.locator("table.invocations a.id").last.click()
+    expect(page.locator(".facts")).to_contain_text("Cause: its outcome is the event")
+    page.get_by_role("link", name=cause).click()
+    expect(page.locator("#request-id")).to_have_text(cause)
+
+
+def test_a_running_invocation_shows_progress_and_is_not_green(engine: EngineProcess, page: Page) -> None:
+    first, second = [engine.accepted("slow", {}) for _ in range(2)]
+    page.goto(f"{HERE}/invocations/{first}")
+    expect(page.locator("main")).to_contain_text("two of five")
+    expect(page.locator("#attempt-1 .log")).to_contain_text("begun")
+    assert page.locator("h1 .state").get_attribute("class") == "state busy"
+    page.goto(f"{HERE}/invocations/{second}")
+    expect(page.locator(".why")).to_contain_text("raise max_instances")
+
+    for one in (first, second):
+        engine.cancel("slow", one)
+    expect(page.locator("h1 .state")).to_have_text("FAIL")
+
+
+def test_many_are_cancelled_then_redriven(engine: EngineProcess, page: Page) -> None:
+    engine.ask("POST", f"{BASE}/{urn_of('chained')}/pause", {})
+    for n in range(12):
+        engine.accepted("chained", {"text": str(n)})
+    page.goto(f"{HERE}/invocations?function=chained&status=WAIT")
+    page.get_by_role("link", name="Cancel these").click()
+    expect(page.locator("main")).to_contain_text("12 wait. Cancelled ones end as FAIL")
+    expect(page.locator("tbody tr")).to_have_count(10)
+    assert list(violations(page)) == []
+    page.get_by_role("button", name="Cancel them").click()
+    expect(page.get_by_role("status")).to_have_text("12 invocations cancelled.")
+
+    page.get_by_role("link", name="Show the invocations").click()
+    page.get_by_text("More filters").click()
+    page.get_by_label("Error code").fill("4208")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("link", name="Run failed again").click()
+    expect(page.locator("main")).to_contain_text("12 invocations failed")
+    page.get_by_role("button", name="Run them again").click()
+    expect(page.get_by_role("status")).to_have_text("12 invocations accepted again.")
+    page.get_by_role("link", name="Show the new invocations").click()
+    expect(page.locator("table.invocations tbody tr")).to_have_count(13)
+    engine.ask("POST", f"{BASE}/{urn_of('chained')}/resume")
+
+
+def test_steps_go_on_by_a_button_without_scripts(engine: EngineProcess, page: Page) -> None:
+    engine.ask("POST", f"{BASE}/{urn_of('good')}/pause", {})
+    for n in range(3):
+        engine.accepted("good", {"n": n}, X_Functiond_Delay="600")
+    plain = page.context.browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)  # type: ignore[union-attr]
+    page = plain.new_page()
+    page.goto(f"{HERE}/functions/good/invocations/cancel?status=WAIT")
+    page.get_by_role("button", name="Cancel them").click()
+    while (button := page.get_by_role("button", name="Continue")).count():
+        button.click()
+    expect(page.get_by_role("status")).to_have_text("3 invocations cancelled.")
+    plain.close()
+
+
+def test_the_pages_are_accessible(page: Page, failed: str) -> None:
+    for path in ("/invocations?request=zz", f"/invocations/{failed}", f"/invocations/{failed}/again"):
+        page.goto(HERE + path)
+        assert list(violations(page)) == []
+        assert overflow(page) <= 0
