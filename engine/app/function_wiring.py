@@ -9,6 +9,7 @@ from engine.http.console.function_creation import CreationPage
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_load import FunctionLoad
 from engine.http.console.function_removal import RemovalPage
+from engine.http.console.function_trials import TrialPage
 from engine.http.console.functions import FunctionsPage
 from engine.http.console.pages import PageFamily, Pages
 
@@ -20,5 +21,6 @@ def function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api:
         FunctionsPage(pages, catalog, engine.controls, engine.usage, resources.triggers, load, region),
         CreationPage(pages, api, engine.pool.check_runtime),
         CodePage(frame, api, engine.codes, resources.dependencies),
+        TrialPage(frame, api, resources.events, resources.triggers, region),
         RemovalPage(frame, api, catalog, resources.triggers, load),
     ]

@@ -134,6 +134,8 @@ class Plugin(Struct, frozen=True, kw_only=True):
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
     fixed_mode: bool = True  #: False: the invocation mode can be changed
     rules: TriggerRules = TriggerRules()
+    #: Returns the JSON of an event as triggers of a kind make it, for tests of functions. Argument: kind.
+    example: Callable[[str], bytes] | None = None
 
     @property
     def table(self) -> str:

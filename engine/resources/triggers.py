@@ -80,6 +80,11 @@ class Triggers:
     def kinds(self) -> Sequence[str]:
         return self._registry.triggers
 
+    def example(self, kind: str) -> bytes | None:
+        """Return the JSON of an event as triggers of a kind make it; None if its plugin has no example."""
+        plugin = self._registry.trigger(kind)
+        return plugin.example(kind.upper()) if plugin is not None and plugin.example is not None else None
+
     def all(self) -> Iterator[BoundTrigger]:
         for triggers in list(self._by_function.values()):
             yield from list(triggers.values())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Event, TriggerContext
@@ -21,15 +22,30 @@ class BrokerRecord(Protocol):
     def value(self) -> bytes | None: ...
 
 
+class _Example(Struct, frozen=True, kw_only=True):
+    value: bytes | None
+    topic: str = "orders"
+
+
 def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> dict[str, Any]:
     """Return the fields of a broker's event other than its messages."""
+    return _envelope(context.plugin.clock.now(), context.plugin.region, trigger_type, instance_id)
+
+
+def _envelope(now: float, region: str, trigger_type: str, instance_id: str) -> dict[str, Any]:
     return {
         "event_version": "v1.0",
-        "event_time": int(context.plugin.clock.now()),
+        "event_time": int(now),
         "trigger_type": trigger_type,
-        "region": context.plugin.region,
+        "region": region,
         "instance_id": instance_id,
     }
+
+
+def example_of(trigger_type: str, instance_id: str) -> bytes:
+    """Return an event with two messages of one topic, as an example."""
+    around = _envelope(1_772_346_600.0, "local-1", trigger_type, instance_id)
+    return events([_Example(value=b'{"order": 7}'), _Example(value=b'{"order": 8}')], around, 1000)[0].payload
 
 
 def events(records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: int) -> list[Event]:

@@ -6,6 +6,7 @@ The client waits for the function's reply unless the invocation type in the API'
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerRules
+from plugins.apig.example import example
 from plugins.apig.options import ApigOptions, conflicts, mode, reply_fields
 from plugins.apig.settings import ApigSettings
 from plugins.apig.source import ApigService, ApigTrigger, address
@@ -29,4 +30,5 @@ plugin = Plugin(
         reply_fields=reply_fields,
         address=address,
     ),
+    example=example,
 )

@@ -75,20 +75,23 @@ def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> by
     A body of type ``application/json`` in UTF-8 is put in as text unless ``as_base64`` is set. All other bodies are put
     in as base64.
     """
+    route = found.route
+    return event_json(request, found.parameters, route.api_id, route.options.env_name, as_base64=as_base64)
+
+
+def event_json(
+    request: GatewayRequest, parameters: Mapping[str, str], api_id: str, stage: str, *, as_base64: bool
+) -> bytes:
     body, encoded = _body(request, as_base64)
-    options = found.route.options
     return msgspec.json.encode(
         _Event(
             body=body,
             requestContext=_Context(
-                api_id=found.route.api_id,
-                request_id=request.request_id,
-                stage=options.env_name,
-                source_ip=request.client,
+                api_id=api_id, request_id=request.request_id, stage=stage, source_ip=request.client
             ),
             queryStringParameters=_query(request.query) if request.query else {},
             httpMethod=request.method,
-            pathParameters=found.parameters,
+            pathParameters=parameters,
             headers=request.headers,
             path=request.path,
             isBase64Encoded=encoded,

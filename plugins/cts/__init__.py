@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
+from plugins.cts.example import example
 from plugins.cts.options import CtsOptions, conflicts
 from plugins.cts.source import CtsService, CtsTrigger, on_registered
 
@@ -19,4 +20,5 @@ plugin = Plugin(
         conflicts=conflicts,
         on_registered=on_registered,
     ),
+    example=example,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine import Plugin, SettingsError, TriggerRules
+from plugins.dds.example import example
 from plugins.dds.options import DdsOptions
 from plugins.dds.settings import USER, DdsSettings
 from plugins.dds.source import DdsTrigger
@@ -31,6 +32,7 @@ plugin = Plugin(
     options=DdsOptions,
     trigger=DdsTrigger,
     rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
+    example=example,
 )
 #: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
 #: Its triggers therefore start active, and can only be deleted.
@@ -40,4 +42,5 @@ gauss_plugin = Plugin(
     options=DdsOptions,
     trigger=DdsTrigger,
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
+    example=example,
 )

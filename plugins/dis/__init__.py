@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.dis.destination import DisDestination, DisParam
+from plugins.dis.example import example
 from plugins.dis.options import DisOptions
 from plugins.dis.service import DisService
 from plugins.dis.settings import DisSettings
@@ -18,4 +19,5 @@ plugin = Plugin(
     param=DisParam,
     destination=DisDestination,
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
+    example=example,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerRules
+from plugins.eventgrid.example import example
 from plugins.eventgrid.options import EventGridOptions
 from plugins.eventgrid.source import EventGridService, EventGridTrigger, on_registered
 
@@ -20,4 +21,5 @@ plugin = Plugin(
         unique=("channel_id", "source_name", "trigger_name"),
         on_registered=on_registered,
     ),
+    example=example,
 )

@@ -59,11 +59,17 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         Its idempotency key ensures that a repeated event calls the function once.
         """
         # Quoted, the source has no colon, so keys of different sources and ids differ.
-        source, complete = quote(received["source"], safe=""), {**_COMMON, **received}
+        source = quote(received["source"], safe="")
         key = f"eventgrid:{self.sink.trigger_id}:{source}:{received['id']}"
-        payload = msgspec.json.encode(_encoded(complete) if self.options.encode_key else complete)
+        payload = event_json(received, encode_key=self.options.encode_key)
         trace = str(received.get("traceparent", ""))  # extension for distributed tracing
         return Event(payload=payload, idempotency_key=key, traceparent=trace.encode("latin-1", "replace"))
+
+
+def event_json(received: CloudEvent, *, encode_key: bool) -> bytes:
+    """Return the JSON that functions get. ``encode_key`` percent-encodes the key of an OBS object."""
+    complete = {**_COMMON, **received}
+    return msgspec.json.encode(_encoded(complete) if encode_key else complete)
 
 
 class EventGridService:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
+from plugins._shared.batches import example_of
 from plugins.kafka.destination import KafkaDestination, KafkaParam, Producers
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.settings import KafkaSettings
 from plugins.kafka.source import KafkaTrigger
+
+
+def example(kind: str) -> bytes:
+    return example_of("KAFKA", "9a0364b9-e99b-480d-d25e-1f0284c85555" if kind == "KAFKA" else "")
+
 
 plugin = Plugin(
     kinds=("KAFKA",),
@@ -17,6 +23,7 @@ plugin = Plugin(
     param=KafkaParam,
     destination=KafkaDestination,
     rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("instance_id", "topic_ids")),
+    example=example,
 )
 #: Starts disabled like KAFKA, because nothing has checked yet that the address can be reached. FunctionGraph's
 #: documentation of both kinds requires it, although the API's list of kinds that start disabled names KAFKA only. A
@@ -27,4 +34,5 @@ open_plugin = Plugin(
     options=OpenKafkaOptions,
     trigger=KafkaTrigger,
     rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("kafka_connect_address", "topic_ids")),
+    example=example,
 )

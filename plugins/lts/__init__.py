@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
+from plugins.lts.example import example
 from plugins.lts.options import LtsOptions, refuse
 from plugins.lts.service import LtsService
 from plugins.lts.settings import LtsSettings
@@ -15,4 +16,5 @@ plugin = Plugin(
     options=LtsOptions,
     trigger=LtsTrigger,
     rules=TriggerRules(vendor=True, limited=True, unique=("log_group_id", "log_topic_id"), refuse=refuse),
+    example=example,
 )

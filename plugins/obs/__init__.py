@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine import Plugin, TriggerRules
 from plugins.obs.code import code_links
 from plugins.obs.destination import ObsDestination, ObsParam
+from plugins.obs.example import example
 from plugins.obs.options import ObsOptions, conflicts, reply_fields
 from plugins.obs.service import ObsHub
 from plugins.obs.source import ObsTrigger
@@ -21,6 +22,7 @@ plugin = Plugin(
     param=ObsParam,
     destination=ObsDestination,
     code_links=code_links,
+    example=example,
     rules=TriggerRules(
         vendor=True, may_disable=False, start_before_stop=True, conflicts=conflicts, reply_fields=reply_fields
     ),

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
+from plugins._shared.batches import example_of
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import RabbitSettings
 from plugins.rabbitmq.source import RabbitTrigger
+
+
+def example(kind: str) -> bytes:
+    return example_of("RABBITMQ", "9a0364b9-e99b-480d-d25e-1f0284c85555")
+
 
 plugin = Plugin(
     kinds=("RABBITMQ",),
@@ -13,4 +19,5 @@ plugin = Plugin(
     options=RabbitOptions,
     trigger=RabbitTrigger,
     rules=TriggerRules(vendor=True, may_disable=False, unique=("instance_id", "vhost", "exchange_name")),
+    example=example,
 )

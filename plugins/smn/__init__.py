@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
+from plugins.smn.example import example
 from plugins.smn.options import SmnOptions
 from plugins.smn.service import SmnService, on_registered, subscription_status
 from plugins.smn.settings import SmnSettings
@@ -26,4 +27,5 @@ plugin = Plugin(
         subscription_status=subscription_status,
         on_registered=on_registered,
     ),
+    example=example,
 )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from engine import Plugin, TriggerRules
 from plugins.timer.options import TimerOptions, mode
 from plugins.timer.settings import TimerSettings
-from plugins.timer.source import TimerTrigger
+from plugins.timer.source import TimerTrigger, event_json
 
 
 def source(options: TimerOptions) -> TimerTrigger:
     return TimerTrigger(options.name, options.read(), options.user_event)
+
+
+def example(kind: str) -> bytes:
+    return event_json("nightly", '{"job": "purge"}', datetime(2026, 3, 1, 6, 30, tzinfo=UTC))
 
 
 plugin = Plugin(
@@ -18,4 +24,5 @@ plugin = Plugin(
     options=TimerOptions,
     trigger=source,
     rules=TriggerRules(vendor=True, limited=True, unique=("name",), mode=mode, mode_option="sync_execution"),
+    example=example,
 )

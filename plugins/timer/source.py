@@ -108,14 +108,18 @@ class TimerTrigger:
         """Return the JSON of FunctionGraph's documented TIMER event for a due time."""
         own = table.schedule.zone if isinstance(table.schedule, Cron) else ""
         zone = ZoneInfo(own) if own else table.zone
-        event = {
-            "version": "v1.0",
-            "time": datetime.fromtimestamp(math.floor(due), UTC).astimezone(zone).isoformat(),
-            "trigger_type": "TIMER",
-            "trigger_name": self._name,
-            "user_event": self._user_event,
-        }
-        return msgspec.json.encode(event)
+        return event_json(self._name, self._user_event, datetime.fromtimestamp(math.floor(due), UTC).astimezone(zone))
+
+
+def event_json(name: str, user_event: str, due: datetime) -> bytes:
+    event = {
+        "version": "v1.0",
+        "time": due.isoformat(),
+        "trigger_type": "TIMER",
+        "trigger_name": name,
+        "user_event": user_event,
+    }
+    return msgspec.json.encode(event)
 
 
 def _adjusted_to_clock(context: TriggerContext, table: Timetable, position: Position, passed: float) -> Position:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+import msgspec
+
+from engine import Plugin, PushRequest, TriggerRules
 from plugins._shared.http_client import HttpService
 from plugins.webhook.destination import WebhookDestination, WebhookParam
 from plugins.webhook.options import WebhookOptions
 from plugins.webhook.settings import WebhookSettings
-from plugins.webhook.source import WebhookTrigger
+from plugins.webhook.source import WebhookTrigger, event_of
 
 
 def serve(settings: WebhookSettings) -> HttpService:
     return HttpService(settings.timeout)
+
+
+def example(kind: str) -> bytes:
+    headers = {b"content-type": b"application/json", b"user-agent": b"GitHub-Hookshot/1"}
+    body = b'{"action": "opened", "number": 7}'
+    request = PushRequest(method="POST", path="", query="team=web", headers=headers, body=body)
+    return msgspec.json.encode(event_of("pull-requests", request, "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W"))
 
 
 plugin = Plugin(
@@ -23,4 +32,5 @@ plugin = Plugin(
     param=WebhookParam,
     destination=WebhookDestination,
     rules=TriggerRules(start_before_stop=True, unique=("name",), has_path=True),
+    example=example,
 )

@@ -46,7 +46,7 @@ class WebhookTrigger:
         check, identified_by = _CHECKS[self._options.scheme]
         message_id = check(self._key, request.headers, request.body, context.plugin.clock.now())
         event = Event(
-            payload=msgspec.json.encode(self._event(request, message_id)),
+            payload=msgspec.json.encode(event_of(self._options.name, request, message_id)),
             traceparent=request.headers.get(b"traceparent", b""),
             idempotency_key=f"webhook:{context.trigger_id}:{request.headers[identified_by].decode('latin-1')}",
         )
@@ -56,19 +56,21 @@ class WebhookTrigger:
             return Reply(status=200, body=b'{"duplicate":true}')
         return Reply(status=202, body=msgspec.json.encode({"request_id": request_id}))
 
-    def _event(self, request: PushRequest, message_id: str) -> dict[str, Any]:
-        try:
-            body, encoded = request.body.decode(), False
-        except UnicodeDecodeError:
-            body, encoded = base64.b64encode(request.body).decode(), True
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
-        return {
-            "version": "v1.0",
-            "trigger_type": "WEBHOOK",
-            "trigger_name": self._options.name,
-            "id": message_id,
-            "headers": {name: value for name, value in headers.items() if name.encode("latin-1") not in _LEFT_OUT},
-            "query": request.query,
-            "body": body,
-            "isBase64Encoded": encoded,
-        }
+
+def event_of(name: str, request: PushRequest, message_id: str) -> dict[str, Any]:
+    """Return the event of a request whose signature was checked; ``name`` is the trigger's."""
+    try:
+        body, encoded = request.body.decode(), False
+    except UnicodeDecodeError:
+        body, encoded = base64.b64encode(request.body).decode(), True
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
+    return {
+        "version": "v1.0",
+        "trigger_type": "WEBHOOK",
+        "trigger_name": name,
+        "id": message_id,
+        "headers": {name: value for name, value in headers.items() if name.encode("latin-1") not in _LEFT_OUT},
+        "query": request.query,
+        "body": body,
+        "isBase64Encoded": encoded,
+    }

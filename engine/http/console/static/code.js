@@ -31,9 +31,9 @@ document.addEventListener("submit", (event) => {
   const asks = form.dataset.confirm !== undefined && form.dataset.confirmed !== "yes";
   if (event.defaultPrevented || asks || form.method !== "post") return;
   const file = form.querySelector("input[type=file]");
-  const text = form.dataset.busy || (file !== null && file.files.length > 0 ? "Uploading…" : "");
-  if (text === "") return;
   const pressed = event.submitter || form.querySelector("button[type=submit]");
+  const text = pressed.dataset.busy || (file !== null && file.files.length > 0 ? "Uploading…" : "");
+  if (text === "") return;
   const before = pressed.textContent;
   setTimeout(() => { // after the browser has read the form
     pressed.textContent = text;
@@ -57,3 +57,44 @@ if (runtime !== null && runtime.selectedOptions.length > 0 && handler !== null &
     before = next;
   });
 }
+
+// Events are checked while they are typed, and before they are sent.
+function problemOf(text) {
+  if (text.trim() === "" || text.length > 262144) return ""; // the engine checks longer ones
+  try {
+    JSON.parse(text);
+    return "";
+  } catch (error) {
+    return `not valid JSON: ${error.message}`;
+  }
+}
+
+for (const editor of document.querySelectorAll("textarea[data-json]")) {
+  const message = document.getElementById(`${editor.id}-error`);
+  const check = () => {
+    const problem = problemOf(editor.value);
+    message.textContent = problem;
+    message.hidden = problem === "";
+    editor.toggleAttribute("aria-invalid", problem !== "");
+    if (problem !== "") editor.setAttribute("aria-invalid", "true");
+    return problem === "";
+  };
+  let timer = 0;
+  editor.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(check, 400);
+  });
+  editor.form.addEventListener("submit", (event) => {
+    if (check()) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    editor.focus();
+  });
+  const format = document.querySelector(`[data-format="${editor.id}"]`);
+  format.hidden = false;
+  format.addEventListener("click", () => {
+    if (check() && editor.value.trim() !== "") editor.value = JSON.stringify(JSON.parse(editor.value), null, 2);
+  });
+}
+
+document.querySelector("[data-focus]")?.focus({ preventScroll: true });
