@@ -20,7 +20,7 @@ TAIL = 4096  #: bytes of the log's end that are stored in the outcome; a longer 
 STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n"}  #: by number in a worker's LOG frames; 4 is used by the engine only
 STDOUT, STDERR, LOGGER, NOTE = STREAMS
 NAMES = {b"o": "stdout", b"e": "stderr", b"l": "logger", b"n": "engine"}
-_PREFIX = 16  #: bytes before the text of a line
+PREFIX = 16  #: bytes before the text of a line
 
 
 class Line(NamedTuple):
@@ -44,23 +44,23 @@ def decode(log: bytes) -> Iterator[Line]:
     for whole in BytesIO(log):  # one line at a time: a list of all lines would hold the event loop
         line = whole.removesuffix(b"\n")
         if _begins(line):
-            yield Line(int(line[:13]) / 1000, NAMES[line[14:15]], line[_PREFIX:].decode("utf-8", "replace"))
+            yield Line(int(line[:13]) / 1000, NAMES[line[14:15]], line[PREFIX:].decode("utf-8", "replace"))
         else:
             yield Line(0.0, "stdout", line.decode("utf-8", "replace"))
 
 
 def plain(log: bytes) -> bytes:
     """Return the text of a stored log without the prefix (time and stream) of each line."""
-    return b"\n".join([(line[_PREFIX:] if _begins(line) else line) for line in log.split(b"\n")])
+    return b"\n".join([(line[PREFIX:] if _begins(line) else line) for line in log.split(b"\n")])
 
 
 def last(log: bytes, size: int) -> bytes:
     """Return the last lines of a stored log, at most ``size`` bytes. If the first line is cut, it keeps its prefix."""
     if len(log) <= size:
         return bytes(log)
-    cut = len(log) - size + _PREFIX
+    cut = len(log) - size + PREFIX
     begin = log.rfind(b"\n", 0, cut) + 1
-    return log[begin : begin + _PREFIX] + log[max(cut, begin + _PREFIX) :]
+    return log[begin : begin + PREFIX] + log[max(cut, begin + PREFIX) :]
 
 
 def framed_log(

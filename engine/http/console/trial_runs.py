@@ -13,10 +13,11 @@ from engine.errors import InvalidField
 from engine.http.api.invocations import CallResult
 from engine.http.console.api_requests import ApiReply
 from engine.http.console.forms import Form
+from engine.logs.lines import PREFIX, TAIL
 
 #: Headers of an asynchronous run that the form has as fields of the same name.
 OPTIONS = ("X-Functiond-Delay", "X-Functiond-Priority", "Idempotency-Key", "X-Functiond-Ordering-Key")
-SHOWN = 64 << 10  #: characters of a result, and of a log
+SHOWN = 64 << 10  #: characters of a result
 _BYTE = re.compile(r" \(byte (\d+)\)$")
 
 
@@ -46,7 +47,7 @@ class TrialRun(Struct, frozen=True, kw_only=True):
     result: str
     result_cut: int = 0  #: characters of the result that are left out
     log: str
-    log_cut: int = 0
+    log_cut: bool = False  #: only its end is known
 
 
 def event_of(form: Form) -> bytes:
@@ -90,9 +91,14 @@ def run_of(reply: ApiReply) -> TrialRun:
         trace="\n".join(str(line).rstrip("\n") for line in failure.stackTrace),
         result=_pretty(call.result)[:SHOWN],
         result_cut=max(0, len(call.result) - SHOWN),
-        log=log[-SHOWN:],
-        log_cut=max(0, len(log) - SHOWN),
+        log=log,
+        log_cut=_is_cut(log),
     )
+
+
+def _is_cut(log: str) -> bool:
+    """Return whether a log may be the end of a longer one. ``TAIL`` bytes are kept, with prefixes."""
+    return len(log.encode()) + PREFIX * (log.count("\n") + 2) > TAIL
 
 
 def _failure(result: str) -> _Failure:

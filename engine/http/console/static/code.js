@@ -59,14 +59,56 @@ if (runtime !== null && runtime.selectedOptions.length > 0 && handler !== null &
 }
 
 // Events are checked while they are typed, and before they are sent.
+const SPACE = /[ \t\r\n]*/y;
+const SCALAR = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y;
+
+// Returns the index at which a text stops being JSON; -1 if it is JSON.
+function errorIn(text) {
+  const open = []; // closing brackets that are due
+  let at = 0, expected = "value";
+  const skip = () => { SPACE.lastIndex = at; SPACE.exec(text); at = SPACE.lastIndex; };
+  for (skip(); at < text.length; skip()) {
+    const one = text[at];
+    if (expected === "end") return at;
+    if (expected === "value" || expected === "first value") {
+      if (one === "{" || one === "[") {
+        open.push(one === "{" ? "}" : "]");
+        expected = one === "{" ? "first key" : "first value";
+        at += 1;
+        continue;
+      }
+    } else if (expected === "colon") {
+      if (one !== ":") return at;
+      expected = "value";
+      at += 1;
+      continue;
+    } else if (expected === "comma" && one === ",") {
+      expected = open.at(-1) === "}" ? "key" : "value";
+      at += 1;
+      continue;
+    }
+    if (["first key", "first value", "comma"].includes(expected) && one === open.at(-1)) {
+      open.pop();
+      expected = open.length > 0 ? "comma" : "end";
+      at += 1;
+      continue;
+    }
+    const key = expected.endsWith("key");
+    SCALAR.lastIndex = at;
+    if (expected === "comma" || (key && one !== '"') || !SCALAR.test(text)) return at;
+    at = SCALAR.lastIndex;
+    expected = key ? "colon" : open.length > 0 ? "comma" : "end";
+  }
+  return expected === "end" ? -1 : at;
+}
+
 function problemOf(text) {
   if (text.trim() === "" || text.length > 262144) return ""; // the engine checks longer ones
-  try {
-    JSON.parse(text);
-    return "";
-  } catch (error) {
-    return `not valid JSON: ${error.message}`;
-  }
+  const at = errorIn(text);
+  if (at < 0) return "";
+  const before = text.slice(0, at).split("\n");
+  const found = at < text.length ? `unexpected ${JSON.stringify(text[at])}` : "the text ends too early";
+  return `not valid JSON at line ${before.length}, column ${before.at(-1).length + 1}: ${found}`;
 }
 
 for (const editor of document.querySelectorAll("textarea[data-json]")) {
