@@ -1,45 +1,30 @@
-"""Configuration of a function in a browser, except its triggers and asynchronous settings."""
+"""Configuration of a function in a browser, except its versions, triggers and asynchronous settings."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
+from tests.acceptance.engine_process import EngineProcess
 from tests.browser.axe import overflow, violations
+from tests.browser.configured import (
+    CODE,
+    CONTROLS,
+    HERE,
+    HOSTILE,
+    config,
+    controls,
+    create_full,
+    everything,
+    of,
+    save,
+    tags,
+)
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
-HERE = f"/console/projects/{PROJECT}/functions"
-CODE = "def handler(event, context):\n    return event\n"
-HOSTILE = '<script>alert("1")</script> \u202e\'"&'
-#: Every field that the API takes and no page shows, beside those that they show.
-CONFIG = {
-    "description": f"  first line\n\nsecond, {HOSTILE} ",
-    "memory_size": 256,
-    "timeout": 7,
-    "initializer_handler": "index.begin",
-    "initializer_timeout": 11,
-    "pre_stop_handler": "index.end",
-    "pre_stop_timeout": 12,
-    "enable_dynamic_memory": True,
-    "user_data": '{"LANGUAGE": "en", "PEM": "-----\\r\\nab c\\n-----\\n"}',
-    "encrypted_user_data": '{ "PASSWORD":"hunter2\\n" }',
-    "strategy_config": {"concurrency": 5, "concurrent_num": 3},
-    "log_config": {"group_name": "shop", "group_id": "g-1", "stream_name": "orders", "stream_id": "s-1", "more": [1]},
-    "functiond": {"priority_cap": 4, "weight": 2.5},
-    "xrole": "agency",
-    "func_vpc": {"vpc_id": "v-1"},
-    "mount_config": {"mount_user": {"user_id": 1, "user_group_id": 2}, "func_mounts": [{"mount_type": "sfs"}]},
-    "lts_custom_tag": {"one": "two"},
-    "ephemeral_storage": 10240,
-    "heartbeat_handler": "index.beat",
-    "restore_hook_handler": "index.restore",
-    "restore_hook_timeout": 3,
-}
 #: Pages with the number of their forms that are saved.
 FORMS = {
     "configuration": 1,
@@ -51,83 +36,11 @@ FORMS = {
 }
 #: Pages without such a form.
 OTHERS = ("configuration?qualifier=v1", "configuration/versions", "configuration/reserved")
-RULES = [{"rule_type": "Header", "param": "X-Tenant", "op": "in", "value": f"a, {HOSTILE}"}]
-ALIAS = {
-    "name": "prod",
-    "version": "v1",
-    "description": f"one\r\n{HOSTILE}",
-    "additional_version_weights": {"v2": 10},
-    "additional_version_strategy": {
-        "v2": {"combine_type": "or", "rules": RULES},
-        "latest": {"combine_type": "and", "rules": [{"rule_type": "cookie", "param": "c", "op": "=", "value": " x "}]},
-    },
-}
-RESERVATION = {
-    "count": 0,
-    "idle_mode": True,
-    "tactics_config": {
-        "cron_configs": [
-            {"name": HOSTILE, "cron": "0 0 8 * * MON-FRI", "count": 1, "start_time": 4102444801, "expired_time": 0}
-        ],
-        "metric_configs": [{"name": "load", "type": "Concurrency", "threshold": 40, "min": 2}],
-    },
-}
-TAGS = {"tags": [{"key": "team", "value": "shop + co"}], "sys_tags": [{"key": "_sys", "value": "1"}]}
-CONTROLS = {
-    "paused": True,
-    "pause_reason": HOSTILE,
-    "rate": 0.25,
-    "burst": 3,
-    "recycle_requests": 1000,
-    "recycle_memory": 80,
-    "soft_timeout": 2.5,
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def functions(engine: EngineProcess) -> None:
-    for name in ("full", "plain"):
-        engine.create(name, CODE)
-    assert engine.ask("PATCH", of("full", "/config"), CONFIG).status == 200
-    assert engine.ask("PATCH", of("full", "/controls"), CONTROLS).status == 200
-    for number in (1, 2):
-        engine.ask("PATCH", of("full", "/config"), {"heartbeat_handler": f"index.beat{number}"})
-        version = {"version": f"v{number}", "description": HOSTILE}
-        assert engine.ask("POST", of("full", "/versions"), version).status == 200
-    assert engine.ask("POST", of("full", "/aliases"), ALIAS).status == 200
-    assert engine.ask("PUT", of("full", "/reservedinstances", "!prod"), RESERVATION).status == 200
-    assert engine.ask("POST", tags("full", "/create"), TAGS).status == 204
-
-
-def of(name: str, rest: str, qualifier: str = "latest") -> str:
-    urn = urn_of(name).removesuffix("latest") + qualifier
-    return f"/v2/{PROJECT}/fgs/functions/{urn}{rest}"
-
-
-def tags(name: str, rest: str = "") -> str:
-    return f"/v2/{PROJECT}/functions/{urn_of(name)}/tags{rest}"
-
-
-def everything(engine: EngineProcess, name: str) -> list[Any]:
-    """Return all that the API shows about the configuration of a function."""
-    paths = ("/config", "/controls", "/aliases", "/versions")
-    shown = [engine.ask("GET", path).json for path in (*(of(name, path) for path in paths), tags(name))]
-    reserved = f"/v2/{PROJECT}/fgs/functions/reservedinstanceconfigs?function_urn={urn_of(name)}"
-    return [*shown, engine.ask("GET", reserved).json]
-
-
-def config(engine: EngineProcess, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.ask("GET", of(name, "/config")).json
-    return found
-
-
-def controls(engine: EngineProcess, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.ask("GET", of(name, "/controls")).json
-    return found
-
-
-def save(page: Page, button: str = "Save") -> None:
-    page.get_by_role("button", name=button, exact=True).click()
+    create_full(engine)
 
 
 def test_a_page_that_is_saved_unchanged_changes_nothing(engine: EngineProcess, page: Page) -> None:
@@ -271,71 +184,6 @@ def test_a_pause_has_a_reason_that_can_be_changed(engine: EngineProcess, page: P
     assert controls(engine, "plain")["paused"] is False
 
 
-def test_versions_are_published_shown_and_deleted(engine: EngineProcess, page: Page) -> None:
-    engine.create("released", CODE, description="first")
-    page.goto(f"{HERE}/released/configuration/versions")
-    page.get_by_label("Name").fill("latest")
-    save(page, "Publish")
-
-    expect(page.locator("#s-version-error")).to_contain_text("not latest")
-    page.get_by_label("Name").fill("1.0")
-    page.get_by_label("Description").fill(HOSTILE)
-    save(page, "Publish")
-
-    expect(page.get_by_role("status")).to_contain_text("Published version 1.0")
-    save(page, "Publish")
-
-    expect(page.get_by_role("alert")).to_contain_text("nothing has changed since version 1.0")
-    engine.ask("PATCH", of("released", "/config"), {"description": "second"})
-    page.get_by_role("link", name="1.0", exact=True).click()
-
-    expect(page.get_by_label("Description")).to_have_value("first")
-    expect(page.get_by_label("Description")).to_be_disabled()
-    page.get_by_role("link", name="Versions and aliases").click()
-    save(page, "Delete version 1.0")
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-
-    expect(page.get_by_role("status")).to_contain_text("Deleted version 1.0")
-    assert engine.ask("GET", of("released", "/versions")).json["count"] == 1
-
-
-def test_an_alias_is_created_changed_and_deleted(engine: EngineProcess, page: Page) -> None:
-    engine.create("aliased", CODE)
-    for number in (1, 2):
-        engine.ask("PATCH", of("aliased", "/config"), {"description": str(number)})
-        engine.ask("POST", of("aliased", "/versions"), {"version": f"v{number}"})
-    page.goto(f"{HERE}/aliased/configuration/versions")
-    page.get_by_role("link", name="Create alias").click()
-    page.get_by_label("Name", exact=True).fill("prod")
-    page.get_by_label("Version", exact=True).select_option("v1")
-    page.get_by_label("Version, row 1").first.select_option("v2")
-    page.get_by_label("Percent, row 1").fill("200")
-    save(page, "Create alias")
-
-    expect(page.get_by_role("main")).to_contain_text("from 0 to 100")
-    page.get_by_label("Percent, row 1").fill("20")
-    save(page, "Create alias")
-
-    expect(page.get_by_role("status")).to_contain_text("Created alias prod")
-    page.get_by_role("link", name="prod", exact=True).first.click()
-    page.get_by_label("Version, row 1").nth(1).select_option("v2")
-    page.get_by_label("Name, row 1").fill("X-Tenant")
-    page.get_by_label("Value, row 1").fill(HOSTILE)
-    save(page)
-
-    expect(page.get_by_role("status")).to_contain_text("Saved alias prod")
-    found = engine.ask("GET", of("aliased", "/aliases/prod")).json
-    rule = {"rule_type": "header", "param": "X-Tenant", "op": "=", "value": HOSTILE}
-    assert (found["version"], found["additional_version_weights"]) == ("v1", {"v2": 20})
-    assert found["additional_version_strategy"] == {"v2": {"combine_type": "and", "rules": [rule]}}
-
-    save(page, "Delete alias prod")
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-
-    expect(page.get_by_role("status")).to_contain_text("Deleted alias prod")
-    assert engine.ask("GET", of("aliased", "/aliases")).json == []
-
-
 def test_tags_are_replaced(engine: EngineProcess, page: Page) -> None:
     engine.ask("POST", tags("plain", "/create"), {"tags": [{"key": "old", "value": "1"}, {"key": "kept"}]})
     page.goto(f"{HERE}/plain/configuration/tags")
@@ -349,37 +197,6 @@ def test_tags_are_replaced(engine: EngineProcess, page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("Saved")
     found = engine.ask("GET", tags("plain")).json
     assert found["tags"] == [{"key": "kept", "value": ""}, {"key": "new", "value": "1"}]
-
-
-def test_instances_are_reserved_and_released(engine: EngineProcess, page: Page) -> None:
-    page.goto(f"{HERE}/plain/configuration/reserved")
-    page.get_by_role("link", name="Reserve instances").click()
-    page.get_by_label("Instances", exact=True).fill("91")
-    page.get_by_label("Time expression, row 1").fill("0 0 8")
-    page.get_by_label("Instances, row 1").fill("1")
-    page.get_by_label("From (UTC), row 1").fill("2100-01-01T00:00:01")
-    save(page, "Reserve")
-
-    expect(page.get_by_role("main")).to_contain_text("the time expression")
-    page.get_by_label("Time expression, row 1").fill("0 0 8 * * *")
-    save(page, "Reserve")
-
-    expect(page.locator("#s-count-error")).to_be_visible()
-    page.get_by_label("Instances", exact=True).fill("0")
-    save(page, "Reserve")
-
-    expect(page.get_by_role("status")).to_contain_text("Saved")
-    target = f"/v2/{PROJECT}/fgs/functions/reservedinstanceconfigs?function_urn={urn_of('plain')}"
-    (found,) = engine.ask("GET", target).json["reserved_instances"]
-    cron = {"cron": "0 0 8 * * *", "name": "", "count": 1, "start_time": 4102444801, "expired_time": 0}
-    assert found["min_count"] == 0
-    assert found["tactics_config"]["cron_configs"] == [cron]
-
-    save(page, "Remove the reservation of latest")
-    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
-
-    expect(page.get_by_role("status")).to_contain_text("Removed")
-    assert engine.ask("GET", target).json["reserved_instances"] == []
 
 
 def test_forms_work_without_scripts(engine: EngineProcess, browser: Browser) -> None:

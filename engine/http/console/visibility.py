@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from msgspec.structs import replace
 
 from engine.http.api.redrive import DeliveryItem
@@ -10,6 +12,8 @@ from engine.http.api.triggers import ProjectTrigger
 from engine.http.redaction import param_shown, without_credentials
 from engine.triggers.supervisor import Health
 
+T = TypeVar("T")
+
 
 def sees_payloads(call: Call) -> bool:
     return call.principal is None or call.principal.sees_payloads
@@ -17,6 +21,12 @@ def sees_payloads(call: Call) -> bool:
 
 def sees_secrets(call: Call) -> bool:
     return call.principal is None or call.principal.sees_secrets
+
+
+def value_shown(call: Call, value: T) -> T:
+    """Return a JSON value without credentials, unless the caller may see them."""
+    shown: T = value if sees_secrets(call) else without_credentials(value)
+    return shown
 
 
 def delivery_shown(call: Call, item: DeliveryItem) -> DeliveryItem:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from msgspec import to_builtins
+
 from engine.asgi.wire import Reply
 from engine.errors import BadWeight, FunctiondError, SameVersion
 from engine.functions.catalog import Catalog
@@ -26,6 +28,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
+from engine.http.console.visibility import value_shown
 from engine.model import Alias, Function
 
 NEW = "/configuration/new-alias"
@@ -111,7 +114,7 @@ class AliasPages:
             live=False,
             http_status=400 if errors else 200,
             alias=alias,
-            values=values,
+            values=value_shown(call, to_builtins(values)),
             choices=[("", "Choose…"), *((one, one) for one in versions)],
             settings={one.name: one for one in _settings(versions)},
             combinations=[("and", "All rules match"), ("or", "Any rule matches")]

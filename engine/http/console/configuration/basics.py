@@ -28,6 +28,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
+from engine.http.console.visibility import value_shown
 from engine.logs.target import project_log_target
 from engine.model import Function
 from engine.model.limits import MEMORY_SIZES, cpu_of
@@ -81,7 +82,7 @@ class BasicsPage:
             viewed=function,
             urn=self._frame.urn_of(function),
             settings={one.name: one for one in self._settings(function)},
-            values=values,
+            values=value_shown(call, dict(values)),
             errors=errors or {},
             seen=digest_of(_shown(function)),
             warning=warning_of(function.runtime),

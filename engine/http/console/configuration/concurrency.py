@@ -33,6 +33,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
+from engine.http.console.visibility import value_shown
 from engine.model import Function
 from engine.model.controls import Controls
 
@@ -124,7 +125,7 @@ class ConcurrencyPage:
             live=False,
             http_status=400 if errors else 200,
             settings={one.name: one for part in _PARTS for one in part.settings} | {_REASON.name: _REASON},
-            values={**stored, "pause_reason": one_line(controls.pause_reason), **(typed or {})},
+            values=value_shown(call, {**stored, "pause_reason": one_line(controls.pause_reason), **(typed or {})}),
             errors=errors or {},
             seen={name: digest_of(values) for name, values in shown.items()},
         )

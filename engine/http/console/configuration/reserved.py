@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
@@ -27,6 +29,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
+from engine.http.console.visibility import value_shown
 from engine.model import Function
 from engine.resources.reservations import MAX_PER_PROJECT, Reservations, Reserved
 
@@ -96,7 +99,7 @@ class ReservedPages:
             tab=TAB,
             live=False,
             http_status=400 if errors else 200,
-            reservations=self._all(function),
+            reservations=[value_shown(call, _listed(one)) for one in self._all(function)],
             most=MAX_PER_PROJECT,
             errors=errors or {},
         )
@@ -117,7 +120,7 @@ class ReservedPages:
             live=False,
             http_status=400 if errors else 200,
             reserved=reserved,
-            values=values,
+            values=value_shown(call, to_builtins(values)),
             settings={one.name: one for one in self._settings(function)},
             policies=len(before.tactics.metric_configs) if before else 0,
             errors=errors or {},
@@ -148,3 +151,13 @@ class ReservedPages:
 
     def _target(self, function: Function, qualifier: str) -> str:
         return self._frame.api_path(function, f"{quote(f':{qualifier}', safe='')}/reservedinstances")
+
+
+def _listed(one: Reserved) -> dict[str, Any]:
+    return {
+        "qualifier": one.qualifier,
+        "version": one.function.version,
+        "now": one.count,
+        "base": one.reservation.count,
+        "crons": to_builtins(one.reservation.tactics.cron_configs),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
@@ -18,6 +19,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
+from engine.http.console.visibility import value_shown
 from engine.model import Function
 from engine.resources.tags import MAX_TAGS, Tags, check_tag
 
@@ -75,8 +77,8 @@ class TagsPage:
             tab=TAB,
             live=False,
             http_status=400 if errors else 200,
-            rows=rows,
-            sys_tags=stored.sys_tags,
+            rows=value_shown(call, to_builtins(rows)),
+            sys_tags=value_shown(call, stored.sys_tags),
             most=MAX_TAGS,
             errors=errors or {},
             seen=digest_of(stored.tags),
