@@ -78,7 +78,7 @@ class AliasPages:
         try:
             await self._api.send(call, "DELETE", self._frame.api_path(function, _api_part(alias.name)))
         except FunctiondError as error:
-            return await self._show(call, function, form_of(alias), alias, {WHOLE: str(error)})
+            return await self._show(call, function, form_of(alias), alias, errors_beside(error, ()))
         return see_other(self._frame.page_path(function, VERSIONS), f"Deleted alias {alias.name}.")
 
     async def _store(self, call: Call, function: Function, typed: AliasForm, alias: Alias | None) -> Reply:

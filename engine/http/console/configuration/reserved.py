@@ -23,7 +23,7 @@ from engine.http.console.configuration.reservation_form import (
     read_form,
     with_errors,
 )
-from engine.http.console.configuration.settings import CHANGED, Setting, digest_of, is_stale
+from engine.http.console.configuration.settings import CHANGED, Setting, digest_of, errors_beside, is_stale
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
@@ -88,7 +88,7 @@ class ReservedPages:
         try:
             await self._api.send(call, "PUT", self._target(function, qualifier), {"count": 0})
         except FunctiondError as error:
-            return await self._list(call, {WHOLE: str(error)})
+            return await self._list(call, errors_beside(error, ()))
         return see_other(self._frame.page_path(function, LIST), "Removed the reservation.")
 
     async def _list(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:

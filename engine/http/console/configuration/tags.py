@@ -13,7 +13,7 @@ from engine.errors import FunctiondError, InvalidField
 from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.configuration.rows import Row, is_wrong, rows_in, rows_of, table_of, with_errors
-from engine.http.console.configuration.settings import CHANGED, digest_of, is_stale
+from engine.http.console.configuration.settings import CHANGED, digest_of, errors_beside, is_stale
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
@@ -64,7 +64,7 @@ class TagsPage:
                 body = {"tags": [{"key": key, "value": value} for key, value in added.items()]}
                 await self._api.send(call, "POST", f"{path}/create", body)
         except FunctiondError as error:
-            return await self._show(call, function, rows, {WHOLE: str(error)})
+            return await self._show(call, function, rows, errors_beside(error, ()))
         return see_other(self._frame.page_path(function, PATH), "Saved.")
 
     async def _show(

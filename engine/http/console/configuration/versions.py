@@ -64,7 +64,7 @@ class VersionsPage:
         try:
             await self._api.send(call, "DELETE", path)
         except FunctiondError as error:
-            return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""), {"": str(error)})
+            return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""), errors_beside(error, ()))
         return see_other(self._frame.page_path(function, PATH), f"Deleted version {version}.")
 
     async def _show(self, call: Call, values: Mapping[str, str], errors: Mapping[str, str] | None = None) -> Reply:
