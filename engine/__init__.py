@@ -64,6 +64,7 @@ from engine.protocols import (
     PushRequest,
     Store,
     TriggerContext,
+    TriggerDisplay,
     TriggerRules,
     Undeliverable,
 )
@@ -121,6 +122,7 @@ __all__ = [
     "StoredDataUnreadable",
     "Trace",
     "TriggerContext",
+    "TriggerDisplay",
     "TriggerRules",
     "Unauthorized",
     "Unavailable",

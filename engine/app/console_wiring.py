@@ -31,14 +31,17 @@ from engine.http.console.queues import QueuesPage
 from engine.http.console.sessions import SESSION
 from engine.http.console.sign_in import SignIn
 from engine.http.console.site import Console
-from engine.http.console.triggers import TriggersPage
+from engine.http.console.triggers.function import FunctionTriggersPages
+from engine.http.console.triggers.gateway import GatewayPages
+from engine.http.console.triggers.project import TriggersPage
+from engine.http.console.triggers.rows import TriggerRows
+from engine.http.console.triggers.trigger import TriggerPage
 from engine.pipeline.explanation import Explainer
 from engine.pipeline.redrive import SOURCE
 
 
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
-    catalog, region = engine.catalog, engine.settings.http.region
-    triggers, redrive = engine.resources.triggers, redrive_api(engine)
+    catalog, redrive = engine.catalog, redrive_api(engine)
     tokens, sessions = FormTokens(engine.sessions.form_key), engine.sessions
     credentials = engine.authenticator is not None
     pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
@@ -46,7 +49,7 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         overview_page(engine, pages, health),
         *_invocation_pages(engine, pages, api),
         *_queue_pages(engine, pages, api),
-        TriggersPage(pages, catalog, triggers, engine.sources, triggers_api(engine), region),
+        *_trigger_pages(engine, pages, api),
         DeliveriesPage(pages, engine.redrive, redrive),
         *_function_pages(engine, pages, api),
         live_events(engine, _validity(engine)),
@@ -128,3 +131,15 @@ def _validity(engine: EngineParts) -> Callable[[Call], bool]:
         return present is not None and engine.clock.now() < present.expires
 
     return is_valid
+
+
+def _trigger_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
+    catalog, region, triggers = engine.catalog, engine.settings.http.region, engine.resources.triggers
+    frame = FunctionFrame(pages, catalog, engine.controls, region)
+    rows = TriggerRows(triggers_api(engine), engine.clock, lambda plugin: engine.plugins.of(plugin).settings, region)
+    return [
+        TriggersPage(pages, catalog, triggers, engine.sources, rows, region),
+        FunctionTriggersPages(frame, api, catalog, triggers, rows, region),
+        TriggerPage(frame, api, triggers, rows),
+        GatewayPages(pages, api, triggers, rows),
+    ]

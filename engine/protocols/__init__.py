@@ -41,6 +41,7 @@ from engine.protocols.plugins import (
     DeliveryContext,
     Destination,
     Plugin,
+    TriggerDisplay,
     TriggerRules,
     Undeliverable,
 )
@@ -144,6 +145,7 @@ __all__ = [
     "Trace",
     "Trigger",
     "TriggerContext",
+    "TriggerDisplay",
     "TriggerRules",
     "Undeliverable",
     "WaitingEnd",

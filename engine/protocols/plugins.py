@@ -120,6 +120,19 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     address: Callable[[str, Any, Any, bool], str] | None = None
 
 
+class TriggerDisplay(Struct, frozen=True, kw_only=True):
+    """Presentation of triggers in the console. Labels and helps of options are ``msgspec.Meta`` of their struct."""
+
+    about: Mapping[str, str] = {}  #: what calls a function, in one line, by kind
+    #: Returns the schedule, address or topic of a trigger in one line. Argument: options.
+    subject: Callable[[Any], str] | None = None
+    #: Returns the next time at which a trigger calls its function, infinity if there is none, in seconds since the
+    #: epoch. Arguments: options, settings of the service, time of the trigger's last change, now.
+    next_due: Callable[[Any, Any, float, float], float] | None = None
+    module: str = ""  #: module that sources need, and that is missing unless ``extra`` is installed; empty: none
+    extra: str = ""
+
+
 class Plugin(Struct, frozen=True, kw_only=True):
     """Registration of a plugin: its trigger kinds, a trigger, a destination, and a service that both share."""
 
@@ -136,6 +149,7 @@ class Plugin(Struct, frozen=True, kw_only=True):
     rules: TriggerRules = TriggerRules()
     #: Returns the JSON of an event as triggers of a kind make it, for tests of functions. Argument: kind.
     example: Callable[[str], bytes] | None = None
+    display: TriggerDisplay = TriggerDisplay()
 
     @property
     def table(self) -> str:

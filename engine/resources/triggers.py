@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from engine.config.plugin_registry import Registry
-from engine.errors import FunctiondError, NoTriggerType, UnknownTrigger, UnknownTriggerType
+from engine.errors import FunctiondError, NotFound, NoTriggerType, UnknownTrigger, UnknownTriggerType
 from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.clock import Clock
@@ -85,6 +85,10 @@ class Triggers:
         plugin = self._registry.trigger(kind)
         return plugin.example(kind.upper()) if plugin is not None and plugin.example is not None else None
 
+    def plugin(self, kind: str) -> Plugin | None:
+        """Return the plugin that provides triggers of this kind; None if no plugin does."""
+        return self._registry.trigger(kind)
+
     def all(self) -> Iterator[BoundTrigger]:
         for triggers in list(self._by_function.values()):
             yield from list(triggers.values())
@@ -101,6 +105,18 @@ class Triggers:
     def in_project(self, project: str, kind: str = "") -> Sequence[BoundTrigger]:
         found = [one for one in self.all() if one.project == project and kind.upper() in ("", one.kind.upper())]
         return sorted(found, key=lambda one: (one.stored.created_at, one.id))
+
+    def of_function(self, function_id: int) -> Sequence[BoundTrigger]:
+        """Return the triggers of all versions and aliases of a function, oldest first."""
+        return self._of(function_id)
+
+    def find(self, project: str, trigger_id: str) -> BoundTrigger:
+        """Return a trigger by its id. Raises NotFound if the project has no such trigger."""
+        for triggers in self._by_function.values():
+            trigger = triggers.get(trigger_id)
+            if trigger is not None and trigger.project == project:
+                return trigger
+        raise NotFound(f"no such trigger: {trigger_id} (it may have been deleted)")
 
     def show(self, urn: FunctionUrn, kind: str, trigger_id: str) -> BoundTrigger:
         """Return one trigger of a function.

@@ -5,9 +5,9 @@ The client waits for the function's reply unless the invocation type in the API'
 
 from __future__ import annotations
 
-from engine import Mode, Plugin, TriggerRules
+from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.apig.example import example
-from plugins.apig.options import ApigOptions, conflicts, mode, reply_fields
+from plugins.apig.options import ApigOptions, conflicts, mode, reply_fields, subject
 from plugins.apig.settings import ApigSettings
 from plugins.apig.source import ApigService, ApigTrigger, address
 
@@ -31,4 +31,12 @@ plugin = Plugin(
         address=address,
     ),
     example=example,
+    display=TriggerDisplay(
+        about={
+            "APIG": "Shared API gateway: HTTP requests to a path of your own.",
+            "DEDICATEDGATEWAY": "APIG (dedicated): HTTP requests to a gateway with an address of its own.",
+            "APIC": "ROMA's API gateway: HTTP requests to a path of your own.",
+        },
+        subject=subject,
+    ),
 )

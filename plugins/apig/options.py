@@ -121,3 +121,7 @@ def reply_fields(options: ApigOptions, trigger_id: str, urn: str, settings: Any)
     }
     api_id = trigger_id.replace("-", "")
     return {"triggerid": trigger_id, "api_id": api_id, "api_name": options.name, "func_info": backend}
+
+
+def subject(options: ApigOptions) -> str:
+    return f"{options.req_method} {options.path}"

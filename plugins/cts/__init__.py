@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.cts.example import example
-from plugins.cts.options import CtsOptions, conflicts
+from plugins.cts.options import CtsOptions, conflicts, subject
 from plugins.cts.source import CtsService, CtsTrigger, on_registered
 
 plugin = Plugin(
@@ -21,4 +21,7 @@ plugin = Plugin(
         on_registered=on_registered,
     ),
     example=example,
+    display=TriggerDisplay(
+        about={"CTS": "Operations on the project's functions, triggers, topics and streams."}, subject=subject
+    ),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine import Plugin, SettingsError, TriggerRules
+from engine import Plugin, SettingsError, TriggerDisplay, TriggerRules
 from plugins.dds.example import example
-from plugins.dds.options import DdsOptions
+from plugins.dds.options import DdsOptions, subject
 from plugins.dds.settings import USER, DdsSettings
 from plugins.dds.source import DdsTrigger
 
@@ -25,6 +25,15 @@ def reply_fields(options: DdsOptions, trigger_id: str, urn: str, settings: DdsSe
 
 
 _UNIQUE = ("instance_id", "db_name", "collection_name")
+_DISPLAY = TriggerDisplay(
+    about={
+        "DDS": "Changes of a collection in a document database.",
+        "GAUSSMONGO": "Changes of a collection in GaussDB (for Mongo).",
+    },
+    subject=subject,
+    module="pymongo",
+    extra="dds",
+)
 
 plugin = Plugin(
     kinds=("DDS",),
@@ -33,6 +42,7 @@ plugin = Plugin(
     trigger=DdsTrigger,
     rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
     example=example,
+    display=_DISPLAY,
 )
 #: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
 #: Its triggers therefore start active, and can only be deleted.
@@ -43,4 +53,5 @@ gauss_plugin = Plugin(
     trigger=DdsTrigger,
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
     example=example,
+    display=_DISPLAY,
 )

@@ -40,3 +40,7 @@ class DdsOptions(Struct, frozen=True, kw_only=True):
     def collection(self) -> str:
         """Name of the collection with its database."""
         return f"{self.db_name}.{self.collection_name}"
+
+
+def subject(options: DdsOptions) -> str:
+    return f"{options.collection} on {options.instance_id}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.dis.destination import DisDestination, DisParam
 from plugins.dis.example import example
-from plugins.dis.options import DisOptions
+from plugins.dis.options import DisOptions, subject
 from plugins.dis.service import DisService
 from plugins.dis.settings import DisSettings
 from plugins.dis.source import DisTrigger
@@ -20,4 +20,5 @@ plugin = Plugin(
     destination=DisDestination,
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
     example=example,
+    display=TriggerDisplay(about={"DIS": "Records of a data stream."}, subject=subject),
 )

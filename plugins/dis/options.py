@@ -66,3 +66,7 @@ class DisOptions(Struct, frozen=True, kw_only=True):
     def interval(self) -> float:
         """Polling interval in seconds, also if the unit is milliseconds."""
         return self.polling_interval * (1.0 if self.polling_unit == "s" else 0.001)
+
+
+def subject(options: DisOptions) -> str:
+    return options.stream_name

@@ -13,3 +13,7 @@ class DmsOptions(Struct, frozen=True, kw_only=True):
     queue_id: Annotated[Text, Meta(title="Queue ID")]
     consumer_group_id: Annotated[Text, Meta(title="Consumer group ID")]
     polling_interval: Annotated[int, Meta(ge=1, le=60, title="Polling interval (s)")] = 30
+
+
+def subject(options: DmsOptions) -> str:
+    return options.queue_id

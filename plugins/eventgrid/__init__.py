@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine import Mode, Plugin, TriggerRules
+from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.eventgrid.example import example
-from plugins.eventgrid.options import EventGridOptions
+from plugins.eventgrid.options import EventGridOptions, subject
 from plugins.eventgrid.source import EventGridService, EventGridTrigger, on_registered
 
 plugin = Plugin(
@@ -22,4 +22,5 @@ plugin = Plugin(
         on_registered=on_registered,
     ),
     example=example,
+    display=TriggerDisplay(about={"EVENTGRID": "CloudEvents of a channel."}, subject=subject),
 )

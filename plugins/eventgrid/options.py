@@ -37,3 +37,8 @@ class EventGridOptions(Struct, frozen=True, kw_only=True):
         if self.key_encode is not None:
             msgspec.structs.force_setattr(self, "encode_key", self.key_encode)
             msgspec.structs.force_setattr(self, "key_encode", None)
+
+
+def subject(options: EventGridOptions) -> str:
+    types = f": {', '.join(options.event_types)}" if options.event_types else ""
+    return f"{options.channel_id}{types}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
 from plugins.kafka.destination import KafkaDestination, KafkaParam, Producers
-from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
+from plugins.kafka.options import KafkaOptions, OpenKafkaOptions, subject
 from plugins.kafka.settings import KafkaSettings
 from plugins.kafka.source import KafkaTrigger
 
@@ -14,6 +14,15 @@ def example(kind: str) -> bytes:
     return example_of("KAFKA", "9a0364b9-e99b-480d-d25e-1f0284c85555" if kind == "KAFKA" else "")
 
 
+_DISPLAY = TriggerDisplay(
+    about={
+        "KAFKA": "Records of topics of a Kafka cluster in the engine's settings.",
+        "OPENSOURCEKAFKA": "Records of topics of a Kafka cluster at an address.",
+    },
+    subject=subject,
+    module="aiokafka",
+    extra="kafka",
+)
 plugin = Plugin(
     kinds=("KAFKA",),
     service=KafkaSettings,
@@ -24,6 +33,7 @@ plugin = Plugin(
     destination=KafkaDestination,
     rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("instance_id", "topic_ids")),
     example=example,
+    display=_DISPLAY,
 )
 #: Starts disabled like KAFKA, because nothing has checked yet that the address can be reached. FunctionGraph's
 #: documentation of both kinds requires it, although the API's list of kinds that start disabled names KAFKA only. A
@@ -35,4 +45,5 @@ open_plugin = Plugin(
     trigger=KafkaTrigger,
     rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("kafka_connect_address", "topic_ids")),
     example=example,
+    display=_DISPLAY,
 )

@@ -69,3 +69,7 @@ def _check_login(secured: bool, user: str, password: str) -> None:
         raise InvalidField("kafka_user", user, "kafka_ssl_enable needs a user and a password")
     if (secured or user) and not password:
         raise InvalidField("kafka_password", "", "a user needs a password")
+
+
+def subject(options: KafkaOptions | OpenKafkaOptions) -> str:
+    return f"{', '.join(options.topic_ids)} on {options.cluster}"

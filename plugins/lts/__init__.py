@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.lts.example import example
-from plugins.lts.options import LtsOptions, refuse
+from plugins.lts.options import LtsOptions, refuse, subject
 from plugins.lts.service import LtsService
 from plugins.lts.settings import LtsSettings
 from plugins.lts.source import LtsTrigger
@@ -17,4 +17,5 @@ plugin = Plugin(
     trigger=LtsTrigger,
     rules=TriggerRules(vendor=True, limited=True, unique=("log_group_id", "log_topic_id"), refuse=refuse),
     example=example,
+    display=TriggerDisplay(about={"LTS": "Lines of a log stream."}, subject=subject),
 )

@@ -24,3 +24,7 @@ def refuse(options: LtsOptions, status_streams: Collection[LogTarget]) -> tuple[
         "the engine writes the states of this project's invocations to this stream, so each call would cause another"
     )
     return "log_topic_id", f"{reason}: choose another stream"
+
+
+def subject(options: LtsOptions) -> str:
+    return f"{options.log_group_id} / {options.log_topic_id}"

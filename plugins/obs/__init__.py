@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.obs.code import code_links
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.example import example
-from plugins.obs.options import ObsOptions, conflicts, reply_fields
+from plugins.obs.options import ObsOptions, conflicts, reply_fields, subject
 from plugins.obs.service import ObsHub
 from plugins.obs.source import ObsTrigger
 from plugins.obs.store import ObsService
@@ -25,5 +25,11 @@ plugin = Plugin(
     example=example,
     rules=TriggerRules(
         vendor=True, may_disable=False, start_before_stop=True, conflicts=conflicts, reply_fields=reply_fields
+    ),
+    display=TriggerDisplay(
+        about={"OBS": "Objects of a bucket that are created or removed."},
+        subject=subject,
+        module="aiobotocore",
+        extra="obs",
     ),
 )

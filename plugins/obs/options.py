@@ -77,3 +77,8 @@ def conflicts(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
 
 def reply_fields(options: ObsOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     return {"name": options.name or trigger_id}
+
+
+def subject(options: ObsOptions) -> str:
+    keys = f"/{options.prefix}*{options.suffix}" if options.prefix or options.suffix else ""
+    return f"{options.bucket}{keys}: {', '.join(options.events)}"

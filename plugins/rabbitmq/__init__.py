@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
-from plugins.rabbitmq.options import RabbitOptions
+from plugins.rabbitmq.options import RabbitOptions, subject
 from plugins.rabbitmq.settings import RabbitSettings
 from plugins.rabbitmq.source import RabbitTrigger
 
@@ -20,4 +20,7 @@ plugin = Plugin(
     trigger=RabbitTrigger,
     rules=TriggerRules(vendor=True, may_disable=False, unique=("instance_id", "vhost", "exchange_name")),
     example=example,
+    display=TriggerDisplay(
+        about={"RABBITMQ": "Messages of an exchange."}, subject=subject, module="aiormq", extra="rabbitmq"
+    ),
 )

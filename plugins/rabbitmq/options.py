@@ -27,3 +27,7 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
     ] = ""
     ssl_enable: Annotated[bool, Meta(title="TLS", extra={"help": "Connect over TLS."})] = False
     ordering: Ordering = ""  #: functiond only; the key of a message is its routing key
+
+
+def subject(options: RabbitOptions) -> str:
+    return f"{options.exchange_name} on {options.instance_id}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.example import example
-from plugins.smn.options import SmnOptions
+from plugins.smn.options import SmnOptions, subject
 from plugins.smn.service import SmnService, on_registered, subscription_status
 from plugins.smn.settings import SmnSettings
 from plugins.smn.source import SmnTrigger
@@ -28,4 +28,5 @@ plugin = Plugin(
         on_registered=on_registered,
     ),
     example=example,
+    display=TriggerDisplay(about={"SMN": "Messages of a topic."}, subject=subject),
 )

@@ -13,3 +13,7 @@ class SmnOptions(Struct, frozen=True, kw_only=True):
     topic_urn: Annotated[
         Text, Meta(examples=["urn:smn:local-1:default:orders"], extra={"help": "URN, or the ARN of an SNS topic."})
     ]
+
+
+def subject(options: SmnOptions) -> str:
+    return options.topic_urn

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from engine import Plugin, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
+from plugins.timer.display import next_due, subject
 from plugins.timer.options import TimerOptions, mode
 from plugins.timer.settings import TimerSettings
 from plugins.timer.source import TimerTrigger, event_json
@@ -25,4 +26,5 @@ plugin = Plugin(
     trigger=source,
     rules=TriggerRules(vendor=True, limited=True, unique=("name",), mode=mode, mode_option="sync_execution"),
     example=example,
+    display=TriggerDisplay(about={"TIMER": "Due times of a schedule."}, subject=subject, next_due=next_due),
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from engine import Plugin, PushRequest, TriggerRules
+from engine import Plugin, PushRequest, TriggerDisplay, TriggerRules
 from plugins._shared.http_client import HttpService
 from plugins.webhook.destination import WebhookDestination, WebhookParam
-from plugins.webhook.options import WebhookOptions
+from plugins.webhook.options import WebhookOptions, subject
 from plugins.webhook.settings import WebhookSettings
 from plugins.webhook.source import WebhookTrigger, event_of
 
@@ -33,4 +33,7 @@ plugin = Plugin(
     destination=WebhookDestination,
     rules=TriggerRules(start_before_stop=True, unique=("name",), has_path=True),
     example=example,
+    display=TriggerDisplay(
+        about={"WEBHOOK": "Signed HTTP requests to an address of the trigger's own."}, subject=subject
+    ),
 )

@@ -28,3 +28,7 @@ class WebhookOptions(Struct, frozen=True, kw_only=True):
             key_of(self.secret)
         except ValueError as error:
             raise InvalidField("secret", "******", str(error)) from None
+
+
+def subject(options: WebhookOptions) -> str:
+    return f"requests signed by {options.scheme}"

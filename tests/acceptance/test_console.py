@@ -221,8 +221,8 @@ def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: Engin
 
     [row] = visit(engine, f"{HERE}/triggers?function=good").rows
 
-    assert row["Trigger"].startswith("APIG ")
-    assert row["Source"].startswith("failing ")
+    assert row["Name"] == "api APIG"
+    assert row["Status, source"].startswith("Active failing since ")
     assert "address already in use" in row["Problem"]
     assert f"next try {told['next_try'].replace('T', ' ').rstrip('Z')} , after 2 failures in a row" in row["Problem"]
     assert told["next_try"] > told["since"]

@@ -15,6 +15,7 @@ ASYNC_SETTINGS = f"{FUNCTION}/configuration/asynchronous"
 QUEUES = f"{PROJECT}/queues"
 QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
 INVOCATION = f"{PROJECT}/invocations/{{request_id}}"
+GATEWAY = f"{PROJECT}/gateways/{{trigger_id}}"  #: page of a gateway's API
 DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 SIGN_IN = f"{HOME}sign-in"
@@ -32,6 +33,7 @@ STYLES = (  #: in the order in which pages name them
     "logs.css",
     "asynchronous.css",
     "invocations.css",
+    "triggers.css",
 )
 SCRIPTS = (
     "times.js",
@@ -75,6 +77,12 @@ PAGES = tuple(
         ("ConsoleResult", f"{INVOCATION}/result"),
         ("ConsoleFunctionInvocations", f"{FUNCTION}/invocations"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
+        ("ConsoleNewTriggerFunction", f"{PROJECT}/triggers/new"),
+        ("ConsoleFunctionTriggers", f"{FUNCTION}/configuration/triggers"),
+        ("ConsoleNewTrigger", f"{FUNCTION}/configuration/triggers/new"),
+        ("ConsoleTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}"),
+        ("ConsoleGateway", GATEWAY),
+        ("ConsoleEditGateway", f"{GATEWAY}/edit"),
         ("ConsoleDeliveries", f"{PROJECT}/deliveries"),
     )
 ) + tuple(
@@ -120,6 +128,13 @@ ACTIONS = tuple(
         ("ConsoleDeliverAgain", f"{INVOCATION}/deliver"),
         ("ConsoleCancelInvocations", f"{FUNCTION}/invocations/cancel"),
         ("ConsoleRedriveInvocations", f"{FUNCTION}/invocations/redrive"),
+        ("ConsoleChooseTriggerFunction", f"{PROJECT}/triggers/new"),
+        ("ConsoleCreateTrigger", f"{FUNCTION}/configuration/triggers/new"),
+        ("ConsoleSaveTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}"),
+        ("ConsoleEnableTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}/enable"),
+        ("ConsoleDisableTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}/disable"),
+        ("ConsoleDeleteTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}/delete"),
+        ("ConsoleSaveGateway", f"{GATEWAY}/edit"),
         ("ConsolePauseQueue", f"{QUEUE}/pause"),
         ("ConsoleResumeQueue", f"{QUEUE}/resume"),
         ("ConsolePurgeQueue", f"{QUEUE}/purge"),

@@ -1,0 +1,122 @@
+"""Rows of the lists of triggers: invocation mode, name, schedule or address, next due time, state of the source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from engine.http.api.routing import Call
+from engine.http.api.triggers import ProjectTrigger, TriggersApi
+from engine.http.console.paths import FUNCTION, GATEWAY
+from engine.http.console.visibility import sees_secrets, trigger_shown
+from engine.http.redaction import without_credentials
+from engine.model import Mode
+from engine.model.clock import Clock
+from engine.model.urn import short_name
+from engine.protocols import Plugin
+from engine.resources.bound_trigger import BoundTrigger
+
+BACKEND = "func_info"  #: option with the function of a gateway's API
+LONGEST = 120  #: characters of a name in lists
+
+
+class TriggerMode(Struct, frozen=True, kw_only=True):
+    text: str
+    reason: str = ""  #: reason why it cannot be changed; empty: it can
+
+
+class TriggerRow(Struct, frozen=True, kw_only=True):
+    trigger: BoundTrigger
+    shown: ProjectTrigger
+    name: str
+    mode: TriggerMode
+    subject: str  #: schedule, address or topic
+    address: str  #: URL of a gateway's API; empty for other kinds
+    next_due: float  #: 0: none
+    path: str  #: of the trigger's page
+    function: str  #: short name
+    function_path: str
+
+
+class TriggerRows:
+    """Rows of triggers. ``settings`` returns the settings of a plugin's service."""
+
+    def __init__(self, api: TriggersApi, clock: Clock, settings: Callable[[Plugin], Any], region: str) -> None:
+        self._api, self._clock, self._settings, self._region = api, clock, settings, region
+
+    def row(self, call: Call, trigger: BoundTrigger) -> TriggerRow:
+        shown = trigger_shown(call, self._api.project_trigger(trigger))
+        subject, address = _subject(trigger), str(shown.event_data.get("invoke_url", ""))
+        function_path = page_of_function(trigger)
+        return TriggerRow(
+            trigger=trigger,
+            shown=shown,
+            name=name_of(trigger),
+            mode=mode_of(trigger),
+            subject=subject if sees_secrets(call) else without_credentials(subject),
+            address=address,
+            next_due=self._next_due(trigger),
+            path=page_of_trigger(trigger),
+            function=short_name(trigger.function),
+            function_path=function_path,
+        )
+
+    def _next_due(self, trigger: BoundTrigger) -> float:
+        """Return the next due time of an active timer; 0 if there is none."""
+        find = trigger.plugin.display.next_due
+        if find is None or not trigger.runnable:
+            return 0.0
+        due = find(trigger.options, self._settings(trigger.plugin), trigger.stored.modified_at, self._clock.now())
+        return 0.0 if math.isinf(due) else due
+
+
+def is_gateway(plugin: Plugin) -> bool:
+    """Return whether triggers of a plugin are APIs of a gateway, whose invocation mode is that of their backend."""
+    return plugin.rules.mode_option == BACKEND
+
+
+def name_of(trigger: BoundTrigger) -> str:
+    """Return the name in a trigger's options, else the main part of its subject, else its kind."""
+    data = trigger.given if trigger.options is not None else {}
+    subject = _subject(trigger)
+    main = subject.rpartition(":")[2] if subject.startswith("urn:") else subject.partition(": ")[0]
+    text = str(data.get("name") or data.get("trigger_name") or main or trigger.kind)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def mode_of(trigger: BoundTrigger) -> TriggerMode:
+    if trigger.options is None:
+        return TriggerMode(text="Unknown")
+    if trigger.mode is Mode.SYNC:
+        return TriggerMode(text="Synchronous")
+    return kind_mode(trigger.kind, trigger.plugin)
+
+
+def kind_mode(kind: str, plugin: Plugin) -> TriggerMode:
+    """Return the mode of asynchronous triggers of a kind."""
+    if not plugin.fixed_mode:
+        return TriggerMode(text="Asynchronous")
+    reason = f"{kind} triggers are invoked asynchronously by default, and the invocation mode cannot be changed."
+    return TriggerMode(text="Asynchronous (fixed)", reason=reason)
+
+
+def page_of_function(trigger: BoundTrigger) -> str:
+    """Return the percent-encoded path of the page of a trigger's function."""
+    name = short_name(trigger.function)
+    return FUNCTION.format(project_id=trigger.project, function=quote(name, safe=""))
+
+
+def page_of_trigger(trigger: BoundTrigger) -> str:
+    """Return the percent-encoded path of a trigger's page: of its gateway's page if it has one."""
+    if is_gateway(trigger.plugin) and trigger.options is not None:
+        return GATEWAY.format(project_id=trigger.project, trigger_id=trigger.id)
+    return f"{page_of_function(trigger)}/configuration/triggers/{trigger.id}"
+
+
+def _subject(trigger: BoundTrigger) -> str:
+    describe = trigger.plugin.display.subject
+    return describe(trigger.options) if describe is not None and trigger.options is not None else ""
