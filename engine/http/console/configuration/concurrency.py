@@ -223,16 +223,20 @@ _INSTANCES_PART = _Part(
 _CONTROLS_PART = _Part(
     name="controls",
     settings=(
-        _control("rate", "Start rate", "per second", "Asynchronous invocations, retries included. 0: no limit."),
+        _control("rate", "Start rate", "per second", "Asynchronous invocations, retries included. 0 means no limit."),
         _control("burst", "Burst", "", "Invocations that may start at once under the rate. Default 1."),
-        _control("recycle_requests", "Requests of an instance", "", "An instance is replaced after so many. 0: never."),
+        _control(
+            "recycle_requests", "Requests of an instance", "", "An instance is replaced after so many. 0 means never."
+        ),
         _control(
             "recycle_memory",
             "Memory of an instance",
             "percent",
-            "An instance is replaced when it has used so much. 0: never.",
+            "An instance is replaced when it has used so much. 0 means never.",
         ),
-        _control("soft_timeout", "Soft timeout", "seconds", "A handler that runs longer is warned once. 0: never."),
+        _control(
+            "soft_timeout", "Soft timeout", "seconds", "A handler that runs longer is warned once. 0 means never."
+        ),
     ),
     target="/controls",
     shown=_controls_shown,

@@ -28,7 +28,7 @@ _PUBLISH = (
     Setting(
         name="version",
         label="Name",
-        help="Letters, digits, - _ and . Empty: a name made from the time.",
+        help="Letters, digits, - _ and . Empty means a name made from the time.",
         placeholder="v20260131-180000",
     ),
     Setting(name="description", label="Description", limits=limits_of(PublishBody, "description")),
