@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from msgspec import Struct
@@ -34,15 +35,24 @@ class Site(Struct):
 
     def ask(self, method: str, path: str, *, port: int = 0, **headers: str) -> tuple[int, Any]:
         """Send a request with the token from ``CLIENT``. Underscores in header names stand for dashes."""
+        status, _, body = self.send(
+            method, path, None, port=port, X_Auth_Token=headers.pop("X_Auth_Token", TOKEN), **headers
+        )
+        return status, json.loads(body or b"null")
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, *, port: int = 0, **headers: str
+    ) -> tuple[int, str, bytes]:
+        """Send a request. Return the status of the reply, its header Set-Cookie, and its body."""
         port = port or self.port
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {"Host": f"{NAME}:{port}", "X-Auth-Token": TOKEN, **named}
+        sent = {"Host": f"{NAME}:{port}", **named}
         context = ssl._create_unverified_context()
         connection = HTTPSConnection("127.0.0.1", port, timeout=60, context=context, source_address=(CLIENT, 0))
         try:
-            connection.request(method, path, headers=sent)
+            connection.request(method, path, body, headers=sent)
             response: HTTPResponse = connection.getresponse()
-            return response.status, json.loads(response.read() or b"null")
+            return response.status, response.getheader("Set-Cookie", ""), response.read()
         finally:
             connection.close()
 
@@ -51,7 +61,8 @@ class Site(Struct):
 def site(tmp_path: Path) -> Iterator[Site]:
     write_certificate(tmp_path)
     file = tmp_path / "credentials.toml"
-    file.write_text(f'[[tokens]]\ntoken = "{TOKEN}"\nproject = "{PROJECT}"\n')
+    key = f'[[keys]]\naccess = "AK1"\nsecret = "{TOKEN}"\nproject = "{PROJECT}"\n'
+    file.write_text(f'[[tokens]]\ntoken = "{TOKEN}"\nproject = "{PROJECT}"\n{key}')
     file.chmod(0o600)
     trusted = tomllib.loads(block(DOCS / "security.md", "toml", "trusted_proxies"))["http"]["trusted_proxies"]
     settings = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_HTTP__TRUSTED_PROXIES": ",".join(trusted)}
@@ -100,3 +111,21 @@ def test_the_engines_own_pages_are_those_of_the_name_that_clients_use(site: Site
         forged = site.ask("GET", BASE, port=port, Origin="https://evil.example", X_Forwarded_Host="evil.example")[0]
 
         assert (statuses, forged) == ([200, 403, 403], 403)
+
+
+def test_a_secret_key_signs_in_to_the_console_behind_https(site: Site) -> None:
+    form = urlencode({"kind": "key", "access": "AK1", "secret": TOKEN}).encode()
+    for port in (site.port, site.port_without_host):
+        origin = f"https://{NAME}:{port}"
+        status, cookie, _ = site.send(
+            "POST",
+            "/console/sign-in",
+            form,
+            port=port,
+            Origin=origin,
+            Content_Type="application/x-www-form-urlencoded",
+        )
+        shown = site.send("GET", "/console/", port=port, Cookie=cookie.partition(";")[0])
+
+        assert (status, shown[0]) == (303, 200)
+        assert cookie.endswith("; Secure")

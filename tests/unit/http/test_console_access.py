@@ -12,13 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine.http.console import docs
-from engine.http.console.paths import HOME, SIGN_IN, SIGN_OUT
+from engine.http.console.paths import CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.protocols.audit import Trace
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 
 SECRET = "the-secret-of-an-access-key"
 TOKENS = {role: f"the-token-with-the-role-{role}" for role in ("invoke", "read", "admin")}
+SEARCH = ("Search", "Show", "Filter", "Load")  #: buttons of forms that change nothing
 HELLO = f"{HOME}projects/{PROJECT}/functions/hello"
 
 
@@ -61,7 +62,8 @@ async def test_what_a_reader_does_is_traced_with_the_credential(tmp_path: Path) 
         ("AK1", "admin", PROJECT, "127.0.0.1")
     }
     assert (traces[0].resource_type, traces[0].request) == ("session", None)
-    assert [one["event"] for one in lines if one.get("client")] == ["not authenticated", "signed in", "signed out"]
+    events = ["not authenticated", "signed in", "signed out"]
+    assert [one["event"] for one in lines if one["event"] in events] == events
     assert SECRET not in str(traces) + str(lines)
 
 
@@ -114,3 +116,25 @@ async def test_an_unknown_page_of_a_project_keeps_the_project(tmp_path: Path) ->
 
     assert [one.status_code for one in replies] == [404] * 3
     assert all(f'href="{HOME}projects/{PROJECT}/functions"' in one.text for one in replies)
+
+
+async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_path: Path) -> None:
+    paths = [one.path.format(project_id=PROJECT, function="hello") for one in PAGES if _is_plain(one.path)]
+    buttons: dict[str, dict[str, list[str]]] = {"read": {}, "admin": {}}
+    async with console(tmp_path) as (_, client):
+        for role, found in buttons.items():
+            await sign_in(client, token=TOKENS[role])
+            for path in paths:
+                reply = await client.get(path)
+                assert reply.status_code < 500, (path, reply.text)
+                found[path] = re.findall(r'<button type="submit"[^>]*>([^<]*)<', reply.text)
+
+    assert len(paths) > 10
+    assert {path: found for path, found in buttons["read"].items() if set(found) - {"Sign out", *SEARCH}} == {}
+    assert sum(len(found) > 1 for found in buttons["admin"].values()) > 3
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a path is that of a page about the function hello, or about no single object."""
+    names = set(re.findall(r"{(\w+)", path))
+    return names <= {"project_id", "function"} and path.startswith(HOME) and path != CHANGES
