@@ -126,7 +126,7 @@ def _body(function: Function, changed: dict[str, Any]) -> dict[str, Any]:
     if log:
         changed["log_config"] = {**function.details.get("log_config", {}), **log}
     if "memory_size" in changed:
-        changed["memory_size"] = int(changed["memory_size"]) if changed["memory_size"].isdigit() else 0
+        changed["memory_size"] = _MEMORY_SIZES.get(changed["memory_size"], changed["memory_size"])
     return changed
 
 
@@ -157,6 +157,7 @@ def _runtimes(current: str) -> tuple[tuple[str, str], ...]:
     return tuple({**({} if current in offered else {current: current}), **offered}.items())
 
 
+_MEMORY_SIZES = {str(size): size for size in MEMORY_SIZES}
 _MEMORY = tuple((str(size), f"{size:,} MB, {cpu_of(size) / 1000:.1f} CPU") for size in MEMORY_SIZES)
 _FORM_OF_HANDLER = "file.function for Python and Node.js; any text for a bootstrap."
 _GENERAL = (

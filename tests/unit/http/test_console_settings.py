@@ -1,0 +1,91 @@
+"""Settings, rows and limits in the forms of a function's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.errors import AccessDenied, InvalidField
+from engine.http.api.controls import ControlsBody
+from engine.http.api.function_shapes import ConfigBody
+from engine.http.console.configuration.alias_form import body_of, form_of, read_form
+from engine.http.console.configuration.limits import Limits, limits_of
+from engine.http.console.configuration.rows import rows_in, with_errors
+from engine.http.console.configuration.settings import Setting, changes, errors_beside, number_text, typed_in
+from engine.http.console.forms import Form
+from engine.model import Alias, Rule, Strategy
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "limits"),
+    [
+        (ConfigBody, "timeout", Limits(low=3, high=259_200)),
+        (ConfigBody, "pre_stop_timeout", Limits(low=1, high=90)),
+        (ConfigBody, "description", Limits(longest=512)),
+        (ControlsBody, "rate", Limits(low=0, high=1_000_000, whole=False)),
+        (ConfigBody, "runtime", Limits()),
+    ],
+)
+def test_limits_are_those_of_the_types(kind: Any, name: str, limits: Limits) -> None:
+    assert limits_of(kind, name) == limits
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7", 7), (" 7 ", 7), ("", 5), ("seven", "seven"), ("7.5", "7.5"), ("²", "²"), ("9" * 5000, "9" * 5000)],
+)
+def test_a_text_that_is_no_number_is_sent_as_it_is(text: str, value: object) -> None:
+    assert Setting(name="a", label="A", kind="number", empty=5).read(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.5", 0.5), ("nan", "nan"), ("inf", "inf"), ("1e400", "1e400")])
+def test_numbers_with_fractions_are_finite(text: str, value: object) -> None:
+    assert Setting(name="a", label="A", kind="number", limits=Limits(whole=False)).read(text) == value
+
+
+def test_a_number_is_shown_as_it_is_typed() -> None:
+    assert [number_text(one) for one in (0.0, 2.5, 1_000_000, 0.001)] == ["0", "2.5", "1000000", "0.001"]
+
+
+def test_only_values_that_differ_are_sent() -> None:
+    settings = [Setting(name=name, label=name, kind="number") for name in "abc"]
+    shown = {"a": "1", "b": "2", "c": "3"}
+    typed = typed_in(settings, Form([("a", "1"), ("b", "9")]), {**shown})
+
+    assert changes(settings, typed, shown) == {"b": 9}
+
+
+def test_an_error_stands_beside_its_field() -> None:
+    error = InvalidField("strategy_config.concurrency", 5000, "must be from -1 to 1000")
+
+    assert errors_beside(error, ["concurrency"]) == {"concurrency": "must be from -1 to 1000"}
+    assert errors_beside(error, ["timeout"]) == {"": str(error)}
+
+
+def test_a_denied_request_is_no_error_of_a_field() -> None:
+    with pytest.raises(AccessDenied):
+        errors_beside(AccessDenied("no"), ["timeout"])
+
+
+def test_rows_without_a_name_are_removed_but_not_new_values() -> None:
+    form = Form([("key", "A"), ("value", "1"), ("old", "A"), ("key", ""), ("value", "2"), ("old", "B")])
+    form_with_value = Form([("key", ""), ("value", "2"), ("old", "")])
+
+    assert [row.key for row in rows_in(form)] == ["A"]
+    assert [row.error for row in with_errors(rows_in(form_with_value))] == ["needs a name"]
+
+
+def test_rules_of_an_alias_that_are_not_changed_are_sent_as_they_are() -> None:
+    rules = (Rule(rule_type="Header", param="X-A", value="1"), Rule(rule_type="cookie", param="b", op="in", value="2"))
+    strategies = {"v2": Strategy(combine_type="or", rules=rules), "v3": Strategy(rules=rules[:1])}
+    alias = Alias(name="prod", version="v1", description="one\r\ntwo", strategies=strategies)
+    shown = form_of(alias)
+    pairs = [(f"r-{name}", value) for row in shown.rules for name, value in row.items()]
+    typed = read_form(
+        Form([("version", "v1"), ("description", "one\r\ntwo"), ("combine", shown.combine), *pairs]), "prod"
+    )
+
+    assert body_of(typed, alias)["additional_version_strategy"]["v2"]["rules"][0]["rule_type"] == "Header"
+    assert body_of(typed, alias) == body_of(shown, alias)
+    assert body_of(typed, alias)["description"] == "one\r\ntwo"
