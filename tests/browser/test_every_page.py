@@ -1,0 +1,70 @@
+"""Every page of the console, on an engine filled with hostile names and payloads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Dialog, Page
+
+from engine.http.console.paths import PAGES, STATIC
+from tests.acceptance.engine_process import PROJECT, EngineProcess
+from tests.browser.axe import checked
+from tests.browser.hostile import fill
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+#: Paths that are no pages: streams of events, and those that lead to another page.
+STREAMS = {"ConsoleEvents", "ConsoleFunctionLogStream"}
+LEADING = {"ConsoleStart", "Start", "ConsoleDocsIndex", "ConsoleSignInPage"}
+#: Further states of pages.
+VARIANTS = (
+    f"/console/projects/{PROJECT}/queues?all=1",
+    f"/console/projects/{PROJECT}/invocations?status=FAIL",
+    "/console/projects/empty/functions",
+    "/console/projects/empty/queues",
+    "/console/projects/empty/deliveries",
+    "/console/docs/console",
+)
+
+
+@pytest.fixture(scope="module")
+def examples(engine: EngineProcess) -> Mapping[str, str]:
+    return fill(engine)
+
+
+def addresses(examples: Mapping[str, str]) -> list[str]:
+    """Return the address of each page. Fails for a parameter of a path that has no example."""
+    found = []
+    for one in PAGES:
+        if one.name not in STREAMS | LEADING and not one.path.startswith(STATIC):
+            names = re.findall(r"\{([^}]+)\}", one.path)
+            assert set(names) <= set(examples), f"{one.path} needs an example in tests/browser/hostile.py"
+            found.append(re.sub(r"\{([^}]+)\}", lambda name: quote(examples[name[1]]), one.path))
+    return [*found, *VARIANTS]
+
+
+@pytest.mark.timeout(180)
+def test_every_page_is_accessible_and_keeps_its_layout(
+    engine: EngineProcess, examples: Mapping[str, str], page: Page
+) -> None:
+    problems, seen = list[str](), 0
+
+    def note_dialog(dialog: Dialog) -> None:
+        problems.append(f"{page.url}: a script asks {dialog.message}")
+        dialog.dismiss()
+
+    page.on("dialog", note_dialog)
+    for address in addresses(examples):
+        reply = engine.ask("GET", address, headers={"Accept": "text/html"})
+        if reply.status != (404 if "no-such-page" in address else 200):
+            problems.append(f"{address}: status {reply.status}")
+        elif reply.headers["content-type"].startswith("text/html"):  # else a file to download
+            page.goto(address)
+            problems += checked(page)
+            seen += 1
+
+    assert seen > 15
+    assert problems == [], "\n".join(problems)
