@@ -43,17 +43,27 @@ class ApiRequests:
     def __init__(self, resources: Iterable[Resource], invocations: InvocationRoutes, region: str) -> None:
         self._router, self._invocations = make_router(resources, region), invocations
 
-    async def send(self, call: Call, method: str, target: str, body: Any = None, headers: HeaderPairs = ()) -> ApiReply:
+    async def send(
+        self,
+        call: Call,
+        method: str,
+        target: str,
+        body: Any = None,
+        headers: HeaderPairs = (),
+        *,
+        keep_body: bool = True,
+    ) -> ApiReply:
         """Make a request with the credentials of ``call``, the browser's request. Return the reply.
 
         ``target`` is a percent-encoded path with an optional query. ``body`` is sent as JSON, bytes are sent as they
-        are, None is sent as an empty body, and the pieces of an iterator as the operation reads them. Raises the error
+        are, None is sent as an empty body, and the pieces of an iterator as the operation reads them. Unless
+        ``keep_body``, the reply is returned without its body, which may be as large as a code package. Raises the error
         of the operation if it is refused.
         """
         if not isinstance(body, AsyncIterator):
             body = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
             headers = (*headers, (b"content-length", b"%d" % len(body)))
-        received, receive = _Reply(), _Body(body).receive
+        received, receive = _Reply(keep_body=keep_body), _Body(body).receive
         scope = _scope(call.scope, method, target, ((b"content-type", JSON), *headers))
         invocation = self._invocations.find(scope, dict(scope["headers"]), receive)
         if invocation is None:
@@ -87,13 +97,14 @@ class _Body:
 class _Reply:
     """Receiver of the ASGI messages of a reply."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_body: bool) -> None:
         self._status, self._headers, self._pieces = 500, dict[bytes, bytes](), list[bytes]()
+        self._keep_body = keep_body
 
     async def send(self, message: Message) -> None:
         if "status" in message:
             self._status, self._headers = message["status"], dict(message["headers"])
-        else:
+        elif self._keep_body or self._status >= 400:
             self._pieces.append(message.get("body", b""))
 
     def checked(self) -> ApiReply:

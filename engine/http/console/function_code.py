@@ -75,7 +75,7 @@ class CodePage:
             if form.text("digest") != function.code.digest:
                 raise InvalidRequest(_CHANGED)
             body = with_text({"code_filename": _filename(function)}, code)
-            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body)
+            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
         except FunctiondError as error:
             return await self._show(call, typed=code, errors=_beside("code", error))
         return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
@@ -87,7 +87,7 @@ class CodePage:
             return await self._show(call, errors={"package": "choose a zip file"})
         body = with_package({"code_filename": file.filename[:255]}, file.pieces)
         try:
-            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body)
+            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
         except FunctiondError as error:
             await file.discard()
             return await self._show(call, errors=_beside("package", error))
