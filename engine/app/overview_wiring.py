@@ -38,6 +38,7 @@ def live_events(engine: EngineParts, is_valid: Callable[[Call], bool]) -> LiveEv
     live, dispatcher = LiveEvents(is_valid, engine.logs, engine.audit, engine.lag), engine.dispatcher
     engine.intake.accepted.connect(live.note_change)
     engine.intake.refused.connect(live.note_change)
+    engine.intake.closed.connect(live.stop)
     dispatcher.attempt_ended.connect(live.note_change)
     dispatcher.end_stored.connect(live.note_change)
     dispatcher.waiting_cancelled.connect(live.note_change)

@@ -48,7 +48,8 @@ class Intake:
 
     ``accepted(invocation)`` announces each accepted request: an asynchronous one that is on disk, or a synchronous one
     that is queued. ``refused(request, error)`` announces each refused request, of a batch only the first one.
-    ``overloaded(urn)`` announces each request that is refused with Overloaded.
+    ``overloaded(urn)`` announces each request that is refused with Overloaded. ``closed()`` announces the end of
+    acceptance, when the engine begins to stop.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Intake:
         self.accepted: Signal[[Invocation]] = Signal()
         self.refused: Signal[[Request, Exception]] = Signal()
         self.overloaded: Signal[[FunctionUrn]] = Signal()
+        self.closed: Signal[[]] = Signal()
         self._catalog, self._journal, self._cursors = catalog, journal, cursors
         self._scheduler, self._backlog, self._disk = scheduler, backlog, disk
         self._factory, self._sync_timeout = factory, sync_timeout
@@ -77,6 +79,7 @@ class Intake:
     def close(self) -> None:
         """Refuse all later requests with ShuttingDown."""
         self._closed = True
+        self.closed()
 
     async def accept(self, request: Request) -> str:
         """Store an asynchronous request and return its request id after the fsync.

@@ -15,7 +15,7 @@ import anyio
 
 from engine.asgi.streaming import EVENTS, Stream, Write, event
 from engine.asgi.wire import Reply
-from engine.errors import InvalidRequest, Unavailable
+from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call, Handler
 from engine.http.console.pages import HEADERS, Action
 from engine.http.console.paths import CHANGES
@@ -26,6 +26,7 @@ from engine.protocols.audit import Audit
 LISTENERS = 64  #: pages that are told at the same time
 PAUSE = 1.0  #: seconds between two events of a page
 QUIET = 5.0
+_HEADERS = (*HEADERS, (b"x-accel-buffering", b"no"))  #: so that nginx passes events on at once
 _BEGIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 _CHANGE = event("change", {})
 
@@ -42,11 +43,17 @@ class LiveEvents:
     ) -> None:
         self._is_valid, self._logs, self._audit, self._lag, self._pause = is_valid, logs, audit, lag, pause
         self._listeners: set[asyncio.Event] = set()
+        self._stopping = False
 
     def note_change(self, *_: object) -> None:
         """Tell all pages soon."""
         for listener in self._listeners:
             listener.set()
+
+    def stop(self) -> None:
+        """End all streams, and refuse new ones, because the engine stops."""
+        self._stopping = True
+        self.note_change()
 
     def pages(self) -> Mapping[str, Handler]:
         return {CHANGES: self.show}
@@ -55,14 +62,19 @@ class LiveEvents:
         return {}
 
     async def show(self, call: Call) -> Reply:
-        """Return a stream of events. Raises InvalidRequest unless the request accepts it, Unavailable at the limit."""
+        """Return a stream of events. Raises InvalidRequest unless the request accepts it, Unavailable at the limit.
+
+        Raises ShuttingDown while the engine stops.
+        """
         if EVENTS not in call.headers.get(b"accept", b""):
             raise InvalidRequest("this path has events for the console's pages; send Accept: text/event-stream")
         if call.method == "HEAD":
-            return Reply(headers=HEADERS, content_type=EVENTS)
+            return Reply(headers=_HEADERS, content_type=EVENTS)
+        if self._stopping:
+            raise ShuttingDown
         if len(self._listeners) >= LISTENERS:
             raise Unavailable(f"{LISTENERS} pages of the console are kept up to date already; close some")
-        return Stream(content_type=EVENTS, headers=HEADERS, run=lambda write: self._follow(call, write))
+        return Stream(content_type=EVENTS, headers=_HEADERS, run=lambda write: self._follow(call, write))
 
     async def _follow(self, call: Call, write: Write) -> None:
         changed = asyncio.Event()
@@ -76,7 +88,7 @@ class LiveEvents:
             while True:
                 with anyio.move_on_after(QUIET):
                     await changed.wait()
-                if not self._is_valid(call):
+                if self._stopping or not self._is_valid(call):
                     return
                 changed.clear()
                 await write(_CHANGE)

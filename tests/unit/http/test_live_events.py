@@ -10,7 +10,7 @@ import pytest
 
 from engine.asgi.streaming import Stream
 from engine.asgi.wire import Message, Scope
-from engine.errors import InvalidRequest, Unavailable
+from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call
 from engine.http.console.live import LISTENERS, LiveEvents
 from engine.logs.feed import LogBoard
@@ -80,6 +80,19 @@ async def test_a_stream_ends_when_its_request_is_valid_no_more() -> None:
 
         assert isinstance(again, Stream)
     assert events.changes == 0
+
+
+async def test_streams_end_at_once_when_the_engine_stops() -> None:
+    events = Events(pause=0.0)
+    async with anyio.create_task_group() as tasks:
+        reply = await events.live.show(events.call())
+        assert isinstance(reply, Stream)
+        tasks.start_soon(events.follow, reply)
+        await anyio.wait_all_tasks_blocked()
+        events.live.stop()
+
+    with pytest.raises(ShuttingDown):
+        await events.live.show(events.call())
 
 
 async def test_nothing_listens_after_the_end_of_all_streams() -> None:

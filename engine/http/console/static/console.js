@@ -7,6 +7,7 @@ import { localize } from "./times.js";
 
 const INTERVAL = 2000; // milliseconds between fetches without events
 const RETRY = 15000; // milliseconds until events are asked for again
+const SILENCE = 15000; // milliseconds without an event after which the connection counts as broken
 const main = document.getElementById("main");
 const button = document.getElementById("live");
 let enabled = sessionStorage.getItem("live") !== "off";
@@ -61,16 +62,30 @@ function close() {
   stream = null;
 }
 
+function giveUp() {
+  close();
+  refusedAt = performance.now();
+  plan();
+}
+
+// The engine sends an event every few seconds, so silence means that something in between holds events back.
 function listen() {
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(giveUp, SILENCE);
+  };
   stream = new EventSource("/console/events");
-  stream.addEventListener("open", update);
-  stream.addEventListener("change", update);
+  for (const name of ["open", "change"]) {
+    stream.addEventListener(name, () => {
+      heard();
+      update();
+    });
+  }
   stream.addEventListener("error", () => {
-    if (stream?.readyState !== EventSource.CLOSED) return show("lost"); // the browser connects again by itself
-    close();
-    refusedAt = performance.now();
-    plan();
+    if (stream?.readyState === EventSource.CLOSED) giveUp();
+    else show("lost"); // the browser connects again by itself
   });
+  heard();
 }
 
 function plan() {
@@ -82,7 +97,8 @@ function plan() {
   else if (performance.now() - refusedAt > RETRY) listen();
   else {
     timer = setTimeout(async () => {
-      if (getSelection().isCollapsed) await refresh();
+      const lost = button.dataset.state === "lost";
+      if (getSelection().isCollapsed && (await refresh()) && lost) refusedAt = -Infinity; // the engine is back
       plan();
     }, INTERVAL);
   }
