@@ -44,7 +44,7 @@ _INSTANCES = {UNLIMITED: -1, DISABLED: 0}
 
 
 class _Part(Struct, frozen=True, kw_only=True):
-    """One form of the page, and the request that it makes."""
+    """Form of the page, and the request that it makes."""
 
     name: str
     settings: tuple[Setting, ...]

@@ -22,7 +22,7 @@ from engine.resources.reservation_schedule import Reservation
 
 _ROW = ("cron", "count", "name", "start", "end")
 #: Beginnings of error messages, by the field of the API.
-_LABELS = {"cron": "the time expression", "count": "the number", "start_time": "the start", "expired_time": "the end"}
+_LABELS = {"cron": "time expression", "count": "instances", "start_time": "from", "expired_time": "until"}
 _INDEX = re.compile(r"cron_configs\[(\d+)\]\.?(.*)")
 
 
@@ -76,7 +76,7 @@ def with_errors(typed: ReservationForm, error: FunctiondError) -> tuple[Reservat
     found = _INDEX.search(error.field) if isinstance(error, InvalidField) else None
     if found is None or not isinstance(error, InvalidField) or int(found[1]) >= len(typed.crons):
         return typed, errors_beside(error, ("count",))
-    text = f"{_LABELS.get(found[2], found[2])} {error.allowed}"
+    text = f"{_LABELS.get(found[2], found[2])}: {error.allowed}"
     rows = [{**row, "error": text} if number == int(found[1]) else row for number, row in enumerate(typed.crons)]
     return msgspec.structs.replace(typed, crons=rows), {"crons": text}
 

@@ -24,7 +24,7 @@ CHANGED = "These settings were changed after you opened the page. Save again to 
 
 
 class Setting(Struct, frozen=True, kw_only=True):
-    """One field of a form, and of the API."""
+    """Field of a form, and of the API."""
 
     name: str
     label: str
