@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from engine.app.api_parts import failed_deliveries, redrive_api
 from engine.app.parts import EngineParts
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.asynchronous.destination_forms import DestinationForms
 from engine.http.console.asynchronous.settings_page import AsyncSettingsPage
+from engine.http.console.deliveries.bulk import DeliveriesBulk
+from engine.http.console.deliveries.destination_rows import DestinationRows
+from engine.http.console.deliveries.page import DeliveriesPage
+from engine.http.console.deliveries.scope import ScopeReader
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.pages import PageFamily
+from engine.http.console.pages import PageFamily, Pages
 
 
 def async_settings_page(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> PageFamily:
     return AsyncSettingsPage(frame, api, engine.catalog, DestinationForms(engine.registry), engine.settings.retry)
+
+
+def deliveries_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
+    region, deliveries, items = engine.settings.http.region, failed_deliveries(engine), redrive_api(engine)
+    rows = DestinationRows(engine.catalog, engine.delivery, region)
+    scopes = ScopeReader(engine.catalog, deliveries, rows, region)
+    return [
+        DeliveriesPage(pages, deliveries, scopes, rows, api, items),
+        DeliveriesBulk(pages, deliveries, scopes, api, items),
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine import __version__
 from engine.app.api_parts import redrive_api, triggers_api
-from engine.app.async_wiring import async_settings_page
+from engine.app.async_wiring import async_settings_page, deliveries_pages
 from engine.app.configuration_wiring import configuration_pages
 from engine.app.function_wiring import function_pages
 from engine.app.overview_wiring import live_events, monitoring_page, overview_page
@@ -14,7 +14,6 @@ from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.deliveries import DeliveriesPage
 from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_actions import FunctionActions
 from engine.http.console.function_frame import FunctionFrame
@@ -41,7 +40,7 @@ from engine.pipeline.redrive import SOURCE
 
 
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
-    catalog, redrive = engine.catalog, redrive_api(engine)
+    catalog = engine.catalog
     tokens, sessions = FormTokens(engine.sessions.form_key), engine.sessions
     credentials = engine.authenticator is not None
     pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
@@ -50,7 +49,7 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         *_invocation_pages(engine, pages, api),
         *_queue_pages(engine, pages, api),
         *_trigger_pages(engine, pages, api),
-        DeliveriesPage(pages, engine.redrive, redrive),
+        *deliveries_pages(engine, pages, api),
         *_function_pages(engine, pages, api),
         live_events(engine, _validity(engine)),
     ]

@@ -133,7 +133,7 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
             list("12345"),
             ["6", "7", "8", "9", "10"],
         ]
-        assert (first.links("after="), second.links("after=")) == (["?marker=0&after=5"], ["?marker=0&after=10"])
+        assert (first.links("after="), second.links("after=")) == (["?limit=5&after=5"], ["?limit=5&after=10"])
         assert all("failing" in one for one in first.column("Destination"))
 
         assert engine.ask("POST", f"/v2/{PROJECT}/streams", {"stream_name": "late", "partition_count": 1}).status < 300

@@ -12,6 +12,7 @@ PROJECT = f"{HOME}projects/{{project_id}}"
 FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
 CREATE_FUNCTION = f"{PROJECT}/create-function"  #: not below ``functions``, as a function may have any name
 ASYNC_SETTINGS = f"{FUNCTION}/configuration/asynchronous"
+DELIVERIES = f"{PROJECT}/deliveries"
 QUEUES = f"{PROJECT}/queues"
 QUEUE = f"{QUEUES}/{{function}}"  #: below it are the actions on the queue of a function
 INVOCATION = f"{PROJECT}/invocations/{{request_id}}"
@@ -47,6 +48,7 @@ SCRIPTS = (
     "rules.js",
     "copy.js",
     "search.js",
+    "selection.js",
 )
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
@@ -83,7 +85,9 @@ PAGES = tuple(
         ("ConsoleTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}"),
         ("ConsoleGateway", GATEWAY),
         ("ConsoleEditGateway", f"{GATEWAY}/edit"),
-        ("ConsoleDeliveries", f"{PROJECT}/deliveries"),
+        ("ConsoleDeliveries", DELIVERIES),
+        ("ConsoleRedriveAll", f"{DELIVERIES}/redrive"),
+        ("ConsoleDiscardAll", f"{DELIVERIES}/discard"),
     )
 ) + tuple(
     Operation(name=name, method="GET", path=path, roles=("invoke", "read"), own=True)
@@ -121,6 +125,9 @@ ACTIONS = tuple(
         ("ConsoleMakeFunction", CREATE_FUNCTION),
         *((name, FUNCTION + rest) for name, rest in FUNCTION_ACTIONS),
         ("ConsoleSaveAsyncSettings", ASYNC_SETTINGS),
+        ("ConsoleSelectedDeliveries", DELIVERIES),
+        ("ConsoleRedriveDeliveries", f"{DELIVERIES}/redrive"),
+        ("ConsoleDiscardDeliveries", f"{DELIVERIES}/discard"),
         ("ConsoleRemoveAsyncSettings", f"{ASYNC_SETTINGS}/remove"),
         ("ConsoleCancelInvocation", f"{INVOCATION}/cancel"),
         ("ConsoleRedriveInvocation", f"{INVOCATION}/redrive"),

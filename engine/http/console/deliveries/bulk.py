@@ -1,0 +1,137 @@
+"""Redrive and removal of all given-up deliveries that match a filter: a question with their number, then steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from engine.asgi.wire import Reply
+from engine.errors import FunctiondError, InvalidField
+from engine.http.api.delivery_steps import STEP, DiscardedDeliveries, RedrivenDeliveries
+from engine.http.api.redrive import RedriveApi
+from engine.http.api.routing import BASE, Call, Handler, whole_number
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.deliveries.destination_rows import param_text
+from engine.http.console.deliveries.scope import ScopeReader
+from engine.http.console.forms import Form, errors_of
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import DELIVERIES
+from engine.http.console.visibility import delivery_shown
+from engine.pipeline.failed_deliveries import FailedDeliveries
+
+SAMPLE = 10
+LOOKS = 10  #: parts of the outbox that the question counts
+
+Verb = Literal["redrive", "discard"]
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """State of the action, which its form sends from step to step."""
+
+    function: str = ""
+    destination: str = ""  #: kind
+    param: str = ""
+    after: int = 0
+    done: int = 0
+    total: int = 0
+    counted: bool = True  #: False: ``total`` is a lower bound
+
+
+class DeliveriesBulk:
+    def __init__(
+        self, pages: Pages, deliveries: FailedDeliveries, scopes: ScopeReader, api: ApiRequests, items: RedriveApi
+    ) -> None:
+        self._pages, self._deliveries, self._scopes = pages, deliveries, scopes
+        self._api, self._items = api, items
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {f"{DELIVERIES}/redrive": self.ask_redrive, f"{DELIVERIES}/discard": self.ask_discard}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {f"{DELIVERIES}/redrive": self.redrive, f"{DELIVERIES}/discard": self.discard}
+
+    async def ask_redrive(self, call: Call) -> Reply:
+        return await self._ask(call, "redrive")
+
+    async def ask_discard(self, call: Call) -> Reply:
+        return await self._ask(call, "discard")
+
+    async def redrive(self, call: Call, form: Form) -> Reply:
+        return await self._step(call, form, "redrive")
+
+    async def discard(self, call: Call, form: Form) -> Reply:
+        return await self._step(call, form, "discard")
+
+    async def _ask(self, call: Call, verb: Verb) -> Reply:
+        """Show how many deliveries would be handled, with the first of them."""
+        chosen = await self._scopes.read(call)
+        counts, unknown = await self._scopes.counts(chosen.scope, LOOKS)
+        sample, _ = await self._deliveries.page(chosen.scope, given_up=True, after=0, limit=SAMPLE)
+        spec, items = chosen.scope.destination, (delivery_shown(call, self._items.item(one)) for one in sample)
+        return await self._show(
+            call,
+            verb,
+            "deliveries/ask.html",
+            progress=Progress(
+                function=chosen.name,
+                destination=spec.destination if spec else "",
+                param=spec.param if spec else "",
+                total=sum(counts.given_up.values()),
+                counted=counts.complete,
+            ),
+            unknown=unknown,
+            chosen=chosen,
+            kind=spec.destination if spec else "",
+            param=param_text(spec.param) if spec else "",
+            sample=[(one, param_text(one.param)) for one in items],
+        )
+
+    async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
+        """Make one step, and show the progress, or the result after the last step."""
+        progress = _read(form)
+        body = {
+            "all": True,
+            "function": progress.function,
+            "destination": progress.destination,
+            "param": progress.param,
+            "limit": STEP,
+            "after": progress.after,
+        }
+        try:
+            reply = await self._api.send(
+                call, "POST", f"{BASE.format(project_id=call.project)}/deliveries/{verb}", body
+            )
+        except FunctiondError as error:
+            errors = {"": "; ".join(errors_of(error).values())}
+            return await self._show(
+                call, verb, "deliveries/steps.html", progress=progress, ended=False, errors=errors, http_status=400
+            )
+        if verb == "redrive":
+            redriven = reply.read(RedrivenDeliveries)
+            ids, after = redriven.redriven, redriven.next_after
+        else:
+            discarded = reply.read(DiscardedDeliveries)
+            ids, after = discarded.discarded, discarded.next_after
+        progress = msgspec.structs.replace(progress, done=progress.done + len(ids), after=after or 0)
+        return await self._show(call, verb, "deliveries/steps.html", progress=progress, ended=not after, errors={})
+
+    async def _show(self, call: Call, verb: Verb, template: str, **data: Any) -> Reply:
+        return await self._pages.show(call, template, live=False, verb=verb, **data)
+
+
+def _read(form: Form) -> Progress:
+    def number(name: str) -> int:
+        return whole_number(name, form.text(name), 0, InvalidField)
+
+    return Progress(
+        function=form.text("function"),
+        destination=form.raw("destination"),
+        param=form.raw("param"),
+        after=number("after"),
+        done=number("done"),
+        total=number("total"),
+        counted=form.checked("counted"),
+    )

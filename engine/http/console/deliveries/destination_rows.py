@@ -1,0 +1,107 @@
+"""Rows of the table of destinations: who uses a destination, its state, and how many deliveries it has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.functions.catalog import Catalog
+from engine.http.api.destinations import DestinationStates
+from engine.http.api.routing import Call
+from engine.http.console.visibility import sees_secrets
+from engine.http.redaction import param_shown, without_credentials
+from engine.model import DestinationSpec, Function
+from engine.model.urn import short_name
+from engine.pipeline.circuit_breaker import DestinationStatus
+from engine.pipeline.failed_deliveries import DeliveryCounts
+
+SUGGESTED = 200
+_WORST_FIRST = ("paused", "failing", "ok")
+
+
+class DestinationRow(Struct, frozen=True, kw_only=True):
+    """Destination, shown without credentials unless the reader may see them."""
+
+    key: str  #: for the query of a page; reveals nothing about the parameters
+    kind: str
+    param: str
+    users: list[tuple[str, str]]  #: short names of functions, and conditions
+    status: DestinationStatus
+    pending: int
+    given_up: int
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether no delivery waits or failed."""
+        return self.status.state == "ok" and not self.pending and not self.given_up
+
+
+class DestinationRows:
+    def __init__(self, catalog: Catalog, states: DestinationStates, region: str) -> None:
+        self._catalog, self._states, self._region = catalog, states, region
+
+    def rows(self, call: Call, counts: DeliveryCounts, function: Function | None) -> list[DestinationRow]:
+        """Return the destinations in settings and of deliveries, failing ones first; those of ``function`` only."""
+        used = self._used(call.project, function)
+        found = [
+            self._row(call, spec, used.get(spec, []), counts) for spec in {*used, *counts.pending, *counts.given_up}
+        ]
+        return sorted(found, key=lambda row: (_WORST_FIRST.index(row.status.state), -row.given_up, row.kind, row.param))
+
+    def find(self, project: str, key: str, counts: DeliveryCounts) -> DestinationSpec | None:
+        """Return the destination with the key; None if neither settings nor counted deliveries have it."""
+        known = {*self._used(project, None), *counts.pending, *counts.given_up}
+        return next((spec for spec in known if key_of(spec) == key), None)
+
+    def functions(self, project: str) -> list[str]:
+        """Return the short names of the project's functions with destinations, at most ``SUGGESTED``."""
+        names = {name for users in self._used(project, None).values() for name, _ in users}
+        return sorted(names)[:SUGGESTED]
+
+    def _used(self, project: str, function: Function | None) -> dict[DestinationSpec, list[tuple[str, str]]]:
+        used: dict[DestinationSpec, list[tuple[str, str]]] = {}
+        for version, settings in self._catalog.settings_in(project):
+            if function is not None and version.function_id != function.function_id:
+                continue
+            for condition, spec in (("success", settings.on_success), ("failure", settings.on_failure)):
+                if spec is not None:
+                    user = (short_name(version.urn(self._region).function), condition)
+                    users = used.setdefault(spec, [])
+                    if user not in users:
+                        users.append(user)
+        return used
+
+    def _row(
+        self, call: Call, spec: DestinationSpec, users: list[tuple[str, str]], counts: DeliveryCounts
+    ) -> DestinationRow:
+        status, param = self._states.destination_status(spec), spec.param
+        if not sees_secrets(call):
+            param = param_shown(param)
+            status = msgspec.structs.replace(status, problem=without_credentials(status.problem))
+        return DestinationRow(
+            key=key_of(spec),
+            kind=spec.destination,
+            param=param_text(param),
+            users=users,
+            status=status,
+            pending=counts.pending.get(spec, 0),
+            given_up=counts.given_up.get(spec, 0),
+        )
+
+
+def key_of(spec: DestinationSpec) -> str:
+    return hashlib.blake2b(msgspec.json.encode(spec), digest_size=9).hexdigest()
+
+
+def param_text(param: str) -> str:
+    """Return the parameters of a destination as a short text: the value of a single one, or all with their names."""
+    try:
+        values: Mapping[str, Any] = msgspec.json.decode(param, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return param
+    texts: Iterable[str] = (f"{name} {value}" for name, value in values.items())
+    return str(next(iter(values.values()))) if len(values) == 1 else ", ".join(texts)

@@ -1,0 +1,124 @@
+"""Page of a project's deliveries, and the actions on those that are selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.asgi.wire import Reply
+from engine.errors import FunctiondError, InvalidField
+from engine.http.api.delivery_steps import DiscardedDeliveries, RedrivenDeliveries
+from engine.http.api.paging import bounds
+from engine.http.api.redrive import RedriveApi
+from engine.http.api.routing import BASE, Call, Handler, whole_number
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.deliveries.destination_rows import DestinationRows, param_text
+from engine.http.console.deliveries.scope import ScopeReader
+from engine.http.console.forms import Form, errors_of
+from engine.http.console.notes import see_other
+from engine.http.console.pages import Action, Pages
+from engine.http.console.paths import DELIVERIES
+from engine.http.console.visibility import delivery_shown
+from engine.model import PendingDelivery
+from engine.pipeline.failed_deliveries import DeliveryCounts, DeliveryScope, FailedDeliveries
+
+ROWS = 50
+DESTINATIONS = 100  #: most rows of the table of destinations
+
+
+class DeliveriesPage:
+    def __init__(
+        self,
+        pages: Pages,
+        deliveries: FailedDeliveries,
+        scopes: ScopeReader,
+        rows: DestinationRows,
+        api: ApiRequests,
+        items: RedriveApi,
+    ) -> None:
+        self._pages, self._deliveries, self._scopes, self._rows = pages, deliveries, scopes, rows
+        self._api, self._items = api, items
+
+    def pages(self) -> Mapping[str, Handler]:
+        return {DELIVERIES: self.show}
+
+    def actions(self) -> Mapping[str, Action]:
+        return {DELIVERIES: self.act}
+
+    async def show(self, call: Call) -> Reply:
+        return await self._show(call)
+
+    async def act(self, call: Call, form: Form) -> Reply:
+        """Send the selected deliveries again, or discard them.
+
+        A button of a row has the field ``one``: the action and the number of its delivery.
+        """
+        action, _, number = form.text("one").partition("-")
+        action, numbers = (action, [number]) if number else (form.text("do"), form.all("delivery"))
+        if action not in ("redrive", "discard"):
+            raise InvalidField("do", action, "must be redrive or discard")
+        if not numbers:
+            return await self._show(call, errors={"": "Select deliveries first."})
+        try:
+            ids = [whole_number("delivery", one, 0, InvalidField) for one in numbers]
+            path = f"{BASE.format(project_id=call.project)}/deliveries/{action}"
+            reply = await self._api.send(call, "POST", path, {"delivery_ids": ids})
+        except FunctiondError as error:
+            return await self._show(call, errors={"": "; ".join(errors_of(error).values())})
+        chosen = await self._scopes.read(call)
+        if action == "redrive":
+            note = _note(len(reply.read(RedrivenDeliveries).redriven), len(ids), "sent again")
+        else:
+            note = _note(len(reply.read(DiscardedDeliveries).discarded), len(ids), "discarded")
+        return see_other(DELIVERIES.format(project_id=call.project) + chosen.suffix, note)
+
+    async def _show(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
+        chosen = await self._scopes.read(call)
+        limit = bounds(call, "limit", maximum=ROWS)[1]
+        counts, unknown = await self._scopes.counts(chosen.scope)
+        every = self._rows.rows(call, counts, chosen.function)
+        whole = bool(call.text("all"))
+        rows = [one for one in every if (whole or not one.is_calm) and chosen.key in ("", one.key)]
+        return await self._pages.show(
+            call,
+            "deliveries.html",
+            live=not errors,
+            http_status=400 if errors else 200,
+            errors=errors or {},
+            chosen=chosen,
+            functions=self._rows.functions(call.project),
+            unknown=unknown,
+            complete=counts.complete,
+            destinations=rows[:DESTINATIONS],
+            hidden=0 if chosen.key else len(every) - len(rows),
+            more=max(0, len(rows) - DESTINATIONS),
+            lists=[await self._list(call, chosen.scope, counts, limit, given_up=one) for one in (True, False)],
+            limit=limit if call.text("limit") else 0,
+        )
+
+    async def _list(
+        self, call: Call, scope: DeliveryScope, counts: DeliveryCounts, limit: int, *, given_up: bool
+    ) -> dict[str, Any]:
+        """Return the data of one list: given-up deliveries, or those that wait."""
+        name = "given_up_after" if given_up else "after"
+        after = call.number(name, 0)
+        found, further = await self._deliveries.page(scope, given_up=given_up, after=after, limit=limit)
+        return {
+            "given_up": given_up,
+            "items": self._shown(call, found),
+            "count": sum((counts.given_up if given_up else counts.pending).values()),
+            "name": name,
+            "after": after,
+            "other": call.number("after" if given_up else "given_up_after", 0),
+            "next": further,
+        }
+
+    def _shown(self, call: Call, found: Sequence[PendingDelivery]) -> list[tuple[Any, str]]:
+        """Return the items with the texts of their parameters."""
+        items = (delivery_shown(call, self._items.item(one)) for one in found)
+        return [(one, param_text(one.param)) for one in items]
+
+
+def _note(done: int, asked: int, what: str) -> str:
+    text = f"{done:,} {'delivery' if done == 1 else 'deliveries'} {what}."
+    return text if done == asked else f"{text} The others have been delivered or removed meanwhile."
