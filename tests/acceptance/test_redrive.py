@@ -129,12 +129,13 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
         assert all(one["next_try"] >= one["destination_next_try"] for one in found)
         assert [one["delivery_id"] for one in listed] == [one["delivery_id"] for one in found] == list(range(1, 13))
         assert [one["delivery_id"] for page in shown for one in page] == list(range(1, 13))
-        assert [page.column("Delivery") for page in (first, second)] == [
+        shown = [[row for row in page.rows if "Delivery" in row] for page in (first, second)]
+        assert [[row["Delivery"] for row in rows] for rows in shown] == [
             list("12345"),
             ["6", "7", "8", "9", "10"],
         ]
         assert (first.links("after="), second.links("after=")) == (["?limit=5&after=5"], ["?limit=5&after=10"])
-        assert all("failing" in one for one in first.column("Destination"))
+        assert all("failing" in row["Destination"] for row in shown[0])
 
         assert engine.ask("POST", f"/v2/{PROJECT}/streams", {"stream_name": "late", "partition_count": 1}).status < 300
         assert run(engine, "redrive", "12") == [{"delivery_id": 12}]
