@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.code.unpacking import contents, open_file
+from engine.code.unpacking import contents, find_file
 from engine.model import CodePackage
 
 MOST = 1000  #: files of a list
@@ -59,10 +59,12 @@ def read_text(package: Path, code: CodePackage, path: str) -> FileText | None:
         if code.kind == "inline":
             return _shown(file.read(TEXT_LIMIT + 1)) if path == code.filename else None
         try:
-            with open_file(file, path) as found:
-                return _shown(found.read(TEXT_LIMIT + 1))
-        except KeyError:
-            return None
+            with zipfile.ZipFile(file) as archive:
+                found = find_file(archive, path)
+                if found is None:
+                    return None
+                with archive.open(found) as opened:
+                    return _shown(opened.read(TEXT_LIMIT + 1))
         except zipfile.BadZipFile as error:
             return FileText(reason=f"The package is damaged: {error}.")
 

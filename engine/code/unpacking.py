@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from msgspec import Struct
 
@@ -71,13 +71,9 @@ def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
                 yield _path(info), info.file_size, info.CRC
 
 
-def open_file(package: BinaryIO, path: str) -> IO[bytes]:
-    """Open a file in a zip that ``unpack`` has accepted. Raises KeyError if there is none such."""
-    archive = zipfile.ZipFile(package)
-    for info in archive.infolist():
-        if not info.is_dir() and str(_path(info)) == path:
-            return archive.open(info)
-    raise KeyError(path)
+def find_file(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo | None:
+    """Return the entry of a file in a zip that ``unpack`` has accepted; None if there is none such."""
+    return next((one for one in archive.infolist() if not one.is_dir() and str(_path(one)) == path), None)
 
 
 def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path]:
@@ -164,7 +160,7 @@ def _path(info: zipfile.ZipInfo) -> Path:
     Raises InvalidField if its name is not a plain relative path or is too long, its type is neither file nor folder, or
     it is encrypted or compressed by a method other than deflate.
     """
-    name = _name(info)
+    name = name_of(info)
     parts = [part for part in name.rstrip("/").split("/") if part != "."]
     if name.startswith("/") or "\\" in name or not name.isprintable() or ":" in name[:2]:
         raise _rejected(f"the name {name!r} is not a plain relative path with / between its parts")
@@ -180,7 +176,7 @@ def _path(info: zipfile.ZipInfo) -> Path:
     return Path(*parts)
 
 
-def _name(info: zipfile.ZipInfo) -> str:
+def name_of(info: zipfile.ZipInfo) -> str:
     """Return the name of a zip entry, read as UTF-8 even if its flag is not set, as in zips made by Linux tools.
 
     Raises InvalidField if the name cannot be decoded.

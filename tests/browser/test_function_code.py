@@ -20,7 +20,7 @@ HERE = f"/console/projects/{PROJECT}"
 HOSTILE = "<script>alert(1)</script>"
 FILES = {
     "index.py": b"def handler(event, context):\n    return 1\n",
-    f"lib/{HOSTILE.replace('/', '-')} \u05d0.txt": HOSTILE.encode(),
+    f"lib/{HOSTILE.replace('/', '-')} \u05d0.txt": HOSTILE.encode() + b"\r\n",
     "lib/" + "long" * 60 + ".txt": b"",
     "image.bin": b"\0\1\2",
     "large.txt": b"x" * 300_000,
@@ -56,7 +56,7 @@ def test_inline_code_is_edited_with_the_keyboard(engine: EngineProcess, page: Pa
     page.keyboard.type(f"return '{HOSTILE}'")
     editor.press("Escape")
     editor.press("Tab")
-    expect(page.get_by_role("button", name="Save")).to_be_focused()
+    expect(page.get_by_role("button", name="Save", exact=True)).to_be_focused()
     page.keyboard.press("Enter")
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
@@ -68,7 +68,7 @@ def test_code_that_is_refused_stays_in_the_editor(engine: EngineProcess, page: P
     before = code_of(engine, "hello")
     page.goto(f"{HERE}/functions/hello")
     page.get_by_label("index.py").fill("#" * 11_000)
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
 
     expect(page.locator("#f-code-error")).to_contain_text("larger than the 10240 bytes")
     expect(page.get_by_label("index.py")).to_have_value("#" * 11_000)
@@ -80,7 +80,7 @@ def test_an_edit_of_code_that_has_changed_meanwhile_is_refused(engine: EnginePro
     page.get_by_label("index.py").fill("mine = 1\n")
     body = {"code_type": "inline", "func_code": {"file": base64.b64encode(b"theirs = 1\n").decode()}}
     engine.ask("PUT", f"{BASE}/{urn_of('hello')}/code", body)
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
 
     expect(page.locator("#f-code-error")).to_contain_text("changed since this page was opened")
     expect(page.get_by_label("index.py")).to_have_value("mine = 1\n")
@@ -89,13 +89,43 @@ def test_an_edit_of_code_that_has_changed_meanwhile_is_refused(engine: EnginePro
 
 def test_files_of_a_package_are_listed_and_read(page: Page) -> None:
     page.goto(f"{HERE}/functions/packed")
-    expect(page.get_by_label("Text of index.py")).to_contain_text("return 1")
+    expect(page.get_by_label("index.py")).to_have_value(FILES["index.py"].decode())
     for file, text in (("image.bin", "binary"), ("large.txt", "more than 256 KiB"), ("<script>", HOSTILE)):
         page.get_by_role("link", name=file).click()
         expect(page.locator(".source")).to_contain_text(text)
     assert overflow(page) <= 0
     page.goto(f"{HERE}/functions/packed?file=../../journal.db")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Not found")
+
+
+def test_a_file_of_a_package_is_edited(engine: EngineProcess, page: Page) -> None:
+    engine.create("edited", "", code_type="zip", func_code={"file": base64.b64encode(zipped(FILES)).decode()})
+    page.goto(f"{HERE}/functions/edited")
+    page.get_by_role("link", name="<script>").click()
+    page.locator("#f-code").fill("one\ntwo\n")
+    page.get_by_role("button", name="Save", exact=True).click()
+
+    expect(page.get_by_role("status")).to_contain_text("Saved lib/<script>")
+    expect(page.locator("#f-code")).to_have_value("one\ntwo\n")
+    with zipfile.ZipFile(io.BytesIO(code_of(engine, "edited"))) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    name = next(one for one in FILES if HOSTILE.replace("/", "-") in one)
+    assert found == {**FILES, name: b"one\r\ntwo\r\n"}
+
+
+def test_dependencies_are_chosen(engine: EngineProcess, page: Page) -> None:
+    file = base64.b64encode(zipped({"library.py": b"X = 1\n"})).decode()
+    body = {"name": "library", "runtime": "Python3.10", "depend_type": "zip", "depend_file": file}
+    made = engine.ask("POST", f"/v2/{PROJECT}/fgs/dependencies/version", body).json
+    page.goto(f"{HERE}/functions/hello")
+    page.get_by_label("library").check()
+    page.get_by_role("button", name="Save dependencies").click()
+
+    expect(page.get_by_role("status")).to_contain_text("Dependencies saved")
+    expect(page.get_by_label("library")).to_be_checked()
+    assert [one["id"] for one in engine.ask("GET", f"{BASE}/{urn_of('hello')}/config").json["dependencies"]] == [
+        made["id"]
+    ]
 
 
 def test_a_package_is_uploaded_and_downloaded(engine: EngineProcess, page: Page, tmp_path: Path) -> None:
@@ -122,12 +152,12 @@ def test_a_published_version_is_shown_but_not_edited(engine: EngineProcess, page
     engine.ask("POST", f"{BASE}/{urn_of('fixed')}/versions", {"version": "v1"})
     page.goto(f"{HERE}/functions/fixed")
     page.get_by_label("index.py").fill("second = 2\n")
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_label("Version").select_option("v1")
     page.get_by_role("button", name="Show").click()
 
     expect(page.get_by_label("Text of index.py")).to_have_text("first = 1\n")
-    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    expect(page.get_by_role("button", name="Save", exact=True)).to_have_count(0)
 
 
 def test_a_function_is_created_from_the_template_of_its_runtime(engine: EngineProcess, page: Page) -> None:

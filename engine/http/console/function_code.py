@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import IO, Any
+from urllib.parse import quote
 
 import anyio.to_thread
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
 from engine.code.browsing import FileText, PackageFiles, list_files, read_text
+from engine.code.editing import is_editable, with_file
 from engine.code.inline import inline_file
 from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeStore
 from engine.errors import FunctiondError, InvalidField, InvalidRequest, NotFound
-from engine.http.api.large_replies import whole_file
+from engine.http.api.large_replies import PIECE, whole_file
 from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.code_bodies import with_package, with_text
@@ -50,6 +52,7 @@ class CodePage:
     def actions(self) -> Mapping[str, Action]:
         return {
             f"{FUNCTION}/code": self.save,
+            f"{FUNCTION}/code/file": self.save_file,
             f"{FUNCTION}/package": self.upload,
             f"{FUNCTION}/dependencies": self.choose_dependencies,
         }
@@ -70,15 +73,34 @@ class CodePage:
 
     async def save(self, call: Call, form: Form) -> Reply:
         """Store inline code."""
-        function, code = self._frame.function_of(call), form.raw("code")
+        function, code = self._frame.function_of(call), _code(form)
+        field = "code" if function.code.kind == "inline" else "inline"
         try:
-            if form.text("digest") != function.code.digest:
-                raise InvalidRequest(_CHANGED)
+            _check_unchanged(function, form)
             body = with_text({"code_filename": _filename(function)}, code)
             await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
         except FunctiondError as error:
-            return await self._show(call, typed=code, errors=_beside("code", error))
+            return await self._show(call, typed={field: code}, errors=_beside(field, error))
         return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
+
+    async def save_file(self, call: Call, form: Form) -> Reply:
+        """Store the package with other text in the file that the query names."""
+        function, path, text = self._frame.function_of(call), call.text("file"), _code(form)
+        package = self._codes.received(function.code)
+        try:
+            _check_unchanged(function, form)
+            if not is_editable(function.code):
+                raise InvalidRequest("this package is too large to be edited here; upload a new one")
+            file = await self._codes.temporary_file()
+            with file:
+                if not await anyio.to_thread.run_sync(with_file, package, file, path, text.encode("utf-8", "replace")):
+                    raise NotFound(f"the code has no file {path[:200]}")
+                body = with_package({"code_filename": function.code.filename}, _pieces(file))
+                await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
+        except FunctiondError as error:
+            return await self._show(call, typed={"code": text}, errors=_beside("code", error))
+        page = self._frame.page_path(function, f"?file={quote(path)}")
+        return see_other(page, f"Saved {path}. The next invocation runs this code.")
 
     async def upload(self, call: Call, form: Form) -> Reply:
         """Store a zip package, which is passed on while it arrives."""
@@ -102,7 +124,9 @@ class CodePage:
             return await self._show(call, errors=_beside("dependency", error))
         return see_other(self._frame.page_path(function), "Dependencies saved.")
 
-    async def _show(self, call: Call, typed: str | None = None, errors: Mapping[str, str] | None = None) -> Reply:
+    async def _show(
+        self, call: Call, typed: Mapping[str, str] | None = None, errors: Mapping[str, str] | None = None
+    ) -> Reply:
         version = self._frame.version_of(call)
         editable = may(call, _UPDATE) and not call.text("qualifier")
         return await self._frame.show(
@@ -117,7 +141,8 @@ class CodePage:
             code=await self._code(call, version),
             readable=may(call, _SHOW),
             editable=editable,
-            typed=typed,
+            typed=typed or {},
+            packable=is_editable(version.code),
             errors=defaultdict(str, errors or {}),
             choices=self._choices(version) if editable else [],
             inline_limit=INLINE_LIMIT,
@@ -147,6 +172,23 @@ class CodePage:
             *((one, True) for one in function.dependencies),
             *((one, False) for one in others if one.id not in used),
         ]
+
+
+def _code(form: Form) -> str:
+    """Return the text that was typed, with the line ends of the file."""
+    text = form.raw("code")
+    return text.replace("\n", "\r\n") if form.text("line_ends") == "crlf" else text
+
+
+def _check_unchanged(function: Function, form: Form) -> None:
+    """Raise InvalidRequest if the code is not the one that the form was made for."""
+    if form.text("digest") != function.code.digest:
+        raise InvalidRequest(_CHANGED)
+
+
+async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    while piece := await anyio.to_thread.run_sync(file.read, PIECE):
+        yield piece
 
 
 def _first(files: PackageFiles, version: Function) -> str:

@@ -10,6 +10,7 @@ ADMIN = (("ConsoleFunctionPackage", "/package"), ("ConsoleFunctionRemoval", "/de
 ACTIONS = (
     ("ConsoleDeleteFunction", "/delete"),
     ("ConsoleSaveCode", "/code"),
+    ("ConsoleSaveFile", "/code/file"),
     ("ConsoleUploadPackage", "/package"),
     ("ConsoleChooseDependencies", "/dependencies"),
     ("ConsoleTestFunction", "/test"),

@@ -1,0 +1,53 @@
+"""Change of one file in a zip package. The other files stay as they are, with their modes."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from engine.code.unpacking import find_file, name_of
+from engine.errors import InvalidField
+from engine.model import CodePackage
+
+EDIT_LIMIT = 10 << 20  #: bytes of a package that is packed again
+UNPACKED_LIMIT = 64 << 20  #: bytes of all its files; they take some seconds
+
+
+def is_editable(code: CodePackage) -> bool:
+    """Return whether the files of a package may be changed: those of small zips."""
+    return code.kind == "zip" and code.size <= EDIT_LIMIT
+
+
+def with_file(package: Path, target: IO[bytes], path: str, content: bytes) -> bool:
+    """Write the zip ``package`` to ``target``, with other content in the file ``path``, and go back to its start.
+
+    Return False, with nothing written, if the package has no such file. Raises InvalidField if it unpacks to more than
+    ``UNPACKED_LIMIT`` bytes. Blocks the calling thread.
+    """
+    with zipfile.ZipFile(package) as source:
+        changed = find_file(source, path)
+        if changed is None:
+            return False
+        if sum(one.file_size for one in source.infolist()) > UNPACKED_LIMIT:
+            raise InvalidField("func_code", "a zip package", f"unpacks to more than {UNPACKED_LIMIT} bytes; upload it")
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for info in source.infolist():
+                if info is changed:
+                    archive.writestr(_as_before(info), content, zipfile.ZIP_DEFLATED)
+                elif info.is_dir():
+                    archive.writestr(_as_before(info), b"")
+                else:
+                    with source.open(info) as old, archive.open(_as_before(info), "w") as new:
+                        shutil.copyfileobj(old, new)
+    target.seek(0)
+    return True
+
+
+def _as_before(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """Return a new entry with the name, the time, the mode and the compression of another one."""
+    entry = zipfile.ZipInfo(name_of(info), info.date_time)
+    entry.external_attr, entry.create_system = info.external_attr, info.create_system
+    entry.compress_type = info.compress_type
+    return entry

@@ -1,0 +1,61 @@
+"""Change of one file in a zip package: the other files keep their content, name, mode and time."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from engine.code import editing
+from engine.code.editing import with_file
+from engine.errors import InvalidField
+
+
+def package(folder: Path) -> Path:
+    file = folder / "a.package"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, mode in (("index.py", 0o100644), ("bootstrap", 0o100755), ("lib/", 0o040755), ("lib/é.txt", 0)):
+            entry = zipfile.ZipInfo(name, (2001, 2, 3, 4, 5, 6))
+            entry.external_attr = mode << 16
+            archive.writestr(entry, b"" if name.endswith("/") else name.encode() * 3)
+    return file
+
+
+def test_only_the_content_of_the_file_changes(tmp_path: Path) -> None:
+    target = io.BytesIO()
+
+    assert with_file(package(tmp_path), target, "bootstrap", b"new")
+
+    with zipfile.ZipFile(package(tmp_path)) as before, zipfile.ZipFile(target) as after:
+        assert after.namelist() == before.namelist()
+        for old, new in zip(before.infolist(), after.infolist(), strict=True):
+            assert (new.date_time, new.external_attr) == (old.date_time, old.external_attr)
+            assert after.read(new) == (b"new" if new.filename == "bootstrap" else before.read(old))
+
+
+def test_a_name_in_utf_8_without_its_flag_is_kept(tmp_path: Path) -> None:
+    file = package(tmp_path)
+    flag = re.compile(rb"(PK(?:\x03\x04|\x01\x02..)..)\x00\x08", re.DOTALL)
+    file.write_bytes(flag.sub(rb"\1\0\0", file.read_bytes()))
+    target = io.BytesIO()
+
+    assert with_file(file, target, "lib/é.txt", b"new")
+    with zipfile.ZipFile(target) as after:
+        assert after.read("lib/é.txt") == b"new"
+
+
+def test_a_file_that_is_missing_changes_nothing(tmp_path: Path) -> None:
+    target = io.BytesIO()
+
+    assert not with_file(package(tmp_path), target, "lib", b"new")
+    assert target.getvalue() == b""
+
+
+def test_a_package_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editing, "UNPACKED_LIMIT", 10)
+
+    with pytest.raises(InvalidField, match="unpacks to more than 10 bytes"):
+        with_file(package(tmp_path), io.BytesIO(), "index.py", b"new")
