@@ -153,7 +153,7 @@ def test_a_published_version_is_shown_but_not_edited(engine: EngineProcess, page
     page.goto(f"{HERE}/functions/fixed")
     page.get_by_label("index.py").fill("second = 2\n")
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_label("Version").select_option("v1")
+    page.get_by_label("Version", exact=True).select_option("v1")
     page.get_by_role("button", name="Show").click()
 
     expect(page.get_by_label("Text of index.py")).to_have_text("first = 1\n")
