@@ -151,7 +151,7 @@ OPERATIONS = (
         f"{_ONE}/async-invocations",
         None,
         records.InvocationList,
-        query=("request_id", *_RECORDS),
+        query=("request_id", *_RECORDS, "after", "error_text"),
         roles=_BOTH,
     ),
     _op(
@@ -160,7 +160,7 @@ OPERATIONS = (
         f"{_ONE}/active-async-invocations",
         None,
         records.InvocationList,
-        query=("requests", *_RECORDS),
+        query=("requests", *_RECORDS, "after", "error_text"),
         roles=_BOTH,
     ),
     _op(

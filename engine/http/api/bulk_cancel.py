@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct
@@ -13,6 +12,7 @@ from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
+from engine.http.api.places import read_place, show_place
 from engine.http.api.records import ACTIVE, read_states
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import read_end, read_time
@@ -20,12 +20,11 @@ from engine.model import State
 from engine.model.identity import Identity
 from engine.model.limits import Label
 from engine.pipeline.bulk_cancellation import CancelStep
-from engine.protocols import FIRST, Place, Selection
+from engine.protocols import Place, Selection
 
 STEP = 500  #: invocations that one request ends
 Limit = Annotated[int, Meta(ge=1, le=STEP)]
 Codes = Annotated[list[int], Meta(max_length=50)]
-_MARKER = re.compile(r"(\d):(-?\d{1,17}(?:\.\d{1,20})?(?:e[+-]\d{1,3})?):(\d{1,19})")
 
 
 class Cancelling(Protocol):
@@ -75,20 +74,3 @@ class BulkCancelApi:
         step = await self._cancelling.step(scope, states, read_place(body.marker), body.limit)
         ids = [self._identity.request_id(key) for key in step.keys]
         return json_reply(CancelledInvocations(cancelled=ids, next_marker=show_place(step.reached)))
-
-
-def show_place(place: Place | None) -> str:
-    """Return a place in a scan as the text of a marker. The begin of a scan is ``0``, its end is empty."""
-    if place is None or place == FIRST:
-        return "" if place is None else "0"
-    return f"{place[0]}:{place[1]!r}:{place[2]}"
-
-
-def read_place(marker: str) -> Place:
-    """Return the place in the text of a marker. Raise InvalidField if the text is none."""
-    if marker in ("", "0"):
-        return FIRST
-    found = _MARKER.fullmatch(marker)
-    if found is None:
-        raise InvalidField("marker", marker, "must be the next_marker of the previous step, or empty")
-    return int(found[1]), float(found[2]), int(found[3])

@@ -16,6 +16,7 @@ from engine.functions.controls import FunctionControls
 from engine.functions.invocation_filter import record_of, selection_of
 from engine.http.api.number_form import Number, number_form
 from engine.http.api.paging import MAX_LIMIT, bounds
+from engine.http.api.places import read_place, show_place
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_end, read_time, short_time
 from engine.logs.lines import plain
@@ -23,11 +24,12 @@ from engine.model import Attempt, Code, Function, Record, State
 from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.retry_rules import Decision
-from engine.protocols import Records, Selection
+from engine.protocols import FIRST, Count, Found, Records, Selection
 
 DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
+MAX_COUNT = 10_000  #: records that a page with ``after`` counts
 #: Header of lists that leave out invocations on damaged pages.
 INCOMPLETE: HeaderPairs = ((b"x-functiond-incomplete", b"invocations on damaged pages are left out, see /healthz"),)
 
@@ -66,6 +68,7 @@ class InvocationList(Struct, frozen=True, kw_only=True):
     invocations: list[InvocationItem]
     count: int
     next_marker: Number = UNSET
+    next_after: str | UnsetType = UNSET  #: ``after`` of the next page; empty: last page; absent without ``after``
 
 
 class CancelBody(Struct, frozen=True, kw_only=True):
@@ -158,12 +161,28 @@ class InvocationRecords:
     async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
         selection = self._selection(call, ids, allowed)
         empty = not selection.states or selection.keys == frozenset()
+        if call.text("after"):
+            return await self._page(call, replace(selection, offset=0), empty=empty)
         records, count = ([], 0) if empty else await self._records.list(selection)
         form = number_form(call.headers)
         paused = self._controls.of(selection.function_id).paused
         items = [_item(record, form, paused=paused) for record in records]
         marker = form(selection.offset + len(items))
         reply = json_reply(InvocationList(invocations=items, count=count, next_marker=marker))
+        return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
+
+    async def _page(self, call: Call, selection: Selection, *, empty: bool) -> Reply:
+        """Return the page of a list behind the place in the query. Fast at any place, and it may have fewer items."""
+        start, found, count = read_place(call.text("after"), "after"), Found(records=(), read=0), Count(rows=0)
+        if not empty:
+            found = await self._records.search(selection, None if start == FIRST else start, selection.limit)
+            count = await self._records.count(selection, MAX_COUNT)
+        form, paused = number_form(call.headers), self._controls.of(selection.function_id).paused
+        items = [_item(record, form, paused=paused) for record in found.records]
+        after = show_place(found.last if found.more else None)
+        reply = json_reply(
+            InvocationList(invocations=items, count=count.rows, next_marker=form(len(items)), next_after=after)
+        )
         return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
@@ -183,6 +202,7 @@ class InvocationRecords:
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
             end=read_end("query_end_time", end) if end else math.inf,
+            text=call.text("error_text") if call.text("after") else "",
             offset=offset,
             limit=limit,
         )

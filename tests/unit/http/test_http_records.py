@@ -289,3 +289,22 @@ def _make_older(api: Api, request_id: str, hours: float) -> None:
     record = api.engine.rows.pop(api.engine.identity.key_of(request_id) or 0)
     key = key_at(record.accepted_at - hours * 3600)
     api.engine.rows[key] = replace(record, key=key, request_id=api.engine.identity.request_id(key))
+
+
+async def test_a_list_goes_on_behind_the_last_record_of_a_page(api: Api) -> None:
+    sent = [await invoked(api) for _ in range(5)]
+    found, after = list[str](), "0"
+    while after:
+        page = await listed(api, f"limit=2&after={after}")
+        found += ids(page)
+        after = page.json["next_after"]
+
+    assert found == sent
+    assert "next_after" not in (await listed(api, "limit=2")).json
+
+
+@pytest.mark.parametrize("after", ["x", "1:2", "4:0.0:9999999999999999999", "4:nan:1"])
+async def test_a_place_in_a_list_is_one_of_an_earlier_reply(api: Api, after: str) -> None:
+    refused = await listed(api, f"after={after}")
+
+    assert (refused.status, "after" in refused.json["error_msg"]) == (400, True)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import Reply
 from engine.errors import InvalidField, NotFound
 from engine.functions.catalog import Catalog
-from engine.http.api.bulk_cancel import read_place, show_place
+from engine.http.api.places import read_place, show_place
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
@@ -117,7 +117,7 @@ class InvocationLists:
 def _start(call: Call) -> tuple[bool, Place | None]:
     """Return whether the page is read backwards, and the place in the query from which it is read."""
     before, after = call.text("before"), call.text("after")
-    return bool(before), read_place(before or after) if before or after else None
+    return bool(before), read_place(before or after, "before" if before else "after") if before or after else None
 
 
 def _links(
