@@ -1,0 +1,126 @@
+"""Pages of invocations for roles, and requests that no page makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from engine.http.console.paths import HOME, SIGN_IN
+from tests.support.http_app import PROJECT
+from tests.support.triggering import api_client, house
+
+RIGHTS: Mapping[str, dict[str, Any]] = {
+    "admin": {},
+    "read": {"role": "read"},
+    "payloads": {"role": "read", "payloads": True},
+}
+HERE = f"{HOME}projects/{PROJECT}"
+API = f"/v2/{PROJECT}/fgs/functions/hello"
+SECRET = "what-only-some-may-see"
+
+
+TOKENS = {rights: {"token": f"the-token-with-the-rights-{rights}"} for rights in RIGHTS}
+
+
+def headers(rights: str) -> dict[str, str]:
+    return {"X-Auth-Token": TOKENS[rights]["token"]}
+
+
+@asynccontextmanager
+async def console(folder: Path) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """Run an engine with a waiting invocation, which never starts. Yield a client and the request id."""
+    tokens = [{**TOKENS[name], "project": PROJECT, **fields} for name, fields in RIGHTS.items()]
+    async with (
+        house(folder, auth__tokens=tokens) as place,
+        api_client(place, authenticator=place.engine.authenticator) as client,
+    ):
+        sent = await client.post(f"{API}/invocations-async", json={"k": SECRET}, headers=headers("admin"))
+        yield client, sent.json()["request_id"]
+
+
+async def form_of(client: httpx.AsyncClient, path: str) -> str:
+    found = re.search(r'name="form_token" value="(\w+)"', (await client.get(path)).text)
+    assert found is not None
+    return found[1]
+
+
+async def test_events_and_actions_are_for_those_who_may(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        path = f"{HERE}/invocations/{request_id}"
+        pages = {rights: await client.get(path, headers=headers(rights)) for rights in RIGHTS}
+        events = {rights: await client.get(f"{path}/event", headers=headers(rights)) for rights in RIGHTS}
+        editors = {rights: await client.get(f"{path}/again", headers=headers(rights)) for rights in RIGHTS}
+        many = f"{HERE}/functions/hello/invocations/cancel"
+        previews = {rights: await client.get(many, headers=headers(rights)) for rights in RIGHTS}
+        listed = await client.get(f"{HERE}/functions/hello/invocations", headers=headers("read"))
+
+    assert {rights for rights, page in pages.items() if SECRET in page.text} == {"admin", "payloads"}
+    assert {rights for rights, page in pages.items() if "Cancel invocation" in page.text} == {"admin"}
+    assert {rights for rights, reply in events.items() if reply.status_code == 200} == {"admin", "payloads"}
+    assert events["read"].status_code == 403
+    assert events["admin"].headers["content-disposition"] == f'attachment; filename="{request_id}-event.json"'
+    assert events["admin"].headers["content-type"] == "text/plain; charset=utf-8"
+    assert {rights for rights, reply in editors.items() if reply.status_code == 200} == {"admin"}
+    assert {rights for rights, reply in previews.items() if reply.status_code == 200} == {"admin"}
+    assert "Cancel these" not in listed.text
+
+
+async def test_an_action_is_refused_to_a_reader(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        path = f"{HERE}/invocations/{request_id}"
+        await client.post(SIGN_IN, data=TOKENS["read"])
+        data = {"form_token": await form_of(client, path)}
+        replies = [
+            await client.post(f"{path}/{action}", data=data) for action in ("cancel", "redrive", "again", "deliver")
+        ]
+        many = await client.post(f"{HERE}/functions/hello/invocations/cancel", data=data)
+        record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("read"))
+
+    assert [reply.status_code for reply in replies] == [403] * 4
+    assert "may not use CancelAsyncInvocations" in many.text
+    assert record.json()["status"] == "WAIT"
+
+
+#: Queries that no page makes, and the status of their pages.
+QUERIES = {
+    "after=9:0.0:1": 200,
+    "after=4:0.0:9999999999999999999": 400,
+    "after=1:1e400:1": 400,
+    "before=4:nan:1": 400,
+    "limit=0&read=x": 400,
+    "limit=99999": 200,
+    "time=century": 400,
+    "code=-1": 400,
+    "begin=yesterday": 400,
+    "end=9999-99-99T00:00": 400,
+    "request=ffffffff-ffff-7fff-8": 200,
+    "text=" + "x" * 201: 400,
+    "text=%25%5C_%00": 200,
+    "source=%27%20OR%201=1": 200,
+    "function=hello:v9": 404,
+    "function=" + "x" * 300: 400,
+}
+
+
+async def test_queries_that_no_page_makes_get_a_page(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, _):
+        replies = {query: await client.get(f"{HERE}/invocations?{query}", headers=headers("read")) for query in QUERIES}
+
+    assert {query: reply.status_code for query, reply in replies.items()} == QUERIES
+    assert {reply.headers["content-type"] for reply in replies.values()} == {"text/html; charset=utf-8"}
+
+
+async def test_many_are_not_chosen_by_text(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        path = f"{HERE}/functions/hello/invocations/cancel"
+        await client.post(SIGN_IN, data=TOKENS["admin"])
+        shown = await client.get(f"{path}?text=x")
+        sent = await client.post(path, data={"form_token": await form_of(client, path), "text": "x"})
+        record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("admin"))
+
+    assert (shown.status_code, sent.status_code, record.json()["status"]) == (400, 400, "WAIT")
