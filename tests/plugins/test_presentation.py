@@ -1,0 +1,71 @@
+"""Forms and texts of the console for the built-in kinds of triggers and destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine import Plugin
+from engine.config.plugin_registry import load_plugins
+from engine.http.console.forms import Form
+from engine.http.console.struct_fields import fields_of, flat
+from engine.http.console.struct_forms import read_struct, shown_values
+from plugins.timer.display import next_due
+from plugins.timer.options import TimerOptions
+from plugins.timer.settings import TimerSettings
+from tests.acceptance.triggering import GOOD
+
+PLUGINS = load_plugins()
+DATA = {**GOOD, "WEBHOOK": {"name": "pushes", "secret": "sixteen-characters-or-more"}}
+NOON = 1_772_366_400.0  # 2026-03-01 12:00 UTC
+
+
+def kinds() -> Iterator[tuple[str, Plugin]]:
+    for plugin in PLUGINS:
+        if plugin.options is not None:
+            yield from ((kind, plugin) for kind in plugin.kinds)
+
+
+@pytest.mark.parametrize(("kind", "plugin"), [pytest.param(*one, id=one[0]) for one in kinds()])
+def test_each_kind_of_triggers_is_described(kind: str, plugin: Plugin) -> None:
+    options = msgspec.convert(DATA[kind], plugin.options)
+
+    assert plugin.display.about[kind].endswith(".")
+    assert plugin.display.subject is not None
+    assert plugin.display.subject(options)
+
+
+@pytest.mark.parametrize(("kind", "plugin"), [pytest.param(*one, id=one[0]) for one in kinds()])
+def test_a_form_that_is_sent_unchanged_changes_nothing(kind: str, plugin: Plugin) -> None:
+    assert plugin.options is not None
+    fields, data = fields_of(plugin.options, "event_data."), DATA[kind]
+    secrets = {field.name for field in flat(fields) if field.control == "secret"}
+    shown = {name: text for name, text in shown_values(fields, data).items() if name not in secrets}
+    flags = {field.name for field in flat(fields) if field.control == "flag"}
+    sent = Form([(name, text) for name, text in shown.items() if name not in flags or text == "true"])
+
+    found = read_struct(fields, sent, data)
+
+    assert found == {key: "******" if f"event_data.{key}" in secrets else value for key, value in data.items()}
+
+
+@pytest.mark.parametrize("plugin", [one for one in PLUGINS if one.param is not None], ids=lambda one: one.kinds[0])
+def test_parameters_of_destinations_have_controls(plugin: Plugin) -> None:
+    assert plugin.param is not None
+    fields: Any = fields_of(plugin.param)
+
+    assert fields
+    assert not [field.name for field in flat(fields) if field.control == "json" or field.fixed]
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule", "seconds"),
+    [("Rate", "15m", 870), ("Cron", "0 0 13 * * *", 3600)],
+)
+def test_the_next_run_of_a_timer(kind: Any, schedule: str, seconds: float) -> None:
+    options = TimerOptions(name="t", schedule_type=kind, schedule=schedule)
+
+    assert next_due(options, TimerSettings(), NOON - 30, NOON) - NOON == seconds
