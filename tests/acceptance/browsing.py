@@ -48,6 +48,9 @@ class Page(HTMLParser):
             self._cell = attributes["data-label"]
             self.rows[-1][self._cell] = ""
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag, f"{tag} closes another one"
         if tag in ("td", "th"):

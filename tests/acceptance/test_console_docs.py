@@ -56,6 +56,18 @@ def test_links_between_pages_resolve(pages: dict[str, Page]) -> None:
     assert f"{HOME}trigger-kafka#batches" in pages[f"{HOME}trigger-rabbitmq"].links()
 
 
+def test_images_of_pages_are_served(engine: EngineProcess, pages: dict[str, Page]) -> None:
+    images = {
+        one["src"] for page in pages.values() for tag, one in page.tags if tag == "img" and "static" not in one["src"]
+    }
+
+    for image in images:
+        reply = engine.ask("GET", image)
+        assert (reply.status, reply.headers["content-type"], reply.body[:4]) == (200, "image/png", b"\x89PNG")
+        assert len(reply.body) < 150_000
+    assert images == {HOME + file.name for file in DOCS.glob("*.png")}
+
+
 def test_pages_are_allowed_by_their_policy(pages: dict[str, Page]) -> None:
     refused = {path: [one for one in foreign(page) if not one.startswith("https://")] for path, page in pages.items()}
 

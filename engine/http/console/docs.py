@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.asgi.wire import Reply
 from engine.errors import NotFound
 from engine.http.api.routing import Call
-from engine.http.console.pages import Pages
+from engine.http.console.pages import HEADERS, Pages
 from engine.http.console.paths import DOCS
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ class DocsPage:
         return await self._show(call, INDEX)
 
     async def show(self, call: Call) -> Reply:
-        return await self._show(call, call.part("page"))
+        name = call.part("page")
+        if name in _images():
+            body = await anyio.to_thread.run_sync(_images()[name].read_bytes)
+            return Reply(body=body, headers=HEADERS, content_type=b"image/png")
+        return await self._show(call, name)
 
     async def _show(self, call: Call, name: str) -> Reply:
         if name not in _files():
@@ -65,6 +69,12 @@ def _files() -> Mapping[str, Traversable]:
     package = files("engine")
     found = {one.name.removesuffix(".md"): one for one in (package / "docs").iterdir() if one.name.endswith(".md")}
     return {**found, ARCHITECTURE: package / "README.md"}
+
+
+@cache
+def _images() -> Mapping[str, Traversable]:
+    """Return the images of the pages by file name."""
+    return {one.name: one for one in (files("engine") / "docs").iterdir() if one.name.endswith(".png")}
 
 
 @cache
@@ -97,7 +107,9 @@ def anchor(heading: str) -> str:
 
 
 def _redirect(token: Token) -> None:
-    """Change a Markdown link to another documentation file into a link to its console page. Ignore other tokens."""
+    """Change the address of an image, or of another documentation file, into that in the console. Ignore others."""
+    if token.type == "image" and str(token.attrGet("src")) in _images():
+        token.attrSet("src", f"{DOCS}{token.attrGet('src')}")
     href = str(token.attrGet("href") or "")
     if token.type == "link_open" and (found := _LINK.fullmatch(href)):
         page = _OUTSIDE.get(found[1], found[1].removesuffix(".md"))

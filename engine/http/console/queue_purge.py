@@ -56,10 +56,8 @@ class QueuePurge:
     async def show(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         [row] = await self._rows.rows([function])
-        waiting = Selection(
-            function_id=function.function_id, states=frozenset({State.WAIT}), counted=False, limit=SAMPLE
-        )
-        sample, _ = await self._records.list(waiting)
+        waiting = Selection(function_id=function.function_id, states=frozenset({State.WAIT}))
+        sample = (await self._records.search(waiting, None, SAMPLE)).records
         purge = Purge(until=short_time(self._clock.now()), total=row.waiting)
         return await self._show(call, function, "queues/purge.html", purge=purge, row=row, sample=sample)
 

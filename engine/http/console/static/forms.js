@@ -1,4 +1,4 @@
-// Asks before a form with data-confirm is sent.
+// Asks before a form with data-confirm is sent, and closes menus by Escape, or by a click elsewhere.
 "use strict";
 
 function ask(form) {
@@ -33,4 +33,21 @@ document.addEventListener("submit", (event) => {
   if (form.dataset.confirm === undefined || form.dataset.confirmed === "yes") return;
   event.preventDefault();
   ask(form);
+});
+
+function openMenus() {
+  return document.querySelectorAll("details.menu[open], details.chooser[open]");
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const menu of openMenus()) {
+    const inside = menu.contains(document.activeElement);
+    menu.open = false;
+    if (inside) menu.querySelector("summary").focus();
+  }
+});
+
+document.addEventListener("click", (event) => {
+  for (const menu of openMenus()) if (!menu.contains(event.target)) menu.open = false;
 });
