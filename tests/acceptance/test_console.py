@@ -106,7 +106,7 @@ def test_a_function_has_its_versions_aliases_and_links(engine: EngineProcess) ->
 
     rows = {row["Function"].split()[0]: row for row in page.rows}
     assert rows["good"]["Versions and aliases"] == "latest, v1 prod → v1"
-    assert rows["good"]["Links"] == "invocations 1 trigger"
+    assert rows["good"]["Links"].endswith("invocations 1 trigger")
     assert rows["bad"]["Versions and aliases"].endswith("1 retry, up to 1 h old; failure to SMN")
     assert rows["batch:slow"]["Runtime"].startswith("Python3.10 index.handler")
     assert page.links("invocations?function=batch%3Aslow")

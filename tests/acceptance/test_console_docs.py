@@ -77,7 +77,7 @@ def test_pages_are_allowed_by_their_policy(pages: dict[str, Page]) -> None:
 
 
 def test_every_page_of_the_console_links_to_them(engine: EngineProcess) -> None:
-    assert visit(engine, "/console/").links(HOME) == [HOME]
+    assert HOME in visit(engine, "/console/").links(HOME)
 
 
 def test_the_address_without_a_slash_redirects(engine: EngineProcess) -> None:
