@@ -59,13 +59,14 @@ def build_app(engine: EngineParts) -> App:
     )
     resources = audited(build_families(engine, health), engine.audit, engine.clock)
     allowed = restricted(resources, OPERATIONS) if authenticator is not None else resources
-    api = ApiRequests(allowed, InvocationRoutes(calls, http.region), http.region)
+    plugins = PluginRequests(engine.plugins.mounts, engine.audit, engine.clock)
+    api = ApiRequests(allowed, InvocationRoutes(calls, http.region), plugins, http.region)
     return create_app(
         calls,
         resources,
         http.region,
         authenticator=_admission(engine),
-        plugins=PluginRequests(engine.plugins.mounts, engine.audit, engine.clock),
+        plugins=plugins,
         console=build_console(engine, health, api) if http.console else None,
         lag=engine.lag,
         denials=DenialLog(engine.clock),

@@ -7,6 +7,7 @@ from engine.app.parts import EngineParts
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.asynchronous.destination_forms import DestinationForms
 from engine.http.console.asynchronous.settings_page import AsyncSettingsPage
+from engine.http.console.asynchronous.status_lines_page import StatusLinesPage
 from engine.http.console.deliveries.bulk import DeliveriesBulk
 from engine.http.console.deliveries.destination_rows import DestinationRows
 from engine.http.console.deliveries.page import DeliveriesPage
@@ -15,8 +16,12 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.pages import PageFamily, Pages
 
 
-def async_settings_page(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> PageFamily:
-    return AsyncSettingsPage(frame, api, engine.catalog, DestinationForms(engine.registry), engine.settings.retry)
+def async_settings_pages(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
+    kinds = DestinationForms(engine.registry)
+    return [
+        AsyncSettingsPage(frame, api, engine.catalog, kinds, engine.settings.retry),
+        StatusLinesPage(frame, api, engine.catalog, engine.settings.http.region),
+    ]
 
 
 def deliveries_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:

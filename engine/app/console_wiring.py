@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine import __version__
 from engine.app.api_parts import redrive_api, triggers_api
-from engine.app.async_wiring import async_settings_page, deliveries_pages
+from engine.app.async_wiring import async_settings_pages, deliveries_pages
 from engine.app.configuration_wiring import configuration_pages
 from engine.app.function_wiring import function_pages
 from engine.app.overview_wiring import live_events, monitoring_page, overview_page
@@ -107,7 +107,7 @@ def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list
         FunctionActions(frame, api),
         *function_pages(engine, pages, frame, api),
         *configuration_pages(engine, frame, api),
-        async_settings_page(engine, frame, api),
+        *async_settings_pages(engine, frame, api),
         _function_logs(engine, frame),
         monitoring_page(engine, frame, api),
     ]

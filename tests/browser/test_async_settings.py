@@ -147,6 +147,20 @@ def test_settings_belong_to_versions_and_aliases_show_theirs(engine: EngineProce
     assert engine.ask("GET", f"{of('plain')}:latest/async-invoke-config").status == 404
 
 
+def test_the_status_log_shows_the_states_of_the_version(engine: EngineProcess, page: Page) -> None:
+    page.goto(f"{HERE.format('full')}/status-log")
+    expect(page.get_by_role("main")).to_contain_text("No lines")
+
+    assert engine.ask("PUT", f"{of('full')}:latest/async-invoke-config", FULL).status == 200
+    request_id = engine.accepted("full")
+    engine.record("full", request_id, wait=30)
+
+    page.get_by_role("link", name="Settings of latest").click()
+    page.get_by_role("link", name="Lines of the stream").click()
+    row = page.get_by_role("row").filter(has_text=request_id)
+    expect(row.filter(has_text="SUCCESS")).to_have_count(1)
+
+
 def test_the_form_works_without_scripts(engine: EngineProcess, browser: Browser) -> None:
     context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
     page = context.new_page()

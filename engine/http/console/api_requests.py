@@ -19,6 +19,7 @@ from engine.asgi.wire import JSON, HeaderPairs, Message, Scope
 from engine.errors import FunctiondError, InvalidRequest, Unavailable
 from engine.http.api.routing import ERROR, Call, Resource, make_router
 from engine.http.invocation_routes import InvocationRoutes
+from engine.http.plugin_requests import PluginRequests
 
 T = TypeVar("T")
 
@@ -38,10 +39,12 @@ class ApiReply(Struct, frozen=True, kw_only=True):
 
 
 class ApiRequests:
-    """Requests to the operations in ``resources``, and to those that invoke a function."""
+    """Requests to the operations in ``resources``, to those that invoke a function, and to those of plugins."""
 
-    def __init__(self, resources: Iterable[Resource], invocations: InvocationRoutes, region: str) -> None:
-        self._router, self._invocations = make_router(resources, region), invocations
+    def __init__(
+        self, resources: Iterable[Resource], invocations: InvocationRoutes, plugins: PluginRequests, region: str
+    ) -> None:
+        self._router, self._invocations, self._plugins = make_router(resources, region), invocations, plugins
 
     async def send(
         self,
@@ -65,6 +68,9 @@ class ApiRequests:
             headers = (*headers, (b"content-length", b"%d" % len(body)))
         received, receive = _Reply(keep_body=keep_body), _Body(body).receive
         scope = _scope(call.scope, method, target, ((b"content-type", JSON), *headers))
+        if (mount := self._plugins.find(scope["path"])) is not None:
+            await self._plugins.serve(mount, scope, receive, received.send)
+            return received.checked()
         invocation = self._invocations.find(scope, dict(scope["headers"]), receive)
         if invocation is None:
             await self._router(scope, receive, received.send)

@@ -69,6 +69,7 @@ PAGES = tuple(
         *((name, FUNCTION + rest) for name, rest in SETTINGS),
         *((name, FUNCTION + rest) for name, rest in READ),
         ("ConsoleAsyncSettings", ASYNC_SETTINGS),
+        ("ConsoleStatusLog", f"{ASYNC_SETTINGS}/status-log"),
         ("ConsoleInvocations", f"{PROJECT}/invocations"),
         ("ConsoleFunctionLogs", f"{FUNCTION}/logs"),
         ("ConsoleFunctionLogStream", f"{FUNCTION}/logs/stream"),
