@@ -142,6 +142,6 @@ async def api_client(place: House, *, authenticator: Authenticator | None = None
     app = build_app(replace(place.engine, authenticator=authenticator))
     async with (
         listen(app, "127.0.0.1", 0) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=60) as client,
     ):
         yield client

@@ -74,21 +74,15 @@ PAGES = tuple(
         ("ConsoleFunctionLogs", f"{FUNCTION}/logs"),
         ("ConsoleFunctionLogStream", f"{FUNCTION}/logs/stream"),
         ("ConsoleQueues", QUEUES),
-        ("ConsolePurge", f"{QUEUE}/purge"),
         ("ConsoleInvocation", INVOCATION),
         ("ConsoleEvent", f"{INVOCATION}/event"),
         ("ConsoleResult", f"{INVOCATION}/result"),
         ("ConsoleFunctionInvocations", f"{FUNCTION}/invocations"),
         ("ConsoleTriggers", f"{PROJECT}/triggers"),
-        ("ConsoleNewTriggerFunction", f"{PROJECT}/triggers/new"),
         ("ConsoleFunctionTriggers", f"{FUNCTION}/configuration/triggers"),
-        ("ConsoleNewTrigger", f"{FUNCTION}/configuration/triggers/new"),
         ("ConsoleTrigger", f"{FUNCTION}/configuration/triggers/{{trigger_id}}"),
         ("ConsoleGateway", GATEWAY),
-        ("ConsoleEditGateway", f"{GATEWAY}/edit"),
         ("ConsoleDeliveries", DELIVERIES),
-        ("ConsoleRedriveAll", f"{DELIVERIES}/redrive"),
-        ("ConsoleDiscardAll", f"{DELIVERIES}/discard"),
     )
 ) + tuple(
     Operation(name=name, method="GET", path=path, roles=("invoke", "read"), own=True)
@@ -111,6 +105,12 @@ PAGES += tuple(
         ("ConsoleRunAgain", f"{INVOCATION}/again"),
         ("ConsoleCancelMany", f"{FUNCTION}/invocations/cancel"),
         ("ConsoleRedriveMany", f"{FUNCTION}/invocations/redrive"),
+        ("ConsolePurge", f"{QUEUE}/purge"),
+        ("ConsoleNewTriggerFunction", f"{PROJECT}/triggers/new"),
+        ("ConsoleNewTrigger", f"{FUNCTION}/configuration/triggers/new"),
+        ("ConsoleEditGateway", f"{GATEWAY}/edit"),
+        ("ConsoleRedriveAll", f"{DELIVERIES}/redrive"),
+        ("ConsoleDiscardAll", f"{DELIVERIES}/discard"),
         *((name, FUNCTION + rest) for name, rest in ADMIN),
     )
 )

@@ -137,4 +137,5 @@ async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_pat
 def _is_plain(path: str) -> bool:
     """Return whether a path is that of a page about the function hello, or about no single object."""
     names = set(re.findall(r"{(\w+)", path))
-    return names <= {"project_id", "function"} and path.startswith(HOME) and path != CHANGES
+    streams = path == CHANGES or path.endswith("/stream")
+    return names <= {"project_id", "function"} and path.startswith(HOME) and not streams
