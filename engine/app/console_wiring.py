@@ -45,7 +45,7 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
     credentials = engine.authenticator is not None
     pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
     families: list[PageFamily] = [
-        overview_page(engine, pages, health),
+        overview_page(engine, pages, health, api),
         *_invocation_pages(engine, pages, api),
         *_queue_pages(engine, pages, api),
         *_trigger_pages(engine, pages, api),

@@ -17,7 +17,7 @@ from engine.http.console.pages import Pages
 from engine.http.console.project_concerns import ProjectConcerns
 
 
-def overview_page(engine: EngineParts, pages: Pages, health: HealthChecks) -> OverviewPage:
+def overview_page(engine: EngineParts, pages: Pages, health: HealthChecks, api: ApiRequests) -> OverviewPage:
     concerns = ProjectConcerns(
         catalog=engine.catalog,
         controls=engine.controls,
@@ -30,7 +30,7 @@ def overview_page(engine: EngineParts, pages: Pages, health: HealthChecks) -> Ov
         scheduler=engine.scheduler,
         clock=engine.clock,
     )
-    return OverviewPage(pages, engine.catalog, health, lambda: read_figures(engine), engine.samples, concerns)
+    return OverviewPage(pages, engine.catalog, health, lambda: read_figures(engine), engine.samples, concerns, api)
 
 
 def live_events(engine: EngineParts, is_valid: Callable[[Call], bool]) -> LiveEvents:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -335,3 +338,19 @@ def test_an_engine_without_credentials_has_no_sign_in(tmp_path: Path) -> None:
     assert after == 303
     assert (foreign.reply.status, foreign.links("projects/")) == (403, [])
     assert "Sign out" not in page.text
+
+
+def test_the_events_of_a_page_end_with_its_session(engine: EngineProcess) -> None:
+    cookie = session(engine)
+    page = visit(engine, HOME, Cookie=cookie)
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=20)) as connection:
+        connection.request("GET", f"{HOME}events", headers={"Accept": "text/event-stream", "Cookie": cookie})
+        stream = connection.getresponse()
+        assert (stream.status, stream.readline()) == (200, b"retry: 1000\n")
+
+        assert post(engine, f"{HOME}sign-out", {"form_token": form_token(page)}, Cookie=cookie).status == 303
+        began = time.monotonic()
+        stream.read()  # to its end
+
+    assert time.monotonic() - began < 4
+    assert engine.ask("GET", f"{HOME}events", headers={"Accept": "text/event-stream", "Cookie": cookie}).status == 401

@@ -173,14 +173,12 @@ def _scale(most: float) -> tuple[float, int]:
     if most <= 4:
         top = max(2, math.ceil(most))
         return float(top), top
+    found: list[tuple[float, int]] = []
     for parts in (4, 5, 3):
-        step = most / parts
-        power = 10.0 ** math.floor(math.log10(step))
-        for mantissa in _MANTISSAS:
-            rounded = mantissa * power
-            if rounded >= step and rounded == int(rounded):
-                return rounded * parts, parts
-    return float(math.ceil(most)), 1
+        power = 10.0 ** math.floor(math.log10(most / parts))
+        steps = (mantissa * power for mantissa in _MANTISSAS)
+        found += [(step * parts, parts) for step in steps if step * parts >= most and step == int(step)]
+    return min(found, key=lambda one: one[0])
 
 
 def _clock(moment: float) -> str:

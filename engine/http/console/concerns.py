@@ -16,6 +16,7 @@ class Concern(Struct, frozen=True, kw_only=True):
     link: str
     action: str  #: text of the link
     urgent: bool = False
+    operation: str = ""  #: of the API, which the form at ``link`` uses; empty: ``link`` is a page
 
 
 def page_of(function: Function, rest: str = "") -> str:

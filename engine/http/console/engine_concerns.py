@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from engine.http.api.health import HealthChecks
 from engine.http.console import words
 from engine.http.console.concerns import Concern, manual, sentence
+from engine.http.console.paths import HOME
 
+ACCEPT_CLOCK = f"{HOME}clock/accept"
 #: Titles and pages of the documentation by component of the health.
 _COMPONENTS: Mapping[str, tuple[str, str]] = {
     "journal": ("Writing to the disk", "operations#health-and-metrics"),
@@ -32,10 +34,11 @@ def engine_concerns(health: HealthChecks, value: Mapping[str, float], held: Mapp
     if clock := health.about().get("clock"):
         yield Concern(
             title="The clock is in doubt",
-            text=f"{clock}. Correct the clock, or accept it.",
-            link=manual("operations#clock"),
-            action="How to accept it",
+            text=f"It is {clock}. Correct it, or accept it if it is right; work too old by it is then discarded.",
+            link=ACCEPT_CLOCK,
+            action="Accept the clock",
             urgent=True,
+            operation="AcceptClock",
         )
     for reason in held:
         yield Concern(

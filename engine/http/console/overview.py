@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.http.api.health import HealthChecks
-from engine.http.api.routing import Call, Handler
+from engine.http.api.routing import BASE, Call, Handler
+from engine.http.console.api_requests import ApiRequests
 from engine.http.console.engine_charts import EngineCharts
-from engine.http.console.engine_concerns import engine_concerns
+from engine.http.console.engine_concerns import ACCEPT_CLOCK, engine_concerns
+from engine.http.console.forms import Form
+from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import HOME
 from engine.http.console.project_concerns import ProjectConcerns
@@ -34,15 +37,21 @@ class OverviewPage:
         figures: Callable[[], Iterable[Figure]],
         samples: Samples,
         concerns: ProjectConcerns,
+        api: ApiRequests,
     ) -> None:
         self._pages, self._catalog, self._health, self._figures = pages, catalog, health, figures
-        self._samples, self._concerns = samples, concerns
+        self._samples, self._concerns, self._api = samples, concerns, api
 
     def pages(self) -> Mapping[str, Handler]:
         return {HOME: self.show}
 
     def actions(self) -> Mapping[str, Action]:
-        return {}
+        return {ACCEPT_CLOCK: self.accept_clock}
+
+    async def accept_clock(self, call: Call, form: Form) -> Reply:
+        project = projects_for(call, self._catalog)[0]
+        await self._api.send(call, "POST", f"{BASE.format(project_id=project)}/clock/accept")
+        return see_other(HOME, "The clock is accepted.")
 
     async def show(self, call: Call) -> Reply:
         chosen = range_of(call, RANGES)

@@ -120,6 +120,7 @@ ACTIONS = tuple(
     for name, path in (
         ("ConsoleSignIn", SIGN_IN),
         ("ConsoleSignOut", SIGN_OUT),
+        ("ConsoleAcceptClock", f"{HOME}clock/accept"),
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),
         *((name, FUNCTION + rest) for name, rest in SAVES),

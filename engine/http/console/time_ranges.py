@@ -12,17 +12,32 @@ from engine.http.api.routing import Call
 
 class TimeRange(Struct, frozen=True, kw_only=True):
     name: str  #: in the query
-    label: str
+    label: str  #: of the link
+    title: str
     minutes: int
     size: int  #: minutes of a period
     ticks: tuple[str, ...]
 
 
 QUARTER = TimeRange(
-    name="15min", label="15 minutes", minutes=15, size=1, ticks=("15 min ago", "10 min", "5 min", "now")
+    name="15min",
+    label="15 minutes",
+    title="Last 15 minutes",
+    minutes=15,
+    size=1,
+    ticks=("15 min", "10 min", "5 min", "now"),
 )
-HOUR = TimeRange(name="1h", label="1 hour", minutes=60, size=1, ticks=("60 min ago", "40 min", "20 min", "now"))
-DAY = TimeRange(name="24h", label="24 hours", minutes=1440, size=15, ticks=("24 h ago", "18 h", "12 h", "6 h", "now"))
+HOUR = TimeRange(
+    name="1h", label="1 hour", title="Last hour", minutes=60, size=1, ticks=("60 min", "40 min", "20 min", "now")
+)
+DAY = TimeRange(
+    name="24h",
+    label="24 hours",
+    title="Last 24 hours",
+    minutes=1440,
+    size=15,
+    ticks=("24 h", "18 h", "12 h", "6 h", "now"),
+)
 
 
 class FigureTable(Struct, frozen=True, kw_only=True):
