@@ -38,6 +38,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     plugin: Plugin  #: placeholder without options if no plugin has the kind any more
     options: Any  #: the plugin's options; None: the stored data cannot be read any more
     mode: Mode
+    mode_fixed: bool = True  #: the mode cannot be changed
     stored: StoredTrigger
     given: dict[str, Any]  #: stored data for clients, with secrets masked
     shown: dict[str, Any]  #: ``given``, and the fields that the vendor's API adds to it
@@ -94,6 +95,7 @@ def bind(
     _check_backend(kind, data, function, region)
     stored = msgspec.structs.replace(stored, data=rules.stored_form(options, data))
     trigger = _bound(stored, plugin, function, region, options, mode, service)
+    trigger = msgspec.structs.replace(trigger, mode_fixed=plugin.fixed_mode and not free)
     if plugin.rules.address:
         address = plugin.rules.address(kind, options, service, tls)
         trigger = msgspec.structs.replace(trigger, shown={**trigger.shown, "invoke_url": address})

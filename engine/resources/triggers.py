@@ -89,6 +89,11 @@ class Triggers:
         """Return the plugin that provides triggers of this kind; None if no plugin does."""
         return self._registry.trigger(kind)
 
+    def is_mode_fixed(self, kind: str) -> bool:
+        """Return whether the invocation mode of triggers of this kind cannot be changed."""
+        plugin = self._registry.trigger(kind)
+        return plugin is None or (plugin.fixed_mode and kind not in self._free)
+
     def all(self) -> Iterator[BoundTrigger]:
         for triggers in list(self._by_function.values()):
             yield from list(triggers.values())

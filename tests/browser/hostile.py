@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.support.gateways import API
 
 EVIL = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}"
 RTL = "\u202eabc \u05e9\u05dc\u05d5\u05dd"
@@ -42,6 +43,7 @@ def fill(engine: EngineProcess) -> Mapping[str, str]:
     trigger = _trigger(
         engine, "TIMER", {"name": "t" * 64, "schedule_type": "Rate", "schedule": "3d", "user_event": EVIL}
     )
+    gateway = _trigger(engine, "APIG", {**API, "name": (EVIL + RTL + LONG)[:255], "path": f"/{'p' * 500}"})
     return {
         "project_id": PROJECT,
         "function": NAME,
@@ -49,6 +51,7 @@ def fill(engine: EngineProcess) -> Mapping[str, str]:
         "alias": ALIAS,
         "qualifier": "latest",
         "trigger_id": trigger,
+        "gateway_id": gateway,
         "trigger_type_code": "TIMER",
         "page": "triggers",
         "rest:path": "no-such-page/<b>",

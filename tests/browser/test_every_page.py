@@ -12,7 +12,7 @@ from playwright.sync_api import Dialog, Page
 from engine.http.console.paths import PAGES, STATIC
 from tests.acceptance.engine_process import PROJECT, EngineProcess
 from tests.browser.axe import checked
-from tests.browser.hostile import fill
+from tests.browser.hostile import NAME, fill
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -26,6 +26,9 @@ VARIANTS = (
     "/console/projects/empty/functions",
     "/console/projects/empty/queues",
     "/console/projects/empty/deliveries",
+    f"/console/projects/{PROJECT}/functions/{NAME}/configuration/triggers/new?kind=APIG",
+    f"/console/projects/{PROJECT}/functions/{NAME}/configuration/triggers/new?kind=KAFKA",
+    "/console/projects/empty/triggers",
     "/console/docs/console",
 )
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import FunctiondError
+from engine.errors import AccessDenied, FunctiondError
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE
 from engine.http.console.forms import errors_of
@@ -35,15 +35,16 @@ class Kind(Struct, frozen=True, kw_only=True):
     missing: str  #: what its sources lack on this machine; empty: nothing
 
 
-def kind_of(code: str, plugin: Plugin) -> Kind:
-    display, changeable = plugin.display, not plugin.fixed_mode and plugin.rules.mode is not None
+def kind_of(code: str, plugin: Plugin, *, fixed: bool) -> Kind:
+    """Return a kind of triggers. ``fixed``: their invocation mode cannot be changed."""
+    display, changeable = plugin.display, not fixed and plugin.rules.mode is not None
     missing = ""
     if display.module and find_spec(display.module) is None:
         missing = f"Needs the extra {display.extra}: pip install '.[{display.extra}]' in the clone."
     return Kind(
         code=code,
         about=display.about.get(code, ""),
-        mode="Synchronous or asynchronous" if changeable else kind_mode(code, plugin).text,
+        mode="Synchronous or asynchronous" if changeable else kind_mode(code, fixed=fixed).text,
         missing=missing,
     )
 
@@ -54,7 +55,12 @@ def fields_of_kind(plugin: Plugin) -> tuple[Field, ...]:
 
 
 def errors_in_form(kind: str, fields: Iterable[Field], error: FunctiondError) -> Mapping[str, str]:
-    """Return the error of a request by the name of its field. The kind, which the page names, is left out."""
+    """Return the error of a request by the name of its field. The kind, which the page names, is left out.
+
+    An AccessDenied is raised again: it is an error of the page, as in the API.
+    """
+    if isinstance(error, AccessDenied):
+        raise error
     note = f" (trigger type {kind})"
     return {name: text.removesuffix(note) for name, text in errors_beside(fields, errors_of(error)).items()}
 

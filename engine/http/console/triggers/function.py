@@ -17,7 +17,7 @@ from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
 from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
-from engine.http.console.triggers.forms import create_path, errors_in_form, fields_of_kind, kind_of, qualifiers_of
+from engine.http.console.triggers.forms import Kind, create_path, errors_in_form, fields_of_kind, kind_of, qualifiers_of
 from engine.http.console.triggers.rows import TriggerRows, name_of, page_of_trigger
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
@@ -58,7 +58,7 @@ class FunctionTriggersPages:
         """Show the kinds to choose from, or the form of the kind that the query names."""
         self._frame.function_of(call)
         if not call.text("kind"):
-            kinds = [kind_of(one, plugin) for one in self._triggers.kinds if (plugin := self._triggers.plugin(one))]
+            kinds = [self._offer(one, plugin) for one in self._triggers.kinds if (plugin := self._triggers.plugin(one))]
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
         values = shown_values(fields_of_kind(plugin), None)
@@ -107,7 +107,7 @@ class FunctionTriggersPages:
             tab=TAB,
             live=False,
             http_status=400 if errors else 200,
-            kind=kind_of(kind, plugin),
+            kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
             fields=fields_of_kind(plugin),
             values=values,
@@ -116,6 +116,9 @@ class FunctionTriggersPages:
             active=active,
             errors=errors or {},
         )
+
+    def _offer(self, code: str, plugin: Plugin) -> Kind:
+        return kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
 
     def _kind(self, code: str) -> tuple[str, Plugin]:
         """Return a kind in its plugin's spelling, and its plugin. Raises UnknownTriggerType if there is none such."""

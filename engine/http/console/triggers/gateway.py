@@ -92,7 +92,7 @@ class GatewayPages:
 
     def _trigger(self, call: Call) -> BoundTrigger:
         """Return the API that the path names. Raises UnknownTrigger if there is none such."""
-        trigger = self._triggers.find(call.project, call.part("trigger_id"))
+        trigger = self._triggers.find(call.project, call.part("gateway_id"))
         if not is_gateway(trigger.plugin) or trigger.options is None:
             raise UnknownTrigger(trigger.kind, trigger.id)
         return trigger

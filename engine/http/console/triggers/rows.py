@@ -93,12 +93,12 @@ def mode_of(trigger: BoundTrigger) -> TriggerMode:
         return TriggerMode(text="Unknown")
     if trigger.mode is Mode.SYNC:
         return TriggerMode(text="Synchronous")
-    return kind_mode(trigger.kind, trigger.plugin)
+    return kind_mode(trigger.kind, fixed=trigger.mode_fixed)
 
 
-def kind_mode(kind: str, plugin: Plugin) -> TriggerMode:
+def kind_mode(kind: str, *, fixed: bool) -> TriggerMode:
     """Return the mode of asynchronous triggers of a kind."""
-    if not plugin.fixed_mode:
+    if not fixed:
         return TriggerMode(text="Asynchronous")
     reason = f"{kind} triggers are invoked asynchronously by default, and the invocation mode cannot be changed."
     return TriggerMode(text="Asynchronous (fixed)", reason=reason)
@@ -113,7 +113,7 @@ def page_of_function(trigger: BoundTrigger) -> str:
 def page_of_trigger(trigger: BoundTrigger) -> str:
     """Return the percent-encoded path of a trigger's page: of its gateway's page if it has one."""
     if is_gateway(trigger.plugin) and trigger.options is not None:
-        return GATEWAY.format(project_id=trigger.project, trigger_id=trigger.id)
+        return GATEWAY.format(project_id=trigger.project, gateway_id=trigger.id)
     return f"{page_of_function(trigger)}/configuration/triggers/{trigger.id}"
 
 

@@ -100,7 +100,7 @@ class TriggerPage:
             live=False,
             http_status=400 if errors else 200,
             row=row,
-            kind=kind_of(trigger.kind, plugin),
+            kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
             may_disable=plugin.rules.may_disable,
             generation=trigger.stored.generation,
             fields=fields,
