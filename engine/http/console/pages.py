@@ -22,6 +22,7 @@ from engine.http.console.forms import Form
 from engine.http.console.notes import REMOVE, note_of
 from engine.http.console.paths import HOME, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT, STATIC, STYLES
 from engine.http.console.projects import projects_for
+from engine.http.console.return_paths import asked_path
 from engine.http.console.sessions import SESSION, Sessions
 from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
@@ -120,7 +121,9 @@ class Pages:
 
     async def problem(self, scope: Scope, status: int, title: str, message: str, headers: HeaderPairs = ()) -> Reply:
         """Return the reply to a request that failed. Readers who are known keep the navigation."""
-        data = {"status": status, "title": title, "message": message}
+        sent = scope["method"] == "POST"
+        back = asked_path(scope, dict(scope["headers"])) if sent else ""
+        data = {"status": status, "title": title, "message": message, "back": back}
         if not scope.get(GUARDED) or (self._credentials and PRINCIPAL not in scope):
             return await self._reply("problem.html", status, headers, data)
         return await self._reply("problem.html", status, headers, self._common(_call(scope), "problem.html") | data)

@@ -6,11 +6,14 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from engine.auth.throttle import OF_ONE
 from engine.http.console import docs
 from engine.http.console.paths import CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.protocols.audit import Trace
@@ -24,11 +27,11 @@ HELLO = f"{HOME}projects/{PROJECT}/functions/hello"
 
 
 @asynccontextmanager
-async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+async def console(folder: Path, **settings: Any) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     tokens = [{"token": token, "project": PROJECT, "role": role} for role, token in TOKENS.items()]
     keys = [{"access": "AK1", "secret": SECRET, "project": PROJECT}]
     async with (
-        house(folder, auth__tokens=tokens, auth__keys=keys) as place,
+        house(folder, auth__tokens=tokens, auth__keys=keys, **settings) as place,
         api_client(place, authenticator=place.engine.authenticator) as client,
     ):
         yield place, client
@@ -73,7 +76,8 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
         with place.engine.audit.subscribed(traces.append):
             await sign_in(client, token=TOKENS["read"])
             token = await form_of(client, HELLO)
-            refused = await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"})
+            sent_from = {"Referer": f"{client.base_url}{HELLO}/configuration?a=b"}
+            refused = await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"}, headers=sent_from)
             page = await client.get(HELLO)
             await client.post(SIGN_OUT, data={"form_token": token})
             await sign_in(client, token=TOKENS["invoke"])
@@ -81,9 +85,29 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
 
     assert (refused.status_code, hidden.status_code) == (403, 403)
     assert "the role read may not use PauseFunction" in refused.text
+    assert f'<a href="{HELLO}/configuration?a=b">Back to the page</a>' in refused.text
     assert f'action="{HELLO}/pause"' not in page.text
     assert f"{HOME}projects/" not in hidden.text.replace("&#34;", "")
     assert {one.operation for one in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
+
+
+async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) -> None:
+    replies: list[httpx.Response] = []
+
+    async def guess(client: httpx.AsyncClient) -> None:
+        replies.append(await client.post(SIGN_IN, data={"token": "a-token-of-nobody"}))
+
+    async with console(tmp_path, auth__failures=1) as (_, client):
+        await guess(client)
+        async with anyio.create_task_group() as guesses:
+            for _ in range(OF_ONE + 3):
+                guesses.start_soon(guess, client)
+        await sign_in(client, token=TOKENS["admin"])
+
+    statuses = [one.status_code for one in replies]
+    assert (statuses[:4], statuses.count(429)) == ([401, 429, 429, 429], 3)
+    assert "Too many failed attempts" in replies[1].text
+    assert int(replies[1].headers["retry-after"]) > 0
 
 
 async def test_a_bug_in_a_page_is_a_page_with_the_navigation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
