@@ -57,7 +57,7 @@ def test_a_page_over_a_million_takes_less_than_a_third_of_a_second(engine: Engin
 
 def test_a_search_goes_on_until_it_has_found(page: Page) -> None:
     page.goto(f"{HERE}/invocations?text=disk")
-    expect(page.locator("h1 .count")).to_have_text("0 or more")
+    expect(page.locator("h1 .count")).to_have_count(0)
     expect(page.locator(".reached")).to_contain_text("0 found")
     page.get_by_role("link", name="Search on").click()
 
