@@ -17,7 +17,7 @@ from engine.model.urn import FunctionUrn
 from engine.pipeline.redrive import Redrive
 from engine.protocols import DeliveryFilter, Outbox
 
-LOOKS = 8  #: pages of the outbox that one page of a list may read
+LOOKS = 4  #: pages of the outbox that one page of a list may read
 
 
 class DeliveryScope(Struct, frozen=True, kw_only=True):
@@ -73,6 +73,12 @@ class FailedDeliveries:
             if not after:
                 break
         return DeliveryCounts(pending=pending, given_up=given_up, complete=not after)
+
+    async def given_up(self, scope: DeliveryScope) -> int | None:
+        """Return the exact number of given-up deliveries; None if the scope names a destination, as no index has it."""
+        if scope.destination is not None:
+            return None
+        return (await self._outbox.given_up(self._functions(scope), 0, 0))[1]
 
     async def redrive(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
         """Redrive the next given-up deliveries of a scope."""

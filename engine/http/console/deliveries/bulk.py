@@ -15,7 +15,7 @@ from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import BASE, Call, Handler, whole_number
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries.destination_rows import param_text
-from engine.http.console.deliveries.scope import ScopeReader
+from engine.http.console.deliveries.scope import NONE, ScopeReader
 from engine.http.console.forms import Form, errors_of
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import DELIVERIES
@@ -23,7 +23,7 @@ from engine.http.console.visibility import delivery_shown
 from engine.pipeline.failed_deliveries import FailedDeliveries
 
 SAMPLE = 10
-LOOKS = 10  #: parts of the outbox that the question counts
+LOOKS = 2  #: parts of the outbox in which the question counts the deliveries to one destination
 
 Verb = Literal["redrive", "discard"]
 
@@ -68,7 +68,8 @@ class DeliveriesBulk:
     async def _ask(self, call: Call, verb: Verb) -> Reply:
         """Show how many deliveries would be handled, with the first of them."""
         chosen = await self._scopes.read(call)
-        counts, unknown = await self._scopes.counts(chosen.scope, LOOKS)
+        exact = await self._deliveries.given_up(chosen.scope)
+        counts, unknown = await self._scopes.counts(chosen.scope, LOOKS) if exact is None else (NONE, "")
         sample, _ = await self._deliveries.page(chosen.scope, given_up=True, after=0, limit=SAMPLE)
         spec, items = chosen.scope.destination, (delivery_shown(call, self._items.item(one)) for one in sample)
         return await self._show(
@@ -79,8 +80,8 @@ class DeliveriesBulk:
                 function=chosen.name,
                 destination=spec.destination if spec else "",
                 param=spec.param if spec else "",
-                total=sum(counts.given_up.values()),
-                counted=counts.complete,
+                total=sum(counts.given_up.values()) if exact is None else exact,
+                counted=counts.complete or exact is not None,
             ),
             unknown=unknown,
             chosen=chosen,

@@ -103,10 +103,13 @@ class DeliveriesPage:
         name = "given_up_after" if given_up else "after"
         after = call.number(name, 0)
         found, further = await self._deliveries.page(scope, given_up=given_up, after=after, limit=limit)
+        exact = await self._deliveries.given_up(scope) if given_up and not counts.complete else None
+        counted = sum((counts.given_up if given_up else counts.pending).values())
         return {
             "given_up": given_up,
             "items": self._shown(call, found),
-            "count": sum((counts.given_up if given_up else counts.pending).values()),
+            "count": counted if exact is None else exact,
+            "complete": counts.complete or exact is not None,
             "name": name,
             "after": after,
             "other": call.number("after" if given_up else "given_up_after", 0),

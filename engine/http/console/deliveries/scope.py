@@ -62,8 +62,10 @@ class ScopeReader:
             return NONE, str(error)
 
     async def _destination(self, call: Call, key: str) -> DestinationSpec:
-        counts, _ = await self.counts(DeliveryScope(project=call.project))
-        found = self._rows.find(call.project, key, counts)
+        found = self._rows.find(call.project, key, NONE)
+        if found is None:
+            counts, _ = await self.counts(DeliveryScope(project=call.project))
+            found = self._rows.find(call.project, key, counts)
         if found is None:
             raise NotFound("no settings and no delivery have this destination any more")
         return found
