@@ -59,7 +59,7 @@ def test_a_page_that_is_paused_asks_for_nothing(engine: EngineProcess, page: Pag
     paths.clear()
     done = engine.accepted("hello")
     engine.record("hello", done, wait=10)
-    page.wait_for_timeout(1200)
+    page.wait_for_timeout(700)
 
     assert paths == []
     page.get_by_role("button", name="paused").click()
@@ -68,7 +68,7 @@ def test_a_page_that_is_paused_asks_for_nothing(engine: EngineProcess, page: Pag
 
 def test_changes_are_joined(engine: EngineProcess, page: Page, paths: list[str]) -> None:
     page.goto(LIST)
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(300)
     paths.clear()
     for _ in range(40):
         engine.accepted("hello")

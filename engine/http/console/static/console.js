@@ -7,6 +7,7 @@ import { localize } from "./times.js";
 
 const INTERVAL = 2000; // milliseconds between fetches without events
 const RETRY = 15000; // milliseconds until events are asked for again
+const REST = 4; // times that the duration of a fetch passes until the next, so that slow pages keep the engine free
 const SILENCE = 15000; // milliseconds without an event after which the connection counts as broken
 const main = document.getElementById("main");
 const button = document.getElementById("live");
@@ -43,6 +44,10 @@ async function refresh() {
   }
 }
 
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
 // Fetches the page once, or once more after the fetch that runs. Waits while the user selects text.
 async function update() {
   stale = true;
@@ -50,7 +55,9 @@ async function update() {
   fetching = true;
   while (stale && stream !== null) {
     stale = false;
+    const began = performance.now();
     await refresh();
+    await pause(REST * (performance.now() - began));
   }
   fetching = false;
   if (main.dataset.live === undefined || !authorized) plan();
