@@ -36,7 +36,7 @@ class DestinationRow(Struct, frozen=True, kw_only=True):
 
     @property
     def is_calm(self) -> bool:
-        """Whether no delivery waits or failed."""
+        """True if no delivery waits or has failed."""
         return self.status.state == "ok" and not self.pending and not self.given_up
 
 
