@@ -97,7 +97,7 @@ class TriggerPage:
             call,
             "functions/trigger.html",
             tab=TAB,
-            live=False,
+            live=not errors,  # the form is kept
             http_status=400 if errors else 200,
             row=row,
             kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
