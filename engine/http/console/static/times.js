@@ -33,7 +33,7 @@ export function localize(root) {
 
 function show() {
   localize(document);
-  button.previousElementSibling.textContent = utc ? "Times are UTC." : `Times are local (${name}).`;
+  button.previousElementSibling.textContent = utc || name === "UTC" ? "Times are UTC." : `Times are local (${name}).`;
   button.textContent = utc ? "Show local times" : "Show UTC";
 }
 
