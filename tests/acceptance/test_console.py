@@ -213,8 +213,11 @@ def test_what_is_owed_and_fails_is_listed_with_why_and_when_again(engine: Engine
     assert (destination["Used by"], destination["Waiting"]) == ("bad on failure", "1")
     assert (row["Request id"], row["Tries"]) == (failed, "2")
     assert "Topic not found" in row["Error"]
-    assert row["Destination"].endswith(" failing")
+    assert row["Destination"].endswith("failing")
     assert row["Next try"].startswith(told["next_try"].replace("T", " ").rstrip("Z"))
+    assert destination["State"].startswith(("failing", "paused"))
+    assert "Topic not found" in destination["Last cause"]
+    assert (destination["Waiting"], destination["Given up"]) == ("1", "0")
 
 
 def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: EngineProcess) -> None:
