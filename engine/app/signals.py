@@ -81,8 +81,8 @@ def _connect_samples(engine: EngineParts) -> None:
     samples, dispatcher = engine.samples, engine.dispatcher
     engine.intake.accepted.connect(samples.note_accepted)
     engine.intake.refused.connect(lambda request, error: samples.note_refused())
-    dispatcher.attempt_ended.connect(lambda function, invocation, outcome: samples.note_attempt(invocation, outcome))
-    dispatcher.end_stored.connect(lambda settlement: samples.note_ends(settlement.state))
+    dispatcher.attempt_ended.connect(samples.note_attempt)
+    dispatcher.end_stored.connect(samples.note_end)
     dispatcher.waiting_cancelled.connect(lambda function_id, rows: samples.note_ends(State.FAIL, rows))
     dispatcher.bulk_cancellation.ended.connect(lambda function_id, state, rows: samples.note_ends(state, rows))
     engine.discarder.discarded.connect(lambda function_id, rows: samples.note_ends(State.DISCARD, rows))

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from engine.metrics.function_metrics import StoredEnd
 from engine.metrics.histogram import SECONDS, Distribution
-from engine.model import Invocation, Mode, Outcome, State
+from engine.model import Function, Invocation, Mode, Outcome, State
 from engine.model.clock import Clock
 from engine.model.signal import Signal
 
@@ -36,8 +37,8 @@ class Sample(Struct, array_like=True):
     succeeded: int = 0  #: ends of asynchronous invocations; also the next two
     failed: int = 0
     discarded: int = 0
-    waiting: int = 0  #: unended asynchronous invocations at the last event
-    most_waiting: int = 0  #: largest number of them at an event
+    waiting: int = 0  #: unended asynchronous invocations at the end
+    most_waiting: int = 0  #: largest number of them when one was accepted
     waits: list[int] = msgspec.field(default_factory=lambda: [0] * _RANGES)  #: attempts, by seconds from due to start
 
     @property
@@ -87,19 +88,37 @@ class Samples:
 
     # --- counting -------------------------------------------------------------------------------------------
 
+    # The first three are called with each invocation, so they call little.
+
     def note_accepted(self, invocation: Invocation) -> None:
-        sample = self._current()
-        if invocation.mode is Mode.ASYNC:
-            sample.accepted += 1
-        else:
+        now = self._now()
+        if not self._from <= now < self._until:
+            self._begin_minute(now)
+        sample = self._sample
+        if invocation.mode is Mode.SYNC:
             sample.called += 1
+            return
+        sample.accepted += 1
+        rows = self._count_waiting()
+        if rows > sample.most_waiting:
+            sample.most_waiting = rows
+
+    def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome) -> None:
+        """Count an attempt by the time that the invocation waited for it."""
+        now = self._now()
+        if not self._from <= now < self._until:
+            self._begin_minute(now)
+        self._sample.waits[bisect_left(SECONDS, outcome.started_at - invocation.due_at)] += 1
+
+    def note_end(self, end: StoredEnd) -> None:
+        """Count the end of an asynchronous invocation, in the minute of its last attempt."""
+        if end.state is State.SUCCESS and self._minute is not None:
+            self._sample.succeeded += 1
+        else:
+            self.note_ends(end.state)
 
     def note_refused(self) -> None:
         self._current().refused += 1
-
-    def note_attempt(self, invocation: Invocation, outcome: Outcome) -> None:
-        """Count an attempt by the time that the invocation waited for it."""
-        self._current().waits[bisect_left(SECONDS, outcome.started_at - invocation.due_at)] += 1
 
     def note_ends(self, state: State, rows: int = 1) -> None:
         """Count ends of asynchronous invocations that are on disk."""
@@ -151,6 +170,7 @@ class Samples:
     def end_minute(self) -> None:
         """End the current minute early, so that its sample can be stored. Later events of the minute are added."""
         if self._minute is not None:
+            self._sample.waiting = self._count_waiting()
             self._keep(self._minute, self._sample)
             self._minute, self._from, self._until = None, 0.0, 0.0
 
@@ -168,11 +188,7 @@ class Samples:
         now = self._now()
         if not self._from <= now < self._until:
             self._begin_minute(now)
-        sample, rows = self._sample, self._count_waiting()
-        sample.waiting = rows
-        if rows > sample.most_waiting:
-            sample.most_waiting = rows
-        return sample
+        return self._sample
 
     def _begin_minute(self, now: float) -> None:
         ended = self._minute is not None
@@ -209,12 +225,13 @@ class Samples:
             if first <= minute <= last:
                 yield minute, msgspec.msgpack.decode(self._kept[minute], type=Sample)
         if self._minute is not None and first <= self._minute <= last:
+            self._sample.waiting = self._count_waiting()
             yield self._minute, self._sample
 
     def _waiting_before(self, minute: int) -> int | None:
         """Return the number of unended invocations at the last event before a minute; None if it is not known."""
         if self._minute is not None and self._minute < minute:
-            return self._sample.waiting
+            return self._count_waiting()
         last = max((one for one in self._kept if one < minute), default=None)
         return None if last is None else msgspec.msgpack.decode(self._kept[last], type=Sample).waiting
 

@@ -10,12 +10,15 @@ import pytest
 
 from engine.metrics.samples import MINUTES, Samples
 from engine.model import Invocation, Mode, Outcome, State
+from engine.protocols import Settlement
 from engine.resources.sample_store import TABLE, SampleStore
 from engine.testing import ManualClock
 from engine.testing.store import MemoryStore
 from engine.testing.writes import MemoryWrites
+from tests.support.executing import function
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
+FUNCTION = function("index.handler")
 
 
 class Counted:
@@ -53,8 +56,9 @@ def test_events_count_in_their_minute() -> None:
     counted.clock.advance(60)
     counted.accept()
     counted.accept(mode=Mode.SYNC)
-    counted.samples.note_ends(State.SUCCESS)
-    counted.samples.note_ends(State.FAIL, 2)
+    for state in (State.SUCCESS, State.FAIL):
+        counted.samples.note_end(Settlement(invocation=invocation(), state=state, outcome=Outcome()))
+    counted.samples.note_ends(State.FAIL)
     counted.samples.note_ends(State.DISCARD)
     counted.samples.note_refused()
 
@@ -96,7 +100,7 @@ def test_waits_are_counted_by_their_length() -> None:
     counted = Counted()
     for seconds in (-1.0, 0.0, 0.3, 90.0, math.inf):
         outcome = Outcome(code=0, started_at=NOON + seconds, ended_at=NOON + seconds)
-        counted.samples.note_attempt(invocation(), outcome)
+        counted.samples.note_attempt(FUNCTION, invocation(), outcome)
 
     (now,) = counted.samples.periods(1)
     assert now.sample is not None
