@@ -91,7 +91,12 @@ class SimulatedStore:
         newest: bool = False,
         skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
-        raise NotImplementedError  # the plugins of the simulation do not use it, nor the next but one
+        def read() -> Sequence[tuple[str, bytes]]:
+            rows = self._rows(table)
+            keys = sorted((key for key in rows if key > after and (not until or key < until)), reverse=newest)
+            return [(key, rows[key]) for key in keys[:limit]]
+
+        return await self._writes.call(read)
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
         def apply() -> None:
@@ -102,7 +107,7 @@ class SimulatedStore:
         await self._writes.call(apply)
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # no component of the simulation uses it
 
     def _rows(self, table: str) -> dict[str, bytes]:
         return self._tables.stores.setdefault((self._plugin, table), {})
