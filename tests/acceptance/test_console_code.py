@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -62,6 +63,23 @@ def test_readers_see_saved_events_only_with_payloads(engine: EngineProcess) -> N
     assert b"secret-in-the-event" not in as_role(engine, READ, path).body
     assert b"secret-in-the-event" in as_role(engine, PAYLOADS, path).body
     assert b">Run<" not in as_role(engine, PAYLOADS, path).body
+
+
+def test_each_version_and_alias_to_choose_is_shown_and_runs(engine: EngineProcess) -> None:
+    function = f"{BASE}/{urn_of('hello')}"
+    engine.ask("POST", f"{function}/versions", {"version": "v1"})
+    engine.ask("POST", f"{function}/aliases", {"name": "prod", "version": "v1"})
+    here = f"{HERE}/functions/hello"
+    page = visit(engine, here)
+    values = [one.get("value") or "" for tag, one in page.tags if tag == "option"]
+    token = next(one["value"] or "" for _, one in page.tags if one.get("name") == "form_token")
+
+    assert {"", "v1", "!prod"} <= set(values)
+    assert "by the alias prod" in visit(engine, f"{here}?qualifier=!prod").text
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"http://127.0.0.1:{engine.port}"}
+    for value in ("", "v1", "!prod"):
+        body = urlencode({"form_token": token, "qualifier": value, "event": "{}", "mode": "async"})
+        assert engine.ask("POST", f"{here}/test", body.encode(), headers=headers).status == 303, value
 
 
 def test_a_form_of_a_reader_changes_nothing(engine: EngineProcess) -> None:

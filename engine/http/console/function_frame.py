@@ -80,7 +80,7 @@ class FunctionFrame:
         """Return the versions and aliases among which a page lets its reader choose, with their names on the page."""
         function_id = self.function_of(call).function_id
         versions = [one.version for one in reversed(self._catalog.versions(function_id)[1:])]
-        aliases = [(one.name, f"{one.name} → {one.version}") for one in self._catalog.aliases(function_id)]
+        aliases = [(f"!{one.name}", f"{one.name} → {one.version}") for one in self._catalog.aliases(function_id)]
         return [("", "latest"), *aliases, *((one, one) for one in versions)]
 
     def api_path(self, function: Function, rest: str = "", *, qualifier: str = "") -> str:
