@@ -114,12 +114,14 @@ PAGES += tuple(
         *((name, FUNCTION + rest) for name, rest in ADMIN),
     )
 )
-#: Paths to which forms are sent. Any role may send one: the operation of the API that it uses checks the role.
+#: Paths to which forms are sent. A role that may open pages may send any form, because a refused one shows its page
+#: again: the operation of the API that it uses checks the role.
 ACTIONS = tuple(
     Operation(name=name, method="POST", path=path, roles=("invoke", "read"), own=True)
+    for name, path in (("ConsoleSignIn", SIGN_IN), ("ConsoleSignOut", SIGN_OUT))
+) + tuple(
+    Operation(name=name, method="POST", path=path, roles=("read",), own=True)
     for name, path in (
-        ("ConsoleSignIn", SIGN_IN),
-        ("ConsoleSignOut", SIGN_OUT),
         ("ConsoleAcceptClock", f"{HOME}clock/accept"),
         ("ConsolePauseFunction", f"{FUNCTION}/pause"),
         ("ConsoleResumeFunction", f"{FUNCTION}/resume"),

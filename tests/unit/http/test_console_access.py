@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from engine.auth.throttle import OF_ONE
 from engine.http.console import docs
-from engine.http.console.paths import CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
+from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.protocols.audit import Trace
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
@@ -89,6 +89,19 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
     assert f'action="{HELLO}/pause"' not in page.text
     assert f"{HOME}projects/" not in hidden.text.replace("&#34;", "")
     assert {one.operation for one in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
+
+
+async def test_the_role_invoke_sees_no_page_by_sending_its_form(tmp_path: Path) -> None:
+    known = {"project_id": PROJECT, "function": "hello"}
+    paths = [re.sub(r"{(\w+)}", lambda found: known.get(found[1], "x"), one.path) for one in ACTIONS]
+    async with console(tmp_path) as (_, client):
+        await sign_in(client, token=TOKENS["invoke"])
+        fields = {"form_token": await form_of(client, f"{HOME}docs/")}
+        sent = {path: await client.post(path, data=fields) for path in paths if path not in (SIGN_IN, SIGN_OUT)}
+
+    assert len(sent) > 30
+    assert {path: one.status_code for path, one in sent.items() if one.status_code != 403} == {}
+    assert all("the role invoke may not use" in one.text for one in sent.values())
 
 
 async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) -> None:
