@@ -9,12 +9,11 @@ from engine.asgi.wire import read_body
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import FunctiondError, InvalidField, InvalidRequest
 from engine.http.api.routing import Call
-from engine.http.console.uploads import MULTIPART, MultipartReader, UploadedFile
+from engine.http.console.uploads import FIELDS, MULTIPART, MultipartReader, UploadedFile
 
 FORM = b"application/x-www-form-urlencoded"
 LIMIT = 8 << 20  #: bytes of a form; an event of 6 MiB fits
 FILE_LIMIT = PACKAGE_LIMIT + (1 << 20)  #: bytes of a form with a file, which is read piece by piece
-FIELDS = 2000  #: most fields of a form
 WHOLE = ""  #: name under which an error stands that belongs to no single field
 
 

@@ -12,6 +12,7 @@ from engine.asgi.wire import RELEASE, ClientDisconnect, Headers, Receive
 from engine.errors import InvalidRequest, PayloadTooLarge
 
 MULTIPART = b"multipart/form-data"
+FIELDS = 2000  #: most fields of a form
 _HEAD = 4 << 10  #: bytes of a field's head
 _NAME, _FILE = re.compile(r'\bname="([^"]*)"'), re.compile(r'\bfilename="([^"]*)"')
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,70})"?')
@@ -51,9 +52,11 @@ class MultipartReader:
 
     async def read(self) -> tuple[list[tuple[str, str]], UploadedFile | None]:
         """Return names and values of the fields before the file, and the file; None if none was chosen."""
-        pairs: list[tuple[str, str]] = []
+        pairs, read = list[tuple[str, str]](), 0
         await self._until(self._mark, self._fields)
         while await self._until(b"\r\n", _HEAD) != b"--":
+            if (read := read + 1) > FIELDS:
+                raise InvalidRequest(f"the form has more than {FIELDS} fields")
             head = (await self._until(b"\r\n\r\n", _HEAD)).decode("utf-8", "replace")
             name, file = _NAME.search(head), _FILE.search(head)
             if name is None:

@@ -6,7 +6,7 @@ import pytest
 
 from engine.asgi.wire import ClientDisconnect, Message
 from engine.errors import InvalidRequest, PayloadTooLarge
-from engine.http.console.uploads import MultipartReader, UploadedFile
+from engine.http.console.uploads import FIELDS, MultipartReader, UploadedFile
 
 HEADERS = {b"content-type": b"multipart/form-data; boundary=edge"}
 FILE = b"\r\n--edg" * 3 + b"PK\x03\x04" + bytes(range(256))
@@ -85,6 +85,13 @@ async def test_fields_and_files_beyond_their_limits_are_refused() -> None:
     _, file = await reader(body_of(('name="file"; filename="x"', b"x" * 2000)), 100, limit=1000).read()
     with pytest.raises(PayloadTooLarge):
         await content(file)
+
+
+async def test_a_form_of_too_many_fields_is_refused() -> None:
+    body = body_of(*[('name="a"', b"")] * (FIELDS + 1))
+
+    with pytest.raises(InvalidRequest, match="more than 2000 fields"):
+        await reader(body, 10_000, limit=len(body)).read()
 
 
 @pytest.mark.parametrize(
