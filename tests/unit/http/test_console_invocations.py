@@ -21,6 +21,7 @@ RIGHTS: Mapping[str, dict[str, Any]] = {
 }
 HERE = f"{HOME}projects/{PROJECT}"
 API = f"/v2/{PROJECT}/fgs/functions/hello"
+ALIAS = f"/v2/{PROJECT}/fgs/functions/{PROJECT}:default:hello:!prod"
 SECRET = "what-only-some-may-see"
 
 
@@ -113,6 +114,21 @@ async def test_queries_that_no_page_makes_get_a_page(tmp_path: Path) -> None:
 
     assert {query: reply.status_code for query, reply in replies.items()} == QUERIES
     assert {reply.headers["content-type"] for reply in replies.values()} == {"text/html; charset=utf-8"}
+
+
+async def test_a_function_is_named_with_its_version_or_alias(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        for target, body in (("versions", {"version": "v1"}), ("aliases", {"name": "prod", "version": "v1"})):
+            assert (await client.post(f"{API}/{target}", json=body, headers=headers("admin"))).status_code < 300
+        sent = await client.post(f"{ALIAS}/invocations-async", json={}, headers=headers("admin"))
+        by_alias = sent.json()["request_id"]
+        shown = {
+            name: (await client.get(f"{HERE}/invocations?function={name}", headers=headers("admin"))).text
+            for name in ("hello", "hello:latest", "default:hello", "hello:v1", "hello:!prod", "default:hello:v1")
+        }
+
+    assert {name for name, text in shown.items() if request_id in text} == {"hello", "hello:latest", "default:hello"}
+    assert {name for name, text in shown.items() if by_alias in text} == {*shown} - {"hello:latest"}
 
 
 async def test_many_are_not_chosen_by_text(tmp_path: Path) -> None:

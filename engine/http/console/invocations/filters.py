@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import BadQuery
+from engine.errors import BadQuery, FunctiondError
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
 from engine.http.api.records import read_states
 from engine.http.api.routing import own_urn, whole_number
 from engine.http.api.times import LAST_SECOND, exact_time, read_end, read_time
 from engine.model.identity import Identity
-from engine.model.urn import FunctionUrn, short_name
+from engine.model.urn import FunctionUrn
 from engine.protocols import LAST_KEY, Selection
 
 #: Times to choose from, with their names and seconds.
@@ -73,12 +73,23 @@ class Filters:
         self._catalog, self._identity, self._now, self._region = catalog, identity, now, region
 
     def urn(self, chosen: InvocationFilter, project: str) -> FunctionUrn:
-        """Return the function that a filter names, with its version or alias."""
+        """Return the function that a filter names, with its version or alias.
+
+        ``a:b`` is the function ``b`` of the package ``a``. If there is none such, it is the version, or ``!`` and the
+        alias, ``b`` of the function ``a``; likewise ``a:b:c``.
+        """
+        name, _, qualifier = chosen.function.rpartition(":")
+        if name and qualifier and name.count(":") < 2 and not self._is_function(chosen.function, project):
+            if self._is_function(name, project):
+                return replace(own_urn(name, project, self._region), qualifier=qualifier, qualified=True)
         return own_urn(chosen.function, project, self._region)
 
-    def short(self, urn: FunctionUrn) -> str:
-        """Return the name of a function as a form has it, with its version or alias."""
-        return short_name(urn.function) + (f":{urn.qualifier}" if urn.qualified else "")
+    def _is_function(self, text: str, project: str) -> bool:
+        try:
+            self._catalog.find(own_urn(text, project, self._region))
+        except FunctiondError:
+            return False
+        return True
 
     def selection(self, chosen: InvocationFilter, project: str, functions: frozenset[int]) -> Selection:
         """Return the records that a filter selects: those of its function, or else of ``functions``.
