@@ -50,12 +50,15 @@ def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: 
         hint = f"one value is invalid ({found}); leave out nulls, or send fewer values to see it"
         raise error("body", f"more than {VALUES} values", hint)
     try:
-        given = without_nulls(msgspec.json.decode(body))
+        whole = msgspec.json.decode(body)
     except msgspec.ValidationError as problem:  # a number such as 1e999
         raise NotJson(str(problem)) from None
+    given = without_nulls(whole)
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as problem:
+        if "`raw`" in str(problem):  # only a decoder knows msgspec.Raw, so another field is invalid
+            raise _invalid_field(found, whole, kind, error) from None
         raise _invalid_field(problem, given, kind, error) from None
 
 

@@ -140,3 +140,15 @@ async def test_many_are_not_chosen_by_text(tmp_path: Path) -> None:
         record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("admin"))
 
     assert (shown.status_code, sent.status_code, record.json()["status"]) == (400, 400, "WAIT")
+
+
+async def test_numbers_of_many_digits_are_refused(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        path = f"{HERE}/invocations/{request_id}"
+        await client.post(SIGN_IN, data=TOKENS["admin"])
+        token, number = {"form_token": await form_of(client, path)}, "9" * 5000
+        delivered = await client.post(f"{path}/deliver", data={**token, "delivery": number})
+        concurrency = f"{HERE}/functions/hello/configuration/concurrency"
+        capped = await client.post(concurrency, data={**token, "priority_cap": number})
+
+    assert (delivered.status_code, capped.status_code) == (400, 400)

@@ -49,6 +49,16 @@ async def test_a_wrong_body_invokes_nothing(api: Api, body: object) -> None:
     assert len(api.engine.requests) == 1
 
 
+@pytest.mark.parametrize("priority", [10, None, "x"])
+async def test_a_wrong_field_beside_an_event_is_named(api: Api, priority: object) -> None:
+    body = {"event": {"a": None}, "priority": priority}
+    refused = await api.send("POST", f"{RECORDS}/{await ended(api)}/run-again", body)
+
+    assert (refused.status, len(api.engine.requests)) == (400, 1)
+    assert "priority is" in refused.json["error_msg"]
+    assert "whole number from 0 to 9" in refused.json["error_msg"]
+
+
 async def test_what_has_not_ended_is_not_run_again(api: Api) -> None:
     waiting = (await api.invoke()).json["request_id"]
     refused = await api.send("POST", f"{RECORDS}/{waiting}/run-again")

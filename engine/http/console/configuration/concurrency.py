@@ -161,7 +161,9 @@ def _instances_body(function: Function, typed: dict[str, Value], changed: dict[s
     own = {name: changed[name] for name in ("priority_cap", "weight") if name in changed}
     if own:
         cap = str(own.get("priority_cap", ""))
-        body[OWN] = {**function.details.get(OWN, {}), **own, **({"priority_cap": int(cap)} if cap.isdecimal() else {})}
+        if cap.isdecimal() and len(cap) < 3:  # any other text is refused
+            own["priority_cap"] = int(cap)
+        body[OWN] = {**function.details.get(OWN, {}), **own}
     return body
 
 

@@ -78,11 +78,12 @@ class Filters:
         ``a:b`` is the function ``b`` of the package ``a``. If there is none such, it is the version, or ``!`` and the
         alias, ``b`` of the function ``a``; likewise ``a:b:c``.
         """
-        name, _, qualifier = chosen.function.rpartition(":")
-        if name and qualifier and name.count(":") < 2 and not self._is_function(chosen.function, project):
-            if self._is_function(name, project):
-                return replace(own_urn(name, project, self._region), qualifier=qualifier, qualified=True)
-        return own_urn(chosen.function, project, self._region)
+        text = chosen.function
+        name, _, qualifier = text.rpartition(":")
+        short = bool(name and qualifier) and name.count(":") < 2
+        if short and not self._is_function(text, project) and self._is_function(name, project):
+            return replace(own_urn(name, project, self._region), qualifier=qualifier, qualified=True)
+        return own_urn(text, project, self._region)
 
     def _is_function(self, text: str, project: str) -> bool:
         try:

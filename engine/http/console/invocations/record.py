@@ -81,11 +81,10 @@ class InvocationPage:
 
     async def deliver(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
-        number = form.text("delivery")
-        body = {"delivery_ids": [int(number) if number.isdecimal() else -1]}
         target = f"{BASE.format(project_id=call.project)}/deliveries/redrive"
         try:
-            await self._api.send(call, "POST", target, body)
+            number = whole_number("delivery", form.text("delivery"), 0)
+            await self._api.send(call, "POST", target, {"delivery_ids": [number]})
         except FunctiondError as error:
             return await self._refused(call, record, error)
         return see_other(self._path(call, record.request_id), "The delivery is tried again.")
