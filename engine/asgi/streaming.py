@@ -18,6 +18,7 @@ from engine.asgi.wire import NO_STORE, Receive, Reply, Send
 
 EVENTS = b"text/event-stream"
 HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection
+UNBUFFERED = (b"x-accel-buffering", b"no")  #: header of streams of events, so that nginx passes each on at once
 
 log = structlog.get_logger("functiond")
 
@@ -43,6 +44,8 @@ async def stream(receive: Receive, send: Send, reply: Stream) -> None:
     An error raised by ``run`` is logged, and the body ends early: the status can no longer be changed.
     """
     headers = [*reply.headers, (b"content-type", reply.content_type), *NO_STORE]
+    if reply.content_type == EVENTS:
+        headers.append(UNBUFFERED)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
     async def write(piece: bytes) -> None:

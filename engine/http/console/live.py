@@ -26,7 +26,6 @@ from engine.protocols.audit import Audit
 LISTENERS = 64  #: pages that are told at the same time
 PAUSE = 1.0  #: seconds between two events of a page
 QUIET = 5.0
-_HEADERS = (*HEADERS, (b"x-accel-buffering", b"no"))  #: so that nginx passes events on at once
 _BEGIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 _CHANGE = event("change", {})
 
@@ -69,12 +68,12 @@ class LiveEvents:
         if EVENTS not in call.headers.get(b"accept", b""):
             raise InvalidRequest("this path has events for the console's pages; send Accept: text/event-stream")
         if call.method == "HEAD":
-            return Reply(headers=_HEADERS, content_type=EVENTS)
+            return Reply(headers=HEADERS, content_type=EVENTS)
         if self._stopping:
             raise ShuttingDown
         if len(self._listeners) >= LISTENERS:
             raise Unavailable(f"{LISTENERS} pages of the console are kept up to date already; close some")
-        return Stream(content_type=EVENTS, headers=_HEADERS, run=lambda write: self._follow(call, write))
+        return Stream(content_type=EVENTS, headers=HEADERS, run=lambda write: self._follow(call, write))
 
     async def _follow(self, call: Call, write: Write) -> None:
         changed = asyncio.Event()

@@ -161,6 +161,7 @@ async def test_following_what_has_ended_ends(api: Api) -> None:
     )
 
     assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["x-accel-buffering"] == "no"
     assert answer.headers["cache-control"] == "no-store"
     assert [line for line in answer.raw.decode().split("\n") if line.startswith("event")] == [
         "event: line", "event: line", "event: end",
