@@ -38,6 +38,7 @@ function follow() {
   const [text, request, errors] = ["log-text", "log-request", "log-errors"].map((id) => document.getElementById(id));
   const empty = none.textContent;
   let waiting = null; // lines that came while the log is paused; null: it is not
+  let again = false; // the waiting lines begin with those that the list has
 
   function filter(rows) {
     const wanted = text.value.trim().toLowerCase();
@@ -85,6 +86,7 @@ function follow() {
   const stream = new EventSource(list.dataset.stream);
   stream.addEventListener("begin", (event) => {
     if (waiting === null) list.replaceChildren();
+    else [waiting, again] = [[], true];
     add(JSON.parse(event.data));
     if (waiting === null) {
       box.scrollTop = box.scrollHeight;
@@ -106,6 +108,8 @@ function follow() {
     waiting = held === null ? [] : null;
     pause.textContent = held === null ? "Continue" : "Pause";
     state.textContent = held === null ? "Paused" : "Live";
+    if (again) list.replaceChildren();
+    again = false;
     if (held !== null) add(held);
   });
   clear.addEventListener("click", () => {
