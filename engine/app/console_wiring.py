@@ -119,15 +119,16 @@ def _function_logs(engine: EngineParts, frame: FunctionFrame) -> FunctionLogs:
 
 
 def _validity(engine: EngineParts) -> Callable[[Call], bool]:
-    """Return a function that tells whether the credentials of a request are still accepted."""
+    """Return a function that tells whether the credentials of a request are still accepted, with the same rights."""
 
     def is_valid(call: Call) -> bool:
         if engine.authenticator is None or call.principal is None:
             return True
-        if session_id := call.scope.get(SESSION):
-            return engine.sessions.find(session_id, engine.authenticator.principals) is not None
-        present = engine.authenticator.principals.named(call.principal.name)
-        return present is not None and engine.clock.now() < present.expires
+        principals, session_id = engine.authenticator.principals, call.scope.get(SESSION)
+        present = principals.named(call.principal.name)
+        if session_id:
+            present = engine.sessions.find(session_id, principals)
+        return present == call.principal and engine.clock.now() < call.principal.expires
 
     return is_valid
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from engine.auth.credentials import Token
 from engine.auth.throttle import OF_ONE
 from engine.http.console import docs
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
@@ -102,6 +103,20 @@ async def test_the_role_invoke_sees_no_page_by_sending_its_form(tmp_path: Path) 
     assert len(sent) > 30
     assert {path: one.status_code for path, one in sent.items() if one.status_code != 403} == {}
     assert all("the role invoke may not use" in one.text for one in sent.values())
+
+
+async def test_a_stream_ends_when_its_credential_gets_another_role(tmp_path: Path) -> None:
+    async with console(tmp_path) as (place, client):
+        authenticator = place.engine.authenticator
+        assert authenticator is not None
+        headers = {"X-Auth-Token": TOKENS["read"], "Accept": "text/event-stream"}
+        with anyio.fail_after(30):
+            async with client.stream("GET", CHANGES, headers=headers) as reply:
+                authenticator.replace([], [Token(token=TOKENS["read"], project=PROJECT, role="invoke")])
+                place.engine.catalog.settings_changed(1)
+                text = "".join([piece async for piece in reply.aiter_text()])
+
+    assert (reply.status_code, "event: change" in text) == (200, False)
 
 
 async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) -> None:
