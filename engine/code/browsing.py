@@ -7,6 +7,7 @@ functions block the calling thread.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from itertools import islice
 from pathlib import Path
 
@@ -40,15 +41,18 @@ class FileText(Struct, frozen=True, kw_only=True):
 
 
 def list_files(package: Path, code: CodePackage) -> PackageFiles:
-    """Return the files of a package. Raises OSError if it cannot be read."""
+    """Return the files of a package. Raises OSError if it cannot be read, or is damaged."""
     if code.kind == "inline":
         return PackageFiles(files=[PackageFile(path=code.filename, size=code.size)], count=1, size=code.size)
     count = size = 0
     found: list[PackageFile] = []
-    with package.open("rb") as file:
-        for path, length, _ in contents(file):
-            count, size = count + 1, size + length
-            found.append(PackageFile(path=str(path), size=length))
+    try:
+        with package.open("rb") as file:
+            for path, length, _ in contents(file):
+                count, size = count + 1, size + length
+                found.append(PackageFile(path=str(path), size=length))
+    except zipfile.BadZipFile as error:
+        raise OSError(f"the package is damaged: {error}") from None
     found.sort(key=lambda one: (one.path.count("/") > 0, one.path))
     return PackageFiles(files=list(islice(found, MOST)), count=count, size=size)
 
@@ -65,7 +69,7 @@ def read_text(package: Path, code: CodePackage, path: str) -> FileText | None:
                     return None
                 with archive.open(found) as opened:
                     return _shown(opened.read(TEXT_LIMIT + 1))
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             return FileText(reason=f"The package is damaged: {error}.")
 
 
