@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from engine.asgi.wire import read_body
 from engine.code.store import PACKAGE_LIMIT
-from engine.errors import FunctiondError, InvalidField, InvalidRequest
+from engine.errors import AccessDenied, FunctiondError, InvalidField, InvalidRequest
 from engine.http.api.routing import Call
 from engine.http.console.uploads import FIELDS, MULTIPART, MultipartReader, UploadedFile
 
@@ -70,7 +70,12 @@ async def read_fields(call: Call, limit: int) -> Form:
 
 
 def errors_of(error: FunctiondError) -> Mapping[str, str]:
-    """Return the message of an error by the name of its field, or by ``WHOLE`` if it names none."""
+    """Return the message of an error by the name of its field, or by ``WHOLE`` if it names none.
+
+    An AccessDenied is raised again: it is an error of the request, has a status of its own, and is logged.
+    """
+    if isinstance(error, AccessDenied):
+        raise error
     return (
         {error.field: error.allowed if error.value is not None else str(error)}
         if isinstance(error, InvalidField)

@@ -71,6 +71,20 @@ async def test_events_and_actions_are_for_those_who_may(tmp_path: Path) -> None:
     assert "Cancel these" not in listed.text
 
 
+#: Forms with valid fields, by path.
+CHANGES: Mapping[str, dict[str, str]] = {
+    "create-function": {"func_name": "new", "runtime": "Python3.10", "memory_size": "128", "timeout": "30"},
+    "functions/hello/dependencies": {},
+    "functions/hello/delete": {"name": "hello"},
+    "functions/hello/test": {"event": "{}"},
+    "functions/hello/configuration/asynchronous": {"max_async_retry_attempts": "1"},
+    "queues/hello/pause": {},
+    "queues/hello/purge": {"until": "2026-01-01T00:00:00"},
+    "deliveries": {"one": "redrive-1"},
+    "deliveries/discard": {},
+}
+
+
 async def test_an_action_is_refused_to_a_reader(tmp_path: Path) -> None:
     async with console(tmp_path) as (client, request_id):
         path = f"{HERE}/invocations/{request_id}"
@@ -80,9 +94,10 @@ async def test_an_action_is_refused_to_a_reader(tmp_path: Path) -> None:
             await client.post(f"{path}/{action}", data=data) for action in ("cancel", "redrive", "again", "deliver")
         ]
         many = await client.post(f"{HERE}/functions/hello/invocations/cancel", data=data)
+        others = [await client.post(f"{HERE}/{path}", data=data | fields) for path, fields in CHANGES.items()]
         record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("read"))
 
-    assert [reply.status_code for reply in replies] == [403] * 4
+    assert [reply.status_code for reply in (*replies, many, *others)] == [403] * (5 + len(CHANGES))
     assert "may not use CancelAsyncInvocations" in many.text
     assert record.json()["status"] == "WAIT"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from engine.errors import AccessDenied, FunctiondError
+from engine.errors import FunctiondError
 from engine.http.console.configuration.limits import Limits
 from engine.http.console.forms import WHOLE, Form, errors_of
 
@@ -82,11 +82,8 @@ def is_stale(form: Form, shown: object) -> bool:
 def errors_beside(error: FunctiondError, names: Iterable[str]) -> Mapping[str, str]:
     """Return the message of an error by the name of its field, without the path of it in the request.
 
-    An error of a field that is not among ``names`` belongs to the whole form. An AccessDenied is raised again: it is an
-    error of the request, has a status of its own, and is logged.
+    An error of a field that is not among ``names`` belongs to the whole form. Raises an AccessDenied again.
     """
-    if isinstance(error, AccessDenied):
-        raise error
     found = {name.rpartition(".")[2].partition("[")[0]: text for name, text in errors_of(error).items()}
     return found if set(found) <= {*names, WHOLE} else {WHOLE: str(error)}
 

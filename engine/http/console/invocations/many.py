@@ -92,6 +92,8 @@ class ManyInvocations:
         progress = _read(form)
         try:
             progress = await (self._cancel if kind == "cancel" else self._redrive)(call, chosen, progress)
+        except AccessDenied:
+            raise
         except FunctiondError as error:
             return await self._show(
                 call, kind, "functions/steps.html", chosen, progress=progress, problem=str(error), http_status=503

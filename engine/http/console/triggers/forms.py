@@ -9,7 +9,7 @@ from urllib.parse import quote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import AccessDenied, FunctiondError
+from engine.errors import FunctiondError
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE
 from engine.http.console.forms import errors_of
@@ -57,10 +57,8 @@ def fields_of_kind(plugin: Plugin) -> tuple[Field, ...]:
 def errors_in_form(kind: str, fields: Iterable[Field], error: FunctiondError) -> Mapping[str, str]:
     """Return the error of a request by the name of its field. The kind, which the page names, is left out.
 
-    An AccessDenied is raised again: it is an error of the page, as in the API.
+    Raises an AccessDenied again.
     """
-    if isinstance(error, AccessDenied):
-        raise error
     note = f" (trigger type {kind})"
     return {name: text.removesuffix(note) for name, text in errors_beside(fields, errors_of(error)).items()}
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError
+from engine.errors import FunctiondError, InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call, Handler, own_urn
-from engine.http.console.forms import Form, errors_of
+from engine.http.console.forms import Form
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import FUNCTION, PROJECT
@@ -69,7 +69,8 @@ class TriggersPage:
         try:
             function = self._catalog.find(own_urn(name, call.project, self._region))
         except FunctiondError as error:
-            problem = next(iter(errors_of(error).values())) if name else "Enter the name of a function."
+            problem = error.allowed if isinstance(error, InvalidField) else str(error)
+            problem = problem if name else "Enter the name of a function."
             return await self._show_new(call, name, {"function": problem})
         short = short_name(function.urn(self._region).function)
         path = FUNCTION.format(project_id=call.project, function=quote(short, safe=""))
