@@ -92,6 +92,20 @@ def test_a_form_of_a_reader_changes_nothing(engine: EngineProcess) -> None:
         assert reply.status == 403, path
 
 
+def test_code_that_was_changed_meanwhile_is_not_replaced_by_a_second_attempt(engine: EngineProcess) -> None:
+    here = f"{HERE}/functions/hello"
+    token = next(one["value"] or "" for _, one in visit(engine, here).tags if one.get("name") == "form_token")
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"http://127.0.0.1:{engine.port}"}
+    body = urlencode({"form_token": token, "digest": "of-earlier-code", "code": "x = 'typed'"}).encode()
+
+    refused = engine.ask("POST", f"{here}/code", body, headers=headers)
+
+    assert refused.status == 400
+    assert b"the code was changed since" in refused.body
+    assert b"x = &#39;typed&#39;" in refused.body
+    assert b'name="digest" value="of-earlier-code"' in refused.body
+
+
 def test_a_large_package_is_passed_on_in_bounded_memory(engine: EngineProcess) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

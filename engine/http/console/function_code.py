@@ -80,7 +80,7 @@ class CodePage:
             body = with_text({"code_filename": _filename(function)}, code)
             await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
         except FunctiondError as error:
-            return await self._show(call, typed={field: code}, errors=_beside(field, error))
+            return await self._show(call, typed=_typed(field, code, form), errors=_beside(field, error))
         return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
 
     async def save_file(self, call: Call, form: Form) -> Reply:
@@ -98,7 +98,7 @@ class CodePage:
                 body = with_package({"code_filename": function.code.filename}, _pieces(file))
                 await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
         except FunctiondError as error:
-            return await self._show(call, typed={"code": text}, errors=_beside("code", error))
+            return await self._show(call, typed=_typed("code", text, form), errors=_beside("code", error))
         page = self._frame.page_path(function, f"?file={quote(path)}")
         return see_other(page, f"Saved {path}. The next invocation runs this code.")
 
@@ -178,6 +178,11 @@ def _code(form: Form) -> str:
     """Return the text that was typed, with the line ends of the file."""
     text = form.raw("code")
     return text.replace("\n", "\r\n") if form.text("line_ends") == "crlf" else text
+
+
+def _typed(field: str, text: str, form: Form) -> dict[str, str]:
+    """Return what was typed, for the code that it was made from: a further attempt must not replace another one."""
+    return {field: text, "digest": form.text("digest")}
 
 
 def _check_unchanged(function: Function, form: Form) -> None:
