@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
+import anyio.to_thread
+
 from engine.asgi.wire import read_body
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, FunctiondError, InvalidField, InvalidRequest
@@ -12,7 +14,8 @@ from engine.http.api.routing import Call
 from engine.http.console.uploads import FIELDS, MULTIPART, MultipartReader, UploadedFile
 
 FORM = b"application/x-www-form-urlencoded"
-LIMIT = 8 << 20  #: bytes of a form; an event of 6 MiB fits
+LIMIT = 8 << 20  #: bytes of a form; an event of 6 MiB fits, unless it is percent-encoded
+AT_ONCE = 64 << 10  #: bytes of a form without a file that is decoded at once; a larger one takes up to a second
 FILE_LIMIT = PACKAGE_LIMIT + (1 << 20)  #: bytes of a form with a file, which is read piece by piece
 WHOLE = ""  #: name under which an error stands that belongs to no single field
 
@@ -63,10 +66,14 @@ async def read_fields(call: Call, limit: int) -> Form:
         raise InvalidRequest(f"the body must be a form ({FORM.decode()}), as the console's pages send it")
     body = await read_body(call.receive, call.headers, limit)
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS)
+        pairs = _decoded(body) if len(body) <= AT_ONCE else await anyio.to_thread.run_sync(_decoded, body)
     except ValueError:
         raise InvalidRequest("the form is not UTF-8, or has too many fields") from None
     return Form(pairs)
+
+
+def _decoded(body: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS)
 
 
 def errors_of(error: FunctiondError) -> Mapping[str, str]:

@@ -119,6 +119,21 @@ async def test_a_stream_ends_when_its_credential_gets_another_role(tmp_path: Pat
     assert (reply.status_code, "event: change" in text) == (200, False)
 
 
+async def test_the_editor_of_an_event_sends_6_mib(tmp_path: Path) -> None:
+    event = '["' + '","' * 2_000_000 + '"]'
+    async with console(tmp_path) as (_, client):
+        await sign_in(client, token=TOKENS["admin"])
+        fields = {"form_token": await form_of(client, f"{HELLO}/test"), "mode": "async", "event": event}
+        page = await client.get(f"{HELLO}/test")
+        reply = await client.post(f"{HELLO}/test", files={name: (None, text) for name, text in fields.items()})
+        encoded = await client.post(f"{HELLO}/test", data=fields)
+
+    assert re.search(f'action="{HELLO}/test" enctype="multipart/form-data"', page.text)
+    assert (reply.status_code, encoded.status_code) == (400, 413)
+    assert "262144 bytes" in reply.text
+    assert reply.text.count("&#34;,&#34;") == 2_000_000
+
+
 async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) -> None:
     replies: list[httpx.Response] = []
 
