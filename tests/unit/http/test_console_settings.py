@@ -9,8 +9,9 @@ import pytest
 from engine.errors import AccessDenied, InvalidField
 from engine.http.api.controls import ControlsBody
 from engine.http.api.function_shapes import ConfigBody
-from engine.http.console.configuration.alias_form import body_of, form_of, read_form
+from engine.http.console.configuration.alias_form import NO_VERSION, body_of, errors_in, form_of, read_form
 from engine.http.console.configuration.limits import Limits, limits_of
+from engine.http.console.configuration.reservation_form import read_form as read_reservation
 from engine.http.console.configuration.rows import rows_in, with_errors
 from engine.http.console.configuration.settings import Setting, changes, errors_beside, number_text, typed_in
 from engine.http.console.forms import Form
@@ -89,3 +90,26 @@ def test_rules_of_an_alias_that_are_not_changed_are_sent_as_they_are() -> None:
     assert body_of(typed, alias)["additional_version_strategy"]["v2"]["rules"][0]["rule_type"] == "Header"
     assert body_of(typed, alias) == body_of(shown, alias)
     assert body_of(typed, alias)["description"] == "one\r\ntwo"
+
+
+def test_rows_of_an_alias_with_input_need_a_version() -> None:
+    shares = [("w-version", ""), ("w-percent", "10"), ("w-version", ""), ("w-percent", " ")]
+    rule = {"version": "", "type": "header", "param": "X-A", "op": "=", "value": ""}
+    spare = {"version": "", "type": "cookie", "param": "", "op": "in", "value": ""}
+    rules = [(f"r-{name}", value) for row in (rule, spare) for name, value in row.items()]
+    twice = [("w-version", "v2"), ("w-percent", "1"), ("w-version", "v2"), ("w-percent", "2")]
+    typed = read_form(Form([("version", "v1"), *shares, *rules]))
+
+    assert (len(typed.shares), len(typed.rules)) == (1, 1)
+    assert errors_in(typed) == {"shares": NO_VERSION, "rules": NO_VERSION}
+    assert errors_in(read_form(Form(twice))) == {"shares": "v2 is given twice; remove one"}
+    assert errors_in(read_form(Form(twice[:2]))) == {}
+
+
+def test_a_row_of_a_schedule_is_left_out_if_it_is_empty() -> None:
+    names = ("c-cron", "c-count", "c-name", "c-start", "c-end")
+    form = Form(
+        [(name, value) for row in (["", "1", "", "", ""], [""] * 5) for name, value in zip(names, row, strict=True)]
+    )
+
+    assert [row["count"] for row in read_reservation(form).crons] == ["1"]

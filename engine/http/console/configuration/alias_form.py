@@ -1,7 +1,7 @@
 """Form of an alias: its version, and further versions with a share of the requests, or with rules for them.
 
 Rows of shares have the fields ``w-version`` and ``w-percent``. Rows of rules have ``r-version``, ``r-type``,
-``r-param``, ``r-op`` and ``r-value``; all rules of one version make its strategy. A row without a version is none.
+``r-param``, ``r-op`` and ``r-value``; all rules of one version make its strategy. Empty rows are none.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from engine.http.console.configuration.settings import lines, one_line
 from engine.http.console.forms import Form
 from engine.model import Alias, Strategy
 
+NO_VERSION = "choose a version in each row, or empty the row"
 STORED = "stored"  #: choice that keeps how the rules of each version are combined
 _SHARE = ("version", "percent")
 _RULE = ("version", "type", "param", "op", "value")
+_CHOSEN = ("type", "op")  #: fields that have a value in an empty row, too
 
 
 class AliasForm(Struct, frozen=True, kw_only=True):
@@ -79,10 +81,14 @@ def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
     }
 
 
-def twice_in(typed: AliasForm) -> str:
-    """Return a version that has two shares; empty if there is none."""
+def errors_in(typed: AliasForm) -> dict[str, str]:
+    """Return errors of rows, by ``shares`` and ``rules``: rows without a version, and versions with two shares."""
+    kinds = {"shares": typed.shares, "rules": typed.rules}
+    found = {name: NO_VERSION for name, rows in kinds.items() if any(not one["version"] for one in rows)}
     versions = [one["version"] for one in typed.shares]
-    return next((one for one in versions if versions.count(one) > 1), "")
+    if twice := next((one for one in versions if one and versions.count(one) > 1), ""):
+        found["shares"] = f"{twice} is given twice; remove one"
+    return found
 
 
 def _same_rules(one: AliasForm, other: AliasForm) -> bool:
@@ -104,7 +110,7 @@ def _strategies(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
 def _rows(form: Form, prefix: str, names: tuple[str, ...]) -> list[dict[str, str]]:
     columns = (form.all(prefix + name) for name in names)
     rows = (dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue=""))
-    return [row for row in rows if row["version"]]
+    return [row for row in rows if any(text.strip() for name, text in row.items() if name not in _CHOSEN)]
 
 
 def _whole(text: str) -> int | str:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from msgspec import to_builtins
 
 from engine.asgi.wire import Reply
-from engine.errors import BadWeight, FunctiondError, SameVersion
+from engine.errors import FunctiondError, InvalidField, SameVersion
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
@@ -16,9 +16,9 @@ from engine.http.console.configuration.alias_form import (
     STORED,
     AliasForm,
     body_of,
+    errors_in,
     form_of,
     read_form,
-    twice_in,
 )
 from engine.http.console.configuration.settings import CHANGED, Setting, digest_of, errors_beside, is_stale
 from engine.http.console.configuration.versions import PATH as VERSIONS
@@ -34,6 +34,7 @@ from engine.model import Alias, Function
 NEW = "/configuration/new-alias"
 ONE = "/configuration/aliases/{alias}"
 NAMES = ("name", "version", "description")
+_PARTS = {"param": "name", "op": "comparison", "rule_type": "part of the request"}  #: of a rule, as the page has them
 
 
 class AliasPages:
@@ -82,8 +83,8 @@ class AliasPages:
         return see_other(self._frame.page_path(function, VERSIONS), f"Deleted alias {alias.name}.")
 
     async def _store(self, call: Call, function: Function, typed: AliasForm, alias: Alias | None) -> Reply:
-        if twice := twice_in(typed):
-            return await self._show(call, function, typed, alias, {"shares": f"{twice} is given twice; remove one"})
+        if wrong := errors_in(typed):
+            return await self._show(call, function, typed, alias, wrong)
         body = body_of(typed, alias)
         if alias is not None and body == body_of(form_of(alias), alias):
             return see_other(self._frame.page_path(function, VERSIONS), "Nothing was changed.")
@@ -143,8 +144,11 @@ def _settings(versions: list[str]) -> tuple[Setting, ...]:
 
 def _errors(error: FunctiondError) -> Mapping[str, str]:
     """Return the errors by field; those of further versions stand beside their rows."""
-    if isinstance(error, BadWeight):
+    if isinstance(error, InvalidField) and error.field.startswith("additional_version_weights"):
         return {"shares": error.allowed}
+    if isinstance(error, InvalidField) and error.field.startswith("additional_version_strategy"):
+        part = error.field.rpartition(".")[2]
+        return {"rules": f"{_PARTS.get(part, part)}: {error.allowed}"}
     if isinstance(error, SameVersion):
         return {WHOLE: f"Version {error.value} is the alias's own. Choose another one as a further version."}
     return errors_beside(error, NAMES)

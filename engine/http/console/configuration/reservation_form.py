@@ -1,7 +1,7 @@
 """Form of a reservation: number of reserved instances, and a schedule that changes it.
 
-Rows of the schedule have the fields ``c-cron``, ``c-count``, ``c-name``, ``c-start`` and ``c-end``. A row without a
-time expression is none. Times are in UTC.
+Rows of the schedule have the fields ``c-cron``, ``c-count``, ``c-name``, ``c-start`` and ``c-end``. Empty rows
+are none. Times are in UTC.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_form(form: Form, qualifier: str = "") -> ReservationForm:
     return ReservationForm(
         qualifier=qualifier or form.text("qualifier"),
         count=form.text("count"),
-        crons=[{**row, "error": ""} for row in rows if row["cron"].strip()],
+        crons=[{**row, "error": ""} for row in rows if any(text.strip() for text in row.values())],
     )
 
 
