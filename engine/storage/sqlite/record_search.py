@@ -109,7 +109,7 @@ class Search:
                 read += chunk.size
                 yield chunk
                 took, left = time.perf_counter() - began, self._ends_at - time.perf_counter()
-                if took > left or read >= self._most:
+                if (took > left and chunk.size) or read >= self._most:  # without a row, there is no place to go on
                     return
                 if chunk.size < size:
                     break
