@@ -24,6 +24,7 @@ from engine.http.console.paths import HOME, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT,
 from engine.http.console.projects import projects_for
 from engine.http.console.return_paths import asked_path
 from engine.http.console.sessions import SESSION, Sessions
+from engine.http.console.visibility import value_shown
 from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
 from engine.model.urn import short_name
@@ -141,6 +142,7 @@ class Pages:
             "may_read": may_read(call),
             "may_change": principal is None or principal.role == "admin",
             "may": lambda operation: may(call, operation),
+            "visible": lambda value: value_shown(call, value),
             "form_token": self._tokens.token_for(call),
             "note": note_of(call),
         }

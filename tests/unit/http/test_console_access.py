@@ -11,11 +11,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from engine.auth.credentials import Token
 from engine.auth.throttle import OF_ONE
 from engine.http.console import docs
+from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.protocols.audit import Trace
 from tests.support.http_app import PROJECT
@@ -117,6 +119,21 @@ async def test_a_stream_ends_when_its_credential_gets_another_role(tmp_path: Pat
                 text = "".join([piece async for piece in reply.aiter_text()])
 
     assert (reply.status_code, "event: change" in text) == (200, False)
+
+
+async def test_the_link_of_code_is_shown_to_the_role_read_without_its_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with console(tmp_path) as (place, client):
+        [function] = place.engine.catalog.list(PROJECT)
+        linked = replace(function, code=replace(function.code, url="https://user:word@host/a.zip?signature=b"))
+        monkeypatch.setattr(FunctionFrame, "version_of", lambda self, call: linked)
+        links = {}
+        for role in ("read", "admin"):
+            await sign_in(client, token=TOKENS[role])
+            links[role] = re.findall(r"https://[^<]*host[^<]*", (await client.get(HELLO)).text)
+
+    assert links == {"read": ["https://host/******"], "admin": ["https://user:word@host/a.zip?signature=b"]}
 
 
 async def test_the_editor_of_an_event_sends_6_mib(tmp_path: Path) -> None:
