@@ -16,7 +16,7 @@ from engine.code.browsing import FileText, PackageFiles, list_files, read_text
 from engine.code.editing import is_editable, with_file
 from engine.code.inline import inline_file
 from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeStore
-from engine.errors import FunctiondError, InvalidField, InvalidRequest, NotFound
+from engine.errors import AccessDenied, FunctiondError, InvalidField, InvalidRequest, NotFound
 from engine.http.api.large_replies import PIECE, whole_file
 from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
@@ -85,6 +85,8 @@ class CodePage:
 
     async def save_file(self, call: Call, form: Form) -> Reply:
         """Store the package with other text in the file that the query names."""
+        if not may(call, _UPDATE):  # packing takes some seconds, so the operation must not be the first to check
+            raise AccessDenied(f"your role may not use {_UPDATE}")
         function, path, text = self._frame.function_of(call), call.text("file"), _code(form)
         package = self._codes.received(function.code)
         try:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from engine.auth.credentials import Token
 from engine.auth.throttle import OF_ONE
-from engine.http.console import docs
+from engine.http.console import docs, function_code
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.protocols.audit import Trace
@@ -149,6 +149,19 @@ async def test_the_editor_of_an_event_sends_6_mib(tmp_path: Path) -> None:
     assert (reply.status_code, encoded.status_code) == (400, 413)
     assert "262144 bytes" in reply.text
     assert reply.text.count("&#34;,&#34;") == 2_000_000
+
+
+async def test_the_role_read_has_no_package_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[object] = []
+    monkeypatch.setattr(function_code, "with_file", lambda *args: packed.append(args))
+    monkeypatch.setattr(function_code, "is_editable", lambda code: True)
+    async with console(tmp_path) as (place, client):
+        await sign_in(client, token=TOKENS["read"])
+        [function] = place.engine.catalog.list(PROJECT)
+        fields = {"form_token": await form_of(client, HELLO), "digest": function.code.digest, "code": "x"}
+        reply = await client.post(f"{HELLO}/code/file?file=index.py", data=fields)
+
+    assert (reply.status_code, packed) == (403, [])
 
 
 async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) -> None:
