@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from playwright.sync_api import Page, expect
 
+from engine.http.console.notes import COOKIE
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
 from tests.browser.axe import violations
 
@@ -60,3 +63,15 @@ def test_an_error_of_an_action_says_so(page: Page) -> None:
     page.get_by_role("button", name="Pause").click()
 
     expect(page.get_by_role("main")).to_contain_text("reason")
+
+
+def test_scripts_that_fetch_pages_take_no_note(page: Page) -> None:
+    page.goto(f"{HERE}/functions")
+    note = base64.urlsafe_b64encode(b"Saved.").decode()
+    page.context.add_cookies([{"name": COOKIE, "value": note, "url": page.url.partition("projects")[0]}])
+
+    fetched = page.evaluate("fetch(location.href).then((reply) => reply.text())")
+    page.goto(f"{HERE}/functions")
+
+    assert "Saved." not in fetched
+    expect(page.get_by_role("status")).to_contain_text("Saved.")

@@ -23,7 +23,12 @@ def see_other(location: str, note: str = "", headers: HeaderPairs = ()) -> Reply
 
 
 def note_of(call: Call) -> str:
-    """Return the note that the request's cookie carries; empty if there is none."""
+    """Return the note that the request's cookie carries; empty if there is none.
+
+    Requests of scripts, such as those that keep a page up to date, get none: the page that follows the form shows it.
+    """
+    if call.headers.get(b"sec-fetch-mode", b"navigate") != b"navigate":
+        return ""
     text = read_cookie(call.headers, COOKIE)
     try:
         return urlsafe_b64decode(text.encode()).decode()[:LONGEST]
