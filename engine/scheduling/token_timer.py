@@ -15,7 +15,8 @@ class TokenTimer:
 
     def __init__(self, queue: RunQueue, renewed: Callable[[], None]) -> None:
         self._queue, self._renewed = queue, renewed
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._fires_at = 0.0  #: by the clock of the loop; uvloop has no timer for what is due within half a millisecond
 
     @property
     def is_set(self) -> bool:
@@ -32,9 +33,9 @@ class TokenTimer:
             return
         loop = asyncio.get_running_loop()
         moment = min(moment, loop.time() + LONGEST)
-        if self._timer is None or moment < self._timer.when():
+        if self._timer is None or moment < self._fires_at:
             self.cancel()
-            self._timer = loop.call_at(moment, self._expire)
+            self._fires_at, self._timer = moment, loop.call_at(moment, self._expire)
 
     def cancel(self) -> None:
         if self._timer is not None:
