@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from urllib.parse import quote
+
+from starlette.routing import compile_path
 
 from engine.asgi.wire import Reply, Scope
 from engine.errors import FunctiondError, NotFound, Unauthorized
@@ -13,6 +16,7 @@ from engine.http.api.routing import Call, Handler, Resource
 from engine.http.console.docs import DocsPage
 from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import read_form
+from engine.http.console.notes import see_other
 from engine.http.console.pages import HEADERS, Action, PageFamily, Pages
 from engine.http.console.paths import DOCS, FILES, HOME, STATIC, is_page
 from engine.http.console.sign_in import SignIn
@@ -39,7 +43,6 @@ class Console:
             DOCS: docs.show_index,
             f"{DOCS}{{page}}": docs.show,
             DOCS.rstrip("/"): _docs,
-            f"{HOME}{{rest:path}}": _no_page,
             HOME.rstrip("/"): _home,
             "/": _home,
             **{STATIC + name: _File(name).show for name in FILES},
@@ -49,12 +52,24 @@ class Console:
         for family in families:
             self._shown |= family.pages()
             self._actions |= {path: _FormHandler(act, tokens) for path, act in family.actions().items()}
+        self._targets = [compile_path(path)[0] for path in self._actions if path not in self._shown]
+        self._paths = [compile_path(path)[0] for path in self._shown]
+        self._shown[f"{HOME}{{rest:path}}"] = self._other_page
 
     def resources(self) -> list[Resource]:
         found: dict[str, dict[str, Handler]] = {path: {"GET": show, "HEAD": show} for path, show in self._shown.items()}
         for path, act in self._actions.items():
             found.setdefault(path, {})["POST"] = act
         return [Resource(path=path, methods=methods) for path, methods in found.items()]
+
+    async def _other_page(self, call: Call) -> Reply:
+        """Redirect to the page whose form is sent to the path: a page with errors has this path. Raises NotFound."""
+        path: str = call.scope["path"]
+        if any(target.match(path) for target in self._targets):
+            while path := path.rpartition("/")[0]:
+                if any(page.match(path) for page in self._paths):
+                    return see_other(quote(path))
+        raise NotFound(f"no such page: {call.path[:200]} (it may have been removed)")
 
     async def refuse(self, scope: Scope, error: FunctiondError) -> Reply:
         """Return the reply for an error: an HTML page if the path belongs to the console, else JSON as in the API."""
@@ -104,7 +119,3 @@ async def _home(call: Call) -> Reply:
 async def _docs(call: Call) -> Reply:
     """Redirect to the index of the documentation, whose path ends with a slash."""
     return Reply(status=307, headers=(*HEADERS, (b"location", DOCS.encode())))
-
-
-async def _no_page(call: Call) -> Reply:
-    raise NotFound(f"no such page: {call.path[:200]} (it may have been removed)")

@@ -208,7 +208,7 @@ async def test_an_unknown_page_of_a_project_keeps_the_project(tmp_path: Path) ->
         replies = [
             await client.get(f"{HOME}projects/{PROJECT}/nothing"),
             await client.get(f"{HOME}projects/{PROJECT}/functions/nobody"),
-            await client.get(f"{HELLO}/pause"),  # the address of a form
+            await client.get(f"{HELLO}/nothing"),
         ]
 
     assert [one.status_code for one in replies] == [404] * 3

@@ -167,3 +167,20 @@ async def test_numbers_of_many_digits_are_refused(tmp_path: Path) -> None:
         capped = await client.post(concurrency, data={**token, "priority_cap": number})
 
     assert (delivered.status_code, capped.status_code) == (400, 400)
+
+
+async def test_the_path_of_a_form_leads_to_its_page(tmp_path: Path) -> None:
+    pages = {
+        "functions/hello/code": "functions/hello",
+        "functions/a%3Ab/test/save": "functions/a%3Ab/test",
+        "functions/hello/configuration/concurrency/controls": "functions/hello/configuration/concurrency",
+        "queues/hello/pause": "queues",
+    }
+    async with console(tmp_path) as (client, _):
+        found = {path: await client.get(f"{HERE}/{path}", headers=headers("read")) for path in pages}
+        unknown = await client.get(f"{HERE}/functions/hello/nothing", headers=headers("read"))
+
+    assert {path: reply.headers["location"] for path, reply in found.items()} == {
+        path: f"{HERE}/{page}" for path, page in pages.items()
+    }
+    assert unknown.status_code == 404
