@@ -76,6 +76,8 @@ class CodePage:
         function, code = self._frame.function_of(call), _code(form)
         field = "code" if function.code.kind == "inline" else "inline"
         try:
+            if not code:
+                raise InvalidField("func_code", code, "write some code; an empty file has no handler")
             _check_unchanged(function, form)
             body = with_text({"code_filename": _filename(function)}, code)
             await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)

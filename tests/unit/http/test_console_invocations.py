@@ -169,6 +169,15 @@ async def test_numbers_of_many_digits_are_refused(tmp_path: Path) -> None:
     assert (delivered.status_code, capped.status_code) == (400, 400)
 
 
+async def test_an_empty_editor_is_not_saved(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, _):
+        await client.post(SIGN_IN, data=TOKENS["admin"])
+        path = f"{HERE}/functions/hello"
+        saved = await client.post(f"{path}/code", data={"form_token": await form_of(client, path), "code": ""})
+
+    assert (saved.status_code, "write some code" in saved.text) == (400, True)
+
+
 async def test_the_path_of_a_form_leads_to_its_page(tmp_path: Path) -> None:
     pages = {
         "functions/hello/code": "functions/hello",
