@@ -85,7 +85,7 @@ def test_an_action_of_a_reader_is_refused_and_changes_nothing(engine: EngineProc
         for path in (HERE, f"{HERE}/redrive", f"{HERE}/discard", SETTINGS, f"{SETTINGS}/remove")
     ]
 
-    assert [reply.status for reply in replies] == [400, 400, 400, 400, 403]
+    assert [reply.status for reply in replies] == [403] * 5
     assert all(b"the role read may not use" in reply.body for reply in replies)
     engine.headers["X-Auth-Token"] = ADMIN
     assert engine.ask("GET", DELIVERIES).json["retrying"][0]["tries"] == 1

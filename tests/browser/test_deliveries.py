@@ -125,9 +125,15 @@ def test_one_and_several_are_discarded(engine: EngineProcess, page: Page) -> Non
     expect(page.get_by_role("alert")).to_contain_text("Select deliveries first")
 
     page.get_by_role("button", name="Discard delivery").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert given_up(engine, "lost-too") == 2
+
+    page.get_by_role("button", name="Discard delivery").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Discard").click()
     expect(page.get_by_role("status")).to_contain_text("1 delivery discarded")
     page.get_by_label("Select all on this page").first.check()
     page.get_by_role("button", name="Discard selected").click()
+    page.get_by_role("dialog").get_by_role("button", name="Discard selected").click()
 
     expect(page.get_by_role("status")).to_contain_text("1 delivery discarded")
     expect(page.get_by_role("main")).to_contain_text("No deliveries were given up")

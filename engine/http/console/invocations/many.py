@@ -13,6 +13,7 @@ from urllib.parse import quote
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from engine.asgi.error_replies import status_of
 from engine.asgi.wire import Reply
 from engine.errors import AccessDenied, FunctiondError, InvalidRequest
 from engine.http.api.bulk_cancel import CancelledInvocations
@@ -96,7 +97,13 @@ class ManyInvocations:
             raise
         except FunctiondError as error:
             return await self._show(
-                call, kind, "functions/steps.html", chosen, progress=progress, problem=str(error), http_status=503
+                call,
+                kind,
+                "functions/steps.html",
+                chosen,
+                progress=progress,
+                problem=str(error),
+                http_status=status_of(type(error)),
             )
         return await self._show(call, kind, "functions/steps.html", chosen, progress=progress, problem="")
 

@@ -1,14 +1,14 @@
-// Asks before a form with data-confirm is sent, and closes menus by Escape, or by a click elsewhere.
+// Asks before a form is sent, if the form or the pressed button has data-confirm, and closes menus by Escape, or by a click elsewhere.
 "use strict";
 
-function ask(form) {
+function ask(form, pressed, question) {
   const dialog = document.createElement("dialog");
   const text = document.createElement("p");
   const actions = document.createElement("div");
   const cancel = document.createElement("button");
   const go = document.createElement("button");
-  const asked = form.querySelector("button[type=submit]");
-  text.textContent = form.dataset.confirm;
+  const asked = pressed ?? form.querySelector("button[type=submit]");
+  text.textContent = question;
   text.id = "confirm-text";
   dialog.setAttribute("aria-labelledby", text.id);
   actions.className = "actions";
@@ -19,7 +19,7 @@ function ask(form) {
   go.addEventListener("click", () => {
     form.dataset.confirmed = "yes";
     dialog.close();
-    form.requestSubmit();
+    form.requestSubmit(pressed);
   });
   dialog.addEventListener("close", () => dialog.remove());
   actions.append(cancel, go);
@@ -30,9 +30,10 @@ function ask(form) {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (form.dataset.confirm === undefined || form.dataset.confirmed === "yes") return;
+  const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
+  if (question === undefined || form.dataset.confirmed === "yes") return;
   event.preventDefault();
-  ask(form);
+  ask(form, event.submitter, question);
 });
 
 function openMenus() {
