@@ -33,6 +33,15 @@ def serve(wire: Wire, instance: Instance) -> None:
     """Serve one request at a time in the main thread, without an event loop, until the socket closes."""
     while True:
         try:
+            serve_and_recover(wire, instance)
+            return
+        except BaseException as error:  # a signal handler raised again, while the first error was reported
+            recover(wire, error)
+
+
+def serve_and_recover(wire: Wire, instance: Instance) -> None:
+    while True:
+        try:
             serve_requests(wire, instance)
             return
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -140,6 +141,15 @@ def test_one_invocation_shows_what_happened_and_runs_again(engine: EngineProcess
     page.get_by_role("dialog").get_by_role("button", name="Cancel invocation").click()
     expect(page.locator("h1 .state")).to_have_text("FAIL")
     assert engine.record("bad", page.url.rpartition("/")[2])["error_code"] == 4208
+
+
+def test_a_form_asks_before_the_other_scripts_have_arrived(engine: EngineProcess, page: Page) -> None:
+    waiting = engine.accepted("bad", {}, **{"X-Functiond-Delay": "600"})
+    page.route(re.compile(r"/(?!forms)\w+\.js$"), lambda route: None)  # never arrive
+    page.goto(f"{HERE}/invocations/{waiting}", wait_until="commit")
+    page.get_by_role("button", name="Cancel invocation").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel", exact=True).click()
+    assert engine.record("bad", waiting)["status"] == "WAIT"
 
 
 def test_a_redriven_invocation_names_the_new_one_and_an_outcome_its_cause(engine: EngineProcess, page: Page) -> None:

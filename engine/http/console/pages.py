@@ -20,7 +20,7 @@ from engine.http.console import words
 from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import Form
 from engine.http.console.notes import REMOVE, note_of
-from engine.http.console.paths import HOME, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT, STATIC, STYLES
+from engine.http.console.paths import HOME, MODULES, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT, STATIC, STYLES
 from engine.http.console.projects import projects_for
 from engine.http.console.return_paths import asked_path
 from engine.http.console.sessions import SESSION, Sessions
@@ -182,7 +182,7 @@ def _compiled(version: str) -> Environment:
         auto_reload=False,
     )
     environment.globals |= {"home": HOME, "static": STATIC, "version": version, "quantile": words.quantile}
-    environment.globals |= {"styles": STYLES, "scripts": SCRIPTS, "token_field": FIELD}
+    environment.globals |= {"styles": STYLES, "scripts": SCRIPTS, "modules": MODULES, "token_field": FIELD}
     environment.globals |= {"sign_in": SIGN_IN, "sign_out": SIGN_OUT}
     environment.filters |= {
         "number": words.number,

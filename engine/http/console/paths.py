@@ -36,11 +36,10 @@ STYLES = (  #: in the order in which pages name them
     "invocations.css",
     "triggers.css",
 )
-SCRIPTS = (
+MODULES = (
     "times.js",
     "morph.js",
     "console.js",
-    "forms.js",
     "rows.js",
     "code.js",
     "steps.js",
@@ -50,6 +49,8 @@ SCRIPTS = (
     "search.js",
     "selection.js",
 )
+#: The first runs before the page is shown, so that no form is sent unasked; modules run when the page is complete.
+SCRIPTS = ("forms.js", *MODULES)
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
     **dict.fromkeys(SCRIPTS, b"text/javascript; charset=utf-8"),

@@ -187,6 +187,27 @@ def handler(event, context): signal.setitimer(signal.ITIMER_REAL, random.uniform
             assert instance.answer().ticket == ticket
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_second_error_while_the_first_is_reported_ends_nothing(tmp_path: Path, version: str) -> None:
+    source = """
+import sys
+class Late(Exception): pass
+def raise_in(name):
+    def ring(frame, event, arg):
+        if event == "call" and frame.f_code.co_name == name: raise Late(name)
+    return ring
+def handler(event, context):
+    sys.settrace(raise_in("recover"))
+    sys.setprofile(raise_in("finish"))
+"""
+    with PythonProcess(tmp_path, source, python=await interpreter(version)) as instance:
+        for ticket in range(1, 4):
+            instance.ask(ticket=ticket)
+            answer = instance.answer()
+
+            assert (answer.ticket, answer.message.rpartition("error: ")[2]) == (ticket, "Late: recover")
+
+
 def test_what_is_written_past_python_goes_to_the_descriptors(tmp_path: Path) -> None:
     body = """
 import subprocess
