@@ -81,7 +81,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     """Construct the components of an engine without starting any."""
     clock, storage, core, audit = infrastructure.clock, infrastructure.storage, _core(infrastructure), AuditTrail()
     catalog, triggers = core.catalog, core.resources.triggers
-    samples = Samples(clock, lambda: core.backlog.rows)
+    samples = Samples(clock, core.backlog)
     usage, intake, enabled = Usage(catalog.project_of), _intake(core), EnabledFunctions(catalog)
     authenticator, callers = _authenticators(infrastructure)
     connections = connection_rules(infrastructure.settings)

@@ -11,7 +11,8 @@ dropped until the clock is trusted, because samples are data that expires (``Clo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -38,7 +39,7 @@ class Sample(Struct, array_like=True):
     failed: int = 0
     discarded: int = 0
     waiting: int = 0  #: unended asynchronous invocations at the end
-    most_waiting: int = 0  #: largest number of them when one was accepted
+    most_waiting: int = 0  #: largest number of them
     waits: list[int] = msgspec.field(default_factory=lambda: [0] * _RANGES)  #: attempts, by seconds from due to start
 
     @property
@@ -70,16 +71,24 @@ class Period(Struct, frozen=True, kw_only=True):
     waiting: int | None  #: None: not known
 
 
+class Waiting(Protocol):
+    """Number of asynchronous invocations that have not ended: now, and the largest one since ``restart_most``."""
+
+    rows: int
+    most_rows: int
+
+    def restart_most(self) -> None: ...
+
+
 class Samples:
     """Counters of the current minute, and the samples of earlier ones.
 
-    ``waiting`` returns the number of asynchronous invocations that have not ended. ``changed()`` announces that a
-    minute with events is over.
+    ``changed()`` announces that a minute with events is over.
     """
 
-    def __init__(self, clock: Clock, waiting: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, waiting: Waiting) -> None:
         self.changed: Signal[[]] = Signal()
-        self._now, self._expiry, self._count_waiting = clock.now, clock.expiry, waiting
+        self._now, self._expiry, self._waiting = clock.now, clock.expiry, waiting
         self._kept: dict[int, bytes] = {}  #: by minute since the epoch
         self._unsaved: set[int] = set()  #: minutes whose sample, or whose absence, is not stored
         self._minute: int | None = None
@@ -94,14 +103,10 @@ class Samples:
         now = self._now()
         if not self._from <= now < self._until:
             self._begin_minute(now)
-        sample = self._sample
         if invocation.mode is Mode.SYNC:
-            sample.called += 1
-            return
-        sample.accepted += 1
-        rows = self._count_waiting()
-        if rows > sample.most_waiting:
-            sample.most_waiting = rows
+            self._sample.called += 1
+        else:
+            self._sample.accepted += 1
 
     def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome) -> None:
         """Count an attempt by the time that the invocation waited for it."""
@@ -135,7 +140,7 @@ class Samples:
     @property
     def waiting(self) -> int:
         """Number of asynchronous invocations that have not ended now."""
-        return self._count_waiting()
+        return self._waiting.rows
 
     def periods(self, minutes: int, size: int = 1) -> Sequence[Period]:
         """Return the counts of the last ``minutes`` minutes in periods of ``size`` minutes. The last one is not over.
@@ -170,8 +175,7 @@ class Samples:
     def end_minute(self) -> None:
         """End the current minute early, so that its sample can be stored. Later events of the minute are added."""
         if self._minute is not None:
-            self._sample.waiting = self._count_waiting()
-            self._keep(self._minute, self._sample)
+            self._keep(self._minute, self._complete())
             self._minute, self._from, self._until = None, 0.0, 0.0
 
     def unsaved(self) -> Mapping[int, bytes | None]:
@@ -190,10 +194,16 @@ class Samples:
             self._begin_minute(now)
         return self._sample
 
+    def _complete(self) -> Sample:
+        """Return the sample of the current minute with what waits now."""
+        self._sample.waiting, self._sample.most_waiting = self._waiting.rows, self._waiting.most_rows
+        return self._sample
+
     def _begin_minute(self, now: float) -> None:
         ended = self._minute is not None
         self.end_minute()
         self._minute, self._sample = int(now // MINUTE), Sample()
+        self._waiting.restart_most()
         self._until = (self._minute + 1) * MINUTE
         self._from = self._until - MINUTE - SLACK
         self._drop(self._minute)
@@ -225,13 +235,12 @@ class Samples:
             if first <= minute <= last:
                 yield minute, msgspec.msgpack.decode(self._kept[minute], type=Sample)
         if self._minute is not None and first <= self._minute <= last:
-            self._sample.waiting = self._count_waiting()
-            yield self._minute, self._sample
+            yield self._minute, self._complete()
 
     def _waiting_before(self, minute: int) -> int | None:
         """Return the number of unended invocations at the last event before a minute; None if it is not known."""
         if self._minute is not None and self._minute < minute:
-            return self._count_waiting()
+            return self._waiting.rows
         last = max((one for one in self._kept if one < minute), default=None)
         return None if last is None else msgspec.msgpack.decode(self._kept[last], type=Sample).waiting
 

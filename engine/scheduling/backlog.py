@@ -33,6 +33,7 @@ class Backlog:
         self.limits = limits
         self._functions: dict[int, tuple[int, int]] = {}
         self.rows = self.size = 0
+        self.most_rows = 0  #: largest number of rows since ``restart_most``
         self.sync_rows = self.sync_size = 0
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
@@ -44,6 +45,7 @@ class Backlog:
         self._functions = {f: sums for f, sums in backlog.items() if f and sums[0]}
         self.rows = sum(rows for rows, _ in self._functions.values())
         self.size = sum(size for _, size in self._functions.values())
+        self.restart_most()
 
     @property
     def functions(self) -> Collection[int]:
@@ -100,6 +102,12 @@ class Backlog:
         self._functions[function_id] = (own_rows + rows, used + size)
         self.rows += rows
         self.size += size
+        if self.rows > self.most_rows:
+            self.most_rows = self.rows
+
+    def restart_most(self) -> None:
+        """Begin anew to look for the largest number of rows."""
+        self.most_rows = self.rows
 
     def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
         """Subtract ``rows`` invocations with ``size`` bytes of payload in total, which ended or were not stored."""

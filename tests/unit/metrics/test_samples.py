@@ -12,6 +12,7 @@ from engine.metrics.samples import MINUTES, Samples
 from engine.model import Invocation, Mode, Outcome, State
 from engine.protocols import Settlement
 from engine.resources.sample_store import TABLE, SampleStore
+from engine.scheduling.backlog import Backlog, Limits
 from engine.testing import ManualClock
 from engine.testing.store import MemoryStore
 from engine.testing.writes import MemoryWrites
@@ -19,14 +20,15 @@ from tests.support.executing import function
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
 FUNCTION = function("index.handler")
+LIMITS = Limits(rows=9, size=9, function_rows=9, function_size=9, sync_rows=9, sync_size=9)
 
 
 class Counted:
     """Samples with a clock that tests set."""
 
     def __init__(self, store: MemoryStore | None = None, at: float = NOON) -> None:
-        self.clock, self.rows, self.store = ManualClock(at), 0, store or MemoryStore()
-        self.samples = Samples(self.clock, lambda: self.rows)
+        self.clock, self.backlog, self.store = ManualClock(at), Backlog(LIMITS), store or MemoryStore()
+        self.samples = Samples(self.clock, self.backlog)
         self.sample_store = SampleStore(self.samples, self.store)
         self.changes = 0
         self.samples.changed.connect(self.sample_store.note_change)
@@ -87,9 +89,9 @@ def test_a_minute_without_events_stores_and_announces_nothing() -> None:
 
 def test_what_waits_is_known_in_minutes_without_events() -> None:
     counted = Counted()
-    counted.rows = 7
     counted.accept()
-    counted.rows = 5
+    counted.backlog.add(1, 0, rows=7)
+    counted.backlog.remove(1, 0, rows=2)
     counted.samples.note_ends(State.SUCCESS, 2)
     counted.clock.advance(180)
 

@@ -99,3 +99,14 @@ async def test_who_waits_for_room_is_woken_by_the_end_that_makes_enough_of_it() 
         backlog.remove(1, 10)
 
     assert (first, woken) == ([1], [1, 2])
+
+
+def test_the_largest_number_is_kept_until_it_begins_anew() -> None:
+    backlog = Backlog(LIMITS)
+    backlog.load({1: (2, 10)})
+    backlog.add(2, 10)
+    backlog.remove(1, 5)
+    assert (backlog.rows, backlog.most_rows) == (2, 3)
+
+    backlog.restart_most()
+    assert backlog.most_rows == 2
