@@ -6,7 +6,6 @@ import base64
 import json
 import sys
 import time
-from math import inf
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,28 +13,22 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.exit_codes import FAILED
+from engine.cli.invoke_options import AsyncOptions, Flag
 from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 
 LONGEST_WAIT = 60.0  #: longest wait of the API in seconds; longer waits need several requests
-
-Flag = Parameter(negative="", show_default=False)
+SYNCHRONOUS = AsyncOptions()
 
 
 def invoke(
     name: str,
     /,
     *,
-    standard_input: Annotated[bool, Parameter(name="-", negative="", show_default=False)] = False,
+    standard_input: Annotated[bool, Parameter(name="-"), Flag] = False,
     data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
-    asynchronous: Annotated[bool, Parameter(name="--async", negative="", show_default=False)] = False,
-    wait: Annotated[bool, Flag] = False,
-    timeout: float | None = None,
-    priority: int | None = None,
-    delay: float | None = None,
-    idempotency_key: str | None = None,
-    ordering_key: str | None = None,
+    options: AsyncOptions = SYNCHRONOUS,
     log: Annotated[bool, Flag] = False,
     raw: Raw = False,
     target: Target = DEFAULT_TARGET,
@@ -52,42 +45,17 @@ def invoke(
         Event as JSON. [default: {}]
     file
         File that contains the event.
-    asynchronous
-        Queue the invocation and print its request id. The invocation is on disk and will run.
-    wait
-        With --async: wait for the end of the invocation and print its result.
-    timeout
-        With --wait: maximum wait in seconds.
-    priority
-        With --async: 0 to 9; higher priorities run sooner.
-    delay
-        With --async: seconds to wait before the first run.
-    idempotency_key
-        With --async: requests with the same key create only one invocation.
-    ordering_key
-        With --async: invocations of the function with the same key run one at a time, in order.
     log
         Print the log of the function to standard error.
     raw
         Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
-    options = {
-        "X-Functiond-Priority": priority,
-        "X-Functiond-Delay": delay,
-        "X-Functiond-Ordering-Key": ordering_key,
-        "Idempotency-Key": idempotency_key,
-    }
-    headers = {field: str(value) for field, value in options.items() if value is not None}
-    if timeout is not None and not wait:
-        raise UsageError("--timeout needs --wait")
-    if not asynchronous and (headers or wait):
-        raise UsageError("--wait, --priority, --delay, --idempotency-key and --ordering-key need --async")
+    options.check()
     body = read_event(standard_input, data, file)
     client, form = target.client(), _Form(json=target.json, log=log, raw=raw)
-    if asynchronous:
-        bound = inf if timeout is None else timeout
-        return _invoke_async(client, name, body, headers, bound if wait else None, form)
+    if options.asynchronous:
+        return _invoke_async(client, name, body, options, form)
     return _call(client, name, body, form)
 
 
@@ -130,10 +98,9 @@ def _call(client: Client, name: str, body: bytes, form: _Form) -> int:
     return FAILED if failed else 0
 
 
-def _invoke_async(
-    client: Client, name: str, body: bytes, headers: dict[str, str], bound: float | None, form: _Form
-) -> int:
-    request_id = client.send("POST", path_of(name, "/invocations-async"), body, headers).json["request_id"]
+def _invoke_async(client: Client, name: str, body: bytes, options: AsyncOptions, form: _Form) -> int:
+    answer = client.send("POST", path_of(name, "/invocations-async"), body, options.headers())
+    request_id, bound = answer.json["request_id"], options.max_wait
     if bound is None:
         print_json({"request_id": request_id}) if form.json else write(request_id)
         return 0

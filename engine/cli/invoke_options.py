@@ -1,0 +1,64 @@
+"""Options of ``functiond invoke --async``, and their conversion to headers of an API request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from engine.cli.client import UsageError
+
+Flag = Parameter(negative="", show_default=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AsyncOptions:
+    """Options of an asynchronous invocation."""
+
+    asynchronous: Annotated[bool, Parameter(name="--async"), Flag] = False
+    "Queue the invocation and print its request id. The invocation is on disk and will run."
+
+    wait: Annotated[bool, Flag] = False
+    "With --async: wait for the end of the invocation and print its result."
+
+    timeout: float | None = None
+    "With --wait: maximum wait in seconds."
+
+    priority: int | None = None
+    "With --async: 0 to 9; higher priorities run sooner."
+
+    delay: float | None = None
+    "With --async: seconds to wait before the first run."
+
+    idempotency_key: str | None = None
+    "With --async: requests with the same key create only one invocation."
+
+    ordering_key: str | None = None
+    "With --async: invocations of the function with the same key run one at a time, in order."
+
+    def check(self) -> None:
+        """Raise UsageError if an option lacks the one that it needs."""
+        if self.timeout is not None and not self.wait:
+            raise UsageError("--timeout needs --wait")
+        if not self.asynchronous and self != AsyncOptions():
+            raise UsageError("--wait, --priority, --delay, --idempotency-key and --ordering-key need --async")
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the request."""
+        options = {
+            "X-Functiond-Priority": self.priority,
+            "X-Functiond-Delay": self.delay,
+            "X-Functiond-Ordering-Key": self.ordering_key,
+            "Idempotency-Key": self.idempotency_key,
+        }
+        return {field: str(value) for field, value in options.items() if value is not None}
+
+    @property
+    def max_wait(self) -> float | None:
+        """Maximum wait for the end of the invocation in seconds, possibly infinite; None: do not wait."""
+        if not self.wait:
+            return None
+        return inf if self.timeout is None else self.timeout
