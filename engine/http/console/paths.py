@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.http.console.configuration.paths import SAVES, SETTINGS
+from engine.http.console.configuration.paths import CREATIONS, SAVES, SETTINGS
 from engine.http.console.function_paths import ACTIONS as FUNCTION_ACTIONS
 from engine.http.console.function_paths import ADMIN, READ
 from engine.protocols import Operation
@@ -112,7 +112,7 @@ PAGES += tuple(
         ("ConsoleEditGateway", f"{GATEWAY}/edit"),
         ("ConsoleRedriveAll", f"{DELIVERIES}/redrive"),
         ("ConsoleDiscardAll", f"{DELIVERIES}/discard"),
-        *((name, FUNCTION + rest) for name, rest in ADMIN),
+        *((name, FUNCTION + rest) for name, rest in (*CREATIONS, *ADMIN)),
     )
 )
 #: Paths to which forms are sent. A role that may open pages may send any form, because a refused one shows its page

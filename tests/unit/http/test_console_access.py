@@ -231,6 +231,17 @@ async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_pat
     assert sum(len(found) > 1 for found in buttons["admin"].values()) > 3
 
 
+@pytest.mark.parametrize("path", ["new-alias", "new-reservation", "triggers/new"])
+async def test_a_page_that_creates_something_needs_the_role_admin(tmp_path: Path, path: str) -> None:
+    statuses = {}
+    async with console(tmp_path) as (_, client):
+        for role in ("read", "admin"):
+            await sign_in(client, token=TOKENS[role])
+            statuses[role] = (await client.get(f"{HELLO}/configuration/{path}")).status_code
+
+    assert statuses == {"read": 403, "admin": 200}
+
+
 def _is_plain(path: str) -> bool:
     """Return whether a path is that of a page about the function hello, or about no single object."""
     names = set(re.findall(r"{(\w+)", path))

@@ -8,12 +8,15 @@ SETTINGS = (
     ("ConsoleEnvironment", "/configuration/environment"),
     ("ConsoleConcurrency", "/configuration/concurrency"),
     ("ConsoleVersions", "/configuration/versions"),
-    ("ConsoleNewAlias", "/configuration/new-alias"),
     ("ConsoleAlias", "/configuration/aliases/{alias}"),
     ("ConsoleTags", "/configuration/tags"),
     ("ConsoleReserved", "/configuration/reserved"),
-    ("ConsoleNewReservation", "/configuration/new-reservation"),
     ("ConsoleReservation", "/configuration/reserved/{qualifier}"),
+)
+#: Pages for the role admin only, like the operations that they need.
+CREATIONS = (
+    ("ConsoleNewAlias", "/configuration/new-alias"),
+    ("ConsoleNewReservation", "/configuration/new-reservation"),
 )
 #: Paths to which their forms are sent.
 SAVES = (
