@@ -15,7 +15,6 @@ from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.form_tokens import FormTokens
-from engine.http.console.function_actions import FunctionActions
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_logs import FunctionLogs
 from engine.http.console.invocations.details import InvocationDetails
@@ -104,7 +103,6 @@ def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list
     """Return the pages of one function."""
     frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
     return [
-        FunctionActions(frame, api),
         *function_pages(engine, pages, frame, api),
         *configuration_pages(engine, frame, api),
         *async_settings_pages(engine, frame, api),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.app.parts import EngineParts
 from engine.http.console.api_requests import ApiRequests
+from engine.http.console.function_actions import FunctionActions
 from engine.http.console.function_code import CodePage
 from engine.http.console.function_creation import CreationPage
 from engine.http.console.function_frame import FunctionFrame
@@ -16,11 +17,13 @@ from engine.http.console.pages import PageFamily, Pages
 
 def function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
     catalog, resources, region = engine.catalog, engine.resources, engine.settings.http.region
+    code = CodePage(frame, api, engine.codes, resources.dependencies)
     load = FunctionLoad(engine.backlog, engine.scheduler, engine.pool.alive)
     return [
         FunctionsPage(pages, catalog, engine.controls, engine.usage, resources.triggers, load, region),
         CreationPage(pages, api, engine.pool.check_runtime),
-        CodePage(frame, api, engine.codes, resources.dependencies),
+        code,
+        FunctionActions(frame, api, code.show),
         TrialPage(frame, api, resources.events, resources.triggers, region),
         RemovalPage(frame, api, catalog, resources.triggers, load),
     ]

@@ -22,7 +22,7 @@ from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.code_bodies import with_package, with_text
 from engine.http.console.forms import Form, errors_of
-from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_frame import NOT_SENT, FunctionFrame, PauseForm
 from engine.http.console.notes import see_other
 from engine.http.console.pages import HEADERS, Action, may
 from engine.http.console.paths import FUNCTION
@@ -57,8 +57,8 @@ class CodePage:
             f"{FUNCTION}/dependencies": self.choose_dependencies,
         }
 
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call)
+    async def show(self, call: Call, pause: PauseForm = NOT_SENT) -> Reply:
+        return await self._show(call, pause=pause)
 
     async def download(self, call: Call) -> Reply:
         """Send the package of a version as it was received: a zip, or the source text of inline code."""
@@ -129,7 +129,11 @@ class CodePage:
         return see_other(self._frame.page_path(function), "Dependencies saved.")
 
     async def _show(
-        self, call: Call, typed: Mapping[str, str] | None = None, errors: Mapping[str, str] | None = None
+        self,
+        call: Call,
+        typed: Mapping[str, str] | None = None,
+        errors: Mapping[str, str] | None = None,
+        pause: PauseForm = NOT_SENT,
     ) -> Reply:
         version = self._frame.version_of(call)
         editable = may(call, _UPDATE) and not call.text("qualifier")
@@ -138,7 +142,8 @@ class CodePage:
             "functions/code.html",
             tab="",
             live=False,
-            http_status=400 if errors else 200,
+            http_status=400 if errors or pause.error else 200,
+            pause=pause,
             shown=version,
             qualifier=call.text("qualifier"),
             qualifiers=self._frame.qualifiers(call),

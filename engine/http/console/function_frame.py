@@ -48,6 +48,16 @@ CONFIGURATION = (
 )
 
 
+class PauseForm(Struct, frozen=True, kw_only=True):
+    """Form in the heading that pauses the function."""
+
+    reason: str = ""
+    error: str = ""  #: reason why it was refused; empty: it was not
+
+
+NOT_SENT = PauseForm()
+
+
 class FunctionFrame:
     """Frame of all pages of one function."""
 
@@ -96,7 +106,7 @@ class FunctionFrame:
         name = short_name(function.urn(self._region).function)
         return FUNCTION.format(project_id=function.project, function=quote(name, safe="")) + rest
 
-    async def show(self, call: Call, template: str, *, tab: str, **data: Any) -> Reply:
+    async def show(self, call: Call, template: str, *, tab: str, pause: PauseForm = NOT_SENT, **data: Any) -> Reply:
         """Show a page of the function that the path names. ``tab`` is its path, as in ``TABS`` or ``CONFIGURATION``."""
         function = self.function_of(call)
         return await self._pages.show(
@@ -109,5 +119,6 @@ class FunctionFrame:
             tabs=TABS,
             configuration=CONFIGURATION if tab.startswith("configuration") else (),
             tab=tab,
+            pause=pause,
             **data,
         )

@@ -231,6 +231,19 @@ async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_pat
     assert sum(len(found) > 1 for found in buttons["admin"].values()) > 3
 
 
+async def test_a_refused_reason_of_a_pause_is_shown_beside_its_field(tmp_path: Path) -> None:
+    reason = "moving " * 100
+    async with console(tmp_path) as (_, client):
+        await sign_in(client, token=TOKENS["admin"])
+        fields = {"form_token": await form_of(client, HELLO), "reason": reason}
+        reply = await client.post(f"{HELLO}/pause", data=fields)
+
+    assert reply.status_code == 400
+    assert '<details class="menu" open>' in reply.text
+    assert re.search(rf'name="reason" type="text" value="{reason.strip()}"[^>]* aria-invalid="true"', reply.text)
+    assert re.search(r'id="f-reason-error">[^<]*256', reply.text)
+
+
 @pytest.mark.parametrize("path", ["new-alias", "new-reservation", "triggers/new"])
 async def test_a_page_that_creates_something_needs_the_role_admin(tmp_path: Path, path: str) -> None:
     statuses = {}
