@@ -25,6 +25,7 @@ STATUSES: Mapping[type[e.FunctiondError], int] = {
     e.NotFound: 404,
     e.NotJson: 406,
     e.Conflict: 409,
+    e.CodeChanged: 412,
     e.DependencyInUse: 412,
     e.PayloadTooLarge: 413,
     e.Unsupported: 426,

@@ -1,19 +1,21 @@
 """Files of stored code packages, for people who look at them.
 
-A zip is read as it was received, not from the unpacked folder, because functions may have written to the folder. All
-functions block the calling thread.
+A zip is read as it was received, not from the unpacked folder, because functions may have written to the folder.
+Reading blocks the calling thread.
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from itertools import islice
+from collections.abc import Callable
+from heapq import nsmallest
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
 
-from engine.code.unpacking import contents, find_file
+from engine.code.unpacking import files_of
 from engine.model import CodePackage
 
 MOST = 1000  #: files of a list
@@ -40,37 +42,57 @@ class FileText(Struct, frozen=True, kw_only=True):
     reason: str = ""  #: empty: ``text`` is all of the file
 
 
-def list_files(package: Path, code: CodePackage) -> PackageFiles:
-    """Return the files of a package. Raises OSError if it cannot be read, or is damaged."""
-    if code.kind == "inline":
-        return PackageFiles(files=[PackageFile(path=code.filename, size=code.size)], count=1, size=code.size)
-    count = size = 0
-    found: list[PackageFile] = []
-    try:
-        with package.open("rb") as file:
-            for path, length, _ in contents(file):
-                count, size = count + 1, size + length
-                found.append(PackageFile(path=str(path), size=length))
-    except zipfile.BadZipFile as error:
-        raise OSError(f"the package is damaged: {error}") from None
-    found.sort(key=lambda one: (one.path.count("/") > 0, one.path))
-    return PackageFiles(files=list(islice(found, MOST)), count=count, size=size)
+class PackageView(Struct, frozen=True, kw_only=True):
+    """Files of a package, and the text of one of them."""
+
+    files: PackageFiles
+    path: str = ""  #: file whose text is shown; empty: none
+    text: FileText | None = FileText()  #: None: there is no such file
 
 
-def read_text(package: Path, code: CodePackage, path: str) -> FileText | None:
-    """Return the text of a file of a package; None if there is no such file. Raises OSError if it cannot be read."""
+def view_package(package: Path, code: CodePackage, choose: Callable[[PackageFiles], str]) -> PackageView:
+    """Return the files of a package, and the text of the file that ``choose`` returns the path of; empty: of none.
+
+    The directory of a zip is read once. Raises OSError if the package cannot be read, or is damaged.
+    """
     with package.open("rb") as file:
         if code.kind == "inline":
-            return _shown(file.read(TEXT_LIMIT + 1)) if path == code.filename else None
+            return _view_source(file, code, choose)
         try:
-            with zipfile.ZipFile(file) as archive:
-                found = find_file(archive, path)
-                if found is None:
-                    return None
-                with archive.open(found) as opened:
-                    return _shown(opened.read(TEXT_LIMIT + 1))
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            return FileText(reason=f"The package is damaged: {error}.")
+            archive = zipfile.ZipFile(file)
+        except zipfile.BadZipFile as error:
+            raise OSError(f"the package is damaged: {error}") from None
+        with archive:
+            return _view_archive(archive, choose)
+
+
+def _view_source(file: BinaryIO, code: CodePackage, choose: Callable[[PackageFiles], str]) -> PackageView:
+    files = PackageFiles(files=[PackageFile(path=code.filename, size=code.size)], count=1, size=code.size)
+    path = choose(files)
+    text = _shown(file.read(TEXT_LIMIT + 1)) if path == code.filename else None
+    return PackageView(files=files, path=path, text=text if path else FileText())
+
+
+def _view_archive(archive: zipfile.ZipFile, choose: Callable[[PackageFiles], str]) -> PackageView:
+    entries = dict(files_of(archive))
+    sizes = ((path, entry.file_size) for path, entry in entries.items())
+    first = nsmallest(MOST, sizes, key=lambda one: (one[0].count("/") > 0, one[0]))
+    files = PackageFiles(
+        files=[PackageFile(path=path, size=size) for path, size in first],
+        count=len(entries),
+        size=sum(one.file_size for one in entries.values()),
+    )
+    path = choose(files)
+    text = _text(archive, entries[path]) if path in entries else None
+    return PackageView(files=files, path=path, text=text if path else FileText())
+
+
+def _text(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> FileText:
+    try:
+        with archive.open(entry) as opened:
+            return _shown(opened.read(TEXT_LIMIT + 1))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        return FileText(reason=f"The package is damaged: {error}.")
 
 
 def _shown(content: bytes) -> FileText:

@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from engine.code.unpacking import find_file, name_of
+from engine.code.browsing import TEXT_LIMIT
+from engine.code.line_ends import with_line_ends
+from engine.code.unpacking import files_of, name_of
 from engine.errors import InvalidField
 from engine.model import CodePackage
 
@@ -20,18 +22,22 @@ def is_editable(code: CodePackage) -> bool:
     return code.kind == "zip" and code.size <= EDIT_LIMIT
 
 
-def with_file(package: Path, target: IO[bytes], path: str, content: bytes) -> bool:
-    """Write the zip ``package`` to ``target``, with other content in the file ``path``, and go back to its start.
+def with_file(package: Path, target: IO[bytes], path: str, text: str) -> bool:
+    """Write the zip ``package`` to ``target``, with another text in the file ``path``, and go back to its start.
 
-    Return False, with nothing written, if the package has no such file. Raises InvalidField if it unpacks to more than
-    ``UNPACKED_LIMIT`` bytes. Blocks the calling thread.
+    Lines of the text end in ``\\n``; those that are not changed keep the ends that they have in the package. Return
+    False, with nothing written, if the package has no such file. Raises InvalidField if the file is too large to be
+    shown, or if the package unpacks to more than ``UNPACKED_LIMIT`` bytes. Blocks the calling thread.
     """
     with zipfile.ZipFile(package) as source:
-        changed = find_file(source, path)
+        changed = next((entry for name, entry in files_of(source) if name == path), None)
         if changed is None:
             return False
         if sum(one.file_size for one in source.infolist()) > UNPACKED_LIMIT:
             raise InvalidField("func_code", "a zip package", f"unpacks to more than {UNPACKED_LIMIT} bytes; upload it")
+        if changed.file_size > TEXT_LIMIT:
+            raise InvalidField("func_code", path, f"has more than {TEXT_LIMIT} bytes; upload the package")
+        content = with_line_ends(text, source.read(changed).decode(errors="replace")).encode(errors="replace")
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for info in source.infolist():
                 if info is changed:

@@ -71,9 +71,11 @@ def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
                 yield _path(info), info.file_size, info.CRC
 
 
-def find_file(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo | None:
-    """Return the entry of a file in a zip that ``unpack`` has accepted; None if there is none such."""
-    return next((one for one in archive.infolist() if not one.is_dir() and str(_path(one)) == path), None)
+def files_of(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+    """Yield relative path and entry of each file in a zip that ``unpack`` has accepted."""
+    for info in archive.infolist():
+        if not info.is_dir():
+            yield str(_path(info)), info
 
 
 def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path]:

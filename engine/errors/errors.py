@@ -250,6 +250,11 @@ class VersionTaken(Conflict):
         super().__init__(f"version {version} already has the alias {alias}: a version can have only one alias")
 
 
+class CodeChanged(Conflict):
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"the code was changed meanwhile (its digest is {digest}): read it, and change it again")
+
+
 class IdempotencyConflict(Conflict):
     def __init__(self, token: str) -> None:
         super().__init__(f"Idempotency-Key {token!r} was already used with another body")

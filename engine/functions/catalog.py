@@ -22,7 +22,7 @@ from msgspec import UNSET
 
 from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
-from engine.errors import FunctionExists, InvalidField, TooManyFunctions
+from engine.errors import CodeChanged, FunctionExists, InvalidField, TooManyFunctions
 from engine.functions.function_index import FunctionIndex, Name, name_of
 from engine.functions.function_rules import FunctionRules, check_dependencies, check_function, equal_for_instances
 from engine.functions.settings_rules import check_settings, function_targets
@@ -116,19 +116,29 @@ class Catalog(FunctionIndex):
             await self._put(function)
         return function
 
-    async def update_code(self, urn: FunctionUrn, source: CodeSource, details: dict[str, Any]) -> Function:
+    async def update_code(
+        self, urn: FunctionUrn, source: CodeSource, details: dict[str, Any], *, replaced: str | None = None
+    ) -> Function:
+        """Replace the code of ``latest``, and merge ``details`` into the stored ones. Return the changed function.
+
+        ``replaced`` is the digest of the code that is replaced. Raises CodeChanged if the function has other code; None
+        replaces any.
+        """
         old = self._changeable(urn)
+        _check_code(old, replaced)
         with self.quota.claims(old.project, replaced=old.code.sha256) as admit:
             code = await self._codes.add(source, handler=old.handler, runtime=old.runtime, admit=admit)
-            return await self.update(urn, {"code": code, "details": details})
+            return await self.update(urn, {"code": code, "details": details}, replaced=replaced)
 
-    async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
+    async def update(self, urn: FunctionUrn, changes: dict[str, Any], *, replaced: str | None = None) -> Function:
         """Set the fields of ``latest`` that ``changes`` names, and return the changed function.
 
-        Entries of ``details`` are merged into the stored ones; an entry with the value UNSET is removed.
+        Entries of ``details`` are merged into the stored ones; an entry with the value UNSET is removed. ``replaced``
+        is as for ``update_code``.
         """
         async with self.changing():
             old = self._changeable(urn)
+            _check_code(old, replaced)
             given = changes.get("details", {})
             details = {name: value for name, value in {**old.details, **given}.items() if value is not UNSET}
             changes = {**changes, "details": details, "modified_at": self._clock.now()}
@@ -317,6 +327,11 @@ class Catalog(FunctionIndex):
 def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:
     """Return the row of the store that contains an alias. Deleting the row needs no ``body``."""
     return StoredResource(kind=ALIAS, owner=f"function:{function_id}", id=name, body=body)
+
+
+def _check_code(function: Function, digest: str | None) -> None:
+    if digest not in (None, function.code.digest):
+        raise CodeChanged(function.code.digest)
 
 
 def _latest(urn: FunctionUrn) -> FunctionUrn:

@@ -99,7 +99,14 @@ OPERATIONS = (
     _op("UpdateFunctionConfig", "PUT", f"{_ONE}/config", functions.ConfigBody, functions.FunctionReply),
     _op("PatchFunctionConfig", "PATCH", f"{_ONE}/config", functions.ConfigChanges, functions.FunctionReply, own=True),
     _op("ShowFunctionCode", "GET", f"{_ONE}/code", None, functions.FunctionReply),
-    _op("UpdateFunctionCode", "PUT", f"{_ONE}/code", functions.CodeBody, functions.FunctionReply),
+    _op(
+        "UpdateFunctionCode",
+        "PUT",
+        f"{_ONE}/code",
+        functions.CodeBody,
+        functions.FunctionReply,
+        headers=("If-Match",),
+    ),
     _op(
         "UpdateFunctionMaxInstanceConfig",
         "PUT",

@@ -112,17 +112,20 @@ class Functions:
         return body
 
     async def update_code(self, call: Call) -> Reply:
-        urn = call.urn
+        """Replace the code. With the header If-Match, only if the present code has that digest."""
+        urn, replaced = call.urn, _digest_in(call.headers.get(b"if-match", b"*"))
         self._catalog.find(urn)
         async with self._codes.receiving("file") as upload:
             body = await _read_code(call, CodeBody, upload)
             if body.func_code.file or body.code_type == "obs":
-                function = await self._catalog.update_code(urn, _source(body, upload), details_of(body))
+                function = await self._catalog.update_code(
+                    urn, _source(body, upload), details_of(body), replaced=replaced
+                )
             else:
-                function = await self._update_dependencies(urn, body)
+                function = await self._update_dependencies(urn, body, replaced)
         return with_warning(await self._with_code(function), function)
 
-    async def _update_dependencies(self, urn: FunctionUrn, body: CodeBody) -> Function:
+    async def _update_dependencies(self, urn: FunctionUrn, body: CodeBody, replaced: str | None) -> Function:
         """Apply an update of the code that has no code: keep the code, and replace the dependencies.
 
         Terraform sends such a request for a function with default code. Raises CodeMissing if the request names no
@@ -130,7 +133,7 @@ class Functions:
         """
         if body.depend_version_list is UNSET or body.code_type != self._catalog.find(urn).code.kind:
             raise CodeMissing(body.code_type)
-        return await self._catalog.update(urn, {"details": details_of(body)})
+        return await self._catalog.update(urn, {"details": details_of(body)}, replaced=replaced)
 
     async def update_max_instances(self, call: Call) -> Reply:
         urn = call.urn
@@ -175,6 +178,12 @@ class Functions:
 
     def _reply(self, function: Function, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
         return function_reply(function, self._region, code)
+
+
+def _digest_in(header: bytes) -> str | None:
+    """Return the digest in a header If-Match; None if any code matches."""
+    text = header.decode("latin-1").strip()
+    return None if text == "*" else text.strip('"')
 
 
 async def _read_code(call: Call, kind: type[T], upload: Upload) -> T:

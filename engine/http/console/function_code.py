@@ -12,11 +12,12 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
-from engine.code.browsing import FileText, PackageFiles, list_files, read_text
+from engine.code.browsing import FileText, PackageFiles, view_package
 from engine.code.editing import is_editable, with_file
 from engine.code.inline import inline_file
+from engine.code.line_ends import with_line_ends
 from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeStore
-from engine.errors import AccessDenied, FunctiondError, InvalidField, InvalidRequest, NotFound
+from engine.errors import AccessDenied, CodeChanged, FunctiondError, InvalidField, InvalidRequest, NotFound
 from engine.http.api.large_replies import PIECE, whole_file
 from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
@@ -73,14 +74,14 @@ class CodePage:
 
     async def save(self, call: Call, form: Form) -> Reply:
         """Store inline code."""
-        function, code = self._frame.function_of(call), _code(form)
+        function, code = self._frame.function_of(call), form.raw("code")
         field = "code" if function.code.kind == "inline" else "inline"
         try:
             if not code:
                 raise InvalidField("func_code", code, "write some code; an empty file has no handler")
-            _check_unchanged(function, form)
-            body = with_text({"code_filename": _filename(function)}, code)
-            await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
+            if function.code.kind == "inline":
+                code = with_line_ends(code, (await self._codes.original(function.code)).decode(errors="replace"))
+            await self._replace(call, form, with_text({"code_filename": _filename(function)}, code))
         except FunctiondError as error:
             return await self._show(call, typed=_typed(field, code, form), errors=_beside(field, error))
         return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
@@ -89,18 +90,18 @@ class CodePage:
         """Store the package with other text in the file that the query names."""
         if not may(call, _UPDATE):  # packing takes some seconds, so the operation must not be the first to check
             raise AccessDenied(f"your role may not use {_UPDATE}")
-        function, path, text = self._frame.function_of(call), call.text("file"), _code(form)
+        function, path, text = self._frame.function_of(call), call.text("file"), form.raw("code")
         package = self._codes.received(function.code)
         try:
-            _check_unchanged(function, form)
+            if form.text("digest") != function.code.digest:  # packing takes some seconds
+                raise CodeChanged(function.code.digest)
             if not is_editable(function.code):
                 raise InvalidRequest("this package is too large to be edited here; upload a new one")
             file = await self._codes.temporary_file()
             with file:
-                if not await anyio.to_thread.run_sync(with_file, package, file, path, text.encode("utf-8", "replace")):
+                if not await anyio.to_thread.run_sync(with_file, package, file, path, text):
                     raise NotFound(f"the code has no file {path[:200]}")
-                body = with_package({"code_filename": function.code.filename}, _pieces(file))
-                await self._api.send(call, "PUT", self._frame.api_path(function, "/code"), body, keep_body=False)
+                await self._replace(call, form, with_package({"code_filename": function.code.filename}, _pieces(file)))
         except FunctiondError as error:
             return await self._show(call, typed=_typed("code", text, form), errors=_beside("code", error))
         page = self._frame.page_path(function, f"?file={quote(path)}")
@@ -127,6 +128,12 @@ class CodePage:
         except FunctiondError as error:
             return await self._show(call, errors=_beside("dependency", error))
         return see_other(self._frame.page_path(function), "Dependencies saved.")
+
+    async def _replace(self, call: Call, form: Form, body: Any) -> None:
+        """Replace the code that the form was made from. Raises CodeChanged if the function has other code."""
+        target, digest = self._frame.api_path(self._frame.function_of(call), "/code"), form.text("digest")
+        condition = ((b"if-match", f'"{digest}"'.encode()),)
+        await self._api.send(call, "PUT", target, body, condition, keep_body=False)
 
     async def _show(
         self,
@@ -163,15 +170,16 @@ class CodePage:
         if not may(call, _SHOW):
             return Shown()
         code, package = version.code, self._codes.received(version.code)
+        asked = call.text("file")
         try:
-            files = await anyio.to_thread.run_sync(list_files, package, code)
-            path = call.text("file") or _first(files, version)
-            text = await anyio.to_thread.run_sync(read_text, package, code, path) if path else FileText()
+            view = await anyio.to_thread.run_sync(
+                view_package, package, code, lambda files: asked or _first(files, version)
+            )
         except OSError as error:
             return Shown(problem=error.strerror or str(error))
-        if text is None:
-            raise NotFound(f"the code has no file {path[:200]}")
-        return Shown(files=files, path=path, text=text)
+        if view.text is None:
+            raise NotFound(f"the code has no file {view.path[:200]}")
+        return Shown(files=view.files, path=view.path, text=view.text)
 
     def _choices(self, function: Function) -> list[tuple[Dependency, bool]]:
         """Return the dependencies that a function may use, each with whether it does, those in use first."""
@@ -183,21 +191,9 @@ class CodePage:
         ]
 
 
-def _code(form: Form) -> str:
-    """Return the text that was typed, with the line ends of the file."""
-    text = form.raw("code")
-    return text.replace("\n", "\r\n") if form.text("line_ends") == "crlf" else text
-
-
 def _typed(field: str, text: str, form: Form) -> dict[str, str]:
     """Return what was typed, for the code that it was made from: a further attempt must not replace another one."""
     return {field: text, "digest": form.text("digest")}
-
-
-def _check_unchanged(function: Function, form: Form) -> None:
-    """Raise InvalidRequest if the code is not the one that the form was made for."""
-    if form.text("digest") != function.code.digest:
-        raise InvalidRequest(_CHANGED)
 
 
 async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
@@ -222,5 +218,7 @@ def _filename(function: Function) -> str:
 
 def _beside(field: str, error: FunctiondError) -> dict[str, str]:
     """Return the message of an error beside the field of the code."""
+    if isinstance(error, CodeChanged):
+        return {field: _CHANGED}
     found: dict[str, Any] = dict(errors_of(error))
     return {field: found.get("func_code") or str(error)}

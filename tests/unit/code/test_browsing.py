@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.code.browsing import list_files, read_text
+from engine.code.browsing import PackageView, view_package
 from engine.model import CodePackage
 
 CODE = CodePackage(sha256="", digest="", size=0)
@@ -20,11 +21,32 @@ def package(folder: Path) -> Path:
     return file
 
 
+def view(file: Path, path: str = "index.py") -> PackageView:
+    return view_package(file, CODE, lambda files: path)
+
+
 def test_a_file_is_listed_and_shown(tmp_path: Path) -> None:
-    assert [(one.path, one.size) for one in list_files(package(tmp_path), CODE).files] == [("index.py", 600)]
-    shown = read_text(package(tmp_path), CODE, "index.py")
-    assert shown is not None
-    assert shown.text == "x = 1\n" * 100
+    shown = view(package(tmp_path))
+
+    assert [(one.path, one.size) for one in shown.files.files] == [("index.py", 600)]
+    assert shown.text is not None
+    assert shown.text.text == "x = 1\n" * 100
+    assert view(package(tmp_path), "lib").text is None
+
+
+def test_the_directory_of_a_package_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, *args: Any) -> None:
+            opened.append(args)
+            super().__init__(*args)
+
+    file = package(tmp_path)
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    view(file)
+
+    assert len(opened) == 1
 
 
 def test_a_package_without_its_end_cannot_be_listed(tmp_path: Path) -> None:
@@ -32,7 +54,7 @@ def test_a_package_without_its_end_cannot_be_listed(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
 
     with pytest.raises(OSError, match="the package is damaged"):
-        list_files(file, CODE)
+        view(file)
 
 
 def test_a_file_with_damaged_content_is_not_shown(tmp_path: Path) -> None:
@@ -41,7 +63,7 @@ def test_a_file_with_damaged_content_is_not_shown(tmp_path: Path) -> None:
     content[38:42] = b"\xff" * 4  # behind the head of the file
     file.write_bytes(content)
 
-    shown = read_text(file, CODE, "index.py")
+    shown = view(file).text
 
     assert shown is not None
     assert shown.reason.startswith("The package is damaged")

@@ -27,7 +27,7 @@ def package(folder: Path) -> Path:
 def test_only_the_content_of_the_file_changes(tmp_path: Path) -> None:
     target = io.BytesIO()
 
-    assert with_file(package(tmp_path), target, "bootstrap", b"new")
+    assert with_file(package(tmp_path), target, "bootstrap", "new")
 
     with zipfile.ZipFile(package(tmp_path)) as before, zipfile.ZipFile(target) as after:
         assert after.namelist() == before.namelist()
@@ -36,13 +36,23 @@ def test_only_the_content_of_the_file_changes(tmp_path: Path) -> None:
             assert after.read(new) == (b"new" if new.filename == "bootstrap" else before.read(old))
 
 
+def test_unchanged_lines_keep_their_ends(tmp_path: Path) -> None:
+    file, target = tmp_path / "a.package", io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("index.py", "a\r\nb\nc\n")
+
+    assert with_file(file, target, "index.py", "a\nnew\nc\n")
+    with zipfile.ZipFile(target) as after:
+        assert after.read("index.py") == b"a\r\nnew\nc\n"
+
+
 def test_a_name_in_utf_8_without_its_flag_is_kept(tmp_path: Path) -> None:
     file = package(tmp_path)
     flag = re.compile(rb"(PK(?:\x03\x04|\x01\x02..)..)\x00\x08", re.DOTALL)
     file.write_bytes(flag.sub(rb"\1\0\0", file.read_bytes()))
     target = io.BytesIO()
 
-    assert with_file(file, target, "lib/é.txt", b"new")
+    assert with_file(file, target, "lib/é.txt", "new")
     with zipfile.ZipFile(target) as after:
         assert after.read("lib/é.txt") == b"new"
 
@@ -50,7 +60,7 @@ def test_a_name_in_utf_8_without_its_flag_is_kept(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_changes_nothing(tmp_path: Path) -> None:
     target = io.BytesIO()
 
-    assert not with_file(package(tmp_path), target, "lib", b"new")
+    assert not with_file(package(tmp_path), target, "lib", "new")
     assert target.getvalue() == b""
 
 
@@ -58,4 +68,4 @@ def test_a_package_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(editing, "UNPACKED_LIMIT", 10)
 
     with pytest.raises(InvalidField, match="unpacks to more than 10 bytes"):
-        with_file(package(tmp_path), io.BytesIO(), "index.py", b"new")
+        with_file(package(tmp_path), io.BytesIO(), "index.py", "new")

@@ -13,6 +13,7 @@ import pytest
 
 from engine.code.store import NO_CODE, CodeSource, CodeStore
 from engine.errors import (
+    CodeChanged,
     FunctionExists,
     InvalidField,
     NoAsyncSettings,
@@ -188,6 +189,25 @@ async def test_code_that_nothing_refers_to_goes_with_a_restart(
 
     assert not CodeStore(tmp_path).folder(old.code).exists()
     assert CodeStore(tmp_path).folder(new.code).is_dir()
+
+
+async def test_one_of_two_replacements_of_the_same_code_is_refused(catalog: Catalog) -> None:
+    old, refused = await catalog.create(draft(), INLINE), []
+
+    async def replace(text: str) -> None:
+        source = CodeSource(kind="inline", file=encoded(text))
+        try:
+            await catalog.update_code(urn(), source, {}, replaced=old.code.digest)
+        except CodeChanged as error:
+            refused.append(str(error))
+
+    async with anyio.create_task_group() as both:
+        both.start_soon(replace, "x = 2")
+        both.start_soon(replace, "x = 3")
+
+    digest = catalog.find(urn()).code.digest
+    assert digest != old.code.digest
+    assert refused == [f"the code was changed meanwhile (its digest is {digest}): read it, and change it again"]
 
 
 async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: BreakableCatalogStore) -> None:

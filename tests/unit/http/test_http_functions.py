@@ -83,6 +83,21 @@ async def test_new_code_replaces_the_old(api: Api) -> None:
     assert after.json["digest"] != before.json["digest"]
 
 
+async def test_code_is_replaced_on_the_condition_that_it_is_the_named_one(api: Api) -> None:
+    before = await api.create()
+    body = {"code_type": "inline", "func_code": {"file": encoded("x = 2")}}
+
+    async def replace(digest: str) -> tuple[int, str]:
+        after = await api.send("PUT", f"/{urn_of()}/code", body, {"If-Match": digest})
+        return after.status, after.json.get("error_msg", "")
+
+    named = [await replace(f'"{before.json["digest"]}"') for _ in range(2)]
+
+    assert [status for status, _ in named] == [200, 412]
+    assert "the code was changed meanwhile" in named[1][1]
+    assert [(await replace(one))[0] for one in ('""', "*")] == [412, 200]
+
+
 async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     created = await api.create()
     monkeypatch.setattr("engine.http.api.functions.PACKAGE_LIMIT", created.json["code_size"] - 1)

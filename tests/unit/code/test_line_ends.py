@@ -1,0 +1,23 @@
+"""Line ends of edited texts: those of unchanged lines stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.code.line_ends import with_line_ends
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "after"),
+    [
+        ("", "a\nb", "a\nb"),
+        ("a", "a\nb", "a\nb"),
+        ("a\r\nb\r\n", "a\nnew\nb\n", "a\r\nnew\r\nb\r\n"),
+        ("a\r\nb\nc\n", "a\nb\nc\n", "a\r\nb\nc\n"),
+        ("a\r\nb\nc\nd\r\n", "a\nnew\nc\nd\n", "a\r\nnew\r\nc\nd\r\n"),
+        ("a\r\nb\nc\rd", "first\na\nb\nc\nd\n", "first\r\na\r\nb\nc\rd\r\n"),
+        ("a\nb\r\nc\nd", "a\nc", "a\nc"),
+    ],
+)
+def test_unchanged_lines_keep_their_ends(before: str, text: str, after: str) -> None:
+    assert with_line_ends(text, before) == after
