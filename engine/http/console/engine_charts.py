@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.http.console import words
 from engine.http.console.charts import Chart, ChartText, Series, TimeAxis, bar_chart, duration_chart, line_chart
@@ -44,33 +44,29 @@ class EngineCharts:
 
     def _accepted(self) -> Chart:
         total = self._sum
-        text = ChartText(
-            id="accepted",
-            title="Accepted",
-            summary=f"{words.number(total.accepted)} asynchronous requests, {words.number(total.called)} synchronous"
-            f" calls; {words.number(total.refused)} refused",
+        summary = (
+            f"{words.number(total.accepted)} asynchronous requests, {words.number(total.called)} synchronous calls;"
+            f" {words.number(total.refused)} refused"
         )
         series = [
-            Series(name="Asynchronous", kind="accepted", values=[one.accepted for one in self._samples]),
-            Series(name="Synchronous", kind="called", values=[one.called for one in self._samples]),
-            Series(name="Refused", kind="refused", values=[one.refused for one in self._samples]),
+            self._series("Asynchronous", "accepted", lambda one: one.accepted),
+            self._series("Synchronous", "called", lambda one: one.called),
+            self._series("Refused", "refused", lambda one: one.refused),
         ]
-        return bar_chart(text, self._axis, series)
+        return bar_chart(ChartText(id="accepted", title="Accepted", summary=summary), self._axis, series)
 
     def _ended(self) -> Chart:
         total = self._sum
-        text = ChartText(
-            id="ended",
-            title="Ended",
-            summary=f"{words.number(total.succeeded)} asynchronous invocations succeeded, {words.number(total.failed)}"
-            f" failed, {words.number(total.discarded)} were discarded",
+        summary = (
+            f"{words.number(total.succeeded)} asynchronous invocations succeeded, {words.number(total.failed)} failed,"
+            f" {words.number(total.discarded)} were discarded"
         )
         series = [
-            Series(name="Succeeded", kind="success", values=[one.succeeded for one in self._samples]),
-            Series(name="Failed", kind="fail", values=[one.failed for one in self._samples]),
-            Series(name="Discarded", kind="discard", values=[one.discarded for one in self._samples]),
+            self._series("Succeeded", "success", lambda one: one.succeeded),
+            self._series("Failed", "fail", lambda one: one.failed),
+            self._series("Discarded", "discard", lambda one: one.discarded),
         ]
-        return bar_chart(text, self._axis, series)
+        return bar_chart(ChartText(id="ended", title="Ended", summary=summary), self._axis, series)
 
     def _waiting(self) -> Chart:
         values = [one.waiting for one in self._periods]
@@ -89,10 +85,13 @@ class EngineCharts:
             summary = f"Half of the attempts started {_within(half)} of their due time, 99 % {_within(most)}"
         text = ChartText(id="waits", title="Time until the start", summary=summary, show=words.span)
         series = [
-            Series(name="Half within", kind="half", values=[_quantile(one, 0.5) for one in self._samples]),
-            Series(name="99 % within", kind="nearly-all", values=[_quantile(one, 0.99) for one in self._samples]),
+            self._series("Half within", "half", lambda one: _quantile(one, 0.5)),
+            self._series("99 % within", "nearly-all", lambda one: _quantile(one, 0.99)),
         ]
         return duration_chart(text, self._axis, series)
+
+    def _series(self, name: str, kind: str, value: Callable[[Sample], float | None]) -> Series:
+        return Series(name=name, kind=kind, values=[value(one) for one in self._samples])
 
 
 def _quantile(sample: Sample, share: float) -> float | None:
