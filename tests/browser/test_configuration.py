@@ -133,10 +133,13 @@ def test_an_invalid_variable_is_explained_in_its_row(engine: EngineProcess, page
 
 def test_concurrency_and_controls_are_saved(engine: EngineProcess, page: Page) -> None:
     page.goto(f"{HERE}/plain/configuration/concurrency")
-    page.get_by_label("Most instances").fill("0")
-    page.get_by_role("button", name="Save", exact=True).first.click()
+    page.get_by_label("Instances", exact=True).select_option("limited")
+    for number in ("", "0", "1001", "two"):
+        page.get_by_label("Most instances").fill(number)
+        with page.expect_navigation():
+            page.get_by_role("button", name="Save", exact=True).first.click()
 
-    expect(page.locator("#s-concurrency-error")).to_contain_text("from 1 to 1,000")
+        expect(page.locator("#s-concurrency-error")).to_contain_text("enter a whole number from 1 to 1,000")
     page.get_by_label("Most instances").fill("7")
     page.get_by_label("Requests per instance").fill("2")
     page.get_by_label("Weight").fill("0.5")

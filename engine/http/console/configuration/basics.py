@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.asgi.wire import Reply
-from engine.errors import FunctiondError
 from engine.http.api.function_shapes import ConfigBody
-from engine.http.api.routing import Call, Handler
+from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.configuration.limits import limits_of
-from engine.http.console.configuration.settings import (
-    CHANGED,
-    Setting,
-    Value,
-    changes,
-    digest_of,
-    errors_beside,
-    is_stale,
-    lines,
-    one_line,
-    typed_in,
-)
-from engine.http.console.forms import WHOLE, Form
+from engine.http.console.configuration.settings import Setting, digest_of, lines, one_line
+from engine.http.console.configuration.settings_page import FieldsForm, SettingsPage, Values
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action
-from engine.http.console.paths import FUNCTION
 from engine.http.console.visibility import value_shown
 from engine.logs.target import project_log_target
 from engine.model import Function
 from engine.model.limits import MEMORY_SIZES, cpu_of
 from engine.runtimes.catalog import BY_BOOTSTRAP, OFFERED, warning_of
 
-TAB = "configuration"
-PATH = f"/{TAB}"
 LOG = ("group_name", "group_id", "stream_name", "stream_id")  #: fields of ``log_config``
 
 
-class BasicsPage:
-    """Page of the basic settings, also of a published version. ``max_timeout`` is the engine's limit in seconds."""
+class BasicsForm(FieldsForm):
+    """Form of the basic settings. ``max_timeout`` is the engine's limit in seconds."""
 
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, max_timeout: int) -> None:
-        self._frame, self._api, self._max_timeout = frame, api, max_timeout
+    def __init__(self, frame: FunctionFrame, max_timeout: int) -> None:
+        super().__init__(frame)
+        self._max_timeout = max_timeout
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION + PATH: self.show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {FUNCTION + PATH: self.save}
-
-    async def show(self, call: Call) -> Reply:
-        function = self._frame.version_of(call)
-        return await self._show(call, function, _shown(function))
-
-    async def save(self, call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
-        settings, shown = self._settings(function), _shown(function)
-        typed = typed_in(settings, form, shown)
-        if is_stale(form, shown):
-            return await self._show(call, function, typed, {WHOLE: CHANGED})
-        body = _body(function, changes(settings, typed, shown))
-        if not body:
-            return see_other(self._frame.page_path(function, PATH), "Nothing was changed.")
-        try:
-            await self._api.send(call, "PATCH", self._frame.api_path(function, "/config"), body)
-        except FunctiondError as error:
-            return await self._show(call, function, typed, errors_beside(error, shown))
-        return see_other(self._frame.page_path(function, PATH), "Saved.")
-
-    async def _show(
-        self, call: Call, function: Function, values: Mapping[str, Value], errors: Mapping[str, str] | None = None
-    ) -> Reply:
-        return await self._frame.show(
-            call,
-            "functions/basics.html",
-            tab=TAB,
-            live=False,
-            http_status=400 if errors else 200,
-            viewed=function,
-            urn=self._frame.urn_of(function),
-            settings={one.name: one for one in self._settings(function)},
-            values=value_shown(call, dict(values)),
-            errors=errors or {},
-            seen=digest_of(_shown(function)),
-            warning=warning_of(function.runtime),
-        )
-
-    def _settings(self, function: Function) -> tuple[Setting, ...]:
+    def settings(self, function: Function) -> Sequence[Setting]:
         log = project_log_target(function.project)
         return (
             *_GENERAL,
@@ -102,32 +42,51 @@ class BasicsPage:
             _log("stream_id", "Id of the stream", log.stream_id),
         )
 
+    def shown(self, function: Function) -> Values:
+        log = function.details.get("log_config", {})
+        return {
+            "description": lines(function.description),
+            "runtime": function.runtime,
+            "handler": one_line(function.handler),
+            "memory_size": str(function.memory_size),
+            "enable_dynamic_memory": function.dynamic_memory,
+            "timeout": str(function.timeout),
+            "initializer_handler": one_line(function.initializer_handler),
+            "initializer_timeout": str(function.initializer_timeout),
+            "pre_stop_handler": one_line(function.pre_stop_handler),
+            "pre_stop_timeout": "" if function.pre_stop_timeout is None else str(function.pre_stop_timeout),
+            **{name: one_line(str(log.get(name, ""))) for name in LOG},
+        }
 
-def _shown(function: Function) -> dict[str, Value]:
-    log = function.details.get("log_config", {})
-    return {
-        "description": lines(function.description),
-        "runtime": function.runtime,
-        "handler": one_line(function.handler),
-        "memory_size": str(function.memory_size),
-        "enable_dynamic_memory": function.dynamic_memory,
-        "timeout": str(function.timeout),
-        "initializer_handler": one_line(function.initializer_handler),
-        "initializer_timeout": str(function.initializer_timeout),
-        "pre_stop_handler": one_line(function.pre_stop_handler),
-        "pre_stop_timeout": "" if function.pre_stop_timeout is None else str(function.pre_stop_timeout),
-        **{name: one_line(str(log.get(name, ""))) for name in LOG},
-    }
+    def body(self, function: Function, typed: Values, changed: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the body of the request. All other fields of the log group are kept."""
+        log = {name: changed.pop(name) for name in LOG if name in changed}
+        if log:
+            changed["log_config"] = {**function.details.get("log_config", {}), **log}
+        if "memory_size" in changed:
+            changed["memory_size"] = _MEMORY_SIZES.get(changed["memory_size"], changed["memory_size"])
+        return changed
 
 
-def _body(function: Function, changed: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a request that makes the changes. All other fields of the log group are kept."""
-    log = {name: changed.pop(name) for name in LOG if name in changed}
-    if log:
-        changed["log_config"] = {**function.details.get("log_config", {}), **log}
-    if "memory_size" in changed:
-        changed["memory_size"] = _MEMORY_SIZES.get(changed["memory_size"], changed["memory_size"])
-    return changed
+class BasicsPage(SettingsPage[Values]):
+    """Page of the basic settings."""
+
+    tab, template, versioned = "configuration", "functions/basics.html", True
+
+    def __init__(self, frame: FunctionFrame, api: ApiRequests, max_timeout: int) -> None:
+        self._form = BasicsForm(frame, max_timeout)
+        super().__init__(frame, api, [self._form])
+
+    def data(self, call: Call, function: Function, typed: Values | None) -> Mapping[str, Any]:
+        shown = self._form.shown(function)
+        return {
+            "viewed": function,
+            "urn": self._frame.urn_of(function),
+            "settings": {one.name: one for one in self._form.settings(function)},
+            "values": value_shown(call, dict(typed or shown)),
+            "seen": digest_of(shown),
+            "warning": warning_of(function.runtime),
+        }
 
 
 def _number(name: str, label: str, help: str, empty: float | None = None) -> Setting:

@@ -24,6 +24,9 @@ class Limits(Struct, frozen=True, kw_only=True):
             return ""
         return f"{self.low:,g} to {self.high:,.0f}"
 
+    def accept(self, number: float) -> bool:
+        return (self.low is None or self.low <= number) and (self.high is None or number <= self.high)
+
 
 @cache
 def limits_of(kind: type[Struct], name: str) -> Limits:

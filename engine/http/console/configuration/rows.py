@@ -6,14 +6,15 @@ name is none. Without scripts, spare rows at the end take new entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 
 from msgspec import Struct
 
+from engine.errors import InvalidField
 from engine.http.console.forms import Form
 
-SPARE = 2  #: empty rows at the end
+ROWS = "rows"  #: field of an error that stands beside rows
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -46,8 +47,10 @@ def with_errors(rows: Iterable[Row]) -> list[Row]:
     return checked
 
 
-def is_wrong(rows: Sequence[Row]) -> bool:
-    return any(row.error for row in rows)
+def check_rows(rows: Iterable[Row]) -> None:
+    """Raise InvalidField if a row has an error."""
+    if any(row.error for row in rows):
+        raise InvalidField(ROWS, None, "correct the marked rows")
 
 
 def table_of(rows: Iterable[Row]) -> dict[str, str]:

@@ -3,86 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, InvalidField
-from engine.http.api.routing import Call, Handler
+from engine.errors import InvalidField, InvalidRequest
+from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.configuration.rows import Row, is_wrong, rows_in, rows_of, table_of, with_errors
-from engine.http.console.configuration.settings import CHANGED, digest_of, errors_beside, is_stale
-from engine.http.console.forms import WHOLE, Form
+from engine.http.console.configuration.rows import Row, check_rows, rows_in, rows_of, table_of, with_errors
+from engine.http.console.configuration.settings import digest_of
+from engine.http.console.configuration.settings_page import Request, SettingsForm, SettingsPage
+from engine.http.console.forms import Form
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action
-from engine.http.console.paths import FUNCTION
 from engine.http.console.visibility import value_shown
 from engine.model import Function
 from engine.resources.tags import MAX_TAGS, Tags, check_tag
 
-TAB = "configuration/tags"
-PATH = f"/{TAB}"
 
+class TagsForm(SettingsForm[Sequence[Row]]):
+    """Form of the tags. All are checked before the first request, since the API removes and adds them by two."""
 
-class TagsPage:
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, tags: Tags) -> None:
-        self._frame, self._api, self._tags = frame, api, tags
+    def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
+        super().__init__(frame)
+        self._tags = tags
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION + PATH: self.show}
+    def shown(self, function: Function) -> object:
+        return self._tags.of(function).tags
 
-    def actions(self) -> Mapping[str, Action]:
-        return {FUNCTION + PATH: self.save}
+    def read(self, function: Function, form: Form) -> Sequence[Row]:
+        return [_checked(row) for row in with_errors(rows_in(form))]
 
-    async def show(self, call: Call) -> Reply:
-        function = self._frame.function_of(call)
-        return await self._show(call, function, rows_of(dict(sorted(self._tags.of(function).tags.items()))))
-
-    async def save(self, call: Call, form: Form) -> Reply:
-        """Remove and add tags. All are checked first, since the API does this by two requests."""
-        function = self._frame.function_of(call)
-        old, rows = self._tags.of(function).tags, [_checked(row) for row in with_errors(rows_in(form))]
-        if is_stale(form, old):
-            return await self._show(call, function, rows, {WHOLE: CHANGED})
-        new = table_of(rows)
-        if is_wrong(rows):
-            return await self._show(call, function, rows, {"rows": "wrong"})
+    def requests(self, function: Function, typed: Sequence[Row]) -> Sequence[Request]:
+        check_rows(typed)
+        old, new = self._tags.of(function).tags, table_of(typed)
         if len(new) > MAX_TAGS:
-            return await self._show(call, function, rows, {WHOLE: f"A function may have {MAX_TAGS} tags; remove some."})
-        gone = [key for key in old if key not in new]
-        added = {key: value for key, value in new.items() if old.get(key) != value}
-        if not gone and not added:
-            return see_other(self._frame.page_path(function, PATH), "Nothing was changed.")
+            raise InvalidRequest(f"A function may have {MAX_TAGS} tags; remove some.")
+        gone = [{"key": key} for key in old if key not in new]
+        added = [{"key": key, "value": value} for key, value in new.items() if old.get(key) != value]
         path = f"/v2/{function.project}/functions/{quote(self._frame.urn_of(function), safe='')}/tags"
-        try:
-            if gone:
-                await self._api.send(call, "DELETE", f"{path}/delete", {"tags": [{"key": key} for key in gone]})
-            if added:
-                body = {"tags": [{"key": key, "value": value} for key, value in added.items()]}
-                await self._api.send(call, "POST", f"{path}/create", body)
-        except FunctiondError as error:
-            return await self._show(call, function, rows, errors_beside(error, ()))
-        return see_other(self._frame.page_path(function, PATH), "Saved.")
+        changes = (("DELETE", "delete", gone), ("POST", "create", added))
+        return [
+            Request(method=method, target=f"{path}/{action}", body={"tags": tags})
+            for method, action, tags in changes
+            if tags
+        ]
 
-    async def _show(
-        self, call: Call, function: Function, rows: Sequence[Row], errors: Mapping[str, str] | None = None
-    ) -> Reply:
+
+class TagsPage(SettingsPage[Sequence[Row]]):
+    """Page of the tags."""
+
+    tab, template = "configuration/tags", "functions/tags.html"
+
+    def __init__(self, frame: FunctionFrame, api: ApiRequests, tags: Tags) -> None:
+        super().__init__(frame, api, [TagsForm(frame, tags)])
+        self._tags = tags
+
+    def data(self, call: Call, function: Function, typed: Sequence[Row] | None) -> Mapping[str, Any]:
         stored = self._tags.of(function)
-        return await self._frame.show(
-            call,
-            "functions/tags.html",
-            tab=TAB,
-            live=False,
-            http_status=400 if errors else 200,
-            rows=value_shown(call, to_builtins(rows)),
-            sys_tags=value_shown(call, stored.sys_tags),
-            most=MAX_TAGS,
-            errors=errors or {},
-            seen=digest_of(stored.tags),
-        )
+        rows = rows_of(dict(sorted(stored.tags.items()))) if typed is None else typed
+        return {
+            "rows": value_shown(call, to_builtins(rows)),
+            "sys_tags": value_shown(call, stored.sys_tags),
+            "most": MAX_TAGS,
+            "seen": digest_of(stored.tags),
+        }
 
 
 def _checked(row: Row) -> Row:
