@@ -41,6 +41,9 @@ class Server(Protocol):
     """Instance that serves calls, as a call knows it."""
 
     @property
+    def id(self) -> str: ...
+
+    @property
     def end(self) -> End | None: ...
 
     @property

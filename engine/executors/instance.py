@@ -127,6 +127,10 @@ class Instance:
         self._deadlines = Deadlines(self._loop, self.calls, self._time_out)
 
     @property
+    def id(self) -> str:
+        return self._process.id
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 

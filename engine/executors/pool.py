@@ -155,7 +155,11 @@ class Pool:
         if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
             await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written, invocation.attempt)
         outcome = self._outcome(ended, started_at, call.initialised)
-        return outcome if call.progress is None else replace(outcome, progress=call.progress[0], note=call.progress[1])
+        if not outcome.code and invocation.attempt == 1 and call.progress is None:
+            return outcome  # the history leaves it out, see ``Settlement.in_history``
+        progress, note = call.progress or (None, "")
+        instance = "" if call.instance is None else call.instance.id
+        return replace(outcome, progress=progress, note=note, instance=instance)
 
     async def _run(self, call: Call, invocation: Invocation, begin: Begin | None) -> Ended:
         """Assign the call to an instance and send it the request. Return the end of the attempt.

@@ -20,6 +20,11 @@ class InstanceProcess(Protocol):
     """
 
     @property
+    def id(self) -> str:
+        """Id of the instance, as its function sees it."""
+        ...
+
+    @property
     def pid(self) -> int:
         """Process id as the engine sees it. 0 means that the process does not exist yet or is on another machine."""
         ...

@@ -158,7 +158,7 @@ OPERATIONS = (
         f"{_ONE}/async-invocations",
         None,
         records.InvocationList,
-        query=("request_id", *_RECORDS, "after", "error_text"),
+        query=("request_id", *_RECORDS, "after", "error_text", "trigger_id"),
         roles=_BOTH,
     ),
     _op(
@@ -167,7 +167,7 @@ OPERATIONS = (
         f"{_ONE}/active-async-invocations",
         None,
         records.InvocationList,
-        query=("requests", *_RECORDS, "after", "error_text"),
+        query=("requests", *_RECORDS, "after", "error_text", "trigger_id"),
         roles=_BOTH,
     ),
     _op(

@@ -219,6 +219,8 @@ class Request(Struct, frozen=True, kw_only=True):
     accept_when_disabled: bool = False  #: accept for a disabled function; runs after it is enabled
     trace: str = ""  #: value of the header ``traceparent``; empty: that of ``headers``
     ordering_key: str = ""  #: invocations of the function with this key run one at a time, in order of acceptance
+    trigger_id: str = ""  #: trigger that makes the request; empty: none
+    cause: int = 0  #: key of the invocation whose outcome is the event, or which the request repeats; 0: none
     #: returns further members for ``payload``, a JSON object, if the function is an HTTP function
     http_members: Callable[[], bytes] | None = None
 
@@ -248,6 +250,8 @@ class Invocation(Struct, frozen=True, kw_only=True):
     trace: str = ""  #: value of the header ``traceparent`` of its request; empty: none
     ordering_key: str = ""  #: invocations of the function with this key run one at a time; empty: no order
     held: bool = False  #: stored behind another invocation with its ordering key; the end of that one releases it
+    trigger_id: str = ""  #: of its request, as is ``cause``; left out when it is read from disk in order to run
+    cause: int = 0
     damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
     trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 
@@ -294,6 +298,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     initialised: float = 0.0  #: seconds of the cold start; 0: warm instance
     progress: float | None = None  #: fraction that the handler has reported last
     note: str = ""  #: reported with it
+    instance: str = ""  #: id of the instance; empty: none, or a success at the first attempt
 
     @property
     def ok(self) -> bool:
@@ -320,6 +325,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     decision: Decision | None = None  #: when to retry, or why not; None without asynchronous settings
     progress: float | None = None  #: fraction that its handler reported last
     note: str = ""  #: reported with it
+    instance: str = ""  #: id of the instance that ran it; empty: unknown, or none
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -342,6 +348,8 @@ class Record(Struct, frozen=True, kw_only=True):
     hops: int = 0
     ordering_key: str = ""
     held: bool = False  #: waits for the end of an earlier invocation with its ordering key
+    trigger_id: str = ""  #: trigger that made its request; empty: none
+    cause: int = 0  #: key of the invocation whose outcome is its event, or which it repeats; lists leave it out
     payload: bytes = b""
     result: bytes = b""
     log: bytes = b""

@@ -227,7 +227,7 @@ class DeliveryWorker:
         functions that led to the outcome already has ``MAX_HOPS`` hops.
         """
         trace = self._destinations.trace_of(pending, record)
-        request = msgspec.structs.replace(request, hops=_next_hop(record), trace=trace)
+        request = msgspec.structs.replace(request, hops=_next_hop(record), trace=trace, cause=record.key)
         try:
             return await self._intake.accept_promised(
                 request, lambda invocation: self._outbox.delivered(pending, append=invocation)

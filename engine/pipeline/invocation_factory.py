@@ -52,6 +52,8 @@ class InvocationFactory:
             made = replace(made, trace=trace)
         if request.ordering_key:
             made = replace(made, ordering_key=request.ordering_key)
+        if request.trigger_id or request.cause:
+            made = replace(made, trigger_id=request.trigger_id, cause=request.cause)
         in_doubt = expiry.check() if request.idempotency_key else expiry.held
         return replace(made, trusted_at=expiry.now()) if in_doubt else made
 

@@ -52,6 +52,7 @@ class Chosen(Struct, frozen=True, kw_only=True):
     states: frozenset[State] = FAILED
     codes: frozenset[int] = frozenset()  #: empty: any
     source: str = ""  #: empty: any
+    trigger_id: str = ""  #: empty: any, or none
     begin: float = 0.0  #: accepted from this time on
     end: float = math.inf  #: accepted before this time
 
@@ -166,6 +167,7 @@ class Redrive:
             states=chosen.states,
             codes=chosen.codes,
             source=chosen.source,
+            trigger_id=chosen.trigger_id,
             begin=chosen.begin,
             end=chosen.end,
             below=below,
@@ -210,4 +212,5 @@ class Redrive:
             trace=record.trace,
             idempotency_key=f"redrive:{record.request_id}",
             ordering_key=record.ordering_key,
+            cause=record.key,
         )

@@ -25,6 +25,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     version: str = ""
     alias: str = ""
     source: str = ""
+    trigger_id: str = ""
     codes: frozenset[int] = frozenset()
     without: frozenset[int] = frozenset()  #: codes of records that are left out
     text: str = ""  #: part of the error message; ASCII letters match in both cases
@@ -130,6 +131,13 @@ class Records(Protocol):
 
     async def get(self, key: int) -> Record | None:
         """Return the complete record of an invocation; None if the invocation does not exist."""
+        ...
+
+    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
+        """Return the first ``most`` invocations whose cause is that with this key, without what lists leave out.
+
+        Those on damaged pages are left out, too.
+        """
         ...
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:

@@ -264,4 +264,5 @@ def _attempt(settlement: Settlement) -> Attempt:
         decision=settlement.decision,
         progress=outcome.progress,
         note=outcome.note,
+        instance=outcome.instance,
     )

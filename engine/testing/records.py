@@ -57,6 +57,10 @@ class MemoryRecords:
         row = self._tables.rows.get(key)
         return None if row is None else to_record(row)
 
+    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
+        caused = sorted(one for one, row in self._tables.rows.items() if row.invocation.cause == key)
+        return [_listed(self._tables.rows[one]) for one in caused[:most]]
+
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         placed = ((_place(row), row) for row in self._tables.rows.values() if row.state is State.WAIT)
         found = sorted(
@@ -142,7 +146,7 @@ class MemoryRecords:
 
 
 def _listed(row: Row) -> Record:
-    return replace(to_record(row), payload=b"", result=b"", log=b"", attempts=(), trace="")
+    return replace(to_record(row), payload=b"", result=b"", log=b"", attempts=(), trace="", cause=0)
 
 
 def _age_from(row: Row, now: float) -> float:
@@ -163,6 +167,7 @@ def _selected(row: Row, selection: Selection) -> bool:
         (not selection.functions or row.invocation.function_id in selection.functions)
         and selection.version in ("", row.invocation.version)
         and selection.source in ("", row.invocation.source)
+        and selection.trigger_id in ("", row.invocation.trigger_id)
         and (not selection.codes or row.code in selection.codes)
         and row.code not in selection.without
         and re.search(re.escape(selection.text), row.message, re.ASCII | re.IGNORECASE) is not None

@@ -103,6 +103,8 @@ def to_record(row: Row) -> Record:
         trace=one.trace,
         ordering_key=one.ordering_key,
         held=row.held,
+        trigger_id=one.trigger_id,
+        cause=one.cause,
         payload=one.payload,
         result=row.result,
         log=row.log,

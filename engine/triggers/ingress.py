@@ -84,6 +84,7 @@ class TriggerIngress:
             payload=event.payload,
             mode=mode,
             source=self.kind,
+            trigger_id=self.trigger_id if mode is Mode.ASYNC else "",
             idempotency_key=event.idempotency_key,
             ordering_key=event.ordering_key,
             headers=event.headers,

@@ -251,6 +251,17 @@ async def test_attempts_keep_the_progress_that_was_reported_last(opened: Opened)
         assert [(a.progress, a.note) for a in record.attempts] == [(0.25, "one of four"), (None, ""), (1.0, "")]
 
 
+async def test_attempts_keep_the_instance_that_ran_them(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await started(storage)
+        again = await retried(storage, one, failure(one, instance="a"))
+        await settled(storage, again, success(again, instance="b"))
+
+        record = await storage.records.get(one.key)
+        assert record is not None
+        assert [each.instance for each in record.attempts] == ["a", "b"]
+
+
 @pytest.mark.parametrize(("progress", "kept"), [(None, []), (0.0, [(1, 0.0, "begun")])])
 async def test_a_first_success_is_kept_with_the_attempts_if_it_has_progress(
     opened: Opened, progress: float | None, kept: list[tuple[int, float, str]]

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from engine.model import Invocation, Outcome, State
-from engine.protocols import Selection, Storage
+from engine.protocols import FIRST, Selection, Storage
 from tests.contracts.storage import (
     NOW,
     SINK,
@@ -177,19 +177,52 @@ async def test_a_list_leaves_out_what_is_large(opened: Opened) -> None:
 async def test_a_whole_record_tells_what_was_asked_for(opened: Opened) -> None:
     async with opened() as storage:
         one = await stored(
-            storage, version="v1", alias="live", source="OBS", priority=4, payload=b"[1]", hops=3, trace="t"
-        )
+            storage, version="v1", alias="live", source="OBS", priority=4, payload=b"[1]", hops=3, trace="t",
+            trigger_id="timer-1", cause=7,
+        )  # fmt: skip
         record = await storage.records.get(one.key)
 
         assert record is not None
         assert (record.request_id, record.version, record.alias) == (one.request_id, "v1", "live")
         assert (record.source, record.priority, record.payload, record.hops) == ("OBS", 4, b"[1]", 3)
-        assert record.trace == "t"
+        assert (record.trace, record.trigger_id, record.cause) == ("t", "timer-1", 7)
 
 
 async def test_of_an_unknown_key_there_is_no_record(opened: Opened) -> None:
     async with opened() as storage:
         assert await storage.records.get(99) is None
+
+
+async def test_invocations_of_one_trigger_can_be_chosen(opened: Opened) -> None:
+    async with opened() as storage:
+        one, two = [await stored(storage, source="TIMER", trigger_id=name) for name in ("one", "two")]
+        await stored(storage, source="TIMER")
+        done = await ended(storage, source="TIMER", trigger_id="one")
+        selection = Selection(function_id=1, trigger_id="one")
+
+        assert await listed(storage, trigger_id="one") == [one.key, done.key]
+        assert await listed(storage, trigger_id="one", within=1) == [one.key, done.key]
+        assert [found.key for found in (await storage.records.search(selection, None, 9)).records] == [
+            one.key,
+            done.key,
+        ]
+        assert (await storage.records.waiting(selection, FIRST, 9)).keys == (one.key,)
+        assert await listed(storage, trigger_id="two") == [two.key]
+
+
+async def test_an_invocation_tells_those_that_it_caused(opened: Opened) -> None:
+    async with opened() as storage:
+        cause = await ended(storage, deliver_to=SINK)
+        [pending], _ = await storage.outbox.due(NOW + YEARS, 9, 9)
+        child, again = made(storage, 2, source="FunctionGraph", cause=cause.key), made(storage, cause=cause.key)
+        await storage.outbox.delivered(pending, append=child)
+        await storage.journal.append(again, idempotency_key="redrive:1")
+        await stored(storage, cause=again.key)
+
+        caused = await storage.records.caused_by(cause.key, 9)
+        assert [(one.key, one.source) for one in caused] == [(child.key, "FunctionGraph"), (again.key, "API")]
+        assert [one.key for one in await storage.records.caused_by(cause.key, 1)] == [child.key]
+        assert await storage.records.caused_by(child.key, 9) == []
 
 
 # --- purging ------------------------------------------------------------------------------------------------

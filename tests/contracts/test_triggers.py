@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from engine.config.plugin_registry import load_plugins
 from engine.errors import InvalidField
+from engine.protocols import Selection
 from engine.resources.bound_trigger import BoundTrigger
 from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.contracts import rigs
@@ -102,6 +103,9 @@ async def test_each_event_calls_the_function_once(rig: Rig) -> None:
         await one.has(1, 2, 3)
 
         await until(lambda: one.place.state(one.trigger).accepted >= 1)
+        keys = await one.place.keys()
+        selection = Selection(function_id=1, trigger_id=one.trigger.id)
+        assert (await one.place.engine.storage.records.list(selection))[1] == len(keys)
 
 
 async def test_bad_options_are_refused_with_their_field(rig: Rig) -> None:

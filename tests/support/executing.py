@@ -43,6 +43,10 @@ def wait(event, context):
     return os.getpid()
 
 
+def fail(event, context):
+    raise ValueError(context.getInstanceID())
+
+
 def say(event, context):
     print(event, end="")
     return "said"

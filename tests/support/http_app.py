@@ -151,6 +151,8 @@ class Engine:
             version=function.version,
             alias=request.function.alias or "",
             source=request.source,
+            trigger_id=request.trigger_id,
+            cause=request.cause,
             state=State.WAIT,
             priority=request.priority,
             due_at=self.clock.now() + request.delay,
@@ -224,6 +226,9 @@ class Engine:
     async def get(self, key: int) -> Record | None:
         return self.rows.get(key)
 
+    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
+        return ()
+
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         return Scan(keys=(), reached=None)
 
@@ -252,6 +257,7 @@ def _matches(row: Record, selection: Selection) -> bool:
         row.function_id == selection.function_id
         and selection.version in ("", row.version)
         and selection.alias in ("", row.alias)
+        and selection.trigger_id in ("", row.trigger_id)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or row.key in selection.keys)
         and selection.begin <= row.accepted_at <= selection.end

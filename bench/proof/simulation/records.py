@@ -42,6 +42,9 @@ class SimulatedRecords:
     async def count(self, selection: Selection, most: int) -> Count:
         return Count(rows=0)
 
+    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
+        return ()
+
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         return Scan(keys=(), reached=None)
 

@@ -128,7 +128,7 @@ class LocalLauncher:
         return instance
 
     def _connect(self, plan: LaunchPlan, owner: InstanceOwner, spec: InstanceSpec, spawned: Spawned) -> Instance:
-        process = LocalProcess(spawned.child)
+        process = LocalProcess(spec.instance_id, spawned.child)
         instance = Instance(
             process,
             key=plan.key,

@@ -15,8 +15,8 @@ class LocalProcess:
     The enclosure is created in a thread while the process starts: ``enclosing`` is its future result.
     """
 
-    def __init__(self, child: ChildProcess) -> None:
-        self.child = child
+    def __init__(self, id: str, child: ChildProcess) -> None:
+        self.id, self.child = id, child
         self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
 

@@ -36,6 +36,7 @@ class CancelInvocationsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     status: str = State.WAIT.value  #: ``WAIT``, ``RUNNING``, or both with a comma
     source: Label = ""  #: trigger type, or ``API``; empty: any
+    trigger_id: Label = ""  #: empty: any, or none
     error_codes: Codes = []  #: codes of their last attempts; empty: any
     query_begin_time: str = ""  #: earliest acceptance
     query_end_time: str = ""  #: latest acceptance
@@ -67,6 +68,7 @@ class BulkCancelApi:
         scope = replace(
             scope,
             source=body.source,
+            trigger_id=body.trigger_id,
             codes=frozenset(body.error_codes),
             begin=read_time("query_begin_time", begin) if begin else 0.0,
             end=read_end("query_end_time", end) if end else math.inf,

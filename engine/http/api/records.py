@@ -23,6 +23,7 @@ from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
 from engine.model.clock import Clock
 from engine.model.identity import Identity
+from engine.model.limits import LABEL
 from engine.model.retry_rules import Decision
 from engine.protocols import FIRST, Count, Found, Records, Selection
 
@@ -90,6 +91,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
     error_code: int
     error_message: str
     logs: str  #: path of its log
+    instance: str | UnsetType = UNSET  #: id of the instance that ran it; absent if none did
     decision: Decision | UnsetType = UNSET  #: when to retry, or why not; absent without asynchronous settings
     progress: ProgressReply | UnsetType = UNSET  #: reported last
 
@@ -119,6 +121,8 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     payload: str | UnsetType = UNSET  #: absent if the role of the caller may not see it; so are the next two
     result: str | UnsetType = UNSET
     log: str | UnsetType = UNSET
+    trigger_id: str | UnsetType = UNSET  #: trigger that made its request; absent if none did
+    caused_by: str | UnsetType = UNSET  #: request id of the one whose outcome is its event, or which it repeats
     ordering_key: str | UnsetType = UNSET  #: absent if the invocation has none; so is the next
     held: bool | UnsetType = UNSET  #: the invocation waits for the end of an earlier one with its ordering key
     damaged: list[str] | UnsetType = UNSET  #: of payload, result and attempts: damaged on disk, so left out
@@ -198,6 +202,7 @@ class InvocationRecords:
         keys = (self._identity.key_of(request_id) for request_id in ids)
         return replace(
             base,
+            trigger_id=_trigger_id(call.text("trigger_id")),
             states=read_states(call.text("status")) & allowed,
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
@@ -220,7 +225,7 @@ class InvocationRecords:
             record = await self._records.get(record.key) or record
         paused = record.state is State.WAIT and self._controls.of(record.function_id).paused
         progress = None if record.state.final else self._running.progress(record.key)
-        return json_reply(_whole(record, function, self._region, progress, paused=paused))
+        return json_reply(_whole(record, function, self._region, progress, self._identity, paused=paused))
 
     async def cancel(self, call: Call) -> Reply:
         function = self._catalog.find(call.urn)
@@ -248,6 +253,12 @@ def read_states(text: str) -> frozenset[State]:
         raise BadQuery("status", text, f"must be a list of {', '.join(State)}") from None
 
 
+def _trigger_id(text: str) -> str:
+    if len(text) > LABEL:
+        raise BadQuery("trigger_id", text, f"must be at most {LABEL} characters: the id of a trigger")
+    return text
+
+
 def _wait(text: str) -> float:
     try:
         seconds = float(text or 0)
@@ -271,7 +282,13 @@ def _item(record: Record, form: Callable[[int], Number], *, paused: bool) -> Inv
 
 
 def _whole(
-    record: Record, function: Function, region: str, progress: tuple[float, str] | None, *, paused: bool
+    record: Record,
+    function: Function,
+    region: str,
+    progress: tuple[float, str] | None,
+    identity: Identity,
+    *,
+    paused: bool,
 ) -> WholeRecord:
     path = f"/v2/{function.project}/fgs/functions/{function.urn(region)}/async-invocations"
     return WholeRecord(
@@ -294,6 +311,8 @@ def _whole(
         payload=record.payload.decode("utf-8", "replace"),
         result=record.result.decode("utf-8", "replace"),
         log=plain(record.log).decode("utf-8", "replace"),
+        trigger_id=record.trigger_id or UNSET,
+        caused_by=identity.request_id(record.cause) if record.cause else UNSET,
         ordering_key=record.ordering_key or UNSET,
         held=record.held if record.ordering_key else UNSET,
         damaged=sorted(record.damaged) or UNSET,
@@ -308,6 +327,7 @@ def _attempt(attempt: Attempt, logs: str) -> AttemptReply:
         error_code=int(attempt.code),
         error_message=attempt.message,
         logs=f"{logs}?attempt={attempt.attempt}",
+        instance=attempt.instance or UNSET,
         decision=UNSET if attempt.decision is None else attempt.decision,
         progress=UNSET if attempt.progress is None else ProgressReply(fraction=attempt.progress, note=attempt.note),
     )

@@ -70,6 +70,7 @@ class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
     status: str = ""  #: ``FAIL`` or ``DISCARD``; empty: both
     error_codes: Codes = []  #: empty: any except 4208
     source: Label = ""  #: trigger type, or ``API``; empty: any
+    trigger_id: Label = ""  #: empty: any, or none
     counted: bool = True  #: False: leave out ``count``, which takes long if many are left
 
 
@@ -149,6 +150,7 @@ class RedriveApi:
             states=states,
             codes=frozenset(body.error_codes),
             source=body.source,
+            trigger_id=body.trigger_id,
             begin=read_time("query_begin_time", begin) if begin else self._clock.now() - SPAN,
             end=read_end("query_end_time", end) if end else math.inf,
         )

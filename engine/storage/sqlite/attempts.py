@@ -14,7 +14,7 @@ from engine.storage.sqlite.batch import Row, Statement
 
 #: Attempts of an invocation in one table, for ``to_attempt``.
 ATTEMPTS = (
-    "SELECT attempt, started, ended, code, message, log, decision, progress, note FROM {} WHERE key = ?"
+    "SELECT attempt, started, ended, code, message, log, decision, progress, note, instance FROM {} WHERE key = ?"
     " ORDER BY attempt"
 )
 
@@ -28,9 +28,9 @@ def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
     row = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
     log = outcome.log if settlement.retry is not None else b""
     rows: list[tuple[Statement, Row]] = []
-    if log or settlement.decision is not None or outcome.progress is not None:
+    if log or settlement.decision is not None or outcome.progress is not None or outcome.instance:
         decision = None if settlement.decision is None else msgspec.json.encode(settlement.decision).decode()
-        details = (log or None, decision, outcome.progress, outcome.note or None)
+        details = (log or None, decision, outcome.progress, outcome.note or None, outcome.instance or None)
         rows.append((Statement.ATTEMPT_DETAILS, row + details))
     else:
         rows.append((Statement.ATTEMPT, row))
@@ -43,7 +43,7 @@ def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
 
 
 def to_attempt(row: tuple[Any, ...]) -> Attempt:
-    attempt, started, ended, code, message, log, decision, progress, note = row
+    attempt, started, ended, code, message, log, decision, progress, note, instance = row
     return Attempt(
         attempt=attempt,
         started_at=started,
@@ -54,4 +54,5 @@ def to_attempt(row: tuple[Any, ...]) -> Attempt:
         decision=None if decision is None else msgspec.json.decode(decision, type=Decision),
         progress=progress,
         note=note or "",
+        instance=instance or "",
     )

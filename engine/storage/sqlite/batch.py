@@ -42,6 +42,7 @@ class Statement(IntEnum):
     TRACE = 13
     STATUS = 14
     RELEASE = 15
+    ORIGIN = 16
 
 
 SQL: dict[Statement, str] = {
@@ -66,10 +67,10 @@ SQL: dict[Statement, str] = {
     Statement.ATTEMPT: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
     ),
-    #: In place of ``ATTEMPT``, for attempts with a log of their own, a decision or progress.
+    #: In place of ``ATTEMPT``, for attempts with a log of their own, a decision, progress or an instance.
     Statement.ATTEMPT_DETAILS: (
-        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message, log, decision, progress, note)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?)"
+        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message, log, decision, progress, note,"
+        " instance) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
     ),
     Statement.UNTALLY_ATTEMPTS: (
         "UPDATE tally SET size = size - (SELECT coalesce(sum(length(log)), 0) FROM attempt WHERE key = ? AND"
@@ -91,6 +92,7 @@ SQL: dict[Statement, str] = {
         " ON CONFLICT (function_id) DO UPDATE SET rows = rows + excluded.rows, size = size + excluded.size"
     ),
     Statement.TRACE: "UPDATE invocation SET trace = ? WHERE key = ?",
+    Statement.ORIGIN: "UPDATE invocation SET trigger_id = ?, cause = ? WHERE key = ?",
     Statement.STATUS: "INSERT INTO status_log (target_id, state, at, code, message, key) VALUES (?,?,?,?,?,?)",
 }
 

@@ -28,7 +28,7 @@ TABLES: dict[str, str] = {
     table: f"SELECT * FROM {table} WHERE key = ?" for table in ("invocation", "payload", "result", "attempt")
 }
 #: Indexes over invocations. A row that one of them cannot take is left out of windows, too.
-INDEXES = ("ready", "delayed", "running", "finished", "ordering", "held")
+INDEXES = ("ready", "delayed", "running", "finished", "ordering", "held", "caused")
 #: Tables whose notes are numbered instead of naming rows. Reads at the next start find the damaged rows again.
 NUMBERED = ("plugin_row", "idempotency")
 #: Rows looked at in each direction from a damaged row, to find the other rows of its page.

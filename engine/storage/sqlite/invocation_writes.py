@@ -53,7 +53,12 @@ def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
         (Statement.PAYLOAD, (invocation.key, invocation.payload)),
         (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
     )
-    return (*rows, (Statement.TRACE, (invocation.trace, invocation.key))) if invocation.trace else rows
+    if invocation.trace:
+        rows = (*rows, (Statement.TRACE, (invocation.trace, invocation.key)))
+    if invocation.trigger_id or invocation.cause:
+        origin = (invocation.trigger_id or None, invocation.cause or None, invocation.key)
+        rows = (*rows, (Statement.ORIGIN, origin))
+    return rows
 
 
 def insert(db: sqlite3.Connection, invocation: Invocation, readable: str) -> bool:
@@ -70,7 +75,8 @@ def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation], readab
     held = frozenset(one.key for one in ordered if insert_ordered(db, one, readable))
     db.executemany(SQL[Statement.PAYLOAD], with_sums(Statement.PAYLOAD, [row[Statement.PAYLOAD] for row in rows]))
     db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
-    db.executemany(SQL[Statement.TRACE], [row[Statement.TRACE] for row in rows if Statement.TRACE in row])
+    for statement in (Statement.TRACE, Statement.ORIGIN):
+        db.executemany(SQL[statement], [row[statement] for row in rows if statement in row])
     return held
 
 

@@ -32,6 +32,7 @@ _WALKS = {
         "SELECT count(ordering_key) FROM invocation INDEXED BY ordering WHERE ordering_key IS NOT NULL AND state < 3"
     ),
     "held": "SELECT count(function_id) FROM invocation INDEXED BY held WHERE state = -1",
+    "caused": "SELECT count(cause) FROM invocation INDEXED BY caused WHERE cause IS NOT NULL",
 }
 
 

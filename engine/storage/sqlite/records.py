@@ -130,14 +130,19 @@ class SQLiteRecords:
 
     async def get(self, key: int) -> Record | None:
         async with self._readers.one() as db:
-            rows = await _part(db, f"SELECT {LISTED}, size, trace FROM invocation WHERE key = ?", key)
+            rows = await _part(db, f"SELECT {LISTED}, size, trace, cause FROM invocation WHERE key = ?", key)
             if rows is None:
                 raise Unavailable(f"the record is on a damaged page of the journal; {ADVICE}")
             if not rows:
                 return None
-            *listed, size, trace = rows[0]
-            record = to_record(tuple(listed), self._identity, trace=trace or "")
+            *listed, size, trace, cause = rows[0]
+            record = to_record(tuple(listed), self._identity, trace=trace or "", cause=cause or 0)
             return replace(record, **await _parts_of(db, record, size))
+
+    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
+        async with self._readers.one() as db:
+            rows = await _part(db, f"SELECT {LISTED} FROM invocation WHERE cause = ? ORDER BY key LIMIT {most:d}", key)
+        return [to_record(row, self._identity) for row in rows or ()]
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         for last in (False, True):

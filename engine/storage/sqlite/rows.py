@@ -29,7 +29,7 @@ BODY = 17  #: position of the payload in ``RUNNABLE``; None: not in the newest t
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = (
     "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops,"
-    " ordering_key"
+    " ordering_key, trigger_id"
 )
 
 
@@ -121,5 +121,6 @@ def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:
         hops=row[13],
         ordering_key=row[14] or "",
         held=row[5] == HELD,
+        trigger_id=row[15] or "",
         **large,
     )

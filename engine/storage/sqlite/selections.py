@@ -101,7 +101,12 @@ def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[A
     text, values = "", list[Any]()
     if states:
         text += f" AND state IN ({','.join(str(number) for s in sorted(states) for number in _NUMBERS[s])})"
-    for column, value in (("version", selection.version), ("alias", selection.alias), ("source", selection.source)):
+    for column, value in (
+        ("version", selection.version),
+        ("alias", selection.alias),
+        ("source", selection.source),
+        ("trigger_id", selection.trigger_id),
+    ):
         if value:
             text += f" AND {column} = ?"
             values.append(value)

@@ -42,6 +42,12 @@ async def test_a_warm_instance_serves_again(opened: Pool) -> None:
     assert opened.statistics().started == 1
 
 
+async def test_a_failed_attempt_names_its_instance(opened: Pool) -> None:
+    outcome = await opened.execute(function("fail"), invocation())
+    assert outcome.instance
+    assert outcome.message.endswith(f"ValueError: {outcome.instance}")
+
+
 @pytest.mark.parametrize("other", [{"revision": 2}, {"function_id": 2}, {"memory_size": 256}, {"version": "v1"}])
 async def test_an_instance_serves_one_revision_and_size_of_one_function(opened: Pool, other: dict[str, Any]) -> None:
     assert await pid_of(opened, revision=1) != await pid_of(opened, **({"revision": 1} | other))

@@ -24,6 +24,8 @@ from tests.support.executing import function
 class Bare(Instance):
     """Part of an instance that the allocator uses."""
 
+    id = "bare"
+
     def __init__(self, owner: InstanceOwner, plan: LaunchPlan) -> None:
         self.key, self.memory, self._owner = plan.key, plan.key[-1], owner
         self.concurrency = plan.function.concurrent_num

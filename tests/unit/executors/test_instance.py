@@ -23,7 +23,7 @@ GRACE = 0.01
 class Running:
     """Process and channel that do nothing (protocols ``InstanceProcess``, ``Channel``), and owner of the instance."""
 
-    pid, alive, connected, unsent = 1, True, True, False
+    id, pid, alive, connected, unsent = "i", 1, True, True, False
 
     def kill(self) -> None: ...
 

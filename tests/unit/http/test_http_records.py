@@ -10,8 +10,9 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from engine.model import State
+from engine.model import Request, State
 from engine.model.identity import key_at
+from engine.model.urn import parse_urn
 from tests.support.http_app import Answer, Api, serve, urn_of
 
 
@@ -124,6 +125,17 @@ async def test_the_status_filters(api: Api) -> None:
     assert ids(await listed(api, "status=SUCCESS", "active-async-invocations")) == []
 
 
+async def test_a_list_and_a_record_name_the_trigger_and_the_cause(api: Api) -> None:
+    await invoked(api)
+    urn = parse_urn(urn_of(), region="", project="")
+    cause = api.engine.identity.next_key(api.engine.clock.now())
+    one = await api.engine.accept(Request(function=urn, payload=b"1", source="TIMER", trigger_id="t", cause=cause))
+
+    assert ids(await listed(api, "trigger_id=t")) == ids(await listed(api, "trigger_id=t&after=0")) == [one]
+    record = (await api.send("GET", f"/{urn_of()}/async-invocations/{one}")).json
+    assert (record["trigger_id"], record["caused_by"]) == ("t", api.engine.identity.request_id(cause))
+
+
 async def test_a_list_is_of_the_version_or_alias_in_its_urn(api: Api) -> None:
     await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
     await api.send("POST", f"/{urn_of()}/aliases", {"name": "live", "version": "v1"})
@@ -178,7 +190,10 @@ async def test_times_are_utc_to_the_second_and_the_last_second_counts(api: Api) 
     assert ids(same) == [one]
 
 
-@pytest.mark.parametrize("query", ["status=DONE", "limit=x", "marker=-1", "query_begin_time=now", "query_end_time=7h"])
+@pytest.mark.parametrize(
+    "query",
+    ["status=DONE", "limit=x", "marker=-1", "query_begin_time=now", "query_end_time=7h", f"trigger_id={'x' * 300}"],
+)
 async def test_a_filter_that_cannot_be_is_refused(api: Api, query: str) -> None:
     answer = await listed(api, query)
 

@@ -94,6 +94,7 @@ async def test_a_filter_selects_what_is_sent_again(tmp_path: Path) -> None:
 
         assert await sent(codes=frozenset({Code.TIMEOUT})) == []
         assert await sent(source="TIMER") == []
+        assert await sent(trigger_id="t") == []
         assert await sent(states=frozenset({State.DISCARD})) == []
         assert await sent(codes=frozenset({Code.USER_EXCEPTION}), source="API") == [old]
         assert await sent(codes=frozenset({Code.CANCELLED})) == [waiting]
@@ -122,9 +123,9 @@ async def test_an_edited_event_is_a_new_invocation(tmp_path: Path) -> None:
         other = await redrive.run_again(BAD, old, Edit(payload=b'{"n":2}', priority=0, delay=600.0))
         found = [await records.get(key_of(place, one)) for one in (same, other)]
 
-        assert [(one.payload, one.source, one.state) for one in found if one] == [
-            (b"1", "REDRIVE", State.WAIT),
-            (b'{"n":2}', "REDRIVE", State.WAIT),
+        assert [(one.payload, one.source, one.state, one.cause) for one in found if one] == [
+            (b"1", "REDRIVE", State.WAIT, key_of(place, old)),
+            (b'{"n":2}', "REDRIVE", State.WAIT, key_of(place, old)),
         ]
         assert found[1] is not None
         assert found[1].due_at > found[1].accepted_at + 500
