@@ -113,7 +113,9 @@ def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list
 
 def _function_logs(engine: EngineParts, frame: FunctionFrame) -> FunctionLogs:
     storage = engine.storage
-    return FunctionLogs(frame, storage.records, storage.identity, engine.pool, engine.logs, _validity(engine))
+    logs = FunctionLogs(frame, storage.records, storage.identity, engine.pool, engine.logs, _validity(engine))
+    engine.intake.closed.connect(logs.stop)
+    return logs
 
 
 def _validity(engine: EngineParts) -> Callable[[Call], bool]:

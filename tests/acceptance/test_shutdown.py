@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 
-from tests.acceptance.engine_process import HELD, EngineProcess, descendants, engine_on, is_alive, rows
+from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, descendants, engine_on, is_alive, rows
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -72,6 +74,11 @@ def begun(tmp_path: Path, count: int) -> list[str]:
         sleep(0.02)  # polled: a file sends no event
         runs = (tmp_path / "runs").read_text().split() if (tmp_path / "runs").exists() else []
     return runs
+
+
+def logged(engine: EngineProcess) -> list[str]:
+    """Return the names of the events in the engine's log."""
+    return [json.loads(line)["event"] for line in engine.log]
 
 
 # --- one engine per directory ---------------------------------------------------------------------------------
@@ -153,6 +160,24 @@ def test_new_requests_get_503_while_the_engine_stops(tmp_path: Path) -> None:
         assert int(reply.headers["retry-after"]) >= 1
         assert reply.json["error_code"] == "FSS.0503"
         assert engine.wait() == 0
+
+
+def test_a_log_that_is_followed_ends_when_the_engine_begins_to_stop(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="600") as engine:
+        engine.create("held", HELD)
+        hold(engine, tmp_path)
+        with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
+            path = f"/console/projects/{PROJECT}/functions/held/logs/stream"
+            connection.request("GET", path, headers={"Accept": "text/event-stream"})
+            stream = connection.getresponse()
+            while stream.readline() != b"event: begin\n":
+                pass
+            engine.signal(signal.SIGTERM)
+            stream.read()  # to the end, while the run still holds up the stop
+            assert logged(engine)[-1] == "stopping"
+        (tmp_path / "gate").touch()
+        assert engine.wait() == 0
+        assert logged(engine)[-1] == "stopped"
 
 
 def test_what_does_not_end_in_time_waits_and_runs_again_without_a_death(engine: EngineProcess, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from contextlib import closing
+from pathlib import Path
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
 from tests.browser.axe import overflow, violations
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
@@ -38,6 +41,17 @@ def say(engine: EngineProcess, said: str, **event: object) -> str:
 
 def lines(page: Page) -> Locator:
     return page.locator("#function-log li:visible code")
+
+
+def show(page: Page, *, hidden: bool) -> None:
+    """Tell the page that its tab is hidden or shown. Tabs of a headless browser are never hidden."""
+    page.evaluate(
+        """hidden => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
 
 
 def test_lines_appear_as_they_are_written(engine: EngineProcess, page: Page) -> None:
@@ -91,6 +105,54 @@ def test_a_long_log_is_bounded_and_ends_at_its_newest_line(engine: EngineProcess
     page.get_by_role("button", name="Clear").click()
     assert overflow(page) == 0
     assert list(violations(page)) == []
+
+
+def test_a_hidden_log_has_no_stream_and_continues_where_it_was(
+    engine: EngineProcess, context: BrowserContext, page: Page
+) -> None:
+    page.goto(LOGS)
+    expect(page.get_by_role("status")).to_have_text("Live")
+    page.get_by_role("button", name="Clear").click()
+    say(engine, "seen", lines=2)
+    expect(lines(page)).to_have_text(["seen 0", "seen 1"])
+    with page.expect_event("requestfailed", lambda one: "/logs/stream" in one.url):
+        show(page, hidden=True)
+    engine.ask("POST", f"{BASE}/{urn_of('noisy')}/invocations", {"said": "meanwhile", "lines": 3})  # stored nowhere
+    expect(lines(page)).to_have_count(2)
+    with page.expect_response(lambda one: "/logs/stream" in one.url):
+        show(page, hidden=False)
+    say(engine, "after")
+
+    expect(lines(page)).to_have_text(["seen 0", "seen 1", *(f"meanwhile {n}" for n in range(3)), "after 0"])
+    expect(page.get_by_role("status")).to_have_text("Live")
+
+
+def test_a_log_in_a_background_tab_begins_when_it_is_shown(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.add_init_script("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(LOGS, wait_until="networkidle")
+    assert not [one for one in asked if "/logs/stream" in one]
+    show(page, hidden=False)
+    expect(page.get_by_role("status")).to_have_text("Live")
+
+
+def test_a_log_goes_on_after_a_restart_of_the_engine(tmp_path: Path, browser: Browser) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.asked_port = engine.port
+        engine.create("noisy", NOISY)
+        with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")) as context:
+            page = context.new_page()  # its console has the errors of requests while the engine is down
+            say(engine, "before")
+            page.goto(LOGS)
+            expect(page.get_by_role("status")).to_have_text("Live")
+            engine.stop()
+            expect(page.get_by_role("status")).to_have_text("No connection; trying again")
+            engine.start()
+            expect(page.get_by_role("status")).to_have_text("Live", timeout=20_000)
+            say(engine, "after")
+            expect(lines(page)).to_have_text(["before 0", "after 0"])
 
 
 def test_the_last_lines_are_there_without_scripts(engine: EngineProcess, browser: Browser) -> None:

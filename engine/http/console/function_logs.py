@@ -1,20 +1,17 @@
 """Tab of a function's log: the last lines of its newest invocations, and a stream of the lines that follow.
 
-The stream sends the last lines again when it begins, so that none is missing between page and stream, nor after a
-connection was lost.
+A stream begins with the last lines again, so that none is missing between page and stream. A stream that names the
+position where an earlier one stopped continues there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from urllib.parse import urlencode
 
 import anyio
-from msgspec import Struct
 
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
@@ -22,13 +19,13 @@ from engine.errors import InvalidRequest, Unavailable, UnknownInvocation
 from engine.functions.invocation_filter import record_of
 from engine.http.api.logs import QUIET, LogArchive, log_of
 from engine.http.api.routing import Call, Handler
-from engine.http.api.times import exact_time
 from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.log_lines import LogLine, shown_lines
 from engine.http.console.pages import HEADERS, Action
 from engine.http.console.paths import FUNCTION
-from engine.http.log_queue import LogQueue
+from engine.http.log_tail import Lines, LogTail, LogTails
 from engine.logs.feed import LogFeed
-from engine.logs.lines import Line, decode, last
+from engine.logs.lines import decode, last
 from engine.model import Function, Record, State
 from engine.model.identity import Identity
 from engine.protocols import Records, Selection
@@ -40,19 +37,7 @@ WHOLE = 64 << 10  #: bytes read of the log of an invocation that was asked for
 PAUSE = 0.1  #: seconds between two messages of a stream
 STREAMED = 32  #: streams at the same time
 _ENDED = frozenset({State.SUCCESS, State.FAIL, State.DISCARD})
-#: Time and request id that a function's logger writes before the level; the line has both anyway.
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,12}Z [0-9a-f-]{36} ")
-_ERROR = re.compile(r"(ERROR|CRITICAL|FATAL)\b|Traceback \(most recent call last\)")
-
-
-class LogLine(Struct, frozen=True, kw_only=True):
-    """Line of a log as the page shows it."""
-
-    time: str  #: UTC; empty if unknown
-    stream: str
-    text: str
-    request_id: str  #: empty: it belongs to no request
-    error: bool
+_AGAIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 
 
 class FunctionLogs:
@@ -68,8 +53,14 @@ class FunctionLogs:
         is_valid: Callable[[Call], bool],
     ) -> None:
         self._frame, self._records, self._identity = frame, records, identity
-        self._archive, self._feed, self._is_valid = archive, feed, is_valid
+        self._archive, self._tails, self._is_valid = archive, LogTails(feed), is_valid
         self._streams = 0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End all streams, because the engine stops. Later ones end at once, and browsers connect again."""
+        self._stopping = True
+        self._tails.wake()
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{FUNCTION}/logs": self.show, f"{FUNCTION}/logs/stream": self.stream}
@@ -116,35 +107,45 @@ class FunctionLogs:
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _follow(self, call: Call, write: Write, function: Function, request_id: str) -> None:
-        queue = LogQueue(request_id)
         self._streams += 1
         try:
-            with self._feed.subscribed(queue.put, function_id=function.function_id):
-                known = await self._last(function, request_id)
-                await write(event("begin", known))
-                await self._pass_on(call, write, queue, Counter(known))
+            with self._tails.reading(function.function_id) as tail:
+                await write(_AGAIN)
+                if self._stopping:
+                    return
+                position = tail.read(_last_id(call))
+                if position is None:
+                    position, lines = await self._begin(tail, function, request_id)
+                    await write(_message("begin", lines, tail.mark(position)))
+                await self._pass_on(call, write, tail, position, request_id)
         finally:
             self._streams -= 1
 
-    async def _pass_on(self, call: Call, write: Write, queue: LogQueue, known: Counter[LogLine]) -> None:
-        """Write new lines until the reader may no longer see them. Lines that the first read has found are left out."""
-        while True:
-            taken = None
-            with anyio.move_on_after(QUIET):
-                taken = await queue.take()
-            if not self._is_valid(call):
-                return
-            if taken is None:
-                await write(HEARTBEAT)
-                known.clear()
+    async def _begin(self, tail: LogTail, function: Function, request_id: str) -> tuple[int, list[LogLine]]:
+        """Return the last lines, and the position in the tail from which on later ones follow."""
+        before = tail.end
+        lines = await self._last(function, request_id)
+        known = Counter(lines)
+        new, position = tail.take(max(before, tail.start), tail.end - before)
+        lines += (one for one in _chosen(new, request_id) if not _forget(known, one))
+        return position, lines[-LINES:]
+
+    async def _pass_on(self, call: Call, write: Write, tail: LogTail, position: int, request_id: str) -> None:
+        """Write the lines from a position on, until the engine stops or the reader may no longer see them."""
+        while not self._stopping and self._is_valid(call):
+            if position == tail.end:
+                with anyio.move_on_after(QUIET) as quiet:
+                    await tail.wait()
+                if quiet.cancelled_caught:
+                    await write(HEARTBEAT)
                 continue
-            if taken.dropped:
-                await write(event("dropped", {"lines": taken.dropped}))
-            batches = (_shown(batch.lines, batch.request_id) for batch in taken.batches)
-            lines = (one for batch in batches for one in batch if not _forget(known, one))
-            while step := list(islice(lines, LINES)):
-                await write(event("lines", step))
-            await asyncio.sleep(PAUSE)  # lines that come meanwhile are sent together
+            if (dropped := tail.start - position) > 0:
+                position = tail.start
+                await write(_message("dropped", {"lines": dropped}, tail.mark(position)))
+            new, position = tail.take(position, LINES)
+            if lines := list(_chosen(new, request_id)):
+                await write(_message("lines", lines, tail.mark(position)))
+            await asyncio.sleep(PAUSE if position == tail.end else 0)  # lines that come meanwhile are sent together
 
     async def _last(self, function: Function, request_id: str) -> list[LogLine]:
         """Return the last lines of an invocation, or of the newest invocations and of instances outside requests."""
@@ -154,11 +155,11 @@ class FunctionLogs:
         else:
             records = [*await self._newest(function, frozenset({State.RUNNING})), *await self._newest(function, _ENDED)]
             outside = last(await self._archive.instance_log(function.function_id), TAIL)
-            found = list(_shown(decode(outside), ""))
+            found = list(shown_lines(decode(outside), ""))
         for record in records:
             whole = record if request_id or not record.state.final else await self._records.get(record.key)
             log = await log_of(self._archive, whole or record)
-            found += _shown(decode(last(log, WHOLE if request_id else TAIL)), record.request_id)
+            found += shown_lines(decode(last(log, WHOLE if request_id else TAIL)), record.request_id)
             await asyncio.sleep(0)  # other requests come between
         return sorted(found, key=lambda one: one.time)[-LINES:]
 
@@ -175,16 +176,21 @@ def _forget(known: Counter[LogLine], line: LogLine) -> bool:
     return True
 
 
-def _shown(lines: Iterable[Line], request_id: str) -> Iterator[LogLine]:
-    for line in lines:
-        text = _STAMP.sub("", line.text, count=1) if line.stream == "logger" else line.text
-        yield LogLine(
-            time=exact_time(line.at) if line.at else "",
-            stream=line.stream,
-            text=text,
-            request_id=request_id,
-            error=line.stream == "stderr" or _ERROR.match(text) is not None,
-        )
+def _chosen(batches: Iterable[Lines], request_id: str) -> Iterator[LogLine]:
+    """Yield the lines of a request, or all if the id is empty."""
+    for batch in batches:
+        if request_id in ("", batch.request_id):
+            yield from shown_lines(batch.lines, batch.request_id)
+
+
+def _message(name: str, data: object, mark: str) -> bytes:
+    """Return an event whose id is the position after its lines: the browser asks for what follows."""
+    return b"id: %b\n%b" % (mark.encode(), event(name, data))
+
+
+def _last_id(call: Call) -> str:
+    """Return the id of the last event that the browser has, from its own header or from the page's query."""
+    return call.headers.get(b"last-event-id", b"").decode("latin-1") or call.text("after")
 
 
 def _matches(line: LogLine, text: str, only_errors: bool) -> bool:

@@ -43,6 +43,7 @@ MODULES = (
     "rows.js",
     "code.js",
     "steps.js",
+    "log_rows.js",
     "logs.js",
     "rules.js",
     "copy.js",

@@ -1,34 +1,11 @@
 // Live log of a function: adds lines as the stream brings them, and hides those that the filter leaves out.
 "use strict";
 
+import { noteOf, rowOf } from "./log_rows.js";
 import { localize } from "./times.js";
 
 const MOST = 2000; // lines in the page
 const list = document.getElementById("function-log");
-
-function cell(name, className, text) {
-  const one = document.createElement(name);
-  one.className = className;
-  one.textContent = text;
-  return one;
-}
-
-function row(line) {
-  const one = document.createElement("li");
-  one.className = line.error ? `${line.stream} wrong` : line.stream;
-  const time = document.createElement(line.time ? "time" : "span");
-  if (line.time) {
-    time.dateTime = line.time;
-    time.textContent = line.time.replace("T", " ").replace(/Z$/, "");
-  }
-  const id = cell(line.request_id ? "a" : "span", "id", line.request_id.slice(0, 13) || "instance");
-  if (line.request_id) {
-    id.href = list.dataset.invocations + line.request_id;
-    id.title = line.request_id;
-  }
-  one.append(time, cell("span", "stream", line.stream), id, cell("code", "", line.text));
-  return one;
-}
 
 function follow() {
   const box = list.parentElement;
@@ -38,6 +15,8 @@ function follow() {
   const [text, request, errors] = ["log-text", "log-request", "log-errors"].map((id) => document.getElementById(id));
   const empty = none.textContent;
   let waiting = null; // lines that came while the log is paused; null: it is not
+  let stream = null;
+  let position = ""; // after the lines that the page has
   let again = false; // the waiting lines begin with those that the list has
 
   function filter(rows) {
@@ -65,7 +44,7 @@ function follow() {
       return;
     }
     const below = box.scrollHeight - box.scrollTop - box.clientHeight < 40; // follows only a reader who is at the end
-    const rows = lines.map(row);
+    const rows = lines.map((line) => rowOf(line, list.dataset.invocations));
     filter(rows);
     const some = document.createDocumentFragment();
     some.append(...rows);
@@ -76,30 +55,45 @@ function follow() {
     if (below) box.scrollTop = box.scrollHeight;
   }
 
-  function note(text) {
-    const one = document.createElement("li");
-    one.className = "engine";
-    one.append(cell("span", "", ""), cell("span", "stream", "engine"), cell("span", "id", ""), cell("code", "", text));
-    list.append(one);
-  }
-
-  const stream = new EventSource(list.dataset.stream);
-  stream.addEventListener("begin", (event) => {
-    if (waiting === null) list.replaceChildren();
-    else [waiting, again] = [[], true];
-    add(JSON.parse(event.data));
-    if (waiting === null) {
+  // Without a position, the engine sends the last lines again.
+  function open() {
+    const url = new URL(list.dataset.stream, location.href);
+    if (position) url.searchParams.set("after", position);
+    stream = new EventSource(url);
+    const on = (name, act) => stream.addEventListener(name, (event) => {
+      position = event.lastEventId;
+      act(JSON.parse(event.data));
+    });
+    on("begin", (lines) => {
+      if (waiting === null) list.replaceChildren();
+      else [waiting, again] = [[], true];
+      add(lines);
+      if (waiting !== null) return;
       box.scrollTop = box.scrollHeight;
       refilter();
       state.textContent = "Live";
-    }
-  });
-  stream.addEventListener("lines", (event) => add(JSON.parse(event.data)));
-  stream.addEventListener("dropped", (event) => note(`${JSON.parse(event.data).lines} lines were dropped`));
-  stream.addEventListener("error", () => {
-    const ended = stream.readyState === EventSource.CLOSED;
-    state.textContent = ended ? "The log cannot be followed; reload the page" : "No connection; trying again";
-  });
+    });
+    on("lines", add);
+    on("dropped", ({ lines }) => list.append(noteOf(`${lines} lines were dropped`)));
+    stream.addEventListener("open", () => {
+      if (position && waiting === null) state.textContent = "Live";
+    });
+    stream.addEventListener("error", () => {
+      const ended = stream?.readyState === EventSource.CLOSED;
+      state.textContent = ended ? "The log cannot be followed; reload the page" : "No connection; trying again";
+    });
+  }
+
+  function close() {
+    stream?.close();
+    stream = null;
+  }
+
+  // A browser has few connections, so only visible pages keep one.
+  function plan() {
+    if (document.hidden) close();
+    else if (stream === null) open();
+  }
 
   for (const one of [text, request]) one.addEventListener("input", refilter);
   errors.addEventListener("change", refilter);
@@ -116,8 +110,12 @@ function follow() {
     list.replaceChildren();
     refilter();
   });
+  document.addEventListener("visibilitychange", plan);
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", plan);
   pause.hidden = clear.hidden = false;
   box.scrollTop = box.scrollHeight;
+  plan();
 }
 
 if (list !== null && list.dataset.stream) follow();
