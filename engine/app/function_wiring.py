@@ -24,6 +24,6 @@ def function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api:
         CreationPage(pages, api, engine.pool.check_runtime),
         code,
         FunctionActions(frame, api, code.show),
-        TrialPage(frame, api, resources.events, resources.triggers, region),
+        TrialPage(frame, api, resources.events, resources.triggers, engine.logs, region),
         RemovalPage(frame, api, catalog, resources.triggers, load),
     ]

@@ -29,6 +29,7 @@ class FunctionLines(Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     source: str = ""  #: source of the request: a trigger type, ``FunctionGraph`` (a destination), REDRIVE or API
     hops: int = 0  #: number of functions that led to the request
+    trace: str = ""  #: trace context with which the request came
 
 
 Listener = Callable[[FunctionLines], None]
@@ -141,4 +142,5 @@ def _function_lines(function: Function, invocation: Invocation | None, lines: tu
         lines=lines,
         source=invocation.source,
         hops=invocation.hops,
+        trace=invocation.trace,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from html import unescape
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
 from tests.browser.axe import overflow, violations
@@ -17,12 +19,17 @@ pytestmark = pytest.mark.slow  # run on one Python version only; none differs he
 HERE = f"/console/projects/{PROJECT}"
 HOSTILE = "</textarea><script>alert(1)</script>"
 SOURCE = """
+import os
 import time
 
 def handler(event, context):
     print("line", str(event.get("text"))[:500])
     if event.get("slow"):
         time.sleep(event["slow"])
+        print("later")
+    if event.get("gate"):
+        while not os.path.exists(event["gate"]):
+            time.sleep(0.02)
         print("later")
     if event.get("fails"):
         raise ValueError("no such order")
@@ -57,6 +64,46 @@ def test_a_synchronous_run_shows_result_log_and_duration(page: Page) -> None:
     expect(page.get_by_label("Event (JSON)")).to_have_value(re.compile("script"))
     assert list(violations(page)) == []
     assert overflow(page) <= 0
+
+
+def test_the_log_of_a_synchronous_run_appears_while_it_runs(engine: EngineProcess, page: Page, tmp_path: Path) -> None:
+    gate, other = tmp_path / "gate", tmp_path / "other"
+    other.touch()
+    run(page, {"text": HOSTILE, "gate": str(gate)})
+    log = page.get_by_role("log", name="Log of the run")
+    expect(page.get_by_role("region", name="running")).to_be_visible()
+    expect(log.locator("code")).to_have_text([f"line {HOSTILE}"])
+    expect(page.get_by_role("button", name="Run")).to_be_disabled()
+    engine.ask("POST", f"{BASE}/{urn_of('hello')}/invocations", {"text": "of another run", "gate": str(other)})
+    assert list(violations(page)) == []
+    page.get_by_label("Event (JSON)").fill('{"text": "typed meanwhile"}')
+    gate.touch()
+
+    outcome = page.get_by_role("region", name="succeeded")
+    expect(outcome).to_contain_text(f'"text": "{HOSTILE}"')
+    expect(log.locator("code")).to_have_text([f"line {HOSTILE}", "later"])
+    expect(page.get_by_label("Event (JSON)")).to_have_value('{"text": "typed meanwhile"}')
+    page.get_by_role("button", name="Format").click()
+    page.get_by_role("button", name="Run").click()
+    expect(log.locator("code")).to_have_text(["line typed meanwhile"])
+    assert list(violations(page)) == []
+    assert overflow(page) <= 0
+
+
+def test_a_run_without_scripts_shows_the_end_of_its_log(engine: EngineProcess, browser: Browser) -> None:
+    with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)) as context:
+        page = context.new_page()
+        run(page, {"text": "plain"})
+        expect(page.get_by_role("region", name="succeeded").get_by_label("Log")).to_have_text("line plain")
+
+
+def test_a_run_that_is_refused_says_why(engine: EngineProcess, page: Page) -> None:
+    engine.ask("POST", f"{BASE}/{urn_of('hello')}/pause", {"reason": "a move"})
+    run(page, {})
+    expect(page.get_by_role("alert")).to_contain_text("a move")
+    engine.ask("POST", f"{BASE}/{urn_of('hello')}/resume")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("region", name="succeeded")).to_be_visible()
 
 
 def test_a_failed_run_shows_its_error_with_the_stack_trace(page: Page) -> None:

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from engine.asgi.wire import Reply
+from engine.asgi.streaming import EVENTS
+from engine.asgi.wire import HeaderPairs, Reply
 from engine.errors import FunctiondError, NotFound
 from engine.http.api.events import EventName
 from engine.http.api.routing import Call, Handler
@@ -20,7 +21,9 @@ from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, may
 from engine.http.console.paths import FUNCTION, PROJECT
 from engine.http.console.trial_runs import OPTIONS, TrialRun, event_of, options_of, run_of
+from engine.http.console.trial_streams import trial_stream
 from engine.http.console.visibility import sees_payloads
+from engine.logs.feed import LogFeed
 from engine.model.urn import FunctionUrn
 from engine.resources.events import MAX_EVENTS, MAX_SIZE, Event, Events
 from engine.resources.triggers import Triggers
@@ -33,9 +36,11 @@ _BESIDE = {"content": "event", "function_urn": WHOLE}
 class TrialPage:
     """Page of the tab Test."""
 
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, events: Events, triggers: Triggers, region: str) -> None:
+    def __init__(
+        self, frame: FunctionFrame, api: ApiRequests, events: Events, triggers: Triggers, logs: LogFeed, region: str
+    ) -> None:
         self._frame, self._api, self._events, self._triggers = frame, api, events, triggers
-        self._region = region
+        self._logs, self._region = logs, region
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{FUNCTION}/test": self.show}
@@ -59,7 +64,16 @@ class TrialPage:
         return await self._show(call, typed)
 
     async def run(self, call: Call, form: Form) -> Reply:
-        """Run the function with the event that was typed."""
+        """Run the function with the event that was typed.
+
+        A synchronous run is a stream of its log, and of the page after it, if the request accepts events.
+        """
+        function = self._frame.function_of(call)
+        if EVENTS in call.headers.get(b"accept", b"") and form.text("mode") != "async":
+            return trial_stream(self._logs, function, lambda headers: self._run(call, form, headers))
+        return await self._run(call, form)
+
+    async def _run(self, call: Call, form: Form, further: HeaderPairs = ()) -> Reply:
         function, typed = self._frame.function_of(call), _typed(form)
         path = self._frame.api_path(function, qualifier=form.text("qualifier"))
         try:
@@ -69,7 +83,7 @@ class TrialPage:
                 request_id = reply.read(dict[str, str])["request_id"]
                 page = f"{PROJECT.format(project_id=call.project)}/invocations/{request_id}"
                 return see_other(page, "Accepted. This page follows the invocation.")
-            headers = ((b"x-cff-log-type", b"tail"), (b"x-cff-request-version", b"v1"))
+            headers = ((b"x-cff-log-type", b"tail"), (b"x-cff-request-version", b"v1"), *further)
             reply = await self._api.send(call, "POST", f"{path}/invocations", event, headers)
         except FunctiondError as error:
             return await self._show(call, typed, errors=errors_of(error))

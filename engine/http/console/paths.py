@@ -45,6 +45,7 @@ MODULES = (
     "steps.js",
     "log_rows.js",
     "logs.js",
+    "trial.js",
     "rules.js",
     "copy.js",
     "search.js",
