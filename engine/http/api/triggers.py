@@ -13,6 +13,7 @@ from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.trigger_names import name_of, subject_of
 from engine.resources.triggers import TriggerDraft, Triggers
 from engine.triggers.source import SourceState
 from engine.triggers.supervisor import STOPPED
@@ -68,6 +69,11 @@ class TriggerState(Struct, frozen=True, kw_only=True):
 class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
     func_urn: str
     source: TriggerState
+    name: str
+    subject: str  #: schedule, address or topic in one line; empty: the kind has none
+    mode: str  #: ``sync`` or ``async``; empty: the stored data cannot be read
+    mode_fixed: bool  #: the mode cannot be changed
+    given_data: Data  #: ``event_data`` without the fields that the vendor's API adds
 
 
 class ProjectTriggers(Struct, frozen=True, kw_only=True):
@@ -198,7 +204,12 @@ class TriggersApi:
         return ProjectTrigger(
             func_urn=trigger.function,
             source=self._state(trigger),
+            name=name_of(trigger),
+            subject=subject_of(trigger),
+            mode=trigger.mode.value if trigger.options is not None else "",
+            mode_fixed=trigger.mode_fixed,
             event_data=trigger.shown,
+            given_data=trigger.given,
             **self._fields(trigger),
         )
 

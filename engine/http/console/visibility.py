@@ -41,7 +41,10 @@ def trigger_shown(call: Call, trigger: ProjectTrigger) -> ProjectTrigger:
     if sees_secrets(call):
         return trigger
     source = replace(trigger.source, problem=without_credentials(trigger.source.problem))
-    return replace(trigger, event_data=without_credentials(trigger.event_data), source=source)
+    data, given = without_credentials(trigger.event_data), without_credentials(trigger.given_data)
+    return replace(
+        trigger, event_data=data, given_data=given, subject=without_credentials(trigger.subject), source=source
+    )
 
 
 def service_shown(call: Call, service: Health) -> Health:

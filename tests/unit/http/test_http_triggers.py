@@ -168,7 +168,12 @@ async def test_the_triggers_of_a_project_come_in_pages(api: Api) -> None:
 
     found = [page.json["triggers"][0], rest.json["triggers"][0]]
     sources = [one.pop("source") for one in found]
-    assert found == [{**first.json, "func_urn": urn_of()}, {**second.json, "func_urn": urn_of("other")}]
+    own = {"name": "t", "subject": "@every 1h30m", "mode": "async", "mode_fixed": True}
+    given = {"given_data": first.json["event_data"]}
+    assert found == [
+        {**first.json, **own, **given, "func_urn": urn_of()},
+        {**second.json, **own, **given, "func_urn": urn_of("other")},
+    ]
     assert [source["state"] for source in sources] == ["stopped"] * 2
     assert (page.json["count"], rest.json["next_marker"]) == (2, 2)
     assert (await send(api, "GET", "/triggers")).json["count"] == 3

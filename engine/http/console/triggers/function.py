@@ -18,9 +18,10 @@ from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
 from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
 from engine.http.console.triggers.forms import Kind, create_path, errors_in_form, fields_of_kind, kind_of, qualifiers_of
-from engine.http.console.triggers.rows import TriggerRows, name_of, page_of_trigger
+from engine.http.console.triggers.rows import TriggerRows, page_of_trigger
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
+from engine.resources.trigger_names import name_of
 from engine.resources.triggers import Triggers
 
 TAB = "configuration/triggers"

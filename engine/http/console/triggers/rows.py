@@ -12,16 +12,15 @@ from msgspec import Struct
 from engine.http.api.routing import Call
 from engine.http.api.triggers import ProjectTrigger, TriggersApi
 from engine.http.console.paths import FUNCTION, GATEWAY
-from engine.http.console.visibility import sees_secrets, trigger_shown
-from engine.http.redaction import without_credentials
+from engine.http.console.visibility import trigger_shown
 from engine.model import Mode
 from engine.model.clock import Clock
 from engine.model.urn import short_name
 from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.trigger_names import name_of
 
 BACKEND = "func_info"  #: option with the function of a gateway's API
-LONGEST = 120  #: characters of a name in lists
 
 
 class TriggerMode(Struct, frozen=True, kw_only=True):
@@ -50,14 +49,14 @@ class TriggerRows:
 
     def row(self, call: Call, trigger: BoundTrigger) -> TriggerRow:
         shown = trigger_shown(call, self._api.project_trigger(trigger))
-        subject, address = _subject(trigger), str(shown.event_data.get("invoke_url", ""))
+        address = str(shown.event_data.get("invoke_url", ""))
         function_path = page_of_function(trigger)
         return TriggerRow(
             trigger=trigger,
             shown=shown,
             name=name_of(trigger),
             mode=mode_of(trigger),
-            subject=subject if sees_secrets(call) else without_credentials(subject),
+            subject=shown.subject,
             address=address,
             next_due=self._next_due(trigger),
             path=page_of_trigger(trigger),
@@ -77,15 +76,6 @@ class TriggerRows:
 def is_gateway(plugin: Plugin) -> bool:
     """Return whether triggers of a plugin are APIs of a gateway, whose invocation mode is that of their backend."""
     return plugin.rules.mode_option == BACKEND
-
-
-def name_of(trigger: BoundTrigger) -> str:
-    """Return the name in a trigger's options, else the main part of its subject, else its kind."""
-    data = trigger.given if trigger.options is not None else {}
-    subject = _subject(trigger)
-    main = subject.rpartition(":")[2] if subject.startswith("urn:") else subject.partition(": ")[0]
-    text = str(data.get("name") or data.get("trigger_name") or main or trigger.kind)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def mode_of(trigger: BoundTrigger) -> TriggerMode:
@@ -115,8 +105,3 @@ def page_of_trigger(trigger: BoundTrigger) -> str:
     if is_gateway(trigger.plugin) and trigger.options is not None:
         return GATEWAY.format(project_id=trigger.project, gateway_id=trigger.id)
     return f"{page_of_function(trigger)}/configuration/triggers/{trigger.id}"
-
-
-def _subject(trigger: BoundTrigger) -> str:
-    describe = trigger.plugin.display.subject
-    return describe(trigger.options) if describe is not None and trigger.options is not None else ""

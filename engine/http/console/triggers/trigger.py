@@ -16,8 +16,9 @@ from engine.http.console.pages import Action
 from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
 from engine.http.console.triggers.forms import CHANGED, errors_in_form, fields_of_kind, kind_of, trigger_path
 from engine.http.console.triggers.function import LIST, TAB
-from engine.http.console.triggers.rows import TriggerRows, name_of, page_of_function, page_of_trigger
+from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
 from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.trigger_names import name_of
 from engine.resources.triggers import Triggers
 
 ONE = f"{LIST}/{{trigger_id}}"
