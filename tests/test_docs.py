@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from engine.cli.commands import make_app
+from engine.cli.commands import make_app, run
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.config.settings import load_settings
 from engine.docs.generate import PAGES as GENERATED
 from engine.docs.generate import stale
 from tests.support.certificates import write_certificate
 from tests.support.documents import DOCS, OTHERS, PAGES, README, ROOT, anchors, blocks, page_id, prose, section
-from tests.support.engine_process import functiond
 
 #: Blocks that start engines or benchmarks; tests/test_readme.py runs some of them.
 PROGRAMS = {"sh", "python", "js", "console"}
@@ -133,15 +132,23 @@ def test_the_table_of_commands_is_complete() -> None:
     assert named == {name for name in make_app(()) if not name.startswith("-")}
 
 
-def test_every_option_in_the_table_of_commands_exists() -> None:
+def test_every_option_in_the_table_of_commands_exists(capsys: pytest.CaptureFixture[str]) -> None:
     table = section(DOCS / "operations.md", "Command line").replace("\\|", "/")
     rows = re.findall(r"^\| `(\w+)[^|]*?` \|(.*)\|$", table, re.MULTILINE)
     named = {name: set(re.findall(r"--[a-z][a-z-]+", row)) for name, row in rows}
-    helps = {name: functiond(name, "--help").stdout for name, options in named.items() if options}
+    helps = {name: _help(name, capsys) for name, options in named.items() if options}
 
     missing = [(name, one) for name, options in named.items() for one in options if f" {one} " not in helps[name]]
     assert missing == []
     assert len(helps) >= 4
+
+
+def _help(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the help texts of a command and of its own commands."""
+    own = [one for one in make_app((name,))[name] if not one.startswith("-")]
+    for arguments in ([name], *([name, one] for one in own)):
+        assert run([*arguments, "--help"]) == 0
+    return capsys.readouterr().out
 
 
 def test_the_quick_start_installs_what_the_package_offers() -> None:

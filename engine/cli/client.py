@@ -101,6 +101,7 @@ class Client:
         self._tls = _trust(ca_file) if parts.scheme == "https" else None
         self._url, self._start, self._key = url, start, key
         self._max_wait: float | None = None
+        self.project = project
         self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
 
     def get(self, path: str = "", **query: object) -> Any:
@@ -134,6 +135,12 @@ class Client:
         """Copy of this client whose paths are relative to the project (``/v2/PROJECT/fgs``)."""
         other = copy(self)
         other._base = self._base.removesuffix("/functions")
+        return other
+
+    def service(self, version: str = "v2") -> Client:
+        """Return a copy of this client whose paths are those of the vendor's other services (``/v2/PROJECT``)."""
+        other = copy(self)
+        other._base = f"/{version}/{quote(self.project, safe='')}"
         return other
 
     def probe(self, path: str, seconds: float) -> Answer:
@@ -240,8 +247,9 @@ def _checked(answer: Answer) -> Answer:
         return answer
     try:
         error = answer.json
-        hint = ROLE_HINT if answer.status == 403 and error["error_msg"].startswith("the role ") else ""
-        raise ApiError(answer.status, error["error_code"], error["error_msg"] + hint)
+        code, message = error.get("error_code") or error["code"], error.get("error_msg") or error["message"]
+        hint = ROLE_HINT if answer.status == 403 and message.startswith("the role ") else ""
+        raise ApiError(answer.status, code, message + hint)
     except (ValueError, KeyError, TypeError, AttributeError):
         shown = answer.body[:200].decode("utf-8", "replace")
         raise ApiError(answer.status, f"HTTP {answer.status}", f"{shown} (is this a functiond engine?)") from None

@@ -6,6 +6,7 @@ import difflib
 import json
 
 from engine.cli.client import UsageError, path_of
+from engine.cli.fields import read_value
 from engine.cli.output import Output, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.controls import Controls
@@ -82,9 +83,4 @@ def _change_of(text: str) -> tuple[str, object]:
         raise UsageError(f"{text!r} is not a control and its value: {hint}")
     if field == "pause_reason":  # such as a bare year
         return field, value
-    try:
-        parsed = json.loads(value)
-        json.dumps(parsed, allow_nan=False)  # Python reads NaN and 1e999, which are no JSON for the engine
-    except ValueError:
-        return field, value
-    return field, parsed
+    return field, read_value(value)

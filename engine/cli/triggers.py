@@ -1,4 +1,4 @@
-"""``functiond triggers``: list of triggers, with the state of each trigger's source."""
+"""``functiond triggers``: list of triggers, with the mode of each and the state of its source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
-COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "STATE", "ACCEPTED", "REFUSED", "NEXT TRY", "PROBLEM")
+COLUMNS = (
+    "TRIGGER ID",
+    "TYPE",
+    "FUNCTION",
+    "STATE",
+    "ACCEPTED",
+    "REFUSED",
+    "MODE",
+    "NAME",
+    "SCHEDULE OR ADDRESS",
+    "NEXT TRY",
+    "PROBLEM",
+)
 
 
 def triggers(name: str | None = None, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -46,6 +58,21 @@ def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
         source["state"],
         str(source["accepted"]),
         str(source["refused"]),
+        _mode(trigger),
+        trigger["name"],
+        _address(trigger),
         source["next_try"].replace("T", " "),
         source["problem"],
     )
+
+
+def _mode(trigger: dict[str, Any]) -> str:
+    mode = {"sync": "synchronous", "async": "asynchronous"}.get(trigger["mode"], "unknown")
+    return f"{mode} (fixed)" if trigger["mode"] == "async" and trigger["mode_fixed"] else mode
+
+
+def _address(trigger: dict[str, Any]) -> str:
+    """Return the URL of a gateway's API; for other kinds the subject, and the path to which senders send events."""
+    if url := trigger["event_data"].get("invoke_url"):
+        return str(url)
+    return " at ".join(filter(None, (trigger["subject"], trigger.get("path", ""))))

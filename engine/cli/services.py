@@ -1,0 +1,115 @@
+"""Topics (SMN), data streams (DIS) and log groups (LTS) of a project, over the APIs of these services."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from engine.cli.client import Client, UsageError
+from engine.cli.fields import expected
+from engine.logs.target import project_log_target, status_log_target
+
+TOPICS, STREAMS, GROUPS = "/notifications/topics", "/streams", "/groups"
+PAGE = 100  #: topics or streams of one reply
+
+
+class LogStream(NamedTuple):
+    group: dict[str, Any]
+    stream: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.group['log_group_name']}/{self.stream['log_stream_name']}"
+
+    @property
+    def path(self) -> str:
+        return f"{GROUPS}/{self.group['log_group_id']}/streams/{self.stream['log_stream_id']}"
+
+
+# --- topics ---------------------------------------------------------------------------------------------------
+
+
+def all_topics(client: Client) -> list[dict[str, Any]]:
+    """Return the topics of the project, sorted by name."""
+    service, found, count = client.service(), list[dict[str, Any]](), 1
+    while len(found) < count:
+        page = service.get(TOPICS, offset=len(found), limit=PAGE)
+        found += page["topics"]
+        count = page["topic_count"] if page["topics"] else 0
+    return sorted(found, key=lambda topic: str(topic["name"]))
+
+
+def find_topic(client: Client, name: str) -> dict[str, Any]:
+    """Return a topic by its name or URN. Raise UsageError if the project has no such topic."""
+    topics = all_topics(client)
+    for topic in topics:
+        if name in (topic["name"], topic["topic_urn"]):
+            return topic
+    raise UsageError(f"no topic {name}: {expected(name, [one['name'] for one in topics])}")
+
+
+def topic_path(topic: dict[str, Any], rest: str = "") -> str:
+    return f"{TOPICS}/{quote(topic['topic_urn'], safe=':')}{rest}"
+
+
+# --- data streams ---------------------------------------------------------------------------------------------
+
+
+def all_streams(client: Client) -> list[dict[str, Any]]:
+    """Return the data streams of the project, sorted by name."""
+    service, found = client.service(), list[dict[str, Any]]()
+    while True:
+        last = found[-1]["stream_name"] if found else ""
+        page = service.get(STREAMS, limit=PAGE, start_stream_name=last)
+        found += page["stream_info_list"]
+        if not page["has_more_streams"]:
+            return found
+
+
+def stream_path(name: str) -> str:
+    return f"{STREAMS}/{quote(name, safe='')}"
+
+
+def change_stream(client: Client, name: str, changes: dict[str, Any]) -> None:
+    """Change ``partition_count``, ``data_duration`` and ``data_type`` of a data stream, as far as they are given."""
+    rest = dict(changes)
+    if count := rest.pop("partition_count", None):
+        client.service().put(stream_path(name), {"stream_name": name, "target_partition_count": count})
+    if rest:
+        client.service("v3").put(stream_path(name), rest)
+
+
+# --- log groups -----------------------------------------------------------------------------------------------
+
+
+def all_groups(client: Client) -> list[dict[str, Any]]:
+    """Return the log groups that clients may change, without the two to which the engine writes."""
+    own = {project_log_target(client.project).group_id, status_log_target(client.project).group_id}
+    groups: list[dict[str, Any]] = client.service().get(GROUPS)["log_groups"]
+    return sorted((one for one in groups if one["log_group_id"] not in own), key=lambda one: str(one["log_group_name"]))
+
+
+def log_streams(client: Client, group: dict[str, Any]) -> list[LogStream]:
+    """Return the log streams of a group."""
+    found = client.service().get(f"{GROUPS}/{group['log_group_id']}/streams")["log_streams"]
+    return [LogStream(group, one) for one in sorted(found, key=lambda one: str(one["log_stream_name"]))]
+
+
+def find_group(client: Client, name: str) -> dict[str, Any]:
+    """Return a log group by its name. Raise UsageError if the project has no such group."""
+    groups = all_groups(client)
+    for group in groups:
+        if name == group["log_group_name"]:
+            return group
+    raise UsageError(f"no log group {name}: {expected(name, [one['log_group_name'] for one in groups])}")
+
+
+def find_log_stream(client: Client, name: str) -> LogStream:
+    """Return a log stream by ``GROUP/STREAM``. Raise UsageError if the project has no such stream."""
+    group, _, stream = name.partition("/")
+    streams = log_streams(client, find_group(client, group))
+    for one in streams:
+        if one.name == name:
+            return one
+    known = [one.stream["log_stream_name"] for one in streams]
+    raise UsageError(f"no log stream {stream} in the group {group}: {expected(stream, known)}")

@@ -1,0 +1,165 @@
+"""``functiond trigger``: create, show, update and delete triggers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import App, Parameter
+
+from engine.cli.client import Client, UsageError, path_of
+from engine.cli.fields import expected, read_fields
+from engine.cli.output import Output, print_json
+from engine.cli.target import DEFAULT_TARGET, Target
+from engine.model.urn import short_name
+
+app = App(name="trigger", help="Create, show, update and delete triggers.")
+
+Status = Literal["ACTIVE", "DISABLED"]
+File = Annotated[Path | None, Parameter(show_default=False)]
+
+
+@app.command
+def create(
+    function: str,
+    kind: str,
+    /,
+    *fields: str,
+    data: File = None,
+    status: Status | None = None,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Create a trigger, such as ``create report TIMER name=nightly schedule_type=Cron schedule="0 0 3 * * *"``.
+
+    Parameters
+    ----------
+    function
+        Name or URN of the function. A URN may name a version or an alias.
+    kind
+        Type of the trigger, such as TIMER.
+    fields
+        Fields of the trigger's event_data, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
+        the text 5.
+    data
+        JSON file with event_data, to which the fields are added.
+    status
+        State of the new trigger. [default: that of its type]
+    """
+    client = target.client().of_project
+    known = client.get("/triggertypes")
+    if kind.upper() not in {one.upper() for one in known}:
+        raise UsageError(f"{kind} is not a type of triggers: {expected(kind.upper(), known)}")
+    body = {"trigger_type_code": kind, "event_data": _data(fields, data)}
+    shown = client.post(f"/triggers{path_of(function)}", body | ({"trigger_status": status} if status else {}))
+    _print(shown, "created", function, target)
+
+
+@app.command
+def show(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Show a trigger with its event_data and the state of its source.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    """
+    print_json(find_trigger(target.client(), trigger_id))
+
+
+@app.command
+def update(
+    trigger_id: str,
+    /,
+    *fields: str,
+    data: File = None,
+    status: Status | None = None,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Change fields of a trigger's event_data, or its status. Other fields stay as they are.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    fields
+        Fields of event_data to change, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
+        the text 5.
+    data
+        JSON file with a whole event_data, which replaces the old one.
+    status
+        ACTIVE or DISABLED.
+    """
+    if not fields and data is None and status is None:
+        raise UsageError("nothing to change: give fields as NAME=VALUE, --data or --status")
+    client = target.client()
+    old = find_trigger(client, trigger_id)
+    body: dict[str, Any] = {"trigger_status": status} if status else {}
+    if fields or data:
+        given = _data(fields, data)
+        body["event_data"] = given if data else [given]  # a list is merged into the old data, an object replaces it
+    shown = client.of_project.send("PUT", path_of_trigger(old), msgspec.json.encode(body)).json
+    _print(shown, "updated", old["func_urn"], target)
+
+
+@app.command
+def delete(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a trigger.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    """
+    client = target.client()
+    found = find_trigger(client, trigger_id)
+    client.of_project.send("DELETE", path_of_trigger(found))
+    if target.json:
+        print_json({"deleted": found["trigger_id"]})
+    else:
+        _say(found, "deleted", found["func_urn"])
+
+
+def find_trigger(client: Client, text: str) -> dict[str, Any]:
+    """Return the project's trigger with this id or name. Raise UsageError if there is none, or several."""
+    triggers = client.of_project.get_all("/triggers", "triggers")
+    found = [one for one in triggers if text == one["trigger_id"]] or [one for one in triggers if text == one["name"]]
+    if len(found) > 1:
+        ids = ", ".join(f"{one['trigger_id']} ({short_name(one['func_urn'])})" for one in found)
+        raise UsageError(f"several triggers are named {text}: name one by its id: {ids}")
+    if not found:
+        hint = expected(text, [one["name"] for one in triggers]) if triggers else "the project has no triggers"
+        raise UsageError(f"no trigger {text}: {hint}")
+    return found[0]
+
+
+def path_of_trigger(trigger: dict[str, Any]) -> str:
+    """Return the path of a trigger, relative to the project."""
+    return f"/triggers{path_of(trigger['func_urn'])}/{trigger['trigger_type_code']}/{trigger['trigger_id']}"
+
+
+def _data(fields: tuple[str, ...], file: Path | None) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if file is not None:
+        try:
+            given = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        except OSError as error:
+            raise UsageError(f"--data is {file}: {error.strerror}") from None
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"--data is {file}: it must hold a JSON object: {error}") from None
+    return given | read_fields(fields)
+
+
+def _print(trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
+    if target.json:
+        print_json(trigger)
+    else:
+        _say(trigger, action, function)
+
+
+def _say(trigger: dict[str, Any], action: str, function: str) -> None:
+    output, status = Output(), trigger["trigger_status"].lower()
+    output.print(
+        f"[bold green]{action}[/] {trigger['trigger_type_code']} trigger of [bold]{short_name(function)}[/], {status}"
+    )
+    output.paste(trigger["trigger_id"])

@@ -1,0 +1,210 @@
+"""Commands for triggers, topics, streams, versions and aliases, in this process, with an engine in another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli.commands import run
+from tests.support.engine_process import EngineProcess, engine_process
+
+pytestmark = pytest.mark.slow
+
+CODE = "def handler(event, context):\n    return event\n"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    folder = tmp_path_factory.mktemp("resources")
+    (folder / "echo.py").write_text(CODE)
+    with engine_process(folder) as running:
+        assert run(["deploy", str(folder / "echo.py"), "--url", running.url]) == 0
+        yield running
+
+
+class Cli:
+    """Command line with the URL of an engine."""
+
+    def __init__(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self._url, self._capsys = url, capsys
+
+    def __call__(self, *arguments: str) -> str:
+        """Run a command and return its standard output."""
+        code, out, error = self._run(arguments)
+        assert code == 0, error
+        return out
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+    def refused(self, *arguments: str, code: int = 2) -> str:
+        """Run a failing command and return its standard error."""
+        found, out, error = self._run(arguments)
+        assert (found, out) == (code, "")
+        return error
+
+    def _run(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        code = run([*arguments, "--url", self._url])
+        return code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def cli(engine: EngineProcess, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(engine.url, capsys)
+
+
+def test_a_trigger_is_created_changed_listed_and_deleted(cli: Cli) -> None:
+    timer = ("name=nightly", "schedule_type=Rate", "schedule=15m")
+    made = cli.json("trigger", "create", "echo", "timer", *timer, "--status", "DISABLED")
+    changed = cli.json("trigger", "update", "nightly", "schedule=2h", 'user_event="5"', "--status", "ACTIVE")
+    shown = cli.json("trigger", "show", made["trigger_id"])
+    listed = cli("triggers", "echo").splitlines()
+    deleted = cli("trigger", "delete", made["trigger_id"])
+
+    assert (made["trigger_type_code"], made["trigger_status"]) == ("TIMER", "DISABLED")
+    assert changed["event_data"] == {**made["event_data"], "schedule": "2h", "user_event": "5"}
+    assert (shown["trigger_status"], shown["mode"], shown["mode_fixed"]) == ("ACTIVE", "async", True)
+    assert [part in listed[1] for part in ("asynchronous (fixed)", "nightly", "2h")] == [True] * 3
+    assert "deleted TIMER trigger of echo" in deleted
+    assert cli.json("triggers", "echo") == []
+
+
+def test_the_list_of_triggers_has_modes_and_addresses(cli: Cli, tmp_path: Path) -> None:
+    data = {
+        "name": "orders",
+        "type": 1,
+        "path": "/orders",
+        "protocol": "HTTP",
+        "req_method": "GET",
+        "group_id": "g",
+        "match_mode": "NORMAL",
+        "env_name": "RELEASE",
+        "env_id": "RELEASE",
+        "auth": "NONE",
+        "func_info": {},
+    }
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    cli("trigger", "create", "echo", "APIG", "--data", str(tmp_path / "data.json"))
+    first = cli("triggers", "echo").splitlines()[1]
+    cli("trigger", "update", "orders", 'func_info={"invocation_type": "async"}')
+    second = cli("triggers", "echo").splitlines()[1]
+    cli("trigger", "delete", "orders")
+    secret = "0123456789abcdef"
+    hook = cli.json("trigger", "create", "echo", "WEBHOOK", "name=pushes", f"secret={secret}")
+    third = cli("triggers", "echo").splitlines()[1]
+    cli("trigger", "delete", "pushes")
+
+    assert " synchronous  orders  http://" in first
+    assert " asynchronous  orders  http://" in second
+    assert f"/triggers/webhook/{hook['trigger_id']}" in third
+    assert secret not in third
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("create", "echo", "TIMR", "name=a"), "TIMR is not a type of triggers: did you mean TIMER?"),
+        (("create", "echo", "TIMER", "name"), "'name' is not a field and its value: write NAME=VALUE"),
+        (("create", "echo", "TIMER", "name=a", "name=b"), "name is given twice"),
+        (("create", "echo", "TIMER", "--data", "/none.json"), "--data is /none.json: No such file"),
+        (("create", "echo", "TIMER", "--status", "ON"), "--status"),
+        (("update", "nothing"), "nothing to change"),
+        (("update", "nothing", "schedule=1m"), "no trigger nothing"),
+        (("delete", "nothing"), "no trigger nothing"),
+    ],
+)
+def test_a_wrong_use_of_trigger_is_told(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
+    assert problem in cli.refused("trigger", *arguments)
+
+
+def test_the_engine_refuses_invalid_triggers_with_the_field(cli: Cli) -> None:
+    error = cli.refused("trigger", "create", "echo", "TIMER", "name=a", "schedule_type=Rate", "schedule=1x", code=1)
+
+    assert "event_data.schedule" in error
+
+
+def test_a_topic_calls_subscribed_functions(cli: Cli, engine: EngineProcess) -> None:
+    made = cli.json("topic", "create", "orders")
+    again = cli.json("topic", "create", "orders")
+    cli("topic", "update", "orders", "--display-name", "Orders")
+    cli("topic", "subscribe", "orders", "echo")
+    [subscription] = cli.json("topic", "subscriptions", "orders")
+    cli("topic", "publish", "orders", "hello", "--subject", "greeting")
+    listed = cli("topic", "list").splitlines()
+    ran = cli.json("invocations", "echo")
+    cli("trigger", "delete", subscription["trigger_id"])
+    cli("topic", "delete", made["topic_urn"])
+
+    assert (made["created"], again["created"], again["topic_urn"]) == (True, False, made["topic_urn"])
+    assert listed[1].split()[:3] == ["orders", "Orders", made["topic_urn"]]
+    assert len(ran) == 1
+    assert cli("topic", "list") == "No topics.\n"
+    assert "no topic order: expected one of none" in cli.refused("topic", "delete", "order")
+    assert "SMN.0002" in cli.refused("topic", "create", "a b", code=1)
+
+
+def test_data_streams_and_log_streams_are_made_and_changed(cli: Cli) -> None:
+    cli("stream", "create", "clicks", "--partitions", "2", "--hours", "48")
+    cli("stream", "update", "clicks", "--partitions", "3", "--data-type", "JSON")
+    cli("stream", "create", "shop/orders", "--days", "3")
+    cli("stream", "update", "shop/orders", "--days", "30")
+    listed = [line.split() for line in cli("stream", "list").splitlines()[1:]]
+    [data] = cli.json("stream", "list")["streams"]
+    unknown = cli.refused("stream", "delete", "shop/order")
+    cli("stream", "delete", "clicks")
+    cli("stream", "delete", "shop/orders")
+    cli("stream", "delete", "shop", "--group")
+
+    assert listed == [["clicks", "data", "3", "48", "h"], ["shop/orders", "log", "30", "days"]]
+    assert data["data_type"] == "JSON"
+    assert "no log stream order in the group shop: did you mean orders?" in unknown
+    assert cli("stream", "list") == "No streams.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("create", "clicks", "--days", "3"), "--days is for a log stream, GROUP/NAME: clicks is a data stream"),
+        (("create", "shop/orders", "--hours", "24"), "--hours is for a data stream: shop/orders is a log stream"),
+        (("create", "clicks", "--hours", "5"), "--hours"),
+        (("update", "clicks"), "nothing to change: give --partitions, --hours or --data-type"),
+        (("update", "shop/orders", "--days", "3"), "no log group shop"),
+        (("delete", "shop", "--group"), "no log group shop: expected one of none"),
+    ],
+)
+def test_a_wrong_use_of_stream_is_told(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
+    assert problem in cli.refused("stream", *arguments)
+
+
+def test_versions_and_aliases_are_published_changed_and_deleted(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "aged.py"
+    for number in ("1", "2"):
+        file.write_text(f"def handler(event, context):\n    return {number}\n")
+        cli("deploy", str(file))
+        cli("version", "publish", "aged", "--name", f"v{number}", "--description", f"number {number}")
+    unchanged = cli.refused("version", "publish", "aged", code=1)
+    cli("alias", "create", "aged", "live", "v1", "--description", "served")
+    live = cli.json("alias", "list", "aged")[0]["alias_urn"]
+    first = cli("invoke", live)
+    cli("alias", "update", "aged", "live", "--version", "v2", "--weight", "v1=0")
+    second = cli("invoke", live)
+    rows = [line.split() for line in cli("alias", "list", "aged").splitlines()[1:]]
+    in_use = cli.refused("version", "delete", "aged", "v1", code=1)
+    cli("alias", "update", "aged", "live", "--no-weights")
+    cli("version", "delete", "aged", "v1")
+    versions = [line.split()[0] for line in cli("version", "list", "aged").splitlines()[1:]]
+    cli("alias", "delete", "aged", "live")
+
+    assert (first.strip(), second.strip()) == ("1", "2")
+    assert rows == [["live", "v2", "v1", "0", "%", "served"]]
+    assert "v2" in unchanged
+    assert "live" in in_use
+    assert sorted(versions) == ["latest", "v2"]
+    assert cli("alias", "list", "aged") == "No aliases.\n"
+    assert "--weight is v2: it must look like" in cli.refused("alias", "create", "aged", "x", "v1", "--weight", "v2")
+    assert "nothing to change" in cli.refused("alias", "update", "aged", "x")
