@@ -46,8 +46,9 @@ def _sources(*folders: str) -> dict[str, Path]:
 
 
 def _parts(*folders: str) -> dict[str, Path]:
-    """Return all modules except the workers, which are separate programs."""
-    return {name: file for name, file in _sources(*folders).items() if not name.startswith("engine.workers")}
+    """Return all modules except the workers, which are separate programs, and the client, a separate package."""
+    apart = ("engine.workers", "engine.client")
+    return {name: file for name, file in _sources(*folders).items() if not name.startswith(apart)}
 
 
 def _imports(file: Path, known: Iterable[str] = ()) -> Iterator[str]:
@@ -75,6 +76,11 @@ def _workers() -> dict[str, Path]:
     return {file.stem: file for file in (ROOT / "engine" / "workers").glob("*.py")}
 
 
+def _client() -> dict[str, Path]:
+    """Return the modules of the package ``functiond``."""
+    return {name.removeprefix("engine.client."): file for name, file in _sources("engine/client").items()}
+
+
 def _part(module: str) -> str:
     """Return the first name below ``engine``: a module or a package."""
     return module.split(".")[1] if "." in module else module
@@ -95,7 +101,9 @@ def test_imports_go_down() -> None:
     assert len(apart) > 50
 
 
-@pytest.mark.parametrize("modules", [_parts("engine", "plugins"), _workers()], ids=["parts", "workers"])
+@pytest.mark.parametrize(
+    "modules", [_parts("engine", "plugins"), _workers(), _client()], ids=["parts", "workers", "client"]
+)
 def test_there_is_no_cycle(modules: dict[str, Path]) -> None:
     graph = _graph_of(modules)
     assert any(graph.values())
@@ -168,6 +176,12 @@ def test_workers_need_the_standard_library_only() -> None:
 
     assert used - workers.keys() <= sys.stdlib_module_names
     assert len(used) > 5
+
+
+def test_the_client_needs_httpx_and_msgspec_only() -> None:
+    used = {name.split(".")[0] for file in _client().values() for name in _imports(file)}
+
+    assert used - sys.stdlib_module_names == {"functiond", "httpx", "msgspec"}
 
 
 def test_workers_load_no_module_for_types_only() -> None:

@@ -1,0 +1,65 @@
+"""Client of functiond, and functions that are deployed from code."""
+
+from importlib.util import find_spec
+
+if find_spec("httpx") is None:
+    raise ImportError("the client of functiond needs httpx: pip install 'functiond[client]'")
+
+from functiond.async_client import AsyncClient, AsyncHandle
+from functiond.client import Client, Handle
+from functiond.errors import (
+    ApiError,
+    BadConfiguration,
+    BadRequest,
+    BadResult,
+    BatchError,
+    CallTimedOut,
+    ClientError,
+    Conflict,
+    EngineFailed,
+    Forbidden,
+    InvocationCancelled,
+    InvocationDiscarded,
+    InvocationFailed,
+    NotFound,
+    Overloaded,
+    ResultTimeout,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnknownFunction,
+    Unreachable,
+)
+from functiond.events import Event
+from functiond.records import LogLine, Record
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AsyncHandle",
+    "BadConfiguration",
+    "BadRequest",
+    "BadResult",
+    "BatchError",
+    "CallTimedOut",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "EngineFailed",
+    "Event",
+    "Forbidden",
+    "Handle",
+    "InvocationCancelled",
+    "InvocationDiscarded",
+    "InvocationFailed",
+    "LogLine",
+    "NotFound",
+    "Overloaded",
+    "Record",
+    "ResultTimeout",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "UnknownFunction",
+    "Unreachable",
+]

@@ -1,0 +1,92 @@
+"""Operation that queues many events in few requests."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from functiond.errors import ApiError, ClientError, Overloaded, Unavailable, Unreachable, error_class
+from functiond.events import Event, Item, batches
+from functiond.operations import Operations
+from functiond.steps import Sleep, Steps, sent
+
+RETRY_DELAY = 1.0  #: seconds until events without room are sent again
+
+
+class ItemResult(Struct):
+    request_id: str = ""
+    error_code: str = ""
+    error_msg: str = ""
+
+
+class Sent(Struct, frozen=True):
+    """Request ids of accepted events, and errors of refused ones, by position."""
+
+    ids: dict[int, str]
+    errors: dict[int, ClientError]
+
+
+def enqueue_many(operations: Operations, function: str, events: Iterable[object]) -> Steps[Sent]:
+    """Queue invocations for all events, those that the engine has no room for again until the client's timeout.
+
+    An event that is refused for another reason does not stop the others. Without a connection, all that are left get
+    the error.
+    """
+    keyed = [(one if isinstance(one, Event) else Event(event=one)).with_key() for one in events]
+    waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
+    found, began, rounds = Sent({}, {}), time.monotonic(), 0
+    while True:
+        yield from _send(operations, function, waiting, found)
+        waiting = [item for item in waiting if _may_repeat(found.errors.get(item.position))]
+        rounds += 1
+        patience = operations.patience
+        if not waiting or rounds > patience.retries or time.monotonic() - began + RETRY_DELAY > patience.timeout:
+            return found
+        yield Sleep(RETRY_DELAY * random.uniform(1, 1.5))
+
+
+def _send(operations: Operations, function: str, items: Sequence[Item], found: Sent) -> Steps[None]:
+    """Send all items once."""
+    for batch in batches(items):
+        try:
+            reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.patience)
+        except ApiError as error:
+            _keep(batch, found, error.details, error)
+            continue
+        except Unreachable as error:
+            rest = items[items.index(batch[0]) :]
+            found.errors.update((item.position, error) for item in rest)
+            break
+        _keep(batch, found, msgspec.json.decode(reply.body, type=dict[str, Any]))
+
+
+def _keep(batch: Sequence[Item], found: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:
+    """Keep what a reply says about each event of a batch. ``refusal`` is the error of the whole batch, if any."""
+    results = msgspec.convert(reply.get("results", []), list[ItemResult])
+    if refusal and len(results) != len(batch):
+        found.errors.update((item.position, refusal) for item in batch)
+        return
+    for item, result in zip(batch, results, strict=True):
+        found.errors.pop(item.position, None)
+        if result.request_id:
+            found.ids[item.position] = result.request_id
+        else:
+            status = _status(result.error_code)
+            kind = error_class(status, result.error_code)
+            found.errors[item.position] = kind(status, result.error_code, result.error_msg)
+
+
+def _status(code: str) -> int:
+    """Return the status of an error code: codes such as FSS.0429 contain it."""
+    general = re.fullmatch(r"FSS\.0(\d{3})", code)
+    return int(general[1]) if general else 400
+
+
+def _may_repeat(error: ClientError | None) -> bool:
+    return isinstance(error, Overloaded | Unavailable)

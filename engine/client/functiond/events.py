@@ -1,0 +1,69 @@
+"""Events of asynchronous invocations with their options, and their division into batches."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from functiond.codec import encode
+
+BATCH_EVENTS, BATCH_BYTES = 1_000, 6 << 20  #: limits of the engine
+FRAME = len(b'{"events":[]}')
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Event for ``enqueue_many``, with options of its own.
+
+    ``key``: events with equal keys create one invocation. ``delay``: seconds before the first run. ``priority``: 0 to
+    9, higher ones run sooner. ``ordering_key``: invocations with equal ones run one at a time, in order.
+    """
+
+    event: Any = None  #: None: the engine's default, an empty object
+    key: str | None = None
+    delay: float | None = None
+    priority: int | None = None
+    ordering_key: str | None = None
+
+    def with_key(self) -> Event:
+        """Return the event with an idempotency key, so that a repeated request does not create a second invocation."""
+        return replace(self, key=uuid.uuid4().hex) if self.key is None else self
+
+    @property
+    def headers(self) -> dict[str, str]:
+        named = {
+            "Idempotency-Key": self.key,
+            "X-Functiond-Delay": self.delay,
+            "X-Functiond-Priority": self.priority,
+            "X-Functiond-Ordering-Key": self.ordering_key,
+        }
+        return {name: str(value) for name, value in named.items() if value is not None}
+
+    def item(self) -> bytes:
+        """Return the event as an item of the body of a batch."""
+        return msgspec.json.encode(self if self.event is None else replace(self, event=msgspec.Raw(self.body())))
+
+    def body(self) -> bytes:
+        return b"" if self.event is None else encode(self.event)
+
+
+class Item(Struct, frozen=True):
+    position: int  #: in the list of all events
+    body: bytes
+
+
+def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Divide items into batches that the engine accepts. An item that is too large is a batch of its own."""
+    start, size = 0, FRAME
+    for end, item in enumerate(items):
+        more = len(item.body) + 1
+        if end > start and (size + more > BATCH_BYTES or end - start == BATCH_EVENTS):
+            yield items[start:end]
+            start, size = end, FRAME
+        size += more
+    if start < len(items):
+        yield items[start:]

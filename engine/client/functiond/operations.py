@@ -1,0 +1,142 @@
+"""Operations on the functions of one project. Each is a generator of steps, which a transport runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from functiond.codec import decode_result
+from functiond.configuration import Configuration
+from functiond.errors import (
+    BadResult,
+    InvocationCancelled,
+    InvocationDiscarded,
+    InvocationFailed,
+    ResultTimeout,
+)
+from functiond.events import Event
+from functiond.records import Record
+from functiond.steps import JSON, Patience, Request, Steps, sent
+
+LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
+CANCELLED = 4208
+UNBOUNDED = 1_000_000  #: retries, where time is the only bound
+
+
+class ErrorBody(Struct, rename="camel"):
+    """Error of a function, as the engine stores it."""
+
+    error_message: str = ""
+    error_type: str = ""
+    stack_trace: list[str] = []
+
+
+class RequestId(Struct):
+    request_id: str
+
+
+class Operations:
+    def __init__(self, configuration: Configuration) -> None:
+        self._base = configuration.functions
+        self.patience = Patience(configuration.retries, configuration.timeout)
+
+    def enqueue(self, function: str, event: Event) -> Steps[str]:
+        """Queue an invocation and return its request id. The engine has stored the invocation by then."""
+        keyed = event.with_key()
+        request = self._post(function, "invocations-async", keyed.body(), keyed.headers)
+        reply = yield from sent(request, self.patience)
+        return msgspec.json.decode(reply.body, type=RequestId).request_id
+
+    def call(self, function: str, event: object, kind: Any) -> Steps[Any]:
+        """Run a function and return its result. A call that may have run is not sent again."""
+        request = self._post(function, "invocations", Event(event=event).body(), {}, wait=math.inf, repeatable=False)
+        reply = yield from sent(request, self.patience)
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        request_id, text = headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
+        if headers.get("x-is-func-err") == "true":
+            code = int(headers.get("x-func-err-code", 0))
+            raise _failure(InvocationFailed, request_id, code, "", text)
+        return decode_result(text, kind, request_id)
+
+    def record(self, function: str, request_id: str, wait: float = 0.0) -> Steps[Record]:
+        return (yield from self._record(function, request_id, wait, self.patience))
+
+    def result(self, function: str, request_id: str, kind: Any, timeout: float | None) -> Steps[Any]:
+        """Wait for the end of an invocation and return its result, or raise its failure.
+
+        The wait goes on while the engine restarts.
+        """
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, until - time.monotonic())
+            patience = Patience(UNBOUNDED, min(left, LONGEST_WAIT + self.patience.timeout))
+            record = yield from self._record(function, request_id, min(left, LONGEST_WAIT), patience)
+            if record.ended:
+                return _result(record, kind)
+            if left <= LONGEST_WAIT:
+                assert timeout is not None
+                raise ResultTimeout(request_id, timeout, record.status)
+
+    def cancel(self, function: str, request_id: str) -> Steps[None]:
+        """Cancel an invocation that waits or runs. Raise BadRequest if it has ended."""
+        body = msgspec.json.encode({"request_id": request_id, "type": "force"})
+        yield from sent(self._post(function, "cancel", body, {}), self.patience)
+
+    def logs(self, function: str, request_id: str, *, follow: bool) -> Request:
+        accept = "text/event-stream" if follow else "application/x-ndjson"
+        target = self._target(function, f"async-invocations/{quote(request_id, safe='')}/logs")
+        return Request(method="GET", target=target, headers={"Accept": accept})
+
+    def batch(self, function: str, items: Sequence[bytes]) -> Request:
+        return self._post(function, "invocations-async/batch", b'{"events":[%b]}' % b",".join(items), {})
+
+    def _record(self, function: str, request_id: str, wait: float, patience: Patience) -> Steps[Record]:
+        target = self._target(function, f"async-invocations/{quote(request_id, safe='')}?wait={wait:.3f}")
+        reply = yield from sent(Request(method="GET", target=target, wait=wait), patience)
+        return msgspec.json.decode(reply.body, type=Record)
+
+    def _post(
+        self,
+        function: str,
+        rest: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        wait: float = 0.0,
+        repeatable: bool = True,
+    ) -> Request:
+        given = {"Content-Type": JSON, **headers}
+        target = self._target(function, rest)
+        return Request(method="POST", target=target, body=body, headers=given, wait=wait, repeatable=repeatable)
+
+    def _target(self, function: str, rest: str) -> str:
+        return f"{self._base}/{quote(function, safe=':!')}/{rest}"
+
+
+def _result(record: Record, kind: Any) -> Any:
+    if record.status == "SUCCESS":
+        if "result" in record.damaged:
+            raise BadResult(f"the result of {record.request_id} is damaged on the engine's disk")
+        if isinstance(record.result, UnsetType):
+            raise BadResult(f"the role of these credentials may not see the result of {record.request_id}")
+        return decode_result(record.result, kind, record.request_id)
+    other = InvocationDiscarded if record.status == "DISCARD" else InvocationFailed
+    error = InvocationCancelled if record.error_code == CANCELLED else other
+    text = "" if record.result is UNSET else record.result
+    raise _failure(error, record.request_id, record.error_code, record.error_message, text)
+
+
+def _failure(kind: type[InvocationFailed], request_id: str, code: int, message: str, text: str) -> InvocationFailed:
+    """Return the error for a failed invocation. ``text`` is its result: an error of user code as JSON, if any."""
+    try:
+        body = msgspec.json.decode(text, type=ErrorBody)
+    except msgspec.DecodeError:
+        body = ErrorBody()
+    shown = message or body.error_message or text
+    return kind(request_id, code, shown, error_type=body.error_type, traceback=body.stack_trace)

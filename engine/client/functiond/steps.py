@@ -1,0 +1,110 @@
+"""Steps of an operation, without input and output.
+
+An operation is a generator: it yields the requests to send and the seconds to wait, gets the replies, and returns its
+result. ``transport`` runs operations on sockets, for synchronous and asynchronous clients alike.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from functiond.errors import ApiError, ClientError, Overloaded, Unavailable, Unreachable, error_class
+
+T = TypeVar("T")
+JSON = "application/json"
+FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0  #: seconds between attempts, if the engine names none
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    method: str
+    target: str  #: path and query
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
+    wait: float = 0.0  #: seconds by which the engine may delay its reply
+    repeatable: bool = True  #: a second execution changes nothing
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    status: int
+    headers: Mapping[str, str]  #: names in any case
+    body: bytes
+
+
+class Sleep(Struct, frozen=True):
+    seconds: float
+
+
+Steps = Generator[Request | Sleep, Reply | None, T]
+
+
+class Patience(Struct, frozen=True):
+    """Bounds of the retries of one request: their number, and the seconds from its first attempt."""
+
+    retries: int
+    timeout: float
+
+
+def sent(request: Request, patience: Patience) -> Steps[Reply]:
+    """Send a request, again after broken connections and refusals with 429 and 503. Return its reply.
+
+    A request that is not repeatable is sent again only if the engine has not begun to execute it. Raises Unreachable or
+    ApiError.
+    """
+    began, attempt = time.monotonic(), 0
+    while True:
+        problem: Unreachable | ApiError
+        try:
+            reply = yield request
+        except Unreachable as error:
+            problem = error
+        else:
+            assert reply is not None
+            if reply.status < 400:
+                return reply
+            problem = error_of(reply)
+        delay = _delay(problem, attempt)
+        attempt += 1
+        late = time.monotonic() - began + delay > patience.timeout
+        if attempt > patience.retries or late or not _may_repeat(request, problem):
+            raise problem
+        yield Sleep(delay)
+
+
+def _may_repeat(request: Request, problem: ClientError) -> bool:
+    if isinstance(problem, Unreachable):
+        return request.repeatable or not problem.sent
+    return isinstance(problem, Overloaded) or (request.repeatable and isinstance(problem, Unavailable))
+
+
+def _delay(problem: ClientError, attempt: int) -> float:
+    """Return the seconds until the next attempt: at least as many as the engine asks for."""
+    asked = problem.retry_after if isinstance(problem, ApiError) else None
+    if asked is not None:
+        return asked + random.uniform(0, FIRST_DELAY)
+    return float(min(FIRST_DELAY * 2**attempt, LONGEST_DELAY)) * random.uniform(0.5, 1)
+
+
+def error_of(reply: Reply) -> ApiError:
+    """Return the error that a reply describes. Replies of proxies, in other forms, are quoted."""
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    try:
+        told = msgspec.json.decode(reply.body, type=dict[str, Any])
+        code, message = str(told["error_code"]), str(told["error_msg"])
+    except (msgspec.DecodeError, KeyError):
+        told, code = {}, f"HTTP {reply.status}"
+        message = f"{reply.body[:200].decode('utf-8', 'replace')} (is this a functiond engine?)"
+    asked = headers.get("retry-after", "")
+    return error_class(reply.status, code)(
+        reply.status,
+        code,
+        message,
+        request_id=headers.get("x-cff-request-id") or headers.get("x-request-id", ""),
+        retry_after=float(asked) if asked.isdigit() else None,
+        details=told,
+    )

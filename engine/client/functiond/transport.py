@@ -1,0 +1,151 @@
+"""HTTP connections of clients, which run the steps of operations: one for threads, one for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, TypeVar
+
+import httpx
+
+from functiond.configuration import Configuration
+from functiond.errors import BadConfiguration, Unreachable
+from functiond.log_stream import LogReader
+from functiond.records import LogLine
+from functiond.steps import Reply, Request, Sleep, Steps, error_of
+
+T = TypeVar("T")
+AGENT = "functiond-python"
+CONNECT = 5.0  #: seconds to connect
+#: Every long poll needs a connection.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+class Transport:
+    """Connections of a synchronous client. Threads may share them."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._http = httpx.Client(**_options(configuration))
+
+    def run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Sleep):
+                    time.sleep(step.seconds)
+                    step = steps.send(None)
+                    continue
+                try:
+                    reply = _reply(self._http.send(self._prepared(step)))
+                except httpx.TransportError as error:
+                    step = steps.throw(_unreachable(self._configuration, error))
+                else:
+                    step = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def lines(self, request: Request) -> Iterator[LogLine]:
+        """Yield the log lines of a reply as they arrive."""
+        reader = LogReader()
+        try:
+            reply = self._http.send(self._prepared(request), stream=True)
+            try:
+                if reply.status_code >= 400:
+                    reply.read()
+                    raise error_of(_reply(reply))
+                for piece in reply.iter_bytes():
+                    yield from reader.read(piece)
+            finally:
+                reply.close()
+        except httpx.TransportError as error:
+            raise _unreachable(self._configuration, error) from None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _prepared(self, request: Request) -> httpx.Request:
+        return self._http.build_request(**_parts(self._configuration, request))
+
+
+class AsyncTransport:
+    """Connections of an asynchronous client. They belong to one event loop."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._http = httpx.AsyncClient(**_options(configuration))
+
+    async def run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Sleep):
+                    await asyncio.sleep(step.seconds)
+                    step = steps.send(None)
+                    continue
+                try:
+                    reply = _reply(await self._http.send(self._prepared(step)))
+                except httpx.TransportError as error:
+                    step = steps.throw(_unreachable(self._configuration, error))
+                else:
+                    step = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def lines(self, request: Request) -> AsyncIterator[LogLine]:
+        """Yield the log lines of a reply as they arrive."""
+        reader = LogReader()
+        try:
+            reply = await self._http.send(self._prepared(request), stream=True)
+            try:
+                if reply.status_code >= 400:
+                    await reply.aread()
+                    raise error_of(_reply(reply))
+                async for piece in reply.aiter_bytes():
+                    for line in reader.read(piece):
+                        yield line
+            finally:
+                await reply.aclose()
+        except httpx.TransportError as error:
+            raise _unreachable(self._configuration, error) from None
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _prepared(self, request: Request) -> httpx.Request:
+        return self._http.build_request(**_parts(self._configuration, request))
+
+
+def _options(configuration: Configuration) -> dict[str, Any]:
+    """Return the options of a client of httpx. Proxies and credentials of the environment do not apply."""
+    headers = {"User-Agent": AGENT}
+    return {"verify": configuration.tls(), "trust_env": False, "limits": LIMITS, "headers": headers}
+
+
+def _parts(configuration: Configuration, request: Request) -> dict[str, Any]:
+    """Return the arguments that build a request of httpx. The date of a signature is that of the attempt."""
+    headers = configuration.headers(request.method, request.target, request.headers, request.body)
+    read = None if math.isinf(request.wait) else request.wait + configuration.timeout
+    return {
+        "method": request.method,
+        "url": configuration.url + request.target,
+        "content": request.body if request.method == "POST" else None,
+        "headers": headers,
+        "timeout": httpx.Timeout(read, connect=CONNECT, pool=None),
+    }
+
+
+def _reply(reply: httpx.Response) -> Reply:
+    return Reply(status=reply.status_code, headers=reply.headers, body=reply.content)
+
+
+def _unreachable(configuration: Configuration, error: httpx.TransportError) -> Unreachable | BadConfiguration:
+    text = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return BadConfiguration(f"the certificate of {configuration.url} is not trusted ({text}): give ca_file")
+    refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    return Unreachable(configuration.url, text, sent=not refused)

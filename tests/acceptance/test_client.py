@@ -1,0 +1,189 @@
+"""Client for Python programs, with a real engine: every method of both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from functiond import (
+    AsyncClient,
+    BadRequest,
+    Client,
+    InvocationCancelled,
+    InvocationFailed,
+    LogLine,
+    NotFound,
+    ResultTimeout,
+    UnknownFunction,
+)
+
+from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on
+
+ECHO = "def handler(event, context):\n    print('seen', event)\n    return event\n"
+FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event))\n"
+TEXT = "def handler(event, context):\n    return 'plain text'\n"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path_factory.mktemp("client")) as running:
+        for name, source in (("echo", ECHO), ("fail", FAIL), ("text", TEXT), ("held", HELD)):
+            running.create(name, source)
+            running.configure(name, max_async_retry_attempts=0)
+        yield running
+
+
+@pytest.fixture
+def client(engine: EngineProcess) -> Iterator[Client]:
+    with Client(f"http://127.0.0.1:{engine.port}", project=PROJECT) as one:
+        yield one
+
+
+@pytest.fixture
+async def aclient(engine: EngineProcess) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(f"http://127.0.0.1:{engine.port}", project=PROJECT) as one:
+        yield one
+
+
+class Gate:
+    """Event of the function ``held``, and the file by which its runs end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._gate = folder / "gate"
+        self.event = {"runs": str(folder / "runs"), "gate": str(self._gate)}
+
+    def open(self) -> None:
+        self._gate.touch()
+
+
+@pytest.mark.parametrize("event", [None, {"a": [1, "ü\u2028"]}, [1], "text", 0.5])
+def test_the_result_is_what_the_function_returned(client: Client, event: Any) -> None:
+    expected = {} if event is None else event
+
+    assert client.enqueue("echo", event).result(30) == expected
+    assert client.call("echo", event) == expected
+
+
+def test_a_text_is_a_result(client: Client) -> None:
+    assert client.call("text") == client.enqueue("text").result(30) == "plain text"
+
+
+def test_a_failure_has_code_message_and_traceback(client: Client) -> None:
+    handle = client.enqueue("fail", 1)
+    with pytest.raises(InvocationFailed) as queued:
+        handle.result(30)
+    with pytest.raises(InvocationFailed) as called:
+        client.call("fail", 1)
+
+    assert (queued.value.request_id, queued.value.code) == (handle.request_id, 4002)
+    assert "ValueError: no 1" in queued.value.message
+    for error in (queued.value, called.value):
+        assert error.error_type == "ValueError"
+        assert "raise ValueError" in error.traceback
+
+
+def test_an_unknown_function_is_named(client: Client) -> None:
+    for ask in (client.enqueue, client.call):
+        with pytest.raises(UnknownFunction, match="nobody") as caught:
+            ask("nobody", {})
+        assert (caught.value.status, caught.value.code) == (404, "FSS.1051")
+        assert caught.value.request_id
+
+
+def test_a_record_tells_the_state(client: Client) -> None:
+    handle = client.enqueue("echo", {"a": 1}, priority=7, ordering_key="k")
+    handle.result(30)
+
+    record = handle.record()
+    assert (record.status, record.payload, record.result) == ("SUCCESS", '{"a":1}', '{"a": 1}')
+    assert (record.priority, record.ordering_key, handle.status()) == (7, "k", "SUCCESS")
+    assert record.end_time is not None
+    assert record.end_time >= record.accept_time
+    with pytest.raises(NotFound):
+        client.handle("fail", handle.request_id).record()
+
+
+def test_a_delayed_invocation_waits_and_can_be_cancelled(client: Client) -> None:
+    handle = client.enqueue("echo", {}, delay=3600)
+
+    assert handle.status() == "WAIT"
+    with pytest.raises(ResultTimeout, match=r"is WAIT after 0\.01 s"):
+        handle.result(0.01)
+    handle.cancel()
+    with pytest.raises(InvocationCancelled):
+        handle.result(30)
+
+
+def test_an_ended_invocation_cannot_be_cancelled(client: Client) -> None:
+    handle = client.enqueue("echo", {})
+    handle.result(30)
+
+    with pytest.raises(BadRequest, match="already ended"):
+        handle.cancel()
+
+
+def test_a_key_creates_one_invocation(client: Client) -> None:
+    assert client.enqueue("echo", {}, key="once").request_id == client.enqueue("echo", {}, key="once").request_id
+    assert client.enqueue("echo", {}).request_id != client.enqueue("echo", {}).request_id
+
+
+def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    handle = client.enqueue("echo", {"a": "ü\u2028"})
+    handle.result(30)
+    (line,) = handle.logs()
+    assert (line.stream, line.text) == ("stdout", "seen {'a': 'ü\\u2028'}")
+    assert [one.text for one in handle.logs(follow=True)] == [line.text]
+
+    held = client.enqueue("held", gate.event)
+    followed = held.logs(follow=True)
+    gate.open()
+    assert list(followed) == []
+    assert held.status() == "SUCCESS"
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    found: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda n=n: found.append(client.enqueue("echo", n).result(30))) for n in range(16)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+    assert sorted(found) == list(range(16))
+
+
+async def test_the_asynchronous_client_has_the_same_methods(aclient: AsyncClient, tmp_path: Path) -> None:
+    handles = await asyncio.gather(*(aclient.enqueue("echo", {"n": n}) for n in range(8)))
+    results = await asyncio.gather(*(one.result(30) for one in handles))
+    assert results == [{"n": n} for n in range(8)]
+    assert await aclient.call("echo", [1]) == [1]
+
+    (line,) = [one async for one in handles[0].logs(follow=True)]
+    assert isinstance(line, LogLine)
+    assert await handles[0].status() == (await handles[0].record()).status == "SUCCESS"
+
+    waiting = await aclient.enqueue("echo", {}, delay=3600, key="later")
+    assert aclient.handle("echo", waiting.request_id).request_id == waiting.request_id
+    with pytest.raises(ResultTimeout):
+        await waiting.result(0.01)
+    await waiting.cancel()
+    with pytest.raises(InvocationCancelled):
+        await waiting.result(30)
+    with pytest.raises(UnknownFunction):
+        await aclient.call("nobody", {})
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def names(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert names(Client) == names(AsyncClient)
+    assert len(list(islice(names(Client), 5))) == 5

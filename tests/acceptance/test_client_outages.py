@@ -1,0 +1,158 @@
+"""Client for Python programs while the engine refuses, dies, or requires credentials."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from functiond import AsyncClient, BadConfiguration, BadResult, Client, Forbidden, Overloaded, Unauthorized, Unreachable
+
+from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on, rows
+from tests.support.engine_process import functiond
+from tests.support.ports import free_port
+
+ECHO = "def handler(event, context):\n    return event\n"
+SECRET = "the-secret-of-a-key"
+CREDENTIALS = f"""
+[[keys]]
+access = "AK"
+secret = "{SECRET}"
+project = "{PROJECT}"
+[[keys]]
+access = "TEMP"
+secret = "{SECRET}"
+project = "{PROJECT}"
+token = "security-token-of-temp"
+[[tokens]]
+token = "token-of-a-reader-0123456789"
+project = "{PROJECT}"
+role = "read"
+"""
+
+
+def url_of(engine: EngineProcess) -> str:
+    return f"http://127.0.0.1:{engine.port}"
+
+
+def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
+    event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
+    with engine_on(tmp_path / "data") as engine, ThreadPoolExecutor(1) as threads:
+        engine.create("held", HELD)
+        engine.asked_port = engine.port
+        with Client(url_of(engine), project=PROJECT) as client:
+            handle = client.enqueue("held", event)
+            result = threads.submit(handle.result, 60)
+            while not os.path.exists(event["runs"]):
+                time.sleep(0.01)
+            engine.kill(children=True)
+            engine.start()
+            Path(event["gate"]).touch()
+
+            assert result.result(60) == "ended"
+            assert handle.record().attempt >= 1
+
+
+def test_an_event_is_sent_again_until_there_is_room(tmp_path: Path) -> None:
+    event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
+    settings = {"FUNCTIOND_QUEUE__FUNCTION_ROWS": "1"}
+    with engine_on(tmp_path / "data", **settings) as engine, ThreadPoolExecutor(1) as threads:
+        engine.create("held", HELD)
+        with Client(url_of(engine), project=PROJECT, retries=0) as hasty:
+            first = hasty.enqueue("held", event)
+            with pytest.raises(Overloaded) as refused:
+                hasty.enqueue("held", event)
+        assert refused.value.retry_after is not None
+        assert refused.value.retry_after >= 1
+
+        with Client(url_of(engine), project=PROJECT, retries=50) as client:
+            before = engine.metric("functiond_refused")
+            second = threads.submit(client.enqueue, "held", event)
+            while engine.metric("functiond_refused") == before:
+                time.sleep(0.02)
+            Path(event["gate"]).touch()
+            assert second.result(60).result(60) == first_result(client, first.request_id) == "ended"
+        assert rows(tmp_path / "data", "SELECT count(*) FROM invocation") == [(2,)]
+
+
+def first_result(client: Client, request_id: str) -> object:
+    return client.handle("held", request_id).result(60)
+
+
+def test_without_an_engine_the_error_names_the_url() -> None:
+    port = free_port()
+    with Client(f"127.0.0.1:{port}", retries=1) as client, pytest.raises(Unreachable, match=f":{port}") as caught:
+        client.call("echo")
+
+    assert not caught.value.sent
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    folder = tmp_path_factory.mktemp("guarded")
+    file = folder / "credentials.toml"
+    file.touch(0o600)
+    file.write_text(CREDENTIALS)
+    with engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as engine:
+        (folder / "echo.py").write_text(ECHO)
+        key = {"FUNCTIOND_PROJECT": PROJECT, "FUNCTIOND_ACCESS_KEY": "AK", "FUNCTIOND_SECRET_KEY": SECRET}
+        deployed = functiond("deploy", folder / "echo.py", url=url_of(engine), environ=key)
+        assert deployed.returncode == 0, deployed.stderr
+        yield engine
+
+
+def test_requests_are_signed(guarded: EngineProcess) -> None:
+    temporary: Any = {"access_key": "TEMP", "secret_key": SECRET, "token": "security-token-of-temp"}
+    for credentials in ({"access_key": "AK", "secret_key": SECRET}, temporary):
+        with Client(url_of(guarded), project=PROJECT, **credentials) as client:
+            handle = client.enqueue("echo", {"ü": 1}, key="a key", delay=0.0, priority=3, ordering_key="o")
+            assert handle.result(30) == {"ü": 1}
+            assert list(handle.logs(follow=True)) == []
+            handle = client.enqueue("echo", delay=60)
+            handle.cancel()
+
+
+async def test_credentials_come_from_the_environment(guarded: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTIOND_URL", url_of(guarded))
+    monkeypatch.setenv("FUNCTIOND_PROJECT", PROJECT)
+    monkeypatch.setenv("FUNCTIOND_TOKEN", "token-of-a-reader-0123456789")
+    async with AsyncClient() as reader:
+        with pytest.raises(Forbidden):
+            await reader.enqueue("echo", [1])
+        monkeypatch.setenv("FUNCTIOND_ACCESS_KEY", "AK")
+        monkeypatch.setenv("FUNCTIOND_SECRET_KEY", SECRET)
+        async with AsyncClient() as client:
+            handle = await client.enqueue("echo", [1])
+            assert await handle.result(30) == [1]
+        seen = reader.handle("echo", handle.request_id)
+        assert await seen.status() == "SUCCESS"
+        with pytest.raises(BadResult, match="may not see"):
+            await seen.result(30)
+
+
+def test_wrong_credentials_are_refused(guarded: EngineProcess) -> None:
+    wrong: list[Any] = [{}, {"token": "wrong"}, {"access_key": "AK", "secret_key": "wrong"}]
+    for credentials in wrong:
+        with Client(url_of(guarded), project=PROJECT, **credentials) as client, pytest.raises(Unauthorized) as caught:
+            client.enqueue("echo")
+        assert caught.value.status == 401
+        assert SECRET not in repr(client.configuration) + repr(client)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"url": "ftp://a"}, "url is 'ftp://a'"),
+        ({"url": "http://a/path"}, "must look like"),
+        ({"access_key": "a"}, "together"),
+        ({"retries": -1}, "retries is -1"),
+        ({"url": "https://a", "ca_file": "/nowhere"}, "ca_file is '/nowhere'"),
+    ],
+)
+def test_a_bad_parameter_is_named(parameters: dict[str, object], problem: str) -> None:
+    with pytest.raises(BadConfiguration, match=problem):
+        Client(**parameters)  # type: ignore[arg-type]
