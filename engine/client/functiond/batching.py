@@ -45,8 +45,8 @@ def enqueue_many(operations: Operations, function: str, events: Iterable[object]
         yield from _send(operations, function, waiting, found)
         waiting = [item for item in waiting if _may_repeat(found.errors.get(item.position))]
         rounds += 1
-        patience = operations.patience
-        if not waiting or rounds > patience.retries or time.monotonic() - began + RETRY_DELAY > patience.timeout:
+        limits = operations.limits
+        if not waiting or rounds > limits.retries or time.monotonic() - began + RETRY_DELAY > limits.timeout:
             return found
         yield Sleep(RETRY_DELAY * random.uniform(1, 1.5))
 
@@ -55,7 +55,7 @@ def _send(operations: Operations, function: str, items: Sequence[Item], found: S
     """Send all items once."""
     for batch in batches(items):
         try:
-            reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.patience)
+            reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.limits)
         except ApiError as error:
             _keep(batch, found, error.details, error)
             continue

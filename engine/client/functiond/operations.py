@@ -22,7 +22,7 @@ from functiond.errors import (
 )
 from functiond.events import Event
 from functiond.records import Record
-from functiond.steps import JSON, Patience, Request, Steps, sent
+from functiond.steps import JSON, RetryLimits, Request, Steps, sent
 
 LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
 CANCELLED = 4208
@@ -44,19 +44,19 @@ class RequestId(Struct):
 class Operations:
     def __init__(self, configuration: Configuration) -> None:
         self._base = configuration.functions
-        self.patience = Patience(configuration.retries, configuration.timeout)
+        self.limits = RetryLimits(configuration.retries, configuration.timeout)
 
     def enqueue(self, function: str, event: Event) -> Steps[str]:
         """Queue an invocation and return its request id. The engine has stored the invocation by then."""
         keyed = event.with_key()
         request = self._post(function, "invocations-async", keyed.body(), keyed.headers)
-        reply = yield from sent(request, self.patience)
+        reply = yield from sent(request, self.limits)
         return msgspec.json.decode(reply.body, type=RequestId).request_id
 
     def call(self, function: str, event: object, kind: Any) -> Steps[Any]:
         """Run a function and return its result. A call that may have run is not sent again."""
         request = self._post(function, "invocations", Event(event=event).body(), {}, wait=math.inf, repeatable=False)
-        reply = yield from sent(request, self.patience)
+        reply = yield from sent(request, self.limits)
         headers = {name.lower(): value for name, value in reply.headers.items()}
         request_id, text = headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
         if headers.get("x-is-func-err") == "true":
@@ -65,7 +65,7 @@ class Operations:
         return decode_result(text, kind, request_id)
 
     def record(self, function: str, request_id: str, wait: float = 0.0) -> Steps[Record]:
-        return (yield from self._record(function, request_id, wait, self.patience))
+        return (yield from self._record(function, request_id, wait, self.limits))
 
     def result(self, function: str, request_id: str, kind: Any, timeout: float | None) -> Steps[Any]:
         """Wait for the end of an invocation and return its result, or raise its failure.
@@ -75,8 +75,8 @@ class Operations:
         until = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = max(0.0, until - time.monotonic())
-            patience = Patience(UNBOUNDED, min(left, LONGEST_WAIT + self.patience.timeout))
-            record = yield from self._record(function, request_id, min(left, LONGEST_WAIT), patience)
+            limits = RetryLimits(UNBOUNDED, min(left, LONGEST_WAIT + self.limits.timeout))
+            record = yield from self._record(function, request_id, min(left, LONGEST_WAIT), limits)
             if record.ended:
                 return _result(record, kind)
             if left <= LONGEST_WAIT:
@@ -86,7 +86,7 @@ class Operations:
     def cancel(self, function: str, request_id: str) -> Steps[None]:
         """Cancel an invocation that waits or runs. Raise BadRequest if it has ended."""
         body = msgspec.json.encode({"request_id": request_id, "type": "force"})
-        yield from sent(self._post(function, "cancel", body, {}), self.patience)
+        yield from sent(self._post(function, "cancel", body, {}), self.limits)
 
     def logs(self, function: str, request_id: str, *, follow: bool) -> Request:
         accept = "text/event-stream" if follow else "application/x-ndjson"
@@ -96,9 +96,9 @@ class Operations:
     def batch(self, function: str, items: Sequence[bytes]) -> Request:
         return self._post(function, "invocations-async/batch", b'{"events":[%b]}' % b",".join(items), {})
 
-    def _record(self, function: str, request_id: str, wait: float, patience: Patience) -> Steps[Record]:
+    def _record(self, function: str, request_id: str, wait: float, limits: RetryLimits) -> Steps[Record]:
         target = self._target(function, f"async-invocations/{quote(request_id, safe='')}?wait={wait:.3f}")
-        reply = yield from sent(Request(method="GET", target=target, wait=wait), patience)
+        reply = yield from sent(Request(method="GET", target=target, wait=wait), limits)
         return msgspec.json.decode(reply.body, type=Record)
 
     def _post(

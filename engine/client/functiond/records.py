@@ -23,7 +23,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """All that the engine tells about an invocation.
+    """Description of an invocation by the engine.
 
     ``status`` is WAIT, RUNNING, SUCCESS, FAIL or DISCARD. Payload, result and log are text; they are absent
     (UNSET) if the role of the credentials may not see them.

@@ -43,14 +43,14 @@ class Sleep(Struct, frozen=True):
 Steps = Generator[Request | Sleep, Reply | None, T]
 
 
-class Patience(Struct, frozen=True):
+class RetryLimits(Struct, frozen=True):
     """Bounds of the retries of one request: their number, and the seconds from its first attempt."""
 
     retries: int
     timeout: float
 
 
-def sent(request: Request, patience: Patience) -> Steps[Reply]:
+def sent(request: Request, limits: RetryLimits) -> Steps[Reply]:
     """Send a request, again after broken connections and refusals with 429 and 503. Return its reply.
 
     A request that is not repeatable is sent again only if the engine has not begun to execute it. Raises Unreachable or
@@ -70,8 +70,8 @@ def sent(request: Request, patience: Patience) -> Steps[Reply]:
             problem = error_of(reply)
         delay = _delay(problem, attempt)
         attempt += 1
-        late = time.monotonic() - began + delay > patience.timeout
-        if attempt > patience.retries or late or not _may_repeat(request, problem):
+        late = time.monotonic() - began + delay > limits.timeout
+        if attempt > limits.retries or late or not _may_repeat(request, problem):
             raise problem
         yield Sleep(delay)
 
