@@ -25,6 +25,7 @@ from engine.http.api.events import EventsApi
 from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
 from engine.http.api.health import Health, HealthChecks
+from engine.http.api.interpreters import InterpretersApi
 from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
@@ -107,6 +108,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         MetricsApi(catalog, engine.usage, reservations, instances, clock, region),
         QuotasApi(catalog, reservations, instances),
         ProjectListsApi(catalog, engine.pool.check_runtime),
+        InterpretersApi(engine.pool.interpreters),
         TracingAndSnapshotsApi(catalog, resources.tracing),
         BackupsApi(backups_of(engine.settings, storage.copy_to, clock)),
         ClockApi(engine.clock_guard),

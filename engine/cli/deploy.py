@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.cli.client import ApiError, Client, path_of
+from engine.cli.client import ApiError, Client, UsageError, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
 from engine.cli.output import Output, print_json, write
-from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
+from engine.cli.packaging import BuildOptions, build, default_name
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.runtimes.catalog import warning_of
 
@@ -40,17 +40,18 @@ def deploy(
     name
         Name of the function. [default: name of the folder or file]
     """
-    client = target.client()
-    package, name, config = pack(path), name or default_name(path), configuration.fields()
+    if not path.exists():
+        raise UsageError(f"cannot read {path}: no such file or folder")
+    client, name, config = target.client(), name or default_name(path), configuration.fields()
     old = client.find(path_of(name, "/config"))
-    if old is None:
-        guessed = {"runtime": default_runtime(path), "handler": default_handler(path)}
-        shown = _create(client, name, package, {**NEW, **guessed, **config})
-    else:
-        shown = _update(client, name, package, old, config)
-    if missing := missing_entry(package, shown["runtime"], shown["handler"]):
-        note = f"the package has no {missing} for the handler {shown['handler']}: set another --handler"
+    built = build(client, path, _build_options(config, old or {}))
+    for note in built.notes:
         write(f"functiond: {note}", errors=True)
+    if old is None:
+        guessed = {"runtime": built.runtime, "handler": built.handler}
+        shown = _create(client, name, built.package, {**NEW, **guessed, **config})
+    else:
+        shown = _update(client, name, built.package, old, config)
     if warning := warning_of(shown["runtime"]):
         write(f"functiond: {warning}", errors=True)
     settings = asynchronous.apply(client, name)
@@ -59,8 +60,13 @@ def deploy(
     else:
         action = "updated" if old else "created"
         output = Output()
-        output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(package):,} bytes, {shown['handler']}")
+        output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(built.package):,} bytes, {shown['handler']}")
         output.paste(shown["func_urn"])
+
+
+def _build_options(config: Mapping[str, Any], old: Mapping[str, Any]) -> BuildOptions:
+    given = {field: config.get(field) or old.get(field, "") for field in ("runtime", "handler")}
+    return BuildOptions(runtime=given["runtime"], handler=given["handler"])
 
 
 def _create(client: Client, name: str, package: bytes, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from engine.executors.call import Call, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.model import Function
+from engine.runtimes.descriptions import InterpreterInfo
 from engine.runtimes.protocol import Answer
 
 
@@ -42,6 +43,13 @@ class Launcher(Protocol):
 
     async def check_runtime(self, runtime: str) -> None:
         """Raise InvalidField if no instance of this runtime can be started."""
+        ...
+
+    async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
+        """Return the interpreter of a runtime, which a ``bootstrap`` has not; all interpreters for an empty text.
+
+        Raises InvalidField if no instance of this runtime can be started.
+        """
         ...
 
     def has_capacity(self, function: Function) -> bool:

@@ -137,7 +137,7 @@ class Pool:
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
         self.isolation, self.http_network = launcher.isolation, launcher.http_network
-        self.check_runtime = launcher.check_runtime
+        self.check_runtime, self.interpreters = launcher.check_runtime, launcher.interpreters
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
         self._running: dict[int, Call] = {}
         self._collateral: dict[int, int] = {}  #: ends of instances during an invocation, by its key

@@ -6,6 +6,7 @@ from engine.auth.roles import Role
 from engine.http.api import metrics, project_lists, quotas
 from engine.http.api.routing import BASE
 from engine.protocols import Operation
+from engine.runtimes.descriptions import InterpreterInfo
 
 _READ: tuple[Role, ...] = ("read",)
 _PAGE, _ITEMS, _SPAN = ("marker", "limit"), ("marker", "maxitems"), ("start_time", "end_time")
@@ -52,6 +53,15 @@ PROJECT_OPERATIONS = (
         method="GET",
         path=f"{BASE}/runtimetypes",
         reply=list[project_lists.RuntimeType],
+        own=True,
+        roles=_READ,
+    ),
+    Operation(
+        name="ListInterpreters",
+        method="GET",
+        path=f"{BASE}/interpreters",
+        reply=list[InterpreterInfo],
+        query=("runtime",),
         own=True,
         roles=_READ,
     ),

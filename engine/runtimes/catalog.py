@@ -89,6 +89,11 @@ def find_runtime(name: str) -> Runtime | None:
     return Runtime(name=name, family=Family.PYTHON if named[1] == "Python" else Family.NODE, version=version)
 
 
+def runtime_name(family: Family, version: tuple[int, int]) -> str:
+    """Return the name of the runtime of a version of Python or Node.js."""
+    return f"{'Python' if family is Family.PYTHON else 'Node.js'}{version[0]}.{version[1]}"
+
+
 def refusal_of(name: str) -> str:
     """Return the reason why no function can have this runtime, and what to use instead, for an error message."""
     if name not in ELSEWHERE:

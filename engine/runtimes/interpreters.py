@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ import structlog
 from anyio import to_thread
 
 from engine.errors import InvalidField, NoInterpreter
-from engine.runtimes.catalog import Family, Runtime, find_runtime, refusal_of
+from engine.runtimes.catalog import Family, Runtime, find_runtime, refusal_of, runtime_name
+from engine.runtimes.descriptions import PROBE_TIMEOUT, InterpreterInfo, describe
 
 log = structlog.get_logger("functiond")
 
@@ -31,7 +32,6 @@ OLDEST = {Family.PYTHON: (3, 9), Family.NODE: (18, 0)}  #: oldest versions that 
 WORKERS = Path(__file__).parents[1] / "workers"
 BRIDGE = WORKERS / "bridge_worker.py"  #: worker of functions with their own ``bootstrap``
 
-_PROBE_TIMEOUT = 30.0  #: seconds until an interpreter must have printed its version
 _PYTHON_NAME = re.compile(r"python(3)\.(\d{1,2})")
 #: Arguments that print three lines: version, running program, and base interpreter of its virtual environment.
 _PROBES = {
@@ -66,6 +66,18 @@ class Interpreters:
         self._found: dict[str, Interpreter] = {}  #: by runtime name
         self._searching = anyio.Lock()
 
+    async def find(self, runtime: str) -> tuple[Family, Interpreter | None]:
+        """Return the family of a runtime and its interpreter, which is None if functions bring a ``bootstrap``.
+
+        Raises the errors of ``worker_command``.
+        """
+        declared = find_runtime(runtime)
+        if declared is None or declared.family is None:
+            raise InvalidField("runtime", runtime, refusal_of(runtime))
+        if not declared.family.interpreted:
+            return declared.family, None
+        return declared.family, self._cached(runtime) or await self._search(declared, declared.family)
+
     async def worker_command(self, runtime: str, memory: int = 0) -> list[str]:
         """Return the command that starts a worker of this runtime, without its last argument: the socket's descriptor.
 
@@ -73,19 +85,36 @@ class Interpreters:
         is searched for again only if its file is not executable any more. Raises NoInterpreter if this machine has no
         interpreter for the runtime; raises InvalidField if this engine cannot run the runtime on any machine.
         """
-        declared = find_runtime(runtime)
-        if declared is None or declared.family is None:
-            raise InvalidField("runtime", runtime, refusal_of(runtime))
-        if not declared.family.interpreted:
-            return [own_interpreter().path, "-I", str(BRIDGE), declared.family.value]
-        found = self._cached(runtime) or await self._search(declared, declared.family)
-        if declared.family is Family.NODE:
+        family, found = await self.find(runtime)
+        if found is None:
+            return [own_interpreter().path, "-I", str(BRIDGE), family.value]
+        if family is Family.NODE:
             return [found.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
         return [found.path, "-I", str(WORKERS / "python_worker.py")]
 
     async def check(self, runtime: str) -> None:
         """Raise InvalidField if this machine cannot run the runtime, for example because an interpreter is missing."""
-        await self.worker_command(runtime)
+        await self.find(runtime)
+
+    async def describe(self, runtime: str) -> InterpreterInfo | None:
+        """Describe the interpreter that runs functions of this runtime; None if they bring a ``bootstrap``.
+
+        Raises the errors of ``worker_command``.
+        """
+        family, found = await self.find(runtime)
+        return await to_thread.run_sync(describe, runtime, family, found.path) if found else None
+
+    async def installed(self) -> list[InterpreterInfo]:
+        """Describe all interpreters of this machine, each with the runtime of its version; the newest first."""
+        found: dict[tuple[Family, str], InterpreterInfo] = {}
+        for runtime in await to_thread.run_sync(_runtimes, self._set):
+            try:
+                one = await self.describe(runtime)
+            except NoInterpreter:
+                continue  # its executable does not run
+            if one is not None:
+                found.setdefault((one.language, one.version), one)
+        return list(found.values())
 
     def _cached(self, runtime: str) -> Interpreter | None:
         found = self._found.get(runtime)
@@ -116,6 +145,23 @@ def _heap(memory: int) -> list[str]:
 def own_interpreter() -> Interpreter:
     """Return the Python interpreter that runs the engine, or the base interpreter if that is a virtual environment."""
     return Interpreter(sys.version_info[:2], getattr(sys, "_base_executable", sys.executable))
+
+
+def _runtimes(fixed: Mapping[Family, str]) -> list[str]:
+    """Return the runtimes whose versions are those of installed interpreters, the newest of each family first. Blocks.
+
+    A path in ``fixed`` is the only interpreter of its family.
+    """
+    found = []
+    for family in (Family.PYTHON, Family.NODE):
+        if family is Family.PYTHON and not fixed[family]:
+            named = {one.version for one in (own_interpreter(), *_named_pythons(_files(family)))}
+        else:
+            paths = [fixed[family]] if fixed[family] else _files(family)
+            named = {one.minor for path in paths if (one := describe("", family, path))}
+        versions = sorted((version for version in named if version >= OLDEST[family]), reverse=True)
+        found += [runtime_name(family, version) for version in versions]
+    return found
 
 
 def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter | str:
@@ -191,7 +237,7 @@ def _probe(path: str, family: Family, *, keep_venv: bool = False) -> Interpreter
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_PROBE_TIMEOUT,
+            timeout=PROBE_TIMEOUT,
             check=True,
             text=True,
         )

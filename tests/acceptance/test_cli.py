@@ -24,6 +24,7 @@ from engine.errors import JournalBroken, MembershipLost, SettingsError
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
 
+OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no')\n"
 SLOW = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
@@ -67,7 +68,7 @@ def test_a_function_is_deployed_listed_called_and_deleted(engine: EngineProcess,
 
     assert json.loads(called.stdout) == {"got": {"k": 1}, "a": "b=c"}
     assert "\nseen\n" in called.stderr
-    assert re.search(r"^life +Python3.10 +life.handler +128 MB +30 s ", listed, re.MULTILINE)
+    assert re.search(rf"^life +{OWN_RUNTIME} +life.handler +128 MB +30 s ", listed, re.MULTILINE)
     assert deleted.returncode == 0
     assert "FSS.1051" in refused("invoke", "life", url=engine.url, code=1)
 

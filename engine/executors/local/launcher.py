@@ -30,6 +30,7 @@ from engine.isolation.orphans import remove_tree
 from engine.isolation.ports import can_map_ports
 from engine.model import CodePackage, Function
 from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.descriptions import InterpreterInfo
 from engine.runtimes.interpreters import Interpreters
 from engine.runtimes.protocol import Answer, setup_frame
 
@@ -91,6 +92,12 @@ class LocalLauncher:
 
     async def check_runtime(self, runtime: str) -> None:
         await self._interpreters.check(runtime)
+
+    async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
+        if not runtime:
+            return await self._interpreters.installed()
+        found = await self._interpreters.describe(runtime)
+        return [found] if found is not None else []
 
     def has_capacity(self, function: Function) -> bool:
         return self._port.is_free or not self._shares_port(function)

@@ -17,6 +17,7 @@ from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.model import Code, Function
 from engine.model.clock import SystemClock
+from engine.runtimes.descriptions import InterpreterInfo
 from engine.runtimes.protocol import READY, Answer
 from tests.support.executing import function
 
@@ -59,6 +60,9 @@ class Loading:
         self.room.set()
 
     async def check_runtime(self, runtime: str) -> None: ...
+
+    async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
+        return []
 
     def has_capacity(self, function: Function) -> bool:
         return self.room.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -190,3 +191,29 @@ async def test_what_nothing_here_runs_is_refused_with_what_does(runtime: str) ->
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
 async def test_the_installed_node_is_found() -> None:
     assert Path((await Interpreters().worker_command("Node.js18.15"))[0]).name == "node"
+
+
+async def test_the_interpreter_of_a_runtime_is_described() -> None:
+    found = await Interpreters().describe(OWN_RUNTIME)
+
+    assert found is not None
+    assert (found.runtime, found.language, found.implementation) == (OWN_RUNTIME, "python", sys.implementation.name)
+    assert (found.version, found.machine) == (platform.python_version(), platform.machine())
+    assert (found.libc, found.libc_version) == platform.libc_ver()
+    assert await Interpreters().describe("Custom") is None
+
+
+async def test_installed_interpreters_are_listed_the_newest_first_each_by_its_own_runtime(machine: Path) -> None:
+    program(machine / "node", "[]")  # does not answer like Node.js
+    program(machine / "python3.99")
+    (machine / OWN_RUNTIME.lower()).symlink_to(OWN)
+
+    found = await Interpreters().installed()
+
+    assert [one.runtime for one in found] == [OWN_RUNTIME]
+
+
+async def test_an_interpreter_of_the_settings_is_the_only_one_of_its_language() -> None:
+    found = await Interpreters(python=OWN).installed()
+
+    assert [one.runtime for one in found if one.language is Family.PYTHON] == [OWN_RUNTIME]

@@ -1,0 +1,80 @@
+"""Interpreter that will run a function, as the engine describes it, and the interpreters of this machine."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+from msgspec import Struct, convert
+
+from engine.cli.client import Client, UsageError
+from engine.errors import InvalidField
+from engine.runtimes.catalog import Family, runtime_name
+from engine.runtimes.descriptions import InterpreterInfo, describe
+from engine.runtimes.interpreters import Interpreters
+
+
+class LocalInterpreter(Struct, frozen=True, kw_only=True):
+    path: str
+    info: InterpreterInfo
+
+
+def interpreter_of(client: Client, runtime: str) -> InterpreterInfo | None:
+    """Return the interpreter that runs functions of a runtime; None if they bring a ``bootstrap``."""
+    found = convert(client.of_project.get("/interpreters", runtime=runtime), list[InterpreterInfo])
+    return found[0] if found else None
+
+
+def default_runtime(client: Client, language: Family) -> str:
+    """Return the runtime of the Python that runs this command if the engine has it, else the newest of the engine."""
+    everything = convert(client.of_project.get("/interpreters"), list[InterpreterInfo])
+    found = [one.runtime for one in everything if one.language is language]
+    if not found:
+        name = "Python" if language is Family.PYTHON else "Node.js"
+        raise UsageError(f"the engine has no {name}: install it on the engine's machine, or choose another --runtime")
+    own = runtime_name(Family.PYTHON, sys.version_info[:2])
+    return own if own in found else found[0]
+
+
+def local_interpreter(wanted: InterpreterInfo) -> LocalInterpreter | None:
+    """Return an interpreter of this machine with the language and version of ``wanted``; None if there is none.
+
+    Of Node.js, the major version counts.
+    """
+    try:
+        _, found = anyio.run(Interpreters().find, runtime_name(wanted.language, wanted.minor))
+    except InvalidField:
+        return None
+    info = describe(wanted.runtime, wanted.language, found.path) if found else None
+    if found is None or info is None or not _same_version(info, wanted):
+        return None
+    return LocalInterpreter(path=found.path, info=info)
+
+
+def builds_for(local: LocalInterpreter, wanted: InterpreterInfo) -> bool:
+    """Return whether packages that are built with a local interpreter run with ``wanted``."""
+    own = local.info
+    same = (own.implementation, own.machine, own.libc) == (wanted.implementation, wanted.machine, wanted.libc)
+    return same and _numbers(own.libc_version) <= _numbers(wanted.libc_version)
+
+
+def shown(one: InterpreterInfo) -> str:
+    """Return the version and platform of an interpreter for people."""
+    name = (
+        "Node.js"
+        if one.language is Family.NODE
+        else "Python"
+        if one.implementation == "cpython"
+        else one.implementation
+    )
+    libc = f", {one.libc} {one.libc_version}".rstrip() if one.libc else ""
+    return f"{name} {one.version} ({one.machine}{libc})"
+
+
+def _same_version(own: InterpreterInfo, wanted: InterpreterInfo) -> bool:
+    parts = 1 if wanted.language is Family.NODE else 2
+    return own.minor[:parts] == wanted.minor[:parts] and own.implementation == wanted.implementation
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
