@@ -106,15 +106,15 @@ class Interpreters:
 
     async def installed(self) -> list[InterpreterInfo]:
         """Describe all interpreters of this machine, each with the runtime of its version; the newest first."""
-        found: dict[tuple[Family, str], InterpreterInfo] = {}
+        found = []
         for runtime in await to_thread.run_sync(_runtimes, self._set):
             try:
                 one = await self.describe(runtime)
             except NoInterpreter:
                 continue  # its executable does not run
-            if one is not None:
-                found.setdefault((one.language, one.version), one)
-        return list(found.values())
+            if one is not None and runtime_name(one.language, one.minor) == runtime:  # not the nearest version
+                found.append(one)
+        return found
 
     def _cached(self, runtime: str) -> Interpreter | None:
         found = self._found.get(runtime)
