@@ -22,7 +22,7 @@ from functiond.errors import (
 )
 from functiond.events import Event
 from functiond.records import Record
-from functiond.steps import JSON, RetryLimits, Request, Steps, sent
+from functiond.steps import JSON, Request, RetryLimits, Steps, sent
 
 LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
 CANCELLED = 4208
