@@ -22,6 +22,7 @@ from engine.http.console.invocations.filters import Filters
 from engine.http.console.invocations.listing import InvocationLists
 from engine.http.console.invocations.many import ManyInvocations
 from engine.http.console.invocations.record import InvocationPage
+from engine.http.console.invocations.triggers import InvocationTriggers
 from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.queue_purge import QueuePurge
 from engine.http.console.queue_rows import QueueRows
@@ -69,12 +70,13 @@ def _invocation_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> li
     catalog, storage, region = engine.catalog, engine.storage, engine.settings.http.region
     frame = FunctionFrame(pages, catalog, engine.controls, region)
     filters = Filters(catalog, storage.identity, engine.clock.now, region)
+    triggers = InvocationTriggers(engine.resources.triggers)
     details = InvocationDetails(
-        catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive_api(engine)
+        catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive_api(engine), triggers
     )
     sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
     return [
-        InvocationLists(pages, frame, catalog, storage.records, filters, sources),
+        InvocationLists(pages, frame, catalog, storage.records, filters, sources, triggers),
         InvocationPage(pages, frame, catalog, details, api),
         ManyInvocations(frame, storage.records, filters, api),
     ]

@@ -165,13 +165,6 @@ class Records(Protocol):
         """
         ...
 
-    async def accepted_as(self, function_id: int, idempotency_key: str) -> int | None:
-        """Return the key of the function's invocation that was accepted with an idempotency key.
-
-        Return None if no such invocation is stored, or the idempotency key has expired.
-        """
-        ...
-
     async def newest(self, before: float) -> float | None:
         """Return when the newest invocation was accepted before ``before`` (seconds since the epoch); None: none was.
 

@@ -106,11 +106,6 @@ class MemoryRecords:
             next_due=next_due,
         )
 
-    async def accepted_as(self, function_id: int, idempotency_key: str) -> int | None:
-        request_id, *_ = self._tables.idempotency_keys.get((function_id, idempotency_key), ("",))
-        rows = (row.invocation for row in self._tables.rows.values())
-        return next((one.key for one in rows if one.request_id == request_id), None)
-
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)
 

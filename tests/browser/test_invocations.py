@@ -31,6 +31,9 @@ def handler(event, context):
     time.sleep(600)
 """
 NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
+IDS = "table.invocations tbody a.id"
+CLOUD_EVENT = {"Content-Type": "application/cloudevents+json"}
+EVENT = b'{"specversion": "1.0", "id": "1", "source": "shop", "type": "paid", "data": 1}'
 CHAIN = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("good")})}
 
 
@@ -55,7 +58,7 @@ def failed(engine: EngineProcess) -> str:
 
 
 def ids(page: Page) -> list[str]:
-    return page.locator("table.invocations tbody a.id").all_inner_texts()
+    return page.locator(IDS).all_inner_texts()
 
 
 def test_all_invocations_are_reached_page_by_page_and_back(engine: EngineProcess, page: Page) -> None:
@@ -65,14 +68,16 @@ def test_all_invocations_are_reached_page_by_page_and_back(engine: EngineProcess
     expect(page.locator("h2 .count").first).to_have_text("120")
     pages = [ids(page)]
     while (link := page.get_by_role("link", name="Next")).count():
-        link.click()
+        with page.expect_navigation():
+            link.click()
         pages.append(ids(page))
 
     assert [len(one) for one in pages] == [50, 50, 20]
     assert sorted(sum(pages, list[str]())) == sorted(sent)
 
     for expected in pages[1::-1]:
-        page.get_by_role("link", name="Previous").click()
+        with page.expect_navigation():
+            page.get_by_role("link", name="Previous").click()
         assert ids(page) == expected
     expect(page.get_by_role("link", name="Previous")).to_have_count(0)
 
@@ -82,7 +87,7 @@ def test_a_list_is_filtered_and_hostile_texts_are_texts(page: Page, failed: str)
     page.get_by_label("Text in the error").fill("DISK 7")
     page.get_by_label("Accepted").select_option("1h")
     page.get_by_role("button", name="Search").click()
-    assert ids(page) == [failed]
+    expect(page.locator(IDS)).to_have_text([failed])
     expect(page.locator("table.invocations .error")).to_contain_text("<script>alert(1)</script>")
     assert overflow(page) <= 0
 
@@ -97,7 +102,7 @@ def test_a_list_is_filtered_and_hostile_texts_are_texts(page: Page, failed: str)
     page.get_by_role("link", name="FAIL", exact=True).click()
     page.get_by_label("Request id").fill(failed[:20].upper())
     page.get_by_role("button", name="Search").click()
-    assert ids(page) == [failed]
+    expect(page.locator(IDS)).to_have_text([failed])
     assert "status=FAIL" in page.url
 
     page.get_by_label("Request id").fill(EVIL)
@@ -112,6 +117,8 @@ def test_one_invocation_shows_what_happened_and_runs_again(engine: EngineProcess
     page.goto(f"{HERE}/invocations/{failed}")
     expect(page.locator(".timeline > li")).to_have_count(2)
     expect(page.locator("#attempt-1")).to_contain_text("Retry in")
+    [instance, *_] = [one["instance"] for one in engine.record("bad", failed)["attempts"]]
+    expect(page.locator("#attempt-1")).to_contain_text(f"Instance {instance}")
     expect(page.locator("#attempt-2 .log")).to_contain_text("<script>alert(1)</script>")
     expect(page.locator(".traceback")).to_contain_text("OSError: disk 7 is full")
     assert json.loads(page.locator("#event-text").inner_text()) == {"text": EVIL}
@@ -152,20 +159,62 @@ def test_a_form_asks_before_the_other_scripts_have_arrived(engine: EngineProcess
     assert engine.record("bad", waiting)["status"] == "WAIT"
 
 
-def test_a_redriven_invocation_names_the_new_one_and_an_outcome_its_cause(engine: EngineProcess, page: Page) -> None:
+def test_causes_and_what_they_caused_link_to_each_other(engine: EngineProcess, page: Page) -> None:
     cause = engine.accepted("chained", {"text": "cause"})
     engine.record("chained", cause, wait=30)
     page.goto(f"{HERE}/invocations/{cause}")
     page.get_by_role("button", name="Redrive").click()
     expect(page.get_by_role("status")).to_contain_text(f"repeats {cause}")
     new = page.locator("#request-id").inner_text()
-    page.goto(f"{HERE}/invocations/{cause}")
-    expect(page.locator(".facts div", has_text="Redriven as")).to_contain_text(new)
-    page.goto(f"{HERE}/functions/good/invocations?source=FunctionGraph")
-    page.locator("table.invocations a.id").last.click()
-    expect(page.locator(".facts")).to_contain_text("Cause: its outcome is the event")
-    page.get_by_role("link", name=cause).click()
+    page.locator(".facts div", has_text="Repeats").get_by_role("link", name=cause).click()
+    expect(page.locator(".facts div", has_text="Repeated by")).to_contain_text(new)
+    child = page.locator(".facts div", has_text="Its outcome is the event of").get_by_role("link")
+    expect(child).to_have_count(1)
+    child.click()
+    expect(page.locator(".facts")).to_contain_text("SourceFunctionGraph")
+    page.locator(".facts div", has_text="Cause: its outcome is the event").get_by_role("link", name=cause).click()
     expect(page.locator("#request-id")).to_have_text(cause)
+
+
+def test_invocations_of_one_trigger_are_found_also_after_its_deletion(engine: EngineProcess, page: Page) -> None:
+    api, lists = f"/v2/{PROJECT}/fgs/triggers/{urn_of('good')}", f"{BASE}/{urn_of('good')}/async-invocations"
+    engine.ask("POST", f"{BASE}/{urn_of('good')}/pause", {})
+    triggers, sent = list[str](), list[str]()
+    for name in ("one", "two"):
+        body = {"trigger_type_code": "EVENTGRID", "event_data": {"channel_id": name, "trigger_name": name}}
+        triggers.append(engine.ask("POST", api, body).json["trigger_id"])
+        engine.ask("POST", f"/triggers/eventgrid/{name}", EVENT, headers=CLOUD_EVENT)
+        [item] = engine.ask("GET", f"{lists}?trigger_id={triggers[-1]}").json["invocations"]
+        sent.append(item["request_id"])
+    (first, second), (request_id, other) = triggers, sent
+
+    page.goto(f"{HERE}/triggers")
+    page.get_by_role("link", name="one", exact=True).click()
+    page.get_by_role("link", name="Invocations", exact=True).last.click()
+    expect(page.locator(IDS)).to_have_text([request_id])
+    page.get_by_role("link", name="Cancel these").click()
+    expect(page.locator("main")).to_contain_text("1 waits")
+    expect(page.locator("main")).to_contain_text(f"Trigger: {first}")
+    page.get_by_role("button", name="Cancel them").click()
+    expect(page.get_by_role("status")).to_have_text("1 invocation cancelled.")
+
+    page.goto(f"{HERE}/invocations")
+    page.get_by_text("More filters").click()
+    page.get_by_label("Trigger").select_option("good: two (EVENTGRID)")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(IDS)).to_have_text([other])
+    page.get_by_role("link", name=other).click()
+    expect(page.locator(".facts").get_by_role("link", name="two")).to_be_visible()
+
+    assert engine.ask("DELETE", f"{api}/EVENTGRID/{second}").status == 204
+    page.reload()
+    expect(page.locator(".facts")).to_contain_text(f"deleted trigger {second}")
+    page.goto(f"{HERE}/functions/good/invocations?trigger={second}")
+    expect(page.locator(IDS)).to_have_text([other])
+    expect(page.get_by_label("Trigger")).to_have_value(second)
+    expect(page.locator("table.invocations .state")).to_have_text("WAIT")
+    assert list(violations(page)) == []
+    engine.ask("POST", f"{BASE}/{urn_of('good')}/resume")
 
 
 def test_a_running_invocation_shows_progress_and_is_not_green(engine: EngineProcess, page: Page) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.model import Invocation, State
 from engine.protocols import Count, Place, Selection, Storage
-from tests.contracts.storage import NOW, Opened, ended, failure, made, settled, started, stored
+from tests.contracts.storage import NOW, Opened, ended, failure, settled, started, stored
 
 
 async def failed(storage: Storage, message: str = "no", **fields: Any) -> Invocation:
@@ -126,16 +126,6 @@ async def test_a_count_ends_at_its_limit(opened: Opened) -> None:
         for selection in (Selection(function_id=1), Selection(functions=frozenset({1, 2}))):
             assert await storage.records.count(selection, 3) == counted(3, more=True)
             assert await storage.records.count(selection, 4) == counted(4)
-
-
-async def test_an_invocation_is_found_by_its_idempotency_key(opened: Opened) -> None:
-    async with opened() as storage:
-        one = made(storage)
-        await storage.journal.append(one, idempotency_key="redrive:x")
-
-        assert await storage.records.accepted_as(1, "redrive:x") == one.key
-        assert await storage.records.accepted_as(2, "redrive:x") is None
-        assert await storage.records.accepted_as(1, "other") is None
 
 
 async def test_of_nothing_a_search_finds_nothing(opened: Opened) -> None:

@@ -238,9 +238,6 @@ class Engine:
     async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
         return {}
 
-    async def accepted_as(self, function_id: int, idempotency_key: str) -> int | None:
-        return None
-
     async def newest(self, before: float) -> float | None:
         return None
 

@@ -8,12 +8,6 @@ from hashlib import blake2b
 from engine.errors import IdempotencyConflict
 from engine.model import Invocation
 
-#: Key of the invocation that was accepted with an idempotency key, if both are stored.
-ACCEPTED_AS = (
-    "SELECT key FROM idempotency WHERE function_id = ? AND token = ? AND EXISTS"
-    " (SELECT 1 FROM invocation i WHERE i.key = idempotency.key)"
-)
-
 
 def claim(db: sqlite3.Connection, invocation: Invocation, idempotency_key: str, retention: float) -> int | None:
     """Store only the idempotency key and return None. For a key in use, return the earlier invocation's key.

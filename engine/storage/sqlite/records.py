@@ -19,7 +19,6 @@ from engine.storage.sqlite.attempts import ATTEMPTS, to_attempt
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
-from engine.storage.sqlite.idempotency import ACCEPTED_AS
 from engine.storage.sqlite.isolated_lists import LENIENT, list_isolated
 from engine.storage.sqlite.older_tables import OLDER
 from engine.storage.sqlite.purge import Purge
@@ -173,11 +172,6 @@ class SQLiteRecords:
             if not is_damage(error):
                 raise
             raise Unavailable(f"some waiting invocations are on a damaged page of the journal; {ADVICE}") from error
-
-    async def accepted_as(self, function_id: int, idempotency_key: str) -> int | None:
-        async with self._readers.one() as db:
-            rows = await _all(db, ACCEPTED_AS, [function_id, idempotency_key])
-        return rows[0][0] if rows else None
 
     async def newest(self, before: float) -> float | None:
         try:

@@ -12,16 +12,19 @@ from engine.functions.catalog import Catalog
 from engine.http.api.logs import LogArchive, attempt_of, log_of
 from engine.http.api.redrive import DeliveryItem, RedriveApi
 from engine.http.api.routing import Call
+from engine.http.console.invocations.triggers import InvocationTriggers, TriggerLink
 from engine.http.console.visibility import delivery_shown
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
 from engine.model.identity import Identity
-from engine.pipeline.redrive import Redrive
+from engine.pipeline.redrive import SOURCE, Redrive
 from engine.protocols import Records
 
 LOG = 64 << 10  #: bytes shown of a log, at its end
 BRIEF = 8 << 10  #: bytes shown of the log of an earlier attempt
 LOGS = 5  #: attempts whose logs are shown
+CAUSED = 50  #: invocations shown that another one caused
+CAUSE = "Cause: its outcome is the event"
 LARGEST = 1 << 20  #: bytes of an event in which its cause is looked for
 
 
@@ -36,6 +39,7 @@ class Run(Struct, frozen=True, kw_only=True):
     message: str = ""
     decision: str = ""  #: about a retry
     progress: tuple[float, str] | None = None
+    instance: str = ""  #: id; empty: unknown
     lines: Sequence[Line] | None = None  #: None: the log is left out
     cut: bool = False  #: earlier lines are left out
 
@@ -67,9 +71,11 @@ class InvocationDetails:
         archive: LogArchive,
         redrive: Redrive,
         api: RedriveApi,
+        triggers: InvocationTriggers,
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
         self._archive, self._redrive, self._item = archive, redrive, api.item
+        self._triggers = triggers
 
     async def record(self, call: Call) -> Record:
         """Return the record of the invocation that the path names.
@@ -81,6 +87,9 @@ class InvocationDetails:
         if record is None:
             raise UnknownInvocation(request_id)
         return record
+
+    def trigger(self, call: Call, record: Record) -> TriggerLink | None:
+        return self._triggers.of(call.project, record)
 
     def progress(self, record: Record) -> tuple[float, str] | None:
         return None if record.state.final else self._archive.progress(record.key)
@@ -100,22 +109,24 @@ class InvocationDetails:
             for run in runs
         ]
 
-    async def related(self, call: Call, record: Record) -> Sequence[Related]:
-        """Return the invocation whose outcome is the event of this one, and the one that repeats it."""
+    async def related(self, call: Call, record: Record, *, readable: bool) -> Sequence[Related]:
+        """Return the invocations that caused this one, and the first ``CAUSED`` that it caused.
+
+        A cause may be known from the event only, which is read if it is ``readable``.
+        """
+        causes = {record.cause: "Repeats" if record.source == SOURCE else CAUSE} if record.cause else {}
+        if readable and (key := self._identity.key_of(_cause(record.payload))) is not None:
+            causes.setdefault(key, CAUSE)
         found = []
-        cause = _cause(record.payload)
-        if cause and self._identity.key_of(cause) is not None:
-            earlier = await self._find(cause, call.project)
-            found.append(
-                Related(
-                    relation="Cause: its outcome is the event",
-                    request_id=cause,
-                    state=None if earlier is None else earlier.state,
-                )
-            )
-        again = await self._records.accepted_as(record.function_id, f"redrive:{record.request_id}")
-        if again is not None and (later := await self._records.get(again)) is not None:
-            found.append(Related(relation="Redriven as", request_id=later.request_id, state=later.state))
+        for key, relation in causes.items():
+            request_id = self._identity.request_id(key)
+            earlier = await self._find(request_id, call.project)
+            state = None if earlier is None else earlier.state
+            found.append(Related(relation=relation, request_id=request_id, state=state))
+        for later in await self._records.caused_by(record.key, CAUSED):
+            if self._catalog.project_of(later.function_id) == call.project:
+                relation = "Repeated by" if later.source == SOURCE else "Its outcome is the event of"
+                found.append(Related(relation=relation, request_id=later.request_id, state=later.state))
         return found
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -136,6 +147,7 @@ class InvocationDetails:
                 message=one.message,
                 decision="" if one.decision is None else one.decision.text,
                 progress=None if one.progress is None else (one.progress, one.note),
+                instance=one.instance,
             )
             for one in record.attempts
         ]

@@ -28,7 +28,7 @@ SPANS = {
     "24h": ("Last 24 hours", 86_400.0),
     "7d": ("Last 7 days", 604_800.0),
 }
-LONGEST = 200  #: characters of a text to search for
+LONGEST = 200  #: characters of a text to search for, or of the id of a trigger
 
 
 class InvocationFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,6 +37,7 @@ class InvocationFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     function: str = ""
     status: str = ""  #: names of states, with commas
     source: str = ""
+    trigger: str = ""  #: id
     code: str = ""  #: of the error
     time: str = ""  #: a key of ``SPANS``
     begin: str = ""
@@ -102,12 +103,14 @@ class Filters:
             base = selection_of(self._catalog, self.urn(chosen, project))
         since, below = self._keys(chosen.request)
         begin, end = self.times(chosen)
-        if len(chosen.text) > LONGEST:
-            raise BadQuery("text", chosen.text, f"must be at most {LONGEST} characters")
+        for field in ("text", "trigger"):
+            if len(value := getattr(chosen, field)) > LONGEST:
+                raise BadQuery(field, value, f"must be at most {LONGEST} characters")
         return replace(
             base,
             states=read_states(chosen.status),
             source=chosen.source,
+            trigger_id=chosen.trigger,
             codes=self.codes(chosen),
             text=chosen.text,
             begin=begin,
@@ -138,6 +141,7 @@ class Filters:
         """Return the fields of a settled filter that operations of the API on many invocations take."""
         return {
             "source": chosen.source,
+            "trigger_id": chosen.trigger,
             "error_codes": sorted(self.codes(chosen)),
             "query_begin_time": chosen.begin,
             "query_end_time": chosen.end,

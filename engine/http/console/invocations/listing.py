@@ -18,6 +18,7 @@ from engine.http.api.places import read_place, show_place
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
+from engine.http.console.invocations.triggers import InvocationTriggers
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import FUNCTION, PROJECT
 from engine.model import Function, State
@@ -39,10 +40,11 @@ class InvocationLists:
         records: Records,
         filters: Filters,
         sources: Collection[str],
+        triggers: InvocationTriggers,
     ) -> None:
         """Take the names of ``sources`` to choose from."""
         self._pages, self._frame, self._catalog, self._records = pages, frame, catalog, records
-        self._filters, self._sources = filters, sources
+        self._filters, self._sources, self._triggers = filters, sources, triggers
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{PROJECT}/invocations": self.show_project, f"{FUNCTION}/invocations": self.show_function}
@@ -70,11 +72,13 @@ class InvocationLists:
     ) -> dict[str, Any]:
         """Return the data of a page, with ``live`` and ``http_status``. ``name`` is the function of the path."""
         found, count, errors, status = _NOTHING, Count(rows=0), dict[str, str](), 200
+        function_id = next(iter(functions)) if name else 0
         chosen = replace(typed, function=name) if name else typed
         back, start = _start(call)
         rows = min(call.number("limit", 0) or ROWS, ROWS)
         try:
             selection = self._filters.selection(chosen, call.project, frozenset(functions))
+            function_id = selection.function_id
             if functions:
                 found = await self._records.search(selection, start, rows, back=back)
                 count = await self._records.count(selection, COUNTED)
@@ -98,6 +102,7 @@ class InvocationLists:
             "states": list(State),
             "spans": [(key, text) for key, (text, _) in SPANS.items()],
             "sources": [(one, one) for one in sorted({*self._sources, *filter(None, [typed.source])})],
+            "triggers": self._triggers.options(call.project, function_id, typed.trigger),
             "many": "" if errors else self._many(call, chosen),
             "unfinished": unfinished,
             "back": back,
