@@ -13,6 +13,7 @@ _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _STEP = re.compile(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+")
+_LONGEST_NAME = 100  #: characters of an unknown name that are compared with the known ones
 _WORDS: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.IntType: "a whole number",
@@ -30,6 +31,7 @@ class ValidationIssue(Struct, frozen=True, kw_only=True):
     field: str  #: path of the field; empty for the whole value
     value: Any
     allowed: str  #: description of the accepted values
+    hint: str = ""  #: known keys in place of an unknown one; empty: the key is known
 
 
 def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIssue:
@@ -42,9 +44,12 @@ def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIs
         allowed = _required(_fields(kind, steps), _value_at(data, steps), missing[1])
         return ValidationIssue(field=_joined(path, missing[1]), value=None, allowed=allowed)
     if unknown := _UNKNOWN.match(message):
-        value = _value_at(data, [*steps, unknown[1]])
+        hint = _hint(_fields(kind, steps), unknown[1])
         return ValidationIssue(
-            field=_joined(path, unknown[1]), value=value, allowed=_unknown_key(_fields(kind, steps), unknown[1])
+            field=_joined(path, unknown[1]),
+            value=_value_at(data, [*steps, unknown[1]]),
+            allowed=f"no such key: {hint.replace('`', '')}",
+            hint=hint,
         )
     # Checks in ``__post_init__`` are not part of the type, so only their message describes them.
     allowed = _allowed(kind, steps) if message.startswith(("Expected", "Invalid")) else ""
@@ -62,11 +67,10 @@ def _required(fields: list[inspect.Field], given: Any, first: str) -> str:
     return f"it is required, and so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else "it is required"
 
 
-def _unknown_key(fields: list[inspect.Field], name: str) -> str:
+def _hint(fields: list[inspect.Field], name: str) -> str:
     names = [field.encode_name for field in fields]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
-    return f"no such key: {hint}"
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(names)}"
 
 
 def _value_at(value: Any, steps: list[str]) -> Any:

@@ -86,6 +86,7 @@ from engine.errors.fatal_errors import (
     JournalBroken,
     MembershipLost,
 )
+from engine.errors.field_errors import UnknownField
 from engine.errors.store_errors import (
     BadLink,
     ObjectMissing,
@@ -189,6 +190,7 @@ __all__ = [
     "UnknownAlias",
     "UnknownDependency",
     "UnknownEvent",
+    "UnknownField",
     "UnknownFunction",
     "UnknownInvocation",
     "UnknownTrigger",

@@ -23,7 +23,7 @@ JSON_LINES = b"application/x-ndjson"
 INTERVAL = 0.2  #: seconds between two lines
 
 
-class BackupBody(Struct, frozen=True, kw_only=True):
+class BackupBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: str  #: absolute path of the new backup, on the machine of the engine
     with_key: bool = False  #: include the credentials file and the TLS key
 

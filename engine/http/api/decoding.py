@@ -12,7 +12,7 @@ import msgspec
 
 from engine.asgi.wire import check_json_text
 from engine.config.validation import describe_issue
-from engine.errors import InvalidField, NotJson
+from engine.errors import InvalidField, NotJson, UnknownField
 from engine.http.api.nesting import is_deeper
 from engine.http.api.secrets import is_secret, without_secrets
 from engine.model.text import MASK, without_nulls
@@ -58,11 +58,16 @@ def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: 
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as problem:
         if "`raw`" in str(problem):  # only a decoder knows msgspec.Raw, so another field is invalid
-            raise _invalid_field(found, whole, kind, error) from None
-        raise _invalid_field(problem, given, kind, error) from None
+            raise invalid_field(found, whole, kind, error) from None
+        raise invalid_field(problem, given, kind, error) from None
 
 
-def _invalid_field(problem: msgspec.ValidationError, given: Any, kind: Any, error: type[InvalidField]) -> InvalidField:
+def invalid_field(
+    problem: msgspec.ValidationError, given: Any, kind: Any, error: type[InvalidField] = InvalidField
+) -> InvalidField:
+    """Return the error for ``problem``, which msgspec raised when it decoded ``given`` as ``kind``."""
     found = describe_issue(problem, given, kind)
+    if found.hint:
+        return UnknownField(found.field, None, found.hint)
     value = MASK if is_secret(found.field) and found.value is not None else without_secrets(found.value)
     return error(found.field or "body", value, found.allowed)

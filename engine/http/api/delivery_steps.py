@@ -40,11 +40,11 @@ class ChosenDeliveries(Struct, frozen=True, kw_only=True):
     after: Id = 0  #: ``next_after`` of the previous step
 
 
-class RedriveDeliveriesBody(ChosenDeliveries, frozen=True, kw_only=True):
+class RedriveDeliveriesBody(ChosenDeliveries, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Deliveries to redrive. ``delivery_ids`` may list pending ones too, which are then tried at once."""
 
 
-class DiscardDeliveriesBody(ChosenDeliveries, frozen=True, kw_only=True):
+class DiscardDeliveriesBody(ChosenDeliveries, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Given-up deliveries to remove. Others in ``delivery_ids`` are ignored."""
 
 

@@ -109,6 +109,10 @@ class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
     func_mounts: MountConfig | UnsetType = UNSET  #: Terraform sends ``mount_config`` by this name
 
 
+class PatchBody(ConfigChanges, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Fields of a function's configuration that a request of ours changes."""
+
+
 class ConfigBody(ConfigChanges, frozen=True, kw_only=True):
     """Configuration of a function, as sent by requests that create one or replace its configuration."""
 

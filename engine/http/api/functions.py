@@ -25,6 +25,7 @@ from engine.http.api.function_shapes import (
     FuncCode,
     FunctionReply,
     MaxInstanceBody,
+    PatchBody,
     changes_of,
     details_of,
     draft_of,
@@ -97,7 +98,7 @@ class Functions:
 
     async def patch_config(self, call: Call) -> Reply:
         """Change the fields of the configuration that the body has. All others stay."""
-        changes = changes_of(await self._read_config(call, ConfigChanges))
+        changes = changes_of(await self._read_config(call, PatchBody))
         function = await self._catalog.update(call.urn, changes)
         return with_warning(json_reply(self._reply(function)), function)
 

@@ -53,7 +53,7 @@ class DeliveryList(Struct, frozen=True, kw_only=True):
     next_after: int  #: ``after`` for the next page of ``retrying``; 0: last page. Pages may be short, or empty
 
 
-class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
+class RedriveInvocationsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Invocations to redrive.
 
     ``request_ids`` lists them. If ``failed`` is true instead, the next ``limit`` failed and discarded invocations are
