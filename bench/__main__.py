@@ -30,6 +30,7 @@ PROOF = {
 ON_REQUEST = ("proof", "purge", "soak")  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
+    "accept_batch",
     "intake",
     "end_to_end",
     "status_log",

@@ -53,10 +53,10 @@ async def pad(directory: Path, megabytes: int) -> None:
 
 def _batches(identity: Identity, function_id: int, rows: int) -> Iterator[list[Invocation]]:
     for begin in range(0, rows, _BATCH):
-        yield [_waiting(identity, function_id) for _ in range(min(_BATCH, rows - begin))]
+        yield [waiting(identity, function_id) for _ in range(min(_BATCH, rows - begin))]
 
 
-def _waiting(identity: Identity, function_id: int) -> Invocation:
+def waiting(identity: Identity, function_id: int) -> Invocation:
     now = time.time()
     key = identity.next_key(now)
     return Invocation(

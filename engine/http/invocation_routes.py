@@ -16,11 +16,12 @@ from engine.model.urn import FunctionUrn
 
 MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-encoded
 
-_SYNC, _ASYNC = (next(one for one in OPERATIONS if one.name == f"{name}Function") for name in ("Invoke", "AsyncInvoke"))
+_NAMES = ("InvokeFunction", "AsyncInvokeFunction", "BatchAsyncInvokeFunction")
+_SYNC, _ASYNC, _BATCH = (next(one for one in OPERATIONS if one.name == name) for name in _NAMES)
 
 
 class InvocationRoutes:
-    """Paths that end with ``invocations`` and ``invocations-async`` of functions in ``region``."""
+    """Paths of functions in ``region`` that end with ``invocations``, ``invocations-async`` or its ``batch``."""
 
     def __init__(self, invocations: Invocations, region: str) -> None:
         self._invocations, self._region = invocations, region
@@ -45,6 +46,11 @@ class InvocationRoutes:
                 return None
             check_role(scope, _SYNC)
             return self._invocations.call(target, headers, receive)
+        if action == b"batch" and head.endswith(b"/invocations-async"):
+            if (target := self._target(head.removesuffix(b"/invocations-async"))) is None:
+                return None
+            check_role(scope, _BATCH)
+            return self._invocations.accept_batch(target, headers, receive)
         return None
 
     def _read_target(self, head: bytes) -> FunctionUrn | None:

@@ -32,6 +32,8 @@ from engine.http.api import (
     versions,
 )
 from engine.http.api import function_shapes as functions
+from engine.http.api.batch_body import BatchBody
+from engine.http.api.batches import BatchReply
 from engine.http.api.routing import BASE
 from engine.http.control_operations import CONTROL_OPERATIONS
 from engine.http.dependency_operations import DEPENDENCY_OPERATIONS
@@ -97,7 +99,7 @@ OPERATIONS = (
     _op("DeleteFunction", "DELETE", _ONE, status=204),
     _op("ShowFunctionConfig", "GET", f"{_ONE}/config", None, functions.FunctionReply, roles=_READ),
     _op("UpdateFunctionConfig", "PUT", f"{_ONE}/config", functions.ConfigBody, functions.FunctionReply),
-    _op("PatchFunctionConfig", "PATCH", f"{_ONE}/config", functions.ConfigChanges, functions.FunctionReply, own=True),
+    _op("PatchFunctionConfig", "PATCH", f"{_ONE}/config", functions.PatchBody, functions.FunctionReply, own=True),
     _op("ShowFunctionCode", "GET", f"{_ONE}/code", None, functions.FunctionReply),
     _op(
         "UpdateFunctionCode",
@@ -141,6 +143,17 @@ OPERATIONS = (
         Any,
         status=202,
         headers=_ACCEPTING,
+        roles=_INVOKE,
+    ),
+    _op(
+        "BatchAsyncInvokeFunction",
+        "POST",
+        f"{_ONE}/invocations-async/batch",
+        BatchBody,
+        BatchReply,
+        status=202,
+        headers=(_MEMORY,),
+        own=True,
         roles=_INVOKE,
     ),
     _op(

@@ -26,6 +26,7 @@ RETRIES = (0, 3)
 
 LONGEST_NOTE = 200  #: characters of a note that a handler reports with its progress
 ORDERING_KEY = 200  #: characters
+IDEMPOTENCY_KEY = 255  #: characters
 FILE_NAME = 255  #: characters
 LINK = 2_048  #: characters; object keys alone can have 1024 bytes
 LABEL = 256  #: characters of the kind of a destination, or of the id or name of a log group or stream

@@ -18,8 +18,10 @@ from msgspec import Struct
 from engine.errors import (
     CallTimedOut,
     DiskLow,
+    FunctiondError,
     FunctionDisabled,
     FunctionPaused,
+    IdempotencyConflict,
     InvalidField,
     Overloaded,
     ShuttingDown,
@@ -110,6 +112,25 @@ class Intake:
             if requests:
                 self._count_refusal(error, requests[0])
             raise
+
+    async def accept_each(self, requests: Sequence[Request]) -> Sequence[str | FunctiondError]:
+        """Store each request that can be accepted, all in one transaction. Return its request id or its error for each.
+
+        The requests are for one function. If the backlog has no room for a request, those after it are refused, too.
+        Raises Unavailable if none of them can be accepted: the engine stops, or the disk is full or fails.
+        """
+        if self._closed:
+            raise ShuttingDown
+        try:
+            results = await self._accept_each(requests)
+        except Exception as error:
+            for request in requests:
+                self._count_refusal(error, request)
+            raise
+        for request, result in zip(requests, results, strict=True):
+            if not isinstance(result, str):
+                self._count_refusal(result, request)
+        return results
 
     async def accept_promised(self, request: Request, store: Callable[[Invocation], Awaitable[None]]) -> str:
         """Accept a request that was promised by an earlier commit, such as the delivery of an outcome.
@@ -212,6 +233,37 @@ class Intake:
             stored = self._cursors.append(made, move, then=self._queue)
             undo.pop_all()
         return await stored
+
+    async def _accept_each(self, requests: Sequence[Request]) -> Sequence[str | FunctiondError]:
+        results: list[str | FunctiondError] = [""] * len(requests)
+        places: list[int] = []
+        made: list[tuple[Invocation, str]] = []
+        for place, request in enumerate(requests):
+            try:
+                invocation = self._factory.make(request, self._check(request))
+            except FunctiondError as error:
+                results[place] = error
+            else:
+                places.append(place)
+                made.append((invocation, request.idempotency_key))
+        if not made:
+            return results
+        sizes = [len(invocation.payload) for invocation, _ in made]
+        self._disk.check(sum(sizes))
+        function_id = made[0][0].function_id
+        admitted, full = self._backlog.admit_first(function_id, sizes, requests[0].function.name)
+        if full is not None:
+            for place in places[admitted:]:
+                results[place] = full
+            del made[admitted:], places[admitted:]
+        try:
+            stored = self._cursors.append(made, then=self._queue)
+        except BaseException:
+            self._backlog.remove(function_id, sum(sizes[:admitted]), rows=admitted)
+            raise
+        for place, request_id in zip(places, await stored, strict=True):
+            results[place] = request_id or IdempotencyConflict(requests[place].idempotency_key)
+        return results
 
     async def _call(self, request: Request) -> tuple[str, Function, Outcome]:
         function = self._check(request)

@@ -7,7 +7,7 @@ used for admission, so that it need not wait for the disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -82,6 +82,26 @@ class Backlog:
         if full := self._full(function_id, rows, size, name):
             raise full
         self.add(function_id, size, rows)
+
+    def admit_first(self, function_id: int, sizes: Sequence[int], name: str) -> tuple[int, BacklogFull | None]:
+        """Count as many invocations of a function, with payloads of ``sizes`` bytes, as the limits allow.
+
+        The first that would exceed a limit is refused with all after it, so that the order stays. Return the number of
+        those that are counted, and the error of the others.
+        """
+        own_rows, own_size = self.of(function_id)
+        limits = self.limits
+        rows, room = len(sizes), min(limits.function_size - own_size, limits.size - self.size)
+        size = sum(sizes)
+        if min(limits.function_rows - own_rows, limits.rows - self.rows) >= rows and room >= size:
+            self.add(function_id, size, rows)
+            return rows, None
+        for done, one in enumerate(sizes):
+            try:
+                self.admit(function_id, one, name)
+            except BacklogFull as full:
+                return done, full
+        raise AssertionError("a backlog without room for all has room for each")
 
     async def wait_for_room(self, function_id: int, rows: int, size: int) -> None:
         """Wait until ``admit_batch`` would accept ``rows`` invocations with ``size`` bytes in total."""

@@ -22,6 +22,7 @@ from engine.asgi.listener import listen
 from engine.asgi.wire import App
 from engine.code.store import NO_CODE, CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
+from engine.errors import FunctiondError
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
@@ -159,6 +160,15 @@ class Engine:
             payload=request.payload,
         )
         return request_id
+
+    async def accept_each(self, requests: Sequence[Request]) -> Sequence[str | FunctiondError]:
+        results: list[str | FunctiondError] = []
+        for request in requests:
+            try:
+                results.append(await self.accept(request))
+            except FunctiondError as error:
+                results.append(error)
+        return results
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
         function = self._admit(request)

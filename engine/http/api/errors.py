@@ -99,7 +99,7 @@ def error_codes() -> list[tuple[str, int, str]]:
 
 def error_reply(error: e.FunctiondError) -> Reply:
     """Return the HTTP reply that reports ``error``: status, code, message, and headers such as Retry-After."""
-    status, code = _status_and_code(error)
+    status, code = status_and_code(error)
     headers = retry_after(error)
     if isinstance(error, e.Unauthorized):
         headers = ((b"www-authenticate", b"SDK-HMAC-SHA256"),)
@@ -109,7 +109,8 @@ def error_reply(error: e.FunctiondError) -> Reply:
     return problem(status, str(error), headers, code=code, repeat_id=isinstance(error, e.BadMetricQuery))
 
 
-def _status_and_code(error: e.FunctiondError) -> tuple[int, str]:
+def status_and_code(error: e.FunctiondError) -> tuple[int, str]:
+    """Return the HTTP status and the FSS code of an error."""
     if (found := trigger_status(error)) is not None:
         return found
     code = _code_of(type(error))

@@ -1,6 +1,6 @@
 """Asynchronous and synchronous invocation of a function by HTTP request.
 
-``HttpServer`` calls these two handlers without the router, because they must be fast. An asynchronous request is
+``HttpServer`` calls these handlers without the router, because they must be fast. An asynchronous request is
 answered after its invocation is on disk. A synchronous request is answered with the function's result. If the function
 fails, the reply also has HTTP status 200, and its header X-Is-Func-Err is ``true``.
 """
@@ -19,10 +19,12 @@ from engine.asgi.error_replies import problem
 from engine.asgi.wire import JSON, HeaderPairs, Headers, Receive, Reply, check_json, json_reply, read_body
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
+from engine.http.api.batch_body import BATCH_LIMIT, read_batch
+from engine.http.api.batches import BatchIntake, accept_events, check_options
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.delays import LONGEST_DELAY
-from engine.model.limits import MEMORY_SIZES, ORDERING_KEY
+from engine.model.limits import IDEMPOTENCY_KEY, MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import FunctionUrn
 
 #: Headers of an asynchronous request that are options of its invocation.
@@ -38,7 +40,7 @@ LARGE = b"100000"  #: Content-Length of an event that may arrive in several pack
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
-class RequestIntake(Protocol):
+class RequestIntake(BatchIntake, Protocol):
     async def accept(self, request: Request) -> str:
         """Accept an asynchronous request. Return the request id of its invocation after the invocation is on disk."""
         ...
@@ -83,6 +85,17 @@ class Invocations:
             )
         request_id = (await self._intake.accept(request)).encode()
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
+
+    async def accept_batch(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
+        """Accept asynchronous invocations of one function (POST …/invocations-async/batch).
+
+        The reply has a request id or an error for each, and is sent after the accepted ones are on disk.
+        """
+        self._catalog.find(urn)
+        check_options(headers)
+        memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
+        events = read_batch(headers, await read_body(receive, headers, BATCH_LIMIT))
+        return await accept_events(self._intake, events, urn, headers, memory=memory, limit=self._async_limit)
 
     async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
         """Run a function synchronously (POST …/invocations). Reply with its result."""
@@ -211,7 +224,7 @@ def _delay(value: bytes | None) -> float:
 
 def read_idempotency_key(value: bytes | None) -> str:
     """Return the value of the header Idempotency-Key; empty if it is absent. Raise InvalidField if it is invalid."""
-    return _key("Idempotency-Key", value, 255)
+    return _key("Idempotency-Key", value, IDEMPOTENCY_KEY)
 
 
 def _key(header: str, value: bytes | None, longest: int) -> str:

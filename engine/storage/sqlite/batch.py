@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from itertools import chain
 from typing import Any
@@ -290,18 +290,10 @@ class WritingConnection(sqlite3.Connection):
         for statement, rows in zip(Statement, by_statement, strict=True):
             if not rows:
                 continue
-            rows = with_sums(statement, rows)
             if statement in _INSERTS:
-                self._insert(_INSERTS[statement], rows)
+                insert_rows(self, statement, rows)
             else:
                 super().executemany(SQL[statement], summed(rows) if statement is Statement.TALLY else rows)
-
-    def _insert(self, statements: dict[int, str], rows: list[Row]) -> None:
-        begin = 0
-        for together, sql in statements.items():
-            while len(rows) - begin >= together:
-                self.execute(sql, list(chain.from_iterable(rows[begin : begin + together])))
-                begin += together
 
     def _run_alone(self, request: WriteRequest) -> None:
         """Run one request of a batch inside a savepoint, so that its error does not undo the other requests.
@@ -327,7 +319,16 @@ def _refuse(db: WritingConnection, request: WriteRequest, error: Exception) -> N
     request.error = None if request.retry_until_stored else NotStored(str(error))
 
 
-def with_sums(statement: Statement, rows: list[Row]) -> list[Row]:
+def insert_rows(db: sqlite3.Connection, statement: Statement, rows: Sequence[Row]) -> None:
+    """Insert rows of a statement in ``_INSERTS``, several by each execution."""
+    rows, begin = with_sums(statement, rows), 0
+    for together, sql in _INSERTS[statement].items():
+        while len(rows) - begin >= together:
+            db.execute(sql, list(chain.from_iterable(rows[begin : begin + together])))
+            begin += together
+
+
+def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
     """Append the checksum to each row of a payload or result. Return rows of other statements unchanged.
 
     Checksums are computed when the rows are written, so that they take no time from the event loop.
@@ -339,7 +340,7 @@ def with_sums(statement: Statement, rows: list[Row]) -> list[Row]:
     return rows
 
 
-def summed(rows: list[Row]) -> list[Row]:
+def summed(rows: Sequence[Row]) -> Sequence[Row]:
     """Add up rows for the table of backlog counters, so that each function has one row."""
     sums: dict[int, list[int]] = {}
     for function_id, count, size in rows:

@@ -9,7 +9,7 @@ from typing import Any
 from engine.model import Invocation, Outcome, State
 from engine.protocols import Settlement
 from engine.storage.sqlite.attempts import attempt_rows
-from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
+from engine.storage.sqlite.batch import SQL, Row, Statement, insert_rows, summed
 from engine.storage.sqlite.ordering import insert_ordered, release_successors
 from engine.storage.sqlite.outcome_tables import readable_size, size_of_result
 from engine.storage.sqlite.rows import COMPACT_END, STORED, append_row
@@ -70,10 +70,10 @@ def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation], readab
     """Store invocations. Return the keys of those that are held."""
     rows = [dict(append_rows(invocation)) for invocation in invocations]
     free = [row[Statement.APPEND] for row, one in zip(rows, invocations, strict=True) if not one.ordering_key]
-    db.executemany(SQL[Statement.APPEND], free)
+    insert_rows(db, Statement.APPEND, free)
     ordered = [one for one in invocations if one.ordering_key]
     held = frozenset(one.key for one in ordered if insert_ordered(db, one, readable))
-    db.executemany(SQL[Statement.PAYLOAD], with_sums(Statement.PAYLOAD, [row[Statement.PAYLOAD] for row in rows]))
+    insert_rows(db, Statement.PAYLOAD, [row[Statement.PAYLOAD] for row in rows])
     db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
     for statement in (Statement.TRACE, Statement.ORIGIN):
         db.executemany(SQL[statement], [row[statement] for row in rows if statement in row])

@@ -38,7 +38,10 @@ with warnings.catch_warnings():
 
 API_PAGE = Path(__file__).parents[3] / "engine" / "docs" / "api.md"
 #: Operations that are answered without the router.
-FAST = {("POST", f"{BASE}/functions/{{function_urn}}/{action}") for action in ("invocations", "invocations-async")}
+FAST = {
+    ("POST", f"{BASE}/functions/{{function_urn}}/{action}")
+    for action in ("invocations", "invocations-async", "invocations-async/batch")
+}
 #: Operations outside this engine, by words in the SDK's operation names.
 LEFT_OUT = re.compile("Work[Ff]low(?!Metric)|App|Template|VpcEndpoint|Bridge")
 EMPTY_LISTS = {"ListFunctionApplications", "ListAppTemplates", "ListFunctionTemplate"}

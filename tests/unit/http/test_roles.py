@@ -132,7 +132,8 @@ def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
     engine = {"ShowHealth", "ShowReadiness", "ShowDocument"}
     status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation", "ExplainAsyncInvocation"}
 
-    assert by_role["invoke"] == engine | status | {"AsyncInvokeFunction", "InvokeFunction", "CancelAsyncInvocation"}
+    calls = {"AsyncInvokeFunction", "BatchAsyncInvokeFunction", "InvokeFunction"}
+    assert by_role["invoke"] == engine | status | calls | {"CancelAsyncInvocation"}
     assert by_role["admin"] == set()
     changes = {one.name for one in OPERATIONS if one.method != "GET"} - {"ShowResInstanceInfo"}
     assert not by_role["read"] & changes
