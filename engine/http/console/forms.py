@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
@@ -40,6 +41,11 @@ class Form:
     def all(self, name: str) -> list[str]:
         return self._values.get(name, [])
 
+    def rows(self, prefix: str, names: Sequence[str]) -> list[dict[str, str]]:
+        """Return the rows of a table, whose columns are the fields ``names`` after ``prefix``, as they were typed."""
+        columns = (self.all(prefix + name) for name in names)
+        return [dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue="")]
+
     def checked(self, name: str) -> bool:
         """Return whether a checkbox is checked: browsers send only those that are."""
         return name in self._values
@@ -74,6 +80,12 @@ async def read_fields(call: Call, limit: int) -> Form:
 
 def _decoded(body: bytes) -> list[tuple[str, str]]:
     return parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS)
+
+
+def whole_or_text(text: str) -> int | str:
+    """Return the whole number in a text for the API; the text itself if it is none, which the API refuses."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else text
 
 
 def errors_of(error: FunctiondError) -> Mapping[str, str]:

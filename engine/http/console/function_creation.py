@@ -17,7 +17,7 @@ from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.code_bodies import with_package, with_text
-from engine.http.console.forms import WHOLE, Form, errors_of
+from engine.http.console.forms import WHOLE, Form, errors_of, whole_or_text
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import CREATE_FUNCTION, FUNCTION
@@ -144,8 +144,8 @@ def _body(form: Form) -> Any:
         "package": form.text("package") or DEFAULTS["package"],
         "runtime": runtime,
         "handler": form.text("handler") or _default_handler(runtime),
-        "memory_size": _number(form.text("memory_size")),
-        "timeout": _number(form.text("timeout")),
+        "memory_size": whole_or_text(form.text("memory_size")),
+        "timeout": whole_or_text(form.text("timeout")),
         "description": form.text("description"),
     }
     if form.text("source") == "zip":
@@ -160,10 +160,6 @@ def _is_template(code: str) -> bool:
     """Return whether the code is an unchanged template, for which the operation stores that of handler and runtime."""
     templates = (default_code("inline", _default_handler(name), name).decode() for name in OFFERED)
     return not code.strip() or any(code.strip() == one.strip() for one in templates)
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
 
 
 def _errors(error: FunctiondError, source: str) -> dict[str, str]:

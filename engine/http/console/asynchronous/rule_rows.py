@@ -7,7 +7,6 @@ out. The field ``old`` is the position of a stored rule: a text that a browser c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from msgspec.structs import replace
@@ -86,9 +85,7 @@ def rows_of(rules: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def rows_in(form: Form) -> list[Row]:
     """Return the rows of a form, without those in which nothing was entered."""
-    names = (*RetryRule.__struct_fields__, "old")
-    columns = (form.all(PREFIX + name) for name in names)
-    rows = [dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue="")]
+    rows = form.rows(PREFIX, (*RetryRule.__struct_fields__, "old"))
     return [row for row in rows if any(text for name, text in row.items() if (name, text) != ("code", "0"))]
 
 

@@ -7,14 +7,13 @@ Rows of shares have the fields ``w-version`` and ``w-percent``. Rows of rules ha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from engine.http.console.configuration.settings import lines, one_line
-from engine.http.console.forms import Form
+from engine.http.console.forms import Form, whole_or_text
 from engine.model import Alias, Strategy
 
 NO_VERSION = "choose a version in each row, or empty the row"
@@ -76,7 +75,7 @@ def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
     return {
         "version": typed.version,
         "description": stored.description if stored and described else typed.description,
-        "additional_version_weights": {one["version"]: _whole(one["percent"]) for one in typed.shares},
+        "additional_version_weights": {one["version"]: whole_or_text(one["percent"]) for one in typed.shares},
         "additional_version_strategy": strategies,
     }
 
@@ -108,11 +107,5 @@ def _strategies(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
 
 
 def _rows(form: Form, prefix: str, names: tuple[str, ...]) -> list[dict[str, str]]:
-    columns = (form.all(prefix + name) for name in names)
-    rows = (dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue=""))
+    rows = form.rows(prefix, names)
     return [row for row in rows if any(text.strip() for name, text in row.items() if name not in _CHOSEN)]
-
-
-def _whole(text: str) -> int | str:
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from msgspec import Struct
 
 from engine.errors import FunctiondError, InvalidField
 from engine.http.console.configuration.settings import errors_beside, one_line
-from engine.http.console.forms import Form
+from engine.http.console.forms import Form, whole_or_text
 from engine.resources.reservation_schedule import Reservation
 
 _ROW = ("cron", "count", "name", "start", "end")
@@ -53,8 +52,7 @@ def form_of(qualifier: str, reservation: Reservation) -> ReservationForm:
 
 
 def read_form(form: Form, qualifier: str = "") -> ReservationForm:
-    columns = (form.all("c-" + name) for name in _ROW)
-    rows = (dict(zip(_ROW, row, strict=True)) for row in zip_longest(*columns, fillvalue=""))
+    rows = form.rows("c-", _ROW)
     return ReservationForm(
         qualifier=qualifier or form.text("qualifier"),
         count=form.text("count"),
@@ -66,9 +64,9 @@ def body_of(typed: ReservationForm, stored: Reservation | None) -> dict[str, Any
     """Return the body of a request that stores the reservation, with the stored values that the form does not have."""
     tactics: dict[str, Any] = {"cron_configs": [_cron(one) for one in typed.crons]}
     if stored is None:
-        return {"count": _whole(typed.count), "tactics_config": tactics}
+        return {"count": whole_or_text(typed.count), "tactics_config": tactics}
     tactics["metric_configs"] = msgspec.to_builtins(stored.tactics.metric_configs)
-    return {"count": _whole(typed.count), "idle_mode": stored.idle_mode, "tactics_config": tactics}
+    return {"count": whole_or_text(typed.count), "idle_mode": stored.idle_mode, "tactics_config": tactics}
 
 
 def with_errors(typed: ReservationForm, error: FunctiondError) -> tuple[ReservationForm, Mapping[str, str]]:
@@ -85,15 +83,10 @@ def _cron(row: Mapping[str, str]) -> dict[str, Any]:
     return {
         "cron": row["cron"].strip(),
         "name": row["name"].strip(),
-        "count": _whole(row["count"]),
+        "count": whole_or_text(row["count"]),
         "start_time": _time(row["start"]),
         "expired_time": _time(row["end"]),
     }
-
-
-def _whole(text: str) -> int | str:
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else text
 
 
 def _time(text: str) -> int | str:

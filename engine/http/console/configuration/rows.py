@@ -7,7 +7,6 @@ name is none. Without scripts, spare rows at the end take new entries.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import zip_longest
 
 from msgspec import Struct
 
@@ -30,10 +29,8 @@ def rows_of(table: Mapping[str, str]) -> list[Row]:
 
 def rows_in(form: Form, prefix: str = "") -> list[Row]:
     """Return the rows of a form. Rows without a name are left out, but not if they have a value and are new."""
-    fields = (form.all(prefix + name) for name in ("key", "value", "old"))
-    found = [
-        Row(key=key.strip(), value=value, old=old.strip()) for key, value, old in zip_longest(*fields, fillvalue="")
-    ]
+    typed = form.rows(prefix, ("key", "value", "old"))
+    found = [Row(key=one["key"].strip(), value=one["value"], old=one["old"].strip()) for one in typed]
     return [row for row in found if row.key or (row.value and not row.old)]
 
 
