@@ -26,7 +26,7 @@ def async_settings_pages(engine: EngineParts, frame: FunctionFrame, api: ApiRequ
 
 def deliveries_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
     region, deliveries, items = engine.settings.http.region, failed_deliveries(engine), redrive_api(engine)
-    rows = DestinationRows(engine.catalog, engine.delivery, region)
+    rows = DestinationRows(engine.catalog, engine.delivery)
     scopes = ScopeReader(engine.catalog, deliveries, rows, region)
     return [
         DeliveriesPage(pages, deliveries, scopes, rows, api, items),

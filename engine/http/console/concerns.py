@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from msgspec import Struct
 
 from engine.http.console.paths import DOCS, PROJECT
-from engine.model import Function
 
 
 class Concern(Struct, frozen=True, kw_only=True):
@@ -17,15 +14,6 @@ class Concern(Struct, frozen=True, kw_only=True):
     action: str  #: text of the link
     urgent: bool = False
     operation: str = ""  #: of the API, which the form at ``link`` uses; empty: ``link`` is a page
-
-
-def page_of(function: Function, rest: str = "") -> str:
-    """Return the path of a function's page."""
-    return f"{PROJECT.format(project_id=function.project)}/functions/{quote(name_of(function), safe='')}{rest}"
-
-
-def name_of(function: Function) -> str:
-    return function.name if function.package == "default" else f"{function.package}:{function.name}"
 
 
 def list_of(project: str, section: str, query: str = "") -> str:

@@ -88,6 +88,11 @@ def whole_or_text(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else text
 
 
+def error_of_whole(error: FunctiondError) -> Mapping[str, str]:
+    """Return the message of an error as one of the whole form. An AccessDenied is raised again."""
+    return {WHOLE: "; ".join(errors_of(error).values())}
+
+
 def errors_of(error: FunctiondError) -> Mapping[str, str]:
     """Return the message of an error by the name of its field, or by ``WHOLE`` if it names none.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -18,9 +17,10 @@ from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.code_bodies import with_package, with_text
 from engine.http.console.forms import WHOLE, Form, errors_of, whole_or_text
+from engine.http.console.function_links import path_of_name
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
-from engine.http.console.paths import CREATE_FUNCTION, FUNCTION
+from engine.http.console.paths import CREATE_FUNCTION
 from engine.model.limits import MEMORY_SIZES, TIMEOUTS
 from engine.model.urn import short_name
 from engine.runtimes.catalog import ELSEWHERE, OFFERED, Family, find_runtime, refusal_of
@@ -73,7 +73,7 @@ class CreationPage:
                 await form.file.discard()
             return await self._show(call, typed, _errors(error, typed["source"]))
         name = short_name(reply.read(FunctionReply).func_urn.rpartition(":")[0])
-        page = FUNCTION.format(project_id=call.project, function=quote(name, safe=""))
+        page = path_of_name(call.project, name)
         return see_other(page, f"Created {name}.")
 
     async def _show(self, call: Call, typed: Mapping[str, str], errors: Mapping[str, str] | None = None) -> Reply:

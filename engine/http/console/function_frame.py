@@ -16,10 +16,10 @@ from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.http.api.routing import BASE, Call, own_urn
+from engine.http.console.function_links import name_of, path_of
 from engine.http.console.pages import Pages
-from engine.http.console.paths import FUNCTION
 from engine.model import Function
-from engine.model.urn import FunctionUrn, short_name
+from engine.model.urn import FunctionUrn
 
 
 class Tab(Struct, frozen=True, kw_only=True):
@@ -103,8 +103,7 @@ class FunctionFrame:
 
     def page_path(self, function: Function, rest: str = "") -> str:
         """Return the percent-encoded path of a function's page, with ``rest`` after it."""
-        name = short_name(function.urn(self._region).function)
-        return FUNCTION.format(project_id=function.project, function=quote(name, safe="")) + rest
+        return path_of(function, rest)
 
     async def show(self, call: Call, template: str, *, tab: str, pause: PauseForm = NOT_SENT, **data: Any) -> Reply:
         """Show a page of the function that the path names. ``tab`` is its path, as in ``TABS`` or ``CONFIGURATION``."""
@@ -113,7 +112,7 @@ class FunctionFrame:
             call,
             template,
             function=function,
-            name=short_name(function.urn(self._region).function),
+            name=name_of(function),
             controls=self._controls.of(function.function_id),
             function_path=self.page_path(function),
             tabs=TABS,

@@ -11,7 +11,8 @@ from engine.functions.controls import FunctionControls
 from engine.http.api.destinations import DestinationStates
 from engine.http.api.routing import Call
 from engine.http.console import words
-from engine.http.console.concerns import Concern, list_of, name_of, page_of, sentence
+from engine.http.console.concerns import Concern, list_of, sentence
+from engine.http.console.function_links import name_of, path_of
 from engine.http.console.visibility import sees_secrets
 from engine.http.redaction import without_credentials
 from engine.metrics.usage import Tally, Usage
@@ -70,7 +71,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
             yield Concern(
                 title=f"{name_of(function)} fails",
                 text=_failures(tally),
-                link=page_of(function, "/monitoring"),
+                link=path_of(function, "/monitoring"),
                 action="Open its charts",
                 urgent=2 * tally.errors >= tally.count,
             )
@@ -124,7 +125,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
             yield Concern(
                 title=f"{name_of(function)} is paused",
                 text=f"{words.number(waiting)} invocations wait until it is resumed.{because}",
-                link=page_of(function),
+                link=path_of(function),
                 action="Open it to resume",
             )
         yield from _more(len(paused) - NAMED, "functions are paused", list_of(project, "functions"))

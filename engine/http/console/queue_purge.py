@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
@@ -16,14 +17,14 @@ from engine.http.api.bulk_cancel import CancelledInvocations
 from engine.http.api.routing import Call, Handler, whole_number
 from engine.http.api.times import short_time
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.forms import Form, errors_of
+from engine.http.console.forms import Form, error_of_whole
 from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_links import name_of
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import QUEUE
 from engine.http.console.queue_rows import QueueRows
 from engine.model import Function, State
 from engine.model.clock import Clock
-from engine.model.urn import short_name
 from engine.protocols import Records, Selection
 
 SAMPLE = 10  #: invocations shown before anything happens
@@ -70,7 +71,7 @@ class QueuePurge:
             path = self._frame.api_path(function, "/async-invocations/cancel")
             step = (await self._api.send(call, "POST", path, body)).read(CancelledInvocations)
         except FunctiondError as error:
-            errors = {"": "; ".join(errors_of(error).values())}
+            errors = error_of_whole(error)
             return await self._show(
                 call, function, "queues/purging.html", purge=purge, ended=False, errors=errors, http_status=400
             )
@@ -78,7 +79,7 @@ class QueuePurge:
         return await self._show(call, function, "queues/purging.html", purge=purge, ended=ended, errors={})
 
     async def _show(self, call: Call, function: Function, template: str, **data: Any) -> Reply:
-        name = short_name(function.urn("").function)
+        name = name_of(function)
         return await self._pages.show(call, template, live=False, name=name, **data)
 
 
@@ -100,14 +101,11 @@ def _number(form: Form, name: str) -> int:
 def _after(purge: Purge, step: CancelledInvocations) -> tuple[Purge, bool]:
     """Return the state after a step, and whether it was the last one."""
     done, in_round = purge.done + len(step.cancelled), purge.round + len(step.cancelled)
-    last = not step.next_marker and not in_round
-    more = bool(step.next_marker)
-    after = Purge(
-        until=purge.until,
-        running=purge.running,
+    after = replace(
+        purge,
         total=max(purge.total, done),
         done=done,
-        round=in_round if more else 0,
+        round=in_round if step.next_marker else 0,
         marker=step.next_marker or "0",
     )
-    return after, last
+    return after, not step.next_marker and not in_round

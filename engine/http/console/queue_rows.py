@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
+from engine.http.console.function_links import name_of
 from engine.model import Function, Invocation, Mode
 from engine.model.controls import Controls
 from engine.model.identity import Identity
-from engine.model.urn import short_name
 from engine.pipeline.explanation import Reason
 from engine.protocols import Queued, Records
 from engine.scheduling.backlog import Backlog
@@ -68,7 +68,7 @@ class QueueRows:
 
     def functions(self, project: str, *, busy: bool) -> Sequence[Function]:
         """Return the functions of a project by name; with ``busy``, those that are paused, or have work."""
-        found = sorted(self._catalog.list(project), key=_name)
+        found = sorted(self._catalog.list(project), key=name_of)
         return [one for one in found if self._is_busy(one.function_id)] if busy else found
 
     def waiting(self, function_id: int) -> int:
@@ -101,7 +101,7 @@ class QueueRows:
         counted = kinds.ready < MOST and kinds.held < MOST
         return QueueRow(
             function=function,
-            name=_name(function),
+            name=name_of(function),
             controls=self._controls.of(function_id),
             waiting=waiting,
             kinds=kinds,
@@ -111,7 +111,3 @@ class QueueRows:
             first=self._identity.request_id(kinds.first) if kinds.first is not None else "",
             reasons=self._explaining.reasons_of(function_id) if waiting else (),
         )
-
-
-def _name(function: Function) -> str:
-    return short_name(function.urn("").function)

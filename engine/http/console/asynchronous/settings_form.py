@@ -52,7 +52,7 @@ class Shown(Struct, frozen=True, kw_only=True):
         return {condition: one.kind for condition, one in self.destinations.items()}
 
 
-class SettingsForm:
+class AsyncSettingsForm:
     def __init__(self, destinations: DestinationForms) -> None:
         self._destinations = destinations
 

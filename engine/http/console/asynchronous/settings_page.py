@@ -16,8 +16,8 @@ from engine.http.console.asynchronous.destination_forms import CONDITIONS, Desti
 from engine.http.console.asynchronous.rule_rows import MOST, changed_order, rule_fields
 from engine.http.console.asynchronous.settings_form import (
     LOG,
+    AsyncSettingsForm,
     Settings,
-    SettingsForm,
     Shown,
     is_unchanged,
     simple_fields,
@@ -43,7 +43,7 @@ class AsyncSettingsPage:
         self, frame: FunctionFrame, api: ApiRequests, catalog: Catalog, kinds: DestinationForms, defaults: RetrySettings
     ) -> None:
         self._frame, self._api, self._catalog, self._defaults = frame, api, catalog, defaults
-        self._kinds, self._form = kinds, SettingsForm(kinds)
+        self._kinds, self._form = kinds, AsyncSettingsForm(kinds)
 
     def pages(self) -> Mapping[str, Handler]:
         return {FUNCTION + PATH: self.show}

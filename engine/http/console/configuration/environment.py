@@ -18,7 +18,7 @@ from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.configuration.rows import ROWS, Row, check_rows, rows_in, rows_of, with_errors
 from engine.http.console.configuration.settings import digest_of, errors_beside, lines
-from engine.http.console.configuration.settings_page import Request, SettingsForm, SettingsPage
+from engine.http.console.configuration.settings_page import SettingsForm, SettingsPage, Update
 from engine.http.console.forms import Form
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.visibility import sees_secrets
@@ -59,7 +59,7 @@ class EnvironmentForm(SettingsForm[Variables]):
         }
         return Variables(rows=rows, variables=variables)
 
-    def requests(self, function: Function, typed: Variables) -> Sequence[Request]:
+    def updates(self, function: Function, typed: Variables) -> Sequence[Update]:
         check_rows(row for rows in typed.rows.values() for row in rows)
         body = {
             name: msgspec.json.encode(variables).decode() if variables else ""
@@ -67,11 +67,9 @@ class EnvironmentForm(SettingsForm[Variables]):
             if list(variables.items()) != list(getattr(function, name).items())
         }
         target = self._frame.api_path(function, "/config")
-        return [Request(method="PATCH", target=target, body=body)] if body else []
+        return [Update(method="PATCH", target=target, body=body)] if body else []
 
-    def explain(
-        self, function: Function, typed: Variables, error: FunctiondError
-    ) -> tuple[Variables, Mapping[str, str]]:
+    def explain(self, typed: Variables, error: FunctiondError) -> tuple[Variables, Mapping[str, str]]:
         """Return the rows with the error at the variable that it names, and errors by field."""
         if not isinstance(error, InvalidField) or error.field == ROWS:
             return typed, errors_beside(error, (ROWS, *PREFIX))

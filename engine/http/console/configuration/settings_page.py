@@ -33,8 +33,8 @@ T = TypeVar("T")
 Values = Mapping[str, Value]  #: by the name of the setting
 
 
-class Request(Struct, frozen=True, kw_only=True):
-    """Request to the API."""
+class Update(Struct, frozen=True, kw_only=True):
+    """Request to the API that stores something."""
 
     method: str
     target: str
@@ -59,10 +59,10 @@ class SettingsForm(ABC, Generic[T]):
         """Return what was typed."""
 
     @abstractmethod
-    def requests(self, function: Function, typed: T) -> Sequence[Request]:
-        """Return the requests that store what was changed. Raises InvalidField if it cannot be stored."""
+    def updates(self, function: Function, typed: T) -> Sequence[Update]:
+        """Return the requests that store what was changed, the first first. Raises InvalidField if one is invalid."""
 
-    def explain(self, function: Function, typed: T, error: FunctiondError) -> tuple[T, Mapping[str, str]]:
+    def explain(self, typed: T, error: FunctiondError) -> tuple[T, Mapping[str, str]]:
         """Return what was typed, with the error in its rows if it has some, and the message of the error by field."""
         return typed, errors_beside(error, ())
 
@@ -86,12 +86,12 @@ class FieldsForm(SettingsForm[Values]):
     def read(self, function: Function, form: Form) -> Values:
         return typed_in(self.settings(function), form, self.shown(function))
 
-    def requests(self, function: Function, typed: Values) -> Sequence[Request]:
+    def updates(self, function: Function, typed: Values) -> Sequence[Update]:
         body = self.body(function, typed, changes(self.settings(function), typed, self.shown(function)))
         target = self._frame.api_path(function, self.target)
-        return [Request(method="PATCH", target=target, body=body)] if body else []
+        return [Update(method="PATCH", target=target, body=body)] if body else []
 
-    def explain(self, function: Function, typed: Values, error: FunctiondError) -> tuple[Values, Mapping[str, str]]:
+    def explain(self, typed: Values, error: FunctiondError) -> tuple[Values, Mapping[str, str]]:
         return typed, errors_beside(error, typed)
 
 
@@ -124,12 +124,12 @@ class SettingsPage(ABC, Generic[T]):
         if is_stale(form, settings.shown(function)):
             return await self._show(call, function, typed, {WHOLE: CHANGED})
         try:
-            requests = settings.requests(function, typed)
-            for one in requests:
+            updates = settings.updates(function, typed)
+            for one in updates:
                 await self._api.send(call, one.method, one.target, one.body)
         except FunctiondError as error:
-            return await self._show(call, function, *settings.explain(function, typed, error))
-        return self._done(function, settings.note if requests else "Nothing was changed.")
+            return await self._show(call, function, *settings.explain(typed, error))
+        return self._done(function, settings.note if updates else "Nothing was changed.")
 
     async def _show(
         self, call: Call, function: Function, typed: T | None = None, errors: Mapping[str, str] | None = None

@@ -14,7 +14,7 @@ from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.configuration.rows import Row, check_rows, rows_in, rows_of, table_of, with_errors
 from engine.http.console.configuration.settings import digest_of
-from engine.http.console.configuration.settings_page import Request, SettingsForm, SettingsPage
+from engine.http.console.configuration.settings_page import SettingsForm, SettingsPage, Update
 from engine.http.console.forms import Form
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.visibility import value_shown
@@ -35,7 +35,7 @@ class TagsForm(SettingsForm[Sequence[Row]]):
     def read(self, function: Function, form: Form) -> Sequence[Row]:
         return [_checked(row) for row in with_errors(rows_in(form))]
 
-    def requests(self, function: Function, typed: Sequence[Row]) -> Sequence[Request]:
+    def updates(self, function: Function, typed: Sequence[Row]) -> Sequence[Update]:
         check_rows(typed)
         old, new = self._tags.of(function).tags, table_of(typed)
         if len(new) > MAX_TAGS:
@@ -45,7 +45,7 @@ class TagsForm(SettingsForm[Sequence[Row]]):
         path = f"/v2/{function.project}/functions/{quote(self._frame.urn_of(function), safe='')}/tags"
         changes = (("DELETE", "delete", gone), ("POST", "create", added))
         return [
-            Request(method=method, target=f"{path}/{action}", body={"tags": tags})
+            Update(method=method, target=f"{path}/{action}", body={"tags": tags})
             for method, action, tags in changes
             if tags
         ]

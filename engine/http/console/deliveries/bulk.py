@@ -16,7 +16,7 @@ from engine.http.api.routing import BASE, Call, Handler, whole_number
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries.destination_rows import param_text
 from engine.http.console.deliveries.scope import NONE, ScopeReader
-from engine.http.console.forms import Form, errors_of
+from engine.http.console.forms import Form, error_of_whole
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import DELIVERIES
 from engine.http.console.visibility import delivery_shown
@@ -106,7 +106,7 @@ class DeliveriesBulk:
                 call, "POST", f"{BASE.format(project_id=call.project)}/deliveries/{verb}", body
             )
         except FunctiondError as error:
-            errors = {"": "; ".join(errors_of(error).values())}
+            errors = error_of_whole(error)
             return await self._show(
                 call, verb, "deliveries/steps.html", progress=progress, ended=False, errors=errors, http_status=400
             )

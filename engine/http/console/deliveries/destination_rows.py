@@ -12,10 +12,10 @@ from msgspec import Struct
 from engine.functions.catalog import Catalog
 from engine.http.api.destinations import DestinationStates
 from engine.http.api.routing import Call
+from engine.http.console.function_links import name_of
 from engine.http.console.visibility import sees_secrets
 from engine.http.redaction import param_shown, without_credentials
 from engine.model import DestinationSpec, Function
-from engine.model.urn import short_name
 from engine.pipeline.circuit_breaker import DestinationStatus
 from engine.pipeline.failed_deliveries import DeliveryCounts
 
@@ -41,8 +41,8 @@ class DestinationRow(Struct, frozen=True, kw_only=True):
 
 
 class DestinationRows:
-    def __init__(self, catalog: Catalog, states: DestinationStates, region: str) -> None:
-        self._catalog, self._states, self._region = catalog, states, region
+    def __init__(self, catalog: Catalog, states: DestinationStates) -> None:
+        self._catalog, self._states = catalog, states
 
     def rows(self, call: Call, counts: DeliveryCounts, function: Function | None) -> list[DestinationRow]:
         """Return the destinations in settings and of deliveries, failing ones first; those of ``function`` only."""
@@ -69,7 +69,7 @@ class DestinationRows:
                 continue
             for condition, spec in (("success", settings.on_success), ("failure", settings.on_failure)):
                 if spec is not None:
-                    user = (short_name(version.urn(self._region).function), condition)
+                    user = (name_of(version), condition)
                     users = used.setdefault(spec, [])
                     if user not in users:
                         users.append(user)

@@ -14,7 +14,7 @@ from engine.http.api.routing import BASE, Call, Handler, whole_number
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries.destination_rows import DestinationRows, param_text
 from engine.http.console.deliveries.scope import ScopeReader
-from engine.http.console.forms import Form, errors_of
+from engine.http.console.forms import Form, error_of_whole
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import DELIVERIES
@@ -64,7 +64,7 @@ class DeliveriesPage:
             path = f"{BASE.format(project_id=call.project)}/deliveries/{action}"
             reply = await self._api.send(call, "POST", path, {"delivery_ids": ids})
         except FunctiondError as error:
-            return await self._show(call, errors={"": "; ".join(errors_of(error).values())})
+            return await self._show(call, errors=error_of_whole(error))
         chosen = await self._scopes.read(call)
         if action == "redrive":
             note = _note(len(reply.read(RedrivenDeliveries).redriven), len(ids), "sent again")

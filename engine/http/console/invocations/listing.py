@@ -17,13 +17,13 @@ from engine.functions.catalog import Catalog
 from engine.http.api.places import read_place, show_place
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_links import name_of
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
 from engine.http.console.invocations.triggers import InvocationTriggers
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import FUNCTION, PROJECT
 from engine.model import Function, State
 from engine.model.identity import accepted_at
-from engine.model.urn import short_name
 from engine.protocols import NEWEST, Count, Found, Place, Records
 
 ROWS = 50
@@ -32,6 +32,8 @@ _NOTHING = Found(records=(), read=0)
 
 
 class InvocationLists:
+    """Pages of the lists. ``sources`` are the names of sources among which a reader can choose."""
+
     def __init__(
         self,
         pages: Pages,
@@ -42,7 +44,6 @@ class InvocationLists:
         sources: Collection[str],
         triggers: InvocationTriggers,
     ) -> None:
-        """Take the names of ``sources`` to choose from."""
         self._pages, self._frame, self._catalog, self._records = pages, frame, catalog, records
         self._filters, self._sources, self._triggers = filters, sources, triggers
 
@@ -60,7 +61,7 @@ class InvocationLists:
 
     async def show_function(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
-        name = short_name(self._frame.urn_of(function))
+        name = name_of(function)
         typed = replace(filter_of(call.text), function="")
         data = await self._data(call, typed, {function.function_id: function}, name)
         return await self._frame.show(call, "functions/invocations.html", tab="invocations", filter=typed, **data)
@@ -85,8 +86,7 @@ class InvocationLists:
         except InvalidField as error:
             if error.field == "status":
                 raise
-            field = "function" if error.field == "function_urn" else error.field
-            errors, status = {field: error.allowed}, 400
+            errors, status = {"function" if error.field == "function_urn" else error.field: error.allowed}, 400
         except NotFound as error:
             errors, status = {"function": str(error)}, 404
         unfinished = found.more and len(found.records) < rows

@@ -23,11 +23,11 @@ from engine.http.api.routing import BASE, Call, Handler, whole_number
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import Form
 from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_links import name_of
 from engine.http.console.invocations.filters import Filters, InvocationFilter, filter_of
 from engine.http.console.pages import Action, may
 from engine.http.console.paths import FUNCTION
 from engine.model import Code, Record, State
-from engine.model.urn import short_name
 from engine.pipeline.redrive import FAILED
 from engine.protocols import Count, Records, Selection
 
@@ -153,7 +153,7 @@ class ManyInvocations:
         own = self._frame.urn_of(function)
         if chosen.function and self._filters.urn(chosen, call.project).function == own:
             return chosen
-        return replace(chosen, function=short_name(own))
+        return replace(chosen, function=name_of(function))
 
     def _selection(self, call: Call, kind: Kind, chosen: InvocationFilter) -> Selection:
         selection = self._filters.selection(chosen, call.project, frozenset())

@@ -19,6 +19,7 @@ from engine.http.api.run_again import RunAgainReply
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.function_links import name_of
 from engine.http.console.invocations.bodies import body_of, failure_of, headers_of, pretty
 from engine.http.console.invocations.details import InvocationDetails
 from engine.http.console.notes import see_other
@@ -27,7 +28,7 @@ from engine.http.console.paths import INVOCATION
 from engine.http.console.visibility import sees_payloads
 from engine.model import Function, Record
 from engine.model.delays import LONGEST_DELAY
-from engine.model.urn import LATEST, short_name
+from engine.model.urn import LATEST
 
 EDITED = 1 << 20  #: bytes of the largest event that a page offers to edit
 ONCE = "once"  #: hidden field: a form that is sent twice makes one invocation
@@ -149,7 +150,7 @@ class InvocationPage:
         """Show the page of an invocation with the error of an action. Its record may have changed meanwhile."""
         if isinstance(error, AccessDenied | NotFound):
             raise error
-        return await self._show(call, await self._details.record(call) or record, {WHOLE: str(error)}, 400)
+        return await self._show(call, await self._details.record(call), {WHOLE: str(error)}, 400)
 
     async def _editor(
         self,
@@ -176,7 +177,7 @@ class InvocationPage:
         return {
             "record": record,
             "function": function,
-            "name": short_name(self._frame.urn_of(function)),
+            "name": name_of(function),
             "function_path": self._frame.page_path(function),
             "path": self._path(call, record.request_id),
             "once": secrets.token_urlsafe(12),

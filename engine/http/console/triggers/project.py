@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
@@ -11,12 +10,12 @@ from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call, Handler, own_urn
 from engine.http.console.forms import Form
+from engine.http.console.function_links import name_of, path_of
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
-from engine.http.console.paths import FUNCTION, PROJECT
+from engine.http.console.paths import PROJECT
 from engine.http.console.triggers.rows import TriggerRows
 from engine.http.console.visibility import service_shown
-from engine.model.urn import short_name
 from engine.resources.triggers import Triggers
 from engine.triggers.sources import Sources
 from engine.triggers.supervisor import RUNNING
@@ -72,9 +71,7 @@ class TriggersPage:
             problem = error.allowed if isinstance(error, InvalidField) else str(error)
             problem = problem if name else "Enter the name of a function."
             return await self._show_new(call, name, {"function": problem})
-        short = short_name(function.urn(self._region).function)
-        path = FUNCTION.format(project_id=call.project, function=quote(short, safe=""))
-        return see_other(f"{path}/configuration/triggers/new")
+        return see_other(path_of(function, "/configuration/triggers/new"))
 
     async def _show_new(self, call: Call, name: str, errors: Mapping[str, str]) -> Reply:
         functions = self._catalog.list(call.project)[:OFFERED]
@@ -84,6 +81,6 @@ class TriggersPage:
             live=False,
             http_status=400 if errors else 200,
             function=name,
-            functions=[short_name(one.urn(self._region).function) for one in functions],
+            functions=[name_of(one) for one in functions],
             errors=errors,
         )

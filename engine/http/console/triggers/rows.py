@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Struct
 
 from engine.http.api.routing import Call
 from engine.http.api.triggers import ProjectTrigger, TriggersApi
-from engine.http.console.paths import FUNCTION, GATEWAY
+from engine.http.console.function_links import path_of_name
+from engine.http.console.paths import GATEWAY
 from engine.http.console.visibility import trigger_shown
 from engine.model import Mode
 from engine.model.clock import Clock
@@ -44,8 +44,8 @@ class TriggerRow(Struct, frozen=True, kw_only=True):
 class TriggerRows:
     """Rows of triggers. ``settings`` returns the settings of a plugin's service."""
 
-    def __init__(self, api: TriggersApi, clock: Clock, settings: Callable[[Plugin], Any], region: str) -> None:
-        self._api, self._clock, self._settings, self._region = api, clock, settings, region
+    def __init__(self, api: TriggersApi, clock: Clock, settings: Callable[[Plugin], Any]) -> None:
+        self._api, self._clock, self._settings = api, clock, settings
 
     def row(self, call: Call, trigger: BoundTrigger) -> TriggerRow:
         shown = trigger_shown(call, self._api.project_trigger(trigger))
@@ -96,8 +96,7 @@ def kind_mode(kind: str, *, fixed: bool) -> TriggerMode:
 
 def page_of_function(trigger: BoundTrigger) -> str:
     """Return the percent-encoded path of the page of a trigger's function."""
-    name = short_name(trigger.function)
-    return FUNCTION.format(project_id=trigger.project, function=quote(name, safe=""))
+    return path_of_name(trigger.project, short_name(trigger.function))
 
 
 def page_of_trigger(trigger: BoundTrigger) -> str:
