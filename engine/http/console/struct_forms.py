@@ -80,6 +80,12 @@ def missing_values(fields: Iterable[Field], form: Form, old: Mapping[str, Any] |
     }
 
 
+def lost_secrets(fields: Iterable[Field], form: Form) -> dict[str, str]:
+    """Return an error for each secret that was typed, by the name of its field: a page that is shown again lacks it."""
+    secrets = (field.name for field in flat(fields) if field.control == "secret")
+    return {name: "Type it again: the engine sends no secrets back." for name in secrets if form.raw(name)}
+
+
 def errors_beside(fields: Iterable[Field], errors: Mapping[str, str]) -> dict[str, str]:
     """Return errors by the names of their fields. An error of a part stands beside its field, others before all."""
     names = {field.name for field in flat(fields)}

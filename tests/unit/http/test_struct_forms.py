@@ -11,6 +11,7 @@ from engine.http.console.forms import WHOLE, Form
 from engine.http.console.struct_fields import fields_of, label_of
 from engine.http.console.struct_forms import (
     errors_beside,
+    lost_secrets,
     missing_values,
     read_struct,
     shown_values,
@@ -116,6 +117,11 @@ def test_what_was_typed_is_shown_again_except_for_secrets() -> None:
     shown = typed_values(FIELDS, form(topic_urn="<b>", password="secret", ssl_enable="true"))
 
     assert (shown["data.topic_urn"], shown["data.password"], shown["data.ssl_enable"]) == ("<b>", "", "true")
+
+
+def test_a_secret_must_be_typed_again() -> None:
+    assert lost_secrets(FIELDS, form(topic_urn="t", password="secret")).keys() == {"data.password"}
+    assert lost_secrets(FIELDS, form(topic_urn="t", password="")) == {}
 
 
 def test_required_fields_must_have_values() -> None:

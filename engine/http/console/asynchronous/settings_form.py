@@ -15,7 +15,7 @@ from engine.http.console.asynchronous.destination_forms import CONDITIONS, CONFI
 from engine.http.console.asynchronous.rule_rows import PREFIX, Row, rows_in, rows_of, rules_of
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.struct_fields import Field, fields_of
-from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
+from engine.http.console.struct_forms import lost_secrets, missing_values, read_struct, shown_values, typed_values
 from engine.logs.target import LogTarget, status_log_target
 
 Settings = Mapping[str, Any]  #: body of a reply of the API
@@ -77,6 +77,10 @@ class AsyncSettingsForm:
     def missing(self, form: Form, shown: Shown) -> dict[str, str]:
         """Return an error for each required field of a destination that is empty, by its name."""
         return missing_values(self._destinations.fields(shown.kinds), form)
+
+    def lost(self, form: Form, shown: Shown) -> dict[str, str]:
+        """Return an error for each secret of a destination that must be typed again, by the name of its field."""
+        return lost_secrets(self._destinations.fields(shown.kinds), form)
 
     def body(self, form: Form, settings: Settings | None) -> dict[str, Any]:
         """Return the body of a request that stores the form. Keys that the form has no field for are kept."""

@@ -61,22 +61,23 @@ class AsyncSettingsPage:
         version = self._version(call)
         settings = await self._settings(call, version)
         shown = self._form.typed(form, settings)
+        lost = self._form.lost(form, shown)
         if change := form.text("rules"):
             shown = Shown(
                 values=shown.values, rules=changed_order(shown.rules, change), destinations=shown.destinations
             )
-            return await self._show(call, version, settings, shown, seen=form.text("seen"))
+            return await self._show(call, version, settings, shown, lost, seen=form.text("seen"))
         if is_stale(form, settings):
-            return await self._show(call, version, settings, shown, {WHOLE: CHANGED})
+            return await self._show(call, version, settings, shown, {**lost, WHOLE: CHANGED})
         if missing := self._form.missing(form, shown):
-            return await self._show(call, version, settings, shown, missing)
+            return await self._show(call, version, settings, shown, {**lost, **missing})
         body = self._form.body(form, settings)
         if is_unchanged(body, settings, shown):
             return see_other(self._page_of(version), "Nothing was changed.")
         try:
             await self._api.send(call, "PUT", self._api_path(version), body)
         except FunctiondError as error:
-            return await self._show(call, version, settings, shown, self._form.errors(error, shown))
+            return await self._show(call, version, settings, shown, {**lost, **self._form.errors(error, shown)})
         return see_other(self._page_of(version), "Saved. The settings hold for the next attempts and outcomes.")
 
     async def remove(self, call: Call, form: Form) -> Reply:

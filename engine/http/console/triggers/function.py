@@ -16,7 +16,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
-from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
+from engine.http.console.struct_forms import lost_secrets, missing_values, read_struct, shown_values, typed_values
 from engine.http.console.triggers.forms import Kind, create_path, errors_in_form, fields_of_kind, kind_of, qualifiers_of
 from engine.http.console.triggers.rows import TriggerRows, page_of_trigger
 from engine.model.urn import LATEST
@@ -81,7 +81,7 @@ class FunctionTriggersPages:
                 errors = errors_in_form(kind, fields, error)
             else:
                 return self._created(call, reply.read(TriggerReply), active=active)
-        values = typed_values(fields, form)
+        values, errors = typed_values(fields, form), {**lost_secrets(fields, form), **errors}
         return await self._show_form(
             call, kind, plugin, values=values, qualifier=qualifier, active=active, errors=errors
         )

@@ -13,7 +13,7 @@ from engine.http.console.forms import WHOLE, Form
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
-from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
+from engine.http.console.struct_forms import lost_secrets, missing_values, read_struct, shown_values, typed_values
 from engine.http.console.triggers.forms import CHANGED, errors_in_form, fields_of_kind, kind_of, trigger_path
 from engine.http.console.triggers.function import LIST, TAB
 from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
@@ -62,6 +62,7 @@ class TriggerPage:
                 errors = errors_in_form(trigger.kind, fields, error)
             else:
                 return see_other(page_of_trigger(trigger), "Saved.")
+        errors = {**lost_secrets(fields, form), **errors}
         return await self._show(call, trigger, typed_values(fields, form, old), errors)
 
     async def enable(self, call: Call, form: Form) -> Reply:
