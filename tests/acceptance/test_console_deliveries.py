@@ -89,3 +89,17 @@ def test_an_action_of_a_reader_is_refused_and_changes_nothing(engine: EngineProc
     assert all(b"the role read may not use" in reply.body for reply in replies)
     engine.headers["X-Auth-Token"] = ADMIN
     assert engine.ask("GET", DELIVERIES).json["retrying"][0]["tries"] == 1
+
+
+def test_a_delivery_that_waits_is_not_discarded(engine: EngineProcess) -> None:
+    page = seen_by(engine, ADMIN, HERE)
+    token = next(one["value"] for tag, one in page.tags if tag == "input" and one.get("name") == "form_token")
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"http://127.0.0.1:{engine.port}"}
+    [waiting] = engine.ask("GET", DELIVERIES).json["retrying"]
+    fields = {"form_token": token, "do": "discard", "delivery": waiting["delivery_id"]}
+    reply = engine.ask("POST", HERE, urlencode(fields).encode(), headers=form)
+    note = reply.headers["set-cookie"].partition(";")[0]
+
+    assert reply.status == 303
+    assert "0 deliveries discarded. The others are not given up" in visit(engine, HERE, Cookie=note).text
+    assert len(engine.ask("GET", DELIVERIES).json["retrying"]) == 1

@@ -20,7 +20,6 @@ from engine.http.console import docs, function_code
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.protocols.audit import Trace
-from plugins.webhook import plugin as webhook
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 
@@ -230,32 +229,6 @@ async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_pat
     assert len(paths) > 10
     assert {path: found for path, found in buttons["read"].items() if set(found) - {"Sign out", *SEARCH}} == {}
     assert sum(len(found) > 1 for found in buttons["admin"].values()) > 3
-
-
-async def test_a_refused_reason_of_a_pause_is_shown_beside_its_field(tmp_path: Path) -> None:
-    reason = "moving " * 100
-    async with console(tmp_path) as (_, client):
-        await sign_in(client, token=TOKENS["admin"])
-        fields = {"form_token": await form_of(client, HELLO), "reason": reason}
-        reply = await client.post(f"{HELLO}/pause", data=fields)
-
-    assert reply.status_code == 400
-    assert '<details class="menu" open>' in reply.text
-    assert re.search(rf'name="reason" type="text" value="{reason.strip()}"[^>]* aria-invalid="true"', reply.text)
-    assert re.search(r'id="f-reason-error">[^<]*256', reply.text)
-
-
-async def test_a_refused_form_asks_for_its_secret_again(tmp_path: Path) -> None:
-    path = f"{HELLO}/configuration/triggers/new"
-    fields = {"kind": "WEBHOOK", "event_data.secret": SECRET, "event_data.name": ""}
-    async with console(tmp_path, plugins=[webhook]) as (_, client):
-        await sign_in(client, token=TOKENS["admin"])
-        token = await form_of(client, f"{path}?kind=WEBHOOK")
-        reply = await client.post(path, data={"form_token": token, **fields})
-
-    assert (reply.status_code, SECRET in reply.text) == (400, False)
-    assert 'id="f-event_data.secret-error">Type it again' in reply.text
-    assert 'id="f-event_data.name-error">Enter a value' in reply.text
 
 
 @pytest.mark.parametrize("path", ["new-alias", "new-reservation", "triggers/new"])

@@ -38,6 +38,9 @@ LIST = f"/{TAB}"
 NEW = "/configuration/new-reservation"
 ONE = "/configuration/reserved/{qualifier}"
 
+REMOVED = "Removed the reservation."
+NOTHING = "Nothing is reserved: enter 1 or more, or add a row to the schedule that sets more than 0."
+
 
 class ReservedPages:
     def __init__(self, frame: FunctionFrame, api: ApiRequests, catalog: Catalog, reservations: Reservations) -> None:
@@ -81,7 +84,10 @@ class ReservedPages:
         except FunctiondError as error:
             marked, errors = with_errors(typed, error)
             return await self._show(call, function, marked, reserved, errors)
-        return see_other(self._frame.page_path(function, LIST), "Saved.")
+        kept = self._found(function, typed.qualifier) is not None
+        if not kept and reserved is None:
+            return await self._show(call, function, typed, None, {"count": NOTHING})
+        return see_other(self._frame.page_path(function, LIST), "Saved." if kept else REMOVED)
 
     async def remove(self, call: Call, form: Form) -> Reply:
         function, qualifier = self._frame.function_of(call), call.part("qualifier")
@@ -89,7 +95,7 @@ class ReservedPages:
             await self._api.send(call, "PUT", self._target(function, qualifier), {"count": 0})
         except FunctiondError as error:
             return await self._list(call, errors_beside(error, ()))
-        return see_other(self._frame.page_path(function, LIST), "Removed the reservation.")
+        return see_other(self._frame.page_path(function, LIST), REMOVED)
 
     async def _list(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
         function = self._frame.function_of(call)

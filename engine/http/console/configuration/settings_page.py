@@ -39,6 +39,7 @@ class Update(Struct, frozen=True, kw_only=True):
     method: str
     target: str
     body: Mapping[str, Any]
+    done: str = ""  #: before the error of a later request: what this one has changed
 
 
 class SettingsForm(ABC, Generic[T]):
@@ -123,12 +124,15 @@ class SettingsPage(ABC, Generic[T]):
         typed = settings.read(function, form)
         if is_stale(form, settings.shown(function)):
             return await self._show(call, function, typed, {WHOLE: CHANGED})
+        done = ""
         try:
             updates = settings.updates(function, typed)
             for one in updates:
                 await self._api.send(call, one.method, one.target, one.body)
+                done += one.done
         except FunctiondError as error:
-            return await self._show(call, function, *settings.explain(typed, error))
+            typed, errors = settings.explain(typed, error)
+            return await self._show(call, function, typed, {name: done + text for name, text in errors.items()})
         return self._done(function, settings.note if updates else "Nothing was changed.")
 
     async def _show(

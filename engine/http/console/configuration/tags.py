@@ -43,10 +43,11 @@ class TagsForm(SettingsForm[Sequence[Row]]):
         gone = [{"key": key} for key in old if key not in new]
         added = [{"key": key, "value": value} for key, value in new.items() if old.get(key) != value]
         path = f"/v2/{function.project}/functions/{quote(self._frame.urn_of(function), safe='')}/tags"
-        changes = (("DELETE", "delete", gone), ("POST", "create", added))
+        removed = f"Removed {', '.join(one['key'] for one in gone)}, and saved nothing else; save again. "
+        changes = (("DELETE", "delete", gone, removed), ("POST", "create", added, ""))
         return [
-            Update(method=method, target=f"{path}/{action}", body={"tags": tags})
-            for method, action, tags in changes
+            Update(method=method, target=f"{path}/{action}", body={"tags": tags}, done=done)
+            for method, action, tags, done in changes
             if tags
         ]
 

@@ -23,6 +23,8 @@ from engine.model import PendingDelivery
 from engine.pipeline.failed_deliveries import DeliveryCounts, DeliveryScope, FailedDeliveries
 
 ROWS = 50
+_GONE = "The others have been delivered or removed meanwhile."
+_KEPT = "The others are not given up but wait for a try, or have been delivered or removed meanwhile."
 DESTINATIONS = 100  #: most rows of the table of destinations
 
 
@@ -67,9 +69,9 @@ class DeliveriesPage:
             return await self._show(call, errors=error_of_whole(error))
         chosen = await self._scopes.read(call)
         if action == "redrive":
-            note = _note(len(reply.read(RedrivenDeliveries).redriven), len(ids), "sent again")
+            note = _note(len(reply.read(RedrivenDeliveries).redriven), len(ids), "sent again", _GONE)
         else:
-            note = _note(len(reply.read(DiscardedDeliveries).discarded), len(ids), "discarded")
+            note = _note(len(reply.read(DiscardedDeliveries).discarded), len(ids), "discarded", _KEPT)
         return see_other(DELIVERIES.format(project_id=call.project) + chosen.suffix, note)
 
     async def _show(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
@@ -122,6 +124,6 @@ class DeliveriesPage:
         return [(one, param_text(one.param)) for one in items]
 
 
-def _note(done: int, asked: int, what: str) -> str:
+def _note(done: int, asked: int, what: str, others: str) -> str:
     text = f"{done:,} {'delivery' if done == 1 else 'deliveries'} {what}."
-    return text if done == asked else f"{text} The others have been delivered or removed meanwhile."
+    return text if done == asked else f"{text} {others}"
