@@ -11,7 +11,7 @@ dropped until the clock is trusted, because samples are data that expires (``Clo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -90,6 +90,7 @@ class Samples:
         self.changed: Signal[[]] = Signal()
         self._now, self._expiry, self._waiting = clock.now, clock.expiry, waiting
         self._kept: dict[int, bytes] = {}  #: by minute since the epoch
+        self._sums: dict[int, dict[int, Sample | None]] = {}  #: of ``_kept``, by size and number of complete periods
         self._unsaved: set[int] = set()  #: minutes whose sample, or whose absence, is not stored
         self._minute: int | None = None
         self._from = self._until = 0.0  #: times that belong to the current minute
@@ -150,13 +151,15 @@ class Samples:
         current = int(self._now() // MINUTE)
         last = current // size
         first = last - minutes // size + 1
-        sums: dict[int, Sample] = {}
-        for minute, sample in self._between(first * size, current):
-            sums.setdefault(minute // size, Sample()).add(sample)
+        sums = self._sums_from(first, last, size)
+        sums[last] = self._sum(last * size, current)
+        if self._minute is not None and first * size <= self._minute <= current:
+            number = self._minute // size
+            sums[number] = _together(sums[number], self._complete())
         before = self._waiting_before(first * size)
         found = []
         for number in range(first, last + 1):
-            one = sums.get(number)
+            one = sums[number]
             most = _largest(before, one.most_waiting if one else None, self.waiting if number == last else None)
             before = one.waiting if one else before
             found.append(Period(begin=number * size * MINUTE, minutes=size, sample=one, waiting=most))
@@ -166,6 +169,7 @@ class Samples:
 
     def restore(self, stored: Mapping[int, bytes]) -> None:
         """Keep samples of earlier runs of the engine, by minute. Those that cannot be decoded are dropped."""
+        self._sums.clear()
         for minute, body in stored.items():
             if _is_sample(body):
                 self._kept[minute] = body
@@ -216,7 +220,7 @@ class Samples:
             whole.add(sample)
             sample = whole
         self._kept[minute] = msgspec.msgpack.encode(sample)
-        self._unsaved.add(minute)
+        self._note_change(minute)
 
     def _drop(self, current: int) -> None:
         """Drop samples that are older than a day, or ahead of the clock, and the oldest if there are too many."""
@@ -227,15 +231,30 @@ class Samples:
             dropped = sorted(self._kept)[:-MINUTES]
         for minute in dropped:
             del self._kept[minute]
-            self._unsaved.add(minute)
+            self._note_change(minute)
 
-    def _between(self, first: int, last: int) -> Iterator[tuple[int, Sample]]:
-        """Yield the samples of minutes, oldest first. The current minute may come twice, after a restart within it."""
-        for minute in sorted(self._kept):
-            if first <= minute <= last:
-                yield minute, msgspec.msgpack.decode(self._kept[minute], type=Sample)
-        if self._minute is not None and first <= self._minute <= last:
-            yield self._minute, self._complete()
+    def _note_change(self, minute: int) -> None:
+        """Note that the kept sample of a minute is another one than before."""
+        self._unsaved.add(minute)
+        for size, sums in self._sums.items():
+            sums.pop(minute // size, None)
+
+    def _sums_from(self, first: int, last: int, size: int) -> dict[int, Sample | None]:
+        """Return the sums of the kept samples of the periods from ``first`` to the one before ``last``, by number.
+
+        The sums stay decoded for the next call.
+        """
+        before = self._sums.get(size, {})
+        self._sums[size] = {
+            number: before[number] if number in before else self._sum(number * size, (number + 1) * size - 1)
+            for number in range(first, last)
+        }
+        return dict(self._sums[size])
+
+    def _sum(self, first: int, last: int) -> Sample | None:
+        """Return the sum of the kept samples of some minutes; None if there are none."""
+        kept = (self._kept[minute] for minute in range(first, last + 1) if minute in self._kept)
+        return _together(*(msgspec.msgpack.decode(body, type=Sample) for body in kept))
 
     def _waiting_before(self, minute: int) -> int | None:
         """Return the number of unended invocations at the last event before a minute; None if it is not known."""
@@ -243,6 +262,17 @@ class Samples:
             return self._waiting.rows
         last = max((one for one in self._kept if one < minute), default=None)
         return None if last is None else msgspec.msgpack.decode(self._kept[last], type=Sample).waiting
+
+
+def _together(*samples: Sample | None) -> Sample | None:
+    """Return the sum of samples, oldest first, as a new one; None if there are none."""
+    known = [one for one in samples if one is not None]
+    if not known:
+        return None
+    found = Sample()
+    for one in known:
+        found.add(one)
+    return found
 
 
 def _is_sample(body: bytes) -> bool:

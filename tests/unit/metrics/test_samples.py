@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from engine.metrics.samples import MINUTES, Samples
@@ -118,6 +120,41 @@ def test_longer_periods_add_their_minutes() -> None:
 
     assert [one.sample and one.sample.accepted for one in counted.samples.periods(45, 15)] == [None, 30, 10]
     assert [one.begin for one in counted.samples.periods(45, 15)] == [NOON - 900, NOON, NOON + 900]
+
+
+def test_a_complete_period_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, decoded = Counted(), []
+    for _ in range(MINUTES):
+        counted.accept()
+        counted.clock.advance(60)
+
+    def decode(body: bytes, **options: Any) -> Any:
+        decoded.append(body)
+        return undecoded(body, **options)
+
+    undecoded = msgspec.msgpack.decode
+    monkeypatch.setattr(msgspec.msgpack, "decode", decode)
+    first = counted.samples.periods(MINUTES, 15)
+    decoded.clear()
+    again = counted.samples.periods(MINUTES, 15)
+
+    assert again == first
+    assert len(decoded) < 20
+
+
+def test_a_kept_sum_follows_a_change_of_its_period() -> None:
+    counted = Counted()
+    counted.accept(2)
+    counted.clock.advance(900)
+    before = [one.sample and one.sample.accepted for one in counted.samples.periods(30, 15)]
+    counted.clock.advance(-900)
+    counted.samples.end_minute()
+    counted.accept(3)
+    counted.samples.end_minute()
+    counted.clock.advance(900)
+
+    assert before == [2, None]
+    assert [one.sample and one.sample.accepted for one in counted.samples.periods(30, 15)] == [5, None]
 
 
 async def test_a_day_is_kept_and_the_oldest_is_deleted_with_the_newest() -> None:
