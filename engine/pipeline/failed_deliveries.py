@@ -15,9 +15,10 @@ from engine.functions.catalog import Catalog
 from engine.model import DestinationSpec, PendingDelivery
 from engine.model.urn import FunctionUrn
 from engine.pipeline.redrive import Redrive
-from engine.protocols import DeliveryFilter, Outbox
+from engine.protocols import Count, DeliveryFilter, Outbox
 
 LOOKS = 4  #: pages of the outbox that one page of a list may read
+MOST = 10_000  #: given-up deliveries that are counted
 
 
 class DeliveryScope(Struct, frozen=True, kw_only=True):
@@ -74,11 +75,11 @@ class FailedDeliveries:
                 break
         return DeliveryCounts(pending=pending, given_up=given_up, complete=not after)
 
-    async def given_up(self, scope: DeliveryScope) -> int | None:
-        """Return the exact number of given-up deliveries; None if the scope names a destination, as no index has it."""
+    async def given_up(self, scope: DeliveryScope) -> Count | None:
+        """Count up to ``MOST`` given-up deliveries; None if the scope names a destination, as no index has it."""
         if scope.destination is not None:
             return None
-        return (await self._outbox.given_up(self._functions(scope), 0, 0))[1]
+        return await self._outbox.count_given_up(self._functions(scope), MOST)
 
     async def redrive(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
         """Redrive the next given-up deliveries of a scope."""

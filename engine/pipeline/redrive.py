@@ -28,7 +28,7 @@ from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.circuit_breaker import DeliveryStatus
-from engine.protocols import DeliveryFilter, Outbox, Records
+from engine.protocols import Count, DeliveryFilter, Outbox, Records
 
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
@@ -94,6 +94,10 @@ class Redrive:
     async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         """Return a page of the given-up deliveries of a project, oldest first, and their total number."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
+
+    async def count_given_up(self, project: str, most: int) -> Count:
+        """Count the given-up deliveries of a project, but no more than ``most``."""
+        return await self._outbox.count_given_up(self._functions(project), most)
 
     async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         """Return a page of the project's pending deliveries with ids above ``after``, and ``after`` for the next page.

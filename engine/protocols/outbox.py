@@ -8,6 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from engine.model.invocation import DestinationSpec, Invocation, PendingDelivery
+from engine.protocols.records import Count
 
 
 class DeliveryFilter(Struct, frozen=True, kw_only=True):
@@ -57,6 +58,10 @@ class Outbox(Protocol):
         self, functions: Collection[int], offset: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
         """Return a page of the given-up deliveries of these functions, oldest first, and their total number."""
+        ...
+
+    async def count_given_up(self, functions: Collection[int], most: int) -> Count:
+        """Count the given-up deliveries of these functions, but no more than ``most``."""
         ...
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from engine.model import DestinationSpec, Invocation, PendingDelivery
-from engine.protocols import DeliveryCount, DeliveryFilter
+from engine.protocols import Count, DeliveryCount, DeliveryFilter
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
 
@@ -52,6 +52,10 @@ class MemoryOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         found = [pending for _, pending in sorted(self._given_up.items()) if pending.function_id in functions]
         return found[offset : offset + limit], len(found)
+
+    async def count_given_up(self, functions: Collection[int], most: int) -> Count:
+        _, count = await self.given_up(functions, 0, 0)
+        return Count(rows=min(count, most), more=count > most)
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         stored = self._given_up if chosen.given_up else self._pending

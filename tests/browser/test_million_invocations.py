@@ -49,6 +49,9 @@ def seconds(engine: EngineProcess, path: str) -> float:
         "/invocations?text=nowhere",
         "/functions/f7/invocations?status=FAIL&code=4002",
         "/functions/f1/invocations?source=TIMER",
+        "/deliveries",
+        "/deliveries?function=f3&after=500000",
+        "/deliveries/discard",
     ],
 )
 def test_a_page_over_a_million_takes_less_than_a_third_of_a_second(engine: EngineProcess, path: str) -> None:

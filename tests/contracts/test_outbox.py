@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.model import PendingDelivery, State
-from engine.protocols import DeliveryFilter, Storage
+from engine.protocols import Count, DeliveryFilter, Storage
 from tests.contracts.storage import (
     NOW,
     SINK,
@@ -151,6 +151,9 @@ async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(opened: Ope
             2,
         )
         assert (found[0].error, found[0].tries, found[0].due_at) == ("never", 1, math.inf)
+        assert await storage.outbox.count_given_up([1], 2) == Count(rows=2)
+        assert await storage.outbox.count_given_up([1, 2], 2) == Count(rows=2, more=True)
+        assert await storage.outbox.count_given_up([], 2) == Count(rows=0)
 
 
 async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_function_in_the_order_of_ids(

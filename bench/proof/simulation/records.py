@@ -110,6 +110,9 @@ class SimulatedOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         return [], 0  # the components of the simulation list no deliveries, like the next methods
 
+    async def count_given_up(self, functions: Collection[int], most: int) -> Count:
+        return Count(rows=0)
+
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         return [], 0
 

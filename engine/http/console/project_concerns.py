@@ -19,7 +19,9 @@ from engine.metrics.usage import Tally, Usage
 from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.urn import LATEST
+from engine.pipeline.failed_deliveries import MOST
 from engine.pipeline.redrive import Redrive
+from engine.protocols import Count
 from engine.resources.triggers import Triggers
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
@@ -47,7 +49,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
 
     async def of(self, call: Call, project: str) -> list[Concern]:
         """Return the concerns of a project, those of failures first."""
-        given_up = (await self.redrive.given_up(project, 0, 1))[1]
+        given_up = await self.redrive.count_given_up(project, MOST)
         return [
             *self._failing_functions(project),
             *self._failing_triggers(call, project),
@@ -162,13 +164,14 @@ def _failures(tally: Tally) -> str:
     )
 
 
-def _given_up(project: str, count: int) -> Collection[Concern]:
-    if not count:
+def _given_up(project: str, count: Count) -> Collection[Concern]:
+    if not count.rows:
         return ()
+    number = f"{'More than ' if count.more else ''}{words.number(count.rows)}"
     return [
         Concern(
             title="Deliveries were given up",
-            text=f"{words.number(count)} outcomes did not reach their destination. Send them again, or discard them.",
+            text=f"{number} outcomes did not reach their destination. Send them again, or discard them.",
             link=list_of(project, "deliveries"),
             action="Open the deliveries",
         )

@@ -28,6 +28,20 @@ def page(wanted: str) -> str:
     return f"SELECT {COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ?{wanted} ORDER BY owed_id LIMIT ?"
 
 
+def given_up(functions: int) -> str:
+    """Return the SQL of the source and the conditions of the given-up deliveries of ``functions`` functions."""
+    return f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({marks(functions)})"
+
+
+def given_up_ids(functions: int) -> str:
+    return f"SELECT owed_id {given_up(functions)} ORDER BY owed_id"
+
+
+def given_up_count(functions: int) -> str:
+    """Return the SQL for the number of given-up deliveries, which reads a limited number of them."""
+    return f"SELECT count(*) FROM (SELECT 1 {given_up(functions)} LIMIT ?)"
+
+
 def ids(given_up: bool) -> str:
     """Return the SQL for the ids of deliveries from an index, for a list that met a damaged page."""
     index, due = ("owed_given_up", "NULL") if given_up else ("owed_due", "NOT NULL")

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import Unavailable
 from engine.model import DestinationSpec, Invocation, PendingDelivery
-from engine.protocols import DeliveryCount, DeliveryFilter
+from engine.protocols import Count, DeliveryCount, DeliveryFilter
 from engine.storage.sqlite import delivery_lists
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
@@ -22,7 +22,7 @@ from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer
 
 #: Largest number of rows scanned for one page, or for counts. Includes rows that do not match.
-ROWS_SCANNED = 50_000
+ROWS_SCANNED = 20_000
 
 
 class SQLiteOutbox:
@@ -99,16 +99,27 @@ class SQLiteOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         if not functions:
             return [], 0
-        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({marks(len(functions))})"
+        where = delivery_lists.given_up(len(functions))
         page = f"SELECT {COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
         try:
             async with self._readers.one() as db:
                 found: Iterable[Any] = await db.execute_fetchall(page, (*functions, limit, offset))
                 [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
         except sqlite3.DatabaseError as error:
-            listing = f"SELECT owed_id {where} ORDER BY owed_id"
+            listing = delivery_lists.given_up_ids(len(functions))
             found, count = await self._left(error, (listing, *functions), ("",), limit, offset)
         return [_to_pending(*row) for row in found], count
+
+    async def count_given_up(self, functions: Collection[int], most: int) -> Count:
+        if not functions:
+            return Count(rows=0)
+        try:
+            async with self._readers.one() as db:
+                counted = delivery_lists.given_up_count(len(functions))
+                [(count,)] = await db.execute_fetchall(counted, (*functions, most + 1))
+        except sqlite3.DatabaseError as error:
+            _, count = await self._left(error, (delivery_lists.given_up_ids(len(functions)), *functions), ("",), 0)
+        return Count(rows=min(count, most), more=count > most)
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         if not chosen.functions:
@@ -240,8 +251,8 @@ def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     while last is not None:
         last = db.execute(
             "SELECT destination, param FROM owed INDEXED BY owed_destination"
-            " WHERE due IS NOT NULL AND (destination, param) > (?, ?) ORDER BY destination, param LIMIT 1",
-            last,
+            " WHERE due IS NOT NULL AND (destination, param, due) > (?, ?, ?) ORDER BY destination, param LIMIT 1",
+            (*last, math.inf),  # without a due time, the lookup would pass all deliveries of the last destination
         ).fetchone()
         if last is not None:
             yield last

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from engine.model import State
-from engine.protocols import Found, Selection
+from engine.protocols import Count, DeliveryFilter, Found, Selection
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.damage import INDEXES
 from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW
-from tests.support.many_records import RARE, ROWS, fill
+from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +109,31 @@ async def test_steps_read_indexes_and_sort_nothing(folder: Path, monkeypatch: py
     sorted_here = [plan for plan in plans if "TEMP B-TREE" in plan]
     indexes = {name for name in INDEXES if any(f"USING INDEX {name}" in plan for plan in plans)}
     assert (sorted_here, indexes) == ([], {"ready", "delayed", "running", "held", "finished"})
+
+
+async def test_pages_of_a_million_deliveries_read_a_limited_number(folder: Path) -> None:
+    functions = range(1, 11)
+    async with opened(folder) as storage:
+        await storage.writer.call(lambda db: fill_deliveries(db, NOW))
+        outbox, began = storage.outbox, time.process_time()
+        count = await outbox.count_given_up(functions, 10_000)
+        counts, after = await outbox.counts(functions, 0)
+        for given_up in (True, False):
+            assert len((await outbox.page(DeliveryFilter(functions=functions, given_up=given_up), 0, 50))[0]) == 50
+        took = time.process_time() - began
+
+    assert count == Count(rows=10_000, more=True)
+    assert sum(one.count for one in counts) == after < ROWS / 10
+    assert took < 0.1
+
+
+async def test_the_next_deliveries_of_a_million_are_found_in_few_steps(folder: Path) -> None:
+    """Count the steps of SQLite's virtual machine, in thousands."""
+    steps: list[int] = []
+    async with opened(folder) as storage:
+        await storage.writer.call(lambda db: db.set_progress_handler(lambda: steps.append(1), 1000))
+        found, next_due = await storage.outbox.due(NOW, 64, 32)
+        await storage.writer.call(lambda db: db.set_progress_handler(None, 0))
+
+    assert (list(found), next_due) == ([], NOW + 100_000)
+    assert len(steps) < 10

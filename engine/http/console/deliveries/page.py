@@ -110,8 +110,8 @@ class DeliveriesPage:
         return {
             "given_up": given_up,
             "items": self._shown(call, found),
-            "count": counted if exact is None else exact,
-            "complete": counts.complete or exact is not None,
+            "count": counted if exact is None else max(counted, exact.rows),
+            "complete": counts.complete or (exact is not None and not exact.more),
             "name": name,
             "after": after,
             "other": call.number("after" if given_up else "given_up_after", 0),
