@@ -17,6 +17,7 @@ from engine.http.console.api_requests import ApiRequests
 from engine.http.console.form_tokens import FormTokens
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_logs import FunctionLogs
+from engine.http.console.invocations.bulk_steps import BulkSteps
 from engine.http.console.invocations.details import InvocationDetails
 from engine.http.console.invocations.filters import Filters
 from engine.http.console.invocations.listing import InvocationLists
@@ -74,11 +75,12 @@ def _invocation_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> li
     details = InvocationDetails(
         catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive_api(engine), triggers
     )
+    steps = BulkSteps(catalog, storage.records, filters, api)
     sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
     return [
         InvocationLists(pages, frame, catalog, storage.records, filters, sources, triggers),
         InvocationPage(pages, frame, catalog, details, api),
-        ManyInvocations(frame, storage.records, filters, api),
+        ManyInvocations(pages, frame, storage.records, filters, steps),
     ]
 
 

@@ -11,6 +11,8 @@ HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
 FUNCTION = f"{PROJECT}/functions/{{function}}"  #: page of a function: its short name
 CREATE_FUNCTION = f"{PROJECT}/create-function"  #: not below ``functions``, as a function may have any name
+#: Actions on many invocations of a project. Not below ``invocations``, whose next part is a request id.
+MANY = {"cancel": f"{PROJECT}/cancel-invocations", "redrive": f"{PROJECT}/redrive-invocations"}
 ASYNC_SETTINGS = f"{FUNCTION}/configuration/asynchronous"
 DELIVERIES = f"{PROJECT}/deliveries"
 QUEUES = f"{PROJECT}/queues"
@@ -106,6 +108,8 @@ PAGES += tuple(
     for name, path in (
         ("ConsoleCreateFunction", CREATE_FUNCTION),
         ("ConsoleRunAgain", f"{INVOCATION}/again"),
+        ("ConsoleCancelOfProject", MANY["cancel"]),
+        ("ConsoleRedriveOfProject", MANY["redrive"]),
         ("ConsoleCancelMany", f"{FUNCTION}/invocations/cancel"),
         ("ConsoleRedriveMany", f"{FUNCTION}/invocations/redrive"),
         ("ConsolePurge", f"{QUEUE}/purge"),
@@ -140,6 +144,8 @@ ACTIONS = tuple(
         ("ConsoleRedriveInvocation", f"{INVOCATION}/redrive"),
         ("ConsoleInvokeAgain", f"{INVOCATION}/again"),
         ("ConsoleDeliverAgain", f"{INVOCATION}/deliver"),
+        ("ConsoleCancelInvocationsOfProject", MANY["cancel"]),
+        ("ConsoleRedriveInvocationsOfProject", MANY["redrive"]),
         ("ConsoleCancelInvocations", f"{FUNCTION}/invocations/cancel"),
         ("ConsoleRedriveInvocations", f"{FUNCTION}/invocations/redrive"),
         ("ConsoleChooseTriggerFunction", f"{PROJECT}/triggers/new"),

@@ -21,7 +21,7 @@ from engine.http.console.function_links import name_of
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
 from engine.http.console.invocations.triggers import InvocationTriggers
 from engine.http.console.pages import Action, Pages
-from engine.http.console.paths import FUNCTION, PROJECT
+from engine.http.console.paths import FUNCTION, MANY, PROJECT
 from engine.model import Function, State
 from engine.model.identity import accepted_at
 from engine.protocols import NEWEST, Count, Found, Place, Records
@@ -103,7 +103,7 @@ class InvocationLists:
             "spans": [(key, text) for key, (text, _) in SPANS.items()],
             "sources": [(one, one) for one in sorted({*self._sources, *filter(None, [typed.source])})],
             "triggers": self._triggers.options(call.project, function_id, typed.trigger),
-            "many": "" if errors else self._many(call, chosen),
+            "many": {} if errors else self._many(call, chosen),
             "unfinished": unfinished,
             "back": back,
             "read": call.number("read", 0) + found.read,
@@ -112,11 +112,12 @@ class InvocationLists:
             **_links(call, typed, found, start, back, unfinished),
         }
 
-    def _many(self, call: Call, chosen: InvocationFilter) -> str:
-        """Return the path of the pages that act on all invocations of a function; empty if the filter names none."""
+    def _many(self, call: Call, chosen: InvocationFilter) -> Mapping[str, str]:
+        """Return the paths of the pages that act on all invocations of the filter's function, or of the project."""
         if not chosen.function:
-            return ""
-        return self._frame.page_path(self._catalog.find(self._filters.urn(chosen, call.project)), "/invocations")
+            return {kind: path.format(project_id=call.project) for kind, path in MANY.items()}
+        function = self._catalog.find(self._filters.urn(chosen, call.project))
+        return {kind: self._frame.page_path(function, f"/invocations/{kind}") for kind in MANY}
 
 
 def _start(call: Call) -> tuple[bool, Place | None]:

@@ -1,0 +1,78 @@
+"""Actions on many invocations of all functions of a project, in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.browser.axe import overflow, violations
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
+HERE = f"/console/projects/{PROJECT}"
+GOOD = "def handler(event, context):\n    return {'got': event}\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(engine: EngineProcess) -> None:
+    for name in ("first", "second", "third"):
+        engine.create(name, GOOD)
+
+
+@pytest.fixture
+def waiting(engine: EngineProcess) -> Mapping[str, list[str]]:
+    """Request ids of invocations that wait, by function."""
+    return {name: [engine.accepted(name, {}, X_Functiond_Delay="600") for _ in range(4)] for name in ("first", "third")}
+
+
+def test_many_are_cancelled_then_redriven_function_by_function(
+    engine: EngineProcess, page: Page, waiting: Mapping[str, list[str]]
+) -> None:
+    page.goto(f"{HERE}/invocations?status=WAIT")
+    page.get_by_role("link", name="Cancel these").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cancel invocations")
+    expect(page.locator("main")).to_contain_text("8 wait. Cancelled ones end as FAIL")
+    expect(page.locator("main")).to_contain_text(f"All functions of the project {PROJECT}")
+    assert page.locator("td[data-label=Function]").all_inner_texts() == ["third"] * 4 + ["first"] * 4
+    assert list(violations(page)) == []
+    page.get_by_role("button", name="Cancel them").click()
+    expect(page.get_by_role("status")).to_have_text("8 invocations cancelled.")
+    assert {engine.record(name, one)["error_code"] for name, ids in waiting.items() for one in ids} == {4208}
+
+    page.goto(f"{HERE}/invocations?code=4208")
+    page.get_by_role("link", name="Run failed again").click()
+    engine.ask("PUT", f"{BASE}/{urn_of('first')}/config-max-instance", {"max_instance_num": 0})
+    page.get_by_role("button", name="Run them again").click()
+    expect(page.get_by_role("alert")).to_contain_text("first: ")
+    assert list(violations(page)) == []
+    assert overflow(page) <= 0
+    page.get_by_role("button", name="Leave out first").click()
+    expect(page.get_by_role("status")).to_have_text("4 invocations accepted again.")
+    page.get_by_role("link", name="Show the new invocations").click()
+    expect(page.get_by_role("link", name="third")).to_have_count(4)
+    expect(page.get_by_role("link", name="first")).to_have_count(0)
+    engine.ask("PUT", f"{BASE}/{urn_of('first')}/config-max-instance", {"max_instance_num": 400})
+
+
+def test_other_filters_hold_and_later_ones_stay(
+    engine: EngineProcess, browser: Browser, waiting: Mapping[str, list[str]]
+) -> None:
+    with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)) as context:
+        page = context.new_page()
+        page.goto(f"{HERE}/invocations?source=API")
+        page.get_by_role("link", name="Cancel these").click()
+        later = engine.accepted("second", {}, X_Functiond_Delay="600")
+        page.get_by_role("button", name="Cancel them").click()
+        while (button := page.get_by_role("button", name="Continue")).count():
+            button.click()
+        expect(page.get_by_role("status")).to_have_text("8 invocations cancelled.")
+        assert engine.record("second", later)["status"] == "WAIT"
+        page.goto(f"{HERE}/cancel-invocations?source=TIMER")
+        expect(page.get_by_role("main")).to_contain_text("Nothing that matches waits or runs")
+        page.goto(f"{HERE}/invocations?request={later[:18]}")
+        expect(page.get_by_role("main")).to_contain_text("remove these filters")
+        expect(page.get_by_role("link", name="Cancel these")).to_have_count(0)
