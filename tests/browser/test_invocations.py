@@ -261,7 +261,7 @@ def test_steps_go_on_by_a_button_without_scripts(engine: EngineProcess, page: Pa
         engine.accepted("good", {"n": n}, X_Functiond_Delay="600")
     plain = page.context.browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)  # type: ignore[union-attr]
     page = plain.new_page()
-    page.goto(f"{HERE}/functions/good/invocations/cancel?status=WAIT")
+    page.goto(f"{HERE}/functions/good/invocations/cancel?status=WAIT&source=API")
     page.get_by_role("button", name="Cancel them").click()
     while (button := page.get_by_role("button", name="Continue")).count():
         button.click()
