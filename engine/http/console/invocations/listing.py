@@ -83,12 +83,8 @@ class InvocationLists:
             if functions:
                 found = await self._records.search(selection, start, rows, back=back)
                 count = await self._records.count(selection, COUNTED)
-        except InvalidField as error:
-            if error.field == "status":
-                raise
-            errors, status = {"function" if error.field == "function_urn" else error.field: error.allowed}, 400
-        except NotFound as error:
-            errors, status = {"function": str(error)}, 404
+        except (InvalidField, NotFound) as error:
+            errors, status = _refusal(error)
         unfinished = found.more and len(found.records) < rows
         return {
             "live": not errors and start is None and not unfinished,
@@ -118,6 +114,15 @@ class InvocationLists:
             return {kind: path.format(project_id=call.project) for kind, path in MANY.items()}
         function = self._catalog.find(self._filters.urn(chosen, call.project))
         return {kind: self._frame.page_path(function, f"/invocations/{kind}") for kind in MANY}
+
+
+def _refusal(error: InvalidField | NotFound) -> tuple[dict[str, str], int]:
+    """Return the message of an invalid filter by its field, and the status. An error of the states is raised again."""
+    if isinstance(error, NotFound):
+        return {"function": str(error)}, 404
+    if error.field == "status":
+        raise error
+    return {"function" if error.field == "function_urn" else error.field: error.allowed}, 400
 
 
 def _start(call: Call) -> tuple[bool, Place | None]:
