@@ -88,7 +88,7 @@ class CreationPage:
             errors=defaultdict(str, errors or {}),
             runtimes=[one for one in choices if not one.problem],
             refused=_by_problem(one for one in choices if one.problem),
-            memory=MEMORY_SIZES,
+            memory=[(str(size), f"{size:,} MB") for size in MEMORY_SIZES],
             timeouts=TIMEOUTS,
             inline_limit=INLINE_LIMIT,
             package_limit=PACKAGE_LIMIT,

@@ -52,7 +52,7 @@ class _Session(Struct, frozen=True, kw_only=True):
 
 
 class Sessions:
-    """All sessions. Call ``load`` once, before the first request."""
+    """Store of the sessions. Call ``load`` once, before the first request."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock

@@ -34,7 +34,7 @@ _TITLES = {
 
 
 class Console:
-    """All pages. The token of each form is checked before its action, except when somebody signs in."""
+    """Pages and actions. The token of each form is checked before its action, except when somebody signs in."""
 
     def __init__(self, pages: Pages, tokens: FormTokens, sign_in: SignIn, families: Iterable[PageFamily]) -> None:
         self._pages, self._sign_in = pages, sign_in
