@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
+
+from engine.cli.apps import deploy_app, is_app
 from engine.cli.client import UsageError, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
 from engine.cli.output import Output, print_json, write
@@ -24,6 +27,7 @@ def deploy(
     name: str | None = None,
     configuration: Configuration = UNCHANGED,
     asynchronous: Asynchronous = UNCHANGED_ASYNC,
+    prune: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Create a function, or update its code and the given options. Other configuration stays unchanged.
@@ -31,10 +35,18 @@ def deploy(
     Parameters
     ----------
     path
-        Folder, Python or JavaScript file, or zip package.
+        Folder, Python or JavaScript file, zip package, or module:app, which deploys all functions of an app.
     name
         Name of the function. [default: name of the folder or file]
+    prune
+        Delete functions of the app that its code has no more.
     """
+    if is_app(str(path)):
+        _check_app_options(name, configuration, asynchronous)
+        deploy_app(str(path), configuration.fields(), prune=prune, target=target)
+        return
+    if prune:
+        raise UsageError("--prune needs an app, given as module:app")
     if not path.exists():
         raise UsageError(f"cannot read {path}: no such file or folder")
     client, name, config = target.client(), name or default_name(path), configuration.fields()
@@ -57,6 +69,14 @@ def deploy(
         output = Output()
         output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(built.package):,} bytes, {shown['handler']}")
         output.paste(shown["func_urn"])
+
+
+def _check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:
+    """Raise UsageError if an option was given that the code of an app decides for each function."""
+    config = configuration.fields()
+    given = name is not None or asynchronous != UNCHANGED_ASYNC or not config.keys() <= {"runtime", "user_data"}
+    if given:
+        raise UsageError("an app takes --runtime and --env only: give other options to @app.function() in its code")
 
 
 def _build_options(config: Mapping[str, Any], old: Mapping[str, Any]) -> BuildOptions:

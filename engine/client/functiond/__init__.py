@@ -5,10 +5,12 @@ from importlib.util import find_spec
 if find_spec("httpx") is None:
     raise ImportError("the client of functiond needs httpx: pip install 'functiond[client]'")
 
+from functiond.app import App, Function, get_context
 from functiond.async_client import AsyncClient, AsyncHandle
 from functiond.client import Client, Handle
 from functiond.errors import (
     ApiError,
+    BadArgument,
     BadConfiguration,
     BadRequest,
     BadResult,
@@ -35,8 +37,10 @@ from functiond.records import LogLine, Record
 
 __all__ = [
     "ApiError",
+    "App",
     "AsyncClient",
     "AsyncHandle",
+    "BadArgument",
     "BadConfiguration",
     "BadRequest",
     "BadResult",
@@ -48,6 +52,7 @@ __all__ = [
     "EngineFailed",
     "Event",
     "Forbidden",
+    "Function",
     "Handle",
     "InvocationCancelled",
     "InvocationDiscarded",
@@ -62,4 +67,5 @@ __all__ = [
     "Unavailable",
     "UnknownFunction",
     "Unreachable",
+    "get_context",
 ]

@@ -2,6 +2,7 @@
 
 ClientError
 ├── BadConfiguration              URL, credentials or another parameter of a client
+├── BadArgument                   argument of a function that does not have the type of its annotation
 ├── Unreachable                   no reply from the engine; ``sent``: it may have received the request
 ├── ApiError                      error reply of the engine, with ``status``, ``code`` and ``request_id``
 │   ├── BadRequest  Unauthorized  Forbidden
@@ -32,6 +33,10 @@ class ClientError(Exception):
 
 class BadConfiguration(ClientError):
     """Parameter of a client or of a function that cannot be used."""
+
+
+class BadArgument(ClientError, TypeError):
+    """Argument of a function that is missing, unknown, or of another type than its annotation."""
 
 
 class Unreachable(ClientError):

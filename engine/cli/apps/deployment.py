@@ -1,0 +1,98 @@
+"""Deployment of the functions of an app with their schedules, and removal of functions that left its code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from engine.cli.apps.description import AppDescription, AppFunction, describe
+from engine.cli.apps.staging import staged
+from engine.cli.apps.timers import set_timer
+from engine.cli.client import Client, path_of
+from engine.cli.deploy_options import Asynchronous
+from engine.cli.functions import all_functions
+from engine.cli.output import Output, print_json, write
+from engine.cli.packaging import Build, BuildOptions, build
+from engine.cli.target import Target
+from engine.cli.uploads import create, update
+
+
+class Deployed(Struct, frozen=True, kw_only=True):
+    """Result of the deployment of one function."""
+
+    func_name: str
+    func_urn: str
+    action: str  #: created or updated
+    schedule: str  #: empty: none
+
+
+def deploy_app(text: str, config: dict[str, Any], *, prune: bool, target: Target) -> None:
+    """Deploy all functions of the app ``text``, such as ``tasks:app``, with one package.
+
+    ``config`` has the runtime and variables for all of them, by their fields in the API. With ``prune``, functions that
+    an earlier deployment of the app made, and that its code has no more, are deleted.
+    """
+    app, client = describe(text), target.client()
+    existing = {one["func_name"]: one for one in all_functions(client)}
+    earlier = {name: one for name, one in existing.items() if one["handler"].rpartition(".")[0] == app.handlers}
+    built = _build(client, app, config.get("runtime") or next((one["runtime"] for one in earlier.values()), ""))
+    for note in built.notes:
+        write(f"functiond: {note}", errors=True)
+    shown = {}
+    for function in app.functions:
+        shown[function.name] = _store(client, app, function, built, config)
+    deployed = []
+    for function in app.functions:  # destinations may be any of the functions, so all are stored before
+        _settings(function).apply(client, function.name)
+        schedule = set_timer(client, function.name, function.timer)
+        action = "updated" if function.name in existing else "created"
+        urn = shown[function.name]["func_urn"]
+        deployed.append(Deployed(func_name=function.name, func_urn=urn, action=action, schedule=schedule))
+    gone = sorted(earlier.keys() - shown.keys())
+    for name in gone if prune else []:
+        client.send("DELETE", path_of(name))
+    _show(text, built, deployed, gone, pruned=prune, json=target.json)
+
+
+def _build(client: Client, app: AppDescription, runtime: str) -> Build:
+    with staged(app) as folder:
+        handler = f"{app.handlers}.{app.functions[0].attribute}"
+        return build(client, folder, BuildOptions(runtime=runtime, handler=handler))
+
+
+def _store(
+    client: Client, app: AppDescription, function: AppFunction, built: Build, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Create or update a function, and return it."""
+    own = {"timeout": function.timeout, "memory_size": function.memory}
+    given = {name: value for name, value in own.items() if value is not None}
+    fields = {**config, "runtime": built.runtime, "handler": f"{app.handlers}.{function.attribute}", **given}
+    old = client.find(path_of(function.name, "/config"))
+    if old is None:
+        return create(client, function.name, built.package, fields)
+    return update(client, function.name, built.package, old, fields)
+
+
+def _settings(function: AppFunction) -> Asynchronous:
+    return Asynchronous(
+        retries=function.retries,
+        max_age=function.max_age,
+        on_success=function.on_success,
+        on_failure=function.on_failure,
+    )
+
+
+def _show(text: str, built: Build, deployed: list[Deployed], gone: list[str], *, pruned: bool, json: bool) -> None:
+    if json:
+        print_json({"app": text, "functions": [asdict(one) for one in deployed], "gone": gone, "pruned": pruned})
+        return
+    output = Output()
+    for one in deployed:
+        timer = f", {one.schedule}" if one.schedule else ""
+        output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {built.runtime}{timer}")
+    for name in gone if pruned else []:
+        output.print(f"[bold green]deleted[/] [bold]{name}[/]")
+    if gone and not pruned:
+        write(f"functiond: not in the code any more: {', '.join(gone)}; add --prune to delete", errors=True)

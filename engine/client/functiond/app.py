@@ -1,0 +1,200 @@
+"""Functions from code: plain functions that are deployed to an engine, and called here or there."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from threading import Lock
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from functiond.async_client import AsyncClient, AsyncHandle
+from functiond.client import Client, Handle
+from functiond.errors import BadConfiguration
+from functiond.events import Event
+from functiond.schedule import timer_options
+from functiond.signature import Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+
+
+def get_context() -> Any:
+    """Return the context object of the running invocation; None outside instances of the engine."""
+    return None
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """Configuration with which a function is deployed. None: unchanged, or the engine's default for a new function."""
+
+    name: str
+    attribute: str  #: name of the Python function
+    timeout: int | None = None
+    memory: int | None = None
+    retries: int | None = None
+    max_age: int | None = None
+    on_success: str | None = None
+    on_failure: str | None = None
+    timer: dict[str, str] | None = None  #: options of its TIMER trigger
+
+
+class Function(Generic[P, R, C]):
+    """Function of an app. A call runs it here, and returns a C; ``enqueue`` and ``call`` run it on the engine.
+
+    Arguments must have the types of their annotations. The result has the type of the return annotation.
+    """
+
+    def __init__(self, app: App, call: Callable[P, C], deployment: Deployment) -> None:
+        functools.update_wrapper(self, call)
+        self.name, self.deployment = deployment.name, deployment
+        self._app, self._call, self._signature = app, call, Signature(deployment.name, call)
+        self._options = Event()
+        if deployment.timer is not None and self._signature.required > 1:
+            raise BadConfiguration(f"{self.name} has a schedule, so it may need one argument only: the timer's event")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        return self._call(*args, **kwargs)
+
+    def options(
+        self,
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        priority: int | None = None,
+        ordering_key: str | None = None,
+    ) -> Function[P, R, C]:
+        """Return the function with options for its queued invocations, which are those of ``Event``."""
+        other = Function[P, R, C](self._app, self._call, self.deployment)
+        other._options = Event(key=key, delay=delay, priority=priority, ordering_key=ordering_key)
+        return other
+
+    def event(self, *args: P.args, **kwargs: P.kwargs) -> Event:
+        """Return the event of a call, for ``enqueue_many``. Raises BadArgument."""
+        return replace(self._options, event=self._signature.event(args, kwargs))
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Queue a call. It is on the engine's disk when this method returns. Raises BadArgument."""
+        event = asdict(self.event(*args, **kwargs))
+        return self._app.client.enqueue(self.name, **event, returns=self._signature.returns)
+
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> AsyncHandle[R]:
+        """Queue a call like ``enqueue``, on the running event loop."""
+        event = asdict(self.event(*args, **kwargs))
+        return await self._app.async_client.enqueue(self.name, **event, returns=self._signature.returns)
+
+    def enqueue_many(self, events: Iterable[Event]) -> list[Handle[R]]:
+        """Queue calls in few requests. ``events`` are results of ``event``. Raises BatchError if some are refused."""
+        return self._app.client.enqueue_many(self.name, events, returns=self._signature.returns)
+
+    async def enqueue_many_async(self, events: Iterable[Event]) -> list[AsyncHandle[R]]:
+        """Queue calls like ``enqueue_many``, on the running event loop."""
+        return await self._app.async_client.enqueue_many(self.name, events, returns=self._signature.returns)
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function on the engine and return its result."""
+        event = self._signature.event(args, kwargs)
+        found: R = self._app.client.call(self.name, event, returns=self._signature.returns)
+        return found
+
+    async def call_async(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function on the engine like ``call``, on the running event loop."""
+        event = self._signature.event(args, kwargs)
+        found: R = await self._app.async_client.call(self.name, event, returns=self._signature.returns)
+        return found
+
+    def handle(self, request_id: str) -> Handle[R]:
+        """Return the handle of a call that was queued before."""
+        return self._app.client.handle(self.name, request_id, returns=self._signature.returns)
+
+
+class Decorator:
+    """Decorator that adds a function to an app."""
+
+    def __init__(self, app: App, options: dict[str, Any]) -> None:
+        self._app, self._options = app, options
+
+    @overload
+    def __call__(self, call: Callable[P, Coroutine[Any, Any, R]]) -> Function[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, call: Callable[P, Awaitable[R]]) -> Function[P, R, Awaitable[R]]: ...
+    @overload
+    def __call__(self, call: Callable[P, R]) -> Function[P, R, R]: ...
+    def __call__(self, call: Callable[..., Any]) -> Function[..., Any, Any]:
+        attribute = call.__name__
+        deployment = Deployment(**{"attribute": attribute, "name": attribute, **self._options})
+        function = Function[..., Any, Any](self._app, call, deployment)
+        for other in self._app.functions.values():
+            if deployment.name == other.name or attribute == other.deployment.attribute:
+                raise BadConfiguration(f"the app has two functions {attribute}: give one another name, in Python too")
+        self._app.functions[attribute] = function
+        return function
+
+
+class App:
+    """Functions of a program that are deployed together, with ``functiond deploy module:app``.
+
+    Without ``client``, the environment names the engine, as for ``Client()``. With a client of either kind, functions
+    have the other methods as well: their connections are opened when they are first used.
+    """
+
+    def __init__(self, client: Client | AsyncClient | None = None) -> None:
+        self._given, self._lock = client, Lock()
+        self._client = client if isinstance(client, Client) else None
+        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
+        self.functions: dict[str, Function[..., Any, Any]] = {}  #: by the name of the Python function
+
+    def function(
+        self,
+        *,
+        name: str | None = None,
+        timeout: int | None = None,
+        memory: int | None = None,
+        retries: int | None = None,
+        max_age: int | None = None,
+        on_success: str | Function[..., Any, Any] | None = None,
+        on_failure: str | Function[..., Any, Any] | None = None,
+        schedule: str | None = None,
+        zone: str | None = None,
+    ) -> Decorator:
+        """Return a decorator that makes a plain function, async or not, a function of the app.
+
+        ``name`` is its name on the engine, by default that of the Python function. ``timeout`` is in seconds,
+        ``memory`` in MB. ``retries`` and ``max_age`` (seconds) are of queued calls; ``on_success`` and ``on_failure``
+        are functions that receive their outcomes. ``schedule`` is a crontab expression in the time zone ``zone``, by
+        default UTC, or a rate such as ``15m``.
+        """
+        options: dict[str, Any] = {"timeout": timeout, "memory": memory, "retries": retries, "max_age": max_age}
+        for field, target in (("on_success", on_success), ("on_failure", on_failure)):
+            options[field] = target.name if isinstance(target, Function) else target
+        if name is not None:
+            options["name"] = name
+        if schedule is None and zone is not None:
+            raise BadConfiguration(f"zone is {zone!r}, but there is no schedule")
+        options["timer"] = None if schedule is None else timer_options(schedule, zone)
+        return Decorator(self, options)
+
+    @property
+    def client(self) -> Client:
+        """Client of synchronous methods."""
+        with self._lock:
+            if self._client is None:
+                self._client = Client(**self._parameters())
+            return self._client
+
+    @property
+    def async_client(self) -> AsyncClient:
+        """Client of asynchronous methods on the running event loop."""
+        if isinstance(self._given, AsyncClient):
+            return self._given
+        loop = asyncio.get_running_loop()
+        if loop not in self._async_clients:
+            self._async_clients[loop] = AsyncClient(**self._parameters())
+        return self._async_clients[loop]
+
+    def _parameters(self) -> dict[str, Any]:
+        return {} if self._given is None else asdict(self._given.configuration)

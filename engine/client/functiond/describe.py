@@ -1,0 +1,85 @@
+"""Program that describes an app for its deployment: ``python -m functiond.describe module:app``.
+
+Prints JSON. Runs in a process of its own, so that the modules of the app meet no others of the same names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+from msgspec import Struct
+
+from functiond.app import App, Deployment
+from functiond.errors import BadConfiguration
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """App with its functions, and the files that its package needs."""
+
+    module: str
+    app: str
+    root: str  #: folder from which the module is imported
+    parts: list[str]  #: files and folders of ``root``: the module, and other modules that it imports from there
+    instance: str  #: file that is the package ``functiond`` in instances
+    functions: list[Deployment]
+
+
+def describe(target: str) -> Description:
+    """Import an app and return its description. Raises BadConfiguration if there is none."""
+    name, _, attribute = target.partition(":")
+    module = import_module(name)
+    app = getattr(module, attribute, None)
+    if not isinstance(app, App):
+        raise BadConfiguration(f"{name} has no app named {attribute!r}: write {attribute} = App() in it")
+    if not app.functions:
+        raise BadConfiguration(f"the app {target} has no function: add one with @{attribute}.function()")
+    root = _root(module)
+    return Description(
+        module=name,
+        app=attribute,
+        root=str(root),
+        parts=sorted({*_parts(root), name.partition(".")[0] + (".py" if _is_file(root, name) else "")}),
+        instance=str(Path(__file__).with_name("instance.py")),
+        functions=[function.deployment for function in app.functions.values()],
+    )
+
+
+def _is_file(root: Path, name: str) -> bool:
+    return (root / f"{name}.py").is_file() and not (root / name).is_dir()
+
+
+def _root(module: ModuleType) -> Path:
+    """Return the folder in which the search for a module finds its first name."""
+    file = Path(module.__file__ or "").absolute()
+    depth = module.__name__.count(".") + hasattr(module, "__path__")
+    return file.parents[depth]
+
+
+def _parts(root: Path) -> Iterator[str]:
+    """Yield the files and folders in ``root`` that hold imported modules. Installed packages do not count."""
+    own, environment = Path(__file__).parent, Path(sys.prefix) if sys.prefix != sys.base_prefix else None
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "")
+        installed = "site-packages" in file.parts or (environment and file.is_relative_to(environment))
+        if file.is_relative_to(root) and not installed and not file.is_relative_to(own):
+            yield file.relative_to(root).parts[0]
+
+
+def main() -> None:
+    (target,) = sys.argv[1:]
+    try:
+        with redirect_stdout(sys.stderr):
+            found = describe(target)
+    except BadConfiguration as error:
+        raise SystemExit(f"functiond: {error}") from None
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Functions from code: deployed with ``functiond deploy module:app``, then called here and on a real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.cli.apps.description import describe
+from engine.cli.client import UsageError
+from engine.cli.commands import make_app
+from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
+
+CLIENT = ROOT / "engine" / "client"
+TASKS = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from functiond import App, Client, Handle, InvocationFailed, get_context
+
+import helper
+
+app = App(Client())
+
+
+class Mode(Enum):
+    FAST = "fast"
+
+
+@dataclass
+class Image:
+    path: Path
+    width: int
+    at: datetime
+    mode: Mode = Mode.FAST
+
+
+class Point(NamedTuple):
+    x: int
+    y: float
+
+
+@app.function(retries=0, timeout=20, memory=256)
+def resize(path: Path, width: int = 100, *, at: datetime) -> Image:
+    assert isinstance(path, Path) and isinstance(at, datetime)
+    print("resizing", path.name)
+    return Image(path.with_suffix(helper.SUFFIX), width, at)
+
+
+@app.function(name="moves", on_failure="seen")
+async def move(*points: Point, by: dict[str, tuple[int, ...]] | None = None) -> list[Point]:
+    assert all(isinstance(one, Point) for one in points)
+    steps = (by or {}).get("x", (0,))
+    assert isinstance(steps, tuple)
+    return [Point(one.x + sum(steps), one.y) for one in points]
+
+
+@app.function(retries=0, on_failure=move)
+def fail(image: Image, wait: timedelta) -> None:
+    raise ValueError(f"{image.mode.name} {wait.total_seconds()}")
+
+
+@app.function(schedule="0 3 * * 1-7", zone="Europe/Berlin")
+def seen(event: dict) -> str:
+    return str(get_context().getRequestID()) + str(sorted(event))
+
+
+def first(handle: Handle[Image]) -> Image:
+    return handle.result()
+"""
+PROGRAM = """
+import asyncio
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from functiond import AsyncClient, App, BadArgument, InvocationFailed
+from tasks import Image, Mode, Point, fail, move, resize, seen
+
+AT = datetime(2026, 1, 31, 12, 30, tzinfo=timezone.utc)
+expected = Image(Path("a.jpg"), 200, AT)
+assert resize(Path("a.png"), 200, at=AT) == expected
+handle = resize.enqueue(Path("a.png"), 200, at=AT)
+assert handle.result(60) == expected, handle.result()
+assert [one.text for one in handle.logs()] == ["resizing a.png"]
+assert resize.handle(handle.request_id).result(60) == expected
+assert resize.call(path=Path("a.png"), at=AT).width == 100
+
+later = resize.options(key="once", delay=3600)
+assert later.enqueue(Path("a"), at=AT).request_id == later.enqueue(Path("a"), at=AT).request_id
+
+for wrong, words in [
+    (lambda: resize.enqueue("a.png", "200", at=AT), "argument `width` is '200': Expected `int`, got `str`"),
+    (lambda: resize.enqueue(Path("a.png")), "missing a required argument: 'at'"),
+    (lambda: resize.enqueue(1, at=AT), "argument `path` is 1"),
+    (lambda: resize.enqueue(Path("a"), at=AT, depth=1), "unexpected keyword argument 'depth'"),
+]:
+    try:
+        wrong()
+    except BadArgument as error:
+        assert words in str(error) and str(error).startswith("resize: "), error
+    else:
+        raise AssertionError(words)
+
+try:
+    fail.enqueue(expected, timedelta(seconds=1.5)).result(60)
+except InvocationFailed as error:
+    assert "ValueError: FAST 1.5" in error.message, error.message
+    assert "in fail" in error.traceback
+else:
+    raise AssertionError("no failure")
+
+
+async def main():
+    moved = await move.enqueue_async(Point(1, 0.5), Point(2, 1), by={"x": (1, 2)})
+    assert await moved.result(60) == [Point(4, 0.5), Point(5, 1.0)]
+    assert await move.call_async() == []
+    assert await move(Point(1, 2)) == [Point(1, 2)]
+
+
+asyncio.run(main())
+asyncio.run(main())
+print("done")
+"""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_process(tmp_path_factory.mktemp("app")) as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "tasks.py").write_text(TASKS)
+    (tmp_path / "helper.py").write_text('SUFFIX = ".jpg"\n')
+    (tmp_path / "other.py").write_text("raise SystemExit('not a part of the app')\n")
+    (tmp_path / "requirements.txt").write_text("functiond[client]\n")
+    return tmp_path
+
+
+def run(engine: EngineProcess, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, CLIENT)))}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=120, check=False)
+
+
+def deploy(engine: EngineProcess, folder: Path, *options: str) -> Any:
+    done = run(engine, folder, "-m", "engine", "deploy", "tasks:app", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def get(engine: EngineProcess, path: str) -> Any:
+    return httpx.get(f"{engine.url}/v2/default/fgs/{path}", trust_env=False).raise_for_status().json()
+
+
+def timers(engine: EngineProcess, name: str) -> list[Mapping[str, Any]]:
+    return [one["event_data"] for one in get(engine, f"triggers/{name}")]
+
+
+def test_functions_run_here_and_on_the_engine(engine: EngineProcess, project: Path) -> None:
+    assert {one["func_name"]: one["action"] for one in deploy(engine, project)["functions"]} == dict.fromkeys(
+        ("resize", "moves", "fail", "seen"), "created"
+    )
+
+    done = run(engine, project, "-c", PROGRAM)
+    assert (done.returncode, done.stdout) == (0, "resizing a.png\ndone\n"), done.stderr
+    config = get(engine, "functions/resize/config")
+    assert (config["timeout"], config["memory_size"]) == (20, 256)
+    assert config["handler"] == "functiond_apps/tasks/app.resize"
+    settings = get(engine, "functions/fail/async-invoke-config")
+    assert settings["max_async_retry_attempts"] == 0
+    assert ":moves" in settings["destination_config"]["on_failure"]["param"]
+
+
+def test_a_schedule_becomes_a_timer_and_goes_with_it(engine: EngineProcess, project: Path) -> None:
+    deploy(engine, project)
+    timer = {"name": "from-code", "schedule_type": "Cron"}
+    assert timers(engine, "seen") == [{**timer, "schedule": "CRON_TZ=Europe/Berlin 0 0 3 * * 1-6,0"}]
+
+    source = TASKS.replace('"0 3 * * 1-7", zone="Europe/Berlin"', '"@daily"')
+    (project / "tasks.py").write_text(source)
+    deploy(engine, project)
+    assert timers(engine, "seen") == [{**timer, "schedule": "0 0 0 * * *"}]
+
+    (project / "tasks.py").write_text(source.replace('schedule="@daily"', ""))
+    deploy(engine, project)
+    assert timers(engine, "seen") == []
+
+
+def test_functions_that_left_the_code_are_told_and_pruned(engine: EngineProcess, project: Path) -> None:
+    deploy(engine, project)
+    less = TASKS.replace("@app.function(retries=0, on_failure=move)\ndef fail", "def fail")
+    (project / "tasks.py").write_text(less)
+
+    told = run(engine, project, "-m", "engine", "deploy", "tasks:app")
+    assert "not in the code any more: fail; add --prune to delete" in told.stderr
+    assert deploy(engine, project, "--prune")["gone"] == ["fail"]
+    assert "fail" not in {one["func_name"] for one in get(engine, "functions")["functions"]}
+
+
+def test_a_package_is_deployed_with_its_data(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("from functiond import App\napp = App()\n")
+    (tmp_path / "shop" / "text.txt").write_text("data")
+    (tmp_path / "shop" / "jobs.py").write_text(
+        "import pathlib\nfrom shop import app\nprint('imported')\n"
+        "@app.function()\ndef read() -> str:\n    return pathlib.Path(__file__).with_name('text.txt').read_text()\n"
+    )
+    done = run(engine, tmp_path, "-m", "engine", "deploy", "shop.jobs:app")
+    assert done.returncode == 0, done.stderr
+
+    assert run(engine, tmp_path, "-m", "engine", "invoke", "read").stdout.strip() == '"data"'
+
+
+APP = "from functiond import App\napp = App()\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import functiond\n", "tasks has no app named 'app': write app = App() in it"),
+        (APP, "the app tasks:app has no function"),
+        ("1 / 0\n", "cannot import tasks:app: ZeroDivisionError"),
+        (f"{APP}@app.function(schedule='daily')\ndef f(): ...\n", "schedule is 'daily': give five fields"),
+        (f"{APP}for name in 'ab':\n    @app.function()\n    def f(): ...\n", "two functions f: give one another name"),
+        (f"{APP}@app.function(schedule='1h')\ndef f(a, b): ...\n", "it may need one argument only"),
+    ],
+)
+def test_a_bad_app_is_explained(source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tasks.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UsageError, match=re.escape(words)):
+        describe("tasks:app")
+
+
+def test_options_of_the_code_are_refused() -> None:
+    for options in (["--timeout", "5"], ["--name", "x"], ["--retries", "1"]):
+        with pytest.raises(UsageError, match=r"@app\.function\(\)"):
+            make_app(["deploy"])(["deploy", "tasks:app", *options], exit_on_error=False)
+    with pytest.raises(UsageError, match="--prune needs an app"):
+        make_app(["deploy"])(["deploy", "tests", "--prune"], exit_on_error=False)
