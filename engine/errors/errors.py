@@ -49,6 +49,8 @@ Each class composes its message from its arguments. ``asgi/error_replies.py`` ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class FunctiondError(Exception):
     """Base class of errors for expected failures. Others are bugs, except those of ``fatal_errors``."""
@@ -178,9 +180,10 @@ class NotFound(FunctiondError):
 
 
 class UnknownFunction(NotFound):
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
         self.name = name
-        super().__init__(f"Not found the function {name}")
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(f"Not found the function {name}{hint}")
 
 
 class UnknownVersion(NotFound):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from engine.asgi.wire import Headers, Receive, Reply, Scope
 from engine.errors import InvalidField
 from engine.http.api.invocations import Invocations
-from engine.http.api.routing import own_urn
+from engine.http.api.routing import Call, Handler, Resource, own_urn
 from engine.http.operations import OPERATIONS
 from engine.http.restrictions import check_role
 from engine.model.urn import FunctionUrn
@@ -53,6 +53,12 @@ class InvocationRoutes:
             return self._invocations.accept_batch(target, headers, receive)
         return None
 
+    def resources(self) -> list[Resource]:
+        """Return the paths for the router, which handles requests that ``find`` leaves out, such as other methods."""
+        calls = self._invocations
+        handlers = ((_SYNC, calls.call), (_ASYNC, calls.accept), (_BATCH, calls.accept_batch))
+        return [Resource(path=one.path, methods={one.method: _routed(handle)}) for one, handle in handlers]
+
     def _read_target(self, head: bytes) -> FunctionUrn | None:
         """Return the URN of the function in ``/v2/<project>/fgs/functions/<urn>``; None for any other path.
 
@@ -67,3 +73,10 @@ class InvocationRoutes:
         except UnicodeDecodeError:
             raise InvalidField("function_urn", head.decode("latin-1"), "must be UTF-8") from None
         return own_urn(urn, project, self._region)
+
+
+def _routed(handle: Callable[[FunctionUrn, Headers, Receive], Awaitable[Reply]]) -> Handler:
+    async def handler(call: Call) -> Reply:
+        return await handle(call.urn, call.headers, call.receive)
+
+    return handler

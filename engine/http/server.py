@@ -8,7 +8,7 @@ API's JSON form.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 import structlog
@@ -26,6 +26,7 @@ from engine.http.console.paths import ACTIONS, PAGES
 from engine.http.console.site import Console
 from engine.http.guard import Guard
 from engine.http.invocation_routes import InvocationRoutes
+from engine.http.near_names import NearNames, Refuse
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
@@ -42,10 +43,6 @@ class RequestAuthenticator(Protocol):
     """Check of the credentials of requests."""
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive: ...
-
-
-#: Makes the reply to a request that failed.
-Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
 
 
 def create_app(
@@ -66,14 +63,14 @@ def create_app(
     to the paths of plugins. The console also makes the replies to requests for its pages that failed. ``lag`` is the
     measurement of the event loop to which requests are reported.
     """
-    found = [*resources, *(console.resources() if console else ())]
+    routes = InvocationRoutes(invocations, region)
+    found = [*resources, *routes.resources(), *(console.resources() if console else ())]
     if authenticator is not None:
         found = restricted(found, [*OPERATIONS, *PAGES, *ACTIONS])
-    refuse = console.refuse if console else _refuse
+    refuse = NearNames(console.refuse if console else _refuse, invocations.catalog)
     guard, clock = Guard(credentials=authenticator is not None), SystemClock()
     plugins = plugins or PluginRequests(Mounts(), AuditTrail(), clock)
     denials, router = denials or DenialLog(clock), make_router(found, region)
-    routes = InvocationRoutes(invocations, region)
     return HttpServer(routes, router, guard, authenticator, plugins, refuse, denials, lag or LoopLag())
 
 

@@ -64,7 +64,7 @@ class CallResult(Struct, frozen=True, kw_only=True):
 
 class Invocations:
     def __init__(self, intake: RequestIntake, catalog: Catalog, *, async_limit: int, sync_limit: int) -> None:
-        self._intake, self._catalog = intake, catalog
+        self._intake, self.catalog = intake, catalog
         self._async_limit, self._sync_limit = async_limit, sync_limit
 
     async def accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
@@ -91,7 +91,7 @@ class Invocations:
 
         The reply has a request id or an error for each, and is sent after the accepted ones are on disk.
         """
-        self._catalog.find(urn)
+        self.catalog.find(urn)
         check_options(headers)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
         events = read_batch(headers, await read_body(receive, headers, BATCH_LIMIT))
@@ -114,7 +114,7 @@ class Invocations:
 
     async def _event(self, urn: FunctionUrn, headers: Headers, receive: Receive, limit: int) -> bytes:
         if len(headers.get(b"content-length", LARGE)) >= len(LARGE):  # smaller ones arrive with their heads
-            self._catalog.find(urn)  # refuses an unknown function before its event is in memory
+            self.catalog.find(urn)  # refuses an unknown function before its event is in memory
         body = await read_body(receive, headers, limit)
         if not body:
             return b"{}"
@@ -127,7 +127,7 @@ class Invocations:
         text = value.decode("latin-1")
         if text not in map(str, MEMORY_SIZES):
             raise InvalidField("X-Cff-Instance-Memory", text, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
-        if not self._catalog.find(urn).dynamic_memory:
+        if not self.catalog.find(urn).dynamic_memory:
             raise InvalidField(
                 "X-Cff-Instance-Memory", text, "needs enable_dynamic_memory in the function's configuration"
             )

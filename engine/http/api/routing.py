@@ -11,6 +11,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.routing import Route, Router
 
 from engine.asgi.error_replies import problem
@@ -33,6 +34,7 @@ from engine.auth.verifier import address_of
 from engine.code.upload import Upload
 from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
+from engine.http.api.ignored_fields import HEADER, IgnoredFields, find_ignored
 from engine.model.urn import FunctionUrn, parse_urn
 
 #: Limits of bodies in bytes. Each has room for the longest allowed texts, even with every character escaped.
@@ -60,6 +62,7 @@ class Call:
         #: identity by the request's credentials; None if no credentials are needed
         self.principal: Principal | None = scope.get(PRINCIPAL)
         self.body = b""  #: empty until ``read``
+        self.ignored: list[str] = []  #: fields of the body that the operation does not have
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
@@ -119,7 +122,9 @@ class Call:
             raise NotJson("the body is empty")
         check_json_type(self.headers)
         check_utf8(body)
-        return decode(body, kind, error)
+        decoded = decode(body, kind, error)
+        self.ignored = find_ignored(body, kind)
+        return decoded
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
@@ -144,8 +149,8 @@ def make_router(resources: Iterable[Resource], region: str) -> App:
     Errors raised by a handler are not caught. They reach the caller of the application before any part of a reply is
     sent.
     """
-    ordered = sorted(resources, key=_precedence)
-    routes = [_Route(one.path, _Endpoint(one, region), methods=list(one.methods)) for one in ordered]
+    ordered, ignored = sorted(resources, key=_precedence), IgnoredFields()
+    routes = [_Route(one.path, _Endpoint(one, region, ignored), methods=list(one.methods)) for one in ordered]
     return Router(routes, redirect_slashes=False, default=_unknown)
 
 
@@ -161,8 +166,8 @@ class _Route(Route):
 
 
 class _Endpoint:
-    def __init__(self, resource: Resource, region: str) -> None:
-        self._methods, self._region = resource.methods, region
+    def __init__(self, resource: Resource, region: str, ignored: IgnoredFields) -> None:
+        self._path, self._methods, self._region, self._ignored = resource.path, resource.methods, region, ignored
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self._methods.get(scope["method"])
@@ -170,7 +175,12 @@ class _Endpoint:
             allowed = ", ".join(self._methods)
             reply = problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
         else:
-            reply = await handler(Call(scope, receive, self._region))
+            call = Call(scope, receive, self._region)
+            reply = await handler(call)
+            if call.ignored:
+                self._ignored.note(f"{call.method} {self._path}", call.ignored)
+                named = (HEADER, ", ".join(call.ignored).encode())
+                reply = replace(reply, headers=(*reply.headers, named))
             if isinstance(reply, Stream):
                 await stream(receive, send, reply)
                 return
