@@ -98,7 +98,7 @@ class OtlpExporter:
             self._failed += len(batch)
 
     def _converted(self, span: Span) -> Any:
-        trace = self._trace
+        trace, link = self._trace, span.link
         status = trace.Status(trace.StatusCode.ERROR, span.problem) if span.problem else trace.Status()
         return self._sdk.ReadableSpan(
             name=span.name,
@@ -106,6 +106,7 @@ class OtlpExporter:
             parent=self._context(span.context.trace_id, span.parent_id) if span.parent_id else None,
             resource=self._resource,
             attributes=span.attributes,
+            links=() if link is None else [trace.Link(self._context(link.trace_id, link.span_id))],
             kind=trace.SpanKind[span.kind.upper()],
             status=status,
             start_time=int(span.began_at * _NANOSECONDS),

@@ -36,6 +36,7 @@ class Span(Struct, frozen=True, kw_only=True):
     ended_at: float
     attributes: Attributes
     problem: str = ""  #: error of the work; empty: it succeeded
+    link: TraceContext | None = None  #: first span of the invocation that this one repeats
 
 
 class SpanStatistics(Struct, frozen=True, kw_only=True):
@@ -70,8 +71,12 @@ class Tracer:
         """Return the trace context that a destination gets."""
         return str(_child(self._trace(record.request_id, record.trace), _delivery_id(pending, record)))
 
-    def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome) -> None:
-        """Export the spans of an attempt that has ended: its wait, the start of an instance, and its run."""
+    def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome, repeated: str = "") -> None:
+        """Export the spans of an attempt that has ended: its wait, the start of an instance, and its run.
+
+        ``repeated`` is the request id of an earlier invocation that this one repeats, or empty. Both have the same
+        stored trace context.
+        """
         request_id, attempt = invocation.request_id, invocation.attempt
         trace = self._trace(request_id, invocation.trace)
         if not trace.sampled:
@@ -87,6 +92,7 @@ class Tracer:
                 began_at=min(invocation.due_at, outcome.started_at),
                 ended_at=outcome.started_at,
                 attributes={**attributes, "messaging.operation.type": "create"},
+                link=_child(self._trace(repeated, invocation.trace), _wait_id(repeated, 1)) if repeated else None,
             )
         )
         if outcome.initialised:

@@ -250,8 +250,8 @@ class Invocation(Struct, frozen=True, kw_only=True):
     trace: str = ""  #: value of the header ``traceparent`` of its request; empty: none
     ordering_key: str = ""  #: invocations of the function with this key run one at a time; empty: no order
     held: bool = False  #: stored behind another invocation with its ordering key; the end of that one releases it
-    trigger_id: str = ""  #: of its request, as is ``cause``; left out when it is read from disk in order to run
-    cause: int = 0
+    trigger_id: str = ""  #: of its request; left out when the invocation is read from disk in order to run
+    cause: int = 0  #: of its request
     damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
     trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 

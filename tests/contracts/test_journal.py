@@ -52,6 +52,7 @@ async def test_what_was_appended_waits_as_it_was_asked_for(opened: Opened) -> No
             hops=2,
             memory=256,
             trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            cause=9,
         )
         request_id = await storage.journal.append(one)
 

@@ -25,6 +25,7 @@ class Received(Struct):
     error: str
     attributes: Mapping[str, Any]
     service: str
+    links: list[str]  #: ids of spans
 
 
 class OtlpReceiver:
@@ -68,6 +69,7 @@ def _decoded(request: Any) -> Iterator[Received]:
                     error=span.status.message,
                     attributes=_attributes(span.attributes),
                     service=about["service.name"],
+                    links=[link.span_id.hex() for link in span.links],
                 )
 
 

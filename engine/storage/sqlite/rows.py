@@ -23,7 +23,7 @@ SHOWN: dict[int, State] = {
 #: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation LEFT JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " start_deaths, ordering_key, size, body, sum, trace"
+    " start_deaths, ordering_key, size, body, sum, trace, cause"
 )
 BODY = 17  #: position of the payload in ``RUNNABLE``; None: not in the newest table, see ``payloads``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
@@ -67,7 +67,7 @@ def append_row(invocation: Invocation) -> tuple[Any, ...]:
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     """Make an invocation from a row. If the payload is damaged, ``damage`` of the invocation is set."""
-    size, payload, stored, trace = row[BODY - 1 : BODY + 3]
+    size, payload, stored, trace, cause = row[BODY - 1 : BODY + 4]
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right
@@ -89,8 +89,8 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         memory=row[13],
         payload=payload,
     )
-    if trace:
-        found = replace(found, trace=trace)
+    if trace or cause:
+        found = replace(found, trace=trace or "", cause=cause or 0)
     if row[14] or row[15] or damage:
         return replace(found, start_crashes=row[14], ordering_key=row[15] or "", damage=damage)
     return found

@@ -61,6 +61,17 @@ def test_an_attempt_has_spans_of_its_wait_its_start_and_its_run() -> None:
     assert (run.attributes["faas.coldstart"], spans_of(1.0)[-1].attributes["faas.coldstart"]) == (True, False)
 
 
+def test_an_invocation_that_repeats_another_links_to_its_first_span() -> None:
+    kept = KeptSpans()
+    tracer, first, again = Tracer(kept, 1.0), waiting(1, key=5), waiting(1, key=6)
+    tracer.note_attempt(FUNCTION, first, Outcome())
+    tracer.note_attempt(FUNCTION, again, Outcome(), first.request_id)
+
+    wait, run, next_wait, next_run = kept.spans
+    assert next_wait.link == wait.context
+    assert (wait.link, run.link, next_run.link) == (None, None, None)
+
+
 def test_sampling_chooses_a_share_of_the_traces_that_begin_here() -> None:
     sampled = {one.context.trace_id for one in spans_of(0.25, requests=400)}
 
@@ -96,11 +107,11 @@ def test_spans_are_exported_after_an_export_that_raised_an_error() -> None:
         exporter = OtlpExporter(receiver.url, "", "0")
         exporter.add(impossible)
         for _ in range(otlp.BATCH):  # the first batch is full at once, and one span is left
-            exporter.add(SPAN)
+            exporter.add(replace(SPAN, link=SPAN.context))
         with exporter.running():
             [received] = receiver.spans(1)
 
-    assert received.name == "run f"
+    assert (received.name, received.links) == ("run f", [SPAN.context.span_id])
     assert exporter.statistics() == SpanStatistics(exported=1, failed=otlp.BATCH, dropped=0)
 
 
