@@ -10,14 +10,15 @@ from cyclopts import Parameter
 
 from engine.cli.apps import deploy_app, is_app
 from engine.cli.client import UsageError, path_of
-from engine.cli.deploy_options import Asynchronous, Configuration
+from engine.cli.deploy_options import Asynchronous, Configuration, Installation
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import BuildOptions, build, default_name
+from engine.cli.packaging.interpreters import interpreter_text
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.uploads import create, update
 from engine.runtimes.catalog import warning_of
 
-UNCHANGED, UNCHANGED_ASYNC = Configuration(), Asynchronous()
+UNCHANGED, INSTALLED, UNCHANGED_ASYNC = Configuration(), Installation(), Asynchronous()
 
 
 def deploy(
@@ -26,6 +27,7 @@ def deploy(
     *,
     name: str | None = None,
     configuration: Configuration = UNCHANGED,
+    installation: Installation = INSTALLED,
     asynchronous: Asynchronous = UNCHANGED_ASYNC,
     prune: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     target: Target = DEFAULT_TARGET,
@@ -51,7 +53,7 @@ def deploy(
         raise UsageError(f"cannot read {path}: no such file or folder")
     client, name, config = target.client(), name or default_name(path), configuration.fields()
     old = client.find(path_of(name, "/config"))
-    built = build(client, path, _build_options(config, old or {}))
+    built = build(client, path, _build_options(config, old or {}, installation))
     for note in built.notes:
         write(f"functiond: {note}", errors=True)
     if old is None:
@@ -67,7 +69,8 @@ def deploy(
     else:
         action = "updated" if old else "created"
         output = Output()
-        output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(built.package):,} bytes, {shown['handler']}")
+        runs = f" on {interpreter_text(built.interpreter)}" if built.interpreter else ""
+        output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(built.package):,} bytes, {shown['handler']}{runs}")
         output.paste(shown["func_urn"])
 
 
@@ -79,6 +82,11 @@ def _check_app_options(name: str | None, configuration: Configuration, asynchron
         raise UsageError("an app takes --runtime and --env only: give other options to @app.function() in its code")
 
 
-def _build_options(config: Mapping[str, Any], old: Mapping[str, Any]) -> BuildOptions:
-    given = {field: config.get(field) or old.get(field, "") for field in ("runtime", "handler")}
-    return BuildOptions(runtime=given["runtime"], handler=given["handler"])
+def _build_options(config: Mapping[str, Any], old: Mapping[str, Any], installation: Installation) -> BuildOptions:
+    return BuildOptions(
+        runtime=config.get("runtime") or old.get("runtime", ""),
+        handler=config.get("handler") or old.get("handler", ""),
+        install=installation.install,
+        reinstall=installation.reinstall,
+        layered=bool(old.get("depend_list")),
+    )

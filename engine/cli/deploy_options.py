@@ -21,7 +21,7 @@ class Configuration:
     "Entry point, as file.function. [default: index.handler, or FILE.handler for a file]"
 
     runtime: str | None = None
-    "Runtime, such as Python3.10. [default: Python3.10, or Node.js18.15 for JavaScript]"
+    "Runtime, such as Python3.10. [default: that of this Python if the engine has it, else its newest; or of Node.js]"
 
     timeout: int | None = None
     "Maximum duration of a run in seconds. [default: 30]"
@@ -42,6 +42,18 @@ class Configuration:
             "user_data": json.dumps(_variables(self.env)) if self.env else None,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """Dependencies of a folder, which are installed for the interpreter of the function."""
+
+    install: bool = True
+    "Install requirements.txt or the dependencies of pyproject.toml, and package.json, into the package."
+
+    reinstall: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    "Install them again, also if the cache has them."
 
 
 @Parameter(name="*")

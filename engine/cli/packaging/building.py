@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from engine.cli.packaging import node_checks, python_checks
 from engine.cli.packaging.archive import zipped
 from engine.cli.packaging.defaults import NODE, default_handler, default_language
 from engine.cli.packaging.files import Selection, select
+from engine.cli.packaging.installing import Files, with_dependencies
 from engine.cli.packaging.interpreters import default_runtime, interpreter_of
 from engine.runtimes.catalog import Family, find_runtime
 from engine.runtimes.descriptions import InterpreterInfo
@@ -27,6 +28,9 @@ class BuildOptions:
 
     runtime: str = ""
     handler: str = ""
+    install: bool = True  #: dependencies
+    reinstall: bool = False  #: also those that the cache has
+    layered: bool = False  #: the engine adds other packages, which may contain the handler
 
 
 class Build(Struct, frozen=True, kw_only=True):
@@ -35,6 +39,7 @@ class Build(Struct, frozen=True, kw_only=True):
     package: bytes
     runtime: str
     handler: str
+    interpreter: InterpreterInfo | None = None  #: None: the package was not made for one
     notes: list[str] = []  #: lines for the user, such as the secrets that were left out
 
 
@@ -51,11 +56,13 @@ def build(client: Client, path: Path, options: BuildOptions) -> Build:
             package = path.read_bytes()
             return Build(package=package, runtime=runtime, handler=handler, notes=_missing(package, runtime, handler))
         selection = _selected(path)
-        notes = _notes(selection)
         interpreter = interpreter_of(client, runtime)
-        notes += _check(selection, runtime, handler, interpreter, path)
-        package = zipped(selection.found, str(path))
-        return Build(package=package, runtime=runtime, handler=handler, notes=notes)
+        notes = [f"left out {name}: set variables by --env" for name in selection.secrets]
+        notes += _check_syntax(selection.found, interpreter, path if path.is_dir() else path.parent)
+        with _completed(path, selection.found, interpreter, options) as files:
+            notes += _check_handler(files, runtime, handler, interpreter, options.layered)
+            package = zipped(files, str(path))
+        return Build(package=package, runtime=runtime, handler=handler, interpreter=interpreter, notes=notes)
 
 
 def pack(path: Path) -> bytes:
@@ -83,29 +90,39 @@ def _selected(path: Path) -> Selection:
     return select(path) if path.is_dir() else Selection(found={path.name: path})
 
 
-def _notes(selection: Selection) -> list[str]:
-    return [f"left out {name}: set variables by --env" for name in selection.secrets]
+@contextmanager
+def _completed(path: Path, own: Files, interpreter: InterpreterInfo | None, options: BuildOptions) -> Iterator[Files]:
+    """Yield the files of a function with its dependencies."""
+    if interpreter is None or not options.install or not path.is_dir():
+        yield own
+        return
+    with with_dependencies(path, own, interpreter, reinstall=options.reinstall) as files:
+        yield files
 
 
-def _check(
-    selection: Selection, runtime: str, handler: str, interpreter: InterpreterInfo | None, path: Path
-) -> list[str]:
-    files, root = selection.found, path if path.is_dir() else path.parent
+def _check_syntax(own: Files, interpreter: InterpreterInfo | None, root: Path) -> list[str]:
     if interpreter is None:
-        _check_bootstrap(files, runtime)
         return []
     if interpreter.language is Family.NODE:
-        node_checks.check_syntax(files, interpreter)
-        return [note for note in [node_checks.check_handler(files, handler)] if note]
-    notes = [python_checks.check_syntax(files, interpreter, root), python_checks.check_handler(files, handler)]
-    return [note for note in notes if note]
+        node_checks.check_syntax(own, interpreter)
+        return []
+    return list(filter(None, [python_checks.check_syntax(own, interpreter, root)]))
 
 
-def _check_bootstrap(files: Mapping[str, Path], runtime: str) -> None:
-    if "bootstrap" not in files:
-        raise UsageError(
-            f"the package has no file bootstrap, which the runtime {runtime} starts: add one to the folder"
-        )
+def _check_handler(
+    files: Files, runtime: str, handler: str, interpreter: InterpreterInfo | None, layered: bool
+) -> list[str]:
+    if interpreter is None:
+        if "bootstrap" not in files:
+            raise UsageError(f"the package has no file bootstrap, which the runtime {runtime} starts: add one")
+        return []
+    check = node_checks.check_handler if interpreter.language is Family.NODE else python_checks.check_handler
+    try:
+        return list(filter(None, [check(files, handler)]))
+    except UsageError as problem:
+        if layered:
+            return [str(problem)]
+        raise
 
 
 def _missing(package: bytes, runtime: str, handler: str) -> list[str]:

@@ -15,6 +15,7 @@ _SECRETS = (".env", ".env.*")  #: files of variables, which often hold credentia
 _EXCLUDED = frozenset(
     {
         *("__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+        *(".npmrc", ".pypirc"),  # of registries, often with tokens
         *IGNORE_FILES,
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 import anyio
 from msgspec import Struct, convert
@@ -36,6 +37,7 @@ def default_runtime(client: Client, language: Family) -> str:
     return own if own in found else found[0]
 
 
+@lru_cache(maxsize=8)
 def local_interpreter(wanted: InterpreterInfo) -> LocalInterpreter | None:
     """Return an interpreter of this machine with the language and version of ``wanted``; None if there is none.
 
@@ -51,14 +53,15 @@ def local_interpreter(wanted: InterpreterInfo) -> LocalInterpreter | None:
     return LocalInterpreter(path=found.path, info=info)
 
 
-def builds_for(local: LocalInterpreter, wanted: InterpreterInfo) -> bool:
-    """Return whether packages that are built with a local interpreter run with ``wanted``."""
-    own = local.info
-    same = (own.implementation, own.machine, own.libc) == (wanted.implementation, wanted.machine, wanted.libc)
-    return same and _numbers(own.libc_version) <= _numbers(wanted.libc_version)
+def local_builder(wanted: InterpreterInfo) -> LocalInterpreter | None:
+    """Return an interpreter of this machine for which packages can be built that run with ``wanted``; None if none."""
+    local = local_interpreter(wanted)
+    if local is None or (local.info.machine, local.info.libc) != (wanted.machine, wanted.libc):
+        return None
+    return local if _numbers(local.info.libc_version) <= _numbers(wanted.libc_version) else None
 
 
-def shown(one: InterpreterInfo) -> str:
+def interpreter_text(one: InterpreterInfo) -> str:
     """Return the version and platform of an interpreter for people."""
     name = (
         "Node.js"

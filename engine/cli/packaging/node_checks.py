@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.cli.client import UsageError
 from engine.cli.packaging.defaults import NODE
-from engine.cli.packaging.interpreters import local_interpreter, shown
+from engine.cli.packaging.interpreters import interpreter_text, local_interpreter
 from engine.runtimes.descriptions import InterpreterInfo
 
 _AT_MOST = 100  #: files; each takes a process
@@ -36,7 +36,7 @@ def check_syntax(files: Mapping[str, Path], wanted: InterpreterInfo) -> None:
         for said in threads.map(problem, own[:_AT_MOST]):
             if said:
                 report = said.partition("\n    at ")[0].strip().replace("\n", "\n  ")
-                raise UsageError(f"the code has a syntax error, says {shown(wanted)}:\n  {report}")
+                raise UsageError(f"the code has a syntax error, says {interpreter_text(wanted)}:\n  {report}")
 
 
 def check_handler(files: Mapping[str, Path], handler: str) -> str:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from engine.cli.client import UsageError
-from engine.cli.packaging.interpreters import LocalInterpreter, local_interpreter, shown
+from engine.cli.packaging.interpreters import LocalInterpreter, interpreter_text, local_interpreter
 from engine.runtimes.descriptions import InterpreterInfo
 
 _SHOWN = 5  #: errors of one report
@@ -51,7 +51,11 @@ def check_syntax(files: Mapping[str, Path], wanted: InterpreterInfo, root: Path)
     problems = _problems(own, local, wanted)
     if not problems:
         return ""
-    checker = shown(wanted) if local else f"Python {sys.version.split()[0]}, as this machine has no {shown(wanted)}"
+    checker = (
+        interpreter_text(wanted)
+        if local
+        else f"Python {sys.version.split()[0]}, as this machine has no {interpreter_text(wanted)}"
+    )
     lines = [f"{root / name}:{line}: {message}: {text}".rstrip(": ") for name, line, message, text in problems[:_SHOWN]]
     more = [f"and {len(problems) - _SHOWN} more files"] if len(problems) > _SHOWN else []
     report = "\n  ".join([f"the code has syntax errors, says {checker}:", *lines, *more])

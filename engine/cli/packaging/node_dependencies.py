@@ -1,0 +1,117 @@
+"""Dependencies of JavaScript code: those of ``package.json``, installed by npm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from engine.cli.client import UsageError
+from engine.cli.packaging.interpreters import interpreter_text, local_builder
+from engine.cli.packaging.tools import run_tool
+from engine.runtimes.descriptions import InterpreterInfo
+
+_LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
+_MACHINES = {"x86_64": "x64", "aarch64": "arm64"}  #: npm's names
+_NOT_NEEDED = ("node_modules/.bin/", "node_modules/.cache/", "node_modules/.package-lock.json")
+_GROUPS = ("dependencies", "optionalDependencies", "peerDependencies")
+
+
+class NodeDependencies(Struct, frozen=True, kw_only=True):
+    file: Path
+    description: dict[str, Any]  #: ``package.json``
+    lock: Path | None  #: versions that npm installs exactly
+    content: str  #: of all files that say what is installed; empty: they name local folders, which may change
+
+
+def find_dependencies(root: Path) -> NodeDependencies | None:
+    """Return the dependencies of a folder; None if it has none. Raises UsageError if their file is malformed."""
+    file = root / "package.json"
+    if not file.is_file():
+        return None
+    try:
+        description = json.loads(file.read_bytes())
+        named = {name: str(spec) for group in _GROUPS for name, spec in description.get(group, {}).items()}
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{file} cannot be used: {error}") from None
+    if not named:
+        return None
+    lock = next((root / name for name in _LOCKS if (root / name).is_file()), None)
+    local = [spec for spec in named.values() if spec.startswith(("file:", "link:", ".", "/", "workspace:"))]
+    for spec in local:
+        _check_inside(root, spec)
+    parts = [json.dumps([description.get(one) for one in (*_GROUPS, "overrides", "engines")])]
+    parts += [one.read_text() for one in (lock, root / ".npmrc") if one is not None and one.is_file()]
+    changing = bool(local) or "workspaces" in description
+    return NodeDependencies(file=file, description=description, lock=lock, content="" if changing else "\n".join(parts))
+
+
+def _check_inside(root: Path, spec: str) -> None:
+    target = (root / spec.rpartition(":")[2].removeprefix("//")).resolve()
+    if not target.is_relative_to(root.resolve()):
+        raise UsageError(f"{root / 'package.json'} names {spec}, outside the folder: put a copy into the folder")
+
+
+def install(dependencies: NodeDependencies, own: Mapping[str, Path], wanted: InterpreterInfo, folder: Path) -> None:
+    """Install dependencies into ``node_modules`` of ``folder``, beside the files that npm needs for that.
+
+    Raises UsageError if npm fails, or if a package must be built for Node.js that this machine does not have.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UsageError(
+            f"{dependencies.file} has dependencies, and this machine has no npm to install them: install npm; "
+            "--no-install sends the folder as it is"
+        )
+    builds = local_builder(wanted) is not None
+    _copy(dependencies, own, folder)
+    command = [
+        npm,
+        "ci" if dependencies.lock else "install",
+        "--omit=dev",
+        "--no-audit",
+        "--no-fund",
+        "--install-links",
+    ]
+    if not builds:
+        machine, libc = _MACHINES.get(wanted.machine, wanted.machine), wanted.libc or "glibc"
+        command += ["--ignore-scripts", "--os=linux", f"--cpu={machine}", f"--libc={libc}"]
+    run_tool(command, folder, f"installing package.json with npm for {interpreter_text(wanted)}")
+    if not builds:
+        _check_scripts(folder, wanted)
+
+
+def _copy(dependencies: NodeDependencies, own: Mapping[str, Path], folder: Path) -> None:
+    """Copy what npm reads. Scripts of the function itself are for its development, and do not run."""
+    root = dependencies.file.parent
+    if not dependencies.content:
+        for name, file in own.items():
+            if not name.startswith("node_modules/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, folder / name)
+    for name in (*_LOCKS, ".npmrc"):
+        if (root / name).is_file():
+            shutil.copy(root / name, folder / name)
+    description = {field: value for field, value in dependencies.description.items() if field != "scripts"}
+    (folder / "package.json").write_text(json.dumps(description))
+
+
+def _check_scripts(folder: Path, wanted: InterpreterInfo) -> None:
+    """Raise UsageError if an installed package has a script that should have built it."""
+    installed = folder / "node_modules" / ".package-lock.json"
+    packages = json.loads(installed.read_bytes())["packages"] if installed.is_file() else {}
+    building = [path.rpartition("node_modules/")[2] for path, one in packages.items() if one.get("hasInstallScript")]
+    if building:
+        raise UsageError(
+            f"{', '.join(building)} must be built for {interpreter_text(wanted)}, which this machine does not have: "
+            "deploy from a machine like the engine's, or use packages without install scripts"
+        )
+
+
+def is_needed(name: str) -> bool:
+    """Return whether the code needs an installed file when it runs."""
+    return name.startswith("node_modules/") and not name.startswith(_NOT_NEEDED)

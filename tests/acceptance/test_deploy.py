@@ -1,0 +1,103 @@
+"""``functiond deploy`` with dependencies, checks and destinations, by a real engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.distributions import add_wheel
+from tests.support.engine_process import EngineProcess, engine_process, functiond
+
+pytestmark = pytest.mark.slow
+OWN = "{}.{}".format(*sys.version_info)
+HANDLER = "import sys, tiny\ndef handler(event, context):\n    return [tiny.VALUE, '%d.%d' % sys.version_info[:2]]\n"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_process(tmp_path_factory.mktemp("deploy")) as running:
+        yield running
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "index").mkdir()
+    add_wheel(tmp_path / "index", "tiny")
+    index = str(tmp_path / "index")
+    return {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PIP_FIND_LINKS": index,
+        "PIP_NO_INDEX": "1",
+        "UV_FIND_LINKS": index,
+        "UV_OFFLINE": "1",
+    }
+
+
+def write(folder: Path, **files: str) -> Path:
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+def test_a_function_runs_with_its_requirements(engine: EngineProcess, tmp_path: Path, environ: dict[str, str]) -> None:
+    folder = write(tmp_path / "needy", index_py=HANDLER, requirements_txt="tiny\n")
+    (folder / ".env").write_text("SECRET=1\n")
+
+    run = functiond("deploy", folder, url=engine.url, environ=environ)
+    again = functiond("deploy", folder, "--json", url=engine.url, environ=environ)
+    called = functiond("invoke", "needy", url=engine.url)
+
+    assert run.returncode == 0, run.stderr
+    assert json.loads(called.stdout) == [1, OWN]
+    installing, left_out = run.stderr.splitlines()
+    assert installing.startswith("functiond: installing requirements.txt with ")
+    assert f" for Python {OWN}." in installing
+    assert left_out == "functiond: left out .env: set variables by --env"
+    assert f", index.handler on Python {OWN}." in run.stdout
+    assert json.loads(again.stdout)["runtime"] == f"Python{OWN}"
+    assert again.stderr.startswith("functiond: dependencies from the cache: requirements.txt ")
+
+
+def test_without_installation_the_folder_is_sent_as_it_is(engine: EngineProcess, tmp_path: Path) -> None:
+    folder = write(tmp_path / "bare", index_py=HANDLER, requirements_txt="no-such-distribution\n")
+
+    run = functiond("deploy", folder, "--no-install", url=engine.url)
+    called = functiond("invoke", "bare", url=engine.url)
+
+    assert run.returncode == 0, run.stderr
+    assert "No module named 'tiny'" in called.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "said"),
+    [
+        (
+            {"index_py": "def handler(event, context) return 1"},
+            (),
+            "index.py:1: expected ':': def handler(event",
+        ),
+        (
+            {"index_py": "def main(event, context): ..."},
+            (),
+            "index.py has no function handler for the handler",
+        ),
+        ({"main_py": ""}, (), "the package has no index.py for the handler index.handler: set --handler"),
+        ({"index_py": ""}, ("--runtime", "http"), "the package has no file bootstrap, which the runtime http starts"),
+        ({"index_py": ""}, ("--runtime", "Cobol"), "FSS.1005 runtime is 'Cobol'"),
+    ],
+)
+def test_code_that_cannot_run_is_refused_before_it_is_sent(
+    engine: EngineProcess, tmp_path: Path, files: dict[str, str], options: tuple[str, ...], said: str
+) -> None:
+    folder = write(tmp_path / "broken", **files)
+
+    run = functiond("deploy", folder, *options, url=engine.url)
+
+    assert run.returncode != 0
+    assert said in run.stderr
+    assert "broken" not in functiond("functions", url=engine.url).stdout
