@@ -68,10 +68,16 @@ def test_a_search_goes_on_until_it_has_found(page: Page) -> None:
     expect(page.get_by_role("link", name="Search on")).to_have_count(0)
 
 
+def searched(page: Page) -> int:
+    """Return how many invocations a search has passed."""
+    expect(page.locator(".reached")).to_contain_text("Searched back to")
+    return int(page.locator(".reached").inner_text().split()[-2].replace(",", ""))
+
+
 def test_a_search_goes_on_by_its_link(page: Page) -> None:
     page.goto(f"{HERE}/invocations?text=disk")
+    first = searched(page)
     link = page.get_by_role("link", name="Search on").get_attribute("href")
     page.goto(f"{HERE}/invocations{link}")
 
-    expect(page.locator(".reached")).to_contain_text("Searched back to")
-    assert int(page.locator(".reached").inner_text().split()[-2].replace(",", "")) > 20_000
+    assert searched(page) > first
