@@ -28,6 +28,8 @@ _ENGINE_COMMANDS = {
 }
 _CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),
+    "apply": ("manifest.apply:apply", "Create and update functions, triggers, topics and streams from a manifest."),
+    "export": ("manifest.export:export", "Write a manifest of the project."),
     "functions": ("functions:functions", "List the functions."),
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),

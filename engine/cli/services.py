@@ -82,11 +82,13 @@ def change_stream(client: Client, name: str, changes: dict[str, Any]) -> None:
 # --- log groups -----------------------------------------------------------------------------------------------
 
 
-def all_groups(client: Client) -> list[dict[str, Any]]:
-    """Return the log groups that clients may change, without the two to which the engine writes."""
-    own = {project_log_target(client.project).group_id, status_log_target(client.project).group_id}
-    groups: list[dict[str, Any]] = client.service().get(GROUPS)["log_groups"]
-    return sorted((one for one in groups if one["log_group_id"] not in own), key=lambda one: str(one["log_group_name"]))
+def all_groups(client: Client, *, own: bool = False) -> list[dict[str, Any]]:
+    """Return the log groups of the project, sorted by name; with ``own``, also the two to which the engine writes."""
+    left_out = set() if own else {one(client.project).group_id for one in (project_log_target, status_log_target)}
+    groups = client.service().get(GROUPS)["log_groups"]
+    return sorted(
+        (one for one in groups if one["log_group_id"] not in left_out), key=lambda one: str(one["log_group_name"])
+    )
 
 
 def log_streams(client: Client, group: dict[str, Any]) -> list[LogStream]:

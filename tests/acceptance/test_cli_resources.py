@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.cli.commands import run
+from tests.support.cli import Cli
 from tests.support.engine_process import EngineProcess, engine_process
 
 pytestmark = pytest.mark.slow
@@ -24,33 +24,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     with engine_process(folder) as running:
         assert run(["deploy", str(folder / "echo.py"), "--url", running.url]) == 0
         yield running
-
-
-class Cli:
-    """Command line with the URL of an engine."""
-
-    def __init__(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-        self._url, self._capsys = url, capsys
-
-    def __call__(self, *arguments: str) -> str:
-        """Run a command and return its standard output."""
-        code, out, error = self._run(arguments)
-        assert code == 0, error
-        return out
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
-
-    def refused(self, *arguments: str, code: int = 2) -> str:
-        """Run a failing command and return its standard error."""
-        found, out, error = self._run(arguments)
-        assert (found, out) == (code, "")
-        return error
-
-    def _run(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
-        self._capsys.readouterr()
-        code = run([*arguments, "--url", self._url])
-        return code, *self._capsys.readouterr()
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Manifests: TOML files that declare the functions, triggers, topics and streams of a project."""

@@ -1,0 +1,50 @@
+"""Changes that a manifest asks for: what each does, with old and new values, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Action = Literal["create", "update", "delete"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """Old and new value of a field. None stands for no value."""
+
+    old: Any = None
+    new: Any = None
+    secret: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    action: Action
+    kind: str  #: such as ``function``
+    name: str
+    run: Callable[[], object]  #: makes the change
+    fields: Mapping[str, Field] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.action} {self.kind} {self.name}"
+
+
+def action_for(old: object | None) -> Action:
+    return "create" if old is None else "update"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Field]:
+    """Return the fields whose values differ between two objects as a whole."""
+    names = [*new, *(name for name in old if name not in new)]
+    return {name: Field(old=old.get(name), new=new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def created(new: Mapping[str, Any]) -> dict[str, Field]:
+    return {name: Field(new=value) for name, value in new.items() if value not in (None, "", {}, [])}
+
+
+def hidden(fields: Mapping[str, Field], prefix: str = "") -> dict[str, Field]:
+    """Return fields with secret values, each name after a prefix."""
+    return {f"{prefix}{name}": Field(old=one.old, new=one.new, secret=True) for name, one in fields.items()}

@@ -1,0 +1,164 @@
+"""Description of a project as the data of a manifest. Secrets become references to variables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.cli.manifest.project import Data, Project
+from engine.cli.manifest.references import References
+from engine.cli.manifest.services import own_groups, streams_of
+from engine.cli.manifest.tables import CONFIGURATION, AsyncTable
+from engine.cli.manifest.triggers import qualifier_of
+from engine.cli.manifest.variables import escaped
+from engine.cli.manifest.versions import alias_fields, read_param
+from engine.code.store import NO_CODE
+from engine.http.api.function_replies import function_reply
+from engine.http.api.secrets import is_secret
+from engine.model import Function
+from engine.model.controls import Controls
+from engine.model.text import MASK
+from engine.model.urn import LATEST
+
+_ALWAYS = ("runtime", "handler", "memory_size", "timeout")
+_LOGIN = re.compile(r"://[^/\s]*@")  #: of a URL
+_NEW = Function(
+    function_id=0, project="", package="", name="", runtime="", handler="", memory_size=0, timeout=0, code=NO_CODE
+)
+
+
+class Variable(Struct, frozen=True):
+    """Reference to a variable that holds a secret."""
+
+    name: str
+
+
+def described(project: Project) -> Data:
+    """Return the data of a manifest that declares everything in a project, except code."""
+    references = References(project)
+    return {
+        "functions": {
+            name: _function(name, one, project, references) for name, one in sorted(project.functions.items())
+        },
+        "topics": {name: _given(one, ("display_name",)) for name, one in project.topics.items()},
+        "streams": {name: _stream(one) for name, one in project.streams.items()},
+        "log_groups": {name: _group(name, one, project) for name, one in own_groups(project).items()},
+    }
+
+
+def variables_in(value: Any) -> Iterator[str]:
+    """Yield the names of the variables to which data refers."""
+    if isinstance(value, Variable):
+        yield value.name
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from variables_in(one)
+
+
+def variable_of(*parts: str) -> Variable:
+    return Variable(re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII).upper())
+
+
+def _function(name: str, function: Data, project: Project, references: References) -> Data:
+    usual: Data = msgspec.to_builtins(function_reply(_NEW, ""))
+    config = {one: function[one] for one in CONFIGURATION if one in function}
+    table: Data = {one: config[one] for one in _ALWAYS}
+    table |= {one: value for one, value in config.items() if one not in _ALWAYS and value != usual.get(one)}
+    if function["code_type"] == "obs":
+        table["code_url"] = function["code_url"]
+    table = _plain(table)
+    table |= _environments(name, function)
+    settings = project.settings(name)
+    if LATEST in settings:
+        table["async_invoke_config"] = _settings(name, settings[LATEST], references)
+    controls, defaults = project.controls(name), msgspec.to_builtins(Controls())
+    if changed := {one: value for one, value in controls.items() if value != defaults.get(one)}:
+        table["controls"] = _plain(changed)
+    if versions := project.versions(name):
+        table["versions"] = {one: _version(name, v, settings.get(one), references) for one, v in versions.items()}
+    if aliases := project.aliases(name):
+        table["aliases"] = {one: _plain(alias_fields(alias)) for one, alias in aliases.items()}
+    if triggers := project.triggers_of(name):
+        table["triggers"] = [_trigger(name, one, references) for one in triggers]
+    return table
+
+
+def _environments(name: str, function: Data) -> Data:
+    public, private = (json.loads(function[one] or "{}") for one in ("user_data", "encrypted_user_data"))
+    tables = {
+        "environment": {k: variable_of(name, k) if is_secret(k) else escaped(value) for k, value in public.items()},
+        "encrypted_environment": {k: variable_of(name, k) for k in private},
+    }
+    return {one: table for one, table in tables.items() if table}
+
+
+def _settings(name: str, settings: Data, references: References) -> Data:
+    table = _given(settings, tuple(one for one in AsyncTable.__struct_fields__ if one != "destination_config"))
+    destinations = {}
+    for condition, one in settings["destination_config"].items():
+        if one:
+            param = references.named_param(one["destination"], read_param(one["param"]))
+            destinations[condition] = {"destination": one["destination"], "param": _secured(param, name, condition)}
+    return table | ({"destination_config": destinations} if destinations else {})
+
+
+def _version(name: str, version: Data, settings: Data | None, references: References) -> Data:
+    description = version.get("version_description", "")
+    table: Data = {"description": escaped(description)} if description else {}
+    return table | ({"async_invoke_config": _settings(name, settings, references)} if settings else {})
+
+
+def _trigger(name: str, trigger: Data, references: References) -> Data:
+    kind, qualifier = trigger["trigger_type_code"], qualifier_of(trigger)
+    table: Data = {"trigger_type_code": kind}
+    if qualifier != LATEST:
+        table["qualifier"] = qualifier
+    if trigger["trigger_status"] == "DISABLED":
+        table["trigger_status"] = "DISABLED"
+    data = references.named_event_data(kind, trigger["given_data"])
+    label = str(data.get("name") or kind)
+    return {**table, "event_data": _secured(data, name, label)}
+
+
+def _stream(stream: Data) -> Data:
+    table = _given(stream, ("partition_count", "data_type", "stream_type"))
+    return {**table, "data_duration": stream["retention_period"]}
+
+
+def _group(name: str, group: Data, project: Project) -> Data:
+    days, streams = group["ttl_in_days"], {}
+    for one in streams_of(project, name):
+        own = one.stream["ttl_in_days"]
+        streams[one.stream["log_stream_name"]] = {} if own == days else {"ttl_in_days": own}
+    return {"ttl_in_days": days} | ({"streams": streams} if streams else {})
+
+
+def _given(data: Data, names: tuple[str, ...]) -> Data:
+    """Return the fields of these names that have a value."""
+    given: Data = _plain({name: data[name] for name in names if data.get(name) not in (None, "", [], {})})
+    return given
+
+
+def _secured(value: Any, *path: str) -> Any:
+    """Return data in which variables replace masked values and logins in URLs."""
+    if isinstance(value, dict):
+        return {name: _secured(one, *path, name) for name, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [_secured(one, *path, str(index)) for index, one in enumerate(value)]
+    if isinstance(value, str):
+        return variable_of(*path) if value == MASK or _LOGIN.search(value) else escaped(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Return data without null fields, which TOML lacks, and with texts that stand for themselves."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return escaped(value) if isinstance(value, str) else value

@@ -1,0 +1,116 @@
+"""``functiond export``: the manifest of a project, with its code if a folder for it is named."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from engine.cli.client import UsageError
+from engine.cli.manifest.code import files_of, mode_of, stored_code
+from engine.cli.manifest.describing import described
+from engine.cli.manifest.project import Data, Project
+from engine.cli.manifest.writing import manifest_text
+from engine.cli.output import Output, print_json, write
+from engine.cli.packaging import pack
+from engine.cli.target import DEFAULT_TARGET, Target
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
+def export(
+    file: Path | None = None,
+    /,
+    *,
+    code: Path | None = None,
+    force: Flag = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Write a manifest of the project. Apply it here, and nothing changes.
+
+    Secrets are left out: the manifest refers to environment variables in their place, and lists them. The engine shows
+    the environment of functions to the role admin only.
+
+    Parameters
+    ----------
+    file
+        File to write. [default: standard output]
+    code
+        New folder for the code of the functions. Without it, the manifest names no code.
+    force
+        Replace an existing file.
+    """
+    if file is not None and file.exists() and not force:
+        raise UsageError(f"{file} exists: name another file, or add --force")
+    if code is not None and code.is_dir() and any(code.iterdir()):
+        raise UsageError(f"--code is {code}: the folder is not empty: name a new one")
+    project = Project(target.client())
+    data = described(project)
+    notes = [f"Project {target.project} of {target.url}."]
+    if code is None:
+        notes.append("Code is not included: see --code.")
+    else:
+        _write_code(data, project, code, file.parent if file else Path())
+    text = manifest_text(data, notes)
+    if file is None:
+        write(text.rstrip("\n"), keep="\n\t")
+        return
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    if target.json:
+        print_json({"file": str(file), "functions": len(data["functions"])})
+    else:
+        Output().print(f"[bold green]written[/] {len(data['functions'])} functions to")
+        Output().paste(str(file))
+
+
+def _write_code(data: Data, project: Project, folder: Path, start: Path) -> None:
+    """Write the code of each function, and name it in the function's table."""
+    for name, table in data["functions"].items():
+        if "code_url" in table:
+            continue
+        package = stored_code(project.client, project.functions[name])
+        if package is None:
+            write(f"functiond: the code of {name} is too large for a reply and is left out", errors=True)
+            continue
+        try:
+            written = _unpacked(package, folder / name.replace(":", "/"))
+        except OSError as error:
+            raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
+        table["code"] = os.path.relpath(written, start)
+
+
+def _unpacked(package: bytes, folder: Path) -> Path:
+    """Write a package as a folder; as a zip file if a folder would not give the same files."""
+    files = files_of(package)
+    if files and all(_is_inside(name, folder) and mode & 0o777 == mode for name, (_, mode) in files.items()):
+        _extract(package, folder)
+        if files_of(pack(folder)) == files:
+            return folder
+        shutil.rmtree(folder)
+    file = folder.with_name(f"{folder.name}.zip")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(package)
+    return file
+
+
+def _extract(package: bytes, folder: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        for entry in archive.infolist():
+            if not entry.is_dir():
+                path = folder / entry.filename
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, path.open("wb") as written:
+                    shutil.copyfileobj(source, written)
+                path.chmod(mode_of(entry))
+
+
+def _is_inside(name: str, folder: Path) -> bool:
+    return (folder / name).resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,133 @@
+"""Changes to triggers. A trigger of the manifest is found among those of its function by its kind and its identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from msgspec import UNSET, Struct
+
+from engine.cli.client import UsageError, path_of
+from engine.cli.manifest.changes import Change, Field, created, differences, hidden
+from engine.cli.manifest.kinds import Kinds
+from engine.cli.manifest.project import Data, Project
+from engine.cli.manifest.references import References
+from engine.cli.manifest.tables import Function, TriggerTable
+from engine.cli.trigger import path_of_trigger
+from engine.model.text import MASK
+from engine.model.urn import LATEST
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Trigger of the manifest."""
+
+    function: str
+    kind: str  #: in upper case
+    table: TriggerTable
+    data: Data  #: event_data as the engine will show it
+
+    @property
+    def body(self) -> Data:
+        """Fields of the API besides event_data."""
+        given = {"event_type_code": self.table.event_type_code}
+        return {name: value for name, value in given.items() if value is not UNSET}
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    changes: list[Change]
+    unnamed: list[Change]  #: deletions of triggers of the function that the manifest does not name
+
+
+class TriggerPlanner:
+    """``send_secrets``: secrets count as changed, because the engine does not show stored ones."""
+
+    def __init__(self, project: Project, references: References, kinds: Kinds, *, send_secrets: bool) -> None:
+        self._project, self._references, self._kinds = project, references, kinds
+        self._send_secrets = send_secrets
+
+    def plan(self, function: Function) -> Plan:
+        left = list(self._project.triggers_of(function.name)) if function.name in self._project.functions else []
+        changes: list[Change] = []
+        seen: dict[tuple[str, str, str], int] = {}
+        for index, table in enumerate(function.own.triggers):
+            path = f"functions.{function.name}.triggers[{index}]"
+            wanted = self._wanted(function, table, path)
+            key = (table.qualifier, wanted.kind, self._kinds.identity(wanted.kind, wanted.data))
+            if key in seen:
+                raise UsageError(f"{path} is the same trigger as triggers[{seen[key]}]: remove one")
+            seen[key] = index
+            old = next((one for one in left if self._key(one) == key), None)
+            if old is not None:
+                left.remove(old)
+            changes += self._changes(wanted, old)
+        return Plan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
+
+    def _wanted(self, function: Function, table: TriggerTable, path: str) -> Wanted:
+        kind = table.trigger_type_code.upper()
+        try:
+            data = self._references.event_data(kind, table.event_data)
+        except UsageError as error:
+            raise UsageError(f"{path}.event_data: {error}") from None
+        return Wanted(function=function.name, kind=kind, table=table, data=self._kinds.checked(kind, data, path))
+
+    def _key(self, trigger: Data) -> tuple[str, str, str]:
+        kind = trigger["trigger_type_code"].upper()
+        return qualifier_of(trigger), kind, self._kinds.identity(kind, trigger["given_data"])
+
+    def _changes(self, wanted: Wanted, old: Data | None) -> Iterator[Change]:
+        masked, secrets = self._kinds.masked(wanted.kind, wanted.data), self._kinds.secrets(wanted.kind)
+        name = self._name(wanted.kind, wanted.function, wanted.table.qualifier, wanted.table.event_data)
+        status = wanted.table.trigger_status
+        if old is None:
+            fields = created({**masked, "trigger_status": status or "ACTIVE"})
+            yield Change(action="create", kind="trigger", name=name, fields=fields, run=self._creation(wanted))
+            return
+        fields = differences(old["given_data"], masked)
+        if self._send_secrets:
+            fields |= hidden({one: Field(old=MASK, new=MASK) for one in sorted(secrets & masked.keys())})
+        body: Data = {"event_data": self._sent(wanted)} if fields else {}
+        if status not in (UNSET, old["trigger_status"]):
+            fields["trigger_status"] = Field(old=old["trigger_status"], new=status)
+            body["trigger_status"] = status
+        if fields:
+            run = self._update(wanted, old, body)
+            yield Change(action="update", kind="trigger", name=name, fields=fields, run=run)
+
+    def _creation(self, wanted: Wanted) -> Callable[[], Any]:
+        def run() -> object:
+            status = wanted.table.trigger_status or "ACTIVE"
+            body = {"trigger_type_code": wanted.kind, "event_data": self._sent(wanted), "trigger_status": status}
+            urn = self._project.urn(wanted.function, wanted.table.qualifier)
+            return self._project.client.of_project.post(f"/triggers{path_of(urn)}", {**body, **wanted.body})
+
+        return run
+
+    def _update(self, wanted: Wanted, old: Data, body: Data) -> Callable[[], Any]:
+        def run() -> object:
+            if "event_data" in body:
+                body["event_data"] = self._sent(wanted)
+            return self._project.client.of_project.put(path_of_trigger(old), body)
+
+        return run
+
+    def _deletion(self, trigger: Data, function: str) -> Change:
+        kind = trigger["trigger_type_code"]
+        data = self._references.named_event_data(kind, trigger["given_data"])
+        run = partial(self._project.client.of_project.send, "DELETE", path_of_trigger(trigger))
+        return Change(
+            action="delete", kind="trigger", name=self._name(kind, function, qualifier_of(trigger), data), run=run
+        )
+
+    def _name(self, kind: str, function: str, qualifier: str, data: Data) -> str:
+        """Return the description of a trigger: kind, name, function."""
+        owner = function if qualifier == LATEST else f"{function}:{qualifier}"
+        return " ".join(filter(None, (kind, self._kinds.label(kind, data), "of", owner)))
+
+    def _sent(self, wanted: Wanted) -> Data:
+        return self._references.event_data(wanted.kind, wanted.table.event_data)
+
+
+def qualifier_of(trigger: Data) -> str:
+    """Return the version of a trigger, or ``!`` and its alias."""
+    return str(trigger["func_urn"].split(":", 7)[-1])

@@ -1,0 +1,139 @@
+"""Changes to versions, aliases, asynchronous settings and controls of functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET
+
+from engine.cli.client import UsageError, path_of
+from engine.cli.manifest.changes import Change, Field, action_for, created, differences
+from engine.cli.manifest.kinds import Kinds
+from engine.cli.manifest.project import Data, Project
+from engine.cli.manifest.references import References
+from engine.cli.manifest.tables import AliasTable, AsyncTable, Function
+from engine.model.urn import LATEST
+
+#: Fields of an alias. PUT replaces the whole alias.
+ALIAS = ("version", "description", "additional_version_weights", "additional_version_strategy")
+
+
+def version_changes(function: Function, project: Project) -> Iterator[Change]:
+    """Yield the changes that publish versions. A published version never changes."""
+    existing = project.versions(function.name) if function.versions and function.name in project.functions else {}
+    for name, table in function.versions.items():
+        if name not in existing:
+            body = {"version": name, "description": table.description}
+
+            def run(body: Data = body) -> object:
+                return project.client.post(path_of(function.name, "/versions"), body)
+
+            yield Change(action="create", kind="version", name=f"{function.name}:{name}", run=run)
+
+
+def alias_changes(function: Function, project: Project) -> Iterator[Change]:
+    existing = project.aliases(function.name) if function.aliases and function.name in project.functions else {}
+    for name, table in function.aliases.items():
+        new, old = alias_fields(msgspec.to_builtins(table)), existing.get(name)
+        fields = created(new) if old is None else differences(alias_fields(old), new)
+        if fields:
+            run = _alias_run(project, function.name, name, table, new=old is None)
+            name = f"{function.name}:!{name}"
+            yield Change(action=action_for(old), kind="alias", name=name, fields=fields, run=run)
+
+
+def alias_fields(alias: Data) -> Data:
+    """Return the fields of an alias that a manifest has, without empty ones."""
+    return {name: alias[name] for name in ALIAS if alias.get(name)}
+
+
+def settings_changes(function: Function, project: Project, references: References, kinds: Kinds) -> Iterator[Change]:
+    """Yield the changes to asynchronous settings of a function and its versions."""
+    tables = {LATEST: function.own.async_invoke_config}
+    tables |= {name: table.async_invoke_config for name, table in function.versions.items()}
+    existing = project.settings(function.name) if function.name in project.functions else {}
+    for qualifier, table in tables.items():
+        if isinstance(table, AsyncTable):
+            _check_destinations(table, references, kinds, f"functions.{function.name}.async_invoke_config")
+            old = settings_fields(existing[qualifier]) if qualifier in existing else None
+            new = settings_fields(body_of(table, references))
+            fields = created(new) if old is None else differences(old, new)
+            if fields or old is None:
+                name = function.name if qualifier == LATEST else f"{function.name}:{qualifier}"
+                run = _settings_run(project, function.name, qualifier, table, references)
+                yield Change(action=action_for(old), kind="asynchronous settings", name=name, fields=fields, run=run)
+
+
+def body_of(table: AsyncTable, references: References) -> Data:
+    """Return asynchronous settings as the body of a request."""
+    body: Data = msgspec.to_builtins(table)
+    for one in filter(None, body["destination_config"].values()):
+        one["param"] = json.dumps(references.param(one["destination"], one["param"]))
+    body["destination_config"] = {name: one for name, one in body["destination_config"].items() if one}
+    return body
+
+
+def settings_fields(settings: Data) -> Data:
+    """Return asynchronous settings with a field for each destination, for comparison."""
+    fields = {name: settings[name] for name in AsyncTable.__struct_fields__ if settings.get(name) not in (None, UNSET)}
+    fields["retry_rules"] = list(settings.get("retry_rules") or ())
+    for name, one in fields.pop("destination_config", {}).items():
+        if one:
+            fields[name] = {"destination": one["destination"], "param": read_param(one["param"])}
+    return fields
+
+
+def read_param(text: str) -> Data:
+    param: Data = json.loads(text or "{}")
+    return param
+
+
+def control_changes(function: Function, project: Project) -> Iterator[Change]:
+    if function.own.controls is UNSET:
+        return
+    new: Data = msgspec.to_builtins(function.own.controls)
+    old = project.controls(function.name) if function.name in project.functions else {}
+    if fields := {name: Field(old=old.get(name), new=value) for name, value in new.items() if old.get(name) != value}:
+
+        def run() -> object:
+            return project.client.patch(path_of(function.name, "/controls"), new)
+
+        yield Change(action="update", kind="controls", name=function.name, fields=fields, run=run)
+
+
+def _alias_run(project: Project, function: str, name: str, table: AliasTable, *, new: bool) -> Callable[[], Any]:
+    body: Data = msgspec.to_builtins(table)
+
+    def run() -> object:
+        path = path_of(function, "/aliases")
+        if new:
+            return project.client.post(path, {"name": name, **body})
+        return project.client.put(f"{path}/{quote(name, safe='')}", body)
+
+    return run
+
+
+def _settings_run(
+    project: Project, function: str, qualifier: str, table: AsyncTable, references: References
+) -> Callable[[], Any]:
+    def run() -> object:
+        urn = project.urn(function, qualifier)
+        return project.client.put(path_of(urn, "/async-invoke-config"), body_of(table, references))
+
+    return run
+
+
+def _check_destinations(table: AsyncTable, references: References, kinds: Kinds, path: str) -> None:
+    for name in ("on_success", "on_failure"):
+        if one := getattr(table.destination_config, name):
+            where = f"{path}.destination_config.{name}"
+            try:
+                param = references.param(one.destination, one.param)
+            except UsageError as error:
+                raise UsageError(f"{where}.param: {error}") from None
+            if one.destination.upper() != "FUNCTIONGRAPH":  # a function that the manifest creates has no URN yet
+                kinds.check_destination(one.destination, param, where)
