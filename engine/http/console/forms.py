@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
@@ -12,9 +13,13 @@ from engine.asgi.wire import read_body
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, FunctiondError, InvalidField, InvalidRequest
 from engine.http.api.routing import Call
-from engine.http.console.uploads import FIELDS, MULTIPART, MultipartReader, UploadedFile
+
+if TYPE_CHECKING:
+    from engine.http.console.uploads import UploadedFile
 
 FORM = b"application/x-www-form-urlencoded"
+MULTIPART = b"multipart/form-data"
+FIELDS = 2000  #: most fields of a form
 LIMIT = 8 << 20  #: bytes of a form; an event of 6 MiB fits, unless it is percent-encoded
 AT_ONCE = 64 << 10  #: bytes of a form without a file that is decoded at once; a larger one takes up to a second
 FILE_LIMIT = PACKAGE_LIMIT + (1 << 20)  #: bytes of a form with a file, which is read piece by piece
@@ -61,7 +66,10 @@ async def read_form(call: Call) -> Form:
     """
     kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == MULTIPART:
-        return Form(*await MultipartReader(call.receive, call.headers, limit=FILE_LIMIT, fields=LIMIT).read())
+        from engine.http.console.uploads import MultipartReader  # its parser is not needed before
+
+        reader = MultipartReader(call.receive, call.headers, limit=FILE_LIMIT, most=FIELDS, size=LIMIT)
+        return Form(*await reader.read())
     return await read_fields(call, LIMIT)
 
 
