@@ -85,7 +85,7 @@ def write_wheel(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=page_id)
 def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) -> None:
-    for one in blocks(page, "python", "js"):
+    for one in blocks(page, "python", "js", "toml"):
         if one.file:
             (tmp_path / one.file).parent.mkdir(exist_ok=True)
             (tmp_path / one.file).write_text(one.text)

@@ -52,6 +52,7 @@ def apply(
         Send secrets of triggers again. The engine does not show stored ones, so they are not compared.
     """
     manifest, project = read_manifest(file, os.environ), Project(target.client())
+    project.check_role()
     try:
         made = make_plan(manifest, project, prune=prune, send_secrets=secrets)
     except UsageError as error:

@@ -50,6 +50,7 @@ def export(
     if code is not None and code.is_dir() and any(code.iterdir()):
         raise UsageError(f"--code is {code}: the folder is not empty: name a new one")
     project = Project(target.client())
+    project.check_role()
     data = described(project)
     notes = [f"Project {target.project} of {target.url}."]
     if code is None:

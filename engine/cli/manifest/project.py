@@ -26,6 +26,12 @@ class Project:
         """Functions by ``name`` or ``package:name``."""
         return {short_name(one["func_urn"]): one for one in all_functions(self.client)}
 
+    def check_role(self) -> None:
+        """Raise ApiError unless the credentials may see environments, of which other roles get empty ones."""
+        for function in self.functions:
+            self.client.send("GET", path_of(function, "/export?config=true"))
+            return
+
     def urn(self, function: str, qualifier: str = LATEST) -> str:
         """Return the URN of a function's version, or of its alias after ``!``.
 
