@@ -52,6 +52,7 @@ def deploy(
     if not path.exists():
         raise UsageError(f"cannot read {path}: no such file or folder")
     client, name, config = target.client(), name or default_name(path), configuration.fields()
+    asynchronous.check()
     old = client.find(path_of(name, "/config"))
     built = build(client, path, _build_options(config, old or {}, installation))
     for note in built.notes:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
+from engine.cli.destination_options import Destination, read_destination
 
 
 @Parameter(name="*")
@@ -70,11 +71,31 @@ class Asynchronous:
     retry_rules: Path | None = None
     "JSON file with a list of retry rules, which replaces all existing rules."
 
+    status_log: bool | None = None
+    "Write each state of an invocation to the project's log stream of states."
+
     on_success: str | None = None
-    "Function (name or URN) that receives outcomes of successful invocations."
+    """Receiver of outcomes of successful invocations: a function (name or URN), or KIND:FIELD=VALUE,… such as
+    SMN:topic_urn=NAME, OBS:bucket=NAME,prefix=TEXT, DIS:stream_name=NAME, KAFKA:instance_id=ID,topic=NAME or
+    WEBHOOK:url=URL. Empty: none."""
 
     on_failure: str | None = None
-    "Function (name or URN) that receives outcomes of all other invocations."
+    "Receiver of outcomes of all other invocations, like --on-success."
+
+    @property
+    def destinations(self) -> dict[str, Destination | None]:
+        """The given destinations, by their fields in the API; None removes one. Raises UsageError if one is invalid."""
+        given = {"on_success": self.on_success, "on_failure": self.on_failure}
+        options = {field: f"--{field.replace('_', '-')}" for field in given}
+        return {
+            field: read_destination(options[field], text) if text else None
+            for field, text in given.items()
+            if text is not None
+        }
+
+    def check(self) -> None:
+        """Raise UsageError if an option cannot be used, before anything is sent."""
+        _ = self.destinations, self._rules()
 
     def apply(self, client: Client, name: str) -> Any:
         """Store the given options for the function ``name`` and return its asynchronous settings; None if it has none.
@@ -89,25 +110,26 @@ class Asynchronous:
         given = {
             "max_async_retry_attempts": self.retries,
             "max_async_event_age_in_seconds": self.max_age,
-            "retry_rules": None if self.retry_rules is None else _read_rules(self.retry_rules),
+            "enable_async_status_log": self.status_log,
+            "retry_rules": self._rules(),
         }
         settings |= {field: value for field, value in given.items() if value is not None}
         destinations = dict(settings.get("destination_config") or {})
-        for field, function in (("on_success", self.on_success), ("on_failure", self.on_failure)):
-            if function is not None:
-                param = json.dumps({"func_urn": _whole_urn(client, function)})
-                destinations[field] = {"destination": "FunctionGraph", "param": param}
+        for field, destination in self.destinations.items():
+            destinations[field] = destination.config(client) if destination else None
         return client.put(path, {**settings, "destination_config": destinations})
 
-
-def _read_rules(file: Path) -> list[Any]:
-    try:
-        rules = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--retry-rules is {file}: it cannot be read as JSON: {error}") from None
-    if not isinstance(rules, list):
-        raise UsageError(f"--retry-rules is {file}: it must contain a list of rules")
-    return rules
+    def _rules(self) -> list[Any] | None:
+        file = self.retry_rules
+        if file is None:
+            return None
+        try:
+            rules = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--retry-rules is {file}: it cannot be read as JSON: {error}") from None
+        if not isinstance(rules, list):
+            raise UsageError(f"--retry-rules is {file}: it must contain a list of rules")
+        return rules
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -115,10 +137,3 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
         if "=" not in pair:
             raise UsageError(f"--env is {pair}: a variable must look like NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _whole_urn(client: Client, function: str) -> str:
-    if function.startswith("urn:"):
-        return function
-    urn: str = client.get(path_of(function, "/config"))["func_urn"]
-    return urn

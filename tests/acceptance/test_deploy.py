@@ -101,3 +101,22 @@ def test_code_that_cannot_run_is_refused_before_it_is_sent(
     assert run.returncode != 0
     assert said in run.stderr
     assert "broken" not in functiond("functions", url=engine.url).stdout
+
+
+def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: Path) -> None:
+    folder = write(tmp_path / "source", index_py="def handler(event, context): ...\n")
+    assert functiond("topic", "create", "alarms", url=engine.url).returncode == 0
+    success, failure = ("--on-success", "DIS:stream_name=outcomes"), ("--on-failure", "smn:topic_urn=alarms")
+
+    first = functiond("deploy", folder, *success, *failure, "--status-log", "--json", url=engine.url)
+    second = functiond("deploy", folder, "--on-success", "", "--json", url=engine.url)
+    wrong = functiond("deploy", folder, "--name", "unsent", "--on-failure", "SMN:topic=alarms", url=engine.url)
+
+    settings = json.loads(first.stdout)["async_invoke_config"]
+    found = {name: json.loads(one["param"]) for name, one in settings["destination_config"].items()}
+    assert found["on_success"] == {"stream_name": "outcomes"}
+    assert found["on_failure"]["topic_urn"].endswith(":alarms")
+    assert settings["enable_async_status_log"] is True
+    assert set(json.loads(second.stdout)["async_invoke_config"]["destination_config"]) == {"on_failure"}
+    assert (wrong.returncode, "did you mean topic_urn?" in wrong.stderr) == (2, True)
+    assert "unsent" not in functiond("functions", url=engine.url).stdout
