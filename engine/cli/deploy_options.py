@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
-from engine.cli.destination_options import Destination, read_destination
+from engine.cli.destination_options import DestinationOption, read_destination
 
 
 @Parameter(name="*")
@@ -83,7 +83,7 @@ class Asynchronous:
     "Receiver of outcomes of all other invocations, like --on-success."
 
     @property
-    def destinations(self) -> dict[str, Destination | None]:
+    def destinations(self) -> dict[str, DestinationOption | None]:
         """The given destinations, by their fields in the API; None removes one. Raises UsageError if one is invalid."""
         given = {"on_success": self.on_success, "on_failure": self.on_failure}
         options = {field: f"--{field.replace('_', '-')}" for field in given}

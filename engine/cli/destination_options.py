@@ -21,7 +21,7 @@ _KIND = re.compile(r"([A-Za-z][\w.-]*):(?=[^=]*=|$)")  #: a name of a function h
 _NEXT = re.compile(r",(?=\w+=)")  #: a value may contain commas
 
 
-class Destination(Struct, frozen=True, kw_only=True):
+class DestinationOption(Struct, frozen=True, kw_only=True):
     kind: str
     fields: dict[str, Any]  #: parameters
 
@@ -35,7 +35,7 @@ class Destination(Struct, frozen=True, kw_only=True):
         return {"destination": self.kind, "param": json.dumps(fields)}
 
 
-def read_destination(option: str, text: str) -> Destination:
+def read_destination(option: str, text: str) -> DestinationOption:
     """Return the destination that the value of an option describes.
 
     Raises UsageError if a field is unknown, missing or invalid. Fields of a kind that only the engine knows are left to
@@ -43,19 +43,19 @@ def read_destination(option: str, text: str) -> Destination:
     """
     found = _KIND.match(text)
     if found is None:
-        return Destination(kind=FUNCTION, fields={"func_urn": text})
+        return DestinationOption(kind=FUNCTION, fields={"func_urn": text})
     registry = Registry(load_plugins())
     plugin = registry.plugin(found[1])
     named = [name for name in registry.destinations if name.upper() == found[1].upper()]
     given = _fields(option, text, text[found.end() :])
     if plugin is None or plugin.param is None or not named:
-        return Destination(kind=found[1], fields={name: read_value(value) for name, value in given.items()})
+        return DestinationOption(kind=found[1], fields={name: read_value(value) for name, value in given.items()})
     names = plugin.param.__struct_encode_fields__
     start = f"{option} is {text}"
     if unknown := [name for name in given if name not in names]:
         raise UsageError(f"{start}: {named[0]} has no field {unknown[0]}: {expected(unknown[0], names)}")
     if named[0] == FUNCTION and "func_urn" in given:  # may be a name
-        return Destination(kind=FUNCTION, fields=dict(given))
+        return DestinationOption(kind=FUNCTION, fields=dict(given))
     try:
         values = msgspec.to_builtins(msgspec.convert(given, plugin.param, strict=False))
     except msgspec.ValidationError as error:
@@ -63,7 +63,7 @@ def read_destination(option: str, text: str) -> Destination:
         raise UsageError(f"{start}: {issue.field} {issue.allowed}; {named[0]} has {', '.join(names)}") from None
     except InvalidField as error:
         raise UsageError(f"{start}: {error}") from None
-    return Destination(kind=named[0], fields={name: values[name] for name in given})
+    return DestinationOption(kind=named[0], fields={name: values[name] for name in given})
 
 
 def _fields(option: str, text: str, rest: str) -> dict[str, str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.cli.client import UsageError
-from engine.cli.destination_options import Destination, read_destination
+from engine.cli.destination_options import DestinationOption, read_destination
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from engine.cli.destination_options import Destination, read_destination
     ],
 )
 def test_a_destination_is_a_function_or_a_kind_with_fields(text: str, kind: str, fields: dict[str, object]) -> None:
-    assert read_destination("--on-success", text) == Destination(kind=kind, fields=fields)
+    assert read_destination("--on-success", text) == DestinationOption(kind=kind, fields=fields)
 
 
 @pytest.mark.parametrize(
