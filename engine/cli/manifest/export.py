@@ -15,7 +15,6 @@ from engine.cli.client import UsageError
 from engine.cli.manifest.code import files_of, mode_of, stored_code
 from engine.cli.manifest.describing import described
 from engine.cli.manifest.project import Data, Project
-from engine.cli.manifest.writing import manifest_text
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import pack
 from engine.cli.target import DEFAULT_TARGET, Target
@@ -57,6 +56,8 @@ def export(
         notes.append("Code is not included: see --code.")
     else:
         _write_code(data, project, code, file.parent if file else Path())
+    from engine.cli.manifest.writing import manifest_text  # its library is slow to import
+
     text = manifest_text(data, notes)
     if file is None:
         write(text.rstrip("\n"), keep="\n\t")

@@ -21,8 +21,10 @@ _IDENTITY = {"OBS": ("bucket", "prefix", "suffix"), "CTS": ("name",)}
 
 
 class Kinds:
-    def __init__(self) -> None:
-        self._registry = Registry(load_plugins())
+    """``secrets`` are texts that errors must not show."""
+
+    def __init__(self, secrets: frozenset[str]) -> None:
+        self._registry, self._hidden = Registry(load_plugins()), secrets
 
     def checked(self, kind: str, data: Data, path: str) -> Data:
         """Return event_data in the form in which the engine stores it. Raise UsageError if it is invalid.
@@ -36,7 +38,7 @@ class Kinds:
             rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
             return rules.stored_form(rules.read_options(kind, plugin, data), without_nulls(data))
         except InvalidField as error:
-            raise UsageError(f"{path}.{_problem(error)}") from None
+            raise UsageError(f"{path}.{self._problem(error)}") from None
 
     def masked(self, kind: str, data: Data) -> Data:
         """Return event_data with secrets masked, as the engine shows it."""
@@ -71,10 +73,11 @@ class Kinds:
         try:
             self._registry.check_destination(DestinationSpec(destination=destination, param=json.dumps(param)))
         except InvalidField as error:
-            raise UsageError(f"{path}.{_problem(error)}") from None
+            raise UsageError(f"{path}.{self._problem(error)}") from None
 
-
-def _problem(error: InvalidField) -> str:
-    value = error.value
-    shown = "" if value in (None, MASK) or isinstance(value, dict | list) else f" is {value!r}"
-    return f"{error.field}{shown}: {error.allowed}"
+    def _problem(self, error: InvalidField) -> str:
+        value = error.value
+        if isinstance(value, str) and value in self._hidden:
+            value = MASK
+        shown = "" if value in (None, MASK) or isinstance(value, dict | list) else f" is {value!r}"
+        return f"{error.field}{shown}: {error.allowed}"

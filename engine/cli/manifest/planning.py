@@ -35,7 +35,8 @@ def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets
 
     Raises UsageError for a reference to what neither exists nor is declared, and for data that no engine accepts.
     """
-    references, kinds, functions = References(project, manifest), Kinds(), list(manifest.functions.values())
+    references, kinds = References(project, manifest), Kinds(manifest.secrets)
+    functions = list(manifest.functions.values())
     planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
     changes = list(service_changes(manifest, project))
     changes += [change for one in functions for change in function_changes(one, project)]

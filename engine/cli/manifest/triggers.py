@@ -34,7 +34,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return {name: value for name, value in given.items() if value is not UNSET}
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class TriggerPlan(Struct, frozen=True, kw_only=True):
     changes: list[Change]
     unnamed: list[Change]  #: deletions of triggers of the function that the manifest does not name
 
@@ -46,7 +46,7 @@ class TriggerPlanner:
         self._project, self._references, self._kinds = project, references, kinds
         self._send_secrets = send_secrets
 
-    def plan(self, function: Function) -> Plan:
+    def plan(self, function: Function) -> TriggerPlan:
         left = list(self._project.triggers_of(function.name)) if function.name in self._project.functions else []
         changes: list[Change] = []
         seen: dict[tuple[str, str, str], int] = {}
@@ -61,7 +61,7 @@ class TriggerPlanner:
             if old is not None:
                 left.remove(old)
             changes += self._changes(wanted, old)
-        return Plan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
+        return TriggerPlan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
 
     def _wanted(self, function: Function, table: TriggerTable, path: str) -> Wanted:
         kind = table.trigger_type_code.upper()
