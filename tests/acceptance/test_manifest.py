@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.support.cli import Cli
+from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT, EngineProcess, engine_process
 
 pytestmark = pytest.mark.slow
@@ -409,12 +410,34 @@ def test_code_that_a_folder_cannot_hold_is_exported_as_a_package(cli: Cli) -> No
         archive.writestr("index.py", CODE)
         archive.writestr("__pycache__/index.cpython-311.pyc", b"left out of folders")
     Path("kept.zip").write_bytes(packed.getvalue())
-    manifest('[functions.kept]\ncode = "kept.zip"\n')
+    with zipfile.ZipFile("broken.zip", "w") as archive:
+        archive.writestr("index.py", "def handler(")
+    manifest('[functions.kept]\ncode = "kept.zip"\n[functions.broken]\ncode = "broken.zip"\n')
     cli("apply")
     cli("export", "export.toml", "--code", "code")
 
-    assert 'code = "code/kept.zip"' in Path("export.toml").read_text()
+    assert {file.name for file in Path("code").iterdir()} == {"kept.zip", "broken.zip"}
     assert cli("apply", "export.toml") == "Nothing to change.\n"
+
+
+def test_dependencies_are_installed_and_exported(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("index").mkdir()
+    add_wheel(Path("index"), "tiny")
+    for tool in ("PIP", "UV"):
+        monkeypatch.setenv(f"{tool}_NO_INDEX", "1")
+        monkeypatch.setenv(f"{tool}_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Path("resize", "requirements.txt").write_text("tiny\n")
+    Path("resize", "index.py").write_text("import tiny\n\ndef handler(event, context):\n    return tiny.VALUE\n")
+    manifest('[functions.resize]\ncode = "resize"\n')
+    cli("apply")
+    again = cli("apply")
+    cli("export", "exported.toml", "--code", "code")
+
+    assert json.loads(cli("invoke", "resize")) == 1
+    assert again == "Nothing to change.\n"
+    assert "install = false" in Path("exported.toml").read_text()
+    assert cli("apply", "exported.toml") == "Nothing to change.\n"
 
 
 @pytest.mark.parametrize(

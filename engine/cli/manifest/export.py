@@ -16,9 +16,11 @@ from engine.cli.manifest.code import files_of, mode_of, stored_code
 from engine.cli.manifest.describing import described
 from engine.cli.manifest.project import Data, Project
 from engine.cli.output import Output, print_json, write
-from engine.cli.packaging import pack
+from engine.cli.packaging import BuildOptions, build
 from engine.cli.target import DEFAULT_TARGET, Target
 
+#: Files that name dependencies, which ``apply`` installs.
+DEPENDENCIES = ("requirements.txt", "pyproject.toml", "package.json")
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
@@ -78,24 +80,31 @@ def _write_code(data: Data, project: Project, folder: Path, start: Path) -> None
     for name, table in data["functions"].items():
         if "code_url" in table:
             continue
-        package = stored_code(project.client, project.functions[name])
+        function = project.functions[name]
+        package = stored_code(project.client, function)
         if package is None:
             write(f"functiond: the code of {name} is too large for a reply and is left out", errors=True)
             continue
         try:
-            written = _unpacked(package, folder / name.replace(":", "/"))
+            written = _written(package, folder / name.replace(":", "/"), project, function)
         except OSError as error:
             raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
         table["code"] = os.path.relpath(written, start)
+        if any((written / one).exists() for one in DEPENDENCIES):
+            table["install"] = False  # the package has them
 
 
-def _unpacked(package: bytes, folder: Path) -> Path:
-    """Write a package as a folder; as a zip file if a folder would not give the same files."""
+def _written(package: bytes, folder: Path, project: Project, function: Data) -> Path:
+    """Write a package as a folder; as a zip file if a folder would not give the same files, or would be refused."""
     files = files_of(package)
     if files and all(_is_inside(name, folder) and mode & 0o777 == mode for name, (_, mode) in files.items()):
         _extract(package, folder)
-        if files_of(pack(folder)) == files:
-            return folder
+        options = BuildOptions(runtime=function["runtime"], handler=function["handler"], install=False)
+        try:
+            if files_of(build(project.client, folder, options).package) == files:
+                return folder
+        except UsageError:
+            pass  # such as syntax errors: packages are not checked
         shutil.rmtree(folder)
     file = folder.with_name(f"{folder.name}.zip")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,9 @@ def _built(function: Function, project: Project, old: Data) -> Build | None:
         return None
     given = {name: function.config.get(name) or old.get(name, "") for name in ("runtime", "handler")}
     try:
-        built = build(project.client, function.code, BuildOptions(**given))
+        layered = bool(function.config.get("depend_version_list") or old.get("depend_list"))
+        options = BuildOptions(**given, install=function.own.install, layered=layered)
+        built = build(project.client, function.code, options)
     except UsageError as error:
         raise UsageError(f"functions.{function.name}.code: {error}") from None
     for note in built.notes:

@@ -108,6 +108,7 @@ class OwnFields(Struct, frozen=True, kw_only=True):
 
     code: str | UnsetType = UNSET  #: folder, file or zip package, relative to the manifest
     code_url: Link | UnsetType = UNSET  #: package in an object store
+    install: bool = True  #: install the dependencies that the folder names
     environment: dict[str, Any] | UnsetType = UNSET
     encrypted_environment: dict[str, Any] | UnsetType = UNSET
     async_invoke_config: AsyncTable | UnsetType = UNSET
