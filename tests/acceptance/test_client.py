@@ -13,12 +13,15 @@ import pytest
 from functiond import (
     AsyncClient,
     BadRequest,
+    BatchError,
     Client,
+    Event,
     InvocationCancelled,
     InvocationFailed,
     LogLine,
     NotFound,
     ResultTimeout,
+    TooLarge,
     UnknownFunction,
 )
 
@@ -132,6 +135,39 @@ def test_a_key_creates_one_invocation(client: Client) -> None:
     assert client.enqueue("echo", {}).request_id != client.enqueue("echo", {}).request_id
 
 
+def test_many_events_are_queued_in_few_requests(client: Client) -> None:
+    handles = client.enqueue_many("echo", ({"n": n} for n in range(1_001)))
+    assert len({one.request_id for one in handles}) == 1_001
+    assert [handles[n].result(60) for n in (0, 999, 1_000)] == [{"n": 0}, {"n": 999}, {"n": 1_000}]
+
+    large = ["x" * (150 << 10)] * 50
+    assert len(client.enqueue_many("echo", [Event(event=one, delay=3600) for one in large])) == 50
+    assert client.enqueue_many("echo", []) == []
+
+
+def test_options_of_many_events_are_their_own(client: Client) -> None:
+    events = [Event(event=1, key="many"), Event(event=1, key="many"), Event(delay=3600, priority=4, ordering_key="o")]
+    first, second, third = client.enqueue_many("echo", events)
+
+    assert first.request_id == second.request_id
+    assert (third.status(), third.record().priority, third.record().ordering_key) == ("WAIT", 4, "o")
+
+
+def test_refused_events_have_errors_in_their_places(client: Client) -> None:
+    with pytest.raises(BatchError, match="2 of 3 events were refused; event 0: ") as caught:
+        client.enqueue_many("echo", [Event(event=1, priority=10), 2, "x" * (7 << 20)])
+
+    handles, errors = caught.value.handles, caught.value.errors
+    assert [one is None for one in handles] == [True, False, True]
+    assert handles[1].result(30) == 2
+    assert [type(errors[place]) for place in (0, 2)] == [BadRequest, TooLarge]
+    with pytest.raises(BatchError) as all_refused:
+        client.enqueue_many("echo", [Event(event=1, priority=10)] * 2)
+    assert set(all_refused.value.errors) == {0, 1}
+    with pytest.raises(UnknownFunction):
+        client.enqueue_many("nobody", [1, 2])
+
+
 def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     handle = client.enqueue("echo", {"a": "ü\u2028"})
@@ -177,6 +213,8 @@ async def test_the_asynchronous_client_has_the_same_methods(aclient: AsyncClient
     await waiting.cancel()
     with pytest.raises(InvocationCancelled):
         await waiting.result(30)
+    many = await aclient.enqueue_many("echo", [1, 2])
+    assert [await one.result(30) for one in many] == [1, 2]
     with pytest.raises(UnknownFunction):
         await aclient.call("nobody", {})
 

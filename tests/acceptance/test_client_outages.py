@@ -57,7 +57,7 @@ def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
             assert handle.record().attempt >= 1
 
 
-def test_an_event_is_sent_again_until_there_is_room(tmp_path: Path) -> None:
+def test_events_are_sent_again_until_there_is_room(tmp_path: Path) -> None:
     event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
     settings = {"FUNCTIOND_QUEUE__FUNCTION_ROWS": "1"}
     with engine_on(tmp_path / "data", **settings) as engine, ThreadPoolExecutor(1) as threads:
@@ -71,16 +71,13 @@ def test_an_event_is_sent_again_until_there_is_room(tmp_path: Path) -> None:
 
         with Client(url_of(engine), project=PROJECT, retries=50) as client:
             before = engine.metric("functiond_refused")
-            second = threads.submit(client.enqueue, "held", event)
+            others = threads.submit(client.enqueue_many, "held", [event, event])
             while engine.metric("functiond_refused") == before:
                 time.sleep(0.02)
             Path(event["gate"]).touch()
-            assert second.result(60).result(60) == first_result(client, first.request_id) == "ended"
-        assert rows(tmp_path / "data", "SELECT count(*) FROM invocation") == [(2,)]
-
-
-def first_result(client: Client, request_id: str) -> object:
-    return client.handle("held", request_id).result(60)
+            handles = [client.handle("held", first.request_id), *others.result(60)]
+            assert [one.result(60) for one in handles] == ["ended"] * 3
+        assert rows(tmp_path / "data", "SELECT count(*) FROM invocation") == [(3,)]
 
 
 def test_without_an_engine_the_error_names_the_url() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from functiond.errors import ApiError, ClientError, Overloaded, Unavailable, Unreachable, error_class
+from functiond.errors import ApiError, ClientError, Overloaded, TooLarge, Unavailable, Unreachable, error_class
 from functiond.events import Event, Item, batches
 from functiond.operations import Operations
 from functiond.steps import Sleep, Steps, sent
@@ -35,8 +35,8 @@ class Sent(Struct, frozen=True):
 def enqueue_many(operations: Operations, function: str, events: Iterable[object]) -> Steps[Sent]:
     """Queue invocations for all events, those that the engine has no room for again until the client's timeout.
 
-    An event that is refused for another reason does not stop the others. Without a connection, all that are left get
-    the error.
+    An event that is refused for another reason does not stop the others. If the connection breaks, all that are left
+    get the error. Raises Unreachable or ApiError if no event was accepted because of the whole request.
     """
     keyed = [(one if isinstance(one, Event) else Event(event=one)).with_key() for one in events]
     waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
@@ -57,9 +57,14 @@ def _send(operations: Operations, function: str, items: Sequence[Item], found: S
         try:
             reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.limits)
         except ApiError as error:
+            whole = "results" not in error.details and not isinstance(error, TooLarge)
+            if whole and not found.ids:  # such as an unknown function
+                raise
             _keep(batch, found, error.details, error)
             continue
         except Unreachable as error:
+            if not found.ids:
+                raise
             rest = items[items.index(batch[0]) :]
             found.errors.update((item.position, error) for item in rest)
             break

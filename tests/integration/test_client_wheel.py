@@ -1,0 +1,64 @@
+"""Package ``functiond`` of the wheel, in a fresh environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine_process import CLEAN, ROOT
+
+pytestmark = pytest.mark.slow
+
+#: Distributions of httpx and msgspec, without those of the engine.
+NEEDED = ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "msgspec", "typing_extensions")
+USE = """
+import sys
+from functiond import App, AsyncClient, Client
+
+app = App(Client("http://127.0.0.1:9", project="p"))
+
+@app.function(retries=1)
+def double(n: int) -> int:
+    return 2 * n
+
+assert double(4) == 8
+assert "engine" not in sys.modules
+print(sys.modules["functiond"].__file__)
+"""
+
+
+def run(*command: str | Path, path: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    environ = {**CLEAN, "PYTHONPATH": path}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environ, timeout=250, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_the_client_needs_the_wheel_and_its_extra_only(tmp_path: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check")
+    build = ("--no-build-isolation",) if find_spec("hatchling") else ()  # CI has hatchling and no index
+    run(*pip, "wheel", "--no-deps", *build, "-w", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("functiond-*.whl")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
+
+    assert "pip install 'functiond[client]'" in run(python, "-c", USE, code=1).stderr
+    (tmp_path / "needed").mkdir()
+    for name in NEEDED:
+        link(name, tmp_path / "needed")
+    used = run(python, "-c", USE, path=str(tmp_path / "needed")).stdout
+    assert Path(used.strip()).is_relative_to(tmp_path / "venv")
+
+
+def link(name: str, folder: Path) -> None:
+    """Link the packages of an installed distribution into a folder."""
+    found = distribution(name)
+    tops = {file.parts[0] for file in found.files or () if ".." not in file.parts and file.suffix != ".pyc"}
+    for top in tops:
+        (folder / top).symlink_to(Path(str(found.locate_file(top))))
