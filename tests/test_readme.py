@@ -36,7 +36,8 @@ class Demo:
 
     def __init__(self, engine: EngineProcess, gateway: str, programs: Path) -> None:
         self.url, self.gateway = engine.url, gateway
-        self._environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": str(ROOT)}
+        path = f"{ROOT}:{ROOT / 'engine' / 'client'}"
+        self._environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": path}
         self._environ["PATH"] = f"{programs}:{os.environ['PATH']}"
         self._environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(programs), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
@@ -62,8 +63,8 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     programs = tmp_path_factory.mktemp("programs")
-    for name, module in (("functiond", "engine"), ("pip", "pip")):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m {module} "$@"\n')
+    for name, options in (("functiond", "-P -m engine"), ("pip", "-P -m pip"), ("python", "")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
         (programs / name).chmod(0o755)
     for name in ("markdown-it-py", "mdurl"):  # a package index that needs no network
         write_wheel(name, programs)
