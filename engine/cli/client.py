@@ -174,15 +174,26 @@ class Client:
 
         ``pieces``, if given, yields ``body`` in parts, so that the caller can show the progress of an upload.
         """
+        return checked(self.exchange(method, path, body, headers, pieces))
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        pieces: Iterable[bytes] | None = None,
+    ) -> Answer:
+        """Do the same as ``send``, but also return a reply that is an error."""
         with self._request(method, path, body, headers, pieces) as reply:
             names = {name.lower(): value for name, value in reply.getheaders()}
-            return _checked(Answer(status=reply.status, headers=names, body=reply.read()))
+            return Answer(status=reply.status, headers=names, body=reply.read())
 
     def lines(self, path: str, accept: str, *, method: str = "GET", body: bytes | None = None) -> Iterator[bytes]:
         """Yield each line of the reply to a request as it arrives, without its line end."""
         with self._request(method, path, body, {"Accept": accept}, None) as reply:
             if reply.status >= 400:
-                _checked(Answer(status=reply.status, headers={}, body=reply.read()))
+                checked(Answer(status=reply.status, headers={}, body=reply.read()))
             while line := reply.readline():
                 yield line.rstrip(b"\n")
 
@@ -242,7 +253,8 @@ def path_of(name: str, rest: str = "") -> str:
     return f"/{quote(name, safe=':!')}{rest}"
 
 
-def _checked(answer: Answer) -> Answer:
+def checked(answer: Answer) -> Answer:
+    """Return a reply. Raise ApiError if it is an error."""
     if answer.status < 400:
         return answer
     try:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.exit_codes import FAILED
+from engine.cli.invoke_batch import send_batch
 from engine.cli.invoke_options import AsyncOptions, Flag
 from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
@@ -52,6 +53,10 @@ def invoke(
     """
     check_raw(raw)
     options.check()
+    if options.batch is not None:
+        if standard_input or data is not None or file is not None:
+            raise UsageError("--batch has the events: omit --data, --file and -")
+        return send_batch(target.client(), name, options.batch, options, json=target.json)
     body = read_event(standard_input, data, file)
     client, form = target.client(), _Form(json=target.json, log=log, raw=raw)
     if options.asynchronous:

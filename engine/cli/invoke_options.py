@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -20,6 +21,10 @@ class AsyncOptions:
 
     asynchronous: Annotated[bool, Parameter(name="--async"), Flag] = False
     "Queue the invocation and print its request id. The invocation is on disk and will run."
+
+    batch: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
+    """With --async: file with an event as JSON in each line, or - for standard input. Options such as --delay hold for
+    each event. With --idempotency-key, the key of an event is KEY-LINE."""
 
     wait: Annotated[bool, Flag] = False
     "With --async: wait for the end of the invocation and print its result."
@@ -44,7 +49,9 @@ class AsyncOptions:
         if self.timeout is not None and not self.wait:
             raise UsageError("--timeout needs --wait")
         if not self.asynchronous and self != AsyncOptions():
-            raise UsageError("--wait, --priority, --delay, --idempotency-key and --ordering-key need --async")
+            raise UsageError("--batch, --wait, --priority, --delay, --idempotency-key and --ordering-key need --async")
+        if self.batch and self.wait:
+            raise UsageError("--wait is for one event: omit it with --batch")
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the request."""

@@ -40,7 +40,8 @@ def handler(event, context):
     "chain": "def handler(event, context):\n    note(context, 'chain')\n    return event\n",
     "sink": "def handler(event, context):\n    note(context, 'sink', event['request_context']['request_id'])\n",
 }
-KINDS = ("plain", "plain", "plain", "keyed", "delayed", "slow", "flaky", "chain")
+KINDS = ("plain", "plain", "plain", "keyed", "batch", "delayed", "slow", "flaky", "chain")
+BATCH = 3  #: events of a batch
 
 
 def deploy(engine: EngineProcess, runs: Path) -> None:
@@ -94,9 +95,10 @@ class Clients:
             try:
                 while self._alive.is_set() and not self._stopped:
                     kind, key = unanswered or (random.choice(KINDS), "")
-                    if kind == "keyed" and not key:
+                    if kind in ("keyed", "batch") and not key:
                         sent += 1
-                        key = self._some_key(random, f"{number}-{sent}")
+                        key = f"{number}-{sent}"
+                        key = self._some_key(random, key) if kind == "keyed" else key
                     unanswered = (kind, key) if key else None
                     self._send(connection, kind, key)
                     unanswered = None
@@ -111,6 +113,9 @@ class Clients:
             return random.choice(list(self.keys)) if self.keys and random.random() < 0.2 else new
 
     def _send(self, connection: http.client.HTTPConnection, kind: str, key: str) -> None:
+        if kind == "batch":
+            self._send_batch(connection, [f"{key}-{number}" for number in range(BATCH)])
+            return
         name = "plain" if kind in ("keyed", "delayed") else kind
         headers = {"Content-Type": "application/json"}
         if key:
@@ -125,6 +130,18 @@ class Clients:
             self._note(json.loads(body)["request_id"], name, key)
         elif reply.status not in (429, 503):
             raise AssertionError(f"{reply.status} {body!r}")
+
+    def _send_batch(self, connection: http.client.HTTPConnection, keys: list[str]) -> None:
+        path = f"/v2/project1/fgs/functions/{urn_of('plain')}/invocations-async/batch"
+        body = json.dumps({"events": [{"event": {"key": key}, "key": key} for key in keys]})
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        answer = reply.read()
+        if reply.status not in (202, 429, 503):
+            raise AssertionError(f"{reply.status} {answer!r}")
+        for key, result in zip(keys, json.loads(answer).get("results", ()), strict=False):
+            if "request_id" in result:
+                self._note(result["request_id"], "plain", key)
 
     def _note(self, request_id: str, name: str, key: str) -> None:
         with self._lock:

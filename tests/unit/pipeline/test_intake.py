@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import FunctionDisabled, FunctionPaused, InvalidField
+from engine.errors import FunctionDisabled, FunctionPaused, IdempotencyConflict, InvalidField, NotStored
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.pipeline.intake import Intake
@@ -189,3 +189,35 @@ async def test_calls_that_wait_when_their_function_is_paused_are_refused(ingress
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(one) for one in ends] == [FunctionPaused] * 3
     assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)
+
+
+async def test_each_request_of_a_batch_is_accepted_or_refused_alone(ingress: Ingress) -> None:
+    requests = [
+        Request(function=urn(), payload=b"1"),
+        Request(function=urn(), payload=b"2", priority=10),
+        Request(function=urn(), payload=b"3", idempotency_key="k"),
+        Request(function=urn(), payload=b"3", idempotency_key="k"),
+        Request(function=urn(), payload=b"4", idempotency_key="k"),
+    ]
+
+    first, invalid, keyed, repeated, conflict = await ingress.intake.accept_each(requests)
+
+    assert isinstance(invalid, InvalidField)
+    assert isinstance(conflict, IdempotencyConflict)
+    assert keyed == repeated != first
+    assert sorted(row.invocation.request_id for row in ingress.storage.rows.values()) == sorted(
+        {str(first), str(keyed)}
+    )
+    assert (ingress.backlog.rows, ingress.backlog.size) == (2, 2)
+    assert ingress.intake.statistics().accepted == {"API": 2}
+    assert ingress.intake.statistics().refused == {"InvalidField": 1, "IdempotencyConflict": 1}
+
+
+async def test_a_batch_that_cannot_be_stored_leaves_no_trace(ingress: Ingress) -> None:
+    ingress.storage.fail()
+
+    with pytest.raises(NotStored):
+        await ingress.intake.accept_each([Request(function=urn(), payload=b"1")] * 3)
+
+    assert (ingress.backlog.rows, ingress.backlog.size) == (0, 0)
+    assert ingress.intake.statistics().refused == {"NotStored": 3}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import anyio
 import pytest
 
@@ -77,6 +79,40 @@ def test_a_batch_beyond_every_limit_goes_in_when_nothing_else_is_there() -> None
     backlog.admit_batch(1, 50, 5_000, "one")
 
     assert backlog.of(1) == (50, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counted", "limit"),
+    [
+        ([10, 10], (2, 20), None),
+        ([10, 10, 10], (2, 20), "one .* 2 invocations"),
+        ([10, 51, 1], (1, 10), "one .* 60 bytes"),
+        ([61], (0, 0), "one .* 60 bytes"),
+        ([], (0, 0), None),
+    ],
+)
+def test_those_before_the_first_without_room_are_counted(
+    sizes: list[int], counted: tuple[int, int], limit: str | None
+) -> None:
+    backlog = Backlog(LIMITS)
+
+    rows, full = backlog.admit_first(1, sizes, "one")
+
+    assert (rows, backlog.of(1)) == (counted[0], counted)
+    assert (backlog.rows, backlog.size) == counted
+    assert (full is None) == (limit is None)
+    assert limit is None or re.search(limit, str(full))
+
+
+def test_those_of_other_functions_take_room_from_a_batch() -> None:
+    backlog = Backlog(LIMITS)
+    backlog.admit(2, 50, "two")
+    backlog.admit(2, 1, "two")
+
+    rows, full = backlog.admit_first(1, [10, 10], "one")
+
+    assert (rows, backlog.of(1)) == (1, (1, 10))
+    assert "all functions" in str(full)
 
 
 async def test_who_waits_for_room_is_woken_by_the_end_that_makes_enough_of_it() -> None:
