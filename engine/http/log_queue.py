@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.logs.feed import FunctionLines
 
-LIMIT = 1 << 20  #: characters of text in one queue
+LIMIT = 1 << 20  #: size of the lines in one queue, see ``FunctionLines``
 
 
 class Taken(NamedTuple):
@@ -33,10 +33,10 @@ class LogQueue:
         if self._request_id and batch.request_id != self._request_id:
             return
         self._waiting.append(batch)
-        self._size += _size(batch)
+        self._size += batch.size
         while self._size > self._limit and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
-            self._size -= _size(oldest)
+            self._size -= oldest.size
             self._dropped += len(oldest.lines)
         self._changed.set()
 
@@ -53,7 +53,3 @@ class LogQueue:
         self._waiting.clear()
         self._size = self._dropped = 0
         return taken
-
-
-def _size(batch: FunctionLines) -> int:
-    return sum(len(line.text) for line in batch.lines)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from engine.logs.feed import FunctionLines, LogFeed
 from engine.logs.lines import Line
 
-LIMIT = 1 << 20  #: characters of text in one tail
+LIMIT = 1 << 20  #: size of the lines in one tail, see ``FunctionLines``
 KEPT = 600.0  #: seconds that a tail is kept without a reader
 TAILS = 32  #: tails that are kept without a reader
 DIGITS = 15  #: of a position
@@ -48,9 +48,9 @@ class LogTail:
         self._batches.append(batch)
         self._starts.append(self.end)
         self.end += len(batch.lines)
-        self._size += _size(batch)
+        self._size += batch.size
         while self._size > self._limit and self._dropped < len(self._batches) - 1:
-            self._size -= _size(self._batches[self._dropped])
+            self._size -= self._batches[self._dropped].size
             self._dropped += 1
         if self._dropped > len(self._batches) // 2:  # rarely, because the kept ones are moved
             del self._batches[: self._dropped], self._starts[: self._dropped]
@@ -131,7 +131,3 @@ class LogTails:
     def _close(self, function_id: int) -> None:
         self._unread.pop(function_id).cancel()
         self._open.pop(function_id)[1].close()
-
-
-def _size(batch: FunctionLines) -> int:
-    return sum(len(line.text) for line in batch.lines)

@@ -18,6 +18,8 @@ from engine.logs.target import LogTarget, status_log_target
 from engine.model import Function, Invocation
 from engine.model.signal import Signal
 
+LINE = 100  #: added to the size of a line, which takes about as many bytes beside its text
+
 log = structlog.get_logger("functiond.logs")
 
 
@@ -30,6 +32,11 @@ class FunctionLines(Struct, frozen=True, kw_only=True):
     source: str = ""  #: source of the request: a trigger type, ``FunctionGraph`` (a destination), REDRIVE or API
     hops: int = 0  #: number of functions that led to the request
     trace: str = ""  #: trace context with which the request came
+
+    @property
+    def size(self) -> int:
+        """Number of characters, and ``LINE`` for each line, so that many short lines count as much as they take."""
+        return sum(len(line.text) for line in self.lines) + LINE * len(self.lines)
 
 
 Listener = Callable[[FunctionLines], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engine.http.log_tail import TAILS, LogTail, LogTails
-from engine.logs.feed import FunctionLines, LogBoard
+from engine.logs.feed import LINE, FunctionLines, LogBoard
 from engine.logs.lines import STDOUT, Line, encode
 from engine.model import Function
 from tests.support.executing import function
@@ -36,12 +36,20 @@ def test_lines_are_taken_from_any_position_on() -> None:
 
 
 def test_the_oldest_lines_are_dropped_from_a_full_tail() -> None:
-    tail = LogTail(limit=100)
+    tail = LogTail(limit=10 * (10 + LINE))
     for number in range(1000):
         tail.put(batch(f"{number:010}"))
 
     assert (tail.start, tail.end) == (990, 1000)
     assert texts(tail, tail.start) == [f"{number:010}" for number in range(990, 1000)]
+
+
+def test_empty_lines_fill_a_tail() -> None:
+    tail = LogTail(limit=10 * LINE)
+    for _ in range(1000):
+        tail.put(batch(""))
+
+    assert tail.end - tail.start == 10
 
 
 def test_a_mark_of_another_tail_is_no_position() -> None:

@@ -11,7 +11,7 @@ from anyio.abc import TaskStatus
 from engine.app.lifecycle import run_engine
 from engine.code.store import NO_CODE, CodeSource
 from engine.http.log_queue import LogQueue
-from engine.logs.feed import FunctionLines, LogBoard
+from engine.logs.feed import LINE, FunctionLines, LogBoard
 from engine.logs.lines import STDOUT, Line, encode
 from engine.model import Mode, Request
 from engine.model.urn import parse_urn
@@ -62,7 +62,7 @@ def test_a_listener_that_fails_harms_nobody() -> None:
 
 
 async def test_of_what_a_slow_reader_leaves_the_oldest_goes() -> None:
-    queue = LogQueue(limit=10)
+    queue = LogQueue(limit=10 + 2 * LINE)
     for text in ("12345", "67890", "abc"):
         queue.put(said(text))
 
