@@ -40,6 +40,7 @@ class Demo:
         self._environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": path}
         self._environ["PATH"] = f"{programs}:{os.environ['PATH']}"
         self._environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(programs), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        self._environ |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(programs), "XDG_CACHE_HOME": str(programs / "cache")}
 
     def run(self, script: str, folder: Path) -> str:
         """Return the output of a script whose commands all succeed."""
