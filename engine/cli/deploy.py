@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -12,7 +11,7 @@ from engine.cli.apps import deploy_app, is_app
 from engine.cli.client import UsageError, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration, Installation
 from engine.cli.output import Output, print_json, write
-from engine.cli.packaging import BuildOptions, build, default_name
+from engine.cli.packaging import build, default_name
 from engine.cli.packaging.interpreters import interpreter_text
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.uploads import create, update
@@ -45,7 +44,7 @@ def deploy(
     """
     if is_app(str(path)):
         _check_app_options(name, configuration, asynchronous)
-        deploy_app(str(path), configuration.fields(), prune=prune, target=target)
+        deploy_app(str(path), configuration.fields(), installation, prune=prune, target=target)
         return
     if prune:
         raise UsageError("--prune needs an app, given as module:app")
@@ -54,7 +53,9 @@ def deploy(
     client, name, config = target.client(), name or default_name(path), configuration.fields()
     asynchronous.check()
     old = client.find(path_of(name, "/config"))
-    built = build(client, path, _build_options(config, old or {}, installation))
+    runtime, handler = (config.get(field) or (old or {}).get(field, "") for field in ("runtime", "handler"))
+    layered = old is not None and bool(old["depend_list"])
+    built = build(client, path, installation.options(runtime, handler, layered=layered))
     for note in built.notes:
         write(f"functiond: {note}", errors=True)
     if old is None:
@@ -81,13 +82,3 @@ def _check_app_options(name: str | None, configuration: Configuration, asynchron
     given = name is not None or asynchronous != UNCHANGED_ASYNC or not config.keys() <= {"runtime", "user_data"}
     if given:
         raise UsageError("an app takes --runtime and --env only: give other options to @app.function() in its code")
-
-
-def _build_options(config: Mapping[str, Any], old: Mapping[str, Any], installation: Installation) -> BuildOptions:
-    return BuildOptions(
-        runtime=config.get("runtime") or old.get("runtime", ""),
-        handler=config.get("handler") or old.get("handler", ""),
-        install=installation.install,
-        reinstall=installation.reinstall,
-        layered=bool(old.get("depend_list")),
-    )

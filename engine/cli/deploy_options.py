@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.destination_options import DestinationOption, read_destination
+from engine.cli.packaging import BuildOptions
 
 
 @Parameter(name="*")
@@ -55,6 +56,12 @@ class Installation:
 
     reinstall: Annotated[bool, Parameter(negative="", show_default=False)] = False
     "Install them again, also if the cache has them."
+
+    def options(self, runtime: str, handler: str, *, layered: bool = False) -> BuildOptions:
+        """Return the options of a package. Empty texts, and ``layered``, are those of BuildOptions."""
+        return BuildOptions(
+            runtime=runtime, handler=handler, install=self.install, reinstall=self.reinstall, layered=layered
+        )
 
 
 @Parameter(name="*")

@@ -11,10 +11,10 @@ from engine.cli.apps.description import AppDescription, AppFunction, describe
 from engine.cli.apps.staging import staged
 from engine.cli.apps.timers import set_timer
 from engine.cli.client import Client, path_of
-from engine.cli.deploy_options import Asynchronous
+from engine.cli.deploy_options import Asynchronous, Installation
 from engine.cli.functions import all_functions
 from engine.cli.output import Output, print_json, write
-from engine.cli.packaging import Build, BuildOptions, build
+from engine.cli.packaging import Build, build
 from engine.cli.target import Target
 from engine.cli.uploads import create, update
 
@@ -28,7 +28,7 @@ class Deployed(Struct, frozen=True, kw_only=True):
     schedule: str  #: empty: none
 
 
-def deploy_app(text: str, config: dict[str, Any], *, prune: bool, target: Target) -> None:
+def deploy_app(text: str, config: dict[str, Any], installation: Installation, *, prune: bool, target: Target) -> None:
     """Deploy all functions of the app ``text``, such as ``tasks:app``, with one package.
 
     ``config`` has the runtime and variables for all of them, by their fields in the API. With ``prune``, functions that
@@ -37,7 +37,8 @@ def deploy_app(text: str, config: dict[str, Any], *, prune: bool, target: Target
     app, client = describe(text), target.client()
     existing = {one["func_name"]: one for one in all_functions(client)}
     earlier = {name: one for name, one in existing.items() if one["handler"].rpartition(".")[0] == app.handlers}
-    built = _build(client, app, config.get("runtime") or next((one["runtime"] for one in earlier.values()), ""))
+    runtime = config.get("runtime") or next((one["runtime"] for one in earlier.values()), "")
+    built = _build(client, app, runtime, installation)
     for note in built.notes:
         write(f"functiond: {note}", errors=True)
     shown = {}
@@ -56,10 +57,10 @@ def deploy_app(text: str, config: dict[str, Any], *, prune: bool, target: Target
     _show(text, built, deployed, gone, pruned=prune, json=target.json)
 
 
-def _build(client: Client, app: AppDescription, runtime: str) -> Build:
+def _build(client: Client, app: AppDescription, runtime: str, installation: Installation) -> Build:
     with staged(app) as folder:
         handler = f"{app.handlers}.{app.functions[0].attribute}"
-        return build(client, folder, BuildOptions(runtime=runtime, handler=handler))
+        return build(client, folder, installation.options(runtime, handler))
 
 
 def _store(

@@ -6,7 +6,6 @@ import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,8 +21,7 @@ from engine.runtimes.catalog import Family, find_runtime
 from engine.runtimes.descriptions import InterpreterInfo
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
+class BuildOptions(Struct, frozen=True, kw_only=True):
     """Runtime and handler of the function; if empty, they follow from the folder and the engine."""
 
     runtime: str = ""
