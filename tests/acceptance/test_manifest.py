@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -94,6 +95,80 @@ ttl_in_days = 7
 ttl_in_days = 3
 """
 CHANGES = 16
+SECRET_URL = "https://user:password@example.com/hook"
+#: Fields and kinds of triggers that WHOLE lacks.
+FIELDS = """
+[functions."tools:resize"]
+code = "resize"
+description = 'a "quoted" [text]'
+initializer_handler = "index.handler"
+initializer_timeout = 9
+pre_stop_handler = "index.handler"
+pre_stop_timeout = 8
+enable_dynamic_memory = true
+func_vpc = { vpc_id = "v", subnet_id = "s" }
+gpu_memory = 1024
+enable_lts_log = false
+log_config = { group_id = "g", stream_id = "s" }
+lts_custom_tag = { a = "b" }
+functiond = { weight = 2.0 }
+strategy_config = { concurrency = 7, concurrent_num = 1 }
+network_controller = { disable_public_network = true }
+domain_names = "[]"
+app_xrole = "x"
+ephemeral_storage = 512
+[[functions."tools:resize".mount_config.func_mounts]]
+mount_type = "sfs"
+mount_resource = "r"
+mount_share_path = "/x"
+local_mount_path = "/y"
+[functions."tools:resize".async_invoke_config]
+destination_config = { on_failure = { destination = "WEBHOOK", param = { url = "${URL}" } } }
+enable_async_status_log = true
+[functions."tools:resize".controls]
+paused = true
+pause_reason = "later"
+[[functions."tools:resize".triggers]]
+trigger_type_code = "EVENTGRID"
+event_data = { channel_id = "c", key_encode = true }
+[[functions."tools:resize".triggers]]
+trigger_type_code = "APIG"
+[functions."tools:resize".triggers.event_data]
+name = "orders"
+type = 1
+path = "/orders"
+protocol = "HTTP"
+req_method = "GET"
+group_id = "g"
+match_mode = "NORMAL"
+env_name = "RELEASE"
+env_id = "R"
+auth = "NONE"
+func_info = { timeout = 100 }
+
+[[functions."tools:resize".triggers]]
+trigger_type_code = "OBS"
+event_data = { bucket = "in", events = ["ObjectCreated"], prefix = "a/" }
+[[functions."tools:resize".triggers]]
+trigger_type_code = "KAFKA"
+event_data = { instance_id = "m", topic_ids = ["a", "b"], batch_size = 5, kafka_user = "u", kafka_password="${TOKEN}" }
+[[functions."tools:resize".triggers]]
+trigger_type_code = "KAFKA"
+event_data = { instance_id = "m", topic_ids = ["c"], batch_size = 5, kafka_user = "u", kafka_password = "${TOKEN}" }
+
+[[functions."tools:resize".triggers]]
+trigger_type_code = "CTS"
+event_data = { name = "changes", operations = ["FunctionGraph:function:*"] }
+[[functions."tools:resize".triggers]]
+trigger_type_code = "RABBITMQ"
+event_data = { instance_id = "m", exchange_name = "e", access_password = "${TOKEN}", batch_size = 5 }
+[[functions."tools:resize".triggers]]
+trigger_type_code = "DDS"
+event_data = { instance_id = "m", db_name = "d", collection_name = "c", db_password = "${TOKEN}", batch_size = 5 }
+[[functions."tools:resize".triggers]]
+trigger_type_code = "DMS"
+event_data = { queue_id = "m", consumer_group_id = "d" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +187,7 @@ def cli(
 ) -> Cli:
     """Command line in a folder with code, for a project of the test's own."""
     monkeypatch.setenv("TOKEN", SECRET)
+    monkeypatch.setenv("URL", SECRET_URL)
     monkeypatch.chdir(tmp_path)
     Path("resize").mkdir()
     Path("resize", "index.py").write_text(CODE)
@@ -391,6 +467,21 @@ def test_an_export_applies_without_a_change_here_and_whole_elsewhere(cli: Cli, m
     assert json.loads(other("invoke", "resize")) == [{}, "x${y}", SECRET]
     assert "exists: name another file" in cli.refused("export", "out/functiond.toml")
     assert "is not empty" in cli.refused("export", "--code", "out/code")
+
+
+def test_every_field_and_kind_is_exported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest(FIELDS)
+    cli("apply")
+    again = cli("apply", "--plan")
+    cli("export", "exported.toml")
+    text = Path("exported.toml").read_text()
+    for name in re.findall(r"\$\{(\w+)\}", text):
+        monkeypatch.setenv(name, SECRET_URL if name.endswith("URL") else SECRET)
+
+    assert again == "Nothing to change.\n"
+    assert SECRET not in text
+    assert "TOOLS_RESIZE_KAFKA_KAFKA_PASSWORD_2" in text
+    assert cli("apply", "exported.toml", "--plan", "--prune") == "Nothing to change.\n"
 
 
 def test_an_export_without_code_names_none(cli: Cli) -> None:

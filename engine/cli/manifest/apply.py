@@ -13,7 +13,7 @@ from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED, WOULD_CHANGE
 from engine.cli.manifest.changes import Change
 from engine.cli.manifest.planning import Plan, make_plan
-from engine.cli.manifest.project import Project
+from engine.cli.manifest.project import REFERENCED, Project
 from engine.cli.manifest.reading import read_manifest
 from engine.cli.manifest.showing import Shown, print_plan
 from engine.cli.output import Output, print_json, write
@@ -65,19 +65,19 @@ def apply(
             print_json(shown.plan(made))
         return WOULD_CHANGE if made.changes else 0
     if not yes:
-        _ask(made.changes)
+        _ask(made.changes, may_ask=sys.stdin.isatty() and not target.json)
     done, problem = _run(made, project, quiet=target.json)
     if target.json:
         print_json({**shown.plan(made), "done": done, "error": problem})
     return FAILED if problem else 0
 
 
-def _ask(changes: list[Change]) -> None:
-    """Ask before deletions. Raise UsageError if the user declines, or if there is no user to ask."""
+def _ask(changes: list[Change], *, may_ask: bool) -> None:
+    """Ask before deletions. Raise UsageError if the user declines, or cannot be asked."""
     count = sum(one.action == "delete" for one in changes)
     if not count:
         return
-    if not sys.stdin.isatty():
+    if not may_ask:
         raise UsageError(f"--prune would delete {count}: nothing was changed; add --yes to delete them")
     if input(f"Delete {count}? [y/N] ").strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was changed")
@@ -92,7 +92,8 @@ def _run(plan: Plan, project: Project, *, quiet: bool) -> tuple[int, str]:
             left = plan.changes[done:]
             _report(done, left, error)
             return done, str(error)
-        project.read_again()
+        if change.action == "create" and change.kind in REFERENCED:
+            project.read_again()
         if not quiet:
             Output().print("[bold green]done[/] ", end="")
             Output().data(change.title, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ _NEW = Function(
 )
 
 
-class Variable(Struct, frozen=True):
+class Variable(Struct):
     """Reference to a variable that holds a secret."""
 
     name: str
@@ -41,14 +42,15 @@ class Variable(Struct, frozen=True):
 def described(project: Project) -> Data:
     """Return the data of a manifest that declares everything in a project, except code."""
     references = References(project)
-    return {
-        "functions": {
-            name: _function(name, one, project, references) for name, one in sorted(project.functions.items())
-        },
+    functions = sorted(project.functions.items())
+    data: Data = {
+        "functions": {name: _function(name, one, project, references) for name, one in functions},
         "topics": {name: _given(one, ("display_name",)) for name, one in project.topics.items()},
         "streams": {name: _stream(one) for name, one in project.streams.items()},
         "log_groups": {name: _group(name, one, project) for name, one in own_groups(project).items()},
     }
+    _distinguish(data, Counter())
+    return data
 
 
 def variables_in(value: Any) -> Iterator[str]:
@@ -58,6 +60,18 @@ def variables_in(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from variables_in(one)
+
+
+def _distinguish(value: Any, seen: Counter[str]) -> None:
+    """Add numbers to variables of the same name, because each holds another secret."""
+    if isinstance(value, Variable):
+        name = value.name
+        seen[name] += 1
+        if seen[name] > 1:
+            value.name = f"{name}_{seen[name]}"
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            _distinguish(one, seen)
 
 
 def variable_of(*parts: str) -> Variable:

@@ -71,7 +71,8 @@ def export(
     if target.json:
         print_json({"file": str(file), "functions": len(data["functions"])})
     else:
-        Output().print(f"[bold green]written[/] {len(data['functions'])} functions to")
+        count = len(data["functions"])
+        Output().print(f"[bold green]written[/] {count} function{'' if count == 1 else 's'} to")
         Output().paste(str(file))
 
 

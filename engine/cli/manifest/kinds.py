@@ -36,9 +36,11 @@ class Kinds:
             return data
         try:
             rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
-            return rules.stored_form(rules.read_options(kind, plugin, data), without_nulls(data))
+            stored = rules.stored_form(rules.read_options(kind, plugin, data), without_nulls(data))
         except InvalidField as error:
             raise UsageError(f"{path}.{self._problem(error)}") from None
+        as_shown: Data = json.loads(json.dumps(stored))  # with lists in place of tuples
+        return as_shown
 
     def masked(self, kind: str, data: Data) -> Data:
         """Return event_data with secrets masked, as the engine shows it."""

@@ -14,6 +14,8 @@ from engine.model.urn import LATEST, short_name
 T = TypeVar("T")
 Data = dict[str, Any]
 _SERVICES = ("topics", "streams", "groups", "log_streams")
+#: Kinds of changes that create what later changes may name.
+REFERENCED = frozenset({"function", "topic", "log group", "log stream"})
 
 
 class Project:
