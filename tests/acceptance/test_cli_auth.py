@@ -66,6 +66,29 @@ def test_with_a_key_every_command_is_served(engine: EngineProcess) -> None:
     assert left.stdout.strip() in listed.stdout
 
 
+def test_services_and_manifests_take_the_key(engine: EngineProcess, tmp_path: Path) -> None:
+    reader = KEY | {"FUNCTIOND_ACCESS_KEY": "READER"}
+    exported = tmp_path / "exported.toml"
+    commands: tuple[tuple[str | Path, ...], ...] = (
+        ("topic", "create", "orders"),
+        ("topic", "publish", "orders", "a  b", "--subject", "é"),
+        ("stream", "create", "clicks"),
+        ("stream", "update", "clicks", "--hours", "48"),
+        ("stream", "create", "shop/web"),
+        ("export", exported),
+        ("apply", exported, "--plan", "--prune"),
+    )
+    runs = [functiond(*one, url=engine.url, environ=KEY) for one in commands]
+    listed = functiond("topic", "list", url=engine.url, environ=reader)
+    refused = functiond("export", url=engine.url, environ=reader)
+
+    assert [(one.returncode, one.stderr) for one in runs] == [(0, "")] * len(runs)
+    assert runs[-1].stdout == "Nothing to change.\n"
+    assert "urn:smn:local-1:p1:orders" in listed.stdout
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "to a key with that role" in refused.stderr
+
+
 def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
     temporary = ("--access-key", "TEMP", "--secret-key", SECRET, "--security-token", SECURITY)
 
