@@ -17,9 +17,11 @@ import pytest
 from engine.cli.apps.description import describe
 from engine.cli.client import UsageError
 from engine.cli.commands import make_app
+from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
 
 CLIENT = ROOT / "engine" / "client"
+WHEEL = "answers-1.0-py3-none-any.whl"
 TASKS = """
 from __future__ import annotations
 
@@ -151,8 +153,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(engine: EngineProcess, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, CLIENT)))}
+def run(engine: EngineProcess, folder: Path, *arguments: str, path: Path = CLIENT) -> subprocess.CompletedProcess[str]:
+    environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, CLIENT, path)))}
+    environ |= {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=120, check=False)
 
@@ -212,18 +215,25 @@ def test_functions_that_left_the_code_are_told_and_pruned(engine: EngineProcess,
     assert "fail" not in {one["func_name"] for one in get(engine, "functions")["functions"]}
 
 
-def test_a_package_is_deployed_with_its_data(engine: EngineProcess, tmp_path: Path) -> None:
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "__init__.py").write_text("from functiond import App\napp = App()\n")
-    (tmp_path / "shop" / "text.txt").write_text("data")
-    (tmp_path / "shop" / "jobs.py").write_text(
+def test_a_package_is_deployed_with_its_data_and_dependencies(engine: EngineProcess, tmp_path: Path) -> None:
+    package = tmp_path / "src" / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from functiond import App\napp = App()\n")
+    (package / "text.txt").write_text("data")
+    (package / "jobs.py").write_text(
         "import pathlib\nfrom shop import app\nprint('imported')\n"
-        "@app.function()\ndef read() -> str:\n    return pathlib.Path(__file__).with_name('text.txt').read_text()\n"
+        "@app.function()\ndef read() -> list[str]:\n    import answers\n"
+        "    return [pathlib.Path(__file__).with_name('text.txt').read_text(), answers.VALUE]\n"
     )
-    done = run(engine, tmp_path, "-m", "engine", "deploy", "shop.jobs:app")
+    add_wheel(tmp_path, "answers", text="VALUE = 'installed'\n")
+    (tmp_path / "pyproject.toml").write_text(
+        f'[project]\nname = "shop"\ndependencies = ["functiond[client]", "answers @ {(tmp_path / WHEEL).as_uri()}"]\n'
+    )
+    done = run(engine, tmp_path, "-m", "engine", "deploy", "shop.jobs:app", path=tmp_path / "src")
     assert done.returncode == 0, done.stderr
 
-    assert run(engine, tmp_path, "-m", "engine", "invoke", "read").stdout.strip() == '"data"'
+    called = run(engine, tmp_path, "-m", "engine", "invoke", "read")
+    assert (json.loads(called.stdout), called.stderr) == (["data", "installed"], "")
 
 
 APP = "from functiond import App\napp = App()\n"

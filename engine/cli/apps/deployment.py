@@ -35,6 +35,9 @@ def deploy_app(text: str, config: dict[str, Any], installation: Installation, *,
     an earlier deployment of the app made, and that its code has no more, are deleted.
     """
     app, client = describe(text), target.client()
+    settings = {function.name: _settings(function) for function in app.functions}
+    for one in settings.values():
+        one.check()
     existing = {one["func_name"]: one for one in all_functions(client)}
     earlier = {name: one for name, one in existing.items() if one["handler"].rpartition(".")[0] == app.handlers}
     runtime = config.get("runtime") or next((one["runtime"] for one in earlier.values()), "")
@@ -46,7 +49,7 @@ def deploy_app(text: str, config: dict[str, Any], installation: Installation, *,
         shown[function.name] = _store(client, app, function, built, config)
     deployed = []
     for function in app.functions:  # destinations may be any of the functions, so all are stored before
-        _settings(function).apply(client, function.name)
+        settings[function.name].apply(client, function.name)
         schedule = set_timer(client, function.name, function.timer)
         action = "updated" if function.name in existing else "created"
         urn = shown[function.name]["func_urn"]

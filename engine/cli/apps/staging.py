@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.cli.apps.description import AppDescription
 from engine.cli.client import UsageError
+from engine.cli.packaging.python_dependencies import find_dependencies
 
 IGNORE_FILES = (".functiondignore", ".gitignore")
 REQUIREMENTS = "requirements.txt"
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv", "node_modules")
 _OWN = re.compile(r"functiond\b(?![-.])", re.IGNORECASE)
-_OTHER_FILE = re.compile(r"(-r|-c|--requirement|--constraint)[ =]*(\S+)")
+#: Options in lists of requirements that name a file or folder.
+_PATHS = ("-r", "--requirement", "-c", "--constraint", "-e", "--editable", "-f", "--find-links")
 _TAKEN = ("functiond", "functiond.py", "functiond_apps")
 
 
@@ -60,18 +61,22 @@ def _handlers(app: AppDescription) -> str:
 
 
 def _requirements(root: Path) -> list[str]:
-    """Return the requirements of an app: those of ``requirements.txt``, else those of ``pyproject.toml``."""
-    file, project = root / REQUIREMENTS, root / "pyproject.toml"
-    if file.is_file():
-        found = [_absolute(line.strip(), root) for line in file.read_text().splitlines()]
-    elif project.is_file():
-        found = tomllib.loads(project.read_text()).get("project", {}).get("dependencies", [])
-    else:
+    """Return the requirements of an app without functiond, from ``root``, else from the current folder.
+
+    Raises UsageError if their file is malformed.
+    """
+    found = find_dependencies(root) or find_dependencies(Path.cwd())
+    if found is None:
         return []
-    return [line for line in found if line and not line.startswith("#") and not _OWN.match(line)]
+    lines = found.requirements
+    if lines is None:
+        lines = [_absolute(line.strip(), found.file.parent) for line in found.file.read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith("#") and not _OWN.match(line)]
 
 
 def _absolute(line: str, root: Path) -> str:
-    """Return a line that names another file of requirements with the whole path of that file."""
-    other = _OTHER_FILE.fullmatch(line)
-    return f"{other[1]} {root / other[2]}" if other else line
+    """Return a line of a list of requirements, with the whole path of a file or folder that it names."""
+    option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("-") else ("", "", line)
+    if (option in _PATHS or line.startswith(".")) and "://" not in value:
+        return f"{option} {root / value.strip()}".lstrip()
+    return line

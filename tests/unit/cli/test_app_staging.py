@@ -1,0 +1,68 @@
+"""Folder from which the package of an app is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.cli.apps.description import AppDescription, AppFunction
+from engine.cli.apps.staging import staged
+from engine.cli.client import UsageError
+
+
+@pytest.fixture(autouse=True)
+def folder_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def app(root: Path, *parts: str) -> AppDescription:
+    instance = root / "instance"
+    instance.write_text("# functiond\n")
+    function = AppFunction(
+        name="a-b", attribute="run", timeout=None, memory=None, retries=None, max_age=None, on_success=None,
+        on_failure=None, timer=None,
+    )  # fmt: skip
+    return AppDescription(
+        module="shop.jobs", app="app", root=root, parts=list(parts), instance=instance, functions=[function]
+    )
+
+
+def names(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_folder_has_the_parts_a_handler_and_functiond(tmp_path: Path) -> None:
+    (tmp_path / "shop" / "__pycache__").mkdir(parents=True)
+    for name in ("shop/jobs.py", "shop/data.txt", "shop/__pycache__/jobs.pyc", "helper.py", "other.py", ".gitignore"):
+        (tmp_path / name).write_text(name)
+
+    with staged(app(tmp_path, "shop", "helper.py")) as folder:
+        generated = {"functiond.py", "functiond_apps/shop/jobs/app.py"}
+        assert names(folder) == {"shop/jobs.py", "shop/data.txt", "helper.py", ".gitignore", *generated}
+        assert "run = handler_of('shop.jobs:app', 'run')" in (folder / "functiond_apps/shop/jobs/app.py").read_text()
+    assert not folder.exists()
+
+
+def test_requirements_leave_functiond_out(tmp_path: Path) -> None:
+    lines = "# a comment\nfunctiond[client] >= 0.1\nhttpx\nfunctiond-extra\n-r base.txt\n-f=./wheels\n./lib\n-i https://a/b\n"
+    (tmp_path / "requirements.txt").write_text(lines)
+    (tmp_path / "base.txt").touch()
+
+    with staged(app(tmp_path)) as folder:
+        assert (folder / "requirements.txt").read_text().splitlines() == [
+            "httpx", "functiond-extra", f"-r {tmp_path}/base.txt", f"-f {tmp_path}/wheels", f"{tmp_path}/lib",
+            "-i https://a/b",
+        ]  # fmt: skip
+    (tmp_path / "requirements.txt").unlink()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\ndependencies = ["Functiond", "attrs>=1"]\n')
+    with staged(app(tmp_path)) as folder:
+        assert (folder / "requirements.txt").read_text() == "attrs>=1\n"
+
+
+def test_names_that_the_package_needs_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=r"functiond\.py has a name that the package of an app needs"),
+        staged(app(tmp_path, "functiond.py")),
+    ):
+        pass
