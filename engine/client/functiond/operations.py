@@ -25,6 +25,7 @@ from functiond.records import Record
 from functiond.steps import JSON, Request, RetryLimits, Steps, sent
 
 LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
+QUIET = 60.0  #: seconds without a byte of a log; the engine sends one each 15 s
 CANCELLED = 4208
 UNBOUNDED = 1_000_000  #: retries, where time is the only bound
 
@@ -91,7 +92,7 @@ class Operations:
     def logs(self, function: str, request_id: str, *, follow: bool) -> Request:
         accept = "text/event-stream" if follow else "application/x-ndjson"
         target = self._target(function, f"async-invocations/{quote(request_id, safe='')}/logs")
-        return Request(method="GET", target=target, headers={"Accept": accept})
+        return Request(method="GET", target=target, headers={"Accept": accept}, wait=QUIET)
 
     def batch(self, function: str, items: Sequence[bytes]) -> Request:
         return self._post(function, "invocations-async/batch", b'{"events":[%b]}' % b",".join(items), {})
