@@ -95,6 +95,19 @@ def test_a_wrong_use_of_trigger_is_told(cli: Cli, arguments: tuple[str, ...], pr
     assert problem in cli.refused("trigger", *arguments)
 
 
+def test_a_name_of_several_triggers_is_refused_with_their_ids(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "second.py").write_text(CODE)
+    cli("deploy", tmp_path / "second.py")
+    timer = ("TIMER", "name=twice", "schedule_type=Rate", "schedule=1d")
+    ids = [cli.json("trigger", "create", function, *timer)["trigger_id"] for function in ("echo", "second")]
+    error = cli.refused("trigger", "delete", "twice")
+    for one in ids:
+        cli("trigger", "delete", one)
+
+    assert "several triggers are named twice" in error
+    assert all(one in error for one in ids)
+
+
 def test_the_engine_refuses_invalid_triggers_with_the_field(cli: Cli) -> None:
     error = cli.refused("trigger", "create", "echo", "TIMER", "name=a", "schedule_type=Rate", "schedule=1x", code=1)
 

@@ -411,6 +411,16 @@ def test_prune_deletes_what_the_manifest_does_not_name(cli: Cli, engine: EngineP
     assert len(other.json("functions")) == 2
 
 
+def test_prune_keeps_the_settings_that_a_version_was_published_with(cli: Cli) -> None:
+    text = '[functions.report]\ncode = "report.py"\n[functions.report.async_invoke_config]\n'
+    manifest(text)
+    cli("apply")
+    manifest(f"{text}[functions.report.versions.v1]\n")
+    cli("apply")
+
+    assert cli("apply", "--prune") == "Nothing to change.\n"
+
+
 def test_prune_deletes_versions_and_aliases(cli: Cli) -> None:
     manifest(WHOLE)
     cli("apply")

@@ -102,8 +102,7 @@ def _run(plan: Plan, project: Project, *, quiet: bool) -> tuple[int, str]:
 
 def _report(done: int, left: list[Change], error: FunctiondError) -> None:
     write(f"functiond: cannot {left[0].title}: {error}", errors=True)
-    write(
-        f"functiond: {done} of {done + len(left)} changes are made; run the command again for the others", errors=True
-    )
+    total = done + len(left)
+    write(f"functiond: {done} of {total} changes are made; run the command again for the others", errors=True)
     for one in left:
         write(f"  not done: {one.title}", errors=True)

@@ -70,13 +70,8 @@ def _deletions_of(function: Function, project: Project) -> Iterator[Change]:
         if alias not in function.aliases:
             path = path_of(name, f"/aliases/{quote(alias, safe='')}")
             yield _deletion(client, "alias", f"{name}:!{alias}", path)
-    named = {LATEST: function.own.async_invoke_config}
-    named |= {version: table.async_invoke_config for version, table in function.versions.items()}
-    for qualifier in project.settings(name):
-        if named.get(qualifier) is UNSET:
-            path = path_of(project.urn(name, qualifier), "/async-invoke-config")
-            shown = name if qualifier == LATEST else f"{name}:{qualifier}"
-            yield _deletion(client, "asynchronous settings", shown, path)
+    if function.own.async_invoke_config is UNSET and LATEST in project.settings(name):
+        yield _deletion(client, "asynchronous settings", name, path_of(name, "/async-invoke-config"))
     for version in project.versions(name):
         if version not in function.versions:
             urn = project.urn(name, version)

@@ -29,7 +29,7 @@ class Shown:
     def lines(self, change: Change) -> Iterable[str]:
         """Yield a line for each field of a change."""
         for name, field in change.fields.items():
-            old, new = self._pair(name, field)
+            old, new = map(_text, self._values(name, field))
             if field.old is None:
                 yield f"+ {name} = {new}"
             elif field.new is None:
@@ -42,10 +42,6 @@ class Shown:
         shown = {name: {"old": old, "new": new} for name, (old, new) in fields.items()}
         return {**title(change), "fields": shown}
 
-    def _pair(self, name: str, field: Field) -> tuple[str, str]:
-        old, new = (json.dumps(one, ensure_ascii=False) for one in self._values(name, field))
-        return tuple(one if len(one) <= LONGEST else f"{one[:LONGEST]}…" for one in (old, new))  # type: ignore[return-value]
-
     def _values(self, name: str, field: Field) -> tuple[Any, Any]:
         hide = field.secret or is_secret(name) or self._holds_secret(field.new)
         old, new = ((MASK if hide and one is not None else without_credentials(one)) for one in (field.old, field.new))
@@ -57,6 +53,11 @@ class Shown:
         if isinstance(value, list):
             return any(map(self._holds_secret, value))
         return isinstance(value, str) and value in self._secrets
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def title(change: Change) -> dict[str, str]:

@@ -27,12 +27,6 @@ class Wanted(Struct, frozen=True, kw_only=True):
     table: TriggerTable
     data: Data  #: event_data as the engine will show it
 
-    @property
-    def body(self) -> Data:
-        """Fields of the API besides event_data."""
-        given = {"event_type_code": self.table.event_type_code}
-        return {name: value for name, value in given.items() if value is not UNSET}
-
 
 class TriggerPlan(Struct, frozen=True, kw_only=True):
     changes: list[Change]
@@ -86,28 +80,29 @@ class TriggerPlanner:
         fields = differences(old["given_data"], masked)
         if self._send_secrets:
             fields |= hidden({one: Field(old=MASK, new=MASK) for one in sorted(secrets & masked.keys())})
-        body: Data = {"event_data": self._sent(wanted)} if fields else {}
-        if status not in (UNSET, old["trigger_status"]):
-            fields["trigger_status"] = Field(old=old["trigger_status"], new=status)
-            body["trigger_status"] = status
+        new_data, new_status = bool(fields), status if status not in (UNSET, old["trigger_status"]) else None
+        if new_status:
+            fields["trigger_status"] = Field(old=old["trigger_status"], new=new_status)
         if fields:
-            run = self._update(wanted, old, body)
+
+            def run() -> object:
+                body = ({"event_data": self._sent(wanted)} if new_data else {}) | {"trigger_status": new_status}
+                return self._project.client.of_project.put(path_of_trigger(old), body)
+
             yield Change(action="update", kind="trigger", name=name, fields=fields, run=run)
 
     def _creation(self, wanted: Wanted) -> Callable[[], Any]:
-        def run() -> object:
-            status = wanted.table.trigger_status or "ACTIVE"
-            body = {"trigger_type_code": wanted.kind, "event_data": self._sent(wanted), "trigger_status": status}
-            urn = self._project.urn(wanted.function, wanted.table.qualifier)
-            return self._project.client.of_project.post(f"/triggers{path_of(urn)}", {**body, **wanted.body})
+        table = wanted.table
 
-        return run
-
-    def _update(self, wanted: Wanted, old: Data, body: Data) -> Callable[[], Any]:
         def run() -> object:
-            if "event_data" in body:
-                body["event_data"] = self._sent(wanted)
-            return self._project.client.of_project.put(path_of_trigger(old), body)
+            body = {
+                "trigger_type_code": wanted.kind,
+                "trigger_status": table.trigger_status or "ACTIVE",
+                "event_type_code": table.event_type_code or None,
+                "event_data": self._sent(wanted),
+            }
+            urn = self._project.urn(wanted.function, table.qualifier)
+            return self._project.client.of_project.post(f"/triggers{path_of(urn)}", body)
 
         return run
 
@@ -125,6 +120,7 @@ class TriggerPlanner:
         return " ".join(filter(None, (kind, self._kinds.label(kind, data), "of", owner)))
 
     def _sent(self, wanted: Wanted) -> Data:
+        """Return event_data to send. Names that were of nothing when the plan was made have their URNs now."""
         return self._references.event_data(wanted.kind, wanted.table.event_data)
 
 
