@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from functiond import (
     AsyncClient,
+    BadArgument,
     BadRequest,
     BatchError,
     Client,
@@ -166,6 +167,13 @@ def test_refused_events_have_errors_in_their_places(client: Client) -> None:
     assert set(all_refused.value.errors) == {0, 1}
     with pytest.raises(UnknownFunction):
         client.enqueue_many("nobody", [1, 2])
+
+
+def test_what_cannot_be_sent_is_named(client: Client) -> None:
+    with pytest.raises(BadArgument, match=r"cannot be written as JSON: .*object"):
+        client.enqueue("echo", {"a": object()})
+    with pytest.raises(BadArgument, match=r"Idempotency-Key is 'ü': it may have printable ASCII"):
+        client.enqueue("echo", {}, key="ü")
 
 
 def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: Path) -> None:

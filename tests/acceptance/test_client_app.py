@@ -20,6 +20,8 @@ from engine.cli.commands import make_app
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
 
+pytestmark = pytest.mark.slow
+
 CLIENT = ROOT / "engine" / "client"
 WHEEL = "answers-1.0-py3-none-any.whl"
 TASKS = """
@@ -134,6 +136,23 @@ async def main():
 
 asyncio.run(main())
 asyncio.run(main())
+
+
+async def other():
+    async with AsyncClient() as client:
+        app = App(client)
+
+        @app.function(name="moves")
+        async def move(*points: Point) -> list[Point]: ...
+
+        assert await (await move.enqueue_async(Point(1, 2))).result(60) == [Point(1, 2)]
+        (one,) = await move.enqueue_many_async([move.event(Point(3, 4))])
+        assert await one.result(60) == move.call(Point(3, 4)) == [Point(3, 4)]
+
+
+asyncio.run(other())
+many = resize.enqueue_many(resize.event(Path("a"), width, at=AT) for width in (1, 2))
+assert [one.result(60).width for one in many] == [1, 2]
 print("done")
 """
 

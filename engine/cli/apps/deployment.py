@@ -42,7 +42,9 @@ def deploy_app(text: str, config: dict[str, Any], installation: Installation, *,
     earlier = {name: one for name, one in existing.items() if one["handler"].rpartition(".")[0] == app.handlers}
     runtime = config.get("runtime") or next((one["runtime"] for one in earlier.values()), "")
     built = _build(client, app, runtime, installation)
-    for note in built.notes:
+    others = (existing.keys() - earlier.keys()) & settings.keys()
+    replaced = [f"{name} was deployed from elsewhere, and is replaced" for name in sorted(others)]
+    for note in [*built.notes, *replaced]:
         write(f"functiond: {note}", errors=True)
     shown = {}
     for function in app.functions:

@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 
-from functiond.errors import BadResult
+from functiond.errors import BadArgument, BadResult
 
 
 def encode(value: object) -> bytes:
-    """Return a value as JSON. Raise TypeError if JSON has no form for it."""
-    return msgspec.json.encode(value, enc_hook=_encode_other)
+    """Return a value as JSON. Raise BadArgument if JSON has no form for it."""
+    try:
+        return msgspec.json.encode(value, enc_hook=_encode_other)
+    except (TypeError, ValueError, NotImplementedError, RecursionError, msgspec.EncodeError) as error:
+        raise BadArgument(f"the value cannot be written as JSON: {error}") from None
 
 
 def decode(text: bytes | str, kind: Any) -> Any:

@@ -2,7 +2,7 @@
 
 ClientError
 ├── BadConfiguration              URL, credentials or another parameter of a client
-├── BadArgument                   argument of a function that does not have the type of its annotation
+├── BadArgument                   event, option or argument of a function that cannot be sent
 ├── Unreachable                   no reply from the engine; ``sent``: it may have received the request
 ├── ApiError                      error reply of the engine, with ``status``, ``code`` and ``request_id``
 │   ├── BadRequest  Unauthorized  Forbidden
@@ -36,7 +36,7 @@ class BadConfiguration(ClientError):
 
 
 class BadArgument(ClientError, TypeError):
-    """Argument of a function that is missing, unknown, or of another type than its annotation."""
+    """Event or option that cannot be sent; argument that is missing, unknown, or not of the type of its annotation."""
 
 
 class Unreachable(ClientError):
@@ -159,6 +159,7 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
     413: TooLarge,
     429: Overloaded,
     500: EngineFailed,
+    502: Unavailable,  # of a proxy whose engine is down
     503: Unavailable,
     504: CallTimedOut,
 }

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from functiond.codec import encode
+from functiond.errors import BadArgument
 
 BATCH_EVENTS, BATCH_BYTES = 1_000, 6 << 20  #: limits of the engine
 FRAME = len(b'{"events":[]}')
@@ -35,13 +36,18 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def headers(self) -> dict[str, str]:
+        """Headers that have the options. Raises BadArgument if one has characters that headers do not allow."""
         named = {
             "Idempotency-Key": self.key,
             "X-Functiond-Delay": self.delay,
             "X-Functiond-Priority": self.priority,
             "X-Functiond-Ordering-Key": self.ordering_key,
         }
-        return {name: str(value) for name, value in named.items() if value is not None}
+        found = {name: str(value) for name, value in named.items() if value is not None}
+        for name, value in found.items():
+            if not (value.isascii() and value.isprintable()):
+                raise BadArgument(f"{name} is {value!r}: it may have printable ASCII characters only")
+        return found
 
     def item(self) -> bytes:
         """Return the event as an item of the body of a batch."""
