@@ -27,7 +27,8 @@ _PROGRAMS = {
         "-p",
         "process.report.excludeNetwork = true; const glibc = process.report.getReport().header.glibcVersionRuntime; "
         "const machine = {x64: 'x86_64', arm64: 'aarch64'}[process.arch] ?? process.arch; "
-        "JSON.stringify([process.versions.node, 'node', machine, ...(glibc ? ['glibc', glibc] : ['musl', ''])])",
+        "const other = process.platform === 'linux' ? 'musl' : ''; "
+        "JSON.stringify([process.versions.node, 'node', machine, glibc ? 'glibc' : other, glibc ?? ''])",
     ),
 }
 

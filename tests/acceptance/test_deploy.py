@@ -47,6 +47,8 @@ def write(folder: Path, **files: str) -> Path:
 def test_a_function_runs_with_its_requirements(engine: EngineProcess, tmp_path: Path, environ: dict[str, str]) -> None:
     folder = write(tmp_path / "needy", index_py=HANDLER, requirements_txt="tiny\n")
     (folder / ".env").write_text("SECRET=1\n")
+    (folder / "notes.md").write_text("")
+    (folder / ".gitignore").write_text("*.md\n")
 
     run = functiond("deploy", folder, url=engine.url, environ=environ)
     again = functiond("deploy", folder, "--json", url=engine.url, environ=environ)
@@ -54,10 +56,11 @@ def test_a_function_runs_with_its_requirements(engine: EngineProcess, tmp_path: 
 
     assert run.returncode == 0, run.stderr
     assert json.loads(called.stdout) == [1, OWN]
-    installing, left_out = run.stderr.splitlines()
+    installing, left_out, ignored = run.stderr.splitlines()
     assert installing.startswith("functiond: installing requirements.txt with ")
     assert f" for Python {OWN}." in installing
     assert left_out == "functiond: left out .env: set variables by --env"
+    assert ignored.startswith("functiond: left out notes.md, as .gitignore says; ")
     assert f", index.handler on Python {OWN}." in run.stdout
     assert json.loads(again.stdout)["runtime"] == f"Python{OWN}"
     assert again.stderr.startswith("functiond: dependencies from the cache: requirements.txt ")

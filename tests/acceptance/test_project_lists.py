@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +38,20 @@ def test_runtimes_are_listed_and_each_of_them_can_be_used(engine: EngineProcess)
     assert ("Node.js18.15" in names) == (shutil.which("node") is not None)
     made = [create(engine, f"of-{number}", runtime=name) for number, name in enumerate(names)]
     assert [one["runtime"] for one in made] == names
+
+
+def test_interpreters_are_listed_with_what_packages_must_fit(engine: EngineProcess) -> None:
+    everything = engine.ask("GET", f"{FGS}/interpreters").json
+    one = engine.ask("GET", f"{FGS}/interpreters?runtime=Python2.7").json
+    unknown = engine.ask("GET", f"{FGS}/interpreters?runtime=Cobol")
+
+    own = [found for found in everything if found["runtime"] == "Python{}.{}".format(*sys.version_info)]
+    assert [found["version"] for found in own] == [platform.python_version()]
+    assert own[0]["machine"] == platform.machine()
+    assert [(found["runtime"], found["language"]) for found in one] == [("Python2.7", "python")]
+    assert one[0]["version"] in {found["version"] for found in everything}
+    assert engine.ask("GET", f"{FGS}/interpreters?runtime=http").json == []
+    assert (unknown.status, unknown.json["error_code"]) == (400, "FSS.1005")
 
 
 def test_agencies_that_functions_name_are_trusted_and_never_expire(engine: EngineProcess) -> None:

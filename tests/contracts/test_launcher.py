@@ -274,7 +274,17 @@ async def test_a_runtime_that_cannot_run_is_refused_before_anything_starts(launc
         await launching.launcher.prepare(key_of(asked), asked)
     with pytest.raises(InvalidField):
         await launching.launcher.check_runtime("Cobol85")
+    with pytest.raises(InvalidField):
+        await launching.launcher.interpreters("Cobol85")
     assert launching.owner.seen == []
+
+
+async def test_the_interpreter_of_a_runtime_is_one_of_all(launching: Launching) -> None:
+    everything = await launching.launcher.interpreters("")
+    found = await launching.launcher.interpreters(everything[0].runtime)
+
+    assert found == everything[:1]
+    assert await launching.launcher.interpreters("Custom") == []
 
 
 async def test_capacity_for_one_more_is_there(launching: Launching) -> None:

@@ -20,6 +20,8 @@ from engine.cli.packaging.interpreters import default_runtime, interpreter_of
 from engine.runtimes.catalog import Family, find_runtime
 from engine.runtimes.descriptions import InterpreterInfo
 
+_SHOWN = 3  #: names of a note
+
 
 class BuildOptions(Struct, frozen=True, kw_only=True):
     """Runtime and handler of the function; if empty, they follow from the folder and the engine."""
@@ -55,7 +57,7 @@ def build(client: Client, path: Path, options: BuildOptions) -> Build:
             return Build(package=package, runtime=runtime, handler=handler, notes=_missing(package, runtime, handler))
         selection = _selected(path)
         interpreter = interpreter_of(client, runtime)
-        notes = [f"left out {name}: set variables by --env" for name in selection.secrets]
+        notes = _left_out(selection)
         notes += _check_syntax(selection.found, interpreter, path if path.is_dir() else path.parent)
         with _completed(path, selection.found, interpreter, options) as files:
             notes += _check_handler(files, runtime, handler, interpreter, options.layered)
@@ -86,6 +88,16 @@ def _is_zip(path: Path) -> bool:
 
 def _selected(path: Path) -> Selection:
     return select(path) if path.is_dir() else Selection(found={path.name: path})
+
+
+def _left_out(selection: Selection) -> list[str]:
+    """Return lines about secrets, and about what a file names that was not written for functions."""
+    notes = [f"left out {name}: set variables by --env" for name in selection.secrets]
+    if selection.ignored and selection.rules == ".gitignore":
+        more = f" and {len(selection.ignored) - _SHOWN} more" if len(selection.ignored) > _SHOWN else ""
+        names = ", ".join(selection.ignored[:_SHOWN])
+        notes.append(f"left out {names}{more}, as .gitignore says; a file .functiondignore would replace it")
+    return notes
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.runtimes.descriptions import InterpreterInfo
 _LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 _MACHINES = {"x86_64": "x64", "aarch64": "arm64"}  #: npm's names
 _NOT_NEEDED = ("node_modules/.bin/", "node_modules/.cache/", "node_modules/.package-lock.json")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  #: of GitHub, such as owner/name
 _GROUPS = ("dependencies", "optionalDependencies", "peerDependencies")
 
 
@@ -25,7 +27,7 @@ class NodeDependencies(Struct, frozen=True, kw_only=True):
     file: Path
     description: dict[str, Any]  #: ``package.json``
     lock: Path | None  #: versions that npm installs exactly
-    content: str  #: of all files that say what is installed; empty: they name local folders, which may change
+    content: str  #: of all files that say what is installed; empty: they name what may change, such as folders
 
 
 def find_dependencies(root: Path) -> NodeDependencies | None:
@@ -46,7 +48,8 @@ def find_dependencies(root: Path) -> NodeDependencies | None:
         _check_inside(root, spec)
     parts = [json.dumps([description.get(one) for one in (*_GROUPS, "overrides", "engines")])]
     parts += [one.read_text() for one in (lock, root / ".npmrc") if one is not None and one.is_file()]
-    changing = bool(local) or "workspaces" in description
+    branches = lock is None and any(spec.startswith("git") or _REPOSITORY.match(spec) for spec in named.values())
+    changing = bool(local) or branches or "workspaces" in description
     return NodeDependencies(file=file, description=description, lock=lock, content="" if changing else "\n".join(parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tomllib
@@ -22,13 +23,14 @@ _OLDEST_GLIBC = {"x86_64": 5}  #: of wheels; on other machines 17
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  #: earlier names
 _LIST = ".requirements"  #: file with those of pyproject.toml, for pip
 _INCLUDES = ("-r", "--requirement", "-c", "--constraint")
+_SOURCES = ("-e", "--editable", "-f", "--find-links")  #: options that name folders
 
 
 class PythonDependencies(Struct, frozen=True, kw_only=True):
     file: Path
     #: Of pyproject.toml; None: the file is a list of requirements itself.
     requirements: list[str] | None = None
-    content: str = ""  #: of all files that say what is installed; empty: they name local folders, which may change
+    content: str = ""  #: of all files that say what is installed; empty: they name what may change, such as folders
 
 
 def find_dependencies(root: Path) -> PythonDependencies | None:
@@ -37,7 +39,7 @@ def find_dependencies(root: Path) -> PythonDependencies | None:
         lines = list(_lines(file, set()))
         if not lines:
             return None
-        return PythonDependencies(file=file, content="" if any(map(_is_local, lines)) else "\n".join(lines))
+        return PythonDependencies(file=file, content="" if any(map(_may_change, lines)) else "\n".join(lines))
     if (file := root / "pyproject.toml").is_file():
         return _of_project(file)
     return None
@@ -45,7 +47,8 @@ def find_dependencies(root: Path) -> PythonDependencies | None:
 
 def _of_project(file: Path) -> PythonDependencies | None:
     try:
-        project = tomllib.loads(file.read_text()).get("project", {})
+        described = tomllib.loads(file.read_text())
+        project, sources = described.get("project", {}), described.get("tool", {}).get("uv", {})
         found = project.get("dependencies", [])
         if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
             raise ValueError("project.dependencies must be a list of texts")
@@ -55,9 +58,9 @@ def _of_project(file: Path) -> PythonDependencies | None:
         raise UsageError(f"{file} cannot be used: {error}") from None
     if not found:
         return None
-    return PythonDependencies(
-        file=file, requirements=found, content="" if any(map(_is_local, found)) else "\n".join(found)
-    )
+    changing = bool(sources.get("sources")) or any(map(_may_change, found))
+    content = "" if changing else "\n".join([*found, json.dumps(sources, default=str)])
+    return PythonDependencies(file=file, requirements=found, content=content)
 
 
 def _lines(file: Path, seen: set[Path]) -> Iterator[str]:
@@ -74,13 +77,17 @@ def _lines(file: Path, seen: set[Path]) -> Iterator[str]:
         if line and not line.startswith("#"):
             yield line
             option, _, included = line.replace("=", " ", 1).partition(" ")
-            if option in _INCLUDES:
+            if option in _INCLUDES and "://" not in included:
                 yield from _lines(file.parent / included.strip(), seen)
 
 
-def _is_local(line: str) -> bool:
-    """Return whether a requirement names a folder or file of this machine, or a source that may change."""
-    return line.startswith((".", "/", "-e", "--editable", "-f", "--find-links")) or "file:" in line or "git+" in line
+def _may_change(line: str) -> bool:
+    """Return whether a requirement names a folder or file of this machine, a list elsewhere, or a branch of Git."""
+    text = line.partition(" #")[0]
+    if text.startswith(_INCLUDES):
+        return "://" in text
+    is_path = text.startswith(".") or ("/" in text and "://" not in text and not text.startswith("-"))
+    return is_path or text.startswith(_SOURCES) or "file:" in text or "git+" in text
 
 
 def tool_of(wanted: InterpreterInfo) -> str:

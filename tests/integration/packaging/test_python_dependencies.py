@@ -17,6 +17,7 @@ from engine.cli.packaging import cache
 from engine.cli.packaging.archive import zipped
 from engine.cli.packaging.files import select
 from engine.cli.packaging.installing import with_dependencies
+from engine.cli.packaging.python_dependencies import find_dependencies
 from engine.runtimes.catalog import Family
 from engine.runtimes.descriptions import InterpreterInfo, describe
 from engine.runtimes.interpreters import own_interpreter
@@ -150,6 +151,32 @@ def test_local_requirements_are_installed_each_time(tool: str, folder: Path, tmp
 
     assert found == [True, True]
     assert list(cache.cache_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("tiny==1.0  # see docs/why.md", True),
+        ("-r parts/base.txt", True),
+        ("--index-url https://index.example/simple", True),
+        ("tiny @ https://files.example/tiny-1.0-py3-none-any.whl", True),
+        ("-r https://lists.example/base.txt", False),
+        ("tiny @ git+https://git.example/tiny", False),
+        ("tiny @ file:///srv/tiny", False),
+        ("vendor/tiny.whl", False),
+        ("-e .", False),
+        ("--find-links wheels", False),
+    ],
+)
+def test_requirements_that_may_change_are_not_kept(folder: Path, line: str, kept: bool) -> None:
+    (folder / "parts").mkdir()
+    (folder / "parts" / "base.txt").write_text("other\n")
+    (folder / "requirements.txt").write_text(f"{line}\n")
+    found = find_dependencies(folder)
+
+    assert found is not None
+    assert bool(found.content) == kept
+    assert ("other" in found.content) == ("base.txt" in line and kept)
 
 
 @pytest.mark.parametrize("tool", ["uv"], indirect=True)
