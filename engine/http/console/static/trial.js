@@ -17,7 +17,7 @@ async function* eventsOf(body) {
     const messages = (rest + value).split("\n\n");
     rest = messages.pop();
     for (const message of messages) {
-      const [, name, data] = message.match(/^event: (.*)\ndata: (.*)$/) ?? [];
+      const [, name, data] = message.match(/^event: (.*?)\ndata: (.*)$/s) ?? [];
       if (name) yield [name, JSON.parse(data)];
     }
   }
