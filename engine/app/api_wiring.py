@@ -90,7 +90,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
         _records(engine),
-        LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
+        _logs(engine),
         redrive_api(engine),
         DeliveryStepsApi(engine.redrive, failed_deliveries(engine), region),
         AsyncSettingsApi(catalog, engine.logs, engine.status_log, region),
@@ -115,6 +115,13 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         Health(health, details=engine.authenticator is None or engine.settings.auth.open_metrics),
         Document(__version__, engine.plugins.mounts.operations),
     ]
+
+
+def _logs(engine: EngineParts) -> LogsApi:
+    storage = engine.storage
+    logs = LogsApi(engine.catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool)
+    engine.intake.closed.connect(logs.stop)
+    return logs
 
 
 def _explanation(engine: EngineParts) -> ExplanationApi:

@@ -41,7 +41,7 @@ class LogQueue:
         self._changed.set()
 
     def end(self) -> None:
-        """Mark the queue as ended. ``put`` may not be called afterwards."""
+        """Mark the queue as ended. Lines that are put afterwards may be lost."""
         self._ended = True
         self._changed.set()
 

@@ -70,6 +70,14 @@ class LogsApi:
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
         self._runs, self._feed, self._archive = runs, feed, archive
+        self._endless: set[LogQueue] = set()  #: of the streams of functions
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End the live logs of functions, because the engine stops. Those of invocations end with their invocations."""
+        self._stopping = True
+        for queue in self._endless:
+            queue.end()
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"
@@ -103,24 +111,32 @@ class LogsApi:
         if not _wants_events(call):
             lines = decode(await self._archive.instance_log(function.function_id))
             return await _json_lines(sorted(lines, key=lambda line: line.at))
-        return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function))
+        return Stream(content_type=EVENTS, run=lambda write: self._follow_function(write, function))
 
-    async def _follow(self, write: Write, function: Function, record: Record | None = None) -> None:
-        queue = LogQueue(record.request_id if record else "")
+    async def _follow_function(self, write: Write, function: Function) -> None:
+        queue = LogQueue()
+        if self._stopping:
+            queue.end()
+        self._endless.add(queue)
+        try:
+            with self._feed.subscribed(queue.put, function_id=function.function_id):
+                await write(HEARTBEAT)  # lets the client see that the stream has begun
+                await _pass_on(queue, write)
+        finally:
+            self._endless.remove(queue)
+
+    async def _follow(self, write: Write, function: Function, record: Record) -> None:
+        queue = LogQueue(record.request_id)
         with self._feed.subscribed(queue.put, function_id=function.function_id):
             async with anyio.create_task_group() as tasks:
-                if record is None:
-                    await write(HEARTBEAT)  # lets the client see that the stream has begun
-                else:
-                    lines = decode(await log_of(self._archive, record))
-                    if not await _write_events(write, record.request_id, lines):
-                        await write(HEARTBEAT)
-                    tasks.start_soon(self._await_end, record.key, queue)
+                lines = decode(await log_of(self._archive, record))
+                if not await _write_events(write, record.request_id, lines):
+                    await write(HEARTBEAT)
+                tasks.start_soon(self._await_end, record.key, queue)
                 await _pass_on(queue, write)
                 tasks.cancel_scope.cancel()
-            if record is not None:
-                ended = await self._records.get(record.key) or record
-                await write(event("end", {"request_id": ended.request_id, "status": ended.state}))
+            ended = await self._records.get(record.key) or record
+            await write(event("end", {"request_id": ended.request_id, "status": ended.state}))
 
     async def _await_end(self, key: int, queue: LogQueue) -> None:
         while True:
