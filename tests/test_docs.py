@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.cli.commands import make_app, run
+from engine.cli.unit import PROGRAM
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.config.settings import load_settings
 from engine.docs.generate import PAGES as GENERATED
@@ -22,7 +23,7 @@ from tests.support.documents import DOCS, OTHERS, PAGES, README, ROOT, anchors, 
 
 #: Blocks that start engines or benchmarks; tests/test_readme.py runs some of them.
 PROGRAMS = {"sh", "python", "js", "console"}
-DATA = {"toml", "json", "nginx", "ini", "hcl", ""}
+DATA = {"toml", "json", "nginx", "caddy", "ini", "hcl", ""}
 VAGUE = re.compile(r"(?:^(?:- |\d\. )?|[.:?!] )(What|Who|Whose|That|Which|By|It|There)\b")
 
 each_page = pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=page_id)
@@ -111,12 +112,28 @@ def test_the_nginx_configuration_is_accepted(tmp_path: Path) -> None:
         assert run.returncode == 0, run.stderr
 
 
+def test_the_caddy_configuration_is_accepted(tmp_path: Path) -> None:
+    (one,) = blocks(DOCS / "running.md", "caddy")
+    (tmp_path / "Caddyfile").write_text(one.text)
+    if program := shutil.which("caddy"):
+        command = [program, "validate", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+        environment = dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(tmp_path))
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert run.returncode == 0, run.stderr
+        formatted = subprocess.run([program, "fmt", str(tmp_path / "Caddyfile")], capture_output=True, text=True)
+        assert formatted.stdout == one.text
+
+
 def test_the_units_are_accepted(tmp_path: Path) -> None:
-    units = {name: one for page in PAGES for one in blocks(page, "ini") for name in [Path(one.text.split()[1]).name]}
-    assert set(units) == {"functiond.service", "functiond-backup.service", "functiond-backup.timer"}
-    for name, one in units.items():
-        assert all(re.fullmatch(r"[A-Z]\w+=.+|\[\w+\]|# .*|", line) for line in one.text.splitlines())
-        (tmp_path / name).write_text(one.text)
+    units = {
+        name: one.text for page in PAGES for one in blocks(page, "ini") for name in [Path(one.text.split()[1]).name]
+    }
+    assert set(units) == {"functiond-backup.service", "functiond-backup.timer"}
+    # Without the program, systemd says that it is not there.
+    units["functiond.service"] = (DOCS / "deploy" / "functiond.service").read_text().replace(PROGRAM, "/usr/bin/env")
+    for name, text in units.items():
+        assert all(re.fullmatch(r"[A-Z]\w+=.*|\[\w+\]|# .*|", line) for line in text.splitlines())
+        (tmp_path / name).write_text(text)
     if program := shutil.which("systemd-analyze"):
         command = [program, "verify", "--man=no", *(str(tmp_path / name) for name in units)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -26,17 +26,23 @@ class EngineHealth:
     def __init__(self, engine: EngineParts) -> None:
         self._engine = engine
 
-    def problems(self) -> Mapping[str, Any]:
-        """Return what stops the engine's work, such as failed writes, by component; empty if nothing does."""
-        storage, found = self._engine.storage.statistics(), dict[str, Any]()
-        if storage.failure:
-            found["journal"] = f"cannot write: {storage.failure}"
-        elif storage.in_flight_seconds >= self._engine.settings.health.stall:
-            found["journal"] = _slow_commit(storage.in_flight_seconds)
+    def stalls(self) -> Mapping[str, Any]:
+        """Return the work that stands still and goes on after a restart, by component."""
+        found = dict[str, Any]()
+        seconds, stall = self._engine.storage.statistics().in_flight_seconds, self._engine.settings.health.stall
+        if seconds >= stall:
+            found["journal"] = _slow_commit(seconds)
         work = self._engine.scheduler.possible_work()
         seconds = self._engine.progress.stalled("scheduler", work)
-        if work is not None and seconds >= self._engine.settings.health.stall:
+        if work is not None and seconds >= stall:
             found["scheduler"] = f"{work[0]}, for {seconds:.0f} s; {RESTART}"
+        return found
+
+    def problems(self) -> Mapping[str, Any]:
+        """Return what stops the engine's work, such as failed writes, by component; empty if nothing does."""
+        found = dict(self.stalls())
+        if failure := self._engine.storage.statistics().failure:
+            found["journal"] = f"cannot write: {failure}"
         return found
 
     def losses(self) -> Mapping[str, Any]:

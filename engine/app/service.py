@@ -12,8 +12,11 @@ import structlog
 
 from engine.app.api_wiring import build_app
 from engine.app.connections import raise_file_limit, warn_of_low_limit
+from engine.app.health import EngineHealth
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
+from engine.app.service_manager import service_manager
+from engine.app.watchdog import signs_of_life
 from engine.asgi.listener import listen
 from engine.config.settings import AuthSettings, Settings
 from engine.http.reload import reloading
@@ -35,9 +38,11 @@ async def serve(
     """Run an engine and serve HTTP until SIGTERM or SIGINT. Call ``ready(engine, url)`` when requests are accepted.
 
     A second SIGTERM or SIGINT ends the grace period for running attempts. SIGHUP replaces the credentials of clients
-    with the result of ``read_auth``, and loads the TLS certificate of all listeners again. Raises the errors of
+    with the result of ``read_auth``, and loads the TLS certificate of all listeners again. A service manager that
+    waits for messages is told when the engine serves, reloads and stops, and that it works. Raises the errors of
     ``run_engine``.
     """
+    manager = service_manager()
     began = time.perf_counter()
     raise_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -45,7 +50,10 @@ async def serve(
             host, tls = settings.http.host, engine.tls
             warn_of_low_limit(engine.connections, settings.http.connections)
             async with (
-                reloading(engine.authenticator, engine.sessions, read_auth, tls),
+                signs_of_life(manager, EngineHealth(engine).stalls),
+                reloading(
+                    engine.authenticator, engine.sessions, read_auth, tls, report=manager.reloading if manager else None
+                ),
                 listen(
                     build_app(engine),
                     host,
@@ -59,11 +67,15 @@ async def serve(
                 _tune_garbage_collector()
                 log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))
                 ready(engine, url)
+                if manager:
+                    manager.ready(f"serving {url}")
                 async for number in signals:
                     running = engine.scheduler.statistics().running
                     log.info(
                         "stopping", signal=signal.Signals(number).name, running=running, grace=engine.settings.grace
                     )
+                    if manager:
+                        manager.stopping(f"{running} invocations run, for up to {engine.settings.grace:g} s")
                     break
                 await _drain(engine, signals)  # meanwhile, new requests get 503, and waiting callers get their results
         log.info("stopped")

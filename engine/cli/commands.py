@@ -20,6 +20,7 @@ from engine.errors import FunctiondError
 
 _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
+    "unit": ("unit:unit", "Print a unit of systemd that runs this installation as a service."),
     "settings": ("show_settings:settings", "List every setting with its default."),
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
     "restore": ("restore:restore", "Restore a backup into an empty data directory."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 import anyio
 import anyio.to_thread
@@ -30,26 +30,30 @@ async def reloading(
     sessions: Sessions,
     read: Callable[[], AuthSettings] | None,
     tls: ServerTls | None = None,
+    *,
+    report: Callable[[], AbstractContextManager[object]] | None = None,
 ) -> AsyncIterator[None]:
     """Replace the credentials of ``authenticator`` and the certificate of ``tls`` at each SIGHUP, until the block ends.
 
     The sessions of the console whose credentials are removed end at once.
 
     ``read`` returns the new credentials. If it raises SettingsError, or returns no credentials, the previous ones stay
-    valid. Files are read in a thread, because that may block. If there is nothing to replace, SIGHUP keeps its default
-    effect and ends the process. An engine started without credentials needs a restart to require them, and one started
-    without TLS to use it.
+    valid. Files are read in a thread, because that may block. An engine started without credentials needs a restart to
+    require them, and one started without TLS to use it.
+
+    ``report`` makes a context in which each reload runs. Without it, if there is nothing to replace, SIGHUP keeps its
+    default effect and ends the process.
     """
     replaced: list[_Replaced] = []
     if authenticator is not None and read is not None:
         replaced.append(_Credentials(authenticator, sessions, read))
     if tls is not None:
         replaced.append(_Certificate(tls))
-    if not replaced:
+    if not replaced and report is None:
         yield
         return
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_reload_on_signal, replaced)
+        await tasks.start(_reload_on_signal, replaced, report or nullcontext)
         yield
         tasks.cancel_scope.cancel()
 
@@ -85,14 +89,24 @@ class _Certificate:
 _Replaced = _Credentials | _Certificate
 
 
-async def _reload_on_signal(replaced: Sequence[_Replaced], *, task_status: TaskStatus[None]) -> None:
+async def _reload_on_signal(
+    replaced: Sequence[_Replaced],
+    report: Callable[[], AbstractContextManager[object]],
+    *,
+    task_status: TaskStatus[None],
+) -> None:
     with anyio.open_signal_receiver(signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
-            for one in replaced:
-                try:
-                    counts = await one.replace()
-                except SettingsError as problem:
-                    log.error(f"{one.name} not replaced", problem=str(problem))
-                else:
-                    log.info(f"{one.name} replaced", **counts)
+            with report():
+                for one in replaced:
+                    await _replace(one)
+
+
+async def _replace(one: _Replaced) -> None:
+    try:
+        counts = await one.replace()
+    except SettingsError as problem:
+        log.error(f"{one.name} not replaced", problem=str(problem))
+    else:
+        log.info(f"{one.name} replaced", **counts)

@@ -1,0 +1,66 @@
+"""Messages to the service manager that started the process, by the protocol of systemd's ``sd_notify``.
+
+They go to the datagram socket that the variable NOTIFY_SOCKET names.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import structlog
+
+log = structlog.get_logger("functiond")
+
+
+class ServiceManager:
+    """Service manager that waits for messages. ``watchdog`` is the longest time in seconds between two signs of life.
+
+    Messages that cannot be sent are logged: the manager then acts as if the process had said nothing.
+    """
+
+    def __init__(self, address: str, watchdog: float = 0.0) -> None:
+        self.watchdog = watchdog  #: 0: no signs of life are expected
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+
+    def ready(self, status: str) -> None:
+        self._send("READY=1", f"STATUS={status}")
+
+    def stopping(self, status: str) -> None:
+        self._send("STOPPING=1", f"STATUS={status}")
+
+    def status(self, status: str) -> None:
+        self._send(f"STATUS={status}")
+
+    def alive(self) -> None:
+        self._send("WATCHDOG=1")
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Report the block as a reload."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        try:
+            yield
+        finally:
+            self._send("READY=1")
+
+    def _send(self, *lines: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            try:
+                sender.sendto("\n".join(lines).encode(), self._address)
+            except OSError as error:
+                log.warning("service manager not told", message=lines[0], problem=str(error))
+
+
+def service_manager(environ: Mapping[str, str] = os.environ) -> ServiceManager | None:
+    """Return the service manager that the environment names; None if there is none."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return None
+    meant = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    microseconds = environ.get("WATCHDOG_USEC", "") if meant else ""
+    return ServiceManager(address, int(microseconds) / 1e6 if microseconds.isdecimal() else 0.0)

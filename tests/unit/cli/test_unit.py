@@ -1,0 +1,68 @@
+"""The unit that ``functiond unit`` prints."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.cli.commands import run
+from engine.cli.exit_codes import USAGE
+from engine.config.settings import Settings
+
+HIGHEST_EXPOSURE = 3.5  #: quoted by engine/docs/running.md
+
+
+def unit(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(["unit", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_unit_starts_the_named_program_with_the_named_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    text = unit(capsys, "--program", "/usr/bin/env", "--config", "/srv/functiond.toml")
+
+    assert "\nExecStart=/usr/bin/env serve --config /srv/functiond.toml\n" in text
+    assert "/opt/functiond" not in text
+
+
+def test_the_unit_waits_longer_than_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = dict(re.findall(r"^(\w+)=(\d+)$", unit(capsys, "--program", "/usr/bin/env"), re.MULTILINE))
+
+    assert int(fields["TimeoutStopSec"]) > 2 * Settings().grace
+    assert int(fields["WatchdogSec"]) >= 2 * Settings().health.stall
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--program", "/home/ann/.venv/bin/functiond"), "the service cannot see /home/ann/.venv/bin/functiond"),
+        (("--program", "/opt/nowhere/functiond"), "there is no /opt/nowhere/functiond"),
+        (("--program", "/usr/bin/env", "--config", "/etc/a b.toml"), "'/etc/a b.toml' has characters"),
+        (("--program", "/usr/bin/env", "--config", "/etc/%n.toml"), "'/etc/%n.toml' has characters"),
+    ],
+)
+def test_what_a_service_cannot_start_is_refused(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["unit", *arguments]) == USAGE
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_systemd_accepts_the_unit_and_rates_it_as_documented(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    program = shutil.which("systemd-analyze")
+    assert program, "install the package systemd"
+    file = tmp_path / "functiond.service"
+    file.write_text(unit(capsys, "--program", "/usr/bin/env"))
+
+    verified = subprocess.run([program, "verify", "--man=no", str(file)], capture_output=True, text=True)
+    security = [program, "security", "--offline=yes", f"--threshold={HIGHEST_EXPOSURE * 10:.0f}", str(file)]
+    rated = subprocess.run(security, capture_output=True, text=True)
+
+    assert "functiond" not in verified.stderr
+    assert rated.returncode == 0, rated.stdout[-200:]
