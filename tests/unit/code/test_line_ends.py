@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.code.line_ends import with_line_ends
+from engine.code.line_ends import COMPARED, with_line_ends
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,13 @@ from engine.code.line_ends import with_line_ends
 )
 def test_unchanged_lines_keep_their_ends(before: str, text: str, after: str) -> None:
     assert with_line_ends(text, before) == after
+
+
+def test_many_changed_lines_get_the_most_common_end() -> None:
+    many = [str(number) for number in range(COMPARED + 2)]
+    before = "a\r\nb\r\n" + "\n".join(many) + "\nc\r\n"
+
+    assert with_line_ends("\n".join(["a", "b", *many, "c", ""]), before) == before
+    assert with_line_ends("\n".join(["a", "B", "b", *many[:-1], "c", ""]), before) == (
+        "a\r\nB\nb\n" + "\n".join(many[:-1]) + "\nc\r\n"
+    )
