@@ -118,8 +118,15 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
 
 
 def _logs(engine: EngineParts) -> LogsApi:
-    storage = engine.storage
-    logs = LogsApi(engine.catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool)
+    logs = LogsApi(
+        engine.catalog,
+        engine.storage.records,
+        engine.storage.identity,
+        engine.dispatcher,
+        engine.logs,
+        engine.pool,
+        engine.dispatcher.attempt_ended.connected,
+    )
     engine.intake.closed.connect(logs.stop)
     return logs
 

@@ -6,13 +6,16 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
+from engine.http.attempt_ends import AttemptEnd
 from engine.logs.feed import FunctionLines
 
 LIMIT = 1 << 20  #: size of the lines in one queue, see ``FunctionLines``
 
+Batch = FunctionLines | AttemptEnd
+
 
 class Taken(NamedTuple):
-    batches: tuple[FunctionLines, ...]
+    batches: tuple[Batch, ...]
     dropped: int  #: lines dropped before these batches, because the queue was full
     last: bool  #: True: the queue has ended
 
@@ -20,12 +23,12 @@ class Taken(NamedTuple):
 class LogQueue:
     def __init__(self, request_id: str = "", limit: int = LIMIT) -> None:
         self._request_id, self._limit = request_id, limit
-        self._waiting: deque[FunctionLines] = deque()
+        self._waiting: deque[Batch] = deque()
         self._size = self._dropped = 0
         self._ended = False
         self._changed = asyncio.Event()
 
-    def put(self, batch: FunctionLines) -> None:
+    def put(self, batch: Batch) -> None:
         """Add the lines of a batch, and drop the oldest batches if the queue is full.
 
         A queue for one request ignores lines of other requests. A log feed can call this method for each new batch.

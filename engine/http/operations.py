@@ -205,7 +205,17 @@ OPERATIONS = (
         own=True,
         roles=_READ,
     ),
-    _op("ShowFunctionLogs", "GET", f"{_ONE}/logs", None, logs.LogItem, content=JSON_LINES, own=True, roles=_READ),
+    _op(
+        "ShowFunctionLogs",
+        "GET",
+        f"{_ONE}/logs",
+        None,
+        logs.LogItem,
+        query=("attempts",),
+        content=JSON_LINES,
+        own=True,
+        roles=_READ,
+    ),
     _op(
         "RedriveAsyncInvocations",
         "POST",

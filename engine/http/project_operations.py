@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.auth.roles import Role
-from engine.http.api import metrics, project_lists, quotas
+from engine.http.api import metrics, project_lists, quotas, triggers
 from engine.http.api.routing import BASE
 from engine.protocols import Operation
 from engine.runtimes.descriptions import InterpreterInfo
@@ -62,6 +62,14 @@ PROJECT_OPERATIONS = (
         path=f"{BASE}/interpreters",
         reply=list[InterpreterInfo],
         query=("runtime",),
+        own=True,
+        roles=_READ,
+    ),
+    Operation(
+        name="ListSampleEvents",
+        method="GET",
+        path=f"{BASE}/sample-events",
+        reply=list[triggers.SampleEvent],
         own=True,
         roles=_READ,
     ),

@@ -65,9 +65,10 @@ from engine.maintenance.backup import Backups
 from engine.maintenance.clock_guard import ClockGuard
 from engine.maintenance.disk_guard import DiskGuard
 from engine.metrics.usage import Usage
-from engine.model import DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
+from engine.model import DestinationSpec, Function, Invocation, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
+from engine.model.signal import Signal
 from engine.pipeline.bulk_cancellation import CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
 from engine.pipeline.explanation import Explanation, Reason
@@ -314,6 +315,7 @@ class Api(Struct, kw_only=True):
     engine: Engine
     audit: AuditTrail = field(default_factory=AuditTrail)
     board: LogBoard = field(default_factory=LogBoard)
+    attempt_ended: Signal[[Function, Invocation, Outcome]] = field(default_factory=Signal)
     health: dict[str, Any] = field(default_factory=dict)
     port: int = 0
     kept_deliveries: MemoryStorage = field(default_factory=MemoryStorage)
@@ -354,7 +356,7 @@ class Api(Struct, kw_only=True):
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
             InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, REGION),
-            LogsApi(catalog, engine, identity, engine, self.board, engine),
+            LogsApi(catalog, engine, identity, engine, self.board, engine, self.attempt_ended.connected),
             RedriveApi(redrive, catalog, identity, clock, REGION),
             DeliveryStepsApi(redrive, FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive), REGION),
             AsyncSettingsApi(catalog, self.board, states, REGION),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Protocol
 
@@ -19,11 +20,12 @@ from engine.functions.invocation_filter import record_of
 from engine.http.api.records import RunEnds, RunProgress
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
+from engine.http.attempt_ends import AttemptEnd, FollowAttempts, attempt_end
 from engine.http.log_queue import LogQueue
 from engine.logs.feed import LogFeed
 from engine.logs.lines import TAIL, Line, decode
 from engine.logs.lines import last as last_lines
-from engine.model import Function, Record, State
+from engine.model import Function, Invocation, Outcome, Record, State
 from engine.model.identity import Identity
 from engine.protocols import Records
 
@@ -66,10 +68,17 @@ class LogItem(Struct, frozen=True, kw_only=True):
 
 class LogsApi:
     def __init__(
-        self, catalog: Catalog, records: Records, identity: Identity, runs: RunEnds, feed: LogFeed, archive: LogArchive
+        self,
+        catalog: Catalog,
+        records: Records,
+        identity: Identity,
+        runs: RunEnds,
+        feed: LogFeed,
+        archive: LogArchive,
+        follow_attempts: FollowAttempts,
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
-        self._runs, self._feed, self._archive = runs, feed, archive
+        self._runs, self._feed, self._archive, self._follow_attempts = runs, feed, archive, follow_attempts
         self._endless: set[LogQueue] = set()  #: of the streams of functions
         self._stopping = False
 
@@ -105,21 +114,36 @@ class LogsApi:
         """Return recent lines that the function's instances wrote outside any request, such as during their start.
 
         A request with ``Accept: text/event-stream`` gets, as server-sent events, all lines that the function writes
-        from then on.
+        from then on. With ``attempts=true``, an event ``attempt`` tells the end of each attempt.
         """
         function = self._catalog.find(call.urn)
         if not _wants_events(call):
             lines = decode(await self._archive.instance_log(function.function_id))
             return await _json_lines(sorted(lines, key=lambda line: line.at))
-        return Stream(content_type=EVENTS, run=lambda write: self._follow_function(write, function))
-
-    async def _follow_function(self, write: Write, function: Function) -> None:
         queue = LogQueue()
+        attempts = self._attempts(call, function, queue)
+        return Stream(content_type=EVENTS, run=lambda write: self._follow_function(write, function, queue, attempts))
+
+    def _attempts(self, call: Call, function: Function, queue: LogQueue) -> AbstractContextManager[None]:
+        """Return a block in which the ends of a function's attempts join the queue, if the query asks for them."""
+        if call.text("attempts") != "true":
+            return nullcontext()
+        with_result = call.principal is None or call.principal.sees_payloads
+
+        def put(function_of: Function, invocation: Invocation, outcome: Outcome) -> None:
+            if function_of.function_id == function.function_id:
+                queue.put(attempt_end(invocation, outcome, with_result=with_result))
+
+        return self._follow_attempts(put)
+
+    async def _follow_function(
+        self, write: Write, function: Function, queue: LogQueue, attempts: AbstractContextManager[None]
+    ) -> None:
         if self._stopping:
             queue.end()
         self._endless.add(queue)
         try:
-            with self._feed.subscribed(queue.put, function_id=function.function_id):
+            with self._feed.subscribed(queue.put, function_id=function.function_id), attempts:
                 await write(HEARTBEAT)  # lets the client see that the stream has begun
                 await _pass_on(queue, write)
         finally:
@@ -207,6 +231,8 @@ async def _pass_on(queue: LogQueue, write: Write) -> None:
         if taken.dropped:
             await write(event("dropped", {"lines": taken.dropped}))
         for batch in taken.batches:
+            if isinstance(batch, AttemptEnd):
+                await write(event("attempt", batch.item))
             await _write_events(write, batch.request_id, batch.lines)
         last = taken.last
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
 from engine.http.api.clients import is_terraform
@@ -82,6 +82,13 @@ class ProjectTriggers(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
+class SampleEvent(Struct, frozen=True, kw_only=True):
+    """Event as triggers of a kind make it."""
+
+    trigger_type_code: str
+    event: Any
+
+
 class TriggerSources(Protocol):
     def state(self, trigger_id: str) -> SourceState | None:
         """Return the state of a trigger's source; None if the trigger has none yet."""
@@ -116,6 +123,7 @@ class TriggersApi:
             Resource(path=f"{triggers}/{{function_urn}}/{_ONE}", methods=one),
             Resource(path=f"{triggers}/{{function_urn}}/{_ONE}/state", methods={"GET": self.show_state}),
             Resource(path=f"{BASE}/triggertypes", methods={"GET": self.list_kinds}),
+            Resource(path=f"{BASE}/sample-events", methods={"GET": self.list_samples}),
             Resource(path=f"{BASE}/feature", methods={"GET": self.show_features}),
         ]
 
@@ -190,6 +198,11 @@ class TriggersApi:
 
     async def list_kinds(self, call: Call) -> Reply:
         return json_reply(self._triggers.kinds)
+
+    async def list_samples(self, call: Call) -> Reply:
+        """List an event of each trigger kind that has a sample, for tests of functions."""
+        samples = ((kind, self._triggers.example(kind)) for kind in self._triggers.kinds)
+        return json_reply([SampleEvent(trigger_type_code=kind, event=Raw(one)) for kind, one in samples if one])
 
     async def show_features(self, call: Call) -> Reply:
         """Return an empty object, as the vendor's platform does for an account without optional features."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from engine.logs.feed import Listener, LogBoard
 from engine.logs.lines import LOGGER, STDERR, STDOUT, TAIL, encode, last
-from engine.model import Attempt, State
+from engine.model import Attempt, Outcome, State
 from tests.support.executing import invocation
 from tests.support.http_app import BASE, Api, serve, urn_of
 
@@ -178,6 +178,33 @@ async def test_a_followed_function_tells_of_all_its_runs_and_instances(api: Api)
         told = [await events.next(), await events.next()]
 
     assert [(data["request_id"], data["text"]) for _, data in told] == [("a run", "x"), ("", "y")]
+
+
+async def test_a_followed_function_tells_of_ends_of_attempts_on_request(api: Api) -> None:
+    request_id = await accepted(api)
+    function = api.catalog.find(api.engine.requests[0].function)
+    run = replace(invocation(), request_id=request_id, attempt=2)
+    failure = Outcome(code=4002, message="no such key", result=b'{"errorMessage": 1}', started_at=1.0, ended_at=1.5)
+    events = await follow(api, f"/{urn_of()}/logs?attempts=true")
+    async with events.stream:
+        await events.begun()
+        tell(api, request_id, b"line")
+        api.attempt_ended(replace(function, function_id=function.function_id + 1), run, failure)
+        api.attempt_ended(function, run, failure)
+        (_, line), (name, attempt) = await events.next(), await events.next()
+
+    assert (line["text"], name) == ("line", "attempt")
+    assert attempt == {
+        "request_id": request_id,
+        "attempt": 2,
+        "mode": "async",
+        "source": "API",
+        "status": "FAIL",
+        "seconds": 0.5,
+        "error_code": 4002,
+        "error_message": "no such key",
+        "result": '{"errorMessage": 1}',
+    }
 
 
 async def test_a_quiet_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

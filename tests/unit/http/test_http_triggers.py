@@ -151,6 +151,15 @@ async def test_the_kinds_are_a_list_of_names(api: Api) -> None:
     assert kinds.json == sorted(set(kinds.json))
 
 
+async def test_samples_are_events_of_the_kinds_that_have_one(api: Api) -> None:
+    samples = await send(api, "GET", "/sample-events")
+
+    events = {one["trigger_type_code"]: one["event"] for one in samples.json}
+    assert events["TIMER"]["trigger_type"] == "TIMER"
+    assert events["APIG"]["httpMethod"] == "POST"
+    assert "DMS" not in events
+
+
 async def test_no_feature_is_switched_on(api: Api) -> None:
     features = await send(api, "GET", "/feature")
 

@@ -31,3 +31,14 @@ def test_an_error_of_a_connected_function_reaches_the_owner() -> None:
 
     with pytest.raises(LookupError):
         stopped()
+
+
+def test_a_connection_can_end() -> None:
+    seen: list[int] = []
+    changed: Signal[[int]] = Signal()
+
+    with changed.connected(seen.append), changed.connected(seen.append):
+        changed(1)
+    changed(2)
+
+    assert seen == [1, 1]
