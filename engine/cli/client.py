@@ -20,6 +20,7 @@ from engine.auth.signing import sign
 from engine.errors import FunctiondError
 
 ROLE_HINT = ": set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to a key with that role"
+REMOTE_HINT = ": the engine serves topics and streams itself unless plugins.<name>.endpoint names a remote service"
 AGENT = f"functiond/{__version__}"  #: lists of invocations omit fields if the client does not name itself
 CONNECT = 5.0  #: seconds to connect; the reply has no time limit
 
@@ -261,6 +262,8 @@ def checked(answer: Answer) -> Answer:
         error = answer.json
         code, message = error.get("error_code") or error["code"], error.get("error_msg") or error["message"]
         hint = ROLE_HINT if answer.status == 403 and message.startswith("the role ") else ""
+        if answer.status == 404 and message.startswith("no such resource") and "/fgs/" not in message:
+            hint = REMOTE_HINT
         raise ApiError(answer.status, code, message + hint)
     except (ValueError, KeyError, TypeError, AttributeError):
         shown = answer.body[:200].decode("utf-8", "replace")

@@ -194,3 +194,13 @@ def test_versions_and_aliases_are_published_changed_and_deleted(cli: Cli, tmp_pa
     assert cli("alias", "list", "aged") == "No aliases.\n"
     assert "--weight is v2: it must look like" in cli.refused("alias", "create", "aged", "x", "v1", "--weight", "v2")
     assert "nothing to change" in cli.refused("alias", "update", "aged", "x")
+
+
+def test_services_of_a_remote_endpoint_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"ENDPOINT": "http://127.0.0.1:9", "ACCESS_KEY": "a", "SECRET_KEY": "b", "PROJECT_ID": "p"}
+    environ = {f"FUNCTIOND_PLUGINS__SMN__{name}": value for name, value in settings.items()}
+    with engine_process(tmp_path, environ=environ) as running:
+        cli = Cli(running.url, capsys)
+
+        assert "unless plugins.<name>.endpoint names a remote service" in cli.refused("topic", "create", "a", code=1)
+        assert cli("export").startswith("# Project default")
