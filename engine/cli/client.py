@@ -86,7 +86,7 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """Client of one engine for one project. Signs requests with ``key`` if it is given.
+    """Client of one engine for one project. Signs requests with ``key`` if it is given, or sends ``token``.
 
     Paths are relative to the functions of the project (``/v2/PROJECT/fgs/functions``). For a URL with https, the
     engine's certificate is checked with those in ``ca_file``, by default with those of the system. Methods raise
@@ -94,13 +94,15 @@ class Client:
     replies with an error.
     """
 
-    def __init__(self, url: str, project: str, start: str, key: Key | None = None, *, ca_file: str = "") -> None:
+    def __init__(
+        self, url: str, project: str, start: str, key: Key | None = None, *, ca_file: str = "", token: str = ""
+    ) -> None:
         parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"--url is {url}: the URL must look like http://127.0.0.1:8080 or https://host")
         self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = _trust(ca_file) if parts.scheme == "https" else None
-        self._url, self._start, self._key = url, start, key
+        self._url, self._start, self._key, self._token = url, start, key, token
         self._max_wait: float | None = None
         self.project = project
         self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
@@ -212,6 +214,8 @@ class Client:
         if self._key:
             host = f"[{self._host}]" if ":" in self._host else self._host
             given = self._key.sign(method, self._base + path, {"Host": f"{host}:{self._port}", **given}, body or b"")
+        elif self._token:
+            given["X-Auth-Token"] = self._token
         if body is not None:
             given["Content-Length"] = str(len(body))
         given["User-Agent"] = AGENT  # after signing, because proxies may change it

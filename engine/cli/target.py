@@ -35,6 +35,9 @@ class Target:
     )
     "Security token of a temporary access key."
 
+    token: Annotated[str, Parameter(env_var="FUNCTIOND_TOKEN", show_default=False)] = field(default="", repr=False)
+    "Token to send, if there is no access key."
+
     ca_file: Annotated[str, Parameter(env_var="FUNCTIOND_CA_FILE", show_default=False)] = ""
     "PEM file with the certificates to trust for https, in place of those of the system."
 
@@ -42,7 +45,7 @@ class Target:
     "Print JSON only."
 
     def client(self) -> Client:
-        return Client(self.url, self.project, program(), self._key(), ca_file=self.ca_file)
+        return Client(self.url, self.project, program(), self._key(), ca_file=self.ca_file, token=self.token)
 
     def _key(self) -> Key | None:
         if bool(self.access_key) != bool(self.secret_key):

@@ -45,6 +45,7 @@ COMMAND_VARIABLES = frozenset(
         "FUNCTIOND_ACCESS_KEY",
         "FUNCTIOND_SECRET_KEY",
         "FUNCTIOND_SECURITY_TOKEN",
+        "FUNCTIOND_TOKEN",
     }
 )
 #: Variables of instances. The engine ignores them, because a function may start an engine.

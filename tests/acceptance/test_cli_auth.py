@@ -36,6 +36,10 @@ access = "READER"
 secret = "{SECRET}"
 project = "p1"
 role = "read"
+[[tokens]]
+token = "token-of-a-reader"
+project = "p1"
+role = "read"
 """
 KEY = {"FUNCTIOND_PROJECT": "p1", "FUNCTIOND_ACCESS_KEY": "AK1", "FUNCTIOND_SECRET_KEY": SECRET}
 
@@ -95,6 +99,14 @@ def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
     done = functiond("functions", "--project", "p1", *temporary, url=engine.url)
 
     assert (done.returncode, "hello" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_token_is_sent_if_there_is_no_key(engine: EngineProcess) -> None:
+    environ = {"FUNCTIOND_TOKEN": "token-of-a-reader", "FUNCTIOND_PROJECT": "p1"}
+
+    assert "hello" in functiond("functions", url=engine.url, environ=environ).stdout
+    assert "the role read may not" in functiond("invoke", "hello", url=engine.url, environ=environ).stderr
+    assert "hello" in functiond("functions", url=engine.url, environ={"FUNCTIOND_TOKEN": "wrong", **KEY}).stdout
 
 
 def test_a_command_beyond_the_role_says_which_role_it_needs(engine: EngineProcess) -> None:
