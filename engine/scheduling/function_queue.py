@@ -50,8 +50,8 @@ class FunctionQueue:
     def __len__(self) -> int:
         return len(self._members)
 
-    def offer(self, entry: Entry) -> None:
-        """Add an entry whose position is not after the horizon.
+    def offer(self, entry: Entry) -> bool:
+        """Add an entry whose position is not after the horizon. Return False if the entry is only on disk.
 
         Entries after the horizon are ignored, unless a page is being read from disk. ``refill`` then adds them.
         """
@@ -59,6 +59,9 @@ class FunctionQueue:
             self._add(entry)
         elif self.loading:
             self._arrivals.append(entry)
+        else:
+            return False
+        return True
 
     def entries(self) -> list[Entry]:
         """Return all entries in memory, in no order."""

@@ -78,17 +78,20 @@ class RunQueue:
 
     # --- in and out -----------------------------------------------------------------------------------------
 
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: Entry) -> bool:
+        """Add an entry. Return False if it is only on disk, so that nothing else can start now."""
         invocation = entry.invocation
         function_id, mode = invocation.function_id, invocation.mode
         mode_queue = self._mode_queue(mode)
         queue = self._queue_of(mode_queue, function_id)
         before = queue.size
-        queue.offer(entry)
+        if not queue.offer(entry):
+            return False
         if mode_queue is self._async:
             self._held += queue.size - before
             self._bound(queue)
         self._enqueue(mode_queue, function_id)
+        return True
 
     def pop(self, *, asynchronous: bool = True, take: bool = True, now: float = 0.0) -> Entry | None:
         """Remove the next entry to run from its queue, and take a slot and memory for it.
@@ -382,14 +385,12 @@ class RunQueue:
             mode_queue.queued.add(function_id)
 
     def _bound(self, queue: FunctionQueue) -> None:
-        if len(queue) > 2 * self.page_rows or queue.size > 2 * self.page_size:
-            before = queue.size
+        before = queue.size
+        if len(queue) > 2 * self.page_rows or before > 2 * self.page_size:
             queue.trim(self.page_rows, self.page_size)
-            self._held += queue.size - before
         elif self._held > self._all_size and len(queue) > 1:
-            before = queue.size
-            queue.trim(len(queue) // 2, queue.size // 2)
-            self._held += queue.size - before
+            queue.trim(len(queue) // 2, before // 2)
+        self._held += queue.size - before
 
     def _note_level(self, function_id: int) -> None:
         queue = self._async.queues[function_id]

@@ -347,8 +347,8 @@ class Scheduler:
         if self._paused and invocation.function_id in self._paused and invocation.mode is Mode.ASYNC:
             self.pushed_to_paused(invocation)
             return  # it waits on disk
-        self._queue.push(entry)
-        self._hand_out()
+        if self._queue.push(entry):
+            self._hand_out()
 
     def _remove(self, function_id: int, key: int) -> Entry | None:
         entry = self._queue.remove(function_id, key)

@@ -48,6 +48,17 @@ def test_accept_compares_with_an_empty_post_of_the_same_run(tmp_path: Path) -> N
     assert found["engine loop"].median > 0
 
 
+@pytest.mark.slow
+def test_accept_batch_compares_with_sqlite_alone_of_the_same_run(tmp_path: Path) -> None:
+    found = measure("accept_batch", tmp_path)
+
+    for size in ("100", "1,000"):
+        ratio = found[f"accept_batch {size}"].median / found[f"SQLite alone {size}"].median
+        assert found[f"accept_batch / SQLite alone {size}"].median == pytest.approx(ratio)
+        assert found[f"engine loop {size}"].median > 0
+    assert found["decode 6 MiB"].median > 0
+
+
 def test_end_to_end_counts_only_what_has_ended(tmp_path: Path) -> None:
     found = measure("end_to_end", tmp_path)
 

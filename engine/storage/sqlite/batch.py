@@ -97,7 +97,7 @@ SQL: dict[Statement, str] = {
 }
 
 #: Rows of one INSERT, largest first. Each execution releases and takes the GIL several times.
-_INSERT_SIZES = (32, 8, 1)
+_INSERT_SIZES = (256, 32, 8, 1)
 
 
 def _insert_sql(statement: Statement, rows: int) -> str:

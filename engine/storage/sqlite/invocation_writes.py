@@ -68,15 +68,15 @@ def insert(db: sqlite3.Connection, invocation: Invocation, readable: str) -> boo
 
 def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation], readable: str) -> frozenset[int]:
     """Store invocations. Return the keys of those that are held."""
-    rows = [dict(append_rows(invocation)) for invocation in invocations]
-    free = [row[Statement.APPEND] for row, one in zip(rows, invocations, strict=True) if not one.ordering_key]
-    insert_rows(db, Statement.APPEND, free)
+    insert_rows(db, Statement.APPEND, [append_row(one) for one in invocations if not one.ordering_key])
     ordered = [one for one in invocations if one.ordering_key]
     held = frozenset(one.key for one in ordered if insert_ordered(db, one, readable))
-    insert_rows(db, Statement.PAYLOAD, [row[Statement.PAYLOAD] for row in rows])
-    db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
-    for statement in (Statement.TRACE, Statement.ORIGIN):
-        db.executemany(SQL[statement], [row[statement] for row in rows if statement in row])
+    insert_rows(db, Statement.PAYLOAD, [(one.key, one.payload) for one in invocations])
+    db.executemany(SQL[Statement.TALLY], summed([(one.function_id, 1, len(one.payload)) for one in invocations]))
+    for one in invocations:
+        if one.trace or one.trigger_id or one.cause:
+            for statement, row in append_rows(one)[3:]:  # behind the rows that each invocation has
+                db.execute(SQL[statement], row)
     return held
 
 
