@@ -80,9 +80,7 @@ class RunQueue:
 
     def push(self, entry: Entry) -> bool:
         """Add an entry. Return False if it is only on disk, so that nothing else can start now."""
-        invocation = entry.invocation
-        function_id, mode = invocation.function_id, invocation.mode
-        mode_queue = self._mode_queue(mode)
+        function_id, mode_queue = entry.invocation.function_id, self._mode_queue(entry.invocation.mode)
         queue = self._queue_of(mode_queue, function_id)
         before = queue.size
         if not queue.offer(entry):
