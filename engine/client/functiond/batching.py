@@ -33,42 +33,48 @@ class Sent(Struct, frozen=True):
 
 
 def enqueue_many(operations: Operations, function: str, events: Iterable[object]) -> Steps[Sent]:
-    """Queue invocations for all events, those that the engine has no room for again until the client's timeout.
+    """Queue invocations for all events, in their order. Those without room are sent again, within the client's limits.
 
     An event that is refused for another reason does not stop the others. If the connection breaks, all that are left
     get the error. Raises Unreachable or ApiError if no event was accepted because of the whole request.
     """
     keyed = [(one if isinstance(one, Event) else Event(event=one)).with_key() for one in events]
     waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
-    found, began, rounds = Sent({}, {}), time.monotonic(), 0
+    found, limits, accepted, tries, began = Sent({}, {}), operations.limits, 0, 0, time.monotonic()
     while True:
         yield from _send(operations, function, waiting, found)
         waiting = [item for item in waiting if _may_repeat(found.errors.get(item.position))]
-        rounds += 1
-        limits = operations.limits
-        if not waiting or rounds > limits.retries or time.monotonic() - began + RETRY_DELAY > limits.timeout:
+        if len(found.ids) > accepted:
+            accepted, tries, began = len(found.ids), 0, time.monotonic()
+        tries += 1
+        if not waiting or tries > limits.retries or time.monotonic() - began + RETRY_DELAY > limits.timeout:
             return found
         yield Sleep(RETRY_DELAY * random.uniform(1, 1.5))
 
 
 def _send(operations: Operations, function: str, items: Sequence[Item], found: Sent) -> Steps[None]:
-    """Send all items once."""
+    """Send items once, until there is no room or no connection. All items that are left get this error."""
+    done = 0
     for batch in batches(items):
+        done += len(batch)
         try:
             reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.limits)
+            _keep(batch, found, msgspec.json.decode(reply.body, type=dict[str, Any]))
         except ApiError as error:
             whole = "results" not in error.details and not isinstance(error, TooLarge)
             if whole and not found.ids:  # such as an unknown function
                 raise
             _keep(batch, found, error.details, error)
-            continue
         except Unreachable as error:
             if not found.ids:
                 raise
-            rest = items[items.index(batch[0]) :]
-            found.errors.update((item.position, error) for item in rest)
-            break
-        _keep(batch, found, msgspec.json.decode(reply.body, type=dict[str, Any]))
+            found.errors.update((item.position, error) for item in [*batch, *items[done:]])
+            return
+        refusals = [found.errors.get(item.position) for item in batch]
+        full = next(filter(_may_repeat, refusals), None)
+        if full:
+            found.errors.update((item.position, full) for item in items[done:])
+            return
 
 
 def _keep(batch: Sequence[Item], found: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:
