@@ -13,6 +13,7 @@ from engine.cli.client import Client, path_of
 from engine.cli.functions import all_names
 from engine.cli.output import Output, Raw, check_raw, coloured, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.cli.trigger import trigger_id_of
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
 
@@ -20,6 +21,8 @@ Times = tuple[tuple[str, str], ...]
 SHOWN: Times = (
     ("function_urn", "function"),
     ("source", "source"),
+    ("trigger_id", "trigger"),
+    ("caused_by", "cause"),
     ("priority", "priority"),
     ("accept_time", "accepted"),
     ("due_time", "due"),
@@ -29,6 +32,7 @@ SHOWN: Times = (
     ("payload", "event"),
     ("result", "result"),
 )
+OPTIONAL = {"trigger_id", "caused_by"}
 
 
 def invocations(
@@ -38,6 +42,7 @@ def invocations(
     status: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     limit: int = 20,
     hours: float = 1.0,
+    trigger: str = "",
     raw: Raw = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
@@ -53,17 +58,20 @@ def invocations(
         Maximum number of invocations, up to 500 of a function.
     hours
         Hours to look back.
+    trigger
+        Id or name of the trigger that caused them.
     raw
         Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
     client = target.client()
     names = [name] if name else all_names(client)
+    trigger = trigger and trigger_id_of(client, trigger)
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
     found: list[dict[str, Any]] = []
     for one in names:
         query = {"status": ",".join(status).upper(), "limit": limit, "query_begin_time": begin}
-        page = client.get(path_of(one, "/async-invocations"), **query)
+        page = client.get(path_of(one, "/async-invocations"), **query, trigger_id=trigger)
         found += [{"function": short_name(one), **item} for item in page["invocations"]]
     # Request ids start with the time of acceptance.
     found = sorted(found, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
@@ -100,9 +108,9 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
     paused = " (paused)" if record.get("paused") else ""
     output.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}{paused}")
     for field, label in SHOWN:
-        if field not in record:
+        if field not in record and field not in OPTIONAL:
             output.print(f"  {label:<9} (not shown to the role of these credentials)", markup=False)
-        elif record[field] not in (None, ""):
+        elif record.get(field) not in (None, ""):
             output.data(f"  {label:<9} {_indented(str(record[field]))}", style="")
     if record.get("ordering_key"):
         held = " (held: an earlier invocation of the key has not ended)" if record["held"] else ""
@@ -116,6 +124,8 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
         output.data(f"  attempt {attempt['attempt']} {description}", style="yellow")
         if "progress" in attempt:
             output.data(f"            {_progress(attempt['progress'])}", style="")
+        if "instance" in attempt:
+            output.data(f"            instance {attempt['instance']}", style="")
         if "decision" in attempt:
             output.data(f"            {_indented(attempt['decision']['text'])}", style="")
     if record.get("log"):

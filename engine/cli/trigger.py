@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ app = App(name="trigger", help="Create, show, update and delete triggers.")
 
 Status = Literal["ACTIVE", "DISABLED"]
 File = Annotated[Path | None, Parameter(show_default=False)]
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @app.command
@@ -131,6 +133,11 @@ def find_trigger(client: Client, text: str) -> dict[str, Any]:
         hint = expected(text, [one["name"] for one in triggers]) if triggers else "the project has no triggers"
         raise UsageError(f"no trigger {text}: {hint}")
     return found[0]
+
+
+def trigger_id_of(client: Client, text: str) -> str:
+    """Return the id of the project's trigger with this id or name. An id may be that of a deleted trigger."""
+    return text if _ID.fullmatch(text) else str(find_trigger(client, text)["trigger_id"])
 
 
 def path_of_trigger(trigger: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -45,6 +46,21 @@ def test_a_trigger_is_created_changed_listed_and_deleted(cli: Cli) -> None:
     assert [part in listed[1] for part in ("asynchronous (fixed)", "nightly", "2h")] == [True] * 3
     assert "deleted TIMER trigger of echo" in deleted
     assert cli.json("triggers", "echo") == []
+
+
+def test_the_invocations_of_a_trigger_are_listed_also_after_its_deletion(cli: Cli, engine: EngineProcess) -> None:
+    made = cli.json("trigger", "create", "echo", "EVENTGRID", "channel_id=c", "trigger_name=shop")
+    event = b'{"specversion": "1.0", "id": "1", "source": "shop", "type": "paid", "data": 1}'
+    headers = {"Content-Type": "application/cloudevents+json"}
+    with urlopen(Request(f"{engine.url}/triggers/eventgrid/c", event, headers)):
+        pass
+    cli("invoke", "echo", "--async")
+    [listed] = cli.json("invocations", "--trigger", "shop")
+    cli("trigger", "delete", "shop")
+
+    assert cli.json("invocations", "echo", "--trigger", made["trigger_id"])[0]["request_id"] == listed["request_id"]
+    assert f"trigger   {made['trigger_id']}" in cli("show", listed["request_id"])
+    assert "no trigger shop: " in cli.refused("invocations", "--trigger", "shop")
 
 
 def test_the_list_of_triggers_has_modes_and_addresses(cli: Cli, tmp_path: Path) -> None:
