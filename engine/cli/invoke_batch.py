@@ -72,8 +72,11 @@ class BatchSender:
             except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
                 self._show(number, _Refusal(error_code="", error_msg=f"not JSON: {error}"))
                 continue
-            entry = {"key": f"{self._key}-{number}", **self._options, "event": Raw(event)}
-            yield _Line(number=number, entry=msgspec.json.encode(entry))
+            entry = msgspec.json.encode({"key": f"{self._key}-{number}", **self._options, "event": Raw(event)})
+            if FRAME + len(entry) > BYTES:
+                self._show(number, _Refusal(error_code="", error_msg=f"larger than a batch of {BYTES} bytes"))
+                continue
+            yield _Line(number=number, entry=entry)
 
     def _exchange(self, lines: Sequence[_Line], results: dict[int, Any]) -> Sequence[_Line]:
         """Send lines once and store their results. Wait and return those that must be sent again."""
@@ -155,11 +158,11 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 
 def _batches(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
-    """Yield the lines in batches within the limits. A line that is too large alone has a batch of its own."""
+    """Yield the lines in batches within the limits."""
     batch: list[_Line] = []
     size = FRAME
     for line in lines:
-        if batch and (len(batch) == EVENTS or size + len(line.entry) + 1 > BYTES):
+        if len(batch) == EVENTS or size + len(line.entry) > BYTES:
             yield batch
             batch, size = [], FRAME
         batch.append(line)

@@ -104,7 +104,7 @@ def test_the_lines_of_a_file_are_sent_once_each_past_a_full_backlog_and_a_restar
 
 
 def test_lines_that_cannot_be_events_are_told_by_number(engine: EngineProcess) -> None:
-    text = '{"n": 1}\n{"n": \n"' + "x" * (256 << 10) + '"\n[]\n'
+    text = '{"n": 1}\n{"n": \n"' + "x" * (256 << 10) + '"\n[]\n"' + "x" * (6 << 20) + '"\n'
 
     run = functiond(*arguments(engine, "--batch", "-", "--delay", "60", "--json"), stdin=text)
     shown = {one.pop("line"): one for one in map(json.loads, run.stdout.splitlines())}
@@ -115,6 +115,7 @@ def test_lines_that_cannot_be_events_are_told_by_number(engine: EngineProcess) -
     assert [sorted(shown[line]) for line in (1, 4)] == [["request_id"], ["request_id"]]
     assert (shown[2]["error_code"], shown[3]["error_code"]) == ("", "FSS.0413")
     assert "not JSON" in shown[2]["error_msg"]
+    assert "larger than a batch" in shown[5]["error_msg"]
     assert again.stdout.split()[:2] == repeat.stdout.split()
     assert rows(engine.data, "SELECT count(*) FROM invocation WHERE state = 1") == [(2,)]
 
