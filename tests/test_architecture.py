@@ -32,7 +32,7 @@ LAYERS = (
     {"http"},
     {"app"},
     {"cli"},
-    {"__main__", "docs"},
+    {"__main__", "docs", "embedded"},
 )
 
 
@@ -77,7 +77,7 @@ def _workers() -> dict[str, Path]:
 
 
 def _client() -> dict[str, Path]:
-    """Return the modules of the package ``functiond``."""
+    """Return the modules of the package ``functiond``, and the plugin of pytest beside it."""
     return {name.removeprefix("engine.client."): file for name, file in _sources("engine/client").items()}
 
 
@@ -179,9 +179,10 @@ def test_workers_need_the_standard_library_only() -> None:
 
 
 def test_the_client_needs_httpx_and_msgspec_only() -> None:
-    used = {name.split(".")[0] for file in _client().values() for name in _imports(file)}
+    alone = {name: file for name, file in _client().items() if name != "functiond.embedding"}
+    used = {one.split(".")[0] for file in alone.values() for one in _loaded(ast.parse(file.read_text()))}
 
-    assert used - sys.stdlib_module_names == {"functiond", "httpx", "msgspec"}
+    assert used - sys.stdlib_module_names == {"functiond", "httpx", "msgspec", "pytest"}
 
 
 def test_workers_load_no_module_for_types_only() -> None:

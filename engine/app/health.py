@@ -48,6 +48,8 @@ class EngineHealth:
     def losses(self) -> Mapping[str, Any]:
         """Return what the engine works without, and the next step, by component; empty if it lacks nothing."""
         storage, found = self._engine.storage.statistics(), dict[str, Any]()
+        if not storage.durable:
+            found["durability"] = "fast mode for tests: nothing is synced to disk, and all data ends with the engine"
         if storage.damage:
             found["storage"] = _damage(storage.damage)
         if storage.checkpoint_failure:

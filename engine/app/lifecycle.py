@@ -47,10 +47,11 @@ _STOPPING = "shutting down"
 
 @asynccontextmanager
 async def run_engine(
-    settings: Settings, *, plugins: Iterable[Plugin] = (), clock: Clock | None = None
+    settings: Settings, *, plugins: Iterable[Plugin] = (), clock: Clock | None = None, durable: bool = True
 ) -> AsyncIterator[EngineParts]:
     """Run an engine on the data directory of its settings until the block ends. Yield the engine's components.
 
+    An engine that is not ``durable`` syncs nothing to disk: a crash of the machine can damage its data directory.
     Raises SettingsError if a table of a plugin is invalid, the TLS certificate cannot be used, or this machine lacks
     what a setting needs, such as isolation; DataDirectoryLocked if another engine uses the data directory;
     DataDirectoryUnusable if its files cannot be used. Raises JournalBroken after the start if a write failed so that
@@ -62,7 +63,7 @@ async def run_engine(
     with locked(data_dir), tracing(settings.telemetry) as tracer:
         codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
-            open_storage(_storage_options(settings), packages_of=await codes.mark()) as storage,
+            open_storage(_storage_options(settings, durable), packages_of=await codes.mark()) as storage,
             open_pool(
                 _pool_options(settings, marker_of(data_dir, storage.identity.name)),
                 code_path=codes.folder,
@@ -93,11 +94,12 @@ def _tls(http: HttpSettings) -> ServerTls | None:
     return ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
 
 
-def _storage_options(settings: Settings) -> StorageOptions:
+def _storage_options(settings: Settings, durable: bool) -> StorageOptions:
     return StorageOptions(
         directory=settings.storage.path,
         idempotency_retention=settings.queue.idempotency_retention,
         ballast=settings.storage.ballast,
+        durable=durable,
     )
 
 

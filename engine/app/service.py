@@ -6,6 +6,8 @@ import gc
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import anyio
 import structlog
@@ -47,25 +49,20 @@ async def serve(
     raise_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
-            host, tls = settings.http.host, engine.tls
             warn_of_low_limit(engine.connections, settings.http.connections)
             async with (
                 signs_of_life(manager, EngineHealth(engine).stalls),
                 reloading(
-                    engine.authenticator, engine.sessions, read_auth, tls, report=manager.reloading if manager else None
+                    engine.authenticator,
+                    engine.sessions,
+                    read_auth,
+                    engine.tls,
+                    report=manager.reloading if manager else None,
                 ),
-                listen(
-                    build_app(engine),
-                    host,
-                    settings.http.port,
-                    grace=PRE_STOP_GRACE,
-                    rules=engine.connections.api,
-                    tls=tls,
-                ) as port,
+                listening(engine) as url,
             ):
-                url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
                 _tune_garbage_collector()
-                log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))
+                log.info("serving", url=url, port=urlsplit(url).port, seconds=round(time.perf_counter() - began, 3))
                 ready(engine, url)
                 if manager:
                     manager.ready(f"serving {url}")
@@ -79,6 +76,15 @@ async def serve(
                     break
                 await _drain(engine, signals)  # meanwhile, new requests get 503, and waiting callers get their results
         log.info("stopped")
+
+
+@asynccontextmanager
+async def listening(engine: EngineParts) -> AsyncIterator[str]:
+    """Serve the API and the console until the block ends. Yield the URL."""
+    http, tls = engine.settings.http, engine.tls
+    rules = engine.connections.api
+    async with listen(build_app(engine), http.host, http.port, grace=PRE_STOP_GRACE, rules=rules, tls=tls) as port:
+        yield f"{'https' if tls else 'http'}://{f'[{http.host}]' if ':' in http.host else http.host}:{port}"
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:

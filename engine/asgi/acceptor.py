@@ -10,6 +10,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -78,6 +79,8 @@ class Acceptor:
                 timer.cancel()
             else:
                 self._loop.remove_reader(sock)
+            with suppress(OSError):  # frees the port even if a fork of this process holds the socket
+                sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         await asyncio.sleep(0)  # all tasks have begun, so each closes its socket
         for task in self._connecting if self._tls else ():

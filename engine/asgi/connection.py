@@ -348,6 +348,8 @@ class Connection(asyncio.Protocol):
         """Close the connection after the response to the current request."""
         self.stopping = True
         if self.state is _HEAD or self.state is _DISCARDING:
+            if self.transport.can_write_eof():  # tells the client even if a fork of this process holds the socket
+                self.transport.write_eof()
             self._close()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -78,6 +78,7 @@ class StorageStatistics(Struct, frozen=True, kw_only=True):
     log_size: int = 0  #: bytes of the write-ahead log
     checkpoint_age: float = 0.0  #: seconds since the log was last copied to the database, or since the start
     checkpoint_failure: str = ""  #: error of the last such copy; empty if it succeeded
+    durable: bool = True  #: False: commits are not synced to disk
 
 
 class Cluster(Protocol):

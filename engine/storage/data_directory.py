@@ -47,7 +47,7 @@ def locked(directory: Path, *, create: bool = True) -> Iterator[None]:
         with _owner_file(directory):
             yield
     finally:
-        os.close(descriptor)
+        _unlock(descriptor)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def _owner_file(directory: Path) -> Iterator[None]:
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(descriptor)
+        _unlock(descriptor)
 
 
 def _lock(descriptor: int, directory: Path) -> None:
@@ -73,6 +73,13 @@ def _lock(descriptor: int, directory: Path) -> None:
     except BlockingIOError:
         owner = _named_owner(directory / "lock") or _locking_process(descriptor)
         raise DataDirectoryLocked(str(directory), owner) from None
+
+
+def _unlock(descriptor: int) -> None:
+    """Close a descriptor and its lock, which a fork of this process would hold otherwise."""
+    with suppress(OSError):  # of this process alone
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _named_owner(path: Path) -> int | None:

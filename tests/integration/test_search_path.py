@@ -140,7 +140,7 @@ def test_an_embedded_engine_leaves_the_search_path_alone(tmp_path: Path) -> None
     files(tmp_path, "", "plugins/__init__.py")
     program = """
 import sys
-from engine.app.embedded import Engine
+from engine.embedded import Engine
 before = list(sys.path)
 kinds = {kind for plugin in Engine().plugins for kind in plugin.kinds}
 print("TIMER" in kinds, sys.path == before)
@@ -153,7 +153,7 @@ print("TIMER" in kinds, sys.path == before)
 
 def test_a_program_with_plugins_of_its_own_is_told_to_rename_them(tmp_path: Path) -> None:
     files(tmp_path, "", "plugins/__init__.py")
-    program = "import plugins\nfrom engine.app.embedded import Engine\nEngine()"
+    program = "import plugins\nfrom engine.embedded import Engine\nEngine()"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=CLEAN, cwd=tmp_path)
 

@@ -28,13 +28,29 @@ class Deployed(Struct, frozen=True, kw_only=True):
     schedule: str  #: empty: none
 
 
+class AppDeployment(Struct, frozen=True, kw_only=True):
+    """Result of the deployment of an app."""
+
+    runtime: str
+    functions: list[Deployed]
+    gone: list[str]  #: functions of earlier deployments that the code has no more
+    pruned: bool  #: they were deleted
+
+
 def deploy_app(text: str, config: dict[str, Any], installation: Installation, *, prune: bool, target: Target) -> None:
-    """Deploy all functions of the app ``text``, such as ``tasks:app``, with one package.
+    """Deploy the app ``text``, such as ``tasks:app``, as ``store_app`` does, and print the result."""
+    done = store_app(target.client(), describe(text), config, installation, prune=prune)
+    _show(text, done, json=target.json)
+
+
+def store_app(
+    client: Client, app: AppDescription, config: dict[str, Any], installation: Installation, *, prune: bool
+) -> AppDeployment:
+    """Deploy all functions of an app with one package.
 
     ``config`` has the runtime and variables for all of them, by their fields in the API. With ``prune``, functions that
     an earlier deployment of the app made, and that its code has no more, are deleted.
     """
-    app, client = describe(text), target.client()
     settings = {function.name: _settings(function) for function in app.functions}
     for one in settings.values():
         one.check()
@@ -59,7 +75,7 @@ def deploy_app(text: str, config: dict[str, Any], installation: Installation, *,
     gone = sorted(earlier.keys() - shown.keys())
     for name in gone if prune else []:
         client.send("DELETE", path_of(name))
-    _show(text, built, deployed, gone, pruned=prune, json=target.json)
+    return AppDeployment(runtime=built.runtime, functions=deployed, gone=gone, pruned=prune)
 
 
 def _build(client: Client, app: AppDescription, runtime: str, installation: Installation) -> Build:
@@ -90,15 +106,16 @@ def _settings(function: AppFunction) -> Asynchronous:
     )
 
 
-def _show(text: str, built: Build, deployed: list[Deployed], gone: list[str], *, pruned: bool, json: bool) -> None:
+def _show(text: str, done: AppDeployment, *, json: bool) -> None:
     if json:
-        print_json({"app": text, "functions": [asdict(one) for one in deployed], "gone": gone, "pruned": pruned})
+        functions = [asdict(one) for one in done.functions]
+        print_json({"app": text, "functions": functions, "gone": done.gone, "pruned": done.pruned})
         return
     output = Output()
-    for one in deployed:
+    for one in done.functions:
         timer = f", {one.schedule}" if one.schedule else ""
-        output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {built.runtime}{timer}")
-    for name in gone if pruned else []:
+        output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {done.runtime}{timer}")
+    for name in done.gone if done.pruned else []:
         output.print(f"[bold green]deleted[/] [bold]{name}[/]")
-    if gone and not pruned:
-        write(f"functiond: not in the code any more: {', '.join(gone)}; add --prune to delete", errors=True)
+    if done.gone and not done.pruned:
+        write(f"functiond: not in the code any more: {', '.join(done.gone)}; add --prune to delete", errors=True)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -52,14 +53,16 @@ def is_app(text: str) -> bool:
     return bool(_TARGET.fullmatch(text)) and not os.path.exists(text)
 
 
-def describe(target: str) -> AppDescription:
-    """Import an app, such as ``tasks:app``, from the current folder or the environment, and return its description.
+def describe(target: str, search_path: Sequence[str] = ()) -> AppDescription:
+    """Import an app, such as ``tasks:app``, and return its description.
+
+    Its modules are searched in ``search_path``, by default in the current folder and as the environment says.
 
     Raises UsageError after the traceback is printed if the module cannot be imported, or has no such app.
     """
-    path = [os.environ.get("PYTHONPATH", ""), CLIENT if os.path.isdir(CLIENT) else ""]
+    path = [*search_path, os.environ.get("PYTHONPATH", ""), CLIENT if os.path.isdir(CLIENT) else ""]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-    command = [sys.executable, "-m", PROGRAM, target]
+    command = [sys.executable, *(["-P"] if search_path else []), "-m", PROGRAM, target]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if run.returncode == 0:
         if run.stderr:  # output of the modules of the app

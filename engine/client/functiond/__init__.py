@@ -1,6 +1,7 @@
-"""Client of functiond, and functions that are deployed from code."""
+"""Client of functiond, functions that are deployed from code, and the engine inside a program."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 if find_spec("httpx") is None:
     raise ImportError("the client of functiond needs httpx: pip install 'functiond[client]'")
@@ -35,6 +36,9 @@ from functiond.errors import (
 from functiond.events import Event
 from functiond.records import LogLine, Record
 
+if TYPE_CHECKING:
+    from engine.embedded import Engine
+
 __all__ = [
     "ApiError",
     "App",
@@ -49,6 +53,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
+    "Engine",
     "EngineFailed",
     "Event",
     "Forbidden",
@@ -69,3 +74,11 @@ __all__ = [
     "Unreachable",
     "get_context",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Engine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from functiond.embedding import load_engine
+
+    return load_engine()

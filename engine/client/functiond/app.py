@@ -148,6 +148,12 @@ class App:
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
         self.functions: dict[str, Function[..., Any, Any]] = {}  #: by the name of the Python function
 
+    def connect(self, client: Client | AsyncClient) -> None:
+        """Use the engine of another client from now on."""
+        with self._lock:
+            self._given, self._client = client, client if isinstance(client, Client) else None
+            self._async_clients.clear()
+
     def function(
         self,
         *,

@@ -177,6 +177,8 @@ class Template:
     def _disconnect(self) -> None:
         if self._connected:
             self._loop.remove_reader(self._socket)
+            with suppress(OSError):  # tells the template even if a fork of the engine's process holds the socket
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
             # Not killed at once: the template may still be writing its error, and killing a sandbox leaves its inner
             # process as a zombie for the process that reaps orphans on this machine.

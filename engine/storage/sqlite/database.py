@@ -64,6 +64,8 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     reserve = Ballast(options.directory, options.ballast)
     notes = DamageNotes()
     async with _opened(path, packages_of, reserve, notes) as (database, checkpoints):
+        if not options.durable:
+            await database.execute("PRAGMA synchronous = OFF")
         node, last_key = await _identity(database, path)
         writer = Writer(database, checkpoints=checkpoints, make_room=reserve.give_up, on_recovered=reserve.take)
         await anyio.to_thread.run_sync(reserve.take)
@@ -72,10 +74,7 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
             # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
             tasks.start_soon(writer.run)
             try:
-                retention = options.idempotency_retention
-                yield SQLiteStorage(
-                    writer, Readers(path), identity, cluster, idempotency_retention=retention, notes=notes
-                )
+                yield SQLiteStorage(writer, Readers(path), identity, cluster, options=options, notes=notes)
             finally:
                 writer.close()
 

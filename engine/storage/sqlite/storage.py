@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from engine.model.identity import Identity
 from engine.protocols import Cluster, CopySteps, StorageStatistics
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite.catalog_store import SQLiteCatalogStore
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.cursors import SQLiteCursors
@@ -32,14 +33,14 @@ class SQLiteStorage:
         identity: Identity,
         cluster: Cluster,
         *,
-        idempotency_retention: float,
+        options: StorageOptions,
         notes: DamageNotes,
     ) -> None:
-        self._notes = notes
+        self._notes, self._durable = notes, options.durable
         self.writer, self.identity, self.cluster = writer, identity, cluster
         states = StatusRows()
         self.journal = SQLiteJournal(
-            writer, identity, idempotency_retention=idempotency_retention, notes=notes, states=states
+            writer, identity, idempotency_retention=options.idempotency_retention, notes=notes, states=states
         )
         self.status_log = SQLiteStatusLog(writer, identity, states)
         self.window = self.journal
@@ -63,4 +64,4 @@ class SQLiteStorage:
         return self.writer.broken
 
     def statistics(self) -> StorageStatistics:
-        return replace(self.writer.statistics(), damage=self._notes.ranges)
+        return replace(self.writer.statistics(), damage=self._notes.ranges, durable=self._durable)

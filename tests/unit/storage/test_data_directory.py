@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.app.embedded import Engine
+from engine.embedded import Engine
 from engine.errors import DataDirectoryUnusable
 from engine.storage import open_storage
 from engine.storage.data_directory import locked, marker_of

@@ -1,0 +1,113 @@
+"""Engine that a Python program runs: on its event loop, on a thread, or as the whole process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from engine.app.lifecycle import run_engine
+from engine.app.parts import EngineParts
+from engine.app.service import serve
+from engine.config.plugin_registry import load_plugins
+from engine.config.settings import Settings, load_settings
+from engine.embedded.fast import fast_settings, temporary_data
+from engine.embedded.hosting import Host
+from engine.embedded.running import AsyncRunningEngine, RunningEngine
+from engine.embedded.task import EngineTask
+from engine.embedded.thread import EngineThread
+from engine.errors import SettingsError
+from engine.protocols import Plugin
+
+log = structlog.get_logger("functiond")
+
+
+class Engine:
+    """Engine with built-in and installed plugins, which ``plugins`` extend or replace by kind.
+
+    ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 8080}``, and
+    override the TOML file ``config``. Without both, the port is any free one. Environment variables are ignored. With
+    ``fast``, which is for tests, the data is in a temporary folder, and nothing is synced to disk.
+
+    The constructor raises SettingsError if a setting is invalid, or if a plugin module cannot be imported or contains
+    no plugin. Tables of plugins, below ``plugins``, are validated only when the engine starts.
+
+    ``async with Engine(…) as engine`` runs the engine on the running event loop, ``with Engine.running(…) as engine``
+    on a thread. Either installs no signal handler. Errors of the start are raised, such as SettingsError and
+    DataDirectoryLocked. An error that ends the engine later is raised at the end of the block. At the end of the block,
+    running invocations have the grace period (the setting ``grace``) to end; a second Ctrl-C ends the wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: Iterable[Plugin] = (),
+        settings: Mapping[str, Any] | None = None,
+        config: Path | None = None,
+        fast: bool = False,
+    ) -> None:
+        given = dict(settings or {})
+        if config is None:
+            given = {"http.port": 0, **given}
+        self.settings: Settings = load_settings(file=config, overrides=fast_settings(given) if fast else given)
+        self.plugins = [*load_plugins(self.settings.plugin), *plugins]
+        self._fast = fast
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> AsyncRunningEngine:
+        task = EngineTask(self._host())
+        running = AsyncRunningEngine(await task.start(), self.settings)
+        self._stack.push_async_callback(running.close)
+        self._stack.push_async_callback(task.stop)
+        return running
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls,
+        *,
+        plugins: Iterable[Plugin] = (),
+        settings: Mapping[str, Any] | None = None,
+        config: Path | None = None,
+        fast: bool = False,
+    ) -> Iterator[RunningEngine]:
+        """Run an engine on a thread of its own until the block ends. The parameters are those of the constructor."""
+        engine = cls(plugins=plugins, settings=settings, config=config, fast=fast)
+        thread = EngineThread(engine._host)
+        running = RunningEngine(thread.start(), engine.settings)
+        try:
+            yield running
+        finally:
+            thread.stop()
+            running.close()
+
+    def serve(self) -> None:
+        """Run the engine and serve HTTP until SIGTERM or SIGINT. Call this method in the main thread."""
+        if self._fast:
+            raise SettingsError("serve() keeps data, and the fast mode does not: leave out fast, or use running()")
+        asyncio.run(serve(self.settings, plugins=self.plugins, ready=lambda engine, url: None))
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[EngineParts]:
+        """Run the engine in the current event loop, without an HTTP listener, until the block ends.
+
+        Yields the engine's components.
+        """
+        with temporary_data(self.settings) if self._fast else nullcontext(self.settings) as settings:
+            if self._fast:
+                log.warning("fast mode for tests: nothing is kept", data_dir=settings.storage.data_dir)
+            async with run_engine(settings, plugins=self.plugins, durable=not self._fast) as running:
+                yield running
+
+    def _host(self) -> Host:
+        return Host(self.run)
