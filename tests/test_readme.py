@@ -24,6 +24,8 @@ from tests.support.documents import DOCS, PAGES, README, block, blocks, page_id,
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 DEFAULT_URL, GATEWAY_URL = "http://127.0.0.1:8080", "http://127.0.0.1:8090"
 TRIGGERS = "/v2/default/fgs/triggers"
 SHELL_PAGES = [page for page in PAGES if [one for one in blocks(page, "sh") if "-m venv" not in one.text]]

@@ -24,6 +24,8 @@ from engine.errors import JournalBroken, MembershipLost, SettingsError
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no')\n"

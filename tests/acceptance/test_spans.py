@@ -17,6 +17,8 @@ from tests.support.engine_process import CLEAN, ROOT
 from tests.support.otlp_receiver import Received, otlp_receiver
 from tests.support.ports import free_ports
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 TRACE_ID, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACE = f"00-{TRACE_ID}-{PARENT}-01"
 PRODUCER, CONSUMER, INTERNAL = 4, 5, 1

@@ -14,6 +14,8 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, rows, urn_of
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 GROUPS = f"/v2/{PROJECT}/groups"
 DETAIL = f"{BASE}/async-status-log-detail"
 WAIT, RUNNING, SUCCESS, FAIL, DISCARD = range(5)

@@ -8,7 +8,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, rows, urn_of
+
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 HOUR = 3600
 #: Engine whose clock is ahead by the number of seconds in a file.

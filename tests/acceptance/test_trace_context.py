@@ -11,6 +11,8 @@ import pytest
 from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
 from tests.acceptance.test_webhook_delivery import receiver
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PYTHON = """
 import os

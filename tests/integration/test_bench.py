@@ -27,6 +27,8 @@ from bench.recovery import check_backlog
 from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 HELD_BACK = 0.3  #: seconds
 
 
@@ -38,7 +40,6 @@ def measure(name: str, directory: Path, scale: float = 0.001) -> dict[str, Measu
 # --- scenarios ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_accept_compares_with_an_empty_post_of_the_same_run(tmp_path: Path) -> None:
     found = measure("accept", tmp_path)
 
@@ -48,7 +49,6 @@ def test_accept_compares_with_an_empty_post_of_the_same_run(tmp_path: Path) -> N
     assert found["engine loop"].median > 0
 
 
-@pytest.mark.slow
 def test_accept_batch_compares_with_sqlite_alone_of_the_same_run(tmp_path: Path) -> None:
     found = measure("accept_batch", tmp_path)
 
@@ -80,7 +80,6 @@ def test_latency_reaches_every_handler(tmp_path: Path) -> None:
     assert 0 < found["start p50"].median <= found["start p99"].median <= found["start worst"].median
 
 
-@pytest.mark.slow
 def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
     found = measure("recovery", tmp_path, scale=0.02)
 
@@ -96,7 +95,6 @@ def test_backup_measures_the_copy_and_the_load_beside_it(tmp_path: Path) -> None
     assert all(found[name].median > 0 for name in ("p99", "log", "longest step", "rate"))
 
 
-@pytest.mark.slow
 def test_purge_measures_the_load_beside_it(tmp_path: Path) -> None:
     found = measure("purge", tmp_path, scale=0.005)
 
@@ -104,7 +102,6 @@ def test_purge_measures_the_load_beside_it(tmp_path: Path) -> None:
     assert 0 < found["p50 beside"].median <= found["p99 beside"].median <= found["worst beside"].median
 
 
-@pytest.mark.slow
 def test_backlog_measures_every_length(tmp_path: Path) -> None:
     found = measure("backlog", tmp_path)
 
@@ -119,7 +116,6 @@ def test_idle_looks_at_a_living_engine(tmp_path: Path) -> None:
     assert found["wake-ups"].median >= 0
 
 
-@pytest.mark.slow
 def test_cold_starts_are_measured_by_the_way_they_come_to_be(tmp_path: Path) -> None:
     found = measure("cold_start", tmp_path)
 
@@ -133,7 +129,6 @@ def test_dispatch_measures_round_trips(tmp_path: Path) -> None:
     assert found["one after another"].median > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silent", "slow heads", "TLS pipelines"])
 def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path, kind: str) -> None:
     memory, service, _ = attack(kind, 1, Options(seconds=0.2, directory=str(tmp_path)))
@@ -148,7 +143,6 @@ def test_the_lag_of_the_loop_at_an_input_is_measured(tmp_path: Path, name: str) 
     assert worst_lag(name, Options(scale=0.001, directory=str(tmp_path))) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_each_source_is_measured(tmp_path: Path, name: str) -> None:
     if why := SOURCES[name].absent():
@@ -160,7 +154,6 @@ def test_each_source_is_measured(tmp_path: Path, name: str) -> None:
     assert all(value > 0 for value in found.values())
 
 
-@pytest.mark.slow
 def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
     measure("idle", tmp_path)
 
@@ -170,7 +163,6 @@ def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
 # --- the command --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_command_writes_figures_machine_and_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = [f"--json={tmp_path / 'all.json'}", f"--profile={tmp_path / 'engine.pstats'}", f"--directory={tmp_path}"]
     code = main(["end_to_end", "--seconds=0.1", "--rounds=2", "--scale=0.1", *places])
