@@ -71,18 +71,23 @@ def site(tmp_path: Path) -> Iterator[Site]:
         documented = block(DOCS / "security.md", "nginx", "proxy_pass")
         bare = re.sub(r".*proxy_set_header Host .*\n", "", documented)
         assert bare != documented
-        servers = [_server(text, port, engine, tmp_path) for text, port in zip((documented, bare), ports, strict=True)]
-        with running(_nginx(tmp_path, servers), tmp_path, ports):
+        servers = [
+            nginx_server(text, port, engine.port, tmp_path)
+            for text, port in zip((documented, bare), ports, strict=True)
+        ]
+        with running(nginx(tmp_path, servers), tmp_path, ports):
             yield Site(engine, *ports)
 
 
-def _server(documented: str, port: int, engine: EngineProcess, folder: Path) -> str:
-    text = documented.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl").replace(":8080", f":{engine.port}")
+def nginx_server(documented: str, port: int, upstream: int, folder: Path) -> str:
+    """Return the documented configuration with ports and files of a test."""
+    text = documented.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl").replace(":8080", f":{upstream}")
     text = re.sub(r"/etc/ssl/certs/[\w.]+", str(folder / "cert.pem"), text)
     return re.sub(r"/etc/ssl/private/[\w.]+", str(folder / "key.pem"), text)
 
 
-def _nginx(folder: Path, servers: list[str]) -> list[str]:
+def nginx(folder: Path, servers: list[str]) -> list[str]:
+    """Return the command that runs nginx with ``servers``."""
     temporary = "".join(
         f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
