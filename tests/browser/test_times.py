@@ -14,6 +14,11 @@ pytestmark = pytest.mark.slow  # run on one Python version only; none differs he
 HERE = f"/console/projects/{PROJECT}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hello(engine: EngineProcess) -> None:
+    engine.create("hello", "def handler(event, context):\n    return event\n")
+
+
 @pytest.fixture
 def abroad(browser: Browser, engine: EngineProcess) -> Iterator[Page]:
     """Open a page in a browser whose clock is 5:45 hours ahead of UTC."""
@@ -23,7 +28,6 @@ def abroad(browser: Browser, engine: EngineProcess) -> Iterator[Page]:
 
 
 def test_times_are_local_with_utc_on_hover(engine: EngineProcess, abroad: Page) -> None:
-    engine.create("hello", "def handler(event, context):\n    return event\n")
     request_id = engine.accepted("hello")
     record = engine.record("hello", request_id, wait=30)
     utc = record["accept_time"].replace("T", " ").rstrip("Z")
