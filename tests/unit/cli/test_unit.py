@@ -12,6 +12,7 @@ import pytest
 from engine.cli.commands import run
 from engine.cli.exit_codes import USAGE
 from engine.config.settings import Settings
+from tests.support.documents import DOCS, section
 
 HIGHEST_EXPOSURE = 3.5  #: quoted by engine/docs/running.md
 
@@ -33,6 +34,16 @@ def test_the_unit_waits_longer_than_the_engine(capsys: pytest.CaptureFixture[str
 
     assert int(fields["TimeoutStopSec"]) > 2 * Settings().grace
     assert int(fields["WatchdogSec"]) >= 2 * Settings().health.stall
+
+
+def test_the_unit_lacks_the_options_that_functions_cannot_live_with(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", section(DOCS / "running.md", "A service of systemd"), re.MULTILINE)
+    absent = {name for row in rows for name in re.findall(r"\w+", row)}
+    set_in_unit = set(re.findall(r"^(\w+)=", unit(capsys, "--program", "/usr/bin/env"), re.MULTILINE))
+
+    assert {"RestrictNamespaces", "RestrictSUIDSGID", "ProtectHostname", "ProtectControlGroups"} <= absent
+    assert not absent & set_in_unit
+    assert {"NoNewPrivileges", "ProtectSystem", "Delegate"} <= set_in_unit
 
 
 @pytest.mark.parametrize(
