@@ -123,7 +123,7 @@ def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) 
 def test_programs_are_complete(page: Path) -> None:
     for one in blocks(page, "python"):
         compile(one.text, page.name, "exec")
-        assert one.file or "huaweicloudsdk" in one.text or "engine.embedded" in one.text, "no test runs this"
+        assert one.file or "huaweicloudsdk" in one.text or "Engine(plugins" in one.text, "no test runs this"
 
 
 def test_each_kind_of_trigger_is_created_from_its_row(demo: Demo) -> None:
@@ -227,10 +227,10 @@ def test_the_trigger_calls_a_function_with_each_text_that_its_port_receives(tmp_
 
 def test_the_engine_can_be_served_from_python(tmp_path: Path) -> None:
     (tmp_path / "lines.py").write_text(block(PLUGINS, "python", "trigger=LinesTrigger"))
-    program = block(PLUGINS, "python", "engine.embedded")
+    program = block(PLUGINS, "python", "Engine(plugins")
     settings = f'"http.port": 0, "storage.data_dir": {str(tmp_path / "data")!r}'
     command = [sys.executable, "-c", program.replace('"http.port": 8080', settings)]
-    environ = {**CLEAN, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONUNBUFFERED": "1"}
+    environ = {**CLEAN, "PYTHONPATH": f"{tmp_path}:{ROOT}:{ROOT}/engine/client", "PYTHONUNBUFFERED": "1"}
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True) as process:
         assert process.stdout is not None

@@ -19,7 +19,7 @@ log = structlog.get_logger("functiond")
 
 
 class Host:
-    """One run of an engine. Constructed and used on the event loop that runs it."""
+    """Run of an engine. Construct and use it on the event loop that runs the engine."""
 
     def __init__(self, make_engine: Callable[[], AbstractAsyncContextManager[EngineParts]]) -> None:
         self._make_engine = make_engine
@@ -42,7 +42,7 @@ class Host:
         """Stop accepting requests, and end after the grace period for running invocations."""
         self._stop.set()
 
-    def hurry(self) -> None:
+    def end_grace(self) -> None:
         """End the grace period at once."""
         self._grace.cancel()
 

@@ -18,13 +18,13 @@ class RunningEngine:
 
     def __init__(self, url: str, settings: Settings) -> None:
         self.url = url
-        self._settings, self._clients = settings, ExitStack()
+        self.settings, self._clients = settings, ExitStack()
 
     def client(self, **options: Any) -> Client:
         """Return a new client, which is closed with the engine. ``options`` are those of ``Client``."""
         from functiond import Client
 
-        return self._clients.enter_context(Client(self.url, **{**access(self._settings), **options}))
+        return self._clients.enter_context(Client(self.url, **{**access(self.settings), **options}))
 
     def deploy(self, app: App) -> None:
         """Deploy the functions of an app, and connect the app to this engine.
@@ -45,13 +45,13 @@ class AsyncRunningEngine:
 
     def __init__(self, url: str, settings: Settings) -> None:
         self.url = url
-        self._settings, self._clients = settings, AsyncExitStack()
+        self.settings, self._clients = settings, AsyncExitStack()
 
     def client(self, **options: Any) -> AsyncClient:
         """Return a new client, which is closed with the engine. ``options`` are those of ``AsyncClient``."""
         from functiond import AsyncClient
 
-        client = AsyncClient(self.url, **{**access(self._settings), **options})
+        client = AsyncClient(self.url, **{**access(self.settings), **options})
         self._clients.push_async_exit(client)
         return client
 

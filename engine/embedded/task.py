@@ -33,7 +33,7 @@ class EngineTask:
         try:
             await asyncio.wait((self._task,))
         except asyncio.CancelledError:
-            self._host.hurry()
+            self._host.end_grace()
             await asyncio.wait((self._task,))
             raise
         await self._task

@@ -51,7 +51,7 @@ class EngineThread:
         try:
             self._thread.join()
         except KeyboardInterrupt:
-            self._call(Host.hurry)
+            self._call(Host.end_grace)
             self._thread.join()
             raise
         self._ended.result()

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 #: Distributions of httpx and msgspec, without those of the engine.
 NEEDED = ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "msgspec", "typing_extensions")
+PYTEST = ("iniconfig", "packaging", "pluggy", "pygments", "pytest")
 USE = """
 import sys
 from functiond import App, AsyncClient, Client
@@ -54,6 +55,12 @@ def test_the_client_needs_the_wheel_and_its_extra_only(tmp_path: Path) -> None:
         link(name, tmp_path / "needed")
     used = run(python, "-c", USE, path=str(tmp_path / "needed")).stdout
     assert Path(used.strip()).is_relative_to(tmp_path / "venv")
+    (tmp_path / "pytest").mkdir()
+    for name in PYTEST:
+        link(name, tmp_path / "pytest")
+    (tmp_path / "test_none.py").touch()
+    list_fixtures = (python, "-m", "pytest", "--rootdir", tmp_path, "--fixtures", tmp_path / "test_none.py")
+    assert "functiond_engine" in run(*list_fixtures, path=str(tmp_path / "pytest")).stdout
 
 
 def link(name: str, folder: Path) -> None:
