@@ -100,7 +100,7 @@ def test_events_arrive_while_the_function_runs(site: Site, tmp_path: Path) -> No
 
 
 def test_a_large_package_reaches_the_engine(site: Site) -> None:
-    body = b'{"func_code": {"file": "%b"}}' % (b"A" * (66 << 20))
+    body = b'{"func_code": {"file": "%b"}}' % (b"A" * (67 << 20))
     connection = site.open("POST", BASE, body, Content_Type="application/json")
     response = connection.getresponse()
     reply = json.loads(response.read())
