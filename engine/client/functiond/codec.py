@@ -36,7 +36,12 @@ def decode_result(text: str, kind: Any, request_id: str) -> Any:
     except msgspec.DecodeError as error:
         if kind is Any:
             return text
+        if not text:
+            hint = "of queued calls, results of more than 256 KiB are not kept"
+            raise BadResult(f"the engine has no result of {request_id}: {hint}") from None
         raise BadResult(f"the result of {request_id} does not fit the return annotation: {error}") from None
+    except (TypeError, NotImplementedError) as error:
+        raise BadResult(f"the return annotation for {request_id} cannot be used: {error}") from None
 
 
 def _encode_other(value: Any) -> Any:

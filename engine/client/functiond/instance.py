@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import inspect
 import json
+import math
 import re
 import sys
 import typing
@@ -130,8 +131,10 @@ def plain(value: typing.Any) -> typing.Any:
     """Return a value as objects of JSON, in the form in which msgspec writes them."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, str)):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(plain(key)): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -188,9 +191,20 @@ def _convert_class(value: typing.Any, kind: typing.Any) -> typing.Any:
         return _duration(value)
     if issubclass(kind, (bytes, bytearray)):
         return kind(base64.b64decode(value))
-    if issubclass(kind, (int, str, bool, dict, list)) and isinstance(value, kind):
+    if isinstance(value, kind):
         return value
+    if not isinstance(value, next(form for bases, form in _FORMS if issubclass(kind, bases))):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
     return kind(value)
+
+
+#: Types of JSON from which objects of classes are made. Of others, a union has another type.
+_FORMS: "tuple[tuple[typing.Any, typing.Any], ...]" = (
+    ((str, bool, dict, list), ()),
+    ((int, float), (int, float)),
+    ((tuple, set, frozenset), list),
+    (object, object),
+)
 
 
 def _convert_generic(value: typing.Any, origin: typing.Any, args: "tuple[typing.Any, ...]") -> typing.Any:
@@ -200,9 +214,13 @@ def _convert_generic(value: typing.Any, origin: typing.Any, args: "tuple[typing.
         return value
     if not isinstance(origin, type):  # Annotated and others that name a type first
         return convert(value, args[0])
+    if not args:  # typing.List without the type of its items
+        return convert(value, origin)
     if issubclass(origin, dict) or (isinstance(value, dict) and len(args) == 2):
         key, one = args
         return {_convert_key(name, key): convert(item, one) for name, item in value.items()}
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
     if issubclass(origin, tuple) and Ellipsis not in args:
         return tuple(convert(one, kind) for one, kind in zip(value, args))
     found = [convert(one, args[0]) for one in value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,8 +15,8 @@ from uuid import UUID
 
 import functiond
 import pytest
-from functiond import instance
-from functiond.codec import decode, encode
+from functiond import BadResult, instance
+from functiond.codec import decode, decode_result, encode
 from msgspec import Meta, Struct
 
 
@@ -78,6 +79,15 @@ VALUES: list[tuple[Any, Any]] = [
     (int | str | None, "5"),
     (list[int] | None, [1]),
     (float | list[Path], [Path("a")]),
+    (str | list[str], ["a"]),
+    (str | Line, Line([])),
+    (str | float, 3.0),
+    (bool | list[int], [1]),
+    (int | UUID, UUID(int=5)),
+    (list[str] | dict[str, int], {"a": 1}),
+    (typing.List, [1]),  # noqa: UP006
+    (typing.Dict, {"a": 1}),  # noqa: UP006
+    (Sequence, [1]),
     (list[Path], [Path("a"), Path("b")]),
     (Sequence[date], [date(2026, 1, 31)]),
     (set[UUID], {UUID(int=1)}),
@@ -102,6 +112,18 @@ def test_values_are_the_same_on_both_sides(kind: Any, value: Any) -> None:
 
     returned = decode(instance.result_text(value), kind)
     assert (returned, type(returned)) == (value, type(value))
+
+
+def test_numbers_that_json_cannot_hold_are_null_in_results() -> None:
+    assert instance.result_text({"a": [float("nan"), float("-inf")]}) == '{"a": [null, null]}'
+
+
+def test_a_result_without_a_value_of_its_type_is_refused() -> None:
+    with pytest.raises(BadResult, match="no result of r: of queued calls, results of more than 256 KiB are not kept"):
+        decode_result("", str, "r")
+    with pytest.raises(BadResult, match="return annotation for r cannot be used"):
+        decode_result('"a"', int | Path, "r")
+    assert decode_result("", dict | None, "r") is None
 
 
 def test_an_event_of_a_trigger_is_the_argument() -> None:
