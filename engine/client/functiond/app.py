@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 
 from functiond.async_client import AsyncClient, AsyncHandle
 from functiond.client import Client, Handle
-from functiond.errors import BadConfiguration
+from functiond.errors import BadArgument, BadConfiguration
 from functiond.events import Event
 from functiond.schedule import timer_options
 from functiond.signature import Signature
@@ -89,11 +89,18 @@ class Function(Generic[P, R, C]):
 
     def enqueue_many(self, events: Iterable[Event]) -> list[Handle[R]]:
         """Queue calls in few requests. ``events`` are results of ``event``. Raises BatchError if some are refused."""
-        return self._app.client.enqueue_many(self.name, events, returns=self._signature.returns)
+        return self._app.client.enqueue_many(self.name, self._events(events), returns=self._signature.returns)
 
     async def enqueue_many_async(self, events: Iterable[Event]) -> list[AsyncHandle[R]]:
         """Queue calls like ``enqueue_many``, on the running event loop."""
-        return await self._app.async_client.enqueue_many(self.name, events, returns=self._signature.returns)
+        calls, returns = self._events(events), self._signature.returns
+        return await self._app.async_client.enqueue_many(self.name, calls, returns=returns)
+
+    def _events(self, events: Iterable[Event]) -> Iterable[Event]:
+        for event in events:
+            if not isinstance(event, Event):
+                raise BadArgument(f"enqueue_many takes results of {self.name}.event(...), not {event!r:.80}")
+            yield event
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on the engine and return its result."""
@@ -198,6 +205,8 @@ class App:
         if isinstance(self._given, AsyncClient):
             return self._given
         loop = asyncio.get_running_loop()
+        for ended in [one for one in self._async_clients if one.is_closed()]:
+            del self._async_clients[ended]  # its connections refer to the loop, which would never be freed
         if loop not in self._async_clients:
             self._async_clients[loop] = AsyncClient(**self._parameters())
         return self._async_clients[loop]

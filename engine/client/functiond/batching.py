@@ -11,10 +11,19 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from functiond.errors import ApiError, ClientError, Overloaded, TooLarge, Unavailable, Unreachable, error_class
+from functiond.errors import (
+    ApiError,
+    BadArgument,
+    ClientError,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    Unreachable,
+    error_class,
+)
 from functiond.events import Event, Item, batches
 from functiond.operations import Operations
-from functiond.steps import Sleep, Steps, sent
+from functiond.steps import Sleep, Steps, decoded, sent
 
 RETRY_DELAY = 1.0  #: seconds until events without room are sent again
 
@@ -38,6 +47,8 @@ def enqueue_many(operations: Operations, function: str, events: Iterable[object]
     An event that is refused for another reason does not stop the others. If the connection breaks, all that are left
     get the error. Raises Unreachable or ApiError if no event was accepted because of the whole request.
     """
+    if isinstance(events, Mapping | str | bytes):
+        raise BadArgument(f"events is a {type(events).__name__}: give a list of events")
     keyed = [(one if isinstance(one, Event) else Event(event=one)).with_key() for one in events]
     waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
     found, limits, accepted, tries, began = Sent({}, {}), operations.limits, 0, 0, time.monotonic()
@@ -59,7 +70,7 @@ def _send(operations: Operations, function: str, items: Sequence[Item], found: S
         done += len(batch)
         try:
             reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.limits)
-            _keep(batch, found, msgspec.json.decode(reply.body, type=dict[str, Any]))
+            _keep(batch, found, decoded(reply, dict[str, Any]))
         except ApiError as error:
             whole = "results" not in error.details and not isinstance(error, TooLarge)
             if whole and not found.ids:  # such as an unknown function

@@ -58,7 +58,7 @@ class Handle(Generic[R]):
 
 
 class Client(Configured[Transport]):
-    """Client for synchronous programs. Threads may share it."""
+    """Client for synchronous programs. Threads may share it, and processes that are forked."""
 
     def _connect(self) -> Transport:
         return Transport(self.configuration)

@@ -79,6 +79,9 @@ def configuration(
         token = _environment("SECURITY_TOKEN" if access_key else "TOKEN")
     if bool(access_key) != bool(secret_key):
         raise BadConfiguration("access_key and secret_key must be given together")
+    for name, value in (("token", token), ("access_key", access_key)):
+        if value and not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise BadConfiguration(f"{name} has characters that no header may have: remove spaces and line ends")
     if retries < 0 or not timeout > 0:
         raise BadConfiguration(f"retries is {retries} and timeout {timeout}: give 0 or more retries, and some seconds")
     return Configuration(
@@ -98,8 +101,11 @@ def _environment(name: str) -> str:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    whole = parts.hostname and not (parts.username or parts.path.strip("/") or parts.query)
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        whole = parts.hostname and parts.port != 0 and not (parts.username or parts.path.strip("/") or parts.query)
+    except ValueError as error:  # such as a port above 65,535
+        raise BadConfiguration(f"url is {url!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not whole:
         raise BadConfiguration(f"url is {url!r}: it must look like http://127.0.0.1:8080 or https://host")
     return f"{parts.scheme}://{parts.netloc}"

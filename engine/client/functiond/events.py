@@ -50,7 +50,9 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return found
 
     def item(self) -> bytes:
-        """Return the event as an item of the body of a batch."""
+        """Return the event as an item of the body of a batch. Raises BadArgument if it cannot be sent."""
+        if self.delay is not None and self.delay != self.delay:  # would be null, so no delay
+            raise BadArgument(f"delay is {self.delay}: give seconds")
         return msgspec.json.encode(self if self.event is None else replace(self, event=msgspec.Raw(self.body())))
 
     def body(self) -> bytes:

@@ -22,7 +22,7 @@ from functiond.errors import (
 )
 from functiond.events import Event
 from functiond.records import Record
-from functiond.steps import JSON, Request, RetryLimits, Steps, sent
+from functiond.steps import JSON, Request, RetryLimits, Steps, decoded, error_of, sent
 
 LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
 QUIET = 60.0  #: seconds without a byte of a log; the engine sends one each 15 s
@@ -52,7 +52,7 @@ class Operations:
         keyed = event.with_key()
         request = self._post(function, "invocations-async", keyed.body(), keyed.headers)
         reply = yield from sent(request, self.limits)
-        return msgspec.json.decode(reply.body, type=RequestId).request_id
+        return decoded(reply, RequestId).request_id
 
     def call(self, function: str, event: object, kind: Any) -> Steps[Any]:
         """Run a function and return its result. A call that may have run is not sent again."""
@@ -60,6 +60,8 @@ class Operations:
         reply = yield from sent(request, self.limits)
         headers = {name.lower(): value for name, value in reply.headers.items()}
         request_id, text = headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
+        if not request_id:
+            raise error_of(reply)
         if headers.get("x-is-func-err") == "true":
             code = int(headers.get("x-func-err-code", 0))
             raise _failure(InvocationFailed, request_id, code, "", text)
@@ -100,7 +102,7 @@ class Operations:
     def _record(self, function: str, request_id: str, wait: float, limits: RetryLimits) -> Steps[Record]:
         target = self._target(function, f"async-invocations/{quote(request_id, safe='')}?wait={wait:.3f}")
         reply = yield from sent(Request(method="GET", target=target, wait=wait), limits)
-        return msgspec.json.decode(reply.body, type=Record)
+        return decoded(reply, Record)
 
     def _post(
         self,

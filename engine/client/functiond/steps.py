@@ -65,7 +65,7 @@ def sent(request: Request, limits: RetryLimits) -> Steps[Reply]:
             problem = error
         else:
             assert reply is not None
-            if reply.status < 400:
+            if reply.status < 300:
                 return reply
             problem = error_of(reply)
         delay = _delay(problem, attempt)
@@ -88,6 +88,14 @@ def _delay(problem: ClientError, attempt: int) -> float:
     if asked is not None:
         return asked + random.uniform(0, FIRST_DELAY)
     return float(min(FIRST_DELAY * 2**attempt, LONGEST_DELAY)) * random.uniform(0.5, 1)
+
+
+def decoded(reply: Reply, kind: type[T]) -> T:
+    """Return the content of a reply. Raises ApiError if it is another, as that of a server that is no engine."""
+    try:
+        return msgspec.json.decode(reply.body, type=kind)
+    except msgspec.DecodeError:
+        raise error_of(reply) from None
 
 
 def error_of(reply: Reply) -> ApiError:

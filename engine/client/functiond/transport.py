@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
@@ -28,7 +29,18 @@ class Transport:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._http = httpx.Client(**_options(configuration))
+        self._open()
+
+    def _open(self) -> None:
+        self._opened = httpx.Client(**_options(self._configuration))
+        self._process = os.getpid()
+
+    @property
+    def _http(self) -> httpx.Client:
+        """Connections of this process. After a fork, those that were open before belong to the other process."""
+        if self._process != os.getpid():
+            self._open()
+        return self._opened
 
     def run(self, steps: Steps[T]) -> T:
         try:
@@ -54,7 +66,7 @@ class Transport:
         try:
             reply = self._http.send(self._prepared(request), stream=True)
             try:
-                if reply.status_code >= 400:
+                if reply.status_code >= 300:
                     reply.read()
                     raise error_of(_reply(reply))
                 for piece in reply.iter_bytes():
@@ -102,7 +114,7 @@ class AsyncTransport:
         try:
             reply = await self._http.send(self._prepared(request), stream=True)
             try:
-                if reply.status_code >= 400:
+                if reply.status_code >= 300:
                     await reply.aread()
                     raise error_of(_reply(reply))
                 async for piece in reply.aiter_bytes():

@@ -1,0 +1,119 @@
+"""Connections of clients: forks, event loops that ended, and replies of servers that are no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from functiond import ApiError, App, BadArgument, BadConfiguration, Client, Event
+
+REPLIES = {
+    "page": (200, b"<html>"),
+    "moved": (301, b""),
+    "good": (202, b'{"request_id": "r"}'),
+}
+
+
+class Server(ThreadingHTTPServer):
+    connections = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        assert isinstance(self.server, Server)
+        self.server.connections += 1
+        super().setup()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = next(reply for name, reply in REPLIES.items() if f"/{name}/" in self.path)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def client_of(server: Server) -> Client:
+    return Client(f"http://127.0.0.1:{server.server_port}", retries=0)
+
+
+@pytest.mark.parametrize("name", ["page", "moved"])
+def test_a_reply_of_another_server_is_an_error(server: Server, name: str) -> None:
+    with client_of(server) as client:
+        for send in (client.enqueue, client.call, client.enqueue_many):
+            with pytest.raises(ApiError, match="is this a functiond engine"):
+                send(name, [1])
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_process_opens_connections_of_its_own(server: Server) -> None:
+    with client_of(server) as client:
+        client.enqueue("good")
+        client.enqueue("good")
+        assert server.connections == 1
+        child = os.fork()
+        if child == 0:
+            try:
+                client.enqueue("good")
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        client.enqueue("good")
+        assert server.connections == 2
+
+
+def test_clients_of_ended_event_loops_are_dropped() -> None:
+    app = App()
+
+    async def clients() -> int:
+        assert app.async_client is app.async_client
+        return len(app._async_clients)
+
+    assert [asyncio.run(clients()) for _ in range(3)] == [1, 1, 1]
+
+
+def test_events_that_would_be_sent_otherwise_are_refused() -> None:
+    app = App(Client("http://127.0.0.1:9", retries=0))
+
+    @app.function()
+    def double(n: int) -> int:
+        return 2 * n
+
+    with pytest.raises(BadArgument, match=r"takes results of double\.event"):
+        double.enqueue_many([4])  # type: ignore[list-item]
+    with pytest.raises(BadArgument, match="events is a dict: give a list"):
+        app.client.enqueue_many("double", {"n": 4})
+    with pytest.raises(BadArgument, match="delay is nan"):
+        app.client.enqueue_many("double", [Event(delay=float("nan"))])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"token": "secret\n"}, "token has characters"),
+        ({"token": "ä"}, "token has characters"),
+        ({"url": "http://[::1"}, "Invalid IPv6 URL"),
+        ({"url": "http://a:99999"}, "Port out of range"),
+    ],
+)
+def test_a_parameter_that_no_request_can_have_is_named(parameters: dict[str, str], problem: str) -> None:
+    with pytest.raises(BadConfiguration, match=problem) as caught:
+        Client(**parameters)  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
