@@ -267,6 +267,11 @@ APP = "from functiond import App\napp = App()\n"
         (f"{APP}@app.function(schedule='daily')\ndef f(): ...\n", "schedule is 'daily': give five fields"),
         (f"{APP}for name in 'ab':\n    @app.function()\n    def f(): ...\n", "two functions f: give one another name"),
         (f"{APP}@app.function(schedule='1h')\ndef f(a, b): ...\n", "it may need one argument only"),
+        (f"{APP}@app.function\ndef f(): ...\n", "write @app.function() with parentheses"),
+        (
+            f"{APP}@app.function(retries='3')\ndef f(): ...\n",
+            "function f: Expected `int | null`, got `str` - at `$.retries`",
+        ),
     ],
 )
 def test_a_bad_app_is_explained(source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

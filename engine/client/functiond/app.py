@@ -6,9 +6,10 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from threading import Lock
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Never, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
@@ -133,7 +134,11 @@ class Decorator:
     def __call__(self, call: Callable[P, R]) -> Function[P, R, R]: ...
     def __call__(self, call: Callable[..., Any]) -> Function[..., Any, Any]:
         attribute = call.__name__
-        deployment = Deployment(**{"attribute": attribute, "name": attribute, **self._options})
+        options = {"attribute": attribute, "name": attribute, **self._options}
+        try:
+            deployment = msgspec.convert(options, Deployment)
+        except msgspec.ValidationError as error:
+            raise BadConfiguration(f"function {attribute}: {error}") from None
         function = Function[..., Any, Any](self._app, call, deployment)
         for other in self._app.functions.values():
             if deployment.name == other.name or attribute == other.deployment.attribute:
@@ -163,7 +168,7 @@ class App:
 
     def function(
         self,
-        *,
+        *misplaced: Never,
         name: str | None = None,
         timeout: int | None = None,
         memory: int | None = None,
@@ -181,6 +186,8 @@ class App:
         are functions that receive their outcomes. ``schedule`` is a crontab expression in the time zone ``zone``, by
         default UTC, or a rate such as ``15m``.
         """
+        if misplaced:
+            raise BadConfiguration("write @app.function() with parentheses, and its options by name")
         options: dict[str, Any] = {"timeout": timeout, "memory": memory, "retries": retries, "max_age": max_age}
         for field, target in (("on_success", on_success), ("on_failure", on_failure)):
             options[field] = target.name if isinstance(target, Function) else target

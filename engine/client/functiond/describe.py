@@ -5,6 +5,7 @@ Prints JSON. Runs in a process of its own, so that the modules of the app meet n
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -44,7 +45,7 @@ def describe(target: str) -> Description:
         module=name,
         app=attribute,
         root=str(root),
-        parts=sorted({*_parts(root), name.partition(".")[0] + (".py" if _is_file(root, name) else "")}),
+        parts=_with_imports(root, {*_parts(root), name.partition(".")[0] + (".py" if _is_file(root, name) else "")}),
         instance=str(Path(__file__).with_name("instance.py")),
         functions=[function.deployment for function in app.functions.values()],
     )
@@ -69,6 +70,40 @@ def _parts(root: Path) -> Iterator[str]:
         installed = "site-packages" in file.parts or (environment and file.is_relative_to(environment))
         if file.is_relative_to(root) and not installed and not file.is_relative_to(own):
             yield file.relative_to(root).parts[0]
+
+
+def _with_imports(root: Path, parts: set[str]) -> list[str]:
+    """Return files and folders in ``root`` with those that they import, also where a function does so when it runs."""
+    found, left = set(parts), list(parts)
+    while left:
+        part = root / left.pop()
+        for source in [part] if part.is_file() else sorted(part.rglob("*.py")):
+            new = {other for name in _imports(source) if (other := _part(root, name))} - found
+            found |= new
+            left += new
+    return sorted(found)
+
+
+def _imports(source: Path) -> Iterator[str]:
+    """Yield the first names of the modules that a file imports."""
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # reported when the package is built
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name.partition(".")[0] for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _part(root: Path, name: str) -> str | None:
+    """Return the file or package in ``root`` that is the module ``name``. The client itself does not count."""
+    if name == "functiond" or name in sys.stdlib_module_names:
+        return None
+    if (root / name / "__init__.py").is_file():
+        return name
+    return f"{name}.py" if (root / f"{name}.py").is_file() else None
 
 
 def main() -> None:

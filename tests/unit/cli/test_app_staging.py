@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.apps.description import AppDescription, AppFunction
+from engine.cli.apps.description import AppDescription, AppFunction, describe
 from engine.cli.apps.staging import staged
 from engine.cli.client import UsageError
 
@@ -42,6 +42,16 @@ def test_the_folder_has_the_parts_a_handler_and_functiond(tmp_path: Path) -> Non
         assert names(folder) == {"shop/jobs.py", "shop/data.txt", "helper.py", ".gitignore", *generated}
         assert "run = handler_of('shop.jobs:app', 'run')" in (folder / "functiond_apps/shop/jobs/app.py").read_text()
     assert not folder.exists()
+
+
+def test_modules_that_functions_import_when_they_run_are_parts(tmp_path: Path) -> None:
+    source = "from functiond import App\napp = App()\n@app.function()\ndef f():\n    from jobs.mail import send\n"
+    (tmp_path / "jobs").mkdir()
+    files = {"tasks": source, "jobs/__init__": "", "jobs/mail": "import text, json, absent", "text": "", "other": ""}
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+
+    assert describe("tasks:app").parts == ["jobs", "tasks.py", "text.py"]
 
 
 def test_requirements_leave_functiond_out(tmp_path: Path) -> None:
