@@ -84,6 +84,7 @@ def install(dependencies: NodeDependencies, own: Mapping[str, Path], wanted: Int
         machine, libc = _MACHINES.get(wanted.machine, wanted.machine), wanted.libc or "glibc"
         command += ["--ignore-scripts", "--os=linux", f"--cpu={machine}", f"--libc={libc}"]
     run_tool(command, folder, f"installing package.json with npm for {interpreter_text(wanted)}")
+    (folder / ".npmrc").unlink(missing_ok=True)  # the cache keeps no tokens
     if not builds:
         _check_scripts(folder, wanted)
 
