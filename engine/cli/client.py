@@ -97,11 +97,8 @@ class Client:
     def __init__(
         self, url: str, project: str, start: str, key: Key | None = None, *, ca_file: str = "", token: str = ""
     ) -> None:
-        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--url is {url}: the URL must look like http://127.0.0.1:8080 or https://host")
-        self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = _trust(ca_file) if parts.scheme == "https" else None
+        scheme, self._host, self._port = _address(url)
+        self._tls = _trust(ca_file) if scheme == "https" else None
         self._url, self._start, self._key, self._token = url, start, key, token
         self._max_wait: float | None = None
         self.project = project
@@ -239,6 +236,23 @@ class Client:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
         return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT, context=self._tls)
+
+
+def _address(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an engine's URL. Raises UsageError if it is invalid, or has other parts."""
+    problem = "must look like http://127.0.0.1:8080 or https://host"
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"--url is {url}: the URL {problem} ({error})") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"--url is {url}: the URL {problem}")
+    if "@" in parts.netloc:
+        raise UsageError("--url has a login: leave it out, and set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise UsageError(f"--url is {url}: the URL {problem}, without a path: an engine is at the root of its host")
+    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
 
 
 def _trust(ca_file: str) -> ssl.SSLContext:

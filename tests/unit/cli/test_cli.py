@@ -15,10 +15,20 @@ def test_a_name_with_any_character_stays_one_part_of_the_path() -> None:
     assert path_of("a/b?c") == "/a%2Fb%3Fc"
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "https://", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x", "http://", "https://", "", "http://a:b", "http://a:99999", "http://[::1", "http://a/b", "http://a?b"],
+)
 def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
     with pytest.raises(UsageError, match="must look like"):
         Client(url, "default", "functiond")
+
+
+def test_a_login_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError, match="has a login") as refusal:
+        Client("http://user:secret@a", "default", "functiond")
+
+    assert "secret" not in str(refusal.value).removesuffix("FUNCTIOND_SECRET_KEY")
 
 
 @pytest.mark.parametrize(
