@@ -505,6 +505,15 @@ def test_an_export_without_code_names_none(cli: Cli) -> None:
     assert cli("apply", "--prune") == "Nothing to change.\n"
 
 
+def test_a_package_may_have_the_name_of_a_function(cli: Cli) -> None:
+    manifest('[functions.resize]\ncode = "resize"\n[functions."resize:index"]\ncode = "resize"\n')
+    cli("apply")
+    cli("export", "export.toml", "--code", "code")
+
+    assert cli("apply", "export.toml") == "Nothing to change.\n"
+    assert cli.json("export")["functions"] == 2
+
+
 def test_code_that_a_folder_cannot_hold_is_exported_as_a_package(cli: Cli) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -565,8 +574,20 @@ def test_dependencies_are_installed_and_exported(cli: Cli, tmp_path: Path, monke
             "functions.a.triggers[0].event_data.nam: no such key: did you mean name?",
         ),
         (
+            '[[functions.a.triggers]]\ntrigger_type_code = "TIMR"\nevent_data = {}\n',
+            "functions.a.triggers[0].trigger_type_code is 'TIMR': did you mean TIMER?",
+        ),
+        (
+            '[functions.a.versions.v1]\n[functions.a.aliases.live]\nversion = "v2"\n',
+            "functions.a.aliases.live: no version v2 of a: expected one of v1, latest",
+        ),
+        (
+            '[functions.a.aliases.live]\nversion = "latest"\nadditional_version_weights = { x = 10 }\n',
+            "functions.a.aliases.live: no version x of a: expected one of latest",
+        ),
+        (
             '[[functions.a.triggers]]\ntrigger_type_code = "SMN"\nevent_data = { topic_urn = "orders" }\n',
-            "functions.a.triggers[0].event_data: no topic orders: expected one of none",
+            "functions.a.triggers[0].event_data: no topic orders: there are none",
         ),
         (
             '[functions.a.async_invoke_config.destination_config.on_success]\ndestination = "FunctionGraph"\n'

@@ -60,7 +60,10 @@ def export(
         _write_code(data, project, code, file.parent if file else Path())
     from engine.cli.manifest.writing import manifest_text  # its library is slow to import
 
-    text = manifest_text(data, notes)
+    text, count = manifest_text(data, notes), len(data["functions"])
+    if file is None and target.json:
+        print_json({"manifest": text, "functions": count})
+        return
     if file is None:
         write(text.rstrip("\n"), keep="\n\t")
         return
@@ -69,9 +72,8 @@ def export(
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from None
     if target.json:
-        print_json({"file": str(file), "functions": len(data["functions"])})
+        print_json({"file": str(file), "functions": count})
     else:
-        count = len(data["functions"])
         Output().print(f"[bold green]written[/] {count} function{'' if count == 1 else 's'} to")
         Output().paste(str(file))
 
@@ -87,7 +89,8 @@ def _write_code(data: Data, project: Project, folder: Path, start: Path) -> None
             write(f"functiond: the code of {name} is too large for a reply and is left out", errors=True)
             continue
         try:
-            written = _written(package, folder / name.replace(":", "/"), project, function)
+            # a folder "package/name" could lie in that of a function named "package"
+            written = _written(package, folder / name.replace(":", "@"), project, function)
         except OSError as error:
             raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
         table["code"] = os.path.relpath(written, start)

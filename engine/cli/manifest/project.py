@@ -44,6 +44,12 @@ class Project:
         return ":".join([*self.functions[function]["func_urn"].split(":")[:7], qualifier])
 
     @cached_property
+    def trigger_types(self) -> list[str]:
+        """Types of triggers that the engine has, also those of plugins that this installation lacks."""
+        found: list[str] = self.client.of_project.get("/triggertypes")
+        return found
+
+    @cached_property
     def triggers(self) -> list[Data]:
         return self.client.of_project.get_all("/triggers", "triggers")
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from engine.cli.client import UsageError, path_of
+from engine.cli.fields import expected
 from engine.cli.manifest.changes import Change, Field, created, differences, hidden
 from engine.cli.manifest.kinds import Kinds
 from engine.cli.manifest.project import Data, Project
@@ -58,7 +59,9 @@ class TriggerPlanner:
         return TriggerPlan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
 
     def _wanted(self, function: Function, table: TriggerTable, path: str) -> Wanted:
-        kind = table.trigger_type_code.upper()
+        kind, known = table.trigger_type_code.upper(), self._project.trigger_types
+        if kind not in {one.upper() for one in known}:
+            raise UsageError(f"{path}.trigger_type_code is {table.trigger_type_code!r}: {expected(kind, known)}")
         try:
             data = self._references.event_data(kind, table.event_data)
         except UsageError as error:

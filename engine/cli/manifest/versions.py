@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from engine.cli.client import UsageError, path_of
+from engine.cli.fields import expected
 from engine.cli.manifest.changes import Change, Field, action_for, created, differences
 from engine.cli.manifest.kinds import Kinds
 from engine.cli.manifest.project import Data, Project
@@ -36,8 +37,19 @@ def version_changes(function: Function, project: Project) -> Iterator[Change]:
 
 
 def alias_changes(function: Function, project: Project) -> Iterator[Change]:
-    existing = project.aliases(function.name) if function.aliases and function.name in project.functions else {}
+    """Yield the changes to aliases. Raises UsageError for a version that neither exists nor is declared."""
+    is_known = function.aliases and function.name in project.functions
+    existing = project.aliases(function.name) if is_known else {}
+    versions = [*(project.versions(function.name) if is_known else ()), *function.versions, LATEST]
     for name, table in function.aliases.items():
+        for version in (
+            table.version,
+            *(table.additional_version_weights or ()),
+            *(table.additional_version_strategy or ()),
+        ):
+            if version not in versions:
+                problem = f"no version {version} of {function.name}: {expected(version, versions)}"
+                raise UsageError(f"functions.{function.name}.aliases.{name}: {problem}")
         new, old = alias_fields(msgspec.to_builtins(table)), existing.get(name)
         fields = created(new) if old is None else differences(alias_fields(old), new)
         if fields:
