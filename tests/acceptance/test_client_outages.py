@@ -43,12 +43,13 @@ def url_of(engine: EngineProcess) -> str:
 
 def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
     event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
-    with engine_on(tmp_path / "data") as engine, ThreadPoolExecutor(1) as threads:
+    with engine_on(tmp_path / "data") as engine, ThreadPoolExecutor(2) as threads:
         engine.create("held", HELD)
         engine.asked_port = engine.port
         with Client(url_of(engine), project=PROJECT) as client:
             handle = client.enqueue("held", event)
             result = threads.submit(handle.result, 60)
+            log = threads.submit(lambda: list(handle.logs(follow=True)))
             while not os.path.exists(event["runs"]):
                 time.sleep(0.01)
             engine.kill(children=True)
@@ -56,6 +57,7 @@ def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
             Path(event["gate"]).touch()
 
             assert result.result(60) == "ended"
+            assert log.result(60) == []
             assert handle.record().attempt >= 1
 
 

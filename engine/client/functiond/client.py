@@ -51,7 +51,7 @@ class Handle(Generic[R]):
 
     def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
         """Yield the log lines of the newest attempt; with ``follow``, as they are written, until the end."""
-        return self._transport.lines(self._operations.logs(self.function, self.request_id, follow=follow))
+        return self._transport.lines(*self._operations.logs(self.function, self.request_id, follow=follow))
 
     def __repr__(self) -> str:
         return f"Handle({self.function!r}, {self.request_id!r})"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 from msgspec import Struct
 
+from functiond.errors import ClientError
 from functiond.records import LogLine
+from functiond.steps import RetryLimits, delay_after
 
 
 class Dropped(Struct):
@@ -15,17 +19,41 @@ class Dropped(Struct):
 
 
 class LogReader:
-    """Reader of the pieces of a reply, in the order of their arrival."""
+    """Reader of the pieces of a reply, in the order of their arrival, and of the replies after broken connections.
 
-    def __init__(self) -> None:
-        self._rest = b""
-        self._event = "line"
+    Each of these begins with the first line of the newest attempt, so lines that were read before are left out.
+    """
+
+    def __init__(self, limits: RetryLimits, *, follow: bool) -> None:
+        self._limits, self._tries, self._began = limits, 0, 0.0
+        self._rest, self._event = b"", "line"
+        self._seen: Counter[int] = Counter()  #: hashes of lines
+        self._again: Counter[int] = Counter()  #: those that this reply may repeat
+        self.complete = not follow  #: the end of a reply is the end of the log
 
     def read(self, piece: bytes) -> Iterator[LogLine]:
-        """Yield the log lines that ``piece`` completes."""
+        """Yield the new log lines that ``piece`` completes."""
+        self._tries = 0
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            yield from self._read_line(line)
+        for text in lines:
+            for line in self._read_line(text):
+                name = hash(line)
+                if self._again[name]:
+                    self._again[name] -= 1
+                else:
+                    self._seen[name] += 1
+                    yield line
+
+    def resume(self, problem: ClientError) -> float:
+        """Return the seconds until the next request. Raise ``problem`` if there were too many without a reply."""
+        now = time.monotonic()
+        self._began = self._began if self._tries else now
+        delay = delay_after(problem, self._tries)
+        self._tries += 1
+        if self._tries > self._limits.retries or now + delay - self._began > self._limits.timeout:
+            raise problem
+        self._rest, self._event, self._again = b"", "line", self._seen.copy()
+        return delay
 
     def _read_line(self, line: bytes) -> Iterator[LogLine]:
         if line.startswith(b"{"):
@@ -34,6 +62,7 @@ class LogReader:
         field, _, value = line.partition(b": ")
         if field == b"event":
             self._event = value.decode()
+            self.complete |= self._event == "end"
         elif field == b"data" and self._event == "line":
             yield msgspec.json.decode(value, type=LogLine)
         elif field == b"data" and self._event == "dropped":

@@ -21,6 +21,7 @@ from functiond.errors import (
     ResultTimeout,
 )
 from functiond.events import Event
+from functiond.log_stream import LogReader
 from functiond.records import Record
 from functiond.steps import JSON, Request, RetryLimits, Steps, decoded, error_of, sent
 
@@ -91,10 +92,12 @@ class Operations:
         body = msgspec.json.encode({"request_id": request_id, "type": "force"})
         yield from sent(self._post(function, "cancel", body, {}), self.limits)
 
-    def logs(self, function: str, request_id: str, *, follow: bool) -> Request:
+    def logs(self, function: str, request_id: str, *, follow: bool) -> tuple[Request, LogReader]:
         accept = "text/event-stream" if follow else "application/x-ndjson"
         target = self._target(function, f"async-invocations/{quote(request_id, safe='')}/logs")
-        return Request(method="GET", target=target, headers={"Accept": accept}, wait=QUIET)
+        request = Request(method="GET", target=target, headers={"Accept": accept}, wait=QUIET)
+        limits = RetryLimits(UNBOUNDED, self.limits.timeout) if follow else self.limits
+        return request, LogReader(limits, follow=follow)
 
     def batch(self, function: str, items: Sequence[bytes]) -> Request:
         return self._post(function, "invocations-async/batch", b'{"events":[%b]}' % b",".join(items), {})

@@ -68,7 +68,7 @@ def sent(request: Request, limits: RetryLimits) -> Steps[Reply]:
             if reply.status < 300:
                 return reply
             problem = error_of(reply)
-        delay = _delay(problem, attempt)
+        delay = delay_after(problem, attempt)
         attempt += 1
         late = time.monotonic() - began + delay > limits.timeout
         if attempt > limits.retries or late or not _may_repeat(request, problem):
@@ -82,7 +82,7 @@ def _may_repeat(request: Request, problem: ClientError) -> bool:
     return isinstance(problem, Overloaded) or (request.repeatable and isinstance(problem, Unavailable))
 
 
-def _delay(problem: ClientError, attempt: int) -> float:
+def delay_after(problem: ClientError, attempt: int) -> float:
     """Return the seconds until the next attempt: at least as many as the engine asks for."""
     asked = problem.retry_after if isinstance(problem, ApiError) else None
     if asked is not None:

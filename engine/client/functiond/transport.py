@@ -6,13 +6,14 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import httpx
 
 from functiond.configuration import Configuration
-from functiond.errors import BadConfiguration, Unreachable
+from functiond.errors import BadConfiguration, Overloaded, Unavailable, Unreachable
 from functiond.log_stream import LogReader
 from functiond.records import LogLine
 from functiond.steps import Reply, Request, Sleep, Steps, error_of
@@ -60,9 +61,19 @@ class Transport:
             result: T = end.value
             return result
 
-    def lines(self, request: Request) -> Iterator[LogLine]:
-        """Yield the log lines of a reply as they arrive."""
-        reader = LogReader()
+    def lines(self, request: Request, reader: LogReader) -> Iterator[LogLine]:
+        """Yield the lines of a log as they arrive, also after broken connections."""
+        while True:
+            try:
+                yield from self._lines(request, reader)
+                if reader.complete:
+                    return
+                raise Unreachable(self._configuration.url, "the log stopped before its end", sent=True)
+            except (Unreachable, Overloaded, Unavailable) as problem:
+                delay = reader.resume(problem)
+            time.sleep(delay)
+
+    def _lines(self, request: Request, reader: LogReader) -> Iterator[LogLine]:
         try:
             reply = self._http.send(self._prepared(request), stream=True)
             try:
@@ -108,9 +119,21 @@ class AsyncTransport:
             result: T = end.value
             return result
 
-    async def lines(self, request: Request) -> AsyncIterator[LogLine]:
-        """Yield the log lines of a reply as they arrive."""
-        reader = LogReader()
+    async def lines(self, request: Request, reader: LogReader) -> AsyncIterator[LogLine]:
+        """Yield the lines of a log as they arrive, also after broken connections."""
+        while True:
+            try:
+                async with aclosing(self._lines(request, reader)) as lines:
+                    async for line in lines:
+                        yield line
+                if reader.complete:
+                    return
+                raise Unreachable(self._configuration.url, "the log stopped before its end", sent=True)
+            except (Unreachable, Overloaded, Unavailable) as problem:
+                delay = reader.resume(problem)
+            await asyncio.sleep(delay)
+
+    async def _lines(self, request: Request, reader: LogReader) -> AsyncGenerator[LogLine]:
         try:
             reply = await self._http.send(self._prepared(request), stream=True)
             try:

@@ -9,13 +9,25 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from functiond import ApiError, App, BadArgument, BadConfiguration, Client, Event
+from functiond import ApiError, App, AsyncClient, BadArgument, BadConfiguration, Client, Event, Unreachable
 
 REPLIES = {
     "page": (200, b"<html>"),
     "moved": (301, b""),
     "good": (202, b'{"request_id": "r"}'),
 }
+
+
+def line(text: str) -> bytes:
+    return b'event: line\ndata: {"time": null, "stream": "stdout", "text": "%b"}\n\n' % text.encode()
+
+
+#: Replies with a log, of which the first two break off.
+LOGS = (
+    line("a") + line("a") + line("b")[:-9],
+    line("a") + line("a") + line("b"),
+    line("a") + line("a") + line("b") + line("a") + b'event: end\ndata: {"status": "SUCCESS"}\n\n',
+)
 
 
 class Server(ThreadingHTTPServer):
@@ -37,6 +49,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Server)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(LOGS[min(self.server.connections, len(LOGS)) - 1])
+        self.close_connection = True
 
     def log_message(self, *args: object) -> None:
         pass
@@ -60,6 +79,24 @@ def test_a_reply_of_another_server_is_an_error(server: Server, name: str) -> Non
         for send in (client.enqueue, client.call, client.enqueue_many):
             with pytest.raises(ApiError, match="is this a functiond engine"):
                 send(name, [1])
+
+
+def test_a_followed_log_goes_on_after_broken_connections(server: Server) -> None:
+    with client_of(server) as client:
+        assert [one.text for one in client.handle("f", "r").logs(follow=True)] == ["a", "a", "b", "a"]
+    assert server.connections == len(LOGS)
+
+
+async def test_an_asynchronous_client_goes_on_with_a_log(server: Server) -> None:
+    async with AsyncClient(f"http://127.0.0.1:{server.server_port}") as client:
+        assert [one.text async for one in client.handle("f", "r").logs(follow=True)] == ["a", "a", "b", "a"]
+
+
+def test_a_log_without_an_engine_is_an_error(server: Server) -> None:
+    server.shutdown()
+    server.server_close()
+    with Client(f"http://127.0.0.1:{server.server_port}", timeout=0.5) as client, pytest.raises(Unreachable):
+        list(client.handle("f", "r").logs(follow=True))
 
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
