@@ -29,6 +29,7 @@ _ENGINE_COMMANDS = {
 }
 _CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),
+    "dev": ("dev.command:dev", "Deploy a function at each change, show its log, and send it events by keys."),
     "apply": ("manifest.apply:apply", "Create and update functions, triggers, topics and streams from a manifest."),
     "export": ("manifest.export:export", "Write a manifest of the project."),
     "functions": ("functions:functions", "List the functions."),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from msgspec import Struct
 
 from engine.cli.apps import deploy_app, is_app
-from engine.cli.client import UsageError, path_of
+from engine.cli.client import Client, UsageError, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration, Installation
 from engine.cli.output import Output, print_json, write
-from engine.cli.packaging import build, default_name
+from engine.cli.packaging import Build, build, default_name
 from engine.cli.packaging.interpreters import interpreter_text
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.uploads import create, update
@@ -43,14 +44,49 @@ def deploy(
         Delete functions of the app that its code has no more.
     """
     if is_app(str(path)):
-        _check_app_options(name, configuration, asynchronous)
+        check_app_options(name, configuration, asynchronous)
         deploy_app(str(path), configuration.fields(), installation, prune=prune, target=target)
         return
     if prune:
         raise UsageError("--prune needs an app, given as module:app")
+    name = name or default_name(path)
+    stored = deploy_function(target.client(), path, name, configuration, installation, asynchronous)
+    if target.json:
+        print_json({**stored.function, "async_invoke_config": stored.settings})
+    else:
+        output = Output()
+        output.print(stored.summary(name))
+        output.paste(stored.function["func_urn"])
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """Result of the deployment of one function."""
+
+    created: bool
+    function: dict[str, Any]
+    settings: Any  #: asynchronous; None: the function has none
+    built: Build
+
+    def summary(self, name: str) -> str:
+        """Return one line for people, as markup."""
+        action = "created" if self.created else "updated"
+        runs = f" on {interpreter_text(self.built.interpreter)}" if self.built.interpreter else ""
+        size, handler = len(self.built.package), self.function["handler"]
+        return f"[bold green]{action}[/] [bold]{name}[/]: {size:,} bytes, {handler}{runs}"
+
+
+def deploy_function(
+    client: Client,
+    path: Path,
+    name: str,
+    configuration: Configuration,
+    installation: Installation,
+    asynchronous: Asynchronous,
+) -> Stored:
+    """Create or update a function from a folder or file. Print notes for the user to standard error."""
     if not path.exists():
         raise UsageError(f"cannot read {path}: no such file or folder")
-    client, name, config = target.client(), name or default_name(path), configuration.fields()
+    config = configuration.fields()
     asynchronous.check()
     old = client.find(path_of(name, "/config"))
     runtime, handler = (config.get(field) or (old or {}).get(field, "") for field in ("runtime", "handler"))
@@ -66,17 +102,10 @@ def deploy(
     if warning := warning_of(shown["runtime"]):
         write(f"functiond: {warning}", errors=True)
     settings = asynchronous.apply(client, name)
-    if target.json:
-        print_json({**shown, "async_invoke_config": settings})
-    else:
-        action = "updated" if old else "created"
-        output = Output()
-        runs = f" on {interpreter_text(built.interpreter)}" if built.interpreter else ""
-        output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(built.package):,} bytes, {shown['handler']}{runs}")
-        output.paste(shown["func_urn"])
+    return Stored(created=old is None, function=shown, settings=settings, built=built)
 
 
-def _check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:
+def check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:
     """Raise UsageError if an option was given that the code of an app decides for each function."""
     config = configuration.fields()
     given = name is not None or asynchronous != UNCHANGED_ASYNC or not config.keys() <= {"runtime", "user_data"}

@@ -40,7 +40,11 @@ class AppDeployment(Struct, frozen=True, kw_only=True):
 def deploy_app(text: str, config: dict[str, Any], installation: Installation, *, prune: bool, target: Target) -> None:
     """Deploy the app ``text``, such as ``tasks:app``, as ``store_app`` does, and print the result."""
     done = store_app(target.client(), describe(text), config, installation, prune=prune)
-    _show(text, done, json=target.json)
+    if target.json:
+        functions = [asdict(one) for one in done.functions]
+        print_json({"app": text, "functions": functions, "gone": done.gone, "pruned": done.pruned})
+    else:
+        show_app(done)
 
 
 def store_app(
@@ -106,11 +110,8 @@ def _settings(function: AppFunction) -> Asynchronous:
     )
 
 
-def _show(text: str, done: AppDeployment, *, json: bool) -> None:
-    if json:
-        functions = [asdict(one) for one in done.functions]
-        print_json({"app": text, "functions": functions, "gone": done.gone, "pruned": done.pruned})
-        return
+def show_app(done: AppDeployment) -> None:
+    """Print the result of the deployment of an app."""
     output = Output()
     for one in done.functions:
         timer = f", {one.schedule}" if one.schedule else ""

@@ -1,0 +1,109 @@
+"""Code that ``functiond dev`` deploys: a folder, a file, or an app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from engine.cli.apps import describe, show_app, store_app
+from engine.cli.apps.description import AppDescription
+from engine.cli.client import UsageError
+from engine.cli.deploy import deploy_function
+from engine.cli.deploy_options import Asynchronous, Configuration, Installation
+from engine.cli.output import Output
+from engine.cli.packaging.files import select
+from engine.cli.target import Target
+
+_APP_FILES = (".functiondignore", ".gitignore", "requirements.txt", "pyproject.toml")
+
+
+class Options(NamedTuple):
+    configuration: Configuration
+    installation: Installation
+    asynchronous: Asynchronous
+
+
+class Deployable(Protocol):
+    @property
+    def watched(self) -> Path:
+        """Folder whose changes may change the code."""
+        ...
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether folders in it count, too."""
+        ...
+
+    def read(self) -> None:
+        """Find the files of the package. Raises FunctiondError if the code cannot be read."""
+        ...
+
+    def state(self) -> object:
+        """Return a value that differs if any file of the package has changed."""
+        ...
+
+    def deploy(self, target: Target) -> list[str]:
+        """Deploy the code as it is now. Return the names of its functions. Raises FunctiondError."""
+        ...
+
+
+class DeployableFunction:
+    """Folder or file of one function."""
+
+    def __init__(self, path: Path, name: str, options: Options) -> None:
+        self._path, self._name, self._options = path, name, options
+        self.is_tree = path.is_dir()
+        self.watched = path if self.is_tree else path.absolute().parent
+
+    def read(self) -> None:
+        pass  # its path names all
+
+    def state(self) -> object:
+        return _state([self._path])
+
+    def deploy(self, target: Target) -> list[str]:
+        stored = deploy_function(target.client(), self._path, self._name, *self._options)
+        Output().print(stored.summary(self._name))
+        return [self._name]
+
+
+class DeployableApp:
+    """App, such as ``tasks:app``. Until it has been imported, the current folder stands for its code."""
+
+    is_tree = True
+
+    def __init__(self, text: str, options: Options) -> None:
+        self._text, self._options = text, options
+        self._app: AppDescription | None = None
+
+    @property
+    def watched(self) -> Path:
+        return self._app.root if self._app else Path.cwd()
+
+    def read(self) -> None:
+        self._app = describe(self._text)
+
+    def state(self) -> object:
+        names = [*self._app.parts, *_APP_FILES] if self._app else ["."]
+        return _state([self.watched / name for name in names])
+
+    def deploy(self, target: Target) -> list[str]:
+        assert self._app is not None, "read is called before"
+        config = self._options.configuration.fields()
+        done = store_app(target.client(), self._app, config, self._options.installation, prune=False)
+        show_app(done)
+        return [one.func_name for one in done.functions]
+
+
+def _state(paths: list[Path]) -> Mapping[str, object]:
+    """Return times and sizes of the files that packages of the paths contain, or the reason why there is none."""
+    found: dict[str, object] = {}
+    for path in paths:
+        try:
+            for name, file in (select(path).found if path.is_dir() else {"": path}).items():
+                status = file.stat()
+                found[f"{path}/{name}"] = status.st_mtime_ns, status.st_size, status.st_ino
+        except (UsageError, OSError) as error:
+            found[str(path)] = str(error)
+    return found

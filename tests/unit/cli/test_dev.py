@@ -1,0 +1,58 @@
+"""Parts of ``functiond dev``: the state of code, and the watch of its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from queue import Queue
+
+from engine.cli.deploy_options import Asynchronous, Configuration, Installation
+from engine.cli.dev.deployables import DeployableFunction, Options
+from engine.cli.dev.watching import watching
+
+
+def deployable_of(path: Path) -> DeployableFunction:
+    return DeployableFunction(path, "mine", Options(Configuration(), Installation(), Asynchronous()))
+
+
+def test_only_files_of_the_package_count(tmp_path: Path) -> None:
+    (tmp_path / "index.py").write_text("1")
+    (tmp_path / ".functiondignore").write_text("*.log\n")
+    deployable = deployable_of(tmp_path)
+    before = deployable.state()
+
+    (tmp_path / "run.log").write_text("ignored")
+    (tmp_path / ".env").write_text("SECRET=1")
+    (tmp_path / "__pycache__").mkdir()
+    assert deployable.state() == before
+    (tmp_path / "index.py").write_text("22")
+    assert deployable.state() != before
+
+
+def test_code_that_cannot_be_packed_has_a_state_too(tmp_path: Path) -> None:
+    deployable = deployable_of(tmp_path)
+    before = deployable.state()
+    (tmp_path / "index.py").write_text("1")
+
+    assert deployable.state() != before
+
+
+def test_a_folder_that_is_replaced_is_watched_again(tmp_path: Path) -> None:
+    root, changes = tmp_path / "root", Queue[None]()
+    root.mkdir()
+    (tmp_path / "other").mkdir()
+
+    with watching(root, recursive=True, changed=lambda: changes.put(None), failed=lambda text: None):
+        changes.get(timeout=30)  # the watch has begun
+        root.rename(tmp_path / "old")
+        (tmp_path / "other").rename(root)
+        inode = root.stat().st_ino
+        changes.get(timeout=30)
+        changes.get(timeout=30)
+        while not changes.empty():
+            changes.get()
+        (root / "new").mkdir()
+        (root / "new" / "file").write_text("1")
+        changes.get(timeout=30)
+
+    assert os.stat(root).st_ino == inode
