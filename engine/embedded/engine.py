@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,11 +85,10 @@ class Engine:
         engine = cls(plugins=plugins, settings=settings, config=config, fast=fast)
         thread = EngineThread(engine._host)
         running = RunningEngine(thread.start(), engine.settings)
-        try:
+        with ExitStack() as stack:
+            stack.callback(running.close)
+            stack.callback(thread.stop)
             yield running
-        finally:
-            thread.stop()
-            running.close()
 
     def serve(self) -> None:
         """Run the engine and serve HTTP until SIGTERM or SIGINT. Call this method in the main thread."""

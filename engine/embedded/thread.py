@@ -47,8 +47,8 @@ class EngineThread:
         """
         if os.getpid() != self._pid:
             return
-        self._call(Host.stop)
         try:
+            self._call(Host.stop)
             self._thread.join()
         except KeyboardInterrupt:
             self._call(Host.end_grace)

@@ -10,9 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import structlog
-from functiond import App, Engine, NotFound
+from functiond import App, Client, Engine, NotFound, Unavailable, Unreachable
 
 from engine.cli.client import UsageError
 from engine.embedded import RunningEngine
@@ -48,6 +49,14 @@ def wait(folder: str) -> str:
         print(os.getpid(), file=began)
     with open(f"{folder}/go") as go:
         return go.read()
+
+
+@app.function(timeout=600)
+def sleep() -> None:
+    import time
+
+    print("sleeping", flush=True)
+    time.sleep(600)
 """
 #: Settings of programs: a function of theirs sees the files and process ids of the host.
 HOST = {"executor.isolation": "process"}
@@ -65,6 +74,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (folder / "embedded_tasks.py").write_text(TASKS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
+        patch.chdir(folder)  # without requirements
         import embedded_tasks  # type: ignore[import-not-found]
 
         yield embedded_tasks
@@ -127,10 +137,14 @@ def test_an_app_without_a_name_is_refused(engine: RunningEngine) -> None:
         engine.deploy(App())
 
 
-async def test_credentials_of_the_settings_are_used(tmp_path: Path, tasks: Any) -> None:
-    key = {"access": "a", "secret": "s" * 16, "project": "mine"}
-    settings = {**HOST, "storage.data_dir": str(tmp_path), "auth.keys": [key]}
-    async with Engine(settings=settings) as engine:
+READER = {"access": "r", "secret": "r" * 16, "project": "mine", "role": "read"}
+KEY = {"access": "a", "secret": "s" * 16, "project": "mine"}
+TOKEN = {"token": "t" * 16, "project": "mine"}
+
+
+@pytest.mark.parametrize("auth", [{"auth.keys": [READER, KEY]}, {"auth.keys": [READER], "auth.tokens": [TOKEN]}])
+async def test_credentials_of_the_settings_are_used(auth: dict[str, Any], tasks: Any) -> None:
+    async with Engine(settings={**HOST, **auth}, fast=True) as engine:
         await engine.deploy(tasks.app)
         async with httpx.AsyncClient(trust_env=False) as stranger:
             refused = await stranger.get(f"{engine.url}/v2/mine/fgs/functions")
@@ -194,6 +208,29 @@ async def test_a_second_cancellation_ends_the_wait_for_functions(tmp_path: Path,
         await task
 
 
+def test_a_second_interrupt_ends_the_wait_for_functions(tmp_path: Path, tasks: Any) -> None:
+    fifos(tmp_path)
+
+    def interrupt_the_end(url: str) -> None:
+        with Client(url, retries=0) as client, suppress(Unavailable, Unreachable):
+            while True:  # until the engine stops
+                client.call("resize", _call("a"))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def run() -> None:
+        with Engine.running(settings={**HOST, "grace": 3600.0}, fast=True) as engine:
+            engine.deploy(tasks.app)
+            tasks.wait.enqueue(str(tmp_path))
+            (tmp_path / "began").read_text()
+            thread.append(threading.Thread(target=interrupt_the_end, args=(engine.url,)))
+            thread[0].start()
+
+    thread: list[threading.Thread] = []
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    thread[0].join()
+
+
 def test_the_fast_mode_keeps_nothing_and_says_so(
     engine: RunningEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,7 +278,9 @@ def program(text: str, folder: Path, **settings: Any) -> Iterator[subprocess.Pop
     path = os.pathsep.join(map(str, (ROOT, ROOT / "engine" / "client", folder)))
     command, pipe = [sys.executable, "-c", head + text], subprocess.PIPE
     environment = {**CLEAN, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=pipe, env=environment, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stdout=pipe, env=environment, cwd=folder, text=True, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
@@ -305,23 +344,36 @@ def test_an_interrupt_reaches_the_program_only(tmp_path: Path) -> None:
     assert not Path("/proc", str(instance)).exists()
 
 
-@pytest.mark.parametrize("fork_server", ["off", "start"])
-def test_a_killed_program_leaves_no_process(fork_server: str, tmp_path: Path) -> None:
-    fifos(tmp_path)
-    with program(WAITING, tmp_path, **{"executor.fork_server": fork_server}) as process:
-        lines(process, "waiting")
-        instance = os.pidfd_open(int((tmp_path / "began").read_text()))
-        others = [os.pidfd_open(pid) for pid in children(process.pid)]
+SLEEPING = """
+import signal
+from functiond import Engine
+from embedded_tasks import app, sleep
+
+with Engine.running(settings=SETTINGS) as engine:
+    engine.deploy(app)
+    next(sleep.enqueue().logs(follow=True))
+    print("sleeping")
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("isolation", "fork_server"), [("process", "off"), ("process", "start"), ("auto", "need")])
+def test_a_killed_program_leaves_no_process(isolation: str, fork_server: str, tmp_path: Path) -> None:
+    settings = {"executor.isolation": isolation, "executor.fork_server": fork_server}
+    with program(SLEEPING, tmp_path, **settings) as process:
+        lines(process, "sleeping")
+        others = [os.pidfd_open(pid) for pid in descendants(process.pid)]
         process.kill()
-        ended = [bool(select.select([one], [], [], 60)[0]) for one in (instance, *others)]
+        ended = [bool(select.select([one], [], [], 60)[0]) for one in others]
 
-    assert ended == [True] * len(ended)
-    assert len(others) >= 1
+    assert ended
+    assert all(ended)
 
 
-def children(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     tasks = Path("/proc", str(pid), "task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [one for child in children for one in (child, *descendants(child))]
 
 
 FORKING = """
@@ -380,7 +432,7 @@ if __name__ == "__main__":
     script.write_text(TASKS + main)
     environment = {**CLEAN, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "engine" / "client")))}
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
     )
 
     assert done.stdout == "a.png 7\n", done.stderr
