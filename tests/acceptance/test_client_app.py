@@ -282,6 +282,22 @@ def test_a_bad_app_is_explained(source: str, words: str, tmp_path: Path, monkeyp
         describe("tasks:app")
 
 
+def test_a_module_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.py").write_text(APP)
+    for target in ("tasks.py:app", "absent:app"):
+        with pytest.raises(UsageError, match=f"no module {target[:-4]}, neither in {tmp_path} nor installed"):
+            describe(target)
+
+
+def test_an_error_of_the_engine_names_the_function(engine: EngineProcess, tmp_path: Path) -> None:
+    functions = "@app.function()\ndef one(): ...\n@app.function(timeout=1)\ndef two(): ...\n"
+    (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
+    done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
+    assert done.stderr.startswith("functiond: FSS.1008 function two: timeout is 1: must be")
+    assert done.returncode == 1
+
+
 def test_options_of_the_code_are_refused() -> None:
     for options in (["--timeout", "5"], ["--name", "x"], ["--retries", "1"]):
         with pytest.raises(UsageError, match=r"@app\.function\(\)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -10,7 +12,7 @@ from msgspec.structs import asdict
 from engine.cli.apps.description import AppDescription, AppFunction, describe
 from engine.cli.apps.staging import staged
 from engine.cli.apps.timers import set_timer
-from engine.cli.client import Client, path_of
+from engine.cli.client import ApiError, Client, path_of
 from engine.cli.deploy_options import Asynchronous, Installation
 from engine.cli.functions import all_functions
 from engine.cli.output import Output, print_json, write
@@ -68,11 +70,13 @@ def store_app(
         write(f"functiond: {note}", errors=True)
     shown = {}
     for function in app.functions:
-        shown[function.name] = _store(client, app, function, built, config)
+        with _told(function):
+            shown[function.name] = _store(client, app, function, built, config)
     deployed = []
     for function in app.functions:  # destinations may be any of the functions, so all are stored before
-        settings[function.name].apply(client, function.name)
-        schedule = set_timer(client, function.name, function.timer)
+        with _told(function):
+            settings[function.name].apply(client, function.name)
+            schedule = set_timer(client, function.name, function.timer)
         action = "updated" if function.name in existing else "created"
         urn = shown[function.name]["func_urn"]
         deployed.append(Deployed(func_name=function.name, func_urn=urn, action=action, schedule=schedule))
@@ -80,6 +84,16 @@ def store_app(
     for name in gone if prune else []:
         client.send("DELETE", path_of(name))
     return AppDeployment(runtime=built.runtime, functions=deployed, gone=gone, pruned=prune)
+
+
+@contextmanager
+def _told(function: AppFunction) -> Iterator[None]:
+    """Name the function in errors of the engine."""
+    try:
+        yield
+    except ApiError as error:
+        message = str(error).removeprefix(f"{error.code} ")
+        raise ApiError(error.status, error.code, f"function {function.name}: {message}") from None
 
 
 def _build(client: Client, app: AppDescription, runtime: str, installation: Installation) -> Build:

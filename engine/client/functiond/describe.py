@@ -34,7 +34,13 @@ class Description(Struct, frozen=True, kw_only=True):
 def describe(target: str) -> Description:
     """Import an app and return its description. Raises BadConfiguration if there is none."""
     name, _, attribute = target.partition(":")
-    module = import_module(name)
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # a module that the app's module imports
+        problem = f"there is no module {error.name}, neither in {Path.cwd()} nor installed"
+        raise BadConfiguration(f"{problem}: write MODULE:APP, such as tasks:app") from None
     app = getattr(module, attribute, None)
     if not isinstance(app, App):
         raise BadConfiguration(f"{name} has no app named {attribute!r}: write {attribute} = App() in it")
