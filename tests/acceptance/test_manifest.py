@@ -295,6 +295,14 @@ def test_secrets_of_triggers_are_sent_again_on_request(cli: Cli, monkeypatch: py
     assert SECRET not in sent
 
 
+def test_an_error_of_the_engine_shows_no_values_of_variables(cli: Cli) -> None:
+    manifest('[functions.a]\nruntime = "${TOKEN}"\n')
+    code, out, error = cli.run("apply", "--json")
+
+    assert (code, SECRET in out + error) == (1, False)
+    assert "runtime is '******'" in json.loads(out)["error"]
+
+
 def test_the_first_error_stops_and_a_second_run_finishes(cli: Cli) -> None:
     text = '[functions.report]\ncode = "report.py"\n[functions.report.versions]\nv1 = {}\nv2 = {}\n'
     rest = '[functions.report.aliases]\nlive = { version = "v1" }\n'

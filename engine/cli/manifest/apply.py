@@ -66,7 +66,7 @@ def apply(
         return WOULD_CHANGE if made.changes else 0
     if not yes:
         _ask(made.changes, may_ask=sys.stdin.isatty() and not target.json)
-    done, problem = _run(made, project, quiet=target.json)
+    done, problem = _run(made, project, shown, quiet=target.json)
     if target.json:
         print_json({**shown.plan(made), "done": done, "error": problem})
     return FAILED if problem else 0
@@ -83,15 +83,15 @@ def _ask(changes: list[Change], *, may_ask: bool) -> None:
         raise UsageError("nothing was changed")
 
 
-def _run(plan: Plan, project: Project, *, quiet: bool) -> tuple[int, str]:
+def _run(plan: Plan, project: Project, shown: Shown, *, quiet: bool) -> tuple[int, str]:
     """Make the changes up to the first error. Return the number of those that were made, and the error."""
     for done, change in enumerate(plan.changes):
         try:
             change.run()
         except FunctiondError as error:
-            left = plan.changes[done:]
-            _report(done, left, error)
-            return done, str(error)
+            problem = shown.error(error)
+            _report(done, plan.changes[done:], problem)
+            return done, problem
         if change.action == "create" and change.kind in REFERENCED:
             project.read_again()
         if not quiet:
@@ -100,8 +100,8 @@ def _run(plan: Plan, project: Project, *, quiet: bool) -> tuple[int, str]:
     return len(plan.changes), ""
 
 
-def _report(done: int, left: list[Change], error: FunctiondError) -> None:
-    write(f"functiond: cannot {left[0].title}: {error}", errors=True)
+def _report(done: int, left: list[Change], problem: str) -> None:
+    write(f"functiond: cannot {left[0].title}: {problem}", errors=True)
     total = done + len(left)
     write(f"functiond: {done} of {total} changes are made; run the command again for the others", errors=True)
     for one in left:

@@ -26,6 +26,13 @@ class Shown:
     def plan(self, plan: Plan) -> dict[str, Any]:
         return {"changes": [self._change(one) for one in plan.changes], "unnamed": [title(one) for one in plan.unnamed]}
 
+    def error(self, error: Exception) -> str:
+        """Return the text of an error, in which the engine may quote a value."""
+        text = str(error)
+        for secret in self._secrets:
+            text = text.replace(repr(secret), repr(MASK))
+        return text
+
     def lines(self, change: Change) -> Iterable[str]:
         """Yield a line for each field of a change."""
         for name, field in change.fields.items():
