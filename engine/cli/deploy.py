@@ -16,6 +16,7 @@ from engine.cli.packaging import Build, build, default_name
 from engine.cli.packaging.interpreters import interpreter_text
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.uploads import create, update
+from engine.errors import FunctiondError
 from engine.runtimes.catalog import warning_of
 
 UNCHANGED, INSTALLED, UNCHANGED_ASYNC = Configuration(), Installation(), Asynchronous()
@@ -101,7 +102,11 @@ def deploy_function(
         shown = update(client, name, built.package, old, config)
     if warning := warning_of(shown["runtime"]):
         write(f"functiond: {warning}", errors=True)
-    settings = asynchronous.apply(client, name)
+    try:
+        settings = asynchronous.apply(client, name)
+    except FunctiondError as error:
+        kind, action = UsageError if isinstance(error, UsageError) else FunctiondError, "updated" if old else "created"
+        raise kind(f"{name} is {action}, but not its asynchronous settings: {error}") from None
     return Stored(created=old is None, function=shown, settings=settings, built=built)
 
 

@@ -16,8 +16,12 @@ NEW = {"timeout": 30, "memory_size": 128}  #: configuration of new functions
 
 
 def create(client: Client, name: str, package: bytes, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Create a function with the package. Configuration that is not given gets the defaults of the command line."""
-    head = {"func_name": name, "package": "default", **NEW, **config}
+    """Create a function, named ``name`` or ``package:name``, with the package.
+
+    Configuration that is not given gets the defaults of the command line.
+    """
+    group, _, own = name.rpartition(":")
+    head = {"func_name": own, "package": group or "default", **NEW, **config}
     return upload(client, "POST", "", head, package)
 
 

@@ -174,6 +174,17 @@ def test_a_package_that_is_refused_leaves_the_options_as_they_were(engine: Engin
     assert after == {**before, **times}
 
 
+def test_a_function_whose_settings_are_refused_is_told(engine: EngineProcess, tmp_path: Path) -> None:
+    shown = deploy(engine, tmp_path, "known", ECHO, "--name", "tools:known")
+
+    said = refused(
+        "deploy", str(tmp_path / "known.py"), "--name", "tools:known", "--retries", "9", url=engine.url, code=1
+    )
+
+    assert shown["func_urn"].split(":")[5:7] == ["tools", "known"]
+    assert "tools:known is updated, but not its asynchronous settings: FSS.0400 max_async_retry_attempts is 9" in said
+
+
 def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Path) -> None:
     urn = deploy(engine, tmp_path, "sink", ECHO)["func_urn"]
     shown = deploy(engine, tmp_path, "source", ECHO, "--on-success", "sink", "--on-failure", urn)

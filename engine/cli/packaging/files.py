@@ -24,6 +24,7 @@ class Selection(Struct, kw_only=True):
     found: dict[str, Path] = {}
     secrets: list[str] = []  #: files of variables, such as ``.env``
     ignored: list[str] = []  #: files and folders that the ignore file names
+    unusable: list[str] = []  #: links to nothing, sockets and other special files
     rules: str = ""  #: name of the ignore file; empty: none
 
 
@@ -64,6 +65,8 @@ class _Walk:
                 self._check_name(path)
                 self._totals.add(path, entry.stat().st_size)
                 self._selection.found[path] = Path(entry.path)
+            else:
+                self._selection.unusable.append(path)
 
     def _leaves_out(self, path: str, entry: os.DirEntry[str]) -> bool:
         if self._rules.excludes(path) or (entry.is_dir() and is_environment(entry.path)):

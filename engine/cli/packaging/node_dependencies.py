@@ -38,8 +38,11 @@ def find_dependencies(root: Path) -> NodeDependencies | None:
     try:
         description = json.loads(file.read_bytes())
         named = {name: str(spec) for group in _GROUPS for name, spec in description.get(group, {}).items()}
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise UsageError(f"{file} cannot be used: {error}") from None
+    except AttributeError:
+        groups = ", ".join(_GROUPS)
+        raise UsageError(f"{file} cannot be used: it and its {groups} must be objects") from None
     if not named:
         return None
     lock = next((root / name for name in _LOCKS if (root / name).is_file()), None)

@@ -16,6 +16,7 @@ from engine.cli.packaging.interpreters import LocalInterpreter, interpreter_text
 from engine.runtimes.descriptions import InterpreterInfo
 
 _SHOWN = 5  #: errors of one report
+_LONGEST = 200  #: characters of a line of code
 #: Reads a version and a list of names and paths, and prints a list of name, line, message and text for each error.
 #: With a version, only the grammar of that version is checked.
 _PROGRAM = """
@@ -33,7 +34,7 @@ for name, path in files:
     except SyntaxError as error:
         problems.append([name, error.lineno or 1, error.msg, (error.text or "").strip()])
     except (ValueError, RecursionError, MemoryError) as error:
-        problems.append([name, 1, str(error), ""])
+        problems.append([name, 1, str(error) or type(error).__name__, ""])
 print(json.dumps(problems))
 """
 _DYNAMIC = frozenset({"*", "__getattr__", "exec", "globals", "setattr"})  #: names that may define others
@@ -56,7 +57,10 @@ def check_syntax(files: Mapping[str, Path], wanted: InterpreterInfo, root: Path)
         if local
         else f"Python {sys.version.split()[0]}, as this machine has no {interpreter_text(wanted)}"
     )
-    lines = [f"{root / name}:{line}: {message}: {text}".rstrip(": ") for name, line, message, text in problems[:_SHOWN]]
+    lines = [
+        f"{root / name}:{line}: {message}: {text[:_LONGEST]}".rstrip(": ")
+        for name, line, message, text in problems[:_SHOWN]
+    ]
     more = [f"and {len(problems) - _SHOWN} more files"] if len(problems) > _SHOWN else []
     report = "\n  ".join([f"the code has syntax errors, says {checker}:", *lines, *more])
     if local is None and wanted.minor > sys.version_info[:2]:

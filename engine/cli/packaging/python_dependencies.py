@@ -54,8 +54,10 @@ def _of_project(file: Path) -> PythonDependencies | None:
             raise ValueError("project.dependencies must be a list of texts")
         if "dependencies" in project.get("dynamic", []):
             raise ValueError("project.dependencies are dynamic, which deploy cannot read; write requirements.txt")
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise UsageError(f"{file} cannot be used: {error}") from None
+    except AttributeError:
+        raise UsageError(f"{file} cannot be used: project, tool and tool.uv must be tables") from None
     if not found:
         return None
     changing = bool(sources.get("sources")) or any(map(_may_change, found))

@@ -39,6 +39,14 @@ def own() -> InterpreterInfo:
     return found
 
 
+def test_links_to_nothing_and_special_files_are_left_out_and_named(tmp_path: Path) -> None:
+    files(tmp_path, "index.py")
+    (tmp_path / "gone").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe")
+
+    assert select(tmp_path).unusable == ["gone", "pipe"]
+
+
 def test_the_same_files_give_the_same_package(tmp_path: Path) -> None:
     first = pack(files(tmp_path / "a", "index.py", "lib/x.py", "lib/a.py"))
     second = pack(files(tmp_path / "b", "lib/a.py", "lib/x.py", "index.py"))
