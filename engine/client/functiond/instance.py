@@ -150,7 +150,7 @@ def plain(value: typing.Any) -> typing.Any:
     if isinstance(value, (UUID, Decimal, PurePath)):
         return str(value)
     if hasattr(value, "__struct_fields__"):
-        return sys.modules["msgspec"].to_builtins(value)
+        return sys.modules["msgspec"].to_builtins(value, enc_hook=plain)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return plain(vars(value)) if hasattr(value, "__dict__") else value
@@ -166,7 +166,7 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     if hasattr(hint, "__supertype__"):
         return convert(value, hint.__supertype__)
     if hasattr(hint, "__struct_fields__"):
-        return sys.modules["msgspec"].convert(value, hint)
+        return sys.modules["msgspec"].convert(value, hint, dec_hook=lambda kind, one: convert(one, kind))
     if hasattr(hint, "model_validate"):
         return hint.model_validate(value)
     if not isinstance(hint, type):

@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
 class Item(Struct):
     line: str
     price: Decimal
+    file: Path | None = None
 
 
 UserId = NewType("UserId", int)
@@ -99,7 +100,7 @@ VALUES: list[tuple[Any, Any]] = [
     (Mapping[Colour, int], {Colour.RED: 1}),
     (Line, Line([Point(1, 2.5)], Colour.RED)),
     (Options, {"at": AT}),
-    (list[Item], [Item("a", Decimal("1.5"))]),
+    (list[Item], [Item("a", Decimal("1.5"), Path("a"))]),
 ]
 
 
