@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from copy import copy
 from threading import Lock
 from typing import Any, Generic, Never, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
@@ -69,9 +70,13 @@ class Function(Generic[P, R, C]):
         priority: int | None = None,
         ordering_key: str | None = None,
     ) -> Function[P, R, C]:
-        """Return the function with options for its queued invocations, which are those of ``Event``."""
-        other = Function[P, R, C](self._app, self._call, self.deployment)
-        other._options = Event(key=key, delay=delay, priority=priority, ordering_key=ordering_key)
+        """Return the function with options for its queued invocations, which are those of ``Event``.
+
+        Options that it has stay, unless they are given.
+        """
+        given = {"key": key, "delay": delay, "priority": priority, "ordering_key": ordering_key}
+        other = copy(self)
+        other._options = replace(self._options, **{name: one for name, one in given.items() if one is not None})
         return other
 
     def event(self, *args: P.args, **kwargs: P.kwargs) -> Event:

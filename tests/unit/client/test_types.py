@@ -31,6 +31,12 @@ def test_a_function_keeps_its_types_here() -> None:
         double.enqueue("a")  # type: ignore[arg-type]
 
 
+def test_options_are_added_to_others() -> None:
+    event = double.options(delay=5, priority=1).options(priority=9).event(4)
+    assert (event.delay, event.priority, event.key) == (5, 9, None)
+    assert double.event(4).delay is None
+
+
 if TYPE_CHECKING:
 
     async def types() -> None:
