@@ -429,6 +429,39 @@ def test_prune_keeps_the_settings_that_a_version_was_published_with(cli: Cli) ->
     assert cli("apply", "--prune") == "Nothing to change.\n"
 
 
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        ("[functions.report]\n", "on_success.param: --prune would delete the function report: declare it"),
+        ("[topics.alarms]\n", "on_failure.param: --prune would delete the topic alarms: declare it"),
+        ("[streams.clicks]\n", "triggers[0].event_data: --prune would delete the stream clicks: declare it"),
+        ("[functions.resize.versions.v1]\n", "aliases.live: --prune would delete the version v1: declare it"),
+    ],
+)
+def test_prune_deletes_nothing_that_the_manifest_refers_to(cli: Cli, declared: str, problem: str) -> None:
+    text = """
+[functions.report]
+[topics.alarms]
+[streams.clicks]
+[functions.resize.versions.v1]
+[functions.resize.aliases.live]
+version = "v1"
+[functions.resize.async_invoke_config.destination_config]
+on_success = { destination = "FunctionGraph", param = { func_urn = "report" } }
+on_failure = { destination = "SMN", param = { topic_urn = "alarms" } }
+[[functions.resize.triggers]]
+trigger_type_code = "DIS"
+event_data = { stream_name = "clicks", sharditerator_type = "LATEST" }
+"""
+    manifest(text)
+    cli("apply")
+    assert cli("apply", "--prune", "--plan") == "Nothing to change.\n"
+    manifest(text.replace(declared, ""))
+
+    assert problem in cli.refused("apply", "--prune", "--plan")
+    assert "Nothing to change." in cli("apply", "--plan")
+
+
 def test_prune_deletes_versions_and_aliases(cli: Cli) -> None:
     manifest(WHOLE)
     cli("apply")

@@ -35,13 +35,13 @@ def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets
 
     Raises UsageError for a reference to what neither exists nor is declared, and for data that no engine accepts.
     """
-    references, kinds = References(project, manifest), Kinds(manifest.secrets)
+    references, kinds = References(project, manifest, prune=prune), Kinds(manifest.secrets)
     functions = list(manifest.functions.values())
     planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
     changes = list(service_changes(manifest, project))
     changes += [change for one in functions for change in function_changes(one, project)]
-    for kind in (version_changes, alias_changes):
-        changes += [change for one in functions for change in kind(one, project)]
+    changes += [change for one in functions for change in version_changes(one, project)]
+    changes += [change for one in functions for change in alias_changes(one, project, prune=prune)]
     changes += [change for one in functions for change in settings_changes(one, project, references, kinds)]
     changes += [change for one in functions for change in control_changes(one, project)]
     plans = [planner.plan(one) for one in functions]

@@ -36,26 +36,35 @@ def version_changes(function: Function, project: Project) -> Iterator[Change]:
             yield Change(action="create", kind="version", name=f"{function.name}:{name}", run=run)
 
 
-def alias_changes(function: Function, project: Project) -> Iterator[Change]:
-    """Yield the changes to aliases. Raises UsageError for a version that neither exists nor is declared."""
-    is_known = function.aliases and function.name in project.functions
-    existing = project.aliases(function.name) if is_known else {}
-    versions = [*(project.versions(function.name) if is_known else ()), *function.versions, LATEST]
+def alias_changes(function: Function, project: Project, *, prune: bool) -> Iterator[Change]:
+    """Yield the changes to aliases.
+
+    Raises UsageError for a version that is not declared, if it does not exist, or ``prune`` deletes it.
+    """
+    _check_versions(function, project, prune=prune)
+    existing = project.aliases(function.name) if function.aliases and function.name in project.functions else {}
     for name, table in function.aliases.items():
-        for version in (
-            table.version,
-            *(table.additional_version_weights or ()),
-            *(table.additional_version_strategy or ()),
-        ):
-            if version not in versions:
-                problem = f"no version {version} of {function.name}: {expected(version, versions)}"
-                raise UsageError(f"functions.{function.name}.aliases.{name}: {problem}")
         new, old = alias_fields(msgspec.to_builtins(table)), existing.get(name)
         fields = created(new) if old is None else differences(alias_fields(old), new)
         if fields:
             run = _alias_run(project, function.name, name, table, new=old is None)
             name = f"{function.name}:!{name}"
             yield Change(action=action_for(old), kind="alias", name=name, fields=fields, run=run)
+
+
+def _check_versions(function: Function, project: Project, *, prune: bool) -> None:
+    if not function.aliases:
+        return
+    existing = project.versions(function.name) if function.name in project.functions else ()
+    known = list(dict.fromkeys([*existing, *function.versions, LATEST]))
+    for name, table in function.aliases.items():
+        others = [*(table.additional_version_weights or ()), *(table.additional_version_strategy or ())]
+        for version in (table.version, *others):
+            path = f"functions.{function.name}.aliases.{name}"
+            if version not in known:
+                raise UsageError(f"{path}: no version {version} of {function.name}: {expected(version, known)}")
+            if prune and version in existing and version not in function.versions:
+                raise UsageError(f"{path}: --prune would delete the version {version}: declare it, or name another")
 
 
 def alias_fields(alias: Data) -> Data:
