@@ -61,7 +61,7 @@ class Engine:
 
     async def __aenter__(self) -> AsyncRunningEngine:
         task = EngineTask(self._host())
-        running = AsyncRunningEngine(await task.start(), self.settings)
+        running = AsyncRunningEngine(*await task.start())
         self._stack.push_async_callback(running.close)
         self._stack.push_async_callback(task.stop)
         return running
@@ -82,9 +82,8 @@ class Engine:
         fast: bool = False,
     ) -> Iterator[RunningEngine]:
         """Run an engine on a thread of its own until the block ends. The parameters are those of the constructor."""
-        engine = cls(plugins=plugins, settings=settings, config=config, fast=fast)
-        thread = EngineThread(engine._host)
-        running = RunningEngine(thread.start(), engine.settings)
+        thread = EngineThread(cls(plugins=plugins, settings=settings, config=config, fast=fast)._host)
+        running = RunningEngine(*thread.start())
         with ExitStack() as stack:
             stack.callback(running.close)
             stack.callback(thread.stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 import anyio
 import structlog
@@ -12,10 +13,18 @@ import structlog
 from engine.app.lifecycle import drain
 from engine.app.parts import EngineParts
 from engine.app.service import listening
+from engine.config.settings import Settings
 from engine.embedded.logging import log_to_host
 from engine.errors.groups import leaves
 
 log = structlog.get_logger("functiond")
+
+
+class Started(NamedTuple):
+    """URL and settings of an engine that accepts requests."""
+
+    url: str
+    settings: Settings
 
 
 class Host:
@@ -25,8 +34,8 @@ class Host:
         self._make_engine = make_engine
         self._stop, self._grace = asyncio.Event(), anyio.CancelScope()
 
-    async def run(self, started: Callable[[str], object]) -> None:
-        """Run the engine until ``stop``. Call ``started`` with its URL when it accepts requests.
+    async def run(self, started: Callable[[Started], object]) -> None:
+        """Run the engine until ``stop``. Call ``started`` when it accepts requests.
 
         Raises the errors of ``run_engine``; one that came alone is not in a group.
         """
@@ -46,11 +55,11 @@ class Host:
         """End the grace period at once."""
         self._grace.cancel()
 
-    async def _run(self, started: Callable[[str], object]) -> None:
+    async def _run(self, started: Callable[[Started], object]) -> None:
         log_to_host()
         async with self._make_engine() as engine, listening(engine) as url:
             log.info("serving", url=url)
-            started(url)
+            started(Started(url, engine.settings))
             await self._stop.wait()
             await drain(engine, self._grace)  # meanwhile, waiting callers get their results
         log.info("stopped")

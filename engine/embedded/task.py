@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.embedded.hosting import Host
+from engine.embedded.hosting import Host, Started
 
 
 class EngineTask:
@@ -12,11 +12,11 @@ class EngineTask:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._started = asyncio.get_running_loop().create_future()
+        self._started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(host.run(self._started.set_result), name="functiond-engine")
 
-    async def start(self) -> str:
-        """Wait until the engine accepts requests, and return its URL. Raises the errors of its start."""
+    async def start(self) -> Started:
+        """Wait until the engine accepts requests. Raises the errors of its start."""
         try:
             await asyncio.wait((self._task, self._started), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -24,8 +24,7 @@ class EngineTask:
             raise
         if not self._started.done():
             await self._task
-        url: str = self._started.result()
-        return url
+        return self._started.result()
 
     async def stop(self) -> None:
         """Stop the engine after the grace period, which a cancellation ends. Raises the error that ended it."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from engine.embedded.hosting import Host
+from engine.embedded.hosting import Host, Started
 
 
 class EngineThread:
@@ -23,12 +23,12 @@ class EngineThread:
     def __init__(self, make: Callable[[], Host]) -> None:
         self._make, self._pid = make, os.getpid()
         self._hosted = Future[tuple[Host, asyncio.AbstractEventLoop]]()
-        self._started, self._ended = Future[str](), Future[None]()
+        self._started, self._ended = Future[Started](), Future[None]()
         # A daemon: a program that exits without the end of the block ends the engine as a crash does.
         self._thread = Thread(target=self._work, name="functiond-engine", daemon=True)
 
-    def start(self) -> str:
-        """Start the engine, and return its URL. Raises the errors of its start."""
+    def start(self) -> Started:
+        """Start the engine, and wait until it accepts requests. Raises the errors of its start."""
         self._thread.start()
         try:
             outcomes: list[Future[Any]] = [self._started, self._ended]
