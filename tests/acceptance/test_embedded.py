@@ -236,6 +236,7 @@ def test_the_fast_mode_keeps_nothing_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING, "functiond"), Engine.running(fast=True) as other:
         health = httpx.get(f"{other.url}/healthz", trust_env=False).json()
+        page = httpx.get(f"{other.url}/console/", trust_env=False).text
         folder = other.settings.storage.path
 
     (line,) = [record.getMessage() for record in caplog.records if record.name == "functiond"]
@@ -243,6 +244,7 @@ def test_the_fast_mode_keeps_nothing_and_says_so(
     assert not folder.parent.exists()
     assert health["status"] == "degraded"
     assert health["durability"].startswith("fast mode for tests: nothing is synced to disk")
+    assert "nothing is synced to disk, and all data ends with the engine" in page
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -20,6 +20,7 @@ _COMPONENTS: Mapping[str, tuple[str, str]] = {
     "plugins": ("Services of triggers", "triggers"),
     "loop": ("Event loop", "operations#health-and-metrics"),
     "status_log": ("Status log", "status-log"),
+    "durability": ("Durability", "embedding#tests"),
 }
 
 
