@@ -80,7 +80,7 @@ def test_keys_send_files_and_deploy_again(engine: EngineProcess, tmp_path: Path)
         dev.expect("File with the event: ")
         dev.press("/nowhere\n")
         dev.expect("cannot read /nowhere: No such file or directory")
-        dev.press("r")
+        dev.press("\x1b[Ar")  # an arrow is no key
         dev.expect("updated sending: ")
 
 
@@ -89,11 +89,16 @@ def end_by_key(dev: Terminal) -> None:
     assert (dev.wait(), dev.is_restored()) == (0, True)
 
 
+def end_by_hang_up(dev: Terminal) -> None:
+    dev.hang_up()
+    assert dev.process.wait(30) == 0
+
+
 def end_by_kill(dev: Terminal) -> None:
     dev.process.kill()
 
 
-@pytest.mark.parametrize("end", [end_by_key, end_by_kill])
+@pytest.mark.parametrize("end", [end_by_key, end_by_hang_up, end_by_kill])
 def test_an_engine_of_its_own_ends_with_the_command(tmp_path: Path, end: Callable[[Terminal], None]) -> None:
     environ = {"FUNCTIOND_URL": NOTHING, "FUNCTIOND_EXECUTOR__ISOLATION": "process", "TMPDIR": str(tmp_path)}
     with terminal("dev", folder_of(tmp_path / "alone"), environ=environ) as dev:

@@ -50,6 +50,13 @@ class Terminal:
                 os.read(self._master, 65_536)
         return self.process.wait(1)
 
+    def hang_up(self) -> None:
+        """Close the terminal, as a window that is closed does."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for end in (self._slave, self._master):
+            os.dup2(null, end)
+        os.close(null)
+
     def is_restored(self) -> bool:
         return termios.tcgetattr(self._slave) == self.mode
 

@@ -32,7 +32,7 @@ class Deployable(Protocol):
 
     @property
     def is_tree(self) -> bool:
-        """Whether folders in it count, too."""
+        """Folders in it count, too."""
         ...
 
     def read(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import termios
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _READ = 64  #: bytes
-_ESCAPE = "\x1b"  #: begins the sequences of arrows and function keys
+_SEQUENCE = re.compile(r"\x1b(\[[0-9;]*[A-Za-z~]|O.)?")  #: of arrows and function keys
 
 
 def has_keys() -> bool:
@@ -43,7 +44,7 @@ class Keyboard:
         """Read keys until the block ends, then restore the terminal's mode."""
         earlier = signal.signal(signal.SIGCONT, self._continue)
         try:
-            tty.setcbreak(self._input, termios.TCSADRAIN)
+            self._set_keys()
             threading.Thread(target=self._read, daemon=True).start()
             yield
         finally:
@@ -57,7 +58,7 @@ class Keyboard:
         try:
             yield
         finally:
-            tty.setcbreak(self._input, termios.TCSADRAIN)
+            self._set_keys()
 
     def handled(self) -> None:
         self._handled.set()
@@ -68,9 +69,7 @@ class Keyboard:
                 text = os.read(self._input, _READ).decode(errors="replace")
             except OSError:
                 text = ""
-            if text.startswith(_ESCAPE):
-                continue
-            for key in text or [""]:
+            for key in _SEQUENCE.sub("", text) if text else [""]:
                 self._handled.clear()
                 self._pressed(key)
                 self._handled.wait()
@@ -78,7 +77,11 @@ class Keyboard:
                 return
 
     def _continue(self, number: int, frame: FrameType | None) -> None:
-        tty.setcbreak(self._input, termios.TCSADRAIN)  # the shell changed the mode while the command was stopped
+        self._set_keys()  # the shell changed the mode while the command was stopped
+
+    def _set_keys(self) -> None:
+        with suppress(termios.error):  # the terminal is gone
+            tty.setcbreak(self._input, termios.TCSADRAIN)
 
     def _restore(self) -> None:
         with suppress(termios.error):  # the terminal is gone

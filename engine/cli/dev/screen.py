@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,11 +29,14 @@ class Screen:
     def shown(self, menu: Text) -> Iterator[None]:
         """Show a menu below all lines until the block ends."""
         self.set_menu(menu)
-        with self._live:
-            self._live.refresh()
+        self._live.start(refresh=True)
+        try:
             if self._output.is_dumb_terminal:
                 self._output.print(menu)
             yield
+        finally:
+            _discard_output_to_lost_terminal()
+            self._live.stop()
 
     def set_menu(self, menu: Text) -> None:
         self._live.update(menu, refresh=self._live.is_started)
@@ -71,6 +76,13 @@ class Screen:
 
     def _line(self, time: str, request_id: str, text: Text) -> None:
         self._output.print(Text.assemble((f"{time} {request_id:<{_ID}} ", "dim"), text))
+
+
+def _discard_output_to_lost_terminal() -> None:
+    """Redirect output to the null device if its terminal was closed, because later writes would fail."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def menu_of(keys: dict[str, str]) -> Text:
