@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.cli.apps.description import AppDescription
 from engine.cli.client import UsageError
-from engine.cli.packaging.python_dependencies import find_dependencies
+from engine.cli.packaging.python_dependencies import PythonDependencies, find_dependencies
 
 IGNORE_FILES = (".functiondignore", ".gitignore")
 REQUIREMENTS = "requirements.txt"
@@ -66,12 +67,20 @@ def _requirements(root: Path) -> list[str]:
     Raises UsageError if their file is malformed.
     """
     found = find_dependencies(root) or find_dependencies(Path.cwd())
-    if found is None:
+    if found is None or _is_clone(found):
         return []
     lines = found.requirements
     if lines is None:
         lines = [_absolute(line.strip(), found.file.parent) for line in found.file.read_text().splitlines()]
     return [line for line in lines if line and not line.startswith("#") and not _OWN.match(line)]
+
+
+def _is_clone(found: PythonDependencies) -> bool:
+    """Return whether the dependencies are those of functiond itself, for apps that are written in its clone."""
+    if found.requirements is None:
+        return False
+    project: dict[str, object] = tomllib.loads(found.file.read_text())["project"]
+    return project.get("name") == "functiond"
 
 
 def _absolute(line: str, root: Path) -> str:

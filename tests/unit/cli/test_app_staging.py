@@ -68,6 +68,9 @@ def test_requirements_leave_functiond_out(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\ndependencies = ["Functiond", "attrs>=1"]\n')
     with staged(app(tmp_path)) as folder:
         assert (folder / "requirements.txt").read_text() == "attrs>=1\n"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "functiond"\ndependencies = ["attrs>=1"]\n')
+    with staged(app(tmp_path)) as folder:
+        assert not (folder / "requirements.txt").exists()
 
 
 def test_names_that_the_package_needs_are_refused(tmp_path: Path) -> None:
