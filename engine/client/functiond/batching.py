@@ -23,9 +23,9 @@ from functiond.errors import (
 )
 from functiond.events import Event, Item, batches
 from functiond.operations import Operations
-from functiond.steps import Sleep, Steps, decoded, sent
+from functiond.steps import Sleep, Steps, decoded, retry_after, sent
 
-RETRY_DELAY = 1.0  #: seconds until events without room are sent again
+RETRY_DELAY = 1.0  #: seconds until events without room are sent again, if the engine does not ask for more
 
 
 class ItemResult(Struct):
@@ -53,39 +53,46 @@ def enqueue_many(operations: Operations, function: str, events: Iterable[object]
     waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
     found, limits, accepted, tries, began = Sent({}, {}), operations.limits, 0, 0, time.monotonic()
     while True:
-        yield from _send(operations, function, waiting, found)
+        asked = yield from _send(operations, function, waiting, found)
+        delay = max(RETRY_DELAY, asked) * random.uniform(1, 1.5)
         waiting = [item for item in waiting if _may_repeat(found.errors.get(item.position))]
         if len(found.ids) > accepted:
             accepted, tries, began = len(found.ids), 0, time.monotonic()
         tries += 1
-        if not waiting or tries > limits.retries or time.monotonic() - began + RETRY_DELAY > limits.timeout:
+        if not waiting or tries > limits.retries or time.monotonic() - began + delay > limits.timeout:
             return found
-        yield Sleep(RETRY_DELAY * random.uniform(1, 1.5))
+        yield Sleep(delay)
 
 
-def _send(operations: Operations, function: str, items: Sequence[Item], found: Sent) -> Steps[None]:
-    """Send items once, until there is no room or no connection. All items that are left get this error."""
-    done = 0
+def _send(operations: Operations, function: str, items: Sequence[Item], found: Sent) -> Steps[float]:
+    """Send items once, until there is no room or no connection. All items that are left get this error.
+
+    Return the seconds after which the engine asks for another attempt.
+    """
+    done, asked = 0, 0.0
     for batch in batches(items):
         done += len(batch)
         try:
             reply = yield from sent(operations.batch(function, [item.body for item in batch]), operations.limits)
+            asked = retry_after(reply) or 0.0
             _keep(batch, found, decoded(reply, dict[str, Any]))
         except ApiError as error:
             whole = "results" not in error.details and not isinstance(error, TooLarge)
             if whole and not found.ids:  # such as an unknown function
                 raise
+            asked = error.retry_after or 0.0
             _keep(batch, found, error.details, error)
         except Unreachable as error:
             if not found.ids:
                 raise
             found.errors.update((item.position, error) for item in [*batch, *items[done:]])
-            return
+            break
         refusals = [found.errors.get(item.position) for item in batch]
         full = next(filter(_may_repeat, refusals), None)
         if full:
             found.errors.update((item.position, full) for item in items[done:])
-            return
+            break
+    return asked
 
 
 def _keep(batch: Sequence[Item], found: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:

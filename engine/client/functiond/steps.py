@@ -98,6 +98,12 @@ def decoded(reply: Reply, kind: type[T]) -> T:
         raise error_of(reply) from None
 
 
+def retry_after(reply: Reply) -> float | None:
+    """Return the seconds after which the engine asks for another attempt, if it names some."""
+    asked = next((value for name, value in reply.headers.items() if name.lower() == "retry-after"), "")
+    return float(asked) if asked.isdigit() else None
+
+
 def error_of(reply: Reply) -> ApiError:
     """Return the error that a reply describes. Replies of proxies, in other forms, are quoted."""
     headers = {name.lower(): value for name, value in reply.headers.items()}
@@ -107,12 +113,11 @@ def error_of(reply: Reply) -> ApiError:
     except (msgspec.DecodeError, KeyError):
         told, code = {}, f"HTTP {reply.status}"
         message = f"{reply.body[:200].decode('utf-8', 'replace')} (is this a functiond engine?)"
-    asked = headers.get("retry-after", "")
     return error_class(reply.status, code)(
         reply.status,
         code,
         message,
         request_id=headers.get("x-cff-request-id") or headers.get("x-request-id", ""),
-        retry_after=float(asked) if asked.isdigit() else None,
+        retry_after=retry_after(reply),
         details=told,
     )
