@@ -1,11 +1,12 @@
 """Cache of installed dependencies in the user's cache directory, bounded in size.
 
-An entry is a folder, renamed to its key when it is complete, and renamed again before it is removed: other processes
-see it whole or not at all. Entries that were not used for longest are removed.
+An entry is a folder, renamed to its key when it is complete, and locked while it is read: processes see it whole or not
+at all. Entries that were not used for longest are removed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -34,17 +35,27 @@ def cache_folder() -> Path:
 def entry(key: str, fill: Fill) -> Iterator[Path]:
     """Yield the folder of a key, filled now unless it exists. Without a key, it is removed afterwards."""
     folder = _own_folder()
-    if key and _used(folder / key):
-        yield folder / key
+    if not key:
+        with _new_folder(folder) as new:
+            fill(new)
+            yield new
         return
+    while (descriptor := _opened(folder / key)) is None:
+        with _new_folder(folder) as new:
+            fill(new)
+            _keep(new, folder / key)
+        _prune(folder)
+    try:
+        os.utime(folder / key)
+        yield folder / key
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=_NEW, dir=folder, ignore_cleanup_errors=True) as new:
-        fill(Path(new))
-        if not key:
-            yield Path(new)
-            return
-        _keep(Path(new), folder / key)
-    _prune(folder)
-    yield folder / key
+        yield Path(new)
 
 
 def has(key: str) -> bool:
@@ -54,7 +65,7 @@ def has(key: str) -> bool:
 def forget(key: str) -> None:
     """Remove the entry of a key, if there is one."""
     if has(key):
-        _remove(cache_folder() / key)
+        _remove(cache_folder() / key, wait=True)
 
 
 def _own_folder() -> Path:
@@ -75,13 +86,22 @@ def _own_folder() -> Path:
     return folder
 
 
-def _used(kept: Path) -> bool:
-    """Note that an entry is used. Return whether it exists."""
+def _opened(kept: Path, lock: int = fcntl.LOCK_SH) -> int | None:
+    """Open and lock an entry until it is closed. Return None if it does not exist, or others have it locked."""
     try:
-        os.utime(kept)
+        descriptor = os.open(kept, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    try:
+        fcntl.flock(descriptor, lock)
+        if os.path.samestat(os.fstat(descriptor), kept.stat()):  # else replaced meanwhile
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:  # this file system cannot lock folders
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _keep(new: Path, kept: Path) -> None:
@@ -105,7 +125,7 @@ def _prune(folder: Path) -> None:
             continue
         total += _size(one)
         if total > LIMIT and age > _IN_USE:
-            _remove(one)
+            _remove(one, wait=False)
 
 
 def _by_change(folder: Path) -> Iterator[tuple[float, Path]]:
@@ -115,12 +135,14 @@ def _by_change(folder: Path) -> Iterator[tuple[float, Path]]:
             yield one.stat().st_mtime, one
 
 
-def _remove(one: Path) -> None:
-    """Remove an entry, which no process finds from now on."""
-    old = Path(tempfile.mkdtemp(prefix=_NEW, dir=one.parent))
-    with suppress(FileNotFoundError):
+def _remove(one: Path, *, wait: bool) -> None:
+    """Remove an entry, which no process finds from now on. While others read it, wait or leave it."""
+    descriptor = _opened(one, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if descriptor is not None:
+        old = Path(tempfile.mkdtemp(prefix=_NEW, dir=one.parent))
         one.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _size(folder: Path) -> int:
