@@ -19,7 +19,7 @@ _MISSING = 0.5  #: seconds between looks for a folder that was removed
 def watching(
     root: Path, *, recursive: bool, changed: Callable[[], None], failed: Callable[[str], None]
 ) -> Iterator[None]:
-    """Call ``changed`` after each group of changes below a folder until the block ends.
+    """Call ``changed`` when the watch of a folder has begun, and after each group of changes, until the block ends.
 
     If the folder is replaced, as some tools do, the new one is watched. If it cannot be watched, ``failed`` gets the
     reason. Both are called in a thread.
