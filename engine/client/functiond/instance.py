@@ -161,12 +161,14 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     origin = typing.get_origin(hint)
     if hint in (typing.Any, object, None) or value is None:
         return value
+    if hasattr(origin or hint, "__struct_fields__"):
+        return sys.modules["msgspec"].convert(value, hint, dec_hook=lambda kind, one: convert(one, kind))
+    if dataclasses.is_dataclass(origin):  # the types of its parameters do not matter
+        return convert(value, origin)
     if origin is not None:
         return _convert_generic(value, origin, typing.get_args(hint))
     if hasattr(hint, "__supertype__"):
         return convert(value, hint.__supertype__)
-    if hasattr(hint, "__struct_fields__"):
-        return sys.modules["msgspec"].convert(value, hint, dec_hook=lambda kind, one: convert(one, kind))
     if hasattr(hint, "model_validate"):
         return hint.model_validate(value)
     if not isinstance(hint, type):
@@ -177,7 +179,9 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
 def _convert_class(value: typing.Any, kind: typing.Any) -> typing.Any:
     if dataclasses.is_dataclass(kind) or hasattr(kind, "__total__"):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: convert(one, hints[name]) for name, one in value.items() if name in hints})
+        computed = {one.name for one in getattr(kind, "__dataclass_fields__", {}).values() if not one.init}
+        taken = hints.keys() - computed
+        return kind(**{name: convert(one, hints[name]) for name, one in value.items() if name in taken})
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         hints = typing.get_type_hints(kind)
         return kind(*(convert(one, hints.get(name, typing.Any)) for name, one in zip(kind._fields, value)))
@@ -245,6 +249,8 @@ def _convert_union(value: typing.Any, kinds: "tuple[typing.Any, ...]") -> typing
 
 
 def _convert_key(name: str, kind: typing.Any) -> typing.Any:
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return next(one for one in kind if str(plain(one)) == name)
     return int(name) if kind is int else float(name) if kind is float else convert(name, kind)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional, TypedDict
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar
 from uuid import UUID
 
 import functiond
@@ -18,6 +18,8 @@ import pytest
 from functiond import BadResult, instance
 from functiond.codec import decode, decode_result, encode
 from msgspec import Meta, Struct
+
+T = TypeVar("T")
 
 
 class Colour(Enum):
@@ -37,6 +39,15 @@ class Point(NamedTuple):
 class Line:
     points: list[Point]
     colour: Colour | None = None
+
+
+@dataclass
+class Box(Generic[T]):
+    content: T
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = 5
 
 
 class Options(TypedDict, total=False):
@@ -98,7 +109,9 @@ VALUES: list[tuple[Any, Any]] = [
     (dict[str, Point], {"a": Point(1, 2.0)}),
     (dict[int, Colour], {1: Colour.RED}),
     (Mapping[Colour, int], {Colour.RED: 1}),
+    (dict[Level, int], {Level.LOW: 1}),
     (Line, Line([Point(1, 2.5)], Colour.RED)),
+    (Box[int], Box(7)),
     (Options, {"at": AT}),
     (list[Item], [Item("a", Decimal("1.5"), Path("a"))]),
 ]
