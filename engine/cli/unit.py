@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -31,22 +32,28 @@ def unit(*, config: Path = Path(CONFIG), program: Path | None = None) -> None:
     """
     if program is None:
         program = Path(sys.executable).with_name("functiond")
-        _check_visible((program, Path(sys.executable).resolve()))
+        _check_program((program, Path(sys.executable).resolve()))
     else:
-        _check_visible([program])
+        _check_program((program, program.resolve()))
+    if _is_hidden(config):
+        raise UsageError(f"the service cannot see {config}: move the settings file, such as to {CONFIG}")
     text = files("engine.docs").joinpath("deploy/functiond.service").read_text()
     write(text.replace(PROGRAM, _argument(program)).replace(CONFIG, _argument(config)).rstrip())
 
 
-def _check_visible(paths: Iterable[Path]) -> None:
+def _check_program(paths: Iterable[Path]) -> None:
     for path in paths:
-        if any(path.absolute().is_relative_to(folder) for folder in _HIDDEN):
+        if _is_hidden(path):
             raise UsageError(
                 f"the service cannot see {path}: install functiond elsewhere, such as in /opt/functiond, and call the"
                 " program there, or name one with --program"
             )
-        if not path.exists():
-            raise UsageError(f"there is no {path}: name the installed program with --program")
+        if not path.is_file():
+            raise UsageError(f"there is no program {path}: name the installed one with --program")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(Path(os.path.abspath(path)).is_relative_to(folder) for folder in _HIDDEN)
 
 
 def _argument(path: Path) -> str:

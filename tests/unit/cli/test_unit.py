@@ -50,7 +50,13 @@ def test_the_unit_lacks_the_options_that_functions_cannot_live_with(capsys: pyte
     ("arguments", "said"),
     [
         (("--program", "/home/ann/.venv/bin/functiond"), "the service cannot see /home/ann/.venv/bin/functiond"),
-        (("--program", "/opt/nowhere/functiond"), "there is no /opt/nowhere/functiond"),
+        (("--program", "/opt/nowhere/functiond"), "there is no program /opt/nowhere/functiond"),
+        (("--program", "/usr/bin"), "there is no program /usr/bin"),
+        (("--program", "/usr/bin/env", "--config", "/root/f.toml"), "the service cannot see /root/f.toml"),
+        (
+            ("--program", "/usr/bin/env", "--config", "/etc/../home/f.toml"),
+            "the service cannot see /etc/../home/f.toml",
+        ),
         (("--program", "/usr/bin/env", "--config", "/etc/a b.toml"), "'/etc/a b.toml' has characters"),
         (("--program", "/usr/bin/env", "--config", "/etc/%n.toml"), "'/etc/%n.toml' has characters"),
     ],
