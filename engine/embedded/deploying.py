@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from engine.cli.apps import describe, store_app
+from engine.cli.apps.description import PROGRAM
 from engine.cli.client import Client, Key, UsageError
 from engine.cli.deploy_options import Installation
 
@@ -39,6 +40,16 @@ def place_of(app: App) -> tuple[str, Path]:
                 depth = full.count(".") + hasattr(module, "__path__")
                 return f"{full}:{attribute}", Path(str(module.__file__)).absolute().parents[depth]
     raise UsageError("the app is not a name in a module with a file: write `app = App()` at the top of a module")
+
+
+def refuse_in_description() -> None:
+    """Raise UsageError in the process that imports an app's module for its deployment.
+
+    An engine that the module starts would deploy the app from there, and so on without end.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name == PROGRAM:
+        raise UsageError('the import of the module starts an engine: start it below `if __name__ == "__main__":`')
 
 
 def _full_name(name: str, module: ModuleType) -> str:

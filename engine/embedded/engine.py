@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from engine.app.parts import EngineParts
 from engine.app.service import serve
 from engine.config.plugin_registry import load_plugins
 from engine.config.settings import Settings, load_settings
+from engine.embedded.deploying import refuse_in_description
 from engine.embedded.fast import fast_settings, temporary_data
 from engine.embedded.hosting import Host
 from engine.embedded.running import AsyncRunningEngine, RunningEngine
@@ -48,13 +50,14 @@ class Engine:
         *,
         plugins: Iterable[Plugin] = (),
         settings: Mapping[str, Any] | None = None,
-        config: Path | None = None,
+        config: str | os.PathLike[str] | None = None,
         fast: bool = False,
     ) -> None:
         given = dict(settings or {})
         if config is None:
             given = {"http.port": 0, **given}
-        self.settings: Settings = load_settings(file=config, overrides=fast_settings(given) if fast else given)
+        file = None if config is None else Path(config)
+        self.settings: Settings = load_settings(file=file, overrides=fast_settings(given) if fast else given)
         self.plugins = [*load_plugins(self.settings.plugin), *plugins]
         self._fast = fast
         self._stack = AsyncExitStack()
@@ -78,7 +81,7 @@ class Engine:
         *,
         plugins: Iterable[Plugin] = (),
         settings: Mapping[str, Any] | None = None,
-        config: Path | None = None,
+        config: str | os.PathLike[str] | None = None,
         fast: bool = False,
     ) -> Iterator[RunningEngine]:
         """Run an engine on a thread of its own until the block ends. The parameters are those of the constructor."""
@@ -91,6 +94,7 @@ class Engine:
 
     def serve(self) -> None:
         """Run the engine and serve HTTP until SIGTERM or SIGINT. Call this method in the main thread."""
+        refuse_in_description()
         if self._fast:
             raise SettingsError("serve() keeps data, and the fast mode does not: leave out fast, or use running()")
         asyncio.run(serve(self.settings, plugins=self.plugins, ready=lambda engine, url: None))
@@ -101,6 +105,7 @@ class Engine:
 
         Yields the engine's components.
         """
+        refuse_in_description()
         with temporary_data(self.settings) if self._fast else nullcontext(self.settings) as settings:
             if self._fast:
                 log.warning("fast mode for tests: nothing is kept", data_dir=settings.storage.data_dir)

@@ -264,7 +264,7 @@ def test_the_fast_mode_leaves_data_directories_alone(tmp_path: Path) -> None:
         Engine(settings={"storage.data_dir": str(tmp_path)}, fast=True)
     with pytest.raises(SettingsError, match="leave out fast"):
         Engine(fast=True).serve()
-    with Engine.running(config=config, fast=True) as engine:
+    with Engine.running(config=str(config), fast=True) as engine:
         assert engine.client().configuration.url == engine.url
 
     assert list(tmp_path.iterdir()) == [config]
@@ -419,36 +419,6 @@ def test_forks_of_the_program_do_not_disturb_its_engine(tmp_path: Path) -> None:
         said = lines(process, "stopped")
 
     assert said == ["3", "['a 100', 'b 100']", "c 100", "resize d 100", "stopped"]
-
-
-def test_a_script_deploys_its_own_functions(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    main = """
-if __name__ == "__main__":
-    from functiond import Engine
-
-    with Engine.running(fast=True) as engine:
-        engine.deploy(app)
-        print(resize.enqueue("a.png", width=7).result(60))
-"""
-    script.write_text(TASKS + main)
-    environment = {**CLEAN, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "engine" / "client")))}
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
-    )
-
-    assert done.stdout == "a.png 7\n", done.stderr
-    assert done.stderr.startswith("fast mode for tests: nothing is kept ")
-
-
-def test_another_module_named_engine_is_named(tmp_path: Path) -> None:
-    (tmp_path / "engine.py").touch()
-    environment = {**CLEAN, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "engine" / "client", ROOT)))}
-    command = [sys.executable, "-c", "from functiond import Client, Engine"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-
-    expected = f"ImportError: {tmp_path}/engine.py has the name of functiond's package `engine`: rename yours"
-    assert done.stderr.splitlines()[-1] == expected
 
 
 def _call(*args: str) -> dict[str, object]:
