@@ -1,4 +1,4 @@
-"""Command line in real processes with real signals."""
+"""Command line: what commands print and return, and engines in real processes with real signals."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import pytest
 
 from engine.cli.commands import run as run_command
 from engine.errors import JournalBroken, MembershipLost, SettingsError
+from tests.support.cli import functiond_here
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
 
@@ -41,7 +42,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 def deploy(engine: EngineProcess, folder: Path, name: str, source: str, *options: str) -> Any:
     (folder / f"{name}.py").write_text(source)
-    return read(functiond("deploy", folder / f"{name}.py", *options, "--json", url=engine.url))
+    return read(functiond_here("deploy", folder / f"{name}.py", *options, "--json", url=engine.url))
 
 
 def read(run: subprocess.CompletedProcess[str]) -> Any:
@@ -56,7 +57,7 @@ def send(engine: EngineProcess, path: str, body: Any, kind: str = "application/j
 
 def refused(*arguments: str, code: int, url: str = "") -> str:
     """Run a failing command and return its only line on standard error."""
-    run = functiond(*arguments, url=url)
+    run = functiond_here(*arguments, url=url) if url else functiond(*arguments)
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (code, "", 1), run.stderr
     return run.stderr
 
@@ -79,9 +80,9 @@ def test_a_function_is_deployed_listed_called_and_deleted(engine: EngineProcess,
 def test_a_javascript_file_is_deployed_and_called(engine: EngineProcess, tmp_path: Path) -> None:
     file = tmp_path / "script.mjs"
     file.write_text("export const handler = async (event, context) => { console.log('seen'); return event; };")
-    read(functiond("deploy", str(file), "--json", url=engine.url))
+    read(functiond_here("deploy", str(file), "--json", url=engine.url))
 
-    called = functiond("invoke", "script", "--data", '{"k": 1}', "--log", url=engine.url)
+    called = functiond_here("invoke", "script", "--data", '{"k": 1}', "--log", url=engine.url)
 
     assert (json.loads(called.stdout), "\nseen\n" in called.stderr) == ({"k": 1}, True)
 
@@ -101,11 +102,11 @@ def test_retry_rules_are_deployed_and_the_decision_is_shown(engine: EngineProces
     rules.write_text('[{"message_prefix": "no", "max_retries": 0}]')
     first = deploy(engine, tmp_path, "ruled", FAIL, "--retries", "3", "--retry-rules", str(rules))
     second = deploy(engine, tmp_path, "ruled", FAIL, "--max-age", "50")
-    sent = functiond("invoke", "ruled", "--async", "--wait", "--json", url=engine.url)
+    sent = functiond_here("invoke", "ruled", "--async", "--wait", "--json", url=engine.url)
     request_id = json.loads(sent.stdout)["request_id"]
-    shown = functiond("show", request_id, url=engine.url).stdout
+    shown = functiond_here("show", request_id, url=engine.url).stdout
     rules.write_text("{}")
-    refused = functiond("deploy", str(tmp_path / "ruled.py"), "--retry-rules", str(rules), url=engine.url)
+    refused = functiond_here("deploy", str(tmp_path / "ruled.py"), "--retry-rules", str(rules), url=engine.url)
 
     assert first["async_invoke_config"]["retry_rules"] == second["async_invoke_config"]["retry_rules"]
     assert "no retry: none is allowed, rule 1 (message_prefix no)" in shown
@@ -141,7 +142,7 @@ def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_pa
     times = {name: after[name] for name in ("last_modified", "image_name", "cpu")}
     assert before.items() >= set_by_api.items()
     assert after == {**before, "timeout": 10, "memory_size": 256, **times}
-    assert json.loads(functiond("invoke", "whole", url=engine.url).stdout) == {"key": "secret"}
+    assert json.loads(functiond_here("invoke", "whole", url=engine.url).stdout) == {"key": "secret"}
 
 
 def test_a_wrong_option_of_deploy_changes_nothing(engine: EngineProcess, tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Pat
 def test_an_event_is_left_and_its_result_waited_for(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "later", ECHO)
 
-    run = functiond("invoke", "later", "-", "--async", "--wait", url=engine.url, stdin='{"from": "stdin"}')
+    run = functiond_here("invoke", "later", "-", "--async", "--wait", url=engine.url, stdin='{"from": "stdin"}')
 
     assert json.loads(run.stdout)["got"] == {"from": "stdin"}
     assert re.fullmatch(r"[0-9a-f-]{36}\n", run.stderr)
@@ -206,11 +207,11 @@ def test_an_event_is_left_and_its_result_waited_for(engine: EngineProcess, tmp_p
 def test_waiting_may_have_a_bound(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "bound", SLOW)
 
-    run = functiond("invoke", "bound", "--async", "--wait", "--timeout", "0.1", url=engine.url)
+    run = functiond_here("invoke", "bound", "--async", "--wait", "--timeout", "0.1", url=engine.url)
 
     assert (run.returncode, run.stdout) == (1, "")
     assert "after 0.1 s; the invocation continues" in run.stderr
-    assert functiond("cancel", run.stderr.split()[0], url=engine.url).returncode == 0
+    assert functiond_here("cancel", run.stderr.split()[0], url=engine.url).returncode == 0
 
 
 def test_waiting_without_a_bound_asks_again_until_it_ends(
@@ -228,8 +229,8 @@ def test_the_same_idempotency_key_is_the_same_invocation(engine: EngineProcess, 
     deploy(engine, tmp_path, "once", ECHO)
     options = ("--async", "--idempotency-key", "k", "--ordering-key", "o", "--priority", "9", "--delay", "600")
 
-    first, second = (functiond("invoke", "once", *options, url=engine.url).stdout.strip() for _ in range(2))
-    shown = read(functiond("show", first, "--json", url=engine.url))
+    first, second = (functiond_here("invoke", "once", *options, url=engine.url).stdout.strip() for _ in range(2))
+    shown = read(functiond_here("show", first, "--json", url=engine.url))
 
     assert first == second
     assert (shown["status"], shown["priority"]) == ("WAIT", 9)
@@ -239,9 +240,9 @@ def test_the_same_idempotency_key_is_the_same_invocation(engine: EngineProcess, 
 def test_a_failure_is_shown_and_gives_exit_code_1(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "fails", FAIL, "--retries", "0")
 
-    called = functiond("invoke", "fails", url=engine.url)
-    left = functiond("invoke", "fails", "--async", "--wait", "--json", url=engine.url)
-    listed = read(functiond("invocations", "fails", "--status", "fail", "--json", url=engine.url))
+    called = functiond_here("invoke", "fails", url=engine.url)
+    left = functiond_here("invoke", "fails", "--async", "--wait", "--json", url=engine.url)
+    listed = read(functiond_here("invocations", "fails", "--status", "fail", "--json", url=engine.url))
 
     assert (called.returncode, json.loads(called.stdout)["errorMessage"]) == (1, "no")
     assert (left.returncode, json.loads(left.stdout)["status"]) == (1, "FAIL")
@@ -250,11 +251,11 @@ def test_a_failure_is_shown_and_gives_exit_code_1(engine: EngineProcess, tmp_pat
 
 def test_an_invocation_is_found_and_cancelled_by_its_id(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "slow", SLOW)
-    request_id = functiond("invoke", "slow", "--async", url=engine.url).stdout.strip()
+    request_id = functiond_here("invoke", "slow", "--async", url=engine.url).stdout.strip()
 
-    cancelled = functiond("cancel", request_id, url=engine.url)
-    shown = functiond("show", request_id, "--function", "slow", url=engine.url).stdout
-    listed = functiond("invocations", url=engine.url).stdout
+    cancelled = functiond_here("cancel", request_id, url=engine.url)
+    shown = functiond_here("show", request_id, "--function", "slow", url=engine.url).stdout
+    listed = functiond_here("invocations", url=engine.url).stdout
 
     assert cancelled.returncode == 0, cancelled.stderr
     assert f"{request_id} FAIL\n" in shown
@@ -273,8 +274,8 @@ def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
             event = {"id": "1", "source": "s", "specversion": "1.0", "type": "t"}
             send(engine, "triggers/eventgrid/c", event, "application/cloudevents+json")
 
-            listed = functiond("triggers", url=engine.url).stdout.splitlines()
-            [one] = read(functiond("triggers", "one", "--json", url=engine.url))
+            listed = functiond_here("triggers", url=engine.url).stdout.splitlines()
+            [one] = read(functiond_here("triggers", "one", "--json", url=engine.url))
             unknown = refused("triggers", "none", url=engine.url, code=1)
 
     assert [line.split()[1:6] for line in listed[1:]] == [
@@ -289,10 +290,10 @@ def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
 def test_invocations_of_versions_are_found_as_well(engine: EngineProcess, tmp_path: Path) -> None:
     version = f"{deploy(engine, tmp_path, 'versioned', ECHO)['func_urn'].removesuffix(':latest')}:v1"
     send(engine, "v2/default/fgs/functions/versioned/versions", {"version": "v1"})
-    request_id = functiond("invoke", version, "--async", url=engine.url).stdout.strip()
+    request_id = functiond_here("invoke", version, "--async", url=engine.url).stdout.strip()
 
-    listed = read(functiond("invocations", "--limit", "500", "--json", url=engine.url))
-    shown = read(functiond("show", request_id, "--json", url=engine.url))
+    listed = read(functiond_here("invocations", "--limit", "500", "--json", url=engine.url))
+    shown = read(functiond_here("show", request_id, "--json", url=engine.url))
 
     assert request_id in {one["request_id"] for one in listed}
     assert shown["function_urn"] == version

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from engine.cli.commands import run
+
+
+def functiond_here(*arguments: str | Path, url: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one command in this process."""
+    given, out, error = [*map(str, arguments), "--url", url], StringIO(), StringIO()
+    source = TextIOWrapper(BytesIO(stdin.encode()))
+    with redirect_stdout(out), redirect_stderr(error), mock.patch.object(sys, "stdin", source):
+        code = run(given)
+    return subprocess.CompletedProcess(given, code, out.getvalue(), error.getvalue())
 
 
 class Cli:
