@@ -103,6 +103,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
 
 def _shown(text: bytes) -> Any:
     """Return a value for the error about it. A large one is not decoded."""
+    text = text.strip()
     with suppress(msgspec.ValidationError):  # a number such as 1e999
         if len(text) <= _SHOWN:
             return msgspec.json.decode(text)

@@ -182,6 +182,7 @@ LONGER = {
     "CreateFunctionTrigger": 256 << 10,
     "UpdateTrigger": 256 << 10,
     "UpdateFunctionAsyncInvokeConfig": 256 << 10,
+    "BatchAsyncInvokeFunction": 6 << 20,
     "CreateEvent": 256 << 10,
     "RunAsyncInvocationAgain": 320 << 10,
     "UpdateEvent": 256 << 10,

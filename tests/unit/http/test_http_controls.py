@@ -58,7 +58,7 @@ async def test_the_end_of_a_pause_removes_its_reason(api: Api) -> None:
         ({"rate": -1}, "rate"),
         ({"burst": 0}, "burst"),
         ({"recycle_memory": 101}, "recycle_memory"),
-        ({"pasued": True}, "did you mean paused?"),
+        ({"pasued": True}, "did you mean `paused`?"),
         ({"paused": True, "pause_reason": "x" * 257}, "pause_reason"),
     ],
 )
