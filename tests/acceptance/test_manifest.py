@@ -619,12 +619,17 @@ def test_dependencies_are_installed_and_exported(cli: Cli, tmp_path: Path, monke
             "functions.a.triggers[0].trigger_type_code is 'TIMR': did you mean TIMER?",
         ),
         (
+            '[[functions.a.triggers]]\ntrigger_type_code = "TIMER"\nqualifier = "!live"\n'
+            'event_data = { name = "n", schedule_type = "Rate", schedule = "1d" }\n',
+            "functions.a.triggers[0].qualifier: no alias live of a: there are none",
+        ),
+        (
             '[functions.a.versions.v1]\n[functions.a.aliases.live]\nversion = "v2"\n',
-            "functions.a.aliases.live: no version v2 of a: expected one of v1, latest",
+            "functions.a.aliases.live: no version v2 of a: expected one of v1",
         ),
         (
             '[functions.a.aliases.live]\nversion = "latest"\nadditional_version_weights = { x = 10 }\n',
-            "functions.a.aliases.live: no version x of a: expected one of latest",
+            "functions.a.aliases.live: no version x of a: there are none",
         ),
         (
             '[[functions.a.triggers]]\ntrigger_type_code = "SMN"\nevent_data = { topic_urn = "orders" }\n',

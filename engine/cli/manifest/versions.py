@@ -39,9 +39,9 @@ def version_changes(function: Function, project: Project) -> Iterator[Change]:
 def alias_changes(function: Function, project: Project, *, prune: bool) -> Iterator[Change]:
     """Yield the changes to aliases.
 
-    Raises UsageError for a version that is not declared, if it does not exist, or ``prune`` deletes it.
+    Raises UsageError if an alias or a trigger names a version or alias that does not exist, or that ``prune`` deletes.
     """
-    _check_versions(function, project, prune=prune)
+    _check_names(function, project, prune=prune)
     existing = project.aliases(function.name) if function.aliases and function.name in project.functions else {}
     for name, table in function.aliases.items():
         new, old = alias_fields(msgspec.to_builtins(table)), existing.get(name)
@@ -52,19 +52,30 @@ def alias_changes(function: Function, project: Project, *, prune: bool) -> Itera
             yield Change(action=action_for(old), kind="alias", name=name, fields=fields, run=run)
 
 
-def _check_versions(function: Function, project: Project, *, prune: bool) -> None:
-    if not function.aliases:
+def _check_names(function: Function, project: Project, *, prune: bool) -> None:
+    """Check the versions that aliases name, and the versions and aliases that triggers name."""
+    path, named = f"functions.{function.name}", list[tuple[str, str, str]]()
+    for name, alias in function.aliases.items():
+        others = [*(alias.additional_version_weights or ()), *(alias.additional_version_strategy or ())]
+        named += [(f"{path}.aliases.{name}", "version", one) for one in (alias.version, *others)]
+    for index, trigger in enumerate(function.own.triggers):
+        kind = "alias" if trigger.qualifier.startswith("!") else "version"
+        named.append((f"{path}.triggers[{index}].qualifier", kind, trigger.qualifier.removeprefix("!")))
+    named = [one for one in named if one[1:] != ("version", LATEST)]
+    if not named:
         return
-    existing = project.versions(function.name) if function.name in project.functions else ()
-    known = list(dict.fromkeys([*existing, *function.versions, LATEST]))
-    for name, table in function.aliases.items():
-        others = [*(table.additional_version_weights or ()), *(table.additional_version_strategy or ())]
-        for version in (table.version, *others):
-            path = f"functions.{function.name}.aliases.{name}"
-            if version not in known:
-                raise UsageError(f"{path}: no version {version} of {function.name}: {expected(version, known)}")
-            if prune and version in existing and version not in function.versions:
-                raise UsageError(f"{path}: --prune would delete the version {version}: declare it, or name another")
+    exists, none = function.name in project.functions, dict[str, Any]()
+    existing = {
+        "version": project.versions(function.name) if exists else none,
+        "alias": project.aliases(function.name) if exists else none,
+    }
+    declared = {"version": function.versions.keys(), "alias": function.aliases.keys()}
+    for where, kind, name in named:
+        known = list(dict.fromkeys([*existing[kind], *declared[kind]]))
+        if name not in known:
+            raise UsageError(f"{where}: no {kind} {name} of {function.name}: {expected(name, known)}")
+        if prune and name not in declared[kind]:
+            raise UsageError(f"{where}: --prune would delete the {kind} {name}: declare it, or name another")
 
 
 def alias_fields(alias: Data) -> Data:
