@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
@@ -43,9 +44,10 @@ class EngineThread:
     def stop(self) -> None:
         """Stop the engine after the grace period, which a KeyboardInterrupt ends. Raises the error that ended it.
 
-        Do nothing in a fork of the program, which has no such thread.
+        Do nothing in a fork of the program, which has no such thread, and at the exit of the interpreter, where the
+        thread runs no more: a block that has not ended may be closed only then.
         """
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or sys.is_finalizing():
             return
         try:
             self._call(Host.stop)

@@ -53,6 +53,21 @@ def test_a_script_that_starts_an_engine_when_it_is_imported_is_refused(tmp_path:
     assert done.stderr.rstrip().endswith('the module starts an engine: start it below `if __name__ == "__main__":`')
 
 
+def test_a_script_ends_without_the_end_of_the_block(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        """
+from functiond import Engine
+
+running = Engine.running(settings={"storage.data_dir": "data"})
+print(running.__enter__().settings.storage.data_dir)
+"""
+    )
+
+    done = [run(tmp_path, "script.py") for _ in range(2)]
+
+    assert [(one.returncode, one.stdout) for one in done] == [(0, "data\n")] * 2, done[0].stderr
+
+
 def test_another_module_named_engine_is_named(tmp_path: Path) -> None:
     (tmp_path / "engine.py").touch()
 
