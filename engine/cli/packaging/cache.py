@@ -78,11 +78,11 @@ def _own_folder() -> Path:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         if any(one.stat().st_uid != os.geteuid() or one.stat().st_mode & 0o022 for one in (folder.parent, folder)):
-            problem = "it belongs to another user, or others may write it"
+            problem = "it belongs to another user, or others may write it: remove it"
     except OSError as error:
-        problem = error.strerror or str(error)
+        problem = f"{error.strerror}: correct it"
     if problem:
-        raise UsageError(f"cannot use the cache {folder} ({problem}): set XDG_CACHE_HOME to a folder of your own")
+        raise UsageError(f"cannot use the cache {folder}: {problem}, or set XDG_CACHE_HOME to a folder of your own")
     return folder
 
 
