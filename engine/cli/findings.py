@@ -12,7 +12,9 @@ from engine.cli.client import ApiError, Client
 from engine.model.urn import short_name
 
 WAIT = 5.0  #: seconds for which an engine may take to tell its health
-_CREDENTIALS = "set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to a key of this engine, and run this command again"
+_CREDENTIALS = (
+    "set FUNCTIOND_TOKEN, or FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY, to those of this engine, and try again"
+)
 _LOG = "look at the engine's log"
 #: Next step by part of the health. The texts of other parts name theirs themselves.
 _ADVICE = {

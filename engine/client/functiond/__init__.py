@@ -37,8 +37,9 @@ from functiond.events import Event
 from functiond.records import LogLine, Record
 
 if TYPE_CHECKING:
-    from engine.embedded import Engine
+    from engine.embedded import Engine as Engine
 
+#: Without ``Engine``, which imports the whole engine, so that `import *` does not.
 __all__ = [
     "ApiError",
     "App",
@@ -53,7 +54,6 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
-    "Engine",
     "EngineFailed",
     "Event",
     "Forbidden",
