@@ -59,7 +59,7 @@ class AsyncRunningEngine:
         """Deploy the functions of an app, and connect the app to this engine, like ``RunningEngine.deploy``."""
         client = self.client()
         await asyncio.to_thread(deploy, app, client.configuration)
-        app.connect(client)
+        app.connect(client, engine_loop=asyncio.get_running_loop())
 
     async def close(self) -> None:
         await self._clients.aclose()

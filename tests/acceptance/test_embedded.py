@@ -91,6 +91,9 @@ async def test_an_engine_runs_on_the_event_loop_of_its_program(tmp_path: Path, t
     async with Engine(settings={**HOST, "storage.data_dir": str(tmp_path)}) as engine:
         await engine.deploy(tasks.app)
         handle = await tasks.resize.enqueue_async("a.png", width=5)
+        with pytest.raises(RuntimeError, match="would block the event loop that runs the engine"):
+            tasks.resize.enqueue("a.png")
+        assert (await asyncio.to_thread(getattr, tasks.app, "client")).configuration.url == engine.url
         results = await handle.result(60), await engine.client().call("resize", {"args": ["b"], "kwargs": {}})
 
     assert results == ("a.png 5", "b 100")

@@ -162,12 +162,17 @@ class App:
     def __init__(self, client: Client | AsyncClient | None = None) -> None:
         self._given, self._lock = client, Lock()
         self._client = client if isinstance(client, Client) else None
+        self._engine_loop: asyncio.AbstractEventLoop | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
         self.functions: dict[str, Function[..., Any, Any]] = {}  #: by the name of the Python function
 
-    def connect(self, client: Client | AsyncClient) -> None:
-        """Use the engine of another client from now on."""
+    def connect(self, client: Client | AsyncClient, *, engine_loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Use the engine of another client from now on. ``engine_loop`` is the event loop that runs the engine, if any.
+
+        On that loop, synchronous methods raise RuntimeError: the engine could not answer while they wait.
+        """
         with self._lock:
+            self._engine_loop = engine_loop
             self._given, self._client = client, client if isinstance(client, Client) else None
             self._async_clients.clear()
 
@@ -206,6 +211,10 @@ class App:
     @property
     def client(self) -> Client:
         """Client of synchronous methods."""
+        if self._engine_loop is not None and _is_running(self._engine_loop):
+            raise RuntimeError(
+                "this call would block the event loop that runs the engine: await the method with _async"
+            )
         with self._lock:
             if self._client is None:
                 self._client = Client(**self._parameters())
@@ -225,3 +234,11 @@ class App:
 
     def _parameters(self) -> dict[str, Any]:
         return {} if self._given is None else asdict(self._given.configuration)
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the current thread runs this event loop now."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
