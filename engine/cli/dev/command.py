@@ -90,8 +90,9 @@ def _is_running(client: Client) -> bool:
 
 @contextmanager
 def _signals_interrupting() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP interrupt the block as Ctrl-C does."""
-    earlier = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """Have SIGTERM and SIGHUP interrupt the block as Ctrl-C does, also where the parent process ignores SIGINT."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:

@@ -41,12 +41,15 @@ async def awaiting(event, context):
 
 
 def heeding(event, context):
+    heard = []
+
     @context.on_cancel
     def told(reason):
         print("told", reason)
+        heard.append(reason)
 
     print("began")
-    while not context.cancelled:
+    while not (context.cancelled and heard):
         time.sleep(0.01)
     print("ends,", context.cancel_reason)
     return "the answer"
