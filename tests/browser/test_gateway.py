@@ -59,7 +59,8 @@ def open_step(page: Page, kind: str, title: str) -> None:
     page.get_by_role("link", name=f"orders-{kind.lower()}", exact=True).click()
     page.get_by_role("link", name="Edit").click()
     while not page.get_by_role("heading", name=title).is_visible():
-        page.get_by_role("button", name="Next").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Next").click()
 
 
 def finish_with(page: Page, kind: str, mode: str) -> None:

@@ -109,7 +109,9 @@ class Search:
                 read += chunk.size
                 yield chunk
                 took, left = time.perf_counter() - began, self._ends_at - time.perf_counter()
-                if (took > left and chunk.size) or read >= self._most:  # without a row, there is no place to go on
+                # A few rows are always read, so that short lists are whole on a busy machine. Without a row in the
+                # chunk, there is no place to go on.
+                if (took > left and chunk.size and read >= CHUNK) or read >= self._most:
                     return
                 if chunk.size < size:
                     break

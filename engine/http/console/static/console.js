@@ -25,6 +25,11 @@ function show(state) {
   button.setAttribute("aria-pressed", String(state === "on"));
 }
 
+// The form that a question is about must stay as it is until the answer.
+function isAsking() {
+  return document.querySelector("dialog[open]") !== null;
+}
+
 // Returns whether the page was fetched.
 async function refresh() {
   try {
@@ -34,8 +39,12 @@ async function refresh() {
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const next = page.getElementById("main");
     if (!reply.ok || !authorized || next === null) throw new Error(reply.statusText);
-    localize(next);
-    morph(main, next);
+    if (isAsking()) {
+      stale = true;
+    } else {
+      localize(next);
+      morph(main, next);
+    }
     show("on");
     return true;
   } catch {
@@ -48,12 +57,12 @@ function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-// Fetches the page once, or once more after the fetch that runs. Waits while the user selects text.
+// Fetches the page once, or once more after the fetch that runs. Waits while the user selects text or is asked.
 async function update() {
   stale = true;
   if (fetching || stream === null || !getSelection().isCollapsed) return;
   fetching = true;
-  while (stale && stream !== null) {
+  while (stale && stream !== null && !isAsking()) {
     stale = false;
     const began = performance.now();
     await refresh();
@@ -130,6 +139,7 @@ if (button !== null && main.dataset.live !== undefined) {
   document.addEventListener("selectionchange", () => {
     if (stale && getSelection().isCollapsed) update();
   });
+  document.addEventListener("close", () => { if (stale) update(); }, true); // of a dialog; the event does not bubble
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => {
     if (event.persisted) plan();
