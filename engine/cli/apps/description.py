@@ -62,7 +62,8 @@ def describe(target: str, search_path: Sequence[str] = ()) -> AppDescription:
     """
     path = [*search_path, os.environ.get("PYTHONPATH", ""), CLIENT if os.path.isdir(CLIENT) else ""]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-    command = [sys.executable, *(["-P"] if search_path else []), "-m", PROGRAM, target]
+    # Without writing bytecode, which would be stale if a file of equal size replaced this one within a second.
+    command = [sys.executable, "-B", *(["-P"] if search_path else []), "-m", PROGRAM, target]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if run.returncode == 0:
         if run.stderr:  # output of the modules of the app
