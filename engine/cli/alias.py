@@ -8,7 +8,7 @@ from urllib.parse import quote
 from cyclopts import App, Parameter
 
 from engine.cli.client import UsageError, path_of
-from engine.cli.output import Output, print_json, print_table
+from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 
 app = App(name="alias", help="List, create, update and delete aliases of a function.")
@@ -126,10 +126,7 @@ def delete(function: str, name: str, /, *, target: Target = DEFAULT_TARGET) -> N
         Name of the alias.
     """
     target.client().send("DELETE", path_of(function, f"/aliases/{quote(name, safe='')}"))
-    if target.json:
-        print_json({"deleted": name})
-    else:
-        Output().print(f"[bold green]deleted[/] alias [bold]{name}[/] of [bold]{function}[/]")
+    print_done("deleted", name, json=target.json, kind="alias", function=function)
 
 
 def _weights(pairs: tuple[str, ...]) -> dict[str, int]:

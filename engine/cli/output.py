@@ -81,6 +81,15 @@ def print_json(value: object, indent: int | None = 2) -> None:
     print(CONTROLS.sub(_json_escape, text), flush=True)
 
 
+def print_done(action: str, name: str, *, json: bool, kind: str = "", function: str = "") -> None:
+    """Print that something was done, as ``{"deleted": "prod"}`` or as ``deleted alias prod of resize``."""
+    if json:
+        print_json({action: name})
+        return
+    named = f"{kind} [bold]{name}[/]" if kind else f"[bold]{name}[/]"
+    Output().print(f"[bold green]{action}[/] {named}{f' of [bold]{function}[/]' if function else ''}")
+
+
 def _json_escape(found: re.Match[str]) -> str:
     if found[0] == "\n":  # between lines: json.dumps has escaped those of values
         return "\n"

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from engine.cli.client import Client, UsageError
-from engine.cli.output import Output, print_json, print_table
+from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.services import (
     GROUPS,
     STREAMS,
@@ -85,7 +85,7 @@ def create(
     else:
         body = {"partition_count": partitions or 1, "data_duration": hours, "data_type": data_type}
         client.service().post(STREAMS, {"stream_name": name, **_given(body)})
-    _done(target, "created", name)
+    print_done("created", name, json=target.json)
 
 
 @app.command
@@ -127,7 +127,7 @@ def update(
         client.service().put(path, {"ttl_in_days": days})
     else:
         change_stream(client, name, changes)
-    _done(target, "updated", name)
+    print_done("updated", name, json=target.json)
 
 
 @app.command
@@ -154,7 +154,7 @@ def delete(
         client.service().send("DELETE", find_log_stream(client, name).path)
     else:
         client.service().send("DELETE", stream_path(name))
-    _done(target, "deleted", name)
+    print_done("deleted", name, json=target.json)
 
 
 def _create_log_stream(client: Client, name: str, days: int | None) -> None:
@@ -177,10 +177,3 @@ def _check_options(name: str, data: dict[str, object], log: dict[str, object]) -
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _done(target: Target, action: str, name: str) -> None:
-    if target.json:
-        print_json({action: name})
-    else:
-        Output().print(f"[bold green]{action}[/] [bold]{name}[/]")

@@ -7,7 +7,7 @@ import json
 from cyclopts import App
 
 from engine.cli.client import path_of
-from engine.cli.output import Output, print_json, print_table
+from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.services import TOPICS, all_topics, find_topic, topic_path
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
@@ -63,7 +63,7 @@ def update(name: str, /, *, display_name: str, target: Target = DEFAULT_TARGET) 
     """
     client = target.client()
     client.service().put(topic_path(find_topic(client, name)), {"display_name": display_name})
-    _done(target, "updated", name)
+    print_done("updated", name, json=target.json, kind="topic")
 
 
 @app.command
@@ -77,7 +77,7 @@ def delete(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     """
     client = target.client()
     client.service().send("DELETE", topic_path(find_topic(client, name)))
-    _done(target, "deleted", name)
+    print_done("deleted", name, json=target.json, kind="topic")
 
 
 @app.command
@@ -145,10 +145,3 @@ def subscriptions(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     else:
         rows = ((one["trigger_id"], short_name(one["func_urn"]), one["source"]["state"]) for one in found)
         print_table(("TRIGGER ID", "FUNCTION", "STATE"), rows)
-
-
-def _done(target: Target, action: str, name: str) -> None:
-    if target.json:
-        print_json({action: name})
-    else:
-        Output().print(f"[bold green]{action}[/] topic [bold]{name}[/]")

@@ -7,7 +7,7 @@ from typing import Any
 from cyclopts import App
 
 from engine.cli.client import Client, path_of
-from engine.cli.output import Output, print_json, print_table
+from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 
 app = App(name="version", help="List, publish and delete versions of a function.")
@@ -72,10 +72,7 @@ def delete(function: str, version: str, /, *, target: Target = DEFAULT_TARGET) -
     """
     client = target.client()
     client.send("DELETE", path_of(version_urn(client, function, version)))
-    if target.json:
-        print_json({"deleted": version})
-    else:
-        Output().print(f"[bold green]deleted[/] version [bold]{version}[/] of [bold]{function}[/]")
+    print_done("deleted", version, json=target.json, kind="version", function=function)
 
 
 def all_versions(client: Client, function: str) -> list[dict[str, Any]]:
