@@ -322,12 +322,16 @@ class Connection(asyncio.Protocol):
             return
         self.state, self._reader = _LINGERING, RequestReader()  # gives up the memory of the request
         self._deadline.set(self._dropping.start())
+        self._write_eof()
+        self.resume_reading()
+
+    def _write_eof(self) -> None:
+        """Close the sending side where the transport can, or the connection if the client has reset it."""
         if self.transport.can_write_eof():
             try:
                 self.transport.write_eof()
-            except OSError:  # the client has reset the connection
+            except OSError:
                 self.cut(reset=False)
-        self.resume_reading()
 
     def _drop(self, size: int) -> None:
         if left := self._dropping.left(size):
@@ -348,8 +352,7 @@ class Connection(asyncio.Protocol):
         """Close the connection after the response to the current request."""
         self.stopping = True
         if self.state is _HEAD or self.state is _DISCARDING:
-            if self.transport.can_write_eof():  # tells the client even if a fork of this process holds the socket
-                self.transport.write_eof()
+            self._write_eof()  # tells the client even if a fork of this process holds the socket
             self._close()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -18,7 +18,9 @@ from engine.asgi.listener import listen
 from engine.asgi.wire import ClientDisconnect, Receive, Reply, Scope, Send, read_body, respond
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
+EACH_LOOP = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
+SMALL = b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
 UPLOAD = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n" + b"x" * 300_000
 REQUESTS = (
@@ -42,7 +44,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     with suppress(ClientDisconnect):
         if scope["path"] == "/read":
             await read_body(receive, dict(scope["headers"]), 1 << 20)
-        await respond(scope, send, Reply(body=b"x" * 300_000))
+        await respond(scope, send, Reply(body=b"x" * (1 if scope["path"] == "/small" else 300_000)))
+
+
+def reset_on_close(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def misbehave(port: int, seed: int) -> None:
@@ -56,10 +62,10 @@ def misbehave(port: int, seed: int) -> None:
             if choices.random() < 0.3:
                 client.shutdown(socket.SHUT_WR)
             if choices.random() < 0.6:  # close by a reset
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_on_close(client)
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@EACH_LOOP
 def test_a_reset_is_never_an_error(
     run: Run, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,3 +82,16 @@ def test_a_reset_is_never_an_error(
     assert errors == []
     assert caplog.records == []
     assert capsys.readouterr().out == ""  # the log of the listener
+
+
+@EACH_LOOP
+def test_a_client_that_resets_an_idle_connection_when_the_listener_ends_is_no_error(run: Run) -> None:
+    async def main() -> None:
+        async with listen(app, "127.0.0.1", 0, grace=1) as port:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_sendall(client, SMALL)
+                assert await asyncio.get_running_loop().sock_recv(client, 1000)
+                reset_on_close(client)  # the loop has not yet read the reset
+
+    run(main())
