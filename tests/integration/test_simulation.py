@@ -239,6 +239,7 @@ def _swap_outcomes(patch: Patch) -> None:
 AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 15.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "found"),
     [

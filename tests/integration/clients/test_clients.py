@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from tests.integration.clients.echo import MAX_WAIT, SIZES, answered, echo_server, printed, write_bodies
 
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+
 PROGRAMS = Path(__file__).parent / "programs"
 PYTHON, DEBIAN = sys.executable, "/usr/bin/python3"  #: with clients from PyPI, and with those from Debian
 LARGEST = SIZES[-1]
@@ -85,7 +87,10 @@ def test_a_client_sends_whole_bodies_and_sees_refusals(rig: Rig, name: str) -> N
     if probe and shutil.which(probe[0]) and subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip(f"there is no {name} to try")
 
-    assert rig.lines(*CLIENTS[name]) == [GET, *_bodies("plain", "chunked"), *KEPT, *CLOSED, AFTER]
+    bodies = _bodies("plain", "chunked")
+    if name == "LWP":
+        bodies.remove(answered("chunked 0", 0, "chunked"))  # see lwp.pl
+    assert rig.lines(*CLIENTS[name]) == [GET, *bodies, *KEPT, *CLOSED, AFTER]
 
 
 def _node(client: str, rig: Rig, folder: Path | None = None) -> tuple[list[str], list[str]]:

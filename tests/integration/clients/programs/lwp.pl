@@ -33,7 +33,8 @@ print "GET ", answer_of(HTTP::Request->new(GET => "$url/get"));
 for my $file (@files) {
     my ($body, $size) = (body_of($file), basename($file));
     print "plain $size ", post("/plain", $body);
-    print "chunked $size ", post("/chunked", $body, chunked => 1);
+    # LWP ends an empty chunked body twice if no answer has come yet, and the second end breaks the next request.
+    print "chunked $size ", post("/chunked", $body, chunked => 1) if $size;
 }
 my $body = body_of($files[-1]);
 print "kept plain ", post("/refused/401", $body);
