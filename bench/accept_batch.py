@@ -101,7 +101,11 @@ def _insert(db: sqlite3.Connection, identity: Identity, size: int) -> float:
 
 def _figures(size: int) -> Sequence[Figure]:
     return (
-        Figure(name=f"accept_batch / SQLite alone {size:,}", unit="ratio of rates", at_least=0.5),
+        Figure(
+            name=f"accept_batch / SQLite alone {size:,}",
+            unit="ratio of rates",
+            at_least=0.5 if size == MOST_EVENTS else None,  # the round trip is a larger part of a small batch
+        ),
         Figure(name=f"accept_batch {size:,}", unit="events/s"),
         Figure(name=f"SQLite alone {size:,}", unit="rows/s"),
         Figure(name=f"p99 {size:,}", unit="ms"),

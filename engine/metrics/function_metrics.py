@@ -88,12 +88,12 @@ class FunctionMetrics:
 
     # --- counting -------------------------------------------------------------------------------------------
 
-    def note_accepted(self, invocation: Invocation) -> None:
-        """Count an accepted request: an asynchronous one that is on disk, or a synchronous one that is queued."""
+    def note_accepted(self, invocation: Invocation, rows: int = 1) -> None:
+        """Count accepted requests: asynchronous ones that are on disk, or synchronous ones that are queued."""
         try:  # the counters of each call exist, except at the first
-            self._counters[invocation.function_id, invocation.source].accepted += 1
+            self._counters[invocation.function_id, invocation.source].accepted += rows
         except KeyError:
-            self._of(invocation.function_id, invocation.source).accepted += 1
+            self._of(invocation.function_id, invocation.source).accepted += rows
 
     def note_refused(self, function_id: int | None, source: str, reason: str) -> None:
         """Count a refused request. Does nothing if ``function_id`` is None, because the function does not exist."""

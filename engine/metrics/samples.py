@@ -100,14 +100,14 @@ class Samples:
 
     # The first three are called with each invocation, so they call little.
 
-    def note_accepted(self, invocation: Invocation) -> None:
+    def note_accepted(self, invocation: Invocation, rows: int = 1) -> None:
         now = self._now()
         if not self._from <= now < self._until:
             self._begin_minute(now)
         if invocation.mode is Mode.SYNC:
-            self._sample.called += 1
+            self._sample.called += rows
         else:
-            self._sample.accepted += 1
+            self._sample.accepted += rows
 
     def note_attempt(self, function: Function, invocation: Invocation, outcome: Outcome) -> None:
         """Count an attempt by the time that the invocation waited for it."""

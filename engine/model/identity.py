@@ -59,6 +59,7 @@ class Identity:
         self.name = self._ends[0][-12:]
         self._slot = slot
         self._last = slot  #: the slot is always in its low bits
+        self._moment, self._beginning = -1, ""  #: milliseconds, and the first digits of the request ids made in them
         self.pass_by(last_key)
 
     def next_key(self, now: float) -> int:
@@ -73,9 +74,10 @@ class Identity:
         self._last = max(self._last, key & -_STEP | self._slot)
 
     def request_id(self, key: int) -> str:
-        low = key & ((1 << _LOW_BITS) - 1)
-        text = f"{key >> _LOW_BITS << 16 | 0x7000 | low >> _AFTER_VARIANT:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:]}{self._ends[low & 0b111]}"
+        if (moment := key >> _LOW_BITS) != self._moment:
+            text = f"{moment:012x}"
+            self._moment, self._beginning = moment, f"{text[:8]}-{text[8:]}-7"
+        return f"{self._beginning}{key >> _AFTER_VARIANT & 0xFFF:03x}{self._ends[key & 0b111]}"
 
     def key_of(self, request_id: str) -> int | None:
         """Return the key that a request id contains; None if the text is no request id of this data directory."""

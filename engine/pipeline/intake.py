@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from itertools import groupby
+from operator import attrgetter
 
 import anyio
 from msgspec import Struct
@@ -38,6 +40,8 @@ from engine.protocols import CursorMove, Cursors, Journal
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
+_FUNCTION_AND_SOURCE = attrgetter("function_id", "source")
+
 
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
     accepted: dict[str, int]  #: by source
@@ -48,10 +52,10 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
 class Intake:
     """Acceptance of requests.
 
-    ``accepted(invocation)`` announces each accepted request: an asynchronous one that is on disk, or a synchronous one
-    that is queued. ``refused(request, error)`` announces each refused request, of a batch only the first one.
-    ``overloaded(urn)`` announces each request that is refused with Overloaded. ``closed()`` announces the end of
-    acceptance, when the engine begins to stop.
+    ``accepted(invocation, rows)`` announces accepted requests: asynchronous ones that are on disk, or synchronous ones
+    that are queued. All ``rows`` of them have the function and source of ``invocation``. ``refused(request, error)``
+    announces each refused request, of a batch only the first one. ``overloaded(urn)`` announces each request that is
+    refused with Overloaded. ``closed()`` announces the end of acceptance, when the engine begins to stop.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Intake:
         disk: DiskGuard,
         sync_timeout: float,
     ) -> None:
-        self.accepted: Signal[[Invocation]] = Signal()
+        self.accepted: Signal[[Invocation, int]] = Signal()
         self.refused: Signal[[Request, Exception]] = Signal()
         self.overloaded: Signal[[FunctionUrn]] = Signal()
         self.closed: Signal[[]] = Signal()
@@ -196,11 +200,24 @@ class Intake:
         Called by the journal after a write has succeeded or failed.
         """
         if stored:
-            self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
-            self.accepted(invocation)
+            self._count_accepted(invocation)
             self._scheduler.push(invocation)
         else:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
+
+    def _queue_each(self, stored: Sequence[Invocation], others: Sequence[Invocation]) -> None:
+        """Do the same for a batch."""
+        for _, group in groupby(stored, _FUNCTION_AND_SOURCE):
+            alike = list(group)
+            self._count_accepted(alike[0], len(alike))
+        for invocation in stored:
+            self._scheduler.push(invocation)
+        for invocation in others:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+
+    def _count_accepted(self, invocation: Invocation, rows: int = 1) -> None:
+        self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + rows
+        self.accepted(invocation, rows)
 
     async def _accept(self, request: Request) -> str:
         function = self._check(request)
@@ -230,7 +247,7 @@ class Intake:
                 rows, size = len(sizes), sum(sizes)
                 self._backlog.admit_batch(function_id, rows, size, names[function_id])
                 undo.callback(self._backlog.remove, function_id, size, rows=rows)
-            stored = self._cursors.append(made, move, then=self._queue)
+            stored = self._cursors.append(made, move, then=self._queue_each)
             undo.pop_all()
         return await stored
 
@@ -238,14 +255,17 @@ class Intake:
         results: list[str | FunctiondError] = [""] * len(requests)
         places: list[int] = []
         made: list[tuple[Invocation, str]] = []
+        function, chosen_anew = None, requests[0].function.alias is not None
         for place, request in enumerate(requests):
             try:
-                invocation = self._factory.make(request, self._check(request))
+                if function is None or chosen_anew:
+                    function = self._route(request)
+                _check_options(request)
             except FunctiondError as error:
                 results[place] = error
             else:
                 places.append(place)
-                made.append((invocation, request.idempotency_key))
+                made.append((self._factory.make(request, function), request.idempotency_key))
         if not made:
             return results
         sizes = [len(invocation.payload) for invocation, _ in made]
@@ -257,7 +277,7 @@ class Intake:
                 results[place] = full
             del made[admitted:], places[admitted:]
         try:
-            stored = self._cursors.append(made, then=self._queue)
+            stored = self._cursors.append(made, then=self._queue_each)
         except BaseException:
             self._backlog.remove(function_id, sum(sizes[:admitted]), rows=admitted)
             raise
@@ -272,7 +292,7 @@ class Intake:
         invocation = self._factory.make(request, function)
         self._backlog.admit_sync(len(invocation.payload))
         self._called += 1
-        self.accepted(invocation)
+        self.accepted(invocation, 1)
         reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._scheduler.push(invocation, reply)
         try:
@@ -294,15 +314,16 @@ class Intake:
         return waited
 
     def _check(self, request: Request) -> Function:
+        function = self._route(request)
+        _check_options(request)
+        return function
+
+    def _route(self, request: Request) -> Function:
         if self._closed:
             raise ShuttingDown
         function = self._catalog.route(request.function, request.headers)
         if function.max_instances == 0 and not request.accept_when_disabled:
             raise FunctionDisabled(function.name)
-        if not 0 <= request.priority <= 9:
-            raise InvalidField("priority", request.priority, "must be 0 to 9")
-        if request.ordering_key:
-            _check_ordering_key(request)
         return function
 
     def _count_refusal(self, error: Exception, request: Request) -> None:
@@ -313,8 +334,11 @@ class Intake:
         self._refused[kind] = self._refused.get(kind, 0) + 1
 
 
-def _check_ordering_key(request: Request) -> None:
-    key = request.ordering_key
+def _check_options(request: Request) -> None:
+    if not 0 <= request.priority <= 9:
+        raise InvalidField("priority", request.priority, "must be 0 to 9")
+    if not (key := request.ordering_key):
+        return
     if request.mode is Mode.SYNC:
         raise InvalidField("ordering_key", key, "needs an asynchronous invocation")
     if not (len(key) <= ORDERING_KEY and key.isascii() and key.isprintable()):

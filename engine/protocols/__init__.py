@@ -12,8 +12,10 @@ from engine.protocols.catalog import (
     StoredResource,
 )
 from engine.protocols.cursors import (
+    BatchWritten,
     CursorMove,
     Cursors,
+    divide,
 )
 from engine.protocols.execution import (
     Executor,
@@ -95,6 +97,7 @@ __all__ = [
     "NEWEST",
     "Audit",
     "AuditTrail",
+    "BatchWritten",
     "Callers",
     "CatalogStore",
     "Cluster",
@@ -150,4 +153,5 @@ __all__ = [
     "Undeliverable",
     "WaitingEnd",
     "Window",
+    "divide",
 ]

@@ -24,6 +24,19 @@ class CursorMove(Struct, frozen=True, kw_only=True):
     positions: Mapping[str, bytes]  #: positions after the move, by cursor name
 
 
+#: Function that is called with the invocations of a batch that were stored, and with the others.
+BatchWritten = Callable[[Sequence[Invocation], Sequence[Invocation]], None]
+
+
+def divide(requests: Sequence[tuple[Invocation, str]], ids: Sequence[str]) -> tuple[list[Invocation], list[Invocation]]:
+    """Return the invocations that got their own request ids, and the others."""
+    stored: list[Invocation] = []
+    others: list[Invocation] = []
+    for (invocation, _), request_id in zip(requests, ids, strict=True):
+        (stored if request_id == invocation.request_id else others).append(invocation)
+    return stored, others
+
+
 class Cursors(Protocol):
     """Store of the cursors of trigger sources. When a trigger is deleted, its cursors are deleted too."""
 
@@ -34,14 +47,14 @@ class Cursors(Protocol):
         requests: Sequence[tuple[Invocation, str]],
         move: CursorMove | None = None,
         *,
-        then: Callable[[Invocation, bool], None] | None = None,
+        then: BatchWritten | None = None,
     ) -> Awaitable[Sequence[str]]:
         """Store invocations and move the cursors in one commit. Return a request id for each request.
 
         Each request is an invocation with an idempotency key, which may be empty. If the key was used with the same
         payload, the request is not stored and gets the earlier request id. If the key was used with another payload,
-        the request is not stored and gets an empty id. ``then(invocation, stored)`` is called for each request, as by
-        ``Journal.append``.
+        the request is not stored and gets an empty id. ``then(stored, others)`` is called once, as soon as the write
+        has succeeded or failed, with the invocations that were stored and those that were not.
 
         Raises CursorMoved if the move is refused.
         """

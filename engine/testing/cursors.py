@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
-from engine.protocols import CursorMove
+from engine.protocols import BatchWritten, CursorMove, divide
 from engine.testing.journal import MemoryJournal
 from engine.testing.resources import MemoryResourceStore
 from engine.testing.rows import move_problem
@@ -30,7 +30,7 @@ class MemoryCursors:
         requests: Sequence[tuple[Invocation, str]],
         move: CursorMove | None = None,
         *,
-        then: Callable[[Invocation, bool], None] | None = None,
+        then: BatchWritten | None = None,
     ) -> asyncio.Future[Sequence[str]]:
         self._writes.check()
         problem = self._problem(move) if move else ""
@@ -40,10 +40,9 @@ class MemoryCursors:
         ids = ["" if error else self._append(*request) for request in requests]
 
         def callback() -> None:
-            for (invocation, _), request_id in zip(requests, ids, strict=True):
-                if then is not None:
-                    stored = request_id == invocation.request_id
-                    then(self._journal.as_stored(invocation) if stored else invocation, stored)
+            stored, others = divide(requests, ids)
+            if then is not None:
+                then([self._journal.as_stored(one) for one in stored], others)
 
         return at_the_next_turn(ids, error, callback)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,8 +27,12 @@ def step(positions: Mapping[str, bytes], expected: Mapping[str, bytes | None], g
 
 async def appended(storage: Storage, *requests: tuple[Invocation, str], move: CursorMove | None = None) -> Any:
     told: list[bool] = []
+
+    def tell(done: Sequence[Invocation], _: Sequence[Invocation]) -> None:
+        told.extend(invocation in done for invocation, _ in requests)
+
     try:
-        ids = await storage.cursors.append(requests, move, then=lambda invocation, stored: told.append(stored))
+        ids = await storage.cursors.append(requests, move, then=tell)
     except CursorMoved:
         ids = "moved"
     return ids, told

@@ -241,7 +241,9 @@ async def test_a_batch_holds_its_own_later_invocations_and_moves_no_cursor_alone
     async with opened() as storage:
         ones = [made(storage, ordering_key=key) for key in ("a", "b", "a", "")]
         held: list[bool] = []
-        await storage.cursors.append([(one, "") for one in ones], then=lambda one, stored: held.append(one.held))
+        await storage.cursors.append(
+            [(one, "") for one in ones], then=lambda stored, _: held.extend(one.held for one in stored)
+        )
 
         assert held == [False, False, True, False]
         assert await ready(storage) == [ones[0].key, ones[1].key, ones[3].key]

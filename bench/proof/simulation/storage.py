@@ -27,6 +27,7 @@ from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.model.signal import Signal
 from engine.protocols import (
+    BatchWritten,
     CopySteps,
     CursorMove,
     Discarded,
@@ -35,6 +36,7 @@ from engine.protocols import (
     Settlement,
     StorageStatistics,
     WaitingEnd,
+    divide,
 )
 from engine.testing.rows import Row, move_problem, poisoned
 from engine.testing.status_log import MemoryStates, MemoryStatusLog
@@ -323,7 +325,7 @@ class SimulatedCursors:
         requests: Sequence[tuple[Invocation, str]],
         move: CursorMove | None = None,
         *,
-        then: Callable[[Invocation, bool], None] | None = None,
+        then: BatchWritten | None = None,
     ) -> asyncio.Future[Sequence[str]]:
         future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
         answer = answer_of(future)
@@ -335,11 +337,10 @@ class SimulatedCursors:
 
         def done(value: list[str] | None, error: Exception | None) -> None:
             ids = value if value is not None else [""] * len(requests)
-            for (invocation, _), request_id in zip(requests, ids, strict=True):
-                new = request_id == invocation.request_id
-                one = self._journal.note_available(invocation) if new else invocation
-                if then is not None:
-                    then(one, new)
+            stored, others = divide(requests, ids)
+            stored = [self._journal.note_available(one) for one in stored]
+            if then is not None:
+                then(stored, others)
             answer(value, error)
 
         self._writes.submit(apply, done)

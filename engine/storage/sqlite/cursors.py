@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
-from engine.protocols import CursorMove
+from engine.protocols import BatchWritten, CursorMove, divide
 from engine.storage.sqlite.batch import CallRequest, WriteRequest
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer, answer
@@ -28,7 +28,7 @@ class SQLiteCursors:
         requests: Sequence[tuple[Invocation, str]],
         move: CursorMove | None = None,
         *,
-        then: Callable[[Invocation, bool], None] | None = None,
+        then: BatchWritten | None = None,
     ) -> asyncio.Future[Sequence[str]]:
         future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
 
@@ -38,11 +38,12 @@ class SQLiteCursors:
             return self._append(db, requests)
 
         def done(request: WriteRequest) -> None:
-            request.value, held = request.value if request.error is None else ([""] * len(requests), ())
-            for (invocation, _), request_id in zip(requests, request.value, strict=True):
-                if then is not None:
-                    one = replace(invocation, held=True) if invocation.key in held else invocation
-                    then(one, request_id == invocation.request_id)
+            request.value, held = request.value if request.error is None else ([""] * len(requests), frozenset())
+            stored, others = divide(requests, request.value)
+            if held:
+                stored = [replace(one, held=True) if one.key in held else one for one in stored]
+            if then is not None:
+                then(stored, others)
             answer(future, request)
 
         self._writer.submit(CallRequest(write, done))
