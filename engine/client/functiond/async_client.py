@@ -98,9 +98,19 @@ class AsyncClient(Configured[AsyncTransport]):
             raise BatchError(handles, sent.errors)
         return [one for one in handles if one is not None]
 
-    async def call(self, function: str, event: object = None, *, returns: Any = Any) -> Any:
-        """Run a function and return its result. Raises InvocationFailed if it fails."""
-        return await self._transport.run(self._operations.call(function, event, returns))
+    async def call(
+        self,
+        function: str,
+        event: object = None,
+        *,
+        returns: Any = Any,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Any:
+        """Run a function and return its result. Raises InvocationFailed if it fails.
+
+        ``timeout`` is in seconds; without it, they are 100 and the client's ``timeout``. Raises Unreachable then.
+        """
+        return await self._transport.run(self._operations.call(function, event, returns, timeout))
 
     def handle(self, function: str, request_id: str, *, returns: Any = Any) -> AsyncHandle[Any]:
         """Return the handle of an invocation that was queued before."""

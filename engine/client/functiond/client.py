@@ -96,9 +96,12 @@ class Client(Configured[Transport]):
             raise BatchError(handles, sent.errors)
         return [one for one in handles if one is not None]
 
-    def call(self, function: str, event: object = None, *, returns: Any = Any) -> Any:
-        """Run a function and return its result. Raises InvocationFailed if it fails."""
-        return self._transport.run(self._operations.call(function, event, returns))
+    def call(self, function: str, event: object = None, *, returns: Any = Any, timeout: float | None = None) -> Any:
+        """Run a function and return its result. Raises InvocationFailed if it fails.
+
+        ``timeout`` is in seconds; without it, they are 100 and the client's ``timeout``. Raises Unreachable then.
+        """
+        return self._transport.run(self._operations.call(function, event, returns, timeout))
 
     def handle(self, function: str, request_id: str, *, returns: Any = Any) -> Handle[Any]:
         """Return the handle of an invocation that was queued before."""

@@ -44,7 +44,7 @@ class Unreachable(ClientError):
 
     def __init__(self, url: str, problem: str, *, sent: bool) -> None:
         self.sent = sent
-        hint = "the connection broke" if sent else "start one with `functiond serve`, or give another url"
+        hint = "it may have received the request" if sent else "start one with `functiond serve`, or give another url"
         super().__init__(f"no reply from an engine at {url} ({problem}): {hint}")
 
 
@@ -143,8 +143,13 @@ class InvocationDiscarded(InvocationFailed):
 
 
 class ResultTimeout(ClientError, TimeoutError):
-    def __init__(self, request_id: str, seconds: float, status: str) -> None:
-        super().__init__(f"invocation {request_id} is {status} after {seconds:g} s; it continues: ask again later")
+    """End of a wait. ``status`` is the state of the invocation, empty if the engine has not told it."""
+
+    def __init__(self, request_id: str, seconds: float, status: str, problem: str = "") -> None:
+        self.request_id, self.status = request_id, status
+        state = f"is {status} after {seconds:g} s; it continues"
+        unknown = f"is in an unknown state after {seconds:g} s ({problem})"
+        super().__init__(f"invocation {request_id} {state if status else unknown}: ask again later")
 
 
 class BadResult(ClientError):

@@ -18,14 +18,18 @@ from functiond.errors import (
     InvocationCancelled,
     InvocationDiscarded,
     InvocationFailed,
+    Overloaded,
     ResultTimeout,
+    Unavailable,
+    Unreachable,
 )
 from functiond.events import Event
 from functiond.log_stream import LogReader
 from functiond.records import Record
-from functiond.steps import JSON, Request, RetryLimits, Steps, decoded, error_of, sent
+from functiond.steps import JSON, Request, RetryLimits, Sleep, Steps, decoded, delay_after, error_of, sent
 
 LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
+LONGEST_CALL = 100.0  #: seconds of a synchronous call; the engine's default is 90
 QUIET = 60.0  #: seconds without a byte of a log; the engine sends one each 15 s
 CANCELLED = 4208
 UNBOUNDED = 1_000_000  #: retries, where time is the only bound
@@ -55,10 +59,14 @@ class Operations:
         reply = yield from sent(request, self.limits)
         return decoded(reply, RequestId).request_id
 
-    def call(self, function: str, event: object, kind: Any) -> Steps[Any]:
+    def call(self, function: str, event: object, kind: Any, timeout: float | None) -> Steps[Any]:
         """Run a function and return its result. A call that may have run is not sent again."""
-        request = self._post(function, "invocations", Event(event=event).body(), {}, wait=math.inf, repeatable=False)
-        reply = yield from sent(request, self.limits)
+        limits, wait = self.limits, LONGEST_CALL
+        if timeout is not None:
+            limits = RetryLimits(limits.retries, min(timeout, limits.timeout))
+            wait = timeout - limits.timeout
+        request = self._post(function, "invocations", Event(event=event).body(), {}, wait=wait, repeatable=False)
+        reply = yield from sent(request, limits)
         headers = {name.lower(): value for name, value in reply.headers.items()}
         request_id, text = headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
         if not request_id:
@@ -74,17 +82,30 @@ class Operations:
     def result(self, function: str, request_id: str, kind: Any, timeout: float | None) -> Steps[Any]:
         """Wait for the end of an invocation and return its result, or raise its failure.
 
-        The wait goes on while the engine restarts.
+        The wait goes on while the engine restarts, and ends at most a second after ``timeout``.
         """
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        heard, failures = time.monotonic(), 0
+        until = math.inf if timeout is None else heard + timeout
         while True:
             left = max(0.0, until - time.monotonic())
-            limits = RetryLimits(UNBOUNDED, min(left, LONGEST_WAIT + self.limits.timeout))
-            record = yield from self._record(function, request_id, min(left, LONGEST_WAIT), limits)
+            wait = min(left, LONGEST_WAIT)
+            try:
+                limits = RetryLimits(0, min(left - wait, self.limits.timeout))
+                record = yield from self._record(function, request_id, wait, limits)
+            except (Unreachable, Overloaded, Unavailable) as problem:
+                now = time.monotonic()
+                if timeout is not None and now >= until:
+                    raise ResultTimeout(request_id, timeout, "", str(problem)) from problem
+                delay = delay_after(problem, failures)
+                if now + delay - heard > LONGEST_WAIT + self.limits.timeout:
+                    raise
+                failures += 1
+                yield Sleep(min(delay, until - now))
+                continue
             if record.ended:
                 return _result(record, kind)
-            if left <= LONGEST_WAIT:
-                assert timeout is not None
+            heard, failures = time.monotonic(), 0
+            if timeout is not None and heard >= until:
                 raise ResultTimeout(request_id, timeout, record.status)
 
     def cancel(self, function: str, request_id: str) -> Steps[None]:
@@ -95,7 +116,8 @@ class Operations:
     def logs(self, function: str, request_id: str, *, follow: bool) -> tuple[Request, LogReader]:
         accept = "text/event-stream" if follow else "application/x-ndjson"
         target = self._target(function, f"async-invocations/{quote(request_id, safe='')}/logs")
-        request = Request(method="GET", target=target, headers={"Accept": accept}, wait=QUIET)
+        limit = QUIET if follow else self.limits.timeout
+        request = Request(method="GET", target=target, headers={"Accept": accept}, limit=limit)
         limits = RetryLimits(UNBOUNDED, self.limits.timeout) if follow else self.limits
         return request, LogReader(limits, follow=follow)
 

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from functiond.errors import ApiError, ClientError, Overloaded, Unavailable, Unreachable, error_class
 
 T = TypeVar("T")
 JSON = "application/json"
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0  #: seconds between attempts, if the engine names none
+REPLY = 1.0  #: seconds that each attempt has at least, so that a time limit may be exceeded by them
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -28,6 +30,7 @@ class Request(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     wait: float = 0.0  #: seconds by which the engine may delay its reply
     repeatable: bool = True  #: a second execution changes nothing
+    limit: float = 0.0  #: seconds in which the reply must come; ``sent`` sets them
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -44,7 +47,10 @@ Steps = Generator[Request | Sleep, Reply | None, T]
 
 
 class RetryLimits(Struct, frozen=True):
-    """Bounds of the retries of one request: their number, and the seconds from its first attempt."""
+    """Bounds of the retries of one request: their number, and the seconds from its first attempt.
+
+    ``Request.wait`` is not part of these seconds.
+    """
 
     retries: int
     timeout: float
@@ -59,8 +65,9 @@ def sent(request: Request, limits: RetryLimits) -> Steps[Reply]:
     began, attempt = time.monotonic(), 0
     while True:
         problem: Unreachable | ApiError
+        left = max(REPLY, began + limits.timeout - time.monotonic())
         try:
-            reply = yield request
+            reply = yield replace(request, limit=request.wait + left)
         except Unreachable as error:
             problem = error
         else:

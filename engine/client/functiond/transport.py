@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -164,13 +163,12 @@ def _options(configuration: Configuration) -> dict[str, Any]:
 def _parts(configuration: Configuration, request: Request) -> dict[str, Any]:
     """Return the arguments that build a request of httpx. The date of a signature is that of the attempt."""
     headers = configuration.headers(request.method, request.target, request.headers, request.body)
-    read = None if math.isinf(request.wait) else request.wait + configuration.timeout
     return {
         "method": request.method,
         "url": configuration.url + request.target,
         "content": request.body if request.method == "POST" else None,
         "headers": headers,
-        "timeout": httpx.Timeout(read, connect=CONNECT, pool=None),
+        "timeout": httpx.Timeout(request.limit, connect=min(CONNECT, request.limit), pool=None),
     }
 
 
