@@ -5,6 +5,7 @@ Plugins may import only the names in this module.
 
 from engine.asgi.error_replies import delay_of, hold_back, retry_after, status_of
 from engine.asgi.forwarded import FORWARDED, Forwarded
+from engine.asgi.ignored_fields import IgnoredFields, find_ignored
 from engine.asgi.wire import (
     TARGET,
     ClientDisconnect,
@@ -94,6 +95,7 @@ __all__ = [
     "HeaderPairs",
     "Headers",
     "IdempotencyConflict",
+    "IgnoredFields",
     "InvalidField",
     "LogTarget",
     "Mode",
@@ -129,6 +131,7 @@ __all__ = [
     "Undeliverable",
     "WriteRows",
     "delay_of",
+    "find_ignored",
     "hold_back",
     "log_target_of",
     "parse_urn",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -82,6 +82,12 @@ def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str =
     if repeat_id:
         shown["request_id"] = request_id.decode()
     return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"x-request-id", request_id), *headers))
+
+
+def not_allowed(methods: Iterable[str]) -> Reply:
+    """Return the reply to a request whose path has other methods: ``methods``."""
+    allowed = ", ".join(methods)
+    return problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
 
 
 def new_request_id() -> bytes:

@@ -7,8 +7,10 @@ such as signed webhooks, have no role and leave no trace here.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 
-from engine.asgi.wire import WHOLE_REPLY, Message, Receive, Scope, Send
+from engine.asgi.error_replies import not_allowed
+from engine.asgi.wire import NO_STORE, WHOLE_REPLY, Message, Receive, Scope, Send, respond
 from engine.auth.roles import PRINCIPAL, Principal
 from engine.auth.verifier import address_of
 from engine.http.audit import BODY, first, traced_body
@@ -32,6 +34,9 @@ class PluginRequests:
     async def serve(self, mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application of a plugin.
 
+        A wrong method at a known path is passed on for the role admin only. Other roles get 405 from the engine, so
+        that an operation that a plugin has not listed stays out of their reach.
+
         Raises AccessDenied if the credentials of the request have a role that may not use the operation.
         """
         principal: Principal | None = scope.get(PRINCIPAL)
@@ -39,7 +44,11 @@ class PluginRequests:
         if not traced and (principal is None or principal.role == "admin"):
             await mount.app(scope, receive, send)
             return
-        operation = self._operation(scope)
+        at_path = self._operations(scope)
+        operation = at_path.get(scope["method"])
+        if operation is None and at_path and principal is not None and principal.role != "admin":
+            await respond(scope, send, not_allowed(at_path), NO_STORE)
+            return
         # A request that is in no table is for the role admin; the plugin answers it with an error.
         unknown = Operation(name=f"{scope['method']} {scope['path'][:200]}", method=scope["method"], path=scope["path"])
         check_role(scope, operation or unknown)
@@ -53,10 +62,10 @@ class PluginRequests:
         if recorder.status:
             self._audit.publish(self._trace(mount.plugin, operation, scope, recorder))
 
-    def _operation(self, scope: Scope) -> Operation | None:
+    def _operations(self, scope: Scope) -> Mapping[str, Operation]:
+        """Return the operations at the path of a request, by method."""
         parts = scope["path"].rstrip("/").split("/")
-        found = (one for one in self._mounts.operations() if one.method == scope["method"])
-        return next((one for one in found if variables(one.path, parts) is not None), None)
+        return {one.method: one for one in self._mounts.operations() if variables(one.path, parts) is not None}
 
     def _trace(self, plugin: str, operation: Operation, scope: Scope, recorder: _Recorder) -> Trace:
         principal: Principal | None = scope.get(PRINCIPAL)

@@ -114,8 +114,9 @@ class Routes(Protocol):
 
         A request is served by the longest mounted path that matches, and of equal paths, by the one mounted last. The
         handler must authenticate senders itself. If ``signed``, the engine authenticates requests instead, provided
-        that its settings require credentials, and checks that the role of the credentials may use the operation; a
-        request that is not among ``operations`` needs the role admin. ``operations`` are added to the API's OpenAPI
+        that its settings require credentials, and checks that the role of the credentials may use the operation. A
+        request that is not among ``operations`` needs the role admin; from other roles, the engine answers it with 405
+        if its path has operations of other methods, else with 403. ``operations`` are added to the API's OpenAPI
         document. ``limit`` is the maximum size of a body in bytes.
         """
         ...

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
-from engine import Operation, PushRequest, Role
+from engine import IgnoredFields, Operation, PushRequest, Reply, Role, find_ignored
 
 T = TypeVar("T")
 
@@ -21,6 +21,14 @@ class Call(Struct, frozen=True, kw_only=True):
     project: str
     names: tuple[str, ...]  #: values of the path's variables, without the project
     request: PushRequest
+    ignored: list[str] = []  #: fields of the body that the operation does not have
+
+
+class VendorProblem(Exception):
+    """Refusal of a request, in the form of a vendor's service."""
+
+    def reply(self) -> Reply:
+        raise NotImplementedError
 
 
 INVOKE: tuple[Role, ...] = ("invoke",)
@@ -28,7 +36,7 @@ READ: tuple[Role, ...] = ("read",)
 Answer = tuple[int, Any]  #: status and body, the latter None if empty
 Handler = Callable[[Call], Awaitable[Answer]]
 #: returns the service's own error for a description of the problem
-Refuse = Callable[[str], Exception]
+Refuse = Callable[[str], VendorProblem]
 
 
 class Offer(NamedTuple):
@@ -49,8 +57,18 @@ class Offer(NamedTuple):
     data: bool = False
 
 
+class _Route(NamedTuple):
+    words: Sequence[str]  #: of the template, after the project
+    handler: Handler
+    operation: Operation
+
+
+def encoded(status: int, body: Any) -> Reply:
+    return Reply(status=status, body=b"" if body is None else msgspec.json.encode(body))
+
+
 class Table:
-    """Operations of a service. Finds the handler of a request.
+    """Operations of a service. Replies to requests.
 
     Each key is a template: ``GET v2 streams {stream_name}`` stands for ``/v2/{project_id}/streams/{stream_name}``.
     Words and variables alternate after the project. A word in the place of a variable must be in the request. With
@@ -58,34 +76,65 @@ class Table:
     compared, because the plugin's routes lead only paths with this word here.
     """
 
-    def __init__(self, offers: Mapping[str, Offer], skip: int = 0) -> None:
-        self.offers, self._skip = offers, skip
+    def __init__(
+        self,
+        offers: Mapping[str, Offer],
+        refuse: Callable[[int, str], VendorProblem],
+        *,
+        skip: int = 0,
+        encode: Callable[[int, Any], Reply] = encoded,
+    ) -> None:
+        """``refuse`` returns the service's own error for a status and a text, ``encode`` the reply for an answer."""
+        self.offers, self._refuse, self._skip, self._encode = offers, refuse, skip, encode
         self.operations = [_operation(template, offer) for template, offer in offers.items()]
-        self._handlers: dict[str, tuple[Handler, Sequence[str]]] = {}  #: with the words of the template
-        for template, offer in offers.items():
+        self._routes: dict[str, dict[str, _Route]] = {}  #: by path and method
+        for operation, (template, offer) in zip(self.operations, offers.items(), strict=True):
             method, version, *words = template.split()
-            self._handlers[_name(method, version, words[skip:])] = offer.handler, words[skip:]
+            route = _Route(words[skip:], offer.handler, operation)
+            self._routes.setdefault(_name(version, route.words), {})[method] = route
+        self._ignored = IgnoredFields()
 
-    async def answer(self, request: PushRequest, refuse: Callable[[int, str], Exception]) -> Answer:
-        """Call the handler of the request's operation, and return its answer.
+    async def answer(self, request: PushRequest) -> Reply:
+        """Call the handler of the request's operation, and return the reply.
 
-        ``refuse`` returns the service's own exception for a status and a text. That exception is raised with 403 if the
-        credentials are for another project, and with 404 if there is no such operation.
+        The reply is an error of the service: 403 if the credentials are for another project, 404 if there is no such
+        path, 405 if the path does not have the method, and those that handlers raise as VendorProblem.
         """
+        try:
+            return await self._answer(request)
+        except VendorProblem as problem:
+            return problem.reply()
+
+    async def _answer(self, request: PushRequest) -> Reply:
         _, version, project, *words = request.path.rstrip("/").split("/")
         words = words[self._skip :]
         if request.project and request.project != project:
-            raise refuse(403, f"these credentials are for project {request.project} only")
-        found = self._handlers.get(_name(request.method, version, words))
-        if found is None or not _fits(found[1], words):
-            raise refuse(404, "the embedded service does not have this operation")
-        handler, _ = found
-        return await handler(Call(project=project, names=tuple(words[1::2]), request=request))
+            raise self._refuse(403, f"these credentials are for project {request.project} only")
+        at_path = self._routes.get(_name(version, words), {})
+        routes = {method: route for method, route in at_path.items() if _fits(route.words, words)}
+        if not routes:
+            raise self._refuse(404, "the embedded service does not have this operation")
+        route = routes.get(request.method)
+        if route is None:
+            return self._not_allowed(routes)
+        call = Call(project=project, names=tuple(words[1::2]), request=request)
+        reply = self._encode(*await route.handler(call))
+        ignored = self._ignored.report(f"{request.method} {route.operation.path}", call.ignored)
+        return replace(reply, headers=(*reply.headers, *ignored))
+
+    def _not_allowed(self, methods: Iterable[str]) -> Reply:
+        allowed = ", ".join(methods)
+        reply = self._refuse(405, f"method not allowed; use {allowed}").reply()
+        return replace(reply, headers=(*reply.headers, (b"allow", allowed.encode())))
 
 
-def decode_body(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
+def decode_body(call: Call, type_: type[T], refuse: Refuse, body: bytes | None = None) -> T:
+    """Return the decoded body of a request, and note its ignored fields. ``body`` is a body that was decompressed."""
+    body = call.request.body if body is None else body
     try:
-        return msgspec.json.decode(request.body, type=type_)
+        decoded = msgspec.json.decode(body, type=type_)
+        call.ignored.extend(find_ignored(body, type_))
+        return decoded
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refuse(str(error)) from None
 
@@ -102,8 +151,8 @@ def _fits(template: Sequence[str], words: Sequence[str]) -> bool:
     return all(fixed.startswith("{") or fixed == word for fixed, word in zip(template, words, strict=True))
 
 
-def _name(method: str, version: str, words: Sequence[str]) -> str:
-    return " ".join([method, version, *("*" if index % 2 else word for index, word in enumerate(words))])
+def _name(version: str, words: Sequence[str]) -> str:
+    return " ".join([version, *("*" if index % 2 else word for index, word in enumerate(words))])
 
 
 def _operation(template: str, offer: Offer) -> Operation:

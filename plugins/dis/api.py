@@ -1,7 +1,7 @@
 """API of the streams that the engine serves itself, at the vendor's paths: streams, records and cursors.
 
 Refusals have the vendor's error codes. Other operations of the vendor's API (dump tasks, tags, policies, metrics) are
-answered with 404.
+answered with 404, or with 405 at a path that has operations.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
-
-from engine import PushRequest, Reply
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.dis import bodies as b
 from plugins.dis.access import Record, Start
@@ -59,20 +56,14 @@ class DisApi:
                 "DELETE v2 checkpoints": Offer(
                     consumers.forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204, data=True
                 ),
-            }
+            },
+            _refuse,
         )
-
-    async def answer(self, request: PushRequest) -> Reply:
-        try:
-            status, body = await self.table.answer(request, _refuse)
-        except DisProblem as problem:
-            return _problem(problem)
-        return Reply(status=status, body=b"" if body is None else msgspec.json.encode(body))
 
     # --- streams --------------------------------------------------------------------------------------------
 
     async def _create(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.CreateStream)
+        body = b.decode_body(call, b.CreateStream)
         new = NewStream(
             name=body.stream_name,
             partitions=body.partition_count,
@@ -111,7 +102,7 @@ class DisApi:
         }
 
     async def _scale(self, call: Call) -> Answer:
-        target = b.decode_body(call.request, b.ScaleStream).target_partition_count
+        target = b.decode_body(call, b.ScaleStream).target_partition_count
         before = await self._streams.scale(call.project, call.names[0], target)
         return 200, {
             "stream_name": call.names[0],
@@ -120,7 +111,7 @@ class DisApi:
         }
 
     async def _update(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.UpdateStream)
+        body = b.decode_body(call, b.UpdateStream)
         await self._streams.change(call.project, call.names[0], retention=body.data_duration, data_type=body.data_type)
         return 200, {}
 
@@ -131,7 +122,7 @@ class DisApi:
     # --- records --------------------------------------------------------------------------------------------
 
     async def _put(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.PutRecords)
+        body = b.decode_body(call, b.PutRecords)
         await asyncio.sleep(0)  # many records take long: other requests are served between two steps
         if body.stream_id:
             stream = self._streams.by_id(call.project, body.stream_id)
@@ -196,10 +187,3 @@ def _record(record: Record) -> dict[str, Any]:
 
 def _refuse(status: int, problem: str) -> DisProblem:
     return DisProblem("DIS.4116" if status == 403 else BAD_REQUEST, problem, status)
-
-
-def _problem(problem: DisProblem) -> Reply:
-    # errorCode and message are documented; the vendor's SDK reads error_code and error_msg instead.
-    documented = {"errorCode": problem.code, "message": problem.message}
-    body = msgspec.json.encode({**documented, "error_code": problem.code, "error_msg": problem.message})
-    return Reply(status=problem.status, body=body)

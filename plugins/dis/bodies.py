@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from engine import PushRequest
 from plugins._shared import vendor_api
+from plugins._shared.vendor_api import Call
 from plugins.dis.access import CursorType, Entry
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.streams import MOST_PARTITIONS
@@ -106,8 +107,8 @@ class NameCheckpoint(Struct, frozen=True, kw_only=True):
     checkpoint_type: CheckpointType = "LAST_READ"
 
 
-def decode_body(request: PushRequest, type_: type[T]) -> T:
-    return vendor_api.decode_body(request, type_, _refuse)
+def decode_body(call: Call, type_: type[T]) -> T:
+    return vendor_api.decode_body(call, type_, _refuse)
 
 
 def decode_query(request: PushRequest, type_: type[T]) -> T:

@@ -19,7 +19,7 @@ class ConsumersApi:
         self._apps, self._streams = apps, streams
 
     async def create(self, call: Call) -> Answer:
-        await self._apps.create(call.project, b.decode_body(call.request, b.CreateApp).app_name)
+        await self._apps.create(call.project, b.decode_body(call, b.CreateApp).app_name)
         return 201, {}
 
     async def list(self, call: Call) -> Answer:
@@ -61,7 +61,7 @@ class ConsumersApi:
         return 200, body
 
     async def commit(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.CommitCheckpoint)
+        body = b.decode_body(call, b.CommitCheckpoint)
         stream_id, part = self._partition(call.project, body.stream_name, body.partition_id)
         checkpoint = Checkpoint(sequence_number=body.sequence_number, metadata=body.metadata or "")
         await self._apps.commit(call.project, body.app_name, stream_id, part, checkpoint)

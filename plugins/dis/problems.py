@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from engine import Reply
+from plugins._shared.vendor_api import VendorProblem
+
 OUT_OF_RANGE = "DIS.4224"  #: a sequence number that does not exist, or has expired
 EXPIRED_CURSOR = "DIS.4225"
 BAD_REQUEST = "DIS.4300"
@@ -13,10 +18,16 @@ APP_EXISTS = "DIS.4330"
 NO_APP = "DIS.4332"
 
 
-class DisProblem(Exception):
+class DisProblem(VendorProblem):
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         self.code, self.message, self.status = code, message, status
         super().__init__(f"{code} {message}")
+
+    def reply(self) -> Reply:
+        # errorCode and message are documented; the vendor's SDK reads error_code and error_msg instead.
+        documented = {"errorCode": self.code, "message": self.message}
+        body = msgspec.json.encode({**documented, "error_code": self.code, "error_msg": self.message})
+        return Reply(status=self.status, body=body)
 
 
 def no_stream(name: str, project: str) -> DisProblem:

@@ -53,7 +53,7 @@ class DisService:
             self._streams = streams
         streams = self._streams
         api = DisApi(streams, ConsumersApi(Apps(context.store, context.clock.now), streams))
-        with context.routes.claim(*HEADS, handler=api.answer, operations=api.table.operations, limit=LIMIT):
+        with context.routes.claim(*HEADS, handler=api.table.answer, operations=api.table.operations, limit=LIMIT):
             self._set_ready(streams)
             task_status.started()
             await streams.run()

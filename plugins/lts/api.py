@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine import PushRequest, Reply
 from plugins._shared.vendor_api import READ, Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import PROJECT_TAG, Group, Groups, LogStream, stream_name
 from plugins.lts.lines import Lines
-from plugins.lts.problems import NO_GROUP, LtsProblem
-from plugins.lts.replies import answered
+from plugins.lts.problems import NO_GROUP, LtsProblem, not_offered
 from plugins.lts.search_api import SearchApi
 
 HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
@@ -42,16 +40,14 @@ class GroupsApi:
                 "GET v2 transfers": Offer(self._list_transfers, "LtsListTransfers", query=b.FindTransfers, roles=READ),
                 "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams, roles=READ),
                 **SearchApi(groups, lines).offers,
-            }
+            },
+            not_offered,
         )
-
-    async def answer(self, request: PushRequest) -> Reply:
-        return await answered(self.table, request)
 
     # --- groups ---------------------------------------------------------------------------------------------
 
     async def _create_group(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.CreateGroup)
+        body = b.decode_body(call, b.CreateGroup)
         enterprise = b.decode_query(call.request, b.CreateGroupQuery).enterprise_project_id
         group = Group(
             id="",
@@ -67,7 +63,7 @@ class GroupsApi:
         return 200, {"log_groups": [_group(group) for group in self._groups.all(call.project)]}
 
     async def _change_group(self, call: Call) -> Answer:
-        [group_id], days = call.names, b.decode_body(call.request, b.Change).ttl_in_days
+        [group_id], days = call.names, b.decode_body(call, b.Change).ttl_in_days
         return 200, _group(await self._groups.change(call.project, group_id, days))
 
     async def _delete_group(self, call: Call) -> Answer:
@@ -79,7 +75,7 @@ class GroupsApi:
     # --- streams --------------------------------------------------------------------------------------------
 
     async def _create_stream(self, call: Call) -> Answer:
-        [group_id], body = call.names, b.decode_body(call.request, b.CreateStream)
+        [group_id], body = call.names, b.decode_body(call, b.CreateStream)
         stream = LogStream(
             id="",
             name=body.log_stream_name,
@@ -105,7 +101,7 @@ class GroupsApi:
         return 200, {"log_streams": found}
 
     async def _change_stream(self, call: Call) -> Answer:
-        [group_id, stream_id], days = call.names, b.decode_body(call.request, b.Change).ttl_in_days
+        [group_id, stream_id], days = call.names, b.decode_body(call, b.Change).ttl_in_days
         stream = await self._groups.change_stream(call.project, group_id, stream_id, days)
         return 200, {
             "log_topic_id": stream.id,

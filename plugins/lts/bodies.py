@@ -6,10 +6,10 @@ import zlib
 from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from engine import PushRequest
 from plugins._shared import vendor_api
+from plugins._shared.vendor_api import Call
 from plugins.lts.items import LABELS, are_short
 from plugins.lts.problems import BAD_REQUEST, LtsProblem
 
@@ -130,10 +130,10 @@ class TimedContents(Struct, frozen=True, kw_only=True):
         return [(int(line.log_time_ns), line.log) for line in self.contents]
 
 
-def decode_body(request: PushRequest, type_: type[T]) -> T:
+def decode_body(call: Call, type_: type[T]) -> T:
     """Return a request's body, decompressed and decoded. Raises LtsProblem if it is too large or invalid."""
-    body = unpacked(request.body, request.headers.get(b"content-encoding", b"").lower())
-    return vendor_api.decode_body(replace(request, body=body), type_, _invalid)
+    body = unpacked(call.request.body, call.request.headers.get(b"content-encoding", b"").lower())
+    return vendor_api.decode_body(call, type_, _invalid, body)
 
 
 def decode_query(request: PushRequest, type_: type[T]) -> T:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from engine import Reply
+from plugins._shared.vendor_api import VendorProblem
+
 FOREIGN = "LTS.0003"
 BAD_REQUEST = "LTS.0009"
 GROUP_EXISTS = "LTS.0101"
@@ -12,7 +17,16 @@ TOO_MANY_STREAMS = "LTS.0206"
 NO_STREAM = "LTS.0208"
 
 
-class LtsProblem(Exception):
+class LtsProblem(VendorProblem):
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         self.code, self.message, self.status = code, message, status
         super().__init__(f"{code} {message}")
+
+    def reply(self) -> Reply:
+        # The operations that accept lines use errorCode, all others error_code and error_msg.
+        body = {"errorCode": self.code, "error_code": self.code, "error_msg": self.message}
+        return Reply(status=self.status, body=msgspec.json.encode(body))
+
+
+def not_offered(status: int, problem: str) -> LtsProblem:
+    return LtsProblem(FOREIGN if status == 403 else BAD_REQUEST, problem, status)

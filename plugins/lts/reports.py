@@ -6,13 +6,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine import PushRequest, Reply
 from plugins._shared.vendor_api import INVOKE, Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.items import Item, encoded
 from plugins.lts.lines import Lines, Written
-from plugins.lts.replies import answered
+from plugins.lts.problems import not_offered
 
 HEAD = "v2/lts"
 #: Labels by which a sender describes itself, in the accepted spellings.
@@ -32,17 +31,15 @@ class ReportsApi:
                     self._accept_timed, "LtsSendTimedLogs", body=b.TimedContents, roles=INVOKE, data=True
                 ),
             },
+            not_offered,
             skip=1,
         )
 
-    async def answer(self, request: PushRequest) -> Reply:
-        return await answered(self.table, request)
-
     async def _accept(self, call: Call) -> Answer:
-        return await self._store(call, b.decode_body(call.request, b.Contents))
+        return await self._store(call, b.decode_body(call, b.Contents))
 
     async def _accept_timed(self, call: Call) -> Answer:
-        return await self._store(call, b.decode_body(call.request, b.TimedContents))
+        return await self._store(call, b.decode_body(call, b.TimedContents))
 
     async def _store(self, call: Call, body: b.Contents | b.TimedContents) -> Answer:
         group_id, stream_id, _ = call.names

@@ -50,7 +50,7 @@ class SearchApi:
         line that the request names as ``line_num``: ``next_line_num`` of this page.
         """
         group_id, stream_id, _ = call.names
-        search = b.decode_body(call.request, b.Search)
+        search = b.decode_body(call, b.Search)
         self._groups.stream(call.project, group_id, stream_id)
         stream = stream_name(call.project, group_id, stream_id)
         await self._lines.open(stream)

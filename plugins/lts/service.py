@@ -49,9 +49,9 @@ class LtsService:
         tags, claim = TagsApi(self.groups), context.routes.claim
         async with anyio.create_task_group() as tasks:
             with (
-                claim(*HEADS, handler=groups.answer, operations=groups.table.operations, limit=LIMIT),
-                claim(*TAGS_HEADS, handler=tags.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
-                claim(HEAD, handler=reports.answer, operations=reports.table.operations, limit=LIMIT),
+                claim(*HEADS, handler=groups.table.answer, operations=groups.table.operations, limit=LIMIT),
+                claim(*TAGS_HEADS, handler=tags.table.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
+                claim(HEAD, handler=reports.table.answer, operations=reports.table.operations, limit=LIMIT),
                 context.logs.status_logs_created_by(self.groups.ensure),
                 context.logs.status_lines_stored_by(StatusStreams(self.groups, self.lines)),
             ):

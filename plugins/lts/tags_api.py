@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine import PushRequest, Reply
 from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import PROJECT_TAG, TAGS, Groups, TagChange, Tags
-from plugins.lts.problems import BAD_REQUEST, LtsProblem
-from plugins.lts.replies import answered
+from plugins.lts.problems import BAD_REQUEST, LtsProblem, not_offered
 
 TAGS_HEADS = ("v1/groups", "v1/topics")
 TAGS_LIMIT = 64 << 10  #: bytes of a body
@@ -26,21 +24,19 @@ class TagsApi:
                 "POST v1 topics {log_stream_id} tags action": Offer(
                     self._change_stream, "LtsCreateStreamTags", body=b.ChangeTags
                 ),
-            }
+            },
+            not_offered,
         )
 
-    async def answer(self, request: PushRequest) -> Reply:
-        return await answered(self.table, request)
-
     async def _change_group(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.ChangeTags)
+        body = b.decode_body(call, b.ChangeTags)
         of_streams = [tag for tag in body.tags if tag.tags_to_streams_enable]
         change, change_streams = _change(body.action, body.tags), _change(body.action, of_streams)
         await self._groups.change_tags(call.project, call.names[0], change, change_streams)
         return 200, {}
 
     async def _change_stream(self, call: Call) -> Answer:
-        body = b.decode_body(call.request, b.ChangeTags)
+        body = b.decode_body(call, b.ChangeTags)
         await self._groups.change_stream_tags(call.project, call.names[0], _change(body.action, body.tags))
         return 200, {}
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from engine import PushRequest, Reply
 from plugins._shared import vendor_api
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.smn import bodies as b
 from plugins.smn.attributes import SIZES, check_name, check_value
 from plugins.smn.listeners import Listener
 from plugins.smn.message import timestamp_of
-from plugins.smn.problems import SmnProblem, bad_request, not_offered, reply_of
+from plugins.smn.problems import bad_request, not_offered, reply_of
 from plugins.smn.topics import Topic, Topics
 
 T = TypeVar("T")
@@ -68,15 +67,10 @@ class SmnApi:
                     self._unsubscribe, "SmnCancelSubscription"
                 ),
             },
+            not_offered,
             skip=1,
+            encode=reply_of,
         )
-
-    async def answer(self, request: PushRequest) -> Reply:
-        try:
-            status, body = await self.table.answer(request, not_offered)
-        except SmnProblem as problem:
-            return problem.reply()
-        return reply_of(status, body)
 
     # --- topics ---------------------------------------------------------------------------------------------
 
@@ -206,7 +200,7 @@ class SmnApi:
 
 
 def _body(call: Call, type_: type[T], code: str) -> T:
-    return vendor_api.decode_body(call.request, type_, lambda problem: bad_request(f"Request error. {problem}", code))
+    return vendor_api.decode_body(call, type_, lambda problem: bad_request(f"Request error. {problem}", code))
 
 
 def _query(call: Call, type_: type[T]) -> T:

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from engine import Reply
+from plugins._shared.vendor_api import VendorProblem
 
 
-class SmnProblem(Exception):
+class SmnProblem(VendorProblem):
     def __init__(self, status: int, code: str, message: str) -> None:
         self.status, self.code, self.message = status, code, message
         super().__init__(f"{code} {message}")

@@ -101,8 +101,8 @@ class SmnService:
             self._topics = topics
             api, tags, claim = SmnApi(topics), TagsApi(topics), context.routes.claim
             with (
-                claim(HEAD, handler=api.answer, operations=api.table.operations, limit=LIMIT),
-                claim(TAGS_HEAD, handler=tags.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
+                claim(HEAD, handler=api.table.answer, operations=api.table.operations, limit=LIMIT),
+                claim(TAGS_HEAD, handler=tags.table.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
             ):
                 await self._settle(context, task_status)
 

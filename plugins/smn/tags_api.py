@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import msgspec
-
-from engine import PushRequest, Reply
 from plugins._shared import vendor_api
 from plugins._shared.vendor_api import READ, Answer, Call, Offer, Table
 from plugins.smn import bodies as b
-from plugins.smn.problems import SmnProblem, bad_request, no_topic, not_offered
+from plugins.smn.problems import bad_request, no_topic, not_offered
 from plugins.smn.topics import Topic, Topics
 
 T = TypeVar("T")
@@ -37,15 +34,9 @@ class TagsApi:
                 ),
                 f"DELETE v2 {tags} {{key}}": Offer(self._delete, "SmnDeleteResourceTag", status=204),
                 "GET v2 smn_topic tags": Offer(self._list_all, "SmnListProjectTags", roles=READ),
-            }
+            },
+            not_offered,
         )
-
-    async def answer(self, request: PushRequest) -> Reply:
-        try:
-            status, body = await self.table.answer(request, not_offered)
-        except SmnProblem as problem:
-            return problem.reply()
-        return Reply(status=status, body=b"" if body is None else msgspec.json.encode(body))
 
     async def _list(self, call: Call) -> Answer:
         tags = sorted(self._topic(call).tags.items())
@@ -101,5 +92,5 @@ class TagsApi:
 
 def _body(call: Call, type_: type[T]) -> T:
     return vendor_api.decode_body(
-        call.request, type_, lambda problem: bad_request(f"Parameter: tag is invalid. {problem}", "SMN.0038")
+        call, type_, lambda problem: bad_request(f"Parameter: tag is invalid. {problem}", "SMN.0038")
     )

@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 from starlette.routing import Route, Router
 
-from engine.asgi.error_replies import problem
+from engine.asgi.error_replies import not_allowed
+from engine.asgi.ignored_fields import IgnoredFields, find_ignored
 from engine.asgi.streaming import Stream, stream
 from engine.asgi.wire import (
     NO_STORE,
@@ -34,7 +35,6 @@ from engine.auth.verifier import address_of
 from engine.code.upload import Upload
 from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
-from engine.http.api.ignored_fields import HEADER, IgnoredFields, find_ignored
 from engine.model.urn import FunctionUrn, parse_urn
 
 #: Limits of bodies in bytes. Each has room for the longest allowed texts, even with every character escaped.
@@ -172,15 +172,13 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self._methods.get(scope["method"])
         if handler is None:
-            allowed = ", ".join(self._methods)
-            reply = problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
+            reply = not_allowed(self._methods)
         else:
             call = Call(scope, receive, self._region)
             reply = await handler(call)
             if call.ignored:
-                self._ignored.note(f"{call.method} {self._path}", call.ignored)
-                named = (HEADER, ", ".join(call.ignored).encode())
-                reply = replace(reply, headers=(*reply.headers, named))
+                reported = self._ignored.report(f"{call.method} {self._path}", call.ignored)
+                reply = replace(reply, headers=(*reply.headers, *reported))
             if isinstance(reply, Stream):
                 await stream(receive, send, reply)
                 return

@@ -21,6 +21,7 @@ from msgspec import Struct
 from engine import PushRequest, Unavailable, project_log_target
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock, MemoryStore
+from plugins._shared.vendor_api import Call
 from plugins.lts import bodies, items, service
 from plugins.lts import plugin as lts
 from plugins.lts.items import PIECE, Item
@@ -224,8 +225,9 @@ async def test_bodies_may_be_packed(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_refused_with_a_reason(encoding: str, body: bytes, problem: str) -> None:
     request = PushRequest(method="POST", path="", query="", headers={b"content-encoding": encoding.encode()}, body=body)
+    call = Call(project=PROJECT, names=(), request=request)
     with pytest.raises(LtsProblem) as refused:
-        bodies.checked_labels(bodies.decode_body(request, bodies.Contents).labels)
+        bodies.checked_labels(bodies.decode_body(call, bodies.Contents).labels)
 
     assert refused.value.code == "LTS.0009"
     assert problem in refused.value.message

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from engine.asgi.ignored_fields import MOST_NAMES
 from engine.http import near_names
-from engine.http.api.ignored_fields import MOST_NAMES
 from tests.support.http_app import PROJECT, Api, serve, urn_of
 from tests.unit.http.test_roles import ask, secured
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import variables
+from engine.protocols import Operation
+from tests.support.http_app import PROJECT
 from tests.unit.http.test_roles import ask, path_of, secured
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def methods_of(path: str) -> set[str]:
+def methods_of(path: str, operations: Iterable[Operation] = OPERATIONS) -> set[str]:
     """Return the methods of all operations at a path. Templates such as ``{request_id}`` and ``cancel`` both match."""
-    return {one.method for one in OPERATIONS if variables(one.path, path.split("/")) is not None}
+    return {one.method for one in operations if variables(one.path, path.split("/")) is not None}
 
 
 async def test_a_wrong_method_is_answered_with_those_that_the_path_has(tmp_path: Path) -> None:
@@ -26,3 +29,19 @@ async def test_a_wrong_method_is_answered_with_those_that_the_path_has(tmp_path:
             assert reply.status_code == 405, (wrong, path, reply.text)
             assert operation.method in reply.headers["allow"].split(", "), path
             assert reply.json()["error_msg"].startswith("method not allowed; use ")
+
+
+async def test_a_wrong_method_at_a_path_of_a_plugin_is_not_a_matter_of_the_role(tmp_path: Path) -> None:
+    async with secured(tmp_path) as (place, client):
+        served = place.engine.plugins.mounts.operations()
+        for operation in served:
+            path = path_of(operation)
+            right = methods_of(path, served)
+            for rights in ("invoke", "admin"):
+                reply = await ask(client, rights, next(method for method in METHODS if method not in right), path)
+
+                assert reply.status_code == 405, (rights, path, reply.text)
+                assert set(reply.headers["allow"].split(", ")) == right, path
+
+        unknown = await ask(client, "invoke", "GET", f"/v2/{PROJECT}/streams/a/b")
+        assert unknown.status_code == 403

@@ -6,7 +6,7 @@ reply names them, and each is logged once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -15,8 +15,12 @@ import msgspec
 import structlog
 from msgspec import Raw, inspect
 
+from engine.asgi.wire import HeaderPairs
+
 HEADER = b"x-functiond-ignored-fields"
 MOST_NAMES = 10  #: names that are found in one body
+LONGEST_BODY = 1 << 20  #: bytes of a body that is searched; the search runs on the event loop
+MOST_ENTRIES = 100  #: entries of a list that are searched
 LONGEST_NAME = 60  #: characters
 MOST_LOGGED = 1_000  #: names that are logged
 
@@ -27,33 +31,35 @@ log = structlog.get_logger("functiond.api")
 
 
 class IgnoredFields:
-    """Log of ignored fields. Each is logged once."""
+    """Report of ignored fields: a header for each reply, and a log in which each field is once."""
 
     def __init__(self) -> None:
         self._logged: set[tuple[str, str]] = set()
 
-    def note(self, operation: str, names: list[str]) -> None:
+    def report(self, operation: str, names: Sequence[str]) -> HeaderPairs:
+        """Log those of ``names`` that are new, and return the header that names all; no header without names."""
         new = [name for name in names if (operation, name) not in self._logged]
         if new and len(self._logged) < MOST_LOGGED:
             self._logged.update((operation, name) for name in new)
             log.info("unknown fields ignored", operation=operation, fields=new)
+        return ((HEADER, ", ".join(names).encode()),) if names else ()
 
 
 def find_ignored(body: bytes, kind: Any) -> list[str]:
     """Return the paths of fields in a body that ``kind``, as which it was decoded, does not have.
 
-    A field with the value null counts as absent.
+    A field with the value null counts as absent. Raises UnicodeDecodeError if the name of a field is not UTF-8.
     """
-    fields = _fields_of_kind(kind)
+    fields = _fields_of_kind(kind) if len(body) <= LONGEST_BODY else None
     if fields is None:
         return []
-    return list(dict.fromkeys(islice(_ignored(body, fields, ""), MOST_NAMES)))
+    return list(dict.fromkeys(islice(_ignored(body.lstrip(), fields, ""), MOST_NAMES)))
 
 
 def _ignored(text: bytes | Raw, fields: Fields, path: str) -> Iterator[str]:
     first = bytes(memoryview(text)[:1])
     if first == b"[":
-        for entry in msgspec.json.decode(text, type=list[Raw]):
+        for entry in msgspec.json.decode(text, type=list[Raw])[:MOST_ENTRIES]:
             yield from _ignored(entry, fields, path)
     elif first == b"{":
         for name, value in msgspec.json.decode(text, type=dict[str, Raw]).items():
