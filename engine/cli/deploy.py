@@ -89,6 +89,7 @@ def deploy_function(
         raise UsageError(f"cannot read {path}: no such file or folder")
     config = configuration.fields()
     asynchronous.check()
+    asynchronous.check_receivers(client, {name})
     old = client.find(path_of(name, "/config"))
     runtime, handler = (config.get(field) or (old or {}).get(field, "") for field in ("runtime", "handler"))
     layered = old is not None and bool(old["depend_list"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +34,8 @@ class Configuration:
     "Memory of an instance in MB. [default: 128]"
 
     env: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
-    "Environment variable NAME=VALUE. Repeat for several. Replaces all existing variables."
+    """Environment variable NAME=VALUE, or NAME for its value in the environment of this command. Repeat for several.
+    Replaces all existing variables."""
 
     def fields(self) -> dict[str, Any]:
         """Return the options that were given, by the names of their fields in the API."""
@@ -104,6 +107,15 @@ class Asynchronous:
         """Raise UsageError if an option cannot be used, before anything is sent."""
         _ = self.destinations, self._rules()
 
+    def check_receivers(self, client: Client, made: Collection[str]) -> None:
+        """Raise the error of the engine if a destination names what does not exist, before anything is stored.
+
+        ``made`` are the names of functions that the caller stores.
+        """
+        for destination in self.destinations.values():
+            if destination is not None and destination.fields.get("func_urn") not in made:
+                destination.config(client)
+
     def apply(self, client: Client, name: str) -> Any:
         """Store the given options for the function ``name`` and return its asynchronous settings; None if it has none.
 
@@ -140,7 +152,10 @@ class Asynchronous:
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
     for pair in pairs:
-        if "=" not in pair:
-            raise UsageError(f"--env is {pair}: a variable must look like NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
+        name, separator, value = pair.partition("=")
+        if not separator and name not in os.environ:
+            raise UsageError(f"--env is {pair}: write NAME=VALUE, or set the environment variable {pair} before")
+        variables[name] = value if separator else os.environ[name]
+    return variables

@@ -298,6 +298,14 @@ def test_an_error_of_the_engine_names_the_function(engine: EngineProcess, tmp_pa
     assert done.returncode == 1
 
 
+def test_an_app_with_an_unknown_destination_is_not_stored(engine: EngineProcess, tmp_path: Path) -> None:
+    functions = "@app.function()\ndef unsent(): ...\n@app.function(on_success='nobody')\ndef sender(): ...\n"
+    (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
+    done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
+    assert done.stderr.startswith("functiond: FSS.1051 function sender: Not found the function nobody")
+    assert "unsent" not in run(engine, tmp_path, "-m", "engine", "functions").stdout
+
+
 def test_options_of_the_code_are_refused() -> None:
     for options in (["--timeout", "5"], ["--name", "x"], ["--retries", "1"]):
         with pytest.raises(UsageError, match=r"@app\.function\(\)"):

@@ -121,5 +121,21 @@ def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: P
     assert found["on_failure"]["topic_urn"].endswith(":alarms")
     assert settings["enable_async_status_log"] is True
     assert set(json.loads(second.stdout)["async_invoke_config"]["destination_config"]) == {"on_failure"}
+    absent = functiond("deploy", folder, "--name", "unsent", "--on-success", "nobody", url=engine.url)
+
     assert (wrong.returncode, "did you mean topic_urn?" in wrong.stderr) == (2, True)
+    assert (absent.returncode, "the function nobody" in absent.stderr) == (1, True)
     assert "unsent" not in functiond("functions", url=engine.url).stdout
+
+
+def test_variables_come_from_options_and_from_the_environment(engine: EngineProcess, tmp_path: Path) -> None:
+    source = "import os\ndef handler(event, context):\n    return os.environ['GIVEN'] + os.environ['PASSED']\n"
+    folder = write(tmp_path / "variables", index_py=source)
+    options = ("--env", "GIVEN=a=b", "--env", "PASSED")
+
+    run = functiond("deploy", folder, *options, url=engine.url, environ={"PASSED": "-secret"})
+    unset = functiond("deploy", folder, *options, url=engine.url)
+
+    assert run.returncode == 0, run.stderr
+    assert functiond("invoke", "variables", url=engine.url).stdout.strip() == "a=b-secret"
+    assert (unset.returncode, "set the environment variable PASSED" in unset.stderr) == (2, True)

@@ -60,6 +60,9 @@ def store_app(
     settings = {function.name: _settings(function) for function in app.functions}
     for one in settings.values():
         one.check()
+    for function in app.functions:
+        with _told(function):
+            settings[function.name].check_receivers(client, settings.keys())
     existing = {one["func_name"]: one for one in all_functions(client)}
     earlier = {name: one for name, one in existing.items() if one["handler"].rpartition(".")[0] == app.handlers}
     runtime = config.get("runtime") or next((one["runtime"] for one in earlier.values()), "")
