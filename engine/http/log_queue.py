@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import anyio
+
+from engine.asgi.streaming import HEARTBEAT, Write, event
 from engine.http.attempt_ends import AttemptEnd
 from engine.logs.feed import FunctionLines
 
+QUIET = 15.0  #: seconds without a line until a heartbeat is sent
 LIMIT = 1 << 20  #: size of the lines in one queue, see ``FunctionLines``
 
 Batch = FunctionLines | AttemptEnd
@@ -56,3 +61,25 @@ class LogQueue:
         self._waiting.clear()
         self._size = self._dropped = 0
         return taken
+
+    async def pass_on(self, write: Write, send: Callable[[Batch], Awaitable[object]], pause: float = 0.0) -> None:
+        """Call ``send`` with each batch until the queue has ended.
+
+        If lines were dropped, write an event that tells their number. If nothing is added for ``QUIET`` seconds, write
+        a heartbeat. Lines that come within ``pause`` seconds after others are sent together.
+        """
+        last = False
+        while not last:
+            taken = None
+            with anyio.move_on_after(QUIET):
+                taken = await self.take()
+            if taken is None:
+                await write(HEARTBEAT)
+                continue
+            if taken.dropped:
+                await write(event("dropped", {"lines": taken.dropped}))
+            for batch in taken.batches:
+                await send(batch)
+            last = taken.last
+            if pause and not last:
+                await anyio.sleep(pause)

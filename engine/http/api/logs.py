@@ -21,7 +21,7 @@ from engine.http.api.records import RunEnds, RunProgress
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.attempt_ends import AttemptEnd, FollowAttempts, attempt_end
-from engine.http.log_queue import LogQueue
+from engine.http.log_queue import Batch, LogQueue
 from engine.logs.feed import LogFeed
 from engine.logs.lines import TAIL, Line, decode
 from engine.logs.lines import last as last_lines
@@ -30,7 +30,6 @@ from engine.model.identity import Identity
 from engine.protocols import Records
 
 JSON_LINES = b"application/x-ndjson"
-QUIET = 15.0  #: seconds without a line until a heartbeat is sent
 STEP = 2_000  #: lines that are encoded at a time
 LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
 
@@ -216,25 +215,14 @@ async def _encoded(lines: Iterable[Line], encode: Callable[[Line], bytes]) -> As
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
-    """Write lines from the queue as server-sent events until the queue has ended.
+    """Write lines and ends of attempts from the queue as server-sent events until the queue has ended."""
 
-    If no line is added for ``QUIET`` seconds, a heartbeat (an event-stream comment) is written.
-    """
-    last = False
-    while not last:
-        taken = None
-        with anyio.move_on_after(QUIET):
-            taken = await queue.take()
-        if taken is None:
-            await write(HEARTBEAT)
-            continue
-        if taken.dropped:
-            await write(event("dropped", {"lines": taken.dropped}))
-        for batch in taken.batches:
-            if isinstance(batch, AttemptEnd):
-                await write(event("attempt", batch.item))
-            await _write_events(write, batch.request_id, batch.lines)
-        last = taken.last
+    async def send(batch: Batch) -> None:
+        if isinstance(batch, AttemptEnd):
+            await write(event("attempt", batch.item))
+        await _write_events(write, batch.request_id, batch.lines)
+
+    await queue.pass_on(write, send)
 
 
 async def _write_events(write: Write, request_id: str, lines: Iterable[Line]) -> bool:

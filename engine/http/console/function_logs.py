@@ -17,12 +17,13 @@ from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import InvalidRequest, Unavailable, UnknownInvocation
 from engine.functions.invocation_filter import record_of
-from engine.http.api.logs import QUIET, LogArchive, log_of
+from engine.http.api.logs import LogArchive, log_of
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.log_lines import LogLine, shown_lines
 from engine.http.console.pages import HEADERS, Action
 from engine.http.console.paths import FUNCTION
+from engine.http.log_queue import QUIET
 from engine.http.log_tail import Lines, LogTail, LogTails
 from engine.logs.feed import LogFeed
 from engine.logs.lines import decode, last

@@ -13,10 +13,9 @@ import anyio
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import HeaderPairs, Reply
 from engine.errors import FunctiondError
-from engine.http.api.logs import QUIET
 from engine.http.console.log_lines import shown_lines
 from engine.http.console.pages import HEADERS
-from engine.http.log_queue import LogQueue
+from engine.http.log_queue import Batch, LogQueue
 from engine.logs.feed import FunctionLines, LogFeed
 from engine.model import Function
 from engine.model.trace import HEADER, TraceContext
@@ -59,18 +58,9 @@ async def _end_of(run: Run, headers: HeaderPairs) -> bytes:
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
     """Write the lines of the queue until it has ended."""
-    last = False
+
+    async def send(batch: Batch) -> None:
+        await write(event("lines", list(shown_lines(batch.lines, batch.request_id))))
+
     await write(HEARTBEAT)
-    while not last:
-        taken = None
-        with anyio.move_on_after(QUIET):
-            taken = await queue.take()
-        if taken is None:
-            await write(HEARTBEAT)
-            continue
-        if taken.dropped:
-            await write(event("dropped", {"lines": taken.dropped}))
-        for batch in taken.batches:
-            await write(event("lines", list(shown_lines(batch.lines, batch.request_id))))
-        last = taken.last
-        await anyio.sleep(0 if last else PAUSE)  # lines that come meanwhile are sent together
+    await queue.pass_on(write, send, PAUSE)
