@@ -59,7 +59,8 @@ class Identity:
         self.name = self._ends[0][-12:]
         self._slot = slot
         self._last = slot  #: the slot is always in its low bits
-        self._moment, self._beginning = -1, ""  #: milliseconds, and the first digits of the request ids made in them
+        #: Milliseconds, and the first digits of the request ids made in them. One tuple, because threads share it.
+        self._newest = (-1, "")
         self.pass_by(last_key)
 
     def next_key(self, now: float) -> int:
@@ -74,10 +75,13 @@ class Identity:
         self._last = max(self._last, key & -_STEP | self._slot)
 
     def request_id(self, key: int) -> str:
-        if (moment := key >> _LOW_BITS) != self._moment:
+        moment, beginning = self._newest
+        if moment != key >> _LOW_BITS:
+            moment = key >> _LOW_BITS
             text = f"{moment:012x}"
-            self._moment, self._beginning = moment, f"{text[:8]}-{text[8:]}-7"
-        return f"{self._beginning}{key >> _AFTER_VARIANT & 0xFFF:03x}{self._ends[key & 0b111]}"
+            beginning = f"{text[:8]}-{text[8:]}-7"
+            self._newest = (moment, beginning)
+        return f"{beginning}{key >> _AFTER_VARIANT & 0xFFF:03x}{self._ends[key & 0b111]}"
 
     def key_of(self, request_id: str) -> int | None:
         """Return the key that a request id contains; None if the text is no request id of this data directory."""

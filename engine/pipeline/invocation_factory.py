@@ -36,7 +36,7 @@ class InvocationFactory:
             alias=request.function.alias or "",
             mode=request.mode,
             source=request.source,
-            payload=request.payload if request.http_members is None else _payload(request, function),
+            payload=_payload(request, function),
             priority=priority,
             rank=due_at - priority * self._priority_step,
             first_due_at=due_at,
