@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Never
 
 import structlog
 
@@ -73,6 +73,12 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    def __enter__(self) -> Never:
+        raise TypeError("an Engine needs an event loop: use `async with Engine(…)`, or `with Engine.running(…)`")
+
+    def __exit__(self, *error: object) -> None:
+        """Make ``with`` call ``__enter__``, which tells the way."""
 
     @classmethod
     @contextmanager

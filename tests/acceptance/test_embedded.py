@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import structlog
-from functiond import App, Client, Engine, NotFound, Unavailable, Unreachable
+from functiond import App, Client, ClientClosed, Engine, NotFound, Unavailable, Unreachable
 
 from engine.cli.client import UsageError
 from engine.embedded import RunningEngine
@@ -109,6 +109,28 @@ def test_threads_share_an_engine(engine: RunningEngine, tasks: Any) -> None:
 
     assert shared == [f"a {number}" for number in range(8)]
     assert own == ["b 100", "c 100"]
+
+
+async def test_after_its_end_the_clients_of_an_engine_say_so(tasks: Any) -> None:
+    with Engine.running(fast=True) as engine:
+        engine.deploy(tasks.app)
+        handle = tasks.resize.enqueue("a")
+    async with Engine(fast=True) as other:
+        aclient = other.client()
+
+    for send in (handle.status, lambda: tasks.resize.call("a")):
+        with pytest.raises(ClientClosed, match="embedded engine has ended"):
+            send()
+    with pytest.raises(ClientClosed, match=f"client of {other.url}"):
+        await aclient.enqueue("resize")
+
+
+def test_an_engine_without_an_event_loop_names_the_way() -> None:
+    with (
+        pytest.raises(TypeError, match=r"use `async with Engine\(…\)`, or `with Engine\.running\(…\)`"),
+        Engine(fast=True),
+    ):
+        pass
 
 
 def test_the_clients_of_an_engine_ignore_the_environment(

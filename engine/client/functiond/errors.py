@@ -3,6 +3,7 @@
 ClientError
 ├── BadConfiguration              URL, credentials or another parameter of a client
 ├── BadArgument                   event, option or argument of a function that cannot be sent
+├── ClientClosed                  request of a client that is closed, as at the end of an embedded engine
 ├── Unreachable                   no reply from the engine; ``sent``: it may have received the request
 ├── ApiError                      error reply of the engine, with ``status``, ``code`` and ``request_id``
 │   ├── BadRequest  Unauthorized  Forbidden
@@ -37,6 +38,12 @@ class BadConfiguration(ClientError):
 
 class BadArgument(ClientError, TypeError):
     """Event or option that cannot be sent; argument that is missing, unknown, or not of the type of its annotation."""
+
+
+class ClientClosed(ClientError):
+    def __init__(self, url: str) -> None:
+        reason = "its `with` block or its embedded engine has ended"
+        super().__init__(f"the client of {url} is closed, as {reason}: make another client")
 
 
 class Unreachable(ClientError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
@@ -12,35 +11,38 @@ from typing import Any, TypeVar
 import httpx
 
 from functiond.configuration import Configuration
-from functiond.errors import BadConfiguration, Overloaded, Unavailable, Unreachable
+from functiond.connections import HEADERS, Connections
+from functiond.errors import BadConfiguration, ClientClosed, Overloaded, Unavailable, Unreachable
 from functiond.log_stream import LogReader
 from functiond.records import LogLine
 from functiond.steps import Reply, Request, Sleep, Steps, error_of
 
 T = TypeVar("T")
-AGENT = "functiond-python"
 CONNECT = 5.0  #: seconds to connect
 #: Every long poll needs a connection.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
 
 class Transport:
-    """Connections of a synchronous client. Threads may share them."""
+    """Connections of a synchronous client. Threads may share them.
+
+    They are closed by ``close``, else when nothing refers to them any more, or at the exit of the program.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._open()
-
-    def _open(self) -> None:
-        self._opened = httpx.Client(**_options(self._configuration))
-        self._process = os.getpid()
+        self._configuration, self._closed = configuration, False
+        self._connections = Connections(self, _options(configuration))
 
     @property
     def _http(self) -> httpx.Client:
         """Connections of this process. After a fork, those that were open before belong to the other process."""
-        if self._process != os.getpid():
-            self._open()
-        return self._opened
+        if self._closed:
+            raise ClientClosed(self._configuration.url)
+        connections = self._connections
+        if not connections.usable:
+            connections.close()
+            connections = self._connections = Connections(self, _options(self._configuration))
+        return connections.http
 
     def run(self, steps: Steps[T]) -> T:
         try:
@@ -51,11 +53,11 @@ class Transport:
                     step = steps.send(None)
                     continue
                 try:
-                    reply = _reply(self._http.send(self._prepared(step)))
-                except httpx.TransportError as error:
-                    step = steps.throw(_unreachable(self._configuration, error))
+                    reply = self._send(step)
+                except (Unreachable, BadConfiguration) as problem:
+                    step = steps.throw(problem)
                 else:
-                    step = steps.send(reply)
+                    step = steps.send(_reply(reply))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -73,24 +75,28 @@ class Transport:
             time.sleep(delay)
 
     def _lines(self, request: Request, reader: LogReader) -> Iterator[LogLine]:
+        reply = self._send(request, stream=True)
         try:
-            reply = self._http.send(self._prepared(request), stream=True)
-            try:
-                if reply.status_code >= 300:
-                    reply.read()
-                    raise error_of(_reply(reply))
-                for piece in reply.iter_bytes():
-                    yield from reader.read(piece)
-            finally:
-                reply.close()
+            if reply.status_code >= 300:
+                reply.read()
+                raise error_of(_reply(reply))
+            for piece in reply.iter_bytes():
+                yield from reader.read(piece)
         except httpx.TransportError as error:
-            raise _unreachable(self._configuration, error) from None
+            raise _unreachable(self._configuration, error) from error
+        finally:
+            reply.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._closed = True
+        self._connections.close()
 
-    def _prepared(self, request: Request) -> httpx.Request:
-        return self._http.build_request(**_parts(self._configuration, request))
+    def _send(self, request: Request, *, stream: bool = False) -> httpx.Response:
+        http = self._http
+        try:
+            return http.send(http.build_request(**_parts(self._configuration, request)), stream=stream)
+        except httpx.TransportError as error:
+            raise _unreachable(self._configuration, error) from error
 
 
 class AsyncTransport:
@@ -98,7 +104,8 @@ class AsyncTransport:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._http = httpx.AsyncClient(**_options(configuration))
+        connections = httpx.AsyncHTTPTransport(**_options(configuration))
+        self._http = httpx.AsyncClient(transport=connections, headers=HEADERS, trust_env=False)
 
     async def run(self, steps: Steps[T]) -> T:
         try:
@@ -109,11 +116,11 @@ class AsyncTransport:
                     step = steps.send(None)
                     continue
                 try:
-                    reply = _reply(await self._http.send(self._prepared(step)))
-                except httpx.TransportError as error:
-                    step = steps.throw(_unreachable(self._configuration, error))
+                    reply = await self._send(step)
+                except (Unreachable, BadConfiguration) as problem:
+                    step = steps.throw(problem)
                 else:
-                    step = steps.send(reply)
+                    step = steps.send(_reply(reply))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -133,31 +140,36 @@ class AsyncTransport:
             await asyncio.sleep(delay)
 
     async def _lines(self, request: Request, reader: LogReader) -> AsyncGenerator[LogLine]:
+        reply = await self._send(request, stream=True)
         try:
-            reply = await self._http.send(self._prepared(request), stream=True)
-            try:
-                if reply.status_code >= 300:
-                    await reply.aread()
-                    raise error_of(_reply(reply))
-                async for piece in reply.aiter_bytes():
-                    for line in reader.read(piece):
-                        yield line
-            finally:
-                await reply.aclose()
+            if reply.status_code >= 300:
+                await reply.aread()
+                raise error_of(_reply(reply))
+            async for piece in reply.aiter_bytes():
+                for line in reader.read(piece):
+                    yield line
         except httpx.TransportError as error:
-            raise _unreachable(self._configuration, error) from None
+            raise _unreachable(self._configuration, error) from error
+        finally:
+            await reply.aclose()
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    def _prepared(self, request: Request) -> httpx.Request:
-        return self._http.build_request(**_parts(self._configuration, request))
+    async def _send(self, request: Request, *, stream: bool = False) -> httpx.Response:
+        if self._http.is_closed:
+            raise ClientClosed(self._configuration.url)
+        try:
+            return await self._http.send(
+                self._http.build_request(**_parts(self._configuration, request)), stream=stream
+            )
+        except httpx.TransportError as error:
+            raise _unreachable(self._configuration, error) from error
 
 
 def _options(configuration: Configuration) -> dict[str, Any]:
-    """Return the options of a client of httpx. Proxies and credentials of the environment do not apply."""
-    headers = {"User-Agent": AGENT}
-    return {"verify": configuration.tls(), "trust_env": False, "limits": LIMITS, "headers": headers}
+    """Return the options of connections. Proxies and credentials of the environment do not apply."""
+    return {"verify": configuration.tls(), "trust_env": False, "limits": LIMITS}
 
 
 def _parts(configuration: Configuration, request: Request) -> dict[str, Any]:

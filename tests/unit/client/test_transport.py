@@ -1,15 +1,29 @@
-"""Connections of clients: forks, event loops that ended, and replies of servers that are no engine."""
+"""Connections of clients: their ends, forks, event loops that ended, and replies of servers that are no engine."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from functiond import ApiError, App, AsyncClient, BadArgument, BadConfiguration, Client, Event, Unreachable
+from functiond import (
+    ApiError,
+    App,
+    AsyncClient,
+    BadArgument,
+    BadConfiguration,
+    Client,
+    ClientClosed,
+    Event,
+    Unreachable,
+)
+
+from tests.support.engine_process import CLEAN, ROOT
 
 REPLIES = {
     "page": (200, b"<html>"),
@@ -28,6 +42,28 @@ LOGS = (
     line("a") + line("a") + line("b"),
     line("a") + line("a") + line("b") + line("a") + b'event: end\ndata: {"status": "SUCCESS"}\n\n',
 )
+#: Program in which an app has a connection during a fork.
+FORK = """
+import os
+from functiond import App, Client
+app = App()
+app.client.enqueue("good")
+child = os.fork()
+{ends}
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+#: Program that uses a client at its exit, when the connections have been closed.
+EXIT = """
+import atexit
+@atexit.register
+def leave():
+    print(client.enqueue("good").request_id)
+    client.close()
+from functiond import Client
+client = Client()
+client.enqueue("good")
+"""
 
 
 class Server(ThreadingHTTPServer):
@@ -73,6 +109,16 @@ def client_of(server: Server) -> Client:
     return Client(f"http://127.0.0.1:{server.server_port}", retries=0)
 
 
+def run_program(server: Server, text: str) -> str:
+    """Return what a program prints. Warnings, as of connections that are left open, fail the test."""
+    url = f"http://127.0.0.1:{server.server_port}"
+    environ = {**CLEAN, "PYTHONPATH": str(ROOT / "engine/client"), "FUNCTIOND_URL": url}
+    command = [sys.executable, "-X", "dev", "-c", text]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
 @pytest.mark.parametrize("name", ["page", "moved"])
 def test_a_reply_of_another_server_is_an_error(server: Server, name: str) -> None:
     with client_of(server) as client:
@@ -114,6 +160,36 @@ def test_a_forked_process_opens_connections_of_its_own(server: Server) -> None:
         os.waitpid(child, 0)
         client.enqueue("good")
         assert server.connections == 2
+
+
+@pytest.mark.parametrize("ends", ["", "del app", "app.connect(Client())", "if child == 0: app.client.enqueue('good')"])
+def test_an_app_closes_its_client_also_in_a_forked_process(server: Server, ends: str) -> None:
+    assert run_program(server, FORK.format(ends=ends)) == ""
+
+
+def test_a_client_serves_functions_that_run_at_the_exit(server: Server) -> None:
+    assert run_program(server, EXIT) == "r\n"
+
+
+def test_a_handle_outlives_the_app_that_made_its_client(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTIOND_URL", f"http://127.0.0.1:{server.server_port}")
+    handle = App().client.handle("f", "r")
+    assert [one.text for one in handle.logs(follow=True)] == ["a", "a", "b", "a"]
+
+
+async def test_a_closed_client_refuses_requests(server: Server) -> None:
+    client, aclient = client_of(server), AsyncClient(f"http://127.0.0.1:{server.server_port}")
+    handle = client.enqueue("good")
+    client.close()
+    client.close()
+    await aclient.close()
+    for send in (handle.status, handle.result, lambda: list(handle.logs()), lambda: client.enqueue_many("good", [1])):
+        with pytest.raises(ClientClosed, match=f"127.0.0.1:{server.server_port} is closed"):
+            send()
+    with pytest.raises(ClientClosed):
+        await aclient.enqueue("good")
+    with pytest.raises(ClientClosed):
+        _ = [one async for one in aclient.handle("f", "r").logs()]
 
 
 def test_clients_of_ended_event_loops_are_dropped() -> None:
