@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from engine.cli.apps import is_app
 from engine.cli.client import Client, NotRunning, UsageError
@@ -18,6 +19,7 @@ from engine.cli.dev.session import Session
 from engine.cli.output import write
 from engine.cli.packaging import default_name
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.config.settings import is_loopback
 
 UNCHANGED, INSTALLED, UNCHANGED_ASYNC = Configuration(), Installation(), Asynchronous()
 _PROBE = 5.0  #: seconds within which a running engine replies
@@ -36,7 +38,7 @@ def dev(
 ) -> int:
     """Deploy a function, and deploy it again at each change. Show its log, and send it events by keys.
 
-    If no engine runs at the URL, the command starts one, which ends with it.
+    If no engine runs at the URL, a URL of this machine, the command starts one, which ends with it.
 
     Parameters
     ----------
@@ -70,10 +72,15 @@ def _deployable(path: Path, name: str | None, options: Options) -> Deployable:
 
 @contextmanager
 def _engine(target: Target, data: Path | None, session: Session) -> Iterator[Target]:
-    """Yield the target with the URL of a running engine, which is started for the block if none runs."""
+    """Yield the target with the URL of a running engine, which is started for the block if none runs.
+
+    Raises UsageError if none runs at the URL of another machine.
+    """
     if _is_running(target.client()):
         yield target
         return
+    if not is_loopback(urlsplit(target.url).hostname or ""):
+        raise UsageError(f"no engine replies at {target.url}: leave --url and FUNCTIOND_URL out to start one here")
     with own_engine(data, session.warn, session.end) as url:
         write(f"No engine runs at {target.url}: started {url}, which ends with this command.")
         write(f"Open the console at {url}/console/")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from queue import Queue
 
+import pytest
+
+from engine.cli.client import UsageError
+from engine.cli.commands import make_app
 from engine.cli.deploy_options import Asynchronous, Configuration, Installation
 from engine.cli.dev.deployables import DeployableFunction, Options
 from engine.cli.dev.watching import watching
@@ -34,6 +38,11 @@ def test_code_that_cannot_be_packed_has_a_state_too(tmp_path: Path) -> None:
     (tmp_path / "index.py").write_text("1")
 
     assert deployable.state() != before
+
+
+def test_no_engine_is_started_for_the_url_of_another_machine(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no engine replies at http://engine\.invalid:8080: leave --url"):
+        make_app(["dev"])(["dev", str(tmp_path), "--url", "http://engine.invalid:8080"], exit_on_error=False)
 
 
 def test_a_folder_that_is_replaced_is_watched_again(tmp_path: Path) -> None:
