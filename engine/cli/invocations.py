@@ -117,6 +117,8 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
         output.data(f"  order key {_indented(record['ordering_key'])}{held}", style="")
     if record["error_code"]:
         output.data(f"  error     {record['error_code']} {_indented(record['error_message'])}", style="red")
+    elif record["error_message"]:
+        output.data(f"  note      {_indented(record['error_message'])}", style="yellow")
     if "progress" in record:
         output.data(f"  progress  {_progress(record['progress'])}", style="cyan")
     for attempt in record["attempts"]:

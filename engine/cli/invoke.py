@@ -123,6 +123,8 @@ def _invoke_async(client: Client, name: str, body: bytes, options: AsyncOptions,
         _show(record.get("result", ""), record.get("log", "") if form.log else "", form)
         if state != "SUCCESS":
             write(f"functiond: {state} {record['error_code']} {record['error_message']}", errors=True, raw=form.raw)
+        elif record["error_message"]:
+            write(f"functiond: {record['error_message']}", errors=True, raw=form.raw)
     return 0 if state == "SUCCESS" else FAILED
 
 

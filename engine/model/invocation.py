@@ -289,7 +289,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Result of an attempt. Errors of user code are outcomes, never exceptions of the engine."""
 
     code: int = Code.OK
-    message: str = ""  #: error text, empty on success
+    message: str = ""  #: error text; of a stored success, that its result is not kept, else empty
     result: bytes = b""  #: return value of the handler, or the error as JSON text
     log: bytes = b""  #: tail of stdout, stderr and logger lines
     started_at: float = 0.0

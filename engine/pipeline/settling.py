@@ -22,7 +22,7 @@ from engine.scheduling.scheduler import Scheduler
 log = structlog.get_logger("functiond.dispatcher")
 
 #: Bytes of the largest result that is stored. A larger result is left out of the record.
-KEPT_RESULT = 256 << 10
+KEPT_RESULT = 256 << 10  #: bytes
 _SETTLING = "outcomes wait for the disk"
 
 
@@ -58,8 +58,7 @@ class Settling:
     def settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
         """Store the end of an attempt of an asynchronous invocation, or its retry."""
         if outcome.message or len(outcome.result) > KEPT_RESULT:
-            result = outcome.result if len(outcome.result) <= KEPT_RESULT else b""
-            outcome = msgspec.structs.replace(outcome, message=storable(outcome.message), result=result)
+            outcome = _kept(outcome)
         settings = self._catalog.settings_of(invocation.function_id, invocation.version)
         retry, decision = None, None
         if ran and may_retry and not outcome.ok:
@@ -120,6 +119,15 @@ class Settling:
             retry_at=rfc3339(retry.due_at) if retry else None,
             decision=settlement.decision.text if settlement.decision else None,
         )
+
+
+def _kept(outcome: Outcome) -> Outcome:
+    """Return the outcome with a message that can be stored, and without a result that is too large."""
+    message, result = outcome.message, outcome.result
+    if len(result) > KEPT_RESULT:
+        message = message or f"the result has {len(result)} bytes, more than {KEPT_RESULT}, and is not kept"
+        result = b""
+    return msgspec.structs.replace(outcome, message=storable(message), result=result)
 
 
 def _state(outcome: Outcome, retry: Invocation | None, ran: bool) -> State:

@@ -14,6 +14,7 @@ from functiond import (
     AsyncClient,
     BadArgument,
     BadRequest,
+    BadResult,
     BatchError,
     Client,
     Event,
@@ -30,13 +31,22 @@ from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine
 
 ECHO = "def handler(event, context):\n    print('seen', event)\n    return event\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event))\n"
+LARGE = "def handler(event, context):\n    return ['x' * (event - 4)]\n"
+NONE = "def handler(event, context):\n    return None\n"
 TEXT = "def handler(event, context):\n    return 'plain text'\n"
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     with engine_on(tmp_path_factory.mktemp("client")) as running:
-        for name, source in (("echo", ECHO), ("fail", FAIL), ("text", TEXT), ("held", HELD)):
+        for name, source in (
+            ("echo", ECHO),
+            ("fail", FAIL),
+            ("text", TEXT),
+            ("held", HELD),
+            ("large", LARGE),
+            ("none", NONE),
+        ):
             running.create(name, source)
             running.configure(name, max_async_retry_attempts=0)
         yield running
@@ -75,6 +85,20 @@ def test_the_result_is_what_the_function_returned(client: Client, event: Any) ->
 
 def test_a_text_is_a_result(client: Client) -> None:
     assert client.call("text") == client.enqueue("text").result(30) == "plain text"
+
+
+async def test_a_result_that_is_not_kept_is_an_error(client: Client, aclient: AsyncClient) -> None:
+    handle = client.enqueue("large", 262_145)
+    with pytest.raises(
+        BadResult, match=f"no result of {handle.request_id}: .* 262145 bytes, more than 262144, and is not"
+    ):
+        handle.result(30)
+    with pytest.raises(BadResult, match="is not kept"):
+        await aclient.handle("large", handle.request_id, returns=list[str]).result(30)
+    assert (handle.record().status, handle.record().result) == ("SUCCESS", "")
+    assert client.enqueue("large", 262_144).result(30) == ["x" * 262_140]
+    assert client.enqueue("none").result(30) is None
+    assert client.call("large", 262_145) == ["x" * 262_141]
 
 
 def test_a_failure_has_code_message_and_traceback(client: Client) -> None:

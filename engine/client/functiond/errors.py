@@ -19,7 +19,7 @@ ClientError
 │   ├── InvocationCancelled
 │   └── InvocationDiscarded       its maximum age passed before it ran, or its function was deleted
 ├── ResultTimeout                 ``result(timeout)`` has waited so long; the invocation continues
-└── BadResult                     result that does not have the expected type, or that may not be seen
+└── BadResult                     result that has another type, is not kept, or may not be seen
 """
 
 from __future__ import annotations

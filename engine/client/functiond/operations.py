@@ -153,6 +153,8 @@ def _result(record: Record, kind: Any) -> Any:
             raise BadResult(f"the result of {record.request_id} is damaged on the engine's disk")
         if isinstance(record.result, UnsetType):
             raise BadResult(f"the role of these credentials may not see the result of {record.request_id}")
+        if record.error_message:
+            raise BadResult(f"the engine has no result of {record.request_id}: {record.error_message}")
         return decode_result(record.result, kind, record.request_id)
     other = InvocationDiscarded if record.status == "DISCARD" else InvocationFailed
     error = InvocationCancelled if record.error_code == CANCELLED else other

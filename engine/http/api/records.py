@@ -116,7 +116,7 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     start_time: str | None
     end_time: str | None
     error_code: int
-    error_message: str
+    error_message: str  #: of a success: empty, or that its result is not kept, because it has more than 256 KiB
     progress: ProgressReply | UnsetType = UNSET  #: of the running attempt
     payload: str | UnsetType = UNSET  #: absent if the role of the caller may not see it; so are the next two
     result: str | UnsetType = UNSET
