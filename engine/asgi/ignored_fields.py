@@ -20,7 +20,7 @@ from engine.asgi.wire import HeaderPairs
 HEADER = b"x-functiond-ignored-fields"
 MOST_NAMES = 10  #: names that are found in one body
 LONGEST_BODY = 1 << 20  #: bytes of a body that is searched; the search runs on the event loop
-MOST_ENTRIES = 100  #: entries of a list that are searched
+MOST_ENTRIES = 20  #: entries of a list that are searched
 LONGEST_NAME = 60  #: characters
 MOST_LOGGED = 1_000  #: names that are logged
 

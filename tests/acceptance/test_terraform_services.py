@@ -160,7 +160,7 @@ def test_bad_attributes_and_tags_of_a_topic_change_nothing(engine: EngineProcess
         (400, "SMN.0038"),
         (404, "SMN.0006"),
         (404, "SMN.0006"),
-        (404, "SMN.0001"),
+        (405, "SMN.0001"),
     ]
     assert read_topic(engine) == before
 
