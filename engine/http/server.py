@@ -36,7 +36,7 @@ from engine.model.clock import SystemClock
 from engine.protocols.audit import AuditTrail
 from engine.triggers.routes import Mounts
 
-log = structlog.get_logger()
+log = structlog.get_logger("functiond.http")
 
 
 class RequestAuthenticator(Protocol):

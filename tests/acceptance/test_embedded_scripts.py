@@ -53,6 +53,39 @@ def test_a_script_that_starts_an_engine_when_it_is_imported_is_refused(tmp_path:
     assert done.stderr.rstrip().endswith('the module starts an engine: start it below `if __name__ == "__main__":`')
 
 
+def test_the_lines_of_a_script_that_does_not_configure_structlog_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        """
+import logging
+
+import structlog
+from functiond import Engine
+
+logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
+log, library = structlog.get_logger("script"), structlog.wrap_logger(logging.getLogger("library"))
+log.info("begin", n=1)
+with Engine.running(fast=True):
+    log.bind(n=2).debug("runs")
+    structlog.get_logger().info("runs", n=3)
+    library.info("runs")
+log.info("end", n=4)
+"""
+    )
+
+    done = run(tmp_path, "script.py")
+
+    lines = [line.split(maxsplit=2)[2].split() for line in done.stdout.splitlines()]
+    assert lines == [
+        ["[info", "]", "begin", "n=1"],
+        ["[debug", "]", "runs", "n=2"],
+        ["[info", "]", "runs", "n=3"],
+        ["[info", "]", "end", "n=4"],
+    ]
+    assert "functiond serving url=http://127.0.0.1:" in done.stderr
+    assert "\nlibrary " in done.stderr
+    assert done.stderr.endswith("functiond stopped\n")
+
+
 def test_a_script_ends_without_the_end_of_the_block(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         """
