@@ -22,7 +22,7 @@ class Connections:
 
     @property
     def usable(self) -> bool:
-        """Whether this process has opened the connections, and its exit has not closed them."""
+        """Return True if this process has opened the connections, and its exit has not closed them."""
         return self._process == os.getpid() and self._closing.alive
 
     def close(self) -> None:
