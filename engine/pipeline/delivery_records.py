@@ -61,4 +61,7 @@ class DeliveryRecords:
 
 
 def _error(record: Record) -> str:
-    return record.message or ("the result is damaged on disk and left out" if "result" in record.damaged else "")
+    """Return the error of a function. A success has none, even if its result was too large to be kept."""
+    if "result" in record.damaged and not record.message:
+        return "the result is damaged on disk and left out"
+    return "" if record.state is State.SUCCESS else record.message
