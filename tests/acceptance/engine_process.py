@@ -174,6 +174,11 @@ class EngineProcess:
         reply = self.ask("POST", BASE, body)
         assert reply.status == 200, reply
 
+    def delete(self, name: str) -> None:
+        """Delete a function with its versions and records."""
+        reply = self.ask("DELETE", f"{BASE}/{urn_of(name).removesuffix(':latest')}")
+        assert reply.status == 204, reply
+
     def configure(self, name: str, **settings: object) -> None:
         """Store asynchronous settings of a function."""
         reply = self.ask("PUT", f"{BASE}/{urn_of(name)}/async-invoke-config", settings)

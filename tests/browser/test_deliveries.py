@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
 from tests.browser.axe import overflow, violations
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
@@ -28,6 +28,7 @@ class Hook:
     def __init__(self) -> None:
         self.recovered = False
         self.received: list[bytes] = []
+        self.refused = 0
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +36,8 @@ class Hook:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if hook.recovered:
                     hook.received.append(body)
+                else:
+                    hook.refused += 1
                 self.send_response(204 if hook.recovered else 503)
                 self.end_headers()
 
@@ -43,9 +46,12 @@ class Hook:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/{HOSTILE}?token=of-the-hook"
 
+    @property
+    def destination(self) -> dict[str, str]:
+        return {"destination": "WEBHOOK", "param": json.dumps({"url": self.url})}
 
-@pytest.fixture(scope="module")
-def hook() -> Iterator[Hook]:
+
+def listening() -> Iterator[Hook]:
     hook = Hook()
     Thread(target=hook.server.serve_forever, daemon=True).start()
     yield hook
@@ -53,25 +59,46 @@ def hook() -> Iterator[Hook]:
     hook.server.server_close()
 
 
+hook = pytest.fixture(scope="module")(listening)
+own_hook = pytest.fixture(listening)
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, hook: Hook) -> Iterator[EngineProcess]:
     """Run an engine with six given-up deliveries of two functions, and three that wait for a failing destination."""
     with engine_on(tmp_path_factory.mktemp("browser") / "data", FUNCTIOND_RETRY__BASE="100") as engine:
-        nobody = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("nobody")})}
-        failing = {"destination": "WEBHOOK", "param": json.dumps({"url": hook.url})}
         topic = {"destination": "SMN", "param": json.dumps({"topic_urn": "urn:smn:local-1:project1:calm"})}
-        for name, target, count in (
-            ("lost", nobody, 4),
-            ("lost-too", nobody, 2),
-            ("hooked", failing, 3),
-            ("calm", topic, 0),
-        ):
-            engine.create(name, "def handler(event, context):\n    return event\n")
-            engine.configure(name, destination_config={"on_failure" if name == "calm" else "on_success": target})
-            for _ in range(count):
-                engine.record(name, engine.accepted(name), wait=30)
+        send(engine, "lost", to_function("nobody"), 4)
+        send(engine, "lost-too", to_function("nobody"), 2)
+        send(engine, "hooked", hook.destination, 3)
+        send(engine, "calm", topic, 0)
         wait_for(lambda: given_up(engine) == 6 and engine.metric("functiond_delivery_failures_total") >= 8)
         yield engine
+
+
+@pytest.fixture
+def own(engine: EngineProcess) -> Iterator[str]:
+    """Name a function that a test creates. The function is deleted afterwards."""
+    yield "own"
+    engine.delete("own")
+
+
+def to_function(name: str) -> dict[str, str]:
+    return {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of(name)})}
+
+
+def send(engine: EngineProcess, name: str, destination: dict[str, str], count: int) -> None:
+    """Create a function, and have it send outcomes of ``count`` invocations to a destination."""
+    engine.create(name, "def handler(event, context):\n    return event\n")
+    engine.configure(name, destination_config={"on_success": destination})
+    for _ in range(count):
+        engine.record(name, engine.accepted(name), wait=30)
+
+
+def lose(engine: EngineProcess, name: str, destination: dict[str, str]) -> None:
+    """Create a function with three given-up deliveries."""
+    send(engine, name, destination, 3)
+    wait_for(lambda: given_up(engine, name) == 3)
 
 
 def given_up(engine: EngineProcess, name: str = "") -> int:
@@ -119,14 +146,15 @@ def test_a_page_of_many_goes_on_by_a_link(page: Page) -> None:
     expect(page.get_by_role("checkbox", name="Select delivery")).to_have_count(3)
 
 
-def test_one_and_several_are_discarded(engine: EngineProcess, page: Page) -> None:
-    page.goto(f"{HERE}?function=lost-too")
+def test_one_and_several_are_discarded(engine: EngineProcess, page: Page, own: str) -> None:
+    lose(engine, own, to_function("nobody"))
+    page.goto(f"{HERE}?function={own}")
     page.get_by_role("button", name="Send selected again").click()
     expect(page.get_by_role("alert")).to_contain_text("Select deliveries first")
 
     page.get_by_role("button", name="Discard delivery").first.click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-    assert given_up(engine, "lost-too") == 2
+    assert given_up(engine, own) == 3
 
     page.get_by_role("button", name="Discard delivery").first.click()
     page.get_by_role("dialog").get_by_role("button", name="Discard").click()
@@ -135,52 +163,53 @@ def test_one_and_several_are_discarded(engine: EngineProcess, page: Page) -> Non
     page.get_by_role("button", name="Discard selected").click()
     page.get_by_role("dialog").get_by_role("button", name="Discard selected").click()
 
-    expect(page.get_by_role("status")).to_contain_text("1 delivery discarded")
+    expect(page.get_by_role("status")).to_contain_text("2 deliveries discarded")
     expect(page.get_by_role("main")).to_contain_text("No deliveries were given up")
-    assert given_up(engine, "lost-too") == 0
+    assert given_up(engine, own) == 0
 
 
-def test_all_that_were_given_up_are_sent_again_after_a_question(engine: EngineProcess, page: Page) -> None:
-    engine.create("nobody", "def handler(event, context):\n    return event\n")
-    page.goto(f"{HERE}?function=lost")
+def test_all_that_were_given_up_are_sent_again_after_a_question(engine: EngineProcess, page: Page, own: str) -> None:
+    lose(engine, own, to_function("late"))
+    engine.create("late", "def handler(event, context):\n    return event\n")
+    page.goto(f"{HERE}?function={own}")
     page.get_by_label("Select delivery").first.check()
     page.get_by_role("button", name="Send selected again").click()
     expect(page.get_by_role("status")).to_contain_text("1 delivery sent again")
 
     page.get_by_role("link", name="Send all again").click()
-    expect(page.get_by_role("main")).to_contain_text("3 given-up deliveries of the function lost")
-    page.get_by_role("button", name="Send 3 again").click()
+    expect(page.get_by_role("main")).to_contain_text(f"2 given-up deliveries of the function {own}")
+    page.get_by_role("button", name="Send 2 again").click()
 
-    expect(page.get_by_role("main")).to_contain_text("3 deliveries sent again")
-    wait_for(lambda: given_up(engine, "lost") == 0)
+    expect(page.get_by_role("main")).to_contain_text("2 deliveries sent again")
+    wait_for(lambda: len(engine.ask("GET", f"{BASE}/{urn_of('late')}/async-invocations").json["invocations"]) == 3)
+    assert given_up(engine, own) == 0
 
 
-def test_what_waits_is_delivered_when_its_destination_recovers(engine: EngineProcess, hook: Hook, page: Page) -> None:
-    page.goto(f"{HERE}?function=hooked")
-    hook.recovered = True
+def test_what_waits_is_delivered_when_its_destination_recovers(
+    engine: EngineProcess, own_hook: Hook, page: Page, own: str
+) -> None:
+    send(engine, own, own_hook.destination, 3)
+    wait_for(lambda: own_hook.refused >= 2)
+    page.goto(f"{HERE}?function={own}")
+    own_hook.recovered = True
     page.get_by_role("button", name="Try delivery").first.click()
 
     expect(page.get_by_role("status")).to_contain_text("1 delivery sent again")
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Try selected now").click()
-    wait_for(lambda: len(hook.received) >= 3)
+    wait_for(lambda: len(own_hook.received) >= 3)
     expect(page.get_by_role("main")).to_contain_text("No pending deliveries", timeout=10_000)
     expect(page.get_by_role("main")).to_contain_text("No destination fails, and nothing waits")
 
 
-def test_steps_go_on_without_scripts(engine: EngineProcess, browser: Browser) -> None:
-    target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("never")})}
-    engine.create("stuck", "def handler(event, context):\n    return event\n")
-    engine.configure("stuck", destination_config={"on_success": target})
-    for _ in range(2):
-        engine.record("stuck", engine.accepted("stuck"), wait=30)
-    wait_for(lambda: given_up(engine, "stuck") == 2)
+def test_steps_go_on_without_scripts(engine: EngineProcess, browser: Browser, own: str) -> None:
+    lose(engine, own, to_function("nobody"))
     context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{HERE}?function=stuck")
+    page.goto(f"{HERE}?function={own}")
     page.get_by_role("link", name="Discard all").click()
-    page.get_by_role("button", name="Discard 2").click()
+    page.get_by_role("button", name="Discard 3").click()
 
-    expect(page.get_by_role("status")).to_contain_text("2 deliveries discarded")
-    assert given_up(engine, "stuck") == 0
+    expect(page.get_by_role("status")).to_contain_text("3 deliveries discarded")
+    assert given_up(engine, own) == 0
     context.close()

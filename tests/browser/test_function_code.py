@@ -132,7 +132,8 @@ def test_a_package_is_uploaded_and_downloaded(engine: EngineProcess, page: Page,
     large = zipped({"index.py": b"def handler(event, context):\n    return 2\n", "noise": os.urandom(3 << 20)})
     (tmp_path / "new.zip").write_bytes(large)
     (tmp_path / "broken.zip").write_bytes(b"no zip" * 100_000)
-    page.goto(f"{HERE}/functions/packed")
+    engine.create("uploaded", "", code_type="zip", func_code={"file": base64.b64encode(zipped(FILES)).decode()})
+    page.goto(f"{HERE}/functions/uploaded")
     page.get_by_label("Zip file").set_input_files(tmp_path / "broken.zip")
     page.get_by_role("button", name="Upload").click()
     expect(page.locator("#f-package-error")).to_contain_text("not a sound zip file")
@@ -140,10 +141,10 @@ def test_a_package_is_uploaded_and_downloaded(engine: EngineProcess, page: Page,
     page.get_by_role("button", name="Upload").click()
 
     expect(page.get_by_role("status")).to_contain_text("Uploaded")
-    assert code_of(engine, "packed") == large
+    assert code_of(engine, "uploaded") == large
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
-    assert download.value.suggested_filename == "packed.zip"
+    assert download.value.suggested_filename == "uploaded.zip"
     assert Path(download.value.path()).read_bytes() == large
 
 

@@ -33,9 +33,9 @@ def functions(engine: EngineProcess) -> None:
     engine.create("silent", NOISY)
 
 
-def say(engine: EngineProcess, said: str, **event: object) -> str:
-    request_id = engine.accepted("noisy", {"said": said, **event})
-    assert engine.record("noisy", request_id, wait=30)["status"] == "SUCCESS"
+def say(engine: EngineProcess, said: str, *, function: str = "noisy", **event: object) -> str:
+    request_id = engine.accepted(function, {"said": said, **event})
+    assert engine.record(function, request_id, wait=30)["status"] == "SUCCESS"
     return request_id
 
 
@@ -55,11 +55,12 @@ def show(page: Page, *, hidden: bool) -> None:
 
 
 def test_lines_appear_as_they_are_written(engine: EngineProcess, page: Page) -> None:
-    before = say(engine, EVIL)
-    page.goto(LOGS)
+    engine.create("heard", NOISY)
+    before = say(engine, EVIL, function="heard")
+    page.goto(LOGS.replace("noisy", "heard"))
     expect(page.get_by_role("status")).to_have_text("Live")
     expect(lines(page)).to_have_text([f"{EVIL} 0"])
-    after = say(engine, "second", bad=True)
+    after = say(engine, "second", function="heard", bad=True)
 
     expect(lines(page)).to_have_text([f"{EVIL} 0", "second 0", "ERROR no such customer: second", "oh no"])
     assert page.locator("li.wrong:visible").count() == 2

@@ -21,13 +21,23 @@ def functions(engine: EngineProcess) -> None:
     for name in ("busy", "still", "later"):
         engine.create(name, SLOW, timeout=600)
     engine.create("idle", SLOW)
-    engine.ask("PUT", f"{BASE}/{urn_of('busy')}/config-max-instance", {"max_instance_num": 1})
-    engine.ask("POST", f"{BASE}/{urn_of('still')}/pause", {"reason": WHY})
-    for _ in range(12):
-        engine.accepted("busy")
-    for _ in range(3):
-        engine.accepted("still", X_Functiond_Ordering_Key="customer")
+    keep_busy(engine, "busy")
+    pause(engine, "still")
     engine.accepted("later", X_Functiond_Delay="3600")
+
+
+def keep_busy(engine: EngineProcess, name: str) -> str:
+    """Have a function run one of 12 invocations, and return its request id."""
+    engine.ask("PUT", f"{BASE}/{urn_of(name)}/config-max-instance", {"max_instance_num": 1})
+    running, *_ = [engine.accepted(name) for _ in range(12)]
+    return running
+
+
+def pause(engine: EngineProcess, name: str) -> None:
+    """Pause a function, which then gets three invocations with the same ordering key."""
+    engine.ask("POST", f"{BASE}/{urn_of(name)}/pause", {"reason": WHY})
+    for _ in range(3):
+        engine.accepted(name, X_Functiond_Ordering_Key="customer")
 
 
 def row_of(page: Page, name: str) -> str:
@@ -64,26 +74,32 @@ def test_a_queue_is_paused_with_a_reason_and_resumed(engine: EngineProcess, page
 
 
 def test_what_waits_is_purged_after_a_count_and_a_sample(engine: EngineProcess, page: Page) -> None:
+    engine.create("purged", SLOW, timeout=600)
+    running = keep_busy(engine, "purged")
     page.goto(QUEUES)
-    page.get_by_label("Cancel what waits of busy…").click()
+    page.get_by_label("Cancel what waits of purged…").click()
     expect(page.get_by_role("main")).to_contain_text("11 invocations wait, and 1 run")
     assert page.locator("tbody tr").count() == 10
     assert list(violations(page)) == []
     page.get_by_role("button", name="Cancel 11 waiting invocations").click()
 
     expect(page.get_by_role("status")).to_contain_text("11 invocations cancelled")
-    states = engine.ask("GET", f"{BASE}/{urn_of('busy')}/async-invocations?limit=50").json["invocations"]
+    states = engine.ask("GET", f"{BASE}/{urn_of('purged')}/async-invocations?limit=50").json["invocations"]
     assert sorted(one["status"] for one in states) == ["FAIL"] * 11 + ["RUNNING"]
+    engine.cancel("purged", running)
+    assert engine.record("purged", running, wait=30)["status"] == "FAIL"
 
 
 def test_a_purge_works_without_scripts(engine: EngineProcess, browser: Browser) -> None:
+    engine.create("plain", SLOW)
+    pause(engine, "plain")
     context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{QUEUES}/still/purge")
+    page.goto(f"{QUEUES}/plain/purge")
     page.get_by_role("button", name="Cancel 3 waiting invocations").click()
     expect(page.get_by_role("status")).to_contain_text("3 of 3 cancelled")
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("status")).to_contain_text("3 invocations cancelled")
     page.goto(QUEUES)
-    expect(page.get_by_role("row").filter(has_text="still")).to_contain_text("Nothing waits")
+    expect(page.get_by_role("row").filter(has_text="plain")).to_contain_text("Nothing waits")
     context.close()

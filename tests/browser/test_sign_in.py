@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow  # run on one Python version only; none differs he
 
 HERE = f"/console/projects/{PROJECT}"
 ADMIN, READ, INVOKE = "a-token-with-the-role-admin", "a-token-with-the-role-read", "a-token-with-the-role-invoke"
+BRIEF = "a-token-that-is-removed-with-the-role-admin"
 TEMPORARY, SECRET, SECURITY = "AK" + "9" * 60, "the-secret-of-an-access-key", "the-token-of-a-temporary-key"
 EVIL = "http://evil.example"
 
@@ -180,9 +181,11 @@ def test_pages_of_other_sites_may_link_and_not_act(page: Page, engine: Engine) -
 
 def test_a_session_ends_with_its_credential_and_with_time(context: BrowserContext, page: Page, engine: Engine) -> None:
     here = f"http://127.0.0.1:{engine.port}{HERE}"
+    engine.write(ADMIN, READ, INVOKE, BRIEF)
+    engine.reload()
     page.goto(f"{here}/functions/hello")
-    sign_in(page, ADMIN)
-    engine.write(READ)
+    sign_in(page, BRIEF)
+    engine.write(ADMIN, READ, INVOKE)
     engine.reload()
     page.get_by_text("Pause…").click()
     page.get_by_label("Reason").fill("too late")

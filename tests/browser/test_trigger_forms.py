@@ -56,15 +56,16 @@ def stored(engine: EngineProcess, kind: str) -> dict[str, Any]:
     return trigger
 
 
-def need(engine: EngineProcess, *kinds: str) -> None:
-    """Create triggers of these kinds, unless an earlier test has."""
-    known = {one["trigger_type_code"] for one in engine.ask("GET", API).json}
-    for kind in (one for one in kinds if one not in known):
+def have(engine: EngineProcess, *kinds: str) -> None:
+    """Replace the triggers of the function by one of each of these kinds."""
+    assert engine.ask("DELETE", API).status == 204
+    for kind in kinds:
         reply = engine.ask("POST", API, {"trigger_type_code": kind, "event_data": FORMS[kind]})
         assert reply.status == 201, reply.json
 
 
 def test_each_kind_is_refused_when_empty_and_created_when_filled(engine: EngineProcess, page: Page) -> None:
+    have(engine)
     page.goto(f"{TRIGGERS}/new")
     kinds = page.locator(".kinds b").all_text_contents()
     assert sorted(kinds) == sorted(FORMS) == engine.ask("GET", f"/v2/{PROJECT}/fgs/triggertypes").json
@@ -86,7 +87,7 @@ def test_each_kind_is_refused_when_empty_and_created_when_filled(engine: EngineP
 
 
 def test_lists_show_modes_and_next_runs_and_hostile_names_as_text(engine: EngineProcess, page: Page) -> None:
-    need(engine, "TIMER", "APIG", "WEBHOOK")
+    have(engine, "TIMER", "APIG", "WEBHOOK")
     page.goto(f"{HERE}/triggers")
     timer = page.get_by_role("row", name="nightly TIMER")
 
@@ -130,7 +131,7 @@ def test_bad_input_is_refused_beside_its_field(page: Page, kind: str, wrong: dic
 
 
 def test_a_timer_is_changed_disabled_enabled_and_deleted(engine: EngineProcess, page: Page) -> None:
-    need(engine, "TIMER")
+    have(engine, "TIMER")
     before = stored(engine, "TIMER")
     page.goto(TRIGGERS)
     page.get_by_role("link", name="nightly", exact=True).click()
@@ -161,7 +162,7 @@ def test_a_timer_is_changed_disabled_enabled_and_deleted(engine: EngineProcess, 
 
 
 def test_a_secret_is_kept_unless_another_is_typed(engine: EngineProcess, page: Page) -> None:
-    need(engine, "RABBITMQ")
+    have(engine, "RABBITMQ")
     page.goto(TRIGGERS)
     page.get_by_role("row", name="RABBITMQ").get_by_role("rowheader").get_by_role("link").click()
     expect(page.get_by_label("Password")).to_have_value("")
