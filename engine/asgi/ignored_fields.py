@@ -7,6 +7,7 @@ reply names them, and each is logged once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -19,7 +20,7 @@ from engine.asgi.wire import HeaderPairs
 
 HEADER = b"x-functiond-ignored-fields"
 MOST_NAMES = 10  #: names that are found in one body
-LONGEST_BODY = 1 << 20  #: bytes of a body that is searched; the search runs on the event loop
+LONGEST_BODY = 64 << 10  #: bytes of a body that is searched; the search runs on the event loop
 MOST_ENTRIES = 20  #: entries of a list that are searched
 LONGEST_NAME = 60  #: characters
 MOST_LOGGED = 1_000  #: names that are logged
@@ -48,12 +49,16 @@ class IgnoredFields:
 def find_ignored(body: bytes, kind: Any) -> list[str]:
     """Return the paths of fields in a body that ``kind``, as which it was decoded, does not have.
 
-    A field with the value null counts as absent. Raises UnicodeDecodeError if the name of a field is not UTF-8.
+    A field with the value null counts as absent. A name that is not UTF-8 ends the search.
     """
     fields = _fields_of_kind(kind) if len(body) <= LONGEST_BODY else None
     if fields is None:
         return []
-    return list(dict.fromkeys(islice(_ignored(body.lstrip(), fields, ""), MOST_NAMES)))
+    found: dict[str, None] = {}
+    with suppress(UnicodeDecodeError):
+        for name in islice(_ignored(body.lstrip(), fields, ""), MOST_NAMES):
+            found[name] = None
+    return list(found)
 
 
 def _ignored(text: bytes | Raw, fields: Fields, path: str) -> Iterator[str]:

@@ -97,7 +97,7 @@ class Client:
     def __init__(
         self, url: str, project: str, start: str, key: Key | None = None, *, ca_file: str = "", token: str = ""
     ) -> None:
-        scheme, self._host, self._port = _address(url)
+        scheme, self.host, self._port = _address(url)
         self._tls = _trust(ca_file) if scheme == "https" else None
         self._url, self._start, self._key, self._token = url, start, key, token
         self._max_wait: float | None = None
@@ -209,7 +209,7 @@ class Client:
         connection = self._connection()
         given = {"Content-Type": "application/json", **(headers or {})}
         if self._key:
-            host = f"[{self._host}]" if ":" in self._host else self._host
+            host = f"[{self.host}]" if ":" in self.host else self.host
             given = self._key.sign(method, self._base + path, {"Host": f"{host}:{self._port}", **given}, body or b"")
         elif self._token:
             given["X-Auth-Token"] = self._token
@@ -234,8 +234,8 @@ class Client:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT, context=self._tls)
+            return http.client.HTTPConnection(self.host, self._port, timeout=CONNECT)
+        return http.client.HTTPSConnection(self.host, self._port, timeout=CONNECT, context=self._tls)
 
 
 def _address(url: str) -> tuple[str, str, int]:

@@ -108,12 +108,15 @@ class Asynchronous:
         _ = self.destinations, self._rules()
 
     def check_receivers(self, client: Client, made: Collection[str]) -> None:
-        """Raise the error of the engine if a destination names what does not exist, before anything is stored.
+        """Look up the functions and topics that destinations name, before anything is stored.
 
-        ``made`` are the names of functions that the caller stores.
+        ``made`` are the names of functions that the caller stores. URNs are left to the engine. Raises ApiError or
+        UsageError if a function or topic is missing.
         """
         for destination in self.destinations.values():
-            if destination is not None and destination.fields.get("func_urn") not in made:
+            if destination is None:
+                continue
+            if str(destination.fields.get("func_urn", "")).removeprefix("default:") not in made:
                 destination.config(client)
 
     def apply(self, client: Client, name: str) -> Any:

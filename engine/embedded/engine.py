@@ -78,7 +78,7 @@ class Engine:
         raise TypeError("an Engine needs an event loop: use `async with Engine(…)`, or `with Engine.running(…)`")
 
     def __exit__(self, *error: object) -> None:
-        """Make ``with`` call ``__enter__``, which tells the way."""
+        """Exist so that ``with`` reaches ``__enter__``, which explains."""
 
     @classmethod
     @contextmanager

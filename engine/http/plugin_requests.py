@@ -7,7 +7,7 @@ such as signed webhooks, have no role and leave no trace here.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 from engine.asgi.error_replies import not_allowed
 from engine.asgi.wire import NO_STORE, WHOLE_REPLY, Message, Receive, Scope, Send, respond
@@ -44,11 +44,12 @@ class PluginRequests:
         if not traced and (principal is None or principal.role == "admin"):
             await mount.app(scope, receive, send)
             return
-        at_path = self._operations(scope)
-        operation = at_path.get(scope["method"])
-        if operation is None and at_path and principal is not None and principal.role != "admin":
-            await respond(scope, send, not_allowed(at_path), NO_STORE)
-            return
+        operation = next(self._operations(scope, scope["method"]), None)
+        if operation is None and principal is not None and principal.role != "admin":
+            methods = dict.fromkeys(one.method for one in self._operations(scope))
+            if methods:
+                await respond(scope, send, not_allowed(methods), NO_STORE)
+                return
         # A request that is in no table is for the role admin; the plugin answers it with an error.
         unknown = Operation(name=f"{scope['method']} {scope['path'][:200]}", method=scope["method"], path=scope["path"])
         check_role(scope, operation or unknown)
@@ -62,10 +63,11 @@ class PluginRequests:
         if recorder.status:
             self._audit.publish(self._trace(mount.plugin, operation, scope, recorder))
 
-    def _operations(self, scope: Scope) -> Mapping[str, Operation]:
-        """Return the operations at the path of a request, by method."""
+    def _operations(self, scope: Scope, method: str = "") -> Iterator[Operation]:
+        """Yield the operations at the path of a request; with ``method``, only those of this method."""
         parts = scope["path"].rstrip("/").split("/")
-        return {one.method: one for one in self._mounts.operations() if variables(one.path, parts) is not None}
+        found = (one for one in self._mounts.operations() if not method or one.method == method)
+        return (one for one in found if variables(one.path, parts) is not None)
 
     def _trace(self, plugin: str, operation: Operation, scope: Scope, recorder: _Recorder) -> Trace:
         principal: Principal | None = scope.get(PRINCIPAL)

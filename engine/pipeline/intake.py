@@ -206,7 +206,7 @@ class Intake:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
 
     def _queue_each(self, stored: Sequence[Invocation], others: Sequence[Invocation]) -> None:
-        """Do the same for a batch."""
+        """Queue the stored invocations of a batch, and remove the others from the backlog's count."""
         for _, group in groupby(stored, _FUNCTION_AND_SOURCE):
             alike = list(group)
             self._count_accepted(alike[0], len(alike))
@@ -255,10 +255,10 @@ class Intake:
         results: list[str | FunctiondError] = [""] * len(requests)
         places: list[int] = []
         made: list[tuple[Invocation, str]] = []
-        function, chosen_anew = None, requests[0].function.alias is not None
+        function, by_alias = None, requests[0].function.alias is not None  # an alias may choose a version for each
         for place, request in enumerate(requests):
             try:
-                if function is None or chosen_anew:
+                if function is None or by_alias:
                     function = self._route(request)
                 _check_options(request)
             except FunctiondError as error:

@@ -22,7 +22,7 @@ from engine.scheduling.scheduler import Scheduler
 log = structlog.get_logger("functiond.dispatcher")
 
 #: Bytes of the largest result that is stored. A larger result is left out of the record.
-KEPT_RESULT = 256 << 10  #: bytes
+KEPT_RESULT = 256 << 10
 _SETTLING = "outcomes wait for the disk"
 
 

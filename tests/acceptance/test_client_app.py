@@ -306,6 +306,15 @@ def test_an_app_with_an_unknown_destination_is_not_stored(engine: EngineProcess,
     assert "unsent" not in run(engine, tmp_path, "-m", "engine", "functions").stdout
 
 
+def test_destinations_may_name_functions_of_the_app_with_their_package(engine: EngineProcess, tmp_path: Path) -> None:
+    functions = (
+        "@app.function(on_success='default:receiver')\ndef sender(): ...\n@app.function()\ndef receiver(x): ...\n"
+    )
+    (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
+    done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
+    assert done.returncode == 0, done.stderr
+
+
 def test_options_of_the_code_are_refused() -> None:
     for options in (["--timeout", "5"], ["--name", "x"], ["--retries", "1"]):
         with pytest.raises(UsageError, match=r"@app\.function\(\)"):

@@ -119,7 +119,7 @@ async def test_after_its_end_the_clients_of_an_engine_say_so(tasks: Any) -> None
         aclient = other.client()
 
     for send in (handle.status, lambda: tasks.resize.call("a")):
-        with pytest.raises(ClientClosed, match="embedded engine has ended"):
+        with pytest.raises(ClientClosed, match="that of its embedded engine"):
             send()
     with pytest.raises(ClientClosed, match=f"client of {other.url}"):
         await aclient.enqueue("resize")

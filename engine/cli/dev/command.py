@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from engine.cli.apps import is_app
 from engine.cli.client import Client, NotRunning, UsageError
@@ -38,7 +37,7 @@ def dev(
 ) -> int:
     """Deploy a function, and deploy it again at each change. Show its log, and send it events by keys.
 
-    If no engine runs at the URL, a URL of this machine, the command starts one, which ends with it.
+    If no engine runs at the URL, a loopback address, the command starts one, which ends with it.
 
     Parameters
     ----------
@@ -74,12 +73,13 @@ def _deployable(path: Path, name: str | None, options: Options) -> Deployable:
 def _engine(target: Target, data: Path | None, session: Session) -> Iterator[Target]:
     """Yield the target with the URL of a running engine, which is started for the block if none runs.
 
-    Raises UsageError if none runs at the URL of another machine.
+    Raises UsageError if none runs at a URL that is not a loopback address.
     """
-    if _is_running(target.client()):
+    client = target.client()
+    if _is_running(client):
         yield target
         return
-    if not is_loopback(urlsplit(target.url).hostname or ""):
+    if not is_loopback(client.host):
         raise UsageError(f"no engine replies at {target.url}: leave --url and FUNCTIOND_URL out to start one here")
     with own_engine(data, session.warn, session.end) as url:
         write(f"No engine runs at {target.url}: started {url}, which ends with this command.")

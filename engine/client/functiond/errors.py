@@ -42,8 +42,8 @@ class BadArgument(ClientError, TypeError):
 
 class ClientClosed(ClientError):
     def __init__(self, url: str) -> None:
-        reason = "its `with` block or its embedded engine has ended"
-        super().__init__(f"the client of {url} is closed, as {reason}: make another client")
+        reason = "by `close()`, the end of its `with` block, or that of its embedded engine"
+        super().__init__(f"the client of {url} is closed, {reason}: make another client")
 
 
 class Unreachable(ClientError):

@@ -26,7 +26,18 @@ from functiond.errors import (
 from functiond.events import Event
 from functiond.log_stream import LogReader
 from functiond.records import Record
-from functiond.steps import JSON, Request, RetryLimits, Sleep, Steps, decoded, delay_after, error_of, sent
+from functiond.steps import (
+    JSON,
+    LONGEST_LIMIT,
+    Request,
+    RetryLimits,
+    Sleep,
+    Steps,
+    decoded,
+    delay_after,
+    error_of,
+    sent,
+)
 
 LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
 LONGEST_CALL = 100.0  #: seconds of a synchronous call; the engine's default is 90
@@ -63,6 +74,7 @@ class Operations:
         """Run a function and return its result. A call that may have run is not sent again."""
         limits, wait = self.limits, LONGEST_CALL
         if timeout is not None:
+            timeout = min(timeout, LONGEST_LIMIT)
             limits = RetryLimits(limits.retries, min(timeout, limits.timeout))
             wait = timeout - limits.timeout
         request = self._post(function, "invocations", Event(event=event).body(), {}, wait=wait, repeatable=False)

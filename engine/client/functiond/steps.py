@@ -20,7 +20,8 @@ from functiond.errors import ApiError, ClientError, Overloaded, Unavailable, Unr
 T = TypeVar("T")
 JSON = "application/json"
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0  #: seconds between attempts, if the engine names none
-REPLY = 1.0  #: seconds that each attempt has at least, so that a time limit may be exceeded by them
+LONGEST_LIMIT = 1e6  #: seconds; sockets have no much longer time limits
+REPLY = 1.0  #: seconds that each attempt has at least, even beyond a time limit
 
 
 class Request(Struct, frozen=True, kw_only=True):

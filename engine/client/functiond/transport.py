@@ -15,7 +15,7 @@ from functiond.connections import HEADERS, Connections
 from functiond.errors import BadConfiguration, ClientClosed, Overloaded, Unavailable, Unreachable
 from functiond.log_stream import LogReader
 from functiond.records import LogLine
-from functiond.steps import Reply, Request, Sleep, Steps, error_of
+from functiond.steps import LONGEST_LIMIT, Reply, Request, Sleep, Steps, error_of
 
 T = TypeVar("T")
 CONNECT = 5.0  #: seconds to connect
@@ -180,7 +180,7 @@ def _parts(configuration: Configuration, request: Request) -> dict[str, Any]:
         "url": configuration.url + request.target,
         "content": request.body if request.method == "POST" else None,
         "headers": headers,
-        "timeout": httpx.Timeout(request.limit, connect=min(CONNECT, request.limit), pool=None),
+        "timeout": httpx.Timeout(min(request.limit, LONGEST_LIMIT), connect=min(CONNECT, request.limit), pool=None),
     }
 
 

@@ -99,6 +99,12 @@ def test_a_synchronous_call_has_a_time_limit(silent: str) -> None:
     assert time.monotonic() - began < LONG
 
 
+@pytest.mark.parametrize("timeout", [math.inf, 1e12])
+def test_a_call_may_have_no_time_limit(timeout: float, closing: str) -> None:
+    with Client(closing, timeout=timeout) as client, pytest.raises(Unreachable):
+        client.call("f", timeout=timeout)
+
+
 @pytest.mark.parametrize(("timeout", "limit"), [(None, 160), (500, 500), (5, 5)])
 def test_the_time_limit_of_a_call_covers_retries(timeout: float | None, limit: float) -> None:
     given = dict.fromkeys(("token", "access_key", "secret_key", "project", "ca_file"))
