@@ -94,7 +94,8 @@ class Operations:
     def result(self, function: str, request_id: str, kind: Any, timeout: float | None) -> Steps[Any]:
         """Wait for the end of an invocation and return its result, or raise its failure.
 
-        The wait goes on while the engine restarts, and ends at most a second after ``timeout``.
+        The wait goes on while the engine restarts. A last request that gets no reply ends it some seconds after
+        ``timeout``, see ``REPLY`` and the time to connect.
         """
         heard, failures = time.monotonic(), 0
         until = math.inf if timeout is None else heard + timeout
