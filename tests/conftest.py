@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,12 +20,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skipped", type=Path, metavar="FILE", help="write the ids of skipped tests; run them by @FILE")
     parser.addoption("--kills", type=int, default=20, help="how often the engine is killed in the kill loop")
     parser.addoption("--fuzz-seed", type=int, default=1, help="seed of the fuzz of HTTP framing")
     parser.addoption("--fuzz-seconds", type=float, default=45.0, help="how long this fuzz runs, on both event loops")
     parser.addoption(
         "--fuzz-stream", type=int, default=-1, help="number of its only stream; -1: as many as there is time"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write the ids of skipped tests to the file of ``--skipped``, one a line."""
+    file: Path | None = config.getoption("--skipped")
+    if file is not None:
+        skipped = dict.fromkeys(report.nodeid for report in terminalreporter.stats.get("skipped", ()))
+        file.write_text("".join(f"{one}\n" for one in skipped))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -20,6 +19,7 @@ from engine.docs.generate import PAGES as GENERATED
 from engine.docs.generate import stale
 from tests.support.certificates import write_certificate
 from tests.support.documents import DOCS, OTHERS, PAGES, README, ROOT, anchors, blocks, page_id, prose, section
+from tests.support.programs import program
 
 #: Blocks that start engines or benchmarks; tests/test_readme.py runs some of them.
 PROGRAMS = {"sh", "python", "js", "console"}
@@ -100,44 +100,51 @@ def test_json_in_pages_is_json(page: Path) -> None:
 def test_the_nginx_configuration_is_accepted(tmp_path: Path) -> None:
     (one,) = blocks(DOCS / "security.md", "nginx")
     assert one.text.count("{") == one.text.count("}") == 2
-    if program := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
-        write_certificate(tmp_path)
-        text = re.sub(r"/etc/ssl/certs/[\w.]+", str(tmp_path / "cert.pem"), one.text)
-        text = re.sub(r"/etc/ssl/private/[\w.]+", str(tmp_path / "key.pem"), text)
-        (tmp_path / "nginx.conf").write_text(
-            f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off;\n{text}}}\n"
-        )
-        command = [program, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
+
+    write_certificate(tmp_path)
+    text = re.sub(r"/etc/ssl/certs/[\w.]+", str(tmp_path / "cert.pem"), one.text)
+    text = re.sub(r"/etc/ssl/private/[\w.]+", str(tmp_path / "key.pem"), text)
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off;\n{text}}}\n"
+    )
+    command = [program("nginx"), "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_the_caddy_configuration_is_accepted(tmp_path: Path) -> None:
     (one,) = blocks(DOCS / "running.md", "caddy")
     (tmp_path / "Caddyfile").write_text(one.text)
-    if program := shutil.which("caddy"):
-        command = [program, "validate", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
-        environment = dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(tmp_path))
-        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert run.returncode == 0, run.stderr
-        formatted = subprocess.run([program, "fmt", str(tmp_path / "Caddyfile")], capture_output=True, text=True)
-        assert formatted.stdout == one.text
+    caddy = program("caddy")
+
+    command = [caddy, "validate", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+    environment = dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(tmp_path))
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    formatted = subprocess.run([caddy, "fmt", str(tmp_path / "Caddyfile")], capture_output=True, text=True)
+    assert formatted.stdout == one.text
 
 
-def test_the_units_are_accepted(tmp_path: Path) -> None:
-    units = {
-        name: one.text for page in PAGES for one in blocks(page, "ini") for name in [Path(one.text.split()[1]).name]
-    }
-    assert set(units) == {"functiond-backup.service", "functiond-backup.timer"}
+def _units() -> dict[str, str]:
+    documented = {Path(one.text.split()[1]).name: one.text for page in PAGES for one in blocks(page, "ini")}
     # Without the program, systemd says that it is not there.
-    units["functiond.service"] = (DOCS / "deploy" / "functiond.service").read_text().replace(PROGRAM, "/usr/bin/env")
-    for name, text in units.items():
+    service = (DOCS / "deploy" / "functiond.service").read_text().replace(PROGRAM, "/usr/bin/env")
+    return {**documented, "functiond.service": service}
+
+
+def test_units_are_sections_of_keys_and_values() -> None:
+    assert set(_units()) == {"functiond-backup.service", "functiond-backup.timer", "functiond.service"}
+    for text in _units().values():
         assert all(re.fullmatch(r"[A-Z]\w+=.*|\[\w+\]|# .*|", line) for line in text.splitlines())
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    for name, text in _units().items():
         (tmp_path / name).write_text(text)
-    if program := shutil.which("systemd-analyze"):
-        command = [program, "verify", "--man=no", *(str(tmp_path / name) for name in units)]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "functiond" not in run.stderr
+
+    command = [program("systemd-analyze"), "verify", "--man=no", *(str(tmp_path / name) for name in _units())]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "functiond" not in run.stderr
 
 
 def test_generated_pages_are_fresh() -> None:

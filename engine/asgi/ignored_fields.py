@@ -7,7 +7,6 @@ reply names them, and each is logged once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -49,16 +48,12 @@ class IgnoredFields:
 def find_ignored(body: bytes, kind: Any) -> list[str]:
     """Return the paths of fields in a body that ``kind``, as which it was decoded, does not have.
 
-    A field with the value null counts as absent. A name that is not UTF-8 ends the search.
+    A field with the value null counts as absent.
     """
     fields = _fields_of_kind(kind) if len(body) <= LONGEST_BODY else None
     if fields is None:
         return []
-    found: dict[str, None] = {}
-    with suppress(UnicodeDecodeError):
-        for name in islice(_ignored(body.lstrip(), fields, ""), MOST_NAMES):
-            found[name] = None
-    return list(found)
+    return list(dict.fromkeys(islice(_ignored(body.lstrip(), fields, ""), MOST_NAMES)))
 
 
 def _ignored(text: bytes | Raw, fields: Fields, path: str) -> Iterator[str]:

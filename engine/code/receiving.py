@@ -143,7 +143,7 @@ class _CodeText:
         """Decode the next bytes, which end with a complete escape. Raises NotJson unless they belong to JSON."""
         try:
             plain: str = msgspec.json.decode(b'"%b"' % text, type=str)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             raise NotJson(str(error)) from None
         self._start = self._start or plain[:_SHOWN]
         if not self._problem and self._decoder.size <= self._limit:

@@ -140,5 +140,5 @@ def traced_body(body: bytes) -> Any:
         return None
     try:
         return without_secrets(msgspec.json.decode(body))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError):
         return None

@@ -68,7 +68,7 @@ def read_error(message: str, body: bytes) -> FunctionError:
     """Return the error that an instance has described in ``body``; without a body, as far as ``message`` tells it."""
     try:
         return msgspec.json.decode(body, type=FunctionError)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError):
         line = message.partition(", error: ")[2] or message
         kind, colon, text = line.partition(": ")
         return FunctionError(kind=kind, message=text if colon else line)

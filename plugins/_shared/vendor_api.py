@@ -135,7 +135,7 @@ def decode_body(call: Call, type_: type[T], refuse: Refuse, body: bytes | None =
         decoded = msgspec.json.decode(body, type=type_)
         call.ignored.extend(find_ignored(body, type_))
         return decoded
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise refuse(str(error)) from None
 
 

@@ -102,7 +102,7 @@ def read_pushed(body: bytes) -> list[dict[str, Any]]:
     """
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidField("body", body[:40].decode("utf-8", "replace"), f"must be JSON: {error}") from None
     match content:
         case {"traces": list(traces)} | list(traces):

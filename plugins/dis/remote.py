@@ -119,7 +119,7 @@ def _refusal(status: int, content: bytes, request: str) -> Exception:
     """Return the error for an error reply: a DisProblem if it has an error code of DIS, otherwise a ConnectionError."""
     try:
         error = msgspec.json.decode(content, type=_Error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.DecodeError:
         error = _Error()
     if error.code.startswith("DIS."):
         return DisProblem(error.code, error.message)

@@ -63,6 +63,6 @@ def _checked(event: CloudEvent) -> CloudEvent:
 def _decode(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         hint = f"must be JSON as its content type says ({error})"
         raise InvalidField("body", f"of {len(body)} bytes", hint) from None

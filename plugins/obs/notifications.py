@@ -113,7 +113,7 @@ def _text(data: Mapping[Any, Any], *path: str) -> str:
 def _decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidField("body", _start(body), f"must be JSON ({error})") from None
 
 

@@ -84,7 +84,7 @@ def read_push(body: bytes) -> Pushed:
         dialect = _SNS if "TopicArn" in sent else _SMN
         found = {ours: sent[name] for name, ours in dialect.names.items() if name in sent}
         push = msgspec.convert(found, _Push)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         start = body[:80].decode(errors="replace")
         raise InvalidField("body", start, f"must be a message of a topic ({error})") from None
     return _pushed(push, dialect)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from engine.errors import JournalBroken, MembershipLost, SettingsError
 from tests.support.cli import functiond_here
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
+from tests.support.programs import needs
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -76,7 +76,7 @@ def test_a_function_is_deployed_listed_called_and_deleted(engine: EngineProcess,
     assert "FSS.1051" in refused("invoke", "life", url=engine.url, code=1)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+@needs("node")
 def test_a_javascript_file_is_deployed_and_called(engine: EngineProcess, tmp_path: Path) -> None:
     file = tmp_path / "script.mjs"
     file.write_text("export const handler = async (event, context) => { console.log('seen'); return event; };")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
 from tests.support.http_app import encoded, zipped
+from tests.support.programs import needs
 
-NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
 PYTHON = "Python3.10"
 EVENT = {"name": "Zoë", "n": 1}
 #: Event of an API gateway, as HTTP functions receive it.
@@ -63,7 +62,7 @@ def code_of(engine: EngineProcess, name: str) -> zipfile.ZipFile:
     [
         (PYTHON, "index.handler", "index.py"),
         ("Python2.7", "jobs/main.start", "jobs/main.py"),
-        pytest.param("Node.js18.15", "src/app.run", "src/app.js", marks=NODE_HERE),
+        pytest.param("Node.js18.15", "src/app.run", "src/app.js", marks=needs("node")),
         ("Custom", "bootstrap", "bootstrap"),
         ("Lambda", "any", "bootstrap"),
     ],
@@ -83,7 +82,7 @@ def test_default_code_runs_under_the_handler_that_was_given(
         assert code_of(engine, name).namelist() == [file]
 
 
-@NODE_HERE
+@needs("node")
 def test_default_code_in_a_module_of_node_is_exported_as_one(engine: EngineProcess) -> None:
     made = create(
         engine, "module", runtime="Node.js18.15", handler="app.run", code_type="inline", code_filename="app.mjs"

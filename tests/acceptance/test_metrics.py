@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, urn_of
 from tests.support.documents import DOCS
+from tests.support.programs import program
 
 ALERTS = DOCS / "alerts.yml"
 FAILING = "def handler(event, context):\n    raise ValueError(event)\n"
@@ -126,7 +126,7 @@ def test_functions_beyond_the_limit_are_counted_as_other(used: EngineProcess) ->
 def test_promtool_accepts_all_metrics(used: EngineProcess) -> None:
     text = used.ask("GET", "/metrics").body
 
-    checked = subprocess.run([promtool(), "check", "metrics"], input=text, capture_output=True, timeout=60)
+    checked = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=60)
 
     assert b"functiond_function_run_seconds_bucket" in text
     assert (checked.returncode, checked.stderr, checked.stdout) == (0, b"", b"")
@@ -134,7 +134,7 @@ def test_promtool_accepts_all_metrics(used: EngineProcess) -> None:
 
 def test_promtool_accepts_the_alert_rules() -> None:
     checked = subprocess.run(
-        [promtool(), "check", "rules", "--lint-fatal", str(ALERTS)], capture_output=True, text=True, timeout=60
+        [program("promtool"), "check", "rules", "--lint-fatal", str(ALERTS)], capture_output=True, text=True, timeout=60
     )
 
     assert checked.returncode == 0, checked.stderr
@@ -143,7 +143,8 @@ def test_promtool_accepts_the_alert_rules() -> None:
 def test_alerts_are_raised_and_end() -> None:
     tests = Path(__file__).parents[1] / "support" / "prometheus" / "alerts_test.yml"
 
-    checked = subprocess.run([promtool(), "test", "rules", str(tests)], capture_output=True, text=True, timeout=60)
+    command = [program("promtool"), "test", "rules", str(tests)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -157,10 +158,3 @@ def test_the_alert_rules_use_metrics_that_exist(used: EngineProcess) -> None:
 
     assert len(rules) > 10
     assert set(rules) - shown - families == set()
-
-
-def promtool() -> str:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("there is no promtool on this machine")
-    return program

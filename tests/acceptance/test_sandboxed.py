@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,6 @@ def handler(event, context):
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
     with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
         engine.create("sandboxed", SOURCE)
         yield engine

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import shlex
-import shutil
 import sys
 import warnings
 import zipfile
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, platform, urn_of
+from tests.support.programs import needs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # warnings of the SDK's own code
@@ -145,7 +145,7 @@ def test_a_package_without_an_executable_bootstrap_is_told_what_to_do(platform: 
     assert "there is no file bootstrap in the root folder of the code" in record["error_message"]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+@needs("node")
 def test_an_http_function_answers_the_event_of_a_gateway(platform: Platform) -> None:
     deploy(platform, "web", "http", {"bootstrap": "node $RUNTIME_CODE_ROOT/server.js", "server.js": SERVER})
     event = {

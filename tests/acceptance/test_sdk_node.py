@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from contextlib import closing
 from http.client import HTTPConnection
@@ -25,6 +24,7 @@ from tests.acceptance.test_sdk import (
     urn_of,
 )
 from tests.support.http_app import zipped
+from tests.support.programs import needs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # warnings of the SDK's own code
@@ -35,7 +35,7 @@ __all__ = ["platform"]  # fixture
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-    pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine"),
+    needs("node"),
 ]
 
 RUNTIME = "Node.js18.15"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
 from tests.acceptance.test_webhook_delivery import receiver
+from tests.support.programs import needs
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -39,7 +39,7 @@ def call(engine: EngineProcess, name: str, **headers: str) -> object:
     ("runtime", "source"),
     [
         ("Python3.10", PYTHON),
-        pytest.param("Node.js18.15", NODE, marks=pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js")),
+        pytest.param("Node.js18.15", NODE, marks=needs("node")),
     ],
 )
 def test_a_function_sees_the_trace_context_of_each_request(tmp_path: Path, runtime: str, source: str) -> None:

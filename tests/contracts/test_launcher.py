@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from engine.logs.lines import plain
 from engine.model import Code
 from engine.runtimes.protocol import ITSELF, Answer
 from tests.support.executing import exit_of, function, invocation, is_alive, pool, stop
+from tests.support.programs import program
 
 SOURCE = """
 import os, time
@@ -114,8 +114,8 @@ async def ask(instance: Instance, event: str = "{}", seconds: float = 30) -> tup
 
 @pytest.fixture(params=KINDS)
 async def launching(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Launching]:
-    if request.param == "sandboxed" and shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    if request.param == "sandboxed":
+        program("bwrap")
     async with pool(tmp_path, SOURCE, sandbox=KINDS[request.param]) as opened:
         found = Launching(opened._launcher, tmp_path / "tmp")
         yield found

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,25 @@ from tests.contracts.dialect_bootstrap import CUSTOM, HTTP, LAMBDA
 from tests.contracts.dialect_node import NODE
 from tests.contracts.dialect_python import PYTHON
 from tests.support.executing import pool
+from tests.support.programs import needs
 
 DIALECTS = (PYTHON, NODE, CUSTOM, LAMBDA, HTTP)
-NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
 SANDBOXED = IsolationOptions(isolation="bubblewrap")
-SANDBOX_HERE = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
 def families(*deeds: str) -> list[Any]:
     """Return parameters for the families that support all these actions; Python with every kind of start."""
     able = [
-        pytest.param((one, NO_ISOLATION), marks=NODE_HERE if one is NODE else (), id=one.runtime)
+        pytest.param((one, NO_ISOLATION), marks=_programs(one), id=one.runtime)
         for one in DIALECTS
         if not one.lacks.intersection(deeds)
     ]
-    sandboxed = pytest.param((PYTHON, SANDBOXED), marks=(SANDBOX_HERE, pytest.mark.slow), id="sandboxed Python")
+    sandboxed = pytest.param((PYTHON, SANDBOXED), marks=(needs("bwrap"), pytest.mark.slow), id="sandboxed Python")
     return [*able, pytest.param((PYTHON, IsolationOptions(isolation="process")), id="forked Python"), sandboxed]
+
+
+def _programs(dialect: Dialect) -> Sequence[pytest.MarkDecorator]:
+    return [needs("node")] if dialect is NODE else []
 
 
 def able_to(*deeds: str) -> pytest.MarkDecorator:
@@ -202,7 +204,7 @@ async def test_requests_of_one_instance_overlap_where_the_function_allows_it(run
 @pytest.mark.parametrize(
     "run",
     [
-        pytest.param((one, SANDBOXED), marks=(SANDBOX_HERE, NODE_HERE) if one is NODE else SANDBOX_HERE, id=one.runtime)
+        pytest.param((one, SANDBOXED), marks=[needs("bwrap"), *_programs(one)], id=one.runtime)
         for one in DIALECTS
         if one is not PYTHON
     ],

@@ -22,11 +22,11 @@ from urllib.parse import quote
 import aiormq
 import aiormq.abc
 import anyio.to_thread
-import pytest
 from pamqp.commands import Basic
 
 from tests.support.certificates import write_certificate
 from tests.support.ports import free_port
+from tests.support.programs import program
 
 #: Debian's server program; its wrapper script would change to another user.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -167,8 +167,7 @@ class Broker:
 @functools.cache
 def rabbit_broker() -> Broker:
     """Start the broker; it runs until the end of the test run."""
-    if not PROGRAM.exists():
-        pytest.skip("there is no RabbitMQ to try: apt-get install rabbitmq-server")
+    program("rabbitmq-server")
     folder = Path(tempfile.mkdtemp(prefix="functiond-rabbit-"))
     broker = Broker(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -65,6 +65,7 @@ def write(folder: Path, commit: str) -> archive.Manifest:
         engine.stop()
     with engine_on(data, **{**SETTINGS, "FUNCTIOND_RETRY__BASE": "3600"}) as engine:
         work.leave_for_long(engine)
+        work.leave_ordered(engine)
         deliveries = work.deliveries(engine)
         work.crash_twice(engine)
     began, log = time(), f"{function('echo')}/logs"
@@ -111,7 +112,7 @@ def lines_before(moment: float, log: str) -> Iterator[str]:
 
 
 def _paths_of(name: str) -> Iterator[str]:
-    parts = ("config", "code", "versions", "aliases", "async-invoke-configs", "events", "tracing", "lts-log-detail")
+    parts = ("config", "controls", "code", "versions", "aliases", "async-invoke-configs", "events", "tracing", "lts-log-detail")
     yield from (f"{function(name)}/{part}" for part in parts)
     yield triggers(name)
 

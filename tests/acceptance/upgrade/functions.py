@@ -44,7 +44,7 @@ HANG = "import time\n\ndef handler(event, context):\n    time.sleep(3600)\n"
 SLOW = "import time\n\ndef handler(event, context):\n    time.sleep(0.01)\n    return event\n"
 PLAIN = "def handler(event, context):\n    return event\n"
 #: Functions with a plain handler, by their use.
-PLAIN_ONES = ("aged", "reports", "strays", "stored", "ticks", "clicks", "lines", "pushed", "served")
+PLAIN_ONES = ("aged", "ordered", "reports", "strays", "stored", "ticks", "clicks", "lines", "pushed", "served")
 GREETING, SECRET = "grüß dich, 世界 🎈", "sésame"
 FIELDS = {
     "description": "everything that a function can have, ß",
@@ -126,6 +126,8 @@ def _configure(engine: EngineProcess) -> None:
     engine.configure("fails", max_async_retry_attempts=1, destination_config={"on_failure": _to_function("served")})
     engine.configure("flaky", max_async_retry_attempts=2, enable_async_status_log=True, **custom)
     engine.configure("hopeless", max_async_retry_attempts=3, max_async_event_age_in_seconds=86_400)
+    rule = {"error_type": "ThrottledError", "max_retries": 8, "base": 5}
+    engine.configure("ordered", max_async_retry_attempts=1, retry_rules=[rule], enable_async_status_log=True)
     engine.configure("aged", max_async_event_age_in_seconds=1)
     engine.configure("reports", destination_config={"on_success": late})
     engine.configure("strays", destination_config={"on_success": _to_function("missing")})

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.acceptance.upgrade.archive import Unended
 from tests.acceptance.upgrade.replies import FGS, OTHER, call, function, invocations, limit, until
 
@@ -60,13 +60,24 @@ def leave_for_long(engine: EngineProcess) -> None:
     until(lambda: [one for one in invocations(engine, "hopeless") if one["attempts"]])
 
 
+def leave_ordered(engine: EngineProcess) -> None:
+    """Leave a paused function with a rate, and three invocations of one ordering key: two are held."""
+    controls = {"paused": True, "pause_reason": "the bucket moves", "rate": 5, "burst": 10}
+    call(engine, "PATCH", f"{function('ordered')}/controls", controls)
+    for n in range(3):
+        send(engine, "ordered", {"n": n}, X_Functiond_Ordering_Key="customer-17")
+
+
 def crash_twice(engine: EngineProcess) -> None:
     """Kill the engine twice while an invocation runs."""
-    request_id = send(engine, "crashes", {})
-    until(lambda: engine.record("crashes", request_id)["status"] == "RUNNING")
-    engine.kill(children=True)
+    send(engine, "crashes", {})
+    _kill_while_running(engine)
     engine.start()
-    until(lambda: engine.record("crashes", request_id)["status"] == "RUNNING")
+    _kill_while_running(engine)
+
+
+def _kill_while_running(engine: EngineProcess) -> None:
+    until(lambda: (1,) in rows(engine.data, "SELECT begun FROM invocation WHERE state = 2"))
     engine.kill(children=True)
 
 

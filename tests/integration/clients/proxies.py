@@ -6,7 +6,6 @@ Each proxy has one port for each of its modes.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -15,9 +14,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.support.ports import free_ports
+from tests.support.programs import program
 
 MAX_WAIT = 60.0  #: seconds after which a start has failed
 
@@ -47,7 +45,7 @@ class Proxies:
         if mode not in self._urls:
             name = mode.partition(" ")[0]
             folder = self._folder / name
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             self._urls |= self._stack.enter_context(START[name](folder, self._upstream))
         return self._urls[mode]
 
@@ -115,22 +113,20 @@ def _urls(name: str, modes: Sequence[str] | Mapping[str, str], ports: Sequence[i
 @contextmanager
 def running(command: Sequence[str], folder: Path, ports: Sequence[int]) -> Iterator[None]:
     """Run a server until the block ends; skip the test if its program is not installed."""
-    program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip(f"there is no {command[0]} to try")
+    path = program(command[0])
     output = folder / "output"
     # Caddy keeps its state in the home directory.
     environment = {**os.environ, "HOME": str(folder)}
     environment |= {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with (
         output.open("wb") as log,
-        subprocess.Popen([program, *command[1:]], stdout=log, stderr=log, env=environment) as server,
+        subprocess.Popen([path, *command[1:]], stdout=log, stderr=log, env=environment) as server,
     ):
         try:
             until = time.monotonic() + MAX_WAIT
             while not all(map(_listens, ports)):
                 running = server.poll() is None and time.monotonic() < until
-                assert running, f"{program} did not start: {output.read_text()[-2000:]}"
+                assert running, f"{path} did not start: {output.read_text()[-2000:]}"
                 time.sleep(0.02)
             yield
         finally:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.clients.echo import BODIES, DIGESTS, MAX_WAIT, REFUSED, echo_server, printed
 from tests.integration.clients.proxies import MODES, Proxies
+from tests.support.programs import program
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -76,7 +77,7 @@ def test_refusals_on_a_kept_connection_reach_the_client_of_a_proxy(proxies: Prox
     upload = tmp_path / "upload"
     upload.write_bytes(UPLOAD)
 
-    command = ["curl", "-sS", "-m", f"{MAX_WAIT}", "-w", " %{http_code}\n", "-H", "Expect:", "--data-binary"]
+    command = [program("curl"), "-sS", "-m", f"{MAX_WAIT}", "-w", " %{http_code}\n", "-H", "Expect:", "--data-binary"]
     lines = printed([*command, f"@{upload}", *(f"{url}{REFUSED}{status}" for status in STATUSES)])
     assert lines == [f"refused {status}" for status in STATUSES]
 

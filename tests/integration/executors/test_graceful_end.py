@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from engine.executors.pool import Pool
 from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome
 from tests.support.executing import exit_of, function, invocation, is_alive, pool
+from tests.support.programs import needs
 from tests.support.triggering import until
 
 SOURCE = """
@@ -305,15 +305,14 @@ async def test_the_others_end_with_one_that_does_not_end_in_time(tmp_path: Path)
     assert "so was another" in outcomes[1].message
 
 
+@needs("bwrap")
 async def test_a_cancelled_handler_in_a_sandbox_cleans_up(tmp_path: Path) -> None:
-    if shutil.which("bwrap") is None:
-        pytest.skip("there is no bubblewrap on this machine")
     async with pool(tmp_path, SOURCE, term_grace=LONG, sandbox=IsolationOptions(isolation="bubblewrap")) as opened:
         assert await cancelled(opened, function("plain")) == "cleaned up\n"
         assert await cancelled_lines(opened, function("parent")) == PARENT
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+@needs("node")
 @pytest.mark.parametrize(
     ("handler", "log"),
     [

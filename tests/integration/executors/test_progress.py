@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from engine.executors.pool import Pool
 from engine.model import Code, Function
 from tests.support.executing import function, invocation, launched, pool
+from tests.support.programs import program
 from tests.support.triggering import until
 
 SOURCE = """
@@ -87,8 +87,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
 
 
 def node(handler: str) -> Function:
-    if shutil.which("node") is None:
-        pytest.skip("there is no Node.js on this machine")
+    program("node")
     return function(handler, runtime="Node.js18.15")
 
 

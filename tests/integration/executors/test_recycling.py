@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome
 from engine.model.controls import Controls
 from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pool
+from tests.support.programs import needs
 
 MORE = """
 import asyncio, json, signal
@@ -165,7 +165,7 @@ async def test_a_handler_is_warned_and_goes_on(opened: Pool, handler: str, concu
     assert opened.statistics().alive == 1
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+@needs("node")
 async def test_a_node_handler_is_warned_and_goes_on(opened: Pool) -> None:
     control(opened, soft_timeout=0.2)
 

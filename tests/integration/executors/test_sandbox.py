@@ -43,6 +43,7 @@ from tests.support.executing import (
     pool,
     stop,
 )
+from tests.support.programs import needs, program
 from tests.support.triggering import until
 
 SOURCE = (
@@ -189,10 +190,7 @@ LAYER |= {"etag": "", "code": CodePackage(sha256="1", digest="", size=1)}
 SANDBOX = IsolationOptions(isolation="bubblewrap", tmp_size=16)
 
 
-@pytest.fixture(autouse=True)
-def installed() -> None:
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+pytestmark = needs("bwrap")
 
 
 @pytest.fixture
@@ -581,7 +579,7 @@ def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path) -> None:
         folder = Path(name)
         shutil.copytree(WORKERS, folder / "workers")
         folder.chmod(0o755)
-        bubblewrap = Bubblewrap(program=shutil.which("bwrap") or "", folder=folder, privileged=False)
+        bubblewrap = Bubblewrap(program=program("bwrap"), folder=folder, privileged=False)
         bubblewrap.prepare()
         fence = json.dumps({"tmp": 16, "network": True, "user": None})
         command = [*bubblewrap.command("/usr/bin/python3", folder / "workers", ()), "--probe", fence]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,19 +19,18 @@ from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
 from tests.support.bridging import enter_network, needs_mapping, needs_network
 from tests.support.executing import pool
+from tests.support.programs import needs
 
 ROOT = Path(__file__).parents[3]
 OWN = IsolationOptions(isolation="process", fork_server="off", http_network="own")
 SANDBOXED = IsolationOptions(isolation="bubblewrap")
-
-needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
 @pytest.fixture(
     params=[
         pytest.param(OWN, marks=needs_network, id="own"),
         pytest.param(NO_ISOLATION, marks=needs_mapping, id="mapped"),
-        pytest.param(SANDBOXED, marks=(needs_mapping, needs_bubblewrap, pytest.mark.slow), id="mapped in a sandbox"),
+        pytest.param(SANDBOXED, marks=(needs_mapping, needs("bwrap"), pytest.mark.slow), id="mapped in a sandbox"),
     ]
 )
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:

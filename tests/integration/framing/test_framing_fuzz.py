@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -19,11 +18,12 @@ import uvloop
 from tests.integration.framing.judging import Wrong, judge
 from tests.integration.framing.peers import Peers, running_peers
 from tests.integration.framing.streams import Stream, stream
+from tests.support.programs import needs
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine"),
+    needs("node"),
 ]
 CONCURRENT = 64
 FAILURES = 5  #: after which a run ends

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 import zipfile
@@ -25,16 +24,15 @@ from engine.cli.packaging.node_checks import check_syntax
 from engine.runtimes.catalog import Family
 from engine.runtimes.descriptions import InterpreterInfo, describe
 from tests.support.distributions import add_npm_package
+from tests.support.programs import needs, program
 
-NPM, NODE = shutil.which("npm"), shutil.which("node")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not NPM or not NODE, reason="there is no npm on this machine")]
+pytestmark = [pytest.mark.slow, needs("npm"), needs("node")]
 SCRIPT = {"scripts": {"install": "echo built > built.txt"}}
 
 
 @pytest.fixture
 def own() -> InterpreterInfo:
-    assert NODE is not None
-    found = describe("Node.js", Family.NODE, NODE)
+    found = describe("Node.js", Family.NODE, program("node"))
     assert found is not None
     return found
 
@@ -106,10 +104,10 @@ def test_dependencies_are_installed_and_kept(
 
 
 def test_a_lock_file_chooses_what_is_installed(folder: Path, own: InterpreterInfo) -> None:
-    assert NPM is not None
     add_npm_package(folder, "tiny")
     describe_package(folder, dependencies={"tiny": "file:tiny-1.0.0.tgz"})
-    subprocess.run([NPM, "install", "--package-lock-only", "--no-audit"], cwd=folder, check=True, capture_output=True)
+    command = [program("npm"), "install", "--package-lock-only", "--no-audit"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
     assert "node_modules/tiny/index.js" in packed(folder, own).namelist()
     describe_package(folder, dependencies={"more": "file:tiny-1.0.0.tgz"})

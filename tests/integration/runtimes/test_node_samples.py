@@ -16,9 +16,10 @@ from engine.executors.pool import Pool
 from engine.logs.lines import decode
 from engine.model import Code, Outcome
 from tests.support.executing import function, invocation, pool
+from tests.support.programs import needs
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine"),
+    needs("node"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from engine.logs.lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
 from tests.integration.executors.test_template import ready
 from tests.support.executing import Running, exit_of, function, invocation, marker, pool
+from tests.support.programs import needs
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine"),
+    needs("node"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import logging
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -28,6 +27,7 @@ from engine.asgi.tls import ServerTls
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
 from engine.errors import SettingsError
 from tests.support.certificates import DAY, write_certificate
+from tests.support.programs import needs
 
 HOST = "127.0.0.1"
 DEADLINE = 60.0  #: seconds after which a test fails; never waited for in a passing test
@@ -310,11 +310,12 @@ def test_a_lost_connection_may_be_cut(loop: Loop, tls: ServerTls, tmp_path: Path
     run(loop, test)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+@needs("openssl")
 def test_an_encrypted_key_is_refused_without_a_question(tmp_path: Path) -> None:
     write_certificate(tmp_path)
-    key = tmp_path / "key.pem"
-    command: list[Any] = ["openssl", "pkey", "-in", key, "-out", key, "-aes256", "-passout", "pass:secret"]
+    key = tmp_path / "encrypted.pem"
+    command: list[Any] = ["openssl", "pkey", "-in", tmp_path / "key.pem", "-out", key]
+    command += ["-aes256", "-passout", "pass:secret"]
     subprocess.run(command, check=True)
 
     assert problem_of(tmp_path / "cert.pem", key) == (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from structlog.testing import capture_logs
 from engine.errors import InvalidField, NoInterpreter
 from engine.runtimes.catalog import ELSEWHERE, Family, find_runtime, refusal_of, warning_of
 from engine.runtimes.interpreters import Interpreters, own_interpreter
+from tests.support.programs import needs
 
 OWN = own_interpreter().path
 OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
@@ -188,7 +188,7 @@ async def test_what_nothing_here_runs_is_refused_with_what_does(runtime: str) ->
     assert not isinstance(refused.value, NoInterpreter)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+@needs("node")
 async def test_the_installed_node_is_found() -> None:
     assert Path((await Interpreters().worker_command("Node.js18.15"))[0]).name == "node"
 

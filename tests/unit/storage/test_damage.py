@@ -20,6 +20,7 @@ from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import find_problems
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, failure, made, retried, settled, stored, success
 from tests.support.damage import BEGINNING, ROWS, kept, ranges, ready, rows_of, storing
+from tests.support.programs import needs
 
 #: Lets reads at one offset of one file fail, as those of a bad sector do.
 UNREADABLE = r"""
@@ -111,6 +112,7 @@ async def test_rows_that_can_be_read_again_are_processed_after_the_next_start(tm
         assert ranges(storage) == {}
 
 
+@needs("gcc")
 async def test_rows_on_a_page_that_the_disk_cannot_read_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     data = await kept(tmp_path / "data")

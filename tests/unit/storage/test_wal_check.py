@@ -20,6 +20,7 @@ from engine.errors import DataDirectoryUnusable
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.wal_check import log_problem
+from tests.support.programs import program
 
 HEADER, FRAME, PAGE = 32, 24, 4096
 #: Lets the sync of a file fail while the file ``$FAIL`` exists.
@@ -90,7 +91,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shim")
     (folder / "shim.c").write_text(SHIM)
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-o", folder / "shim.so", folder / "shim.c"], check=True, timeout=60
+        [program("gcc"), "-shared", "-fPIC", "-O1", "-o", folder / "shim.so", folder / "shim.c"], check=True, timeout=60
     )
     return folder / "shim.so"
 

@@ -58,7 +58,7 @@ def failure_of(result: bytes) -> Failure | None:
     """Return the error in the result of a failed invocation; None if it has no traceback."""
     try:
         found = msgspec.json.decode(result[:SHOWN], type=Failure)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError):
         return None
     return found if found.trace else None
 
@@ -67,6 +67,6 @@ def headers_of(event: bytes) -> Sequence[Header]:
     """Return the HTTP headers in the event of a gateway; nothing for other events."""
     try:
         found = msgspec.json.decode(event[:SHOWN], type=_Request)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError):
         return ()
     return [Header(name, value) for name, value in sorted(found.headers.items())]

@@ -178,5 +178,5 @@ def _cause(event: bytes) -> str:
         return ""
     try:
         return msgspec.json.decode(event, type=_Outcome).request_context.request_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError):
         return ""

@@ -217,7 +217,7 @@ def _changes(typed: Mapping[str, str]) -> bytes:
     event, delay = typed["event"].encode(), typed["delay"].strip()
     try:
         msgspec.json.decode(event, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidField("event", "", f"is not JSON: {error}") from None
     return msgspec.json.encode(
         {
