@@ -23,6 +23,7 @@ from engine.cli.client import Client
 from tests.support.documents import DOCS, PAGES, README, block, blocks, page_id, section
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.ports import free_port
+from tests.support.programs import program
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -96,6 +97,8 @@ CHAINS = {
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=page_id)
 def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) -> None:
+    if blocks(page, "js"):
+        program("node")
     for one in blocks(page, "python", "js", "toml"):
         if one.file:
             (tmp_path / one.file).parent.mkdir(exist_ok=True)

@@ -61,6 +61,7 @@ def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
             assert handle.record().attempt >= 1
 
 
+@pytest.mark.long
 def test_events_are_sent_again_until_there_is_room(tmp_path: Path) -> None:
     event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
     settings = {"FUNCTIOND_QUEUE__FUNCTION_ROWS": "1"}

@@ -37,7 +37,7 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
     engine: EngineProcess, tmp_path: Path, kills: int

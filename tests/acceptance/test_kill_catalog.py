@@ -47,7 +47,7 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_change_is_there_whole_or_not_at_all_whenever_the_engine_is_killed(engine: EngineProcess, kills: int) -> None:
     random, state, done, torn = Random(SEED), State(), 0, 0

@@ -11,6 +11,7 @@ import pytest
 
 from bench.proof.recording import Calls, Recorder
 from tests.acceptance.engine_process import EngineProcess
+from tests.support.programs import program
 from tests.support.small_disk import NoSmallDisk, small_disk
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
@@ -20,6 +21,7 @@ SOURCE = "def handler(event, context):\n    print('x' * 9000)\n    return 1\n"
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    program("gcc")
     found = Recorder(tmp_path, tmp_path / "data", record=False)
     yield found
     found.close()

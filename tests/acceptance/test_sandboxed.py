@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.engine_process import BASE, EngineProcess, descendants, engine_on, is_alive, urn_of
+from tests.support.programs import needs
+
+pytestmark = needs("bwrap")
 
 SOURCE = """
 import os, time

@@ -58,7 +58,7 @@ def document(port: int) -> Any:
     return schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_whatever_is_asked_the_answer_is_as_promised(name: str, mode: GenerationMode, document: Any) -> None:
@@ -72,7 +72,7 @@ def test_whatever_is_asked_the_answer_is_as_promised(name: str, mode: Generation
     ask()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [one.name for one in OPERATIONS if "{function_urn}" in one.path])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_what_is_asked_of_a_function_is_answered_as_promised(
@@ -90,7 +90,7 @@ def test_what_is_asked_of_a_function_is_answered_as_promised(
     ask()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_behind_credentials_the_answer_is_as_promised_too(
@@ -109,7 +109,7 @@ def test_behind_credentials_the_answer_is_as_promised_too(
     ask()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["Smn", "Dis", "Lts", "Cts", "EventGrid", "Obs"])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_what_plugins_serve_is_answered_as_promised_too(service: str, mode: GenerationMode, document: Any) -> None:

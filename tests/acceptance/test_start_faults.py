@@ -24,6 +24,7 @@ from msgspec import Struct
 from bench.proof.recording import Calls, Recorder
 from tests.acceptance.engine_process import BASE, engine_on, urn_of
 from tests.support.engine_process import CLEAN, ROOT
+from tests.support.programs import needs
 
 pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
@@ -278,6 +279,7 @@ def test_a_failed_write_ends_the_start_with_the_code_for_a_new_start(data: Path)
     check(ended, 3, str(data), "I/O error", "then start the engine again")
 
 
+@needs("gcc")
 @pytest.mark.parametrize("number", [7, 10])
 def test_a_read_that_fails_once_is_not_taken_for_damage(number: int, data: Path, tmp_path: Path) -> None:
     """Let one of the first reads of the journal fail. SQLite reports this as a damaged page."""

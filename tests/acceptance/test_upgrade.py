@@ -258,7 +258,7 @@ def test_an_invocation_that_three_crashes_met_before_fails_at_the_next(engine: U
     assert (one["status"], end["status"], end["error_code"]) == ("WAIT", "FAIL", 150500)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_next_archive_would_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "FOLDER", tmp_path)
     write_archive(tmp_path, "present")

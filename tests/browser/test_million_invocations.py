@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 from tests.support.many_records import RARE, fill_directory
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 HERE = f"/console/projects/{PROJECT}"
 LIMIT = 0.3  #: seconds of a page

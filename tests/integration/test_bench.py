@@ -27,7 +27,7 @@ from bench.recovery import check_backlog
 from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 HELD_BACK = 0.3  #: seconds
 

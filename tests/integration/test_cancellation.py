@@ -262,7 +262,7 @@ def prepared(tmp_path: Path) -> Path:
         ("task", 23, 23),
         ("scope", 13, 23),
         # Together these cover every step.
-        *(pytest.param(("task", "scope")[n % 2], n, 4, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+        *(pytest.param(("task", "scope")[n % 2], n, 4, marks=pytest.mark.long) for n in (1, 2, 3, 4)),
     ],
 )
 def test_an_engine_cancelled_at_any_step_leaves_all_in_order(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.engine_process import CLEAN, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 #: Distributions of httpx and msgspec, without those of the engine.
 NEEDED = ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "msgspec", "typing_extensions")

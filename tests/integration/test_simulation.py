@@ -33,7 +33,7 @@ HOURS = 250.0
 SEEN = ("DISCARD", "FAIL", "SUCCESS", "BacklogFull", "NotStored", "broken", "clock steps", "deliveries")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_a_thousand_simulated_hours_break_no_promise(seed: int) -> None:
     report = simulate(seed, HOURS)
@@ -45,6 +45,7 @@ def test_a_thousand_simulated_hours_break_no_promise(seed: int) -> None:
         assert report.counts.get(seen, 0) > 0, seen
 
 
+@pytest.mark.long
 def test_the_same_seed_repeats_the_same_events() -> None:
     first, second, other = simulate(1, 5.0), simulate(1, 5.0), simulate(2, 5.0)
 
@@ -239,7 +240,7 @@ def _swap_outcomes(patch: Patch) -> None:
 AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 15.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "found"),
     [

@@ -14,7 +14,7 @@ SECONDS = 12.0
 GROWTH = 50.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_engine_under_mixed_load_leaves_nothing_behind(tmp_path: Path) -> None:
     options = Options(seconds=SECONDS, rounds=1, directory=str(tmp_path))
 

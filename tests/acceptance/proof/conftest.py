@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.proof.states import Recording, load, record
+from tests.support.programs import needs
 
 SEED, REQUESTS, DEATHS = 5, 250, 1
 
@@ -29,7 +30,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the proof as slow: they run on one Python version only, as none differs here."""
+    """Mark the tests of the proof as long; its recorder is compiled with gcc."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.long)
+            item.add_marker(needs("gcc"))

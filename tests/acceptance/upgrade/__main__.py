@@ -112,7 +112,8 @@ def lines_before(moment: float, log: str) -> Iterator[str]:
 
 
 def _paths_of(name: str) -> Iterator[str]:
-    parts = ("config", "controls", "code", "versions", "aliases", "async-invoke-configs", "events", "tracing", "lts-log-detail")
+    parts = ("config", "code", "versions", "aliases", "async-invoke-configs", "events", "tracing", "lts-log-detail")
+    yield f"{function(name)}/controls"
     yield from (f"{function(name)}/{part}" for part in parts)
     yield triggers(name)
 

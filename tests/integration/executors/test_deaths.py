@@ -16,7 +16,7 @@ from engine.model import Code
 from tests.integration.executors.test_template import FORKING, own, ready, template_of
 from tests.support.executing import function, invocation, marker, pool
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SOURCE = """
 import os, subprocess, time

@@ -278,7 +278,7 @@ async def test_a_cancel_that_arrives_with_the_request_ends_it(opened: Pool, conc
     assert (await task).code == Code.CANCELLED
 
 
-@pytest.mark.parametrize("handler", ["shared", "threaded", "index.one"])
+@pytest.mark.parametrize("handler", ["shared", "threaded", pytest.param("index.one", marks=needs("node"))])
 async def test_only_the_cancelled_one_of_several_requests_ends(opened: Pool, tmp_path: Path, handler: str) -> None:
     node = {"runtime": "Node.js18.15"} if handler == "index.one" else {}
     asked = function(handler, concurrent_num=2, **node)

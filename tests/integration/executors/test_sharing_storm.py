@@ -70,7 +70,7 @@ class Storm:
                     await self.pool.retire(1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_in_a_storm_every_request_has_its_own_answer_and_lines(tmp_path: Path, seed: int) -> None:
     async with pool(tmp_path, SOURCE, memory=1024) as opened:

@@ -21,7 +21,7 @@ from tests.integration.framing.streams import Stream, stream
 from tests.support.programs import needs
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1200),
     needs("node"),
 ]

@@ -329,7 +329,7 @@ async def bucket(store: S3Server, name: str) -> None:
         await s3.create_bucket(Bucket=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_engines_of_one_group_share_the_partitions_and_each_record_comes_once(
     tmp_path: Path, broker: Broker
 ) -> None:

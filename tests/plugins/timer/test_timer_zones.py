@@ -118,7 +118,7 @@ def test_two_years_of_a_few_zones(name: str) -> None:
         check_near(text, zone, change)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1000)
 def test_twenty_years_of_all_zones() -> None:
     zones = {name: ZoneInfo(name) for name in sorted(available_timezones())}

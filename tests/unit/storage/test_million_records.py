@@ -21,7 +21,7 @@ from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW
 from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STEP = 0.15  #: seconds: a twentieth of a second of reading, and the connection and the records on a busy machine
 ALL = Selection(functions=frozenset(range(1, 11)))
