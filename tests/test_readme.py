@@ -95,7 +95,11 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("page", SHELL_PAGES, ids=page_id)
+def _marks(page: Path) -> list[pytest.MarkDecorator]:
+    return [] if page == README else [pytest.mark.long]
+
+
+@pytest.mark.parametrize("page", [pytest.param(one, marks=_marks(one), id=page_id(one)) for one in SHELL_PAGES])
 def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) -> None:
     if blocks(page, "js"):
         program("node")

@@ -12,7 +12,7 @@ from tests.acceptance import wrong_clock
 from tests.acceptance.engine_process import PROJECT, EngineProcess, rows
 from tests.support.engine_process import functiond
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 DAY = 86_400

@@ -12,7 +12,7 @@ from engine.storage.sqlite.checks import find_problems
 from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
 from tests.support.pages import PageFile
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 DELAY = 5  #: seconds; the engine is stopped before

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.engine_process import HELD, REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 #: Engine whose fsync fails as long as the file named by BROKEN_DISK exists.

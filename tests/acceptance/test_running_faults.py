@@ -14,7 +14,7 @@ from tests.acceptance.engine_process import EngineProcess
 from tests.support.programs import program
 from tests.support.small_disk import NoSmallDisk, small_disk
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 SOURCE = "def handler(event, context):\n    print('x' * 9000)\n    return 1\n"
 

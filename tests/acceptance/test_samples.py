@@ -13,7 +13,7 @@ from tests.acceptance import wrong_clock
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import EngineProcess, rows
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 STORED = "SELECT count(*) FROM plugin_row WHERE plugin = 'functiond.samples'"
 

@@ -26,7 +26,7 @@ from tests.acceptance.engine_process import BASE, engine_on, urn_of
 from tests.support.engine_process import CLEAN, ROOT
 from tests.support.programs import needs
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 SOURCE = "def handler(event, context):\n    return 1\n"
 NOBODY = 65534

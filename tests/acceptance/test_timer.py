@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, rows, urn_of
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 HOUR = 3600
 #: Engine whose clock is ahead by the number of seconds in a file.

@@ -201,6 +201,7 @@ async def test_a_source_that_loses_its_outside_says_so_and_comes_back(rig: Rig) 
         await one.has(1, 2)
 
 
+@pytest.mark.long
 async def test_nothing_is_missed_or_taken_twice_when_the_engine_is_killed(rig: Rig) -> None:
     await anyio.to_thread.run_sync(lambda: anyio.run(_kill_twice, rig))
 

@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -408,6 +409,11 @@ class Api(Struct, kw_only=True):
         return await self.send("POST", f"/{urn_of(name)}/invocations-async", body, named)
 
 
+@cache
+def _registry() -> Registry:
+    return Registry(load_plugins())
+
+
 @asynccontextmanager
 async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> AsyncIterator[Api]:
     writes, codes, clock = MemoryWrites(), CodeStore(folder), SystemClock()
@@ -416,7 +422,7 @@ async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> Asy
     dependencies = DependencyRepository(kept, shared_dependencies)
     rules = FunctionRules(may_run_long=listed(["slow"]))
     catalog = Catalog(store, codes, clock, region=REGION, rules=rules, find_dependencies=dependencies.named)
-    registry, options = Registry(load_plugins()), ResourceOptions(region=REGION)
+    registry, options = _registry(), ResourceOptions(region=REGION)
     resources = Resources(
         kept,
         catalog,

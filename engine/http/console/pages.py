@@ -7,6 +7,7 @@ them. Compilation runs in a thread, so other requests do not wait for it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio.to_thread
@@ -170,6 +171,7 @@ def _call(scope: Scope) -> Call:
     return Call({**scope, "path_params": {}}, _no_body, "")
 
 
+@cache  # for engines that a program starts one after the other
 def _compiled(version: str) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

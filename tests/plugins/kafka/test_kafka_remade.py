@@ -25,7 +25,7 @@ from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, 
 from tests.support.kafka_peer import Peer, kafka_peer
 from tests.support.triggering import House, house, messages, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 #: Timestamps of records in a topic and in its replacement, in milliseconds. Recent: brokers drop old records.
 OLD = int(time.time() * 1000)

@@ -24,7 +24,7 @@ from tests.support.moto_server import moto_server
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 from tests.support.triggering import House, api_client, house, until
 
-pytestmark = pytest.mark.slow  # the tests start servers
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

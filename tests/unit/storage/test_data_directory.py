@@ -333,6 +333,7 @@ while True:
 """
 
 
+@pytest.mark.long
 def test_a_first_start_that_is_killed_at_any_step_starts_again(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, env=CLEAN, check=True
