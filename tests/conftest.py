@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import WorkStealingScheduling
 
 #: Same examples on every run, without a deadline. ``--hypothesis-profile=default`` draws new examples.
 settings.register_profile(
@@ -41,6 +43,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if file is not None:
         skipped = dict.fromkeys(report.nodeid for report in terminalreporter.stats.get("skipped", ()))
         file.write_text("".join(f"{one}\n" for one in skipped))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkStealingScheduling:
+    """Keep the tests of a module in one process, so that their servers start once, and let no process wait."""
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture

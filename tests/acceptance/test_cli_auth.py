@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 SECRET, SECURITY = "the-secret-of-a-key", "security-token-of-temp"
 FILE = f"""

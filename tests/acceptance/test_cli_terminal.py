@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT, engine_process, functiond, functiond_on_a_terminal
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 #: Prints and raises text that sets the clipboard (OSC 52), rings, overwrites its line, and turns the reading direction.
 SOURCE = r"""

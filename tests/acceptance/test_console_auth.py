@@ -17,7 +17,7 @@ from tests.acceptance.browsing import Page, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, Reply, engine_on, urn_of
 from tests.acceptance.two_keys import OTHERS_TOKEN, SECRET, TOKEN, key_file
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 HOME = "/console/"
 MINE, OTHERS = f"{HOME}projects/{PROJECT}/functions", f"{HOME}projects/another/functions"

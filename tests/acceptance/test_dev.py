@@ -15,7 +15,7 @@ from tests.acceptance.engine_process import descendants, is_alive
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT, EngineProcess, engine_process, functiond
 from tests.support.terminal import Terminal, terminal
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 HANDLER = "def handler(event, context):\n    print('got', *sorted(event))\n    return 'version {}'\n"
 NOTHING = "http://127.0.0.1:9"  #: URL without an engine
 

@@ -21,7 +21,7 @@ import pytest
 from tests.support.engine_process import EngineProcess, engine_process, functiond
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 DEADLINE = 60.0  #: seconds; only a failing test takes so long

@@ -22,7 +22,7 @@ from tests.support.cli import Cli
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT, EngineProcess, engine_process
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SECRET = "0123456789abcdef-secret"
 CODE = "def handler(event, context):\n    return [event, context.getUserData('A'), context.getUserData('TOKEN')]\n"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, EngineProcess, Reply, engine_on, urn_of
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 #: Returns when a file appears.

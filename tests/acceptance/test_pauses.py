@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, REAL_TALLY, engine_on, rows, urn_of
 from tests.support.engine_process import functiond, functiond_on_a_terminal
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 CONTROLS = f"{BASE}/{urn_of('job')}/controls"

@@ -12,7 +12,7 @@ from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
 from tests.support.engine_process import functiond
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 FGS = f"/v2/{PROJECT}/fgs"
 FAILS_ONCE = """

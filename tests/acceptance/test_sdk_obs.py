@@ -36,7 +36,7 @@ with warnings.catch_warnings():
 __all__ = ["platform"]  # fixture: an engine without a store
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
 ]

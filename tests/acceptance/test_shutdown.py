@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, descendants, engine_on, is_alive, rows
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ECHO = "def handler(event, context):\n    return event\n"
 SLEEPS = """

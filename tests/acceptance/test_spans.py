@@ -17,7 +17,7 @@ from tests.support.engine_process import CLEAN, ROOT
 from tests.support.otlp_receiver import Received, otlp_receiver
 from tests.support.ports import free_ports
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 TRACE_ID, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACE = f"00-{TRACE_ID}-{PARENT}-01"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, rows, urn_of
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 GROUPS = f"/v2/{PROJECT}/groups"
 DETAIL = f"{BASE}/async-status-log-detail"
