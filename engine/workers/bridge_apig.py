@@ -39,7 +39,7 @@ REPLY_CONNECTION_HEADERS = frozenset(("connection", "keep-alive", "trailer", "tr
 PATH_CHARACTERS = "/?%:@!$&'()*+,;=~"
 #: Each character of the raw fields stands for one byte.
 RAW_REQUEST = re.compile(r"([A-Za-z]+) /[!-~\x80-\xff]*")
-RAW_NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
+RAW_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 RAW_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
 
@@ -66,7 +66,8 @@ def read_event(invocation: Invocation, setup: "Setup") -> "tuple[str, bytes]":
     else:
         start, headers, coding = f"{method} {target(event)}", list(given_headers(event)), "utf-8"
     replaced = CONNECTION_HEADERS | {name.lower() for name, _ in added}
-    headers = [(name, value) for name, value in headers if name.lower() not in replaced]
+    # Many servers read "_" in a name as "-", so that both spellings would be one header.
+    headers = [(name, value) for name, value in headers if name.lower().replace("_", "-") not in replaced]
     if not any(name.lower() == "host" for name, _ in headers):
         headers.append(("Host", "127.0.0.1:8000"))
     return method, write_message(f"{start} HTTP/1.1", headers + added, content(event), coding)

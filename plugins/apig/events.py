@@ -24,7 +24,7 @@ from plugins.apig.routing import Found
 _OF_THE_CONNECTION = frozenset(
     {"connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade"}
 )
-_NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 

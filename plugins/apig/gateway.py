@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
 from functools import partial
 
 import msgspec
@@ -33,10 +32,10 @@ from engine import (
     respond,
 )
 from plugins.apig import cross_origin, problems
-from plugins.apig.access import Access, credential_headers
+from plugins.apig.access import Access
 from plugins.apig.events import GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import Sender, sender_of
-from plugins.apig.heads import write_head
+from plugins.apig.heads import forwarded_headers, write_head
 from plugins.apig.problems import Problem
 from plugins.apig.routing import RELEASE, Found, Route, RouteTable, host_of
 from plugins.apig.settings import ApigSettings
@@ -54,7 +53,7 @@ class Gateway:
         self._settings, self._access = settings, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, headers = os.urandom(16).hex(), _joined_headers(scope)
+        request_id, headers = os.urandom(16).hex(), joined_headers(scope)
         route: Route | None = None
         delay = 0.0
         try:
@@ -127,7 +126,7 @@ class Gateway:
             method=scope["method"],
             path=scope["raw_path"].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
-            headers=_forwarded_headers(headers, found.route, sender),
+            headers=dict(forwarded_headers(headers.items(), headers, found.route, sender)),
             body=body,
             client=sender.address,
         )
@@ -197,7 +196,7 @@ def _problem_reply(problem: Problem, request_id: str) -> Reply:
     return Reply(status=problem.status, headers=problem.headers, body=problem.body(request_id))
 
 
-def _joined_headers(scope: Scope) -> dict[bytes, bytes]:
+def joined_headers(scope: Scope) -> dict[bytes, bytes]:
     """Return a request's headers, keyed by names in lower case. Values of a repeated header are joined to one."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
@@ -205,18 +204,6 @@ def _joined_headers(scope: Scope) -> dict[bytes, bytes]:
             value = found[name] + (b"; " if name == b"cookie" else b", ") + value
         found[name] = value
     return found
-
-
-def _forwarded_headers(headers: Headers, route: Route, sender: Sender) -> Mapping[str, str]:
-    """Return headers for the function: the client's without its credentials, and those about the sender.
-
-    The latter are X-Real-IP and X-Forwarded-*.
-    """
-    forwarded = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-    for name in credential_headers(route, headers):
-        forwarded.pop(name, None)
-    forwarded.update(sender.headers)
-    return forwarded
 
 
 def _id_of(key: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from plugins.apig.events import read_reply
 from tests.support.bridging import DONE, READY, Answer, Bridge, needs_mapping, needs_network
 
 pytestmark = needs_mapping
@@ -42,6 +43,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Set-Cookie", "b=2")
         self.end_headers()
         self.wfile.write(body)
+
+    def underscore(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n")
+        self.wfile.write(b"User_Id: " + self.headers["user_id"].encode() + b"\\r\\n\\r\\n")
 
     def chunked(self):
         self.wfile.write(b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
@@ -244,6 +249,22 @@ def test_raw_members_replace_those_that_they_repeat(bridge: Bridge) -> None:
     assert seen["headers"][:3] == [["a", "1"], ["A", ""], ["Host", "127.0.0.1:8000"]]
     assert ["X-CFF-Package", "default"] in seen["headers"]
     assert ["x-cff-package", "forged"] not in seen["headers"]
+
+
+def test_a_header_with_an_underscore_passes_in_both_directions(bridge: Bridge) -> None:
+    raw: Any = {"rawRequest": "GET /underscore", "rawHeaders": [["user_id", "7"]]}
+
+    found = read_reply(bridge.ask(event("/underscore", **raw)).result)
+
+    assert (found.status, dict(found.headers)[b"user_id"]) == (200, b"7")
+
+
+def test_another_spelling_does_not_replace_a_header_of_the_engine(bridge: Bridge) -> None:
+    forged = [["x_cff_request_id", "forged"], ["X-CFF_Package", "forged"], ["content_length", "9"], ["a_b", "c"]]
+
+    seen = told(bridge.ask(event("/", rawRequest="GET /", rawHeaders=forged)))
+
+    assert [pair for pair in seen["headers"] if "_" in pair[0]] == [["a_b", "c"]]
 
 
 NO_START = "rawRequest is not a method and a path; omit it and rawHeaders, or send both as the gateway"

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine import FORWARDED, Forwarded, Reply, TriggerContext
+from engine import FORWARDED, TARGET, Forwarded, Reply, TriggerContext
 from plugins.apig.events import GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import sender_of
+from plugins.apig.gateway import joined_headers
+from plugins.apig.heads import write_head
 from plugins.apig.options import ApigOptions
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Found, Route
@@ -109,6 +111,13 @@ def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours()
     assert reply.headers == ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
 
 
+def test_a_reply_may_have_a_header_with_an_underscore() -> None:
+    for headers in ({"headers": {"User_Id": "7"}}, {"rawHeaders": [["User_Id", "7"]]}):
+        reply = read_reply(json.dumps({"statusCode": 200, **headers}).encode())
+
+        assert reply.headers == ((b"user_id", b"7"),)
+
+
 def test_raw_headers_of_a_result_are_sent_byte_for_byte() -> None:
     raw = [["X-U", "Gr\xfc\xdfe\xa0"], ["x-u", " b\t"], ["Content-Length", "99"]]
 
@@ -185,6 +194,26 @@ def test_a_function_gets_the_address_of_the_sender() -> None:
         "x-forwarded-port": "8090",
         "x-forwarded-proto": "http",
     }
+
+
+def head_of(*headers: tuple[bytes, bytes]) -> list[list[str]]:
+    """Return the client's headers that an HTTP function gets, without those about the sender."""
+    scope = {**SCOPE, "method": "GET", TARGET: b"/", "headers": headers}
+    members = write_head(scope, joined_headers(scope), FOUND.route, sender_of(scope))
+    found: list[list[str]] = json.loads(b"{%b}" % members)["rawHeaders"]
+    return [pair for pair in found if pair[0] not in sender_of(scope).headers]
+
+
+def test_another_spelling_does_not_replace_the_address_of_the_sender() -> None:
+    forged = ((b"x_forwarded_for", b"203.0.113.1"), (b"x-real_ip", b"203.0.113.1"), (b"user_id", b"7"))
+
+    assert head_of(*forged) == [["user_id", "7"]]
+
+
+def test_two_fields_with_cookies_reach_a_server_as_one() -> None:
+    sent = ((b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2"), (b"x", b"z"))
+
+    assert sorted(head_of(*sent)) == [["cookie", "a=1; b=2"], ["x", "y"], ["x", "z"]]
 
 
 def test_a_function_gets_what_a_trusted_proxy_reports() -> None:
