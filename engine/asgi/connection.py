@@ -18,11 +18,9 @@ from engine.asgi.start import start_task
 from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
 from engine.asgi.turns import LARGE
-from engine.asgi.wire import TARGET, WHOLE_REPLY, Scope
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
 
-_ASGI = {"version": "3.0", "spec_version": "2.4"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 _HEAD, _BODY, _ANSWERING, _DISCARDING, _LINGERING, _CLOSED = State
 _LARGE_STATES = (_BODY, _DISCARDING, _LINGERING)
@@ -50,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._read_paused = self._eof = self._proxied = False
         self._waits_for_turn = False
         self._body_time = BodyTime(self._loop, listener.rules.body_timeout)
-        self.held = HeldBytes(listener)
+        self.held, self._waiting = HeldBytes(listener), HeldBytes(listener)  # body; incomplete head or later requests
         self._dropping = DropTime(self._loop)
         self._unsent = 0  # bytes of responses that the client had not taken at the previous deadline
         self._writable: asyncio.Event | None = None
@@ -72,7 +70,8 @@ class Connection(asyncio.Protocol):
             self._refuse(self._admission.refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.state, self._unread = _CLOSED, b""
+        self.state = _CLOSED
+        self._forget_requests()
         self._abort_exchange()
         self._deadline.close()
         self.resume_writing()
@@ -86,7 +85,10 @@ class Connection(asyncio.Protocol):
         if state is _BODY or (state is _HEAD and not self._unread):
             self._read(data, 0)
         elif state is _HEAD or state is _ANSWERING:
-            self._keep(self._unread[self._at :] + data if self._unread else data, 0)
+            try:
+                self._keep(self._unread[self._at :] + data if self._unread else data, 0)
+            except Refusal:  # sent now, it would be taken for the answer to the current request
+                self.cut(reset=True)
         elif state is _DISCARDING:
             self._discard(data)
         elif state is _LINGERING:
@@ -125,16 +127,19 @@ class Connection(asyncio.Protocol):
         try:
             at = reader.read(data, at)
             if reader.framing is None:
-                return  # the head is incomplete
+                self._waiting.replace(reader.incomplete.__alloc__(), self._client)
+                return
             body, reader.body = reader.body, b""
             whole = reader.part is _END
             if not whole or exchange is not None:
                 self.held.add(len(body), self._client)
+            if at < len(data):
+                self._keep(data, at)
+            elif self._waiting.size:
+                self._waiting.clear()
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        if at < len(data):
-            self._keep(data, at)
         if whole:
             self.state = _ANSWERING
             if not self.write_paused:  # else the client must take an earlier response in time
@@ -159,22 +164,7 @@ class Connection(asyncio.Protocol):
         assert line is not None
         assert framing is not None
         exchange = Exchange(self, line, framing, body, whole=whole)
-        scope: Scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": line.version,
-            "scheme": "https" if self._secure else "http",
-            "server": self._server,
-            "client": self._client,
-            "method": line.method,
-            "root_path": "",
-            "path": line.path,
-            "raw_path": line.raw_path,
-            "query_string": line.query,
-            "headers": reader.headers,
-            TARGET: line.target,
-            "extensions": {WHOLE_REPLY: {"write": exchange.write_whole}},
-        }
+        scope = exchange.scope(reader.headers, self._client, self._server, secure=self._secure)
         if self._proxied:
             refusal = self._admission.assign(self.listener.rules.proxies.read_into(scope))
             if refusal is not None:
@@ -198,6 +188,7 @@ class Connection(asyncio.Protocol):
     def _keep(self, data: bytes, at: int) -> None:
         """Keep the bytes from the index ``at`` until the current request is answered."""
         self._unread, self._at = data, at
+        self._waiting.replace(len(data), self._client)
         if len(data) - at > UNREAD_LIMIT:
             self._pause_reading()
 
@@ -300,15 +291,15 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         try:
             at = reader.skip(data, 0)
+            if at < len(data):
+                self._keep(data, at)
         except Refusal:
             self._linger()
             return
-        if reader.part is not _END:
+        if reader.part is _END:
+            self._next()
+        else:
             self._drop(len(data))
-            return
-        if at < len(data):
-            self._keep(data, at)
-        self._next()
 
     def _linger(self) -> None:
         """Close the sending side, and read until the client closes.
@@ -316,14 +307,19 @@ class Connection(asyncio.Protocol):
         If the engine closed a connection with unread bytes, the system would reset it, and the client might lose the
         response. TLS has no half-closed connections: there, the client closes when it has read the response.
         """
-        self._unread = b""
+        self._forget_requests()
         if self._eof:
             self._close()
             return
-        self.state, self._reader = _LINGERING, RequestReader()  # gives up the memory of the request
+        self.state = _LINGERING
         self._deadline.set(self._dropping.start())
         self._write_eof()
         self.resume_reading()
+
+    def _forget_requests(self) -> None:
+        """Give up the memory of an incomplete head and of later requests."""
+        self._unread, self._reader = b"", RequestReader()
+        self._waiting.clear()
 
     def _write_eof(self) -> None:
         """Close the sending side where the transport can, or the connection if the client has reset it."""

@@ -12,8 +12,9 @@ from engine.asgi.heads import Framing, RequestLine
 from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body
 from engine.asgi.responses import CONTINUE, STATUS_LINES, Header, Refusal, ResponseBody, has_date, header_lines
-from engine.asgi.wire import RELEASE, App, Message, Scope
+from engine.asgi.wire import RELEASE, TARGET, WHOLE_REPLY, App, Message, Scope
 
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
 BUFFERED = 64 << 10  #: bytes of a body that wait for the application before reading pauses
 
 log = structlog.get_logger("functiond")
@@ -84,6 +85,27 @@ class Exchange:
     def is_full(self) -> bool:
         """Whether more than enough of the body waits for the application."""
         return len(self._body) > BUFFERED
+
+    def scope(
+        self, headers: list[Header], client: tuple[str, int] | None, server: tuple[str, int] | None, *, secure: bool
+    ) -> Scope:
+        line = self._line
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": line.version,
+            "scheme": "https" if secure else "http",
+            "server": server,
+            "client": client,
+            "method": line.method,
+            "root_path": "",
+            "path": line.path,
+            "raw_path": line.raw_path,
+            "query_string": line.query,
+            "headers": headers,
+            TARGET: line.target,
+            "extensions": {WHOLE_REPLY: {"write": self.write_whole}},
+        }
 
     async def run(self, app: App, scope: Scope) -> None:
         """Call ``app``. Send a response with status 500 if it fails or does not send any."""

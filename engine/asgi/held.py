@@ -1,6 +1,7 @@
 """Bytes of requests in memory, for each connection and for its listener.
 
-Only bodies that span several packets count: the application reads the others soon, and limits their size itself. An
+Of bodies, only those that span several packets count: the application reads the others soon, and limits their size
+itself. Incomplete heads count, and bytes of later requests that wait for the end of the current one. An
 application may pass a body on piece by piece and keep none of it, for example write it to disk. Such a body is
 *streamed*: the application releases its pieces, and the connection reads no further packet before. Streamed bodies
 together have at most about ``STREAMED`` bytes in memory, however many there are.
@@ -49,6 +50,11 @@ class HeldBytes:
         if totals.held > totals.held_limit:
             totals.rules.turned_away.note("held_bytes", client)
             raise Refusal(503, b"too many bytes of requests are held in memory; retry later", RETRY)
+
+    def replace(self, size: int, client: tuple[str, int] | None) -> None:
+        """Count ``size`` bytes in place of those before. Raises Refusal as ``add``."""
+        self.clear()
+        self.add(size, client)
 
     def release(self, size: int) -> None:
         """Count ``size`` bytes as no longer in memory."""

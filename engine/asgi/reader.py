@@ -30,7 +30,8 @@ _PLAIN_LINE = b"POST / HTTP/1.1\r\n"
 _EMPTY_LINE = b"\r\n\r\n"  #: ends heads and chunked bodies, and may be anywhere in a body
 _OVERLAP = len(_EMPTY_LINE) - 1  #: bytes of an empty line that may be in an earlier packet
 _REMEMBERED = 1024  #: bytes of a head that a connection remembers
-_BLANK_LINES = re.compile(rb"(?:\r\n)*")
+_BLANK_LINES = re.compile(rb"(?:\r\n)*+")
+_LINE_CHECKED = 1024  #: bytes of an incomplete request line that are checked; clients of other protocols send others
 
 Body = bytes | bytearray
 
@@ -62,6 +63,7 @@ class RequestReader:
 
     def __init__(self) -> None:
         self._previous: _Head | None = None
+        self.incomplete = bytearray()  #: bytes of a head that comes in several packets
         self.next()
 
     def next(self) -> None:
@@ -71,12 +73,11 @@ class RequestReader:
         self.framing: Framing | None = None  #: None until the head is complete
         self.headers: list[Header] = []  #: names in lower case
         self.body: Body = b""  #: bytes of the body that the caller has not taken
-        self._before = b""  # incomplete request line, then the last bytes before those to be read
-        self._size = 0  # bytes of the head and of complete trailers
+        self._before = b""  # last bytes of chunks before those to be read
+        self._size = 0  # bytes of blank lines, the head and complete trailers
         self._left = 0  # bytes of a declared body that have not arrived
         self._overhead = 0  # bytes of sizes, extensions and trailers since the last byte of a chunk
-        self._head_ended = self._message_ended = False
-        self._incomplete: bytearray | None = None  # fields of a head that comes in several packets
+        self._message_ended = False
 
     def read(self, data: bytes, at: int) -> int:
         """Read ``data`` from the index ``at``, at most to the end of the request. Return the index behind it.
@@ -84,7 +85,7 @@ class RequestReader:
         Raises Refusal if the request is not valid HTTP/1.1 or its head is too large. No further call may follow.
         """
         if self.part is _LINE:
-            at = self._read_line(data, at) if self._before else self._read_head(data, at)
+            at = self._read_head(data, at) if self._size == 0 else self._gather(data, at)
         end = len(data)
         while at < end and self.part is not _END:
             if self.part is _DECLARED:
@@ -105,7 +106,7 @@ class RequestReader:
         return at
 
     def _read_head(self, data: bytes, at: int) -> int:
-        """Do the work of ``_read_line`` and ``_feed`` at once for a head that is complete in ``data``.
+        """Read a head that is complete in ``data``. Any other is left to ``_gather``.
 
         Many clients send the same head again and again. Such a head is not parsed again.
         """
@@ -117,45 +118,58 @@ class RequestReader:
             return at + len(previous.text)
         line_end = data.find(b"\r\n", at)
         end = data.find(_EMPTY_LINE, line_end) + len(_EMPTY_LINE) if line_end > at else 0
+        if end < len(_EMPTY_LINE) or end - at > HEAD_LIMIT:
+            return self._gather(data, at)
         self._size = end - at
-        if end < len(_EMPTY_LINE) or self._size > HEAD_LIMIT:
-            return self._read_line(data, at)
-        line = self._begin_head(data[at:line_end])
-        upgrade = self._parse(_PLAIN_LINE + data[line_end + 2 : end])
-        framing = self._end_head(line, upgrade=upgrade)
-        if framing.length != CHUNKED and self._size <= _REMEMBERED:
-            self._previous = _Head(data[at:end], line, self.headers.copy(), framing)
+        self._parse_head(data[at:end])
         return end
 
-    def _read_line(self, data: bytes, at: int) -> int:
-        known = len(self._before)
-        text, start = (self._before + data[at:], 0) if known else (data, at)
-        offset = at - known if known else 0  # of the text in the data
-        if text.startswith(b"\r", start) and (blank := _BLANK_LINES.match(text, start)):
-            start = blank.end()
-        end = text.find(b"\r\n", start)
-        self._size = (end if end >= 0 else len(text)) - start
+    def _gather(self, data: bytes, at: int) -> int:
+        """Add bytes to an incomplete head, and parse it once it is complete.
+
+        Until then it is kept as one string of bytes: small fields need many times their size once they are parsed.
+        """
+        head, known = self.incomplete, len(self.incomplete)
+        head += data[at : at + HEAD_LIMIT + 1 - self._size]
+        taken = len(head) - known
+        self._size += taken
+        if self.line is None:
+            self._gather_line(known)
+        end = head.find(_EMPTY_LINE, max(known - _OVERLAP, 0)) + len(_EMPTY_LINE)
+        behind = len(head) - end if end >= len(_EMPTY_LINE) else 0
+        self._size -= behind
         if self._size > HEAD_LIMIT:
             raise head_too_large()
-        if end < 0:
-            self._before = text[start:]
-            if self._before not in (b"", b"\r"):
-                check_line_start(self._before)
-            return len(data)
-        self._begin_head(text[start:end])
-        self._parser.feed_data(_PLAIN_LINE)
-        self._before, self._incomplete = b"\r\n", bytearray()
-        return end + 2 + offset
+        if end >= len(_EMPTY_LINE):
+            self.incomplete = bytearray()
+            self._parse_head(bytes(head[:end]))
+        elif head.count(b"\n", known) != head.count(b"\r\n", max(known - 1, 0)):
+            raise not_http(b"a line of the head ends without CR")
+        return at + taken - behind
 
-    def _begin_head(self, line: bytes) -> RequestLine:
-        """Check the request line, and prepare for the fields.
+    def _gather_line(self, known: int) -> None:
+        """Drop blank lines before the request line, of which ``known`` bytes were there before, and check it."""
+        head = self.incomplete
+        if blank := _BLANK_LINES.match(head):
+            del head[: blank.end()]
+        line_end = head.find(b"\r\n", max(known - 1, 0))
+        if line_end >= 0:
+            self.line = parse_line(bytes(head[:line_end]))
+        elif known < _LINE_CHECKED and (start := bytes(head[:_LINE_CHECKED])) not in (b"", b"\r"):
+            check_line_start(start)
+
+    def _parse_head(self, head: bytes) -> None:
+        """Parse a complete head.
 
         Each request has a parser of its own: what one request says of the connection does not affect the next.
         """
-        self.line = parse_line(line)
-        self._parser = httptools.HttpRequestParser(self)
-        self.part = _FIELDS
-        return self.line
+        line_end = head.find(b"\r\n")
+        self.line = parse_line(head[:line_end])
+        self._parser, self.part = httptools.HttpRequestParser(self), _FIELDS
+        upgrade = self._parse(_PLAIN_LINE + head[line_end + 2 :])
+        framing = self._end_head(self.line, upgrade=upgrade)
+        if framing.length != CHUNKED and len(head) <= _REMEMBERED:
+            self._previous = _Head(head, self.line, self.headers.copy(), framing)
 
     def _count_declared(self, at: int, end: int) -> int:
         """Count the bytes of a declared body between two indexes. Return the index where the body ends for now."""
@@ -178,30 +192,13 @@ class RequestReader:
         return len(data)
 
     def _feed(self, piece: memoryview) -> None:
-        """Parse bytes of the fields, or of chunks and trailers."""
-        if self._incomplete is not None:
-            self._check_fields(self._incomplete, piece)
-            return
+        """Parse bytes of chunks and trailers."""
         self._overhead += len(piece)
         self._parse(piece)
         if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
             raise head_too_large()
         if self._message_ended:
             self.part = _END
-
-    def _check_fields(self, fields: bytearray, piece: memoryview) -> None:
-        """Check more fields of an incomplete head, and parse all of them again once it is complete.
-
-        Until then they are kept as one string of bytes: small fields need many times their size once they are parsed.
-        """
-        self._size += len(piece)
-        if self._size > HEAD_LIMIT:
-            raise head_too_large()
-        fields += piece
-        self._parse(piece)
-        if self._head_ended and self.line is not None:
-            self._parser, self._incomplete = httptools.HttpRequestParser(self), None
-            self._end_head(self.line, upgrade=self._parse(_PLAIN_LINE + fields))
 
     def _parse(self, piece: bytes | memoryview) -> bool:
         """Give ``piece`` to the parser. Return whether it stopped at the end of a head to switch protocols."""
@@ -228,13 +225,9 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.part is _FIELDS:
-            if self._incomplete is None:
-                self.headers.append((name.lower(), value.rstrip(b" \t")))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
         else:  # a trailer: dropped, because the request was authenticated and routed by its headers
             self._size += len(name) + len(value) + len(b": \r\n")
-
-    def on_headers_complete(self) -> None:
-        self._head_ended = True
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import pytest
 
+from engine.asgi import listener
 from engine.asgi.admission import ClientRules
 from engine.asgi.listener import HEAD_LIMIT, listen
+from engine.asgi.listener_state import ListenerState
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import RawClient, connect, read_answers
 from tests.support.raw_exchanges import (
@@ -51,6 +54,7 @@ async def test_a_head_up_to_the_limit_is_taken_and_a_larger_one_is_not(size: int
 
 #: Beginnings of requests, and bytes that the client repeats without end.
 POURED = {
+    "blank lines": (b"", b"\r\n" * 3000, 0),
     "a request line": (b"GET /", b"g" * 6000, 0),
     "a field": (get()[:-2] + b"x: ", b"a" * 6000, 0),
     "fields": (get()[:-2], b"x: y\r\n" * 1000, 0),
@@ -180,6 +184,62 @@ async def test_bodies_beyond_what_may_be_held_are_refused_and_not_run() -> None:
     assert b"FSS.0503" in answer.body
     assert answer.all(b"retry-after") == [b"1"]
     assert sorted(app.seen, key=str) == sorted([ABORTED, ("POST /t", b"x" * 800)], key=str)
+
+
+@pytest.mark.parametrize("head", [get()[:-2] + b"x: ", b"GET /"], ids=["fields", "line"])
+async def test_incomplete_heads_beyond_what_may_be_held_are_refused(head: bytes) -> None:
+    held = listen(ScriptedApp(), "127.0.0.1", 0, held_limit=30_000)
+    async with held as port, connect(port) as first, connect(port) as second:
+        await first.send(head + b"a" * 15_000)
+        await second.send(head)
+        assert await is_served(port)
+        await second.send(b"a" * 25_000)
+        [answer] = read_answers(await second.rest())
+        await second.send(get()[:-2])
+        await first.send(b" HTTP/1.1\r\nHost: localhost\r\n\r\n" if head == b"GET /" else b"\r\n\r\n")
+        first.end()
+        assert await statuses(first) == [200]
+
+    assert answer.status == 503
+    check_refusal(answer)
+
+
+async def test_bytes_behind_a_request_beyond_what_may_be_held_end_their_connection() -> None:
+    app = ScriptedApp()
+    held = listen(app, "127.0.0.1", 0, held_limit=30_000)
+    async with held as port, connect(port) as first, connect(port) as second:
+        for client in (first, second):
+            await client.send(PLAIN.replace(b"/t", b"/hold"))
+        await first.send(get_of(20_000))
+        assert await is_served(port)
+        with pytest.raises(ConnectionResetError):  # noqa: PT012
+            await second.send(get_of(20_000))
+            await second.rest()
+        app.release.set()
+        first.end()
+        assert await statuses(first) == [200, 200]
+
+
+@pytest.mark.parametrize("more", [get(b"x: y")[:-2], PLAIN[:-1], get_of(20_000)], ids=["head", "body", "request"])
+async def test_no_bytes_are_counted_once_all_connections_have_ended(
+    more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[ListenerState] = []
+
+    def remembered(*args: Any, **bounds: Any) -> ListenerState:
+        states.append(ListenerState(*args, **bounds))
+        return states[-1]
+
+    monkeypatch.setattr(listener, "ListenerState", remembered)
+    async with listen(ScriptedApp(), "127.0.0.1", 0) as port:
+        for _ in range(2):
+            async with connect(port) as client:
+                await client.send(PLAIN + more)
+                await client.until(b"42")
+                assert states[0].held > 0 or more == get_of(20_000)
+            assert await is_served(port)
+
+    assert states[0].held == 0
 
 
 async def test_bytes_of_answered_and_of_lost_requests_are_held_no_more() -> None:
