@@ -12,7 +12,7 @@ from engine.asgi.heads import Framing, RequestLine
 from engine.asgi.listener_state import ListenerState
 from engine.asgi.reader import Body
 from engine.asgi.responses import CONTINUE, STATUS_LINES, Header, Refusal, ResponseBody, has_date, header_lines
-from engine.asgi.wire import RELEASE, TARGET, WHOLE_REPLY, App, Message, Scope
+from engine.asgi.wire import HALF_CLOSED, RELEASE, TARGET, WHOLE_REPLY, App, Message, Scope
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 BUFFERED = 64 << 10  #: bytes of a body that wait for the application before reading pauses
@@ -63,7 +63,7 @@ class Exchange:
         self._counted = not whole  # the body counts as held in memory
         self._keep_alive = framing.keep_alive
         self.awaits_continue = framing.expects_continue and not body and not whole
-        self._half_closed = False
+        self._half_closed = self._told = False  # told: the application has received it
         self._changed: asyncio.Event | None = None
         self._start: tuple[int, list[Header]] | None = None
         self._response: ResponseBody | None = None
@@ -166,8 +166,9 @@ class Exchange:
             self._owner.expect_body()
         while not (self.aborted or self.answered):
             if self._delivered:
-                if self._half_closed:
-                    break
+                if self._half_closed and not self._told:
+                    self._told = True
+                    return {"type": "http.disconnect", HALF_CLOSED: True}
             elif self._body or self._whole:
                 return self._take_body()
             if self._changed is None:

@@ -14,10 +14,12 @@ import anyio
 import msgspec
 import structlog
 
-from engine.asgi.wire import NO_STORE, Receive, Reply, Send
+from engine.asgi.wire import HALF_CLOSED, NO_STORE, Receive, Reply, Send
 
 EVENTS = b"text/event-stream"
 HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection
+#: Heartbeats to a client that has ended its side, with seconds between them: the second one fails if it has gone.
+PROBES, PROBE_PAUSE = 2, 1.0
 UNBUFFERED = (b"x-accel-buffering", b"no")  #: header of streams of events, so that nginx passes each on at once
 
 log = structlog.get_logger("functiond")
@@ -28,7 +30,7 @@ Write = Callable[[bytes], Awaitable[None]]
 class Stream(Reply, frozen=True, kw_only=True):
     """Reply whose body is written by calls of the function that ``run`` receives.
 
-    ``run`` is cancelled when the client disconnects.
+    ``run`` is cancelled when the connection is lost. A client that has only ended its side gets the whole reply.
     """
 
     run: Callable[[Write], Awaitable[None]]
@@ -36,6 +38,26 @@ class Stream(Reply, frozen=True, kw_only=True):
 
 def event(name: str, data: object) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
+
+
+async def until_disconnected(
+    receive: Receive, work: Awaitable[object], on_half_close: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Wait for ``work``, but no longer than the connection lasts.
+
+    If the client ends its side of the connection, ``on_half_close`` is called; without it, the wait ends.
+    """
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        while (message := await receive())["type"] != "http.disconnect" or (on_half_close and HALF_CLOSED in message):
+            if on_half_close and HALF_CLOSED in message:
+                await on_half_close()
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, tasks.cancel_scope)
+        await work
+        tasks.cancel_scope.cancel()
 
 
 async def stream(receive: Receive, send: Send, reply: Stream) -> None:
@@ -51,16 +73,13 @@ async def stream(receive: Receive, send: Send, reply: Stream) -> None:
     async def write(piece: bytes) -> None:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-    async def cancel_on_disconnect(scope: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
+    async def probe() -> None:
+        for _ in range(PROBES if reply.content_type == EVENTS else 0):
+            await write(HEARTBEAT)
+            await anyio.sleep(PROBE_PAUSE)
 
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(cancel_on_disconnect, tasks.cancel_scope)
-            await reply.run(write)
-            tasks.cancel_scope.cancel()
+        await until_disconnected(receive, reply.run(write), probe)
     except asyncio.CancelledError:
         pass  # only a stopping listener cancels a request, and it waits for the end of the body
     except Exception:

@@ -37,6 +37,9 @@ TARGET = "functiond.target"
 #: Key of ASGI messages with a part of a larger body: ``message[RELEASE](size)`` tells the listener, which limits the
 #: bytes of requests in memory, that ``size`` bytes of the body are no longer held.
 RELEASE = "functiond.release"
+#: Key of the ASGI message ``http.disconnect``: the client has only ended its side, and may still read the response.
+#: The next message comes once the connection is lost.
+HALF_CLOSED = "functiond.half_closed"
 
 
 class ClientDisconnect(Exception):

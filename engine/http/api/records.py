@@ -9,6 +9,7 @@ from typing import Protocol
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from engine.asgi.streaming import until_disconnected
 from engine.asgi.wire import HeaderPairs, Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.catalog import Catalog
@@ -215,13 +216,14 @@ class InvocationRecords:
     async def show(self, call: Call) -> Reply:
         """Return one invocation (extension of the API).
 
-        With the query ``?wait=<seconds>``, the reply is delayed until the invocation has ended, at most for this time.
+        With the query ``?wait=<seconds>``, the reply is delayed until the invocation has ended, at most for this time
+        and until the client ends its side of the connection.
         """
         wait = _wait(call.text("wait"))
         function = self._catalog.find(call.urn)
         record = await record_of(self._records, self._identity, function, call.part("request_id"))
         if wait and not record.state.final:
-            await self._runs.ended(record.key, wait)
+            await until_disconnected(call.receive, self._runs.ended(record.key, wait))
             record = await self._records.get(record.key) or record
         paused = record.state is State.WAIT and self._controls.of(record.function_id).paused
         progress = None if record.state.final else self._running.progress(record.key)

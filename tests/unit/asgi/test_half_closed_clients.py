@@ -5,8 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from engine.asgi import deadline
+from engine.asgi import deadline, streaming
 from engine.asgi.listener import listen
+from engine.asgi.streaming import EVENTS, Stream, Write, stream
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import connect, read_answers
 from tests.support.raw_exchanges import CHUNKED, GOT, OK, PLAIN, POSTED, End, Row, check, each, get, post
@@ -112,3 +113,43 @@ async def test_a_client_that_stays_is_not_taken_for_closed() -> None:
         await client.until(b"\r\n\r\n42HTTP")
 
     assert app.events == []
+
+
+class LiveLog:
+    """Application with a live log: one line at the begin, and another once ``more`` is set."""
+
+    def __init__(self) -> None:
+        self.begun, self.more, self.ended = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await stream(receive, send, Stream(content_type=EVENTS, run=self._write))
+        self.ended.set()
+
+    async def _write(self, write: Write) -> None:
+        await write(b"one\n")
+        self.begun.set()
+        await self.more.wait()
+        await write(b"two\n")
+
+
+async def test_a_half_closed_client_gets_the_whole_live_log() -> None:
+    app = LiveLog()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(get())
+        client.end()
+        await client.until(streaming.HEARTBEAT)
+        app.more.set()
+        [answer] = read_answers(await client.rest())
+
+    assert answer.body.replace(streaming.HEARTBEAT, b"") == b"one\ntwo\n"
+
+
+async def test_the_live_log_of_a_client_that_has_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "PROBE_PAUSE", 0.01)
+    app = LiveLog()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port:
+        async with connect(port) as client:
+            await client.send(get())
+            await app.begun.wait()
+        with anyio.fail_after(DEADLINE):
+            await app.ended.wait()

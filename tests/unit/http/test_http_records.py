@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,8 @@ from msgspec.structs import replace
 from engine.model import Request, State
 from engine.model.identity import key_at
 from engine.model.urn import parse_urn
-from tests.support.http_app import Answer, Api, serve, urn_of
+from tests.support.http_app import BASE, Answer, Api, serve, urn_of
+from tests.support.raw_client import connect, read_answers
 
 
 @pytest.fixture
@@ -323,3 +325,16 @@ async def test_a_place_in_a_list_is_one_of_an_earlier_reply(api: Api, after: str
     refused = await listed(api, f"after={after}")
 
     assert (refused.status, "after" in refused.json["error_msg"]) == (400, True)
+
+
+async def test_a_wait_for_the_end_lasts_no_longer_than_its_client(api: Api) -> None:
+    request_id = await invoked(api)
+    path = f"{BASE}/{urn_of()}/async-invocations/{request_id}?wait=60"
+    async with connect(api.port) as client:
+        await client.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await api.engine.waited.wait()
+        client.end()
+        with anyio.fail_after(30):
+            [answer] = read_answers(await client.rest())
+
+    assert (answer.status, json.loads(answer.body)["status"]) == (200, "WAIT")
