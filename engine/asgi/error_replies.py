@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -84,9 +84,9 @@ def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str =
     return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"x-request-id", request_id), *headers))
 
 
-def not_allowed(methods: Iterable[str]) -> Reply:
-    """Return the reply to a request whose path has other methods: ``methods``."""
-    allowed = ", ".join(methods)
+def not_allowed(methods: Collection[str]) -> Reply:
+    """Return the reply to a request whose path has other methods: ``methods``. GET stands for HEAD as well."""
+    allowed = ", ".join([*methods, "HEAD"] if "GET" in methods and "HEAD" not in methods else methods)
     return problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
 
 

@@ -218,6 +218,8 @@ class Exchange:
         if message["type"] == "http.response.start" and self._start is None:
             self._start = (message["status"], list(message.get("headers", ())))
             return
+        if self.answered and self._line.method == "HEAD":  # complete since its first message
+            return
         if message["type"] != "http.response.body" or self._start is None or self.answered:
             raise RuntimeError(f"unexpected ASGI message {message['type']}")
         if self._owner.write_paused:
@@ -235,7 +237,7 @@ class Exchange:
         if data:
             self.written = len(data)
             self._owner.transport.write(data)
-        if more:
+        if more and self._line.method != "HEAD":
             return
         if response.is_short:
             log.error("response shorter than its Content-Length", path=self._line.path)

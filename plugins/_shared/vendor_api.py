@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
@@ -122,8 +122,8 @@ class Table:
         ignored = self._ignored.report(f"{request.method} {route.operation.path}", call.ignored)
         return replace(reply, headers=(*reply.headers, *ignored))
 
-    def _not_allowed(self, methods: Iterable[str]) -> Reply:
-        allowed = ", ".join(methods)
+    def _not_allowed(self, methods: Collection[str]) -> Reply:
+        allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)  # HEAD is served as GET
         reply = self._refuse(405, f"method not allowed; use {allowed}").reply()
         return replace(reply, headers=(*reply.headers, (b"allow", allowed.encode())))
 

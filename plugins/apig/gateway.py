@@ -95,6 +95,8 @@ class Gateway:
             target = self.routes.find(host, stage, wanted, path)
             if target is not None and target.route.options.cors:
                 return target, True
+        if found is None and method == "HEAD":
+            found = self.routes.find(host, stage, "GET", path)
         if found is None:
             raise problems.no_api()
         return found, False
@@ -110,6 +112,8 @@ class Gateway:
         context = found.route.context
         sender = sender_of(scope)
         await self._access.check(found.route, scope, headers, read)
+        if found.route.options.req_method == "GET":
+            scope["method"] = "GET"  # in place of HEAD; the listener leaves out the body
         body = await read()
         if context.mode is Mode.SYNC:
             return await _call(found.route, self._event(found, scope, headers, body, sender, request_id))

@@ -390,6 +390,15 @@ async def test_a_request_with_a_key_is_taken_once(tmp_path: Path) -> None:
 ASKED = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
 
 
+async def test_an_api_for_get_has_head(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"req_method": "GET"}, {"name": "any", "path": "/any"}) as at:
+        replies = [await at.client.head(path) for path in ("/orders", "/any")]
+
+        assert [(reply.status_code, reply.content) for reply in replies] == [(202, b"")] * 2
+        assert all(int(reply.headers["content-length"]) for reply in replies)
+        assert [event["httpMethod"] for event in await at.events()] == ["GET", "HEAD"]
+
+
 async def test_a_browser_that_asks_first_is_answered_where_the_api_says_so(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"cors": True, "req_method": "GET"}, {"name": "b", "path": "/b"}) as at:
         first = await at.client.options("/orders", headers={**ASKED, "Access-Control-Request-Headers": "x-a"})

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import variables
 from engine.protocols import Operation
-from tests.support.http_app import PROJECT
+from tests.support.http_app import PROJECT, serve, urn_of
 from tests.unit.http.test_roles import ask, path_of, secured
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -41,7 +41,30 @@ async def test_a_wrong_method_at_a_path_of_a_plugin_is_not_a_matter_of_the_role(
                 reply = await ask(client, rights, next(method for method in METHODS if method not in right), path)
 
                 assert reply.status_code == 405, (rights, path, reply.text)
-                assert set(reply.headers["allow"].split(", ")) == right, path
+                assert set(reply.headers["allow"].split(", ")) == right | ({"HEAD"} if "GET" in right else set()), path
 
         unknown = await ask(client, "invoke", "GET", f"/v2/{PROJECT}/streams/a/b")
         assert unknown.status_code == 403
+
+
+async def test_each_path_with_get_has_head_without_a_body(tmp_path: Path) -> None:
+    async with secured(tmp_path) as (place, client):
+        served = [*OPERATIONS, *place.engine.plugins.mounts.operations()]
+        for operation in served:
+            path = path_of(operation)
+            if operation.method != "GET":
+                continue
+            both = [await ask(client, "admin", method, path) for method in ("GET", "HEAD")]
+
+            assert both[0].status_code == both[1].status_code, (path, both[1].status_code)
+            assert both[0].headers.keys() == both[1].headers.keys(), path
+            assert both[1].content == b"", path
+
+
+async def test_head_of_a_live_log_ends_at_once(tmp_path: Path) -> None:
+    async with serve(tmp_path) as api:
+        await api.create()
+        for _ in range(2):
+            reply = await api.send("HEAD", f"/{urn_of()}/logs", headers={"Accept": "text/event-stream"})
+
+            assert (reply.status, reply.raw) == (200, b"")
