@@ -70,9 +70,11 @@ def parse_line(line: bytes) -> RequestLine:
 def _parse(line: bytes) -> RequestLine:
     match = _LINE.fullmatch(line)
     if match is None:
+        if not line.isascii():
+            raise not_http(b"the request line has bytes that are not ASCII; percent-encode them in the target")
         raise not_http(b"the request line is not a method, a target and a version with one space between them")
     method, target, version = match[1].decode(), match[2], match[3].decode()
-    if version not in ("1.0", "1.1"):
+    if not version.startswith("1."):
         raise Refusal(505, b"HTTP/%b is not supported; send HTTP/1.1" % match[3])
     if method == "CONNECT":
         raise Refusal(405, b"CONNECT is not supported: this is not a proxy", ALLOW)
@@ -83,6 +85,7 @@ def _parse(line: bytes) -> RequestLine:
         target, authority = _split_absolute(method, target)
     raw_path, _, query = target.partition(b"#")[0].partition(b"?")
     path = raw_path.decode()
+    version = version if version == "1.0" else "1.1"  # of a higher minor version, too (RFC 9110, 2.5)
     return RequestLine(method, target, unquote(path) if "%" in path else path, raw_path, query, version, authority)
 
 
@@ -104,7 +107,8 @@ def check_headers(line: RequestLine, headers: list[Header]) -> Framing:
     """Return the framing that ``headers`` declare. Their names are in lower case.
 
     Replaces the value of Host if the target names an authority. Raises Refusal if the headers are not valid together,
-    or ask for something that is not supported. The parser has checked Content-Length.
+    or ask for something that is not supported. The lengths are checked although the parser does so, too: a laxer one
+    must not change where a request ends.
     """
     fields = dict(headers)
     repeated = len(fields) != len(headers)
@@ -115,8 +119,10 @@ def check_headers(line: RequestLine, headers: list[Header]) -> Framing:
         headers[:] = [(b"host", line.authority), *(header for header in headers if header[0] != b"host")]
     length = 0
     if (declared := fields.get(b"content-length")) is not None:
-        if len(declared) > _DIGITS:
-            raise not_http(b"Content-Length has more than %d digits" % _DIGITS)
+        if not declared.isdigit() or len(declared) > _DIGITS:
+            raise not_http(b"Content-Length is not a number of at most %d digits" % _DIGITS)
+        if b"transfer-encoding" in fields or (repeated and [name for name, _ in headers].count(b"content-length") > 1):
+            raise not_http(b"the request has two Content-Length, or one beside Transfer-Encoding")
         length = int(declared)
     elif b"transfer-encoding" in fields:
         _check_coding(line, headers)
@@ -128,7 +134,7 @@ def check_headers(line: RequestLine, headers: list[Header]) -> Framing:
             raise Refusal(501, b"WebSocket is not supported; send ordinary requests")
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
     expects_continue = False
-    if (expected := fields.get(b"expect")) is not None:
+    if expected := fields.get(b"expect"):
         if expected.lower() != b"100-continue":
             raise Refusal(417, b"only the expectation 100-continue is supported")
         expects_continue = line.version == "1.1" and length != 0

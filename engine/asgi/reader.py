@@ -76,7 +76,8 @@ class RequestReader:
         self._before = b""  # last bytes of chunks before those to be read
         self._size = 0  # bytes of blank lines, the head and complete trailers
         self._left = 0  # bytes of a declared body that have not arrived
-        self._overhead = 0  # bytes of sizes, extensions and trailers since the last byte of a chunk
+        self._chunk = 0  # bytes of the current chunk that have arrived
+        self._overhead = 0  # bytes of a chunked body beside its chunks and what encloses each at least
         self._message_ended = False
 
     def read(self, data: bytes, at: int) -> int:
@@ -195,7 +196,7 @@ class RequestReader:
         """Parse bytes of chunks and trailers."""
         self._overhead += len(piece)
         self._parse(piece)
-        if self._size > HEAD_LIMIT or self._overhead > HEAD_LIMIT:
+        if self._size > HEAD_LIMIT or self._overhead - self._chunk > HEAD_LIMIT:
             raise head_too_large()
         if self._message_ended:
             self.part = _END
@@ -230,13 +231,17 @@ class RequestReader:
             self._size += len(name) + len(value) + len(b": \r\n")
 
     def on_body(self, body: bytes) -> None:
-        self._overhead = 0
+        self._chunk += len(body)
         if not self.body:
             self.body = body
         elif isinstance(self.body, bytes):
             self.body = bytearray(self.body) + body
         else:
             self.body += body
+
+    def on_chunk_complete(self) -> None:
+        self._overhead -= self._chunk + (self._chunk.bit_length() + 3) // 4 + len(_EMPTY_LINE)
+        self._chunk = 0
 
     def on_message_complete(self) -> None:
         self._message_ended = True

@@ -65,9 +65,9 @@ async def respond(scope: Scope, send: Send, reply: Reply, more: HeaderPairs = ()
     A status that allows no body is sent without the body of ``reply``.
     """
     headers, status, body = [*reply.headers, *more], reply.status, reply.body
-    if status == 204 or status == 304:
+    if status == 204 or status == 205 or status == 304:
         body = b""
-    else:
+    if status != 204 and status != 304:
         headers.append((b"content-length", b"%d" % len(body)))
     kind = reply.content_type
     if kind and (body or kind != JSON):  # an empty text body is valid text; an empty body is not valid JSON

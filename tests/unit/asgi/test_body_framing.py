@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from engine.asgi.heads import check_headers, parse_line
+from engine.asgi.responses import Refusal
 from tests.support.raw_exchanges import GET, GOT, OK, PLAIN, POSTED, End, Row, check, each, get, post
 
 CHUNKS = b"2\r\n42\r\n0\r\n\r\n"
@@ -151,3 +155,17 @@ ROWS = [*LENGTHS, *CODINGS, *SMUGGLED, *BROKEN_OFF]
 @each(ROWS)
 async def test_a_body_ends_where_its_only_framing_says(row: Row) -> None:
     await check(row)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"content-length", b"2"), (b"content-length", b"2")],
+        [(b"content-length", b"2"), (b"transfer-encoding", b"chunked")],
+        [(b"content-length", b"1_0")],
+        [(b"content-length", b"+1")],
+    ],
+)
+def test_unclear_lengths_are_refused_even_if_the_parser_lets_them_pass(fields: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(Refusal, match="400"):
+        check_headers(parse_line(b"POST /t HTTP/1.1"), [(b"host", b"a"), *fields])

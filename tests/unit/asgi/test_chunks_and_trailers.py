@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.asgi.listener import HEAD_LIMIT, listen
+from engine.asgi.reader import Part, RequestReader
+from engine.asgi.responses import Refusal
 from tests.support.raw_client import connect
 from tests.support.raw_exchanges import CHUNKED, GOT, OK, POSTED, End, Row, check, each, get, post
 from tests.support.scripted_app import ScriptedApp
@@ -159,3 +161,25 @@ async def test_trailers_count_with_the_head(more: int, status: int) -> None:
     trailer = b"y: " + b"b" * (HEAD_LIMIT - len(head) - len(b"y: \r\n") + more) + b"\r\n"
     sent = head + b"2\r\n42\r\n0\r\n" + trailer + b"\r\n"
     await check(Row("", sent, status, (POSTED,) if status == OK else (ABORTED,)))
+
+
+EXTENSION = b";" + b"x" * 35_000
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(("count", "fits"), [(1, True), (2, False)])
+def test_extensions_count_over_the_whole_body_however_it_arrives(size: int, count: int, fits: bool) -> None:
+    sent = CHUNKED + b"1\r\n.\r\n" * 20_000 + b"1%b\r\n.\r\n" % EXTENSION * count + b"0\r\n\r\n"
+    reader = RequestReader()
+
+    def read_all() -> bool:
+        at = 0
+        while at < len(sent):
+            at += reader.read(sent[at : at + size], 0)
+        return reader.part is Part.END
+
+    if fits:
+        assert read_all()
+    else:
+        with pytest.raises(Refusal, match="431"):
+            read_all()

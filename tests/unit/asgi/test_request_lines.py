@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from engine.asgi.heads import parse_line
+from engine.asgi.responses import Refusal
 from tests.support.raw_exchanges import GARBAGE, GET, GOT, OK, PLAIN, POSTED, End, Row, check, each, get
 
 FIELDS = b"Host: localhost\r\n\r\n"
@@ -48,8 +52,8 @@ VERSIONS = [
     Row("HTTP/0.9 without a version", b"GET /g\r\n\r\n", 400),
     Row("no version, but fields", line(b"GET /g"), 400),
     Row("HTTP/0.9", line(b"GET /g HTTP/0.9"), 505),
-    Row("HTTP/1.2", line(b"GET /g HTTP/1.2"), 505),
-    Row("HTTP/1.9", line(b"GET /g HTTP/1.9"), 505),
+    Row("HTTP/1.2", line(b"GET /g HTTP/1.2"), OK, (GOT,)),
+    Row("HTTP/1.9", line(b"GET /g HTTP/1.9"), OK, (GOT,)),
     Row("HTTP/2.0", line(b"GET /g HTTP/2.0"), 505),
     Row("HTTP/3.0", line(b"GET /g HTTP/3.0"), 505),
     Row("a version without a minor number", line(b"GET /g HTTP/1"), 400),
@@ -101,3 +105,8 @@ ROWS = [*LINES, *VERSIONS, *METHODS, *FOREIGN]
 @each(ROWS)
 async def test_request_lines_are_as_the_standard_says(row: Row) -> None:
     await check(row)
+
+
+def test_a_target_that_is_not_ascii_is_told_as_such() -> None:
+    with pytest.raises(Refusal, match="not ASCII; percent-encode them"):
+        parse_line("GET /ä HTTP/1.1".encode())

@@ -77,6 +77,10 @@ async def test_a_status_without_body_has_no_length_either(status: int) -> None:
     assert await lines_of(Reply(status=status, body=b"left out")) == (status, [], b"")
 
 
+async def test_a_205_has_no_body() -> None:
+    assert await lines_of(Reply(status=205, body=b"left out")) == (205, ["content-length: 0"], b"")
+
+
 @pytest.mark.parametrize(
     ("reply", "lines"),
     [
