@@ -17,7 +17,7 @@ import structlog
 
 from engine.asgi.admission import Admission, ClientRules, ConnectionCounts
 from engine.asgi.loopback import open_socket
-from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls
+from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls, speaks_tls
 
 BATCH = 32  #: connections accepted per turn of the event loop
 RETRY_DELAY = 0.1  #: seconds until the next attempt if the system has no free descriptor; clients wait meanwhile
@@ -108,7 +108,10 @@ class Acceptor:
     async def _connect(self, sock: socket.socket, admission: Admission) -> None:
         made = self._make(admission)
         try:
-            await self._loop.connect_accepted_socket(lambda: made, sock, **self._tls)
+            if not self._tls or await speaks_tls(self._loop, sock):
+                await self._loop.connect_accepted_socket(lambda: made, sock, **self._tls)
+            else:
+                admission.release()
         except (OSError, asyncio.CancelledError):  # no TLS, a failed or slow handshake, or the end of the listener
             admission.release()
         finally:

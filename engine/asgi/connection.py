@@ -305,14 +305,14 @@ class Connection(asyncio.Protocol):
         """Close the sending side, and read until the client closes.
 
         If the engine closed a connection with unread bytes, the system would reset it, and the client might lose the
-        response. TLS has no half-closed connections: there, the client closes when it has read the response.
+        response. TLS has no half-closed connections: there, close_notify follows once the client sends no more.
         """
         self._forget_requests()
         if self._eof:
             self._close()
             return
         self.state = _LINGERING
-        self._deadline.set(self._dropping.start())
+        self._deadline.set(self._dropping.start(ends_tls=self._secure))
         self._write_eof()
         self.resume_reading()
 
@@ -377,7 +377,7 @@ class Connection(asyncio.Protocol):
         if unsent and unsent != self._unsent:  # the client takes the response, slowly
             self._unsent = unsent
             self._deadline.set(self.listener.keep_alive)
-        elif self.state is _HEAD and not unsent:
+        elif (self.state is _HEAD or (self.state is _LINGERING and self._secure)) and not unsent:
             self._close()
         elif self.state is _BODY and self._exchange is not None and not self.write_paused:
             if self._exchange.is_full or self._waits_for_turn:  # the client waits for the application

@@ -9,6 +9,7 @@ from collections.abc import Callable
 DROPPED_LIMIT = 256 << 20  #: bytes of an answered request that are dropped before the connection is aborted
 LINGER_TIME = 30.0  #: seconds for these bytes
 LINGER_PAUSE = 5.0  #: seconds between two packets of them
+TLS_PAUSE = 0.5  #: the same before close_notify: bytes that come after it reset the connection
 BODY_RATE = 64 << 10  #: bytes of a body per second that extend its time
 
 
@@ -92,15 +93,16 @@ class DropTime:
     """Time and number of bytes that are left for the rest of an answered request."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._dropped, self._end = loop, 0, 0.0
+        self._loop, self._dropped, self._end, self._pause = loop, 0, 0.0, 0.0
 
-    def start(self) -> float:
-        """Return the seconds until the next packet."""
+    def start(self, *, ends_tls: bool = False) -> float:
+        """Return the seconds until the next packet. ``ends_tls``: close_notify follows them."""
         self._dropped, self._end = 0, self._loop.time() + LINGER_TIME
-        return LINGER_PAUSE
+        self._pause = TLS_PAUSE if ends_tls else LINGER_PAUSE
+        return self._pause
 
     def left(self, size: int) -> float:
         """Count ``size`` more bytes. Return the seconds until the next packet; 0 if the connection must end."""
         self._dropped += size
         left = self._end - self._loop.time()
-        return 0.0 if left <= 0 or self._dropped > DROPPED_LIMIT else min(left, LINGER_PAUSE)
+        return 0.0 if left <= 0 or self._dropped > DROPPED_LIMIT else min(left, self._pause)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import ssl
 import stat
 from datetime import UTC, datetime
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.asgi.certificate_validity import validity_of
+from engine.asgi.responses import Refusal
 from engine.errors import SettingsError
 
 #: Seconds that a client may take for the TLS handshake.
@@ -22,11 +25,36 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 #: KiB, which are the defaults of event loops.
 BUFFERED = 64 << 10
 
+_PLAINTEXT = Refusal(400, b"plain HTTP was sent to a port with TLS; use https://")
+
 
 def limit_buffers(transport: Any) -> None:
     """Bound the memory of a connection whose client sends without end, or reads no response."""
     transport.set_read_buffer_limits(BUFFERED)
     transport.set_write_buffer_limits(BUFFERED)
+
+
+async def speaks_tls(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bool:
+    """Wait for the first byte of a client, which stays unread. Close the socket if it is not of TLS.
+
+    The client gets a hint then. Raises TimeoutError, and closes the socket, if no byte comes.
+    """
+    readable = asyncio.Event()
+    loop.add_reader(sock, readable.set)
+    try:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+            await readable.wait()
+        loop.remove_reader(sock)
+        if not sock.recv(1, socket.MSG_PEEK).isalpha():
+            return True
+        sock.recv(BUFFERED)  # bytes that are left unread would reset the connection
+        sock.send(_PLAINTEXT.response(b"", only_head=False))
+    except BaseException:
+        loop.remove_reader(sock)
+        sock.close()
+        raise
+    sock.close()
+    return False
 
 
 class ServerTls:

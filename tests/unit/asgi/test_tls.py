@@ -70,7 +70,7 @@ def connect(port: int, folder: Path, name: str | None = HOST) -> Iterator[ssl.SS
     context.set_alpn_protocols(["h2", "http/1.1"])
     with (
         socket.create_connection((HOST, port), timeout=DEADLINE) as plain,
-        context.wrap_socket(plain, server_hostname=name) as connection,
+        context.wrap_socket(plain, server_hostname=name, suppress_ragged_eofs=False) as connection,
     ):
         yield connection
 
@@ -200,15 +200,17 @@ def test_unfinished_handshakes_do_not_delay_the_end(loop: Loop, tls: ServerTls, 
 
 
 @each_loop
-def test_a_client_without_tls_is_disconnected_quietly(
-    loop: Loop, tls: ServerTls, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"\0" * 20])
+def test_a_client_without_tls_is_disconnected_quietly_with_a_hint_for_http(
+    loop: Loop, tls: ServerTls, caplog: pytest.LogCaptureFixture, sent: bytes
 ) -> None:
     async def test() -> None:
         async with listen(app, HOST, 0, tls=tls) as port:
             reader, writer = await asyncio.open_connection(HOST, port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-            assert not (await reader.read()).startswith(b"HTTP")
+            writer.write(sent)
+            answer = await reader.read()
             writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ") == (b"use https://" in answer) == sent.startswith(b"GET")
 
     with caplog.at_level(logging.WARNING):
         run(loop, test)
@@ -349,3 +351,24 @@ def test_a_file_that_vanishes_while_it_is_loaded_leaves_the_old_certificate(
             tls.reload()
 
     assert tls.context is before
+
+
+@each_loop
+@pytest.mark.parametrize(
+    "sent", [b"nonsense\r\n\r\n", b"POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n" + b"x" * 100_000]
+)
+def test_a_refusal_ends_with_close_notify(loop: Loop, tls: ServerTls, tmp_path: Path, sent: bytes) -> None:
+    def ask(port: int) -> bytes:
+        with connect(port, tmp_path) as connection:
+            connection.sendall(sent)
+            answer = b""
+            while piece := connection.recv(1 << 16):  # without close_notify: SSLEOFError
+                answer += piece
+            return answer
+
+    async def test() -> None:
+        async with listen(app, HOST, 0, tls=tls) as port:
+            answer = await asyncio.to_thread(ask, port)
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 417 "))
+
+    run(loop, test)
