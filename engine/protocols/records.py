@@ -133,6 +133,13 @@ class Records(Protocol):
         """Return the complete record of an invocation; None if the invocation does not exist."""
         ...
 
+    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
+        """Return up to ``most`` running and ``most`` ended invocations of a function, the newest, in one read.
+
+        They are as in lists, beside their logs. Logs on damaged pages are left out.
+        """
+        ...
+
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
         """Return the first ``most`` invocations whose cause is that with this key, without what lists leave out.
 

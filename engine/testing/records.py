@@ -57,6 +57,13 @@ class MemoryRecords:
         row = self._tables.rows.get(key)
         return None if row is None else to_record(row)
 
+    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
+        rows = sorted(self._tables.rows.values(), key=_list_order)
+        own = [row for row in rows if row.invocation.function_id == function_id]
+        running = [row for row in own if row.state is State.RUNNING][-most:]
+        ended = [row for row in own if row.state.final][:most]
+        return [replace(_listed(row), log=row.log) for row in (*running, *ended)]
+
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
         caused = sorted(one for one, row in self._tables.rows.items() if row.invocation.cause == key)
         return [_listed(self._tables.rows[one]) for one in caused[:most]]

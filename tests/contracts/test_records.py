@@ -15,6 +15,7 @@ from tests.contracts.storage import (
     ended,
     failure,
     made,
+    retried,
     settled,
     started,
     stored,
@@ -208,6 +209,29 @@ async def test_invocations_of_one_trigger_can_be_chosen(opened: Opened) -> None:
         ]
         assert (await storage.records.waiting(selection, FIRST, 9)).keys == (one.key,)
         assert await listed(storage, trigger_id="two") == [two.key]
+
+
+async def test_the_newest_logs_of_a_function_are_read_together(opened: Opened) -> None:
+    async with opened() as storage:
+        for number in range(3):
+            one = await started(storage)
+            await settled(storage, one, success(one, log=b"%013d o %d\n" % (1000, number)))
+        first, second, third = [await started(storage) for _ in range(3)]
+        failed = await started(storage, 2)
+        await settled(storage, failed, failure(failed, log=b"of another"))
+        again = await retried(storage, first, failure(first, log=b"one"))
+        storage.journal.start(again, again.due_at)
+        await settled(storage, again, success(again, log=b"two"))
+        await stored(storage)
+
+        logs = await storage.records.newest_logs(1, 2)
+        assert [(one.key, one.attempt, one.log[-3:]) for one in logs] == [
+            (second.key, 1, b""),
+            (third.key, 1, b""),
+            (first.key, 2, b"two"),
+            (one.key, 1, b" 2\n"),
+        ]
+        assert await storage.records.newest_logs(3, 2) == []
 
 
 async def test_an_invocation_tells_those_that_it_caused(opened: Opened) -> None:

@@ -238,6 +238,9 @@ class Engine:
     async def get(self, key: int) -> Record | None:
         return self.rows.get(key)
 
+    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
+        return ()
+
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
         return ()
 

@@ -42,6 +42,9 @@ class SimulatedRecords:
     async def count(self, selection: Selection, most: int) -> Count:
         return Count(rows=0)
 
+    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
+        return ()
+
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
         return ()
 

@@ -176,7 +176,7 @@ async def log_of(archive: LogArchive, record: Record, attempt: int | None = None
     if running is not None:
         return running
     stored = {one.attempt: one.log for one in record.attempts}
-    last = max(stored, default=1)
+    last = max(stored, default=record.attempt or 1)
     number = last if attempt is None else attempt
     tail = record.log if number == last else stored.get(number, b"")
     whole = await archive.log(record.request_id, number)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlencode
 
 import anyio
+import anyio.to_thread
 
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
@@ -27,9 +28,9 @@ from engine.http.log_queue import QUIET
 from engine.http.log_tail import Lines, LogTail, LogTails
 from engine.logs.feed import LogFeed
 from engine.logs.lines import decode, last
-from engine.model import Function, Record, State
+from engine.model import Function, Record
 from engine.model.identity import Identity
-from engine.protocols import Records, Selection
+from engine.protocols import Records
 
 LINES = 500  #: lines that a page, or the begin of a stream, shows
 NEWEST = 20  #: invocations whose lines they are: so many running ones, and so many that have ended
@@ -37,7 +38,6 @@ TAIL = 8 << 10  #: bytes read of the log of each of them
 WHOLE = 64 << 10  #: bytes read of the log of an invocation that was asked for
 PAUSE = 0.1  #: seconds between two messages of a stream
 STREAMED = 32  #: streams at the same time
-_ENDED = frozenset({State.SUCCESS, State.FAIL, State.DISCARD})
 _AGAIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 
 
@@ -152,21 +152,20 @@ class FunctionLogs:
         """Return the last lines of an invocation, or of the newest invocations and of instances outside requests."""
         if request_id:
             records: Sequence[Record] = [await record_of(self._records, self._identity, function, request_id)]
-            found = []
         else:
-            records = [*await self._newest(function, frozenset({State.RUNNING})), *await self._newest(function, _ENDED)]
-            outside = last(await self._archive.instance_log(function.function_id), TAIL)
-            found = list(shown_lines(decode(outside), ""))
-        for record in records:
-            whole = record if request_id or not record.state.final else await self._records.get(record.key)
-            log = await log_of(self._archive, whole or record)
-            found += shown_lines(decode(last(log, WHOLE if request_id else TAIL)), record.request_id)
-            await asyncio.sleep(0)  # other requests come between
-        return sorted(found, key=lambda one: one.time)[-LINES:]
+            records = await self._records.newest_logs(function.function_id, NEWEST)
+        # Each turn of a busy event loop takes long, so all files are read at the same time.
+        read = await asyncio.gather(*(log_of(self._archive, record) for record in records))
+        logs = [(record.request_id, log) for record, log in zip(records, read, strict=True)]
+        if not request_id:
+            logs.insert(0, ("", await self._archive.instance_log(function.function_id)))
+        return await anyio.to_thread.run_sync(_last_lines, logs, WHOLE if request_id else TAIL)
 
-    async def _newest(self, function: Function, states: frozenset[State]) -> Sequence[Record]:
-        selection = Selection(function_id=function.function_id, states=states, counted=False, limit=NEWEST)
-        return (await self._records.list(selection))[0]
+
+def _last_lines(logs: Iterable[tuple[str, bytes]], size: int) -> list[LogLine]:
+    """Return the last lines of logs, each with a request id, of which ``size`` bytes are read."""
+    found = [line for request_id, log in logs for line in shown_lines(decode(last(log, size)), request_id)]
+    return sorted(found, key=lambda one: one.time)[-LINES:]
 
 
 def _forget(known: Counter[LogLine], line: LogLine) -> bool:

@@ -33,15 +33,15 @@ class _Part(Struct, frozen=True, kw_only=True):
     own: bool = True  #: the condition has a placeholder for the function
 
 
-_WAIT, _RUNNING = frozenset({State.WAIT}), frozenset({State.RUNNING})
-_ENDED = frozenset(state for state in State if state.final)
+_WAIT, RUNNING = frozenset({State.WAIT}), frozenset({State.RUNNING})
+ENDED = frozenset(state for state in State if state.final)
 #: Parts of a function's list.
 _PARTS = (
-    _Part(states=_RUNNING, rows="INDEXED BY running WHERE state = 2 AND function_id = ?"),
+    _Part(states=RUNNING, rows="INDEXED BY running WHERE state = 2 AND function_id = ?"),
     _Part(states=_WAIT, rows="INDEXED BY ready WHERE state = 0 AND function_id = ?", by="rank"),
     _Part(states=_WAIT, rows="INDEXED BY delayed WHERE state = 1", by="due", own=False),
     _Part(states=_WAIT, rows="INDEXED BY held WHERE state = -1 AND function_id = ?"),
-    _Part(states=_ENDED, rows="INDEXED BY finished WHERE state >= 3 AND function_id = ?", newest=True),
+    _Part(states=ENDED, rows="INDEXED BY finished WHERE state >= 3 AND function_id = ?", newest=True),
 )
 #: List of several functions.
 _ALL = _Part(states=frozenset(State), rows="NOT INDEXED WHERE key > 0", newest=True, own=False)
@@ -51,7 +51,7 @@ _UNENDED = " UNION ALL ".join(
 )
 _ENDED_TOO = f"{_UNENDED} UNION ALL SELECT key FROM invocation INDEXED BY finished WHERE state >= 3"
 #: Same list, if few have not ended and only those are wanted.
-_FEW = _Part(states=_WAIT | _RUNNING, rows=f"WHERE key IN ({_UNENDED})", newest=True, own=False)
+_FEW = _Part(states=_WAIT | RUNNING, rows=f"WHERE key IN ({_UNENDED})", newest=True, own=False)
 
 
 class Search:

@@ -20,11 +20,11 @@ from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import ADVICE, INDEXES, TABLES, DamageNotes, is_damage, left_out
 from engine.storage.sqlite.isolated_lists import LENIENT, list_isolated
-from engine.storage.sqlite.older_tables import OLDER
+from engine.storage.sqlite.older_tables import OLDER, older_tables
 from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.queued import read_queued
 from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
-from engine.storage.sqlite.record_search import CHUNK, MANY, Search, nearby
+from engine.storage.sqlite.record_search import CHUNK, ENDED, MANY, RUNNING, Search, nearby
 from engine.storage.sqlite.rows import LISTED, to_record
 from engine.storage.sqlite.selections import parts, source
 from engine.storage.sqlite.waiting_scan import read_standing, scan_waiting
@@ -138,6 +138,18 @@ class SQLiteRecords:
             record = to_record(tuple(listed), self._identity, trace=trace or "", cause=cause or 0)
             return replace(record, **await _parts_of(db, record, size))
 
+    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
+        def step(db: sqlite3.Connection, rows: int) -> Sequence[Record]:
+            found: list[Record] = []
+            for states, back in ((RUNNING, True), (ENDED, False)):
+                selection = Selection(function_id=function_id, states=states)
+                search = Search(db, selection, self._readable, rows)
+                found += search.records(None, most, back, self._identity).records
+            tables = ["result", *(older.name for older in older_tables(db, "result"))]
+            return [replace(one, log=_log(db, tables, one.key)) if one.state.final else one for one in found]
+
+        return await self._searched(step, Selection(function_id=function_id))
+
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
         async with self._readers.one() as db:
             rows = await _part(db, f"SELECT {LISTED} FROM invocation WHERE cause = ? ORDER BY key LIMIT {most:d}", key)
@@ -194,6 +206,18 @@ def _snapshot(db: sqlite3.Connection, step: Callable[[sqlite3.Connection, int], 
     db.text_factory = LENIENT
     db.execute("BEGIN")
     return step(db, most)
+
+
+def _log(db: sqlite3.Connection, tables: Sequence[str], key: int) -> bytes:
+    """Return the stored end of a log; empty without one, or if it is damaged."""
+    try:
+        found = (db.execute(f"SELECT body, log, sum FROM {table} WHERE key = ?", (key,)).fetchone() for table in tables)
+        row = next(filter(None, found), None)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return b""
+    return b"" if row is None or result_is_damaged(key, *row) else bytes(row[1])
 
 
 async def _parts_of(db: aiosqlite.Connection, record: Record, size: int) -> dict[str, Any]:

@@ -14,6 +14,22 @@ from tests.contracts.storage import settled, success
 from tests.support.damage import ROWS, kept, ranges, storing
 
 
+async def test_newest_logs_leave_out_those_on_a_damaged_page(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    async with storing(tmp_path) as storage:
+        log = b"x" * 50
+        await asyncio.gather(*(settled(storage, each, success(each, log=log)) for each in data.invocations))
+    own = [each.key for each in data.invocations if each.function_id == 1]
+    unread, lost = data.smash("result", 0), data.smash("invocation", 1)
+
+    async with storing(tmp_path) as storage:
+        logs = {one.key: one.log for one in await storage.records.newest_logs(1, ROWS)}
+
+    assert list(logs) == [key for key in own[::-1] if key not in lost]
+    assert {key for key, log in logs.items() if not log} == {*unread} & {*logs}
+    assert any(logs.values())
+
+
 async def searched(records: Records, selection: Selection) -> list[int]:
     found, start, more = list[int](), None, True
     while more:
