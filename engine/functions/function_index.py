@@ -10,7 +10,7 @@ from random import Random
 
 from engine.errors import NoAsyncSettings, UnknownAlias, UnknownFunction, UnknownVersion
 from engine.functions.alias_rules import Headers, choose_version
-from engine.model import Alias, AsyncSettings, Function
+from engine.model import Alias, AsyncSettings, DestinationSpec, Function
 from engine.model.urn import LATEST, FunctionUrn
 
 Name = tuple[str, str, str]  #: project, package, name
@@ -79,6 +79,13 @@ class FunctionIndex:
 
     def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
         return self._settings.get((function_id, version))
+
+    def destination_of(self, function_id: int, version: str, condition: str) -> DestinationSpec | None:
+        """Return the present destination of a version's outcomes, for ``success`` or ``failure``."""
+        settings = self.settings_of(function_id, version)
+        if settings is None:
+            return None
+        return settings.on_success if condition == "success" else settings.on_failure
 
     def versions(self, function_id: int) -> Sequence[Function]:
         """Return the ``latest`` version of a function, then its published versions, oldest first.

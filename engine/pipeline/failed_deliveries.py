@@ -27,6 +27,8 @@ class DeliveryScope(Struct, frozen=True, kw_only=True):
     project: str
     function: FunctionUrn | None = None  #: None: any
     destination: DestinationSpec | None = None  #: None: any
+    given_up: bool = True  #: False: those that wait
+    redirect: bool = False  #: a redrive sends them to the present destinations of their functions
 
 
 class DeliveryStep(Struct, frozen=True, kw_only=True):
@@ -46,14 +48,12 @@ class FailedDeliveries:
     def __init__(self, outbox: Outbox, catalog: Catalog, redrive: Redrive) -> None:
         self._outbox, self._catalog, self._redrive = outbox, catalog, redrive
 
-    async def page(
-        self, scope: DeliveryScope, *, given_up: bool, after: int, limit: int
-    ) -> tuple[Sequence[PendingDelivery], int]:
+    async def page(self, scope: DeliveryScope, *, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         """Return up to ``limit`` deliveries with ids above ``after``, and ``after`` for the next page; 0: last page.
 
         A page has fewer deliveries if none are found in many rows.
         """
-        chosen = self._filter(scope, given_up=given_up)
+        chosen = self._filter(scope)
         found: list[PendingDelivery] = []
         for _ in range(LOOKS):
             page, after = await self._outbox.page(chosen, after, limit - len(found))
@@ -76,29 +76,30 @@ class FailedDeliveries:
         return DeliveryCounts(pending=pending, given_up=given_up, complete=not after)
 
     async def given_up(self, scope: DeliveryScope) -> Count | None:
-        """Count up to ``MOST`` given-up deliveries; None if the scope names a destination, as no index has it."""
-        if scope.destination is not None:
+        """Count up to ``MOST`` given-up deliveries; None if no index has the number, as of one destination."""
+        if scope.destination is not None or not scope.given_up:
             return None
         return await self._outbox.count_given_up(self._functions(scope), MOST)
 
     async def redrive(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
-        """Redrive the next given-up deliveries of a scope."""
-        found, after = await self._outbox.page(self._filter(scope, given_up=True), after, limit)
-        done = await self._redrive.deliver(scope.project, [one.delivery_id for one in found])
+        """Redrive the next deliveries of a scope."""
+        found, after = await self._outbox.page(self._filter(scope), after, limit)
+        ids = [one.delivery_id for one in found]
+        done = await self._redrive.deliver(scope.project, ids, redirect=scope.redirect)
         return DeliveryStep(delivery_ids=done, after=after)
 
     async def discard(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
-        """Remove the next given-up deliveries of a scope."""
-        found, after = await self._outbox.page(self._filter(scope, given_up=True), after, limit)
-        done = await self.discard_these(scope.project, [one.delivery_id for one in found])
+        """Remove the next deliveries of a scope."""
+        found, after = await self._outbox.page(self._filter(scope), after, limit)
+        done = await self.discard_these(scope, [one.delivery_id for one in found])
         return DeliveryStep(delivery_ids=done, after=after)
 
-    async def discard_these(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
-        """Remove these deliveries of the project, as far as they are given up. Return their ids."""
-        return await self._outbox.discard(self._functions(DeliveryScope(project=project)), delivery_ids)
+    async def discard_these(self, scope: DeliveryScope, delivery_ids: Collection[int]) -> Sequence[int]:
+        """Remove these deliveries of a scope's functions, as far as they are in its state. Return their ids."""
+        return await self._outbox.discard(self._functions(scope), delivery_ids, given_up=scope.given_up)
 
-    def _filter(self, scope: DeliveryScope, *, given_up: bool) -> DeliveryFilter:
-        return DeliveryFilter(functions=self._functions(scope), destination=scope.destination, given_up=given_up)
+    def _filter(self, scope: DeliveryScope) -> DeliveryFilter:
+        return DeliveryFilter(functions=self._functions(scope), destination=scope.destination, given_up=scope.given_up)
 
     def _functions(self, scope: DeliveryScope) -> Collection[int]:
         if scope.function is not None:

@@ -113,13 +113,15 @@ class Redrive:
         """Return the deliveries of an invocation's outcome that are pending or given up."""
         return await self._outbox.deliveries_of(record.key)
 
-    async def deliver(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
+    async def deliver(self, project: str, delivery_ids: Collection[int], *, redirect: bool = False) -> Sequence[int]:
         """Make these deliveries of the project due now, and restart the day for which a delivery is retried.
 
-        Returns the ids of the deliveries that exist. For each destination, one delivery is tried even if the circuit
-        breaker is open.
+        With ``redirect``, they go to the present destinations of their functions. Returns the ids of the deliveries
+        that exist, and have such a destination. For each destination, one delivery is tried even if the circuit breaker
+        is open.
         """
-        found = await self._outbox.revive(self._functions(project), delivery_ids, self._clock.now())
+        functions, present = self._functions(project), self._catalog.destination_of if redirect else None
+        found = await self._outbox.revive(functions, delivery_ids, self._clock.now(), present)
         self._deliveries.probe(pending.destination for pending in found)
         return [pending.delivery_id for pending in found]
 

@@ -37,6 +37,7 @@ from engine.protocols.outbox import (
     DeliveryCount,
     DeliveryFilter,
     Outbox,
+    PresentDestination,
 )
 from engine.protocols.plugins import (
     CodeLinks,
@@ -125,6 +126,7 @@ __all__ = [
     "Plugin",
     "PluginContext",
     "PluginService",
+    "PresentDestination",
     "Purged",
     "PushHandler",
     "PushRequest",

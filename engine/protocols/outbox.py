@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from engine.model.invocation import DestinationSpec, Invocation, PendingDelivery
 from engine.protocols.records import Count
+
+#: Returns the destination that a function has now. Arguments: function id, version, condition.
+PresentDestination = Callable[[int, str, str], DestinationSpec | None]
 
 
 class DeliveryFilter(Struct, frozen=True, kw_only=True):
@@ -84,17 +87,20 @@ class Outbox(Protocol):
         ...
 
     async def revive(
-        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+        self, functions: Collection[int], ids: Collection[int], now: float, present: PresentDestination | None = None
     ) -> Sequence[PendingDelivery]:
         """Make deliveries of these functions due now and restart their age, even of given-up ones. Return them.
 
-        Ids of other functions' deliveries are ignored.
+        Ids of other functions' deliveries are ignored. ``present``, called in any thread, returns the destinations that
+        replace the stored ones. Deliveries for which it returns None, or whose invocations are gone, are left out.
         """
         ...
 
-    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
-        """Remove given-up deliveries of these functions. Return their ids.
+    async def discard(
+        self, functions: Collection[int], ids: Collection[int], *, given_up: bool = True
+    ) -> Sequence[int]:
+        """Remove deliveries of these functions that are given up, or those that are not. Return their ids.
 
-        Ids of other functions' deliveries, and of those that are not given up, are ignored.
+        Ids of other functions' deliveries, and of those in the other state, are ignored.
         """
         ...

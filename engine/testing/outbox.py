@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from engine.model import DestinationSpec, Invocation, PendingDelivery
-from engine.protocols import Count, DeliveryCount, DeliveryFilter
+from engine.protocols import Count, DeliveryCount, DeliveryFilter, PresentDestination
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites
 
@@ -84,20 +84,27 @@ class MemoryOutbox:
         return [one for _, one in sorted(stored.items()) if one.key == key]
 
     async def revive(
-        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+        self, functions: Collection[int], ids: Collection[int], now: float, present: PresentDestination | None = None
     ) -> Sequence[PendingDelivery]:
         self._writes.check()
         stored = self._pending | self._given_up
-        ids = sorted(id for id, pending in stored.items() if id in delivery_ids and pending.function_id in functions)
+        ids = sorted(id for id, pending in stored.items() if id in ids and pending.function_id in functions)
+        if present is not None:
+            rows = ((id, self._tables.rows.get(stored[id].key), stored[id].condition) for id in ids)
+            found = {id: present(stored[id].function_id, row.invocation.version, at) for id, row, at in rows if row}
+            stored |= {id: replace(stored[id], destination=one) for id, one in found.items() if one}
+            ids = [id for id, one in found.items() if one]
         for id in ids:
             self._pending[id] = replace(stored[id], due_at=now, since=now, tries=0)
             self._given_up.pop(id, None)
         return [self._pending[id] for id in ids]
 
-    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+    async def discard(
+        self, functions: Collection[int], ids: Collection[int], *, given_up: bool = True
+    ) -> Sequence[int]:
         self._writes.check()
-        stored = self._given_up
-        ids = sorted(id for id, one in stored.items() if id in delivery_ids and one.function_id in functions)
+        stored = self._given_up if given_up else self._pending
+        ids = sorted(id for id, one in stored.items() if id in ids and one.function_id in functions)
         for id in ids:
             del stored[id]
         return ids

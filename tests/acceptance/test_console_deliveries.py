@@ -101,5 +101,5 @@ def test_a_delivery_that_waits_is_not_discarded(engine: EngineProcess) -> None:
     note = reply.headers["set-cookie"].partition(";")[0]
 
     assert reply.status == 303
-    assert "0 deliveries discarded. The others are not given up" in visit(engine, HERE, Cookie=note).text
+    assert "0 deliveries discarded. The others are not in this list" in visit(engine, HERE, Cookie=note).text
     assert len(engine.ask("GET", DELIVERIES).json["retrying"]) == 1

@@ -7,7 +7,7 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from engine.model import PendingDelivery, State
+from engine.model import DestinationSpec, PendingDelivery, State
 from engine.protocols import Count, DeliveryFilter, Storage
 from tests.contracts.storage import (
     NOW,
@@ -275,3 +275,37 @@ async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(opene
         await ended(storage, deliver_to=SINK)
         [second] = await pending(storage)
         assert second.delivery_id > first.delivery_id
+
+
+async def test_deliveries_are_redirected_to_the_present_destinations_of_their_versions(opened: Opened) -> None:
+    present = replace(SINK, param='{"func_urn":"urn:present"}')
+    async with opened() as storage:
+        for number, version in ((1, "v1"), (1, "v2"), (2, "v1")):
+            await ended(storage, number, version=version, deliver_to=SINK)
+        first, second, other = await pending(storage)
+        await storage.outbox.postpone(first, None, "wrong")
+        asked: list[tuple[int, str, str]] = []
+
+        def destination_of(function_id: int, version: str, condition: str) -> DestinationSpec | None:
+            asked.append((function_id, version, condition))
+            return present if version == "v1" else None
+
+        ids = [one.delivery_id for one in (first, second, other)]
+        [moved] = await storage.outbox.revive([1], [*ids, 99], NOW, destination_of)
+
+        assert sorted(asked) == [(1, "v1", "success"), (1, "v2", "success")]
+        assert (moved.delivery_id, moved.destination, moved.due_at) == (first.delivery_id, present, NOW)
+        assert [one.destination for one in await pending(storage)] == [present, SINK, SINK]
+
+
+async def test_deliveries_that_wait_are_discarded_apart_from_given_up_ones(opened: Opened) -> None:
+    async with opened() as storage:
+        for _ in range(2):
+            await ended(storage, deliver_to=SINK)
+        waits, gone = await pending(storage)
+        await storage.outbox.postpone(gone, None, "wrong")
+        ids = [waits.delivery_id, gone.delivery_id]
+
+        assert await storage.outbox.discard([2], ids, given_up=False) == []
+        assert await storage.outbox.discard([1], ids, given_up=False) == [waits.delivery_id]
+        assert await storage.outbox.discard([1], ids) == [gone.delivery_id]

@@ -18,6 +18,7 @@ from engine.protocols import (
     DeliveryFilter,
     Found,
     Place,
+    PresentDestination,
     Purged,
     Queued,
     Scan,
@@ -122,13 +123,15 @@ class SimulatedOutbox:
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
         return [], 0
 
-    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+    async def discard(
+        self, functions: Collection[int], ids: Collection[int], *, given_up: bool = True
+    ) -> Sequence[int]:
         return []
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         return []
 
     async def revive(
-        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+        self, functions: Collection[int], ids: Collection[int], now: float, present: PresentDestination | None = None
     ) -> Sequence[PendingDelivery]:
         return []

@@ -27,12 +27,13 @@ Limit = Annotated[int, Meta(ge=1, le=STEP)]
 class ChosenDeliveries(Struct, frozen=True, kw_only=True):
     """Deliveries to which a request applies.
 
-    Either ``delivery_ids`` lists them, or ``all`` is true: then it applies to all given-up ones of the project that
-    match the other fields.
+    Either ``delivery_ids`` lists them, or ``all`` is true: then it applies to all of the project that match the other
+    fields.
     """
 
     delivery_ids: Ids = []
     all: bool = False
+    pending: bool = False  #: those that wait, instead of given-up ones
     function: str = ""  #: name or URN; empty: any
     destination: Label = ""  #: kind of the destination, with ``param``; empty: any
     param: Param = ""
@@ -43,9 +44,11 @@ class ChosenDeliveries(Struct, frozen=True, kw_only=True):
 class RedriveDeliveriesBody(ChosenDeliveries, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Deliveries to redrive. ``delivery_ids`` may list pending ones too, which are then tried at once."""
 
+    redirect: bool = False  #: to the present destinations of their functions; those without one are left out
+
 
 class DiscardDeliveriesBody(ChosenDeliveries, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Given-up deliveries to remove. Others in ``delivery_ids`` are ignored."""
+    """Deliveries to remove. Those in ``delivery_ids`` that are in the other state than ``pending`` are ignored."""
 
 
 class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
@@ -71,16 +74,15 @@ class DeliveryStepsApi:
     async def redrive(self, call: Call) -> Reply:
         body = await call.read(RedriveDeliveriesBody)
         if not _is_all(body):
-            return json_reply(
-                RedrivenDeliveries(redriven=[*await self._redrive.deliver(call.project, body.delivery_ids)])
-            )
+            done = await self._redrive.deliver(call.project, body.delivery_ids, redirect=body.redirect)
+            return json_reply(RedrivenDeliveries(redriven=[*done]))
         ids, after = await self._steps(call, body, self._deliveries.redrive)
         return json_reply(RedrivenDeliveries(redriven=ids, next_after=after))
 
     async def discard(self, call: Call) -> Reply:
         body = await call.read(DiscardDeliveriesBody)
         if not _is_all(body):
-            done = await self._deliveries.discard_these(call.project, body.delivery_ids)
+            done = await self._deliveries.discard_these(self._scope(call, body), body.delivery_ids)
             return json_reply(DiscardedDeliveries(discarded=[*done]))
         ids, after = await self._steps(call, body, self._deliveries.discard)
         return json_reply(DiscardedDeliveries(discarded=ids, next_after=after))
@@ -110,6 +112,8 @@ class DeliveryStepsApi:
             project=call.project,
             function=own_urn(body.function, call.project, self._region) if body.function else None,
             destination=DestinationSpec(destination=body.destination, param=body.param) if body.destination else None,
+            given_up=not body.pending,
+            redirect=isinstance(body, RedriveDeliveriesBody) and body.redirect,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import Unavailable
 from engine.model import DestinationSpec, Invocation, PendingDelivery
-from engine.protocols import Count, DeliveryCount, DeliveryFilter
+from engine.protocols import Count, DeliveryCount, DeliveryFilter, PresentDestination
 from engine.storage.sqlite import delivery_lists
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
@@ -23,6 +23,7 @@ from engine.storage.sqlite.writer import Writer
 
 #: Largest number of rows scanned for one page, or for counts. Includes rows that do not match.
 ROWS_SCANNED = 20_000
+Present = PresentDestination | None
 
 
 class SQLiteOutbox:
@@ -215,16 +216,19 @@ class SQLiteOutbox:
         return list(self._each(db, [delivery_id for [delivery_id] in ids]))
 
     async def revive(
-        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+        self, functions: Collection[int], ids: Collection[int], now: float, present: Present = None
     ) -> Sequence[PendingDelivery]:
         return await self._writer.call(
-            lambda db: _revive(db, functions, delivery_ids, now),
-            lambda db: _revive_isolated(db, functions, delivery_ids, now),
+            lambda db: _revive(db, functions, ids, now, present),
+            lambda db: _revive_isolated(db, functions, ids, now, present),
         )
 
-    async def discard(self, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
+    async def discard(
+        self, functions: Collection[int], ids: Collection[int], *, given_up: bool = True
+    ) -> Sequence[int]:
         return await self._writer.call(
-            lambda db: _discard(db, functions, delivery_ids), lambda db: _discard_isolated(db, functions, delivery_ids)
+            lambda db: _discard(db, functions, ids, given_up),
+            lambda db: _discard_isolated(db, functions, ids, given_up),
         )
 
 
@@ -270,46 +274,59 @@ def revival(functions: int, rows: int) -> str:
     )
 
 
+#: Id, function, version and condition of deliveries, with placeholders as in ``revival``.
+_VERSIONS = (
+    "SELECT owed_id, owed.function_id, version, condition FROM owed JOIN invocation USING (key)"
+    " WHERE owed.function_id IN ({}) AND owed_id IN ({})"
+)
+
+
 def _revive(
-    db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int], now: float
+    db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], now: float, present: Present
 ) -> Sequence[PendingDelivery]:
-    rows = db.execute(revival(len(functions), len(delivery_ids)), (now, now, *functions, *delivery_ids)).fetchall()
+    if present is not None:
+        versions = _VERSIONS.format(marks(len(functions)), marks(len(ids)))
+        rows = db.execute(versions, (*functions, *ids)).fetchall()
+        found = [(one.destination, one.param, row[0]) for row in rows if (one := present(*row[1:]))]
+        db.executemany("UPDATE owed SET destination = ?, param = ? WHERE owed_id = ?", found)
+        ids = [delivery_id for _, _, delivery_id in found]
+    rows = db.execute(revival(len(functions), len(ids)), (now, now, *functions, *ids)).fetchall()
     return sorted((_to_pending(*row) for row in rows), key=lambda pending: pending.delivery_id)
 
 
 def _revive_isolated(
-    db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int], now: float
+    db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], now: float, present: Present
 ) -> Sequence[PendingDelivery]:
     """Make deliveries due, except those that cannot be written because of a damaged page."""
     found: dict[int, PendingDelivery] = {}
 
     def revive(db: sqlite3.Connection, delivery_id: int) -> None:
-        found.update((one.delivery_id, one) for one in _revive(db, functions, [delivery_id], now))
+        found.update((one.delivery_id, one) for one in _revive(db, functions, [delivery_id], now, present))
 
-    for delivery_id, _ in store_each(db, delivery_ids, revive):
+    for delivery_id, _ in store_each(db, ids, revive):
         found.pop(delivery_id, None)
     return [found[delivery_id] for delivery_id in sorted(found)]
 
 
-def _discard(db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int]) -> Sequence[int]:
-    rows = db.execute(removal(len(functions), len(delivery_ids)), (*functions, *delivery_ids))
+def _discard(db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], given_up: bool) -> Sequence[int]:
+    rows = db.execute(removal(len(functions), len(ids), given_up), (*functions, *ids))
     return sorted(delivery_id for [delivery_id] in rows.fetchall())
 
 
-def removal(functions: int, rows: int) -> str:
-    """Return the SQL that removes given-up deliveries, with placeholders as in ``revival``."""
+def removal(functions: int, rows: int, given_up: bool = True) -> str:
+    """Return the SQL that removes given-up deliveries, or others, with placeholders as in ``revival``."""
     return (
-        "DELETE FROM owed"
-        f" WHERE due IS NULL AND function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING owed_id"
+        f"DELETE FROM owed WHERE due IS {'' if given_up else 'NOT '}NULL"
+        f" AND function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING owed_id"
     )
 
 
 def _discard_isolated(
-    db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int]
+    db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], given_up: bool
 ) -> Sequence[int]:
     """Remove deliveries, except those that cannot be removed because of a damaged page."""
     found: set[int] = set()
-    lost = store_each(db, delivery_ids, lambda db, delivery_id: found.update(_discard(db, functions, [delivery_id])))
+    lost = store_each(db, ids, lambda db, one: found.update(_discard(db, functions, [one], given_up)))
     return sorted(found - {delivery_id for delivery_id, _ in lost})
 
 

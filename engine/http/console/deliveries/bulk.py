@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
-from engine.http.api.delivery_steps import STEP, DiscardedDeliveries, RedrivenDeliveries
+from engine.http.api.delivery_steps import STEP
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import BASE, Call, Handler, whole_number
 from engine.http.console.api_requests import ApiRequests
@@ -38,6 +38,8 @@ class Progress(Struct, frozen=True, kw_only=True):
     done: int = 0
     total: int = 0
     counted: bool = True  #: False: ``total`` is a lower bound
+    pending: bool = False  #: those that wait
+    redirect: bool = False
 
 
 class DeliveriesBulk:
@@ -68,9 +70,10 @@ class DeliveriesBulk:
     async def _ask(self, call: Call, verb: Verb) -> Reply:
         """Show how many deliveries would be handled, with the first of them."""
         chosen = await self._scopes.read(call)
+        given_up = chosen.scope.given_up
         exact = await self._deliveries.given_up(chosen.scope)
         counts, unknown = await self._scopes.counts(chosen.scope, LOOKS) if exact is None else (NONE, "")
-        sample, _ = await self._deliveries.page(chosen.scope, given_up=True, after=0, limit=SAMPLE)
+        sample, _ = await self._deliveries.page(chosen.scope, after=0, limit=SAMPLE)
         spec, items = chosen.scope.destination, (delivery_shown(call, self._items.item(one)) for one in sample)
         return await self._show(
             call,
@@ -80,8 +83,10 @@ class DeliveriesBulk:
                 function=chosen.name,
                 destination=spec.destination if spec else "",
                 param=spec.param if spec else "",
-                total=sum(counts.given_up.values()) if exact is None else exact.rows,
+                total=exact.rows if exact else sum((counts.given_up if given_up else counts.pending).values()),
                 counted=counts.complete if exact is None else not exact.more,
+                pending=not given_up,
+                redirect=chosen.scope.redirect,
             ),
             unknown=unknown,
             chosen=chosen,
@@ -93,30 +98,29 @@ class DeliveriesBulk:
     async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
         progress = _read(form)
-        body = {
+        body: dict[str, Any] = {
             "all": True,
+            "pending": progress.pending,
             "function": progress.function,
             "destination": progress.destination,
             "param": progress.param,
             "limit": STEP,
             "after": progress.after,
         }
+        if progress.redirect:
+            body["redirect"] = True
+        path = f"{BASE.format(project_id=call.project)}/deliveries/{verb}"
         try:
-            reply = await self._api.send(
-                call, "POST", f"{BASE.format(project_id=call.project)}/deliveries/{verb}", body
-            )
+            reply = await self._api.send(call, "POST", path, body)
         except FunctiondError as error:
             errors = error_of_whole(error)
             return await self._show(
                 call, verb, "deliveries/steps.html", progress=progress, ended=False, errors=errors, http_status=400
             )
-        if verb == "redrive":
-            redriven = reply.read(RedrivenDeliveries)
-            ids, after = redriven.redriven, redriven.next_after
-        else:
-            discarded = reply.read(DiscardedDeliveries)
-            ids, after = discarded.discarded, discarded.next_after
-        progress = msgspec.structs.replace(progress, done=progress.done + len(ids), after=after or 0)
+        found = reply.read(dict[str, Any])
+        after = found.pop("next_after")
+        [ids] = found.values()
+        progress = msgspec.structs.replace(progress, done=progress.done + len(ids), after=after)
         return await self._show(call, verb, "deliveries/steps.html", progress=progress, ended=not after, errors={})
 
     async def _show(self, call: Call, verb: Verb, template: str, **data: Any) -> Reply:
@@ -135,4 +139,6 @@ def _read(form: Form) -> Progress:
         done=number("done"),
         total=number("total"),
         counted=form.checked("counted"),
+        pending=form.checked("pending"),
+        redirect=form.checked("redirect"),
     )

@@ -15,7 +15,7 @@ from engine.http.api.routing import Call
 from engine.http.console.function_links import name_of
 from engine.http.console.visibility import sees_secrets
 from engine.http.redaction import param_shown, without_credentials
-from engine.model import DestinationSpec, Function
+from engine.model import DestinationSpec, Function, PendingDelivery
 from engine.pipeline.circuit_breaker import DestinationStatus
 from engine.pipeline.failed_deliveries import DeliveryCounts
 
@@ -56,6 +56,12 @@ class DestinationRows:
         """Return the destination with the key; None if neither settings nor counted deliveries have it."""
         known = {*self._used(project, None), *counts.pending, *counts.given_up}
         return next((spec for spec in known if key_of(spec) == key), None)
+
+    def is_replaced(self, pending: PendingDelivery) -> bool:
+        """Return whether the settings of the function send such outcomes to other destinations only."""
+        versions = [one.version for one in self._catalog.versions(pending.function_id)]
+        found = [self._catalog.destination_of(pending.function_id, one, pending.condition) for one in versions]
+        return any(found) and pending.destination not in found
 
     def functions(self, project: str) -> list[str]:
         """Return the short names of the project's functions with destinations, at most ``SUGGESTED``."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
-from engine.http.api.delivery_steps import DiscardedDeliveries, RedrivenDeliveries
 from engine.http.api.paging import bounds
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import BASE, Call, Handler, whole_number
@@ -23,8 +24,13 @@ from engine.model import PendingDelivery
 from engine.pipeline.failed_deliveries import DeliveryCounts, DeliveryScope, FailedDeliveries
 
 ROWS = 50
-_GONE = "The others have been delivered or removed meanwhile."
-_KEPT = "The others are not given up but wait for a try, or have been delivered or removed meanwhile."
+_GONE = "have been delivered or removed meanwhile."
+#: Words about deliveries for which an action was carried out, and about the others.
+_DONE = {
+    "redrive": ("sent again", f"The others {_GONE}"),
+    "redirect": ("sent to the present destination", f"The others have none, or {_GONE}"),
+    "discard": ("discarded", "The others are not in this list any more."),
+}
 DESTINATIONS = 100  #: most rows of the table of destinations
 
 
@@ -57,21 +63,23 @@ class DeliveriesPage:
         """
         action, _, number = form.text("one").partition("-")
         action, numbers = (action, [number]) if number else (form.text("do"), form.all("delivery"))
-        if action not in ("redrive", "discard"):
-            raise InvalidField("do", action, "must be redrive or discard")
+        if (words := _DONE.get(action)) is None:
+            raise InvalidField("do", action, f"must be one of {', '.join(_DONE)}")
         if not numbers:
             return await self._show(call, errors={"": "Select deliveries first."})
         try:
             ids = [whole_number("delivery", one, 0, InvalidField) for one in numbers]
+            body: dict[str, Any] = {"delivery_ids": ids, "pending": form.checked("pending")}
+            if action == "redirect":
+                body["redirect"] = True
+                action = "redrive"
             path = f"{BASE.format(project_id=call.project)}/deliveries/{action}"
-            reply = await self._api.send(call, "POST", path, {"delivery_ids": ids})
+            reply = await self._api.send(call, "POST", path, body)
         except FunctiondError as error:
             return await self._show(call, errors=error_of_whole(error))
         chosen = await self._scopes.read(call)
-        if action == "redrive":
-            note = _note(len(reply.read(RedrivenDeliveries).redriven), len(ids), "sent again", _GONE)
-        else:
-            note = _note(len(reply.read(DiscardedDeliveries).discarded), len(ids), "discarded", _KEPT)
+        done = next(iter(reply.read(dict[str, list[int]]).values()))
+        note = _note(len(done), len(ids), *words)
         return see_other(DELIVERIES.format(project_id=call.project) + chosen.suffix, note)
 
     async def _show(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
@@ -102,14 +110,16 @@ class DeliveriesPage:
         self, call: Call, scope: DeliveryScope, counts: DeliveryCounts, limit: int, *, given_up: bool
     ) -> dict[str, Any]:
         """Return the data of one list: given-up deliveries, or those that wait."""
+        scope = replace(scope, given_up=given_up)
         name = "given_up_after" if given_up else "after"
         after = call.number(name, 0)
-        found, further = await self._deliveries.page(scope, given_up=given_up, after=after, limit=limit)
-        exact = await self._deliveries.given_up(scope) if given_up and not counts.complete else None
+        found, further = await self._deliveries.page(scope, after=after, limit=limit)
+        exact = None if counts.complete else await self._deliveries.given_up(scope)
         counted = sum((counts.given_up if given_up else counts.pending).values())
         return {
             "given_up": given_up,
             "items": self._shown(call, found),
+            "replaced": {one.delivery_id for one in found if self._rows.is_replaced(one)},
             "count": counted if exact is None else max(counted, exact.rows),
             "complete": counts.complete or (exact is not None and not exact.more),
             "name": name,

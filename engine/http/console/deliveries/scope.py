@@ -47,7 +47,11 @@ class ScopeReader:
         function = self._catalog.find(urn) if urn else None
         return Chosen(
             scope=DeliveryScope(
-                project=call.project, function=urn, destination=await self._destination(call, key) if key else None
+                project=call.project,
+                function=urn,
+                destination=await self._destination(call, key) if key else None,
+                given_up=not call.text("pending"),
+                redirect=bool(call.text("redirect")),
             ),
             function=function,
             name=name,
