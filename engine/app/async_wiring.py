@@ -17,7 +17,7 @@ from engine.http.console.pages import PageFamily, Pages
 
 
 def async_settings_pages(engine: EngineParts, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
-    kinds = DestinationForms(engine.registry)
+    kinds = DestinationForms(engine.registry, engine.plugins.context_for)
     return [
         AsyncSettingsPage(frame, api, engine.catalog, kinds, engine.settings.retry),
         StatusLinesPage(frame, api, engine.catalog, engine.settings.http.region),

@@ -143,6 +143,9 @@ class Plugin(Struct, frozen=True, kw_only=True):
     serve: Callable[[Any], PluginService] | None = None  #: settings -> service that all triggers and destinations share
     trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
+    #: Returns the field of a destination's ``param`` that names a secret, topic or stream which is missing; empty: none
+    #: does. Arguments: context, param, project.
+    unknown: Callable[[PluginContext, Any, str], str] | None = None
     code_links: Callable[[Any], CodeLinks | None] | None = None  #: settings -> reader of code packages, or None
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
     fixed_mode: bool = True  #: False: the invocation mode can be changed

@@ -18,6 +18,7 @@ plugin = Plugin(
     trigger=DisTrigger,
     param=DisParam,
     destination=DisDestination,
+    unknown=lambda context, param, project: "" if context.service.has(project, param.stream_name) else "stream_name",
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
     example=example,
     display=TriggerDisplay(about={"DIS": "Records of a data stream."}, subject=subject),

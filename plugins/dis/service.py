@@ -41,6 +41,10 @@ class DisService:
         assert self._access is not None
         return self._access
 
+    def has(self, project: str, name: str) -> bool:
+        """Return whether the project has a stream, or whether streams are elsewhere."""
+        return self._streams is None or name in self._streams.names(project)
+
     async def _run_client(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
         http = HttpService(self._settings.timeout)
         self._set_ready(RemoteStreams(self._settings, http, context.clock))

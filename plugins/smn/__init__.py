@@ -18,6 +18,7 @@ plugin = Plugin(
     trigger=SmnTrigger,
     param=SmnParam,
     destination=SmnDestination,
+    unknown=lambda context, param, project: "" if context.service.has(project, param.topic_urn) else "topic_urn",
     rules=TriggerRules(
         vendor=True,
         may_disable=False,

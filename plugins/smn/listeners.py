@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import anyio
 from msgspec import Struct
 
 from engine import Event, EventSink, Store
@@ -49,6 +50,12 @@ class Listeners:
         self._registered: set[str] = set()  #: ids of triggers
         self._by_topic: dict[TopicKey, list[Listener]] = {}
         self._confirmed: set[str] = set()  #: ids of triggers with a confirmed subscription to a remote topic
+        self.topics_changed = anyio.Event()
+
+    def announce_topics(self) -> None:
+        """Wake those that wait for a change of the topics."""
+        self.topics_changed.set()
+        self.topics_changed = anyio.Event()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:

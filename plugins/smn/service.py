@@ -36,8 +36,8 @@ class SmnService:
         """
         self.listeners = Listeners()
         self._settings, self._http = settings, HttpService(settings.timeout, settings.ca_file)
-        self._accepts_pushes = bool(settings.hosts or settings.private_hosts or fetch)
-        if self._accepts_pushes:
+        self.accepts_pushes = bool(settings.hosts or settings.private_hosts or fetch)
+        if self.accepts_pushes:
             check_library()
         self._fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
         self._fetch = fetch or self._fetcher.get
@@ -75,7 +75,7 @@ class SmnService:
         """
         await self._ready.wait()
         assert self._verifier is not None
-        if not self._accepts_pushes:
+        if not self.accepts_pushes:
             raise Forbidden("pushed messages are not accepted: set plugins.smn.hosts to the hosts of certificates")
         await self._verifier.check(pushed)
 
@@ -85,6 +85,10 @@ class SmnService:
         Raises InvalidField if the URL is not allowed or its host refuses; Unavailable if it does not answer now.
         """
         await confirm(self._fetcher, url, "plugins.smn.hosts")
+
+    def has(self, project: str, topic_urn: str) -> bool:
+        """Return whether the project has a topic, or whether topics are elsewhere."""
+        return self._topics is None or self._topics.has(project, topic_urn)
 
     def status(self, topic_urn: str, trigger_id: str, project: str) -> str:
         """Return the status of a trigger's subscription. Topics that the engine serves itself need no confirmation."""
@@ -108,6 +112,7 @@ class SmnService:
 
     async def _settle(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
         self._ready.set()
+        self.listeners.announce_topics()
         task_status.started()
         await anyio.sleep(SETTLED)
         await self.listeners.forget_others(context.store)

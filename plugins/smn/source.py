@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import anyio
 import msgspec
 import structlog
 from anyio.abc import TaskStatus
@@ -48,7 +47,11 @@ class SmnTrigger:
 
         with context.plugin.routes.mount(f"/{context.trigger_id}", answer, limit=LIMIT):
             task_status.started()
-            await anyio.sleep_forever()
+            while True:
+                changed = service.listeners.topics_changed
+                known = service.accepts_pushes or service.has(context.project, self._topic)
+                context.report_problem("" if known else f"{self._topic} does not exist: create it, or correct the URN")
+                await changed.wait()
 
     async def _check(self, pushed: Pushed, service: SmnService, context: TriggerContext) -> None:
         if pushed.message.topic_urn != self._topic:

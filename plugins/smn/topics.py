@@ -97,6 +97,7 @@ class Topics:
                 enterprise_project_id=enterprise_project_id,
             )
             await self._save(topic)
+            self._listeners.announce_topics()
             return topic, True
 
     async def rename(self, project: str, urn: str, display_name: str) -> None:
@@ -121,6 +122,7 @@ class Topics:
             topic = self.find(project, urn)
             await self._store.write(TABLE, delete=[f"{topic.project}/{topic.name}"])
             del self._topics[topic.project, topic.name]
+            self._listeners.announce_topics()
 
     async def publish(
         self,

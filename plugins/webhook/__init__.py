@@ -6,7 +6,7 @@ import msgspec
 
 from engine import Plugin, PushRequest, TriggerDisplay, TriggerRules
 from plugins._shared.http_client import HttpService
-from plugins.webhook.destination import WebhookDestination, WebhookParam
+from plugins.webhook.destination import WebhookDestination, WebhookParam, unknown
 from plugins.webhook.options import WebhookOptions, subject
 from plugins.webhook.settings import WebhookSettings
 from plugins.webhook.source import WebhookTrigger, event_of
@@ -31,6 +31,7 @@ plugin = Plugin(
     trigger=WebhookTrigger,
     param=WebhookParam,
     destination=WebhookDestination,
+    unknown=unknown,
     rules=TriggerRules(start_before_stop=True, unique=("name",), has_path=True),
     example=example,
     display=TriggerDisplay(

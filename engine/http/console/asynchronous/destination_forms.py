@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +12,8 @@ from engine.config.plugin_registry import Registry
 from engine.http.console.forms import Form
 from engine.http.console.struct_fields import Field, fields_of
 from engine.http.console.struct_forms import read_struct, shown_values, typed_values
+from engine.model import AsyncSettings, DestinationSpec
+from engine.protocols import PluginContext
 
 CONFIG = "destination_config"
 CONDITIONS = ("on_success", "on_failure")
@@ -43,8 +45,10 @@ class ShownDestination(Struct, frozen=True, kw_only=True):
 
 
 class DestinationForms:
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    """Forms of destinations. ``context_for`` returns the context of the plugin that has a kind."""
+
+    def __init__(self, registry: Registry, context_for: Callable[[str], PluginContext]) -> None:
+        self._registry, self._context_for = registry, context_for
 
     def kinds(self, condition: str, stored: Mapping[str, Any] | None) -> list[KindForm]:
         """Return the kinds that a form offers: those of the registered plugins, and that of the stored destination."""
@@ -91,6 +95,20 @@ class DestinationForms:
             if field.startswith(f"{path}param."):
                 return _prefix(condition, kind) + field.removeprefix(f"{path}param.")
         return field
+
+    def unknown(self, settings: AsyncSettings | None, project: str) -> dict[str, str]:
+        """Return an error for each field of stored destinations that names a thing which is not there."""
+        found: dict[str, str] = {}
+        for condition in CONDITIONS:
+            spec: DestinationSpec | None = getattr(settings, condition, None)
+            plugin = self._registry.plugin(spec.destination) if spec else None
+            if spec is None or plugin is None or plugin.param is None or plugin.unknown is None:
+                continue
+            param = msgspec.json.decode(spec.param, type=plugin.param)
+            if field := plugin.unknown(self._context_for(spec.destination), param, project):
+                name = _prefix(condition, self._spelled(spec.destination)) + field
+                found[name] = f"{getattr(param, field)} does not exist; create it, or correct the name"
+        return found
 
     def fields(self, kinds: Mapping[str, str]) -> list[Field]:
         """Return the fields of the chosen kinds, by condition."""

@@ -98,6 +98,7 @@ class AsyncSettingsPage:
         seen: str = "",
     ) -> Reply:
         given = settings or {}
+        stored_now = self._catalog.settings_of(version.function_id, version.version)
         return await self._frame.show(
             call,
             "functions/asynchronous.html",
@@ -118,7 +119,8 @@ class AsyncSettingsPage:
             kinds={one: self._kinds.kinds(one, stored(given, one)) for one in CONDITIONS},
             target=status_log_target_of(version.project, given),
             defaults=self._defaults,
-            errors=errors or {},
+            errors=self._kinds.unknown(stored_now, version.project) if errors is None else errors,
+            refused=bool(errors),
             seen=seen or digest_of(settings),
         )
 
