@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
 
 from tests.acceptance import wrong_clock
 from tests.acceptance.engine_process import PROJECT, EngineProcess
@@ -190,7 +190,9 @@ def test_a_session_ends_with_its_credential_and_with_time(context: BrowserContex
     page.get_by_text("Pause…").click()
     page.get_by_label("Reason").fill("too late")
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_text("Nothing was changed.")).to_be_visible()
+    expect(page.get_by_text("Your text stays here.")).to_be_visible()
+    assert page.get_by_label("Reason").input_value() == "too late"
+    page.reload()
     sign_in(page, READ)
     expect(page.get_by_role("heading", name="hello")).to_be_visible()  # the page of the form
     page.goto(f"{here}/functions")
@@ -198,3 +200,60 @@ def test_a_session_ends_with_its_credential_and_with_time(context: BrowserContex
     page.get_by_role("button", name="sign in again").click(timeout=20_000)  # a page that updates itself notices the end
     expect(page.get_by_text("Your session has ended.")).to_be_visible()
     engine.set_clock(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "text", "button"),
+    [
+        ("", "textarea[name=code]", "def handler(event, context):\n    return 'kept'\n", "Save"),
+        ("/configuration/environment", "[name=key]", "KEPT", "Save"),
+        ("/test", "[name=event]", '{"kept": true}', "Run"),
+    ],
+)
+def test_text_that_is_sent_after_the_session_ended_is_kept_over_signing_in(
+    context: BrowserContext, page: Page, path: str, field: str, text: str, button: str
+) -> None:
+    page.goto(f"{HERE}/functions/hello{path}")
+    sign_in(page)
+    typed = page.locator(field).first
+    typed.fill(text)
+    context.clear_cookies()
+    page.get_by_role("button", name=button, exact=True).first.click()
+    note = page.get_by_role("alert")
+    expect(note).to_contain_text("Your text stays here")
+    expect(typed).to_have_value(text)
+    assert not [*violations(page)]
+    with context.expect_page() as opened:
+        note.get_by_role("link", name="Sign in in a new tab").click()
+    sign_in(opened.value)
+    opened.value.wait_for_url(re.compile("console/$"))
+    opened.value.close()
+    page.get_by_role("button", name=button, exact=True).first.click()
+
+    if path == "/test":
+        expect(page.get_by_role("region", name="succeeded")).to_contain_text("kept")
+    else:
+        expect(page.get_by_role("status")).to_contain_text("Saved.")
+        expect(page.locator(field).first).to_have_value(text)
+
+
+def test_a_page_with_unsent_text_asks_before_it_is_left(engine: Engine, page: Page) -> None:
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.goto(f"{HERE}/functions/hello/test")
+    sign_in(page)
+    page.on("dialog", stay)
+    page.get_by_label("Event (JSON)").press_sequentially("[1]")
+    page.get_by_role("link", name="Queues").click()
+    expect(page.get_by_label("Event (JSON)")).to_have_value(re.compile("1"))
+    assert asked == ["beforeunload"]
+    page.get_by_label("Event (JSON)").fill("[1]")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("region", name="succeeded")).to_be_visible()
+    page.get_by_role("link", name="Queues").click()
+    page.wait_for_url(re.compile("queues"))
+    assert asked == ["beforeunload"]

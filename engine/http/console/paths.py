@@ -52,6 +52,7 @@ MODULES = (
     "copy.js",
     "search.js",
     "selection.js",
+    "drafts.js",
 )
 #: The first runs before the page is shown, so that no form is sent unasked; modules run when the page is complete.
 SCRIPTS = ("forms.js", *MODULES)
