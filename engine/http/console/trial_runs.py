@@ -13,11 +13,11 @@ from engine.errors import InvalidField
 from engine.http.api.invocations import CallResult
 from engine.http.console.api_requests import ApiReply
 from engine.http.console.forms import Form
+from engine.http.console.invocations.bodies import SHOWN, pretty
 from engine.logs.lines import PREFIX, TAIL
 
 #: Headers of an asynchronous run that the form has as fields of the same name.
 OPTIONS = ("X-Functiond-Delay", "X-Functiond-Priority", "Idempotency-Key", "X-Functiond-Ordering-Key")
-SHOWN = 64 << 10  #: characters of a result
 _BYTE = re.compile(r" \(byte (\d+)\)$")
 
 
@@ -89,7 +89,7 @@ def run_of(reply: ApiReply) -> TrialRun:
         code=code,
         error=": ".join(filter(None, (failure.errorType, failure.errorMessage))),
         trace="\n".join(str(line).rstrip("\n") for line in failure.stackTrace),
-        result=_pretty(call.result)[:SHOWN],
+        result=call.result[:SHOWN] if len(call.result) > SHOWN else pretty(call.result.encode()),
         result_cut=max(0, len(call.result) - SHOWN),
         log=log,
         log_cut=_is_cut(log),
@@ -114,13 +114,3 @@ def _own_lines(log: str) -> str:
     rest = rest if head.startswith("Start invoke request ") else log
     before, found, _ = rest.rpartition("Finish invoke request ")
     return (before if found else rest).rstrip("\n")
-
-
-def _pretty(text: str) -> str:
-    """Return indented JSON; other and long texts as they are."""
-    if len(text) > SHOWN:
-        return text
-    try:
-        return msgspec.json.format(text, indent=2)
-    except (msgspec.DecodeError, RecursionError):
-        return text

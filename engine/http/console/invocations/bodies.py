@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 
+from engine.http.api.nesting import is_deeper
+
 SHOWN = 64 << 10  #: bytes shown of an event, and of a result
+DEEP = 32  #: levels of nesting up to which JSON gets line breaks
 
 
 class Body(Struct, frozen=True, kw_only=True):
@@ -47,11 +51,12 @@ def body_of(content: bytes) -> Body:
 
 
 def pretty(content: bytes) -> str:
-    """Return JSON with line breaks, and any other text as it is."""
-    try:
-        return msgspec.json.format(content, indent=2).decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return content.decode("utf-8", "replace")
+    """Return JSON with line breaks, and any other text as it is, as well as JSON that is mostly indents then."""
+    text = b""
+    if not is_deeper(content, DEEP):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            text = msgspec.json.format(content, indent=2)
+    return (text if 0 < len(text) <= 8 * len(content) + 4096 else content).decode("utf-8", "replace")
 
 
 def failure_of(result: bytes) -> Failure | None:
