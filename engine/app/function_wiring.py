@@ -13,11 +13,13 @@ from engine.http.console.function_removal import RemovalPage
 from engine.http.console.function_trials import TrialPage
 from engine.http.console.functions import FunctionsPage
 from engine.http.console.pages import PageFamily, Pages
+from engine.runtimes.interpreters import Interpreters
 
 
 def function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
     catalog, resources, region = engine.catalog, engine.resources, engine.settings.http.region
-    code = CodePage(frame, api, engine.codes, resources.dependencies)
+    interpreters = Interpreters(python=engine.settings.executor.python, node=engine.settings.executor.node)
+    code = CodePage(frame, api, engine.codes, resources.dependencies, interpreters.find)
     load = FunctionLoad(engine.backlog, engine.scheduler, engine.pool.alive)
     return [
         FunctionsPage(pages, catalog, engine.controls, engine.usage, resources.triggers, load, region),

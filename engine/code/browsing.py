@@ -40,6 +40,7 @@ class FileText(Struct, frozen=True, kw_only=True):
 
     text: str = ""
     reason: str = ""  #: empty: ``text`` is all of the file
+    binary: bool = False
 
 
 class PackageView(Struct, frozen=True, kw_only=True):
@@ -103,5 +104,5 @@ def _shown(content: bytes) -> FileText:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        return FileText(reason="The file is binary. Download the package to read it.")
+        return FileText(reason="The file is binary. Download the package to read it.", binary=True)
     return FileText(text=text)

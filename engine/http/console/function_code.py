@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply
 from engine.code.browsing import FileText, PackageFiles, view_package
+from engine.code.checks import Find, problem_of
 from engine.code.editing import is_editable, with_file
 from engine.code.inline import inline_file
 from engine.code.line_ends import with_line_ends
@@ -41,11 +42,15 @@ class Shown(Struct, frozen=True, kw_only=True):
     path: str = ""  #: file that is shown; empty: none
     text: FileText = FileText()
     problem: str = ""  #: reason why the files cannot be read
+    warning: str = ""  #: reason why the code cannot run
 
 
 class CodePage:
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, codes: CodeStore, dependencies: Dependencies) -> None:
+    def __init__(
+        self, frame: FunctionFrame, api: ApiRequests, codes: CodeStore, dependencies: Dependencies, find: Find
+    ) -> None:
         self._frame, self._api, self._codes, self._dependencies = frame, api, codes, dependencies
+        self._find = find
 
     def pages(self) -> Mapping[str, Handler]:
         return {FUNCTION: self.show, f"{FUNCTION}/package": self.download}
@@ -179,7 +184,8 @@ class CodePage:
             return Shown(problem=error.strerror or str(error))
         if view.text is None:
             raise NotFound(f"the code has no file {view.path[:200]}")
-        return Shown(files=view.files, path=view.path, text=view.text)
+        warning = await problem_of(version, view, self._find) if may(call, _UPDATE) else ""
+        return Shown(files=view.files, path=view.path, text=view.text, warning=warning)
 
     def _choices(self, function: Function) -> list[tuple[Dependency, bool]]:
         """Return the dependencies that a function may use, each with whether it does, those in use first."""

@@ -1,0 +1,96 @@
+"""Checks whether stored code can run."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from engine.code.browsing import view_package
+from engine.code.checks import problem_of
+from engine.model import Function
+from engine.model.invocation import CodePackage
+from engine.runtimes.interpreters import Interpreters
+from tests.support.http_app import zipped
+
+INTERPRETERS = Interpreters()
+SOURCE = "def handler(event, context):\n    return event\n"
+PACKAGE = CodePackage(sha256="s", digest="d", size=1, kind="zip", filename="p.zip")
+
+
+async def problem(
+    folder: Path,
+    package: bytes,
+    shown: str = "index.py",
+    *,
+    runtime: str = "Python3.10",
+    handler: str = "index.handler",
+) -> str:
+    file = folder / "package.zip"
+    file.write_bytes(package)
+    function = Function(
+        function_id=1,
+        project="p",
+        package="default",
+        name="f",
+        runtime=runtime,
+        handler="index.handler",
+        timeout=1,
+        memory_size=128,
+        code=PACKAGE,
+    )
+    view = view_package(file, PACKAGE, lambda files: shown if shown in {one.path for one in files.files} else "")
+    return await problem_of(function, view, INTERPRETERS.find)
+
+
+def raw(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "."), content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"index__py": SOURCE}, ""),
+        ({"index__py": "def handle(event, context):\n    pass\n"}, "index.py: it has no function handler, which the"),
+        ({"index__py": "from shop import *\n"}, ""),
+        ({"index__py": "def handler(:\n"}, "index.py: line 1: "),
+        ({"index__py": "if 1:\n    x = 1\n  y = 2\n"}, "index.py: line 3: unindent"),
+        ({"other__py": SOURCE}, "the package has no file index.py, which the handler index.handler needs"),
+        ({"index/__init____py": SOURCE, "index__pyc": ""}, ""),
+        ({}, "the package has no files"),
+    ],
+)
+async def test_python_code_that_cannot_run_is_found(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    found = await problem(tmp_path, zipped(**files))
+
+    assert found.startswith(expected)
+    assert bool(found) is bool(expected)
+
+
+async def test_a_syntax_error_names_the_version_that_finds_it(tmp_path: Path) -> None:
+    assert ", says Python 3." in await problem(tmp_path, zipped(index__py="x = = 1\n"), runtime="Python3.19")
+
+
+async def test_a_file_with_nul_is_no_text(tmp_path: Path) -> None:
+    assert "index.py is no text: it has NUL" in await problem(tmp_path, raw(index__py=SOURCE.encode() + b"\0"))
+
+
+async def test_code_that_nests_too_deeply_ends_no_engine(tmp_path: Path) -> None:
+    found = await problem(tmp_path, zipped(index__py="x = " + "-" * 100_000 + "1\n" + SOURCE))
+
+    assert found.startswith(("index.py: MemoryError", "index.py: RecursionError: "))
+
+
+async def test_node_code_with_a_syntax_error_is_found(tmp_path: Path) -> None:
+    node = {"shown": "index.js", "runtime": "Node.js18.15"}
+
+    assert (await problem(tmp_path, zipped(index__js="exports.handler = ;\n"), **node)).startswith(
+        "index.js: SyntaxError: Unexpected token"
+    )
+    assert await problem(tmp_path, zipped(index__js="exports.handler = async (event) => event;\n"), **node) == ""
