@@ -77,6 +77,7 @@ class RedriveInvocationsBody(Struct, frozen=True, kw_only=True, forbid_unknown_f
 class RedrivenInvocation(Struct, frozen=True, kw_only=True):
     request_id: str
     new_request_id: str
+    repeated: bool | UnsetType = UNSET  #: True: an earlier redrive has sent the event, and this one has sent nothing
 
 
 class RefusedInvocation(Struct, frozen=True, kw_only=True):
@@ -132,10 +133,8 @@ class RedriveApi:
             raise InvalidField("request_ids", body.request_ids, "list some ids, or set failed to true")
         if body.failed:
             return json_reply(await self._step(urn, body))
-        done = [
-            RedrivenInvocation(request_id=request_id, new_request_id=await self._redrive.invoke(urn, request_id))
-            for request_id in body.request_ids
-        ]
+        mark = self._identity.next_key(self._clock.now())  # larger than all keys before
+        done = [self._redriven(one, await self._redrive.invoke(urn, one), mark) for one in body.request_ids]
         return json_reply(RedrivenInvocations(redriven=done))
 
     async def _step(self, urn: FunctionUrn, body: RedriveInvocationsBody) -> RedrivenInvocations:
@@ -154,13 +153,19 @@ class RedriveApi:
             begin=read_time("query_begin_time", begin) if begin else self._clock.now() - SPAN,
             end=read_end("query_end_time", end) if end else math.inf,
         )
+        mark = self._identity.next_key(self._clock.now())
         step = await self._redrive.invoke_failed(urn, chosen, below=below, limit=body.limit, counted=body.counted)
         return RedrivenInvocations(
-            redriven=[RedrivenInvocation(request_id=old, new_request_id=new) for old, new in step.sent],
+            redriven=[self._redriven(old, new, mark) for old, new in step.sent],
             refused=[RefusedInvocation(request_id=one, error_message=why) for one, why in step.refused],
             count=UNSET if step.count is None else step.count,
             next_marker="" if step.below is None else self._identity.request_id(step.below),
         )
+
+    def _redriven(self, old: str, new: str, mark: int) -> RedrivenInvocation:
+        """Describe a redriven invocation. An id whose key is below ``mark`` was made by an earlier redrive."""
+        repeated = (self._identity.key_of(new) or mark) < mark
+        return RedrivenInvocation(request_id=old, new_request_id=new, repeated=repeated or UNSET)
 
     def item(self, pending: PendingDelivery) -> DeliveryItem:
         """Return a pending or given-up delivery in the form in which lists describe it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -38,7 +39,7 @@ class FunctionRow(Struct, frozen=True, kw_only=True):
 
 
 class FunctionsPage:
-    """Page of all functions of a project, or of those whose name contains the query parameter ``name``."""
+    """Page of a project's functions: all, those whose name contains ``name`` of the query, or ``failing`` ones."""
 
     def __init__(
         self,
@@ -61,11 +62,14 @@ class FunctionsPage:
 
     async def show(self, call: Call) -> Reply:
         name = call.text("name").strip()
-        page = page_of(call, self._catalog.list(call.project, name_part=name), "limit", maximum=ROWS)
-        failures = self._usage.failures()
+        failures, failing = self._usage.failures(), bool(call.text("failing"))
+        found = self._catalog.list(call.project, name_part=name)
+        found = [one for one in found if failures.get(one.function_id)] if failing else found
+        page = page_of(call, found, "limit", maximum=ROWS)
         triggers = Counter(trigger.function_id for trigger in self._triggers.in_project(call.project))
         rows = [self._row(one, triggers[one.function_id], failures.get(one.function_id, 0)) for one in page.items]
-        return await self._pages.show(call, "functions.html", page=page, rows=rows, limit=ROWS, searched=name)
+        shown: dict[str, Any] = {"page": page, "rows": rows, "limit": ROWS, "searched": name, "failing": failing}
+        return await self._pages.show(call, "functions.html", **shown)
 
     def _row(self, function: Function, triggers: int, failures: int) -> FunctionRow:
         function_id = function.function_id

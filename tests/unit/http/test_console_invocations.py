@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from msgspec.structs import replace
 
+from engine.code.store import CodeSource
 from engine.http.console.paths import HOME, SIGN_IN
-from tests.support.http_app import PROJECT
+from engine.http.console.project_concerns import NAMED
+from tests.contracts.storage import failure, made, retried, started, stored
+from tests.support.http_app import PROJECT, SOURCE, encoded
 from tests.support.triggering import api_client, house
 
 RIGHTS: Mapping[str, dict[str, Any]] = {
@@ -193,3 +197,76 @@ async def test_the_path_of_a_form_leads_to_its_page(tmp_path: Path) -> None:
         path: f"{HERE}/{page}" for path, page in pages.items()
     }
     assert unknown.status_code == 404
+
+
+async def test_attempts_that_failed_and_are_tried_again_are_listed(tmp_path: Path) -> None:
+    async with house(tmp_path) as place, api_client(place) as client:
+        storage, here = place.engine.storage, f"{HERE}/functions/hello/invocations"
+        first = await started(storage, version="latest")
+        retry = await retried(storage, first, failure(first, message="no stock"))
+        await stored(storage, version="latest")
+        failed = (await client.get(f"{here}?status=FAIL")).text
+        listed = (await client.get(f"{here}?status=WAIT%2CRUNNING&code=any")).text
+        cancel = await client.get(f"{here}/cancel?status=WAIT&code=any")
+
+    assert "Attempts that failed and are tried again are under" in failed
+    assert 'href="?status=WAIT%2CRUNNING&amp;code=any"' in failed
+    assert listed.count('<tr data-key="') == 1
+    assert f'<tr data-key="{retry.request_id}">' in listed
+    assert "no stock" in listed
+    assert "Cancel these" not in listed
+    assert cancel.status_code == 400
+
+
+async def test_an_invocation_that_never_started_has_no_attempts(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        path = f"{HERE}/invocations/{request_id}"
+        listed = await client.get(f"{HERE}/invocations", headers=headers("read"))
+        waiting = await client.get(path, headers=headers("read"))
+        await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
+        ended = await client.get(path, headers=headers("read"))
+
+    assert '<td data-label="Attempts" class="amount">0</td>' in listed.text
+    for page in (waiting, ended):
+        assert "<dt>Attempts</dt><dd>0</dd>" in page.text
+
+
+async def test_a_second_redrive_says_that_nothing_was_sent(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, request_id):
+        await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
+        path, many = f"{HERE}/invocations/{request_id}", f"{HERE}/functions/hello/invocations/redrive"
+        await client.post(SIGN_IN, data=TOKENS["admin"])
+        token = {"form_token": await form_of(client, path)}
+        pages = [await client.post(f"{path}/redrive", data=token, follow_redirects=True) for _ in range(2)]
+        fields = {**token, "code": "4208", "total": "1", "done": "0", "refused": "0"}
+        all_again = await client.post(many, data=fields)
+        redrive = {"request_ids": [request_id]}
+        reply = await client.post(f"{API}/async-invocations/redrive", json=redrive, headers=headers("admin"))
+
+    first, second = (page.text for page in pages)
+    assert f"Redriven. This invocation repeats {request_id}." in first
+    assert f"Nothing was sent, as it was redriven before. This invocation repeats {request_id}." in second
+    assert pages[0].url == pages[1].url
+    assert "<b>0</b> invocations accepted again" in all_again.text
+    assert "The others were sent again before, so nothing was sent for them." in all_again.text
+    assert reply.json()["redriven"][0]["repeated"] is True
+
+
+async def test_the_list_of_more_failing_functions_is_filtered(tmp_path: Path) -> None:
+    async with house(tmp_path) as place, api_client(place) as client:
+        hello = place.engine.catalog.route(place.urn)
+        for number in range(NAMED + 2):
+            other = replace(hello, function_id=0, name=f"failing{number}")
+            await place.engine.catalog.create(other, CodeSource(kind="inline", file=encoded(SOURCE)))
+            function = place.engine.catalog.list(PROJECT)[-1]
+            one = made(place.engine.storage, function.function_id)
+            place.engine.usage.note_attempt(function, one, failure(replace(one, due_at=place.engine.clock.now())))
+        overview = (await client.get(HOME)).text
+        link = f"{HERE}/functions?failing=1"
+        listed = (await client.get(link)).text
+        none = (await client.get(f"{link}&name=hello")).text
+
+    assert f'href="{link}"' in overview
+    assert listed.count("alarm") == NAMED + 2
+    assert ">hello</a>" not in listed
+    assert "No function whose name contains “hello” failed in the last 24 hours" in none

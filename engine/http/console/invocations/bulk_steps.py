@@ -131,7 +131,7 @@ class BulkSteps:
         return replace(
             progress,
             marker="" if step.next_marker is UNSET else step.next_marker,
-            done=progress.done + len(step.redriven),
+            done=progress.done + sum(one.repeated is UNSET for one in step.redriven),
             refused=progress.refused + len(refused),
             refusals=(*progress.refusals, *texts)[:REFUSALS],
         )

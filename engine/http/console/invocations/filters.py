@@ -28,6 +28,7 @@ SPANS = {
     "24h": ("Last 24 hours", 86_400.0),
     "7d": ("Last 7 days", 604_800.0),
 }
+ANY = "any"
 LONGEST = 200  #: characters of a text to search for, or of the id of a trigger
 
 
@@ -38,7 +39,7 @@ class InvocationFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str = ""  #: names of states, with commas
     source: str = ""
     trigger: str = ""  #: id
-    code: str = ""  #: of the error
+    code: str = ""  #: of the error; ``any``: there is one, such as that of a failed attempt that is tried again
     time: str = ""  #: a key of ``SPANS``
     begin: str = ""
     end: str = ""
@@ -112,6 +113,7 @@ class Filters:
             source=chosen.source,
             trigger_id=chosen.trigger,
             codes=self.codes(chosen),
+            without=frozenset({0} if chosen.code == ANY else ()),
             text=chosen.text,
             begin=begin,
             end=end,
@@ -129,7 +131,7 @@ class Filters:
         return begin, read_end("end", chosen.end) if chosen.end else math.inf
 
     def codes(self, chosen: InvocationFilter) -> frozenset[int]:
-        return frozenset([whole_number("code", chosen.code, 0, BadQuery)]) if chosen.code else frozenset()
+        return frozenset([whole_number("code", chosen.code, 0, BadQuery)] if chosen.code not in ("", ANY) else ())
 
     def settled(self, chosen: InvocationFilter) -> InvocationFilter:
         """Return a filter for the same records, and for none that are accepted from now on."""

@@ -28,7 +28,7 @@ from engine.http.console.invocations.bulk_steps import (
     Progress,
     states_of,
 )
-from engine.http.console.invocations.filters import Filters, InvocationFilter, filter_of
+from engine.http.console.invocations.filters import ANY, Filters, InvocationFilter, filter_of
 from engine.http.console.pages import Action, Pages, may
 from engine.http.console.paths import FUNCTION, MANY, PROJECT
 from engine.model import Record, State
@@ -117,8 +117,8 @@ class ManyInvocations:
         """Return a filter for the function of the path. Raises InvalidRequest if the API cannot filter so."""
         if not may(call, _OPERATIONS[kind]):
             raise AccessDenied(f"your role may not use {_OPERATIONS[kind]}")
-        if chosen.text or chosen.request:
-            raise InvalidRequest("many invocations cannot be chosen by text or request id; remove these filters")
+        if chosen.text or chosen.request or chosen.code == ANY:
+            raise InvalidRequest("many invocations cannot be chosen by text, request id or any error; remove it")
         if "function" not in call.parts:
             return chosen
         function = self._frame.function_of(call)

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from engine.asgi.wire import Reply
 from engine.errors import AccessDenied, FunctiondError, InvalidField, NotFound
@@ -78,7 +79,8 @@ class InvocationPage:
         except FunctiondError as error:
             return await self._refused(call, record, error)
         [sent] = reply.read(RedrivenInvocations).redriven
-        return see_other(self._path(call, sent.new_request_id), f"Redriven. This invocation repeats {sent.request_id}.")
+        text = "Redriven." if sent.repeated is UNSET else "Nothing was sent, as it was redriven before."
+        return see_other(self._path(call, sent.new_request_id), f"{text} This invocation repeats {sent.request_id}.")
 
     async def deliver(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
