@@ -34,7 +34,7 @@ plugin = Plugin(
     display=TriggerDisplay(
         about={
             "APIG": "Shared API gateway: HTTP requests to a path of your own.",
-            "DEDICATEDGATEWAY": "APIG (dedicated): HTTP requests to a gateway with an address of its own.",
+            "DEDICATEDGATEWAY": "HTTP requests to a gateway with an address of its own.",
             "APIC": "ROMA's API gateway: HTTP requests to a path of your own.",
         },
         subject=subject,

@@ -20,7 +20,7 @@ LIST = f"{HERE}/invocations"
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     with engine_on(tmp_path_factory.mktemp("live") / "data") as engine:
         engine.asked_port = engine.port
-        engine.create("hello", "def handler(event, context):\n    return event\n")
+        engine.create("hello", "def handler(event, context):\n    print(event)\n    return event\n")
         yield engine
 
 
@@ -108,3 +108,27 @@ def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser
 
         expect(page.get_by_role("link", name=done)).to_be_visible(timeout=10_000)
         expect(page.get_by_role("button", name="live")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", [LIST, f"{HERE}/functions/hello/logs"])
+def test_the_seventh_window_works(engine: EngineProcess, context: BrowserContext, path: str) -> None:
+    pages = [context.new_page() for _ in range(7)]
+    for one in pages:
+        one.goto(path)
+        one.wait_for_timeout(150)  # its stream is open
+    done = engine.accepted("hello", {"said": "hi"})
+
+    for one in (pages[0], pages[-1]):
+        expect(one.get_by_role("link", name=done[:13]).first).to_be_visible(timeout=8000)
+
+
+def test_a_deleted_thing_is_called_deleted(engine: EngineProcess, page: Page, paths: list[str]) -> None:
+    engine.create("brief", "def handler(event, context):\n    return event\n")
+    page.goto(f"{HERE}/functions/brief/invocations")
+    expect(page.get_by_role("button", name="live")).to_be_visible()
+    engine.delete("brief")
+
+    expect(page.get_by_role("button", name="deleted")).to_be_visible(timeout=8000)
+    paths.clear()
+    page.wait_for_timeout(500)
+    assert paths == []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
+import msgspec
 
 from engine.asgi.wire import read_body
 from engine.code.store import PACKAGE_LIMIT
@@ -16,6 +17,8 @@ from engine.http.api.routing import Call
 
 if TYPE_CHECKING:
     from engine.http.console.uploads import UploadedFile
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 FORM = b"application/x-www-form-urlencoded"
 MULTIPART = b"multipart/form-data"
@@ -88,6 +91,16 @@ async def read_fields(call: Call, limit: int) -> Form:
 
 def _decoded(body: bytes) -> list[tuple[str, str]]:
     return parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS)
+
+
+def struct_of(form: Form, kind: type[T]) -> T:
+    """Return the struct whose fields a form has, as ``hidden_fields`` writes them. False is left out there."""
+    found = {name: form.raw(name) for name in kind.__struct_fields__ if name in form}
+    flags = {name: False for name in kind.__struct_fields__ if kind.__annotations__[name] == "bool"}
+    try:
+        return msgspec.convert({**flags, **found}, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the form is invalid: {error}") from None
 
 
 def whole_or_text(text: str) -> int | str:

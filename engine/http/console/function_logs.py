@@ -7,6 +7,7 @@ position where an earlier one stopped continues there.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from engine.http.api.logs import LogArchive, log_of
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.log_lines import LogLine, shown_lines
-from engine.http.console.pages import HEADERS, Action
+from engine.http.console.pages import HEADERS, Action, browser_of
 from engine.http.console.paths import FUNCTION
 from engine.http.log_queue import QUIET
 from engine.http.log_tail import Lines, LogTail, LogTails
@@ -38,6 +39,8 @@ TAIL = 8 << 10  #: bytes read of the log of each of them
 WHOLE = 64 << 10  #: bytes read of the log of an invocation that was asked for
 PAUSE = 0.1  #: seconds between two messages of a stream
 STREAMED = 32  #: streams at the same time
+EACH = 2  #: of one browser; its others end after ``BRIEF`` seconds, and the browser connects again
+BRIEF = 1.0
 _AGAIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 
 
@@ -55,7 +58,7 @@ class FunctionLogs:
     ) -> None:
         self._frame, self._records, self._identity = frame, records, identity
         self._archive, self._tails, self._is_valid = archive, LogTails(feed), is_valid
-        self._streams = 0
+        self._streams = Counter[str]()  #: by browser
         self._stopping = False
 
     def stop(self) -> None:
@@ -97,7 +100,7 @@ class FunctionLogs:
             raise InvalidRequest("this path has the live log for its page; send Accept: text/event-stream")
         if call.method == "HEAD":
             return Reply(headers=HEADERS, content_type=EVENTS)
-        if self._streams >= STREAMED:
+        if self._streams.total() >= STREAMED:
             raise Unavailable(f"{STREAMED} pages show live logs already; close some")
         if request_id:
             await record_of(self._records, self._identity, function, request_id)
@@ -108,7 +111,9 @@ class FunctionLogs:
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _follow(self, call: Call, write: Write, function: Function, request_id: str) -> None:
-        self._streams += 1
+        browser = browser_of(call)
+        self._streams[browser] += 1
+        lasts = BRIEF if browser and self._streams[browser] > EACH else math.inf
         try:
             with self._tails.reading(function.function_id) as tail:
                 await write(_AGAIN)
@@ -118,9 +123,10 @@ class FunctionLogs:
                 if position is None:
                     position, lines = await self._begin(tail, function, request_id)
                     await write(_message("begin", lines, tail.mark(position)))
-                await self._pass_on(call, write, tail, position, request_id)
+                with anyio.move_on_after(lasts):
+                    await self._pass_on(call, write, tail, position, request_id)
         finally:
-            self._streams -= 1
+            self._streams -= Counter([browser])
 
     async def _begin(self, tail: LogTail, function: Function, request_id: str) -> tuple[int, list[LogLine]]:
         """Return the last lines, and the position in the tail from which on later ones follow."""

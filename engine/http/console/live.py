@@ -17,13 +17,15 @@ from engine.asgi.streaming import EVENTS, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call, Handler
-from engine.http.console.pages import HEADERS, Action
+from engine.http.console.pages import HEADERS, Action, browser_of
 from engine.http.console.paths import CHANGES
 from engine.logs.feed import LogFeed
 from engine.metrics.loop_lag import LoopLag
 from engine.protocols.audit import Audit
 
 LISTENERS = 64  #: pages that are told at the same time
+#: Pages of one browser, which has six connections to an engine. Its others fetch themselves at intervals.
+EACH = 3
 PAUSE = 1.0  #: seconds between two events of a page
 QUIET = 5.0
 _BEGIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
@@ -41,7 +43,7 @@ class LiveEvents:
         self, is_valid: Callable[[Call], bool], logs: LogFeed, audit: Audit, lag: LoopLag, *, pause: float = PAUSE
     ) -> None:
         self._is_valid, self._logs, self._audit, self._lag, self._pause = is_valid, logs, audit, lag, pause
-        self._listeners: set[asyncio.Event] = set()
+        self._listeners: dict[asyncio.Event, str] = {}  #: with their browsers, see ``browser_of``
         self._stopping = False
 
     def note_change(self, *_: object) -> None:
@@ -73,13 +75,16 @@ class LiveEvents:
             raise ShuttingDown
         if len(self._listeners) >= LISTENERS:
             raise Unavailable(f"{LISTENERS} pages of the console are kept up to date already; close some")
+        browser = browser_of(call)
+        if browser and [*self._listeners.values()].count(browser) >= EACH:
+            return Reply(status=204, headers=HEADERS)  # the browser does not ask again
         return Stream(content_type=EVENTS, headers=HEADERS, run=lambda write: self._follow(call, write))
 
     async def _follow(self, call: Call, write: Write) -> None:
         changed = asyncio.Event()
-        self._listeners.add(changed)
+        self._listeners[changed] = browser_of(call)
         with ExitStack() as open_until_end:
-            open_until_end.callback(self._listeners.discard, changed)
+            open_until_end.callback(self._listeners.pop, changed)
             open_until_end.enter_context(self._lag.left_out())
             open_until_end.enter_context(self._logs.subscribed(lambda lines: changed.set()))
             open_until_end.enter_context(self._audit.subscribed(lambda trace: changed.set()))

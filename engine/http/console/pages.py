@@ -87,6 +87,11 @@ def may(call: Call, operation: str) -> bool:
     return principal is None or principal.role == "admin" or principal.role in _ROLES[operation]
 
 
+def browser_of(call: Call) -> str:
+    """Return what tells browsers apart: the session, or the address of the client; empty if it is unknown."""
+    return str(call.scope.get(SESSION) or (call.scope.get("client") or ("",))[0])
+
+
 class Pages:
     """Renderer of all pages. ``credentials`` states whether requests need credentials."""
 
@@ -192,6 +197,7 @@ def _compiled(version: str) -> Environment:
         "size": words.size,
         "clock_time": words.clock_time,
         "short_name": short_name,
+        "kind_name": words.kind_name,
     }
     for name in environment.list_templates():
         environment.get_template(name)

@@ -78,7 +78,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
                 urgent=2 * tally.errors >= tally.count,
             )
         if rest := len(failing) - NAMED:
-            yield from _more(rest, "functions fail", list_of(project, "functions"))
+            yield from _more(rest, "functions fail", f"{list_of(project, 'functions')}?failing=1")
 
     def _failing_triggers(self, call: Call, project: str) -> Iterator[Concern]:
         found = [
@@ -93,7 +93,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
             wait = state.next_try - self.clock.now()
             again = f" It starts again in {words.span(wait)}." if wait > 0 else ""
             yield Concern(
-                title=f"{trigger.stored.kind} trigger of {name} {fails}",
+                title=f"{words.kind_name(trigger.stored.kind)} trigger of {name} {fails}",
                 text=f"{_shown(call, state.problem) or 'It has not started.'}{again}",
                 link=list_of(project, "triggers"),
                 action="Open the triggers",

@@ -12,12 +12,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, InvalidField
+from engine.errors import FunctiondError
 from engine.http.api.bulk_cancel import CancelledInvocations
-from engine.http.api.routing import Call, Handler, whole_number
+from engine.http.api.routing import Call, Handler
 from engine.http.api.times import short_time
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.forms import Form, error_of_whole
+from engine.http.console.forms import Form, error_of_whole, struct_of
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_links import name_of
 from engine.http.console.pages import Action, Pages
@@ -64,7 +64,7 @@ class QueuePurge:
 
     async def purge(self, call: Call, form: Form) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
-        function, purge = self._frame.function_of(call), _read(form)
+        function, purge = self._frame.function_of(call), struct_of(form, Purge)
         states = (State.WAIT, State.RUNNING) if purge.running else (State.WAIT,)
         body = {"status": ",".join(states), "query_end_time": purge.until, "marker": purge.marker}
         try:
@@ -81,21 +81,6 @@ class QueuePurge:
     async def _show(self, call: Call, function: Function, template: str, **data: Any) -> Reply:
         name = name_of(function)
         return await self._pages.show(call, template, live=False, name=name, **data)
-
-
-def _read(form: Form) -> Purge:
-    return Purge(
-        until=form.text("until"),
-        running=form.checked("running"),
-        total=_number(form, "total"),
-        done=_number(form, "done"),
-        round=_number(form, "round"),
-        marker=form.text("marker") or "0",
-    )
-
-
-def _number(form: Form, name: str) -> int:
-    return whole_number(name, form.text(name), 0, InvalidField)
 
 
 def _after(purge: Purge, step: CancelledInvocations) -> tuple[Purge, bool]:

@@ -10,6 +10,13 @@ from engine.metrics.histogram import Distribution
 _SPANS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"), (0.000_001, "µs"))
 _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
+#: Names of trigger types that the documentation spells differently.
+KINDS = {"DEDICATEDGATEWAY": "APIG (dedicated)"}
+
+
+def kind_name(kind: str) -> str:
+    return KINDS.get(kind, kind)
+
 
 def number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"

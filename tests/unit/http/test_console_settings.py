@@ -69,11 +69,13 @@ def test_a_denied_request_is_no_error_of_a_field() -> None:
         errors_beside(AccessDenied("no"), ["timeout"])
 
 
-def test_rows_without_a_name_are_removed_but_not_new_values() -> None:
-    form = Form([("key", "A"), ("value", "1"), ("old", "A"), ("key", ""), ("value", "2"), ("old", "B")])
+def test_a_row_whose_name_was_emptied_is_not_removed_silently() -> None:
+    form = Form([("key", "A"), ("value", "1"), ("old", "A"), ("key", ""), ("value", ""), ("old", "B")])
+    removed = Form([("key", "B"), ("value", "2"), ("old", "B"), ("remove", "B"), ("key", ""), ("value", "")])
     form_with_value = Form([("key", ""), ("value", "2"), ("old", "")])
 
-    assert [row.key for row in rows_in(form)] == ["A"]
+    assert [row.error for row in with_errors(rows_in(form))] == ["", "needs a name; remove the row to delete B"]
+    assert rows_in(removed) == []
     assert [row.error for row in with_errors(rows_in(form_with_value))] == ["needs a name"]
 
 

@@ -12,7 +12,7 @@ from engine.asgi.streaming import Stream
 from engine.asgi.wire import Message, Scope
 from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call
-from engine.http.console.live import LISTENERS, LiveEvents
+from engine.http.console.live import EACH, LISTENERS, LiveEvents
 from engine.logs.feed import LogBoard
 from engine.metrics.loop_lag import LoopLag
 from engine.protocols.audit import AuditTrail
@@ -30,9 +30,11 @@ class Events:
         self.live = LiveEvents(lambda call: self.valid, self.board, self.audit, self.lag, pause=pause)
         self.written: list[bytes] = []
 
-    def call(self, method: str = "GET", accept: bytes = b"text/event-stream") -> Call:
+    def call(self, method: str = "GET", accept: bytes = b"text/event-stream", client: str = "") -> Call:
         headers = [(b"accept", accept)]
         scope: Scope = {"path_params": {}, "method": method, "raw_path": b"", "query_string": b"", "headers": headers}
+        if client:
+            scope["client"] = (client, 1)
         return Call(scope, no_body, "local-1")
 
     async def write(self, piece: bytes) -> None:
@@ -124,3 +126,19 @@ async def test_a_browser_that_opens_the_path_gets_a_reason() -> None:
     events = Events()
     with pytest.raises(InvalidRequest, match="text/event-stream"):
         await events.live.show(events.call(accept=b"text/html"))
+
+
+async def test_a_browser_keeps_connections_for_pages_however_many_windows_it_has() -> None:
+    events = Events()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(EACH):
+            reply = await events.live.show(events.call(client="192.0.2.1"))
+            assert isinstance(reply, Stream)
+            tasks.start_soon(events.follow, reply)
+            await anyio.wait_all_tasks_blocked()
+        refused = await events.live.show(events.call(client="192.0.2.1"))
+        other = await events.live.show(events.call(client="192.0.2.2"))
+
+        assert (refused.status, isinstance(other, Stream)) == (204, True)
+        tasks.cancel_scope.cancel()
+    assert isinstance(await events.live.show(events.call(client="192.0.2.1")), Stream)

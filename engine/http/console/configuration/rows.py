@@ -1,7 +1,7 @@
 """Rows of names and values in forms, such as environment variables and tags.
 
-Each row has the fields ``key``, ``value`` and ``old``, its name before; an empty ``old`` is a new row. A row without a
-name is none. Without scripts, spare rows at the end take new entries.
+Each row has the fields ``key``, ``value`` and ``old``, its name before; an empty ``old`` is a new row. Without scripts,
+spare rows at the end take new entries, and each stored row has a checkbox ``remove``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def rows_of(table: Mapping[str, str]) -> list[Row]:
 
 
 def rows_in(form: Form, prefix: str = "") -> list[Row]:
-    """Return the rows of a form. Rows without a name are left out, but not if they have a value and are new."""
+    """Return the rows of a form. Empty new rows are left out, and those that the field ``remove`` names."""
     typed = form.rows(prefix, ("key", "value", "old"))
     found = [Row(key=one["key"].strip(), value=one["value"], old=one["old"].strip()) for one in typed]
-    return [row for row in found if row.key or (row.value and not row.old)]
+    removed = {"", *form.all(f"{prefix}remove")}
+    return [row for row in found if row.old not in removed or (not row.old and (row.key or row.value))]
 
 
 def with_errors(rows: Iterable[Row]) -> list[Row]:
@@ -39,7 +40,9 @@ def with_errors(rows: Iterable[Row]) -> list[Row]:
     checked: list[Row] = []
     for row in rows:
         known = any(row.key == other.key for other in checked)
-        error = "needs a name" if not row.key else f"{row.key} is given twice; remove one" if known else ""
+        error = f"{row.key} is given twice; remove one" if known else ""
+        if not row.key:
+            error = f"needs a name; remove the row to delete {row.old}" if row.old else "needs a name"
         checked.append(Row(key=row.key, value=row.value, old=row.old, error=error))
     return checked
 

@@ -9,14 +9,14 @@ import msgspec
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, InvalidField
+from engine.errors import FunctiondError
 from engine.http.api.delivery_steps import STEP
 from engine.http.api.redrive import RedriveApi
-from engine.http.api.routing import BASE, Call, Handler, whole_number
+from engine.http.api.routing import BASE, Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries.destination_rows import param_text
 from engine.http.console.deliveries.scope import NONE, ScopeReader
-from engine.http.console.forms import Form, error_of_whole
+from engine.http.console.forms import Form, error_of_whole, struct_of
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import DELIVERIES
 from engine.http.console.visibility import delivery_shown
@@ -97,7 +97,7 @@ class DeliveriesBulk:
 
     async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
-        progress = _read(form)
+        progress = struct_of(form, Progress)
         body: dict[str, Any] = {
             "all": True,
             "pending": progress.pending,
@@ -125,20 +125,3 @@ class DeliveriesBulk:
 
     async def _show(self, call: Call, verb: Verb, template: str, **data: Any) -> Reply:
         return await self._pages.show(call, template, live=False, verb=verb, **data)
-
-
-def _read(form: Form) -> Progress:
-    def number(name: str) -> int:
-        return whole_number(name, form.text(name), 0, InvalidField)
-
-    return Progress(
-        function=form.text("function"),
-        destination=form.raw("destination"),
-        param=form.raw("param"),
-        after=number("after"),
-        done=number("done"),
-        total=number("total"),
-        counted=form.checked("counted"),
-        pending=form.checked("pending"),
-        redirect=form.checked("redirect"),
-    )

@@ -13,6 +13,7 @@ const main = document.getElementById("main");
 const button = document.getElementById("live");
 let enabled = sessionStorage.getItem("live") !== "off";
 let authorized = true;
+let gone = false; // the thing that the page shows was deleted
 let fetching = false;
 let stale = false; // a change was not fetched yet
 let stream = null;
@@ -21,7 +22,7 @@ let refusedAt = -Infinity;
 
 function show(state) {
   button.dataset.state = state;
-  button.textContent = { on: "live", off: "paused", lost: "no reply", ended: "final", out: "sign in again" }[state];
+  button.textContent = { on: "live", off: "paused", lost: "no reply", ended: "final", out: "sign in again", gone: "deleted" }[state];
   button.setAttribute("aria-pressed", String(state === "on"));
 }
 
@@ -36,6 +37,7 @@ async function refresh() {
     const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
     // Further requests would count as failed logins.
     authorized = !reply.redirected && ![401, 403, 429].includes(reply.status);
+    gone = reply.status === 404;
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const next = page.getElementById("main");
     if (!reply.ok || !authorized || next === null) throw new Error(reply.statusText);
@@ -48,7 +50,7 @@ async function refresh() {
     show("on");
     return true;
   } catch {
-    show("lost");
+    show(gone ? "gone" : "lost");
     return false;
   }
 }
@@ -69,7 +71,7 @@ async function update() {
     await pause(REST * (performance.now() - began));
   }
   fetching = false;
-  if (main.dataset.live === undefined || !authorized) plan();
+  if (main.dataset.live === undefined || !authorized || gone) plan();
 }
 
 function close() {
@@ -108,6 +110,7 @@ function plan() {
   close();
   if (main.dataset.live === undefined) show("ended");
   else if (!authorized) show("out");
+  else if (gone) show("gone");
   else if (!enabled) show("off");
   else if (document.hidden) return; // a browser has few connections, so only visible pages keep one
   else if (performance.now() - refusedAt > RETRY) listen();

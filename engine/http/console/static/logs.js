@@ -5,6 +5,7 @@ import { noteOf, rowOf } from "./log_rows.js";
 import { localize } from "./times.js";
 
 const MOST = 2000; // lines in the page
+const PATIENCE = 3000; // milliseconds until a lost connection is told: one of many windows has it now and then
 const list = document.getElementById("function-log");
 
 function follow() {
@@ -80,7 +81,10 @@ function follow() {
     });
     stream.addEventListener("error", () => {
       const ended = stream?.readyState === EventSource.CLOSED;
-      state.textContent = ended ? "The log cannot be followed; reload the page" : "No connection; trying again";
+      if (ended) state.textContent = "The log cannot be followed; reload the page";
+      else setTimeout(() => {
+        if (stream?.readyState === EventSource.CONNECTING) state.textContent = "No connection; trying again";
+      }, PATIENCE);
     });
   }
 
