@@ -210,6 +210,10 @@ def test_forms_work_without_scripts(engine: EngineProcess, browser: Browser) -> 
     page.get_by_label("Name, row 2").first.fill("NEW")
     page.get_by_label("Value, row 2").first.fill("two")
     save(page)
+    expect(page.get_by_text("needs a name; remove the row to delete OLD")).to_be_visible()
+    assert json.loads(config(engine, "quiet")["user_data"]) == {"OLD": "1"}
+    page.get_by_label("Remove OLD").check()
+    save(page)
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
     assert json.loads(config(engine, "quiet")["user_data"]) == {"NEW": "two"}
