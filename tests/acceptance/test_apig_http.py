@@ -130,7 +130,8 @@ def test_header_bytes_number_and_order_reach_the_server_as_they_were_sent(port: 
         port, b"GET /web HTTP/1.1\r\nhost: H.example:81\r\n%b\r\nConnection: close\r\n\r\n" % b"\r\n".join(fields)
     )
 
-    assert seen_lines(body)[1:] == [b"host: H.example:81", *fields]
+    sent = [one for one in fields if not one.startswith(b"cookie")]
+    assert seen_lines(body)[1:] == [b"host: H.example:81", *sent, b"cookie: a=1; b=2"]
 
 
 def test_headers_of_the_connection_and_credentials_do_not_reach_the_server(port: int) -> None:

@@ -30,7 +30,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         ("GET", "/nowhere", 404),
         ("PUT", BASE, 405),
         ("GET", "/healthz", 200),
-        ("HEAD", "/readyz", 405),
+        ("HEAD", "/readyz", 200),
         ("GET", "/metrics", 200),
         ("GET", "/openapi.json", 200),
     ],
