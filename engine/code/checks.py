@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 
@@ -62,7 +63,7 @@ async def problem_of(version: Function, view: PackageView, find: Find) -> str:
     if family is Family.PYTHON:
         name = version.handler.rpartition(".")[2] if view.path == file else ""
         command = [found.path, "-I", "-S", "-W", "ignore", "-c", _PYTHON, view.path, name]
-    with anyio.move_on_after(0 if view.path.endswith(".mjs") else LONGEST):
+    with suppress(OSError), anyio.move_on_after(0 if view.path.endswith(".mjs") else LONGEST):
         ended = await anyio.run_process(command, input=view.text.text.encode(), stdout=subprocess.DEVNULL, check=False)
         lines = ended.stderr.decode("utf-8", "replace").splitlines()
         errors = [one for one in lines if re.match(r"\w*Error\b", one)]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from engine.code.browsing import view_package
-from engine.code.checks import problem_of
+from engine.code.checks import Find, problem_of
 from engine.model import Function
 from engine.model.invocation import CodePackage
-from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.catalog import Family
+from engine.runtimes.interpreters import Interpreter, Interpreters
 from tests.support.http_app import zipped
 
 INTERPRETERS = Interpreters()
@@ -26,7 +27,7 @@ async def problem(
     shown: str = "index.py",
     *,
     runtime: str = "Python3.10",
-    handler: str = "index.handler",
+    find: Find = INTERPRETERS.find,
 ) -> str:
     file = folder / "package.zip"
     file.write_bytes(package)
@@ -42,7 +43,7 @@ async def problem(
         code=PACKAGE,
     )
     view = view_package(file, PACKAGE, lambda files: shown if shown in {one.path for one in files.files} else "")
-    return await problem_of(function, view, INTERPRETERS.find)
+    return await problem_of(function, view, find)
 
 
 def raw(**files: bytes) -> bytes:
@@ -94,3 +95,10 @@ async def test_node_code_with_a_syntax_error_is_found(tmp_path: Path) -> None:
         "index.js: SyntaxError: Unexpected token"
     )
     assert await problem(tmp_path, zipped(index__js="exports.handler = async (event) => event;\n"), **node) == ""
+
+
+async def test_code_is_shown_without_a_warning_when_no_interpreter_can_be_started(tmp_path: Path) -> None:
+    async def find(runtime: str) -> tuple[Family, Interpreter]:
+        return Family.PYTHON, Interpreter((3, 10), str(tmp_path / "missing"))
+
+    assert await problem(tmp_path, zipped(index__py="def handler(:\n"), find=find) == ""
