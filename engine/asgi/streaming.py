@@ -14,7 +14,7 @@ import anyio
 import msgspec
 import structlog
 
-from engine.asgi.wire import HALF_CLOSED, NO_STORE, Receive, Reply, Send
+from engine.asgi.wire import HALF_CLOSED, NO_STORE, RELEASE, Receive, Reply, Send
 
 EVENTS = b"text/event-stream"
 HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection
@@ -50,7 +50,9 @@ async def until_disconnected(
 
     async def watch(scope: anyio.CancelScope) -> None:
         while (message := await receive())["type"] != "http.disconnect" or (on_half_close and HALF_CLOSED in message):
-            if on_half_close and HALF_CLOSED in message:
+            if RELEASE in message:  # part of a body that nobody reads
+                message[RELEASE](len(message["body"]))
+            elif on_half_close and HALF_CLOSED in message:
                 await on_half_close()
         scope.cancel()
 

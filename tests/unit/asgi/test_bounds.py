@@ -13,6 +13,7 @@ from engine.asgi import listener
 from engine.asgi.admission import ClientRules
 from engine.asgi.listener import HEAD_LIMIT, listen
 from engine.asgi.listener_state import ListenerState
+from engine.asgi.streaming import EVENTS, Stream, Write, stream
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import RawClient, connect, read_answers
 from tests.support.raw_exchanges import (
@@ -262,6 +263,30 @@ async def test_bytes_of_answered_and_of_lost_requests_are_held_no_more() -> None
 
             assert await statuses(client) == [200]
     assert [body for _, body in app.seen if body] == [b"x" * 800] * 4
+
+
+async def test_a_body_that_a_live_log_does_not_read_is_not_held() -> None:
+    others, more = ScriptedApp(), anyio.Event()
+
+    async def follow(write: Write) -> None:
+        await write(b"one\n")
+        await more.wait()
+        await write(b"two\n")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/t":
+            await stream(receive, send, Stream(content_type=EVENTS, run=follow))
+        else:
+            await others(scope, receive, send)
+
+    async with no_problems(), listen(app, "127.0.0.1", 0, held_limit=1000) as port, connect(port) as client:
+        await client.send(post(b"Content-Length: 9000", body=b"x" * 900))
+        await client.until(b"one\n")
+        for _ in range(8):
+            await client.send(b"x" * 900)
+            assert await is_served(port)
+        more.set()
+        await client.until(b"two\n")
 
 
 async def test_connections_beyond_the_limit_are_refused_until_others_close() -> None:
