@@ -30,8 +30,7 @@ def restricted(resources: Iterable[Resource], operations: Iterable[Operation]) -
 
     def checked(path: str, method: str, handler: Handler) -> Handler:
         unknown = Operation(name=f"{method} {path}", method=method, path=path)
-        found = by_request.get(("GET" if method == "HEAD" else method, path), unknown)
-        return _RestrictedHandler(found, handler)
+        return _RestrictedHandler(by_request.get((method, path), unknown), handler)
 
     return [
         Resource(path=one.path, methods={method: checked(one.path, method, it) for method, it in one.methods.items()})

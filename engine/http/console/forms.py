@@ -54,11 +54,8 @@ class Form:
         columns = (self.all(prefix + name) for name in names)
         return [dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue="")]
 
-    def checked(self, name: str) -> bool:
-        """Return whether a checkbox is checked: browsers send only those that are."""
-        return name in self._values
-
     def __contains__(self, name: str) -> bool:
+        """Return whether a field was sent. Of checkboxes, browsers send only those that are checked."""
         return name in self._values
 
 
@@ -121,8 +118,6 @@ def errors_of(error: FunctiondError) -> Mapping[str, str]:
     """
     if isinstance(error, AccessDenied):
         raise error
-    return (
-        {error.field: error.allowed if error.value is not None else str(error)}
-        if isinstance(error, InvalidField)
-        else {WHOLE: str(error)}
-    )
+    if isinstance(error, InvalidField):
+        return {error.field: error.allowed if error.value is not None else str(error)}
+    return {WHOLE: str(error)}

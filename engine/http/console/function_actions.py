@@ -6,25 +6,22 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError
-from engine.http.api.routing import Call, Handler
+from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import Form, errors_of
 from engine.http.console.function_frame import FunctionFrame, PauseForm
 from engine.http.console.notes import see_other
-from engine.http.console.pages import Action
+from engine.http.console.pages import Action, PageFamily
 from engine.http.console.paths import FUNCTION
 
 
-class FunctionActions:
+class FunctionActions(PageFamily):
     """``page`` shows the function's first page with the form of a refused pause."""
 
     def __init__(
         self, frame: FunctionFrame, api: ApiRequests, page: Callable[[Call, PauseForm], Awaitable[Reply]]
     ) -> None:
         self._frame, self._api, self._page = frame, api, page
-
-    def pages(self) -> Mapping[str, Handler]:
-        return {}
 
     def actions(self) -> Mapping[str, Action]:
         return {f"{FUNCTION}/pause": self.pause, f"{FUNCTION}/resume": self.resume}

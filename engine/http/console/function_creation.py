@@ -83,7 +83,6 @@ class CreationPage:
             call,
             "functions/create.html",
             live=False,
-            http_status=400 if errors else 200,
             typed={"func_name": "", "description": "", "code": chosen.code, **typed},
             errors=defaultdict(str, errors or {}),
             runtimes=[one for one in choices if not one.problem],

@@ -19,7 +19,6 @@ from engine.http.api.routing import BASE, Call, own_urn
 from engine.http.console.function_links import name_of, path_of
 from engine.http.console.pages import Pages
 from engine.model import Function
-from engine.model.urn import FunctionUrn
 
 
 class Tab(Struct, frozen=True, kw_only=True):
@@ -77,10 +76,6 @@ class FunctionFrame:
         if not qualifier:
             return latest
         return self._catalog.find(replace(latest.urn(self._region), qualifier=qualifier, qualified=True))
-
-    def full_urn_of(self, function: Function) -> FunctionUrn:
-        """Return the URN of a version."""
-        return function.urn(self._region)
 
     def urn_of(self, function: Function) -> str:
         """Return the URN of a function, without a version."""

@@ -23,7 +23,7 @@ from engine.http.api.logs import LogArchive, log_of
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.log_lines import LogLine, shown_lines
-from engine.http.console.pages import HEADERS, Action, browser_of
+from engine.http.console.pages import HEADERS, PageFamily, browser_of
 from engine.http.console.paths import FUNCTION
 from engine.http.log_queue import QUIET
 from engine.http.log_tail import Lines, LogTail, LogTails
@@ -44,7 +44,7 @@ BRIEF = 1.0
 _AGAIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 
 
-class FunctionLogs:
+class FunctionLogs(PageFamily):
     """Tab of a function's log. A stream ends when ``is_valid`` no longer accepts the request that opened it."""
 
     def __init__(
@@ -68,9 +68,6 @@ class FunctionLogs:
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{FUNCTION}/logs": self.show, f"{FUNCTION}/logs/stream": self.stream}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {}
 
     async def show(self, call: Call) -> Reply:
         function, request_id, text = self._frame.function_of(call), call.text("request_id").strip(), call.text("text")
@@ -98,8 +95,6 @@ class FunctionLogs:
         function, request_id = self._frame.function_of(call), call.text("request_id").strip()
         if EVENTS not in call.headers.get(b"accept", b""):
             raise InvalidRequest("this path has the live log for its page; send Accept: text/event-stream")
-        if call.method == "HEAD":
-            return Reply(headers=HEADERS, content_type=EVENTS)
         if self._streams.total() >= STREAMED:
             raise Unavailable(f"{STREAMED} pages show live logs already; close some")
         if request_id:
@@ -160,17 +155,21 @@ class FunctionLogs:
             records: Sequence[Record] = [await record_of(self._records, self._identity, function, request_id)]
         else:
             records = await self._records.newest_logs(function.function_id, NEWEST)
+        size = WHOLE if request_id else TAIL
+
+        async def read(record: Record) -> tuple[str, bytes]:
+            return record.request_id, last(await log_of(self._archive, record), size)
+
         # Each turn of a busy event loop takes long, so all files are read at the same time.
-        read = await asyncio.gather(*(log_of(self._archive, record) for record in records))
-        logs = [(record.request_id, log) for record, log in zip(records, read, strict=True)]
+        logs = await asyncio.gather(*map(read, records))
         if not request_id:
-            logs.insert(0, ("", await self._archive.instance_log(function.function_id)))
-        return await anyio.to_thread.run_sync(_last_lines, logs, WHOLE if request_id else TAIL)
+            logs.insert(0, ("", last(await self._archive.instance_log(function.function_id), TAIL)))
+        return await anyio.to_thread.run_sync(_last_lines, logs)
 
 
-def _last_lines(logs: Iterable[tuple[str, bytes]], size: int) -> list[LogLine]:
-    """Return the last lines of logs, each with a request id, of which ``size`` bytes are read."""
-    found = [line for request_id, log in logs for line in shown_lines(decode(last(log, size)), request_id)]
+def _last_lines(logs: Iterable[tuple[str, bytes]]) -> list[LogLine]:
+    """Return the last lines of logs, each with a request id."""
+    found = [line for request_id, log in logs for line in shown_lines(decode(log), request_id)]
     return sorted(found, key=lambda one: one.time)[-LINES:]
 
 

@@ -26,13 +26,10 @@ class RemovalPage:
         self._frame, self._api, self._catalog, self._triggers, self._load = frame, api, catalog, triggers, load
 
     def pages(self) -> Mapping[str, Handler]:
-        return {f"{FUNCTION}/delete": self.show}
+        return {f"{FUNCTION}/delete": self._show}
 
     def actions(self) -> Mapping[str, Action]:
         return {f"{FUNCTION}/delete": self.delete}
-
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call)
 
     async def delete(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
@@ -52,7 +49,6 @@ class RemovalPage:
             "functions/delete.html",
             tab="delete",
             live=False,
-            http_status=400 if errors else 200,
             triggers=triggers,
             versions=len(self._catalog.versions(function_id)) - 1,
             aliases=len(self._catalog.aliases(function_id)),

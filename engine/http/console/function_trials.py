@@ -136,7 +136,6 @@ class TrialPage:
             "functions/test.html",
             tab="test",
             live=False,
-            http_status=400 if errors else 200,
             typed=defaultdict(str, typed),
             errors=defaultdict(str, {name if name in known else WHOLE: text for name, text in beside.items()}),
             run=run,

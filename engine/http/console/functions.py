@@ -14,7 +14,7 @@ from engine.functions.controls import FunctionControls
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_load import FunctionLoad, Load
-from engine.http.console.pages import Action, Pages
+from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.paths import PROJECT
 from engine.metrics.usage import Usage
 from engine.model import Alias, AsyncSettings, Function
@@ -38,7 +38,7 @@ class FunctionRow(Struct, frozen=True, kw_only=True):
     warning: str  #: about its runtime; empty: none
 
 
-class FunctionsPage:
+class FunctionsPage(PageFamily):
     """Page of a project's functions: all, those whose name contains ``name`` of the query, or ``failing`` ones."""
 
     def __init__(
@@ -56,9 +56,6 @@ class FunctionsPage:
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{PROJECT}/functions": self.show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {}
 
     async def show(self, call: Call) -> Reply:
         name = call.text("name").strip()

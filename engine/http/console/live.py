@@ -17,7 +17,7 @@ from engine.asgi.streaming import EVENTS, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call, Handler
-from engine.http.console.pages import HEADERS, Action, browser_of
+from engine.http.console.pages import HEADERS, PageFamily, browser_of
 from engine.http.console.paths import CHANGES
 from engine.logs.feed import LogFeed
 from engine.metrics.loop_lag import LoopLag
@@ -32,7 +32,7 @@ _BEGIN = b"retry: 1000\n\n"  #: milliseconds until the browser connects again
 _CHANGE = event("change", {})
 
 
-class LiveEvents:
+class LiveEvents(PageFamily):
     """Streams of events. A stream ends when ``is_valid`` no longer accepts the request that opened it.
 
     Output of functions and changes by the API count as changes as long as a page listens; ``note_change`` tells of
@@ -59,9 +59,6 @@ class LiveEvents:
     def pages(self) -> Mapping[str, Handler]:
         return {CHANGES: self.show}
 
-    def actions(self) -> Mapping[str, Action]:
-        return {}
-
     async def show(self, call: Call) -> Reply:
         """Return a stream of events. Raises InvalidRequest unless the request accepts it, Unavailable at the limit.
 
@@ -69,8 +66,6 @@ class LiveEvents:
         """
         if EVENTS not in call.headers.get(b"accept", b""):
             raise InvalidRequest("this path has events for the console's pages; send Accept: text/event-stream")
-        if call.method == "HEAD":
-            return Reply(headers=HEADERS, content_type=EVENTS)
         if self._stopping:
             raise ShuttingDown
         if len(self._listeners) >= LISTENERS:

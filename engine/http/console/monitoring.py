@@ -12,7 +12,7 @@ from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.function_charts import FunctionCharts
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.pages import Action
+from engine.http.console.pages import PageFamily
 from engine.http.console.paths import FUNCTION
 from engine.http.console.time_ranges import DAY, HOUR, QUARTER, range_of
 from engine.metrics.function_metrics import FunctionCounters, FunctionMetrics
@@ -35,7 +35,7 @@ class SourceRow(Struct, frozen=True, kw_only=True):
     runs: Distribution
 
 
-class MonitoringPage:
+class MonitoringPage(PageFamily):
     """Page of a function's charts. ``metrics`` is None if metrics by function are off."""
 
     def __init__(self, frame: FunctionFrame, api: ApiRequests, metrics: FunctionMetrics | None, clock: Clock) -> None:
@@ -44,9 +44,6 @@ class MonitoringPage:
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{FUNCTION}/{TAB}": self.show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {}
 
     async def show(self, call: Call) -> Reply:
         chosen, function = range_of(call, RANGES), self._frame.function_of(call)

@@ -69,11 +69,13 @@ Action = Callable[[Call, Form], Awaitable[Reply]]
 
 
 class PageFamily(Protocol):
-    """Pages about one kind of thing, and the actions of their forms, by path."""
+    """Pages about one kind of thing, and the actions of their forms, by path. A family without some inherits."""
 
-    def pages(self) -> Mapping[str, Handler]: ...
+    def pages(self) -> Mapping[str, Handler]:
+        return {}
 
-    def actions(self) -> Mapping[str, Action]: ...
+    def actions(self) -> Mapping[str, Action]:
+        return {}
 
 
 def may_read(call: Call) -> bool:
@@ -109,14 +111,17 @@ class Pages:
         self._sessions, self._credentials = sessions, credentials
         self._environment: Environment | None = None
 
-    async def show(self, call: Call, template: str, *, live: bool = True, http_status: int = 200, **data: Any) -> Reply:
+    async def show(
+        self, call: Call, template: str, *, live: bool = True, http_status: int | None = None, **data: Any
+    ) -> Reply:
         """Render ``template`` with ``data``, and return the reply.
 
-        The reply has ``http_status``. A ``live`` page is fetched again by the browser at intervals, as long as it is
-        visible. The section of the page is the first part of the template's name.
+        The reply has ``http_status``; without one, 400 if ``data`` has ``errors``, else 200. A ``live`` page is fetched
+        again by the browser at intervals, as long as it is visible. The section of the page is the first part of the
+        template's name.
         """
-        common = self._common(call, template, live)
-        return await self._reply(template, http_status, REMOVE if common["note"] else (), common | data)
+        common, status = self._common(call, template, live), http_status or (400 if data.get("errors") else 200)
+        return await self._reply(template, status, REMOVE if common["note"] else (), common | data)
 
     async def show_bare(self, template: str, status: int, headers: HeaderPairs = (), **data: Any) -> Reply:
         """Render ``template`` without the navigation, for readers who have not signed in.

@@ -72,9 +72,7 @@ class QueuePurge:
             step = (await self._api.send(call, "POST", path, body)).read(CancelledInvocations)
         except FunctiondError as error:
             errors = error_of_whole(error)
-            return await self._show(
-                call, function, "queues/purging.html", purge=purge, ended=False, errors=errors, http_status=400
-            )
+            return await self._show(call, function, "queues/purging.html", purge=purge, ended=False, errors=errors)
         purge, ended = _after(purge, step)
         return await self._show(call, function, "queues/purging.html", purge=purge, ended=ended, errors={})
 

@@ -38,13 +38,10 @@ class QueuesPage:
         self._backlog, self._statistics = backlog, statistics
 
     def pages(self) -> Mapping[str, Handler]:
-        return {QUEUES: self.show}
+        return {QUEUES: self._show}
 
     def actions(self) -> Mapping[str, Action]:
         return {f"{QUEUE}/pause": self.pause, f"{QUEUE}/resume": self.resume}
-
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call)
 
     async def pause(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
@@ -54,21 +51,20 @@ class QueuesPage:
             )
         except FunctiondError as error:
             wrong = {"wrong": function.function_id, "errors": errors_of(error), "typed": form.text("reason")}
-            return await self._show(call, live=False, http_status=400, **wrong)
+            return await self._show(call, live=False, **wrong)
         return see_other(_back(call), "Paused. Requests are accepted and wait.")
 
     async def resume(self, call: Call, form: Form) -> Reply:
         await self._api.send(call, "POST", self._frame.api_path(self._frame.function_of(call), "/resume"))
         return see_other(_back(call), "Resumed.")
 
-    async def _show(self, call: Call, *, live: bool = True, http_status: int = 200, **data: Any) -> Reply:
+    async def _show(self, call: Call, *, live: bool = True, **data: Any) -> Reply:
         whole = bool(call.text("all"))
         page = page_of(call, self._rows.functions(call.project, busy=not whole), "limit", maximum=ROWS)
         return await self._pages.show(
             call,
             "queues.html",
             live=live,
-            http_status=http_status,
             page=page,
             limit=ROWS,
             rows=await self._rows.rows(page.items),

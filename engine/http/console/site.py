@@ -57,7 +57,7 @@ class Console:
         self._shown[f"{HOME}{{rest:path}}"] = self._other_page
 
     def resources(self) -> list[Resource]:
-        found: dict[str, dict[str, Handler]] = {path: {"GET": show, "HEAD": show} for path, show in self._shown.items()}
+        found: dict[str, dict[str, Handler]] = {path: {"GET": show} for path, show in self._shown.items()}
         for path, act in self._actions.items():
             found.setdefault(path, {})["POST"] = act
         return [Resource(path=path, methods=methods) for path, methods in found.items()]

@@ -44,7 +44,7 @@ def typed_values(fields: Iterable[Field], form: Form, old: Mapping[str, Any] | N
     found = shown_values(fields, old or {})
     for field in flat(fields):
         if field.control == "flag":
-            found[field.name] = as_text(form.checked(field.name))
+            found[field.name] = as_text(field.name in form)
         elif field.control != "secret":
             found[field.name] = form.raw(field.name)
     return found
@@ -120,7 +120,7 @@ def _read(field: Field, form: Form, before: Mapping[str, Any]) -> Any:
     if field.control == "secret":
         return _secret(field, form, before)
     if field.control == "flag":
-        value: Any = form.checked(field.name)
+        value: Any = field.name in form
     elif field.key in before and form.raw(field.name) == _text(field, before[field.key]).replace("\r\n", "\n"):
         return before[field.key]
     else:
@@ -134,7 +134,7 @@ def _read(field: Field, form: Form, before: Mapping[str, Any]) -> Any:
 def _secret(field: Field, form: Form, before: Mapping[str, Any]) -> Any:
     if form.raw(field.name):
         return form.raw(field.name)
-    kept = before.get(field.key) and not form.checked(field.name + REMOVE)
+    kept = before.get(field.key) and field.name + REMOVE not in form
     return MASK if kept else UNSET
 
 

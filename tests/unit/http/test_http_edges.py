@@ -86,7 +86,7 @@ async def test_every_error_has_the_apis_shape_and_a_request_id(api: Api) -> None
         (405, "FSS.0405"),
         (404, "FSS.1051"),
     ]
-    assert wrong.headers["allow"] == "GET, PUT, PATCH"
+    assert wrong.headers["allow"] == "GET, PUT, PATCH, HEAD"
     assert all(a.headers["x-request-id"] and a.json["error_msg"] for a in (unknown, wrong, missing))
     assert all(a.json.keys() == {"error_code", "error_msg"} for a in (unknown, wrong, missing))
 

@@ -15,7 +15,7 @@ from engine.http.api.routing import Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, errors_of
 from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.pages import Action
+from engine.http.console.pages import PageFamily
 from engine.http.console.paths import ASYNC_SETTINGS
 from engine.logs.target import LogTarget, status_log_target_of
 from engine.model import Function, State
@@ -52,15 +52,12 @@ class FoundLines(Struct, frozen=True, kw_only=True):
     next_line_num: str
 
 
-class StatusLinesPage:
+class StatusLinesPage(PageFamily):
     def __init__(self, frame: FunctionFrame, api: ApiRequests, catalog: Catalog, region: str) -> None:
         self._frame, self._api, self._catalog, self._region = frame, api, catalog, region
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{ASYNC_SETTINGS}/status-log": self.show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {}
 
     async def show(self, call: Call) -> Reply:
         version, before = self._frame.version_of(call), call.text("before")

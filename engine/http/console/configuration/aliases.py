@@ -113,7 +113,6 @@ class AliasPages:
             "functions/alias.html",
             tab=TAB,
             live=False,
-            http_status=400 if errors else 200,
             alias=alias,
             values=value_shown(call, to_builtins(values)),
             choices=[("", "Choose…"), *((one, one) for one in versions)],

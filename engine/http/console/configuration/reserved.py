@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 from msgspec import to_builtins
-from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, NotFound
@@ -47,13 +46,10 @@ class ReservedPages:
         self._frame, self._api, self._catalog, self._reservations = frame, api, catalog, reservations
 
     def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION + LIST: self.show_list, FUNCTION + NEW: self.show_new, FUNCTION + ONE: self.show}
+        return {FUNCTION + LIST: self._list, FUNCTION + NEW: self.show_new, FUNCTION + ONE: self.show}
 
     def actions(self) -> Mapping[str, Action]:
         return {FUNCTION + NEW: self.save, FUNCTION + ONE: self.save, f"{FUNCTION}{ONE}/remove": self.remove}
-
-    async def show_list(self, call: Call) -> Reply:
-        return await self._list(call)
 
     async def show_new(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
@@ -104,7 +100,6 @@ class ReservedPages:
             "functions/reserved.html",
             tab=TAB,
             live=False,
-            http_status=400 if errors else 200,
             reservations=[value_shown(call, _listed(one)) for one in self._all(function)],
             most=MAX_PER_PROJECT,
             errors=errors or {},
@@ -124,7 +119,6 @@ class ReservedPages:
             "functions/reservation.html",
             tab=TAB,
             live=False,
-            http_status=400 if errors else 200,
             reserved=reserved,
             values=value_shown(call, to_builtins(values)),
             settings={one.name: one for one in self._settings(function)},
@@ -150,7 +144,8 @@ class ReservedPages:
         )
 
     def _all(self, function: Function) -> Sequence[Reserved]:
-        return self._reservations.find(function.project, replace(self._frame.full_urn_of(function), qualified=False))
+        found = self._reservations.find(function.project)
+        return [one for one in found if one.function.function_id == function.function_id]
 
     def _found(self, function: Function, qualifier: str) -> Reserved | None:
         return next((one for one in self._all(function) if one.qualifier == qualifier), None)

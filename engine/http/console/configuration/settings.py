@@ -55,7 +55,7 @@ class Setting(Struct, frozen=True, kw_only=True):
 def typed_in(settings: Iterable[Setting], form: Form, shown: Mapping[str, Value]) -> dict[str, Value]:
     """Return the values of a form. Fields that it does not have are as ``shown``."""
     return {
-        one.name: form.checked(one.name)
+        one.name: one.name in form
         if one.kind == "flag"
         else form.raw(one.name)
         if one.name in form

@@ -143,7 +143,6 @@ class SettingsPage(ABC, Generic[T]):
             self.template,
             tab=self.tab,
             live=False,
-            http_status=400 if errors else 200,
             errors=errors or {},
             **self.data(call, function, typed),
         )

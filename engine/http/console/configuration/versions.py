@@ -75,7 +75,6 @@ class VersionsPage:
             "functions/versions.html",
             tab=TAB,
             live=False,
-            http_status=400 if errors else 200,
             versions=[latest, *reversed(published)],
             aliases=self._catalog.aliases(function.function_id),
             most_versions=MAX_VERSIONS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -26,6 +27,7 @@ SAMPLE = 10
 LOOKS = 2  #: parts of the outbox in which the question counts the deliveries to one destination
 
 Verb = Literal["redrive", "discard"]
+_VERBS: tuple[Verb, ...] = ("redrive", "discard")
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -50,22 +52,10 @@ class DeliveriesBulk:
         self._api, self._items = api, items
 
     def pages(self) -> Mapping[str, Handler]:
-        return {f"{DELIVERIES}/redrive": self.ask_redrive, f"{DELIVERIES}/discard": self.ask_discard}
+        return {f"{DELIVERIES}/{verb}": partial(self._ask, verb=verb) for verb in _VERBS}
 
     def actions(self) -> Mapping[str, Action]:
-        return {f"{DELIVERIES}/redrive": self.redrive, f"{DELIVERIES}/discard": self.discard}
-
-    async def ask_redrive(self, call: Call) -> Reply:
-        return await self._ask(call, "redrive")
-
-    async def ask_discard(self, call: Call) -> Reply:
-        return await self._ask(call, "discard")
-
-    async def redrive(self, call: Call, form: Form) -> Reply:
-        return await self._step(call, form, "redrive")
-
-    async def discard(self, call: Call, form: Form) -> Reply:
-        return await self._step(call, form, "discard")
+        return {f"{DELIVERIES}/{verb}": partial(self._step, verb=verb) for verb in _VERBS}
 
     async def _ask(self, call: Call, verb: Verb) -> Reply:
         """Show how many deliveries would be handled, with the first of them."""
@@ -98,25 +88,14 @@ class DeliveriesBulk:
     async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
         progress = struct_of(form, Progress)
-        body: dict[str, Any] = {
-            "all": True,
-            "pending": progress.pending,
-            "function": progress.function,
-            "destination": progress.destination,
-            "param": progress.param,
-            "limit": STEP,
-            "after": progress.after,
-        }
-        if progress.redirect:
-            body["redirect"] = True
+        chosen = ("function", "destination", "param", "pending", "after", *(("redirect",) if progress.redirect else ()))
+        body = {"all": True, "limit": STEP, **{name: getattr(progress, name) for name in chosen}}
         path = f"{BASE.format(project_id=call.project)}/deliveries/{verb}"
         try:
             reply = await self._api.send(call, "POST", path, body)
         except FunctiondError as error:
             errors = error_of_whole(error)
-            return await self._show(
-                call, verb, "deliveries/steps.html", progress=progress, ended=False, errors=errors, http_status=400
-            )
+            return await self._show(call, verb, "deliveries/steps.html", progress=progress, ended=False, errors=errors)
         found = reply.read(dict[str, Any])
         after = found.pop("next_after")
         [ids] = found.values()

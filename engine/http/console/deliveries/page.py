@@ -48,13 +48,10 @@ class DeliveriesPage:
         self._api, self._items = api, items
 
     def pages(self) -> Mapping[str, Handler]:
-        return {DELIVERIES: self.show}
+        return {DELIVERIES: self._show}
 
     def actions(self) -> Mapping[str, Action]:
         return {DELIVERIES: self.act}
-
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call)
 
     async def act(self, call: Call, form: Form) -> Reply:
         """Send the selected deliveries again, or discard them.
@@ -69,7 +66,7 @@ class DeliveriesPage:
             return await self._show(call, errors={"": "Select deliveries first."})
         try:
             ids = [whole_number("delivery", one, 0, InvalidField) for one in numbers]
-            body: dict[str, Any] = {"delivery_ids": ids, "pending": form.checked("pending")}
+            body: dict[str, Any] = {"delivery_ids": ids, "pending": "pending" in form}
             if action == "redirect":
                 body["redirect"] = True
                 action = "redrive"
@@ -93,7 +90,6 @@ class DeliveriesPage:
             call,
             "deliveries.html",
             live=not errors,
-            http_status=400 if errors else 200,
             errors=errors or {},
             chosen=chosen,
             functions=self._rows.functions(call.project),

@@ -20,7 +20,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_links import name_of
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
 from engine.http.console.invocations.triggers import InvocationTriggers
-from engine.http.console.pages import Action, Pages
+from engine.http.console.pages import PageFamily, Pages
 from engine.http.console.paths import FUNCTION, MANY, PROJECT
 from engine.model import Function, State
 from engine.model.identity import accepted_at
@@ -31,7 +31,7 @@ COUNTED = 10_000  #: records that are counted
 _NOTHING = Found(records=(), read=0)
 
 
-class InvocationLists:
+class InvocationLists(PageFamily):
     """Pages of the lists. ``sources`` are the names of sources among which a reader can choose."""
 
     def __init__(
@@ -49,9 +49,6 @@ class InvocationLists:
 
     def pages(self) -> Mapping[str, Handler]:
         return {f"{PROJECT}/invocations": self.show_project, f"{FUNCTION}/invocations": self.show_function}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {}
 
     async def show_project(self, call: Call) -> Reply:
         functions = {one.function_id: one for one in self._catalog.list(call.project)}

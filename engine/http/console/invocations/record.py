@@ -109,7 +109,7 @@ class InvocationPage:
             reply = await self._api.send(call, "POST", target, body, headers)
         except FunctiondError as error:
             if "event" in form:
-                return await self._editor(call, record, typed, errors_of(error), 400)
+                return await self._editor(call, record, typed, errors_of(error))
             return await self._refused(call, record, error)
         new = reply.read(RunAgainReply).request_id
         return see_other(self._path(call, new), f"Accepted. This invocation repeats {record.request_id}.")
@@ -124,16 +124,13 @@ class InvocationPage:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _show(
-        self, call: Call, record: Record, errors: Mapping[str, str] | None = None, http_status: int = 200
-    ) -> Reply:
+    async def _show(self, call: Call, record: Record, errors: Mapping[str, str] | None = None) -> Reply:
         deliveries = await self._details.deliveries(call, record)
         readable = sees_payloads(call)
         return await self._pages.show(
             call,
             "invocation.html",
             live=not errors and (not record.state.final or any(one.next_try for one in deliveries)),
-            http_status=http_status,
             errors=errors or {},
             progress=self._details.progress(record),
             explanation=None if record.state.final else await self._explanation(call, record),
@@ -152,21 +149,15 @@ class InvocationPage:
         """Show the page of an invocation with the error of an action. Its record may have changed meanwhile."""
         if isinstance(error, AccessDenied | NotFound):
             raise error
-        return await self._show(call, await self._details.record(call), {WHOLE: str(error)}, 400)
+        return await self._show(call, await self._details.record(call), {WHOLE: str(error)})
 
     async def _editor(
-        self,
-        call: Call,
-        record: Record,
-        typed: Mapping[str, str],
-        errors: Mapping[str, str] | None = None,
-        http_status: int = 200,
+        self, call: Call, record: Record, typed: Mapping[str, str], errors: Mapping[str, str] | None = None
     ) -> Reply:
         return await self._pages.show(
             call,
             "invocation/again.html",
             live=False,
-            http_status=http_status,
             typed=typed,
             errors=errors or {},
             too_large=len(record.payload) > EDITED,

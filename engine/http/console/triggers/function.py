@@ -70,7 +70,7 @@ class FunctionTriggersPages:
         function = self._frame.function_of(call)
         kind, plugin = self._kind(form.text("kind"))
         fields = fields_of_kind(plugin)
-        qualifier, active = form.text("qualifier") or LATEST, form.checked("active") or not plugin.rules.may_disable
+        qualifier, active = form.text("qualifier") or LATEST, "active" in form or not plugin.rules.may_disable
         errors: Mapping[str, str] = missing_values(fields, form)
         if not errors:
             body = {"trigger_type_code": kind, "event_data": read_struct(fields, form)}
@@ -107,7 +107,6 @@ class FunctionTriggersPages:
             "functions/trigger_new.html",
             tab=TAB,
             live=False,
-            http_status=400 if errors else 200,
             kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
             fields=fields_of_kind(plugin),

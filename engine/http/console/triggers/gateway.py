@@ -108,7 +108,6 @@ class GatewayPages:
             call,
             "triggers/gateway_edit.html",
             live=False,
-            http_status=400 if errors else 200,
             row=self._rows.row(call, trigger),
             steps=steps,
             step=steps[number - 1],

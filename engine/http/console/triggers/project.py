@@ -79,7 +79,6 @@ class TriggersPage:
             call,
             "triggers/function.html",
             live=False,
-            http_status=400 if errors else 200,
             function=name,
             functions=[name_of(one) for one in functions],
             errors=errors,

@@ -100,7 +100,6 @@ class TriggerPage:
             "functions/trigger.html",
             tab=TAB,
             live=not errors,  # the form is kept
-            http_status=400 if errors else 200,
             row=row,
             kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
             may_disable=plugin.rules.may_disable,
