@@ -237,6 +237,21 @@ def test_text_that_is_sent_after_the_session_ended_is_kept_over_signing_in(
         expect(page.locator(field).first).to_have_value(text)
 
 
+def test_text_is_kept_over_signing_in_after_it_was_refused_once(context: BrowserContext, page: Page) -> None:
+    page.goto(f"{HERE}/functions/hello/test")
+    sign_in(page)
+    typed = page.get_by_label("Event (JSON)")
+    typed.fill("{")
+    page.get_by_role("button", name="Run").click()
+    expect(typed).to_be_focused()
+    typed.fill('{"kept": true}')
+    context.clear_cookies()
+    page.get_by_role("button", name="Run").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Your text stays here")
+    expect(typed).to_have_value('{"kept": true}')
+
+
 def test_a_page_with_unsent_text_asks_before_it_is_left(engine: Engine, page: Page) -> None:
     asked: list[str] = []
 

@@ -20,7 +20,9 @@ async function send(form, pressed) {
     const now = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector("main [name=form_token]");
     if (now !== null) form.elements.form_token.value = now.value;
     checked = form;
-    return form.requestSubmit(pressed);
+    form.requestSubmit(pressed);
+    checked = null;
+    return;
   }
   const note = document.getElementById("unsent") ?? document.createElement("p");
   [note.id, note.className] = ["unsent", "banner warn"];
@@ -39,7 +41,6 @@ addEventListener("submit", (event) => {
 }, true);
 // Behind the questions of other scripts. A run on the tab Test is sent by its own script.
 addEventListener("submit", ({ target, defaultPrevented }) => {
-  checked = null;
   if (!defaultPrevented || "trial" in target.dataset) unsent.delete(target);
 });
 addEventListener("beforeunload", (event) => {
