@@ -39,22 +39,20 @@ async def speaks_tls(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bo
 
     The client gets a hint then. Raises TimeoutError, and closes the socket, if no byte comes.
     """
-    readable = asyncio.Event()
+    readable, found = asyncio.Event(), False
     loop.add_reader(sock, readable.set)
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             await readable.wait()
+        found = not sock.recv(1, socket.MSG_PEEK).isalpha()
+        if not found:
+            sock.recv(BUFFERED)  # bytes that are left unread would reset the connection
+            sock.send(_PLAINTEXT.response(b"", only_head=False))
+        return found
+    finally:
         loop.remove_reader(sock)
-        if not sock.recv(1, socket.MSG_PEEK).isalpha():
-            return True
-        sock.recv(BUFFERED)  # bytes that are left unread would reset the connection
-        sock.send(_PLAINTEXT.response(b"", only_head=False))
-    except BaseException:
-        loop.remove_reader(sock)
-        sock.close()
-        raise
-    sock.close()
-    return False
+        if not found:
+            sock.close()
 
 
 class ServerTls:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ async def test_code_that_nests_too_deeply_ends_no_engine(tmp_path: Path) -> None
 
 
 async def test_node_code_with_a_syntax_error_is_found(tmp_path: Path) -> None:
-    node = {"shown": "index.js", "runtime": "Node.js18.15"}
+    node: dict[str, Any] = {"shown": "index.js", "runtime": "Node.js18.15"}
 
     assert (await problem(tmp_path, zipped(index__js="exports.handler = ;\n"), **node)).startswith(
         "index.js: SyntaxError: Unexpected token"
