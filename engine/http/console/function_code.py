@@ -86,7 +86,9 @@ class CodePage:
                 raise InvalidField("func_code", code, "write some code; an empty file has no handler")
             if function.code.kind == "inline":
                 code = with_line_ends(code, (await self._codes.original(function.code)).decode(errors="replace"))
-            await self._replace(call, form, with_text({"code_filename": _filename(function)}, code))
+            # The suffix of the stored file's name tells a module of Node.js from a script.
+            filename = function.code.filename if function.code.kind == "inline" else ""
+            await self._replace(call, form, with_text({"code_filename": filename}, code))
         except FunctiondError as error:
             return await self._show(call, typed=_typed(field, code, form), errors=_beside(field, error))
         return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
@@ -153,7 +155,6 @@ class CodePage:
             call,
             "functions/code.html",
             tab="",
-            live=False,
             http_status=400 if errors or pause.error else 200,
             pause=pause,
             shown=version,
@@ -215,11 +216,6 @@ def _first(files: PackageFiles, version: Function) -> str:
     except InvalidField:
         handler = ""
     return handler if handler in paths else paths[0] if len(paths) == 1 else ""
-
-
-def _filename(function: Function) -> str:
-    """Return the name of the stored file, whose suffix tells a module of Node.js from a script."""
-    return function.code.filename if function.code.kind == "inline" else ""
 
 
 def _beside(field: str, error: FunctiondError) -> dict[str, str]:

@@ -82,7 +82,6 @@ class CreationPage:
         return await self._pages.show(
             call,
             "functions/create.html",
-            live=False,
             typed={"func_name": "", "description": "", "code": chosen.code, **typed},
             errors=defaultdict(str, errors or {}),
             runtimes=[one for one in choices if not one.problem],

@@ -48,7 +48,6 @@ class RemovalPage:
             call,
             "functions/delete.html",
             tab="delete",
-            live=False,
             triggers=triggers,
             versions=len(self._catalog.versions(function_id)) - 1,
             aliases=len(self._catalog.aliases(function_id)),

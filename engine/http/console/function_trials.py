@@ -135,7 +135,6 @@ class TrialPage:
             call,
             "functions/test.html",
             tab="test",
-            live=False,
             typed=defaultdict(str, typed),
             errors=defaultdict(str, {name if name in known else WHOLE: text for name, text in beside.items()}),
             run=run,

@@ -112,15 +112,16 @@ class Pages:
         self._environment: Environment | None = None
 
     async def show(
-        self, call: Call, template: str, *, live: bool = True, http_status: int | None = None, **data: Any
+        self, call: Call, template: str, *, live: bool | None = None, http_status: int | None = None, **data: Any
     ) -> Reply:
         """Render ``template`` with ``data``, and return the reply.
 
-        The reply has ``http_status``; without one, 400 if ``data`` has ``errors``, else 200. A ``live`` page is fetched
-        again by the browser at intervals, as long as it is visible. The section of the page is the first part of the
-        template's name.
+        The reply has ``http_status``; without one, 400 if any of the ``errors`` among ``data`` is set, else 200. A
+        ``live`` page is fetched again by the browser at intervals, as long as it is visible; by default, pages are that
+        have no ``errors``, which belong to a form. The section of the page is the first part of the template's name.
         """
-        common, status = self._common(call, template, live), http_status or (400 if data.get("errors") else 200)
+        common = self._common(call, template, "errors" not in data if live is None else live)
+        status = http_status or (400 if data.get("errors") else 200)
         return await self._reply(template, status, REMOVE if common["note"] else (), common | data)
 
     async def show_bare(self, template: str, status: int, headers: HeaderPairs = (), **data: Any) -> Reply:

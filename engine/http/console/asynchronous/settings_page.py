@@ -103,7 +103,6 @@ class AsyncSettingsPage:
             call,
             "functions/asynchronous.html",
             tab=TAB,
-            live=False,
             http_status=400 if errors else 200,
             viewed=version,
             versions=self._versions(version),

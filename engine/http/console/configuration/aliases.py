@@ -112,7 +112,6 @@ class AliasPages:
             call,
             "functions/alias.html",
             tab=TAB,
-            live=False,
             alias=alias,
             values=value_shown(call, to_builtins(values)),
             choices=[("", "Choose…"), *((one, one) for one in versions)],

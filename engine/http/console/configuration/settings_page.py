@@ -142,7 +142,6 @@ class SettingsPage(ABC, Generic[T]):
             call,
             self.template,
             tab=self.tab,
-            live=False,
             errors=errors or {},
             **self.data(call, function, typed),
         )

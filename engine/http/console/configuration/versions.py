@@ -74,7 +74,6 @@ class VersionsPage:
             call,
             "functions/versions.html",
             tab=TAB,
-            live=False,
             versions=[latest, *reversed(published)],
             aliases=self._catalog.aliases(function.function_id),
             most_versions=MAX_VERSIONS,

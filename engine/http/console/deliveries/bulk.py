@@ -88,7 +88,9 @@ class DeliveriesBulk:
     async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
         progress = struct_of(form, Progress)
-        chosen = ("function", "destination", "param", "pending", "after", *(("redirect",) if progress.redirect else ()))
+        chosen = ["function", "destination", "param", "pending", "after"]
+        if progress.redirect:
+            chosen.append("redirect")
         body = {"all": True, "limit": STEP, **{name: getattr(progress, name) for name in chosen}}
         path = f"{BASE.format(project_id=call.project)}/deliveries/{verb}"
         try:

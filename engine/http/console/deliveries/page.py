@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,7 +20,6 @@ from engine.http.console.notes import see_other
 from engine.http.console.pages import Action, Pages
 from engine.http.console.paths import DELIVERIES
 from engine.http.console.visibility import delivery_shown
-from engine.model import PendingDelivery
 from engine.pipeline.failed_deliveries import DeliveryCounts, DeliveryScope, FailedDeliveries
 
 ROWS = 50
@@ -110,11 +109,12 @@ class DeliveriesPage:
         name = "given_up_after" if given_up else "after"
         after = call.number(name, 0)
         found, further = await self._deliveries.page(scope, after=after, limit=limit)
+        items = (delivery_shown(call, self._items.item(one)) for one in found)
         exact = None if counts.complete else await self._deliveries.given_up(scope)
         counted = sum((counts.given_up if given_up else counts.pending).values())
         return {
             "given_up": given_up,
-            "items": self._shown(call, found),
+            "items": [(one, param_text(one.param)) for one in items],
             "replaced": {one.delivery_id for one in found if self._rows.is_replaced(one)},
             "count": counted if exact is None else max(counted, exact.rows),
             "complete": counts.complete or (exact is not None and not exact.more),
@@ -123,11 +123,6 @@ class DeliveriesPage:
             "other": call.number("after" if given_up else "given_up_after", 0),
             "next": further,
         }
-
-    def _shown(self, call: Call, found: Sequence[PendingDelivery]) -> list[tuple[Any, str]]:
-        """Return the items with the texts of their parameters."""
-        items = (delivery_shown(call, self._items.item(one)) for one in found)
-        return [(one, param_text(one.param)) for one in items]
 
 
 def _note(done: int, asked: int, what: str, others: str) -> str:

@@ -157,7 +157,6 @@ class InvocationPage:
         return await self._pages.show(
             call,
             "invocation/again.html",
-            live=False,
             typed=typed,
             errors=errors or {},
             too_large=len(record.payload) > EDITED,

@@ -106,7 +106,6 @@ class FunctionTriggersPages:
             call,
             "functions/trigger_new.html",
             tab=TAB,
-            live=False,
             kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
             fields=fields_of_kind(plugin),

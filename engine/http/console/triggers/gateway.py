@@ -107,7 +107,6 @@ class GatewayPages:
         return await self._pages.show(
             call,
             "triggers/gateway_edit.html",
-            live=False,
             row=self._rows.row(call, trigger),
             steps=steps,
             step=steps[number - 1],

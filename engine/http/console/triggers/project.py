@@ -78,7 +78,6 @@ class TriggersPage:
         return await self._pages.show(
             call,
             "triggers/function.html",
-            live=False,
             function=name,
             functions=[name_of(one) for one in functions],
             errors=errors,
