@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from engine.http.console.words import kind_name
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
 from tests.acceptance.triggering import GOOD
 from tests.browser.axe import overflow, violations
@@ -67,8 +68,9 @@ def have(engine: EngineProcess, *kinds: str) -> None:
 def test_each_kind_is_refused_when_empty_and_created_when_filled(engine: EngineProcess, page: Page) -> None:
     have(engine)
     page.goto(f"{TRIGGERS}/new")
-    kinds = page.locator(".kinds b").all_text_contents()
-    assert sorted(kinds) == sorted(FORMS) == engine.ask("GET", f"/v2/{PROJECT}/fgs/triggertypes").json
+    kinds = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggertypes").json
+    assert sorted(page.locator(".kinds b").all_text_contents()) == sorted(map(kind_name, FORMS))
+    assert sorted(FORMS) == kinds
 
     for kind in kinds:
         page.goto(f"{TRIGGERS}/new?kind={kind}")
