@@ -16,6 +16,7 @@ from engine.model.invocation import CodePackage
 from engine.runtimes.catalog import Family
 from engine.runtimes.interpreters import Interpreter, Interpreters
 from tests.support.http_app import zipped
+from tests.support.programs import needs
 
 INTERPRETERS = Interpreters()
 SOURCE = "def handler(event, context):\n    return event\n"
@@ -89,6 +90,7 @@ async def test_code_that_nests_too_deeply_ends_no_engine(tmp_path: Path) -> None
     assert found.startswith(("index.py: MemoryError", "index.py: RecursionError: "))
 
 
+@needs("node")
 async def test_node_code_with_a_syntax_error_is_found(tmp_path: Path) -> None:
     node: dict[str, Any] = {"shown": "index.js", "runtime": "Node.js18.15"}
 
