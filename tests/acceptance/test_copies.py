@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.engine_process import EngineProcess, engine_on, is_alive, rows
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 #: Writes its process id, and returns when a file appears.
 HELD = """

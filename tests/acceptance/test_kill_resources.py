@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, rows, urn_of
 from tests.support.http_app import SOURCE, encoded, zipped
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 ROOT = f"/v2/{PROJECT}/fgs"
 HELLO = f"{BASE}/{urn_of('hello')}"

@@ -44,7 +44,7 @@ def test_the_example_of_the_documentation_passes(tmp_path: Path) -> None:
     for name, text in {**files, "conftest.py": SETTINGS, "test_first.py": OTHER}.items():
         (tmp_path / name).write_text(text)
     path = os.pathsep.join(map(str, (ROOT, ROOT / "engine" / "client")))
-    environment = {**CLEAN, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**CLEAN, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     pytest = [sys.executable, "-m", "pytest", "-p", "pytest_functiond", "-p", "no:cacheprovider", "-W", "error", "-rA"]
     command = [*pytest, "test_first.py", "test_images.py"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)

@@ -17,7 +17,7 @@ from engine.app.watchdog import signs_of_life
 from tests.acceptance.engine_process import HELD, EngineProcess
 from tests.acceptance.test_loop_held import PLUGIN
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 WATCHDOG = 0.5  #: seconds that the manager waits for a sign of life
 DEADLINE = 60.0  #: seconds; only a failing test takes so long

@@ -11,7 +11,7 @@ from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
 from tests.acceptance.test_webhook_delivery import receiver
 from tests.support.programs import needs
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
+pytestmark = pytest.mark.long
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PYTHON = """
