@@ -163,7 +163,7 @@ def test_a_failed_invocation_is_sent_again_as_a_new_one(tmp_path: Path) -> None:
         again = run(engine, "redrive", first, "--function", "one")
         record = engine.record("one", sent["new_request_id"], wait=30)
 
-        assert again == [sent]
+        assert again == [{**sent, "repeated": True}]
         assert (record["status"], record["payload"], record["source"]) == ("SUCCESS", '{"n": 1}', "REDRIVE")
         assert engine.record("one", first)["status"] == "FAIL"
 
