@@ -9,6 +9,7 @@ a connection only after it has announced to close it. Explained differences:
 - Node reads nothing after a request for an upgrade, and may wait for ever: it receives another name of the field. The
   fields of an upgrade may be missing.
 - Node refuses a tab behind the digits of Content-Length, which is valid.
+- Node refuses minor versions above 1.
 - Node obeys ``Connection: close`` in trailers and ``Proxy-Connection: close``, and reads no further request.
 """
 
@@ -23,7 +24,7 @@ from tests.integration.framing.streams import Stream
 ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 UPGRADE_FIELDS = (b"upgrade", b"http2-settings", b"connection")
 ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)*)\r\n")
-TAB_BEHIND_LENGTH = re.compile(rb"content-length:[ \t]*\d+ *\t", re.IGNORECASE)
+REFUSED_BY_NODE = re.compile(rb"content-length:[ \t]*\d+ *\t| HTTP/1\.[2-9]\r\n", re.IGNORECASE)
 CLOSING_TRAILERS = (b"connection", b"proxy-connection")
 #: Statuses of requests that the listener refuses itself.
 REFUSALS = {400, 405, 417, 431, 501, 505}
@@ -56,7 +57,7 @@ def _check_expected(stream: Stream, seen: list[Seen], reader: str) -> None:
 def _compare(stream: Stream, here: list[Seen], node: list[Seen]) -> None:
     for number, one in enumerate(here):
         if number == len(node):
-            if _closed_by_node(node) or TAB_BEHIND_LENGTH.search(b"".join(stream.pieces)):
+            if _closed_by_node(node) or REFUSED_BY_NODE.search(b"".join(stream.pieces)):
                 return
             raise Wrong(f"Node has not read request {number}: {one}")
         other = node[number]
