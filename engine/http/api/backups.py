@@ -53,7 +53,7 @@ class BackupsApi:
         """Make a backup, and reply with a JSON line for each step.
 
         If the backup fails later than here, the last line has the fields of an error reply. A client that disconnects
-        ends the backup.
+        ends the backup when the next line cannot be sent.
         """
         body = await call.read(BackupBody)
         folder = await self._backups.destination(body.path, with_key=body.with_key)
