@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -53,14 +54,22 @@ def _parts(*folders: str) -> dict[str, Path]:
 
 def _imports(file: Path, known: Iterable[str] = ()) -> Iterator[str]:
     """Yield full names of the modules that a file imports, anywhere in it."""
+    for module, name in _imported(file):
+        whole = f"{module}.{name}"
+        yield whole if whole in known else module
+
+
+@cache
+def _imported(file: Path) -> list[tuple[str, str | None]]:
+    """Return the module of each import of a file, and the name that is imported from it."""
+    pairs: list[tuple[str, str | None]] = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            pairs += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute here"
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in known else node.module or ""
+            pairs += [(node.module or "", alias.name) for alias in node.names]
+    return pairs
 
 
 def _graph() -> dict[str, set[str]]:
@@ -143,8 +152,8 @@ def _names_from_surface(program: ast.Module) -> Iterator[str]:
 
 
 def _plugin_imports() -> dict[str, set[str]]:
-    plugins = _sources("plugins")
-    return {name: set(_imports(file, _sources("engine"))) for name, file in plugins.items()}
+    modules = _sources("engine")
+    return {name: set(_imports(file, modules)) for name, file in _sources("plugins").items()}
 
 
 def test_a_class_and_a_protocol_never_share_a_name() -> None:
@@ -281,9 +290,11 @@ def _constructors(module: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def test_signals_are_connected_where_the_engine_is_constructed() -> None:
-    modules = {name: ast.parse(file.read_text()) for name, file in _parts("engine", "plugins").items()}
-    signals = {signal for module in modules.values() for signal in _signals(module)}
-    connected = {(_part(name), signal) for name, module in modules.items() for signal in _connected(module)}
+    signals, connected = set[str](), set[tuple[str, str]]()
+    for name, file in _parts("engine", "plugins").items():
+        module = ast.parse(file.read_text())
+        signals.update(_signals(module))
+        connected.update((_part(name), signal) for signal in _connected(module))
 
     assert {(part, signal) for part, signal in connected if signal in signals} == {("app", one) for one in signals}
     assert len(signals) > 5
@@ -322,10 +333,10 @@ def _foreign_callbacks(module: ast.Module) -> Iterator[int]:
     methods = {f"self.{one.name}" for one in owned if isinstance(one, defined) and not one.decorator_list}
     functions = {node.name for node in ast.walk(module) if isinstance(node, defined) and node not in owned}
     for node in ast.walk(module):
-        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_callback(node.value, methods | functions):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            attributes = [target.value for target in targets if isinstance(target, ast.Attribute)]
-            if any(ast.unparse(owner) not in ("self", "cls") for owner in attributes):
+            owners = {ast.unparse(target.value) for target in targets if isinstance(target, ast.Attribute)}
+            if owners - {"self", "cls"} and _is_callback(node.value, methods | functions):
                 yield node.lineno
 
 

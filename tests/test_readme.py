@@ -25,8 +25,6 @@ from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_proc
 from tests.support.ports import free_port
 from tests.support.programs import program
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 DEFAULT_URL, GATEWAY_URL = "http://127.0.0.1:8080", "http://127.0.0.1:8090"
 TRIGGERS = "/v2/default/fgs/triggers"
 SHELL_PAGES = [page for page in PAGES if [one for one in blocks(page, "sh") if "-m venv" not in one.text]]

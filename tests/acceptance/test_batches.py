@@ -13,8 +13,6 @@ from engine.cli.commands import run as run_command
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, rows, urn_of
 from tests.support.engine_process import functiond
 
-pytestmark = pytest.mark.slow
-
 ROOM = 2_000
 ECHO = "def handler(event, context):\n    return event\n"
 STORED = "SELECT count(*) FROM invocation"

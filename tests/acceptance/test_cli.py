@@ -25,8 +25,6 @@ from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_proc
 from tests.support.gateways import API
 from tests.support.programs import needs
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no')\n"

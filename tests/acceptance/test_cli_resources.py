@@ -13,8 +13,6 @@ from engine.cli.commands import run
 from tests.support.cli import Cli
 from tests.support.engine_process import EngineProcess, engine_process
 
-pytestmark = pytest.mark.slow
-
 CODE = "def handler(event, context):\n    return event\n"
 
 

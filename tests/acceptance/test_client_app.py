@@ -20,8 +20,6 @@ from engine.cli.commands import make_app
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
 
-pytestmark = pytest.mark.slow
-
 CLIENT = ROOT / "engine" / "client"
 WHEEL = "answers-1.0-py3-none-any.whl"
 TASKS = """

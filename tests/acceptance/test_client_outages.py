@@ -16,8 +16,6 @@ from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine
 from tests.support.engine_process import functiond
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.slow
-
 ECHO = "def handler(event, context):\n    return event\n"
 SECRET = "the-secret-of-a-key"
 CREDENTIALS = f"""

@@ -16,8 +16,6 @@ from tests.acceptance.browsing import foreign, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
 from tests.acceptance.triggering import GOOD as GOOD_DATA
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 T = TypeVar("T")
 
 HOME = "/console/"

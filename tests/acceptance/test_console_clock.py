@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlencode
 
-import pytest
-
 from tests.acceptance import wrong_clock
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import EngineProcess
-
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 
 def test_the_overview_lets_a_clock_in_doubt_be_accepted(tmp_path: Path) -> None:

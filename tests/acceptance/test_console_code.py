@@ -14,8 +14,6 @@ import pytest
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 HERE = f"/console/projects/{PROJECT}"
 ADMIN, READ, PAYLOADS = ("token-of-admin-0123456789", "token-of-read-0123456789", "token-of-payloads-0123456789")
 SECRET = "secret-in-the-code"

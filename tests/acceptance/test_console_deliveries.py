@@ -12,8 +12,6 @@ import pytest
 from tests.acceptance.browsing import Page, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 ADMIN, READ = "a-token-with-the-role-admin", "a-token-with-the-role-read"
 HERE = f"/console/projects/{PROJECT}/deliveries"
 SETTINGS = f"/console/projects/{PROJECT}/functions/one/configuration/asynchronous"

@@ -14,8 +14,6 @@ from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.acceptance.two_keys import TOKEN, key_file
 from tests.support.documents import DOCS
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 HOME = "/console/docs/"
 
 

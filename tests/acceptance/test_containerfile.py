@@ -75,7 +75,6 @@ def test_settings_of_the_image_are_settings_and_require_credentials(tmp_path: Pa
     assert str(settings.http.port) in arguments("EXPOSE")[0].split()
 
 
-@pytest.mark.slow
 def test_the_health_check_tells_an_engine_from_none(tmp_path: Path) -> None:
     [check] = arguments("HEALTHCHECK")
     program, *options = json.loads(check.partition(" CMD ")[2])

@@ -12,7 +12,6 @@ import pytest
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import EngineProcess, engine_process, functiond
 
-pytestmark = pytest.mark.slow
 OWN = "{}.{}".format(*sys.version_info)
 HANDLER = "import sys, tiny\ndef handler(event, context):\n    return [tiny.VALUE, '%d.%d' % sys.version_info[:2]]\n"
 

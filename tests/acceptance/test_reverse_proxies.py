@@ -22,8 +22,6 @@ from tests.support.certificates import write_certificate
 from tests.support.documents import DOCS, block
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.slow
-
 CLIENT = "127.0.0.7"
 DEADLINE = 60.0  #: seconds; only a failing test takes so long
 #: Function that writes a line, and returns when the file ``gate`` appears.

@@ -14,8 +14,6 @@ from tests.acceptance.engine_process import EngineProcess
 from tests.support.documents import DOCS, block
 from tests.support.http_app import HELLO
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_migrated_directory_is_refused_unchanged_and_the_backup_before_serves(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "before-upgrade"

@@ -11,8 +11,6 @@ import pytest
 
 from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, Reply, engine_on
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 TOPICS = f"/v2/{PROJECT}/notifications/topics"
 URN = f"urn:smn:{REGION}:{PROJECT}:orders"
 TAGS = f"/v2/{PROJECT}/smn_topic/orders/tags"

@@ -11,8 +11,6 @@ from playwright.sync_api import BrowserContext, expect
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.browser.configured import HERE, config, create_full
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 ADMIN, READ = "a-token-with-the-role-admin", "a-token-with-the-role-read"
 PAGES = ("", "/environment", "/concurrency", "/versions", "/aliases/prod", "/tags", "/reserved", "/reserved/!prod")
 

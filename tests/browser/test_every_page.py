@@ -11,10 +11,8 @@ from playwright.sync_api import Dialog, Page
 
 from engine.http.console.paths import PAGES, STATIC
 from tests.acceptance.engine_process import PROJECT, EngineProcess
-from tests.browser.axe import checked
+from tests.browser.axe import violations
 from tests.browser.hostile import NAME, fill
-
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 #: Paths that are no pages: streams of events, and those that lead to another page.
 STREAMS = {"ConsoleEvents", "ConsoleFunctionLogStream"}
@@ -49,7 +47,6 @@ def addresses(examples: Mapping[str, str]) -> list[str]:
     return [*found, *VARIANTS]
 
 
-@pytest.mark.timeout(180)
 def test_every_page_is_accessible_and_keeps_its_layout(
     engine: EngineProcess, examples: Mapping[str, str], page: Page
 ) -> None:
@@ -66,7 +63,7 @@ def test_every_page_is_accessible_and_keeps_its_layout(
             problems.append(f"{address}: status {reply.status}")
         elif reply.headers["content-type"].startswith("text/html"):  # else a file to download
             page.goto(address)
-            problems += checked(page)
+            problems += violations(page)
             seen += 1
 
     assert seen > 15

@@ -9,9 +9,6 @@ from playwright.sync_api import Page, expect
 
 from engine.http.console.notes import COOKIE
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
-from tests.browser.axe import violations
-
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 HERE = f"/console/projects/{PROJECT}"
 
@@ -48,12 +45,6 @@ def test_a_form_without_the_token_of_its_page_changes_nothing(engine: EngineProc
 
     assert reply.status == 403
     assert controls(engine)["paused"] is False
-
-
-def test_the_page_is_accessible(page: Page) -> None:
-    page.goto(f"{HERE}/functions/hello")
-
-    assert list(violations(page)) == []
 
 
 def test_an_error_of_an_action_says_so(page: Page) -> None:

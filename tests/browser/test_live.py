@@ -10,8 +10,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 HERE = f"/console/projects/{PROJECT}"
 LIST = f"{HERE}/invocations"
 

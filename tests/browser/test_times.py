@@ -9,8 +9,6 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 HERE = f"/console/projects/{PROJECT}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
@@ -13,8 +12,6 @@ from tests.browser.configured import (
     of,
     save,
 )
-
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 
 def test_versions_are_published_shown_and_deleted(engine: EngineProcess, page: Page) -> None:

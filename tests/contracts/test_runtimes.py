@@ -34,7 +34,7 @@ def families(*deeds: str) -> list[Any]:
         for one in DIALECTS
         if not one.lacks.intersection(deeds)
     ]
-    sandboxed = pytest.param((PYTHON, SANDBOXED), marks=(needs("bwrap"), pytest.mark.slow), id="sandboxed Python")
+    sandboxed = pytest.param((PYTHON, SANDBOXED), marks=needs("bwrap"), id="sandboxed Python")
     return [*able, pytest.param((PYTHON, IsolationOptions(isolation="process")), id="forked Python"), sandboxed]
 
 
@@ -200,7 +200,6 @@ async def test_requests_of_one_instance_overlap_where_the_function_allows_it(run
     assert run.pool.statistics().started == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [

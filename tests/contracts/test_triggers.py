@@ -32,8 +32,7 @@ NOWHERE = Target(url="", trigger_id="", shown={})
 
 
 def _params(chosen: Iterable[type[Rig]]) -> list[Any]:
-    marks = {True: [pytest.mark.slow], False: []}
-    return [pytest.param(one, marks=marks[one.slow], id=one.__module__.rpartition(".")[2]) for one in chosen]
+    return [pytest.param(one, id=one.__module__.rpartition(".")[2]) for one in chosen]
 
 
 @pytest.fixture(params=_params(RIGS))

@@ -50,7 +50,6 @@ def test_groups_keep_the_order_of_their_records() -> None:
     assert by_key(["b1", "a1", "b2", "a2"], lambda one: one[0]) == {"b": ["b1", "b2"], "a": ["a1", "a2"]}
 
 
-@pytest.mark.slow
 async def test_a_kafka_batch_becomes_one_invocation_for_each_key(tmp_path: Path) -> None:
     async with kafka_broker() as broker, house(tmp_path, [kafka, open_plugin], **EARLIEST) as place:
         await broker.create("t", 2)
@@ -95,7 +94,6 @@ async def test_a_dis_batch_becomes_one_invocation_for_each_key_and_none_is_waite
         assert b'"after":"5"' in (await place.cursors(trigger))["shardId-0000000000"]
 
 
-@pytest.mark.slow
 async def test_a_rabbitmq_batch_becomes_one_invocation_for_each_routing_key(tmp_path: Path) -> None:
     broker, exchange = await started_broker(), f"x-{uuid.uuid4()}"
     await broker.create(exchange, "fanout")

@@ -22,8 +22,6 @@ from plugins.smn import plugin as smn
 from tests.support.http_app import PROJECT
 from tests.support.triggering import api_client, house, until
 
-pytestmark = pytest.mark.slow
-
 #: Fields of an error of each service, by the beginning of its operations' names.
 SHAPES = {
     "Smn": {"request_id", "code", "message"},

@@ -25,7 +25,6 @@ class Rig:
     """External side of one trigger. Created for each test; opened before the engine starts."""
 
     kind: ClassVar[str]
-    slow: ClassVar[bool] = False  #: slow to start; tested on one Python version only
     modules: ClassVar[tuple[str, ...]] = ()  #: modules of plugins besides the built-in ones
     #: True if events wait outside while the source is stopped; False if each is sent and accepted or rejected at once.
     pulls: ClassVar[bool] = True

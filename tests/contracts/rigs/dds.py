@@ -14,7 +14,6 @@ from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServ
 
 class Rig(base.Rig):
     kind = "DDS"
-    slow = True
     breakable = True
     bad = (
         ({"instance_id": ""}, "instance_id"),

@@ -15,7 +15,6 @@ TOPIC = "orders"
 
 class Rig(base.Rig):
     kind = "KAFKA"
-    slow = True
     bad = (
         ({"instance_id": ""}, "instance_id"),
         ({"topic_ids": []}, "topic_ids"),

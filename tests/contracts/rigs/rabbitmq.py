@@ -16,7 +16,6 @@ from tests.support.rabbit_broker import PASSWORD, USER, VHOST, started_broker
 
 class Rig(base.Rig):
     kind = "RABBITMQ"
-    slow = True
     may_disable = False
     bad = (
         ({"instance_id": ""}, "instance_id"),

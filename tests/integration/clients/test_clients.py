@@ -13,8 +13,6 @@ from msgspec import Struct
 from tests.integration.clients.echo import MAX_WAIT, SIZES, answered, echo_server, printed, write_bodies
 from tests.support.programs import program
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 PROGRAMS = Path(__file__).parent / "programs"
 PYTHON, DEBIAN = sys.executable, "/usr/bin/python3"  #: with clients from PyPI, and with those from Debian
 LARGEST = SIZES[-1]

@@ -14,8 +14,6 @@ from tests.integration.clients.echo import BODIES, DIGESTS, MAX_WAIT, REFUSED, e
 from tests.integration.clients.proxies import MODES, Proxies
 from tests.support.programs import program
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 STATUSES = [401, 404, 413, 429] * 5
 UPLOAD = bytes(3 << 20)
 PIECE = 16_000  #: bytes of a chunk

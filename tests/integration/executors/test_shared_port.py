@@ -30,7 +30,7 @@ SANDBOXED = IsolationOptions(isolation="bubblewrap")
     params=[
         pytest.param(OWN, marks=needs_network, id="own"),
         pytest.param(NO_ISOLATION, marks=needs_mapping, id="mapped"),
-        pytest.param(SANDBOXED, marks=(needs_mapping, needs("bwrap"), pytest.mark.slow), id="mapped in a sandbox"),
+        pytest.param(SANDBOXED, marks=(needs_mapping, needs("bwrap")), id="mapped in a sandbox"),
     ]
 )
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:

@@ -26,7 +26,7 @@ from engine.runtimes.descriptions import InterpreterInfo, describe
 from tests.support.distributions import add_npm_package
 from tests.support.programs import needs, program
 
-pytestmark = [pytest.mark.slow, needs("npm"), needs("node")]
+pytestmark = [needs("npm"), needs("node")]
 SCRIPT = {"scripts": {"install": "echo built > built.txt"}}
 
 

@@ -23,7 +23,6 @@ from engine.runtimes.descriptions import InterpreterInfo, describe
 from engine.runtimes.interpreters import own_interpreter
 from tests.support.distributions import add_source_package, add_wheel
 
-pytestmark = pytest.mark.slow
 TOOLS = ("uv", "pip")
 
 

@@ -42,7 +42,6 @@ async def test_a_bootstrap_that_exits_is_told_with_its_status_and_its_words(open
     assert b"no database" in outcome.log
 
 
-@pytest.mark.slow
 async def test_a_bootstrap_that_never_asks_is_given_up(opened: Pool, tmp_path: Path) -> None:
     asked = {"initializer_handler": "any", "initializer_timeout": 1}
 

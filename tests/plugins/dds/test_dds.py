@@ -243,7 +243,6 @@ async def numbers(place: House, count: int) -> list[int]:
     return [json.loads(record["dds"]["full_document"])["number"] for record in await told(place, count)]
 
 
-@pytest.mark.slow
 async def test_every_change_of_a_document_is_told_and_an_update_with_the_document(
     tmp_path: Path, server: MongoServer
 ) -> None:
@@ -266,7 +265,6 @@ async def test_every_change_of_a_document_is_told_and_an_update_with_the_documen
     assert {record["dds"]["ns"] for record in found} == {'{"db": "shop", "coll": "orders"}'}
 
 
-@pytest.mark.slow
 async def test_gemini_tells_how_far_it_is_and_only_what_is_wanted(tmp_path: Path, server: MongoServer) -> None:
     wanted: dict[str, Any] = {"plugins__gaussmongo__operations": "delete,drop"}
     async with house(tmp_path / "data", [gauss_plugin], **wanted) as place, server.client() as client:
@@ -282,7 +280,6 @@ async def test_gemini_tells_how_far_it_is_and_only_what_is_wanted(tmp_path: Path
     assert [event["vernier"] for event in events] == [event["records"][-1]["gauss_mongo"]["token"] for event in events]
 
 
-@pytest.mark.slow
 async def test_a_batch_ends_at_its_size_and_a_change_too_large_is_thrown_away(
     tmp_path: Path, server: MongoServer
 ) -> None:
@@ -298,7 +295,6 @@ async def test_a_batch_ends_at_its_size_and_a_change_too_large_is_thrown_away(
         await until(lambda: place.state(trigger).refused == 1)
 
 
-@pytest.mark.slow
 async def test_what_comes_while_the_server_could_not_be_reached_at_first_is_told(
     tmp_path: Path, server: MongoServer
 ) -> None:
@@ -312,7 +308,6 @@ async def test_what_comes_while_the_server_could_not_be_reached_at_first_is_told
         assert await numbers(place, 1) == [1]
 
 
-@pytest.mark.slow
 async def test_what_changed_in_the_second_before_the_trigger_is_not_told(tmp_path: Path, server: MongoServer) -> None:
     clock = ManualClock()  # time stands still: the trigger is enabled at the moment of the server's reply
     async with house(tmp_path / "data", [plugin], clock=clock, **QUICK) as place:
@@ -324,7 +319,6 @@ async def test_what_changed_in_the_second_before_the_trigger_is_not_told(tmp_pat
         assert await numbers(place, 1) == [3]
 
 
-@pytest.mark.slow
 async def test_a_quiet_collection_is_kept_close_to_the_present(tmp_path: Path, server: MongoServer) -> None:
     often: dict[str, Any] = {"plugins__dds__check_every": 0.2, "plugins__dds__keep_every": 0.0}
     async with house(tmp_path / "data", [plugin], **QUICK, **often) as place:
@@ -343,7 +337,6 @@ async def test_a_quiet_collection_is_kept_close_to_the_present(tmp_path: Path, s
         assert await numbers(place, 1) == [2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["drop", "rename"])
 async def test_what_comes_under_the_name_of_a_collection_that_is_gone_is_read_on(
     tmp_path: Path, server: MongoServer, how: str
@@ -361,7 +354,6 @@ async def test_what_comes_under_the_name_of_a_collection_that_is_gone_is_read_on
         await until(lambda: place.state(trigger).problem == "")
 
 
-@pytest.mark.slow
 async def test_or_else_the_trigger_stops_until_it_is_changed(tmp_path: Path, server: MongoServer) -> None:
     stopping: dict[str, Any] = {**QUICK, "plugins__dds__on_lost": "stop"}
     async with house(tmp_path / "data", [plugin], **stopping) as place, server.client() as client:
@@ -379,7 +371,6 @@ async def test_or_else_the_trigger_stops_until_it_is_changed(tmp_path: Path, ser
         assert (before, await numbers(place, 2)) == ([1], [1, 2])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("on_lost", "state"), [("restart", "running"), ("stop", "failing")])
 async def test_where_the_server_has_forgotten_the_past_it_is_said_and_gone_on_from_now(
     tmp_path: Path, server: MongoServer, on_lost: str, state: str
@@ -404,7 +395,6 @@ async def test_where_the_server_has_forgotten_the_past_it_is_said_and_gone_on_fr
         assert await numbers(place, 2) == [1, 3]
 
 
-@pytest.mark.slow
 async def test_a_server_that_forgets_again_and_again_is_asked_slowly(tmp_path: Path, server: MongoServer) -> None:
     async with house(tmp_path / "data", [plugin], **QUICK) as place:
         trigger = await watching(place, server)
@@ -417,7 +407,6 @@ async def test_a_server_that_forgets_again_and_again_is_asked_slowly(tmp_path: P
         assert anyio.current_time() - began >= 2 * MIN_WAIT
 
 
-@pytest.mark.slow
 async def test_a_connection_that_breaks_is_made_again_and_nothing_is_missed_or_told_twice(
     tmp_path: Path, server: MongoServer
 ) -> None:
@@ -431,7 +420,6 @@ async def test_a_connection_that_breaks_is_made_again_and_nothing_is_missed_or_t
         assert await numbers(place, 10) == [n for number in range(1, 6) for n in (number, number + 10)]
 
 
-@pytest.mark.slow
 async def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, server: MongoServer) -> None:
     async with house(tmp_path / "data", [plugin], **QUICK) as place:
         trigger = await watching(place, server, db_password="quite wrong")
@@ -440,7 +428,6 @@ async def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, server: M
         assert "quite wrong" not in place.state(trigger).problem
 
 
-@pytest.mark.slow
 async def test_a_login_over_tls_is_made_with_whom_the_settings_believe(tmp_path: Path, server: MongoServer) -> None:
     write_certificate(tmp_path)
     trusted: dict[str, Any] = {"ca_file": str(tmp_path / "cert.pem"), "tls": True, "address": server.address}

@@ -187,7 +187,6 @@ def test_the_extra_brings_what_producers_compress_with() -> None:
     ]
 
 
-@pytest.mark.slow
 async def test_records_are_read_however_they_are_compressed(tmp_path: Path, broker: Broker) -> None:
     codecs = ["gzip", "lz4", "snappy", "zstd"]
     async with house(tmp_path, [plugin]) as place:
@@ -199,7 +198,6 @@ async def test_records_are_read_however_they_are_compressed(tmp_path: Path, brok
         assert sorted(await messages(place, 4)) == [codec * 100 for codec in codecs]
 
 
-@pytest.mark.slow
 async def test_a_record_that_the_client_cannot_read_stops_no_trigger(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin], plugins__kafka__batch_wait=0.0) as place:
         trigger = await reading(place, broker, batch_size=100)
@@ -231,7 +229,6 @@ asyncio.run(send())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "instance"), [("KAFKA", "i"), ("OPENSOURCEKAFKA", "")])
 async def test_a_batch_is_one_event_as_documented(tmp_path: Path, broker: Broker, kind: str, instance: str) -> None:
     async with house(tmp_path, [plugin, open_plugin]) as place:
@@ -251,7 +248,6 @@ async def test_a_batch_is_one_event_as_documented(tmp_path: Path, broker: Broker
         assert {record["topic_id"] for event in events for record in event["records"]} == {"t"}
 
 
-@pytest.mark.slow
 async def test_by_default_a_topic_is_read_from_now_on_and_the_broker_hears_how_far(
     tmp_path: Path, broker: Broker
 ) -> None:
@@ -267,7 +263,6 @@ async def test_by_default_a_topic_is_read_from_now_on_and_the_broker_hears_how_f
         assert (await place.cursors(trigger))["t/0"] == b'{"cluster":"i","offset":2,"timestamp":%d}' % sent_at
 
 
-@pytest.mark.slow
 async def test_a_batch_ends_at_its_size_and_a_record_too_large_is_thrown_away(tmp_path: Path, broker: Broker) -> None:
     await broker.send("t", b"1", b"2", b"3", b"x" * EVENT_LIMIT, b"4", partition=0)
     async with house(tmp_path, [plugin], **EARLIEST) as place:
@@ -279,7 +274,6 @@ async def test_a_batch_ends_at_its_size_and_a_record_too_large_is_thrown_away(tm
         await until(lambda: place.state(trigger).refused == 1)
 
 
-@pytest.mark.slow
 async def test_another_cluster_is_not_begun_where_the_last_one_ended(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin], **EARLIEST) as place, kafka_broker() as other:
         await other.create("t", 2)
@@ -292,7 +286,6 @@ async def test_another_cluster_is_not_begun_where_the_last_one_ended(tmp_path: P
         assert await messages(place, 3) == ["1", "2", "3"]
 
 
-@pytest.mark.slow
 async def test_a_topic_that_is_not_there_is_named(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin]) as place:
         trigger = await place.create(
@@ -303,7 +296,6 @@ async def test_a_topic_that_is_not_there_is_named(tmp_path: Path, broker: Broker
         await until(lambda: "there is no topic" in place.state(trigger).problem)
 
 
-@pytest.mark.slow
 async def test_a_broker_that_is_killed_is_missed_and_read_on_when_it_is_back(tmp_path: Path) -> None:
     quick: dict[str, Any] = {**EARLIEST, "plugins__kafka__check_every": 0.2, "retry__longest": 0.5}
     with s3_server(tmp_path) as store:
@@ -376,7 +368,6 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OUTCOME = b'{"request_context": {"request_id": "r"}, "response_payload": "%b"}'
 
 
-@pytest.mark.slow
 async def test_an_outcome_becomes_a_record_with_one_id_however_often_it_is_sent(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin], plugins__kafka__instances__i__address=broker.address) as place:
         await deliver(place, "t", OUTCOME % b"x")
@@ -394,7 +385,6 @@ async def test_a_cluster_that_is_away_is_tried_again_later(tmp_path: Path) -> No
             await deliver(place, "t", OUTCOME % b"x")
 
 
-@pytest.mark.slow
 async def test_an_outcome_too_large_for_a_record_is_undeliverable(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin], plugins__kafka__instances__i__address=broker.address) as place:
         with pytest.raises(Undeliverable, match="topic t accepts no record"):

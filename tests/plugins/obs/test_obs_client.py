@@ -90,7 +90,6 @@ async def read(place: House, key: str) -> bytes:
         return b"".join([block async for block in blocks])
 
 
-@pytest.mark.slow
 async def test_deliveries_that_begin_together_share_one_client(tmp_path: Path, seaweed: S3Server, made: Made) -> None:
     async with house(tmp_path, [obs], **settings_of(seaweed.service)) as place:
         for _ in range(2):
@@ -102,7 +101,6 @@ async def test_deliveries_that_begin_together_share_one_client(tmp_path: Path, s
     assert made.closed == [True]
 
 
-@pytest.mark.slow
 async def test_triggers_and_expiry_use_the_client_of_deliveries(tmp_path: Path, seaweed: S3Server, made: Made) -> None:
     clock = ManualClock(1_000_000.0)
     async with house(tmp_path, [obs], clock=clock, **settings_of(seaweed.service)) as place:
@@ -119,7 +117,6 @@ async def test_triggers_and_expiry_use_the_client_of_deliveries(tmp_path: Path, 
     assert made.closed == [True]
 
 
-@pytest.mark.slow
 async def test_a_client_that_lost_its_store_is_replaced(tmp_path: Path, made: Made) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()

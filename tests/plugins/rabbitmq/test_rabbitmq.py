@@ -138,7 +138,6 @@ async def test_a_broker_that_is_away_is_named() -> None:
             pass
 
 
-@pytest.mark.slow
 async def test_a_broker_that_falls_silent_is_told(broker: Broker) -> None:
     async with silenced(broker) as (address, silence):
         with pytest.RaisesGroup(pytest.RaisesExc(ConnectionError, match="the broker said nothing within")):
@@ -209,7 +208,6 @@ def queue_of(trigger: BoundTrigger) -> str:
     return f"functiond-{trigger.id}"
 
 
-@pytest.mark.slow
 async def test_a_batch_is_one_event(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin], plugins__rabbitmq__batch_wait=60.0) as place:
         await reading(place, broker, exchange, batch_size=2)
@@ -227,7 +225,6 @@ async def test_a_batch_is_one_event(tmp_path: Path, broker: Broker, exchange: st
         }
 
 
-@pytest.mark.slow
 async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away(
     tmp_path: Path, broker: Broker, exchange: str
 ) -> None:
@@ -241,7 +238,6 @@ async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away
         await until(lambda: place.state(trigger).refused == 1)
 
 
-@pytest.mark.slow
 async def test_of_large_messages_few_are_held(
     tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +260,6 @@ async def test_of_large_messages_few_are_held(
         assert max(held[-10:]) <= 9
 
 
-@pytest.mark.slow
 async def test_a_message_with_an_id_is_accepted_once_and_others_as_often_as_they_come(
     tmp_path: Path, broker: Broker, exchange: str
 ) -> None:
@@ -279,7 +274,6 @@ async def test_a_message_with_an_id_is_accepted_once_and_others_as_often_as_they
         assert found == ["1", "2", "3", "4", "4"]
 
 
-@pytest.mark.slow
 async def test_what_stands_beside_a_message_stops_no_trigger(
     tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +304,6 @@ def _encoded(encode: Callable[[Any], bytes], odd: bytes, value: Any) -> bytes:
     return bytes([len(odd)]) + odd if value == "odd" else encode(value)
 
 
-@pytest.mark.slow
 async def test_a_topic_exchange_gives_all_its_messages(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin]) as place:
         exchange = await created(broker, "topic")
@@ -320,7 +313,6 @@ async def test_a_topic_exchange_gives_all_its_messages(tmp_path: Path, broker: B
         assert await messages(place, 1) == ["1"]
 
 
-@pytest.mark.slow
 async def test_a_direct_exchange_is_refused(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin]) as place:
         trigger = await bound(place, broker, await created(broker, "direct"))
@@ -328,7 +320,6 @@ async def test_a_direct_exchange_is_refused(tmp_path: Path, broker: Broker) -> N
         await until(lambda: "is a direct exchange" in place.state(trigger).problem)
 
 
-@pytest.mark.slow
 async def test_a_full_backlog_leaves_messages_at_the_broker(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin], queue__function_rows=1) as place:
         trigger = await reading(place, broker, exchange, batch_size=2)
@@ -340,7 +331,6 @@ async def test_a_full_backlog_leaves_messages_at_the_broker(tmp_path: Path, brok
         await has(broker, trigger, ready=6)  # two batches have left the queue
 
 
-@pytest.mark.slow
 async def test_a_broker_that_forgets_acknowledgements_brings_nothing_twice(
     tmp_path: Path, broker: Broker, exchange: str
 ) -> None:
@@ -358,7 +348,6 @@ async def test_a_broker_that_forgets_acknowledgements_brings_nothing_twice(
         assert sorted(found) == sorted([*(number.decode() for number in sent), "last"])
 
 
-@pytest.mark.slow
 async def test_a_broker_lost_while_a_batch_waits_for_room_brings_that_batch_again(
     tmp_path: Path, broker: Broker, exchange: str
 ) -> None:
@@ -381,7 +370,6 @@ async def restart(broker: Broker, noticed: Any) -> None:
     await anyio.to_thread.run_sync(broker.start)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -399,7 +387,6 @@ async def test_what_the_broker_refuses_is_told(
         await until(lambda: named in place.state(trigger).problem)
 
 
-@pytest.mark.slow
 async def test_a_queue_that_someone_deletes_is_made_again(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await reading(place, broker, exchange)
@@ -411,7 +398,6 @@ async def test_a_queue_that_someone_deletes_is_made_again(tmp_path: Path, broker
         assert await messages(place, 1) == ["1"]
 
 
-@pytest.mark.slow
 async def test_an_exchange_made_anew_is_read(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await reading(place, broker, exchange)
@@ -424,7 +410,6 @@ async def test_an_exchange_made_anew_is_read(tmp_path: Path, broker: Broker, exc
         assert await messages(place, 1) == ["1"]
 
 
-@pytest.mark.slow
 async def test_the_queue_goes_with_its_trigger(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker, exchange)
@@ -434,7 +419,6 @@ async def test_the_queue_goes_with_its_trigger(tmp_path: Path, broker: Broker, e
         await has(broker, trigger, ready=None)
 
 
-@pytest.mark.slow
 async def test_a_trigger_may_be_moved_to_another_exchange(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin]) as place:
         other = await created(broker)
@@ -448,7 +432,6 @@ async def test_a_trigger_may_be_moved_to_another_exchange(tmp_path: Path, broker
         await has(broker, trigger, ready=0)
 
 
-@pytest.mark.slow
 async def test_settings_say_where_a_broker_is_and_whom_to_believe(
     tmp_path: Path, broker: Broker, exchange: str
 ) -> None:

@@ -327,7 +327,6 @@ def test_what_is_missing_to_check_signatures_is_named(monkeypatch: pytest.Monkey
         SmnService(SmnSettings(ca_file=str(tmp_path / "none.pem")))
 
 
-@pytest.mark.slow  # starts a server
 async def test_what_moto_signs_is_believed_without_a_subject(tmp_path: Path) -> None:
     with moto_server() as url:
         asked = {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20200101/us-east-1/sns/aws4_request"}

@@ -68,7 +68,6 @@ def test_what_a_service_cannot_start_is_refused(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_systemd_accepts_the_unit_and_rates_it_as_documented(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -23,8 +23,6 @@ from engine.protocols.audit import Trace
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 SECRET = "the-secret-of-an-access-key"
 TOKENS = {role: f"the-token-with-the-role-{role}" for role in ("invoke", "read", "admin")}
 SEARCH = ("Search", "Show", "Filter", "Load")  #: buttons of forms that change nothing

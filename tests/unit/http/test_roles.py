@@ -37,8 +37,6 @@ from tests.support.documents import DOCS
 from tests.support.http_app import PROJECT
 from tests.support.triggering import HELD, House, api_client, house
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 PLUGINS = [cts, dis, eventgrid, lts, obs, smn, webhook]
 RIGHTS: Mapping[str, dict[str, Any]] = {
     "invoke": {"role": "invoke"},

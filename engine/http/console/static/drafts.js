@@ -6,9 +6,15 @@ const signedIn = document.querySelector(".account form") !== null;
 const unsent = new Set(); // forms with changes
 let checked = null; // form that is sent now
 
-page.addEventListener("input", ({ target }) => {
-  if (target.form?.method === "post" && !target.form.matches(".selection, .sign-in form")) unsent.add(target.form);
-});
+function changed(form) {
+  if (form?.method === "post" && !form.matches(".selection, .sign-in form")) unsent.add(form);
+}
+
+page.addEventListener("input", ({ target }) => changed(target.form));
+// Text may have been typed before this script ran, or restored by the browser.
+for (const { form, value, defaultValue } of page.querySelectorAll("textarea, [type=text]")) {
+  if (value !== defaultValue) changed(form);
+}
 if (page.querySelector("[role=alert]") !== null) { // the engine has refused what the form has
   page.querySelectorAll("form.settings, form.editor, form:has(.editor)").forEach((form) => unsent.add(form));
 }
