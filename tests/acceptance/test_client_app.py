@@ -203,7 +203,23 @@ def test_functions_run_here_and_on_the_engine(engine: EngineProcess, project: Pa
     assert config["handler"] == "functiond_apps/tasks/app.resize"
     settings = get(engine, "functions/fail/async-invoke-config")
     assert settings["max_async_retry_attempts"] == 0
+    assert settings["max_async_event_age_in_seconds"] == 86_400
     assert ":moves" in settings["destination_config"]["on_failure"]["param"]
+
+
+def test_events_without_the_client_are_checked_by_the_annotations(engine: EngineProcess, project: Path) -> None:
+    deploy(engine, project)
+
+    def call(event: object) -> Any:
+        return httpx.post(
+            f"{engine.url}/v2/default/fgs/functions/resize/invocations", json=event, trust_env=False
+        ).json()
+
+    event = {"path": "a.png", "width": 5, "at": "2026-01-31T12:30:00Z"}
+    assert call(event)["path"] == "a.jpg"
+    refused = call({**event, "width": "5"})
+    assert refused["errorType"] == "BadArgument"
+    assert "argument `width` is '5': '5' is no int; send an object of arguments by name" in refused["errorMessage"]
 
 
 def test_a_schedule_becomes_a_timer_and_goes_with_it(engine: EngineProcess, project: Path) -> None:
@@ -227,6 +243,9 @@ def test_functions_that_left_the_code_are_told_and_pruned(engine: EngineProcess,
     (project / "tasks.py").write_text(less)
 
     told = run(engine, project, "-m", "engine", "deploy", "tasks:app")
+    own = "Python{}.{}".format(*sys.version_info)
+    assert f"updated resize: 20 s, 256 MB, {own}; 0 retries, maximum age 86,400 s\n" in told.stdout
+    assert "seen: 30 s, 128 MB" in told.stdout
     assert "not in the code any more: fail; add --prune to delete" in told.stderr
     assert deploy(engine, project, "--prune")["gone"] == ["fail"]
     assert "fail" not in {one["func_name"] for one in get(engine, "functions")["functions"]}

@@ -13,6 +13,8 @@ import math
 import re
 import sys
 import typing
+from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -22,6 +24,7 @@ from uuid import UUID
 
 _NO_CLIENT = "the client of functiond is not in instances: leave {} to programs, or chain functions by on_success"
 _DURATION = re.compile(r"([+-]?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?")
+_Arguments = tuple[tuple[typing.Any, ...], dict[str, typing.Any]]
 _context: "ContextVar[typing.Any]" = ContextVar("functiond.context", default=None)
 
 
@@ -87,7 +90,11 @@ def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.A
     call = functions[name].__wrapped__
 
     def handle(event: object, context: object) -> object:
-        args, kwargs = arguments(call, event)
+        try:
+            args, kwargs = arguments(call, event)
+        except TypeError as error:
+            hint = 'send an object of arguments by name, or {"args": [...], "kwargs": {...}}'
+            raise BadArgument(f"{name}{inspect.signature(call)} got {event!r:.200}: {error}; {hint}") from None
         _context.set(context)
         return call(*args, **kwargs)
 
@@ -100,25 +107,55 @@ def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.A
     return lambda event, context: result_text(handle(event, context))
 
 
-def arguments(call: typing.Any, event: typing.Any) -> "tuple[tuple[typing.Any, ...], dict[str, typing.Any]]":
-    """Return the arguments of a function for an event: those of a call, or the event itself, as triggers send it.
+class BadArgument(TypeError):
+    retryable = False  #: the event fits in no attempt
 
-    A function whose parameters all have defaults gets no event of a trigger.
+
+def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
+    """Return the arguments of a function for an event, as objects of the types of its annotations.
+
+    The event is a call with ``args`` and ``kwargs``, or else the argument of the only parameter, or else an object of
+    arguments by name, or else the argument of the only parameter without a default. If all parameters have defaults,
+    an object without their names, such as the event of a trigger, is left out. Raises TypeError if none fits.
     """
     signature = inspect.signature(call)
-    if not (isinstance(event, dict) and event.keys() == {"args", "kwargs"}):
-        needed = [one for one in signature.parameters.values() if one.default is one.empty]
-        return ((event,) if needed else ()), {}
-    bound = signature.bind(*event["args"], **event["kwargs"])
-    hints = typing.get_type_hints(call)
+    hints: dict[str, typing.Any] = {}
+    with suppress(NameError):  # of names that only type checkers import
+        hints = typing.get_type_hints(call)
+    if isinstance(event, dict) and event.keys() == {"args", "kwargs"}:
+        return _converted(signature.bind(*event["args"], **event["kwargs"]), hints)
+    parameters = signature.parameters
+    needs = any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters.values())
+    named = None
+    try:
+        named = signature.bind(**({} if event is None else event))
+    except TypeError as error:
+        problem = error
+    only = len(parameters) == 1 and (needs or hints.keys() & parameters.keys())
+    if only or (needs and named is None):
+        try:
+            return _converted(signature.bind(event), hints)
+        except TypeError as error:
+            problem = error
+    if named is not None:
+        return _converted(named, hints)
+    if needs or parameters.keys() & (event if isinstance(event, dict) else parameters):
+        raise problem
+    return (), {}
+
+
+def _converted(bound: inspect.BoundArguments, hints: "dict[str, typing.Any]") -> _Arguments:
     for name, value in bound.arguments.items():
-        kind, hint = signature.parameters[name].kind, hints.get(name, typing.Any)
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            bound.arguments[name] = tuple(convert(one, hint) for one in value)
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            bound.arguments[name] = {key: convert(one, hint) for key, one in value.items()}
-        else:
-            bound.arguments[name] = convert(value, hint)
+        kind, hint = bound.signature.parameters[name].kind, hints.get(name, typing.Any)
+        try:
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                bound.arguments[name] = tuple(convert(one, hint) for one in value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                bound.arguments[name] = {key: convert(one, hint) for key, one in value.items()}
+            else:
+                bound.arguments[name] = convert(value, hint)
+        except Exception as error:
+            raise TypeError(f"argument `{name}` is {value!r:.80}: {error}") from None
     return bound.args, bound.kwargs
 
 
@@ -157,9 +194,9 @@ def plain(value: typing.Any) -> typing.Any:
 
 
 def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
-    """Return a value of JSON as an object of the type ``hint``, whose checks have passed at the caller."""
+    """Return a value of JSON as an object of the type ``hint``. Raises TypeError and others if it is none."""
     origin = typing.get_origin(hint)
-    if hint in (typing.Any, object, None) or value is None:
+    if hint in (typing.Any, object) or (value is None and hint in (None, type(None))):
         return value
     if hasattr(origin or hint, "__struct_fields__"):
         return sys.modules["msgspec"].convert(value, hint, dec_hook=lambda kind, one: convert(one, kind))
@@ -176,14 +213,25 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     return _convert_class(value, hint)
 
 
+def _checked(value: typing.Any, fits: bool, name: str) -> typing.Any:
+    if not fits:
+        raise TypeError(f"{value!r:.80} is no {name}")
+    return value
+
+
 def _convert_class(value: typing.Any, kind: typing.Any) -> typing.Any:
-    if dataclasses.is_dataclass(kind) or hasattr(kind, "__total__"):
+    has_names = dataclasses.is_dataclass(kind) or hasattr(kind, "__total__")
+    form = (dict,) if has_names else next(form for bases, form in _FORMS if issubclass(kind, bases))
+    fits = type(value) in form or object in form
+    _checked(value, fits and not (issubclass(kind, int) and value % 1), kind.__name__)
+    if has_names:
         hints = typing.get_type_hints(kind)
         computed = {one.name for one in getattr(kind, "__dataclass_fields__", {}).values() if not one.init}
         taken = hints.keys() - computed
         return kind(**{name: convert(one, hints[name]) for name, one in value.items() if name in taken})
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         hints = typing.get_type_hints(kind)
+        _checked(value, len(value) <= len(kind._fields), kind.__name__)
         return kind(*(convert(one, hints.get(name, typing.Any)) for name, one in zip(kind._fields, value)))
     if issubclass(kind, enum.Enum):
         return kind(value)
@@ -194,20 +242,19 @@ def _convert_class(value: typing.Any, kind: typing.Any) -> typing.Any:
     if issubclass(kind, timedelta):
         return _duration(value)
     if issubclass(kind, (bytes, bytearray)):
-        return kind(base64.b64decode(value))
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, next(form for bases, form in _FORMS if issubclass(kind, bases))):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return kind(value)
+        return kind(base64.b64decode(value, validate=True))
+    return value if isinstance(value, kind) else kind(value)
 
 
-#: Types of JSON from which objects of classes are made. Of others, a union has another type.
-_FORMS: "tuple[tuple[typing.Any, typing.Any], ...]" = (
-    ((str, bool, dict, list), ()),
+#: Types of JSON from which objects of classes are made.
+_FORMS: "tuple[tuple[typing.Any, tuple[type, ...]], ...]" = (
+    (enum.Enum, (object,)),
+    ((str, date, time, timedelta, bytes, bytearray, UUID, PurePath), (str,)),
+    (bool, (bool,)),
     ((int, float), (int, float)),
-    ((tuple, set, frozenset), list),
-    (object, object),
+    (dict, (dict,)),
+    ((list, tuple, set, frozenset), (list,)),
+    (object, (object,)),
 )
 
 
@@ -215,17 +262,18 @@ def _convert_generic(value: typing.Any, origin: typing.Any, args: "tuple[typing.
     if origin in _UNIONS:
         return _convert_union(value, args)
     if origin is typing.Literal:
-        return value
+        return _checked(value, value in args, f"one of {args}")
     if not isinstance(origin, type):  # Annotated and others that name a type first
         return convert(value, args[0])
     if not args:  # typing.List without the type of its items
         return convert(value, origin)
-    if issubclass(origin, dict) or (isinstance(value, dict) and len(args) == 2):
+    if issubclass(origin, Mapping):
         key, one = args
+        _checked(value, isinstance(value, dict), "object")
         return {_convert_key(name, key): convert(item, one) for name, item in value.items()}
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
+    _checked(value, isinstance(value, list), "list")
     if issubclass(origin, tuple) and Ellipsis not in args:
+        _checked(value, len(value) == len(args), f"list of {len(args)}")
         return tuple(convert(one, kind) for one, kind in zip(value, args))
     found = [convert(one, args[0]) for one in value]
     return origin(found) if origin in (set, frozenset, tuple) else found
@@ -237,15 +285,12 @@ _UNIONS = (typing.Union, *((type(int | str),) if sys.version_info >= (3, 10) els
 
 def _convert_union(value: typing.Any, kinds: "tuple[typing.Any, ...]") -> typing.Any:
     """Return a value as the first type of a union that fits: one of the same class before all others."""
-    rest = [kind for kind in kinds if kind is not type(None)]
-    if type(value) in rest:
+    if type(value) in kinds:
         return value
-    for kind in rest:
-        try:
+    for kind in kinds:
+        with suppress(Exception):
             return convert(value, kind)
-        except (TypeError, ValueError, AttributeError, ArithmeticError):
-            continue
-    return value
+    return _checked(value, False, " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds))
 
 
 def _convert_key(name: str, kind: typing.Any) -> typing.Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import functiond
 import pytest
 from functiond import BadResult, instance
 from functiond.codec import decode, decode_result, encode
-from msgspec import Meta, Struct
+from msgspec import DecodeError, Meta, Struct
 
 T = TypeVar("T")
 
@@ -140,14 +141,125 @@ def test_a_result_without_a_value_of_its_type_is_refused() -> None:
     assert decode_result("", dict | None, "r") is None
 
 
-def test_an_event_of_a_trigger_is_the_argument() -> None:
-    def one(event: dict[str, Any]) -> None: ...
-    def none(limit: int = 5) -> None: ...
+TIMER = {"version": "v1.0", "time": "2026", "trigger_type": "TIMER", "trigger_name": "from-code", "user_event": ""}
 
-    event = {"trigger_type": "TIMER"}
-    assert instance.arguments(one, event) == ((event,), {})
-    assert instance.arguments(none, event) == ((), {})
-    assert instance.arguments(none, {"args": [7], "kwargs": {}}) == ((7,), {})
+
+def one(event): ...  # type: ignore[no-untyped-def]
+def one_dict(event: dict[str, Any], limit: int = 5) -> None: ...
+def one_line(line: Line) -> None: ...
+def path_only(path: Path) -> None: ...
+def resize(path: Path, width: int = 100) -> None: ...
+def limited(limit: int = 5) -> None: ...
+def maybe(event: dict[str, Any] | None = None) -> None: ...
+def untyped(days=30): ...  # type: ignore[no-untyped-def]
+def nothing() -> None: ...
+def many(*points: Point, by: int = 1) -> None: ...
+def options(**sizes: int) -> None: ...
+def unread(event: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("call", "event", "args", "kwargs"),
+    [
+        (resize, {"args": ["a"], "kwargs": {"width": 5}}, (Path("a"), 5), {}),
+        (one, TIMER, (TIMER,), {}),
+        (one, {"event": 1}, ({"event": 1},), {}),
+        (one_dict, TIMER, (TIMER,), {}),
+        (one_dict, {"event": TIMER, "limit": 7}, (TIMER, 7), {}),
+        (one_line, {"points": [[1, 2]], "colour": "red"}, (Line([Point(1, 2.0)], Colour.RED),), {}),
+        (one_line, {"line": {"points": []}}, (Line([]),), {}),
+        (path_only, {"path": "a"}, (Path("a"),), {}),
+        (path_only, "a", (Path("a"),), {}),
+        (resize, {"path": "a", "width": 5}, (Path("a"), 5), {}),
+        (limited, TIMER, (), {}),
+        (limited, None, (), {}),
+        (limited, {"limit": 7}, (7,), {}),
+        (limited, 7, (7,), {}),
+        (maybe, TIMER, (TIMER,), {}),
+        (untyped, TIMER, (), {}),
+        (untyped, {"days": 7}, (7,), {}),
+        (nothing, TIMER, (), {}),
+        (nothing, [1], (), {}),
+        (many, [1, 0.5], (Point(1, 0.5),), {}),
+        (many, {"by": 3}, (), {"by": 3}),
+        (options, {"a": 1}, (), {"a": 1}),
+        (unread, TIMER, (TIMER,), {}),
+    ],
+)
+def test_an_event_becomes_the_arguments_that_it_names_or_fits(call: Any, event: Any, args: Any, kwargs: Any) -> None:
+    found = instance.arguments(call, event)
+    assert found == (args, kwargs)
+    assert [type(one) for one in found[0]] == [type(one) for one in args]
+
+
+@pytest.mark.parametrize(
+    ("call", "event", "words"),
+    [
+        (resize, {"path": {"path": "a"}, "width": 5}, "argument `path` is {'path': 'a'}: {'path': 'a'} is no Path"),
+        (resize, {"path": "a", "width": "5"}, "argument `width` is '5': '5' is no int"),
+        (resize, {"path": "a", "width": 5.5}, "5.5 is no int"),
+        (resize, {"path": "a", "width": True}, "True is no int"),
+        (resize, {"path": "a", "width": None}, "None is no int"),
+        (resize, {"path": "a", "widht": 5}, "is no Path"),
+        (resize, {"args": ["a", "5"], "kwargs": {}}, "'5' is no int"),
+        (resize, {"args": [], "kwargs": {}}, "missing a required argument: 'path'"),
+        (one_line, {"points": [[1, 2, 3]]}, "[1, 2, 3] is no Point"),
+        (one_line, "a", "'a' is no Line"),
+        (one_line, {"colour": "red"}, "points"),
+        (limited, "a", "'a' is no int"),
+        (limited, {"limit": 1, "x": 2}, "is no int"),
+        (untyped, {"days": 1, "x": 2}, "unexpected keyword argument 'x'"),
+        (options, {"a": "b"}, "'b' is no int"),
+    ],
+)
+def test_an_event_that_does_not_fit_is_refused_with_words(call: Any, event: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(words)):
+        instance.arguments(call, event)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (int | str, 1.5),
+        (Literal["a", 1], "b"),
+        (dict[str, int], [1]),
+        (Mapping[str, int], [1]),
+        (tuple[int, str], [1, "a", 2]),
+        (list[int], {"a": 1}),
+        (datetime, 5),
+        (timedelta, 5),
+        (bytes, "?"),
+        (UUID, 5),
+        (float, True),
+        (bool, 1),
+        (str, None),
+        (Options, [1]),
+        (Item, {"line": "a"}),
+        (Colour, "blue"),
+    ],
+    ids=str,
+)
+def test_values_that_the_caller_would_refuse_are_refused_in_instances(kind: Any, value: Any) -> None:
+    with pytest.raises((ValueError, DecodeError)):
+        decode(json.dumps(value).encode(), kind)
+    with pytest.raises((TypeError, ValueError, DecodeError)):
+        instance.convert(value, kind)
+
+
+def test_a_handler_says_what_an_event_must_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "def resize(path: str, width: int = 100) -> str:\n    return f'{path} is {width} wide'\n"
+    (tmp_path / "raw_events.py").write_text(
+        f"from functiond.instance import App\napp = App()\n\n@app.function()\n{source}"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    handler = instance.handler_of("raw_events:app", "resize")
+
+    assert handler({"path": "a.png", "width": 5}, None) == '"a.png is 5 wide"'
+    with pytest.raises(instance.BadArgument) as raised:
+        handler({"path": {"path": "a.png"}}, None)
+    assert str(raised.value).startswith("resize(path: str, width: int = 100) -> str got {'path': {'path': 'a.png'}}: ")
+    assert 'send an object of arguments by name, or {"args": [...], "kwargs": {...}}' in str(raised.value)
+    assert raised.value.retryable is False
 
 
 def test_every_name_can_be_imported_in_instances() -> None:
