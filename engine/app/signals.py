@@ -66,6 +66,8 @@ def _connect_pipeline(engine: EngineParts) -> None:
     engine.clock_guard.released.connect(engine.paused_expiry.note_clock)
     engine.dispatcher.bulk_cancellation.delivery_added.connect(engine.delivery.wake)
     dispatcher.attempt_ended.connect(usage.note_attempt)
+    dispatcher.expired.connect(lambda one, state, rows: usage.note_ends(one, state, rows, clock.now()))
+    dispatcher.bulk_cancellation.ended.connect(lambda one, state, rows: usage.note_ends(one, state, rows, clock.now()))
     dispatcher.end_stored.connect(engine.pruner.note_end)
     dispatcher.end_stored.connect(engine.delivery.note_end)
     dispatcher.bulk_cancellation.ends_stored.connect(engine.pruner.note_end)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from engine.cli.apps import deploy_app, is_app
 from engine.cli.client import Client, UsageError, path_of
-from engine.cli.deploy_options import Asynchronous, Configuration, Installation
+from engine.cli.deploy_options import Asynchronous, Configuration, Installation, terms_of
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import Build, build, default_name
 from engine.cli.packaging.interpreters import interpreter_text
@@ -57,6 +57,7 @@ def deploy(
     else:
         output = Output()
         output.print(stored.summary(name))
+        output.print(f"  {terms_of(stored.function, stored.settings)}")
         output.paste(stored.function["func_urn"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.destination_options import DestinationOption, read_destination
 from engine.cli.packaging import BuildOptions
+from engine.model.limits import EVENT_AGES
 
 
 @Parameter(name="*")
@@ -76,7 +77,7 @@ class Asynchronous:
     "Retries after a failure of the function, 0 to 3."
 
     max_age: int | None = None
-    "Seconds after which a waiting invocation is discarded."
+    "Seconds after which a waiting invocation is discarded. [default: 86400 with the first settings of the function]"
 
     retry_rules: Path | None = None
     "JSON file with a list of retry rules, which replaces all existing rules."
@@ -128,7 +129,7 @@ class Asynchronous:
         settings = client.find(path)
         if self == Asynchronous():
             return settings
-        settings = settings or {}
+        settings = settings or {"max_async_event_age_in_seconds": EVENT_AGES[1]}
         given = {
             "max_async_retry_attempts": self.retries,
             "max_async_event_age_in_seconds": self.max_age,
@@ -152,6 +153,15 @@ class Asynchronous:
         if not isinstance(rules, list):
             raise UsageError(f"--retry-rules is {file}: it must contain a list of rules")
         return rules
+
+
+def terms_of(function: Mapping[str, Any], settings: Mapping[str, Any] | None) -> str:
+    """Return timeout, memory, runtime, retries and maximum age of a function, as people read them."""
+    queued = "no retries and no maximum age, unless the engine has other defaults"
+    if settings is not None:
+        retries, age = settings["max_async_retry_attempts"], settings["max_async_event_age_in_seconds"]
+        queued = f"{retries} retries, maximum age {age:,} s"
+    return f"{function['timeout']} s, {function['memory_size']} MB, {function['runtime']}; {queued}"
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

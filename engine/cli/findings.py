@@ -15,14 +15,13 @@ WAIT = 5.0  #: seconds for which an engine may take to tell its health
 _CREDENTIALS = (
     "set FUNCTIOND_TOKEN, or FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY, to those of this engine, and try again"
 )
-_LOG = "look at the engine's log"
 #: Next step by part of the health. The texts of other parts name theirs themselves.
 _ADVICE = {
     "journal": "look at the disk of the data directory (df, dmesg): a failing or full disk stops all writes",
     "loop": "look for `event loop stalled` in the engine's log: its stack names the code, such as that of a plugin",
     "intake": "new work is refused until then; accepted work goes on",
     "clock": "correct the clock, or run: functiond clock accept",
-    "plugins": _LOG,
+    "plugins": "look at the engine's log",
 }
 _STATUSES = frozenset({"status", "isolation", "http_network"})  #: fields of health and readiness that are no problems
 
@@ -52,6 +51,7 @@ def of_engine(client: Client) -> Iterator[Finding]:
         yield from _triggers(client.of_project)
         yield from _destinations(client.of_project)
         yield from _deliveries(client.of_project)
+        yield from _expired(client.of_project)
     except ApiError as error:
         advice = _CREDENTIALS if error.status == 401 else "use credentials of this project with the role read or admin"
         yield Finding(where="project", problem=f"cannot be looked at: {error}", advice=advice)
@@ -101,6 +101,13 @@ def _destinations(client: Client) -> Iterator[Finding]:
                 problem=f"{one['problem']} ({one['failures']} failures in a row since {one['since']})",
                 advice="outcomes wait and are tried again for a day; correct the destination, or the system behind it",
             )
+
+
+def _expired(client: Client) -> Iterator[Finding]:
+    for one in client.get("/function/report", type="expiredcount")["values"]:
+        name, problem = short_name(one["key"]), f"{one['value']} events of the last day were too old to start"
+        advice = f"raise its maximum age, or run them: functiond redrive --failed --status DISCARD --function {name}"
+        yield Finding(where=f"function {name}", problem=f"{problem}, and discarded", advice=advice, serious=False)
 
 
 def _deliveries(client: Client) -> Iterator[Finding]:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from operator import itemgetter
+from typing import Literal
 
 from msgspec import Struct
 
-from engine.model import ENGINE_FAULTS, Function, Invocation, Outcome
+from engine.model import ENGINE_FAULTS, Function, Invocation, Outcome, State
 from engine.model.signal import Signal
 
 MINUTES = 1_440  #: minutes kept
@@ -36,6 +37,7 @@ class Tally(Struct, kw_only=True):
     function_errors: int = 0
     system_errors: int = 0
     rejects: int = 0
+    expired: int = 0  #: invocations discarded for their age
     seconds: float = 0.0
     longest: float = 0.0
     shortest: float = float("inf")
@@ -50,6 +52,7 @@ class Tally(Struct, kw_only=True):
         self.function_errors += other.function_errors
         self.system_errors += other.system_errors
         self.rejects += other.rejects
+        self.expired += other.expired
         self.seconds += other.seconds
         self.longest = max(self.longest, other.longest)
         self.shortest = min(self.shortest, other.shortest)
@@ -111,6 +114,11 @@ class Usage:
         if function_id is not None:
             self._tally(function_id, now).rejects += 1
 
+    def note_ends(self, function_id: int, state: State, rows: int, now: float) -> None:
+        """Count invocations that ended without an attempt, if they were discarded for their age."""
+        if state is State.DISCARD:
+            self._tally(function_id, now).expired += rows
+
     def stretches(self, functions: Collection[int], begin: float, end: float, count: int = 60) -> Sequence[Stretch]:
         """Return the added counts of ``functions`` in up to ``count`` periods of equal length, in whole minutes.
 
@@ -140,16 +148,16 @@ class Usage:
                     found.setdefault(function_id, Tally()).add(tally)
         return found
 
-    def failures(self) -> Mapping[int, int]:
-        """Return the number of failed attempts by function id over all minutes in memory.
+    def sums(self, measure: Literal["errors", "expired"], begin: float = 0.0) -> Mapping[int, int]:
+        """Return the sum of a measure by function id over the minutes in memory from ``begin``.
 
-        Functions without failed attempts are left out.
+        Functions whose sum is 0 are left out.
         """
-        found: Counter[int] = Counter()
-        for _, tallies in self._minutes:
-            for function_id, tally in tallies.items():
-                if tally.errors:
-                    found[function_id] += tally.errors
+        first, found = int(begin // 60), Counter[int]()
+        for minute, tallies in self._minutes:
+            for function_id, tally in tallies.items() if minute >= first else ():
+                if value := getattr(tally, measure):
+                    found[function_id] += value
         return found
 
     def months(self, project: str) -> Sequence[Month]:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.metrics.histogram import Distribution, Histogram
-from engine.model import AsyncSettings, Code, Function, Invocation, Mode, Outcome
+from engine.model import AsyncSettings, Code, Function, Invocation, Mode, Outcome, State
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
@@ -64,7 +64,7 @@ class Dispatcher:
 
     ``attempt_ended(function, invocation, outcome)`` announces an attempt that has run. ``end_stored(settlement)``
     announces the end of an invocation that is on disk. ``waiting_cancelled(function_id, rows)`` announces invocations
-    that were cancelled before they ran.
+    that were cancelled before they ran, ``expired(function_id, state, rows)`` one that was too old to run.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Dispatcher:
             single=self._cancellation,
         )
         self.attempt_ended: Signal[[Function, Invocation, Outcome]] = Signal()
+        self.expired: Signal[[int, State, int]] = Signal()
         self.end_stored = self._settling.end_stored
         self.waiting_cancelled = self._cancellation.waiting_cancelled
         self._wait_seconds, self._run_seconds = Histogram(), Histogram()
@@ -244,6 +245,7 @@ class Dispatcher:
             rules = self._policy.rules(self._settings(invocation))
             if self._policy.too_old(invocation, rules, now):
                 text = f"older than {rules.max_age:g} s before it could start"
+                self.expired(invocation.function_id, State.DISCARD, 1)
                 return Outcome(code=Code.EXPIRED, message=text, started_at=now, ended_at=now), False
             if invocation.damage:
                 log.error("invocation damaged", request_id=invocation.request_id, problem=invocation.damage)

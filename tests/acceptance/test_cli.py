@@ -88,11 +88,24 @@ def test_a_javascript_file_is_deployed_and_called(engine: EngineProcess, tmp_pat
 def test_deploying_again_changes_what_is_named_and_keeps_the_rest(engine: EngineProcess, tmp_path: Path) -> None:
     first = deploy(engine, tmp_path, "again", ECHO, "--timeout", "60", "--env", "A=1", "--retries", "3")
     second = deploy(engine, tmp_path, "again", FAIL, "--memory", "256", "--max-age", "50")
+    third = deploy(engine, tmp_path, "again", FAIL, "--retries", "2")
 
+    assert first["async_invoke_config"]["max_async_event_age_in_seconds"] == 86_400
+    assert third["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
     assert (second["timeout"], second["memory_size"], second["user_data"]) == (60, 256, first["user_data"])
     assert second["digest"] != first["digest"]
     assert second["async_invoke_config"]["max_async_retry_attempts"] == 3
     assert second["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
+
+
+def test_deploy_prints_the_defaults_of_a_new_function(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "fresh.py").write_text(ECHO)
+    made = functiond_here("deploy", tmp_path / "fresh.py", url=engine.url).stdout.splitlines()
+    settled = functiond_here("deploy", tmp_path / "fresh.py", "--status-log", url=engine.url).stdout.splitlines()
+
+    own = f"  30 s, 128 MB, {OWN_RUNTIME}; "
+    assert made[1] == f"{own}no retries and no maximum age, unless the engine has other defaults"
+    assert settled[1] == f"{own}1 retries, maximum age 86,400 s"
 
 
 def test_retry_rules_are_deployed_and_the_decision_is_shown(engine: EngineProcess, tmp_path: Path) -> None:

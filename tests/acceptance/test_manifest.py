@@ -224,7 +224,8 @@ def test_a_manifest_is_applied_once_and_then_changes_nothing(cli: Cli) -> None:
 
 
 def test_a_plan_shows_what_differs(cli: Cli) -> None:
-    manifest(WHOLE)
+    retries = "max_async_retry_attempts = 2"
+    manifest(WHOLE.replace(retries, f"{retries}\nmax_async_event_age_in_seconds = 3600"))  # the default of the API
     cli("apply")
     text = WHOLE.replace("timeout = 60", "timeout = 90").replace("TOKEN = ", "OTHER = ").replace('"1h"', '"2h"')
     text = text.replace("max_async_retry_attempts = 2", "max_async_retry_attempts = 1").replace("rate = 5", "rate = 6")
@@ -244,6 +245,7 @@ def test_a_plan_shows_what_differs(cli: Cli) -> None:
         '  + environment.OTHER = "******"',
         '  - environment.TOKEN (was "******")',
         "update asynchronous settings resize",
+        "  ~ max_async_event_age_in_seconds = 86400 (was 3600)",
         "  ~ max_async_retry_attempts = 1 (was 2)",
         "update controls resize",
         "  ~ rate = 6.0 (was 5.0)",

@@ -91,7 +91,7 @@ def test_settings_are_made_changed_and_removed(engine: EngineProcess, page: Page
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
     made = settings(engine, "plain")
-    assert made["max_async_retry_attempts"] == 2
+    assert (made["max_async_retry_attempts"], made["max_async_event_age_in_seconds"]) == (2, 86_400)
     assert made["retry_rules"] == [{"code": 4010, "max_retries": 0}, {"error_type": "Busy", "max_retries": 5}]
     assert json.loads(made["destination_config"]["on_failure"]["param"]) == {"func_urn": urn_of("next")}
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec import Struct, to_builtins
 
 from engine.cli.apps.description import AppDescription, AppFunction, describe
 from engine.cli.apps.staging import staged
 from engine.cli.apps.timers import set_timer
 from engine.cli.client import ApiError, Client, path_of
-from engine.cli.deploy_options import Asynchronous, Installation
+from engine.cli.deploy_options import Asynchronous, Installation, terms_of
 from engine.cli.functions import all_functions
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import Build, build
@@ -27,13 +26,13 @@ class Deployed(Struct, frozen=True, kw_only=True):
     func_name: str
     func_urn: str
     action: str  #: created or updated
+    terms: str  #: timeout, memory, runtime, retries and maximum age
     schedule: str  #: empty: none
 
 
 class AppDeployment(Struct, frozen=True, kw_only=True):
     """Result of the deployment of an app."""
 
-    runtime: str
     functions: list[Deployed]
     gone: list[str]  #: functions of earlier deployments that the code has no more
     pruned: bool  #: they were deleted
@@ -43,8 +42,7 @@ def deploy_app(text: str, config: dict[str, Any], installation: Installation, *,
     """Deploy the app ``text``, such as ``tasks:app``, as ``store_app`` does, and print the result."""
     done = store_app(target.client(), describe(text), config, installation, prune=prune)
     if target.json:
-        functions = [asdict(one) for one in done.functions]
-        print_json({"app": text, "functions": functions, "gone": done.gone, "pruned": done.pruned})
+        print_json({"app": text, **to_builtins(done)})
     else:
         show_app(done)
 
@@ -78,15 +76,15 @@ def store_app(
     deployed = []
     for function in app.functions:  # destinations may be any of the functions, so all are stored before
         with _told(function):
-            settings[function.name].apply(client, function.name)
+            terms = terms_of(shown[function.name], settings[function.name].apply(client, function.name))
             schedule = set_timer(client, function.name, function.timer)
         action = "updated" if function.name in existing else "created"
         urn = shown[function.name]["func_urn"]
-        deployed.append(Deployed(func_name=function.name, func_urn=urn, action=action, schedule=schedule))
+        deployed.append(Deployed(func_name=function.name, func_urn=urn, action=action, terms=terms, schedule=schedule))
     gone = sorted(earlier.keys() - shown.keys())
     for name in gone if prune else []:
         client.send("DELETE", path_of(name))
-    return AppDeployment(runtime=built.runtime, functions=deployed, gone=gone, pruned=prune)
+    return AppDeployment(functions=deployed, gone=gone, pruned=prune)
 
 
 @contextmanager
@@ -131,8 +129,8 @@ def show_app(done: AppDeployment) -> None:
     """Print the result of the deployment of an app."""
     output = Output()
     for one in done.functions:
-        timer = f", {one.schedule}" if one.schedule else ""
-        output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {done.runtime}{timer}")
+        timer = f"; {one.schedule}" if one.schedule else ""
+        output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {one.terms}{timer}")
     for name in done.gone if done.pruned else []:
         output.print(f"[bold green]deleted[/] [bold]{name}[/]")
     if done.gone and not done.pruned:

@@ -16,7 +16,7 @@ from engine.http.api.async_settings import CustomLog
 from engine.http.api.controls import ControlsBody
 from engine.http.api.function_shapes import ConfigChanges
 from engine.model import AsyncSettings
-from engine.model.limits import Description, EventAge, Label, Link, Retries
+from engine.model.limits import EVENT_AGES, Description, EventAge, Label, Link, Retries
 from engine.model.retry_rules import RetryRule
 from engine.model.urn import LATEST
 
@@ -42,9 +42,9 @@ class DestinationsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AsyncTable(CustomLog, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Asynchronous settings as a whole: absent fields have the defaults of the API."""
+    """Asynchronous settings as a whole: absent fields have the defaults of the API, except for the age."""
 
-    max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
+    max_async_event_age_in_seconds: EventAge = EVENT_AGES[1]
     max_async_retry_attempts: Retries = AsyncSettings().max_retries
     destination_config: DestinationsTable = DestinationsTable()
     enable_async_status_log: bool = False

@@ -192,9 +192,9 @@ class App:
         """Return a decorator that makes a plain function, async or not, a function of the app.
 
         ``name`` is its name on the engine, by default that of the Python function. ``timeout`` is in seconds,
-        ``memory`` in MB. ``retries`` and ``max_age`` (seconds) are of queued calls; ``on_success`` and ``on_failure``
-        are functions that receive their outcomes. ``schedule`` is a crontab expression in the time zone ``zone``, by
-        default UTC, or a rate such as ``15m``.
+        ``memory`` in MB. ``retries`` and ``max_age`` (seconds, by default the longest) are of queued calls;
+        ``on_success`` and ``on_failure`` are functions that receive their outcomes. ``schedule`` is a crontab
+        expression in the time zone ``zone``, by default UTC, or a rate such as ``15m``.
         """
         if misplaced:
             raise BadConfiguration("write @app.function() with parentheses, and its options by name")

@@ -80,7 +80,7 @@ class Functions:
     async def list_all(self, call: Call) -> Reply:
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
         page = page_of(call, found, "maxitems")
-        failed = self._usage.failures()
+        failed = self._usage.sums("errors")
         functions = (self._listed(function, failed.get(function.function_id, 0)) for function in page.items)
         return await list_reply("functions", functions, count=page.count, next_marker=page.next_marker)
 

@@ -91,6 +91,7 @@ _RANKS: dict[str, Callable[[Tally], float]] = {
     "failcount": lambda tally: tally.errors,
     "count": lambda tally: tally.count,
     "rejectcount": lambda tally: tally.rejects,
+    "expiredcount": lambda tally: tally.expired,  # ours
     "duration": lambda tally: tally.seconds / tally.count * 1000 if tally.count else 0,
     "maxduration": lambda tally: tally.longest * 1000,
 }

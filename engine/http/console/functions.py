@@ -59,7 +59,7 @@ class FunctionsPage(PageFamily):
 
     async def show(self, call: Call) -> Reply:
         name = call.text("name").strip()
-        failures, failing = self._usage.failures(), bool(call.text("failing"))
+        failures, failing = self._usage.sums("errors"), bool(call.text("failing"))
         found = self._catalog.list(call.project, name_part=name)
         found = [one for one in found if failures.get(one.function_id)] if failing else found
         page = page_of(call, found, "limit", maximum=ROWS)

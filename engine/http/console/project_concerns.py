@@ -30,6 +30,7 @@ from engine.triggers.supervisor import FAILING
 
 NAMED = 5  #: concerns of one kind that are listed one by one
 RECENT = 900.0  #: seconds in which failures count
+DAY = 86_400.0  #: seconds in which discarded invocations count
 OLD = 60.0  #: seconds of waiting from which work is old
 
 
@@ -54,6 +55,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
             *self._failing_functions(project),
             *self._failing_triggers(call, project),
             *self._failing_destinations(call, project),
+            *self._expired(project),
             *_given_up(project, given_up),
             *self._paused(project),
             *self._old(project),
@@ -117,6 +119,18 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
                 urgent=True,
             )
         yield from _more(len(found) - NAMED, "destinations fail", list_of(project, "deliveries"))
+
+    def _expired(self, project: str) -> Iterator[Concern]:
+        counts = self.usage.sums("expired", self.clock.now() - DAY)
+        found = [function for one in counts if (function := self._function(one, project)) is not None]
+        for function in found[:NAMED]:
+            yield Concern(
+                title=f"{name_of(function)} has discarded work",
+                text=f"{words.number(counts[function.function_id])} invocations of the last day were too old to start.",
+                link=path_of(function, "/invocations?status=DISCARD"),
+                action="Open them",
+            )
+        yield from _more(len(found) - NAMED, "functions have discarded work", list_of(project, "functions"))
 
     def _paused(self, project: str) -> Iterator[Concern]:
         paused = [one for one in self.controls.paused() if one.project == project]

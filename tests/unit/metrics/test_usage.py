@@ -170,5 +170,6 @@ def test_what_a_deleted_function_did_is_in_no_month() -> None:
 def test_failures_are_counted_over_the_whole_day() -> None:
     counted = used(ended(NOON, code=Code.USER_EXCEPTION), ended(NOON + 3600, code=Code.ENGINE), ended(NOON + 3660))
 
-    assert dict(counted.failures()) == {FUNCTION.function_id: 2}
-    assert dict(used(ended(NOON)).failures()) == {}
+    assert dict(counted.sums("errors")) == {FUNCTION.function_id: 2}
+    assert dict(counted.sums("errors", NOON + 3600)) == {FUNCTION.function_id: 1}
+    assert dict(used(ended(NOON)).sums("errors")) == {}

@@ -17,9 +17,11 @@ from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.struct_fields import Field, fields_of
 from engine.http.console.struct_forms import lost_secrets, missing_values, read_struct, shown_values, typed_values
 from engine.logs.target import LogTarget, status_log_target
+from engine.model.limits import EVENT_AGES
 
 Settings = Mapping[str, Any]  #: body of a reply of the API
 RULES = PREFIX.rstrip(".")
+AGE = "max_async_event_age_in_seconds"
 #: Fields of replies that requests do not have.
 _REPLY_ONLY = ("func_urn", "created_time", "last_modified")
 _WORDS = {
@@ -27,9 +29,9 @@ _WORDS = {
         "Maximum retries",
         "0 to 3 further attempts after an error of the function. Retry rules and the error itself go first.",
     ),
-    "max_async_event_age_in_seconds": (
+    AGE: (
         "Maximum age (s)",
-        "1 to 86,400. An invocation that has not ended by then is not tried again. One that still waits is discarded.",
+        "1 to 86,400; empty: 86,400. An older invocation is not tried again, and discarded if it still waits.",
     ),
     "enable_async_status_log": ("Write each state to the status log", ""),
     "log_group_id": ("Id of the group", ""),
@@ -86,7 +88,7 @@ class AsyncSettingsForm:
         """Return the body of a request that stores the form. Keys that the form has no field for are kept."""
         given = settings or {}
         kept = {key: value for key, value in given.items() if key not in (*_REPLY_ONLY, CONFIG, RULES)}
-        body = read_struct(_fields(), form, kept)
+        body = {AGE: EVENT_AGES[1], **read_struct(_fields(), form, kept)}
         destinations = {one: self._destinations.body(one, form, stored(given, one)) for one in CONDITIONS}
         body[CONFIG] = {name: one for name, one in destinations.items() if one is not None}
         body[RULES] = rules_of(rows_in(form), given.get(RULES, ()))
@@ -112,7 +114,7 @@ class AsyncSettingsForm:
 def is_unchanged(body: Mapping[str, Any], settings: Settings | None, shown: Shown) -> bool:
     """Return whether storing ``body``, made from the form ``shown``, would change nothing."""
     if settings is None:
-        return body == {CONFIG: {}, RULES: []} and set(shown.values.values()) <= {"", "false"}
+        return body == {AGE: EVENT_AGES[1], CONFIG: {}, RULES: []} and set(shown.values.values()) <= {"", "false"}
     before = {key: value for key, value in settings.items() if key not in _REPLY_ONLY}
     try:
         after, stored = (msgspec.convert(one, AsyncSettingsBody) for one in (body, {RULES: [], **before}))
@@ -135,4 +137,5 @@ def simple_fields(project: str) -> dict[str, Field]:
 
 def _fields() -> list[Field]:
     found = {one.key: one for one in fields_of(AsyncSettingsBody)}
+    found[AGE] = replace(found[AGE], default=EVENT_AGES[1])
     return [replace(found[key], label=label, help=help) for key, (label, help) in _WORDS.items()]
