@@ -1,4 +1,4 @@
-"""The Containerfile: what its instructions name exists, and its health check tells a healthy engine from none."""
+"""The Containerfile: what its instructions name exists, and an engine with its settings answers at the ports."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from msgspec import convert
 
 from engine.config.settings import COMMAND_VARIABLES, load_settings
 from engine.errors import SettingsError
-from tests.acceptance.engine_process import engine_on
+from plugins.apig.settings import ApigSettings
+from tests.acceptance.engine_process import PROJECT, engine_on, urn_of
 from tests.support.documents import DOCS, ROOT
-from tests.support.ports import free_port
+from tests.support.gateways import API
+from tests.support.ports import free_ports
 
 FILE = DOCS / "deploy" / "Containerfile"
+TOKEN = "another-sixteen-characters"
+CREDENTIALS = f'[[tokens]]\ntoken = "{TOKEN}"\nproject = "{PROJECT}"\n'
 KNOWN = {
     *("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM"),
     *("HEALTHCHECK", "RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
@@ -59,8 +66,12 @@ def test_extras_of_the_image_exist() -> None:
     assert set(extras) <= set(project["optional-dependencies"])
 
 
+def settings_of_the_image() -> dict[str, str]:
+    return dict(re.findall(r"(FUNCTIOND_\w+)=(\S+)", " ".join(arguments("ENV"))))
+
+
 def test_settings_of_the_image_are_settings_and_require_credentials(tmp_path: Path) -> None:
-    environ = dict(re.findall(r"(FUNCTIOND_\w+)=(\S+)", " ".join(arguments("ENV"))))
+    environ = settings_of_the_image()
     assert not set(environ) & COMMAND_VARIABLES
     file = tmp_path / "credentials.toml"
     file.touch(0o600)
@@ -68,22 +79,45 @@ def test_settings_of_the_image_are_settings_and_require_credentials(tmp_path: Pa
 
     with pytest.raises(SettingsError, match="requires credentials"):
         load_settings(environ=mounted)
-    file.write_text('[[tokens]]\ntoken = "another-sixteen-characters"\nproject = "default"\n')
+    file.write_text(CREDENTIALS)
     settings = load_settings(environ=mounted)
+    gateways = convert(settings.plugins["apig"], ApigSettings)
 
     assert settings.storage.data_dir in arguments("VOLUME")
-    assert str(settings.http.port) in arguments("EXPOSE")[0].split()
+    ports = (settings.http.port, gateways.port, gateways.dedicated.port)
+    assert arguments("EXPOSE") == [" ".join(map(str, ports))]
 
 
-def test_the_health_check_tells_an_engine_from_none(tmp_path: Path) -> None:
+def test_an_engine_with_the_settings_of_the_image_answers_at_each_published_port(tmp_path: Path) -> None:
+    """Ask for it at 127.0.0.2: as at the address of a container, a listener on 127.0.0.1 does not answer there."""
     [check] = arguments("HEALTHCHECK")
     program, *options = json.loads(check.partition(" CMD ")[2])
     assert program.endswith("/python3")
+    file = tmp_path / "credentials.toml"
+    file.touch(0o600)
+    file.write_text(CREDENTIALS)
+    shared, dedicated = free_ports(2)
+    ports = {"FUNCTIOND_PLUGINS__APIG__PORT": shared, "FUNCTIOND_PLUGINS__APIG__DEDICATED__PORT": dedicated}
+    given = {**settings_of_the_image(), "FUNCTIOND_AUTH__FILE": str(file), **{n: str(p) for n, p in ports.items()}}
 
     def passes(port: int) -> bool:
         command = [sys.executable, *(one.replace(":8080", f":{port}") for one in options)]
         return subprocess.run(command, capture_output=True).returncode == 0
 
-    with engine_on(tmp_path / "data") as engine:
+    def answers(port: int, path: str) -> int:
+        with closing(HTTPConnection("127.0.0.2", port, timeout=60)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    with engine_on(tmp_path / "data", **given) as engine:
+        engine.headers["X-Auth-Token"] = TOKEN
+        engine.create("hello", "def handler(event, context):\n    return {'statusCode': 418}\n")
+        for kind in ("APIG", "DEDICATEDGATEWAY"):
+            body = {"trigger_type_code": kind, "event_data": {**API, "instance_id": "gateway"}}
+            added = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}", body)
+            assert added.status == 201, added
+
         assert passes(engine.port)
-    assert not passes(free_port())
+        assert answers(engine.port, "/healthz") == 200
+        assert [answers(port, "/orders") for port in (shared, dedicated)] == [418, 418]
+    assert not passes(engine.port)
