@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import signal
+import stat
 import subprocess
 import threading
 import zipfile
@@ -32,7 +33,7 @@ code = "resize"
 timeout = 60
 description = "first"
 strategy_config = { concurrent_num = 2 }
-environment = { A = "x$${y}", TOKEN = "${TOKEN}" }
+environment = { A = "x$${y}", TOKEN = "${TOKEN}", API_KEY = "${TOKEN}", DATABASE_URL = "${URL}" }
 encrypted_environment = { KEY = "${TOKEN}" }
 
 [functions.resize.async_invoke_config]
@@ -502,24 +503,42 @@ def test_an_export_applies_without_a_change_here_and_whole_elsewhere(cli: Cli, m
     cli("apply")
     monkeypatch.setenv("FUNCTIOND_FREE", "x")
     Path("out").mkdir()
-    written = cli("export", "out/functiond.toml", "--code", "out/code")
+    _, written, listed = cli.run("export", "out/functiond.toml", "--code", "out/code")
     text = Path("out", "functiond.toml").read_text()
-    for name in ("RESIZE_TOKEN", "RESIZE_KEY", "RESIZE_HOOK_SECRET"):
+    for name in ("RESIZE_TOKEN", "RESIZE_KEY", "RESIZE_API_KEY", "RESIZE_HOOK_SECRET"):
         monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("RESIZE_DATABASE_URL", SECRET_URL)
     here = cli("apply", "out/functiond.toml", "--prune")
     other = cli.of_project(f"{cli.project}-other")
     other("apply", "out/functiond.toml")
 
     assert "2 functions" in written
     assert SECRET not in text
+    assert SECRET_URL not in text
     assert 'TOKEN = "${RESIZE_TOKEN}" # secret' in text
-    assert "RESIZE_HOOK_SECRET, RESIZE_KEY, RESIZE_TOKEN" in text
+    for shown in (text, listed):
+        assert "RESIZE_API_KEY, RESIZE_DATABASE_URL, RESIZE_HOOK_SECRET, RESIZE_KEY, RESIZE_TOKEN" in shown
     assert Path("out", "code", "resize", "index.py").read_text() == CODE
     assert here == "Nothing to change.\n"
     assert other("apply", "functiond.toml", "--prune") == "Nothing to change.\n"
     assert json.loads(other("invoke", "resize")) == [{}, "x${y}", SECRET]
     assert "exists: name another file" in cli.refused("export", "out/functiond.toml")
     assert "is not empty" in cli.refused("export", "--code", "out/code")
+
+
+def test_an_export_with_secrets_is_a_file_that_only_its_owner_reads(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest(WHOLE)
+    cli("apply")
+    Path("kept.toml").touch(0o644)
+    _, _, listed = cli.run("export", "kept.toml", "--force", "--with-secrets")
+    text = Path("kept.toml").read_text()
+    monkeypatch.setenv("RESIZE_HOOK_SECRET", SECRET)  # the engine does not show it
+
+    assert stat.S_IMODE(Path("kept.toml").stat().st_mode) == 0o600
+    assert (text.count(SECRET), text.count(SECRET_URL)) == (3, 1)
+    assert "set RESIZE_HOOK_SECRET in the environment" in listed
+    assert cli("apply", "kept.toml", "--prune") == "Nothing to change.\n"
+    assert "--with-secrets needs a file" in cli.refused("export", "--with-secrets")
 
 
 def test_every_field_and_kind_is_exported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

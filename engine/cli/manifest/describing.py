@@ -27,7 +27,13 @@ from engine.model.text import MASK
 from engine.model.urn import LATEST
 
 _ALWAYS = ("runtime", "handler", "memory_size", "timeout")
-_LOGIN = re.compile(r"://[^/\s]*@")  #: of a URL
+#: Names of variables that suggest a secret, beside those of ``is_secret``.
+_NAMES = re.compile(r"(?:key|pass|pwd|auth|dsn|jwt|salt|webhook)s?(?:_|$)", re.IGNORECASE)
+#: Texts that contain a secret: the login of a URL, a field such as ``password=``, a private key, a header of a request.
+_FORMS = re.compile(
+    r"://[^/\s]*@|(?:passw\w*|pwd|secret\w*|token|key|sig|signature)[\"']?\s*[=:]|-----BEGIN|^(?:Bearer|Basic) ",
+    re.IGNORECASE,
+)
 _NEW = Function(
     function_id=0, project="", package="", name="", runtime="", handler="", memory_size=0, timeout=0, code=NO_CODE
 )
@@ -37,6 +43,7 @@ class Variable(Struct):
     """Reference to a variable that holds a secret."""
 
     name: str
+    value: str | None = None  #: None: the engine does not show it
 
 
 def described(project: Project) -> Data:
@@ -62,6 +69,15 @@ def variables_in(value: Any) -> Iterator[str]:
             yield from variables_in(one)
 
 
+def revealed(value: Any) -> Any:
+    """Return data with the secrets in place of their variables, except those that the engine does not show."""
+    if isinstance(value, dict):
+        return {name: revealed(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [revealed(one) for one in value]
+    return escaped(value.value) if isinstance(value, Variable) and value.value is not None else value
+
+
 def _distinguish(value: Any, seen: Counter[str]) -> None:
     """Add numbers to variables of the same name, because each holds another secret."""
     if isinstance(value, Variable):
@@ -74,8 +90,13 @@ def _distinguish(value: Any, seen: Counter[str]) -> None:
             _distinguish(one, seen)
 
 
-def variable_of(*parts: str) -> Variable:
-    return Variable(re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII).upper())
+def variable_of(*parts: str, value: str | None = None) -> Variable:
+    return Variable(re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII).upper(), value)
+
+
+def holds_secret(name: str, value: str) -> bool:
+    """Return whether a variable of a function holds a secret, by its name or by the form of its value."""
+    return bool(is_secret(name) or _NAMES.search(name) or _FORMS.search(value))
 
 
 def _function(name: str, function: Data, project: Project, references: References) -> Data:
@@ -104,9 +125,10 @@ def _function(name: str, function: Data, project: Project, references: Reference
 
 def _environments(name: str, function: Data) -> Data:
     public, private = (json.loads(function[one] or "{}") for one in ("user_data", "encrypted_user_data"))
+    hidden = {key: variable_of(name, key, value=value) for key, value in public.items() if holds_secret(key, value)}
     tables = {
-        "environment": {k: variable_of(name, k) if is_secret(k) else escaped(value) for k, value in public.items()},
-        "encrypted_environment": {k: variable_of(name, k) for k in private},
+        "environment": {key: hidden.get(key) or escaped(value) for key, value in public.items()},
+        "encrypted_environment": {key: variable_of(name, key, value=value) for key, value in private.items()},
     }
     return {one: table for one, table in tables.items() if table}
 
@@ -159,13 +181,15 @@ def _given(data: Data, names: tuple[str, ...]) -> Data:
 
 
 def _secured(value: Any, *path: str) -> Any:
-    """Return data in which variables replace masked values and logins in URLs."""
+    """Return data in which variables replace masked values and texts that contain a secret."""
     if isinstance(value, dict):
         return {name: _secured(one, *path, name) for name, one in value.items() if one is not None}
     if isinstance(value, list):
         return [_secured(one, *path, str(index)) for index, one in enumerate(value)]
     if isinstance(value, str):
-        return variable_of(*path) if value == MASK or _LOGIN.search(value) else escaped(value)
+        if value == MASK:
+            return variable_of(*path)
+        return variable_of(*path, value=value) if _FORMS.search(value) else escaped(value)
     return value
 
 

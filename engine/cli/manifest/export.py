@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import UsageError
 from engine.cli.manifest.code import files_of, mode_of, stored_code
-from engine.cli.manifest.describing import described
+from engine.cli.manifest.describing import described, revealed, variables_in
 from engine.cli.manifest.project import Data, Project
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import BuildOptions, build
@@ -30,12 +31,13 @@ def export(
     *,
     code: Path | None = None,
     force: Flag = False,
+    with_secrets: Flag = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Write a manifest of the project. Apply it here, and nothing changes.
 
-    Secrets are left out: the manifest refers to environment variables in their place, and lists them. The engine shows
-    the environment of functions to the role admin only.
+    Secrets are left out: the manifest refers to environment variables in their place, and the command lists them. The
+    engine shows the environment of functions to the role admin only.
 
     Parameters
     ----------
@@ -45,34 +47,46 @@ def export(
         New folder for the code of the functions. Without it, the manifest names no code.
     force
         Replace an existing file.
+    with_secrets
+        Write secrets into the file, which only you can read then. The engine does not show those of triggers.
     """
+    if with_secrets and file is None:
+        raise UsageError("--with-secrets needs a file, which only you can read then: name one")
     if file is not None and file.exists() and not force:
         raise UsageError(f"{file} exists: name another file, or add --force")
     if code is not None and code.is_dir() and any(code.iterdir()):
         raise UsageError(f"--code is {code}: the folder is not empty: name a new one")
     project = Project(target.client())
     project.check_role()
-    data = described(project)
+    data = revealed(described(project)) if with_secrets else described(project)
+    variables = sorted(set(variables_in(data)))
     notes = [f"Project {target.project} of {target.url}."]
     if code is None:
         notes.append("Code is not included: see --code.")
     else:
         _write_code(data, project, code, file.parent if file else Path())
+    if variables:
+        advice = f"set {', '.join(variables)} in the environment before apply"
+        notes.append(f"Secrets: {advice}.")
+        write(f"functiond: secrets are left out: {advice}", errors=True)
     from engine.cli.manifest.writing import manifest_text  # its library is slow to import
 
     text, count = manifest_text(data, notes), len(data["functions"])
     if file is None and target.json:
-        print_json({"manifest": text, "functions": count})
+        print_json({"manifest": text, "functions": count, "variables": variables})
         return
     if file is None:
         write(text.rstrip("\n"), keep="\n\t")
         return
     try:
-        file.write_text(text)
+        with open(file, "w", opener=partial(os.open, mode=0o600 if with_secrets else 0o666)) as written:
+            if with_secrets:
+                file.chmod(0o600)  # an existing file
+            written.write(text)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from None
     if target.json:
-        print_json({"file": str(file), "functions": count})
+        print_json({"file": str(file), "functions": count, "variables": variables})
     else:
         Output().print(f"[bold green]written[/] {count} function{'' if count == 1 else 's'} to")
         Output().paste(str(file))

@@ -6,16 +6,13 @@ from typing import Any
 
 import tomlkit
 
-from engine.cli.manifest.describing import Variable, variables_in
+from engine.cli.manifest.describing import Variable
 from engine.cli.manifest.project import Data
 
 
 def manifest_text(data: Data, comments: list[str]) -> str:
     """Return the TOML text of a manifest, after lines of comments. Empty tables at its top are left out."""
     document: Any = tomlkit.document()
-    variables = sorted(set(variables_in(data)))
-    if variables:
-        comments = [*comments, f"Secrets: set {', '.join(variables)} in the environment before apply."]
     for line in comments:
         document.add(tomlkit.comment(line))
     for section, tables in data.items():
