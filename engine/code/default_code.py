@@ -2,7 +2,7 @@
 
 A Python or Node.js handler returns its event in a reply for HTTP clients, as the platform's default code does. The
 default ``bootstrap`` is a Python program that does the same through the runtime API, or a server that replies with the
-request. It needs ``python3`` in a folder of the instance's PATH.
+request.
 """
 
 from __future__ import annotations

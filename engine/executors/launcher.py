@@ -46,7 +46,7 @@ class Launcher(Protocol):
         ...
 
     async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
-        """Return the interpreter of a runtime, which a ``bootstrap`` has not; all interpreters for an empty text.
+        """Return the interpreter of a runtime, for a ``bootstrap`` its ``python3``; all for an empty text.
 
         Raises InvalidField if no instance of this runtime can be started.
         """

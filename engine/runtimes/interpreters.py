@@ -97,12 +97,14 @@ class Interpreters:
         await self.find(runtime)
 
     async def describe(self, runtime: str) -> InterpreterInfo | None:
-        """Describe the interpreter that runs functions of this runtime; None if they bring a ``bootstrap``.
+        """Describe the interpreter that runs functions of this runtime; for a ``bootstrap``, its ``python3``.
 
-        Raises the errors of ``worker_command``.
+        Return None if the interpreter does not run. Raises the errors of ``worker_command``.
         """
         family, found = await self.find(runtime)
-        return await to_thread.run_sync(describe, runtime, family, found.path) if found else None
+        if found is None:
+            family, found = Family.PYTHON, own_interpreter()
+        return await to_thread.run_sync(describe, runtime, family, found.path)
 
     async def installed(self) -> list[InterpreterInfo]:
         """Describe all interpreters of this machine, each with the runtime of its version; the newest first."""

@@ -159,8 +159,14 @@ class Bridge:
 
 
 def environment(setup: "Setup") -> "dict[str, str]":
-    """Return the environment for bootstrap: that of this process, with the paths of the function's layers added."""
-    variables = dict(os.environ)
+    """Return the environment for bootstrap: that of this process, with the paths of code and layers added.
+
+    First in PATH is the folder with ``python3``, which runs this interpreter, unless the function sets PATH.
+    """
+    variables = {**os.environ, "RUNTIME_PYTHON": sys.executable}
+    if "PATH" not in setup["user_data"]:
+        variables["PATH"] = f"{os.path.dirname(os.path.abspath(__file__))}/bin:{variables['PATH']}"
+    variables["PYTHONPATH"] = ":".join(filter(None, (variables.get("PYTHONPATH"), setup["code"])))
     for layer in setup.get("layers", []):
         for name, folders in (
             ("PATH", ("bin",)),

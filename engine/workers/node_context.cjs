@@ -84,6 +84,20 @@ class Context {
   getInvokeProperty() { return ""; }
   getStream() { return null; }
 
+  // --- names of AWS Lambda ---
+
+  get functionName() { return this.#setup.name; }
+  get functionVersion() { return this.#setup.version; }
+  get invokedFunctionArn() {
+    const { project, name, version } = this.#setup;
+    return `arn:aws:lambda:${process.env.RUNTIME_REGION}:${project}:function:${name}:${this.#alias || version}`;
+  }
+  get memoryLimitInMB() { return String(this.#setup.memory); }
+  get awsRequestId() { return this.#requestId; }
+  get logGroupName() { return `/aws/lambda/${this.#setup.name}`; }
+  get logStreamName() { return `[${this.#setup.version}]${this.#instanceId}`; }
+  getRemainingTimeInMillis() { return this.getRemainingTimeInMilliSeconds(); }
+
   // --- progress, not on FunctionGraph ---
 
   /**

@@ -194,12 +194,11 @@ class Instance {
   }
 }
 
-/** Check the number of declared parameters, which decides whether the handler calls back (FunctionGraph's rule). */
+/** Check the number of declared parameters. A handler that declares three calls back (FunctionGraph's rule). */
 function checkParameters(handler, entry) {
-  const { length } = handler;
-  if (length === 2 || length === 3) return;
-  const must = "it must declare 2 (event, context) or 3 (event, context, callback)";
-  throw configError(`the handler '${entry}' declares ${length} parameter${length === 1 ? "" : "s"}, ${must}`);
+  if (handler.length <= 3) return;
+  const most = "more than the three that it may have (event, context, callback)";
+  throw configError(`the handler '${entry}' declares ${handler.length} parameters, ${most}`);
 }
 
 /** Return a handler's result as text. Throws Failure. */

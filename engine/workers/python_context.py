@@ -1,5 +1,6 @@
 """Context object and logger of a Python function. Standard library only, Python 3.9 syntax."""
 
+import os
 import time
 
 from python_wire import LOGGER, Wire
@@ -263,6 +264,22 @@ class Context:
     getAccessKey = getSecretKey = getSecurityAccessKey = getSecuritySecretKey = getSecurityToken = _empty
     getToken = getAuthToken = getWorkflowID = getWorkflowRunID = getWorkflowStateID = _empty
     getTenantID = getSessionID = _empty
+
+    # --- names of AWS Lambda ---
+
+    function_name = property(getFunctionName)
+    function_version = property(getVersion)
+    aws_request_id = property(getRequestID)
+    get_remaining_time_in_millis = getRemainingTimeInMilliSeconds
+    memory_limit_in_mb = property(getMemorySize)
+    log_group_name = property(lambda self: f"/aws/lambda/{self.getFunctionName()}")
+    log_stream_name = property(lambda self: f"[{self.getVersion()}]{self._instance_id}")
+    client_context = identity = None
+
+    @property
+    def invoked_function_arn(self) -> str:
+        owner = f"{os.environ.get('RUNTIME_REGION', '')}:{self.getProjectID()}"
+        return f"arn:aws:lambda:{owner}:function:{self.getFunctionName()}:{self._alias or self.getVersion()}"
 
     # --- aliases ---
 

@@ -48,7 +48,10 @@ class _Context(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Event(Struct, frozen=True, kw_only=True):
+    """Event as the platform documents it, and with ``resource``, by which adapters for AWS know a REST API's event."""
+
     body: str
+    resource: str  #: the API's path, with its parameters in braces
     requestContext: _Context  # noqa: N815  (the wire's name)
     queryStringParameters: Mapping[str, str | list[str]]  # noqa: N815
     httpMethod: str  # noqa: N815
@@ -63,6 +66,7 @@ class _Returned(Struct, frozen=True, kw_only=True):
 
     statusCode: int  # noqa: N815
     headers: dict[str, Any] | None = field(default_factory=dict)
+    multiValueHeaders: dict[str, list[Any]] | None = None  # noqa: N815
     body: str | None = ""
     isBase64Encoded: bool = False  # noqa: N815
     #: headers of an HTTP function's server if a value is not UTF-8: each character stands for one byte (latin-1)
@@ -76,16 +80,18 @@ def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> by
     in as base64.
     """
     route = found.route
-    return event_json(request, found.parameters, route.api_id, route.options.env_name, as_base64=as_base64)
+    stage, resource = route.options.env_name, route.options.path
+    return event_json(request, found.parameters, route.api_id, stage, resource, as_base64=as_base64)
 
 
 def event_json(
-    request: GatewayRequest, parameters: Mapping[str, str], api_id: str, stage: str, *, as_base64: bool
+    request: GatewayRequest, parameters: Mapping[str, str], api_id: str, stage: str, resource: str, *, as_base64: bool
 ) -> bytes:
     body, encoded = _body(request, as_base64)
     return msgspec.json.encode(
         _Event(
             body=body,
+            resource=resource,
             requestContext=_Context(
                 api_id=api_id, request_id=request.request_id, stage=stage, source_ip=request.client
             ),
@@ -137,7 +143,7 @@ def read_reply(result: bytes) -> Reply:
         if returned.rawHeaders is not None:
             headers = tuple(_raw_headers(returned.rawHeaders))
         else:
-            headers = tuple(_headers(returned.headers or {}))
+            headers = tuple(_headers((returned.headers or {}) | (returned.multiValueHeaders or {})))
     except ValueError as error:
         raise bad_reply(f"the function returned a bad header: {error}") from None
     text = returned.body or ""

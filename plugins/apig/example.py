@@ -23,4 +23,5 @@ _REQUEST = GatewayRequest(
 
 
 def example(kind: str) -> bytes:
-    return event_json(_REQUEST, {"id": "7"}, "9a0364b9e99b480dd25e1f0284c85555", "RELEASE", as_base64=True)
+    api_id = "9a0364b9e99b480dd25e1f0284c85555"
+    return event_json(_REQUEST, {"id": "7"}, api_id, "RELEASE", "/orders/{id}", as_base64=True)

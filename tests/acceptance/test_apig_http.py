@@ -157,12 +157,13 @@ def test_header_bytes_of_the_server_reach_the_client_as_they_were_sent(port: int
     assert b"\r\ncache-control:" not in head  # caching is the function's choice
 
 
-def test_an_ordinary_function_gets_the_documented_members_only(port: int) -> None:
+def test_an_ordinary_function_gets_the_documented_members_and_the_resource(port: int) -> None:
     _, body = exchange(port, b"GET /echo?e HTTP/1.1\r\nHost: h\r\nX-A: b\r\nConnection: close\r\n\r\n")
 
     assert set(json.loads(body)) == {
         "body",
         "requestContext",
+        "resource",
         "queryStringParameters",
         "httpMethod",
         "pathParameters",

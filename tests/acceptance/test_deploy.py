@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,18 @@ from tests.support.engine_process import EngineProcess, engine_process, function
 
 OWN = "{}.{}".format(*sys.version_info)
 HANDLER = "import sys, tiny\ndef handler(event, context):\n    return [tiny.VALUE, '%d.%d' % sys.version_info[:2]]\n"
+SERVER = """
+import sys, tiny
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'[%d, "%d.%d"]' % (tiny.VALUE, *sys.version_info[:2]))
+
+HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +76,22 @@ def test_a_function_runs_with_its_requirements(engine: EngineProcess, tmp_path: 
     assert f", index.handler on Python {OWN}." in run.stdout
     assert json.loads(again.stdout)["runtime"] == f"Python{OWN}"
     assert again.stderr.startswith("functiond: dependencies from the cache: requirements.txt ")
+
+
+def test_the_server_of_an_http_function_finds_its_requirements(
+    engine: EngineProcess, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    folder = write(tmp_path / "served", requirements_txt="tiny\n", server_py=SERVER)
+    (folder / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
+    (folder / "bootstrap").chmod(0o755)
+    event = {"httpMethod": "GET", "path": "/", "headers": {}}
+
+    run = functiond("deploy", folder, "--runtime", "http", url=engine.url, environ=environ)
+    called = functiond("invoke", "served", "--data", json.dumps(event), url=engine.url)
+
+    assert run.returncode == 0, run.stderr
+    assert f" for Python {OWN}." in run.stderr
+    assert json.loads(base64.b64decode(json.loads(called.stdout)["body"])) == [1, OWN]
 
 
 def test_without_installation_the_folder_is_sent_as_it_is(engine: EngineProcess, tmp_path: Path) -> None:

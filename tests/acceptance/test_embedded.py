@@ -94,7 +94,8 @@ async def test_an_engine_runs_on_the_event_loop_of_its_program(tmp_path: Path, t
         with pytest.raises(RuntimeError, match="would block the event loop that runs the engine"):
             tasks.resize.enqueue("a.png")
         assert (await asyncio.to_thread(getattr, tasks.app, "client")).configuration.url == engine.url
-        results = await handle.result(60), await engine.client().call("resize", {"args": ["b"], "kwargs": {}})
+        earlier = await tasks.resize.handle_async(handle.request_id)
+        results = await earlier.result(60), await engine.client().call("resize", {"args": ["b"], "kwargs": {}})
 
     assert results == ("a.png 5", "b 100")
     assert not answers(engine.url)

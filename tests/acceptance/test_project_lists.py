@@ -50,7 +50,7 @@ def test_interpreters_are_listed_with_what_packages_must_fit(engine: EngineProce
     assert own[0]["machine"] == platform.machine()
     assert [(found["runtime"], found["language"]) for found in one] == [("Python2.7", "python")]
     assert one[0]["version"] in {found["version"] for found in everything}
-    assert engine.ask("GET", f"{FGS}/interpreters?runtime=http").json == []
+    assert engine.ask("GET", f"{FGS}/interpreters?runtime=http").json == [{**own[0], "runtime": "http"}]
     assert (unknown.status, unknown.json["error_code"]) == (400, "FSS.1005")
 
 

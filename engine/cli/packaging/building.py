@@ -17,7 +17,7 @@ from engine.cli.packaging.defaults import NODE, default_handler, default_languag
 from engine.cli.packaging.files import Selection, select
 from engine.cli.packaging.installing import Files, with_dependencies
 from engine.cli.packaging.interpreters import default_runtime, interpreter_of
-from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.catalog import BY_BOOTSTRAP, Family, find_runtime
 from engine.runtimes.descriptions import InterpreterInfo
 
 _SHOWN = 3  #: names of a note
@@ -39,7 +39,7 @@ class Build(Struct, frozen=True, kw_only=True):
     package: bytes
     runtime: str
     handler: str
-    interpreter: InterpreterInfo | None = None  #: None: the package was not made for one
+    interpreter: InterpreterInfo | None = None  #: loads the handler; None: none does, or it is a zip package
     notes: list[str] = []  #: lines for the user, such as the secrets that were left out
 
 
@@ -56,10 +56,11 @@ def build(client: Client, path: Path, options: BuildOptions) -> Build:
             package = path.read_bytes()
             return Build(package=package, runtime=runtime, handler=handler, notes=_missing(package, runtime, handler))
         selection = _selected(path)
-        interpreter = interpreter_of(client, runtime)
+        installs_for = interpreter_of(client, runtime)
+        interpreter = installs_for if runtime not in BY_BOOTSTRAP else None
         notes = _left_out(selection)
         notes += _check_syntax(selection.found, interpreter, path if path.is_dir() else path.parent)
-        with _completed(path, selection.found, interpreter, options) as files:
+        with _completed(path, selection.found, installs_for, options) as files:
             notes += _check_handler(files, runtime, handler, interpreter, options.layered)
             package = zipped(files, str(path))
         return Build(package=package, runtime=runtime, handler=handler, interpreter=interpreter, notes=notes)

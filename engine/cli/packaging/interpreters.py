@@ -21,7 +21,7 @@ class LocalInterpreter(Struct, frozen=True, kw_only=True):
 
 
 def interpreter_of(client: Client, runtime: str) -> InterpreterInfo | None:
-    """Return the interpreter that runs functions of a runtime; None if they bring a ``bootstrap``."""
+    """Return the interpreter of a runtime, or the ``python3`` of a ``bootstrap``; None if the engine names none."""
     found = convert(client.of_project.get("/interpreters", runtime=runtime), list[InterpreterInfo])
     return found[0] if found else None
 

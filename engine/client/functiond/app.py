@@ -124,6 +124,10 @@ class Function(Generic[P, R, C]):
         """Return the handle of a call that was queued before."""
         return self._app.client.handle(self.name, request_id, returns=self._signature.returns)
 
+    async def handle_async(self, request_id: str) -> AsyncHandle[R]:
+        """Return the handle of a call that was queued before, for the running event loop."""
+        return self._app.async_client.handle(self.name, request_id, returns=self._signature.returns)
+
 
 class Decorator:
     """Decorator that adds a function to an app."""

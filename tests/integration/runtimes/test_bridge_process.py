@@ -57,6 +57,8 @@ def test_bootstrap_gets_the_functions_environment_and_the_address(tmp_path: Path
     assert address.startswith("127.0.0.1:")
     assert set(variables) - {"PWD", "SHLVL", "_", "OLDPWD", "LC_CTYPE"} == {
         "PATH",
+        "PYTHONPATH",
+        "RUNTIME_PYTHON",
         "RUNTIME_REGION",
         "RUNTIME_USERDATA",
     }
@@ -83,7 +85,21 @@ def test_a_layer_brings_programs_modules_and_even_the_bootstrap(tmp_path: Path) 
         path, python = bridge.line(), bridge.line()
 
     assert path.endswith(f":{layer}/bin")
-    assert python == f"{layer}/python:{layer}/"
+    assert python == f"{tmp_path / 'code'}:{layer}/python:{layer}/"
+
+
+def test_the_python3_of_a_bootstrap_is_the_engines_and_finds_its_dependencies(tmp_path: Path) -> None:
+    tell = "import json, sys, tiny\nprint(json.dumps([sys.executable, sys.version_info[:2], sys.argv[1:]]))\n"
+    files = {"bootstrap": "#!/bin/sh\nmkdir src\nmv main.py src\nexec python3 src/main.py 'a  b'\n", "main.py": tell}
+    with Bridge("http", tmp_path, {**files, "tiny.py": ""}) as bridge:
+        assert json.loads(bridge.line()) == [sys.executable, [*sys.version_info[:2]], ["a  b"]]
+
+
+def test_a_function_with_a_path_of_its_own_chooses_its_python3(tmp_path: Path) -> None:
+    with Bridge(
+        "custom", tmp_path, {"bootstrap": '#!/bin/sh\necho "$PATH"\n'}, user_data={"PATH": os.environ["PATH"]}
+    ) as bridge:
+        assert bridge.line() == os.environ["PATH"]
 
 
 def test_no_descriptor_of_the_bridge_is_left_open_for_bootstrap(tmp_path: Path) -> None:

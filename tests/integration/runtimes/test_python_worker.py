@@ -59,6 +59,10 @@ def ask(event, context):
     return {name: getattr(context, name)(*args) for name, args in event}
 
 
+def named(event, context):
+    return {name: getattr(context, name) for name in event} | {"left": context.get_remaining_time_in_millis()}
+
+
 def remaining(event, context):
     return context.getRemainingTimeInMilliSeconds()
 
@@ -244,6 +248,26 @@ async def test_the_context_answers_everything_documented(run: Any) -> None:
     answers = value(await run(asked, [[name, args] for name, (args, _) in questions.items()]))
 
     assert answers == {name: answer for name, (_, answer) in questions.items()}
+
+
+async def test_the_context_has_the_names_of_aws_lambda(run: Any) -> None:
+    expected = {
+        "function_name": "named",
+        "function_version": "v3",
+        "invoked_function_arn": "arn:aws:lambda:local-1:p:function:named:live",
+        "memory_limit_in_mb": 512,
+        "log_group_name": "/aws/lambda/named",
+        "client_context": None,
+        "identity": None,
+    }
+    names = [*expected, "aws_request_id", "log_stream_name"]
+
+    answers = value(await run(function("named", memory_size=512, version="v3"), names))
+
+    assert {name: answers[name] for name in expected} == expected
+    assert answers["aws_request_id"].startswith("00000000-")
+    assert answers["log_stream_name"].startswith("[v3]")
+    assert 20_000 < answers["left"] <= 30_000
 
 
 @pytest.mark.parametrize(("args", "answer"), [(["s"], "2"), (["none"], None), (["none", "default"], "default")])

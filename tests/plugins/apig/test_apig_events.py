@@ -48,9 +48,10 @@ def event(*, as_base64: bool = True, **fields: Any) -> Any:
     return json.loads(write_event(FOUND, GatewayRequest(**{**asked, **fields}), as_base64=as_base64))
 
 
-def test_an_event_is_as_the_platform_documents_it() -> None:
+def test_an_event_is_as_the_platform_documents_it_and_names_the_resource() -> None:
     assert event(body=b"\xff", query="a=1&b=x%20y&c=") == {
         "body": "/w==",
+        "resource": "/orders",
         "requestContext": {"apiId": "6a1f22", "requestId": "r", "stage": "RELEASE", "sourceIp": "192.0.2.1"},
         "queryStringParameters": {"a": "1", "b": "x y", "c": ""},
         "httpMethod": "POST",
@@ -89,6 +90,13 @@ def test_a_reply_is_what_the_function_says() -> None:
     assert read_reply(json.dumps(returned).encode()) == Reply(
         status=201, headers=headers, body=b"\x00\xff", content_type=b""
     )
+
+
+def test_a_reply_of_an_adapter_for_aws_keeps_repeated_headers() -> None:
+    several = {"set-cookie": ["a=1", "b=2"]}
+    reply = read_reply(json.dumps({"statusCode": 200, "headers": {"x-a": "b"}, "multiValueHeaders": several}).encode())
+
+    assert reply.headers == ((b"x-a", b"b"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
 
 
 @pytest.mark.parametrize(

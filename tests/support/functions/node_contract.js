@@ -20,7 +20,10 @@ exports.both = async (event, context, callback) => { callback(null, event); };
 exports.twice = (event, context, callback) => { callback(null, 'first'); callback(new Error('second')); callback(null, 'third'); };
 exports.thenable = (event, context) => ({ then: (resolve) => resolve('thenable') });
 exports.self = function (event, context) { return this === undefined || this === exports; };
-exports.one = async (event) => event;
+exports.one = (event) => event;
+exports.none = async function () { return arguments[0]; };
+exports.rest = (...given) => given[0];
+exports.optional = async (event, context = null) => event;
 exports.four = async (event, context, callback, more) => event;
 exports.notAFunction = 42;
 
@@ -66,6 +69,7 @@ exports.terminatedGently = (event, context, callback) => {
   process.kill(process.pid, 'SIGTERM');
 };
 
+exports.named = (event, context) => Object.fromEntries(event.map((name) => [name, context[name]]));
 exports.ask = async (event, context) => Object.fromEntries(event.map(([name, args]) => [name, context[name](...args)]));
 exports.userData = async (event, context) => event.map((args) => context.getUserData(...args));
 exports.remaining = async (event, context) => context.getRemainingTimeInMilliSeconds();

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from engine.errors import InvalidField, NoInterpreter
@@ -200,7 +201,7 @@ async def test_the_interpreter_of_a_runtime_is_described() -> None:
     assert (found.runtime, found.language, found.implementation) == (OWN_RUNTIME, "python", sys.implementation.name)
     assert (found.version, found.machine) == (platform.python_version(), platform.machine())
     assert (found.libc, found.libc_version) == platform.libc_ver()
-    assert await Interpreters().describe("Custom") is None
+    assert await Interpreters().describe("Custom") == replace(found, runtime="Custom")
 
 
 async def test_installed_interpreters_are_listed_the_newest_first_each_by_its_own_runtime(machine: Path) -> None:
