@@ -24,6 +24,7 @@ def logs(
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
+    errors: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     instances: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     attempt: int | None = None,
     limit: int = 10,
@@ -35,12 +36,16 @@ def logs(
     Parameters
     ----------
     name
-        Request id of an invocation; or name or URN of a function, for its latest asynchronous invocations.
+        Request id of an invocation; or name or URN of a function, for its latest asynchronous invocations, its failed
+        synchronous calls, and output that belongs to no request.
     follow
         Print new lines as they are written, until the invocation ends. For a function, until interrupted.
+    errors
+        Print only the errors with which runs have failed. Of a function, those of its latest invocations that have
+        failed or wait for a retry.
     instances
-        Print output of instances that belongs to no request, such as raw output of instances that serve several
-        requests at a time.
+        Leave out asynchronous invocations: print failed synchronous calls and output that belongs to no request, such
+        as raw output of instances that serve several requests at a time.
     attempt
         Number of an attempt of an invocation that was retried. Default: the newest attempt.
     limit
@@ -59,15 +64,30 @@ def logs(
     elif follow or instances:
         paths = [path_of(name, "/logs")]
     else:
-        page = client.get(path_of(name, "/async-invocations"), limit=limit)
+        page = client.get(path_of(name, "/async-invocations"), limit=limit, status="FAIL,WAIT" if errors else "")
         ids = sorted(item["request_id"] for item in page["invocations"])
-        paths = [path_of(name, f"/async-invocations/{quote(one)}/logs") for one in ids]
-    for path in paths:
-        for line in _events(client, path) if follow else _lines(client, path):
-            if target.json:
-                print_json(line, indent=None)
-            else:
-                write(_shown(line), raw=raw, keep="\t")
+        paths = [*(path_of(name, f"/async-invocations/{quote(one)}/logs") for one in ids), path_of(name, "/logs")]
+    for line in _events(client, paths[0]) if follow else _in_order(client, paths):
+        if errors and line["stream"] != "error":
+            continue
+        if target.json:
+            print_json(line, indent=None)
+        else:
+            write(_shown(line), raw=raw, keep="\t")
+
+
+def _in_order(client: Client, paths: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the last path by time, and among them the lines of each other path, an invocation, together.
+
+    The lines of a single path are in its order already.
+    """
+    *invocations, last = paths
+    if not invocations:
+        yield from _lines(client, last)
+        return
+    blocks = [[*_lines(client, path)] for path in invocations] + [[line] for line in _lines(client, last)]
+    for block in sorted(filter(None, blocks), key=lambda block: block[0]["time"] or ""):
+        yield from block
 
 
 def _lines(client: Client, path: str) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_files import LogFiles
 from engine.logs.feed import LogBoard
-from engine.logs.lines import encode
+from engine.logs.lines import ERROR, encode
 from engine.model import Function, Invocation
 from engine.model.clock import Clock
 
@@ -36,6 +36,12 @@ class LogRecorder:
         lines = encode(at, stream, text)
         log_buffer.add(lines)
         self._board.publish(function, log_buffer.invocation, lines)
+
+    def end(self, function: Function, invocation: Invocation, error: str) -> bytes:
+        """Publish the error with which a run ends. Return its lines."""
+        lines = encode(self.now(), ERROR, error.encode("utf-8", "replace"))
+        self._board.publish(function, invocation, lines)
+        return lines
 
     def keep(self, function_id: int, log_buffer: LogBuffer) -> None:
         """Write the lines of an ended instance that belong to no request to a file, in a thread."""

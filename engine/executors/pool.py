@@ -25,6 +25,7 @@ from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions, open_
 from engine.executors.log_files import LogFiles
 from engine.executors.log_recorder import LogRecorder
 from engine.executors.outcomes import CANCELLED, Fault, call_fault, collateral_fault, interrupted_fault
+from engine.executors.run_errors import RunErrors
 from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
 from engine.isolation.orphans import kill_orphans
@@ -139,6 +140,7 @@ class Pool:
         self.isolation, self.http_network = launcher.isolation, launcher.http_network
         self.check_runtime, self.interpreters = launcher.check_runtime, launcher.interpreters
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
+        self._errors = RunErrors(recorder)
         self._running: dict[int, Call] = {}
         self._collateral: dict[int, int] = {}  #: ends of instances during an invocation, by its key
 
@@ -151,6 +153,8 @@ class Pool:
             ended = await self._run(call, invocation, begin)
         finally:
             del self._running[invocation.key]
+        if ended.answer.code:
+            ended = self._errors.note(function, invocation, ended)
         # After a crash, there may be a file of the same attempt.
         if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
             await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written, invocation.attempt)
@@ -248,9 +252,13 @@ class Pool:
         return await to_thread.run_sync(self.files.read, request_id, attempt)
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Return recent lines that instances of a function wrote while they served no request."""
+        """Return recent lines of a function that belong to no stored invocation.
+
+        Instances wrote them while they served no request, or they are the ends of the logs of failed synchronous calls.
+        """
         living = [one.log_buffer for one in self.allocator.present if one.key[0] == function_id]
         now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)
+        now += self._errors.lines(function_id)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now
 
     # --- management ---
@@ -290,4 +298,5 @@ class Pool:
         """Kill every instance, wait until all have exited, and remove their cgroups and temporary folders."""
         await self.allocator.close()
         await self._launcher.close()
+        self._errors.flush()
         await to_thread.run_sync(self._recorder.close)

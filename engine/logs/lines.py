@@ -1,7 +1,7 @@
 """Stored format of an invocation's log: each line with its time and its stream.
 
     1764041045123 o text of the line
-    │             └ stream: o stdout, e stderr, l logger, n a note of the engine itself
+    │             └ stream: o stdout, e stderr, l logger, n a note of the engine itself, x the error of a failed run
     └ milliseconds since the epoch
 
 A line ends with a newline. Its text is stored as it was written and need not be UTF-8. The prefix before the text has
@@ -17,9 +17,10 @@ from io import BytesIO
 from typing import NamedTuple
 
 TAIL = 4096  #: bytes of the log's end that are stored in the outcome; a longer log is also stored in a file
-STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n"}  #: by number in a worker's LOG frames; 4 is used by the engine only
-STDOUT, STDERR, LOGGER, NOTE = STREAMS
-NAMES = {b"o": "stdout", b"e": "stderr", b"l": "logger", b"n": "engine"}
+#: By number in a worker's LOG frames. Those from 4 on are used by the engine only.
+STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n", 5: b"x"}
+STDOUT, STDERR, LOGGER, NOTE, ERROR = STREAMS
+NAMES = {b"o": "stdout", b"e": "stderr", b"l": "logger", b"n": "engine", b"x": "error"}
 PREFIX = 16  #: bytes before the text of a line
 
 

@@ -62,6 +62,7 @@ class FunctionError(Struct, frozen=True, kw_only=True):
     message: str = field(default="", name="errorMessage")
     retry_after: float | None = field(default=None, name="retryAfter")  #: seconds
     retryable: bool = True
+    trace: list[str] = field(default_factory=list, name="stackTrace")
 
 
 def read_error(message: str, body: bytes) -> FunctionError:

@@ -102,13 +102,14 @@ class Settling:
         self.end_stored(settlement)
 
     def _log_end(self, settlement: Settlement) -> None:
-        """Log the end of an attempt, a success at level debug and a failure at level info."""
+        """Log the end of an attempt, at level info only if it did not run: the executor logs errors of functions."""
         invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
         if settlement.state is State.SUCCESS:
             log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")
             return
         function = self._catalog.resolve(invocation.function_id, invocation.version)
-        log.info(
+        write = log.debug if settlement.ran else log.info
+        write(
             "attempt failed" if retry else "invocation ended",
             request_id=invocation.request_id,
             function=function.name if function else "",

@@ -81,17 +81,21 @@ def wishes(error: BaseException) -> "dict[str, object]":
 
 
 def user_frames(trace: "TracebackType | None") -> "list[str]":
-    """Return the lines of the traceback from the first frame in user code on, without frames of the worker.
+    """Return the lines of the traceback from the first frame in user code on, without our own frames.
 
     Library frames before it only show how user code was called.
     """
     import traceback
 
+    own = getattr(sys.modules.get("functiond"), "__file__", None) or WORKERS
+    ours = (WORKERS, "<frozen importlib", own[: -len("__init__.py")] if own.endswith("__init__.py") else own)
     lines, reached = [], False
     for frame, line in zip(traceback.extract_tb(trace), traceback.format_tb(trace)):
         file = frame.filename
+        if file.startswith(ours):
+            continue
         reached = reached or not is_library(file)
-        if reached and not file.startswith((WORKERS, "<frozen importlib")):
+        if reached:
             lines.append(line.rstrip("\n")[:LONGEST_LINE])
     return lines[-FRAMES:]
 

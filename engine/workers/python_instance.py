@@ -212,4 +212,5 @@ def attributes(value: object) -> "dict[str, object]":
     try:
         return vars(value)
     except TypeError:
-        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable") from None
+        hint = ": return its tolist()" if hasattr(value, "tolist") else ""
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable{hint}") from None

@@ -59,7 +59,9 @@ def test_a_change_is_served_and_a_syntax_error_is_not(engine: EngineProcess, tmp
         save(folder, "def handler(event, context):\n    raise KeyError('no such key')\n")
         dev.expect("updated changing: ")
         dev.press("e")
-        assert " FAIL " in dev.expect("no such key")
+        dev.expect('/index.py", line 2, in handler')
+        dev.expect(" FAIL ")
+        dev.expect("no such key")
         dev.press("q")
         assert (dev.wait(), dev.is_restored()) == (0, True)
     assert dev.everything.count("updated changing: ") == 2

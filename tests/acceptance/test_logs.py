@@ -7,12 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
 from tests.support.engine_process import CLEAN, ROOT, functiond
+from tests.support.gateways import API
+from tests.support.ports import free_port
 
 TALKS = """
 import os, subprocess, sys
@@ -35,7 +42,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("logs") / "data") as engine:
+    with engine_on(tmp_path_factory.mktemp("logs") / "data", FUNCTIOND_PLUGINS__APIG__PORT=str(free_port())) as engine:
         engine.create("talks", TALKS)
         yield engine
 
@@ -90,7 +97,8 @@ def test_three_attempts_keep_three_logs(engine: EngineProcess, tmp_path: Path) -
         return functiond("logs", request_id, *options, environ=there(engine)).stdout.splitlines()
 
     of_each = [shown("--attempt", str(number)) for number in (1, 2, 3)]
-    assert [(len(lines), lines[0][-14:]) for lines in of_each] == [(1, f"x of attempt {n}") for n in (1, 2, 3)]
+    assert [lines[0][-14:] for lines in of_each] == [f"x of attempt {n}" for n in (1, 2, 3)]
+    assert [lines[1].split(" failed with ")[0][-36:] for lines in of_each] == [request_id] * 3
     assert len(of_each[1][0]) > 9000
     assert shown() == of_each[2]
     refused = functiond("logs", request_id, "--attempt", "4", environ=there(engine))
@@ -126,3 +134,79 @@ def test_two_requests_of_one_instance_have_each_their_lines_live(engine: EngineP
     log = engine.record("held", ids["two"], wait=30)["log"]
     assert [line.split(maxsplit=2)[2] for line in (first + rest).splitlines()] == ["one begins", "one ends"]
     assert (log, code) == ("two begins\ntwo ends\n", 0)
+
+
+FAILS = """
+def handler(event, context):
+    kind = event.get("kind") or event.get("user_event") or event["path"]
+    print("begins", kind)
+    price(kind)
+
+def price(kind):
+    raise LookupError("no price of " + kind + ".")
+"""
+KINDS = ("sync", "async", "batch", "timer", "/gateway-sync", "/gateway-async")
+
+
+def test_a_failed_call_of_each_kind_is_in_the_log_of_its_function(engine: EngineProcess) -> None:
+    engine.create("fails", FAILS)
+    command = [sys.executable, "-m", "engine", "logs", "fails", "--follow", "--errors"]
+    with (
+        ThreadPoolExecutor(1) as reader,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=CLEAN | there(engine)) as following,
+    ):
+        assert following.stdout is not None
+        first = reader.submit(following.stdout.readline)
+        while not first.done():  # until it follows
+            engine.ask("POST", f"{BASE}/{urn_of('fails')}/invocations", {"kind": "early"})
+        expected = {f"no price of {kind}." for kind in KINDS}
+        timer = {"name": "soon", "schedule_type": "Cron", "schedule": "* * * * * *", "user_event": "timer"}
+        trigger = made(engine, "TIMER", timer)
+        live = []
+        for line in following.stdout:
+            live.append(line)
+            expected -= {one for one in expected if one in line}
+            if "no price of timer." in line and trigger:
+                engine.ask("DELETE", f"/v2/{PROJECT}/fgs/triggers/{urn_of('fails')}/TIMER/{trigger['trigger_id']}")
+                trigger = None
+                call_each_way(engine)
+            if not expected:
+                following.terminate()
+
+    shown = functiond("logs", "fails", "--limit", "50", environ=there(engine)).stdout
+    of_errors = functiond("logs", "fails", "--limit", "50", "--errors", environ=there(engine)).stdout
+
+    for kind in KINDS:
+        message = f"failed with 4002: function invocation exception, error: LookupError: no price of {kind}."
+        assert f"stdout begins {kind}\n" in shown
+        for log in (shown, of_errors):
+            [after, *_] = log.split(message)[1:]
+            frames = [line.split(" error  ")[1] for line in after.splitlines()[1:5]]
+            assert [one.rpartition(", line ")[2] for one in frames[::2]] == ["5, in handler", "8, in price"]
+    assert "begins" not in of_errors + "".join(live)
+    assert "functiond" not in shown.replace("/functiond-", "")
+    lines = [json.loads(line) for line in engine.log if '"fails"' in line]
+    assert {line["event"] for line in lines} == {"run failed"}
+    assert len(lines) < of_errors.count("failed with")
+
+
+def call_each_way(engine: EngineProcess) -> None:
+    """Call the function in each way but the timer's. Return when all have failed."""
+    engine.accepted("fails", {"kind": "async"})
+    engine.ask("POST", f"{BASE}/{urn_of('fails')}/invocations-async/batch", {"events": [{"event": {"kind": "batch"}}]})
+    engine.ask("POST", f"{BASE}/{urn_of('fails')}/invocations", {"kind": "sync"})
+    for mode in ("sync", "async"):
+        api = {**API, "name": mode, "path": f"/gateway-{mode}", "func_info": {"invocation_type": mode, "timeout": 5000}}
+        url = made(engine, "APIG", api)["event_data"]["invoke_url"]
+        with suppress(HTTPError):
+            urlopen(url, timeout=60).close()
+
+
+def made(engine: EngineProcess, kind: str, data: dict[str, Any]) -> Any:
+    reply = engine.ask(
+        "POST",
+        f"/v2/{PROJECT}/fgs/triggers/{urn_of('fails')}",
+        {"trigger_type_code": kind, "trigger_status": "ACTIVE", "event_data": data},
+    )
+    assert reply.status == 201, reply
+    return reply.json

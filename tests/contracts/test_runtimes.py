@@ -95,6 +95,11 @@ async def test_a_failure_is_told_as_documented(run: Runner) -> None:
     assert ("no order" in body["errorMessage"], bool(body["errorType"])) == (True, True)
     assert outcome.result.startswith(b'{\n    "errorMessage"')
     assert all(isinstance(line, str) for line in body["stackTrace"])
+    error = [line.text for line in decode(outcome.log) if line.stream == "error"]
+    assert error[0].endswith(f" failed with 4002: {outcome.message}")
+    assert [line.strip() for line in error[1:]] == [
+        line.strip() for frame in body["stackTrace"] for line in frame.splitlines()
+    ]
 
 
 @able_to("ask")

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from engine.executors.local.launcher import Launched, LocalLauncher
 from engine.executors.local.spawners import Spawner
 from engine.executors.pool import Pool, PoolOptions, open_pool
+from engine.logs.lines import decode
 from engine.model import CodePackage, Function, Invocation, Outcome
 
 #: Functions for tests of the pool itself.
@@ -121,6 +122,11 @@ def launched(opened: Pool) -> Launched:
 def _local(opened: Pool) -> LocalLauncher:
     assert isinstance(opened._launcher, LocalLauncher)
     return opened._launcher
+
+
+def output(outcome: Outcome) -> str:
+    """Return the lines of a log without the error of the run."""
+    return "".join(f"{line.text}\n" for line in decode(outcome.log) if line.stream != "error")
 
 
 def marker(folder: Path) -> str:

@@ -16,7 +16,7 @@ from engine.cli.output import Output
 from engine.model.text import visible
 
 _LONGEST = 300  #: characters of a result
-_STYLES = {"SUCCESS": "green", "FAIL": "red", "stderr": "yellow", "engine": "yellow"}
+_STYLES = {"SUCCESS": "green", "FAIL": "red", "error": "red", "stderr": "yellow", "engine": "yellow"}
 _ID = 36  #: characters of a request id
 
 

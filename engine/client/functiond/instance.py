@@ -161,7 +161,12 @@ def _converted(bound: inspect.BoundArguments, hints: "dict[str, typing.Any]") ->
 
 def result_text(value: object) -> str:
     """Return a result as JSON text, which programs read by the return annotation."""
-    return json.dumps(plain(value), ensure_ascii=False)
+    return json.dumps(plain(value), ensure_ascii=False, default=_refuse)
+
+
+def _refuse(value: object) -> typing.NoReturn:
+    hint = ": return its tolist()" if hasattr(value, "tolist") else ""
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable{hint}")
 
 
 def plain(value: typing.Any) -> typing.Any:

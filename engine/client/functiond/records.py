@@ -58,7 +58,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class LogLine(Struct, frozen=True, kw_only=True):
-    """Line that a function has written. ``stream`` is stdout, stderr, logger, or engine for notes about lost lines."""
+    """Line that a function has written. ``stream`` is stdout, stderr, logger, engine for notes, or error."""
 
     time: datetime | None
     stream: str

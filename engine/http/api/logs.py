@@ -49,14 +49,18 @@ class LogArchive(RunProgress, Protocol):
         ...
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Return recent output that the function's instances wrote outside any request, such as during their start."""
+        """Return recent output of the function that belongs to no stored invocation.
+
+        Its instances wrote it outside any request, such as during their start, or a synchronous call failed.
+        """
         ...
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
     """Line of a log, as replies describe it.
 
-    ``stream`` is ``stdout``, ``stderr`` or ``logger``. A note of the engine about missing lines has ``engine``.
+    ``stream`` is ``stdout``, ``stderr`` or ``logger``. A note of the engine about missing lines has ``engine``,
+    and the error of a failed run ``error``.
     """
 
     time: str | None
@@ -110,7 +114,7 @@ class LogsApi:
         return await _json_lines(decode(await log_of(self._archive, record, attempt)))
 
     async def show_function(self, call: Call) -> Reply:
-        """Return recent lines that the function's instances wrote outside any request, such as during their start.
+        """Return recent lines of the function that belong to no stored invocation, see ``LogArchive.instance_log``.
 
         A request with ``Accept: text/event-stream`` gets, as server-sent events, all lines that the function writes
         from then on. With ``attempts=true``, an event ``attempt`` tells the end of each attempt.

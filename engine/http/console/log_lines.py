@@ -33,5 +33,5 @@ def shown_lines(lines: Iterable[Line], request_id: str) -> Iterator[LogLine]:
             stream=line.stream,
             text=text,
             request_id=request_id,
-            error=line.stream == "stderr" or _ERROR.match(text) is not None,
+            error=line.stream in ("stderr", "error") or _ERROR.match(text) is not None,
         )

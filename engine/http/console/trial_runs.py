@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -15,18 +14,11 @@ from engine.http.console.api_requests import ApiReply
 from engine.http.console.forms import Form
 from engine.http.console.invocations.bodies import SHOWN, pretty
 from engine.logs.lines import PREFIX, TAIL
+from engine.model.retry_rules import FunctionError, read_error
 
 #: Headers of an asynchronous run that the form has as fields of the same name.
 OPTIONS = ("X-Functiond-Delay", "X-Functiond-Priority", "Idempotency-Key", "X-Functiond-Ordering-Key")
 _BYTE = re.compile(r" \(byte (\d+)\)$")
-
-
-class _Failure(Struct, frozen=True, kw_only=True):
-    """Result of a failed run. Runtimes may leave out fields, or return something else."""
-
-    errorMessage: str = ""  # noqa: N815  (the wire's names)
-    errorType: str = ""  # noqa: N815
-    stackTrace: list[Any] = []  # noqa: N815
 
 
 class _Summary(Struct, frozen=True, kw_only=True):
@@ -80,15 +72,15 @@ def run_of(reply: ApiReply) -> TrialRun:
     """Return the end of a synchronous run from the reply to it."""
     call = reply.read(CallResult)
     code = int(reply.headers.get(b"x-func-err-code", b"0"))
-    failure = _Failure() if call.status == 200 else _failure(call.result)
+    failure = FunctionError() if call.status == 200 else read_error("", call.result.encode())
     log = _own_lines(call.log)
     return TrialRun(
         ok=call.status == 200,
         request_id=call.request_id,
         summary=msgspec.json.decode(reply.headers.get(b"x-cff-invoke-summary", b"{}"), type=_Summary),
         code=code,
-        error=": ".join(filter(None, (failure.errorType, failure.errorMessage))),
-        trace="\n".join(str(line).rstrip("\n") for line in failure.stackTrace),
+        error=": ".join(filter(None, (failure.kind, failure.message))),
+        trace="\n".join(line.rstrip("\n") for line in failure.trace),
         result=call.result[:SHOWN] if len(call.result) > SHOWN else pretty(call.result.encode()),
         result_cut=max(0, len(call.result) - SHOWN),
         log=log,
@@ -99,13 +91,6 @@ def run_of(reply: ApiReply) -> TrialRun:
 def _is_cut(log: str) -> bool:
     """Return whether a log may be the end of a longer one. ``TAIL`` bytes are kept, with prefixes."""
     return len(log.encode()) + PREFIX * (log.count("\n") + 2) > TAIL
-
-
-def _failure(result: str) -> _Failure:
-    try:
-        return msgspec.json.decode(result, type=_Failure)
-    except (msgspec.DecodeError, RecursionError):
-        return _Failure()
 
 
 def _own_lines(log: str) -> str:

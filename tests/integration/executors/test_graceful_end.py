@@ -14,7 +14,7 @@ from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import Pool
 from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome
-from tests.support.executing import exit_of, function, invocation, is_alive, pool
+from tests.support.executing import exit_of, function, invocation, is_alive, output, pool
 from tests.support.programs import needs
 from tests.support.triggering import until
 
@@ -189,7 +189,7 @@ async def cancelled_lines(opened: Pool, asked: Function) -> list[str]:
 
 
 def after_begin(outcome: Outcome) -> str:
-    return plain(outcome.log).decode().partition("began\n")[2]
+    return output(outcome).partition("began\n")[2]
 
 
 @pytest.mark.parametrize(("handler", "concurrency"), [("plain", 1), ("awaiting", 1), ("awaiting", 2)])

@@ -24,7 +24,7 @@ from engine.logs.feed import FunctionLines, LogBoard
 from engine.logs.lines import plain
 from engine.model import Code, Mode, Outcome
 from engine.runtimes.interpreters import Interpreters
-from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
+from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, output, pid_of, pool
 from tests.support.triggering import until
 
 
@@ -135,7 +135,7 @@ async def test_lines_of_a_failed_start_are_in_the_log_of_its_request_alone(tmp_p
     async with pool(tmp_path, SOURCE + failing) as opened:
         outcome = await opened.execute(function("pid", initializer_handler="index.failing"), invocation())
 
-    assert plain(outcome.log) == b"failing\n" * TRIES
+    assert output(outcome) == "failing\n" * TRIES
     assert LogFiles(tmp_path / "logs", 1 << 20).read_instances(1) == b""
 
 

@@ -17,9 +17,20 @@ from engine.executors.pool import Pool
 from engine.isolation.limits import Limits
 from engine.isolation.processes import marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
-from engine.logs.lines import plain
 from engine.model import Code
-from tests.support.executing import SOURCE, Running, exit_of, function, invocation, launched, marker, pid_of, pool, stop
+from tests.support.executing import (
+    SOURCE,
+    Running,
+    exit_of,
+    function,
+    invocation,
+    launched,
+    marker,
+    output,
+    pid_of,
+    pool,
+    stop,
+)
 
 
 @pytest.fixture
@@ -47,7 +58,7 @@ async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, t
 
     outcome = await running.outcome
 
-    assert (outcome.code, plain(outcome.log)) == (Code.USER_EXCEPTION, b"so far\n")
+    assert (outcome.code, output(outcome)) == (Code.USER_EXCEPTION, "so far\n")
     assert "killed by SIGKILL" in outcome.message
     assert await pid_of(opened) != pid
 

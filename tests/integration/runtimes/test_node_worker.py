@@ -67,7 +67,7 @@ def value(outcome: Outcome) -> Any:
 
 
 def lines(outcome: Outcome) -> list[tuple[str, str]]:
-    return [(line.stream, line.text) for line in decode(outcome.log)]
+    return [(line.stream, line.text) for line in decode(outcome.log) if line.stream != "error"]
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------

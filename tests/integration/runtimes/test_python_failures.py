@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import functiond.instance
 import pytest
 
 from engine.model import Code
@@ -97,6 +98,12 @@ def answer(folder: Path, source: str, event: Any = None, **setup: Any) -> Answer
             "function disk usage exceeded, error: OSError: ",
         ),
         ("return b'bytes'", Code.BAD_RESULT, "function result is invalid, error: TypeError: Object of type bytes"),
+        (
+            "import array; return {'widths': array.array('i', [1])}",  # like an array of numpy
+            Code.BAD_RESULT,
+            "function result is invalid, error: TypeError: Object of type array is not JSON serializable: "
+            "return its tolist()",
+        ),
         ("return 'x' * (6 * 1024 * 1024 + 1)", Code.RESPONSE_TOO_LARGE, "the response has 6291457 bytes"),
         ("return ['é'] * 900_000", Code.RESPONSE_TOO_LARGE, "the response has "),
     ],
@@ -194,6 +201,44 @@ def test_the_stack_trace_begins_with_the_users_code(tmp_path: Path, kind: str, c
     assert trace[0].startswith(f'  File "{file}", line 10, in handler\n    return fail()')
     assert trace[1].startswith(f'  File "{file}", line 6, in fail')
     assert [os.path.basename(os.path.dirname(line.split('"')[1])) for line in trace[2:]] == ["json"] * 3
+
+
+APP = """
+import array
+from functiond import App
+
+app = App()
+
+
+@app.function()
+{kind} resize(path):
+    return array.array("i", [1]) if path == "array" else fail()
+
+
+def fail():
+    raise LookupError("no image")
+"""
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_functions_of_an_app_fail_without_frames_of_functiond(tmp_path: Path, kind: str) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "images.py").write_text(APP.replace("{kind}", kind))
+    (code / "functiond.py").write_bytes(Path(functiond.instance.__file__).read_bytes())
+    handler = "from functiond import handler_of\nhandler = handler_of('images:app', 'resize')\n"
+    with PythonProcess(tmp_path, handler) as instance:
+        instance.ask("a.png")
+        trace = json.loads(instance.answer().result)["stackTrace"]
+        instance.ask("array")
+        refused = instance.answer()
+
+    assert [line.split("\n")[0] for line in trace] == [
+        f'  File "{code}/images.py", line 10, in resize',
+        f'  File "{code}/images.py", line 14, in fail',
+    ]
+    assert refused.message.endswith("TypeError: Object of type array is not JSON serializable: return its tolist()")
+    assert "functiond" not in refused.result.decode()
 
 
 def test_the_error_body_is_indented_by_four(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Events, results and errors as texts of a page: JSON with line breaks, and the traceback of an error."""
+"""Events and results as texts of a page: JSON with line breaks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ class Body(Struct, frozen=True, kw_only=True):
     text: str
     size: int  #: bytes as stored
     left: int  #: bytes that are not shown
-
-
-class Failure(Struct, frozen=True, kw_only=True):
-    """Error of a handler, as its instance has described it."""
-
-    kind: str = msgspec.field(default="", name="errorType")
-    message: str = msgspec.field(default="", name="errorMessage")
-    trace: list[str] = msgspec.field(default_factory=list, name="stackTrace")
 
 
 class Header(Struct, frozen=True):
@@ -57,15 +49,6 @@ def pretty(content: bytes) -> str:
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             text = msgspec.json.format(content, indent=2)
     return (text if 0 < len(text) <= 8 * len(content) + 4096 else content).decode("utf-8", "replace")
-
-
-def failure_of(result: bytes) -> Failure | None:
-    """Return the error in the result of a failed invocation; None if it has no traceback."""
-    try:
-        found = msgspec.json.decode(result[:SHOWN], type=Failure)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return found if found.trace else None
 
 
 def headers_of(event: bytes) -> Sequence[Header]:

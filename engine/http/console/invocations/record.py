@@ -21,7 +21,7 @@ from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_links import name_of
-from engine.http.console.invocations.bodies import body_of, failure_of, headers_of, pretty
+from engine.http.console.invocations.bodies import SHOWN, body_of, headers_of, pretty
 from engine.http.console.invocations.details import InvocationDetails
 from engine.http.console.notes import see_other
 from engine.http.console.pages import HEADERS, Action, Pages
@@ -29,6 +29,7 @@ from engine.http.console.paths import INVOCATION
 from engine.http.console.visibility import sees_payloads
 from engine.model import Function, Record
 from engine.model.delays import LONGEST_DELAY
+from engine.model.retry_rules import read_error
 from engine.model.urn import LATEST
 
 EDITED = 1 << 20  #: bytes of the largest event that a page offers to edit
@@ -140,7 +141,7 @@ class InvocationPage:
             related=await self._details.related(call, record, readable=readable),
             event=body_of(record.payload) if readable else None,
             result=body_of(record.result) if readable and record.state.final else None,
-            failure=failure_of(record.result) if readable and record.code else None,
+            failure=read_error("", record.result[:SHOWN]) if readable and record.code else None,
             headers=headers_of(record.payload) if readable else (),
             **self._common(call, record),
         )

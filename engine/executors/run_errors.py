@@ -1,0 +1,91 @@
+"""Errors of failed runs: the last lines of their logs, and one line a minute for each cause in the engine's log.
+
+The log of a synchronous call is not stored. If the call fails, the end of its log joins the lines of its function that
+belong to no stored invocation. They are in memory for up to ``SPAN`` seconds, then in a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from engine.executors.call import Ended
+from engine.executors.log_buffer import LogBuffer, Written
+from engine.executors.log_recorder import LogRecorder
+from engine.logs.lines import TAIL, last
+from engine.model import Code, Function, Invocation, Mode
+from engine.model.retry_rules import read_error
+from engine.runtimes.protocol import Answer
+
+SPAN = 60.0  #: seconds
+CAUSES = 1000  #: most lines in the engine's log within ``SPAN`` seconds
+FUNCTIONS = 100  #: whose lines are in memory
+BODY = 256 << 10  #: bytes of a description of an error that is read
+LONGEST = 32 << 10  #: characters of an error in a log
+MESSAGE = 4096  #: characters of its message
+BRIEF = 200  #: characters of its message in the engine's log
+
+log = structlog.get_logger("functiond.runs")
+
+
+class RunErrors:
+    def __init__(self, recorder: LogRecorder) -> None:
+        self._recorder = recorder
+        self._causes: set[tuple[int, int, str]] = set()  #: function, code and type of errors in the engine's log
+        self._kept: dict[int, LogBuffer] = {}  #: lines of synchronous calls, by function
+        self._timer: asyncio.TimerHandle | None = None  #: calls ``flush``
+
+    def note(self, function: Function, invocation: Invocation, ended: Ended) -> Ended:
+        """Write the error of a failed run to its log. Return the end of the run, with the log that is to be stored."""
+        answer, written = ended
+        error = read_error(answer.message, answer.result[:BODY])
+        self._log(function, invocation, answer, error.kind[:BRIEF])
+        head = f"request {invocation.request_id} failed with {answer.code:d}: {answer.message[:MESSAGE]}"
+        frames = [one.rstrip() if one.startswith(" ") else f"    {one.rstrip()}" for one in error.trace]
+        lines = self._recorder.end(function, invocation, "\n".join([head, *frames])[:LONGEST])
+        if invocation.mode is Mode.ASYNC:
+            return Ended(answer, Written(written.kept + lines, written.dropped))
+        self._keep(function.function_id, last(written.kept, TAIL) + lines)
+        return ended
+
+    def lines(self, function_id: int) -> bytes:
+        """Return the lines of a function that are in no file yet."""
+        kept = self._kept.get(function_id)
+        return b"" if kept is None else kept.written().whole()
+
+    def flush(self) -> None:
+        """Write all lines to files, in a thread, and let each cause have a line in the engine's log again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._causes.clear()
+        self._write()
+
+    def _log(self, function: Function, invocation: Invocation, answer: Answer, kind: str) -> None:
+        self._timer = self._timer or asyncio.get_running_loop().call_later(SPAN, self.flush)
+        cause = (function.function_id, answer.code, kind)
+        if answer.code == Code.CANCELLED or cause in self._causes or len(self._causes) >= CAUSES:
+            return
+        self._causes.add(cause)
+        log.info(
+            "run failed",
+            request_id=invocation.request_id,
+            function=function.name,
+            mode=invocation.mode.value,
+            attempt=invocation.attempt,
+            code=int(answer.code),
+            problem=answer.message[:BRIEF],
+        )
+
+    def _keep(self, function_id: int, lines: bytes) -> None:
+        if function_id not in self._kept:
+            if len(self._kept) >= FUNCTIONS:
+                self._write()
+            self._kept[function_id] = self._recorder.begin(None)
+        self._kept[function_id].add(lines)
+
+    def _write(self) -> None:
+        kept, self._kept = self._kept, {}
+        for function_id, lines in kept.items():
+            self._recorder.keep(function_id, lines)
