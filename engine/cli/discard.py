@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError
 from engine.cli.output import Output, print_json
-from engine.cli.progress import counter_line
+from engine.cli.progress import status_line
 from engine.cli.target import DEFAULT_TARGET, Target
 
 STEP = 500  #: deliveries per request
@@ -39,10 +39,10 @@ def discard(
     client = target.client()
     steps = _all(client, function) if all else _named(client, deliveries)
     count = 0
-    with counter_line("discarded", quiet=target.json) as show:
+    with status_line("discarded", quiet=target.json) as show:
         for done in steps:
             count += done
-            show(count)
+            show(f"{count:,}")
     if target.json:
         print_json({"discarded": count})
     elif count:

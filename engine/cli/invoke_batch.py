@@ -17,7 +17,7 @@ from engine.cli.client import Answer, ApiError, Client, NotRunning, UsageError, 
 from engine.cli.exit_codes import FAILED
 from engine.cli.invoke_options import AsyncOptions
 from engine.cli.output import print_json, write
-from engine.cli.progress import counter_line
+from engine.cli.progress import status_line
 
 EVENTS, BYTES = 1_000, 6 << 20  #: limits of a batch
 FRAME = len('{"events":[]}')
@@ -136,9 +136,10 @@ class BatchSender:
 def send_batch(client: Client, name: str, file: Path, options: AsyncOptions, *, json: bool) -> int:
     """Send each line of a file, or of standard input for ``-``, as an event. Print their request ids."""
     sender = BatchSender(client, name, options, json=json)
-    with _opened(file) as lines, counter_line("sent", quiet=json) as show:
+    # On a terminal, the request ids themselves show the progress.
+    with _opened(file) as lines, status_line("sent", quiet=json or sys.stdout.isatty()) as show:
         for count in sender.send(lines):
-            show(count)
+            show(f"{count:,}")
     if not json:
         write(f"functiond: {sender.accepted:,} accepted, {sender.refused:,} refused", errors=True)
     return FAILED if sender.refused else 0

@@ -1,14 +1,28 @@
-"""Progress of commands that take long, in one line on a terminal."""
+"""Progress of commands that take long, in one line on a terminal.
+
+All of it goes to standard error. Standard output stays as it is, because it may be a file.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 #: Receives the state of the copy: ``state`` (the part that is copied), ``copied``, ``total`` and perhaps ``files``.
 Show = Callable[[dict[str, Any]], None]
+
+
+def progress_of(*columns: ProgressColumn) -> Progress:
+    """Return a display of progress on standard error, which is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
 
 
 @contextmanager
@@ -17,11 +31,10 @@ def progress_line(action: str, *, quiet: bool) -> Iterator[Show]:
     if quiet or not sys.stderr.isatty():
         yield lambda state: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn(binary_units=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_of(*columns) as progress:
         task = progress.add_task(action, total=None)
 
         def show(state: dict[str, Any]) -> None:
@@ -33,12 +46,13 @@ def progress_line(action: str, *, quiet: bool) -> Iterator[Show]:
 
 
 @contextmanager
-def counter_line(action: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that shows how many rows are done in one line, if standard error is a terminal."""
+def status_line(action: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a text after the action in one line, if standard error is a terminal."""
     if quiet or not sys.stderr.isatty():
-        yield lambda count: None
+        yield lambda text: None
         return
-    from rich.console import Console
+    from rich.progress import SpinnerColumn, TextColumn
 
-    with Console(stderr=True).status(action) as status:
-        yield lambda count: status.update(f"{action} {count:,}")
+    with progress_of(SpinnerColumn(), TextColumn("{task.description}", markup=False)) as progress:
+        task = progress.add_task(action, total=None)
+        yield lambda text: progress.update(task, description=f"{action} {text}")

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.output import Output, print_json
-from engine.cli.progress import counter_line
+from engine.cli.progress import status_line
 from engine.cli.target import DEFAULT_TARGET, Target
 
 
@@ -44,10 +44,10 @@ def purge(
     states = "WAIT,RUNNING" if running else "WAIT"
     body = {"status": states, "source": source, "error_codes": list(error_code), "query_end_time": end}
     count = 0
-    with counter_line("cancelled", quiet=target.json) as show:
+    with status_line("cancelled", quiet=target.json) as show:
         for ended in _steps(client, name, body):
             count += ended
-            show(count)
+            show(f"{count:,}")
     if target.json:
         print_json({"cancelled": count})
     else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.cli.client import ApiError, Client, path_of
+from engine.cli.progress import progress_of
 
 CHUNK = 256 << 10  #: bytes
 PROGRESS_SIZE = 1 << 20  #: bytes from which an upload shows its progress
@@ -52,10 +53,7 @@ def upload(client: Client, method: str, path: str, head: Mapping[str, Any], pack
 
 
 def _with_progress(body: bytes) -> Iterator[bytes]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with progress_of() as progress:
         task = progress.add_task("uploading", total=len(body))
         for start in range(0, len(body), CHUNK):
             yield body[start : start + CHUNK]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import pty
 import re
 import signal
 import stat
@@ -19,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cli import Cli
+from tests.support.cli import Cli, functiond_into_a_file
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT, EngineProcess, engine_process
 
@@ -480,21 +478,18 @@ def test_prune_deletes_versions_and_aliases(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", 1), ("y", 0)])
-def test_prune_asks_on_a_terminal(cli: Cli, engine: EngineProcess, answer: str, left: int) -> None:
+def test_prune_asks_on_a_terminal_also_when_its_output_is_a_file(
+    cli: Cli, engine: EngineProcess, tmp_path: Path, answer: str, left: int
+) -> None:
     cli("deploy", "report.py")
     manifest("")
-    command = [*PROGRAM, "apply", "functiond.toml", "--prune", "--url", engine.url, "--project", cli.project]
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        command, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**CLEAN, "PYTHONPATH": str(ROOT)}
-    ) as process:
-        os.write(master, f"{answer}\n".encode())
-        said, _ = process.communicate(timeout=60)
-    os.close(slave)
-    os.close(master)
+    command = ("apply", "functiond.toml", "--prune", "--project", cli.project)
 
-    assert b"Delete 1? [y/N]" in said
-    assert process.returncode == (2 if left else 0)
+    code, said = functiond_into_a_file(*command, url=engine.url, file=tmp_path / "file", typed=f"{answer}\n")
+
+    assert "Delete 1? [y/N]" in said
+    assert "y/N" not in (tmp_path / "file").read_text()
+    assert code == (2 if left else 0)
     assert len(cli.json("functions")) == left
 
 

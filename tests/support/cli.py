@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+import threading
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -54,3 +57,35 @@ class Cli:
         self._capsys.readouterr()
         code = run([*map(str, arguments), "--url", self._url, "--project", self.project])
         return code, *self._capsys.readouterr()
+
+
+def functiond_into_a_file(*arguments: str | Path, url: str, file: Path, typed: str = "") -> tuple[int, str]:
+    """Run one command as ``functiond ... > file`` does on a terminal. Return its exit code and what the terminal shows.
+
+    ``typed`` is what the user types.
+    """
+    master, slave = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # the last writer has closed the terminal
+            while some := os.read(master, 65_536):
+                shown.extend(some)
+
+    os.write(master, typed.encode())
+    terminal = threading.Thread(target=read)
+    terminal.start()
+    with (
+        open(slave, closefd=False) as source,
+        open(slave, "w", closefd=False) as error,
+        file.open("w") as out,
+        redirect_stdout(out),
+        redirect_stderr(error),
+        mock.patch.object(sys, "stdin", source),
+        mock.patch.dict(os.environ, {"FUNCTIOND_URL": url, "TERM": "xterm"}),
+    ):
+        code = run([*map(str, arguments)])
+    os.close(slave)
+    terminal.join()
+    os.close(master)
+    return code, shown.decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,7 +24,7 @@ _ID = 36  #: characters of a request id
 class Screen:
     def __init__(self) -> None:
         self._output = Output()
-        self._live = Live(console=self._output, auto_refresh=False, transient=True)
+        self._live = Live(console=self._output, auto_refresh=False, transient=True, redirect_stderr=sys.stderr.isatty())
 
     @contextmanager
     def shown(self, menu: Text) -> Iterator[None]:

@@ -79,7 +79,8 @@ def _ask(changes: list[Change], *, may_ask: bool) -> None:
         return
     if not may_ask:
         raise UsageError(f"--prune would delete {count}: nothing was changed; add --yes to delete them")
-    if input(f"Delete {count}? [y/N] ").strip().lower() not in ("y", "yes"):
+    print(f"Delete {count}? [y/N] ", end="", file=sys.stderr, flush=True)  # standard output may be a file
+    if input().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was changed")
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cli.client import UsageError
+from engine.cli.progress import status_line
 from engine.model.text import visible
 
 _SHOWN = 12  #: first lines of a program, and last ones, that an error shows
@@ -33,7 +32,7 @@ def run_tool(command: Sequence[str], folder: Path, action: str, advice: str = ""
     last: deque[str] = deque(maxlen=_SHOWN)
     environment = {**os.environ, **_ENVIRONMENT}
     with (
-        _status(action) as show,
+        status_line(action) as show,
         subprocess.Popen(
             command,
             cwd=folder,
@@ -49,19 +48,7 @@ def run_tool(command: Sequence[str], folder: Path, action: str, advice: str = ""
         for line in process.stdout:
             if line.strip():
                 (first if len(first) < _SHOWN else last).append(line.rstrip())
-                show(line.strip())
+                show(visible(line.strip())[:100])
     if process.returncode:
         said = "\n  ".join([f"cannot finish {action}:", *first, *last])
         raise UsageError(f"{said}\n{advice}".rstrip())
-
-
-@contextmanager
-def _status(action: str) -> Iterator[Callable[[str], None]]:
-    if not sys.stderr.isatty():
-        yield lambda line: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status(action) as status:
-        yield lambda line: status.update(f"{action}: [dim]{escape(visible(line)[:100])}[/]")
