@@ -18,4 +18,11 @@ def failed_deliveries(engine: EngineParts) -> FailedDeliveries:
 
 
 def triggers_api(engine: EngineParts) -> TriggersApi:
-    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins.subscription_status)
+    plugins = engine.plugins
+    return TriggersApi(
+        engine.resources.triggers,
+        engine.sources,
+        plugins.subscription_status,
+        engine.clock,
+        lambda plugin: plugins.of(plugin).settings,
+    )

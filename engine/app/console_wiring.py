@@ -140,7 +140,7 @@ def _validity(engine: EngineParts) -> Callable[[Call], bool]:
 def _trigger_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
     catalog, region, triggers = engine.catalog, engine.settings.http.region, engine.resources.triggers
     frame = FunctionFrame(pages, catalog, engine.controls, region)
-    rows = TriggerRows(triggers_api(engine), engine.clock, lambda plugin: engine.plugins.of(plugin).settings)
+    rows = TriggerRows(triggers_api(engine))
     return [
         TriggersPage(pages, catalog, triggers, engine.sources, rows, region),
         FunctionTriggersPages(frame, api, catalog, triggers, rows, region),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import App, Parameter
 
+from engine.cli import timers
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.fields import expected, read_fields
 from engine.cli.output import Output, print_json
@@ -19,6 +20,7 @@ app = App(name="trigger", help="Create, show, update and delete triggers.")
 
 Status = Literal["ACTIVE", "DISABLED"]
 File = Annotated[Path | None, Parameter(show_default=False)]
+Crontab = Annotated[str | None, Parameter(show_default=False)]
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -28,11 +30,12 @@ def create(
     kind: str,
     /,
     *fields: str,
+    crontab: Crontab = None,
     data: File = None,
     status: Status | None = None,
     target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Create a trigger, such as ``create report TIMER name=nightly schedule_type=Cron schedule="0 0 3 * * *"``.
+    """Create a trigger, such as ``create report TIMER name=nightly --crontab "0 3 * * *"``.
 
     Parameters
     ----------
@@ -43,6 +46,9 @@ def create(
     fields
         Fields of the trigger's event_data, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
         the text 5.
+    crontab
+        Schedule of a TIMER, in place of schedule_type and schedule: minute, hour, day of the month, month, day of the
+        week. CRON_TZ=Europe/Berlin before it sets the time zone.
     data
         JSON file with event_data, to which the fields are added.
     status
@@ -52,7 +58,7 @@ def create(
     known = client.get("/triggertypes")
     if kind.upper() not in {one.upper() for one in known}:
         raise UsageError(f"{kind} is not a type of triggers: {expected(kind.upper(), known)}")
-    body = {"trigger_type_code": kind, "event_data": _data(fields, data)}
+    body = {"trigger_type_code": kind, "event_data": _data(kind, fields, data, crontab)}
     shown = client.post(f"/triggers{path_of(function)}", body | ({"trigger_status": status} if status else {}))
     _print(shown, "created", function, target)
 
@@ -74,6 +80,7 @@ def update(
     trigger_id: str,
     /,
     *fields: str,
+    crontab: Crontab = None,
     data: File = None,
     status: Status | None = None,
     target: Target = DEFAULT_TARGET,
@@ -87,18 +94,20 @@ def update(
     fields
         Fields of event_data to change, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
         the text 5.
+    crontab
+        New schedule of a TIMER, as for ``create``.
     data
         JSON file with a whole event_data, which replaces the old one.
     status
         ACTIVE or DISABLED.
     """
-    if not fields and data is None and status is None:
-        raise UsageError("nothing to change: give fields as NAME=VALUE, --data or --status")
+    if not fields and data is None and status is None and crontab is None:
+        raise UsageError("nothing to change: give fields as NAME=VALUE, --crontab, --data or --status")
     client = target.client()
     old = find_trigger(client, trigger_id)
     body: dict[str, Any] = {"trigger_status": status} if status else {}
-    if fields or data:
-        given = _data(fields, data)
+    if fields or data or crontab is not None:
+        given = _data(old["trigger_type_code"], fields, data, crontab)
         body["event_data"] = given if data else [given]  # a list is merged into the old data, an object replaces it
     shown = client.of_project.send("PUT", path_of_trigger(old), msgspec.json.encode(body)).json
     _print(shown, "updated", old["func_urn"], target)
@@ -145,7 +154,7 @@ def path_of_trigger(trigger: dict[str, Any]) -> str:
     return f"/triggers{path_of(trigger['func_urn'])}/{trigger['trigger_type_code']}/{trigger['trigger_id']}"
 
 
-def _data(fields: tuple[str, ...], file: Path | None) -> dict[str, Any]:
+def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | None) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if file is not None:
         try:
@@ -154,7 +163,13 @@ def _data(fields: tuple[str, ...], file: Path | None) -> dict[str, Any]:
             raise UsageError(f"--data is {file}: {error.strerror}") from None
         except msgspec.MsgspecError as error:
             raise UsageError(f"--data is {file}: it must hold a JSON object: {error}") from None
-    return given | read_fields(fields)
+    given |= read_fields(fields)
+    if crontab is not None:
+        if kind.upper() != timers.KIND:
+            raise UsageError(f"--crontab is {crontab!r}: only triggers of the type {timers.KIND} have a schedule")
+        given["crontab"] = crontab
+    timers.warn(kind, given)
+    return timers.for_api(kind, given)
 
 
 def _print(trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
@@ -162,6 +177,8 @@ def _print(trigger: dict[str, Any], action: str, function: str, target: Target) 
         print_json(trigger)
     else:
         _say(trigger, action, function)
+        if trigger["trigger_type_code"] == timers.KIND and (due := timers.next_due(target.client(), function, trigger)):
+            Output().print(f"  due {due}", style="dim")
 
 
 def _say(trigger: dict[str, Any], action: str, function: str) -> None:

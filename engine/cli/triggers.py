@@ -7,6 +7,7 @@ from typing import Any
 from engine.cli.client import path_of
 from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.cli.timers import due_text
 from engine.model.urn import short_name
 
 COLUMNS = (
@@ -19,6 +20,7 @@ COLUMNS = (
     "MODE",
     "NAME",
     "SCHEDULE OR ADDRESS",
+    "NEXT DUE",
     "NEXT TRY",
     "PROBLEM",
 )
@@ -61,6 +63,7 @@ def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
         _mode(trigger),
         trigger["name"],
         _address(trigger),
+        due_text({**source, "due": source.get("due", [])[:1]}),
         source["next_try"].replace("T", " "),
         source["problem"],
     )

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from engine.errors.errors import InvalidField
 
-_ZONE = "CRON_TZ="
+ZONE = "CRON_TZ="
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
 _DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
 _LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -111,9 +111,9 @@ def read_cron(text: str) -> Cron:
 
 def _split(text: str) -> tuple[str, list[str]]:
     parts = text.split()
-    if not parts or not parts[0].startswith(_ZONE):
+    if not parts or not parts[0].startswith(ZONE):
         return "", parts
-    zone = parts[0].removeprefix(_ZONE)
+    zone = parts[0].removeprefix(ZONE)
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -126,9 +127,9 @@ class TriggerDisplay(Struct, frozen=True, kw_only=True):
     about: Mapping[str, str] = {}  #: what calls a function, in one line, by kind
     #: Returns the schedule, address or topic of a trigger in one line. Argument: options.
     subject: Callable[[Any], str] | None = None
-    #: Returns the next time at which a trigger calls its function, infinity if there is none, in seconds since the
-    #: epoch. Arguments: options, settings of the service, time of the trigger's last change, now.
-    next_due: Callable[[Any, Any, float, float], float] | None = None
+    #: Returns the next time at which a trigger calls its function, in the time zone of its schedule, or None.
+    #: Arguments: options, settings of the service, time of the trigger's last change, now (in seconds since the epoch).
+    next_due: Callable[[Any, Any, float, float], datetime | None] | None = None
     module: str = ""  #: module that sources need, and that is missing unless ``extra`` is installed; empty: none
     extra: str = ""
 

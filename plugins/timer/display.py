@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from plugins.timer.options import TimerOptions
@@ -14,7 +15,8 @@ def subject(options: TimerOptions) -> str:
     return f"every {options.schedule}" if options.schedule_type == "Rate" else options.schedule
 
 
-def next_due(options: TimerOptions, settings: TimerSettings, changed: float, now: float) -> float:
-    """Return the first due time after ``now``, or infinity if there is none. ``changed`` begins intervals."""
+def next_due(options: TimerOptions, settings: TimerSettings, changed: float, now: float) -> datetime | None:
+    """Return the first due time after ``now``, in the schedule's time zone, if any. ``changed`` begins intervals."""
     table = Timetable(schedule=options.read(), since=math.floor(changed), zone=ZoneInfo(settings.zone))
-    return table.next_after(now)
+    due = table.next_after(now)
+    return None if math.isinf(due) else table.local(due)

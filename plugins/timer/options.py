@@ -14,7 +14,18 @@ from plugins.timer.schedule import Schedule, read_schedule
 class TimerOptions(Struct, frozen=True, kw_only=True):
     name: Annotated[Name, Meta(examples=["nightly"])]
     schedule_type: Annotated[
-        Literal["Rate", "Cron"], Meta(title="Rule", extra={"labels": {"Rate": "Fixed rate", "Cron": "Cron expression"}})
+        Literal["Rate", "Cron"],
+        Meta(
+            title="Rule",
+            #: The console translates a crontab: it stands in its list, and not in the API.
+            extra={
+                "labels": {
+                    "Rate": "Fixed rate",
+                    "Crontab": "Crontab (begins with minutes)",
+                    "Cron": "Cron expression (begins with seconds)",
+                }
+            },
+        ),
     ]
     schedule: Annotated[
         str,
@@ -23,9 +34,9 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
             max_length=255,
             examples=["15m"],
             extra={
-                "help": "A rate such as 15m, 2h or 1d. Or a Cron expression: second, minute, hour, day of the month, "
-                "month, day of the week, such as 0 30 6 * * MON-FRI. CRON_TZ=Europe/Berlin before it sets the "
-                "time zone."
+                "help": "A rate such as 15m, 2h or 1d. A crontab: minute, hour, day of the month, month, day of the "
+                "week, such as 30 6 * * MON-FRI. A Cron expression has the second before them: 0 30 6 * * MON-FRI. "
+                "CRON_TZ=Europe/Berlin before either sets the time zone."
             },
         ),
     ]

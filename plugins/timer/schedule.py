@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import tzinfo
+from datetime import datetime, tzinfo
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
@@ -40,6 +41,11 @@ class Timetable(Struct, frozen=True, kw_only=True):
         passed = math.floor((moment - self.since) / seconds)
         due = self.since + (passed + 1) * seconds
         return due if due > moment else due + seconds
+
+    def local(self, due: float) -> datetime:
+        """Return a due time in the time zone of the schedule."""
+        own = self.schedule.zone if isinstance(self.schedule, Cron) else ""
+        return datetime.fromtimestamp(math.floor(due), ZoneInfo(own) if own else self.zone)
 
     def period(self, moment: float) -> float:
         """Return the seconds between the next two due times after ``moment``."""

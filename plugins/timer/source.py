@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
-from engine import Cron, Event, FunctiondError, Mode, TriggerContext
+from engine import Event, FunctiondError, Mode, TriggerContext
 from plugins.timer.position import CURSOR, Position, read_position
 from plugins.timer.schedule import Schedule, Timetable
 
@@ -106,9 +106,7 @@ class TimerTrigger:
 
     def _event(self, due: float, table: Timetable) -> bytes:
         """Return the JSON of FunctionGraph's documented TIMER event for a due time."""
-        own = table.schedule.zone if isinstance(table.schedule, Cron) else ""
-        zone = ZoneInfo(own) if own else table.zone
-        return event_json(self._name, self._user_event, datetime.fromtimestamp(math.floor(due), UTC).astimezone(zone))
+        return event_json(self._name, self._user_event, table.local(due))
 
 
 def event_json(name: str, user_event: str, due: datetime) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -44,6 +46,34 @@ def test_a_trigger_is_created_changed_listed_and_deleted(cli: Cli) -> None:
     assert [part in listed[1] for part in ("asynchronous (fixed)", "nightly", "2h")] == [True] * 3
     assert "deleted TIMER trigger of echo" in deleted
     assert cli.json("triggers", "echo") == []
+
+
+def test_a_timer_takes_a_crontab_and_tells_when_it_is_due(cli: Cli) -> None:
+    crontab = "CRON_TZ=Asia/Shanghai 30 6 * * *"
+    created = cli("trigger", "create", "echo", "TIMER", "name=early", "--crontab", crontab)
+    data = cli.json("trigger", "show", "early")["event_data"]
+    listed = cli("triggers", "echo").splitlines()[1]
+    code, changed, warning = cli.run("trigger", "update", "early", "schedule=*/10 * * * *")
+    hint = cli.refused("trigger", "update", "early", "--crontab", "0 25 * * *")
+    updated = cli("trigger", "update", "early", "--crontab", "*/10 * * * *")
+    cli("trigger", "delete", "early")
+
+    assert data == {"name": "early", "schedule_type": "Cron", "schedule": "CRON_TZ=Asia/Shanghai 0 30 6 * * *"}
+    assert len(re.findall(r"\d{4}-\d\d-\d\d 06:30:00", created)) == 3
+    assert created.endswith(" (Asia/Shanghai)\n")
+    assert re.search(r" 0 30 6 \* \* \* +\d{4}-\d\d-\d\d 06:30:00 \(Asia/Shanghai\)", listed)
+    assert (code, "its five fields are second, minute" in warning, "'0 */10 * * * *'" in warning) == (0, True, True)
+    assert seconds_between(*due_times(changed)[:2]) == 10
+    assert hint == "functiond: crontab is '0 25 * * *': the hour '25' must be from 0 to 23\n"
+    assert seconds_between(*due_times(updated)[:2]) == 600
+
+
+def due_times(text: str) -> list[datetime]:
+    return [datetime.fromisoformat(one) for one in re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text)]
+
+
+def seconds_between(first: datetime, second: datetime) -> float:
+    return (second - first).total_seconds()
 
 
 def test_the_invocations_of_a_trigger_are_listed_also_after_its_deletion(cli: Cli, engine: EngineProcess) -> None:
@@ -99,6 +129,8 @@ def test_the_list_of_triggers_has_modes_and_addresses(cli: Cli, tmp_path: Path) 
         (("create", "echo", "TIMER", "name"), "'name' is not a field and its value: write NAME=VALUE"),
         (("create", "echo", "TIMER", "name=a", "name=b"), "name is given twice"),
         (("create", "echo", "TIMER", "--data", "/none.json"), "--data is /none.json: No such file"),
+        (("create", "echo", "SMN", "--crontab", "0 3 * * *"), "only triggers of the type TIMER have a schedule"),
+        (("create", "echo", "TIMER", "schedule=1d", "--crontab", "0 3 * * *"), "in place of schedule"),
         (("create", "echo", "TIMER", "--status", "ON"), "--status"),
         (("update", "nothing"), "nothing to change"),
         (("update", "nothing", "schedule=1m"), "no trigger nothing"),

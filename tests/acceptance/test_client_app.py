@@ -223,7 +223,8 @@ def test_events_without_the_client_are_checked_by_the_annotations(engine: Engine
 
 
 def test_a_schedule_becomes_a_timer_and_goes_with_it(engine: EngineProcess, project: Path) -> None:
-    deploy(engine, project)
+    deployed = {one["func_name"]: one["due"] for one in deploy(engine, project)["functions"]}
+    assert re.fullmatch(r"(\d{4}-\d\d-\d\d 03:00:00,? ){3}\(Europe/Berlin\)", deployed["seen"])
     timer = {"name": "from-code", "schedule_type": "Cron"}
     assert timers(engine, "seen") == [{**timer, "schedule": "CRON_TZ=Europe/Berlin 0 0 3 * * 1-6,0"}]
 

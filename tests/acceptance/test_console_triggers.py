@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.acceptance.browsing import visit
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, Reply, engine_on, urn_of
 from tests.support.gateways import API
 
 ADMIN, READ = "a-token-with-the-role-admin", "a-token-with-the-role-read"
@@ -60,6 +60,36 @@ def test_a_reader_sees_triggers_without_secrets_and_without_actions(engine: Engi
 @pytest.mark.parametrize("path", [f"{TRIGGERS}/new", f"{HERE}/triggers/new"])
 def test_forms_are_pages_of_the_role_admin(engine: EngineProcess, path: str) -> None:
     assert visit(engine, path, **{"X-Auth-Token": READ}).reply.status == 403
+
+
+def send_form(engine: EngineProcess, path: str, **values: str) -> Reply:
+    page = visit(engine, f"{HERE}/functions/hello/configuration", **{"X-Auth-Token": ADMIN})
+    token = re.search(r'name="form_token" value="([^"]*)"', page.reply.body.decode())
+    assert token is not None
+    typed = {f"event_data.{name}": value for name, value in values.items() if name not in ("kind", "generation")}
+    form = {**values, **typed, "form_token": token[1], "active": "on"}
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return engine.ask("POST", path, urlencode(form).encode(), headers=headers)
+
+
+def test_a_timer_takes_a_crontab_and_its_page_tells_when_it_is_due(engine: EngineProcess) -> None:
+    timer = {"kind": "TIMER", "name": "early", "schedule_type": "Crontab"}
+    wrong = send_form(engine, f"{TRIGGERS}/new", **timer, schedule="*/10")
+    made = send_form(engine, f"{TRIGGERS}/new", **timer, schedule="CRON_TZ=Asia/Shanghai 30 6 * * *")
+    [stored] = [one for one in engine.ask("GET", PATH).json if one["trigger_type_code"] == "TIMER"]
+    path = f"{TRIGGERS}/{stored['trigger_id']}"
+    text = visit(engine, path, **{"X-Auth-Token": ADMIN}).text
+    five = {**timer, "schedule_type": "Cron", "schedule": "*/10 * * * *", "generation": "1"}
+    saved = send_form(engine, path, **five)
+    warned = visit(engine, path, **{"X-Auth-Token": ADMIN}).text
+    engine.ask("DELETE", f"{PATH}/TIMER/{stored['trigger_id']}")
+
+    assert "give five fields of a crontab" in wrong.body.decode()
+    assert (made.status, saved.status) == (303, 303)
+    assert stored["event_data"]["schedule"] == "CRON_TZ=Asia/Shanghai 0 30 6 * * *"
+    assert len(re.findall(r"\d{4}-\d\d-\d\d 06:30:00 Asia/Shanghai", text)) == 3
+    assert "five fields" not in text
+    assert "its five fields are second, minute" in warned
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,23 @@ def test_a_manifest_is_applied_once_and_then_changes_nothing(cli: Cli) -> None:
     }
 
 
+def test_a_crontab_in_a_manifest_becomes_a_cron_expression_and_five_fields_are_explained(cli: Cli) -> None:
+    timer = """[[functions.report.triggers]]\ntrigger_type_code = "TIMER"\nevent_data = { name = "n", %s }\n"""
+    head = '[functions.report]\ncode = "report.py"\nhandler = "report.handler"\n'
+    manifest(head + timer % 'crontab = "*/10 * * * *"')
+    applied = cli("apply")
+    again = cli("apply")
+    manifest(head + timer % 'schedule_type = "Cron", schedule = "*/10 * * * *"')
+    _, changed, warning = cli.run("apply")
+    manifest(head + timer % 'crontab = "*/10"')
+
+    assert re.search(r"done create trigger TIMER n of report\n  due .*:00, .*:00, .*:00 \(UTC\)\n", applied)
+    assert again == "Nothing to change.\n"
+    assert '~ schedule = "*/10 * * * *" (was "0 */10 * * * *")\n' in changed
+    assert "its five fields are second, minute" in warning
+    assert "triggers[0].event_data: crontab is '*/10': give five fields" in cli.refused("apply")
+
+
 def test_a_plan_shows_what_differs(cli: Cli) -> None:
     retries = "max_async_retry_attempts = 2"
     manifest(WHOLE.replace(retries, f"{retries}\nmax_async_event_age_in_seconds = 3600"))  # the default of the API

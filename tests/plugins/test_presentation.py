@@ -68,4 +68,7 @@ def test_parameters_of_destinations_have_controls(plugin: Plugin) -> None:
 def test_the_next_run_of_a_timer(kind: Any, schedule: str, seconds: float) -> None:
     options = TimerOptions(name="t", schedule_type=kind, schedule=schedule)
 
-    assert next_due(options, TimerSettings(), NOON - 30, NOON) - NOON == seconds
+    due = next_due(options, TimerSettings(), NOON - 30, NOON)
+
+    assert due is not None
+    assert (due.timestamp() - NOON, str(due.tzinfo)) == (seconds, "UTC")

@@ -85,6 +85,7 @@ from engine.testing import MemoryCatalogStore, MemoryStorage
 from engine.testing.instances import NoInstances
 from engine.testing.resources import MemoryResourceStore
 from engine.testing.writes import MemoryWrites
+from plugins.timer.settings import TimerSettings
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
@@ -369,7 +370,7 @@ class Api(Struct, kw_only=True):
             BulkCancelApi(catalog, engine, identity),
             ExplanationApi(catalog, engine, identity, engine),
             RunAgainApi(catalog, redrive, 256 << 10),
-            TriggersApi(resources.triggers, NoSources(), lambda trigger: ""),
+            TriggersApi(resources.triggers, NoSources(), lambda trigger: "", clock, lambda plugin: TimerSettings()),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
             DependenciesApi(resources.dependencies, self.codes),

@@ -10,13 +10,13 @@ from msgspec import Struct, to_builtins
 
 from engine.cli.apps.description import AppDescription, AppFunction, describe
 from engine.cli.apps.staging import staged
-from engine.cli.apps.timers import set_timer
 from engine.cli.client import ApiError, Client, path_of
 from engine.cli.deploy_options import Asynchronous, Installation, terms_of
 from engine.cli.functions import all_functions
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import Build, build
 from engine.cli.target import Target
+from engine.cli.timers import set_timer
 from engine.cli.uploads import create, update
 
 
@@ -28,6 +28,7 @@ class Deployed(Struct, frozen=True, kw_only=True):
     action: str  #: created or updated
     terms: str  #: timeout, memory, runtime, retries and maximum age
     schedule: str  #: empty: none
+    due: str  #: next due times of a new or changed schedule
 
 
 class AppDeployment(Struct, frozen=True, kw_only=True):
@@ -77,10 +78,11 @@ def store_app(
     for function in app.functions:  # destinations may be any of the functions, so all are stored before
         with _told(function):
             terms = terms_of(shown[function.name], settings[function.name].apply(client, function.name))
-            schedule = set_timer(client, function.name, function.timer)
+            schedule, due = set_timer(client, function.name, function.timer())
         action = "updated" if function.name in existing else "created"
         urn = shown[function.name]["func_urn"]
-        deployed.append(Deployed(func_name=function.name, func_urn=urn, action=action, terms=terms, schedule=schedule))
+        done = Deployed(func_name=function.name, func_urn=urn, action=action, terms=terms, schedule=schedule, due=due)
+        deployed.append(done)
     gone = sorted(earlier.keys() - shown.keys())
     for name in gone if prune else []:
         client.send("DELETE", path_of(name))
@@ -131,6 +133,8 @@ def show_app(done: AppDeployment) -> None:
     for one in done.functions:
         timer = f"; {one.schedule}" if one.schedule else ""
         output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {one.terms}{timer}")
+        if one.due:
+            output.print(f"  due {one.due}", style="dim")
     for name in done.gone if done.pruned else []:
         output.print(f"[bold green]deleted[/] [bold]{name}[/]")
     if done.gone and not done.pruned:

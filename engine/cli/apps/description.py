@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.cli.client import UsageError
 from engine.cli.output import write
+from engine.cli.timers import read_schedule
 from engine.config.search_path import ROOT
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -32,7 +33,15 @@ class AppFunction(Struct, frozen=True, kw_only=True):
     max_age: int | None
     on_success: str | None
     on_failure: str | None
-    timer: dict[str, str] | None  #: options of its TIMER trigger
+    schedule: str | None
+    zone: str | None  #: of the schedule
+
+    def __post_init__(self) -> None:
+        self.timer()
+
+    def timer(self) -> dict[str, str] | None:
+        """Return the options of its TIMER trigger. Raises UsageError if the schedule is invalid."""
+        return None if self.schedule is None else read_schedule(self.schedule, self.zone)
 
 
 class AppDescription(Struct, frozen=True, kw_only=True):

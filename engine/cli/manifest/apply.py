@@ -88,7 +88,7 @@ def _run(plan: Plan, project: Project, shown: Shown, *, quiet: bool) -> tuple[in
     """Make the changes up to the first error. Return the number of those that were made, and the error."""
     for done, change in enumerate(plan.changes):
         try:
-            change.run()
+            made = change.run()
         except FunctiondError as error:
             problem = shown.error(error)
             _report(done, plan.changes[done:], problem)
@@ -97,7 +97,7 @@ def _run(plan: Plan, project: Project, shown: Shown, *, quiet: bool) -> tuple[in
             project.read_again()
         if not quiet:
             Output().print("[bold green]done[/] ", end="")
-            Output().data(change.title, "")
+            Output().data(f"{change.title}\n  {change.note(made)}".rstrip(), "")
     return len(plan.changes), ""
 
 

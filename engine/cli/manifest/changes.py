@@ -25,6 +25,7 @@ class Change:
     name: str
     run: Callable[[], object]  #: makes the change
     fields: Mapping[str, Field] = field(default_factory=dict)
+    note: Callable[[Any], str] = lambda made: ""  #: text about the result of ``run``
 
     @property
     def title(self) -> str:

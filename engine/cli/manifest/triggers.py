@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 
 from engine.cli.client import UsageError, path_of
 from engine.cli.fields import expected
@@ -15,6 +15,7 @@ from engine.cli.manifest.kinds import Kinds
 from engine.cli.manifest.project import Data, Project
 from engine.cli.manifest.references import References
 from engine.cli.manifest.tables import Function, TriggerTable
+from engine.cli.timers import KIND, for_api, next_due, warn
 from engine.cli.trigger import path_of_trigger
 from engine.model.text import MASK
 from engine.model.urn import LATEST
@@ -62,7 +63,9 @@ class TriggerPlanner:
         kind, known = table.trigger_type_code.upper(), self._project.trigger_types
         if kind not in {one.upper() for one in known}:
             raise UsageError(f"{path}.trigger_type_code is {table.trigger_type_code!r}: {expected(kind, known)}")
+        warn(kind, table.event_data)
         try:
+            table = structs.replace(table, event_data=for_api(kind, table.event_data))
             data = self._references.event_data(kind, table.event_data)
         except UsageError as error:
             raise UsageError(f"{path}.event_data: {error}") from None
@@ -76,9 +79,10 @@ class TriggerPlanner:
         masked, secrets = self._kinds.masked(wanted.kind, wanted.data), self._kinds.secrets(wanted.kind)
         name = self._name(wanted.kind, wanted.function, wanted.table.qualifier, wanted.table.event_data)
         status = wanted.table.trigger_status
+        change = partial(Change, kind="trigger", name=name, note=partial(self._due, wanted))
         if old is None:
             fields = created({**masked, "trigger_status": status or "ACTIVE"})
-            yield Change(action="create", kind="trigger", name=name, fields=fields, run=self._creation(wanted))
+            yield change(action="create", fields=fields, run=self._creation(wanted))
             return
         fields = differences(old["given_data"], masked)
         if self._send_secrets:
@@ -92,7 +96,7 @@ class TriggerPlanner:
                 body = ({"event_data": self._sent(wanted)} if new_data else {}) | {"trigger_status": new_status}
                 return self._project.client.of_project.put(path_of_trigger(old), body)
 
-            yield Change(action="update", kind="trigger", name=name, fields=fields, run=run)
+            yield change(action="update", fields=fields, run=run)
 
     def _creation(self, wanted: Wanted) -> Callable[[], Any]:
         table = wanted.table
@@ -108,6 +112,13 @@ class TriggerPlanner:
             return self._project.client.of_project.post(f"/triggers{path_of(urn)}", body)
 
         return run
+
+    def _due(self, wanted: Wanted, made: Data) -> str:
+        """Return the next due times of a trigger that was created or changed; empty for other kinds than timers."""
+        if wanted.kind != KIND:
+            return ""
+        due = next_due(self._project.client, self._project.urn(wanted.function, wanted.table.qualifier), made)
+        return f"due {due}" if due else ""
 
     def _deletion(self, trigger: Data, function: str) -> Change:
         kind = trigger["trigger_type_code"]

@@ -18,7 +18,6 @@ from functiond.async_client import AsyncClient, AsyncHandle
 from functiond.client import Client, Handle
 from functiond.errors import BadArgument, BadConfiguration
 from functiond.events import Event
-from functiond.schedule import timer_options
 from functiond.signature import Signature
 
 P = ParamSpec("P")
@@ -42,7 +41,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     max_age: int | None = None
     on_success: str | None = None
     on_failure: str | None = None
-    timer: dict[str, str] | None = None  #: options of its TIMER trigger
+    schedule: str | None = None  #: of its TIMER trigger
+    zone: str | None = None
 
 
 class Function(Generic[P, R, C]):
@@ -56,7 +56,7 @@ class Function(Generic[P, R, C]):
         self.name, self.deployment = deployment.name, deployment
         self._app, self._call, self._signature = app, call, Signature(deployment.name, call)
         self._options = Event()
-        if deployment.timer is not None and self._signature.required > 1:
+        if deployment.schedule is not None and self._signature.required > 1:
             raise BadConfiguration(f"{self.name} has a schedule, so it may need one argument only: the timer's event")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -209,8 +209,7 @@ class App:
             options["name"] = name
         if schedule is None and zone is not None:
             raise BadConfiguration(f"zone is {zone!r}, but there is no schedule")
-        options["timer"] = None if schedule is None else timer_options(schedule, zone)
-        return Decorator(self, options)
+        return Decorator(self, {**options, "schedule": schedule, "zone": zone})
 
     @property
     def client(self) -> Client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -12,6 +13,8 @@ from engine.http.api.clients import is_terraform
 from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
+from engine.model.clock import Clock
+from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_names import name_of, subject_of
 from engine.resources.triggers import TriggerDraft, Triggers
@@ -19,6 +22,7 @@ from engine.triggers.source import SourceState
 from engine.triggers.supervisor import STOPPED
 
 Data = dict[str, Any]
+DUE_TIMES = 3  #: shown of a timer
 _ONE = "{trigger_type_code}/{trigger_id}"
 
 #: Each kind restricts these values itself, with its own error code.
@@ -64,6 +68,8 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     next_try: str = ""  #: time of the next restart of a failing source; empty: none
     accepted: int
     refused: int  #: events rejected permanently
+    due: list[str] = []  #: next due times of an active timer
+    zone: str = ""  #: time zone of ``due``
 
 
 class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
@@ -103,6 +109,7 @@ class TriggersApi:
     """Operations on triggers.
 
     ``subscription_status`` returns the status of a trigger's subscription; empty if its kind has no subscriptions.
+    ``settings`` returns the settings of a plugin's service.
     """
 
     def __init__(
@@ -110,8 +117,11 @@ class TriggersApi:
         triggers: Triggers,
         sources: TriggerSources,
         subscription_status: Callable[[BoundTrigger], str],
+        clock: Clock,
+        settings: Callable[[Plugin], Any],
     ) -> None:
         self._triggers, self._sources, self._subscription_status = triggers, sources, subscription_status
+        self._clock, self._settings = clock, settings
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -176,9 +186,10 @@ class TriggersApi:
             await self._sources.settled(trigger.id)
 
     def _state(self, trigger: BoundTrigger) -> TriggerState:
-        source = self._sources.state(trigger.id)
+        source, due = self._sources.state(trigger.id), self._due(trigger)
+        times: Data = {"due": [one.isoformat() for one in due], "zone": str(due[0].tzinfo) if due else ""}
         if source is None:  # the engine is starting or stopping
-            return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0)
+            return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0, **times)
         return TriggerState(
             state=source.state,
             problem=source.problem,
@@ -187,7 +198,18 @@ class TriggersApi:
             next_try=zoned_time(source.next_try) if source.next_try else "",
             accepted=source.accepted,
             refused=source.refused,
+            **times,
         )
+
+    def _due(self, trigger: BoundTrigger) -> list[datetime]:
+        """Return the next due times of an active timer, in the time zone of its schedule."""
+        find, due = trigger.plugin.display.next_due, [datetime.fromtimestamp(self._clock.now(), UTC)]
+        if find is None or not trigger.runnable:
+            return []
+        settings, since = self._settings(trigger.plugin), trigger.stored.modified_at
+        while len(due) <= DUE_TIMES and (found := find(trigger.options, settings, since, due[-1].timestamp())):
+            due.append(found)
+        return due[1:]
 
     async def list_project(self, call: Call) -> Reply:
         page = page_of(

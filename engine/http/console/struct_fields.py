@@ -5,8 +5,8 @@ Types, bounds, defaults and allowed values are those of the struct. ``msgspec.Me
 - ``title``: label; otherwise made from the field's name.
 - ``examples``: the first is shown in the empty field.
 - ``extra``: ``help``, a sentence below the field; ``labels``, a mapping from the values of a ``Literal`` to their
-  labels, in the order of the list; ``initial``, the value in the form of a new object; ``hidden``, for fields that
-  forms leave out; ``secret`` and ``fixed``, as ``TriggerRules`` describes them.
+  labels, in the order of the list, which may have further values; ``initial``, the value in the form of a new object;
+  ``hidden``, for fields that forms leave out; ``secret`` and ``fixed``, as ``TriggerRules`` describes them.
 """
 
 from __future__ import annotations
@@ -147,8 +147,7 @@ def _unwrapped(kind: inspect.Type) -> tuple[inspect.Type, Mapping[str, Any], Map
 def _choices(kind: inspect.Type, labels: Mapping[Any, str], *, optional: bool) -> tuple[Choice, ...]:
     if not isinstance(kind, inspect.LiteralType):
         return ()
-    order = [value for value in labels if value in kind.values]
-    order += [value for value in kind.values if value not in labels]
+    order = [*labels, *(value for value in kind.values if value not in labels)]
     if optional:
         order.insert(0, None)
     return tuple(Choice(value=value, label=labels.get(value) or as_text(value) or "None") for value in order)

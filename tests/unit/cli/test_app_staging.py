@@ -21,7 +21,7 @@ def app(root: Path, *parts: str) -> AppDescription:
     instance.write_text("# functiond\n")
     function = AppFunction(
         name="a-b", attribute="run", timeout=None, memory=None, retries=None, max_age=None, on_success=None,
-        on_failure=None, timer=None,
+        on_failure=None, schedule=None, zone=None,
     )  # fmt: skip
     return AppDescription(
         module="shop.jobs", app="app", root=root, parts=list(parts), instance=instance, functions=[function]

@@ -183,7 +183,7 @@ async def test_the_triggers_of_a_project_come_in_pages(api: Api) -> None:
         {**first.json, **own, **given, "func_urn": urn_of()},
         {**second.json, **own, **given, "func_urn": urn_of("other")},
     ]
-    assert [source["state"] for source in sources] == ["stopped"] * 2
+    assert [(source["state"], len(source["due"]), source["zone"]) for source in sources] == [("stopped", 3, "UTC")] * 2
     assert (page.json["count"], rest.json["next_marker"]) == (2, 2)
     assert (await send(api, "GET", "/triggers")).json["count"] == 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -12,11 +13,12 @@ from msgspec.structs import replace
 from engine.errors import FunctiondError
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE
-from engine.http.console.forms import errors_of
+from engine.http.console.forms import Form, errors_of
 from engine.http.console.struct_fields import Field, fields_of
-from engine.http.console.struct_forms import errors_beside
+from engine.http.console.struct_forms import Data, errors_beside, read_struct
 from engine.http.console.triggers.rows import kind_mode
 from engine.model import Function
+from engine.model.crontab import five_fields, from_crontab
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
@@ -52,6 +54,19 @@ def kind_of(code: str, plugin: Plugin, *, fixed: bool) -> Kind:
 def fields_of_kind(plugin: Plugin) -> tuple[Field, ...]:
     assert plugin.options is not None
     return fields_of(plugin.options, PREFIX)
+
+
+def data_of(fields: Iterable[Field], form: Form, old: Mapping[str, Any] | None = None) -> Data:
+    """Return the ``event_data`` of a form for the API, which knows no crontabs. Raises InvalidField."""
+    data = read_struct(fields, form, old)
+    if data.get("schedule_type") == "Crontab":
+        data |= {"schedule_type": "Cron", "schedule": from_crontab(data["schedule"], f"{PREFIX}schedule")}
+    return data
+
+
+def warning_of(data: Mapping[str, Any]) -> str:
+    """Return how a Cron expression of five fields is read; empty if ``event_data`` has none."""
+    return five_fields(str(data["schedule"])) if data.get("schedule_type") == "Cron" else ""
 
 
 def errors_in_form(kind: str, fields: Iterable[Field], error: FunctiondError) -> Mapping[str, str]:

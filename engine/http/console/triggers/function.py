@@ -16,8 +16,16 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
-from engine.http.console.struct_forms import lost_secrets, missing_values, read_struct, shown_values, typed_values
-from engine.http.console.triggers.forms import Kind, create_path, errors_in_form, fields_of_kind, kind_of, qualifiers_of
+from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
+from engine.http.console.triggers.forms import (
+    Kind,
+    create_path,
+    data_of,
+    errors_in_form,
+    fields_of_kind,
+    kind_of,
+    qualifiers_of,
+)
 from engine.http.console.triggers.rows import TriggerRows, page_of_trigger
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
@@ -73,9 +81,9 @@ class FunctionTriggersPages:
         qualifier, active = form.text("qualifier") or LATEST, "active" in form or not plugin.rules.may_disable
         errors: Mapping[str, str] = missing_values(fields, form)
         if not errors:
-            body = {"trigger_type_code": kind, "event_data": read_struct(fields, form)}
-            body |= {"trigger_status": "ACTIVE" if active else "DISABLED"}
+            status = "ACTIVE" if active else "DISABLED"
             try:
+                body = {"trigger_type_code": kind, "event_data": data_of(fields, form), "trigger_status": status}
                 reply = await self._api.send(call, "POST", create_path(function, self._region, qualifier), body)
             except FunctiondError as error:
                 errors = errors_in_form(kind, fields, error)

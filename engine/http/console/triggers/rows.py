@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -14,7 +12,6 @@ from engine.http.console.function_links import path_of_name
 from engine.http.console.paths import GATEWAY
 from engine.http.console.visibility import trigger_shown
 from engine.model import Mode
-from engine.model.clock import Clock
 from engine.model.urn import short_name
 from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
@@ -35,17 +32,15 @@ class TriggerRow(Struct, frozen=True, kw_only=True):
     mode: TriggerMode
     subject: str  #: schedule, address or topic
     address: str  #: URL of a gateway's API; empty for other kinds
-    next_due: float  #: 0: none
+    due: tuple[datetime, ...]  #: next due times of an active timer
     path: str  #: of the trigger's page
     function: str  #: short name
     function_path: str
 
 
 class TriggerRows:
-    """Rows of triggers. ``settings`` returns the settings of a plugin's service."""
-
-    def __init__(self, api: TriggersApi, clock: Clock, settings: Callable[[Plugin], Any]) -> None:
-        self._api, self._clock, self._settings = api, clock, settings
+    def __init__(self, api: TriggersApi) -> None:
+        self._api = api
 
     def row(self, call: Call, trigger: BoundTrigger) -> TriggerRow:
         shown = trigger_shown(call, self._api.project_trigger(trigger))
@@ -58,19 +53,11 @@ class TriggerRows:
             mode=mode_of(trigger),
             subject=shown.subject,
             address=address,
-            next_due=self._next_due(trigger),
+            due=tuple(map(datetime.fromisoformat, shown.source.due)),
             path=page_of_trigger(trigger),
             function=short_name(trigger.function),
             function_path=function_path,
         )
-
-    def _next_due(self, trigger: BoundTrigger) -> float:
-        """Return the next due time of an active timer; 0 if there is none."""
-        find = trigger.plugin.display.next_due
-        if find is None or not trigger.runnable:
-            return 0.0
-        due = find(trigger.options, self._settings(trigger.plugin), trigger.stored.modified_at, self._clock.now())
-        return 0.0 if math.isinf(due) else due
 
 
 def is_gateway(plugin: Plugin) -> bool:

@@ -13,8 +13,16 @@ from engine.http.console.forms import WHOLE, Form
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
-from engine.http.console.struct_forms import lost_secrets, missing_values, read_struct, shown_values, typed_values
-from engine.http.console.triggers.forms import CHANGED, errors_in_form, fields_of_kind, kind_of, trigger_path
+from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
+from engine.http.console.triggers.forms import (
+    CHANGED,
+    data_of,
+    errors_in_form,
+    fields_of_kind,
+    kind_of,
+    trigger_path,
+    warning_of,
+)
 from engine.http.console.triggers.function import LIST, TAB
 from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
 from engine.resources.bound_trigger import BoundTrigger
@@ -52,11 +60,10 @@ class TriggerPage:
         errors: Mapping[str, str] = missing_values(fields, form, old)
         if form.text("generation") != str(trigger.stored.generation):
             errors = {WHOLE: CHANGED}
-        data = read_struct(fields, form, old)
-        if not errors and data == old:
-            return see_other(page_of_trigger(trigger), "Nothing was changed.")
         if not errors:
             try:
+                if (data := data_of(fields, form, old)) == old:
+                    return see_other(page_of_trigger(trigger), "Nothing was changed.")
                 await self._api.send(call, "PUT", trigger_path(trigger), {"event_data": data})
             except FunctiondError as error:
                 errors = errors_in_form(trigger.kind, fields, error)
@@ -103,6 +110,7 @@ class TriggerPage:
             row=row,
             kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
             may_disable=plugin.rules.may_disable,
+            warning=warning_of(data),
             generation=trigger.stored.generation,
             fields=fields,
             values=shown_values(fields, trigger.given) if values is None else values,

@@ -1,0 +1,68 @@
+"""Crontabs, whose first field is the minute, as Cron expressions, whose first field is the second.
+
+The API knows the latter only. Commands, manifests, apps and the console translate what users give as a crontab.
+"""
+
+from __future__ import annotations
+
+import re
+
+from engine.errors.errors import InvalidField
+from engine.model.cron import ZONE, read_cron
+
+SHORTCUTS = {
+    "@yearly": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_FIELDS = 5
+
+
+def from_crontab(text: str, field: str = "crontab") -> str:
+    """Return the Cron expression for a crontab, to which ``CRON_TZ=Area/City`` in front gives a time zone.
+
+    A crontab has five fields: minute, hour, day of the month, month, day of the week. It may have seconds in front, or
+    be a name such as ``@daily``. Raises InvalidField, which names ``field``.
+    """
+    zone, fields = _split(text)
+    fields = SHORTCUTS.get(" ".join(fields), " ".join(fields)).split()
+    if len(fields) not in (_FIELDS, _FIELDS + 1):
+        raise InvalidField(field, text, "give five fields of a crontab, such as '0 3 * * *' for 03:00 each day")
+    fields[-1] = _weekdays(fields[-1])
+    found = " ".join([*zone, *["0"][len(fields) - _FIELDS :], *fields])
+    try:
+        read_cron(found)
+    except InvalidField as problem:
+        raise InvalidField(field, text, problem.allowed) from None
+    return found
+
+
+def five_fields(schedule: str) -> str:
+    """Return how a Cron expression of five fields is read, and how to write it otherwise; empty for all others."""
+    zone, fields = _split(schedule)
+    if len(fields) != _FIELDS:
+        return ""
+    minutes, same = " ".join([*zone, "0", *fields]), " ".join([*zone, *fields, "*"])
+    return (
+        f"schedule is {schedule!r}: its five fields are second, minute, hour, day of the month and month. If the first "
+        f"one means minutes, give it as crontab, or as schedule {minutes!r}; if not, write {same!r}"
+    )
+
+
+def _split(text: str) -> tuple[list[str], list[str]]:
+    """Return the words of an expression that name the time zone, one or none, and its fields."""
+    words = text.split()
+    zone = [one for one in words[:1] if one.startswith(ZONE)]
+    return zone, words[len(zone) :]
+
+
+def _weekdays(field: str) -> str:
+    """Return a field of weekdays in which Sunday is 0. Crontabs allow 7 for it, also at the end of a range."""
+    field = re.sub(r"\b([0-6])-7\b", lambda found: _through_sunday(int(found[1])), field)
+    return re.sub(r"(?<![\d/])7\b", "0", field)
+
+
+def _through_sunday(first: int) -> str:
+    return "0-6" if first == 0 else f"{first}-6,0" if first < 6 else "6,0"
