@@ -25,4 +25,5 @@ def triggers_api(engine: EngineParts) -> TriggersApi:
         plugins.subscription_status,
         engine.clock,
         lambda plugin: plugins.of(plugin).settings,
+        plugins.address,
     )

@@ -194,7 +194,6 @@ def _resources(given: Infrastructure, catalog: Catalog, dependencies: Dependency
             memory=memory_budget(settings),
             region=settings.http.region,
             free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
-            tls=given.tls is not None,
         ),
     )
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from engine.cli.client import UsageError
+from engine.model.delays import LONGEST_DELAY
 
 Flag = Parameter(negative="", show_default=False)
 
@@ -32,10 +34,10 @@ class AsyncOptions:
     timeout: float | None = None
     "With --wait: maximum wait in seconds."
 
-    priority: int | None = None
+    priority: Annotated[int | None, Parameter(validator=Number(gte=0, lte=9))] = None
     "With --async: 0 to 9; higher priorities run sooner."
 
-    delay: float | None = None
+    delay: Annotated[float | None, Parameter(validator=Number(gte=0, lte=LONGEST_DELAY))] = None
     "With --async: seconds to wait before the first run."
 
     idempotency_key: str | None = None

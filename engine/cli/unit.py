@@ -8,9 +8,12 @@ import sys
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from engine.cli.client import UsageError
-from engine.cli.output import write
+from engine.cli.output import print_json, write
 
 PROGRAM, CONFIG = "/opt/functiond/bin/functiond", "/etc/functiond/functiond.toml"  #: in the file
 #: Folders that the service does not see (ProtectHome, PrivateTmp).
@@ -18,7 +21,12 @@ _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
 
 
-def unit(*, config: Path = Path(CONFIG), program: Path | None = None) -> None:
+def unit(
+    *,
+    config: Path = Path(CONFIG),
+    program: Path | None = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> None:
     """Print a unit of systemd that runs functiond as a service.
 
     Write it to /etc/systemd/system/functiond.service.
@@ -29,6 +37,8 @@ def unit(*, config: Path = Path(CONFIG), program: Path | None = None) -> None:
         TOML file with the settings of the service.
     program
         Program that the service starts. [default: that of this installation]
+    json
+        Print JSON only.
     """
     if program is None:
         program = Path(sys.executable).with_name("functiond")
@@ -38,7 +48,8 @@ def unit(*, config: Path = Path(CONFIG), program: Path | None = None) -> None:
     if _is_hidden(config):
         raise UsageError(f"the service cannot see {config}: move the settings file, such as to {CONFIG}")
     text = files("engine.docs").joinpath("deploy/functiond.service").read_text()
-    write(text.replace(PROGRAM, _argument(program)).replace(CONFIG, _argument(config)).rstrip())
+    text = text.replace(PROGRAM, _argument(program)).replace(CONFIG, _argument(config)).rstrip()
+    print_json({"unit": text}) if json else write(text)
 
 
 def _check_program(paths: Iterable[Path]) -> None:

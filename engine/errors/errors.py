@@ -201,7 +201,8 @@ class UnknownAlias(NotFound):
 class UnknownInvocation(NotFound):
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        super().__init__(f"no invocation {request_id} (finished ones are kept for the retention period only)")
+        reasons = "its function was deleted, or it ended longer ago than the setting storage.retention"
+        super().__init__(f"no invocation {request_id}: the id is wrong, {reasons}")
 
 
 class UnknownEvent(NotFound):

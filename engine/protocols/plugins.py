@@ -116,9 +116,9 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     #: Returns a context manager. It is entered while a trigger is stored and enabled, even if its source does not run,
     #: and must not raise. Arguments: service, options, event sink.
     on_registered: Callable[[Any, Any, EventSink], AbstractContextManager[None]] | None = None
-    #: Returns the address to which events are sent, or its known part, for ``invoke_url`` in replies. Arguments: kind,
-    #: options, settings of the service, and whether listeners speak TLS.
-    address: Callable[[str, Any, Any, bool], str] | None = None
+    #: Returns the address to which events are sent, or its known part, for ``invoke_url`` in replies. Arguments:
+    #: running service, kind, options, and whether listeners speak TLS.
+    address: Callable[[Any, str, Any, bool], str] | None = None
 
 
 class TriggerDisplay(Struct, frozen=True, kw_only=True):

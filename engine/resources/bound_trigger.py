@@ -78,13 +78,11 @@ def bind(
     *,
     free: bool,
     service: Any = None,
-    tls: bool = False,
 ) -> BoundTrigger:
     """Check the data of a stored trigger, and return the trigger with its function and plugin options.
 
     Keys of the data that the options do not have are left out for the vendor's kinds, and rejected for others. ``free``
     allows invocation modes outside the plugin's ``modes``. ``service`` contains the settings of the plugin's service.
-    ``tls`` states whether the plugin's listeners speak TLS.
     Raises InvalidTrigger if the data is invalid; InvocationModeFixed if it names a mode that is not allowed.
     """
     kind, data = stored.kind, stored.data
@@ -95,11 +93,7 @@ def bind(
     _check_backend(kind, data, function, region)
     stored = msgspec.structs.replace(stored, data=rules.stored_form(options, data))
     trigger = _bound(stored, plugin, function, region, options, mode, service)
-    trigger = msgspec.structs.replace(trigger, mode_fixed=plugin.fixed_mode and not free)
-    if plugin.rules.address:
-        address = plugin.rules.address(kind, options, service, tls)
-        trigger = msgspec.structs.replace(trigger, shown={**trigger.shown, "invoke_url": address})
-    return trigger
+    return msgspec.structs.replace(trigger, mode_fixed=plugin.fixed_mode and not free)
 
 
 def bind_unreadable(

@@ -29,7 +29,6 @@ class ResourceOptions(Struct, frozen=True, kw_only=True):
     memory: int = 0  #: MB that all instances may use together; 0: no limit
     region: str = ""
     free_modes: frozenset[str] = frozenset()  #: kinds of triggers that may use modes outside their plugin's ``modes``
-    tls: bool = False  #: listeners of plugins speak TLS
 
 
 class Resources:
@@ -56,9 +55,7 @@ class Resources:
         self.reservations = Reservations(reserved, catalog, clock, instances, memory=options.memory)
         self.tracing = Tracing(self._repository("tracing", TracingKeys), catalog)
         self.events = Events(self._repository("event", Event), catalog, clock)
-        self.triggers = Triggers(
-            store, catalog, registry, clock, region=options.region, free=options.free_modes, tls=options.tls
-        )
+        self.triggers = Triggers(store, catalog, registry, clock, region=options.region, free=options.free_modes)
 
     async def load(self) -> None:
         """Read all resources and the function catalog. Remove code that neither functions nor dependencies refer to."""

@@ -45,8 +45,7 @@ class TriggerDraft(Struct, frozen=True, kw_only=True):
 class Triggers:
     """Triggers of all functions. Call ``load`` once, after loading the function catalog and the aliases.
 
-    ``free`` contains the kinds that may use invocation modes outside their plugin's ``modes``. ``tls`` states whether
-    listeners of plugins speak TLS.
+    ``free`` contains the kinds that may use invocation modes outside their plugin's ``modes``.
     ``changed(trigger_id, trigger)`` announces each change of a trigger; the trigger is None if it was deleted.
     """
 
@@ -59,10 +58,9 @@ class Triggers:
         *,
         region: str = "",
         free: frozenset[str] = frozenset(),
-        tls: bool = False,
     ) -> None:
         self._store, self._catalog, self._registry, self._clock = store, catalog, registry, clock
-        self._region, self._free, self._tls = region, free, tls
+        self._region, self._free = region, free
         self.changed: Signal[[str, BoundTrigger | None]] = Signal()
         self._by_function: dict[int, dict[str, BoundTrigger]] = {}
 
@@ -236,7 +234,7 @@ class Triggers:
     def _bind(self, stored: StoredTrigger, plugin: Plugin, function: Function) -> BoundTrigger:
         unknown = rules.unknown_keys(plugin, stored.data)
         free, service = stored.kind in self._free, self._registry.service(plugin)
-        trigger = bind(stored, plugin, function, self._region, free=free, service=service, tls=self._tls)
+        trigger = bind(stored, plugin, function, self._region, free=free, service=service)
         if unknown:
             log.info(
                 "unknown keys ignored", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown

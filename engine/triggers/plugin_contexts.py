@@ -56,6 +56,7 @@ class PluginContexts:
         listening: ListenOptions,
     ) -> None:
         self.mounts = Mounts()
+        self._tls = listening.tls is not None
         self._registry = registry
         self._by_table: dict[str, EnginePluginContext] = {}
         for plugin in registry.plugins:
@@ -90,6 +91,13 @@ class PluginContexts:
         if status is None or context is None or trigger.options is None:
             return ""
         return status(context.service, trigger.options, trigger.id, trigger.function)
+
+    def address(self, trigger: BoundTrigger) -> str:
+        """Return the address to which the events of a trigger are sent; empty if its kind has none."""
+        find, context = trigger.plugin.rules.address, self._by_table.get(trigger.plugin.table)
+        if find is None or context is None or trigger.options is None:
+            return ""
+        return find(context.service, trigger.kind, trigger.options, self._tls)
 
     def services(self) -> Mapping[str, EnginePluginContext]:
         """Return the contexts of plugins that have a service, by the name of their table in the settings."""

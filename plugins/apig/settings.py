@@ -20,15 +20,16 @@ class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: Port
     url: str = ""  #: URL for clients, for example that of a proxy; empty: host and port
 
-    def address(self, *, tls: bool) -> str:
+    def address(self, chosen: int, *, tls: bool) -> str:
         """Return the URL of the gateway, to which an API's path is appended.
 
-        Empty if ``url`` is empty and the system chooses the port at the start.
+        ``chosen`` is the port on which it listens, 0 if it does not yet. Empty if neither ``url`` nor a port is known.
         """
-        if self.url or not self.port:
+        port = self.port or chosen
+        if self.url or not port:
             return self.url.rstrip("/")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
 class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,6 +30,10 @@ class Listener:
         self._waiting: set[asyncio.Future[None]] = set()
         self.port = 0  #: port while it listens, otherwise 0
 
+    def address(self, *, tls: bool) -> str:
+        """Return the URL of the gateway; empty if its port is not known yet."""
+        return self._settings.address(self.port, tls=tls)
+
     async def opened(self) -> None:
         """Wait until the address is open.
 
@@ -102,10 +106,9 @@ class ApigTrigger:
             await anyio.sleep_forever()
 
 
-def address(kind: str, options: ApigOptions, settings: ApigSettings, tls: bool) -> str:
-    """Return the URL of an API, or only its path if the gateway's URL is not known before the start."""
-    listener = settings.dedicated if kind == DEDICATED else settings
-    return _with_domain(listener.address(tls=tls), options.sl_domain) + options.path
+def address(service: ApigService, kind: str, options: ApigOptions, tls: bool) -> str:
+    """Return the URL of an API, or only its path if the system chooses the gateway's port and has not yet."""
+    return _with_domain(service.listener(kind).address(tls=tls), options.sl_domain) + options.path
 
 
 def _with_domain(base: str, domain: str) -> str:

@@ -311,7 +311,16 @@ def test_invocations_of_versions_are_found_as_well(engine: EngineProcess, tmp_pa
 
 
 def test_an_unknown_id_is_told(engine: EngineProcess) -> None:
-    assert "no invocation a b" in refused("show", "a b", url=engine.url, code=1)
+    said = refused("show", "a b", url=engine.url, code=1)
+    assert "no invocation a b: the id is wrong, its function was deleted, or it ended longer ago than" in said
+
+
+@pytest.mark.parametrize("option", [("--delay", "-1"), ("--delay", "604801"), ("--priority", "10")])
+def test_a_number_outside_its_limits_is_refused_by_the_name_of_its_option(option: tuple[str, str]) -> None:
+    run = functiond_here("invoke", "f", "--async", *option, url="http://127.0.0.1:9")
+
+    assert run.returncode == 2
+    assert re.search(rf'Invalid value ".*" for {option[0]}. Must be ', run.stderr)
 
 
 def test_a_reader_that_goes_away_is_no_error(engine: EngineProcess) -> None:

@@ -15,6 +15,14 @@ from functiond.errors import BadArgument
 
 BATCH_EVENTS, BATCH_BYTES = 1_000, 6 << 20  #: limits of the engine
 FRAME = len(b'{"events":[]}')
+LONGEST_DELAY = 604_800  #: seconds; limit of the engine
+#: Headers by the names of their options.
+HEADERS = {
+    "key": "Idempotency-Key",
+    "delay": "X-Functiond-Delay",
+    "priority": "X-Functiond-Priority",
+    "ordering_key": "X-Functiond-Ordering-Key",
+}
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,23 +45,24 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def headers(self) -> dict[str, str]:
         """Headers that have the options. Raises BadArgument if one has characters that headers do not allow."""
-        named = {
-            "Idempotency-Key": self.key,
-            "X-Functiond-Delay": self.delay,
-            "X-Functiond-Priority": self.priority,
-            "X-Functiond-Ordering-Key": self.ordering_key,
-        }
-        found = {name: str(value) for name, value in named.items() if value is not None}
+        self._check()
+        found = {name: str(value) for name in HEADERS if (value := getattr(self, name)) is not None}
         for name, value in found.items():
             if not (value.isascii() and value.isprintable()):
                 raise BadArgument(f"{name} is {value!r}: it may have printable ASCII characters only")
-        return found
+        return {HEADERS[name]: value for name, value in found.items()}
 
     def item(self) -> bytes:
         """Return the event as an item of the body of a batch. Raises BadArgument if it cannot be sent."""
-        if self.delay is not None and self.delay != self.delay:  # would be null, so no delay
-            raise BadArgument(f"delay is {self.delay}: give seconds")
+        self._check()
         return msgspec.json.encode(self if self.event is None else replace(self, event=msgspec.Raw(self.body())))
+
+    def _check(self) -> None:
+        """Raise BadArgument for numbers that the engine refuses by the name of their header."""
+        if self.delay is not None and not 0 <= self.delay <= LONGEST_DELAY:
+            raise BadArgument(f"delay is {self.delay}: give seconds, 0 to {LONGEST_DELAY}")
+        if self.priority is not None and self.priority not in range(10):
+            raise BadArgument(f"priority is {self.priority}: give 0 to 9")
 
     def body(self) -> bytes:
         return b"" if self.event is None else encode(self.event)

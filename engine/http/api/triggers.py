@@ -109,7 +109,7 @@ class TriggersApi:
     """Operations on triggers.
 
     ``subscription_status`` returns the status of a trigger's subscription; empty if its kind has no subscriptions.
-    ``settings`` returns the settings of a plugin's service.
+    ``settings`` returns the settings of a plugin's service, ``address`` that to which a trigger's events are sent.
     """
 
     def __init__(
@@ -119,9 +119,10 @@ class TriggersApi:
         subscription_status: Callable[[BoundTrigger], str],
         clock: Clock,
         settings: Callable[[Plugin], Any],
+        address: Callable[[BoundTrigger], str],
     ) -> None:
         self._triggers, self._sources, self._subscription_status = triggers, sources, subscription_status
-        self._clock, self._settings = clock, settings
+        self._clock, self._settings, self._address = clock, settings, address
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -231,8 +232,12 @@ class TriggersApi:
         return json_reply({})
 
     def _reply(self, call: Call, trigger: BoundTrigger) -> TriggerReply:
-        data = trigger.given if is_terraform(call.headers) else trigger.shown
+        data = trigger.given if is_terraform(call.headers) else self._shown(trigger)
         return TriggerReply(event_data=data, **self._fields(trigger))
+
+    def _shown(self, trigger: BoundTrigger) -> Data:
+        address = self._address(trigger)
+        return {**trigger.shown, "invoke_url": address} if address else trigger.shown
 
     def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
         """Return a trigger in the form in which the list of a project's triggers describes it."""
@@ -243,7 +248,7 @@ class TriggersApi:
             subject=subject_of(trigger),
             mode=trigger.mode.value if trigger.options is not None else "",
             mode_fixed=trigger.mode_fixed,
-            event_data=trigger.shown,
+            event_data=self._shown(trigger),
             given_data=trigger.given,
             **self._fields(trigger),
         )

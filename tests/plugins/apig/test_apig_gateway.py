@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import socket
 import ssl
 import time
@@ -479,7 +480,18 @@ async def test_a_trigger_of_a_gateway_with_tls_shows_an_https_address(tmp_path: 
     async with house(tmp_path / "data", [plugin], **settings) as place:
         trigger = await place.create("APIG", **{**API, "sl_domain": "shop.example.com"})
 
-        assert trigger.shown["invoke_url"] == "https://shop.example.com:8555/orders"
+        assert place.engine.plugins.address(trigger) == "https://shop.example.com:8555/orders"
+
+
+async def test_a_gateway_on_a_free_port_shows_the_port(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"plugins__apig__port": 0, "plugins__apig__dedicated__port": 0}
+    async with house(tmp_path, [plugin], **settings) as place:
+        for kind, domain in (("APIG", ""), ("DEDICATEDGATEWAY", "shop.example.com")):
+            trigger = await place.create(kind, **{**API, "sl_domain": domain})
+            await place.engine.sources.settled(trigger.id)
+
+            shown = place.engine.plugins.address(trigger)
+            assert re.fullmatch(rf"http://{domain or '127.0.0.1'}:[1-9]\d+/orders", shown), shown
 
 
 @pytest.mark.parametrize(
@@ -499,7 +511,7 @@ async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: 
     async with house(tmp_path, [plugin], **settings) as place:
         trigger = await place.create(kind, **{**API, **api})
 
-        assert trigger.shown["invoke_url"] == shown
+        assert place.engine.plugins.address(trigger) == shown
 
 
 @pytest.mark.parametrize(

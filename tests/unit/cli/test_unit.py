@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -27,6 +28,12 @@ def test_the_unit_starts_the_named_program_with_the_named_settings(capsys: pytes
 
     assert "\nExecStart=/usr/bin/env serve --config /srv/functiond.toml\n" in text
     assert "/opt/functiond" not in text
+
+
+def test_the_unit_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    text = unit(capsys, "--program", "/usr/bin/env")
+
+    assert json.loads(unit(capsys, "--program", "/usr/bin/env", "--json")) == {"unit": text.rstrip()}
 
 
 def test_the_unit_waits_longer_than_the_engine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from functiond import (
@@ -23,6 +24,7 @@ from functiond import (
     Unreachable,
 )
 
+from engine.model.delays import LONGEST_DELAY
 from tests.support.engine_process import CLEAN, ROOT
 
 REPLIES = {
@@ -213,8 +215,29 @@ def test_events_that_would_be_sent_otherwise_are_refused() -> None:
         double.enqueue_many([4])  # type: ignore[list-item]
     with pytest.raises(BadArgument, match="events is a dict: give a list"):
         app.client.enqueue_many("double", {"n": 4})
-    with pytest.raises(BadArgument, match="delay is nan"):
-        app.client.enqueue_many("double", [Event(delay=float("nan"))])
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ({"delay": float("nan")}, "delay is nan: give seconds, 0 to 604800"),
+        ({"delay": -1}, "delay is -1: give seconds, 0 to 604800"),
+        ({"delay": LONGEST_DELAY + 1}, "delay is 604801.0: give seconds, 0 to 604800"),
+        ({"priority": 10}, "priority is 10: give 0 to 9"),
+        ({"key": "ü"}, "key is 'ü': it may have printable ASCII"),
+        ({"ordering_key": "\n"}, "ordering_key is '\\n': it may have"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_own_name(option: dict[str, Any], problem: str) -> None:
+    client = Client("http://127.0.0.1:9", retries=0)
+
+    with pytest.raises(BadArgument) as single:
+        client.enqueue("double", **option)
+    assert str(single.value).startswith(problem)
+    if option.keys() & {"delay", "priority"}:  # a batch has the others in its body
+        with pytest.raises(BadArgument) as many:
+            client.enqueue_many("double", [Event(**option)])
+        assert str(many.value) == str(single.value)
 
 
 @pytest.mark.parametrize(
