@@ -18,12 +18,4 @@ def failed_deliveries(engine: EngineParts) -> FailedDeliveries:
 
 
 def triggers_api(engine: EngineParts) -> TriggersApi:
-    plugins = engine.plugins
-    return TriggersApi(
-        engine.resources.triggers,
-        engine.sources,
-        plugins.subscription_status,
-        engine.clock,
-        lambda plugin: plugins.of(plugin).settings,
-        plugins.address,
-    )
+    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins)

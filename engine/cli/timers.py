@@ -21,30 +21,29 @@ Data = dict[str, Any]
 def for_api(kind: str, data: Mapping[str, Any]) -> Data:
     """Return ``event_data`` as the API takes it, which knows no ``crontab``. Raises UsageError if it is invalid."""
     found = dict(data)
-    if kind.upper() != KIND or "crontab" not in data:
+    if kind.upper() != KIND or (crontab := found.pop("crontab", None)) is None:
         return found
-    crontab = found.pop("crontab")
     if "schedule" in data or data.get("schedule_type", "Cron") != "Cron" or not isinstance(crontab, str):
         raise UsageError(f"crontab is {crontab!r}: give it as text, in place of schedule and schedule_type")
     return found | {"schedule_type": "Cron", "schedule": _cron(crontab, "crontab")}
 
 
-def warn(kind: str, data: Mapping[str, Any]) -> None:
-    """Print how a Cron expression of five fields is read, since most other programs read it as a crontab."""
-    schedule = data.get("schedule")
-    if kind.upper() == KIND and isinstance(schedule, str) and (warning := five_fields(schedule)):
+def warn(data: Mapping[str, Any]) -> None:
+    """Print how a schedule of five fields is read, since most other programs read it as a crontab."""
+    if warning := five_fields(data):
         write(f"functiond: {warning}", errors=True)
 
 
 def next_due(client: Client, function: str, trigger: Data) -> str:
     """Return the next due times of a trigger in one line; empty if it has none."""
-    path = f"/triggers{path_of(function)}/{trigger['trigger_type_code']}/{trigger['trigger_id']}/state"
-    return due_text(client.of_project.get(path))
+    if (kind := trigger["trigger_type_code"]) != KIND:
+        return ""
+    return due_text(client.of_project.get(f"/triggers{path_of(function)}/{kind}/{trigger['trigger_id']}/state"))
 
 
-def due_text(source: Data) -> str:
-    """Return the due times in the state of a source with their time zone."""
-    times = ", ".join(one[:19].replace("T", " ") for one in source.get("due", ()))
+def due_text(source: Data, most: int | None = None) -> str:
+    """Return the first due times in the state of a source, with their time zone."""
+    times = ", ".join(one[:19].replace("T", " ") for one in source.get("due", ())[:most])
     return f"{times} ({source['zone']})" if times else ""
 
 

@@ -168,7 +168,7 @@ def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | 
         if kind.upper() != timers.KIND:
             raise UsageError(f"--crontab is {crontab!r}: only triggers of the type {timers.KIND} have a schedule")
         given["crontab"] = crontab
-    timers.warn(kind, given)
+    timers.warn(given)
     return timers.for_api(kind, given)
 
 
@@ -177,7 +177,7 @@ def _print(trigger: dict[str, Any], action: str, function: str, target: Target) 
         print_json(trigger)
     else:
         _say(trigger, action, function)
-        if trigger["trigger_type_code"] == timers.KIND and (due := timers.next_due(target.client(), function, trigger)):
+        if due := timers.next_due(target.client(), function, trigger):
             Output().print(f"  due {due}", style="dim")
 
 

@@ -63,7 +63,7 @@ def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
         _mode(trigger),
         trigger["name"],
         _address(trigger),
-        due_text({**source, "due": source.get("due", [])[:1]}),
+        due_text(source, 1),
         source["next_try"].replace("T", " "),
         source["problem"],
     )

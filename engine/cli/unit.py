@@ -18,15 +18,11 @@ from engine.cli.output import print_json, write
 PROGRAM, CONFIG = "/opt/functiond/bin/functiond", "/etc/functiond/functiond.toml"  #: in the file
 #: Folders that the service does not see (ProtectHome, PrivateTmp).
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
 
 
-def unit(
-    *,
-    config: Path = Path(CONFIG),
-    program: Path | None = None,
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-) -> None:
+def unit(*, config: Path = Path(CONFIG), program: Path | None = None, json: Flag = False) -> None:
     """Print a unit of systemd that runs functiond as a service.
 
     Write it to /etc/systemd/system/functiond.service.

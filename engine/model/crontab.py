@@ -6,6 +6,8 @@ The API knows the latter only. Commands, manifests, apps and the console transla
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from engine.errors.errors import InvalidField
 from engine.model.cron import ZONE, read_cron
@@ -39,8 +41,9 @@ def from_crontab(text: str, field: str = "crontab") -> str:
     return found
 
 
-def five_fields(schedule: str) -> str:
-    """Return how a Cron expression of five fields is read, and how to write it otherwise; empty for all others."""
+def five_fields(data: Mapping[str, Any]) -> str:
+    """Return how a schedule of five fields in ``event_data`` is read, and how to write it otherwise; else empty."""
+    schedule = str(data.get("schedule", ""))
     zone, fields = _split(schedule)
     if len(fields) != _FIELDS:
         return ""

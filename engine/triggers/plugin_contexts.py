@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -14,6 +15,8 @@ from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
+
+DUE_TIMES = 3  #: that are shown of a timer
 
 
 class EnginePluginContext(Struct, frozen=True, kw_only=True):
@@ -98,6 +101,18 @@ class PluginContexts:
         if find is None or context is None or trigger.options is None:
             return ""
         return find(context.service, trigger.kind, trigger.options, self._tls)
+
+    def due_times(self, trigger: BoundTrigger) -> list[datetime]:
+        """Return the next due times of an active timer, in the time zone of its schedule."""
+        find, due = trigger.plugin.display.next_due, list[datetime]()
+        if find is None or not trigger.runnable:
+            return due
+        context, since = self.of(trigger.plugin), trigger.stored.modified_at
+        moment = context.clock.now()
+        while len(due) < DUE_TIMES and (found := find(trigger.options, context.settings, since, moment)):
+            due.append(found)
+            moment = found.timestamp()
+        return due
 
     def services(self) -> Mapping[str, EnginePluginContext]:
         """Return the contexts of plugins that have a service, by the name of their table in the settings."""

@@ -18,13 +18,7 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
         Meta(
             title="Rule",
             #: The console translates a crontab: it stands in its list, and not in the API.
-            extra={
-                "labels": {
-                    "Rate": "Fixed rate",
-                    "Crontab": "Crontab (begins with minutes)",
-                    "Cron": "Cron expression (begins with seconds)",
-                }
-            },
+            extra={"labels": {"Rate": "Fixed rate", "Crontab": "Crontab", "Cron": "Cron expression (seconds first)"}},
         ),
     ]
     schedule: Annotated[

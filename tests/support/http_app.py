@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import anyio
 import anyio.lowlevel
@@ -65,6 +65,7 @@ from engine.logs.feed import LogBoard
 from engine.maintenance.backup import Backups
 from engine.maintenance.clock_guard import ClockGuard
 from engine.maintenance.disk_guard import DiskGuard
+from engine.metrics.loop_lag import LoopLag
 from engine.metrics.usage import Usage
 from engine.model import DestinationSpec, Function, Invocation, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
@@ -85,7 +86,8 @@ from engine.testing import MemoryCatalogStore, MemoryStorage
 from engine.testing.instances import NoInstances
 from engine.testing.resources import MemoryResourceStore
 from engine.testing.writes import MemoryWrites
-from plugins.timer.settings import TimerSettings
+from engine.triggers.plugin_contexts import PluginContexts
+from engine.triggers.routes import ListenOptions
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
@@ -332,6 +334,18 @@ class Api(Struct, kw_only=True):
         families = audited(self.families(engine), self.audit, engine.clock)
         return create_app(invocations, families, REGION, authenticator=authenticator)
 
+    def plugins(self, storage: MemoryStorage) -> PluginContexts:
+        return PluginContexts(
+            _registry(),
+            storage.store,
+            self.engine.clock,
+            region=REGION,
+            callers=cast(Any, None),  # nothing listens
+            audit=cast(Any, None),
+            logs=cast(Any, None),
+            listening=ListenOptions(lag=LoopLag()),
+        )
+
     def families(self, engine: Engine) -> list[ApiFamily]:
         storage = MemoryStorage()
         clock_guard = ClockGuard(
@@ -370,14 +384,7 @@ class Api(Struct, kw_only=True):
             BulkCancelApi(catalog, engine, identity),
             ExplanationApi(catalog, engine, identity, engine),
             RunAgainApi(catalog, redrive, 256 << 10),
-            TriggersApi(
-                resources.triggers,
-                NoSources(),
-                lambda trigger: "",
-                clock,
-                lambda plugin: TimerSettings(),
-                lambda trigger: "",
-            ),
+            TriggersApi(resources.triggers, NoSources(), self.plugins(storage)),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
             DependenciesApi(resources.dependencies, self.codes),

@@ -97,7 +97,8 @@ def _run(plan: Plan, project: Project, shown: Shown, *, quiet: bool) -> tuple[in
             project.read_again()
         if not quiet:
             Output().print("[bold green]done[/] ", end="")
-            Output().data(f"{change.title}\n  {change.note(made)}".rstrip(), "")
+            due = change.due(made)
+            Output().data(f"{change.title}\n  due {due}" if due else change.title, "")
     return len(plan.changes), ""
 
 

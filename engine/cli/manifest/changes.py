@@ -25,7 +25,7 @@ class Change:
     name: str
     run: Callable[[], object]  #: makes the change
     fields: Mapping[str, Field] = field(default_factory=dict)
-    note: Callable[[Any], str] = lambda made: ""  #: text about the result of ``run``
+    due: Callable[[Any], str] = lambda made: ""  #: next due times of what ``run`` has made
 
     @property
     def title(self) -> str:

@@ -15,7 +15,7 @@ from engine.cli.manifest.kinds import Kinds
 from engine.cli.manifest.project import Data, Project
 from engine.cli.manifest.references import References
 from engine.cli.manifest.tables import Function, TriggerTable
-from engine.cli.timers import KIND, for_api, next_due, warn
+from engine.cli.timers import for_api, next_due, warn
 from engine.cli.trigger import path_of_trigger
 from engine.model.text import MASK
 from engine.model.urn import LATEST
@@ -63,7 +63,7 @@ class TriggerPlanner:
         kind, known = table.trigger_type_code.upper(), self._project.trigger_types
         if kind not in {one.upper() for one in known}:
             raise UsageError(f"{path}.trigger_type_code is {table.trigger_type_code!r}: {expected(kind, known)}")
-        warn(kind, table.event_data)
+        warn(table.event_data)
         try:
             table = structs.replace(table, event_data=for_api(kind, table.event_data))
             data = self._references.event_data(kind, table.event_data)
@@ -79,7 +79,7 @@ class TriggerPlanner:
         masked, secrets = self._kinds.masked(wanted.kind, wanted.data), self._kinds.secrets(wanted.kind)
         name = self._name(wanted.kind, wanted.function, wanted.table.qualifier, wanted.table.event_data)
         status = wanted.table.trigger_status
-        change = partial(Change, kind="trigger", name=name, note=partial(self._due, wanted))
+        change = partial(Change, kind="trigger", name=name, due=partial(self._due, wanted))
         if old is None:
             fields = created({**masked, "trigger_status": status or "ACTIVE"})
             yield change(action="create", fields=fields, run=self._creation(wanted))
@@ -114,11 +114,7 @@ class TriggerPlanner:
         return run
 
     def _due(self, wanted: Wanted, made: Data) -> str:
-        """Return the next due times of a trigger that was created or changed; empty for other kinds than timers."""
-        if wanted.kind != KIND:
-            return ""
-        due = next_due(self._project.client, self._project.urn(wanted.function, wanted.table.qualifier), made)
-        return f"due {due}" if due else ""
+        return next_due(self._project.client, self._project.urn(wanted.function, wanted.table.qualifier), made)
 
     def _deletion(self, trigger: Data, function: str) -> Change:
         kind = trigger["trigger_type_code"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -13,16 +11,14 @@ from engine.http.api.clients import is_terraform
 from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
-from engine.model.clock import Clock
-from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_names import name_of, subject_of
 from engine.resources.triggers import TriggerDraft, Triggers
+from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.source import SourceState
 from engine.triggers.supervisor import STOPPED
 
 Data = dict[str, Any]
-DUE_TIMES = 3  #: shown of a timer
 _ONE = "{trigger_type_code}/{trigger_id}"
 
 #: Each kind restricts these values itself, with its own error code.
@@ -106,23 +102,10 @@ class TriggerSources(Protocol):
 
 
 class TriggersApi:
-    """Operations on triggers.
+    """Operations on triggers."""
 
-    ``subscription_status`` returns the status of a trigger's subscription; empty if its kind has no subscriptions.
-    ``settings`` returns the settings of a plugin's service, ``address`` that to which a trigger's events are sent.
-    """
-
-    def __init__(
-        self,
-        triggers: Triggers,
-        sources: TriggerSources,
-        subscription_status: Callable[[BoundTrigger], str],
-        clock: Clock,
-        settings: Callable[[Plugin], Any],
-        address: Callable[[BoundTrigger], str],
-    ) -> None:
-        self._triggers, self._sources, self._subscription_status = triggers, sources, subscription_status
-        self._clock, self._settings, self._address = clock, settings, address
+    def __init__(self, triggers: Triggers, sources: TriggerSources, plugins: PluginContexts) -> None:
+        self._triggers, self._sources, self._plugins = triggers, sources, plugins
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -187,7 +170,7 @@ class TriggersApi:
             await self._sources.settled(trigger.id)
 
     def _state(self, trigger: BoundTrigger) -> TriggerState:
-        source, due = self._sources.state(trigger.id), self._due(trigger)
+        source, due = self._sources.state(trigger.id), self._plugins.due_times(trigger)
         times: Data = {"due": [one.isoformat() for one in due], "zone": str(due[0].tzinfo) if due else ""}
         if source is None:  # the engine is starting or stopping
             return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0, **times)
@@ -201,16 +184,6 @@ class TriggersApi:
             refused=source.refused,
             **times,
         )
-
-    def _due(self, trigger: BoundTrigger) -> list[datetime]:
-        """Return the next due times of an active timer, in the time zone of its schedule."""
-        find, due = trigger.plugin.display.next_due, [datetime.fromtimestamp(self._clock.now(), UTC)]
-        if find is None or not trigger.runnable:
-            return []
-        settings, since = self._settings(trigger.plugin), trigger.stored.modified_at
-        while len(due) <= DUE_TIMES and (found := find(trigger.options, settings, since, due[-1].timestamp())):
-            due.append(found)
-        return due[1:]
 
     async def list_project(self, call: Call) -> Reply:
         page = page_of(
@@ -236,7 +209,7 @@ class TriggersApi:
         return TriggerReply(event_data=data, **self._fields(trigger))
 
     def _shown(self, trigger: BoundTrigger) -> Data:
-        address = self._address(trigger)
+        address = self._plugins.address(trigger)
         return {**trigger.shown, "invoke_url": address} if address else trigger.shown
 
     def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
@@ -260,7 +233,7 @@ class TriggersApi:
             "trigger_type_code": stored.kind,
             "trigger_status": "ACTIVE" if stored.active else "DISABLED",
             "path": trigger.path or UNSET,
-            "subscription_status": self._subscription_status(trigger) or UNSET,
+            "subscription_status": self._plugins.subscription_status(trigger) or UNSET,
             "created_time": zoned_time(stored.created_at),
             "last_updated_time": zoned_time(stored.modified_at),
         }

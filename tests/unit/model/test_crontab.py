@@ -68,9 +68,10 @@ def test_event_data_with_a_crontab_becomes_what_the_api_takes() -> None:
 
 
 def test_five_fields_are_explained_with_what_to_write_for_minutes() -> None:
-    said = five_fields("CRON_TZ=Europe/Berlin */10 * * * *")
+    said = five_fields({"schedule_type": "Cron", "schedule": "CRON_TZ=Europe/Berlin */10 * * * *"})
 
     assert said.startswith("schedule is 'CRON_TZ=Europe/Berlin */10 * * * *': its five fields are second, minute, hour")
     assert "'CRON_TZ=Europe/Berlin 0 */10 * * * *'" in said
     assert "'CRON_TZ=Europe/Berlin */10 * * * * *'" in said
-    assert [five_fields(one) for one in ("0 0 3 * * *", "@every 1h30m", "15m", "")] == [""] * 4
+    assert [five_fields({"schedule": one}) for one in ("0 0 3 * * *", "@every 1h30m", "15m", "")] == [""] * 4
+    assert five_fields({"crontab": "*/10 * * * *"}) == ""

@@ -18,7 +18,7 @@ from engine.http.console.struct_fields import Field, fields_of
 from engine.http.console.struct_forms import Data, errors_beside, read_struct
 from engine.http.console.triggers.rows import kind_mode
 from engine.model import Function
-from engine.model.crontab import five_fields, from_crontab
+from engine.model.crontab import from_crontab
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
@@ -62,11 +62,6 @@ def data_of(fields: Iterable[Field], form: Form, old: Mapping[str, Any] | None =
     if data.get("schedule_type") == "Crontab":
         data |= {"schedule_type": "Cron", "schedule": from_crontab(data["schedule"], f"{PREFIX}schedule")}
     return data
-
-
-def warning_of(data: Mapping[str, Any]) -> str:
-    """Return how a Cron expression of five fields is read; empty if ``event_data`` has none."""
-    return five_fields(str(data["schedule"])) if data.get("schedule_type") == "Cron" else ""
 
 
 def errors_in_form(kind: str, fields: Iterable[Field], error: FunctiondError) -> Mapping[str, str]:

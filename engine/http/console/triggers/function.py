@@ -17,15 +17,7 @@ from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.paths import FUNCTION
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
-from engine.http.console.triggers.forms import (
-    Kind,
-    create_path,
-    data_of,
-    errors_in_form,
-    fields_of_kind,
-    kind_of,
-    qualifiers_of,
-)
+from engine.http.console.triggers import forms
 from engine.http.console.triggers.rows import TriggerRows, page_of_trigger
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
@@ -70,23 +62,23 @@ class FunctionTriggersPages:
             kinds = [self._offer(one, plugin) for one in self._triggers.kinds if (plugin := self._triggers.plugin(one))]
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
-        values = shown_values(fields_of_kind(plugin), None)
+        values = shown_values(forms.fields_of_kind(plugin), None)
         active = not plugin.rules.starts_disabled
         return await self._show_form(call, kind, plugin, values=values, qualifier=LATEST, active=active)
 
     async def create(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         kind, plugin = self._kind(form.text("kind"))
-        fields = fields_of_kind(plugin)
+        fields = forms.fields_of_kind(plugin)
         qualifier, active = form.text("qualifier") or LATEST, "active" in form or not plugin.rules.may_disable
         errors: Mapping[str, str] = missing_values(fields, form)
         if not errors:
             status = "ACTIVE" if active else "DISABLED"
             try:
-                body = {"trigger_type_code": kind, "event_data": data_of(fields, form), "trigger_status": status}
-                reply = await self._api.send(call, "POST", create_path(function, self._region, qualifier), body)
+                body = {"trigger_type_code": kind, "event_data": forms.data_of(fields, form), "trigger_status": status}
+                reply = await self._api.send(call, "POST", forms.create_path(function, self._region, qualifier), body)
             except FunctiondError as error:
-                errors = errors_in_form(kind, fields, error)
+                errors = forms.errors_in_form(kind, fields, error)
             else:
                 return self._created(call, reply.read(TriggerReply), active=active)
         values, errors = typed_values(fields, form), {**lost_secrets(fields, form), **errors}
@@ -116,16 +108,16 @@ class FunctionTriggersPages:
             tab=TAB,
             kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
-            fields=fields_of_kind(plugin),
+            fields=forms.fields_of_kind(plugin),
             values=values,
             qualifier=qualifier,
-            qualifiers=qualifiers_of(self._catalog, self._frame.function_of(call)),
+            qualifiers=forms.qualifiers_of(self._catalog, self._frame.function_of(call)),
             active=active,
             errors=errors or {},
         )
 
-    def _offer(self, code: str, plugin: Plugin) -> Kind:
-        return kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
+    def _offer(self, code: str, plugin: Plugin) -> forms.Kind:
+        return forms.kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
 
     def _kind(self, code: str) -> tuple[str, Plugin]:
         """Return a kind in its plugin's spelling, and its plugin. Raises UnknownTriggerType if there is none such."""

@@ -14,17 +14,10 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.notes import see_other
 from engine.http.console.pages import Action
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
-from engine.http.console.triggers.forms import (
-    CHANGED,
-    data_of,
-    errors_in_form,
-    fields_of_kind,
-    kind_of,
-    trigger_path,
-    warning_of,
-)
+from engine.http.console.triggers.forms import CHANGED, data_of, errors_in_form, fields_of_kind, kind_of, trigger_path
 from engine.http.console.triggers.function import LIST, TAB
 from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
+from engine.model.crontab import five_fields
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_names import name_of
 from engine.resources.triggers import Triggers
@@ -110,7 +103,7 @@ class TriggerPage:
             row=row,
             kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
             may_disable=plugin.rules.may_disable,
-            warning=warning_of(data),
+            warning=five_fields(data),
             generation=trigger.stored.generation,
             fields=fields,
             values=shown_values(fields, trigger.given) if values is None else values,
