@@ -13,8 +13,6 @@ from msgspec import Struct
 from tests.support.cli import functiond_here, functiond_into_a_file
 from tests.support.engine_process import engine_process
 
-pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
-
 ID = r"[0-9a-f]{8}-[0-9a-f-]{27}"
 #: Commands, and a text of the file that each writes. Words in capitals stand for an id and for files.
 COMMANDS = [

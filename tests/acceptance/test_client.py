@@ -180,14 +180,14 @@ def test_options_of_many_events_are_their_own(client: Client) -> None:
 
 def test_refused_events_have_errors_in_their_places(client: Client) -> None:
     with pytest.raises(BatchError, match="2 of 3 events were refused; event 0: ") as caught:
-        client.enqueue_many("echo", [Event(event=1, priority=10), 2, "x" * (7 << 20)])
+        client.enqueue_many("echo", [Event(event=1, key="k" * 300), 2, "x" * (7 << 20)])
 
     handles, errors = caught.value.handles, caught.value.errors
     assert [one is None for one in handles] == [True, False, True]
     assert handles[1].result(30) == 2
     assert [type(errors[place]) for place in (0, 2)] == [BadRequest, TooLarge]
     with pytest.raises(BatchError) as all_refused:
-        client.enqueue_many("echo", [Event(event=1, priority=10)] * 2)
+        client.enqueue_many("echo", [Event(event=1, key="k" * 300)] * 2)
     assert set(all_refused.value.errors) == {0, 1}
     with pytest.raises(UnknownFunction):
         client.enqueue_many("nobody", [1, 2])
