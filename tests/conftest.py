@@ -29,9 +29,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skipped", type=Path, metavar="FILE", help="write the ids of skipped tests; run them by @FILE")
-    parser.addoption("--kills", type=int, default=20, help="how often the engine is killed in the kill loop")
+    parser.addoption("--kills", type=int, default=10, help="how often the engine is killed in the kill loop")
     parser.addoption("--fuzz-seed", type=int, default=1, help="seed of the fuzz of HTTP framing")
-    parser.addoption("--fuzz-seconds", type=float, default=45.0, help="how long this fuzz runs, on both event loops")
+    parser.addoption("--fuzz-seconds", type=float, default=20.0, help="how long this fuzz runs, on both event loops")
     parser.addoption(
         "--fuzz-stream", type=int, default=-1, help="number of its only stream; -1: as many as there is time"
     )

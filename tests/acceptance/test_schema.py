@@ -24,7 +24,7 @@ PROMISES = [checks.not_a_server_error, checks.response_schema_conformance, check
 #: MB; little enough that reserved instances cannot fill the machine
 SMALL = {"FUNCTIOND_EXECUTOR__MEMORY": "512"}
 BOUNDS = settings(
-    max_examples=10,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     database=None,

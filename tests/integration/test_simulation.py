@@ -34,8 +34,8 @@ SEEN = ("DISCARD", "FAIL", "SUCCESS", "BacklogFull", "NotStored", "broken", "clo
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(4))
-def test_a_thousand_simulated_hours_break_no_promise(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_five_hundred_simulated_hours_break_no_promise(seed: int) -> None:
     report = simulate(seed, HOURS)
 
     assert report.violations == (), f"seed {seed}, {HOURS:g} hours"
@@ -45,20 +45,12 @@ def test_a_thousand_simulated_hours_break_no_promise(seed: int) -> None:
         assert report.counts.get(seen, 0) > 0, seen
 
 
-@pytest.mark.long
-def test_the_same_seed_repeats_the_same_events() -> None:
-    first, second, other = simulate(1, 5.0), simulate(1, 5.0), simulate(2, 5.0)
-
-    assert first == second
-    assert first.digest != other.digest
-
-
 def test_another_process_repeats_the_same_events() -> None:
     program = "from bench.proof.simulation import simulate; print(simulate(1, 5.0).digest)"
     environment = {"PYTHONHASHSEED": "7", "PYTHONPATH": "."}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=120)
 
-    assert done.stdout.decode().strip() == simulate(1, 5.0).digest
+    assert done.stdout.decode().strip() == simulate(1, 5.0).digest != simulate(2, 5.0).digest
 
 
 # --- faults -------------------------------------------------------------------------------------------------

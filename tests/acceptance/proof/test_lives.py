@@ -11,7 +11,7 @@ from bench.proof.lives import Violation, kill_again, lives, until
 from bench.proof.recording import Calls
 from bench.proof.states import Recording
 
-SEED, KILLS, FAULTS = 7, 3, 15
+SEED, KILLS, FAULTS = 7, 2, 8
 
 
 def problems(found: Iterable[list[Violation]]) -> list[str]:

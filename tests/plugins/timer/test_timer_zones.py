@@ -1,4 +1,4 @@
-"""Calendars in all time zones over twenty years, compared with a library and with the rule itself.
+"""Calendars in all time zones over ten years, compared with a library and with the rule itself.
 
 The library (cronsim) checks moments away from clock changes, where implementations agree. Around each change an
 oracle applies the documented rule minute by minute. A fixed local time that is skipped occurs once, right after the
@@ -20,7 +20,7 @@ from cronsim import CronSim
 from engine.model.cron import Cron, read_cron
 
 BEGIN = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
-YEARS = 20
+YEARS = 10
 END = int(datetime(2026 + YEARS, 1, 1, tzinfo=UTC).timestamp())
 DAY, HOUR, MINUTE = 86_400, 3_600, 60
 SAMPLE = (
@@ -120,7 +120,7 @@ def test_two_years_of_a_few_zones(name: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1000)
-def test_twenty_years_of_all_zones() -> None:
+def test_ten_years_of_all_zones() -> None:
     zones = {name: ZoneInfo(name) for name in sorted(available_timezones())}
     # Zones with equal behaviour are tested once: about 600 names stand for about 60 behaviours.
     apart = {behaviour(zone, END): zone for zone in zones.values()}
@@ -130,5 +130,5 @@ def test_twenty_years_of_all_zones() -> None:
     for text, (zone, change) in itertools.product(NEAR, near):
         check_near(text, zone, change)
 
-    assert (len(zones) > 400, len(apart) > 50, len(near) > 500) == (True, True, True)
-    assert agreed > len(apart) * 2000
+    assert (len(zones) > 400, len(apart) > 50, len(near) > 250) == (True, True, True)
+    assert agreed > len(apart) * 1000
