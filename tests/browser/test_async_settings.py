@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
 def functions(engine: EngineProcess) -> None:
     for name in ("full", "plain", "next"):
         engine.create(name, "def handler(event, context):\n    return event\n")
+    assert engine.ask("PUT", f"{of('full')}:latest/async-invoke-config", FULL).status == 200
     assert engine.ask("POST", f"{of('plain')}/versions", {"version": "one"}).status == 200
     assert engine.ask("POST", f"{of('plain')}/aliases", {"name": "prod", "version": "one"}).status == 200
 
@@ -52,7 +53,6 @@ def save(page: Page) -> None:
 
 
 def test_a_form_that_is_saved_unchanged_changes_nothing(engine: EngineProcess, page: Page) -> None:
-    assert engine.ask("PUT", f"{of('full')}:latest/async-invoke-config", FULL).status == 200
     before = settings(engine, "full")
     page.goto(HERE.format("full"))
     save(page)
