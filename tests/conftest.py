@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,12 +30,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skipped", type=Path, metavar="FILE", help="write the ids of skipped tests; run them by @FILE")
+    parser.addoption("--part", metavar="K/N", help="run only the modules of one of several parts, such as 1/3")
     parser.addoption("--kills", type=int, default=10, help="how often the engine is killed in the kill loop")
     parser.addoption("--fuzz-seed", type=int, default=1, help="seed of the fuzz of HTTP framing")
     parser.addoption("--fuzz-seconds", type=float, default=20.0, help="how long this fuzz runs, on both event loops")
     parser.addoption(
         "--fuzz-stream", type=int, default=-1, help="number of its only stream; -1: as many as there is time"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the modules of other parts than that of ``--part``."""
+    if part := config.getoption("--part"):
+        number, parts = map(int, part.split("/"))
+        items[:] = [one for one in items if (crc32(one.nodeid.partition("::")[0].encode()) - number) % parts == 0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
