@@ -31,8 +31,9 @@ _TOKEN = re.compile(rb"token-[0-9-]+-x*")
 _REAL_TALLY = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
 UNION ALL
-SELECT 0, count(*), sum(size + coalesce((SELECT length(body) + length(log) FROM result r WHERE r.key = i.key), 0))
-FROM invocation i WHERE state >= 3 HAVING count(*) > 0
+SELECT 0, count(*), coalesce(sum(size + coalesce(length(r.body) + length(r.log), 0)), 0)
+    + (SELECT coalesce(sum(length(log)), 0) FROM attempt) AS bytes
+FROM invocation LEFT JOIN result r USING (key) WHERE state >= 3 HAVING count(*) > 0 OR bytes > 0
 """
 _TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
 #: Rows that must not exist.
