@@ -28,9 +28,9 @@ def for_api(kind: str, data: Mapping[str, Any]) -> Data:
     return found | {"schedule_type": "Cron", "schedule": _cron(crontab, "crontab")}
 
 
-def warn(data: Mapping[str, Any]) -> None:
-    """Print how a schedule of five fields is read, since most other programs read it as a crontab."""
-    if warning := five_fields(data):
+def warn(kind: str, data: Mapping[str, Any]) -> None:
+    """Print how a timer's schedule of five fields is read, since most other programs read it as a crontab."""
+    if kind.upper() == KIND and (warning := five_fields(data)):
         write(f"functiond: {warning}", errors=True)
 
 

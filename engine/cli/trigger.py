@@ -168,7 +168,7 @@ def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | 
         if kind.upper() != timers.KIND:
             raise UsageError(f"--crontab is {crontab!r}: only triggers of the type {timers.KIND} have a schedule")
         given["crontab"] = crontab
-    timers.warn(given)
+    timers.warn(kind, given)
     return timers.for_api(kind, given)
 
 

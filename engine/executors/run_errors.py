@@ -30,6 +30,8 @@ log = structlog.get_logger("functiond.runs")
 
 
 class RunErrors:
+    """Writer of the errors of failed runs. ``flush`` must be called before the recorder is closed."""
+
     def __init__(self, recorder: LogRecorder) -> None:
         self._recorder = recorder
         self._causes: set[tuple[int, int, str]] = set()  #: function, code and type of errors in the engine's log

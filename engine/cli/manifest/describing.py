@@ -31,7 +31,8 @@ _ALWAYS = ("runtime", "handler", "memory_size", "timeout")
 _NAMES = re.compile(r"(?:key|pass|pwd|auth|dsn|jwt|salt|webhook)s?(?:_|$)", re.IGNORECASE)
 #: Texts that contain a secret: the login of a URL, a field such as ``password=``, a private key, a header of a request.
 _FORMS = re.compile(
-    r"://[^/\s]*@|(?:passw\w*|pwd|secret\w*|token|key|sig|signature)[\"']?\s*[=:]|-----BEGIN|^(?:Bearer|Basic) ",
+    r"://[^/\s]*@|-----BEGIN|^(?:Bearer|Basic) "
+    r"|(?:passw\w{0,20}|pwd|secret\w{0,20}|token|key|sig|signature)[\"']?\s*[=:]",
     re.IGNORECASE,
 )
 _NEW = Function(

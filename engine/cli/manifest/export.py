@@ -78,18 +78,22 @@ def export(
     if file is None:
         write(text.rstrip("\n"), keep="\n\t")
         return
-    try:
-        with open(file, "w", opener=partial(os.open, mode=0o600 if with_secrets else 0o666)) as written:
-            if with_secrets:
-                file.chmod(0o600)  # an existing file
-            written.write(text)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    _write(file, text, private=with_secrets)
     if target.json:
         print_json({"file": str(file), "functions": count, "variables": variables})
     else:
         Output().print(f"[bold green]written[/] {count} function{'' if count == 1 else 's'} to")
         Output().paste(str(file))
+
+
+def _write(file: Path, text: str, *, private: bool) -> None:
+    try:
+        with open(file, "w", opener=partial(os.open, mode=0o600 if private else 0o666)) as written:
+            if private:
+                file.chmod(0o600)  # an existing file
+            written.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _write_code(data: Data, project: Project, folder: Path, start: Path) -> None:

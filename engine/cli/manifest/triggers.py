@@ -63,7 +63,7 @@ class TriggerPlanner:
         kind, known = table.trigger_type_code.upper(), self._project.trigger_types
         if kind not in {one.upper() for one in known}:
             raise UsageError(f"{path}.trigger_type_code is {table.trigger_type_code!r}: {expected(kind, known)}")
-        warn(table.event_data)
+        warn(kind, table.event_data)
         try:
             table = structs.replace(table, event_data=for_api(kind, table.event_data))
             data = self._references.event_data(kind, table.event_data)

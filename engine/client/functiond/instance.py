@@ -108,6 +108,8 @@ def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.A
 
 
 class BadArgument(TypeError):
+    """Error of an event that does not become the arguments of a function."""
+
     retryable = False  #: the event fits in no attempt
 
 
