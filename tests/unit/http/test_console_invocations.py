@@ -260,7 +260,7 @@ async def test_the_list_of_more_failing_functions_is_filtered(tmp_path: Path) ->
             await place.engine.catalog.create(other, CodeSource(kind="inline", file=encoded(SOURCE)))
             function = place.engine.catalog.list(PROJECT)[-1]
             one = made(place.engine.storage, function.function_id)
-            place.engine.usage.note_attempt(function, one, failure(replace(one, due_at=place.engine.clock.now())))
+            place.engine.usage.note_attempt(function, one, failure(replace(one, due_at=place.engine.clock.now() - 1)))
         overview = (await client.get(HOME)).text
         link = f"{HERE}/functions?failing=1"
         listed = (await client.get(link)).text
