@@ -70,6 +70,7 @@ from engine.protocols import (
     Undeliverable,
 )
 from engine.protocols.audit import Trace
+from engine.protocols.source_identity import SourceIdentity
 
 __version__ = "0.1.0"
 
@@ -117,6 +118,7 @@ __all__ = [
     "Scope",
     "Send",
     "SettingsError",
+    "SourceIdentity",
     "StatusLines",
     "Store",
     "StoreRefused",

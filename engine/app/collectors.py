@@ -94,6 +94,7 @@ def _sources(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("plugin_services", "Services of plugins: 1 if running", running, "plugin")
     yield count("trigger_events", "Events of triggers accepted", sources.accepted)
     yield count("trigger_events_refused", "Events of triggers rejected permanently", sources.refused)
+    yield count("trigger_events_lost", "Events that left what a trigger reads before they were read", sources.lost)
 
 
 def _journal(engine: EngineParts) -> Iterator[Figure]:

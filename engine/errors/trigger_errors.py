@@ -13,6 +13,7 @@ FunctiondError
 │   └── UnknownTrigger
 ├── Conflict
 │   ├── CursorMoved               another source moved the cursors, or the trigger was changed
+│   ├── SourceReplaced            what a source reads was deleted and made anew: the source starts again
 │   ├── TriggerExists             the function version already has an equal trigger
 │   └── TriggerClash              another trigger uses a resource, such as a path, that this one needs
 └── Forbidden
@@ -66,6 +67,11 @@ class CursorMoved(Conflict):
     def __init__(self, trigger_id: str, problem: str) -> None:
         self.trigger_id = trigger_id
         super().__init__(f"trigger {trigger_id}: {problem}")
+
+
+class SourceReplaced(Conflict):
+    def __init__(self, before: str, now: str) -> None:
+        super().__init__(f"{before} was deleted and is {now or 'missing'} now: the source starts again")
 
 
 class TriggerExists(Conflict):

@@ -332,11 +332,19 @@ class TriggerContext(EventSink, Protocol):
         """
         ...
 
-    async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
+    async def accept_batch(
+        self,
+        events: Sequence[Event],
+        cursors: Mapping[str, bytes] | None = None,
+        *,
+        check: Callable[[], Awaitable[object]] | None = None,
+    ) -> Sequence[str]:
         """Invoke the function once for each event and move the cursors, in one transaction. For pull sources.
 
-        Waits while the backlog is full, the function is disabled, or the disk refuses writes. Returns the request ids
-        in the order of the events. An event whose idempotency key was used with the same payload gets the earlier
+        Waits while the backlog is full, the function is disabled, or the disk refuses writes. ``check`` is awaited
+        after each wait, before the batch is stored. It raises to give the batch up, for instance since what the source
+        reads was deleted and made anew meanwhile; nothing is stored then. Returns the request ids in the order of the
+        events. An event whose idempotency key was used with the same payload gets the earlier
         request id. An event that is rejected permanently (too large, or its key was used with another payload) gets an
         empty id, and the cursors move past it. Raises CursorMoved if the trigger was changed, or if the cursors on disk
         differ from those of this context.
@@ -356,7 +364,19 @@ class TriggerContext(EventSink, Protocol):
         ...
 
     def report_problem(self, problem: str) -> None:
-        """Set the problem that the API shows in the trigger's state while the source retries. Empty: remove it."""
+        """Set the problem that the API shows in the trigger's state while the source retries.
+
+        With an empty text the problem is over. It is shown for another minute, or until the trigger is changed.
+        """
+        ...
+
+    def report_lost(self, text: str, events: int) -> None:
+        """Report events that left what the source reads before they were read.
+
+        The loss is logged once, and shown in the trigger's state for a minute, or until the trigger is changed.
+        ``events`` is added to the trigger's number of lost events; 0 if the number is unknown. An equal text is logged
+        once a minute.
+        """
         ...
 
     def report_notice(self, text: str) -> None:

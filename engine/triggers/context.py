@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import structlog
 
-from engine.errors import BacklogFull, FunctionDisabled, OutcomeUnknown, ShuttingDown, Unavailable
+from engine.errors import BacklogFull, FunctiondError, FunctionDisabled, OutcomeUnknown, ShuttingDown, Unavailable
 from engine.model import Request
 from engine.protocols import EVENT_LIMIT, CursorMove, Event
 from engine.resources.bound_trigger import BoundTrigger
@@ -42,11 +42,17 @@ class SourceContext(TriggerIngress):
     def cursors(self) -> Mapping[str, bytes]:
         return dict(self._positions)
 
-    async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
+    async def accept_batch(
+        self,
+        events: Sequence[Event],
+        cursors: Mapping[str, bytes] | None = None,
+        *,
+        check: Callable[[], Awaitable[object]] | None = None,
+    ) -> Sequence[str]:
         ids = [""] * len(events)
         fitting = [index for index, event in enumerate(events) if len(event.payload) <= EVENT_LIMIT]
         requests = [self._request(events[index]) for index in fitting]
-        for index, request_id in zip(fitting, await self._accept(requests, cursors or {}), strict=True):
+        for index, request_id in zip(fitting, await self._accept(requests, cursors or {}, check), strict=True):
             ids[index] = request_id
         self._positions.update(cursors or {})
         self._count(ids)
@@ -63,38 +69,50 @@ class SourceContext(TriggerIngress):
     def report_problem(self, problem: str) -> None:
         self._supervisor.report_problem(problem)
 
+    def report_lost(self, text: str, events: int) -> None:
+        self._tally.lost += events
+        self._supervisor.report_lost(text, events)
+
     def report_notice(self, text: str) -> None:
         self._supervisor.report_notice(text)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _accept(self, requests: Sequence[Request], positions: Mapping[str, bytes]) -> Sequence[str]:
+    async def _accept(
+        self,
+        requests: Sequence[Request],
+        positions: Mapping[str, bytes],
+        check: Callable[[], Awaitable[object]] | None,
+    ) -> Sequence[str]:
         """Store the requests and move the cursors in one transaction. Return the request ids.
 
-        After a temporary rejection, report it as the source's problem and retry. Never return while the engine shuts
-        down. Raises OutcomeUnknown if the result of the write is unknown. Only the cursors on disk are certain then,
-        and the restarted source reads them.
+        After a temporary rejection, show it in the source's state, wait, and ``check`` before the next try.
         """
-        while True:
-            try:
-                ids = await self._deps.intake.accept_batch(requests, self._move(positions))
-            except BacklogFull as full:
-                self._supervisor.set_problem(f"paused: {full}")
-                size = sum(len(request.payload) for request in requests)
-                await self._deps.backlog.wait_for_room(self._trigger.function_id, len(requests), size)
-            except FunctionDisabled as disabled:
-                self._supervisor.set_problem(f"paused: {disabled}")
-                await self._deps.enabled.wait_for(self._trigger.function_id)
-            except ShuttingDown:
-                await anyio.sleep_forever()  # the next engine continues from the cursors
-            except OutcomeUnknown:
-                raise  # only the cursors on disk are certain: the restarted source reads them
-            except Unavailable as problem:
-                self._supervisor.set_problem(f"paused: {problem}")
-                await anyio.sleep(problem.retry_after)
-            else:
-                self._supervisor.set_problem("")
-                return ids
+        try:
+            while True:
+                try:
+                    return await self._deps.intake.accept_batch(requests, self._move(positions))
+                except OutcomeUnknown:
+                    raise  # only the cursors on disk are certain: the restarted source reads them
+                except (BacklogFull, FunctionDisabled, Unavailable) as problem:
+                    await self._wait(problem, requests)
+                if check is not None:
+                    await check()
+        finally:
+            self._supervisor.report_wait("")
+
+    async def _wait(self, problem: FunctiondError, requests: Sequence[Request]) -> None:
+        """Wait until requests that were rejected can be tried again. Never return while the engine shuts down."""
+        if isinstance(problem, ShuttingDown):
+            await anyio.sleep_forever()  # the next engine continues from the cursors
+        self._supervisor.report_wait(f"paused: {problem}")
+        if isinstance(problem, BacklogFull):
+            size = sum(len(request.payload) for request in requests)
+            await self._deps.backlog.wait_for_room(self._trigger.function_id, len(requests), size)
+        elif isinstance(problem, Unavailable):
+            await anyio.sleep(problem.retry_after)
+        else:
+            await self._deps.enabled.wait_for(self._trigger.function_id)
 
     def _move(self, positions: Mapping[str, bytes]) -> CursorMove | None:
         if not positions:

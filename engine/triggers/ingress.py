@@ -37,7 +37,7 @@ class Tally:
     """Counts of a trigger's events since the engine started."""
 
     def __init__(self) -> None:
-        self.accepted = self.refused = 0
+        self.accepted = self.refused = self.lost = 0
 
 
 class TriggerIngress:

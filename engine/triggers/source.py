@@ -34,6 +34,7 @@ class SourceState(Struct, frozen=True, kw_only=True):
     next_try: float = 0.0  #: time of the next start, if failing
     accepted: int
     refused: int  #: events rejected permanently: too large, or an idempotency key used with another payload
+    lost: int  #: events that left what the source reads before they were read, as far as their number is known
 
 
 class Source:
@@ -90,6 +91,7 @@ class Source:
             next_try=health.next_try,
             accepted=self._tally.accepted,
             refused=self._tally.refused,
+            lost=self._tally.lost,
         )
 
     # --- inside ---------------------------------------------------------------------------------------------

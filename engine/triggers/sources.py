@@ -16,6 +16,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
@@ -34,6 +35,8 @@ log = structlog.get_logger("functiond.triggers")
 START = 5.0
 #: Seconds that a request which changes a trigger waits for its source to follow.
 SETTLE = 1.0
+#: Longest delay in seconds until a failed source or service starts again: meanwhile, its events may get lost.
+LONGEST_DELAY = 30.0
 
 
 class SourcesStatistics(Struct, frozen=True, kw_only=True):
@@ -41,6 +44,7 @@ class SourcesStatistics(Struct, frozen=True, kw_only=True):
     services: dict[str, Health]  #: health of plugins' services by table
     accepted: int  #: events accepted since the engine started
     refused: int  #: events rejected permanently since the engine started
+    lost: int  #: events that were lost before they were read, since the engine started
 
 
 class Sources:
@@ -54,7 +58,8 @@ class Sources:
         policy: RetryPolicy,
     ) -> None:
         self._triggers, self._contexts, self._deps = triggers, contexts, deps
-        self._clock, self._policy, self._cluster = clock, policy, cluster
+        self._clock, self._cluster = clock, cluster
+        self._policy = replace(policy, longest=min(policy.longest, LONGEST_DELAY))
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Supervisor] = {}
         self._past = Tally()  #: events of deleted triggers
@@ -96,6 +101,7 @@ class Sources:
             services={table: supervisor.health for table, supervisor in self._services.items()},
             accepted=self._past.accepted + sum(state.accepted for state in states),
             refused=self._past.refused + sum(state.refused for state in states),
+            lost=self._past.lost + sum(state.lost for state in states),
         )
 
     def follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
@@ -134,6 +140,7 @@ class Sources:
         del self._sources[trigger_id]
         self._past.accepted += source.state().accepted
         self._past.refused += source.state().refused
+        self._past.lost += source.state().lost
 
     async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> None:
         assert trigger.plugin.trigger is not None

@@ -15,7 +15,7 @@ import anyio
 import structlog
 from msgspec import Struct
 
-from engine.errors import FunctiondError
+from engine.errors import FunctiondError, SourceReplaced
 from engine.errors.groups import leaves, with_cause
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
@@ -25,6 +25,10 @@ log = structlog.get_logger("functiond.triggers")
 
 #: Seconds of running after which a new failure counts as the first.
 STEADY = 60.0
+#: Seconds that a problem which is over, and a loss, stay in the state; and between equal lines in the log.
+CALM = 60.0
+#: Seconds until a source runs again after that which it reads was replaced.
+REPLACED = 0.05
 STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped"
 
 
@@ -32,7 +36,7 @@ class Health(Struct, frozen=True, kw_only=True):
     """State of a supervised service, with its current problem and failures."""
 
     state: str  #: starting, running, failing (waits to be restarted), stopped
-    problem: str = ""  #: last failure, or the problem that the service reports; if there is none, its notice
+    problem: str = ""  #: last failure, wait, problems and loss that the service reports; if there is none, its notice
     since: float = 0.0  #: start of this state, in seconds since the epoch
     failures: int = 0  #: consecutive failures
     next_try: float = 0.0  #: time of the next start in state failing
@@ -48,7 +52,11 @@ class Supervisor:
         self._clock, self._policy, self._named = clock, policy, named
         self._random = Random()
         self._failures = 0
-        self._notice = ""
+        # Texts of the state, in the order in which they are shown:
+        self._failure = self._wait = self._problem = self._lost = self._notice = ""
+        self._over: asyncio.TimerHandle | None = None  #: removes the problem, which is over
+        self._lost_over: asyncio.TimerHandle | None = None
+        self._logged: dict[str, float] = {}  #: times of the last minute's lines by text
         self.settled = asyncio.Event()
         self.deleted = False  #: the service is stopped because its trigger was deleted
         self.health = Health(state=STARTING, since=clock.now())
@@ -57,7 +65,7 @@ class Supervisor:
         """Call ``run`` with this supervisor until cancelled, and call it again whenever it returns or raises."""
         while True:
             started = self._clock.now()
-            self._show(STARTING, self.health.problem)
+            self._show(STARTING)
             try:
                 await run(self)
                 problem = "the service returned before it was stopped"
@@ -67,38 +75,81 @@ class Supervisor:
                 problem = "a task inside the service was cancelled and ended it"  # client libraries do this
             except Exception as error:
                 problem = explain(error)
+                if any(isinstance(leaf, SourceReplaced) for leaf in leaves(error)):
+                    self._log("service starts anew", problem)
+                    await anyio.sleep(REPLACED)
+                    continue
             self._failures = 1 if self._clock.now() - started > STEADY else self._failures + 1
             wait = self._policy.delay(self._failures, self._random.random())
             log.warning("service failed", **self._named, problem=problem, retry_in=round(wait, 3))
-            self._show(FAILING, problem, self._clock.now() + wait)
+            self._failure, self._wait = problem, ""
+            self._show(FAILING, self._clock.now() + wait)
             self.settled.set()
             await anyio.sleep(wait)
 
     def started(self, value: Any = None) -> None:
         """Record that the service runs. Called by the service, which gets this supervisor as its ``task_status``."""
-        self._show(RUNNING, "")
+        self._failure = ""
+        self._show(RUNNING)
         self.settled.set()
 
     def report_problem(self, problem: str) -> None:
-        """Record and log a problem of a service that keeps running. An empty text clears the problem."""
-        if (problem or self._notice) != self.health.problem:
-            log.warning("service has a problem" if problem else "service recovered", **self._named, problem=problem)
-            self.set_problem(problem)
+        """Record and log a problem of a service that keeps running. After an empty text, it is shown for ``CALM``."""
+        if problem:
+            _cancel(self._over)
+            self._over, self._problem = None, problem
+            self._log("service has a problem", problem)
+        elif self._problem and self._over is None:
+            self._over = asyncio.get_running_loop().call_later(CALM, self._recover)
+        self._show(self.health.state)
 
-    def set_problem(self, problem: str) -> None:
-        """Record a problem without logging it, for problems that change too often."""
-        if (problem or self._notice) != self.health.problem:
-            self._show(self.health.state, problem)
+    def report_wait(self, text: str) -> None:
+        """Record a wait without logging it, for waits that change too often. An empty text ends the wait."""
+        if text != self._wait:
+            self._wait = text
+            self._show(self.health.state)
+
+    def report_lost(self, text: str, events: int) -> None:
+        """Record and log a loss of events, which is shown for ``CALM``."""
+        _cancel(self._lost_over)
+        self._lost_over = asyncio.get_running_loop().call_later(CALM, self._forget_loss)
+        self._lost = text
+        self._log("events lost", text, events=events)
+        self._show(self.health.state)
 
     def report_notice(self, text: str) -> None:
         """Record a notice, which API replies contain while there is no problem. Replaces the previous notice."""
-        previous, self._notice = self._notice, storable(text)
-        if self.health.problem in ("", previous):
-            self.set_problem("")
+        self._notice = text
+        self._show(self.health.state)
 
-    def _show(self, state: str, problem: str, next_try: float = 0.0) -> None:
-        now, failures, shown = self._clock.now(), self._failures, storable(problem) or self._notice
-        self.health = Health(state=state, problem=shown, since=now, failures=failures, next_try=next_try)
+    def _recover(self) -> None:
+        self._problem, self._over = "", None
+        self._log("service recovered", "")
+        self._show(self.health.state)
+
+    def _forget_loss(self) -> None:
+        self._lost = ""
+        self._show(self.health.state)
+
+    def _log(self, event: str, problem: str, **more: object) -> None:
+        now = asyncio.get_running_loop().time()
+        self._logged = {text: at for text, at in self._logged.items() if now - at < CALM}
+        if problem not in self._logged:
+            self._logged[problem] = now
+            log.warning(event, **self._named, problem=problem, **more)
+
+    def _show(self, state: str, next_try: float = 0.0) -> None:
+        before, problem = self.health, f"{self._problem} (over)" if self._over else self._problem
+        shown = "; ".join(filter(None, (self._failure, self._wait, problem, self._lost))) or self._notice
+        since = before.since if state == before.state else self._clock.now()
+        self.health = Health(
+            state=state, problem=storable(shown), since=since, failures=self._failures, next_try=next_try
+        )
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 def _is_cancelled() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 from unittest.mock import patch
@@ -85,7 +85,13 @@ class _Context:
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
         raise AssertionError("a pull source accepts batches only")
 
-    async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
+    async def accept_batch(
+        self,
+        events: Sequence[Event],
+        cursors: Mapping[str, bytes] | None = None,
+        *,
+        check: Callable[[], Awaitable[object]] | None = None,
+    ) -> Sequence[str]:
         world = self._world
         world.steps += 1
         if world.crash_at == world.steps:
@@ -116,6 +122,8 @@ class _Context:
         raise AssertionError("nothing runs here")
 
     def report_problem(self, problem: str) -> None: ...
+
+    def report_lost(self, text: str, events: int) -> None: ...
 
     def report_notice(self, text: str) -> None: ...
 

@@ -55,7 +55,7 @@ class TriggerReply(Struct, frozen=True, kw_only=True):
 
 
 class TriggerState(Struct, frozen=True, kw_only=True):
-    """State of a trigger's source, and numbers of events accepted and refused since the engine started."""
+    """State of a trigger's source, and numbers of events accepted, refused and lost since the engine started."""
 
     state: str  #: starting, running, failing (restarts later), disabled, stopped, or ``no source``
     problem: str  #: problem of the source; empty: none
@@ -64,6 +64,7 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     next_try: str = ""  #: time of the next restart of a failing source; empty: none
     accepted: int
     refused: int  #: events rejected permanently
+    lost: int = 0  #: events that left what the source reads before they were read
     due: list[str] = []  #: next due times of an active timer
     zone: str = ""  #: time zone of ``due``
 
@@ -182,6 +183,7 @@ class TriggersApi:
             next_try=zoned_time(source.next_try) if source.next_try else "",
             accepted=source.accepted,
             refused=source.refused,
+            lost=source.lost,
             **times,
         )
 

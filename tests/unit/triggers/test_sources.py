@@ -10,11 +10,13 @@ import anyio
 import pytest
 from anyio.abc import TaskStatus
 from msgspec import Struct
+from structlog.testing import capture_logs
 
-from engine import Event, Plugin, PluginContext, TriggerContext, TriggerRules
-from engine.errors import CursorMoved, Overloaded
+from engine import Event, Plugin, PluginContext, SourceIdentity, TriggerContext, TriggerRules
+from engine.errors import CursorMoved, Overloaded, SourceReplaced
 from engine.protocols import EVENT_LIMIT
 from engine.resources.bound_trigger import BoundTrigger
+from engine.triggers import supervisor
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house, until
 
@@ -122,8 +124,9 @@ async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, fe
 
 
 async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_changed(
-    tmp_path: Path, feed: Feed
+    tmp_path: Path, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(supervisor, "CALM", 0.02)
     async with house(tmp_path, [feed.plugin()]) as place:
         trigger = await running(place, feed)
         context, shown = feed.contexts["a"], list[str]()
@@ -133,11 +136,89 @@ async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_
         for problem in ("slow", ""):
             context.report_problem(problem)
             shown.append(place.state(trigger).problem)
+        await until(lambda: place.state(trigger).problem == "begun again")
         await place.update(trigger, name="b")
         await until(lambda: "b" in feed.contexts)
 
-        assert shown == ["begun again", "slow", "begun again"]
+        assert shown == ["begun again", "slow", "slow (over)"]
         assert place.state(trigger).problem == ""
+
+
+async def test_problems_and_losses_stay_in_the_state_while_events_go_on(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, api_client(place) as api:
+        trigger = await running(place, feed)
+        context = feed.contexts["a"]
+        with capture_logs() as logs:
+            for problem in ("slow", "", "slow", ""):
+                context.report_problem(problem)
+            for _ in range(2):
+                context.report_lost("the queue was deleted", 3)
+        await context.accept_batch([Event(payload=b"1")], {"0": b"1"})
+        reply = (await api.get(f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/state")).json()
+        figures = (await api.get("/metrics")).text
+
+        assert (reply["state"], reply["problem"]) == ("running", "slow (over); the queue was deleted")
+        assert (reply["accepted"], reply["lost"]) == (1, 6)
+        assert "functiond_trigger_events_lost_total 6.0" in figures
+        assert [(line["event"], line["problem"]) for line in logs] == [
+            ("service has a problem", "slow"),
+            ("events lost", "the queue was deleted"),
+        ]
+
+        await place.update(trigger, name="b")
+        await until(lambda: "b" in feed.contexts)
+        assert (place.state(trigger).problem, place.state(trigger).lost) == ("", 6)
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+        assert place.engine.sources.statistics().lost == 6
+
+
+async def test_a_source_starts_again_at_once_when_what_it_reads_was_made_anew(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = ExceptionGroup("readers", [SourceReplaced("queue 1", "queue 2")])
+    async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place:
+        trigger = await running(place, feed)
+
+        assert feed.log == ["+a", "+a"]
+        assert (place.state(trigger).problem, place.state(trigger).failures) == ("", 0)
+
+
+async def test_a_source_that_keeps_failing_starts_again_within_half_a_minute(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = OSError("refused by the broker")
+    async with house(tmp_path, [feed.plugin()], retry__base=300.0) as place:
+        trigger = await place.create("FEED", name="a")
+        await until(lambda: place.state(trigger).state == "failing")
+
+        assert place.state(trigger).next_try - place.state(trigger).since == pytest.approx(30, abs=0.1)
+
+
+async def test_a_batch_that_waited_is_given_up_if_its_queue_is_another_now(tmp_path: Path, feed: Feed) -> None:
+    queues = ["queue 1"]
+
+    async def look() -> str:
+        return queues[-1]
+
+    async with house(tmp_path, [feed.plugin()], queue__function_rows=1) as place:
+        trigger, identity = await running(place, feed), SourceIdentity("queue 1", look)
+        context, refused = feed.contexts["a"], list[str]()
+        [first] = await context.accept_batch([Event(payload=b"1")], {"0": identity.cursor(b"1")}, check=identity.check)
+
+        async def accept() -> None:
+            try:
+                await context.accept_batch([Event(payload=b"2")], {"0": identity.cursor(b"2")}, check=identity.check)
+            except SourceReplaced as error:
+                refused.append(str(error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(accept)
+            await until(lambda: "paused" in place.state(trigger).problem)
+            queues.append("queue 2")
+            await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(first) or 0)
+
+        [cursor] = (await place.cursors(trigger)).values()
+        assert refused == ["queue 1 was deleted and is queue 2 now: the source starts again"]
+        assert (identity.position(cursor), SourceIdentity("queue 2", look).position(cursor)) == (b"1", None)
+        assert (identity.position(b"4"), identity.position(None)) == (b"4", None)  # of earlier versions; none
+        assert (await place.events(), place.state(trigger).problem) == ([1], "")
 
 
 async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, feed: Feed) -> None:
