@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.contracts.rigs.base import Rig
+from tests.contracts.scenes import RIGS, params_of
 from tests.contracts.storage import KINDS, Opened
 
 
@@ -11,3 +14,10 @@ from tests.contracts.storage import KINDS, Opened
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
     """Return an opener of a storage of each kind."""
     return KINDS[request.param](tmp_path)
+
+
+@pytest.fixture(params=params_of(RIGS))
+async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    made: Rig = request.param(tmp_path)
+    async with made.opened():
+        yield made

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
+from engine.model.clock import Clock
 from tests.support.http_app import PROJECT
 
 
@@ -19,6 +20,7 @@ class Target(Struct, frozen=True, kw_only=True):
     trigger_id: str
     shown: Mapping[str, Any]  #: the trigger's event_data
     path: str = ""  #: path to which events are sent; empty if the kind has none
+    place: Any = None  #: the engine, if it runs in this process
 
 
 class Rig:
@@ -38,6 +40,7 @@ class Rig:
         self.folder = folder
         self.settings: dict[str, Any] = {}  #: settings of the engine by dotted name
         self.project = PROJECT  #: project of the trigger
+        self.clock: Clock | None = None  #: clock of the engine under test; None: the machine's
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
@@ -65,3 +68,37 @@ class Rig:
     async def breaks(self) -> None: ...
 
     async def mends(self) -> None: ...
+
+    # --- for the suite ``test_made_anew`` --------------------------------------------------------------------
+
+    #: Numbers of parts, such as partitions or queues, with which ``restore`` can make anew what the trigger reads:
+    #: some of ``same``, ``fewer`` and ``more``. Empty: it cannot be removed.
+    parts: ClassVar[Sequence[str]] = ()
+    #: True if the engine under test serves it, so that nothing can happen to it while the engine is stopped.
+    inside: ClassVar[bool] = False
+    #: Change of options with which the source waits for the end of each invocation. Empty: it has no such option.
+    serial: ClassVar[Mapping[str, Any]] = {}
+    #: True if the source knows the number of events that were removed unread. Otherwise it only says that some may be.
+    counts_removed: ClassVar[bool] = True
+    #: True if removal loses nothing, for instance since the source has a queue of its own.
+    keeps_removed: ClassVar[bool] = False
+    #: Greatest number of times that an event may be seen after a removal. More than 1 must be documented.
+    sightings: ClassVar[int] = 1
+    #: True if ``expire`` and ``age`` work.
+    expires: ClassVar[bool] = False
+
+    async def remove(self, target: Target) -> None:
+        """Remove what the trigger reads, with all events in it. ``target`` may be stale unless ``inside``."""
+        raise NotImplementedError
+
+    async def restore(self, target: Target, parts: str) -> None:
+        """Make anew, under the same name, what ``remove`` has removed."""
+        raise NotImplementedError
+
+    async def expire(self) -> None:
+        """Let the retention of all events end that were sent so far. Return when they are gone."""
+        raise NotImplementedError
+
+    def age(self, seconds: float) -> None:
+        """Move the clock of that which the trigger reads, for instance so that its sessions expire."""
+        raise NotImplementedError

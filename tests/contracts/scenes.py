@@ -1,0 +1,86 @@
+"""Engine with one trigger of a rig's kind, for the contract suites of trigger sources."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Struct
+
+from engine.config.plugin_registry import load_plugins
+from engine.resources.bound_trigger import BoundTrigger
+from tests.contracts import rigs
+from tests.contracts.rigs.base import Rig, Target
+from tests.support.triggering import House, api_client, house
+
+MODULES = [module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name != "base"]
+RIGS: list[type[Rig]] = [import_module(f"{rigs.__name__}.{name}").Rig for name in MODULES]
+NOWHERE = Target(url="", trigger_id="", shown={})
+
+
+def params_of(chosen: Iterable[type[Rig]]) -> list[Any]:
+    return [pytest.param(one, id=one.__module__.rpartition(".")[2]) for one in chosen]
+
+
+def having(**traits: bool) -> pytest.MarkDecorator:
+    """Run a test only with the sources that have these traits."""
+    chosen = [one for one in RIGS if all(getattr(one, name) is value for name, value in traits.items())]
+    return pytest.mark.parametrize("rig", params_of(chosen), indirect=True)
+
+
+class Scene(Struct, kw_only=True):
+    """Engine with one trigger of the rig's kind."""
+
+    rig: Rig
+    place: House
+    url: str
+    trigger: BoundTrigger
+
+    @property
+    def target(self) -> Target:
+        return Target(
+            url=self.url, trigger_id=self.trigger.id, shown=self.trigger.shown, path=self.trigger.path, place=self.place
+        )
+
+    async def send(self, *numbers: int) -> list[bool]:
+        return [await self.rig.send(self.target, number) for number in numbers]
+
+    async def numbers(self) -> list[int]:
+        """Return the numbers of all accepted events, in the order of acceptance."""
+        return [number for event in await self.place.events() for number in self.rig.numbers(event)]
+
+    async def has(self, *numbers: int) -> None:
+        """Return once exactly these numbers have been accepted."""
+        while sorted(found := await self.numbers()) != sorted(numbers):
+            assert len(found) <= len(numbers), f"{found} is more than {numbers}"
+            await anyio.sleep(0.005)
+
+    async def runs(self) -> None:
+        await self.is_in("running")
+
+    async def is_in(self, state: str) -> None:
+        while self.place.state(self.trigger).state != state:  # noqa: ASYNC110  (a state offers no event)
+            await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def scene(rig: Rig, **settings: Any) -> AsyncIterator[Scene]:
+    """Run an engine on the rig's folder. The first one creates the trigger, later ones find it."""
+    plugins = load_plugins(rig.modules)
+    named = {name.replace(".", "__"): value for name, value in rig.settings.items()}
+    async with (
+        house(rig.folder / "data", plugins, clock=rig.clock, **{**named, **settings}) as place,
+        api_client(place) as client,
+    ):
+        there = list(place.engine.resources.triggers.all())
+        trigger = there[0] if there else await place.create(rig.kind, **rig.options())
+        if not trigger.stored.active:
+            trigger = await place.update(trigger, status="ACTIVE")
+        made = Scene(rig=rig, place=place, url=str(client.base_url).rstrip("/"), trigger=trigger)
+        await made.runs()
+        yield made

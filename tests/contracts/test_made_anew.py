@@ -1,0 +1,185 @@
+"""Contract of sources whose stream, queue, folder or collection is removed, made anew, or passed by its retention.
+
+Each acknowledged event is seen by the function or reported as lost: counted, or said where the number cannot be known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Struct
+
+from tests.contracts.rigs.base import Rig
+from tests.contracts.rigs.dis import Own
+from tests.contracts.scenes import RIGS, Scene, scene
+
+ALL: list[type[Rig]] = [*RIGS, Own]
+SECONDS = 15.0  #: after which a test fails
+READERS = ("running", "paused", "full", "serial", "late", "stopped", "restarted")
+
+
+def _can(rig: type[Rig], reader: str) -> bool:
+    needs = {"serial": bool(rig.serial), "late": rig.expires, "stopped": not rig.inside}
+    return needs.get(reader, True)
+
+
+def _cases() -> Iterator[Any]:
+    """Yield rigs with all readers and numbers of parts. All but one for each reader and each number are long."""
+    for rig in ALL:
+        readers = [reader for reader in READERS if _can(rig, reader)]
+        for part, reader in itertools.product(rig.parts, readers):
+            quick = part == rig.parts[readers.index(reader) % len(rig.parts)]
+            marks = () if quick else pytest.mark.long
+            yield pytest.param(rig, part, reader, id=f"{_name(rig)}-{part}-{reader}", marks=marks)
+
+
+def _name(rig: type[Rig]) -> str:
+    own = "" if rig.__name__ == "Rig" else f"-{rig.__name__.lower()}"
+    return rig.__module__.rpartition(".")[2] + own
+
+
+class Trial(Struct, kw_only=True):
+    """Scene whose events are counted. After a restart, it goes on with the next engine."""
+
+    one: Scene
+    sent: list[int] = []
+    must: set[int] = set()  #: events that were sent to what was made anew, and cannot be lost
+
+    async def send(self, *numbers: int, lost: bool = False) -> None:
+        """Send events. ``lost``: they may get lost, if that is reported."""
+        self.sent += numbers
+        self.must |= set() if lost else {*numbers}
+        assert all(await self.one.send(*numbers))
+
+    async def seen(self) -> list[int]:
+        return await self.one.numbers()
+
+    async def settles(self, *, counted: bool) -> None:
+        """End all invocations until each event was seen or reported, and assert that it is so.
+
+        ``counted``: the exact number of lost events must be reported.
+        """
+        state, missing = self.one.place.state(self.one.trigger), {*self.sent}
+        with anyio.move_on_after(SECONDS):
+            while self.must & missing or (state.lost < len(missing) and (counted or not state.problem)):
+                await self.end_all()
+                await anyio.sleep(0.005)
+                state, missing = self.one.place.state(self.one.trigger), {*self.sent} - {*await self.seen()}
+        await anyio.sleep(0.05)  # time for a repeated event to come
+
+        seen = await self.seen()
+        assert sorted(self.must & missing) == []
+        assert max(map(seen.count, seen)) <= self.one.rig.sightings
+        assert self.one.place.state(self.one.trigger).lost == (len(missing) if counted else 0)
+        assert state.problem or not missing
+
+    async def end_all(self) -> None:
+        for key in await self.one.place.keys():
+            await self.one.place.engine.dispatcher.cancel(key)
+
+    async def waits(self, text: str) -> None:
+        while text not in self.one.place.state(self.one.trigger).problem:  # noqa: ASYNC110  (no event)
+            await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def trial(rig: Rig, reader: str) -> AsyncIterator[Trial]:
+    """Run a trigger that has read three events, and then is in the state of ``reader``, with unread ones."""
+    settings = {"queue__function_rows": 1} if reader == "full" else {}
+    async with scene(rig, **settings) as one:
+        if reader == "serial":
+            one.trigger = await one.place.update(one.trigger, **rig.serial)
+            await one.runs()
+        it = Trial(one=one)
+        with anyio.fail_after(SECONDS):
+            await it.send(1, 2, 3)
+            while {*await it.seen()} != {1, 2, 3}:
+                await it.end_all()
+            if reader in ("paused", "late"):
+                await it.end_all()
+                await one.place.engine.catalog.limit(one.place.urn, 0)
+            if reader in ("paused", "late", "full", "serial"):
+                await it.send(4, lost=True)
+                if reader == "serial":
+                    while 4 not in await it.seen():
+                        await it.end_all()
+                    await it.send(5, lost=True)
+                else:
+                    if reader == "full":  # its events fill the backlog one by one
+                        await it.send(5, lost=True)
+                    await it.waits("backlog" if reader == "full" else "Disabled")
+                await it.send(6, 7, 8, 9, lost=True)
+        yield it
+
+
+async def _release(it: Trial) -> None:
+    await it.one.place.engine.catalog.limit(it.one.place.urn, 5)
+
+
+def _while_stopped(do: Callable[[], Awaitable[None]]) -> None:
+    """Call a function on another thread while this event loop stands still, as a stopped process does."""
+    thread = threading.Thread(target=lambda: anyio.run(do))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize(("rig", "parts", "reader"), list(_cases()), indirect=["rig"])
+async def test_nothing_is_lost_in_silence_when_it_is_made_anew(rig: Rig, parts: str, reader: str) -> None:
+    async def make_anew() -> None:
+        await rig.remove(it.one.target)
+        await rig.restore(it.one.target, parts)
+
+    async with trial(rig, reader) as it:
+        if reader == "stopped":
+            _while_stopped(make_anew)
+        elif reader != "restarted" or rig.inside:
+            await make_anew()
+        if reader != "restarted":
+            await it.send(*range(10, 20))
+            if reader == "late":
+                rig.age(310)
+            await _release(it)
+            await it.settles(counted=rig.counts_removed)
+    if reader == "restarted":
+        if not rig.inside:
+            await make_anew()
+        async with scene(rig) as one:
+            it.one = one
+            await it.send(*range(10, 20))
+            await it.settles(counted=rig.counts_removed)
+
+
+@pytest.mark.parametrize("rig", [pytest.param(one, id=_name(one)) for one in ALL if one.parts], indirect=["rig"])
+async def test_a_removal_is_said_until_it_is_back(rig: Rig) -> None:
+    async with trial(rig, "full") as it:
+        await rig.remove(it.one.target)
+        with anyio.fail_after(SECONDS):
+            while not it.one.place.state(it.one.trigger).problem.replace("paused", ""):
+                await it.end_all()
+        await rig.restore(it.one.target, "same")
+        await it.send(*range(10, 20))
+        await it.settles(counted=rig.counts_removed)
+
+
+@pytest.mark.parametrize(
+    ("rig", "reader"),
+    [
+        pytest.param(one, reader, id=f"{_name(one)}-{reader}")
+        for one in ALL
+        for reader in ("paused", "full", "serial")
+        if one.expires and _can(one, reader)
+    ],
+    indirect=["rig"],
+)
+async def test_what_retention_passes_unread_is_counted(rig: Rig, reader: str) -> None:
+    async with trial(rig, reader) as it:
+        await rig.expire()
+        await it.send(*range(10, 20))
+        await _release(it)
+        await it.settles(counted=True)
