@@ -104,6 +104,10 @@ class RowLogs(Generic[R]):
         tail = self._tails[name]
         return tail.earliest, tail.next
 
+    def last_at(self, name: str) -> int:
+        """Return the time of a log's last row in milliseconds, 0 if it never had one."""
+        return self._tails[name].last
+
     def news(self, name: str) -> asyncio.Event:
         """Return an ``asyncio.Event`` that is set at the log's next change."""
         return self._tails[name].news

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
@@ -69,6 +69,14 @@ class Layout(Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...]
 
 
+class Span(Struct, frozen=True, kw_only=True):
+    """Records that a partition had when its stream was deleted."""
+
+    first: int  #: sequence number of the first readable record
+    next: int  #: sequence number that the next record would have got
+    last_at: int  #: time of the last record in milliseconds
+
+
 class StreamAccess(Protocol):
     """Access to the streams of the engine or of a remote endpoint.
 
@@ -85,6 +93,17 @@ class StreamAccess(Protocol):
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
         """Return records from a cursor on, at most ``max_bytes`` in total, but at least one record if one exists."""
+        ...
+
+    async def passed(self, project: str, stream: str, partition_id: str, position: int, page: Page) -> int:
+        """Return how many records from the sequence number ``position`` on were deleted before ``page`` was read.
+
+        ``page`` has the first records from ``position`` on that are left. For an empty page, a remote endpoint returns 0.
+        """
+        ...
+
+    def ended(self, stream_id: str) -> Mapping[str, Span] | None:
+        """Return what the partitions of a deleted stream had; None if that is unknown."""
         ...
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]: ...

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Event, TriggerContext
-from plugins.dis.access import Layout, Start
+from plugins.dis.access import Layout, Span, Start, StreamAccess
 
 
 class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,6 +24,17 @@ class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: int = 0  #: milliseconds; older records are skipped
     drained: bool = False  #: the partition is closed, and read to its end
     request: str = ""  #: id of the last batch's request, if a serial trigger waits for its end
+
+    def position(self) -> int | None:
+        """Return the sequence number of the next record to read; None if it is unknown, since none was read."""
+        return int(self.after) + 1 if self.after else None
+
+    def unread(self, span: Span) -> int:
+        """Return the number of records that a partition had after this checkpoint when its stream was deleted."""
+        if self.drained or span.last_at < self.since:
+            return 0
+        position = self.position()
+        return span.next - (span.first if position is None else position)
 
     def start(self) -> Start:
         if self.after:
@@ -37,24 +48,52 @@ class ShardCheckpoints:
     Methods raise the errors with which ``TriggerContext.accept_batch`` refuses events.
     """
 
-    def __init__(self, context: TriggerContext, name: str, stream_id: str) -> None:
-        self._context, self._begin = context, ShardCheckpoint(stream=stream_id, name=name)
-        self._read = {part: msgspec.json.decode(value, type=ShardCheckpoint) for part, value in context.cursors.items()}
-        self._checkpoints = {part: one for part, one in self._read.items() if one.stream == stream_id}
+    def __init__(self, context: TriggerContext, name: str) -> None:
+        self._context, self._begin = context, ShardCheckpoint(stream="", name=name)
+        self._stored = {
+            part: msgspec.json.decode(value, type=ShardCheckpoint) for part, value in context.cursors.items()
+        }
 
     def of(self, partition: str) -> ShardCheckpoint:
-        return self._checkpoints.get(partition) or self._begin
+        """Return the checkpoint of a partition, which is at number 0 if the partition was made after ``begin``."""
+        stored = self._stored.get(partition)
+        return stored if stored is not None and stored.stream == self._begin.stream else self._begin
 
-    async def begin_late(self, layout: Layout) -> None:
-        """Set checkpoints that skip records older than the trigger, if the trigger has never read this stream.
+    def position(self, partition: str) -> int | None:
+        """Return the sequence number of a partition's next record; None if the trigger has read none yet."""
+        checkpoint = self.of(partition)
+        return 0 if checkpoint is self._begin else checkpoint.position()
 
-        Reading starts at the time when the trigger was created, or was changed to this stream. Partitions that are
-        created later are read from their beginning.
+    async def leave(self, access: StreamAccess, present: str) -> None:
+        """Report records that were unread in an earlier stream of the name, and forget its checkpoints.
+
+        ``present`` is the id of the present stream, empty if there is none.
         """
-        if not any(one.name in ("", self._begin.name) for one in self._read.values()):
-            since = int(self._context.since * 1000)
-            late = {part.id: replace(self._begin, since=since, drained=not part.open) for part in layout.parts}
-            await self._move([], {**dict.fromkeys(self._read, self._begin), **late})
+        name = self._begin.name
+        old = {part: one for part, one in self._stored.items() if one.stream not in ("", present)}
+        for stream_id in {one.stream for one in old.values() if one.name in ("", name)}:
+            spans = access.ended(stream_id)
+            if spans is None:
+                self._context.report_lost(f"stream {name!r} was deleted: its records that were not read are lost", 0)
+            elif lost := sum(old.get(part, self._begin).unread(span) for part, span in spans.items()):
+                self._context.report_lost(f"stream {name!r} was deleted before {lost} of its records were read", lost)
+            await self._move([], {part: self._begin for part, one in old.items() if one.stream == stream_id})
+
+    async def begin(self, layout: Layout, *, late: bool) -> None:
+        """Set checkpoints in all partitions of a stream that the trigger has never read.
+
+        With ``late``, records are skipped that are older than the time when the trigger was created, or was changed to
+        the name of this stream. A stream that was made anew under its name is read from its beginning.
+        """
+        known = any(one.name in ("", self._begin.name) for one in self._stored.values())
+        self._begin = begin = replace(self._begin, stream=layout.stream_id)
+        if not any(one.stream == layout.stream_id for one in self._stored.values()):
+            since = int(self._context.since * 1000) if late and not known else 0
+            new = {
+                part.id: replace(begin, since=since, drained=part.expired or bool(since and not part.open))
+                for part in layout.parts
+            }
+            await self._move([], {**dict.fromkeys(self._stored, begin), **new})
 
     async def move(self, partition: str, events: Sequence[Event], after: str, *, serial: bool = False) -> None:
         """Accept events of a partition, and move its checkpoint to ``after``, the sequence number of their last record.
@@ -73,5 +112,5 @@ class ShardCheckpoints:
     async def _move(self, events: Sequence[Event], checkpoints: dict[str, ShardCheckpoint]) -> Sequence[str]:
         cursors = {name: msgspec.json.encode(one) for name, one in checkpoints.items()}
         ids = await self._context.accept_batch(events, cursors)
-        self._checkpoints.update(checkpoints)
+        self._stored.update(checkpoints)
         return ids

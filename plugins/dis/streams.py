@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engine import PluginContext
 from plugins._shared.row_log import RowLogs
 from plugins._shared.rows import decoded_rows, is_whole
-from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
+from plugins.dis.access import Entry, Layout, Page, Part, Put, Span, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
 from plugins.dis.placement import Placement, Target
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
@@ -26,6 +26,7 @@ TABLE = "streams"
 PUT_LIMIT = 5 << 20  #: bytes of all records of a request
 MOST_PARTITIONS = 50  #: open ones of a stream
 SWEEP = 3600.0  #: seconds between deletions of expired records
+REMEMBERED = 100  #: deleted streams whose numbers of records are known
 
 
 class NewStream(Struct, frozen=True, kw_only=True):
@@ -48,6 +49,7 @@ class Streams:
         self._by_id: dict[str, Stream] = {}
         self._changing = anyio.Lock()
         self._deleted: asyncio.Queue[str] = asyncio.Queue()  #: ids of deleted streams that may still have rows
+        self._ended: dict[str, Mapping[str, Span]] = {}  #: of the last deleted streams, by id
         self._created = asyncio.Event()  #: set when the next stream is created
 
     async def load(self) -> None:
@@ -136,6 +138,9 @@ class Streams:
             stream = self.find(project, name)
             await self._store.write(TABLE, delete=[_key(stream)])
             del self._streams[project, name], self._by_id[stream.stream_id]
+        self._ended[stream.stream_id] = {one.id: self._span(stream, one) for one in stream.partitions}
+        if len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
         for partition in stream.partitions:
             self._logs.forget(log_of(stream.stream_id, partition.number))
         self._deleted.put_nowait(stream.stream_id)
@@ -156,7 +161,6 @@ class Streams:
             Part(
                 id=one.id,
                 open=one.open,
-                expired=self.expired(found, one),
                 parents=tuple(partition_id(number) for number in one.parents),
             )
             for one in found.partitions
@@ -184,6 +188,16 @@ class Streams:
         rows, position = await self._logs.read(log, max(decoded.position, self._logs.span(log)[0]), max_bytes)
         cursor = self._cursor(stream.stream_id, decoded.number, position)
         return Page(records=[record_of(*row) for row in rows], next_partition_cursor=cursor)
+
+    async def passed(self, project: str, stream: str, partition_id: str, position: int, page: Page) -> int:
+        found = self.find(project, stream)
+        partition = found.partition(partition_id)
+        earliest = self.span(found, partition)[0] if partition else 0
+        first = int(page.records[0].sequence_number) if page.records else earliest
+        return max(0, min(first, earliest) - position)
+
+    def ended(self, stream_id: str) -> Mapping[str, Span] | None:
+        return self._ended.get(stream_id)
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
         """Store records, and return one result for each, in the same order.
@@ -233,6 +247,10 @@ class Streams:
             raise DisProblem(OUT_OF_RANGE, f"Sequence_number out of range. [{text}] of [{earliest} : {next_}]")
         return position
 
+    def _span(self, stream: Stream, partition: Partition) -> Span:
+        first, next_ = self.span(stream, partition)
+        return Span(first=first, next=next_, last_at=self._logs.last_at(log_of(stream.stream_id, partition.number)))
+
     def _cursor(self, stream_id: str, number: int, position: int) -> str:
         return write_cursor(Cursor(stream_id, number, position, self._clock.now()))
 
@@ -258,7 +276,9 @@ class Streams:
             for partition in stream.partitions:
                 if stream.stream_id in self._by_id:  # may have been deleted meanwhile
                     log = log_of(stream.stream_id, partition.number)
-                    await self._logs.cut(log, await self._logs.seek(log, moment))
+                    position = await self._logs.seek(log, moment)
+                    if stream.stream_id in self._by_id:
+                        await self._logs.cut(log, position)
 
 
 def _key(stream: Stream) -> str:

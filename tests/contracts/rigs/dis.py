@@ -33,10 +33,10 @@ class Rig(base.Rig):
     )
     change = {"batch_size": 7}
     breakable = True
-    parts = ()
+    parts = ("same", "fewer", "more")
     serial: ClassVar[dict[str, Any]] = {"is_serial": "true", "batch_size": 3}
     counts_removed = False  # a remote endpoint does not say what it has deleted
-    expires = False
+    expires = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -148,7 +148,7 @@ async def test_the_trigger_may_be_there_before_its_stream(tmp_path: Path) -> Non
         await one.client.put("a")
 
         await one.has("a")
-        await until(lambda: one.place.state(trigger).problem == "")
+        assert one.place.state(trigger).problem == "stream 'clicks' does not exist: create it (over)"
 
 
 async def test_serial_waits_for_the_end_of_each_batch_also_of_the_run_before(tmp_path: Path) -> None:
@@ -236,7 +236,45 @@ async def test_a_stream_made_anew_is_read_from_its_beginning(tmp_path: Path) -> 
         await one.has("a", "b", "c")
 
 
-async def test_records_that_were_not_kept_long_enough_are_passed(tmp_path: Path) -> None:
+async def test_a_stream_that_was_scaled_is_read_whole_when_it_is_made_anew(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        trigger = await one.trigger(is_serial="true", batch_size=1)
+        await one.client.put("a", "b")
+        await one.has("a")
+        await one.client.scale(2)
+        await one.place.update(trigger, batch_size=2)  # the new run of the source waits for the end of the first batch
+        await one.client.ask("DELETE", "streams/clicks")
+        await one.client.create(partitions=2)
+        await one.client.put("c", partition_id="0")
+        await one.client.put("d", partition_id="1")
+        await one.end(0)
+
+        await one.has("a", "c", "d")
+        assert one.place.state(trigger).lost == 1
+        assert "deleted before 1 of its records were read" in one.place.state(trigger).problem
+
+
+async def test_records_of_children_that_nobody_read_are_counted_when_retention_passes(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.create()
+        trigger = await one.trigger(is_serial="true")
+        await one.client.put("a")
+        await one.has("a")
+        await one.client.scale(2)
+        await one.client.put("lost", partition_id="1")
+        await one.client.put("lost too", partition_id="2")
+    clock.advance(25 * 3600)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.put("b", partition_id="1")
+        await one.end(0)
+
+        await one.has("a", "b")
+        await until(lambda: one.place.state(trigger).lost == 2)
+
+
+async def test_records_that_were_not_kept_long_enough_are_counted(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
     async with scene(tmp_path, clock=clock) as one:
         await one.client.create()
@@ -252,6 +290,8 @@ async def test_records_that_were_not_kept_long_enough_are_passed(tmp_path: Path)
         await one.place.engine.catalog.limit(one.place.urn, 5)
 
         await one.has("a", "b")
+        assert one.place.state(trigger).lost == 2
+        assert "retention ended for 2 records of shardId-0000000000" in one.place.state(trigger).problem
 
 
 async def test_an_embedded_stream_belongs_to_a_project(tmp_path: Path) -> None:
