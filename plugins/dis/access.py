@@ -98,7 +98,8 @@ class StreamAccess(Protocol):
     async def passed(self, project: str, stream: str, partition_id: str, position: int, page: Page) -> int:
         """Return how many records from the sequence number ``position`` on were deleted before ``page`` was read.
 
-        ``page`` has the first records from ``position`` on that are left. For an empty page, a remote endpoint returns 0.
+        ``page`` has the first records from ``position`` on that are left. If it is empty, a remote
+        endpoint returns 0.
         """
         ...
 

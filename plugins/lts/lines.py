@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import anyio
 from msgspec import Struct
 
-from engine import Overloaded, Store
+from engine import Overloaded, Store, Unavailable
 from plugins._shared.row_log import RowLogs, WriteRows
 
 TABLE = "lines"
@@ -30,12 +32,24 @@ class Written(Struct, frozen=True, kw_only=True):
     hops: int = 0  #: number of functions in the chain that led to the lines; 0 if a client sent them
 
 
+class Mark(NamedTuple):
+    """Bytes and number of all lines of a stream up to some row, including deleted ones."""
+
+    end: int
+    lines: int
+
+
 class Row(Struct, frozen=True, array_like=True):
     at: int
     end: int  #: bytes of all items of the stream up to this row's last, including deleted ones
     items: tuple[bytes, ...]
     function: str = ""
     hops: int = 0
+    lines: int = 0  #: number of all lines of the stream up to this row's last, including deleted ones
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.end, self.lines)
 
     @property
     def size(self) -> int:
@@ -48,10 +62,10 @@ class Lines:
     def __init__(self, store: Store, now: Callable[[], float], limit: int) -> None:
         self._logs = RowLogs(store, TABLE, Row, now)
         self._limit = limit
-        # Positions by stream, in bytes as ``Row.end`` counts them:
-        self._begins: dict[str, int] = {}  #: beginning of the stored rows
-        self._stored: dict[str, int] = {}  #: end of the rows on disk
-        self._ends: dict[str, int] = {}  #: beginning of the next row, after rows that are being written
+        # Positions by stream:
+        self._begins: dict[str, int] = {}  #: beginning of the stored rows, in bytes as ``Row.end`` counts them
+        self._stored: dict[str, Mark] = {}  #: end of the rows on disk
+        self._ends: dict[str, Mark] = {}  #: beginning of the next row, after rows that are being written
         self._writing = 0  #: bytes of rows that are being written
         self._loading = anyio.Lock()
         self.half_full = asyncio.Event()  #: set when more than half of the space is used
@@ -66,7 +80,7 @@ class Lines:
             if not self._logs.is_loaded(stream):
                 found = await self._logs.load(stream)
                 self._begins[stream] = found[0].end - found[0].size if found else 0
-                self._ends[stream] = self._stored[stream] = found[1].end if found else 0
+                self._ends[stream] = self._stored[stream] = found[1].mark if found else Mark(0, 0)
 
     @property
     def streams(self) -> Sequence[str]:
@@ -74,11 +88,11 @@ class Lines:
 
     @property
     def size(self) -> int:
-        return sum(self._stored.values()) - sum(self._begins.values()) + self._writing
+        return sum(mark.end for mark in self._stored.values()) - sum(self._begins.values()) + self._writing
 
     def end(self, stream: str) -> int:
         """Return the end of a stream's readable rows: the bytes of all rows so far, as ``Row.end`` counts them."""
-        return self._stored[stream]
+        return self._stored[stream].end
 
     def span(self, stream: str) -> tuple[int, int]:
         """Return the number of a stream's first readable row, and that of the next row to be appended."""
@@ -97,7 +111,7 @@ class Lines:
         self._writing += size
         try:
             await self._logs.append(rows, write)
-            self._stored.update((stream, row.end) for stream, row in rows)
+            self._stored.update((stream, row.mark) for stream, row in rows)
         finally:
             self._writing -= size
             if not self._writing:  # close the gap that a failed write leaves
@@ -123,9 +137,14 @@ class Lines:
         """Return the number of a stream's first row received at or after ``moment`` (milliseconds since the epoch)."""
         return await self._logs.seek(stream, moment)
 
+    async def count_before(self, stream: str, position: int) -> int:
+        """Return the number of all lines in rows before the number ``position``, including deleted ones."""
+        rows, _ = await self.read(stream, position, 1)
+        return rows[0].lines - len(rows[0].items) if rows else self._stored[stream].lines
+
     async def grown(self, stream: str, end: int) -> None:
         """Wait until ``Lines.end`` of the stream is at least ``end``."""
-        while self._stored[stream] < end:
+        while self._stored[stream].end < end:
             await self._logs.news(stream).wait()
 
     async def expire(self, stream: str, moment: int) -> None:
@@ -143,10 +162,16 @@ class Lines:
             await self._cut(stream, await self._first_to_keep(stream) if reached is None else reached)
 
     async def drop(self, stream: str) -> None:
-        """Delete all lines of a stream."""
+        """Delete all lines of a stream.
+
+        An empty row stays, so that the numbers of rows and lines that functions write later do not begin anew: triggers
+        that have read the stream would skip these rows.
+        """
         await self.open(stream)
-        await self._logs.purge(stream)
-        self._begins[stream] = self._stored[stream]
+        if self._ends[stream].end:
+            with suppress(Unavailable):  # a full disk; then the last row stays
+                await self._logs.append([(stream, self._row(Written(stream=stream, items=()), ()))])
+        await self._cut(stream, self.span(stream)[1])
 
     def _admit(self, size: int) -> None:
         used = self.size
@@ -156,8 +181,10 @@ class Lines:
             raise Overloaded(f"the log streams hold {held}: retry after functions have read some", retry_after=5)
 
     def _row(self, written: Written, items: tuple[bytes, ...]) -> Row:
-        end = self._ends[written.stream] = self._ends[written.stream] + sum(map(len, items))
-        return Row(at=0, end=end, items=items, function=written.function, hops=written.hops)
+        end, lines = self._ends[written.stream]
+        row = Row(0, end + sum(map(len, items)), items, written.function, written.hops, lines + len(items))
+        self._ends[written.stream] = row.mark
+        return row
 
     async def _first_to_keep(self, stream: str) -> int:
         begin, next_ = self.span(stream)
@@ -165,7 +192,7 @@ class Lines:
         return (begin + next_) // 2 if newest and newest[-1][1].function == STATES else next_
 
     async def _cut(self, stream: str, position: int) -> None:
-        end = self._stored[stream]
+        end = self._stored[stream].end
         rows, _ = await self.read(stream, position, 1)
         self._begins[stream] = rows[0].end - rows[0].size if rows else end
         await self._logs.cut(stream, position)

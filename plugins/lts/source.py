@@ -4,7 +4,8 @@ Lines are on disk before the request that sends them is answered. The cursor is 
 accepted invocations. Each line therefore reaches the function once, even if the engine is killed.
 
 A new trigger starts with lines that are received after its creation. While it is disabled, lines are kept for the
-stream's retention if space permits. If lines are lost, a warning is logged.
+stream's retention if space permits. Lines that are deleted before they are read are reported as lost. Numbers of rows
+never begin anew, also not after the deletion of a stream, so that a cursor needs no identity.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
-import structlog
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext, parse_urn
@@ -23,8 +23,6 @@ from plugins.lts.options import LtsOptions
 from plugins.lts.readers import Reader
 from plugins.lts.service import LtsService
 from plugins.lts.settings import LtsSettings
-
-log = structlog.get_logger("functiond.lts")
 
 BATCH_BYTES = 1 << 20  #: bytes of lines in one transaction
 
@@ -64,15 +62,19 @@ class _Reading:
         self._context, self._lines, self._reader, self._envelope = context, lines, reader, envelope
         self._settings: LtsSettings = context.plugin.settings
         self._end = 0  #: end of the rows that were read, in bytes
+        self._read: int | None = None  #: number of lines before the position; None: unknown
 
     async def begin(self) -> None:
         cursor = self._context.cursors.get(self._reader.stream)
-        if cursor is not None:
-            _, next_ = self._lines.span(self._reader.stream)
-            self._reader.position = min(int(cursor), next_)  # a cursor is beyond the end if the stream was emptied
-        else:
-            since = int(self._context.since * 1000)
-            await self._accept([], await self._lines.seek(self._reader.stream, since))
+        if cursor is None:
+            position = await self._lines.seek(self._reader.stream, int(self._context.since * 1000))
+            await self._accept([], position, await self._lines.count_before(self._reader.stream, position))
+            return
+        position, *read = map(int, cursor.split())
+        earliest, next_ = self._lines.span(self._reader.stream)
+        # Earlier versions stored no number of lines, and began numbers anew after the deletion of a stream.
+        self._reader.position = min(position, next_) if read or position <= next_ else earliest
+        self._read = read[0] if read else None
 
     async def follow(self) -> None:
         """Accept the stream's lines in batches until cancelled."""
@@ -81,23 +83,27 @@ class _Reading:
             await self._lines.grown(stream, self._end + 1)
             with anyio.move_on_after(self._settings.batch_wait):
                 await self._lines.grown(stream, self._end + self._settings.batch_size)
-            end, position = self._lines.end(stream), self._next_position()
-            rows, position = await self._lines.read(stream, position, BATCH_BYTES)
+            await self._skip_deleted()
+            end = self._lines.end(stream)
+            rows, position = await self._lines.read(stream, self._reader.position, BATCH_BYTES)
             if rows:
-                await self._accept(rows, position)
+                await self._accept(rows, position, rows[-1].lines)
             self._end = rows[-1].end if rows else end
 
-    async def _accept(self, rows: Sequence[Row], position: int) -> None:
+    async def _accept(self, rows: Sequence[Row], position: int, read: int) -> None:
         others = [row for row in rows if row.function not in (self._reader.function, STATES)]
-        await self._context.accept_batch(list(self._envelope.events(others)), {self._reader.stream: b"%d" % position})
-        self._reader.position = position
+        cursor = b"%d %d" % (position, read)
+        await self._context.accept_batch(list(self._envelope.events(others)), {self._reader.stream: cursor})
+        self._reader.position, self._read = position, read
 
-    def _next_position(self) -> int:
-        """Return the number of the row to read next.
-
-        If that row was deleted before it was read, return the earliest readable row, and log a warning.
-        """
+    async def _skip_deleted(self) -> None:
+        """Report lines that were deleted before they were read, and move the cursor past them."""
         earliest, _ = self._lines.span(self._reader.stream)
-        if self._reader.position < earliest:
-            log.warning("lines are lost: they were deleted before they were read", trigger=self._context.trigger_id)
-        return max(self._reader.position, earliest)
+        if self._reader.position >= earliest:
+            return
+        before = await self._lines.count_before(self._reader.stream, earliest)
+        lost = 0 if self._read is None else before - self._read
+        if lost or self._read is None:
+            number = f"{lost} lines" if lost else "lines"
+            self._context.report_lost(f"{number} of the stream were deleted before they were read", lost)
+        await self._accept([], earliest, before)

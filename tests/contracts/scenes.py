@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 from engine.config.plugin_registry import load_plugins
 from engine.resources.bound_trigger import BoundTrigger
+from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.contracts import rigs
 from tests.contracts.rigs.base import Rig, Target
 from tests.support.triggering import House, api_client, house
@@ -84,3 +86,44 @@ async def scene(rig: Rig, **settings: Any) -> AsyncIterator[Scene]:
         made = Scene(rig=rig, place=place, url=str(client.base_url).rstrip("/"), trigger=trigger)
         await made.runs()
         yield made
+
+
+class ProcessScene(Struct, kw_only=True):
+    """Engine in a process of its own, with one trigger of the rig's kind, whose function does nothing."""
+
+    rig: Rig
+    engine: EngineProcess
+    made: Any  #: the trigger as the API shows it
+    path: str
+
+    @property
+    def target(self) -> Target:
+        url, made = f"http://127.0.0.1:{self.engine.port}", self.made
+        return Target(url=url, trigger_id=made["trigger_id"], shown=made["event_data"], path=made.get("path", ""))
+
+    async def send(self, number: int) -> bool:
+        return await self.rig.send(self.target, number)
+
+    def state(self) -> Any:
+        return self.engine.ask("GET", self.path).json
+
+    def numbers(self) -> list[int]:
+        payloads = rows(self.rig.folder / "data", "SELECT body FROM payload ORDER BY key")
+        return [number for [payload] in payloads for number in self.rig.numbers(json.loads(payload))]
+
+
+@asynccontextmanager
+async def process_scene(rig: Rig) -> AsyncIterator[ProcessScene]:
+    settings = {f"FUNCTIOND_{name.replace('.', '__').upper()}": str(value) for name, value in rig.settings.items()}
+    rig.project = PROJECT
+    with closing(EngineProcess(rig.folder / "data", FUNCTIOND_PLUGIN=",".join(rig.modules), **settings)) as engine:
+        engine.start()
+        engine.create("hello", "def handler(event, context):\n    return None\n")
+        path = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}"
+        body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
+        made = engine.ask("POST", path, body).json
+        one = ProcessScene(rig=rig, engine=engine, made=made, path=f"{path}/{rig.kind}/{made['trigger_id']}/state")
+        while one.state()["state"] != "running":  # noqa: ASYNC110  (a state offers no event)
+            await anyio.sleep(0.01)
+        with anyio.fail_after(100):
+            yield one

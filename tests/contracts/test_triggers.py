@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from contextlib import closing
 from random import Random
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -15,9 +12,8 @@ import pytest
 from engine.config.plugin_registry import load_plugins
 from engine.errors import InvalidField
 from engine.protocols import Selection
-from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
-from tests.contracts.rigs.base import Rig, Target
-from tests.contracts.scenes import NOWHERE, having, scene
+from tests.contracts.rigs.base import Rig
+from tests.contracts.scenes import NOWHERE, having, process_scene, scene
 from tests.support.triggering import house, until
 
 
@@ -132,41 +128,21 @@ async def test_nothing_is_missed_or_taken_twice_when_the_engine_is_killed(rig: R
 
 async def _kill_twice(rig: Rig) -> None:
     """Send continuously, kill the engine twice at random moments and check the stored payloads."""
-    settings = {f"FUNCTIOND_{name.replace('.', '__').upper()}": str(value) for name, value in rig.settings.items()}
-    engine = EngineProcess(rig.folder / "data", FUNCTIOND_PLUGIN=",".join(rig.modules), **settings)
     random, sent = Random(7), itertools.count(1)
-    rig.project = PROJECT
-    with closing(engine):
-        engine.start()
-        engine.create("hello", "def handler(event, context):\n    return None\n")
-        path = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}"
-        body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
-        made = engine.ask("POST", path, body).json
-        state = f"{path}/{rig.kind}/{made['trigger_id']}/state"
-        while engine.ask("GET", state).json["state"] != "running":  # noqa: ASYNC110  (a state offers no event)
-            await anyio.sleep(0.01)
+    async with process_scene(rig) as one:
         last = 0
         for least in (2, 4):
             deadline = anyio.current_time() + 0.1 + 0.4 * random.random()
             while anyio.current_time() < deadline or last < least:
                 last = next(sent)
-                await _send(rig, engine, made, last)
+                await one.send(last)
                 await anyio.sleep(0.005)
-            engine.kill()
-            engine.start()
+            one.engine.kill()
+            one.engine.start()
         for number in range(1, last + 1) if not rig.pulls else ():  # push senders repeat events without an answer
-            while not await _send(rig, engine, made, number):  # noqa: ASYNC110  (a starting source offers no event)
+            while not await one.send(number):  # noqa: ASYNC110  (a starting source offers no event)
                 await anyio.sleep(0.01)
-        found: list[int] = []
-        while len(found) < last:
+        while len(one.numbers()) < last:  # noqa: ASYNC110  (rows offer no event)
             await anyio.sleep(0.02)
-            payloads = rows(rig.folder / "data", "SELECT body FROM payload ORDER BY key")
-            found = [number for [payload] in payloads for number in rig.numbers(json.loads(payload))]
 
-    assert sorted(found) == list(range(1, last + 1))
-
-
-async def _send(rig: Rig, engine: EngineProcess, made: Any, number: int) -> bool:
-    url = f"http://127.0.0.1:{engine.port}"
-    target = Target(url=url, trigger_id=made["trigger_id"], shown=made["event_data"], path=made.get("path", ""))
-    return await rig.send(target, number)
+        assert sorted(one.numbers()) == list(range(1, last + 1))

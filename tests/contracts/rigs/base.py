@@ -80,8 +80,6 @@ class Rig:
     serial: ClassVar[Mapping[str, Any]] = {}
     #: True if the source knows the number of events that were removed unread. Otherwise it only says that some may be.
     counts_removed: ClassVar[bool] = True
-    #: True if removal loses nothing, for instance since the source has a queue of its own.
-    keeps_removed: ClassVar[bool] = False
     #: Greatest number of times that an event may be seen after a removal. More than 1 must be documented.
     sightings: ClassVar[int] = 1
     #: True if ``expire`` and ``age`` work.

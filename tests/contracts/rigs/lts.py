@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from unittest.mock import patch
 
+import anyio
 import httpx
 from msgspec.structs import replace
 
 from engine import project_log_target
-from plugins.lts import plugin
+from engine.testing import ManualClock
+from plugins.lts import lines, plugin, service
+from plugins.lts.groups import stream_name
+from plugins.lts.items import Item, encoded
+from plugins.lts.lines import Lines
 from tests.contracts.rigs import base
 from tests.support.logs import Lts, messages
 from tests.support.triggering import api_client, house
@@ -45,3 +53,52 @@ class Rig(base.Rig):
 
     def numbers(self, event: Any) -> list[int]:
         return [int(text) for text in messages([event])]
+
+
+class Written(Rig):
+    """Stream that a function writes to, and that nobody has created."""
+
+    parts = ("same",)
+    inside = True
+    expires = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.settings |= {"plugins.lts.retention": 1}
+        self.clock = self._clock = ManualClock(1_800_000_000.0)
+        self._lines: Lines
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Self]:
+        with patch.object(service, "SWEEP", 0.005):
+            yield self
+
+    @property
+    def _stream(self) -> str:
+        return stream_name(self.project, *self.options().values())
+
+    def options(self) -> dict[str, Any]:
+        return {"log_group_id": "shop", "log_topic_id": "web"}
+
+    async def send(self, target: base.Target, number: int) -> bool:
+        self._lines = target.place.engine.plugins.of(plugin).service.lines
+        item = Item(message=str(number), time=0, host_name="", ip="", path="", log_uid="", line_no=number)
+        written = lines.Written(stream=self._stream, items=list(encoded([item])), function="default:other", hops=1)
+        await self._lines.append([written])
+        return True
+
+    async def remove(self, target: base.Target) -> None:
+        await self._lines.drop(self._stream)
+
+    async def restore(self, target: base.Target, parts: str) -> None: ...
+
+    async def expire(self) -> None:
+        self.age(25 * 3600)
+        while True:
+            begin, end = self._lines.span(self._stream)
+            if begin == end:
+                return
+            await anyio.sleep(0.005)
+
+    def age(self, seconds: float) -> None:
+        self._clock.advance(seconds)
