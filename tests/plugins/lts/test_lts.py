@@ -365,6 +365,28 @@ async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> 
         assert one.place.state(trigger).problem == "1 lines of the stream were deleted before they were read"
 
 
+async def test_a_disabled_trigger_reads_all_lines_that_follow_the_deletion_of_its_stream(tmp_path: Path) -> None:
+    async def write(place: House, *texts: str) -> None:
+        written = [Item(message=t, time=0, host_name="", ip="", path="", log_uid="", line_no=1) for t in texts]
+        lines: Lines = place.engine.plugins.of(lts).service.lines
+        for item in items.encoded(written):
+            await lines.append([Written(stream=f"{PROJECT}/{group}/{stream}", items=[item], function="default:other")])
+
+    async with scene(tmp_path) as one:
+        group, stream = one.client.group, one.client.stream
+        trigger = await one.trigger()
+        await write(one.place, "a", "b", "c")
+        await one.has("a", "b", "c")
+        await one.place.update(trigger, status="DISABLED")
+        await one.client.ask("DELETE", f"groups/{group}/streams/{stream}")
+    async with scene(tmp_path, made=True) as one:
+        await write(one.place, "d", "e")
+        await one.place.update(trigger, status="ACTIVE")
+
+        await one.has("a", "b", "c", "d", "e")
+        assert one.place.state(trigger).lost == 0
+
+
 def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() -> None:
     clock = ManualClock(0.0)
     readers = Readers(clock.now)
