@@ -13,13 +13,12 @@ import structlog
 from engine.executors.call import Ended
 from engine.executors.log_buffer import LogBuffer, Written
 from engine.executors.log_recorder import LogRecorder
+from engine.logs.causes import SPAN, Causes
 from engine.logs.lines import TAIL, last
 from engine.model import Code, Function, Invocation, Mode
 from engine.model.retry_rules import read_error
 from engine.runtimes.protocol import Answer
 
-SPAN = 60.0  #: seconds
-CAUSES = 1000  #: most lines in the engine's log within ``SPAN`` seconds
 FUNCTIONS = 100  #: whose lines are in memory
 BODY = 256 << 10  #: bytes of a description of an error that is read
 LONGEST = 32 << 10  #: characters of an error in a log
@@ -34,7 +33,7 @@ class RunErrors:
 
     def __init__(self, recorder: LogRecorder) -> None:
         self._recorder = recorder
-        self._causes: set[tuple[int, int, str]] = set()  #: function, code and type of errors in the engine's log
+        self._causes = Causes()  #: functions, codes and types of errors
         self._kept: dict[int, LogBuffer] = {}  #: lines of synchronous calls, by function
         self._timer: asyncio.TimerHandle | None = None  #: calls ``flush``
 
@@ -57,19 +56,15 @@ class RunErrors:
         return b"" if kept is None else kept.written().whole()
 
     def flush(self) -> None:
-        """Write all lines to files, in a thread, and let each cause have a line in the engine's log again."""
+        """Write all lines to files, in a thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._causes.clear()
         self._write()
 
     def _log(self, function: Function, invocation: Invocation, answer: Answer, kind: str) -> None:
-        self._timer = self._timer or asyncio.get_running_loop().call_later(SPAN, self.flush)
-        cause = (function.function_id, answer.code, kind)
-        if answer.code == Code.CANCELLED or cause in self._causes or len(self._causes) >= CAUSES:
+        if answer.code == Code.CANCELLED or not self._causes.note((function.function_id, answer.code, kind)):
             return
-        self._causes.add(cause)
         log.info(
             "run failed",
             request_id=invocation.request_id,
@@ -81,6 +76,7 @@ class RunErrors:
         )
 
     def _keep(self, function_id: int, lines: bytes) -> None:
+        self._timer = self._timer or asyncio.get_running_loop().call_later(SPAN, self.flush)
         if function_id not in self._kept:
             if len(self._kept) >= FUNCTIONS:
                 self._write()

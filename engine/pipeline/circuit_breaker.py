@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.model import DestinationSpec
 from engine.model.retry import RetryPolicy
 
-LONGEST = 30.0  #: seconds; longest pause, and so the longest delay before a recovered destination is tried
+LONGEST = 10.0  #: seconds; longest pause, and so the longest delay before a recovered destination is tried
 
 
 class DeliveryStatus(Struct, frozen=True, kw_only=True):
@@ -46,6 +46,7 @@ class CircuitBreakers:
     def __init__(self, policy: RetryPolicy, random: Random) -> None:
         self._policy, self._random = policy, random
         self._breakers: dict[DestinationSpec, _Breaker] = {}
+        self._reached: set[DestinationSpec] = set()  #: destinations with a success since the start of the engine
 
     def __contains__(self, destination: DestinationSpec) -> bool:
         """Return whether the last delivery to the destination failed."""
@@ -82,5 +83,16 @@ class CircuitBreakers:
         if breaker.failures > 1:
             breaker.until = now + min(LONGEST, self._policy.delay(breaker.failures - 1, self._random.random()))
 
+    def delay(self, destination: DestinationSpec, attempt: int) -> float:
+        """Return the seconds until the next attempt of a delivery, after this one, counted from 1, has failed.
+
+        The delay is at most ``LONGEST`` while the destination fails. A single failure after a success is attributed to
+        the content of the delivery, so its delay may be longer.
+        """
+        delay, breaker = self._policy.delay(attempt, self._random.random()), self._breakers.get(destination)
+        alone = destination in self._reached and (breaker is None or breaker.failures == 1)
+        return delay if alone else min(LONGEST, delay)
+
     def succeeded(self, destination: DestinationSpec) -> None:
         self._breakers.pop(destination, None)
+        self._reached.add(destination)

@@ -6,9 +6,10 @@ exception of one delivery never stops another.
 
 Failures and delays of one destination must not delay deliveries to others:
 
-- The outbox is read separately for each destination. A destination has up to ``AT_ONCE`` concurrent deliveries.
-- After a failure, a destination gets one delivery at a time. While ``ALL_AT_ONCE // 2`` deliveries run, every
-  destination gets one at a time, so that deliveries that hang at a few destinations leave slots for others.
+- The outbox is read separately for each destination. A destination has up to ``AT_ONCE`` concurrent deliveries, of
+  which the first has a slot of its own. All destinations share the slots of their further deliveries.
+- After a failure, a destination gets one delivery at a time, and all such destinations at most half of the slots. So
+  destinations that hang, however many, leave slots for others.
 - While the circuit breaker of a destination is open, the deliveries to this destination wait. A delivery that has been
   due for more than ``MAX_AGE`` seconds is still tried a last time. ``probe`` tries one delivery in spite of the circuit
   breaker.
@@ -28,8 +29,9 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from engine.errors import NotFound, Unavailable
+from engine.errors import Unavailable
 from engine.errors.groups import with_cause
+from engine.logs.causes import Causes
 from engine.model import DestinationSpec, PendingDelivery, Record, Request
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
@@ -45,8 +47,9 @@ log = structlog.get_logger("functiond.delivery")
 
 MAX_HOPS = 16  #: length of a chain of functions that invoke each other as destinations
 AT_ONCE = 32  #: concurrent deliveries to one destination
-ALL_AT_ONCE = 256  #: concurrent deliveries to all destinations
-PAGE = 4 * ALL_AT_ONCE  #: deliveries read at a time
+ALL_AT_ONCE = 1024  #: concurrent deliveries to all destinations
+SHARED = ALL_AT_ONCE // 4  #: of them, those beyond the first of each destination
+PAGE = ALL_AT_ONCE  #: deliveries read at a time
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 LONGEST = 60.0  #: seconds that one delivery may take
 MAX_AGE = 86_400.0  #: seconds for which a delivery is retried
@@ -91,11 +94,11 @@ class DeliveryWorker:
         self.tried: Signal[[DeliveryTry]] = Signal()
         self._outbox, self._records, self._delivery_records = outbox, records, delivery_records
         self._destinations, self._intake = destinations, intake
-        self._clock, self._policy, self._longest, self._random = clock, policy, longest, Random()
+        self._clock, self._longest, self._causes = clock, longest, Causes()
         self._work = asyncio.Event()
         self._work.set()  # the outbox may have deliveries from an earlier run of the engine
         self._under_way: dict[int, DestinationSpec] = {}  #: by delivery id
-        self._breakers = CircuitBreakers(policy, self._random)
+        self._breakers = CircuitBreakers(policy, Random())
         self._probes: set[DestinationSpec] = set()  #: destinations to try regardless of their breakers and limits
         self._delivered = self._failed = self._given_up = 0
 
@@ -160,8 +163,6 @@ class DeliveryWorker:
 
         Return None if the next call should wait until ``_work`` is set.
         """
-        if len(self._under_way) >= ALL_AT_ONCE:
-            return None  # the end of a delivery sets ``_work``
         probes, self._probes = self._probes, set()
         try:
             pending, next_due = await self._outbox.due(self._clock.now(), PAGE, AT_ONCE)
@@ -174,8 +175,8 @@ class DeliveryWorker:
             if now < until and self._clock.expiry.now() - one.due_at < MAX_AGE and not probed:
                 next_due = until if next_due is None else min(next_due, until)
                 continue
-            room = probed or at_once[one.destination] < self._most(one.destination)
-            if room and one.delivery_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
+            room = len(self._under_way) < ALL_AT_ONCE and (probed or self._has_room(one.destination, at_once))
+            if room and one.delivery_id not in self._under_way:
                 at_once[one.destination] += 1
                 self._under_way[one.delivery_id] = one.destination
                 probes.discard(one.destination)
@@ -184,9 +185,12 @@ class DeliveryWorker:
             self._probes |= probes
         return next_due
 
-    def _most(self, destination: DestinationSpec) -> int:
-        """Return the number of concurrent deliveries that the destination may have now."""
-        return 1 if destination in self._breakers or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
+    def _has_room(self, destination: DestinationSpec, at_once: Counter[DestinationSpec]) -> bool:
+        """Return whether the destination may have another delivery beside those under way, ``at_once`` of each."""
+        own, failing = at_once[destination], destination in self._breakers
+        if not own:
+            return not failing or len(at_once) < ALL_AT_ONCE // 2
+        return not failing and own < AT_ONCE and len(self._under_way) - len(at_once) < SHARED
 
     async def _deliver(self, pending: PendingDelivery) -> None:
         began_at = since = self._clock.now()
@@ -223,17 +227,14 @@ class DeliveryWorker:
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
 
-        Returns the id of the invocation. Raises Undeliverable if the function does not exist, or if the chain of
-        functions that led to the outcome already has ``MAX_HOPS`` hops.
+        Returns the id of the invocation. Raises Undeliverable if the chain of functions that led to the outcome already
+        has ``MAX_HOPS`` hops.
         """
         trace = self._destinations.trace_of(pending, record)
         request = msgspec.structs.replace(request, hops=_next_hop(record), trace=trace, cause=record.key)
-        try:
-            return await self._intake.accept_promised(
-                request, lambda invocation: self._outbox.delivered(pending, append=invocation)
-            )
-        except NotFound as error:
-            raise Undeliverable(str(error)) from error
+        return await self._intake.accept_promised(
+            request, lambda invocation: self._outbox.delivered(pending, append=invocation)
+        )
 
     async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> str:
         """Schedule the next attempt of a delivery after an error, or give up the delivery. Return the result.
@@ -248,15 +249,16 @@ class DeliveryWorker:
         if not undeliverable:
             self._breakers.failed(pending.destination, now, problem)
         final = undeliverable or self._clock.expiry.now() - since > MAX_AGE
-        due_at = None if final else now + self._policy.delay(pending.tries + 1, self._random.random())
+        due_at = None if final else now + self._breakers.delay(pending.destination, pending.tries + 1)
         self._given_up += final
-        log.warning(
-            "delivery failed",
-            delivery_id=pending.delivery_id,
-            destination=pending.destination.destination,
-            problem=problem,
-            retry_in=None if due_at is None else round(due_at - now, 3),
-        )
+        if self._causes.note((pending.destination, problem, final)):
+            log.warning(
+                "delivery failed",
+                delivery_id=pending.delivery_id,
+                destination=pending.destination.destination,
+                problem=problem,
+                retry_in=None if due_at is None else round(due_at - now, 3),
+            )
         try:
             await self._outbox.postpone(pending, due_at, problem)
         except Unavailable:

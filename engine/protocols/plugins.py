@@ -44,8 +44,8 @@ class DeliveryContext(Protocol):
     async def accept(self, request: Request) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
 
-        Returns the request id. Raises Undeliverable if the function of the request does not exist, or if the chain of
-        functions that led to the outcome is as long as the engine permits.
+        Returns the request id. Raises NotFound if the function of the request does not exist, so that the delivery is
+        retried, and Undeliverable if the chain of functions that led to the outcome is as long as the engine permits.
         """
         ...
 

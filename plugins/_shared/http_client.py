@@ -43,8 +43,10 @@ class HttpService:
         trust = _httpx().create_ssl_context(trust_env=False)
         if self._ca_file:
             trust.load_verify_locations(self._ca_file)
+        # Callers limit their requests. A limit of all connections would let servers that hang block the others.
+        limits = _httpx().Limits(max_connections=None, max_keepalive_connections=20)
         async with _httpx().AsyncClient(
-            timeout=self._timeout, verify=trust, follow_redirects=False, trust_env=False
+            timeout=self._timeout, limits=limits, verify=trust, follow_redirects=False, trust_env=False
         ) as client:
             self._client = client
             self._open.set()

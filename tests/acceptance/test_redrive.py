@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -32,6 +34,17 @@ def handler(event, context):
 GOOD = "def handler(event, context):\n    return event\n"
 
 
+class Gone(BaseHTTPRequestHandler):
+    """Receiver that answers 410 to all outcomes."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(410)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
 def run(engine: EngineProcess, *arguments: str) -> Any:
     environ = {"FUNCTIOND_PROJECT": PROJECT}
     done = functiond(*arguments, "--json", url=f"http://127.0.0.1:{engine.port}", environ=environ)
@@ -43,49 +56,52 @@ def given_up(engine: EngineProcess) -> Any:
     return engine.ask("GET", f"{FGS}/deliveries").json
 
 
-def test_a_delivery_that_was_given_up_is_seen_and_sent_again(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
+def test_an_outcome_for_a_missing_function_is_seen_and_arrives_once_the_function_is_there(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
         engine.create("one", GOOD)
         target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("two")})}
         engine.configure("one", destination_config={"on_success": target})
         request_id = engine.accepted("one", {"n": 1})
         engine.record("one", request_id, wait=30)
-        while not given_up(engine)["count"]:
-            pass  # the delivery is given up at once, as function two does not exist
-        [item] = given_up(engine)["deliveries"]
+        while not (found := run(engine, "deliveries"))[0]["tries"]:
+            pass  # waits for the first failed try
+        [state] = run(engine, "destinations")
 
         engine.kill()
         engine.start()
         engine.create("two", GOOD)
-        assert run(engine, "deliveries")[0]["delivery_id"] == item["delivery_id"]
-        assert run(engine, "redrive", "--all") == [{"delivery_id": item["delivery_id"]}]
-        while not (found := rows(engine.data, "SELECT body FROM payload JOIN invocation USING (key) WHERE hops = 1")):
+        delivery_id = found[0]["delivery_id"]
+        assert run(engine, "redrive", str(delivery_id)) == [{"delivery_id": delivery_id}]
+        while not (stored := rows(engine.data, "SELECT body FROM payload JOIN invocation USING (key) WHERE hops = 1")):
             pass
 
-        assert (item["request_id"], item["condition"], item["tries"]) == (request_id, "success", 1)
-        assert "two" in item["error"]
-        assert json.loads(found[0][0])["request_payload"] == '{"n": 1}'
+        assert (found[0]["request_id"], found[0]["condition"], found[0]["tries"]) == (request_id, "success", 1)
+        assert "two" in found[0]["error"]
+        assert (state["state"], state["problem"]) == ("failing", found[0]["error"])
+        assert json.loads(stored[0][0])["request_payload"] == '{"n": 1}'
         assert given_up(engine)["count"] == 0
         assert engine.ask("GET", "/v2/other/fgs/deliveries").json["count"] == 0
 
 
 def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("nobody")})}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gone) as server, engine_on(tmp_path / "data") as engine:
+        Thread(target=server.serve_forever, daemon=True).start()
+        target = {"destination": "WEBHOOK", "param": json.dumps({"url": f"http://127.0.0.1:{server.server_port}/"})}
         for name, count in (("one", 2), ("two", 1)):
             engine.create(name, GOOD)
             engine.configure(name, destination_config={"on_success": target})
             for _ in range(count):
                 engine.record(name, engine.accepted(name), wait=30)
         while given_up(engine)["count"] < 3:
-            pass  # no function nobody exists, so each is given up at once
-        [first, *_] = given_up(engine)["deliveries"]
+            pass  # a receiver that is gone for good ends deliveries at once
+        first = next(one for one in given_up(engine)["deliveries"] if one["func_urn"].endswith(":one"))
 
         assert run(engine, "discard", str(first["delivery_id"])) == {"discarded": 1}
         assert run(engine, "discard", "--all", "--function", "two") == {"discarded": 1}
         assert run(engine, "discard", "--all") == {"discarded": 1}
         assert run(engine, "discard", "--all") == {"discarded": 0}
         assert functiond("discard", url="http://127.0.0.1:1").returncode == 2
+        server.shutdown()
 
 
 def test_a_delivery_that_is_tried_again_is_seen(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_all_that_was_readable_is_unchanged(engine: Upgraded) -> None:
     change_as_the_api(earlier.replies)
     assert list(lost(earlier.replies, engine.replies)) == []
     assert list(lost(earlier.records, engine.records)) == []
+    for one in (delivery for delivery in earlier.deliveries if delivery["next_try"]):
+        del one["next_try"], one["tries"]  # the present engine may have tried it again
     assert list(lost(earlier.deliveries, deliveries)) == []
     assert states >= {"SUCCESS", "FAIL", "DISCARD", "WAIT"}
     assert (len(earlier.records), len(earlier.deliveries)) == (5, 2)

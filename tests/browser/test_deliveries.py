@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
 from tests.browser.axe import violations
 
 HERE = f"/console/projects/{PROJECT}/deliveries"
@@ -21,9 +21,10 @@ HOSTILE = '<script>alert("1")</script>'
 
 
 class Hook:
-    """Receiver of outcomes on loopback. Answers 503 until ``recovered``."""
+    """Receiver of outcomes on loopback. Answers ``refusal`` until ``recovered``; after 410, they are given up."""
 
     def __init__(self) -> None:
+        self.refusal = 503
         self.recovered = False
         self.received: list[bytes] = []
         self.refused = 0
@@ -36,7 +37,7 @@ class Hook:
                     hook.received.append(body)
                 else:
                     hook.refused += 1
-                self.send_response(204 if hook.recovered else 503)
+                self.send_response(204 if hook.recovered else hook.refusal)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None: ...
@@ -58,16 +59,18 @@ def listening() -> Iterator[Hook]:
 
 
 hook = pytest.fixture(scope="module")(listening)
+gone = pytest.fixture(scope="module")(listening)
 own_hook = pytest.fixture(listening)
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory, hook: Hook) -> Iterator[EngineProcess]:
+def engine(tmp_path_factory: pytest.TempPathFactory, hook: Hook, gone: Hook) -> Iterator[EngineProcess]:
     """Run an engine with six given-up deliveries of two functions, and three that wait for a failing destination."""
     with engine_on(tmp_path_factory.mktemp("browser") / "data", FUNCTIOND_RETRY__BASE="100") as engine:
         topic = {"destination": "SMN", "param": json.dumps({"topic_urn": "urn:smn:local-1:project1:calm"})}
-        send(engine, "lost", to_function("nobody"), 4)
-        send(engine, "lost-too", to_function("nobody"), 2)
+        gone.refusal = 410
+        send(engine, "lost", gone.destination, 4)
+        send(engine, "lost-too", gone.destination, 2)
         send(engine, "hooked", hook.destination, 3)
         send(engine, "calm", topic, 0)
         wait_for(lambda: given_up(engine) == 6 and engine.metric("functiond_delivery_failures_total") >= 8)
@@ -79,10 +82,6 @@ def own(engine: EngineProcess) -> Iterator[str]:
     """Name a function that a test creates. The function is deleted afterwards."""
     yield "own"
     engine.delete("own")
-
-
-def to_function(name: str) -> dict[str, str]:
-    return {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of(name)})}
 
 
 def send(engine: EngineProcess, name: str, destination: dict[str, str], count: int) -> None:
@@ -112,9 +111,9 @@ def wait_for(holds: Any) -> None:
         sleep(0.02)
 
 
-def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook) -> None:
+def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook, gone: Hook) -> None:
     page.goto(HERE)
-    paused = page.get_by_role("row", name="WEBHOOK").first
+    paused = page.get_by_role("row", name=f":{hook.server.server_port}/").first
 
     expect(paused).to_contain_text("paused")
     expect(paused).to_contain_text("503")
@@ -127,7 +126,7 @@ def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook) -> Non
     page.get_by_role("link", name="Show 1 destination without problems").click()
     expect(page.get_by_role("main")).to_contain_text("urn:smn")
 
-    page.get_by_role("row", name="FunctionGraph").first.get_by_role("link", name="FunctionGraph").click()
+    page.get_by_role("row", name=f":{gone.server.server_port}/").first.get_by_role("link", name="WEBHOOK").click()
     expect(page.get_by_role("heading", name="Waiting and retried")).to_contain_text("0")
     page.get_by_label("Function", exact=True).fill("lost-too")
     page.get_by_role("button", name="Filter").click()
@@ -143,8 +142,8 @@ def test_a_page_of_many_goes_on_by_a_link(page: Page) -> None:
     expect(page.get_by_role("checkbox", name="Select delivery")).to_have_count(3)
 
 
-def test_one_and_several_are_discarded(engine: EngineProcess, page: Page, own: str) -> None:
-    lose(engine, own, to_function("nobody"))
+def test_one_and_several_are_discarded(engine: EngineProcess, gone: Hook, page: Page, own: str) -> None:
+    lose(engine, own, gone.destination)
     page.goto(f"{HERE}?function={own}")
     page.get_by_role("button", name="Send selected again").click()
     expect(page.get_by_role("alert")).to_contain_text("Select deliveries first")
@@ -165,9 +164,12 @@ def test_one_and_several_are_discarded(engine: EngineProcess, page: Page, own: s
     assert given_up(engine, own) == 0
 
 
-def test_all_that_were_given_up_are_sent_again_after_a_question(engine: EngineProcess, page: Page, own: str) -> None:
-    lose(engine, own, to_function("late"))
-    engine.create("late", "def handler(event, context):\n    return event\n")
+def test_all_that_were_given_up_are_sent_again_after_a_question(
+    engine: EngineProcess, own_hook: Hook, page: Page, own: str
+) -> None:
+    own_hook.refusal = 410
+    lose(engine, own, own_hook.destination)
+    own_hook.recovered = True
     page.goto(f"{HERE}?function={own}")
     page.get_by_label("Select delivery").first.check()
     page.get_by_role("button", name="Send selected again").click()
@@ -178,7 +180,7 @@ def test_all_that_were_given_up_are_sent_again_after_a_question(engine: EnginePr
     page.get_by_role("button", name="Send 2 again").click()
 
     expect(page.get_by_role("main")).to_contain_text("2 deliveries sent again")
-    wait_for(lambda: len(engine.ask("GET", f"{BASE}/{urn_of('late')}/async-invocations").json["invocations"]) == 3)
+    wait_for(lambda: len(own_hook.received) == 3)
     assert given_up(engine, own) == 0
 
 
@@ -199,8 +201,8 @@ def test_what_waits_is_delivered_when_its_destination_recovers(
     expect(page.get_by_role("main")).to_contain_text("No destination fails, and nothing waits")
 
 
-def test_steps_go_on_without_scripts(engine: EngineProcess, browser: Browser, own: str) -> None:
-    lose(engine, own, to_function("nobody"))
+def test_steps_go_on_without_scripts(engine: EngineProcess, gone: Hook, browser: Browser, own: str) -> None:
+    lose(engine, own, gone.destination)
     context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{HERE}?function={own}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from engine.executors import run_errors
 from engine.executors.log_files import LogFiles
 from engine.executors.pool import Pool
+from engine.logs import causes
 from engine.logs.feed import FunctionLines, LogBoard
 from engine.logs.lines import TAIL, decode, plain
 from engine.model import Mode
@@ -136,7 +138,9 @@ async def test_a_cancelled_run_says_so_in_its_log_and_not_in_that_of_the_engine(
     assert logged == []
 
 
-async def test_the_engines_log_has_a_line_for_each_function_and_cause_a_minute(opened: Pool) -> None:
+async def test_the_engines_log_has_a_line_for_each_function_and_cause_a_minute(
+    opened: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(times: int, handler: str = "handler", **fields: Any) -> None:
         for _ in range(times):
             await opened.execute(function(handler, **fields), invocation('"tea"'))
@@ -145,7 +149,8 @@ async def test_the_engines_log_has_a_line_for_each_function_and_cause_a_minute(o
         await fail(3)
         await fail(2, "deep")
         await fail(2, function_id=2, name="other")
-        opened._errors.flush()  # as the timer does
+        later = monotonic() + causes.SPAN + 1
+        monkeypatch.setattr(causes, "monotonic", lambda: later)
         await fail(2)
 
     problems = [(one["function"], one["problem"].split(", error: ")[1].split(":")[0]) for one in logged]
@@ -158,7 +163,7 @@ async def test_the_engines_log_has_a_line_for_each_function_and_cause_a_minute(o
 async def test_causes_and_lines_in_memory_are_bounded(
     opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_errors, "CAUSES", 2)
+    monkeypatch.setattr(causes, "CAUSES", 2)
     monkeypatch.setattr(run_errors, "FUNCTIONS", 2)
     with capture_logs() as logged:
         for number in range(1, 6):

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import anyio
 import pytest
 from msgspec import Struct
+from structlog.testing import capture_logs
 
 from engine import PluginContext, StoreRefused
 from engine.config.plugin_registry import Registry
@@ -357,6 +358,33 @@ async def test_an_outcome_that_cannot_be_deleted_keeps_no_other(
 
 async def refuse() -> None:
     raise StoreRefused("403 AccessDenied")
+
+
+async def test_an_object_that_the_store_keeps_costs_a_request_an_hour_and_keeps_no_other_of_its_bucket(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, delete = list[str](), FolderStore.delete
+
+    async def deletion(store: FolderStore, bucket: str, key: str) -> None:
+        asked.append(key)
+        await (refuse() if key == "kept/id-7.json" else delete(store, bucket, key))
+
+    monkeypatch.setattr(FolderStore, "delete", deletion)
+    clock = ManualClock(1_000_000.0)
+    async with inside(tmp_path, clock=clock) as place:
+        parts = place.engine.plugins.of(obs)
+        for prefix in ("kept", "other"):
+            param = ObsParam(bucket="photos", prefix=prefix, expires=1)
+            await ObsDestination(param).deliver(OWED, RECORD, Delivering(parts))
+            clock.advance(1.0)
+        clock.advance(86_400)
+        with capture_logs() as logged:
+            for seconds in (0.0, 1.0, 1.0, expiry.MINUTE, expiry.MINUTE, expiry.HOUR - expiry.MINUTE):
+                clock.advance(seconds)
+                await parts.service.expiry._delete_due(parts)
+
+    assert asked == ["kept/id-7.json", "other/id-7.json", "kept/id-7.json"]
+    assert [one["key"] for one in logged if one["event"] == "expired object not deleted"] == [asked[0]] * 2
 
 
 async def test_an_outcome_without_days_stays(tmp_path: Path, bucket: Path) -> None:

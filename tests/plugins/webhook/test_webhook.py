@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -450,6 +451,33 @@ async def test_an_outcome_goes_out_signed_and_under_one_id(tmp_path: Path) -> No
     [one, two] = receiver.came
     assert check_standard(KEY, one.headers, one.body, place.engine.clock.now()) == "r-5"
     assert two.headers[b"webhook-id"] == b"r-5"
+
+
+async def test_receivers_that_hang_leave_connections_to_others(tmp_path: Path) -> None:
+    asked = set[asyncio.StreamWriter]()
+    enough = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.add(writer)
+        if len(asked) == 150:
+            enough.set()
+
+    receiver = Receiver()
+    async with (
+        house(tmp_path, [webhook], plugins__webhook__secrets__main=SECRET, plugins__webhook__timeout=60.0) as place,
+        await asyncio.start_server(hang, "127.0.0.1", 0) as hanging,
+        listen(place.engine.plugins.context_for("WEBHOOK").routes.app(receiver), "127.0.0.1", 0) as good,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(150):
+            tasks.start_soon(deliver, place, hanging.sockets[0].getsockname()[1])
+        with anyio.fail_after(50):
+            await enough.wait()
+            await deliver(place, good)
+        tasks.cancel_scope.cancel()
+        for writer in asked:
+            writer.close()
+    assert len(receiver.came) == 1
 
 
 async def test_what_a_receiver_answers_beyond_its_status_is_not_waited_for(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import anyio
 import pytest
 from msgspec import Struct, field
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from engine.config.plugin_registry import Registry
+from engine.errors import NotFound
 from engine.functions.catalog import Catalog
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
@@ -20,7 +22,7 @@ from engine.model.alarms import CHECK
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
 from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
-from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, DeliveryWorker
+from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, SHARED, DeliveryWorker
 from engine.pipeline.delivery import LONGEST as LONGEST_DELIVERY
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.destinations import Destinations, trace_of_request
@@ -71,6 +73,8 @@ class Functions:
         return None
 
     def route(self, urn: FunctionUrn) -> Function:
+        if urn.name == "deleted":
+            raise NotFound(f"function {urn.name} does not exist")
         return function(urn.name, function_id=9)
 
 
@@ -94,6 +98,11 @@ class Delivering(Struct, kw_only=True):
         for one in to:
             await ended(self.storage, at=self.clock.now() - 1.0, deliver_to=one)
         self.delivery.wake()
+
+    async def settled(self) -> None:
+        """Let the service begin and end all that it can."""
+        for _ in range(20):
+            await asyncio.sleep(0)
 
     async def decided(self, count: int) -> None:
         """Wait until ``count`` deliveries were delivered or given up."""
@@ -248,16 +257,88 @@ async def test_one_that_hangs_holds_up_no_other_however_many_deliveries_are_pend
 
 
 async def test_many_that_hang_hold_up_no_other() -> None:
-    hanging = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE // AT_ONCE)]
+    hanging = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(300)]
     async with delivering() as now:
         now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
-        for to in hanging * (AT_ONCE + 1):
-            await now.add(to)
-        await until(lambda: len(now.recorder.seen) >= ALL_AT_ONCE // 2)
+        await now.add_together(*hanging * 3)
+        await until(lambda: len({pending.destination for pending in now.recorder.seen}) == len(hanging))
 
-        await now.add(OTHER)
-        await now.decided(1)
-        assert now.recorder.seen[-1].destination == OTHER
+        await now.add_together(*[OTHER] * 90)
+        await now.decided(90)
+        assert now.delivery.statistics().under_way <= len(hanging) + SHARED
+
+
+async def test_destinations_that_failed_leave_half_of_the_slots_to_the_others() -> None:
+    failing = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE)]
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.add_together(*failing)
+        await now.decided(len(failing))
+        now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
+        now.clock.advance(LONGEST)
+        now.delivery.wake()
+        await until(lambda: now.delivery.statistics().under_way == ALL_AT_ONCE // 2)
+
+        await now.add_together(*[OTHER] * 90)
+        await now.decided(len(failing) + 90)
+
+
+async def test_a_destination_that_is_back_gets_all_outcomes_within_ten_seconds() -> None:
+    for restarted in (False, True):
+        async with delivering() as now:
+            if not restarted:
+                await now.add()
+                await now.decided(1)
+            now.recorder.then = lambda _: OSError("closed")
+            pending = await now.add()
+            if restarted:  # another engine has tried it often
+                now.storage.deliveries[pending.delivery_id] = replace(pending, tries=20)
+            for _ in range(200):
+                await now.settled()
+                now.clock.advance(LONGEST / 2)
+                now.delivery.wake()
+            tries = now.delivery.statistics().failed
+            now.recorder.then = lambda _: None
+            for _ in range(2):
+                await now.settled()
+                now.clock.advance(5.0)
+                now.delivery.wake()
+            await now.settled()
+
+            assert now.storage.deliveries == {}
+            assert tries <= 200 / 2 + 10  # at most one in ten seconds, after the first few
+
+
+async def test_a_delivery_that_fails_alone_is_tried_more_and_more_seldom() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda pending: OSError("not this one") if pending.delivery_id == 2 else None
+        for _ in range(200):
+            await now.add()
+            await now.settled()
+            now.clock.advance(LONGEST / 2)
+
+        assert now.delivery.statistics().failed < 15
+
+
+async def test_outcomes_for_a_deleted_function_are_kept_for_a_day_with_one_line_in_the_log() -> None:
+    async with delivering() as now:
+        now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="deleted")
+        with capture_logs() as logged:
+            await now.add_together(*[SPEC] * 30)
+            for _ in range(20):
+                await now.settled()
+                now.clock.advance(LONGEST)
+                now.delivery.wake()
+        status = now.delivery.destination_status(SPEC)
+        lines = [line for line in logged if line["event"] == "delivery failed"]
+        now.recorder.accepts = None
+        await until(lambda: now.storage.deliveries == {})
+
+        assert now.storage.given_up == {}
+        assert now.delivery.statistics().delivered == 30
+        assert status.failures > 10
+        assert "deleted" in status.problem
+        assert len(lines) == 1
 
 
 async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() -> None:
