@@ -311,6 +311,11 @@ class TriggerContext(EventSink, Protocol):
         ...
 
     @property
+    def enabled_generation(self) -> int:
+        """Generation since which the trigger is active. Until then it was disabled, or did not exist."""
+        ...
+
+    @property
     def since(self) -> float:
         """Time of the trigger's last change, in seconds since the epoch by the engine's clock."""
         ...

@@ -27,6 +27,7 @@ class StoredTrigger(Struct, frozen=True, kw_only=True):
     event_type_code: str = ""
     data: dict[str, Any]  #: ``event_data`` without unknown keys, secrets unmasked
     generation: int = 1  #: number that each change increases; a source of an earlier generation cannot move cursors
+    enabled: int = 1  #: generation since which the trigger is active; if it is disabled, of the time before
     created_at: float = 0.0
     modified_at: float = 0.0
 

@@ -203,11 +203,13 @@ class Triggers:
             if plugin is None:
                 raise NoTriggerType(kind)
             active = rules.read_status(old.kind, plugin, status)
+            generation = old.stored.generation + 1
             stored = msgspec.structs.replace(
                 old.stored,
                 data=rules.changed(plugin, old.stored.data, change),
                 active=old.stored.active if active is None else active,
-                generation=old.stored.generation + 1,
+                generation=generation,
+                enabled=old.stored.enabled if old.stored.active else generation,
                 modified_at=self._clock.now(),
             )
             trigger = self._bind(stored, plugin, self._catalog.find(urn))

@@ -33,6 +33,7 @@ class SourceContext(TriggerIngress):
         super().__init__(trigger, plugin, deps, tally)
         self._supervisor, self._positions = supervisor, dict(positions)
         self.generation, self.since = trigger.stored.generation, trigger.stored.modified_at
+        self.enabled_generation = trigger.stored.enabled
 
     @property
     def deleted(self) -> bool:

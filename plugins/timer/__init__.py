@@ -12,7 +12,7 @@ from plugins.timer.source import TimerTrigger, event_json
 
 
 def source(options: TimerOptions) -> TimerTrigger:
-    return TimerTrigger(options.name, options.read(), options.user_event)
+    return TimerTrigger(options)
 
 
 def example(kind: str) -> bytes:

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine import TriggerContext
-from plugins.timer.schedule import Interval, Timetable
+from plugins.timer.schedule import Interval, Schedule, Timetable
 
 CURSOR = "due"
 
 
-class Position(Struct, frozen=True, kw_only=True):
-    """Cursor of a timer. A position of another generation of the trigger is ignored."""
+class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Cursor of a timer, in the due times of one generation of the trigger."""
 
     generation: int
+    rule: tuple[str, str] = ("", "")  #: type and text of the generation's schedule; empty: stored by an earlier version
+    since: float = 0.0  #: beginning of the generation
     due: float  #: last handled due time
     asked: float = 0.0  #: latest due time that had a request; unchanged when the cursor is moved back
 
@@ -30,7 +33,7 @@ class Position(Struct, frozen=True, kw_only=True):
 
         ``asked`` is True if a request was made for ``due``.
         """
-        return Position(generation=self.generation, due=due, asked=max(self.asked, due) if asked else self.asked)
+        return replace(self, due=due, asked=max(self.asked, due) if asked else self.asked)
 
     def is_ahead(self, table: Timetable, now: float) -> bool:
         """Return whether the cursor was stored while the machine's clock was ahead.
@@ -44,13 +47,21 @@ class Position(Struct, frozen=True, kw_only=True):
         """Return the time up to which all due times were handled, so that none of them counts as missed."""
         return max(moment for moment in (self.due, self.asked, since) if moment <= max(now, self.due))
 
+    def owes_before(self, context: TriggerContext) -> bool:
+        """Return whether due times after this position, until the trigger was changed, still need a request.
 
-def read_position(context: TriggerContext, table: Timetable) -> Position:
-    """Return the stored position of the trigger's generation, or the first position of a new generation."""
+        The due times of a disabled trigger need none, nor those which waited when it was disabled.
+        """
+        return bool(self.rule[1]) and context.enabled_generation <= self.generation < context.generation
+
+
+def read_position(context: TriggerContext) -> Position | None:
+    """Return the stored position, which may be of an earlier generation."""
     stored = context.cursors.get(CURSOR)
-    position = msgspec.json.decode(stored, type=Position) if stored else None
-    if position is None or position.generation != context.generation:
-        # The beginning of an interval is not due itself: a small step back of the clock must not fire it.
-        asked = context.since if isinstance(table.schedule, Interval) else 0.0
-        return Position(generation=context.generation, due=context.since, asked=asked)
-    return position
+    return msgspec.json.decode(stored, type=Position) if stored else None
+
+
+def first_position(context: TriggerContext, rule: tuple[str, str], schedule: Schedule) -> Position:
+    # The beginning of an interval is not due itself: a small step back of the clock must not fire it.
+    asked = context.since if isinstance(schedule, Interval) else 0.0
+    return Position(generation=context.generation, rule=rule, since=context.since, due=context.since, asked=asked)

@@ -32,15 +32,18 @@ class Timetable(Struct, frozen=True, kw_only=True):
     schedule: Schedule
     since: float  #: beginning of intervals
     zone: tzinfo  #: time zone of Cron texts without one
+    until: float = math.inf  #: end of all due times
 
     def next_after(self, moment: float) -> float:
         """Return the first due time after ``moment``, or infinity if there is none."""
         if isinstance(self.schedule, Cron):
-            return self.schedule.next_after(moment, self.zone)
-        seconds = self.schedule.seconds
-        passed = math.floor((moment - self.since) / seconds)
-        due = self.since + (passed + 1) * seconds
-        return due if due > moment else due + seconds
+            due = self.schedule.next_after(moment, self.zone)
+        else:
+            seconds = self.schedule.seconds
+            passed = math.floor((moment - self.since) / seconds)
+            due = self.since + (passed + 1) * seconds
+            due = due if due > moment else due + seconds
+        return due if due <= self.until else math.inf
 
     def local(self, due: float) -> datetime:
         """Return a due time in the time zone of the schedule."""
@@ -54,6 +57,7 @@ class Timetable(Struct, frozen=True, kw_only=True):
 
     def last_until(self, moment: float, after: float) -> float | None:
         """Return the last due time that is later than ``after`` and at most ``moment``, or None if there is none."""
+        moment = min(moment, self.until)
         if isinstance(self.schedule, Cron):
             found = self.schedule.last_until(moment, after, self.zone)
         else:

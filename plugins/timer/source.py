@@ -2,7 +2,8 @@
 
 Due times are missed while the engine is down, the machine sleeps, the function is disabled, or a synchronous timer
 waits for its function. The setting ``catch_up`` decides what follows: one request for the last missed due time, one for
-each, or none. A full backlog only delays requests; none is dropped.
+each, or none. A full backlog only delays requests; none is dropped. Due times that wait when the trigger is changed
+follow by the schedule of that time; the setting holds for those that wait for more than ``LATE`` seconds.
 
 Each request has an idempotency key of trigger, generation and due time. When the clock is set back, the cursor is moved
 back with it. Due times that had a request while the clock was ahead are then dropped as duplicates. Synchronous calls
@@ -22,8 +23,9 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import Event, FunctiondError, Mode, TriggerContext
-from plugins.timer.position import CURSOR, Position, read_position
-from plugins.timer.schedule import Schedule, Timetable
+from plugins.timer.options import TimerOptions
+from plugins.timer.position import CURSOR, Position, first_position, read_position
+from plugins.timer.schedule import Timetable, read_schedule
 
 log = structlog.get_logger("functiond.timer")
 
@@ -34,15 +36,16 @@ BATCH_SIZE = 100
 
 
 class TimerTrigger:
-    def __init__(self, name: str, schedule: Schedule, user_event: str) -> None:
-        self._name, self._schedule, self._user_event = name, schedule, user_event
+    def __init__(self, options: TimerOptions) -> None:
+        self._options, self._schedule = options, options.read()
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         zone, clock = ZoneInfo(context.plugin.settings.zone), context.plugin.clock
         table = Timetable(schedule=self._schedule, since=math.floor(context.since), zone=zone)
         task_status.started()
+        position = await self._begin(context, zone)
         checked_at, showed, waited = elapsed(), clock.now(), False
-        position = _adjusted_to_clock(context, table, read_position(context, table), 0.0)
+        position = _adjusted_to_clock(context, table, position, 0.0)
         position = await self._catch_up(context, table, position)
         while (due := table.next_after(position.due)) < math.inf:
             if due > clock.now():
@@ -60,6 +63,22 @@ class TimerTrigger:
             # Due times since the clock was set back are late, not missed.
             waited = jumped or (waited and position is before)
         await anyio.sleep_forever()
+
+    async def _begin(self, context: TriggerContext, zone: ZoneInfo) -> Position:
+        """Return the position of the trigger's generation. Handle the due times of earlier ones that waited first."""
+        stored = read_position(context)
+        if stored is not None and stored.generation == context.generation:
+            return stored
+        if stored is not None and stored.owes_before(context):
+            since, until = math.floor(stored.since), min(context.since, context.plugin.clock.now())
+            table = Timetable(schedule=read_schedule(*stored.rule), since=since, zone=zone, until=until)
+            while (due := table.next_after(stored.due)) <= context.plugin.clock.now():
+                await context.enabled()
+                stored = await self._handle(context, table, stored, due, waited=True)
+        rule = (self._options.schedule_type, self._options.schedule)
+        position = first_position(context, rule, self._schedule)
+        await context.accept_batch([], {CURSOR: msgspec.json.encode(position)})
+        return position
 
     async def _handle(
         self, context: TriggerContext, table: Timetable, position: Position, due: float, *, waited: bool
@@ -89,7 +108,7 @@ class TimerTrigger:
         self, context: TriggerContext, table: Timetable, position: Position, due: list[float], last: float
     ) -> Position:
         """Move the cursor to ``last``, invoke the function once for each due time, and return the new position."""
-        key = f"timer:{context.trigger_id}:{context.generation}"
+        key = f"timer:{context.trigger_id}:{position.generation}"
         events = [Event(payload=self._event(one, table), idempotency_key=f"{key}:{one:.0f}") for one in due]
         position = position.after(last, asked=bool(due))
         cursor = {CURSOR: msgspec.json.encode(position)}
@@ -106,7 +125,7 @@ class TimerTrigger:
 
     def _event(self, due: float, table: Timetable) -> bytes:
         """Return the JSON of FunctionGraph's documented TIMER event for a due time."""
-        return event_json(self._name, self._user_event, table.local(due))
+        return event_json(self._options.name, self._options.user_event, table.local(due))
 
 
 def event_json(name: str, user_event: str, due: datetime) -> bytes:

@@ -32,7 +32,7 @@ class World:
         self.takes = 0.0  #: seconds that a call takes
         self.cursors: dict[str, bytes] = {}
         self.keys: set[str] = set()
-        self.generation, self.since = 1, begin
+        self.generation, self.enabled_generation, self.since = 1, 1, begin
         self.mode = Mode.ASYNC
         self.switched_off: Callable[[], bool] = lambda: False
         self.delays: list[float] = []  #: seconds that each of the next batches waits for capacity
@@ -73,6 +73,7 @@ class _Context:
     def __init__(self, world: World) -> None:
         self._world = world
         self.mode, self.generation, self.since = world.mode, world.generation, world.since
+        self.enabled_generation = world.enabled_generation
         self.plugin = cast("PluginContext", _Plugin(world))
 
     @property

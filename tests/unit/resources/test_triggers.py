@@ -126,6 +126,16 @@ async def test_who_watches_is_told_of_every_change(bench: Bench) -> None:
     assert changed.options.schedule == "4m"
 
 
+async def test_a_trigger_knows_since_when_it_is_enabled(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+    generations = [(1, created.stored.enabled)]
+    for status in ("", "DISABLED", "", "ACTIVE", ""):
+        changed = await bench.triggers.update(hello(), "TIMER", created.id, status=status)
+        generations.append((changed.stored.generation, changed.stored.enabled))
+
+    assert [found for found in generations if found[0] not in (3, 4)] == [(1, 1), (2, 1), (5, 5), (6, 5)]
+
+
 async def test_what_the_disk_refuses_shows_nowhere(bench: Bench) -> None:
     created = await bench.create(**TIMER)
     bench.store.broken = NotStored("disk full")
