@@ -44,6 +44,7 @@ from engine.logs.status_lines import StatusLines, WriteRows
 from engine.logs.target import LogTarget, log_target_of, project_log_target
 from engine.model import (
     Code,
+    ContentKey,
     Mode,
     Outcome,
     PendingDelivery,
@@ -84,6 +85,7 @@ __all__ = [
     "Clock",
     "Code",
     "CodeLinks",
+    "ContentKey",
     "Cron",
     "DeliveryContext",
     "Event",

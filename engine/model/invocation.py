@@ -49,6 +49,20 @@ MOVES: dict[State, frozenset[State]] = {
 }
 
 
+class ContentKey(str):
+    """Idempotency key of a request whose repetitions have other payloads, such as with their time.
+
+    If the key is used again, ``content`` is compared in place of the payload.
+    """
+
+    content: bytes
+
+    def __new__(cls, key: str, content: bytes) -> ContentKey:
+        made = super().__new__(cls, key)
+        made.content = content
+        return made
+
+
 class Mode(StrEnum):
     ASYNC = "async"
     SYNC = "sync"

@@ -53,7 +53,8 @@ class Cursors(Protocol):
 
         Each request is an invocation with an idempotency key, which may be empty. If the key was used with the same
         payload, the request is not stored and gets the earlier request id. If the key was used with another payload,
-        the request is not stored and gets an empty id. ``then(stored, others)`` is called once, as soon as the write
+        the request is not stored and gets an empty id. If a ContentKey was used with other content, nothing is stored,
+        and IdempotencyConflict is raised. ``then(stored, others)`` is called once, as soon as the write
         has succeeded or failed, with the invocations that were stored and those that were not.
 
         Raises CursorMoved if the move is refused.

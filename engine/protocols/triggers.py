@@ -288,9 +288,9 @@ class EventSink(Protocol):
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
         """Accept this event and events for other triggers of the plugin, in one transaction. Return the request ids.
 
-        If the transaction fails, no event is accepted. An event for a disabled function is accepted, and waits until
-        the function is enabled. An event whose idempotency key was used with the same payload gets the earlier request
-        id. An event whose key was used with another payload gets an empty id.
+        If the transaction fails, no event is accepted. An event for a disabled function waits until it is enabled. An
+        event whose idempotency key was used with the same payload gets the earlier request id, and with another payload
+        an empty id. IdempotencyConflict is raised if a ContentKey was used with other content.
         """
         ...
 
@@ -307,13 +307,11 @@ class TriggerContext(EventSink, Protocol):
 
     @property
     def generation(self) -> int:
-        """Number of changes of the trigger. Enabling, disabling and new options each increase the number."""
+        """Number of changes of the trigger: 1 after its creation. Enabling, disabling and new options increase it."""
         ...
 
     @property
-    def enabled_generation(self) -> int:
-        """Generation since which the trigger is active. Until then it was disabled, or did not exist."""
-        ...
+    def enabled_generation(self) -> int: ...  # since which the trigger is active
 
     @property
     def since(self) -> float:
@@ -349,10 +347,9 @@ class TriggerContext(EventSink, Protocol):
         Waits while the backlog is full, the function is disabled, or the disk refuses writes. ``check`` is awaited
         after each wait, before the batch is stored. It raises to give the batch up, for instance since what the source
         reads was deleted and made anew meanwhile; nothing is stored then. Returns the request ids in the order of the
-        events. An event whose idempotency key was used with the same payload gets the earlier
-        request id. An event that is rejected permanently (too large, or its key was used with another payload) gets an
-        empty id, and the cursors move past it. Raises CursorMoved if the trigger was changed, or if the cursors on disk
-        differ from those of this context.
+        events. An event whose idempotency key was used with the same payload gets the earlier request id. An event that
+        is rejected permanently (too large, or its key was used with another payload) gets an empty id, and the cursors
+        move past it. Raises CursorMoved if the trigger was changed, or if the cursors on disk are others.
         """
         ...
 
@@ -378,9 +375,8 @@ class TriggerContext(EventSink, Protocol):
     def report_lost(self, text: str, events: int) -> None:
         """Report events that left what the source reads before they were read.
 
-        The loss is logged once, and shown in the trigger's state for a minute, or until the trigger is changed.
-        ``events`` is added to the trigger's number of lost events; 0 if the number is unknown. An equal text is logged
-        once a minute.
+        The loss is logged, an equal text once a minute, and shown in the trigger's state for a minute, or until the
+        trigger is changed. ``events`` is added to the trigger's number of lost events; 0 if the number is unknown.
         """
         ...
 

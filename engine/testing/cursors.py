@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from engine.errors import CursorMoved, IdempotencyConflict
-from engine.model import Invocation
+from engine.model import ContentKey, Invocation
 from engine.protocols import BatchWritten, CursorMove, divide
 from engine.testing.journal import MemoryJournal
 from engine.testing.resources import MemoryResourceStore
@@ -34,7 +34,13 @@ class MemoryCursors:
     ) -> asyncio.Future[Sequence[str]]:
         self._writes.check()
         problem = self._problem(move) if move else ""
-        error = CursorMoved(move.trigger_id, problem) if move and problem else None
+        error: Exception | None = CursorMoved(move.trigger_id, problem) if move and problem else None
+        try:
+            for invocation, key in requests:
+                if isinstance(key, ContentKey):
+                    self._journal.earlier(invocation, key)
+        except IdempotencyConflict as conflict:
+            error = error or conflict
         if move and not error:
             self._positions[move.trigger_id] = {**self._positions.get(move.trigger_id, {}), **move.positions}
         ids = ["" if error else self._append(*request) for request in requests]

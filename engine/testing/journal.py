@@ -9,7 +9,7 @@ from itertools import accumulate
 from msgspec.structs import replace
 
 from engine.errors import IdempotencyConflict
-from engine.model import Attempt, Invocation, Outcome, State
+from engine.model import Attempt, ContentKey, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.model.signal import Signal
 from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
@@ -165,16 +165,24 @@ class MemoryJournal:
         If the idempotency key was used before with the same payload, return the earlier request id instead. Raises
         IdempotencyConflict if the earlier invocation has another payload.
         """
-        name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
-        earlier = self._tables.idempotency_keys.get(name) if idempotency_key else None
-        if earlier is not None and earlier[2] > invocation.expires_others_at:
-            if earlier[1] != invocation.payload:
-                raise IdempotencyConflict(idempotency_key)
-            return earlier[0]
+        if earlier := self.earlier(invocation, idempotency_key):
+            return earlier
         if idempotency_key:
-            self._tables.idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
+            end = invocation.accepted_on_clock + self._retention
+            content = _compared(invocation, idempotency_key)
+            name = invocation.function_id, idempotency_key
+            self._tables.idempotency_keys[name] = invocation.request_id, content, end
         self._tables.append(invocation)
         return invocation.request_id
+
+    def earlier(self, invocation: Invocation, idempotency_key: str) -> str:
+        """Return the id of the request that used the key, or an empty text. Raises IdempotencyConflict as ``store``."""
+        found = self._tables.idempotency_keys.get((invocation.function_id, idempotency_key))
+        if found is None or found[2] <= invocation.expires_others_at:
+            return ""
+        if found[1] != _compared(invocation, idempotency_key):
+            raise IdempotencyConflict(idempotency_key)
+        return found[0]
 
     def _end_waiting(self, key: int, end: WaitingEnd) -> tuple[int, int] | None:
         """End a waiting invocation. Return its function id and payload size, or None if it does not wait."""
@@ -266,3 +274,7 @@ def _attempt(settlement: Settlement) -> Attempt:
         note=outcome.note,
         instance=outcome.instance,
     )
+
+
+def _compared(invocation: Invocation, idempotency_key: str) -> bytes:
+    return idempotency_key.content if isinstance(idempotency_key, ContentKey) else invocation.payload

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import anyio
 from msgspec import Struct
 
-from engine import Event, EventSink, Store
+from engine import ContentKey, Event, EventSink, Store
 from plugins._shared.rows import rows_of
 from plugins.smn.message import Message, event_json
 
@@ -34,12 +34,14 @@ class Listener(Struct, frozen=True, kw_only=True, eq=False):
     topic_urn: str
     sink: EventSink
 
-    def event(self, message: Message, hops: int = 0) -> Event:
+    def event(self, message: Message, hops: int = 0, content: bytes = b"") -> Event:
         """Return the event of a message.
 
-        Its idempotency key ensures that a repeated message calls the function once.
+        Its idempotency key ensures that a repeated message calls the function once. ``content`` is compared in place of
+        the event, since a message that is published again has another time.
         """
         key = f"smn:{self.sink.trigger_id}:{message.message_id}"
+        key = ContentKey(key, content) if content else key
         return Event(payload=event_json(message, self.sink.function), idempotency_key=key, hops=hops)
 
 

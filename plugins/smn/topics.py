@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine import PluginContext
+from engine import IdempotencyConflict, PluginContext
 from plugins._shared.rows import decoded_rows
 from plugins.smn.listeners import Listener, Listeners, TopicKey, key_of
 from plugins.smn.message import Message, timestamp_of
@@ -138,26 +138,30 @@ class Topics:
     ) -> str:
         """Call all functions that are subscribed to the topic, or none if an error occurs. Return the message's id.
 
-        Publications with the same ``key`` are the same message, and call each function once. If ``calls`` is False, no
-        function is called. ``hops`` is the number of functions that led to the message.
+        Publications to one topic with the same ``key`` are the same message, and call each function once. If ``calls``
+        is False, no function is called. ``hops`` is the number of functions that led to the message.
 
-        Raises SmnProblem if the URN is invalid or the topic does not exist, and the errors with which ``EventSink``
-        refuses events.
+        Raises SmnProblem if the URN is invalid or the topic does not exist, IdempotencyConflict if the key was used
+        for another message, and the errors with which ``EventSink`` refuses events.
         """
         topic = self.find(project, urn)
         own = self.urn(topic)
         sent = Message(
             topic_urn=own,
-            message_id=hashlib.sha256(f"{own}/{key}".encode()).hexdigest()[:32] if key else uuid.uuid4().hex,
+            message_id=hashlib.sha256(f"{topic.topic_id}/{key}".encode()).hexdigest()[:32] if key else uuid.uuid4().hex,
             message=message,
             timestamp=timestamp_of(self._clock.now()),
             subject=subject,
             attributes=attributes,
         )
-        pairs = [(one.sink, one.event(sent, hops)) for one in self.subscribers(topic) if calls]
+        content = msgspec.json.encode([message, subject, attributes], order="deterministic") if key else b""
+        pairs = [(one.sink, one.event(sent, hops, content)) for one in self.subscribers(topic) if calls]
         if pairs:
             (first, event), *others = pairs
-            await first.accept_with(event, others)
+            try:
+                await first.accept_with(event, others)
+            except IdempotencyConflict:
+                raise IdempotencyConflict(key) from None
         return sent.message_id
 
     # --- inside ---------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.errors import CursorMoved
-from engine.model import Invocation
+from engine.errors import CursorMoved, IdempotencyConflict
+from engine.model import ContentKey, Invocation
 from engine.protocols import CursorMove, Storage, StoredResource
 from tests.contracts.storage import Opened, made
 
@@ -74,6 +74,19 @@ async def test_nothing_is_stored_when_the_cursor_is_not_where_it_was(opened: Ope
         assert (ids, told) == ("moved", [False, False])
         assert await storage.cursors.read("t") == {"0": b"7"}
         assert (await storage.journal.recover()).backlog == {}
+
+
+async def test_a_key_with_content_is_repeated_by_content_and_otherwise_refuses_the_batch(opened: Opened) -> None:
+    async with opened() as storage:
+        first, again = made(storage, payload=b"1"), made(storage, payload=b"2")
+        others = made(storage, payload=b"3"), made(storage, payload=b"1")
+        ids = [await appended(storage, (one, ContentKey("key", b"paid"))) for one in (first, again)]
+        with pytest.raises(IdempotencyConflict, match="key"):
+            await appended(storage, (others[0], ""), (others[1], ContentKey("key", b"lost")))
+
+    async with opened() as storage:
+        assert ids == [([first.request_id], [True]), ([first.request_id], [False])]
+        assert (await storage.journal.recover()).backlog[1] == (1, 1)
 
 
 async def test_a_refused_step_leaves_its_neighbours_in_the_commit_alone(opened: Opened) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from engine.errors import CursorMoved, IdempotencyConflict
-from engine.model import Invocation
+from engine.model import ContentKey, Invocation
 from engine.protocols import BatchWritten, CursorMove, divide
 from engine.storage.sqlite.batch import CallRequest, WriteRequest
 from engine.storage.sqlite.invocations import SQLiteJournal
@@ -68,6 +68,8 @@ class SQLiteCursors:
         try:
             return self._journal.claim(db, invocation, idempotency_key) or invocation.request_id
         except IdempotencyConflict:
+            if isinstance(idempotency_key, ContentKey):
+                raise
             return ""
 
 

@@ -6,15 +6,16 @@ import sqlite3
 from hashlib import blake2b
 
 from engine.errors import IdempotencyConflict
-from engine.model import Invocation
+from engine.model import ContentKey, Invocation
 
 
 def claim(db: sqlite3.Connection, invocation: Invocation, idempotency_key: str, retention: float) -> int | None:
     """Store only the idempotency key and return None. For a key in use, return the earlier invocation's key.
 
-    Raises IdempotencyConflict if the earlier invocation has another payload.
+    Raises IdempotencyConflict if the earlier invocation has another payload, or a ContentKey had other content.
     """
-    digest = blake2b(invocation.payload, digest_size=16).digest()
+    content = idempotency_key.content if isinstance(idempotency_key, ContentKey) else invocation.payload
+    digest = blake2b(content, digest_size=16).digest()
     earlier = db.execute(
         "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
         (invocation.function_id, idempotency_key, invocation.expires_others_at),

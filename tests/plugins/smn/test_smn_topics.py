@@ -26,6 +26,7 @@ from tests.support.triggering import HELD, URN, House, NeverStarts, api_client, 
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"
 HELLO_ID, OTHER_ID = 1, 2
+LEVEL = [{"name": "level", "type": "STRING", "value": "high"}]
 MOMENT = 1_772_346_600.0  # 2026-03-01T06:30:00Z
 
 
@@ -174,6 +175,36 @@ async def test_a_publication_that_is_sent_again_calls_once(tmp_path: Path) -> No
 
         assert first.json()["message_id"] == again.json()["message_id"] != other.json()["message_id"]
         assert await one.messages() == ["paid", "paid"]
+
+
+@pytest.mark.parametrize("change", [{"message": "lost"}, {"subject": "lost"}, {"message_attributes": LEVEL}])
+async def test_another_publication_with_a_used_key_is_refused_and_calls_nobody(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        path, body = f"topics/{TOPIC}/publish", {"message": "paid"}
+        await one.ask("POST", path, body, Idempotency_Key="a")
+        await another_function(one.place)
+        await one.trigger("other")
+        refused = await one.ask("POST", path, {**body, **change}, Idempotency_Key="a")
+
+        assert (refused.status_code, "Idempotency-Key 'a'" in refused.text) == (409, True)
+        assert await one.messages() == ["paid"]
+
+
+async def test_a_key_ends_with_its_topic(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        path, ids = f"topics/{TOPIC}/publish", list[str]()
+        for message in ("before", "after"):
+            reply = await one.ask("POST", path, {"message": message}, Idempotency_Key="a")
+            ids.append(reply.json()["message_id"])
+            await one.ask("DELETE", f"topics/{TOPIC}")
+            await one.ask("POST", "topics", {"name": "orders"})
+
+        assert await one.messages() == ["before", "after"]
+        assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize(
