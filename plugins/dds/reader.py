@@ -59,18 +59,17 @@ class Reader:
         server = self._settings.server(self._options, self._context.kind.lower())
         async with open_database(server, self._options, self._settings) as database:
             await self._begin(database)
-            problem, started = "", False
+            started = False
             while True:
                 try:
                     async with database.stream(self._position) as stream:
                         if not started:
                             task_status.started()
                             started = True
-                        if problem:
-                            self._context.report_problem(problem)
-                        problem = await self._follow(stream)
+                        self._context.report_problem("")
+                        await self._follow(stream)
                 except OperationFailure as error:
-                    problem = await self._lost(database, error)
+                    await self._lost(database, error)
 
     # --- positions ------------------------------------------------------------------------------------------
 
@@ -89,8 +88,8 @@ class Reader:
         waited = self._context.plugin.clock.now() - self._context.since
         await self._store(next_of(position.place, now) if position.problem else first_of(position.place, now, waited))
 
-    async def _lost(self, database: Database, error: OperationFailure) -> str:
-        """Move the cursor to the server's current position after a loss of changes, and return the problem to report.
+    async def _lost(self, database: Database, error: OperationFailure) -> None:
+        """Move the cursor to the server's current position after a loss of changes, and report the loss.
 
         Raises Stopped if the setting ``on_lost`` is ``stop``; ``error`` itself if it does not mean that changes are
         lost.
@@ -102,9 +101,8 @@ class Reader:
         if self._settings.on_lost == "stop":
             await self._stop(ResumeToken(place=self._position.place), problem)
         await self._store(next_of(self._position.place, await database.now()))
-        self._context.report_problem(problem)
+        self._context.report_lost(problem, 0)
         await anyio.sleep(MIN_WAIT)  # loses no change, and bounds the rate if the server drops this position as well
-        return problem
 
     async def _stop(self, position: ResumeToken, problem: str, changes: Sequence[Change] = ()) -> NoReturn:
         await self._store(replace(position, problem=problem, generation=self._context.generation), changes)
@@ -112,30 +110,29 @@ class Reader:
 
     # --- batches --------------------------------------------------------------------------------------------
 
-    async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> str:
-        """Accept changes until the collection is dropped or renamed, and return the problem to report.
+    async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> None:
+        """Accept changes until the collection is dropped or renamed.
 
         Raises Stopped if the setting ``on_lost`` is ``stop`` at that time, and the errors that end a stream.
         """
-        settings, problem = self._settings, ""
+        settings, ended = self._settings, False
         feed = Feed(stream, most=self._options.batch_size, size=settings.batch_bytes, wait=settings.batch_wait)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed.run)
             while batch := await feed.batch():
-                problem = await self._accept(batch)
+                ended = await self._accept(batch)
             tasks.cancel_scope.cancel()
         if feed.failure is not None:
             with reachable():
                 raise feed.failure
-        if not problem:
+        if not ended:
             raise ConnectionError("the server has ended the stream")
-        return problem
 
-    async def _accept(self, batch: Sequence[Seen]) -> str:
+    async def _accept(self, batch: Sequence[Seen]) -> bool:
         """Pass a batch of changes to the engine, together with the cursor after it.
 
-        Return the problem to report if the collection was dropped or renamed at the batch's end, otherwise an empty
-        text. Raises Stopped if the setting ``on_lost`` is ``stop`` in this case.
+        Return whether the collection was dropped or renamed at the batch's end. Raises Stopped if the setting
+        ``on_lost`` is ``stop`` in this case.
         """
         changes = [change_of(seen.raw) for seen in batch if seen.raw]
         since = self._position.since
@@ -145,18 +142,19 @@ class Reader:
         if token:
             position = ResumeToken(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
         if changes and changes[-1].operation == "invalidate":
-            return await self._pass_end(replace(position, token=changes[-1].token, invalid=True), fresh)
+            await self._pass_end(replace(position, token=changes[-1].token, invalid=True), fresh)
+            return True
         due = anyio.current_time() - self._stored_at >= self._settings.keep_every
         if changes or (due and position != self._position):
             await self._store(position, fresh)
-        return ""
+        return False
 
-    async def _pass_end(self, end: ResumeToken, changes: Sequence[Change]) -> str:
+    async def _pass_end(self, end: ResumeToken, changes: Sequence[Change]) -> None:
         problem, self._end = f"collection {self._options.collection} {self._end}", GONE
         if self._settings.on_lost == "stop":
             await self._stop(end, problem, changes)
+        self._context.report_problem(f"{problem}; a new collection of its name is read from its beginning")
         await self._store(end, changes)
-        return f"{problem}; a new collection of its name is read from its beginning"
 
     async def _store(self, position: ResumeToken, changes: Sequence[Change] = ()) -> None:
         wanted = [one for one in changes if one.operation in self._settings.operations]

@@ -23,6 +23,8 @@ class Rig(base.Rig):
         ({"instance_addrs": ["mongodb://other/?tlsCAFile=/etc/passwd"]}, "instance_addrs"),
     )
     change = {"batch_size": 2}
+    parts = ("same",)
+    keeps_removed = True  # the change stream has all changes of a collection that is dropped
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -44,6 +46,14 @@ class Rig(base.Rig):
 
     def numbers(self, event: Any) -> list[int]:
         return [json.loads(record["dds"]["full_document"])["number"] for record in event["records"]]
+
+    async def remove(self, target: base.Target) -> None:
+        async with self._server.client() as client:
+            await client[DATABASE].drop_collection(COLLECTION)
+
+    async def restore(self, target: base.Target, parts: str) -> None:
+        async with self._server.client() as client:
+            await client[DATABASE].create_collection(COLLECTION)
 
     async def breaks(self) -> None:
         await self._server.kill()

@@ -351,7 +351,7 @@ async def test_what_comes_under_the_name_of_a_collection_that_is_gone_is_read_on
         await server.insert(2, 3)
 
         assert await numbers(place, 3) == [1, 2, 3]
-        await until(lambda: place.state(trigger).problem == "")
+        await is_in(place, trigger, "running", "a new collection of its name is read from its beginning (over)")
 
 
 async def test_or_else_the_trigger_stops_until_it_is_changed(tmp_path: Path, server: MongoServer) -> None:
