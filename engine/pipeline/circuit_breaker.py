@@ -84,10 +84,9 @@ class CircuitBreakers:
             breaker.until = now + min(LONGEST, self._policy.delay(breaker.failures - 1, self._random.random()))
 
     def delay(self, destination: DestinationSpec, attempt: int) -> float:
-        """Return the seconds until the next attempt of a delivery, after this one, counted from 1, has failed.
+        """Return the seconds until a delivery is tried again, whose ``attempt``, counted from 1, has failed.
 
-        The delay is at most ``LONGEST`` while the destination fails. A single failure after a success is attributed to
-        the content of the delivery, so its delay may be longer.
+        They are at most ``LONGEST``, except after a single failure, which may be caused by the delivery's content.
         """
         delay, breaker = self._policy.delay(attempt, self._random.random()), self._breakers.get(destination)
         alone = destination in self._reached and (breaker is None or breaker.failures == 1)

@@ -66,7 +66,7 @@ class DeliveryTry(Struct, frozen=True, kw_only=True):
     """Ended try of a delivery."""
 
     pending: PendingDelivery
-    record: Record | None  #: None: the record of the invocation was deleted, or could not be read
+    record: Record | None  #: without payload and result; None: it was deleted, or could not be read
     began_at: float
     result: str  #: ``delivered``, ``failed`` (will be tried again) or ``given_up``
     problem: str = ""
@@ -200,7 +200,9 @@ class DeliveryWorker:
             if record is None:
                 raise Undeliverable("the record of the invocation was deleted")
             since = max(record.ended_at or since, pending.since)
-            await self._try(pending, record)
+            document = self._delivery_records.encode(record)
+            record = msgspec.structs.replace(record, payload=b"", result=b"")  # the destination may hang
+            await self._try(pending, record, document)
         except Exception as error:  # an error of one delivery must not stop the others
             result, problem = await self._postpone(pending, error, since), str(error)
         else:
@@ -212,11 +214,10 @@ class DeliveryWorker:
 
     # --- one delivery ---------------------------------------------------------------------------------------
 
-    async def _try(self, pending: PendingDelivery, record: Record) -> None:
+    async def _try(self, pending: PendingDelivery, record: Record, document: bytes) -> None:
         self.begun(pending.destination)
         context = _Context(self, self._destinations, pending, record)
         with anyio.move_on_after(self._longest) as limit:
-            document = self._delivery_records.encode(record)
             await self._destinations.get(pending.destination).deliver(pending, document, context)
         if limit.cancelled_caught:
             raise TimeoutError(f"the destination took longer than {self._longest:g} s")

@@ -168,10 +168,8 @@ class MemoryJournal:
         if earlier := self.earlier(invocation, idempotency_key):
             return earlier
         if idempotency_key:
-            end = invocation.accepted_on_clock + self._retention
-            content = _compared(invocation, idempotency_key)
-            name = invocation.function_id, idempotency_key
-            self._tables.idempotency_keys[name] = invocation.request_id, content, end
+            name, end = (invocation.function_id, idempotency_key), invocation.accepted_on_clock + self._retention
+            self._tables.idempotency_keys[name] = invocation.request_id, _compared(invocation, idempotency_key), end
         self._tables.append(invocation)
         return invocation.request_id
 

@@ -23,7 +23,7 @@ class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Cursor of a timer, in the due times of one generation of the trigger."""
 
     generation: int
-    rule: tuple[str, str] = ("", "")  #: type and text of the generation's schedule; empty: stored by an earlier version
+    rule: tuple[str, str] | None = None  #: type and text of the generation's schedule; None: of an earlier version
     since: float = 0.0  #: beginning of the generation
     due: float  #: last handled due time
     asked: float = 0.0  #: latest due time that had a request; unchanged when the cursor is moved back
@@ -46,13 +46,6 @@ class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def handled_until(self, since: float, now: float) -> float:
         """Return the time up to which all due times were handled, so that none of them counts as missed."""
         return max(moment for moment in (self.due, self.asked, since) if moment <= max(now, self.due))
-
-    def owes_before(self, context: TriggerContext) -> bool:
-        """Return whether due times after this position, until the trigger was changed, still need a request.
-
-        The due times of a disabled trigger need none, nor those which waited when it was disabled.
-        """
-        return bool(self.rule[1]) and context.enabled_generation <= self.generation < context.generation
 
 
 def read_position(context: TriggerContext) -> Position | None:

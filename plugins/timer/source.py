@@ -65,11 +65,14 @@ class TimerTrigger:
         await anyio.sleep_forever()
 
     async def _begin(self, context: TriggerContext, zone: ZoneInfo) -> Position:
-        """Return the position of the trigger's generation. Handle the due times of earlier ones that waited first."""
+        """Return the position of the trigger's generation. Before, handle due times that waited for an earlier one.
+
+        Those that waited when the trigger was disabled are dropped.
+        """
         stored = read_position(context)
         if stored is not None and stored.generation == context.generation:
             return stored
-        if stored is not None and stored.owes_before(context):
+        if stored is not None and stored.rule and stored.generation >= context.enabled_generation:
             since, until = math.floor(stored.since), min(context.since, context.plugin.clock.now())
             table = Timetable(schedule=read_schedule(*stored.rule), since=since, zone=zone, until=until)
             while (due := table.next_after(stored.due)) <= context.plugin.clock.now():

@@ -184,11 +184,11 @@ def _prefer_a_function(patch: Patch) -> None:
 def _drop_deliveries(patch: Patch) -> None:
     attempt, hit = DeliveryWorker._try, _nth(20)
 
-    async def drop(self: DeliveryWorker, pending: Any, record: Any) -> None:
+    async def drop(self: DeliveryWorker, pending: Any, record: Any, document: Any) -> None:
         if hit():
             await self._outbox.delivered(pending)
         else:
-            await attempt(self, pending, record)
+            await attempt(self, pending, record, document)
 
     patch(DeliveryWorker, "_try", drop)
 
