@@ -88,8 +88,8 @@ class CircuitBreakers:
 
         They are at most ``LONGEST``, except after a single failure, which may be caused by the delivery's content.
         """
-        delay, breaker = self._policy.delay(attempt, self._random.random()), self._breakers.get(destination)
-        alone = destination in self._reached and (breaker is None or breaker.failures == 1)
+        delay = self._policy.delay(attempt, self._random.random())
+        alone = destination in self._reached and self._breakers[destination].failures == 1
         return delay if alone else min(LONGEST, delay)
 
     def succeeded(self, destination: DestinationSpec) -> None:

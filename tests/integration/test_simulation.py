@@ -229,7 +229,7 @@ def _swap_outcomes(patch: Patch) -> None:
 
 
 #: Faults that are found at the end of a simulation only, which is short for them.
-AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 15.0
+AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 30.0
 
 
 @pytest.mark.long
