@@ -106,6 +106,7 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     mode_option: str = ""  #: option that selects the invocation mode
     #: After a change, start the new source before the old one is stopped. For push sources, which must always answer.
     start_before_stop: bool = False
+    longest_delay: float = 30.0  #: seconds until a failed source starts again, at most; meanwhile, events may get lost
     #: Senders send events of a trigger to ``/triggers/<table>/<trigger id>``. Replies show it as ``path``.
     has_path: bool = False
     #: Returns fields that the vendor's API adds to ``event_data`` in replies. Terraform, which compares ``event_data``

@@ -113,7 +113,8 @@ class Sources:
         if source is not None:
             source.want(trigger)
         elif trigger is not None and self._tasks is not None and self._cluster.owns(trigger_id):
-            source = Source(trigger, self._run_once, self._register, self._clock, self._policy)
+            policy = replace(self._policy, longest=min(self._policy.longest, trigger.plugin.rules.longest_delay))
+            source = Source(trigger, self._run_once, self._register, self._clock, policy)
             self._sources[trigger_id] = source
             self._tasks.start_soon(self._run_source, trigger_id, source)
 

@@ -18,7 +18,12 @@ plugin = Plugin(
     service=RabbitSettings,
     options=RabbitOptions,
     trigger=RabbitTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, unique=("instance_id", "vhost", "exchange_name")),
+    rules=TriggerRules(
+        vendor=True,
+        may_disable=False,
+        unique=("instance_id", "vhost", "exchange_name", "queue"),
+        longest_delay=4.0,  # with its random share at most 5: meanwhile, nothing looks at the binding
+    ),
     example=example,
     display=TriggerDisplay(
         about={"RABBITMQ": "Messages of an exchange."}, subject=subject, module="aiormq", extra="rabbitmq"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote
@@ -23,8 +23,14 @@ from plugins.rabbitmq.settings import Instance
 
 #: Seconds within which a broker must answer.
 DEADLINE = 15.0
+#: Routing key for all messages of a topic exchange; a fanout exchange ignores it.
+EVERYTHING = "#"
 #: Seconds between heartbeats. After three missing ones the connection counts as lost.
 HEARTBEAT = 10
+
+
+class BrokerRefused(ConnectionError):
+    """Refusal of a call by the broker, or of an exchange that cannot be used."""
 
 
 @asynccontextmanager
@@ -46,18 +52,42 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
             await connection.close()
 
 
-async def is_direct(channel: Any, exchange: str) -> bool:
-    """Return whether an existing exchange has the type ``direct``.
+async def refusal(connection: Any, *calls: Callable[[Any], Awaitable[object]]) -> str:
+    """Make calls on a channel of their own. Return the broker's reason if it refuses one, else an empty text."""
+    with deadline("the broker did not answer", DEADLINE):
+        channel = await connection.channel(publisher_confirms=False)
+        try:
+            for call in calls:
+                await call(channel)
+        except _library().exceptions.AMQPChannelError as refused:  # which closes the channel
+            return str(refused)
+        await channel.close()
+        return ""
 
-    The exchange is declared again with the type ``fanout``. The broker's refusal contains the actual type.
-    """
-    probe = await channel.connection.channel(publisher_confirms=False)  # a refusal closes this channel
+
+async def unread_messages(channel: Any, queue: str) -> int | None:
+    """Return the number of messages in a queue. None if this call or an earlier one on the channel was refused."""
     try:
-        await probe.exchange_declare(exchange, exchange_type="fanout", durable=True)
-    except _library().exceptions.AMQPChannelError as refusal:
-        return "current is 'direct'" in str(refusal)
-    await probe.close()
-    return False
+        with deadline("the broker did not answer", DEADLINE):
+            return int((await channel.queue_declare(queue, passive=True)).message_count)
+    except (_library().exceptions.AMQPChannelError, _library().exceptions.ChannelInvalidStateError):
+        return None
+
+
+def look_frame(channel: Any, queue: str, exchange: str, guard: str) -> Any:
+    """Return calls that a broker answers only if it refuses one, by closing the channel.
+
+    They bind a queue to an exchange, if there is an exchange, and look for the queue and for another exchange.
+    """
+    from aiormq.abc import ChannelFrame
+    from pamqp.commands import Exchange, Queue
+
+    calls: list[Any] = [Queue.Declare(queue=queue, passive=True, nowait=True)]
+    if exchange:
+        calls = [Queue.Bind(queue=queue, exchange=exchange, routing_key=EVERYTHING, nowait=True)]
+    if guard:
+        calls.append(Exchange.Declare(exchange=guard, passive=True, nowait=True))
+    return ChannelFrame.marshall(channel.number, calls)
 
 
 async def _closed(channel: Any) -> None:

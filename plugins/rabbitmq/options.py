@@ -26,6 +26,11 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
         Meta(title="Addresses", examples=["127.0.0.1:5672"], extra={"help": "host:port, several separated by commas."}),
     ] = ""
     ssl_enable: Annotated[bool, Meta(title="TLS", extra={"help": "Connect over TLS."})] = False
+    #: functiond only
+    queue: Annotated[
+        Optional,
+        Meta(extra={"fixed": True, "help": "Existing durable queue to read, in place of one of the trigger's own."}),
+    ] = ""
     ordering: Ordering = ""  #: functiond only; the key of a message is its routing key
 
 

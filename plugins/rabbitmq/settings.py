@@ -33,7 +33,7 @@ class RabbitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch_bytes: Annotated[int, Meta(ge=1, le=EVENT_LIMIT)] = (
         EVENT_LIMIT  #: bytes of one event, unless a single message has more
     )
-    check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without messages until the binding is renewed
+    check_every: Annotated[float, Meta(gt=0, le=300)] = 1.0  #: seconds between two looks at the queue's binding
 
     def broker(self, options: RabbitOptions) -> Instance:
         """Return address and login of a trigger's broker.

@@ -134,6 +134,15 @@ class Broker:
         async with self.channel() as channel:
             await channel.queue_delete(name)
 
+    def add_reader(self, user: str) -> None:
+        """Add a user with the same password, who may read all, but configure and write only the queues of triggers."""
+        name, vhost = (f'<<"{text}">>' for text in (user, VHOST))
+        allowed = ", ".join(f'<<"{pattern}">>' for pattern in ("^functiond-", "^functiond-", ".*"))
+        made = f'rabbit_auth_backend_internal:add_user({name}, <<"{PASSWORD}">>, {name})'
+        granted = f"rabbit_auth_backend_internal:set_permissions({name}, {vhost}, {allowed}, {name})"
+        command = [str(PROGRAM.with_name("rabbitmqctl")), "-n", f"functiond{self.port}@localhost", "eval"]
+        subprocess.run([*command, f"{made}, {granted}."], env=self._environment(), check=True, capture_output=True)
+
     def _environment(self) -> dict[str, str]:
         folder = str(self._folder)
         return {

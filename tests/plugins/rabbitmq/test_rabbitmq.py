@@ -17,6 +17,7 @@ import anyio.to_thread
 import msgspec
 import pamqp.encode
 import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from engine import EVENT_LIMIT, SettingsError
@@ -387,36 +388,155 @@ async def test_what_the_broker_refuses_is_told(
         await until(lambda: named in place.state(trigger).problem)
 
 
-async def test_a_queue_that_someone_deletes_is_made_again(tmp_path: Path, broker: Broker, exchange: str) -> None:
+@asynccontextmanager
+async def paused(tmp_path: Path, broker: Broker, exchange: str) -> AsyncIterator[tuple[House, BoundTrigger]]:
+    """Run a trigger whose backlog is full: the message 0 fills it, 1 and 2 wait in a batch, 3 and 4 in the next one."""
+    async with house(tmp_path, [plugin], **QUICK, queue__function_rows=1) as place:
+        trigger = await reading(place, broker, exchange, batch_size=2)
+        await broker.send(exchange, b"0")
+        await messages(place, 1)
+        await broker.send(exchange, b"1", b"2", b"3", b"4")
+        await until(lambda: "backlog" in place.state(trigger).problem)
+        await has(broker, trigger, ready=0)
+        yield place, trigger
+
+
+async def drained(place: House, count: int) -> list[str]:
+    """Make room in the backlog until ``count`` messages are accepted, and return them."""
+    while len(found := await messages(place, 1)) < count:
+        await place.engine.dispatcher.cancel((await place.keys())[-1])
+        await anyio.sleep(0.01)
+    return found
+
+
+async def tells(place: House, trigger: BoundTrigger, *texts: str) -> None:
+    await until(lambda: all(text in place.state(trigger).problem for text in texts))
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["at once", "later"])
+async def test_an_exchange_made_anew_gets_messages_through_while_the_backlog_is_full(
+    tmp_path: Path, broker: Broker, exchange: str, missing: bool
+) -> None:
+    async with paused(tmp_path, broker, exchange) as (place, trigger):
+        await broker.delete(exchange)
+        if missing:
+            await tells(place, trigger, f"no exchange '{exchange}'", "no messages arrive since")
+        await broker.create(exchange, "topic")
+        await tells(place, trigger, f"{exchange} was deleted and made anew: messages sent between", "backlog")
+        await broker.send(exchange, b"5", b"6")
+        await has(broker, trigger, ready=2)
+
+        assert sorted(await drained(place, 7)) == list("0123456")
+        assert place.state(trigger).failures == 0
+
+
+async def test_a_removed_binding_is_made_again_while_the_backlog_is_full(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    async with paused(tmp_path, broker, exchange) as (_, trigger):
+        async with broker.channel() as channel:
+            await channel.queue_unbind(queue_of(trigger), exchange, "#")
+        await broker.send_routed(exchange, b"5")
+
+        await has(broker, trigger, ready=1)
+
+
+async def test_a_deleted_queue_is_made_again_and_its_unread_messages_are_counted_as_lost(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    async with paused(tmp_path, broker, exchange) as (place, trigger):
+        await broker.send(exchange, *(b"lost %d" % number for number in range(60)))
+        await anyio.sleep(6 * QUICK["plugins__rabbitmq__check_every"])  # the broker answers every fifth look
+        await broker.delete_queue(queue_of(trigger))
+        await tells(place, trigger, "was deleted with 60 unread messages: messages sent between", "backlog")
+        await broker.send_routed(exchange, b"5")
+
+        assert sorted(await drained(place, 6)) == list("012345")
+        assert place.state(trigger).lost == 60
+
+
+async def test_what_was_made_anew_while_no_engine_ran_is_said(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await reading(place, broker, exchange)
-        await broker.delete_queue(queue_of(trigger))
-        await until(lambda: place.state(trigger).failures == 1)
+    await broker.delete(exchange)
+    await broker.delete_queue(queue_of(trigger))
+    await broker.create(exchange)
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        await tells(
+            place, trigger, f"queue {queue_of(trigger)} was deleted and exchange {exchange} was deleted and made"
+        )
+    async with house(tmp_path, [plugin], **QUICK) as place:
         await runs(place, trigger)
-        await broker.send(exchange, b"1")
 
-        assert await messages(place, 1) == ["1"]
+        assert place.state(trigger).problem == ""
 
 
-async def test_an_exchange_made_anew_is_read(tmp_path: Path, broker: Broker, exchange: str) -> None:
+async def test_an_exchange_made_anew_as_a_direct_one_is_told_until_it_is_usable(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await reading(place, broker, exchange)
         await broker.delete(exchange)
-        await until(lambda: "no exchange" in place.state(trigger).problem)
+        await broker.create(exchange, "direct")
+        await tells(place, trigger, "is a direct exchange", "no messages arrive since")
+        await broker.delete(exchange)
         await broker.create(exchange)
-        await runs(place, trigger)
+        await tells(place, trigger, "made anew: messages sent between")
         await broker.send(exchange, b"1")
 
         assert await messages(place, 1) == ["1"]
 
 
-async def test_the_queue_goes_with_its_trigger(tmp_path: Path, broker: Broker, exchange: str) -> None:
+async def test_an_existing_queue_is_read_and_left_as_it_is(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    queue = f"q-{uuid.uuid4()}"
+    async with broker.channel() as channel:
+        await channel.queue_declare(queue, durable=True)
+        await channel.queue_bind(queue, exchange, "k")
+    await broker.send(exchange, b"before")
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await reading(place, broker, exchange, queue=queue)
+        await messages(place, 1)
+        await broker.delete_queue(queue)
+        await tells(place, trigger, f"no queue '{queue}'")
+        async with broker.channel() as channel:
+            await channel.queue_declare(queue, durable=True)
+        await tells(place, trigger, f"queue {queue} was deleted: messages sent between")
+        await broker.send("", b"after", key=queue)
+        await messages(place, 2)
+        assert await broker.ready(queue_of(trigger)) is None
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+
+        assert await broker.ready(queue) == 0
+
+
+async def test_a_user_who_may_not_make_the_guard_gets_messages_and_a_notice(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    await anyio.to_thread.run_sync(broker.add_reader, "reader")
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await reading(place, broker, exchange, access_user="reader")
+        await tells(place, trigger, f"nothing shows whether {exchange} is made anew", "ACCESS_REFUSED")
+        await broker.delete(exchange)
+        await tells(place, trigger, "no messages arrive since")
+        await broker.create(exchange)
+        await broker.send_routed(exchange, b"1")
+
+        assert await messages(place, 1) == ["1"]
+        await tells(place, trigger, "no exchange", "messages sent between")
+
+
+async def test_the_queue_and_the_guard_go_with_their_trigger(tmp_path: Path, broker: Broker, exchange: str) -> None:
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker, exchange)
         await has(broker, trigger, ready=0)
         await place.delete(trigger)
 
         await has(broker, trigger, ready=None)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+        async with broker.channel() as channel:
+            with pytest.raises(ChannelNotFoundEntity):
+                await channel.exchange_declare(queue_of(trigger), passive=True)
 
 
 async def test_a_trigger_may_be_moved_to_another_exchange(tmp_path: Path, broker: Broker, exchange: str) -> None:

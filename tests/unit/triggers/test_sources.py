@@ -182,13 +182,16 @@ async def test_a_source_starts_again_at_once_when_what_it_reads_was_made_anew(tm
         assert (place.state(trigger).problem, place.state(trigger).failures) == ("", 0)
 
 
-async def test_a_source_that_keeps_failing_starts_again_within_half_a_minute(tmp_path: Path, feed: Feed) -> None:
+@pytest.mark.parametrize(("rules", "longest"), [({}, 30), ({"longest_delay": 4.0}, 4)])
+async def test_a_source_that_keeps_failing_starts_again_within_half_a_minute_or_as_its_kind_demands(
+    tmp_path: Path, feed: Feed, rules: dict[str, Any], longest: float
+) -> None:
     feed.fails["a"] = OSError("refused by the broker")
-    async with house(tmp_path, [feed.plugin()], retry__base=300.0) as place:
+    async with house(tmp_path, [feed.plugin(**rules)], retry__base=300.0) as place:
         trigger = await place.create("FEED", name="a")
         await until(lambda: place.state(trigger).state == "failing")
 
-        assert place.state(trigger).next_try - place.state(trigger).since == pytest.approx(30, abs=0.1)
+        assert place.state(trigger).next_try - place.state(trigger).since == pytest.approx(longest, abs=0.1)
 
 
 async def test_a_batch_that_waited_is_given_up_if_its_queue_is_another_now(tmp_path: Path, feed: Feed) -> None:
