@@ -27,6 +27,7 @@ class Differences:
     def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:
         self._store, self._options, self._snapshot = store, options, snapshot
         self._rule, self._region = rule, region
+        self.fresh: set[str] = set()  #: keys of objects that must be compared again, since they have just changed
 
     async def compare_all(self, now: float) -> None:
         """Compare all objects whose keys begin with the trigger's prefix, and accept the events of their changes.
@@ -54,7 +55,7 @@ class Differences:
         """Compare the objects with these keys, and accept the events of their changes."""
         states = await self._snapshot.states(keys)
         present = {key: await self._store.find(self._options.bucket, key) for key in keys}
-        new = self._created(states, [one for one in present.values() if one is not None])
+        new = self._created(states, [one for one in present.values() if one is not None], reported=True)
         await self._snapshot.apply([*new, *self._removed([key for key in states if present[key] is None], now)])
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -73,12 +74,23 @@ class Differences:
             await self._snapshot.apply(self._removed(missing, now))
         await self._snapshot.apply(self._created(states, present.values()))
 
-    def _created(self, states: Mapping[str, str], present: Iterable[StoredObject]) -> list[Change]:
+    def _created(
+        self, states: Mapping[str, str], present: Iterable[StoredObject], *, reported: bool = False
+    ) -> list[Change]:
+        """Return the changes of objects that exist.
+
+        The time of a file's change counts only if the kernel has ``reported`` a change of its content. Another mode or
+        link changes that time, too.
+        """
         changes = []
         for one in present:
-            state, before = f"{one.etag} {one.modified_at!r}", states.get(one.key)
-            if state != before:
-                is_new = before is not None or self._is_new(one)
+            content = f"{one.etag} {one.modified_at!r}"
+            state, before = f"{content} {one.changed_at}".strip(), states.get(one.key)
+            if one.fresh:
+                self.fresh.add(one.key)
+            elif state != before:
+                equal = before is not None and f"{before} ".startswith(f"{content} ")
+                is_new = (not equal or (reported and before != content)) if before is not None else self._is_new(one)
                 payload = self._payload(created_event(self._options.bucket, one)) if is_new else None
                 changes.append(Change(key=one.key, state=state, payload=payload))
         return changes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,8 @@ import anyio.to_thread
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
 from plugins.obs.store import BLOCK, Listing, StoredObject
 
+#: Seconds in which the kernel may give several changes of a file the same time.
+TICK = 0.01
 _UNFINISHED = ".functiond-"
 
 
@@ -55,6 +58,21 @@ class FolderStore:
         if root.parent != self._folder.resolve():
             raise ObjectMissing(bucket, "", "bucket")
         return root
+
+    def identity(self, bucket: str) -> str:
+        """Return what distinguishes a bucket's folder from others at the same path. Empty: the folder is missing.
+
+        Part of it are the mounts below the folder. Blocks.
+        """
+        try:
+            root = self.bucket_path(bucket)
+            status = root.stat()
+            mounts = [line.split(" ", 1)[0] for line in _mounts().splitlines() if f" {root}/" in line]
+        except (ObjectMissing, OSError):
+            return ""
+        below = f", mounts {' '.join(mounts)}" if mounts else ""
+        found = f"folder {root}, inode {status.st_ino} of device {status.st_dev}{below}"
+        return found if stat.S_ISDIR(status.st_mode) else ""
 
     # --- in a thread ----------------------------------------------------------------------------------------
 
@@ -176,13 +194,28 @@ def _entries(folder: Path, base: str) -> list[tuple[str, bool]]:
 
 
 def _object(path: Path, key: str) -> StoredObject | None:
+    now = time.time_ns()  # of the machine, as the files' times are
     try:
         status = path.lstat()
     except FileNotFoundError:  # deleted meanwhile
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    return StoredObject(key=key, size=status.st_size, etag=_etag(status), modified_at=status.st_mtime)
+    return StoredObject(
+        key=key,
+        size=status.st_size,
+        etag=_etag(status),
+        modified_at=status.st_mtime,
+        changed_at=str(status.st_ctime_ns),
+        fresh=0 <= now - status.st_ctime_ns < TICK * 1e9,
+    )
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return ""
 
 
 def _etag(status: os.stat_result) -> str:

@@ -29,6 +29,7 @@ from plugins.obs.opening import StoreOpener
 from plugins.obs.records import ObjectEvent
 from plugins.obs.snapshot import forget_others
 from plugins.obs.store import ObsService
+from plugins.obs.watch import FolderWatches
 
 #: Seconds after the start by which all existing triggers listen.
 SETTLED = 60.0
@@ -66,6 +67,7 @@ class ObsHub:
         self._settings = settings
         self._http = HttpService(MAX_WAIT)
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
+        self.watches = FolderWatches()
         self._listeners: dict[str, NotificationListener] = {}
         self._scan_locks: dict[str, anyio.Lock] = {}
 
@@ -75,6 +77,7 @@ class ObsHub:
             async with self.opener.keep_open(), anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
+                tasks.start_soon(self.watches.run)
                 task_status.started()
                 await anyio.sleep(SETTLED)
                 await forget_others(context, self._scan_locks)

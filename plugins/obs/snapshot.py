@@ -37,6 +37,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     since: float  #: older objects are no events until the first comparison is complete
     whole: bool = False  #: the first comparison is complete
     rows: dict[str, str] = {}  #: rows of the last events; written again at the start
+    folder: str = ""  #: identity of the folder that was compared
 
 
 class Snapshot:
@@ -77,6 +78,13 @@ class Snapshot:
         if not self.progress.whole:
             self.progress = msgspec.structs.replace(self.progress, whole=True)
             await self._accept([], rows={})
+
+    async def enter(self, folder: str) -> bool:
+        """Store the identity of the folder that is compared. Return whether it was another one before."""
+        before, self.progress = self.progress.folder, msgspec.structs.replace(self.progress, folder=folder)
+        if before != folder:
+            await self._accept([], rows={})
+        return before not in ("", folder)
 
     async def _accept(self, events: Sequence[Event], rows: dict[str, str]) -> None:
         cursor = msgspec.json.encode(msgspec.structs.replace(self.progress, rows=rows))

@@ -17,13 +17,12 @@ from anyio.abc import TaskStatus
 
 from engine import Event, SettingsError, TriggerContext
 from plugins.obs.differences import Differences
-from plugins.obs.folder import FolderStore
+from plugins.obs.folder import TICK, FolderStore
 from plugins.obs.options import ObsOptions
 from plugins.obs.records import ObjectEvent, event_json
 from plugins.obs.service import ObsHub
-from plugins.obs.snapshot import open_snapshot
+from plugins.obs.snapshot import Snapshot, open_snapshot
 from plugins.obs.store import ObjectStore, ObsService
-from plugins.obs.watch import watched
 
 LISTED_EVENTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
 NO_STORE = (
@@ -42,7 +41,7 @@ class ObsTrigger:
             with hub.listening(_Notified(self._options, context)):
                 task_status.started()
                 if not settings.endpoint:
-                    context.report_problem(NO_STORE)
+                    context.report_notice(NO_STORE)
                 await anyio.sleep_forever()
         if self._options.wanted.isdisjoint(LISTED_EVENTS):
             raise SettingsError("only notifications report these events: set plugins.obs.scan = 0, and no folder")
@@ -50,7 +49,7 @@ class ObsTrigger:
         with hub.listening(scanning):
             task_status.started()
             async with hub.scan_lock(context.trigger_id), hub.opener.open() as store:
-                await scanning.run(store, settings.scan)
+                await scanning.run(store, settings.scan, hub)
 
 
 class _Notified:
@@ -62,7 +61,7 @@ class _Notified:
 
     def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
         options, context, key = self._options, self._context, event.key
-        context.report_problem("")
+        context.report_notice("")
         if not (key.startswith(options.prefix) and key.endswith(options.suffix) and event.event in options.wanted):
             return None
         payload = event_json(event, options.name or self.trigger_id, context.plugin.region)
@@ -84,28 +83,33 @@ class _Scanning:
     def notify(self, event: ObjectEvent) -> None:
         self._notified.set()
 
-    async def run(self, store: ObjectStore, scan: float) -> None:
+    async def run(self, store: ObjectStore, scan: float, hub: ObsHub) -> None:
         context, options = self._context, self._options
         snapshot = await open_snapshot(context, options.prefix)
         rule = options.name or self.trigger_id
         differences = Differences(store, options, snapshot, rule=rule, region=context.plugin.region)
         if isinstance(store, FolderStore):
-            await self._watch(store, differences)
+            await self._watch(store, differences, snapshot, hub)
         while True:
             self._notified.clear()
             await differences.compare_all(context.plugin.clock.now())
             with anyio.move_on_after(scan):
                 await self._notified.wait()
 
-    async def _watch(self, store: FolderStore, differences: Differences) -> None:
+    async def _watch(self, store: FolderStore, differences: Differences, snapshot: Snapshot, hub: ObsHub) -> None:
         clock, prefix = self._context.plugin.clock, self._options.prefix
-        async with watched(store.bucket_path(self._options.bucket)) as watch:
+        async with hub.watches.watched(store, self._options.bucket) as watch:
             await differences.compare_all(clock.now())
+            folder = watch.identity.text.partition(" of device")[0]
+            if await snapshot.enter(folder):
+                self._context.report_lost(f"{folder} has replaced another: new files of that one may be unread", 0)
             while True:
+                watch.report(differences.fresh)
+                differences.fresh.clear()
                 changed = await watch.changes()
-                await differences.compare_keys(
-                    sorted(key for key in changed.files if key.startswith(prefix)), clock.now()
-                )
-                for folder in sorted(changed.folders):
-                    if folder.startswith(prefix) or prefix.startswith(folder):
-                        await differences.compare_prefix(max(folder, prefix, key=len), clock.now())
+                await anyio.sleep(TICK)
+                keys = sorted(key for key in changed.files if key.startswith(prefix))
+                await differences.compare_keys(keys, clock.now())
+                for found in sorted(changed.folders):
+                    if found.startswith(prefix) or prefix.startswith(found):
+                        await differences.compare_prefix(max(found, prefix, key=len), clock.now())

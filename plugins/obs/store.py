@@ -60,6 +60,8 @@ class StoredObject(Struct, frozen=True, kw_only=True):
     size: int
     etag: str
     modified_at: float
+    changed_at: str = ""  #: of a file: also another if content is replaced by other content of equal size and time
+    fresh: bool = False  #: another change may get the same times
 
 
 class Listing(Struct, frozen=True, kw_only=True):

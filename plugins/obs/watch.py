@@ -1,16 +1,21 @@
-"""Changes of the files in a folder and its subfolders, reported by the kernel (inotify) without polling.
+"""Changes of the files in folders and their subfolders, reported by the kernel (inotify).
 
 A file counts as changed when it is closed after writing, moved into or out of the folder, linked, or deleted. A new
 subfolder is watched first, and then reported as changed with all its files, so that no file in it is missed between the
 two steps.
+
+All folders share one inotify instance, since a user may have 128. The kernel does not report that another folder takes
+the place of a watched one, for instance by a mount or by another link above it. Every second, the paths are looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +23,14 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from engine import ObjectMissing, SettingsError
-from plugins.obs.folder import is_object
+from engine import ObjectMissing, SettingsError, SourceIdentity
+from plugins.obs.folder import FolderStore, is_object
 
 if TYPE_CHECKING:
     from asyncinotify import Event, Inotify, Mask
+
+LOOK = 1.0  #: seconds
+MOST = 10_000  #: changed files that are remembered; more count as a change of the whole tree
 
 
 class Changed(Struct, frozen=True, kw_only=True):
@@ -32,48 +40,125 @@ class Changed(Struct, frozen=True, kw_only=True):
     folders: frozenset[str] = frozenset()  #: each with a slash at its end; empty text: the whole tree
 
 
-@asynccontextmanager
-async def watched(root: Path) -> AsyncIterator[FolderWatch]:
-    """Watch a folder and its subfolders until the block ends.
-
-    Raises ObjectMissing if the folder does not exist, or when it is removed or moved; SettingsError if the library
-    asyncinotify is not installed.
-    """
-    try:
-        from asyncinotify import Inotify
-    except ImportError:
-        raise SettingsError("OBS triggers on a folder need a library: pip install '.[obs]' in the clone") from None
-    with Inotify(cache_size=100) as inotify:
-        watch = FolderWatch(root, inotify)
-        await anyio.to_thread.run_sync(watch.add, root)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch.listen)
-            yield watch
-            tasks.cancel_scope.cancel()
-
-
 class FolderWatch:
-    """Collector of the changes in one folder and its subfolders."""
+    """Collector of the changes in one bucket's folder for one trigger."""
 
-    def __init__(self, root: Path, inotify: Inotify) -> None:
-        from asyncinotify import Mask
-
-        self._root, self._inotify = root, inotify
-        self._kinds: type[Mask] = Mask
+    def __init__(self, store: FolderStore, bucket: str, identity: str) -> None:
+        self.root, self.look = store.bucket_path(bucket), partial(store.identity, bucket)
+        self.identity = SourceIdentity(identity, lambda: anyio.to_thread.run_sync(self.look))
         self._files: set[str] = set()
         self._folders: set[str] = set()
         self._changed = asyncio.Event()
+        self._end: Exception | None = None
 
     async def changes(self) -> Changed:
-        """Wait for a change, and return all changes since the last call."""
+        """Wait for a change, and return all changes since the last call.
+
+        Raises SourceReplaced if another folder has taken the place of this one, or none.
+        """
         await self._changed.wait()
+        if self._end is not None:
+            raise self._end
         self._changed.clear()
         changed = Changed(files=frozenset(self._files), folders=frozenset(self._folders))
         self._files.clear()
         self._folders.clear()
         return changed
 
-    def add(self, folder: Path) -> None:
+    def report(self, files: Iterable[Path | str], *folders: Path) -> None:
+        """Note changed files and folders, except those that cannot be objects."""
+        self._files.update(filter(_is_key, map(self._key, files)))
+        self._folders.update(f"{key}/" if key != "." else "" for key in filter(_is_key, map(self._key, folders)))
+        if len(self._files) > MOST:
+            self._files.clear()
+            self._folders.add("")
+        if self._files or self._folders:
+            self._changed.set()
+
+    async def check(self) -> None:
+        """End the watch if another folder has taken the place of this one."""
+        try:
+            await self.identity.check()
+        except Exception as error:
+            self.end(error)
+
+    def end(self, error: Exception) -> None:
+        self._end = self._end or error
+        self._changed.set()
+
+    def _key(self, path: Path | str) -> str:
+        return path if isinstance(path, str) else path.relative_to(self.root).as_posix()
+
+
+class FolderWatches:
+    """Watches of all triggers' folders."""
+
+    def __init__(self) -> None:
+        self._inotify: Inotify
+        self._kinds: type[Mask]
+        self._opened = asyncio.Event()
+        self._watches: dict[Path, list[FolderWatch]] = {}
+
+    async def run(self) -> None:
+        """Read the kernel's reports, and look at the folders' paths, until cancelled."""
+        if find_spec("asyncinotify") is None:
+            return
+        from asyncinotify import Inotify, Mask
+
+        with Inotify(cache_size=100) as self._inotify:
+            self._kinds = Mask
+            self._opened.set()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._look)
+                    while True:
+                        await self._handle(await self._inotify.get())
+            finally:
+                self._opened.clear()
+                for watch in self._all():
+                    watch.end(ConnectionError("the kernel's reports of changes ended"))
+
+    @asynccontextmanager
+    async def watched(self, store: FolderStore, bucket: str) -> AsyncIterator[FolderWatch]:
+        """Watch a bucket's folder and its subfolders until the block ends.
+
+        Raises ObjectMissing if the folder does not exist; SettingsError if the library asyncinotify is not installed.
+        """
+        if find_spec("asyncinotify") is None:
+            raise SettingsError("OBS triggers on a folder need a library: pip install '.[obs]' in the clone")
+        await self._opened.wait()
+        watch = FolderWatch(store, bucket, await anyio.to_thread.run_sync(store.identity, bucket))
+        if not watch.identity.text:
+            raise ObjectMissing(bucket, "", "bucket")
+        same = self._watches.setdefault(watch.root, [])
+        same.append(watch)
+        try:
+            await anyio.to_thread.run_sync(self._add, watch.root)
+            yield watch
+        finally:
+            same.remove(watch)
+            if not same:
+                del self._watches[watch.root]
+                for one in self._inotify.watches if self._opened.is_set() else []:
+                    if one.path.is_relative_to(watch.root):
+                        with suppress(OSError):  # the folder was deleted
+                            self._inotify.rm_watch(one)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _all(self) -> list[FolderWatch]:
+        return [watch for same in self._watches.values() for watch in same]
+
+    async def _look(self) -> None:
+        while True:
+            await anyio.sleep(LOOK)
+            watches = self._all()
+            found = await anyio.to_thread.run_sync(lambda: [watch.look() for watch in watches]) if watches else []  # noqa: B023
+            for watch, identity in zip(watches, found, strict=True):
+                if identity != watch.identity.text:
+                    await watch.check()
+
+    def _add(self, folder: Path) -> None:
         """Watch a folder and all its subfolders. Blocks.
 
         A folder is watched before its entries are read, so that no new entry is missed.
@@ -85,41 +170,42 @@ class FolderWatch:
             self._inotify.add_watch(folder, wanted).path = folder  # a moved folder keeps its watch: set the new path
             inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
         except (FileNotFoundError, NotADirectoryError):
-            if folder == self._root:
-                raise ObjectMissing(folder.name, "", "bucket") from None
-            return  # removed meanwhile
+            return  # removed meanwhile; the next look finds out that a bucket's folder is missing
         for one in inside:
-            self.add(one)
-
-    async def listen(self) -> None:
-        while True:
-            await self._handle(await self._inotify.get())
-
-    # --- inside ---------------------------------------------------------------------------------------------
+            self._add(one)
 
     async def _handle(self, event: Event) -> None:
-        kind, mask = self._kinds, event.mask
+        kind, mask, path = self._kinds, event.mask, event.path
         if mask & kind.Q_OVERFLOW:
-            await self._rescan(self._root)
-        elif mask & (kind.DELETE_SELF | kind.MOVE_SELF):
-            if event.watch is not None and event.watch.path == self._root:
-                raise ObjectMissing(self._root.name, "", "bucket")
-        elif (path := event.path) is None or event.name is None:
+            for one in list(self._watches):
+                await self._rescan(one, one)
             return
-        elif mask & kind.ISDIR:
-            await self._rescan(path)
-        elif not mask & kind.CREATE or _is_linked(path):
-            self._report(self._files, path.relative_to(self._root).as_posix())
+        if path is None:
+            return
+        root = next((one for one in (path, *path.parents) if one in self._watches), path)
+        if mask & kind.UNMOUNT or (mask & (kind.DELETE_SELF | kind.MOVE_SELF) and path == root):
+            for watch in self._watches.get(root, ()):
+                await watch.check()
+            await self._rescan(root, root)
+        elif event.name is not None and mask & kind.ISDIR:
+            await self._rescan(root, path)
+        elif event.name is not None and (not mask & kind.CREATE or _is_linked(path)):
+            for watch in self._watches.get(root, ()):
+                watch.report([path])
 
-    async def _rescan(self, folder: Path) -> None:
-        await anyio.to_thread.run_sync(self.add, folder)
-        path = folder.relative_to(self._root).as_posix()
-        self._report(self._folders, "" if path == "." else f"{path}/")
+    async def _rescan(self, root: Path, folder: Path) -> None:
+        same = self._watches.get(root, [])
+        try:
+            await anyio.to_thread.run_sync(self._add, folder)
+        except OSError as error:  # for instance, the user has too many watches
+            for watch in same:
+                watch.end(error)
+        for watch in same:
+            watch.report([], folder)
 
-    def _report(self, changed: set[str], path: str) -> None:
-        if all(is_object(name) for name in path.split("/") if name):
-            changed.add(path)
-            self._changed.set()
+
+def _is_key(path: str) -> bool:
+    return all(is_object(name) for name in path.split("/") if name)
 
 
 def _is_linked(path: Path) -> bool:

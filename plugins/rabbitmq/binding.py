@@ -5,7 +5,7 @@ it: an exchange of the trigger's own, which gets no messages, and from which one
 exchange. The broker deletes the guard together with this binding.
 
 A look binds the queue again, since somebody may have removed the binding. It fails if the exchange or the guard is
-missing. To save CPU, all triggers look at the same moments, and the broker answers failed looks and every fifth one.
+missing. To save CPU, all triggers look at the same moments, and the broker answers failed looks and every tenth one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ARGUMENTS = {"x-queue-type": "classic", "x-expires": 7 * 24 * 3600 * 1000}
 #: names of the cursors with the exchange to which the queue is bound, and the time at which it was known to be bound
 EXCHANGE, SEEN = "exchange", "seen"
 #: Looks from one answer of the broker to the next.
-ANSWERED = 5
+ANSWERED = 10
 #: Seconds from one storage of the cursors to the next.
 KEPT = 60.0
 
@@ -156,17 +156,27 @@ class Binding:
         wake = self._wake = asyncio.Event()
         channel.closing.add_done_callback(lambda _: wake.set())
         look = look_frame(channel, self.queue, self._exchange * (not self._theirs), self._own * self._guarded)
-        phase, every = hash(self._own), self._every
-        while not (self.lost_reader or channel.is_closed):
-            with anyio.move_on_after(every - anyio.current_time() % every):
-                await wake.wait()
-                break
-            channel.write_queue.put_nowait(look)
-            if (phase + round(anyio.current_time() / every)) % ANSWERED == 0:
+        loop, every, asks = asyncio.get_running_loop(), self._every, ANSWERED * self._every
+        phase, timer = hash(self._own) % 1000 / 1000 * asks, loop.call_soon(int)
+
+        def look_again() -> None:
+            nonlocal timer
+            if not channel.is_closed:
+                channel.write_queue.put_nowait(look)
+                timer = loop.call_at((loop.time() / every // 1 + 1) * every, look_again)
+
+        look_again()
+        try:
+            while not self.lost_reader:
+                with anyio.move_on_after(asks - (loop.time() + phase) % asks):
+                    await wake.wait()
+                    break
                 now = self._context.plugin.clock.now()
                 if (unread := await unread_messages(channel, self.queue)) is None:
                     break
                 self._seen, self._unread = now, unread + self.received
+        finally:
+            timer.cancel()
         await channel.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +19,7 @@ from engine.config.plugin_registry import Registry
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec, PendingDelivery, Request
 from engine.testing import ManualClock
-from plugins.obs import expiry
+from plugins.obs import expiry, watch
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.expiry import Expiry
@@ -209,6 +211,147 @@ async def test_a_missing_bucket_is_told_and_waited_for(tmp_path: Path) -> None:
         put(tmp_path / "objects" / "photos" / "a")
 
         await happened(place, "+a")
+
+
+def moved_away_and_made_again(folder: Path) -> None:
+    folder.rename(folder.parent / "away")
+    folder.mkdir()
+
+
+def parent_replaced(folder: Path) -> None:
+    folder.parent.rename(folder.parent.with_name("away"))
+    folder.mkdir(parents=True)
+
+
+def link_replaced(folder: Path) -> None:
+    other = folder.parent.with_name("other")
+    (other / "photos").mkdir(parents=True)
+    folder.parent.rename(folder.parent.with_name("away"))
+    folder.parent.symlink_to(other)
+
+
+def mounted_over(folder: Path) -> None:
+    mount("tmpfs", folder)
+
+
+def unmounted(folder: Path) -> None:
+    subprocess.run(["umount", "--lazy", folder], capture_output=True)
+
+
+def mount(kind: str, folder: Path) -> None:
+    made = subprocess.run(["mount", "-t", kind, "functiond-test", folder], capture_output=True)
+    if made.returncode:
+        pytest.skip("mounting needs the rights of root")
+
+
+@pytest.mark.parametrize(
+    "replace", [moved_away_and_made_again, parent_replaced, link_replaced, mounted_over, unmounted]
+)
+async def test_another_folder_in_the_place_of_a_watched_one_is_read(
+    tmp_path: Path, bucket: Path, replace: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK", 0.02)
+    if replace is unmounted:
+        mount("tmpfs", bucket)
+    try:
+        async with inside(tmp_path, queue__function_rows=2) as place:
+            trigger = await watching(place, events=["ObjectCreated"])
+            put(bucket / "a")
+            put(bucket / "b")
+            await happened(place, "+a", "+b")
+            put(bucket / "unread")
+            await until(lambda: "backlog" in place.state(trigger).problem)
+            replace(bucket)
+            for name in ("c", "d"):
+                put(bucket / name)
+            while len(await _told(place)) < 5:
+                for key in await place.keys():
+                    await place.engine.dispatcher.cancel(key)
+                await anyio.sleep(0.01)
+            await until(lambda: "has replaced another" in place.state(trigger).problem)
+
+            await happened(place, "+a", "+b", "+unread", "+c", "+d")
+            assert place.state(trigger).failures == 0
+    finally:
+        if replace in (mounted_over, unmounted):
+            unmounted(bucket)
+
+
+async def test_a_folder_that_was_replaced_while_no_engine_ran_is_told(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        trigger = await watching(place)
+        put(bucket / "a")
+        await happened(place, "+a")
+    moved_away_and_made_again(bucket)
+    async with inside(tmp_path) as place:
+        await until(lambda: "has replaced another" in place.state(trigger).problem)
+    async with inside(tmp_path) as place:
+        await seen(place, trigger)
+        await happened(place, "+a", "-a")
+
+        assert place.state(trigger).problem == ""
+
+
+async def test_content_of_equal_size_and_time_is_told(tmp_path: Path, bucket: Path) -> None:
+    names = [f"{number:02}" for number in range(50)]
+    async with inside(tmp_path) as place:
+        await watching(place, events=["ObjectCreated"])
+        for name in names:
+            put(bucket / name, "1")
+        await happened(place, *(f"+{name}" for name in names))
+        for name in names:
+            status = (bucket / name).stat()
+            if int(name) % 2:
+                (bucket / name).unlink()
+            (bucket / name).write_text("2")
+            os.utime(bucket / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+        await happened(place, *[f"+{name}" for name in names] * 2)
+
+
+async def test_another_mode_of_a_file_is_no_event(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        await watching(place)
+        put(bucket / "a")
+        await happened(place, "+a")
+    (bucket / "a").chmod(0o600)
+    async with inside(tmp_path) as place:
+        put(bucket / "b")
+
+        await happened(place, "+a", "+b")
+
+
+async def test_a_file_counts_when_no_other_change_can_have_its_time(tmp_path: Path, bucket: Path) -> None:
+    store = FolderStore(str(bucket.parent))
+    put(bucket / "a")
+    [found] = (await store.list("photos")).objects
+    while found.fresh:
+        await anyio.sleep(0.001)
+        [found] = (await store.list("photos")).objects
+    (bucket / "a").write_text("")
+
+    assert (await store.find("photos", "a") or found).changed_at > found.changed_at
+
+
+def inotify_instances() -> int:
+    return sum("inotify" in os.path.realpath(file) for file in Path("/proc/self/fd").iterdir())
+
+
+async def test_all_triggers_share_one_inotify_instance(tmp_path: Path, bucket: Path) -> None:
+    names = [f"bucket-{number}" for number in range(130)]
+    async with inside(tmp_path) as place:
+        for name in names:
+            (bucket.parent / name).mkdir()
+        triggers = [await place.create("OBS", bucket=name, events=["ObjectCreated"]) for name in names]
+        other = await place.create("OBS", bucket=names[0], events=["ObjectRemoved"])
+        for trigger in (*triggers, other):
+            await seen(place, trigger)
+        await place.delete(other)
+        for name in names:
+            put(bucket.parent / name / name)
+
+        await happened(place, *(f"+{name}" for name in names))
+        assert inotify_instances() == 1
 
 
 async def test_events_that_no_look_can_tell_are_refused_aloud(tmp_path: Path, bucket: Path) -> None:

@@ -34,7 +34,7 @@ from tests.support.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_b
 from tests.support.triggering import House, house, messages, until
 
 #: Short intervals: checks and retries run all the time.
-QUICK: dict[str, Any] = {"plugins__rabbitmq__check_every": 0.1, "retry__longest": 0.2}
+QUICK: dict[str, Any] = {"plugins__rabbitmq__check_every": 0.05, "retry__longest": 0.2}
 
 
 @pytest.fixture
@@ -446,7 +446,7 @@ async def test_a_deleted_queue_is_made_again_and_its_unread_messages_are_counted
 ) -> None:
     async with paused(tmp_path, broker, exchange) as (place, trigger):
         await broker.send(exchange, *(b"lost %d" % number for number in range(60)))
-        await anyio.sleep(6 * QUICK["plugins__rabbitmq__check_every"])  # the broker answers every fifth look
+        await anyio.sleep(12 * QUICK["plugins__rabbitmq__check_every"])  # the broker answers every tenth look
         await broker.delete_queue(queue_of(trigger))
         await tells(place, trigger, "was deleted with 60 unread messages: messages sent between", "backlog")
         await broker.send_routed(exchange, b"5")
