@@ -23,6 +23,7 @@ from plugins.obs.records import ObjectEvent, event_json
 from plugins.obs.service import ObsHub
 from plugins.obs.snapshot import Snapshot, open_snapshot
 from plugins.obs.store import ObjectStore, ObsService
+from plugins.obs.watch import Changed
 
 LISTED_EVENTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
 NO_STORE = (
@@ -97,19 +98,25 @@ class _Scanning:
                 await self._notified.wait()
 
     async def _watch(self, store: FolderStore, differences: Differences, snapshot: Snapshot, hub: ObsHub) -> None:
-        clock, prefix = self._context.plugin.clock, self._options.prefix
         async with hub.watches.watched(store, self._options.bucket) as watch:
-            await differences.compare_all(clock.now())
+            await differences.compare_all(self._context.plugin.clock.now())
             folder = watch.identity.text.partition(" of device")[0]
             if await snapshot.enter(folder):
                 self._context.report_lost(f"{folder} has replaced another: new files of that one may be unread", 0)
-            while True:
-                watch.report(differences.fresh)
-                differences.fresh.clear()
-                changed = await watch.changes()
-                await anyio.sleep(TICK)
-                keys = sorted(key for key in changed.files if key.startswith(prefix))
-                await differences.compare_keys(keys, clock.now())
-                for found in sorted(changed.folders):
-                    if found.startswith(prefix) or prefix.startswith(found):
-                        await differences.compare_prefix(max(found, prefix, key=len), clock.now())
+            try:
+                while True:
+                    watch.report(differences.fresh)
+                    differences.fresh.clear()
+                    await self._compare(differences, await watch.changes())
+            except Exception:
+                if watch.deleted:
+                    await snapshot.enter("deleted")
+                raise
+
+    async def _compare(self, differences: Differences, changed: Changed) -> None:
+        clock, prefix = self._context.plugin.clock, self._options.prefix
+        await anyio.sleep(TICK)
+        await differences.compare_keys(sorted(key for key in changed.files if key.startswith(prefix)), clock.now())
+        for folder in sorted(changed.folders):
+            if folder.startswith(prefix) or prefix.startswith(folder):
+                await differences.compare_prefix(max(folder, prefix, key=len), clock.now())

@@ -50,6 +50,7 @@ class FolderWatch:
         self._folders: set[str] = set()
         self._changed = asyncio.Event()
         self._end: Exception | None = None
+        self.deleted = False  #: another folder may get the same inode
 
     async def changes(self) -> Changed:
         """Wait for a change, and return all changes since the last call.
@@ -75,8 +76,10 @@ class FolderWatch:
         if self._files or self._folders:
             self._changed.set()
 
-    async def check(self) -> None:
-        """End the watch if another folder has taken the place of this one."""
+    async def check(self, *, deleted: bool = False) -> None:
+        """End the watch if this folder was deleted, or another one has taken its place."""
+        if deleted:
+            self.deleted, self.identity.text = True, f"{self.identity.text} (deleted)"
         try:
             await self.identity.check()
         except Exception as error:
@@ -185,7 +188,7 @@ class FolderWatches:
         root = next((one for one in (path, *path.parents) if one in self._watches), path)
         if mask & kind.UNMOUNT or (mask & (kind.DELETE_SELF | kind.MOVE_SELF) and path == root):
             for watch in self._watches.get(root, ()):
-                await watch.check()
+                await watch.check(deleted=bool(mask & kind.DELETE_SELF))
             await self._rescan(root, root)
         elif event.name is not None and mask & kind.ISDIR:
             await self._rescan(root, path)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+from unittest.mock import patch
 from urllib.parse import unquote
 
+import anyio
+
+from plugins.obs import watch
+from plugins.obs.folder import TICK
 from tests.contracts.rigs import base
 
 
@@ -19,11 +27,18 @@ class Rig(base.Rig):
     )
     change: ClassVar[dict[str, Any]] = {"name": "other"}
     breakable = True
+    parts: ClassVar[Sequence[str]] = ("same",)
+    counts_removed = False  # removed files cannot be counted
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.settings = {"plugins.obs.folder": str(folder / "objects")}
         (self._bucket / "in").mkdir(parents=True)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Self]:
+        with patch.object(watch, "LOOK", 0.05):
+            yield self
 
     @property
     def _bucket(self) -> Path:
@@ -36,6 +51,7 @@ class Rig(base.Rig):
         made = self.folder / "made"
         made.write_text(str(number))
         made.rename(self._bucket / "in" / str(number))
+        await anyio.sleep(3 * TICK)  # files that change together are one batch
         return True
 
     def numbers(self, event: Any) -> list[int]:
@@ -46,3 +62,9 @@ class Rig(base.Rig):
 
     async def mends(self) -> None:
         (self.folder / "away").rename(self._bucket)
+
+    async def remove(self, target: base.Target) -> None:
+        shutil.rmtree(self._bucket)
+
+    async def restore(self, target: base.Target, parts: str) -> None:
+        (self._bucket / "in").mkdir(parents=True)

@@ -15,6 +15,7 @@ TOKEN = "a-token"
 class Rig(obs_folder.Rig):
     pulls = False
     breakable = False
+    parts = ()
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -25,12 +25,13 @@ class Rig(base.Rig):
     )
     change = {"batch_size": 2}
     breakable = True
+    parts = ("same",)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.settings = {"plugins.rabbitmq.batch_wait": 0.0, "retry.longest": 0.5}
+        self.settings = {"plugins.rabbitmq.batch_wait": 0.0, "plugins.rabbitmq.check_every": 0.05, "retry.longest": 0.5}
         self._exchange = f"orders-{uuid.uuid4()}"
-        self._killed = False
+        self._routed = False  #: messages are sent until a queue takes them
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
@@ -50,7 +51,7 @@ class Rig(base.Rig):
         }
 
     async def send(self, target: base.Target, number: int) -> bool:
-        if self._killed:
+        if self._routed:
             await self._broker.send_routed(self._exchange, str(number).encode())
         else:
             await self._broker.send(self._exchange, str(number).encode())
@@ -61,7 +62,15 @@ class Rig(base.Rig):
 
     async def breaks(self) -> None:
         await anyio.to_thread.run_sync(self._broker.kill)
-        self._killed = True
+        self._routed = True
 
     async def mends(self) -> None:
         await anyio.to_thread.run_sync(self._broker.start)
+
+    async def remove(self, target: base.Target) -> None:
+        await self._broker.delete_queue(f"functiond-{target.trigger_id}")
+        await self._broker.delete(self._exchange)
+
+    async def restore(self, target: base.Target, parts: str) -> None:
+        await self._broker.create(self._exchange)
+        self._routed = True
