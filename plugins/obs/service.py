@@ -77,7 +77,8 @@ class ObsHub:
             async with self.opener.keep_open(), anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
-                tasks.start_soon(self.watches.run)
+                if self._settings.folder:
+                    tasks.start_soon(self.watches.run)
                 task_status.started()
                 await anyio.sleep(SETTLED)
                 await forget_others(context, self._scan_locks)

@@ -92,8 +92,13 @@ class Binding:
         """Look every second, and make what is missing. Call ``resume`` when a deleted queue can be read again."""
         while True:
             await self._look()
-            while not await self._ensured():  # noqa: ASYNC110  (a broker offers no event)
+            try:
+                await self.ensure()
+            except BrokerRefused as refused:
+                self._problem = str(refused)
+                self._context.report_problem(f"{refused}; no messages arrive since {_utc(self._seen)} UTC")
                 await anyio.sleep(self._every)
+                continue
             if self.lost_reader:
                 self.lost_reader = False
                 resume()
@@ -108,14 +113,6 @@ class Binding:
     async def _demand(self, *calls: Callable[[Any], Any]) -> None:
         if reason := await self._refusal(*calls):
             raise BrokerRefused(reason)
-
-    async def _ensured(self) -> bool:
-        try:
-            await self.ensure()
-        except BrokerRefused as refused:
-            self._problem = str(refused)
-            self._context.report_problem(f"{refused}; no messages arrive since {_utc(self._seen)} UTC")
-        return not self._problem
 
     async def _guard(self) -> bool:
         """Make the guard if it is missing, or has no binding. Return whether it was so."""
@@ -151,13 +148,16 @@ class Binding:
             self._former = exchange
 
     async def _look(self) -> None:
-        """Look every second until something is missing."""
+        """Look every second until something is missing. Return at once if it is known to be."""
+        if self._problem:
+            return
         channel = await self._connection.channel(publisher_confirms=False)
         wake = self._wake = asyncio.Event()
         channel.closing.add_done_callback(lambda _: wake.set())
         look = look_frame(channel, self.queue, self._exchange * (not self._theirs), self._own * self._guarded)
         loop, every, asks = asyncio.get_running_loop(), self._every, ANSWERED * self._every
-        phase, timer = hash(self._own) % 1000 / 1000 * asks, loop.call_soon(int)
+        phase = hash(self._own) % 1000 / 1000 * asks  # else all triggers asked at the same moment
+        timer: asyncio.TimerHandle
 
         def look_again() -> None:
             nonlocal timer
@@ -165,7 +165,7 @@ class Binding:
                 channel.write_queue.put_nowait(look)
                 timer = loop.call_at((loop.time() / every // 1 + 1) * every, look_again)
 
-        look_again()
+        timer = loop.call_at(loop.time(), look_again)
         try:
             while not self.lost_reader:
                 with anyio.move_on_after(asks - (loop.time() + phase) % asks):

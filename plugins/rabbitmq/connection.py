@@ -77,14 +77,14 @@ async def unread_messages(channel: Any, queue: str) -> int | None:
 def look_frame(channel: Any, queue: str, exchange: str, guard: str) -> Any:
     """Return calls that a broker answers only if it refuses one, by closing the channel.
 
-    They bind a queue to an exchange, if there is an exchange, and look for the queue and for another exchange.
+    They bind a queue to an exchange, and look whether another exchange exists, as far as these are given.
     """
     from aiormq.abc import ChannelFrame
     from pamqp.commands import Exchange, Queue
 
-    calls: list[Any] = [Queue.Declare(queue=queue, passive=True, nowait=True)]
+    calls: list[Any] = []
     if exchange:
-        calls = [Queue.Bind(queue=queue, exchange=exchange, routing_key=EVERYTHING, nowait=True)]
+        calls.append(Queue.Bind(queue=queue, exchange=exchange, routing_key=EVERYTHING, nowait=True))
     if guard:
         calls.append(Exchange.Declare(exchange=guard, passive=True, nowait=True))
     return ChannelFrame.marshall(channel.number, calls)
