@@ -89,8 +89,10 @@ class Differences:
             if one.fresh:
                 self.fresh.add(one.key)
             elif state != before:
-                equal = before is not None and f"{before} ".startswith(f"{content} ")
-                is_new = (not equal or (reported and before != content)) if before is not None else self._is_new(one)
+                if before is None:
+                    is_new = self._is_new(one)
+                else:  # earlier versions stored no time of change
+                    is_new = before != content and (reported or not before.startswith(f"{content} "))
                 payload = self._payload(created_event(self._options.bucket, one)) if is_new else None
                 changes.append(Change(key=one.key, state=state, payload=payload))
         return changes

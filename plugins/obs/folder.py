@@ -59,20 +59,22 @@ class FolderStore:
             raise ObjectMissing(bucket, "", "bucket")
         return root
 
-    def identity(self, bucket: str) -> str:
+    def identity(self, bucket: str, mounts: str | None = None) -> str:
         """Return what distinguishes a bucket's folder from others at the same path. Empty: the folder is missing.
 
-        Part of it are the mounts below the folder. Blocks.
+        ``mounts`` is the result of ``read_mounts``, to which those below the folder belong. Blocks.
         """
+        root, store = os.path.realpath(self._folder / bucket), os.path.realpath(self._folder)
         try:
-            root = self.bucket_path(bucket)
-            status = root.stat()
-            mounts = [line.split(" ", 1)[0] for line in _mounts().splitlines() if f" {root}/" in line]
-        except (ObjectMissing, OSError):
+            status = os.stat(root)
+        except OSError:
             return ""
-        below = f", mounts {' '.join(mounts)}" if mounts else ""
-        found = f"folder {root}, inode {status.st_ino} of device {status.st_dev}{below}"
-        return found if stat.S_ISDIR(status.st_mode) else ""
+        if os.path.dirname(root) != store or not stat.S_ISDIR(status.st_mode):
+            return ""
+        mounts = read_mounts() if mounts is None else mounts
+        below = [line.split(" ", 1)[0] for line in mounts.splitlines() if f" {root}/" in line] if root in mounts else []
+        found = f"folder {root}, inode {status.st_ino} of device {status.st_dev}"
+        return f"{found}, mounts {' '.join(below)}" if below else found
 
     # --- in a thread ----------------------------------------------------------------------------------------
 
@@ -211,7 +213,8 @@ def _object(path: Path, key: str) -> StoredObject | None:
     )
 
 
-def _mounts() -> str:
+def read_mounts() -> str:
+    """Return the table of mounts. Blocks."""
     try:
         return Path("/proc/self/mountinfo").read_text()
     except OSError:

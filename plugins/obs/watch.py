@@ -24,7 +24,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine import ObjectMissing, SettingsError, SourceIdentity
-from plugins.obs.folder import FolderStore, is_object
+from plugins.obs.folder import FolderStore, is_object, read_mounts
 
 if TYPE_CHECKING:
     from asyncinotify import Event, Inotify, Mask
@@ -156,7 +156,7 @@ class FolderWatches:
         while True:
             await anyio.sleep(LOOK)
             watches = self._all()
-            found = await anyio.to_thread.run_sync(lambda: [watch.look() for watch in watches]) if watches else []  # noqa: B023
+            found = await anyio.to_thread.run_sync(_look_at, watches) if watches else []
             for watch, identity in zip(watches, found, strict=True):
                 if identity != watch.identity.text:
                     await watch.check()
@@ -205,6 +205,11 @@ class FolderWatches:
                 watch.end(error)
         for watch in same:
             watch.report([], folder)
+
+
+def _look_at(watches: Iterable[FolderWatch]) -> list[str]:
+    mounts = read_mounts()
+    return [watch.look(mounts) for watch in watches]
 
 
 def _is_key(path: str) -> bool:
