@@ -27,7 +27,6 @@ class Differences:
     def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:
         self._store, self._options, self._snapshot = store, options, snapshot
         self._rule, self._region = rule, region
-        self.fresh: set[str] = set()  #: keys of objects that must be compared again, since they have just changed
 
     async def compare_all(self, now: float) -> None:
         """Compare all objects whose keys begin with the trigger's prefix, and accept the events of their changes.
@@ -86,13 +85,9 @@ class Differences:
         for one in present:
             content = f"{one.etag} {one.modified_at!r}"
             state, before = f"{content} {one.changed_at}".strip(), states.get(one.key)
-            if one.fresh:
-                self.fresh.add(one.key)
-            elif state != before:
-                if before is None:
-                    is_new = self._is_new(one)
-                else:  # earlier versions stored no time of change
-                    is_new = before != content and (reported or not before.startswith(f"{content} "))
+            if state != before:
+                same = not reported and f"{before} ".startswith(f"{content} ")
+                is_new = not same if before is not None else self._is_new(one)
                 payload = self._payload(created_event(self._options.bucket, one)) if is_new else None
                 changes.append(Change(key=one.key, state=state, payload=payload))
         return changes

@@ -59,22 +59,17 @@ class FolderStore:
             raise ObjectMissing(bucket, "", "bucket")
         return root
 
-    def identity(self, bucket: str, mounts: str | None = None) -> str:
-        """Return what distinguishes a bucket's folder from others at the same path. Empty: the folder is missing.
+    def identity(self, bucket: str) -> str:
+        """Return text that distinguishes a bucket's folder from others at the same path. Blocks.
 
-        ``mounts`` is the result of ``read_mounts``, to which those below the folder belong. Blocks.
+        The text is empty if the folder does not exist.
         """
-        root, store = os.path.realpath(self._folder / bucket), os.path.realpath(self._folder)
         try:
-            status = os.stat(root)
-        except OSError:
+            root = self.bucket_path(bucket)
+            status = root.stat()
+        except (OSError, ObjectMissing):
             return ""
-        if os.path.dirname(root) != store or not stat.S_ISDIR(status.st_mode):
-            return ""
-        mounts = read_mounts() if mounts is None else mounts
-        below = [line.split(" ", 1)[0] for line in mounts.splitlines() if f" {root}/" in line] if root in mounts else []
-        found = f"folder {root}, inode {status.st_ino} of device {status.st_dev}"
-        return f"{found}, mounts {' '.join(below)}" if below else found
+        return f"folder {root}, inode {status.st_ino} of device {status.st_dev}"
 
     # --- in a thread ----------------------------------------------------------------------------------------
 
@@ -196,29 +191,19 @@ def _entries(folder: Path, base: str) -> list[tuple[str, bool]]:
 
 
 def _object(path: Path, key: str) -> StoredObject | None:
-    now = time.time_ns()  # of the machine, as the files' times are
     try:
         status = path.lstat()
+        if 0 <= time.time() - status.st_ctime < TICK:
+            time.sleep(TICK)
+            status = path.lstat()
     except FileNotFoundError:  # deleted meanwhile
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
+    changed_at = str(status.st_ctime_ns)
     return StoredObject(
-        key=key,
-        size=status.st_size,
-        etag=_etag(status),
-        modified_at=status.st_mtime,
-        changed_at=str(status.st_ctime_ns),
-        fresh=0 <= now - status.st_ctime_ns < TICK * 1e9,
+        key=key, size=status.st_size, etag=_etag(status), modified_at=status.st_mtime, changed_at=changed_at
     )
-
-
-def read_mounts() -> str:
-    """Return the table of mounts. Blocks."""
-    try:
-        return Path("/proc/self/mountinfo").read_text()
-    except OSError:
-        return ""
 
 
 def _etag(status: os.stat_result) -> str:

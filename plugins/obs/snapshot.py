@@ -79,10 +79,11 @@ class Snapshot:
             self.progress = msgspec.structs.replace(self.progress, whole=True)
             await self._accept([], rows={})
 
-    async def enter(self, folder: str) -> bool:
+    async def enter(self, identity: str) -> bool:
         """Store the identity of the folder that is compared. Return whether it was another one before."""
-        before, self.progress = self.progress.folder, msgspec.structs.replace(self.progress, folder=folder)
+        folder, before = identity.partition(" of device")[0], self.progress.folder  # devices may be numbered anew
         if before != folder:
+            self.progress = msgspec.structs.replace(self.progress, folder=folder)
             await self._accept([], rows={})
         return before not in ("", folder)
 

@@ -100,17 +100,14 @@ class _Scanning:
     async def _watch(self, store: FolderStore, differences: Differences, snapshot: Snapshot, hub: ObsHub) -> None:
         async with hub.watches.watched(store, self._options.bucket) as watch:
             await differences.compare_all(self._context.plugin.clock.now())
-            folder = watch.identity.text.partition(" of device")[0]
+            folder = watch.identity.text
             if await snapshot.enter(folder):
                 self._context.report_lost(f"{folder} has replaced another: new files of that one may be unread", 0)
             try:
                 while True:
-                    watch.report(differences.fresh)
-                    differences.fresh.clear()
                     await self._compare(differences, await watch.changes())
             except Exception:
-                if watch.deleted:
-                    await snapshot.enter("deleted")
+                await snapshot.enter(watch.identity.text)
                 raise
 
     async def _compare(self, differences: Differences, changed: Changed) -> None:

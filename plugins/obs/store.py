@@ -61,7 +61,6 @@ class StoredObject(Struct, frozen=True, kw_only=True):
     etag: str
     modified_at: float
     changed_at: str = ""  #: of a file: also another if content is replaced by other content of equal size and time
-    fresh: bool = False  #: another change may get the same times
 
 
 class Listing(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -23,14 +23,13 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from engine import ObjectMissing, SettingsError, SourceIdentity
-from plugins.obs.folder import FolderStore, is_object, read_mounts
+from engine import SettingsError, SourceIdentity
+from plugins.obs.folder import FolderStore, is_object
 
 if TYPE_CHECKING:
     from asyncinotify import Event, Inotify, Mask
 
 LOOK = 1.0  #: seconds
-MOST = 10_000  #: changed files that are remembered; more count as a change of the whole tree
 
 
 class Changed(Struct, frozen=True, kw_only=True):
@@ -41,56 +40,45 @@ class Changed(Struct, frozen=True, kw_only=True):
 
 
 class FolderWatch:
-    """Collector of the changes in one bucket's folder for one trigger."""
+    """Collector of the changes in one bucket's folder for one trigger. ``look`` returns the folder's identity."""
 
-    def __init__(self, store: FolderStore, bucket: str, identity: str) -> None:
-        self.root, self.look = store.bucket_path(bucket), partial(store.identity, bucket)
-        self.identity = SourceIdentity(identity, lambda: anyio.to_thread.run_sync(self.look))
+    def __init__(self, root: Path, look: Callable[[], str], identity: str) -> None:
+        self.root, self.look = root, look
+        self.identity = SourceIdentity(identity, lambda: anyio.to_thread.run_sync(look))
+        self.wake = asyncio.Event()
         self._files: set[str] = set()
         self._folders: set[str] = set()
-        self._changed = asyncio.Event()
         self._end: Exception | None = None
-        self.deleted = False  #: another folder may get the same inode
 
     async def changes(self) -> Changed:
         """Wait for a change, and return all changes since the last call.
 
         Raises SourceReplaced if another folder has taken the place of this one, or none.
         """
-        await self._changed.wait()
+        await self.wake.wait()
+        self.wake.clear()
         if self._end is not None:
             raise self._end
-        self._changed.clear()
+        await self.identity.check()
         changed = Changed(files=frozenset(self._files), folders=frozenset(self._folders))
         self._files.clear()
         self._folders.clear()
         return changed
 
-    def report(self, files: Iterable[Path | str], *folders: Path) -> None:
-        """Note changed files and folders, except those that cannot be objects."""
-        self._files.update(filter(_is_key, map(self._key, files)))
-        self._folders.update(f"{key}/" if key != "." else "" for key in filter(_is_key, map(self._key, folders)))
-        if len(self._files) > MOST:
-            self._files.clear()
-            self._folders.add("")
-        if self._files or self._folders:
-            self._changed.set()
-
-    async def check(self, *, deleted: bool = False) -> None:
-        """End the watch if this folder was deleted, or another one has taken its place."""
-        if deleted:
-            self.deleted, self.identity.text = True, f"{self.identity.text} (deleted)"
-        try:
-            await self.identity.check()
-        except Exception as error:
-            self.end(error)
+    def report(self, path: Path, *, is_folder: bool = False) -> None:
+        """Note a changed file or folder, unless it cannot be an object."""
+        key = path.relative_to(self.root).as_posix()
+        if not all(is_object(name) for name in key.split("/")):
+            return
+        if is_folder:
+            self._folders.add("" if key == "." else f"{key}/")
+        else:
+            self._files.add(key)
+        self.wake.set()
 
     def end(self, error: Exception) -> None:
-        self._end = self._end or error
-        self._changed.set()
-
-    def _key(self, path: Path | str) -> str:
-        return path if isinstance(path, str) else path.relative_to(self.root).as_posix()
+        self._end = error
+        self.wake.set()
 
 
 class FolderWatches:
@@ -123,16 +111,15 @@ class FolderWatches:
 
     @asynccontextmanager
     async def watched(self, store: FolderStore, bucket: str) -> AsyncIterator[FolderWatch]:
-        """Watch a bucket's folder and its subfolders until the block ends.
+        """Watch a bucket's folder and its subfolders, if they exist, until the block ends.
 
-        Raises ObjectMissing if the folder does not exist; SettingsError if the library asyncinotify is not installed.
+        Raises SettingsError if the library asyncinotify is not installed.
         """
         if find_spec("asyncinotify") is None:
             raise SettingsError("OBS triggers on a folder need a library: pip install '.[obs]' in the clone")
         await self._opened.wait()
-        watch = FolderWatch(store, bucket, await anyio.to_thread.run_sync(store.identity, bucket))
-        if not watch.identity.text:
-            raise ObjectMissing(bucket, "", "bucket")
+        look = partial(store.identity, bucket)
+        watch = FolderWatch(store.bucket_path(bucket), look, await anyio.to_thread.run_sync(look))
         same = self._watches.setdefault(watch.root, [])
         same.append(watch)
         try:
@@ -156,10 +143,10 @@ class FolderWatches:
         while True:
             await anyio.sleep(LOOK)
             watches = self._all()
-            found = await anyio.to_thread.run_sync(_look_at, watches) if watches else []
+            found = await anyio.to_thread.run_sync(lambda watches: [one.look() for one in watches], watches)
             for watch, identity in zip(watches, found, strict=True):
                 if identity != watch.identity.text:
-                    await watch.check()
+                    watch.wake.set()
 
     def _add(self, folder: Path) -> None:
         """Watch a folder and all its subfolders. Blocks.
@@ -173,7 +160,7 @@ class FolderWatches:
             self._inotify.add_watch(folder, wanted).path = folder  # a moved folder keeps its watch: set the new path
             inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
         except (FileNotFoundError, NotADirectoryError):
-            return  # removed meanwhile; the next look finds out that a bucket's folder is missing
+            return  # removed meanwhile
         for one in inside:
             self._add(one)
 
@@ -182,38 +169,28 @@ class FolderWatches:
         if mask & kind.Q_OVERFLOW:
             for one in list(self._watches):
                 await self._rescan(one, one)
+        root = next((one for one in (path, *path.parents) if one in self._watches), None) if path else None
+        if path is None or root is None:
             return
-        if path is None:
-            return
-        root = next((one for one in (path, *path.parents) if one in self._watches), path)
-        if mask & kind.UNMOUNT or (mask & (kind.DELETE_SELF | kind.MOVE_SELF) and path == root):
-            for watch in self._watches.get(root, ()):
-                await watch.check(deleted=bool(mask & kind.DELETE_SELF))
+        if path == root or mask & kind.UNMOUNT:
+            if mask & kind.DELETE_SELF:  # another folder may get the same inode
+                for watch in self._watches[root]:
+                    watch.identity.text = f"deleted {watch.identity.text}"
             await self._rescan(root, root)
-        elif event.name is not None and mask & kind.ISDIR:
+        elif mask & kind.ISDIR:
             await self._rescan(root, path)
-        elif event.name is not None and (not mask & kind.CREATE or _is_linked(path)):
-            for watch in self._watches.get(root, ()):
-                watch.report([path])
+        elif not mask & kind.CREATE or _is_linked(path):
+            for watch in self._watches[root]:
+                watch.report(path)
 
     async def _rescan(self, root: Path, folder: Path) -> None:
-        same = self._watches.get(root, [])
         try:
             await anyio.to_thread.run_sync(self._add, folder)
         except OSError as error:  # for instance, the user has too many watches
-            for watch in same:
+            for watch in self._watches.get(root, ()):
                 watch.end(error)
-        for watch in same:
-            watch.report([], folder)
-
-
-def _look_at(watches: Iterable[FolderWatch]) -> list[str]:
-    mounts = read_mounts()
-    return [watch.look(mounts) for watch in watches]
-
-
-def _is_key(path: str) -> bool:
-    return all(is_object(name) for name in path.split("/") if name)
+        for watch in self._watches.get(root, ()):
+            watch.report(folder, is_folder=True)
 
 
 def _is_linked(path: Path) -> bool:
