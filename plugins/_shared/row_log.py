@@ -94,19 +94,19 @@ class RowLogs(Generic[R]):
     def is_loaded(self, name: str) -> bool:
         return name in self._tails
 
-    def forget(self, name: str) -> None:
-        """Remove a log from memory, and wake the tasks that wait for its changes. Rows on disk stay."""
-        if tail := self._tails.pop(name, None):
-            tail.notify()
+    def forget(self, name: str) -> tuple[int, int, int]:
+        """Remove a log from memory, and wake the tasks that wait for its changes. Rows on disk stay.
+
+        Return what ``span`` returned, and the time of the last row in milliseconds, 0 if it never had one.
+        """
+        tail = self._tails.pop(name)
+        tail.notify()
+        return tail.earliest, tail.next, tail.last
 
     def span(self, name: str) -> tuple[int, int]:
         """Return the sequence numbers of a log's first readable row and of the next row to be appended."""
         tail = self._tails[name]
         return tail.earliest, tail.next
-
-    def last_at(self, name: str) -> int:
-        """Return the time of a log's last row in milliseconds, 0 if it never had one."""
-        return self._tails[name].last
 
     def news(self, name: str) -> asyncio.Event:
         """Return an ``asyncio.Event`` that is set at the log's next change."""

@@ -69,12 +69,8 @@ class Layout(Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...]
 
 
-class Span(Struct, frozen=True, kw_only=True):
-    """Records that a partition had when its stream was deleted."""
-
-    first: int  #: sequence number of the first readable record
-    next: int  #: sequence number that the next record would have got
-    last_at: int  #: time of the last record in milliseconds
+#: Records of a partition: number of the first readable one, that of the next one, time of the last one in milliseconds.
+Span = tuple[int, int, int]
 
 
 class StreamAccess(Protocol):
@@ -95,16 +91,8 @@ class StreamAccess(Protocol):
         """Return records from a cursor on, at most ``max_bytes`` in total, but at least one record if one exists."""
         ...
 
-    async def passed(self, project: str, stream: str, partition_id: str, position: int, page: Page) -> int:
-        """Return how many records from the sequence number ``position`` on were deleted before ``page`` was read.
-
-        ``page`` has the first records from ``position`` on that are left. If it is empty, a remote
-        endpoint returns 0.
-        """
-        ...
-
     def ended(self, stream_id: str) -> Mapping[str, Span] | None:
-        """Return what the partitions of a deleted stream had; None if that is unknown."""
+        """Return the records that the partitions of a deleted stream had; None if they are unknown."""
         ...
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]: ...

@@ -31,12 +31,14 @@ class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def unread(self, span: Span) -> int:
         """Return the number of records that a partition had after this checkpoint when its stream was deleted."""
-        if self.drained or span.last_at < self.since:
+        (first, end, last_at), position = span, self.position()
+        if self.drained or last_at < self.since:
             return 0
-        position = self.position()
-        return span.next - (span.first if position is None else position)
+        return end - (first if position is None else position)
 
     def start(self) -> Start:
+        if self.position() == 0:
+            return Start(type="AT_SEQUENCE_NUMBER", sequence_number="0")
         if self.after:
             return Start(type="AFTER_SEQUENCE_NUMBER", sequence_number=self.after)
         return Start(type="AT_TIMESTAMP", timestamp=self.since) if self.since else Start(type="TRIM_HORIZON")
@@ -57,12 +59,8 @@ class ShardCheckpoints:
     def of(self, partition: str) -> ShardCheckpoint:
         """Return the checkpoint of a partition, which is at number 0 if the partition was made after ``begin``."""
         stored = self._stored.get(partition)
-        return stored if stored is not None and stored.stream == self._begin.stream else self._begin
-
-    def position(self, partition: str) -> int | None:
-        """Return the sequence number of a partition's next record; None if the trigger has read none yet."""
-        checkpoint = self.of(partition)
-        return 0 if checkpoint is self._begin else checkpoint.position()
+        known = stored is not None and stored.stream == self._begin.stream
+        return stored if known else replace(self._begin, after="-1")
 
     async def leave(self, access: StreamAccess, present: str) -> None:
         """Report records that were unread in an earlier stream of the name, and forget its checkpoints.

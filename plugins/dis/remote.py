@@ -16,7 +16,7 @@ from engine import Clock
 from plugins._shared.endpoint import Endpoint
 from plugins._shared.http_client import HttpService
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
-from plugins.dis.problems import OUT_OF_RANGE, DisProblem
+from plugins.dis.problems import DisProblem
 from plugins.dis.settings import DisSettings
 
 T = TypeVar("T")
@@ -82,19 +82,6 @@ class RemoteStreams:
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
         query = {"partition-cursor": cursor, "max_fetch_bytes": str(max_bytes)}
         return await self._request("GET", project, "records", Page, query=query)
-
-    async def passed(self, project: str, stream: str, partition_id: str, position: int, page: Page) -> int:
-        missing = int(page.records[0].sequence_number) - position if page.records else 0
-        if missing <= 0:
-            return 0
-        try:  # numbers may have gaps
-            start = Start(type="AT_SEQUENCE_NUMBER", sequence_number=str(position))
-            await self.cursor(project, stream, partition_id, start)
-        except DisProblem as problem:
-            if problem.code == OUT_OF_RANGE:
-                return missing
-            raise
-        return 0
 
     def ended(self, stream_id: str) -> None:
         return None

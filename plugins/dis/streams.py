@@ -138,11 +138,10 @@ class Streams:
             stream = self.find(project, name)
             await self._store.write(TABLE, delete=[_key(stream)])
             del self._streams[project, name], self._by_id[stream.stream_id]
-        self._ended[stream.stream_id] = {one.id: self._span(stream, one) for one in stream.partitions}
+        spans = {one.id: self._logs.forget(log_of(stream.stream_id, one.number)) for one in stream.partitions}
+        self._ended[stream.stream_id] = spans
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
-        for partition in stream.partitions:
-            self._logs.forget(log_of(stream.stream_id, partition.number))
         self._deleted.put_nowait(stream.stream_id)
 
     def span(self, stream: Stream, partition: Partition) -> tuple[int, int]:
@@ -188,13 +187,6 @@ class Streams:
         rows, position = await self._logs.read(log, max(decoded.position, self._logs.span(log)[0]), max_bytes)
         cursor = self._cursor(stream.stream_id, decoded.number, position)
         return Page(records=[record_of(*row) for row in rows], next_partition_cursor=cursor)
-
-    async def passed(self, project: str, stream: str, partition_id: str, position: int, page: Page) -> int:
-        found = self.find(project, stream)
-        partition = found.partition(partition_id)
-        earliest = self.span(found, partition)[0] if partition else 0
-        first = int(page.records[0].sequence_number) if page.records else earliest
-        return max(0, min(first, earliest) - position)
 
     def ended(self, stream_id: str) -> Mapping[str, Span] | None:
         return self._ended.get(stream_id)
@@ -246,10 +238,6 @@ class Streams:
         if not earliest <= position <= next_:
             raise DisProblem(OUT_OF_RANGE, f"Sequence_number out of range. [{text}] of [{earliest} : {next_}]")
         return position
-
-    def _span(self, stream: Stream, partition: Partition) -> Span:
-        first, next_ = self.span(stream, partition)
-        return Span(first=first, next=next_, last_at=self._logs.last_at(log_of(stream.stream_id, partition.number)))
 
     def _cursor(self, stream_id: str, number: int, position: int) -> str:
         return write_cursor(Cursor(stream_id, number, position, self._clock.now()))

@@ -52,9 +52,9 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
             await connection.close()
 
 
-async def refusal(connection: Any, *calls: Callable[[Any], Awaitable[object]]) -> str:
+async def refusal(connection: Any, *calls: Callable[[Any], Awaitable[object]], within: float = DEADLINE) -> str:
     """Make calls on a channel of their own. Return the broker's reason if it refuses one, else an empty text."""
-    with deadline("the broker did not answer", DEADLINE):
+    with deadline("the broker did not answer", within):
         channel = await connection.channel(publisher_confirms=False)
         try:
             for call in calls:
@@ -65,15 +65,6 @@ async def refusal(connection: Any, *calls: Callable[[Any], Awaitable[object]]) -
         return ""
 
 
-async def unread_messages(channel: Any, queue: str) -> int | None:
-    """Return the number of messages in a queue. None if this call or an earlier one on the channel was refused."""
-    try:
-        with deadline("the broker did not answer", DEADLINE):
-            return int((await channel.queue_declare(queue, passive=True)).message_count)
-    except (_library().exceptions.AMQPChannelError, _library().exceptions.ChannelInvalidStateError):
-        return None
-
-
 def look_frame(channel: Any, queue: str, exchange: str, guard: str) -> Any:
     """Return calls that a broker answers only if it refuses one, by closing the channel.
 
@@ -82,12 +73,9 @@ def look_frame(channel: Any, queue: str, exchange: str, guard: str) -> Any:
     from aiormq.abc import ChannelFrame
     from pamqp.commands import Exchange, Queue
 
-    calls: list[Any] = []
-    if exchange:
-        calls.append(Queue.Bind(queue=queue, exchange=exchange, routing_key=EVERYTHING, nowait=True))
-    if guard:
-        calls.append(Exchange.Declare(exchange=guard, passive=True, nowait=True))
-    return ChannelFrame.marshall(channel.number, calls)
+    bind = Queue.Bind(queue=queue, exchange=exchange, routing_key=EVERYTHING, nowait=True)
+    find = Exchange.Declare(exchange=guard, passive=True, nowait=True)
+    return ChannelFrame.marshall(channel.number, [bind] * bool(exchange) + [find] * bool(guard))
 
 
 async def _closed(channel: Any) -> None:

@@ -40,7 +40,7 @@ class RabbitTrigger:
                 async with anyio.create_task_group() as tasks:
                     await reader.begin()
                     task_status.started()
-                    tasks.start_soon(binding.watch, reader.resume)
+                    tasks.start_soon(binding.watch, reader.consume)
                     while True:
                         await reader.step()
             finally:
@@ -60,7 +60,7 @@ class _Message(Struct, frozen=True, kw_only=True):
 class _Reader:
     """Reader of the trigger's queue from one start of the source to its end.
 
-    Received messages wait in ``_received``; None means that the queue, which was deleted, can be read again.
+    Received messages wait in ``_received``.
     """
 
     def __init__(
@@ -78,11 +78,17 @@ class _Reader:
     async def begin(self) -> None:
         await self._binding.ensure()
         self._channel.on_consumer_cancel_callbacks.add(self._binding.cancelled)
-        await self._consume()
+        await self.consume()
         await self._context.accept_batch([], self._binding.cursor())
 
-    def resume(self) -> None:
-        self._received.put_nowait(None)
+    async def consume(self) -> None:
+        """Start a new consumer with the current window, since brokers cannot change that of an existing consumer."""
+        self._binding.lost_reader = False
+        with deadline("the broker did not start a consumer", DEADLINE):
+            if self._consumer:
+                await self._channel.basic_cancel(self._consumer)
+            await self._channel.basic_qos(prefetch_count=self._window.size)
+            self._consumer = (await self._channel.basic_consume(self._binding.queue, self._receive)).consumer_tag
 
     async def step(self) -> None:
         batch: list[_Message] = []
@@ -98,27 +104,16 @@ class _Reader:
                 size += len(batch[-1].value)
         await self._accept(batch)
         if self._window.adapt(max(len(message.value) for message in batch)) and not self._binding.lost_reader:
-            await self._consume()
+            await self.consume()
 
     # --- inside ---------------------------------------------------------------------------------------------
-
-    async def _consume(self) -> None:
-        """Start a new consumer with the current window, since brokers cannot change that of an existing consumer."""
-        with deadline("the broker did not start a consumer", DEADLINE):
-            if self._consumer:
-                await self._channel.basic_cancel(self._consumer)
-            await self._channel.basic_qos(prefetch_count=self._window.size)
-            self._consumer = (await self._channel.basic_consume(self._binding.queue, self._receive)).consumer_tag
 
     def _receive(self, message: Any) -> None:
         self._binding.received += 1
         self._received.put_nowait(message)
 
     async def _get(self) -> _Message:
-        while (message := await self._received.get()) is None:
-            self._consumer = ""
-            with anyio.CancelScope(shield=True):
-                await self._consume()
+        message = await self._received.get()
         if message.delivery_tag != self._last_tag + 1:  # the last of a batch is acknowledged with all before it
             raise ConnectionError(f"message {self._last_tag + 1} is missing")
         self._last_tag = message.delivery_tag
