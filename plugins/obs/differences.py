@@ -8,7 +8,7 @@ read once. An object that is missing from a page is requested by its key before 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from engine import StoreUnavailable
 from plugins.obs.options import ObsOptions
@@ -33,10 +33,10 @@ class Differences:
 
         Raises the store's errors. Changes that were found before an error are accepted nevertheless.
         """
-        await self.compare_prefix(self._options.prefix, now)
+        await self._compare_prefix(self._options.prefix, now)
         await self._snapshot.finish()
 
-    async def compare_prefix(self, prefix: str, now: float) -> None:
+    async def _compare_prefix(self, prefix: str, now: float) -> None:
         """Compare all objects whose keys begin with ``prefix``, and accept the events of their changes."""
         after, high = "", _below(prefix)
         while True:
@@ -50,12 +50,17 @@ class Differences:
                 raise StoreUnavailable("the list of its objects does not end: a page repeats")
             after, high = page.objects[-1].key, top
 
-    async def compare_keys(self, keys: Sequence[str], now: float) -> None:
-        """Compare the objects with these keys, and accept the events of their changes."""
+    async def compare_changes(self, files: Iterable[str], folders: Iterable[str], now: float) -> None:
+        """Compare the objects with these keys, and those in these folders, and accept the events of their changes."""
+        prefix = self._options.prefix
+        keys = sorted(key for key in files if key.startswith(prefix))
         states = await self._snapshot.states(keys)
         present = {key: await self._store.find(self._options.bucket, key) for key in keys}
         new = self._created(states, [one for one in present.values() if one is not None], reported=True)
         await self._snapshot.apply([*new, *self._removed([key for key in states if present[key] is None], now)])
+        for folder in sorted(folders):
+            if folder.startswith(prefix) or prefix.startswith(folder):
+                await self._compare_prefix(max(folder, prefix, key=len), now)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

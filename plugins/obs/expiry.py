@@ -20,18 +20,14 @@ from plugins.obs.opening import StoreOpener
 log = structlog.get_logger("functiond.plugins.obs")
 
 TABLE = "expiring"
-PAGE = 100  #: rows read at a time
 #: Seconds until the clock is read again, since it may be set, and until a failed deletion is retried.
 HOUR = 3600.0
-#: Seconds until another object of the same bucket is tried after a failed deletion.
-MINUTE = 60.0
 
 
 class Expiry:
     def __init__(self, opener: StoreOpener) -> None:
         self._opener = opener
         self._scheduled = asyncio.Event()
-        self._later: dict[str, float] = {}  #: times before which buckets and rows are not tried again
 
     async def schedule(self, context: PluginContext, bucket: str, key: str, due: float) -> None:
         """Store the time at which an object is to be deleted. The earliest of several times for an object counts."""
@@ -51,31 +47,26 @@ class Expiry:
     async def _delete_due(self, context: PluginContext) -> float | None:
         """Delete objects that are due, and return the seconds until the next check.
 
-        The result is at most an hour, or None if no deletion is scheduled. A failed deletion delays the other objects
-        of its bucket for a minute, and those of other buckets only if the store cannot be reached.
+        The result is at most an hour, or None if no deletion is scheduled. It is an hour after a failed deletion. The
+        log has one line for all refusals by a bucket.
         """
-        row, now = "", context.clock.expiry.now()
-        self._later = {name: until for name, until in self._later.items() if now < until <= now + HOUR}
-        while rows := await context.store.scan(TABLE, after=row, limit=PAGE):
-            for row, value in rows:
-                due, bucket, key = decode_row(TABLE, row, value, tuple[float, str, str])
-                if due > now:
-                    return self._wait(now, due)
-                if bucket in self._later or row in self._later:
-                    continue
-                try:
-                    await self._delete(bucket, key)
-                except FunctiondError as error:
+        row, refused = "", set[str]()
+        while rows := await context.store.scan(TABLE, after=row, limit=1):
+            [(row, value)] = rows
+            due, bucket, key = decode_row(TABLE, row, value, tuple[float, str, str])
+            if (left := due - context.clock.expiry.now()) > 0:
+                return HOUR if refused else min(left, HOUR)
+            try:
+                await self._delete(bucket, key)
+            except FunctiondError as error:
+                if bucket not in refused:
                     log.warning("expired object not deleted", bucket=bucket, key=key, problem=str(error))
-                    self._later |= {row: now + HOUR, bucket: now + MINUTE}
-                    if not isinstance(error, StoreRefused):
-                        return self._wait(now)
-                else:
-                    await context.store.write(TABLE, delete=[row])
-        return self._wait(now) if self._later else None
-
-    def _wait(self, now: float, *due: float) -> float:
-        return min(HOUR, min((*self._later.values(), *due)) - now)
+                if not isinstance(error, StoreRefused):
+                    return HOUR
+                refused.add(bucket)
+            else:
+                await context.store.write(TABLE, delete=[row])
+        return HOUR if refused else None
 
     async def _delete(self, bucket: str, key: str) -> None:
         with suppress(ObjectMissing):  # the object, or its whole bucket, was deleted already

@@ -14,6 +14,7 @@ import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from importlib.util import find_spec
 from typing import Protocol
 
 import anyio
@@ -39,14 +40,9 @@ PUSH = push_operation("ObsPushNotification", "/triggers/obs", status=200)
 class NotificationListener(Protocol):
     """Trigger that receives the notifications for its bucket."""
 
-    @property
-    def bucket(self) -> str: ...
-
-    @property
-    def project(self) -> str: ...
-
-    @property
-    def trigger_id(self) -> str: ...
+    bucket: str
+    project: str
+    trigger_id: str
 
     def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
         """Return the event for the function, and the trigger's context.
@@ -77,7 +73,7 @@ class ObsHub:
             async with self.opener.keep_open(), anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
-                if self._settings.folder:
+                if self._settings.folder and find_spec("asyncinotify"):
                     tasks.start_soon(self.watches.run)
                 task_status.started()
                 await anyio.sleep(SETTLED)

@@ -23,7 +23,6 @@ from plugins.obs.records import ObjectEvent, event_json
 from plugins.obs.service import ObsHub
 from plugins.obs.snapshot import Snapshot, open_snapshot
 from plugins.obs.store import ObjectStore, ObsService
-from plugins.obs.watch import Changed
 
 LISTED_EVENTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
 NO_STORE = (
@@ -98,22 +97,17 @@ class _Scanning:
                 await self._notified.wait()
 
     async def _watch(self, store: FolderStore, differences: Differences, snapshot: Snapshot, hub: ObsHub) -> None:
+        clock = self._context.plugin.clock
         async with hub.watches.watched(store, self._options.bucket) as watch:
-            await differences.compare_all(self._context.plugin.clock.now())
+            await differences.compare_all(clock.now())
             folder = watch.identity.text
             if await snapshot.enter(folder):
                 self._context.report_lost(f"{folder} has replaced another: new files of that one may be unread", 0)
             try:
                 while True:
-                    await self._compare(differences, await watch.changes())
+                    files, folders = await watch.changes()
+                    await anyio.sleep(TICK)
+                    await differences.compare_changes(files, folders, clock.now())
             except Exception:
                 await snapshot.enter(watch.identity.text)
                 raise
-
-    async def _compare(self, differences: Differences, changed: Changed) -> None:
-        clock, prefix = self._context.plugin.clock, self._options.prefix
-        await anyio.sleep(TICK)
-        await differences.compare_keys(sorted(key for key in changed.files if key.startswith(prefix)), clock.now())
-        for folder in sorted(changed.folders):
-            if folder.startswith(prefix) or prefix.startswith(folder):
-                await differences.compare_prefix(max(folder, prefix, key=len), clock.now())

@@ -16,12 +16,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from msgspec import Struct
 
 from engine import SettingsError, SourceIdentity
 from plugins.obs.folder import FolderStore, is_object
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from asyncinotify import Event, Inotify, Mask
 
 LOOK = 1.0  #: seconds
-
-
-class Changed(Struct, frozen=True, kw_only=True):
-    """Paths of changed files and folders, relative to the watched folder."""
-
-    files: frozenset[str] = frozenset()
-    folders: frozenset[str] = frozenset()  #: each with a slash at its end; empty text: the whole tree
 
 
 class FolderWatch:
@@ -50,8 +43,10 @@ class FolderWatch:
         self._folders: set[str] = set()
         self._end: Exception | None = None
 
-    async def changes(self) -> Changed:
-        """Wait for a change, and return all changes since the last call.
+    async def changes(self) -> tuple[set[str], set[str]]:
+        """Wait for a change, and return the keys of all files and folders that have changed since the last call.
+
+        Keys of folders have a slash at the end, and an empty text stands for the whole tree.
 
         Raises SourceReplaced if another folder has taken the place of this one, or none.
         """
@@ -60,9 +55,8 @@ class FolderWatch:
         if self._end is not None:
             raise self._end
         await self.identity.check()
-        changed = Changed(files=frozenset(self._files), folders=frozenset(self._folders))
-        self._files.clear()
-        self._folders.clear()
+        changed = self._files, self._folders
+        self._files, self._folders = set(), set()
         return changed
 
     def report(self, path: Path, *, is_folder: bool = False) -> None:
@@ -92,8 +86,6 @@ class FolderWatches:
 
     async def run(self) -> None:
         """Read the kernel's reports, and look at the folders' paths, until cancelled."""
-        if find_spec("asyncinotify") is None:
-            return
         from asyncinotify import Inotify, Mask
 
         with Inotify(cache_size=100) as self._inotify:
@@ -106,7 +98,7 @@ class FolderWatches:
                         await self._handle(await self._inotify.get())
             finally:
                 self._opened.clear()
-                for watch in self._all():
+                for watch in chain(*self._watches.values()):
                     watch.end(ConnectionError("the kernel's reports of changes ended"))
 
     @asynccontextmanager
@@ -136,13 +128,10 @@ class FolderWatches:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _all(self) -> list[FolderWatch]:
-        return [watch for same in self._watches.values() for watch in same]
-
     async def _look(self) -> None:
         while True:
             await anyio.sleep(LOOK)
-            watches = self._all()
+            watches = [*chain(*self._watches.values())]
             found = await anyio.to_thread.run_sync(lambda watches: [one.look() for one in watches], watches)
             for watch, identity in zip(watches, found, strict=True):
                 if identity != watch.identity.text:
