@@ -5,8 +5,8 @@ from __future__ import annotations
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.obs.code import code_links
 from plugins.obs.destination import ObsDestination, ObsParam
-from plugins.obs.example import example
 from plugins.obs.options import ObsOptions, conflicts, reply_fields, subject
+from plugins.obs.records import example
 from plugins.obs.service import ObsHub
 from plugins.obs.source import ObsTrigger
 from plugins.obs.store import ObsService

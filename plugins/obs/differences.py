@@ -81,16 +81,13 @@ class Differences:
     def _created(
         self, states: Mapping[str, str], present: Iterable[StoredObject], *, reported: bool = False
     ) -> list[Change]:
-        """Return the changes of objects that exist.
-
-        The time of a file's change counts only if the kernel has ``reported`` a change of its content. Another mode or
-        link changes that time, too.
-        """
+        """Return the changes of objects that exist. ``reported``: the kernel has reported changes of the files."""
         changes = []
         for one in present:
             content = f"{one.etag} {one.modified_at!r}"
             state, before = f"{content} {one.changed_at}".strip(), states.get(one.key)
             if state != before:
+                # Another mode or link changes a file's time of change, too, but is not reported.
                 same = not reported and f"{before} ".startswith(f"{content} ")
                 is_new = not same if before is not None else self._is_new(one)
                 payload = self._payload(created_event(self._options.bucket, one)) if is_new else None

@@ -29,11 +29,7 @@ class StoreOpener:
         self._service = service
         self._loading = anyio.Lock()
         self._session: Any = None
-        self._client = SharedClient(self._make_client)
-
-    def keep_open(self) -> AbstractAsyncContextManager[None]:
-        """Return a context manager that keeps the S3 client open until its block ends, also between uses."""
-        return self._client.held()
+        self.client = SharedClient(self._make_client)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[ObjectStore]:
@@ -43,11 +39,11 @@ class StoreOpener:
         if self._service.folder:
             yield FolderStore(self._service.folder)
             return
-        async with self._client.held():
+        async with self.client.held():
             await self._ensure_session()
             from plugins.obs.s3 import S3Store
 
-            yield S3Store(self._client, self._service.timeout)
+            yield S3Store(self.client, self._service.timeout)
 
     async def _ensure_session(self) -> None:
         async with self._loading:

@@ -81,3 +81,9 @@ def format_time(seconds: float) -> str:
 
 def _sequencer(seconds: float) -> str:
     return f"{int(seconds * 1e9):016X}"
+
+
+def example(kind: str) -> bytes:
+    etag = "9a0364b9e99bb480dd25e1f0284c8555"
+    one = StoredObject(key="in/cat.jpg", size=51_200, etag=etag, modified_at=1_772_346_600.123)
+    return event_json(created_event("photos", one), "new-images", "local-1")

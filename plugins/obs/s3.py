@@ -130,7 +130,7 @@ class S3Store:
             with anyio.move_on_after(self._timeout) as scope:
                 yield lease
             if scope.cancelled_caught:
-                lease.fail()
+                lease.failed = True
                 raise StoreUnavailable(f"{late} within {self._timeout:g} s")
 
 
@@ -151,11 +151,11 @@ def _converted_errors(lease: Lease, bucket: str, key: str) -> Iterator[None]:
         yield
     except ClientError as error:
         if error.response["Error"].get("Code") in _EXPIRED:
-            lease.fail()
+            lease.failed = True
         raise _refusal(error, bucket, key) from error
     except _BROKEN as error:
         if isinstance(error, _DISCONNECTED):
-            lease.fail()
+            lease.failed = True
         raise StoreUnavailable(f"no answer, or an incomplete one ({error})"[:300]) from error
 
 

@@ -70,7 +70,7 @@ class ObsHub:
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         answer = partial(self._answer, context.callers)
         with context.routes.mount("", answer, signed=not self._settings.token, operations=[PUSH]):
-            async with self.opener.keep_open(), anyio.create_task_group() as tasks:
+            async with self.opener.client.held(), anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
                 if self._settings.folder and find_spec("asyncinotify"):

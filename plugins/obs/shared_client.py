@@ -19,12 +19,8 @@ class Lease:
     def __init__(self, client: Any, close: Callable[[], Awaitable[None]]) -> None:
         self.client = client
         self.users = 0
-        self.failed = False
+        self.failed = False  #: later requests get a new client
         self._close = close
-
-    def fail(self) -> None:
-        """Mark the client as failed, so that later requests get a new one."""
-        self.failed = True
 
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):

@@ -154,12 +154,12 @@ class FolderWatches:
             self._add(one)
 
     async def _handle(self, event: Event) -> None:
-        kind, mask, path = self._kinds, event.mask, event.path
+        kind, mask, path = self._kinds, event.mask, event.path or Path()
         if mask & kind.Q_OVERFLOW:
             for one in list(self._watches):
                 await self._rescan(one, one)
-        root = next((one for one in (path, *path.parents) if one in self._watches), None) if path else None
-        if path is None or root is None:
+        root = next((one for one in (path, *path.parents) if one in self._watches), None)
+        if root is None:
             return
         if path == root or mask & kind.UNMOUNT:
             if mask & kind.DELETE_SELF:  # another folder may get the same inode

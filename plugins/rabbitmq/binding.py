@@ -13,16 +13,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import anyio
+from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins.rabbitmq.connection import EVERYTHING, BrokerRefused, look_frame, refusal
+from plugins._shared.deadline import deadline
+from plugins.rabbitmq.connection import DEADLINE, EVERYTHING, BrokerRefused, refusal
 from plugins.rabbitmq.options import RabbitOptions
+from plugins.rabbitmq.settings import RabbitSettings
+from plugins.rabbitmq.window import PrefetchWindow
 
 #: Arguments of the queue. Classic, whatever the broker's default: a quorum queue drops messages after 20 deliveries.
 #: ``x-expires``: milliseconds without a reader after which the broker deletes it.
@@ -34,49 +37,94 @@ PROBE = {"exchange_type": "fanout", "durable": True, "arguments": {"alternate-ex
 EXCHANGE, SEEN = "exchange", "seen"
 #: Looks from one answer of the broker to the next.
 ANSWERED = 10
-#: Seconds from one storage of the cursors to the next.
-KEPT = 60.0
 
 
-class Binding:
-    """Queue and binding of one trigger. ``every`` is the number of seconds between two looks.
+class BoundQueue:
+    """Queue of one trigger, with its binding and its consumer."""
 
-    ``received`` is the number of messages that the broker has sent, which the reader counts. ``lost_reader`` is set
-    from a deletion of the queue until the reader reads it again.
-    """
-
-    def __init__(self, options: RabbitOptions, context: TriggerContext, connection: Any, every: float) -> None:
-        self._exchange, self._theirs, self._context, self._every = options.exchange_name, options.queue, context, every
-        self._refusal = partial(refusal, connection)
+    def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext, channel: Any) -> None:
+        self._exchange, self._theirs, self._context = options.exchange_name, options.queue, context
+        self.channel, self._every = channel, settings.check_every
+        self._refusal = partial(refusal, channel.connection)
         self._own = f"functiond-{context.trigger_id}"  #: name of the trigger's queue, and of the guard
-        self.queue = self._theirs or self._own
+        self._queue = self._theirs or self._own
         self._former = context.cursors.get(EXCHANGE, b"").decode() or self._exchange
         self._seen = float(context.cursors.get(SEEN, 0)) if self._former == self._exchange else 0.0
         self._stored = 0.0
-        self._problem = ""
-        self._guarded = self.lost_reader = False
-        self.received = self._unread = 0
+        self._problem = self._consumer = ""
+        self._guarded = False
+        self._deleted = asyncio.Event()  #: set until the queue, which was deleted, is read again
+        self._received: asyncio.Queue[Any] = asyncio.Queue()
+        self._last_tag = 0
+        self._unread = 0  #: received and unread messages at the last answer of the broker
+        # Twice a batch, so that the next one is received while one is being written.
+        self.window = PrefetchWindow(options.batch_size, 2 * settings.batch_bytes)
+
+    async def get(self) -> Any:
+        """Wait for the next message, and return it."""
+        message = await self._received.get()
+        if message.delivery_tag != self._last_tag + 1:  # the last of a batch is acknowledged with all before it
+            raise ConnectionError(f"message {self._last_tag + 1} is missing")
+        self._last_tag = message.delivery_tag
+        return message
 
     def cursor(self) -> dict[str, bytes]:
         """Return the cursors to store with the next batch, if any."""
-        if self._seen < self._stored + KEPT:
+        if self._seen == self._stored:
             return {}
         self._stored = self._seen
         return {EXCHANGE: self._exchange.encode(), SEEN: b"%.3f" % self._seen}
 
-    def cancelled(self, *_: Any) -> None:
-        """Note that the broker has cancelled the consumer, since the queue was deleted."""
-        self.lost_reader = True
+    async def adapt(self, largest: int) -> None:
+        """Adapt the window to the largest message of a batch, in bytes."""
+        if self.window.adapt(largest) and not self._deleted.is_set():
+            await self._consume()
 
-    async def ensure(self) -> None:
+    async def run(self, task_status: TaskStatus[None]) -> None:
+        """Make the queue and read it. Then look every second, and make what is missing."""
+        await self._ensure()
+        await self._context.accept_batch([], self.cursor())
+        self.channel.on_consumer_cancel_callbacks.add(lambda _: self._deleted.set())
+        await self._consume()
+        task_status.started()
+        while True:
+            if not self._problem:
+                await self._refusal(self._look, within=math.inf)
+            try:
+                await self._ensure()
+            except BrokerRefused as refused:
+                self._problem = str(refused)
+                self._context.report_problem(f"{refused}; no messages arrive since {_utc(self._seen)} UTC")
+                await anyio.sleep(self._every)
+            else:
+                if self._deleted.is_set():
+                    await self._consume()
+
+    async def delete(self) -> None:
+        """Delete the queue and the guard of a trigger that was deleted."""
+        await self._refusal(lambda c: c.queue_delete(self._own), lambda c: c.exchange_delete(self._own))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _consume(self) -> None:
+        """Start a new consumer with the current window, since brokers cannot change that of an existing consumer."""
+        self._deleted.clear()
+        with deadline("the broker did not start a consumer", DEADLINE):
+            if self._consumer:
+                await self.channel.basic_cancel(self._consumer)
+            await self.channel.basic_qos(prefetch_count=self.window.size)
+            self._consumer = (await self.channel.basic_consume(self._queue, self._received.put_nowait)).consumer_tag
+
+    async def _ensure(self) -> None:
         """Make what is missing of queue, guard and binding, and report messages that may not have arrived meanwhile.
 
         Raises BrokerRefused if the broker has no such exchange, or no such queue that the options name.
         """
-        queue, gone, lost = self.queue, list[str](), 0
-        absent = await self._refusal(lambda channel: channel.queue_declare(queue, passive=True))
-        if absent or self.lost_reader:
-            self.lost_reader, lost = True, max(0, self._unread - self.received)
+        queue, gone, lost = self._queue, list[str](), 0
+        absent = await self._refusal(lambda c: c.queue_declare(queue, passive=True))
+        if absent or self._deleted.is_set():
+            self._deleted.set()
+            lost = max(0, self._unread - self._last_tag - self._received.qsize())
             gone.append(f"queue {queue} was deleted" + f" with {lost} unread messages" * bool(lost))
         if self._theirs and absent:
             raise BrokerRefused(absent)
@@ -89,42 +137,16 @@ class Binding:
         self._seen, self._unread, self._problem = now, 0, ""
         self._context.report_problem("")
 
-    async def watch(self, resume: Callable[[], Awaitable[None]]) -> None:
-        """Look every second, and make what is missing. Call ``resume`` when a deleted queue can be read again."""
-        while True:
-            if not self._problem:
-                await self._refusal(self._look, within=math.inf)
-            try:
-                await self.ensure()
-            except BrokerRefused as refused:
-                self._problem = str(refused)
-                self._context.report_problem(f"{refused}; no messages arrive since {_utc(self._seen)} UTC")
-                await anyio.sleep(self._every)
-            else:
-                if self.lost_reader:
-                    await resume()
-
-    async def delete(self) -> None:
-        """Delete the queue and the guard of a trigger that was deleted."""
-        await self._refusal(
-            lambda channel: channel.queue_delete(self._own), lambda channel: channel.exchange_delete(self._own)
-        )
-
-    # --- inside ---------------------------------------------------------------------------------------------
-
     async def _bind(self) -> bool:
         """Make the trigger's queue, guard and binding if they are missing. Return whether the guard was."""
-        queue, exchange, former = self.queue, self._exchange, self._former
-        if "current is 'direct'" in await self._refusal(lambda channel: channel.exchange_declare(exchange, **PROBE)):
-            raise BrokerRefused(
-                f"{exchange} is a direct exchange: use a fanout or topic exchange, which deliver all messages"
-            )
-        unused = "in use" not in await self._refusal(
-            lambda channel: channel.exchange_delete(self._own, if_unused=former == exchange)
-        )
+        queue, exchange, former = self._queue, self._exchange, self._former
+        if "current is 'direct'" in await self._refusal(lambda c: c.exchange_declare(exchange, **PROBE)):
+            raise BrokerRefused(f"{exchange} is a direct exchange: use a fanout or topic exchange for all messages")
+        same = former == exchange
+        unused = "in use" not in await self._refusal(lambda c: c.exchange_delete(self._own, if_unused=same))
         denied = unused and await self._refusal(
-            lambda channel: channel.exchange_declare(self._own, **GUARD),
-            lambda channel: channel.exchange_bind(exchange, self._own),
+            lambda c: c.exchange_declare(self._own, **GUARD),
+            lambda c: c.exchange_bind(exchange, self._own),
         )
         if denied and "ACCESS_REFUSED" in denied:
             self._context.report_notice(f"nothing shows whether {exchange} is made anew: {denied}")
@@ -132,10 +154,10 @@ class Binding:
             raise BrokerRefused(denied)
         self._guarded = not denied
         refused = await self._refusal(
-            lambda channel: channel.queue_declare(queue, durable=True, arguments=ARGUMENTS),
-            lambda channel: channel.queue_bind(queue, exchange, EVERYTHING),
+            lambda c: c.queue_declare(queue, durable=True, arguments=ARGUMENTS),
+            lambda c: c.queue_bind(queue, exchange, EVERYTHING),
             # messages of the former exchange in the queue are still read
-            *[lambda channel: channel.queue_unbind(queue, former, EVERYTHING)] * (former != exchange),
+            *[lambda c: c.queue_unbind(queue, former, EVERYTHING)] * (not same),
         )
         if refused:
             raise BrokerRefused(refused)
@@ -144,16 +166,21 @@ class Binding:
 
     async def _look(self, channel: Any) -> None:
         """Look every second until something is missing, for which the broker closes the channel."""
-        look = look_frame(channel, self.queue, self._exchange * (not self._theirs), self._own * self._guarded)
+        from aiormq.abc import ChannelFrame
+        from pamqp.commands import Exchange, Queue
+
+        bind = Queue.Bind(queue=self._queue, exchange=self._exchange, routing_key=EVERYTHING, nowait=True)
+        find = Exchange.Declare(exchange=self._own, passive=True, nowait=True)
+        look = ChannelFrame.marshall(channel.number, [bind] * (not self._theirs) + [find] * self._guarded)
         loop = asyncio.get_running_loop()
         for number in itertools.count(hash(self._own)):  # else all triggers asked at the same moment
-            if channel.is_closed or self.lost_reader:
+            if channel.is_closed or self._deleted.is_set():
                 return
             channel.write_queue.put_nowait(look)
             if number % ANSWERED == 0:
                 now = self._context.plugin.clock.now()
-                unread = (await channel.queue_declare(self.queue, passive=True)).message_count
-                self._seen, self._unread = now, unread + self.received
+                unread = (await channel.queue_declare(self._queue, passive=True)).message_count
+                self._seen, self._unread = now, unread + self._last_tag + self._received.qsize()
             await asyncio.sleep(self._every - loop.time() % self._every)
 
 

@@ -65,19 +65,6 @@ async def refusal(connection: Any, *calls: Callable[[Any], Awaitable[object]], w
         return ""
 
 
-def look_frame(channel: Any, queue: str, exchange: str, guard: str) -> Any:
-    """Return calls that a broker answers only if it refuses one, by closing the channel.
-
-    They bind a queue to an exchange, and look whether another exchange exists, as far as these are given.
-    """
-    from aiormq.abc import ChannelFrame
-    from pamqp.commands import Exchange, Queue
-
-    bind = Queue.Bind(queue=queue, exchange=exchange, routing_key=EVERYTHING, nowait=True)
-    find = Exchange.Declare(exchange=guard, passive=True, nowait=True)
-    return ChannelFrame.marshall(channel.number, [bind] * bool(exchange) + [find] * bool(guard))
-
-
 async def _closed(channel: Any) -> None:
     """Wait until the channel is closed, then raise its error."""
     closing, over = channel.closing, asyncio.Event()

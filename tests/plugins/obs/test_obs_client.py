@@ -110,6 +110,7 @@ async def test_triggers_and_expiry_use_the_client_of_deliveries(tmp_path: Path, 
         clock.advance(2 * DAY)
         await deliver(place, 2, expires=1)
         parts = place.engine.plugins.of(obs)
+        assert isinstance(parts.service, ObsHub)
         await parts.service.expiry._delete_due(parts)
 
         assert len(await parts.store.scan("expiring")) == 1

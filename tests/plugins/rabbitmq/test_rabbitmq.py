@@ -246,7 +246,7 @@ async def test_of_large_messages_few_are_held(
     accept = _Reader._accept
 
     async def watched(reader: _Reader, batch: Sequence[Any]) -> None:
-        held.append(len(batch) + reader._received.qsize())
+        held.append(len(batch) + reader._queue._received.qsize())
         await accept(reader, batch)
 
     async with house(tmp_path, [plugin]) as place:
