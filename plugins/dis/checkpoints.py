@@ -59,8 +59,9 @@ class ShardCheckpoints:
     def of(self, partition: str) -> ShardCheckpoint:
         """Return the checkpoint of a partition, which is at number 0 if the partition was made after ``begin``."""
         stored = self._stored.get(partition)
-        known = stored is not None and stored.stream == self._begin.stream
-        return stored if known else replace(self._begin, after="-1")
+        if stored is not None and stored.stream == self._begin.stream:
+            return stored
+        return replace(self._begin, after="-1")
 
     async def leave(self, access: StreamAccess, present: str) -> None:
         """Report records that were unread in an earlier stream of the name, and forget its checkpoints.

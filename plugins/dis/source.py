@@ -9,6 +9,8 @@ whose stream is deleted, are reported as lost. Records that are in memory then a
 
 from __future__ import annotations
 
+import re
+
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
@@ -19,6 +21,7 @@ from plugins.dis.events import events_of
 from plugins.dis.options import DisOptions
 from plugins.dis.problems import EXPIRED_CURSOR, NO_STREAM, OUT_OF_RANGE, TOO_FAST, DisProblem
 
+_RANGE = re.compile(r" of \[(\d+) :")  #: first readable number, in a message of OUT_OF_RANGE
 FETCHED = 1 << 20  #: bytes of records in one read, unless the options set it
 
 
@@ -29,29 +32,29 @@ class DisTrigger:
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         access = await context.plugin.service.access()
         task_status.started()
-        checkpoints = ShardCheckpoints(context, self._options.stream_name)
-        layout = await self._await_stream(context, access, checkpoints)
-        await checkpoints.leave(access, layout.stream_id)
+        name = self._options.stream_name
+        checkpoints = ShardCheckpoints(context, name)
+        while True:
+            made = access.news(context.project, name, "", self._options.interval)
+            layout = await _layout(access, context.project, name)
+            await checkpoints.leave(access, layout.stream_id)
+            if layout.stream_id:
+                break
+            context.report_problem(f"stream {name!r} does not exist: create it")
+            await made()
+        context.report_problem("")
         await checkpoints.begin(layout, late=self._options.sharditerator_type == "LATEST")
         await _Reading(context, access, self._options, checkpoints, layout).run()
 
-    async def _await_stream(
-        self, context: TriggerContext, access: StreamAccess, checkpoints: ShardCheckpoints
-    ) -> Layout:
-        name = self._options.stream_name
-        while True:
-            made = access.news(context.project, name, "", self._options.interval)
-            try:
-                layout = await access.layout(context.project, name)
-            except DisProblem as problem:
-                if problem.code != NO_STREAM:
-                    raise
-                context.report_problem(f"stream {name!r} does not exist: create it")
-                await checkpoints.leave(access, "")
-                await made()
-            else:
-                context.report_problem("")
-                return layout
+
+async def _layout(access: StreamAccess, project: str, stream: str) -> Layout:
+    """Return the layout of a stream, with an empty id if there is no such stream."""
+    try:
+        return await access.layout(project, stream)
+    except DisProblem as problem:
+        if problem.code != NO_STREAM:
+            raise
+        return Layout(stream_id="", parts=())
 
 
 class _Reading:
@@ -85,12 +88,16 @@ class _Reading:
             waits = any(parent in parts and not self._is_finished(parts[parent]) for parent in part.parents)
             if part.id not in self._begun and not waits and not self._checkpoints.of(part.id).drained:
                 self._begun.add(part.id)
-                readers.start_soon(self._give_up if part.expired else self._follow, part.id, readers)
+                readers.start_soon(self._follow, part.id, readers)
 
     def _is_finished(self, part: Part) -> bool:
         return part.expired or self._checkpoints.of(part.id).drained
 
     async def _follow(self, partition: str, readers: TaskGroup) -> None:
+        if self._part(partition).expired:  # of a remote stream
+            self._context.report_lost(f"{partition} has expired: its records that were not read are lost", 0)
+            await self._checkpoints.drain(partition)
+            return
         await self._wait_for_last(partition)
         cursor = ""
         while True:
@@ -101,7 +108,10 @@ class _Reading:
             try:
                 cursor = cursor or await self._cursor(partition)
                 page = await self._access.read(self._context.project, cursor, self._options.max_fetch_bytes or FETCHED)
-                await self._note_passed(partition, page)
+                if page.records and int(page.records[0].sequence_number) > (
+                    self._checkpoints.of(partition).position() or 0
+                ):
+                    await self._cursor(partition)  # reports a gap, unless numbers of a remote stream have gaps
             except DisProblem as problem:
                 if problem.code == EXPIRED_CURSOR:
                     cursor = ""
@@ -113,7 +123,10 @@ class _Reading:
                 continue
             cursor = page.next_partition_cursor
             if page.records:
+                began = anyio.current_time()
                 await self._take(partition, page)
+                if anyio.current_time() - began >= self._access.fresh_for:
+                    cursor = ""  # retention may have passed it meanwhile
             elif closed:  # closed before the read, so no more records follow
                 await self._checkpoints.drain(partition)
                 await self._identity.check()
@@ -121,20 +134,6 @@ class _Reading:
                 return
             elif not await self._has_closed(partition):
                 await news()
-
-    async def _give_up(self, partition: str, readers: TaskGroup) -> None:
-        """Report that a partition of a remote stream has expired, and cannot be read any more."""
-        self._context.report_lost(f"{partition} has expired: its records that were not read are lost", 0)
-        await self._checkpoints.drain(partition)
-
-    async def _note_passed(self, partition: str, page: Page) -> None:
-        """Report records whose retention ended before they were read, and move the checkpoint past them."""
-        position, name = self._checkpoints.position(partition), self._options.stream_name
-        if position is not None and (
-            lost := await self._access.passed(self._context.project, name, partition, position, page)
-        ):
-            self._context.report_lost(f"retention ended for {lost} records of {partition} before they were read", lost)
-            await self._checkpoints.move(partition, [], str(position + lost - 1))
 
     async def _take(self, partition: str, page: Page) -> None:
         batches = events_of(self._options, partition, page)
@@ -154,11 +153,21 @@ class _Reading:
             await self._context.ended(request_id)
 
     async def _cursor(self, partition: str) -> str:
+        """Return a cursor at the checkpoint. If its records were deleted, report this, and move it past them."""
+        checkpoint = self._checkpoints.of(partition)
         try:
-            return await self._cursor_at(partition, self._checkpoints.of(partition).start())
+            return await self._cursor_at(partition, checkpoint.start())
         except DisProblem as problem:
             if problem.code != OUT_OF_RANGE:
                 raise
+            found = _RANGE.search(problem.message)
+        first = int(found[1]) if found else 0
+        lost = max(0, first - (checkpoint.position() or 0))
+        if lost or not found:
+            number = f"{lost} records" if lost else "records"
+            self._context.report_lost(f"retention ended for {number} of {partition} before they were read", lost)
+        if lost:
+            await self._checkpoints.move(partition, [], str(first - 1))
         return await self._cursor_at(partition, Start(type="TRIM_HORIZON"))
 
     async def _cursor_at(self, partition: str, start: Start) -> str:
@@ -184,11 +193,6 @@ class _Reading:
 
     async def _read_layout(self) -> str:
         """Read the layout again, and return the id of the stream; empty if there is none."""
-        try:
-            self._layout = await self._access.layout(self._context.project, self._options.stream_name)
-        except DisProblem as problem:
-            if problem.code != NO_STREAM:
-                raise
-            return ""
+        self._layout = await _layout(self._access, self._context.project, self._options.stream_name)
         self._read_at = anyio.current_time()
         return self._layout.stream_id

@@ -156,14 +156,9 @@ class Streams:
 
     async def layout(self, project: str, stream: str) -> Layout:
         found = self.find(project, stream)
-        parts = [
-            Part(
-                id=one.id,
-                open=one.open,
-                parents=tuple(partition_id(number) for number in one.parents),
-            )
-            for one in found.partitions
-        ]
+        parts = (
+            Part(id=one.id, open=one.open, parents=tuple(map(partition_id, one.parents))) for one in found.partitions
+        )
         return Layout(stream_id=found.stream_id, parts=tuple(parts))
 
     async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
