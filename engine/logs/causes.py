@@ -13,15 +13,14 @@ class Causes:
     """Causes that had a line within the last ``SPAN`` seconds."""
 
     def __init__(self) -> None:
-        self._noted: set[Hashable] = set()
-        self._since = 0.0
+        self._noted: dict[Hashable, float] = {}  #: times of the lines, from the earliest on
 
     def note(self, cause: Hashable) -> bool:
         """Return whether a failure gets a line, which its cause then has had."""
-        if (now := monotonic()) - self._since > SPAN:
-            self._noted.clear()
-            self._since = now
-        if cause in self._noted or len(self._noted) >= CAUSES:
+        now, noted = monotonic(), self._noted
+        while noted and now - noted[earliest := next(iter(noted))] > SPAN:
+            del noted[earliest]
+        if cause in noted or len(noted) >= CAUSES:
             return False
-        self._noted.add(cause)
+        noted[cause] = now
         return True

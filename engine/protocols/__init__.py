@@ -78,6 +78,7 @@ from engine.protocols.storage import (
 from engine.protocols.triggers import (
     EVENT_LIMIT,
     Callers,
+    Check,
     Event,
     EventSink,
     PluginContext,
@@ -101,6 +102,7 @@ __all__ = [
     "BatchWritten",
     "Callers",
     "CatalogStore",
+    "Check",
     "Cluster",
     "CodeLinks",
     "CopySteps",

@@ -96,6 +96,8 @@ class PushRequest(Struct, frozen=True, kw_only=True):
 #: Returns the reply to a request. A FunctiondError is turned into an error reply, Overloaded into 429 and Unavailable
 #: into 503, both with Retry-After.
 PushHandler = Callable[[PushRequest], Awaitable[Reply]]
+#: Raises an error if a batch of events must not be stored.
+Check = Callable[[], Awaitable[object]]
 
 
 class Routes(Protocol):
@@ -336,11 +338,7 @@ class TriggerContext(EventSink, Protocol):
         ...
 
     async def accept_batch(
-        self,
-        events: Sequence[Event],
-        cursors: Mapping[str, bytes] | None = None,
-        *,
-        check: Callable[[], Awaitable[object]] | None = None,
+        self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None, *, check: Check | None = None
     ) -> Sequence[str]:
         """Invoke the function once for each event and move the cursors, in one transaction. For pull sources.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 import structlog
 
 from engine.errors import BacklogFull, FunctiondError, FunctionDisabled, OutcomeUnknown, ShuttingDown, Unavailable
 from engine.model import Request
-from engine.protocols import EVENT_LIMIT, CursorMove, Event
+from engine.protocols import EVENT_LIMIT, Check, CursorMove, Event
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.ingress import IngressDeps, Tally, TriggerIngress
 from engine.triggers.plugin_contexts import EnginePluginContext
@@ -44,11 +44,7 @@ class SourceContext(TriggerIngress):
         return dict(self._positions)
 
     async def accept_batch(
-        self,
-        events: Sequence[Event],
-        cursors: Mapping[str, bytes] | None = None,
-        *,
-        check: Callable[[], Awaitable[object]] | None = None,
+        self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None, *, check: Check | None = None
     ) -> Sequence[str]:
         ids = [""] * len(events)
         fitting = [index for index, event in enumerate(events) if len(event.payload) <= EVENT_LIMIT]
@@ -80,10 +76,7 @@ class SourceContext(TriggerIngress):
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _accept(
-        self,
-        requests: Sequence[Request],
-        positions: Mapping[str, bytes],
-        check: Callable[[], Awaitable[object]] | None,
+        self, requests: Sequence[Request], positions: Mapping[str, bytes], check: Check | None
     ) -> Sequence[str]:
         """Store the requests and move the cursors in one transaction. Return the request ids.
 

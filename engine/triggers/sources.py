@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
-from engine.protocols import Cluster
+from engine.protocols import Cluster, TriggerRules
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
 from engine.triggers.context import SourceContext
@@ -35,8 +35,6 @@ log = structlog.get_logger("functiond.triggers")
 START = 5.0
 #: Seconds that a request which changes a trigger waits for its source to follow.
 SETTLE = 1.0
-#: Longest delay in seconds until a failed source or service starts again: meanwhile, its events may get lost.
-LONGEST_DELAY = 30.0
 
 
 class SourcesStatistics(Struct, frozen=True, kw_only=True):
@@ -59,7 +57,7 @@ class Sources:
     ) -> None:
         self._triggers, self._contexts, self._deps = triggers, contexts, deps
         self._clock, self._cluster = clock, cluster
-        self._policy = replace(policy, longest=min(policy.longest, LONGEST_DELAY))
+        self._policy = replace(policy, longest=min(policy.longest, TriggerRules().longest_delay))
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Supervisor] = {}
         self._past = Tally()  #: events of deleted triggers

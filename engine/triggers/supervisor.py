@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.errors import FunctiondError, SourceReplaced
 from engine.errors.groups import leaves, with_cause
+from engine.logs.causes import SPAN, Causes
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.text import storable
@@ -25,8 +26,8 @@ log = structlog.get_logger("functiond.triggers")
 
 #: Seconds of running after which a new failure counts as the first.
 STEADY = 60.0
-#: Seconds that a problem which is over, and a loss, stay in the state; and between equal lines in the log.
-CALM = 60.0
+#: Seconds that a problem which is over, and a loss, stay in the state.
+CALM = SPAN
 #: Seconds until a source runs again after that which it reads was replaced.
 REPLACED = 0.05
 STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped"
@@ -52,20 +53,31 @@ class Supervisor:
         self._clock, self._policy, self._named = clock, policy, named
         self._random = Random()
         self._failures = 0
-        # Texts of the state, in the order in which they are shown:
-        self._failure = self._wait = self._problem = self._lost = self._notice = ""
-        self._over: asyncio.TimerHandle | None = None  #: removes the problem, which is over
-        self._lost_over: asyncio.TimerHandle | None = None
-        self._logged: dict[str, float] = {}  #: times of the last minute's lines by text
+        self._state, self._since, self._next_try = STARTING, clock.now(), 0.0
+        #: Texts that the state shows, in this order. If all are empty, it shows the notice.
+        self._texts = dict.fromkeys(("failure", "wait", "problem", "loss"), "")
+        self._notice = ""
+        self._ends: dict[str, asyncio.TimerHandle] = {}  #: of texts that are over, and are shown for ``CALM``
+        self._causes = Causes()
         self.settled = asyncio.Event()
         self.deleted = False  #: the service is stopped because its trigger was deleted
-        self.health = Health(state=STARTING, since=clock.now())
+
+    @property
+    def health(self) -> Health:
+        texts = {**self._texts, **{kind: f"{self._texts[kind]} (over)" for kind in self._ends.keys() - {"loss"}}}
+        return Health(
+            state=self._state,
+            problem=storable("; ".join(filter(None, texts.values())) or self._notice),
+            since=self._since,
+            failures=self._failures,
+            next_try=self._next_try,
+        )
 
     async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
         """Call ``run`` with this supervisor until cancelled, and call it again whenever it returns or raises."""
         while True:
             started = self._clock.now()
-            self._show(STARTING)
+            self._enter(STARTING)
             try:
                 await run(self)
                 problem = "the service returned before it was stopped"
@@ -82,74 +94,60 @@ class Supervisor:
             self._failures = 1 if self._clock.now() - started > STEADY else self._failures + 1
             wait = self._policy.delay(self._failures, self._random.random())
             log.warning("service failed", **self._named, problem=problem, retry_in=round(wait, 3))
-            self._failure, self._wait = problem, ""
-            self._show(FAILING, self._clock.now() + wait)
+            self._texts |= {"failure": problem, "wait": ""}
+            self._enter(FAILING, self._clock.now() + wait)
             self.settled.set()
             await anyio.sleep(wait)
 
     def started(self, value: Any = None) -> None:
         """Record that the service runs. Called by the service, which gets this supervisor as its ``task_status``."""
-        self._failure = ""
-        self._show(RUNNING)
+        self._texts["failure"] = ""
+        self._enter(RUNNING)
         self.settled.set()
 
     def report_problem(self, problem: str) -> None:
         """Record and log a problem of a service that keeps running. After an empty text, it is shown for ``CALM``."""
         if problem:
-            _cancel(self._over)
-            self._over, self._problem = None, problem
+            self._replace("problem", problem)
             self._log("service has a problem", problem)
-        elif self._problem and self._over is None:
-            self._over = asyncio.get_running_loop().call_later(CALM, self._recover)
-        self._show(self.health.state)
+        elif self._texts["problem"] and "problem" not in self._ends:
+            self._end_later("problem")
 
     def report_wait(self, text: str) -> None:
         """Record a wait without logging it, for waits that change too often. An empty text ends the wait."""
-        if text != self._wait:
-            self._wait = text
-            self._show(self.health.state)
+        self._texts["wait"] = text
 
     def report_lost(self, text: str, events: int) -> None:
         """Record and log a loss of events, which is shown for ``CALM``."""
-        _cancel(self._lost_over)
-        self._lost_over = asyncio.get_running_loop().call_later(CALM, self._forget_loss)
-        self._lost = text
+        self._replace("loss", text)
+        self._end_later("loss")
         self._log("events lost", text, events=events)
-        self._show(self.health.state)
 
     def report_notice(self, text: str) -> None:
         """Record a notice, which API replies contain while there is no problem. Replaces the previous notice."""
         self._notice = text
-        self._show(self.health.state)
 
-    def _recover(self) -> None:
-        self._problem, self._over = "", None
-        self._log("service recovered", "")
-        self._show(self.health.state)
+    # --- inside ---------------------------------------------------------------------------------------------
 
-    def _forget_loss(self) -> None:
-        self._lost = ""
-        self._show(self.health.state)
+    def _enter(self, state: str, next_try: float = 0.0) -> None:
+        self._state, self._since, self._next_try = state, self._clock.now(), next_try
+
+    def _replace(self, kind: str, text: str) -> None:
+        if (timer := self._ends.pop(kind, None)) is not None:
+            timer.cancel()
+        self._texts[kind] = text
+
+    def _end_later(self, kind: str) -> None:
+        self._ends[kind] = asyncio.get_running_loop().call_later(CALM, self._end, kind)
+
+    def _end(self, kind: str) -> None:
+        self._replace(kind, "")
+        if kind == "problem":
+            self._log("service recovered", "")
 
     def _log(self, event: str, problem: str, **more: object) -> None:
-        now = asyncio.get_running_loop().time()
-        self._logged = {text: at for text, at in self._logged.items() if now - at < CALM}
-        if problem not in self._logged:
-            self._logged[problem] = now
+        if self._causes.note(problem):
             log.warning(event, **self._named, problem=problem, **more)
-
-    def _show(self, state: str, next_try: float = 0.0) -> None:
-        before, problem = self.health, f"{self._problem} (over)" if self._over else self._problem
-        shown = "; ".join(filter(None, (self._failure, self._wait, problem, self._lost))) or self._notice
-        since = before.since if state == before.state else self._clock.now()
-        self.health = Health(
-            state=state, problem=storable(shown), since=since, failures=self._failures, next_try=next_try
-        )
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 def _is_cancelled() -> bool:
