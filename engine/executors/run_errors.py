@@ -60,7 +60,9 @@ class RunErrors:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._write()
+        kept, self._kept = self._kept, {}
+        for function_id, lines in kept.items():
+            self._recorder.keep(function_id, lines)
 
     def _log(self, function: Function, invocation: Invocation, answer: Answer, kind: str) -> None:
         if answer.code == Code.CANCELLED or not self._causes.note((function.function_id, answer.code, kind)):
@@ -76,14 +78,9 @@ class RunErrors:
         )
 
     def _keep(self, function_id: int, lines: bytes) -> None:
-        self._timer = self._timer or asyncio.get_running_loop().call_later(SPAN, self.flush)
         if function_id not in self._kept:
             if len(self._kept) >= FUNCTIONS:
-                self._write()
+                self.flush()
             self._kept[function_id] = self._recorder.begin(None)
+        self._timer = self._timer or asyncio.get_running_loop().call_later(SPAN, self.flush)
         self._kept[function_id].add(lines)
-
-    def _write(self) -> None:
-        kept, self._kept = self._kept, {}
-        for function_id, lines in kept.items():
-            self._recorder.keep(function_id, lines)

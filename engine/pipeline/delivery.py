@@ -216,7 +216,7 @@ class DeliveryWorker:
 
     async def _try(self, pending: PendingDelivery, record: Record, document: bytes) -> None:
         self.begun(pending.destination)
-        context = _Context(self, self._destinations, pending, record)
+        context = _Context(self._outbox, self._intake, self._destinations, pending, record)
         with anyio.move_on_after(self._longest) as limit:
             await self._destinations.get(pending.destination).deliver(pending, document, context)
         if limit.cancelled_caught:
@@ -224,18 +224,6 @@ class DeliveryWorker:
         self._breakers.succeeded(pending.destination)
         if not context.done:
             await self._outbox.delivered(pending)
-
-    async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
-        """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
-
-        Returns the id of the invocation. Raises Undeliverable if the chain of functions that led to the outcome already
-        has ``MAX_HOPS`` hops.
-        """
-        trace = self._destinations.trace_of(pending, record)
-        request = msgspec.structs.replace(request, hops=_next_hop(record), trace=trace, cause=record.key)
-        return await self._intake.accept_promised(
-            request, lambda invocation: self._outbox.delivered(pending, append=invocation)
-        )
 
     async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> str:
         """Schedule the next attempt of a delivery after an error, or give up the delivery. Return the result.
@@ -268,23 +256,14 @@ class DeliveryWorker:
         return "given_up" if final else "failed"
 
 
-def _next_hop(record: Record) -> int:
-    """Return the number of hops for an event that is made from the outcome in this record.
-
-    Raises Undeliverable if the outcome's invocation already has ``MAX_HOPS`` hops.
-    """
-    if record.hops >= MAX_HOPS:
-        raise Undeliverable(f"destinations invoked {MAX_HOPS} functions in a row; check them for a loop")
-    return record.hops + 1
-
-
 class _Context:
     """Access of a destination to the engine during one delivery: hops, storing a request, plugin context."""
 
     def __init__(
-        self, delivery: DeliveryWorker, destinations: Destinations, pending: PendingDelivery, record: Record
+        self, outbox: Outbox, intake: Intake, destinations: Destinations, pending: PendingDelivery, record: Record
     ) -> None:
-        self._delivery, self._destinations, self._pending, self._record = delivery, destinations, pending, record
+        self._outbox, self._intake, self._destinations = outbox, intake, destinations
+        self._pending, self._record = pending, record
         self.done = False
         self.traceparent = destinations.trace_of(pending, record)
 
@@ -293,9 +272,14 @@ class _Context:
         return self._destinations.plugin(self._pending.destination)
 
     def hop(self) -> int:
-        return _next_hop(self._record)
+        if self._record.hops >= MAX_HOPS:
+            raise Undeliverable(f"destinations invoked {MAX_HOPS} functions in a row; check them for a loop")
+        return self._record.hops + 1
 
     async def accept(self, request: Request) -> str:
-        request_id = await self._delivery.accept(request, self._pending, self._record)
+        request = msgspec.structs.replace(request, hops=self.hop(), trace=self.traceparent, cause=self._record.key)
+        request_id = await self._intake.accept_promised(
+            request, lambda invocation: self._outbox.delivered(self._pending, append=invocation)
+        )
         self.done = True
         return request_id

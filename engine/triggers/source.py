@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 import anyio
 from anyio.abc import TaskGroup
-from msgspec import Struct
+from msgspec.structs import asdict
 
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
@@ -24,16 +24,14 @@ RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
 Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
 
 
-class SourceState(Struct, frozen=True, kw_only=True):
-    """State of a trigger's source, with counts of its events since the engine started."""
+class SourceState(Health, frozen=True, kw_only=True):
+    """State of a trigger's source, also disabled or ``no source``, with counts of its events since the engine started.
 
-    state: str  #: starting, running, failing, disabled, stopped, or ``no source``
-    problem: str
-    since: float  #: time at which the state began
-    failures: int  #: consecutive failures
-    next_try: float = 0.0  #: time of the next start, if failing
+    Refused events were too large, or had an idempotency key that was used with another payload.
+    """
+
     accepted: int
-    refused: int  #: events rejected permanently: too large, or an idempotency key used with another payload
+    refused: int
     lost: int  #: events that left what the source reads before they were read, as far as their number is known
 
 
@@ -83,16 +81,7 @@ class Source:
 
     def state(self) -> SourceState:
         health = self._current.supervisor.health if self._current else self._idle
-        return SourceState(
-            state=health.state,
-            problem=health.problem,
-            since=health.since,
-            failures=health.failures,
-            next_try=health.next_try,
-            accepted=self._tally.accepted,
-            refused=self._tally.refused,
-            lost=self._tally.lost,
-        )
+        return SourceState(**asdict(health), **vars(self._tally))
 
     # --- inside ---------------------------------------------------------------------------------------------
 

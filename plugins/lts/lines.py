@@ -52,6 +52,10 @@ class Row(Struct, frozen=True, array_like=True):
         return Mark(self.end, self.lines)
 
     @property
+    def before(self) -> Mark:
+        return Mark(self.end - self.size, self.lines - len(self.items))
+
+    @property
     def size(self) -> int:
         return sum(map(len, self.items))
 
@@ -79,7 +83,7 @@ class Lines:
         async with self._loading:
             if not self._logs.is_loaded(stream):
                 found = await self._logs.load(stream)
-                self._begins[stream] = found[0].end - found[0].size if found else 0
+                self._begins[stream] = found[0].before.end if found else 0
                 self._ends[stream] = self._stored[stream] = found[1].mark if found else Mark(0, 0)
 
     @property
@@ -137,10 +141,11 @@ class Lines:
         """Return the number of a stream's first row received at or after ``moment`` (milliseconds since the epoch)."""
         return await self._logs.seek(stream, moment)
 
-    async def count_before(self, stream: str, position: int) -> int:
-        """Return the number of all lines in rows before the number ``position``, including deleted ones."""
+    async def before(self, stream: str, position: int) -> Mark:
+        """Return the bytes and number of all lines in rows before the number ``position``, including deleted ones."""
+        end = self._stored[stream]
         rows, _ = await self.read(stream, position, 1)
-        return rows[0].lines - len(rows[0].items) if rows else self._stored[stream].lines
+        return rows[0].before if rows else end
 
     async def grown(self, stream: str, end: int) -> None:
         """Wait until ``Lines.end`` of the stream is at least ``end``."""
@@ -192,9 +197,7 @@ class Lines:
         return (begin + next_) // 2 if newest and newest[-1][1].function == STATES else next_
 
     async def _cut(self, stream: str, position: int) -> None:
-        end = self._stored[stream].end
-        rows, _ = await self.read(stream, position, 1)
-        self._begins[stream] = rows[0].end - rows[0].size if rows else end
+        self._begins[stream] = (await self.before(stream, position)).end
         await self._logs.cut(stream, position)
 
 

@@ -68,7 +68,7 @@ class _Reading:
         cursor = self._context.cursors.get(self._reader.stream)
         if cursor is None:
             position = await self._lines.seek(self._reader.stream, int(self._context.since * 1000))
-            await self._accept([], position, await self._lines.count_before(self._reader.stream, position))
+            await self._accept([], position, (await self._lines.before(self._reader.stream, position)).lines)
             return
         position, *read = map(int, cursor.split())
         earliest, next_ = self._lines.span(self._reader.stream)
@@ -101,8 +101,8 @@ class _Reading:
         earliest, _ = self._lines.span(self._reader.stream)
         if self._reader.position >= earliest:
             return
-        before = await self._lines.count_before(self._reader.stream, earliest)
-        lost = 0 if self._read is None else before - self._read
+        before = (await self._lines.before(self._reader.stream, earliest)).lines
+        lost = 0 if self._read is None else max(0, before - self._read)
         if lost or self._read is None:
             number = f"{lost} lines" if lost else "lines"
             self._context.report_lost(f"{number} of the stream were deleted before they were read", lost)

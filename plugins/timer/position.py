@@ -9,12 +9,10 @@ A clock that is behind moves the cursor back in the same manner. When the clock 
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine import TriggerContext
-from plugins.timer.schedule import Interval, Schedule, Timetable
+from plugins.timer.schedule import Timetable
 
 CURSOR = "due"
 
@@ -46,15 +44,3 @@ class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def handled_until(self, since: float, now: float) -> float:
         """Return the time up to which all due times were handled, so that none of them counts as missed."""
         return max(moment for moment in (self.due, self.asked, since) if moment <= max(now, self.due))
-
-
-def read_position(context: TriggerContext) -> Position | None:
-    """Return the stored position, which may be of an earlier generation."""
-    stored = context.cursors.get(CURSOR)
-    return msgspec.json.decode(stored, type=Position) if stored else None
-
-
-def first_position(context: TriggerContext, rule: tuple[str, str], schedule: Schedule) -> Position:
-    # The beginning of an interval is not due itself: a small step back of the clock must not fire it.
-    asked = context.since if isinstance(schedule, Interval) else 0.0
-    return Position(generation=context.generation, rule=rule, since=context.since, due=context.since, asked=asked)

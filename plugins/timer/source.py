@@ -24,8 +24,8 @@ from anyio.abc import TaskStatus
 
 from engine import Event, FunctiondError, Mode, TriggerContext
 from plugins.timer.options import TimerOptions
-from plugins.timer.position import CURSOR, Position, first_position, read_position
-from plugins.timer.schedule import Timetable, read_schedule
+from plugins.timer.position import CURSOR, Position
+from plugins.timer.schedule import Interval, Timetable, read_schedule
 
 log = structlog.get_logger("functiond.timer")
 
@@ -69,17 +69,20 @@ class TimerTrigger:
 
         Those that waited when the trigger was disabled are dropped.
         """
-        stored = read_position(context)
-        if stored is not None and stored.generation == context.generation:
-            return stored
-        if stored is not None and stored.rule and stored.generation >= context.enabled_generation:
-            since, until = math.floor(stored.since), min(context.since, context.plugin.clock.now())
-            table = Timetable(schedule=read_schedule(*stored.rule), since=since, zone=zone, until=until)
-            while (due := table.next_after(stored.due)) <= context.plugin.clock.now():
-                await context.enabled()
-                stored = await self._handle(context, table, stored, due, waited=True)
-        rule = (self._options.schedule_type, self._options.schedule)
-        position = first_position(context, rule, self._schedule)
+        if stored := context.cursors.get(CURSOR):
+            position = msgspec.json.decode(stored, type=Position)
+            if position.generation == context.generation:
+                return position
+            if position.rule and position.generation >= context.enabled_generation:
+                since, until = math.floor(position.since), min(context.since, context.plugin.clock.now())
+                table = Timetable(schedule=read_schedule(*position.rule), since=since, zone=zone, until=until)
+                while (due := table.next_after(position.due)) <= context.plugin.clock.now():
+                    await context.enabled()
+                    position = await self._handle(context, table, position, due, waited=True)
+        rule, begin = (self._options.schedule_type, self._options.schedule), context.since
+        # The beginning of an interval is not due itself: a small step back of the clock must not fire it.
+        asked = begin if isinstance(self._schedule, Interval) else 0.0
+        position = Position(generation=context.generation, rule=rule, since=begin, due=begin, asked=asked)
         await context.accept_batch([], {CURSOR: msgspec.json.encode(position)})
         return position
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Protocol
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec.structs import asdict
 
 from engine.asgi.wire import Reply, json_reply
 from engine.http.api.clients import is_terraform
@@ -175,17 +176,8 @@ class TriggersApi:
         times: Data = {"due": [one.isoformat() for one in due], "zone": str(due[0].tzinfo) if due else ""}
         if source is None:  # the engine is starting or stopping
             return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0, **times)
-        return TriggerState(
-            state=source.state,
-            problem=source.problem,
-            since=zoned_time(source.since),
-            failures=source.failures,
-            next_try=zoned_time(source.next_try) if source.next_try else "",
-            accepted=source.accepted,
-            refused=source.refused,
-            lost=source.lost,
-            **times,
-        )
+        next_try = zoned_time(source.next_try) if source.next_try else ""
+        return TriggerState(**{**asdict(source), **times, "since": zoned_time(source.since), "next_try": next_try})
 
     async def list_project(self, call: Call) -> Reply:
         page = page_of(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -368,7 +368,7 @@ async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> 
 async def test_a_disabled_trigger_reads_all_lines_that_follow_the_deletion_of_its_stream(tmp_path: Path) -> None:
     async def write(place: House, *texts: str) -> None:
         written = [Item(message=t, time=0, host_name="", ip="", path="", log_uid="", line_no=1) for t in texts]
-        lines: Lines = place.engine.plugins.of(lts).service.lines
+        lines: Lines = cast("Any", place.engine.plugins.of(lts).service).lines
         for item in items.encoded(written):
             await lines.append([Written(stream=f"{PROJECT}/{group}/{stream}", items=[item], function="default:other")])
 
