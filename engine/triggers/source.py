@@ -43,7 +43,7 @@ class Source:
         self._run_once, self._enter, self._clock, self._policy = run_once, register, clock, policy
         self._changed, self._caught_up = asyncio.Event(), asyncio.Event()
         self._tally = Tally()
-        self._current: _Run | None = None
+        self._current: Supervisor | None = None
         self._idle = Health(state=STOPPED, since=clock.now())  #: health while no source runs
         self._registration = ExitStack()
         self._register(trigger)
@@ -55,7 +55,7 @@ class Source:
         self._caught_up.clear()
         self._changed.set()
         if self._current is not None:
-            self._current.supervisor.settled.set()  # release `_follow`, which may wait for an obsolete source to start
+            self._current.settled.set()  # release `_follow`, which may wait for an obsolete source to start
 
     async def settled(self) -> None:
         """Return when the last change passed to ``want`` has taken effect.
@@ -64,7 +64,7 @@ class Source:
         """
         await self._caught_up.wait()
         if self._current is not None:
-            await self._current.supervisor.settled.wait()
+            await self._current.settled.wait()
 
     async def run(self) -> None:
         """Start and stop the source as the stored trigger demands, until the trigger is deleted."""
@@ -80,7 +80,7 @@ class Source:
                 await self._changed.wait()
 
     def state(self) -> SourceState:
-        health = self._current.supervisor.health if self._current else self._idle
+        health = self._current.health if self._current else self._idle
         return SourceState(**asdict(health), **vars(self._tally))
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -108,30 +108,9 @@ class Source:
         supervisor = Supervisor(
             self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function
         )
-        self._current = _Run(supervisor)
-        tasks.start_soon(self._current.run, lambda status: self._run_once(trigger, status, self._tally))
+        self._current = supervisor
+        tasks.start_soon(supervisor.run_forever, lambda status: self._run_once(trigger, status, self._tally))
         return supervisor
-
-
-class _Run:
-    """Task that runs a source for one state of its trigger, including restarts after failures."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self._scope = anyio.CancelScope()
-        self._ended = asyncio.Event()
-
-    async def run(self, run_once: Callable[[Supervisor], Awaitable[None]]) -> None:
-        try:
-            with self._scope:
-                await self.supervisor.run_forever(run_once)
-        finally:
-            self._ended.set()
-
-    async def end(self, *, deleted: bool = False) -> None:
-        self.supervisor.deleted = deleted
-        self._scope.cancel()
-        await self._ended.wait()
 
 
 def _overlaps(trigger: BoundTrigger | None) -> bool:

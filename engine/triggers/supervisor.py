@@ -59,6 +59,7 @@ class Supervisor:
         self._notice = ""
         self._ends: dict[str, asyncio.TimerHandle] = {}  #: of texts that are over, and are shown for ``CALM``
         self._causes = Causes()
+        self._scope, self._ended = anyio.CancelScope(), asyncio.Event()
         self.settled = asyncio.Event()
         self.deleted = False  #: the service is stopped because its trigger was deleted
 
@@ -74,30 +75,19 @@ class Supervisor:
         )
 
     async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Call ``run`` with this supervisor until cancelled, and call it again whenever it returns or raises."""
-        while True:
-            started = self._clock.now()
-            self._enter(STARTING)
-            try:
-                await run(self)
-                problem = "the service returned before it was stopped"
-            except asyncio.CancelledError:
-                if _is_cancelled():
-                    raise
-                problem = "a task inside the service was cancelled and ended it"  # client libraries do this
-            except Exception as error:
-                problem = explain(error)
-                if any(isinstance(leaf, SourceReplaced) for leaf in leaves(error)):
-                    self._log("service starts anew", problem)
-                    await anyio.sleep(REPLACED)
-                    continue
-            self._failures = 1 if self._clock.now() - started > STEADY else self._failures + 1
-            wait = self._policy.delay(self._failures, self._random.random())
-            log.warning("service failed", **self._named, problem=problem, retry_in=round(wait, 3))
-            self._texts |= {"failure": problem, "wait": ""}
-            self._enter(FAILING, self._clock.now() + wait)
-            self.settled.set()
-            await anyio.sleep(wait)
+        """Call ``run`` with this supervisor until ``end``, and call it again whenever it returns or raises."""
+        try:
+            with self._scope:
+                while True:
+                    await self._run_once(run)
+        finally:
+            self._ended.set()
+
+    async def end(self, *, deleted: bool = False) -> None:
+        """Cancel the service, and return when it has ended. ``deleted``: its trigger was deleted."""
+        self.deleted = deleted
+        self._scope.cancel()
+        await self._ended.wait()
 
     def started(self, value: Any = None) -> None:
         """Record that the service runs. Called by the service, which gets this supervisor as its ``task_status``."""
@@ -128,6 +118,30 @@ class Supervisor:
         self._notice = text
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _run_once(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
+        started = self._clock.now()
+        self._enter(STARTING)
+        try:
+            await run(self)
+            problem = "the service returned before it was stopped"
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            problem = "a task inside the service was cancelled and ended it"  # client libraries do this
+        except Exception as error:
+            problem = explain(error)
+            if any(isinstance(leaf, SourceReplaced) for leaf in leaves(error)):
+                self._log("service starts anew", problem)
+                await anyio.sleep(REPLACED)
+                return
+        self._failures = 1 if self._clock.now() - started > STEADY else self._failures + 1
+        wait = self._policy.delay(self._failures, self._random.random())
+        log.warning("service failed", **self._named, problem=problem, retry_in=round(wait, 3))
+        self._texts |= {"failure": problem, "wait": ""}
+        self._enter(FAILING, self._clock.now() + wait)
+        self.settled.set()
+        await anyio.sleep(wait)
 
     def _enter(self, state: str, next_try: float = 0.0) -> None:
         self._state, self._since, self._next_try = state, self._clock.now(), next_try

@@ -27,6 +27,10 @@ class Call(Struct, frozen=True, kw_only=True):
 class VendorProblem(Exception):
     """Refusal of a request, in the form of a vendor's service."""
 
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        self.code, self.message, self.status = code, message, status
+        super().__init__(f"{code} {message}")
+
     def reply(self) -> Reply:
         raise NotImplementedError
 

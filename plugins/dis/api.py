@@ -15,7 +15,7 @@ from plugins.dis.access import Record, Start
 from plugins.dis.consumers import ConsumersApi
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
-from plugins.dis.streams import NewStream, Streams
+from plugins.dis.streams import Streams
 
 HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
 #: Bytes of a body: the largest permitted records in base64, and the other fields.
@@ -64,14 +64,14 @@ class DisApi:
 
     async def _create(self, call: Call) -> Answer:
         body = b.decode_body(call, b.CreateStream)
-        new = NewStream(
-            name=body.stream_name,
+        await self._streams.create(
+            call.project,
+            body.stream_name,
             partitions=body.partition_count,
             retention=body.data_duration or 24,
             stream_type=body.stream_type or "COMMON",
             data_type=body.data_type or "BLOB",
         )
-        await self._streams.create(call.project, new)
         return 201, {}
 
     async def _list(self, call: Call) -> Answer:
@@ -124,11 +124,8 @@ class DisApi:
     async def _put(self, call: Call) -> Answer:
         body = b.decode_body(call, b.PutRecords)
         await asyncio.sleep(0)  # many records take long: other requests are served between two steps
-        if body.stream_id:
-            stream = self._streams.by_id(call.project, body.stream_id)
-        else:
-            stream = self._streams.find(call.project, body.stream_name or "")
-        results = await self._streams.put_into(stream, body.records)
+        name = self._streams.by_id(call.project, body.stream_id).name if body.stream_id else body.stream_name or ""
+        results = await self._streams.put(call.project, name, body.records)
         await asyncio.sleep(0)
         return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
 

@@ -10,7 +10,7 @@ from typing import Any
 from plugins._shared.vendor_api import Answer, Call
 from plugins.dis import bodies as b
 from plugins.dis.apps import App, Apps, Checkpoint
-from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, DisProblem
+from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.streams import Streams
 
 
@@ -86,10 +86,7 @@ class ConsumersApi:
 
     def _partition(self, project: str, stream_name: str, part: str) -> tuple[str, str]:
         stream = self._streams.find(project, stream_name)
-        partition = stream.partition(part)
-        if partition is None:
-            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{part}]")
-        return stream.stream_id, partition.id
+        return stream.stream_id, stream.present(part).id
 
     async def _shown(self, project: str, name: str) -> dict[str, Any]:
         app: App = await self._apps.find(project, name)

@@ -19,10 +19,6 @@ NO_APP = "DIS.4332"
 
 
 class DisProblem(VendorProblem):
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        self.code, self.message, self.status = code, message, status
-        super().__init__(f"{code} {message}")
-
     def reply(self) -> Reply:
         # errorCode and message are documented; the vendor's SDK reads error_code and error_msg instead.
         documented = {"errorCode": self.code, "message": self.message}

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from plugins.dis.problems import NO_PARTITION, DisProblem
+
 LARGEST = (1 << 63) - 1  #: largest hash
 
 
@@ -47,6 +49,12 @@ class Stream(Struct, frozen=True, kw_only=True):
         digits = text.removeprefix("shardId-")
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else -1
         return self.partitions[number] if 0 <= number < len(self.partitions) else None
+
+    def present(self, text: str) -> Partition:
+        """Return the partition with the given id or number. Raises DisProblem if there is none."""
+        if (partition := self.partition(text)) is None:
+            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{text}]")
+        return partition
 
 
 def partition_id(number: int) -> str:

@@ -69,6 +69,7 @@ class _Reading:
         layout: Layout,
     ) -> None:
         self._context, self._access, self._options, self._checkpoints = context, access, options, checkpoints
+        self._stream = context.project, options.stream_name
         self._layout, self._read_at = layout, anyio.current_time()
         self._identity = SourceIdentity(layout.stream_id, self._read_layout)
         self._begun: set[str] = set()
@@ -101,16 +102,13 @@ class _Reading:
         await self._wait_for_last(partition)
         cursor = ""
         while True:
-            news = self._access.news(
-                self._context.project, self._options.stream_name, partition, self._options.interval
-            )
+            news = self._access.news(*self._stream, partition, self._options.interval)
             closed = not self._part(partition).open
             try:
                 cursor = cursor or await self._cursor(partition)
                 page = await self._access.read(self._context.project, cursor, self._options.max_fetch_bytes or FETCHED)
-                if page.records and int(page.records[0].sequence_number) > (
-                    self._checkpoints.of(partition).position() or 0
-                ):
+                first = int(page.records[0].sequence_number) if page.records else 0
+                if first > (self._checkpoints.of(partition).position() or 0):
                     await self._cursor(partition)  # reports a gap, unless numbers of a remote stream have gaps
             except DisProblem as problem:
                 if problem.code == EXPIRED_CURSOR:
@@ -132,8 +130,11 @@ class _Reading:
                 await self._identity.check()
                 self._begin(readers)
                 return
-            elif not await self._has_closed(partition):
-                await news()
+            else:
+                if anyio.current_time() - self._read_at >= self._access.fresh_for:
+                    await self._identity.check()  # and reads the layout
+                if self._part(partition).open:
+                    await news()
 
     async def _take(self, partition: str, page: Page) -> None:
         batches = events_of(self._options, partition, page)
@@ -172,7 +173,7 @@ class _Reading:
 
     async def _cursor_at(self, partition: str, start: Start) -> str:
         try:
-            return await self._access.cursor(self._context.project, self._options.stream_name, partition, start)
+            return await self._access.cursor(*self._stream, partition, start)
         finally:
             await self._identity.check()  # a stream made anew meanwhile has given the cursor, or has no such partition
 
@@ -182,17 +183,8 @@ class _Reading:
         found = (part for part in self._layout.parts if part.id == partition)
         return next(found, Part(id=partition, open=False, expired=True))  # DIS does not list expired ones
 
-    async def _has_closed(self, partition: str) -> bool:
-        """Return whether a partition is closed.
-
-        Unless they were read recently, the stream's partitions are read again.
-        """
-        if self._part(partition).open and anyio.current_time() - self._read_at >= self._access.fresh_for:
-            await self._identity.check()
-        return not self._part(partition).open
-
     async def _read_layout(self) -> str:
         """Read the layout again, and return the id of the stream; empty if there is none."""
-        self._layout = await _layout(self._access, self._context.project, self._options.stream_name)
+        self._layout = await _layout(self._access, *self._stream)
         self._read_at = anyio.current_time()
         return self._layout.stream_id

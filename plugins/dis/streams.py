@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
@@ -17,7 +16,7 @@ from plugins._shared.rows import decoded_rows, is_whole
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Span, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
 from plugins.dis.placement import Placement, Target
-from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
+from plugins.dis.problems import BAD_REQUEST, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
 from plugins.dis.records import TABLE as RECORDS
 from plugins.dis.records import Row, log_of, record_of, row_of
 from plugins.dis.shape import Partition, Stream, evenly, partition_id, scaled
@@ -27,14 +26,6 @@ PUT_LIMIT = 5 << 20  #: bytes of all records of a request
 MOST_PARTITIONS = 50  #: open ones of a stream
 SWEEP = 3600.0  #: seconds between deletions of expired records
 REMEMBERED = 100  #: deleted streams whose numbers of records are known
-
-
-class NewStream(Struct, frozen=True, kw_only=True):
-    name: str
-    partitions: int
-    retention: int  #: hours
-    stream_type: str
-    data_type: str
 
 
 class Streams:
@@ -87,21 +78,23 @@ class Streams:
             raise no_stream(stream_id, project)
         return stream
 
-    async def create(self, project: str, new: NewStream) -> None:
+    async def create(
+        self, project: str, name: str, *, partitions: int, retention: int, stream_type: str, data_type: str
+    ) -> None:
         async with self._changing:
-            if (project, new.name) in self._streams:
-                raise DisProblem(STREAM_EXISTS, f"Stream already exists. [{new.name}][{project}]")
+            if (project, name) in self._streams:
+                raise DisProblem(STREAM_EXISTS, f"Stream already exists. [{name}][{project}]")
             now = self._clock.now()
             stream = Stream(
                 stream_id=uuid.uuid4().hex[:20],
                 project=project,
-                name=new.name,
+                name=name,
                 created_at=now,
                 modified_at=now,
-                retention=new.retention,
-                stream_type=new.stream_type,
-                data_type=new.data_type,
-                partitions=evenly(new.partitions),
+                retention=retention,
+                stream_type=stream_type,
+                data_type=data_type,
+                partitions=evenly(partitions),
             )
             await self._save(stream)
             await self._open(stream)
@@ -163,9 +156,7 @@ class Streams:
 
     async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
         found = self.find(project, stream)
-        partition = found.partition(partition_id)
-        if partition is None:
-            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{partition_id}]")
+        partition = found.present(partition_id)
         position = await self._position(log_of(found.stream_id, partition.number), start)
         return self._cursor(found.stream_id, partition.number, position)
 
@@ -176,9 +167,7 @@ class Streams:
         """
         decoded = read_cursor(cursor, self._clock.now())
         stream = self.by_id(project, decoded.stream_id)
-        if not 0 <= decoded.number < len(stream.partitions):
-            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{decoded.number}]")
-        log = log_of(stream.stream_id, decoded.number)
+        log = log_of(stream.stream_id, stream.present(str(decoded.number)).number)
         rows, position = await self._logs.read(log, max(decoded.position, self._logs.span(log)[0]), max_bytes)
         cursor = self._cursor(stream.stream_id, decoded.number, position)
         return Page(records=[record_of(*row) for row in rows], next_partition_cursor=cursor)
@@ -192,12 +181,9 @@ class Streams:
         A record that is refused has an error as its result; the others are stored. Raises DisProblem if the stream does
         not exist, or if all records together are too large.
         """
-        return await self.put_into(self.find(project, stream), entries)
-
-    async def put_into(self, stream: Stream, entries: Sequence[Entry]) -> Sequence[Put]:
         if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
-        find = Placement(stream).find
+        find = Placement(self.find(project, stream)).find
         targets = [find(entry) for entry in entries]
         valid = [
             (target.log, row_of(entry))

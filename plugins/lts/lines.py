@@ -123,19 +123,12 @@ class Lines:
         if self.size > self._limit // 2:
             self.half_full.set()
 
-    async def read(self, stream: str, position: int, max_bytes: int) -> tuple[list[Row], int]:
-        """Return a stream's rows from the number ``position`` on, and the number at which the next call must continue.
+    async def read(self, stream: str, position: int, max_bytes: int) -> tuple[list[tuple[int, Row]], int]:
+        """Return a stream's rows from the number ``position`` on with their numbers, and the number of the next row.
 
         The rows have at most ``max_bytes`` in total, but at least one row is returned if one exists.
         """
-        rows, position = await self._logs.read(stream, position, max_bytes)
-        return [row for _, row in rows], position
-
-    async def numbered(self, stream: str, position: int, max_bytes: int) -> Sequence[tuple[int, Row]]:
-        """Return the rows that ``read`` returns, each with its number."""
-        begin, _ = self.span(stream)
-        rows, _ = await self._logs.read(stream, max(begin, position), max_bytes)
-        return rows
+        return await self._logs.read(stream, max(position, self.span(stream)[0]), max_bytes)
 
     async def seek(self, stream: str, moment: int) -> int:
         """Return the number of a stream's first row received at or after ``moment`` (milliseconds since the epoch)."""
@@ -145,7 +138,7 @@ class Lines:
         """Return the bytes and number of all lines in rows before the number ``position``, including deleted ones."""
         end = self._stored[stream]
         rows, _ = await self.read(stream, position, 1)
-        return rows[0].before if rows else end
+        return rows[0][1].before if rows else end
 
     async def grown(self, stream: str, end: int) -> None:
         """Wait until ``Lines.end`` of the stream is at least ``end``."""
@@ -193,7 +186,7 @@ class Lines:
 
     async def _first_to_keep(self, stream: str) -> int:
         begin, next_ = self.span(stream)
-        newest = await self.numbered(stream, next_ - 1, 1)
+        newest, _ = await self.read(stream, next_ - 1, 1)
         return (begin + next_) // 2 if newest and newest[-1][1].function == STATES else next_
 
     async def _cut(self, stream: str, position: int) -> None:

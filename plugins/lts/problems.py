@@ -18,10 +18,6 @@ NO_STREAM = "LTS.0208"
 
 
 class LtsProblem(VendorProblem):
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        self.code, self.message, self.status = code, message, status
-        super().__init__(f"{code} {message}")
-
     def reply(self) -> Reply:
         # The operations that accept lines use errorCode, all others error_code and error_msg.
         body = {"errorCode": self.code, "error_code": self.code, "error_msg": self.message}

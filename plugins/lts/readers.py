@@ -37,6 +37,10 @@ class Readers:
         finally:
             reader.left_at = self._now()
 
+    @property
+    def running(self) -> bool:
+        return any(one.left_at is None for one in self._readers.values())
+
     def listens(self, stream: str, function: str) -> bool:
         """Return whether a running trigger of a function other than ``function`` reads the stream."""
         return any(

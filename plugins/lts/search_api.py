@@ -72,7 +72,7 @@ class SearchApi:
         position = begin if after is None else max(begin, after // PLACES)
         if after is None:
             position = await self._lines.seek(stream, search.start)
-        while rows := await self._lines.numbered(stream, position, STEP):
+        while rows := (await self._lines.read(stream, position, STEP))[0]:
             for number, row in rows:
                 for one in _lines_of(number, row):
                     if after is None or one.number > after:
@@ -86,7 +86,7 @@ class SearchApi:
         before, (begin, end), scanned = search.after, self._lines.span(stream), 0
         position = end - 1 if before is None else min(end - 1, before // PLACES)
         while position >= begin:
-            rows = await self._lines.numbered(stream, position, 1)
+            rows, _ = await self._lines.read(stream, position, 1)
             row = rows[0][1] if rows and rows[0][0] == position else None
             if row is not None:
                 if row.at < search.start:  # older rows were received before the search begins

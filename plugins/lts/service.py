@@ -39,7 +39,6 @@ class LtsService:
         self._settings = settings
         self.ready = asyncio.Event()
         self._subscription = ExitStack()
-        self._readers_count = 0
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         if not self.ready.is_set():  # after a failure, running triggers keep using the loaded streams
@@ -68,15 +67,13 @@ class LtsService:
 
         The engine passes on lines that functions write only while at least one trigger is registered.
         """
-        if not self._readers_count:
+        if not self._readers.running:
             self._subscription.enter_context(context.logs.subscribed(self._function_log.collect))
-        self._readers_count += 1
         try:
             with self._readers.reading(trigger_id, stream, function) as reader:
                 yield reader
         finally:
-            self._readers_count -= 1
-            if not self._readers_count:
+            if not self._readers.running:
                 self._subscription.close()
 
     # --- inside ---------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from plugins._shared.vendor_api import VendorProblem
 
 class SmnProblem(VendorProblem):
     def __init__(self, status: int, code: str, message: str) -> None:
-        self.status, self.code, self.message = status, code, message
-        super().__init__(f"{code} {message}")
+        super().__init__(code, message, status)
 
     def reply(self) -> Reply:
         return reply_of(self.status, {"code": self.code, "message": self.message})

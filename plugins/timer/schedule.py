@@ -42,7 +42,7 @@ class Timetable(Struct, frozen=True, kw_only=True):
             seconds = self.schedule.seconds
             passed = math.floor((moment - self.since) / seconds)
             due = self.since + (passed + 1) * seconds
-            due = due if due > moment else due + seconds
+            due += seconds if due <= moment else 0.0
         return due if due <= self.until else math.inf
 
     def local(self, due: float) -> datetime:

@@ -88,6 +88,7 @@ from engine.testing.resources import MemoryResourceStore
 from engine.testing.writes import MemoryWrites
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions
+from engine.triggers.sources import Sources
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
@@ -384,7 +385,7 @@ class Api(Struct, kw_only=True):
             BulkCancelApi(catalog, engine, identity),
             ExplanationApi(catalog, engine, identity, engine),
             RunAgainApi(catalog, redrive, 256 << 10),
-            TriggersApi(resources.triggers, NoSources(), self.plugins(storage)),
+            TriggersApi(resources.triggers, cast("Sources", NoSources()), self.plugins(storage)),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
             DependenciesApi(resources.dependencies, self.codes),

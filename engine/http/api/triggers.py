@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.structs import asdict
@@ -16,7 +16,7 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_names import name_of, subject_of
 from engine.resources.triggers import TriggerDraft, Triggers
 from engine.triggers.plugin_contexts import PluginContexts
-from engine.triggers.source import SourceState
+from engine.triggers.sources import Sources
 from engine.triggers.supervisor import STOPPED
 
 Data = dict[str, Any]
@@ -93,20 +93,10 @@ class SampleEvent(Struct, frozen=True, kw_only=True):
     event: Any
 
 
-class TriggerSources(Protocol):
-    def state(self, trigger_id: str) -> SourceState | None:
-        """Return the state of a trigger's source; None if the trigger has none yet."""
-        ...
-
-    async def settled(self, trigger_id: str) -> None:
-        """Wait until the source of a trigger has applied the trigger's last change."""
-        ...
-
-
 class TriggersApi:
     """Operations on triggers."""
 
-    def __init__(self, triggers: Triggers, sources: TriggerSources, plugins: PluginContexts) -> None:
+    def __init__(self, triggers: Triggers, sources: Sources, plugins: PluginContexts) -> None:
         self._triggers, self._sources, self._plugins = triggers, sources, plugins
 
     def resources(self) -> list[Resource]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -24,9 +23,9 @@ ROWS = 40
 class CountingLines(Lines):
     reads = 0
 
-    async def numbered(self, stream: str, position: int, max_bytes: int) -> Sequence[tuple[int, Row]]:
+    async def read(self, stream: str, position: int, max_bytes: int) -> tuple[list[tuple[int, Row]], int]:
         self.reads += 1
-        return await super().numbered(stream, position, max_bytes)
+        return await super().read(stream, position, max_bytes)
 
 
 class AnyGroup:
