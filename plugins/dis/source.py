@@ -84,15 +84,12 @@ class _Reading:
 
         Partitions that had a task in this run, or that are read to the end themselves, are left out.
         """
-        parts = {part.id: part for part in self._layout.parts}
-        for part in self._layout.parts:
-            waits = any(parent in parts and not self._is_finished(parts[parent]) for parent in part.parents)
-            if part.id not in self._begun and not waits and not self._checkpoints.of(part.id).drained:
+        unread = [part for part in self._layout.parts if not self._checkpoints.of(part.id).drained]
+        awaited = {part.id for part in unread if not part.expired}
+        for part in unread:
+            if part.id not in self._begun and awaited.isdisjoint(part.parents):
                 self._begun.add(part.id)
                 readers.start_soon(self._follow, part.id, readers)
-
-    def _is_finished(self, part: Part) -> bool:
-        return part.expired or self._checkpoints.of(part.id).drained
 
     async def _follow(self, partition: str, readers: TaskGroup) -> None:
         if self._part(partition).expired:  # of a remote stream
