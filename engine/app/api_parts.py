@@ -18,4 +18,4 @@ def failed_deliveries(engine: EngineParts) -> FailedDeliveries:
 
 
 def triggers_api(engine: EngineParts) -> TriggersApi:
-    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins)
+    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins, engine.storage.cursors)

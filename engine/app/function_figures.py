@@ -23,6 +23,7 @@ from engine.metrics.prometheus import Family
 from engine.model import Mode, Request, State
 from engine.pipeline.delivery import DeliveryTry
 
+MOST_LAGS = 1000
 _FUNCTION = LABELS[:3]
 _Counted = Sequence[tuple[Labels, FunctionCounters]]
 
@@ -31,6 +32,8 @@ def read_families(engine: EngineParts, health: EngineHealth) -> Iterator[Family]
     """Yield the health of the engine, then the metrics by function and source unless they are off."""
     healthy = 0.0 if health.problems() else 1.0
     yield Family(name="healthy", help="0 while /healthz fails", kind="gauge", labels=(), samples=[((), healthy)])
+    labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS)
+    yield Family(name="trigger_lag", help="Events not read yet", kind="gauge", labels=labels, samples=lags)
     metrics = engine.function_metrics
     if metrics is None:
         return

@@ -1,4 +1,4 @@
-"""``functiond trigger``: create, show, update and delete triggers."""
+"""``functiond trigger``: create, show, update, move and delete triggers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.cli.output import Output, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
-app = App(name="trigger", help="Create, show, update and delete triggers.")
+app = App(name="trigger", help="Create, show, update, move and delete triggers.")
 
 Status = Literal["ACTIVE", "DISABLED"]
 File = Annotated[Path | None, Parameter(show_default=False)]
@@ -111,6 +111,22 @@ def update(
         body["event_data"] = given if data else [given]  # a list is merged into the old data, an object replaces it
     shown = client.of_project.send("PUT", path_of_trigger(old), msgspec.json.encode(body)).json
     _print(shown, "updated", old["func_urn"], target)
+
+
+@app.command
+def seek(trigger_id: str, /, *positions: str, target: Target = DEFAULT_TARGET) -> None:
+    """Set from where a disabled Kafka trigger reads, such as ``seek orders orders/0=1200 refunds=latest``.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    positions
+        Positions, as PARTITION=POSITION or TOPIC=POSITION: an offset, earliest, latest, or a time.
+    """
+    client = target.client()
+    given = {"positions": dict(one.rpartition("=")[::2] for one in positions)}
+    print_json(client.of_project.post(f"{path_of_trigger(find_trigger(client, trigger_id))}/seek", given))
 
 
 @app.command

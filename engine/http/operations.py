@@ -291,6 +291,7 @@ OPERATIONS = (
     _op("UpdateTrigger", "PUT", _TRIGGER, triggers.UpdateTriggerBody, triggers.TriggerReply),
     _op("DeleteFunctionTrigger", "DELETE", _TRIGGER, status=204),
     _op("ShowTriggerState", "GET", f"{_TRIGGER}/state", None, triggers.TriggerState, own=True, roles=_READ),
+    _op("SeekTrigger", "POST", f"{_TRIGGER}/seek", triggers.SeekBody, triggers.TriggerState, own=True),
     _op(
         "ListProjectTriggers",
         "GET",

@@ -90,7 +90,7 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     raise InvalidField.
     """
 
-    vendor: bool = False  #: kind of the vendor: unknown keys in its options are logged and ignored, not refused
+    vendor: bool = False  #: kind of the vendor: unknown keys are ignored, not refused, unless they are like known ones
     may_disable: bool = True
     starts_disabled: bool = False
     limited: bool = False  #: counts toward the ten triggers that a version or alias may have
@@ -144,6 +144,9 @@ class Plugin(Struct, frozen=True, kw_only=True):
     param: type[Struct] | None = None  #: ``param`` of the destination
     serve: Callable[[Any], PluginService] | None = None  #: settings -> service that all triggers and destinations share
     trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
+    #: Returns the cursors for positions that a user sets, by names such as those of partitions. May raise InvalidField.
+    #: Arguments: options, cursors, positions.
+    seek: Callable[[Any, Mapping[str, bytes], Mapping[str, str]], Mapping[str, bytes]] | None = None
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
     #: Returns the field of a destination's ``param`` that names a secret, topic or stream which is missing; empty: none
     #: does. Arguments: context, param, project.

@@ -343,11 +343,12 @@ class TriggerContext(EventSink, Protocol):
         """Invoke the function once for each event and move the cursors, in one transaction. For pull sources.
 
         Waits while the backlog is full, the function is disabled, or the disk refuses writes. ``check`` is awaited
-        after each wait, before the batch is stored. It raises to give the batch up, for instance since what the source
-        reads was deleted and made anew meanwhile; nothing is stored then. Returns the request ids in the order of the
-        events. An event whose idempotency key was used with the same payload gets the earlier request id. An event that
-        is rejected permanently (too large, or its key was used with another payload) gets an empty id, and the cursors
-        move past it. Raises CursorMoved if the trigger was changed, or if the cursors on disk are others.
+        after each wait. It raises to give the batch up, for instance since what the source reads was made anew.
+
+        Returns the request ids in the order of the events. An event whose idempotency key was used with the same
+        payload gets the earlier request id. An event that is rejected permanently (too large, or its key was used with
+        another payload) gets an empty id, and the cursors move past it. Raises CursorMoved if the trigger was changed,
+        or if the cursors on disk differ from those of this context.
         """
         ...
 
@@ -364,17 +365,14 @@ class TriggerContext(EventSink, Protocol):
         ...
 
     def report_problem(self, problem: str) -> None:
-        """Set the problem that the API shows in the trigger's state while the source retries.
-
-        With an empty text the problem is over. It is shown for another minute, or until the trigger is changed.
-        """
+        """Set the problem that the trigger's state shows. Empty: it is over, and is shown for another minute."""
         ...
 
     def report_lost(self, text: str, events: int) -> None:
         """Report events that left what the source reads before they were read.
 
-        The loss is logged, an equal text once a minute, and shown in the trigger's state for a minute, or until the
-        trigger is changed. ``events`` is added to the trigger's number of lost events; 0 if the number is unknown.
+        The loss is logged, an equal text once a minute, and shown in the trigger's state for a minute or until the
+        trigger is changed. ``events`` is added to the trigger's number of lost events; 0: unknown.
         """
         ...
 
@@ -384,6 +382,10 @@ class TriggerContext(EventSink, Protocol):
         While there is a problem, the problem is shown instead. A new notice replaces the old one. A change of the
         trigger removes the notice.
         """
+        ...
+
+    def report_lag(self, lag: Mapping[str, int]) -> None:
+        """Replace the numbers of unread events by cursor name, which API and metrics show. Empty: unknown."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from engine.errors import InvalidField, InvalidTrigger
 from engine.model import Function, Mode
 from engine.model.text import MASK
 from engine.model.urn import parse_urn
-from engine.protocols import Plugin, StoredResource
+from engine.protocols import CursorMove, Plugin, StoredResource
 from engine.resources import trigger_rules as rules
 
 KIND = "trigger"
@@ -67,6 +68,16 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
         """True if the trigger is active, its stored data can be read, and its kind has a source."""
         return self.stored.active and self.options is not None and self.plugin.trigger is not None
 
+    def move(self, before: Mapping[str, bytes], positions: Mapping[str, bytes]) -> CursorMove:
+        """Return the move of the cursors from ``before`` to ``positions``."""
+        return CursorMove(
+            trigger_id=self.id,
+            owner=self.resource().owner,
+            generation=self.stored.generation,
+            expected={name: before.get(name) for name in positions},
+            positions=positions,
+        )
+
     def resource(self, body: bytes = b"") -> StoredResource:
         return StoredResource(kind=KIND, owner=f"function:{self.function_id}", id=self.id, body=body)
 
@@ -82,13 +93,12 @@ def bind(
 ) -> BoundTrigger:
     """Check the data of a stored trigger, and return the trigger with its function and plugin options.
 
-    Keys of the data that the options do not have are left out for the vendor's kinds, and rejected for others. ``free``
+    Keys of the data that the options do not have are rejected, or left out by the rules of ``check_keys``. ``free``
     allows invocation modes outside the plugin's ``modes``. ``service`` contains the settings of the plugin's service.
     Raises InvalidTrigger if the data is invalid; InvocationModeFixed if it names a mode that is not allowed.
     """
     kind, data = stored.kind, stored.data
-    if not plugin.rules.vendor:
-        rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
+    rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
     options = rules.read_options(kind, plugin, data)
     mode = rules.check_mode(kind, plugin, data, options, free=free)
     _check_backend(kind, data, function, region)

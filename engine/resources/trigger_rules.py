@@ -16,6 +16,7 @@ from engine.model.text import MASK, without_nulls
 from engine.protocols import Plugin
 
 EVENT_DATA = "event_data"
+MISSPELT = 0.87  #: likeness from which on a key counts as misspelt; keys of different kinds are less alike
 #: Fields in which clients request an invocation mode, for kinds whose options have no such field.
 _MODE_FIELDS = (("invocation_type",), ("invocation_mode",), ("func_info", "invocation_type"))
 #: Settings that allow options to change a fixed mode, by kind.
@@ -109,13 +110,14 @@ def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
 def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
     """Raise InvalidTrigger if there is an unknown key. The error suggests a similar valid key, or lists all.
 
-    Callers skip this check for the vendor's kinds, whose unknown keys are ignored.
+    Unknown keys of the vendor's kinds are ignored, except misspelt ones: its clients send keys of other kinds.
     """
-    names = field_names(plugin.options)
+    names, vendor = field_names(plugin.options), plugin.rules.vendor
     for name in unknown:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(names)}"
-        raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", MASK, f"no such key: {hint}")
+        near = difflib.get_close_matches(name, names, n=1, cutoff=MISSPELT if vendor else 0.6)
+        if near or not vendor:
+            hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(names)}"
+            raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", MASK, f"no such key: {hint}")
 
 
 def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: bool) -> Mode:

@@ -9,7 +9,7 @@ import structlog
 
 from engine.errors import BacklogFull, FunctiondError, FunctionDisabled, OutcomeUnknown, ShuttingDown, Unavailable
 from engine.model import Request
-from engine.protocols import EVENT_LIMIT, Check, CursorMove, Event
+from engine.protocols import EVENT_LIMIT, Check, Event
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.ingress import IngressDeps, Tally, TriggerIngress
 from engine.triggers.plugin_contexts import EnginePluginContext
@@ -32,6 +32,7 @@ class SourceContext(TriggerIngress):
     ) -> None:
         super().__init__(trigger, plugin, deps, tally)
         self._supervisor, self._positions = supervisor, dict(positions)
+        self.report_problem, self.report_notice = supervisor.report_problem, supervisor.report_notice
         self.generation, self.since = trigger.stored.generation, trigger.stored.modified_at
         self.enabled_generation = trigger.stored.enabled
 
@@ -63,15 +64,12 @@ class SourceContext(TriggerIngress):
         if key is not None:
             await self._deps.dispatcher.ended(key, None)
 
-    def report_problem(self, problem: str) -> None:
-        self._supervisor.report_problem(problem)
-
     def report_lost(self, text: str, events: int) -> None:
         self._tally.lost += events
         self._supervisor.report_lost(text, events)
 
-    def report_notice(self, text: str) -> None:
-        self._supervisor.report_notice(text)
+    def report_lag(self, lag: Mapping[str, int]) -> None:
+        self._tally.lag = dict(lag)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -85,7 +83,8 @@ class SourceContext(TriggerIngress):
         try:
             while True:
                 try:
-                    return await self._deps.intake.accept_batch(requests, self._move(positions))
+                    move = self._trigger.move(self._positions, positions) if positions else None
+                    return await self._deps.intake.accept_batch(requests, move)
                 except OutcomeUnknown:
                     raise  # only the cursors on disk are certain: the restarted source reads them
                 except (BacklogFull, FunctionDisabled, Unavailable) as problem:
@@ -107,17 +106,6 @@ class SourceContext(TriggerIngress):
             await anyio.sleep(problem.retry_after)
         else:
             await self._deps.enabled.wait_for(self._trigger.function_id)
-
-    def _move(self, positions: Mapping[str, bytes]) -> CursorMove | None:
-        if not positions:
-            return None
-        return CursorMove(
-            trigger_id=self.trigger_id,
-            owner=self._trigger.resource().owner,
-            generation=self.generation,
-            expected={name: self._positions.get(name) for name in positions},
-            positions=positions,
-        )
 
     def _count(self, ids: Sequence[str]) -> None:
         refused = sum(not request_id for request_id in ids)

@@ -38,6 +38,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.accepted = self.refused = self.lost = 0
+        self.lag: dict[str, int] = {}  #: events that the source has not read yet, by cursor name; empty: unknown
 
 
 class TriggerIngress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 
 import anyio
@@ -33,6 +33,7 @@ class SourceState(Health, frozen=True, kw_only=True):
     accepted: int
     refused: int
     lost: int  #: events that left what the source reads before they were read, as far as their number is known
+    lag: Mapping[str, int]  #: events that the source has not read yet, by cursor name; empty: unknown
 
 
 class Source:
@@ -92,6 +93,7 @@ class Source:
 
     async def _follow(self, wanted: BoundTrigger | None, tasks: TaskGroup) -> None:
         old, self._current = self._current, None
+        self._tally.lag = {}
         if old is not None and not _overlaps(wanted):
             await old.end(deleted=wanted is None)
             old = None

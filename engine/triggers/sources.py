@@ -8,8 +8,9 @@ A source or service that raises an exception is reported and restarted. Its exce
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from heapq import nlargest
 
 import anyio
 import structlog
@@ -101,6 +102,11 @@ class Sources:
             refused=self._past.refused + sum(state.refused for state in states),
             lost=self._past.lost + sum(state.lost for state in states),
         )
+
+    def lags(self, most: int) -> Sequence[tuple[tuple[str, str], float]]:
+        """Return the ``most`` largest lags, with the ids of their triggers and the names of their cursors."""
+        lags = (((key, name), lag) for key, one in self._sources.items() for name, lag in one.state().lag.items())
+        return nlargest(most, lags, key=lambda one: one[1])
 
     def follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
         """Pass a change of a trigger to its source. Start a source for a new trigger if ``run`` has begun to do so.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +21,10 @@ class BrokerRecord(Protocol):
 
     @property
     def value(self) -> bytes | None: ...
+
+
+#: ``text``: a message is its value (FunctionGraph's documented event); ``record``: an object with all that Kafka stores
+Format = Literal["text", "record"]
 
 
 class _Example(Struct, frozen=True, kw_only=True):
@@ -48,38 +53,64 @@ def example_of(trigger_type: str, instance_id: str) -> bytes:
     return events([_Example(value=b'{"order": 7}'), _Example(value=b'{"order": 8}')], around, 1000)[0].payload
 
 
-def events(records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: int) -> list[Event]:
+def events(
+    records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: int, message_format: Format = "text"
+) -> list[Event]:
     """Return events that hold the messages: as few as possible, each of at most ``limit`` bytes.
 
     A single message that needs more bytes is an event alone. ``around`` contains the other fields of each event.
-
-    Values are text (FunctionGraph's documented KAFKA event). Bytes that are not UTF-8 become U+FFFD; a missing value
-    becomes the empty string.
     """
     head = msgspec.json.encode(around)[:-1] + b',"records":['
-    return [Event(payload=_payload(head, messages)) for messages in _parts(records, limit - len(head) - 2)]
+    encode = _text if message_format == "text" else _record
+    messages = ((record.topic, encode(record)) for record in records)
+    return [Event(payload=_payload(head, some)) for some in _parts(messages, limit - len(head) - 2)]
 
 
-def ordered_events(groups: Mapping[str, Iterable[BrokerRecord]], around: Mapping[str, Any], limit: int) -> list[Event]:
+def ordered_events(
+    groups: Mapping[str, Iterable[BrokerRecord]], around: Mapping[str, Any], limit: int, message_format: Format = "text"
+) -> list[Event]:
     """Return the events of records that are grouped by ordering key. No event has records of two groups."""
-    return [replace(one, ordering_key=key) for key, records in groups.items() for one in events(records, around, limit)]
+    return [
+        replace(one, ordering_key=key)
+        for key, records in groups.items()
+        for one in events(records, around, limit, message_format)
+    ]
 
 
-def _parts(records: Iterable[BrokerRecord], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
+def _text(record: BrokerRecord) -> bytes:
+    """Return the value as JSON text. Bytes that are not UTF-8 become U+FFFD; a missing value the empty string."""
+    return msgspec.json.encode((record.value or b"").decode("utf-8", "replace"))
+
+
+def _record(record: Any) -> bytes:
+    """Return a record of Kafka as a JSON object."""
+    headers = [{"key": name} | _member("value", value) for name, value in record.headers]
+    place = {"headers": headers, "timestamp": record.timestamp, "partition": record.partition, "offset": record.offset}
+    return msgspec.json.encode(_member("key", record.key) | _member("value", record.value) | place)
+
+
+def _member(name: str, data: bytes | None) -> dict[str, str | None]:
+    """Return a member for bytes that may be missing. Bytes that are not UTF-8 are base64, and a member says so."""
+    try:
+        return {name: None if data is None else data.decode()}
+    except UnicodeDecodeError:
+        return {name: b64encode(data or b"").decode(), f"{name}_encoding": "base64"}
+
+
+def _parts(messages: Iterable[tuple[str, bytes]], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
     """Yield groups of JSON messages, keyed by topic. A group has as many messages as fit into ``room`` bytes."""
-    messages: dict[str, list[bytes]] = {}
+    group: dict[str, list[bytes]] = {}
     size = 0
-    for record in records:
-        message = msgspec.json.encode((record.value or b"").decode("utf-8", "replace"))
-        more = len(message) + 1 + (0 if record.topic in messages else _topic_size(record.topic))
-        if messages and size + more > room:
-            yield messages
-            messages, size = {}, 0
-            more = len(message) + 1 + _topic_size(record.topic)
-        messages.setdefault(record.topic, []).append(message)
+    for topic, message in messages:
+        more = len(message) + 1 + (0 if topic in group else _topic_size(topic))
+        if group and size + more > room:
+            yield group
+            group, size = {}, 0
+            more = len(message) + 1 + _topic_size(topic)
+        group.setdefault(topic, []).append(message)
         size += more
-    if messages:
-        yield messages
+    if group:
+        yield group
 
 
 def _topic_size(topic: str) -> int:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+PEM = "-----BEGIN "  #: beginning of certificates and keys as text
 
 
-def client_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    """Return a context that checks certificates and host names. Raises OSError if a file cannot be read.
+def client_context(ca: str, cert: str, key: str) -> ssl.SSLContext:
+    """Return a context that checks certificates and host names. Each argument is PEM text, or the path of a file.
 
-    Without ``ca_file`` the machine's certificate authorities are trusted; without ``cert_file`` no client certificate
-    is sent.
+    Without ``ca`` the machine's certificate authorities are trusted; without ``cert`` no client certificate is sent.
+    Raises OSError, which names the file, if one cannot be read or used.
     """
-    context = ssl.create_default_context(cafile=ca_file or None)
-    if cert_file:
-        context.load_cert_chain(cert_file, key_file or None)
+    given = ca
+    try:
+        context = ssl.create_default_context(cadata=_pem(ca) or None)
+        if cert:
+            with NamedTemporaryFile("w") as file:  # OpenSSL reads these from files only
+                file.write(f"{_pem(cert)}\n{_pem(key)}")
+                file.flush()
+                given = cert
+                context.load_cert_chain(file.name, password="")  # without, OpenSSL asks at a terminal
+    except ssl.SSLError as error:
+        raise OSError(f"TLS cannot use {'the PEM text' if _pem(given) == given else given}: {error}") from None
     return context
+
+
+def _pem(given: str) -> str:
+    return given if not given or given.lstrip().startswith(PEM) else Path(given).read_text("ascii", "ignore")

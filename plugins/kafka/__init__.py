@@ -6,6 +6,7 @@ from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
 from plugins.kafka.destination import KafkaDestination, KafkaParam, Producers
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions, subject
+from plugins.kafka.seeking import seek
 from plugins.kafka.settings import KafkaSettings
 from plugins.kafka.source import KafkaTrigger
 
@@ -29,9 +30,12 @@ plugin = Plugin(
     serve=Producers,
     options=KafkaOptions,
     trigger=KafkaTrigger,
+    seek=seek,
     param=KafkaParam,
     destination=KafkaDestination,
-    rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("instance_id", "topic_ids")),
+    rules=TriggerRules(
+        vendor=True, starts_disabled=True, limited=True, longest_delay=4.0, unique=("instance_id", "topic_ids")
+    ),
     example=example,
     display=_DISPLAY,
 )
@@ -43,7 +47,14 @@ open_plugin = Plugin(
     service=KafkaSettings,
     options=OpenKafkaOptions,
     trigger=KafkaTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=("kafka_connect_address", "topic_ids")),
+    seek=seek,
+    rules=TriggerRules(
+        vendor=True,
+        starts_disabled=True,
+        limited=True,
+        longest_delay=4.0,
+        unique=("kafka_connect_address", "topic_ids"),
+    ),
     example=example,
     display=_DISPLAY,
 )

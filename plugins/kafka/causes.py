@@ -1,19 +1,25 @@
 """Causes of the client library's errors. The library logs them, and raises errors that do not name them.
 
-Without them, a wrong password, an unknown host and a broker that is down look the same: ``Unable to bootstrap``.
+Without them, a wrong password, an unknown host and a broker that is down look the same: ``Unable to bootstrap``. The
+library also logs the same cause up to thousands of times a second, so repetitions are left out of the log.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-RECENT = 60.0  #: seconds for which a logged error counts as the cause of a later one
+RECENT = 60.0  #: seconds for which a logged error counts as the cause of a later one, and is not logged again
 LENGTH = 300  #: characters of a cause
+_NUMBERS = re.compile(r"\w*\d\w*")  #: words in which texts of one cause differ
 _BOOTSTRAP = "Unable to bootstrap"
+_CONSEQUENCE = "Unable to update metadata"  #: follows the cause, which it would replace
+_CLOSED = (ConnectionResetError, BrokenPipeError, TimeoutError, ssl.SSLError)
 
 
 class Causes:
@@ -37,34 +43,63 @@ _current: ContextVar[Causes | None] = ContextVar("functiond kafka causes", defau
 
 
 @contextmanager
-def named_causes() -> Iterator[None]:
-    """Raise connection errors of the block with their cause. Also tasks that a client starts in the block log it."""
-    causes = Causes()
+def named_causes(causes: Causes | None = None, where: str = "") -> Iterator[None]:
+    """Raise errors of connections and of the library, after ``where`` and with their cause.
+
+    Tasks that a client starts in the block log it, too.
+    """
+    causes = causes or Causes()
     token = _current.set(causes)
     try:
         yield
-    except (ConnectionError, TimeoutError) as error:
-        raise ConnectionError(causes.added_to(str(error) or type(error).__name__)) from error
     except Exception as error:
-        if _BOOTSTRAP not in str(error):
+        if not isinstance(error, ConnectionError | TimeoutError) and not type(error).__module__.startswith("aiokafka"):
             raise
-        raise ConnectionError(causes.added_to(str(error))) from error
+        words = (where, str(error) or type(error).__name__, getattr(error, "description", ""))
+        raise ConnectionError(causes.added_to(": ".join(filter(None, words)))) from error
     finally:
         _current.reset(token)
 
 
+def _explained(error: BaseException) -> str:
+    """Return the text of an error of a new connection. The event loop drops the alert with which a server ends TLS."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError) or not (isinstance(error, _CLOSED) or text.endswith(" closed")):
+        return text
+    return f"{text}; check whether the port speaks TLS, and which client certificate it needs"
+
+
 class _Handler(logging.Handler):
-    """Handler of the library's records, which belong to the client in whose context they are made."""
+    """Handler of the library's records, which belong to the client in whose context they are made.
+
+    Passes records on to the handlers of the engine, each text once in ``RECENT`` seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: set[str] = set()
+        self._until = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        causes, text = _current.get(), record.getMessage()
-        if causes is not None and (record.levelno >= logging.ERROR or text.startswith("Unable")):
+        causes, text = _current.get() or Causes(), record.getMessage()
+        error = next((one for one in record.args or () if isinstance(one, BaseException)), None)
+        if error is not None and text.startswith("Unable connect"):
+            text = text.removesuffix(str(error)) + _explained(error)
+        if (record.levelno >= logging.ERROR or text.startswith("Unable")) and not text.startswith(_CONSEQUENCE):
             causes.note(text)
+        if time.monotonic() >= self._until:
+            self._logged.clear()
+            self._until = time.monotonic() + RECENT
+        if (kind := _NUMBERS.sub("", text[:LENGTH])) not in self._logged:
+            self._logged.add(kind)
+            logging.getLogger().handle(record)
 
 
-_HANDLER = _Handler(logging.WARNING)
+_HANDLER = _Handler()
 
 
-def listen(logger: str) -> None:
-    """Note the errors that a library logs. Further calls change nothing."""
-    logging.getLogger(logger).addHandler(_HANDLER)
+def listen(name: str) -> None:
+    """Note the errors that a library logs, and leave out repetitions. Further calls change nothing."""
+    logger = logging.getLogger(name)
+    logger.addHandler(_HANDLER)
+    logger.propagate = False  # the handler passes records on

@@ -1,24 +1,36 @@
 """Fetches of records from a cluster. Skips records that the client cannot decode.
 
-Topics may be deleted and created again with the same name. Each time this is possible, the last read records are
-fetched again and compared.
+Brokers before Kafka 2.8 give no ids of topics. Each time that their topics may have been made anew, the last read
+records are fetched again and compared.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import structlog
 
 from plugins.kafka.marks import Marks
 from plugins.kafka.offsets import name_of
+from plugins.kafka.settings import library
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
 #: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
 APART = 1000
+
+
+class StartAgain(Exception):
+    """The positions of partitions no longer hold, so a new consumer must find their starts.
+
+    ``rejected`` names partitions of which the cluster rejects the offset, or which hold another record before it.
+    """
+
+    def __init__(self, rejected: Iterable[str] = ()) -> None:
+        self.rejected = frozenset(rejected)
+        super().__init__(f"the cluster rejects the offsets of {', '.join(sorted(self.rejected))}")
 
 
 class Fetches:
@@ -31,7 +43,7 @@ class Fetches:
     def recheck_topics(self, cluster: Any = None) -> None:
         """Let the next ``read`` fetch the last read records again, since topics may have been created again.
 
-        The client calls this for new metadata. It requests metadata every few minutes, after a lost connection, and
+        The client calls this for new metadata. It requests metadata every few seconds, after a lost connection, and
         when a topic or a leader is missing.
         """
         self._in_doubt = True
@@ -46,7 +58,7 @@ class Fetches:
         progress.
         """
         found = await self._fetch(partitions, seconds, room)
-        if self._in_doubt:
+        if self._in_doubt and self._marks.recheckable(partitions):
             self._in_doubt = False
             self._marks.recheck(partitions)
             found = await self._fetch(partitions, seconds, room)
@@ -57,6 +69,13 @@ class Fetches:
             return dict(await self._consumer.getmany(timeout_ms=max(0, int(seconds * 1000)), max_records=room))
         except UnicodeDecodeError:
             return await self._read_apart(partitions, room)
+        except library().errors.NoOffsetForPartitionError:
+            return {}  # of a partition whose start is not found yet
+        except library().errors.OffsetOutOfRangeError as error:
+            # The client also starts a partition whose start is not found yet, where the group has committed.
+            if rejected := {partition for partition in error.args[0] if partition in partitions}:
+                raise StartAgain(name_of(*partition) for partition in rejected) from None
+            return {}
 
     async def _read_apart(self, partitions: Collection[Any], room: int) -> dict[Any, list[Any]]:
         """Return the records of the first partition that has any, after the client could not decode a record.

@@ -1,14 +1,14 @@
-"""Positions up to which partitions were read, and detection of topics that were deleted and created again.
+"""Positions up to which partitions were read, and detection of topics that were made anew on brokers without topic ids.
 
-The last record that was read is fetched again, and its time is compared:
+Topics have ids since Kafka 2.8. For older brokers, the last record that was read is fetched again, and its time is
+compared:
 
 - Another record at its offset proves that the topic was deleted and another of the same name was created.
 - No record at its offset proves nothing. Retention and compaction remove records, and the marker that ends a
   transaction is not given to clients.
 
 Two records of the same time cannot be distinguished. A topic whose records were copied with their times and offsets
-therefore counts as the same topic. Kafka also gives each topic an id, which the client library does not provide: ids
-exist since version 10 of the metadata request, and aiokafka 0.14 uses version 5.
+therefore counts as the same topic.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class Marks:
         if position.timestamp is not None and position.offset == reported.first:
             _log_unproven(partition, position)
         comparable = position.timestamp is not None or position.offset <= reported.end
-        self._seek(partition, again=comparable and position.offset > reported.first)
+        self._seek(partition, again=not position.topic and comparable and position.offset > reported.first)
+
+    def recheckable(self, partitions: Iterable[Any]) -> bool:
+        return any(self._positions[partition].timestamp is not None for partition in partitions)
 
     def recheck(self, partitions: Iterable[Any]) -> None:
         """Fetch the last read records of partitions again, if their times are known, before any further records."""
@@ -63,25 +66,28 @@ class Marks:
         Return None if the records prove that the topic was deleted and created again.
         """
         position, due, first, last = self._positions[partition], self._next[partition], records[0], records[-1]
-        if first.offset < due:  # the client restarts at the first record if the partition ends before ``due``
-            return None
         again = due < position.offset
         repeated = again and first.offset == due
         if repeated and position.timestamp not in (None, first.timestamp):
             return None
         if again and not repeated and position.timestamp is not None:
             _log_unproven(partition, position)
-        self._positions[partition] = replace(position, offset=last.offset + 1, timestamp=last.timestamp)
+        timestamp = None if position.topic else last.timestamp
+        self._positions[partition] = replace(position, offset=last.offset + 1, timestamp=timestamp)
         self._next[partition] = last.offset + 1
         return records[1:] if repeated else records
 
-    def ends_early(self, partition: Any) -> bool:
-        """Return whether the last fetch reported that the partition ends before its position.
+    def pass_markers(self, partition: Any, offset: int) -> bool:
+        """Move a position to ``offset``, before which the client found no records. Return whether it has moved.
 
-        A new leader also reports such an end for a moment, until it has the offsets of its replicas.
+        Without a topic id the position stays, because its time must be that of the record before it.
         """
-        end = self._consumer.highwater(partition)
-        return end is not None and end < self._positions[partition].offset
+        position = self._positions[partition]
+        if not position.topic or offset <= position.offset:
+            return False
+        self._positions[partition] = replace(position, offset=offset)
+        self._next[partition] = offset
+        return True
 
     def rewind(self, partition: Any) -> int:
         """Let the next fetch repeat the records of a partition that were fetched but not passed to ``take``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +13,12 @@ class PartitionOffset(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     cluster: str
     offset: int  #: offset of the next record
-    timestamp: int | None = None  #: time of the record before it, in milliseconds; None: unknown
+    topic: str = (
+        ""  #: id of the topic; empty: unknown, since the brokers give none or an older release stored the cursor
+    )
+    timestamp: int | None = None  #: time of the record before it, in milliseconds, for topics without an id
+    sought: bool = False  #: a user has set the position; it counts, whatever the group has committed
+    at: int | None = None  #: sought time in milliseconds, in place of ``offset``; the next start finds its offset
 
 
 def name_of(topic: str, partition: int) -> str:
@@ -36,49 +40,19 @@ class ClusterOffsets(Struct, frozen=True, kw_only=True):
 
     first: int  #: offset of the oldest record that is stored
     end: int  #: offset of the next record to be written
-    committed: int | None  #: committed offset of our group
-    fetched: bool = False  #: a fetch confirmed ``end``; some brokers otherwise report too low an end
+    committed: int | None = None  #: offset that the group has committed for this topic, if engines share it
+    anew: bool = False  #: the topic is another one than the cursor's, or has lost the records before the cursor
 
 
-def last_read(cursor: int | None, reported: ClusterOffsets) -> int | None:
-    """Return the offset up to which a partition was read, or None if it was never read.
+def begin(cursor: int | None, reported: ClusterOffsets, start: int) -> int:
+    """Return the offset at which reading a partition starts. ``start`` is that of a topic which was never read.
 
-    The committed offset counts only if it is ahead of the cursor, which follows the last record that was accepted here.
+    A committed offset counts if it is ahead of the cursor, since another engine of the group has read on. In a topic
+    that was made anew, this engine's cursor and what it committed until now count no more: a committed offset below
+    the cursor was set by an engine that has noticed first.
     """
-    return max((offset for offset in (cursor, reported.committed) if offset is not None), default=None)
-
-
-def begin(
-    cursor: int | None, reported: ClusterOffsets, *, topic_known: bool, start: Literal["latest", "earliest"]
-) -> int:
-    """Return the offset at which reading a partition starts.
-
-    A new partition of a topic that was read before starts at its first record, so that no record is skipped.
-    """
-    offset = last_read(cursor, reported)
-    if offset is None:
-        return reported.end if start == "latest" and not topic_known else reported.first
+    if reported.anew:
+        committed = reported.committed or 0
+        return max(reported.first, committed if cursor is not None and committed < cursor else 0)
+    offset = max((one for one in (cursor, reported.committed) if one is not None), default=start)
     return max(offset, reported.first)
-
-
-def ends_early(cursor: int | None, reported: ClusterOffsets) -> bool:
-    """Return whether a partition ends before the offset up to which it was read.
-
-    Such an end proves that the topic was deleted and created again. A missing committed offset proves nothing. Brokers
-    delete the offsets of a deleted topic, and also those of a consumer group that was inactive for some days.
-    """
-    offset = last_read(cursor, reported)
-    return offset is not None and reported.fetched and reported.end < offset
-
-
-def begin_anew(cursor: int | None, reported: ClusterOffsets, *, shared: bool) -> int:
-    """Return the offset at which reading starts in a partition of a topic that was deleted and created again.
-
-    Reading starts at the first record, unless another engine of the consumer group has already read further. Brokers
-    delete committed offsets with their topic, so a committed offset below this engine's cursor was set by another
-    engine. Any other offset may have been committed by this engine while the topic was deleted.
-    """
-    committed = reported.committed or 0
-    if shared and cursor is not None and committed < cursor:
-        return max(committed, reported.first)
-    return reported.first

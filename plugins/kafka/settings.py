@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import anyio
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
@@ -11,6 +12,8 @@ from engine import EVENT_LIMIT, SettingsError
 from plugins._shared.tls import client_context
 from plugins.kafka.causes import listen
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
+
+PACE = 0.1  #: seconds between two requests of a client for metadata
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,21 +54,27 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without records until the cluster is checked
 
     def cluster(self, options: KafkaOptions | OpenKafkaOptions) -> Instance:
-        """Return address and login of a trigger's cluster.
+        """Return address, login and TLS of a trigger's cluster.
 
-        Raises SettingsError if neither the settings nor the options contain an address.
+        A login of the options replaces that of the settings. Raises SettingsError if neither the settings nor the
+        options contain an address.
         """
-        configured = self.instances.get(options.cluster)
-        if configured is not None and configured.address:  # options must not send the settings' password elsewhere
+        configured = self.instances.get(options.cluster, Instance())
+        # The address of the options has no effect then: they must not send the settings' password elsewhere.
+        if configured.address and not options.kafka_user and not options.kafka_cert:
             return configured
-        if not options.kafka_connect_address:
+        if not (address := configured.address or options.kafka_connect_address):
             raise SettingsError(f"set plugins.kafka.instances.{options.cluster}.address: a trigger reads from it")
         return replace(
-            configured or Instance(),
-            address=options.kafka_connect_address,
+            configured,
+            address=address,
             user=options.kafka_user,
             password=options.kafka_password,
-            tls=options.kafka_ssl_enable,
+            mechanism=options.kafka_mechanism or configured.mechanism,
+            tls=configured.tls or options.kafka_ssl_enable,
+            ca_file=options.kafka_ca or configured.ca_file,
+            cert_file=options.kafka_cert or configured.cert_file,
+            key_file=options.kafka_key or configured.key_file,
         )
 
     def instance(self, name: str) -> Instance:
@@ -97,6 +106,20 @@ def connection(instance: Instance) -> dict[str, Any]:
     if instance.tls:
         arguments["ssl_context"] = client_context(instance.ca_file, instance.cert_file, instance.key_file)
     return arguments
+
+
+def pace(client: Any) -> None:
+    """Let a client wait ``PACE`` between requests for metadata. While a leader is missing it would not wait at all."""
+
+    class Paced(type(client)):  # type: ignore[misc]
+        _last = 0.0
+
+        async def _metadata_update(self, *arguments: Any) -> Any:
+            await anyio.sleep(max(0.0, self._last + PACE - anyio.current_time()))
+            self._last = anyio.current_time()
+            return await super()._metadata_update(*arguments)
+
+    client.__class__ = Paced
 
 
 def library() -> Any:

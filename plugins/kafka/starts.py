@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import structlog
 from msgspec import Struct
 
-from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin, begin_anew, ends_early, name_of
-from plugins.kafka.settings import KafkaSettings
-
-log = structlog.get_logger("functiond.plugins.kafka")
+from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin, name_of
+from plugins.kafka.options import milliseconds
+from plugins.kafka.topics import Topic
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -19,59 +17,99 @@ class Start(Struct, frozen=True, kw_only=True):
 
     position: PartitionOffset
     reported: ClusterOffsets
-    stored: bool  #: a cursor for this topic exists, at the position or before it
-    remade: bool  #: the topic was made anew since it was last read
+    stored: bool  #: the trigger's cursor is this position
+    removed: int = 0  #: records after the cursor that the topic no longer holds
 
 
 class Starts:
-    """Finder of the offsets at which a consumer starts to read its partitions."""
+    """Finder of the offsets at which a consumer starts to read its partitions.
 
-    def __init__(self, consumer: Any, cluster: str, settings: KafkaSettings) -> None:
-        self._consumer, self._cluster, self._settings = consumer, cluster, settings
+    ``start`` is the position in topics that were never read: ``earliest``, ``latest``, or a time (RFC 3339). Offsets
+    that the group has committed count only if engines share the partitions (``shared``).
+    """
+
+    def __init__(self, consumer: Any, cluster: str, start: str, *, shared: bool) -> None:
+        self._consumer, self._cluster, self._start, self._shared = consumer, cluster, start, shared
 
     async def find(
-        self, partitions: Collection[Any], cursors: Mapping[str, PartitionOffset], remade: Collection[Any]
+        self,
+        partitions: Collection[Any],
+        cursors: Mapping[str, PartitionOffset],
+        topics: Mapping[str, Topic],
+        rejected: Collection[str],
     ) -> dict[Any, Start]:
         """Return the start of each partition. Reads offsets from the cluster.
 
-        ``remade`` contains partitions whose records have proved that their topic was deleted and created again.
+        ``rejected`` names the partitions that do not hold the last read record: the cluster rejected the offset, or
+        another record was there.
         """
-        fetched = {partition: self._consumer.highwater(partition) for partition in partitions}
         first = await self._consumer.beginning_offsets(partitions)
         end = await self._consumer.end_offsets(partitions)
-        topics = {name.rpartition("/")[0] for name in cursors}
+        read = {name.rpartition("/")[0] for name in cursors}
+        named = {partition: cursors.get(name_of(*partition)) for partition in partitions}
+        times = await self._at_times(
+            {one: cursor.at for one, cursor in named.items() if cursor and cursor.at is not None}
+            | {one: time for one in partitions if one.topic not in read and (time := _time(self._start)) is not None},
+            end,
+        )
+        committed = await self._committed(partitions, topics)
         starts: dict[Any, Start] = {}
-        for partition in partitions:
+        for partition, cursor in named.items():
+            topic = topics[partition.topic].id
             reported = ClusterOffsets(
                 first=first[partition],
-                end=max(end[partition], fetched[partition] or 0),
-                committed=await self._consumer.committed(partition),
-                fetched=fetched[partition] is not None,
+                end=end[partition],
+                committed=committed.get(partition),
+                anew=cursor is not None
+                and is_anew(cursor, topic, first[partition], end[partition], rejected=name_of(*partition) in rejected),
             )
-            name = name_of(*partition)
-            cursor = cursors.get(name)
-            if partition in remade or ends_early(cursor.offset if cursor else None, reported):
-                starts[partition] = self._start_anew(cursor, reported)
-            else:
-                starts[partition] = self._continue(name, cursor, reported, topic_known=partition.topic in topics)
+            new = reported.first if partition.topic in read or self._start == "earliest" else reported.end
+            new = times.get(partition, new)
+            starts[partition] = self._start_of(cursor, topic, reported, new)
         return starts
 
-    def _continue(
-        self, name: str, cursor: PartitionOffset | None, reported: ClusterOffsets, *, topic_known: bool
-    ) -> Start:
-        offset = cursor.offset if cursor else None
-        begun = begin(offset, reported, topic_known=topic_known, start=self._settings.start)
-        if cursor is not None and cursor.offset < reported.first:
-            log.warning(
-                "records were removed that were not read", partition=name, records=reported.first - cursor.offset
-            )
-        if cursor is not None and begun == cursor.offset:
-            position = cursor  # with the time of its last record
-        else:
-            position = PartitionOffset(cluster=self._cluster, offset=begun)
-        return Start(position=position, reported=reported, stored=cursor is not None, remade=False)
+    def _start_of(self, cursor: PartitionOffset | None, topic: str, reported: ClusterOffsets, new: int) -> Start:
+        if cursor is not None and cursor.sought:
+            offset = new if cursor.at is not None else min(max(cursor.offset, reported.first), reported.end)
+            return Start(position=self._position(offset, topic), reported=reported, stored=False)
+        offset = begin(cursor.offset if cursor else None, reported, new)
+        if cursor is None or reported.anew:
+            return Start(position=self._position(offset, topic), reported=reported, stored=False)
+        stored = offset == cursor.offset and cursor.topic == topic
+        position = cursor if stored else self._position(offset, topic)
+        return Start(
+            position=position, reported=reported, stored=stored, removed=max(0, reported.first - cursor.offset)
+        )
 
-    def _start_anew(self, cursor: PartitionOffset | None, reported: ClusterOffsets) -> Start:
-        offset = begin_anew(cursor.offset if cursor else None, reported, shared=bool(self._settings.group))
-        position = PartitionOffset(cluster=self._cluster, offset=offset)
-        return Start(position=position, reported=reported, stored=False, remade=True)
+    def _position(self, offset: int, topic: str) -> PartitionOffset:
+        return PartitionOffset(cluster=self._cluster, offset=offset, topic=topic)
+
+    async def _committed(self, partitions: Collection[Any], topics: Mapping[str, Topic]) -> dict[Any, int]:
+        """Return the committed offsets of the present topics. Those of earlier releases do not tell the topic."""
+        if not self._shared:
+            return {}
+        found = await self._consumer._coordinator.fetch_committed_offsets(list(partitions))
+        return {
+            partition: group.offset
+            for partition, group in found.items()
+            if group.metadata in ("", topics[partition.topic].id)
+        }
+
+    async def _at_times(self, times: Mapping[Any, int], end: Mapping[Any, int]) -> dict[Any, int]:
+        """Return the offsets of the first records of these times or later; that of the end if there are none."""
+        found = await self._consumer.offsets_for_times(times) if times else {}
+        return {partition: at.offset if at is not None else end[partition] for partition, at in found.items()}
+
+
+def is_anew(cursor: PartitionOffset, topic: str, first: int, end: int, *, rejected: bool) -> bool:
+    """Return whether a partition belongs to another topic than its cursor, or has lost the records before it."""
+    if topic and cursor.topic and topic != cursor.topic:
+        return not cursor.sought
+    if cursor.sought or cursor.offset < first:
+        return False
+    return (cursor.offset > end and (rejected or not topic)) or (rejected and not topic and cursor.offset > first)
+
+
+def _time(start: str) -> int | None:
+    """Return the time of a start position in milliseconds since the epoch, or None if it is none."""
+    return None if start in ("earliest", "latest") else milliseconds("starting_position", start)

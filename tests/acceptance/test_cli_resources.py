@@ -38,12 +38,14 @@ def test_a_trigger_is_created_changed_listed_and_deleted(cli: Cli) -> None:
     changed = cli.json("trigger", "update", "nightly", "schedule=2h", 'user_event="5"', "--status", "ACTIVE")
     shown = cli.json("trigger", "show", made["trigger_id"])
     listed = cli("triggers", "echo").splitlines()
+    moved = cli.refused("trigger", "seek", "nightly", "orders/0=1200", code=1)
     deleted = cli("trigger", "delete", made["trigger_id"])
 
     assert (made["trigger_type_code"], made["trigger_status"]) == ("TIMER", "DISABLED")
     assert changed["event_data"] == {**made["event_data"], "schedule": "2h", "user_event": "5"}
     assert (shown["trigger_status"], shown["mode"], shown["mode_fixed"]) == ("ACTIVE", "async", True)
     assert [part in listed[1] for part in ("asynchronous (fixed)", "nightly", "2h")] == [True] * 3
+    assert "the position of its source cannot be set" in moved
     assert "deleted TIMER trigger of echo" in deleted
     assert cli.json("triggers", "echo") == []
 

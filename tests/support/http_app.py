@@ -385,7 +385,7 @@ class Api(Struct, kw_only=True):
             BulkCancelApi(catalog, engine, identity),
             ExplanationApi(catalog, engine, identity, engine),
             RunAgainApi(catalog, redrive, 256 << 10),
-            TriggersApi(resources.triggers, cast("Sources", NoSources()), self.plugins(storage)),
+            TriggersApi(resources.triggers, cast("Sources", NoSources()), self.plugins(storage), storage.cursors),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
             DependenciesApi(resources.dependencies, self.codes),

@@ -41,6 +41,13 @@ class Peer(Broker):
             for value in values:
                 await producer.send_and_wait(topic, value, partition=partition, timestamp_ms=timestamp)
 
+    async def abort(self, topic: str, value: bytes, partition: int) -> None:
+        """Send in one transaction, and abort it."""
+        async with AIOKafkaProducer(bootstrap_servers=self.address, transactional_id="aborted") as producer:
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, value, partition=partition)
+            await producer.abort_transaction()
+
 
 @asynccontextmanager
 async def kafka_peer(folder: Path) -> AsyncIterator[Peer]:

@@ -128,6 +128,8 @@ class _Context:
 
     def report_notice(self, text: str) -> None: ...
 
+    def report_lag(self, lag: Mapping[str, int]) -> None: ...
+
 
 class _Plugin:
     def __init__(self, world: World) -> None:

@@ -12,7 +12,7 @@ from engine.model.text import MASK
 
 TEXT = 1024  #: characters after which a text is cut
 
-_SECRET = re.compile(r"passw|secret|token|credential|private|_sk$|_ak$|access_key|user_data", re.IGNORECASE)
+_SECRET = re.compile(r"passw|secret|token|credential|private|_sk$|_ak$|access_key|kafka_key|user_data", re.IGNORECASE)
 
 
 def is_secret(name: str) -> bool:

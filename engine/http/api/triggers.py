@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, json
 from msgspec.structs import asdict
 
+from engine.asgi.ignored_fields import find_ignored
 from engine.asgi.wire import Reply, json_reply
+from engine.errors import InvalidTrigger
 from engine.http.api.clients import is_terraform
 from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
+from engine.protocols import Cursors
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_names import name_of, subject_of
 from engine.resources.triggers import TriggerDraft, Triggers
@@ -44,6 +48,12 @@ class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
     trigger_status: Status | None = None
 
 
+class SeekBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Positions of a disabled trigger by topic or partition: an offset, ``earliest``, ``latest``, or a time."""
+
+    positions: Annotated[dict[str, str], Meta(min_length=1)]
+
+
 class TriggerReply(Struct, frozen=True, kw_only=True):
     trigger_id: str
     trigger_type_code: str
@@ -66,6 +76,7 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     accepted: int
     refused: int  #: events rejected permanently
     lost: int = 0  #: events that left what the source reads before they were read
+    lag: Mapping[str, int] = {}  #: events that the source has not read yet, by partition; empty: unknown
     due: list[str] = []  #: next due times of an active timer
     zone: str = ""  #: time zone of ``due``
 
@@ -96,8 +107,8 @@ class SampleEvent(Struct, frozen=True, kw_only=True):
 class TriggersApi:
     """Operations on triggers."""
 
-    def __init__(self, triggers: Triggers, sources: Sources, plugins: PluginContexts) -> None:
-        self._triggers, self._sources, self._plugins = triggers, sources, plugins
+    def __init__(self, triggers: Triggers, sources: Sources, plugins: PluginContexts, cursors: Cursors) -> None:
+        self._triggers, self._sources, self._plugins, self._cursors = triggers, sources, plugins, cursors
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -108,6 +119,7 @@ class TriggersApi:
             Resource(path=f"{triggers}/{{function_urn}}", methods=function),
             Resource(path=f"{triggers}/{{function_urn}}/{_ONE}", methods=one),
             Resource(path=f"{triggers}/{{function_urn}}/{_ONE}/state", methods={"GET": self.show_state}),
+            Resource(path=f"{triggers}/{{function_urn}}/{_ONE}/seek", methods={"POST": self.seek}),
             Resource(path=f"{BASE}/triggertypes", methods={"GET": self.list_kinds}),
             Resource(path=f"{BASE}/sample-events", methods={"GET": self.list_samples}),
             Resource(path=f"{BASE}/feature", methods={"GET": self.show_features}),
@@ -124,7 +136,7 @@ class TriggersApi:
         )
         trigger = await self._triggers.create(urn, draft)
         await self._settle(trigger)
-        return json_reply(self._reply(call, trigger), status=201)
+        return json_reply(self._reply(call, trigger, body.event_data), status=201)
 
     async def list_all(self, call: Call) -> Reply:
         return json_reply([self._reply(call, trigger) for trigger in self._triggers.list(call.urn)])
@@ -141,7 +153,17 @@ class TriggersApi:
         change = [] if body.event_data is None else body.event_data
         trigger = await self._triggers.update(urn, *_kind_and_id(call), change, body.trigger_status or "")
         await self._settle(trigger)
-        return json_reply(self._reply(call, trigger))
+        return json_reply(self._reply(call, trigger, body.event_data))
+
+    async def seek(self, call: Call) -> Reply:
+        body, trigger = await call.read(SeekBody), self._triggers.show(call.urn, *_kind_and_id(call))
+        seek = trigger.plugin.seek if trigger.options is not None else None
+        if seek is None or trigger.stored.active:
+            problem = "disable the trigger first" if seek else "the position of its source cannot be set"
+            raise InvalidTrigger(trigger.kind, "positions", body.positions, problem)
+        before = await self._cursors.read(trigger.id)
+        await self._cursors.append([], trigger.move(before, seek(trigger.options, before, body.positions)))
+        return json_reply(self._state(trigger))
 
     async def delete(self, call: Call) -> Reply:
         trigger = self._triggers.show(call.urn, *_kind_and_id(call))
@@ -166,8 +188,8 @@ class TriggersApi:
         times: Data = {"due": [one.isoformat() for one in due], "zone": str(due[0].tzinfo) if due else ""}
         if source is None:  # the engine is starting or stopping
             return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0, **times)
-        next_try = zoned_time(source.next_try) if source.next_try else ""
-        return TriggerState(**{**asdict(source), **times, "since": zoned_time(source.since), "next_try": next_try})
+        times |= {"since": zoned_time(source.since), "next_try": zoned_time(source.next_try) if source.next_try else ""}
+        return TriggerState(**(asdict(source) | times))
 
     async def list_project(self, call: Call) -> Reply:
         page = page_of(
@@ -188,7 +210,9 @@ class TriggersApi:
         """Return an empty object, as the vendor's platform does for an account without optional features."""
         return json_reply({})
 
-    def _reply(self, call: Call, trigger: BoundTrigger) -> TriggerReply:
+    def _reply(self, call: Call, trigger: BoundTrigger, sent: Any = ()) -> TriggerReply:
+        """Return the reply about a trigger. Note the fields of ``sent``, its new data, that its kind does not have."""
+        call.ignored += [f"event_data.{name}" for name in find_ignored(json.encode(sent), trigger.plugin.options)]
         data = trigger.given if is_terraform(call.headers) else self._shown(trigger)
         return TriggerReply(event_data=data, **self._fields(trigger))
 

@@ -23,6 +23,8 @@ class Rig(base.Rig):
         ({"kafka_ssl_enable": True}, "kafka_user"),
     )
     change = {"batch_size": 2}
+    parts = ("same", "fewer", "more")
+    counts_removed = False  # records may come after the last fetch
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -42,6 +44,12 @@ class Rig(base.Rig):
     async def send(self, target: base.Target, number: int) -> bool:
         await self._broker.send(TOPIC, str(number).encode())
         return True
+
+    async def remove(self, target: base.Target) -> None:
+        await self._broker.delete(TOPIC)
+
+    async def restore(self, target: base.Target, parts: str) -> None:
+        await self._broker.create(TOPIC, {"same": 2, "fewer": 1, "more": 3}[parts])
 
     def numbers(self, event: Any) -> list[int]:
         return [int(message) for record in event["records"] for message in record["messages"]]

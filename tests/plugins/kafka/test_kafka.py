@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,9 +22,10 @@ from engine.model import DestinationSpec, PendingDelivery
 from plugins._shared.batches import events
 from plugins.kafka import open_plugin, plugin
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
-from plugins.kafka.offsets import ClusterOffsets, begin, begin_anew, ends_early
+from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.settings import Instance, KafkaSettings, connection
+from plugins.kafka.starts import is_anew
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.triggering import House, house, messages, until
@@ -80,54 +80,55 @@ def test_a_record_above_the_limit_is_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "committed", "known", "start", "expected"),
+    ("own", "committed", "start", "expected"),
     [
-        (None, None, False, "latest", 9),
-        (None, None, False, "earliest", 2),
-        (None, None, True, "latest", 2),  # new partition of a topic that was read before
-        (5, None, True, "latest", 5),
-        (5, 3, True, "latest", 5),  # the process was killed before it committed to the broker
-        (5, 8, True, "latest", 8),  # another engine of the group read on
-        (None, 7, False, "latest", 7),
-        (1, None, True, "latest", 2),  # the cluster dropped the oldest records
+        (None, None, 9, 9),
+        (None, None, 2, 2),
+        (5, None, 9, 5),
+        (5, 3, 9, 5),  # the process was killed before it committed to the broker
+        (5, 8, 9, 8),  # another engine of the group read on
+        (None, 7, 9, 7),
+        (1, None, 9, 2),  # the cluster dropped the oldest records
     ],
 )
-def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start: Any, expected: int) -> None:
-    found = ClusterOffsets(first=2, end=9, committed=committed)
-
-    assert begin(own, found, topic_known=known, start=start) == expected
+def test_where_a_partition_is_begun(own: int, committed: int, start: int, expected: int) -> None:
+    assert begin(own, ClusterOffsets(first=2, end=9, committed=committed), start) == expected
 
 
 @pytest.mark.parametrize(
-    ("own", "committed", "end", "fetched", "expected"),
+    ("committed", "expected"),
     [
-        (5, None, 9, True, False),  # a broker deletes committed offsets of an inactive group
-        (5, None, 4, True, True),
-        (5, None, 5, True, False),
-        (5, None, 4, False, False),  # no fetch has confirmed the end yet
-        (5, 7, 6, True, True),
-        (None, 7, 6, True, True),
-        (None, None, 0, True, False),
+        (None, 2),
+        (4, 4),  # committed by another engine of the group that noticed first
+        (5, 2),  # committed by this engine while the topic was deleted
+        (1, 2),
     ],
 )
-def test_a_partition_that_ends_before_what_was_read_is_another(
-    own: int, committed: int, end: int, fetched: bool, expected: bool
+def test_a_partition_made_anew_is_begun_where_nobody_has_read_it(committed: int, expected: int) -> None:
+    assert begin(5, ClusterOffsets(first=2, end=9, committed=committed, anew=True), 9) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "offset", "rejected", "expected"),
+    [
+        ("a", "a", 5, False, False),
+        ("a", "b", 5, False, True),
+        ("a", "b", 1, False, True),
+        ("", "b", 5, False, False),  # the cursor of an earlier release
+        ("a", "a", 5, True, False),  # a new leader rejects an offset for a moment
+        ("a", "a", 9, True, True),  # the cluster has lost the newest records
+        ("a", "a", 1, True, False),  # removed by retention
+        ("", "", 5, True, True),  # another record, or none, on brokers without ids
+        ("", "", 1, True, False),
+        ("", "", 9, False, True),
+    ],
+)
+def test_a_topic_is_another_by_its_id_or_by_what_it_no_longer_holds(
+    before: str, now: str, offset: int, rejected: bool, expected: bool
 ) -> None:
-    assert ends_early(own, ClusterOffsets(first=0, end=end, committed=committed, fetched=fetched)) is expected
+    cursor = PartitionOffset(cluster="i", offset=offset, topic=before)
 
-
-@pytest.mark.parametrize(
-    ("committed", "shared", "expected"),
-    [
-        (None, True, 2),
-        (4, True, 4),  # committed by another engine of the group that noticed first
-        (4, False, 2),
-        (5, True, 2),  # committed by this engine while the topic was deleted
-        (1, True, 2),
-    ],
-)
-def test_a_partition_made_anew_is_begun_where_nobody_has_read_it(committed: int, shared: bool, expected: int) -> None:
-    assert begin_anew(5, ClusterOffsets(first=2, end=9, committed=committed), shared=shared) == expected
+    assert is_anew(cursor, now, first=2, end=8, rejected=rejected) is expected
 
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -254,13 +255,14 @@ async def test_by_default_a_topic_is_read_from_now_on_and_the_broker_hears_how_f
     await broker.send("t", b"old", partition=0)
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker)
-        sent_at = int(time.time() * 1000)
-        await broker.send("t", b"new", partition=0, timestamp=sent_at)
+        await broker.send("t", b"new", partition=0)
         found = await messages(place, 1)
         await until_committed(broker, f"functiond-{trigger.id}", 2)
 
         assert found == ["new"]
-        assert (await place.cursors(trigger))["t/0"] == b'{"cluster":"i","offset":2,"timestamp":%d}' % sent_at
+        cursor = json.loads((await place.cursors(trigger))["t/0"])
+        assert cursor == {"cluster": "i", "offset": 2, "topic": cursor["topic"]}
+        assert len(bytes.fromhex(cursor["topic"])) == 16
 
 
 async def test_a_batch_ends_at_its_size_and_a_record_too_large_is_thrown_away(tmp_path: Path, broker: Broker) -> None:
@@ -289,11 +291,12 @@ async def test_another_cluster_is_not_begun_where_the_last_one_ended(tmp_path: P
 async def test_a_topic_that_is_not_there_is_named(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin]) as place:
         trigger = await place.create(
-            "KAFKA", instance_id="i", topic_ids=["t", " "], batch_size=1, kafka_connect_address=broker.address
+            "KAFKA", instance_id="i", topic_ids=["none", " "], batch_size=1, kafka_connect_address=broker.address
         )
         await place.update(trigger, status="ACTIVE")
 
-        await until(lambda: "there is no topic" in place.state(trigger).problem)
+        await until(lambda: "there is no topic none at i" in place.state(trigger).problem)
+        assert "' ' is not a valid name of a topic" in place.state(trigger).problem
 
 
 async def test_a_broker_that_is_killed_is_missed_and_read_on_when_it_is_back(tmp_path: Path) -> None:
@@ -387,5 +390,5 @@ async def test_a_cluster_that_is_away_is_tried_again_later(tmp_path: Path) -> No
 
 async def test_an_outcome_too_large_for_a_record_is_undeliverable(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin], plugins__kafka__instances__i__address=broker.address) as place:
-        with pytest.raises(Undeliverable, match="topic t accepts no record"):
+        with pytest.raises(Undeliverable, match="topic t of the cluster i accepts no record of this size"):
             await deliver(place, "t", OUTCOME % (b"x" * RECORD_LIMIT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import struct
 from asyncio import IncompleteReadError, StreamReader, StreamWriter, start_server
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from plugins.kafka import plugin
 from plugins.kafka.causes import RECENT, Causes, named_causes
 from plugins.kafka.settings import library
 from tests.plugins.kafka.test_kafka import OUTCOME, deliver
+from tests.support.certificates import write_certificate
+from tests.support.kafka_script import scripted_broker, server_tls
 from tests.support.ports import free_port
 from tests.support.triggering import house, until
 
@@ -84,6 +87,28 @@ async def test_a_trigger_names_a_wrong_password_and_does_not_show_it(tmp_path: P
 
     assert REFUSED.decode() in problem
     assert "not-the-password" not in problem
+
+
+async def test_a_trigger_without_the_certificate_that_the_cluster_needs_names_it(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    tls = {"kafka_ssl_enable": True, "kafka_ca": (tmp_path / "cert.pem").read_text()}
+    async with scripted_broker(server_tls(tmp_path, ssl.CERT_REQUIRED)) as broker:
+        problem = await problem_of(tmp_path / "data", kafka_connect_address=broker.address, **tls)
+
+    assert "which client certificate it needs" in problem
+
+
+def test_an_error_of_the_library_has_the_cause_that_its_client_has_logged() -> None:
+    logger, errors = logging.getLogger("aiokafka"), library().errors
+
+    def fail() -> None:
+        with named_causes():
+            logger.error('Unable connect to "a:1": %s', "the login was withdrawn")
+            logger.error("Unable to update metadata from %s", [1])
+            raise errors.NodeNotReadyError("node 1")
+
+    with pytest.raises(ConnectionError, match=r"NodeNotReadyError.*the login was withdrawn"):
+        fail()
 
 
 async def test_a_delivery_names_a_broker_that_is_down(tmp_path: Path) -> None:

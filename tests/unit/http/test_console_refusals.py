@@ -14,17 +14,18 @@ import pytest
 from engine.errors import NotStored
 from engine.http.console.paths import HOME
 from engine.resources.tags import Tags
+from plugins.kafka import plugin as kafka
 from plugins.webhook import plugin as webhook
 from tests.support.http_app import PROJECT
-from tests.support.triggering import api_client, house
+from tests.support.triggering import House, api_client, house
 
 HELLO = f"{HOME}projects/{PROJECT}/functions/hello"
 SECRET = "sixteen-characters-or-more"
 
 
 class Console:
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client, self._token = client, ""
+    def __init__(self, client: httpx.AsyncClient, place: House) -> None:
+        self._client, self._token, self.place = client, "", place
 
     async def get(self, path: str) -> str:
         reply = await self._client.get(path)
@@ -40,8 +41,8 @@ class Console:
 
 @asynccontextmanager
 async def console(folder: Path) -> AsyncIterator[Console]:
-    async with house(folder, [webhook]) as place, api_client(place) as client:
-        yield Console(client)
+    async with house(folder, [webhook, kafka]) as place, api_client(place) as client:
+        yield Console(client, place)
 
 
 async def test_the_reason_of_a_pause_stays_beside_its_error(tmp_path: Path) -> None:
@@ -64,6 +65,22 @@ async def test_a_secret_must_be_typed_again(tmp_path: Path) -> None:
     assert (reply.status_code, SECRET in reply.text) == (400, False)
     assert 'id="f-event_data.secret-error">Type it again' in reply.text
     assert 'id="f-event_data.name-error">Enter a value' in reply.text
+
+
+async def test_a_private_key_keeps_its_lines_and_is_not_shown(tmp_path: Path) -> None:
+    path, key = f"{HELLO}/configuration/triggers/new", "-----BEGIN KEY-----\nabc\n"
+    options = {"instance_id": "main", "topic_ids": "t", "batch_size": "1", "kafka_cert": key, "kafka_key": key}
+    fields = {f"event_data.{name}": value for name, value in options.items()} | {"event_data.kafka_ssl_enable": "on"}
+    async with console(tmp_path) as at:
+        page = await at.get(f"{path}?kind=KAFKA")
+        made = await at.send(f"{path}?kind=KAFKA", path, kind="KAFKA", **fields)
+        shown = await at.get(made.headers["location"])
+        [trigger] = at.place.engine.resources.triggers.all()
+
+    assert '<textarea id="f-event_data.kafka_key"' in page
+    assert '<select id="f-event_data.message_format"' in page
+    assert trigger.options.kafka_key == key
+    assert shown.count("abc") == 1  # the certificate
 
 
 async def test_a_reservation_of_no_instance_is_refused(tmp_path: Path) -> None:

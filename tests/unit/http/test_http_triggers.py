@@ -114,6 +114,18 @@ async def test_a_masked_secret_in_an_object_is_kept_and_an_absent_one_removed(ap
     assert (unknown.status, unknown.json["error_code"]) == (400, "FSS.1113")
 
 
+async def test_fields_that_a_trigger_does_not_have_are_named_and_misspelt_ones_refused(api: Api) -> None:
+    kafka = {"instance_id": "i", "topic_ids": ["b"], "batch_size": 1}
+    created = await create(api, "KAFKA", {**kafka, "func_info": {}, "stream_name": "s", "user_event": None})
+    changed = await send(api, "PUT", path_of(created), {"event_data": [{"batch_size": 2}, {"queue_id": "q"}]})
+    misspelt = await create(api, "KAFKA", {**kafka, "topic_ids": ["c"], "message_fromat": "record"})
+
+    assert created.headers["x-functiond-ignored-fields"] == "event_data.func_info, event_data.stream_name"
+    assert changed.headers["x-functiond-ignored-fields"] == "event_data.queue_id"
+    assert misspelt.status == 400
+    assert "did you mean message_format?" in misspelt.json["error_msg"]
+
+
 @pytest.mark.parametrize("kind", sorted(GOOD))
 async def test_terraform_gets_the_keys_that_it_has_sent_and_no_others(api: Api, kind: str) -> None:
     sent = {name: value for name, value in GOOD[kind].items() if "password" not in name}

@@ -84,7 +84,7 @@ def test_every_kind_has_all_it_needs_to_be_kept(kind: str) -> None:
 
     assert set(plugin.rules.unique) <= names
     assert {plugin.rules.mode_option} <= {"", *names}
-    assert {name for name in names if "password" in name} == marked(plugin, "secret")
+    assert {name for name in names if "password" in name or name.endswith("_key")} == marked(plugin, "secret")
     assert plugin.rules.vendor
 
 

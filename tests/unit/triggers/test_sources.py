@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.abc import TaskStatus
 from msgspec import Struct
 from structlog.testing import capture_logs
 
 from engine import Event, Plugin, PluginContext, SourceIdentity, TriggerContext, TriggerRules
-from engine.errors import CursorMoved, Overloaded, SourceReplaced
+from engine.app.function_figures import MOST_LAGS
+from engine.cli.commands import run
+from engine.errors import CursorMoved, InvalidField, Overloaded, SourceReplaced
 from engine.protocols import EVENT_LIMIT
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers import supervisor
@@ -38,7 +42,14 @@ class Feed:
 
     def plugin(self, **rules: Any) -> Plugin:
         rules.setdefault("start_before_stop", False)
-        return Plugin(kinds=("FEED",), options=FeedOptions, trigger=self.trigger, rules=TriggerRules(**rules))
+        return Plugin(
+            kinds=("FEED",), options=FeedOptions, trigger=self.trigger, seek=self.seek, rules=TriggerRules(**rules)
+        )
+
+    def seek(self, options: FeedOptions, cursors: Mapping[str, bytes], positions: Mapping[str, str]) -> Any:
+        if positions.keys() - cursors.keys():
+            raise InvalidField("positions", "x", "must be a cursor")
+        return {name: text.encode() for name, text in positions.items()}
 
 
 class FeedTrigger:
@@ -220,6 +231,50 @@ async def test_a_batch_that_waited_is_given_up_if_its_queue_is_another_now(tmp_p
         assert refused == ["queue 1 was deleted and is queue 2 now: the source starts again"]
         assert await place.cursors(trigger) == {"queue 1": b"1"}
         assert (await place.events(), place.state(trigger).problem) == ([1], "")
+
+
+async def test_the_lag_of_a_source_is_shown_until_its_trigger_is_changed(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, api_client(place) as api:
+        trigger = await running(place, feed)
+        feed.contexts["a"].report_lag({f"t/{number}": number for number in range(1, MOST_LAGS + 10)})
+        figures = (await api.get("/metrics")).text
+        feed.contexts["a"].report_lag({"t/0": 7})
+        told = (await api.get(f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/state")).json()
+        await place.update(trigger, name="b")
+        await until(lambda: "b" in feed.contexts)
+
+        assert told["lag"] == {"t/0": 7}
+        assert place.state(trigger).lag == {}
+        lags = [line for line in figures.splitlines() if line.startswith("functiond_trigger_lag{")]
+        assert len(lags) == MOST_LAGS
+        assert f'functiond_trigger_lag{{trigger="{trigger.id}",partition="t/1009"}} 1009' in lags
+
+
+async def test_a_position_that_a_user_sets_is_where_the_source_starts_again(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, api_client(place) as api:
+        trigger = await running(place, feed)
+        earlier = feed.contexts["a"]
+        await earlier.accept_batch([Event(payload=b"1")], {"0": b"1", "1": b"1"})
+        path = f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/seek"
+        active = await api.post(path, json={"positions": {"0": "5"}})
+        await place.update(trigger, status="DISABLED")
+        bodies: list[Any] = [{"positions": {"0": "5"}}, {"positions": {"2": "5"}}, {}]
+        replies = [await api.post(path, json=body) for body in bodies]
+
+        assert (active.status_code, "disable the trigger first" in active.text) == (400, True)
+        assert [reply.status_code for reply in replies] == [200, 400, 400]
+        assert replies[0].json()["state"] == "disabled"
+        with pytest.raises(CursorMoved):
+            await earlier.accept_batch([Event(payload=b"2")], {"0": b"2"})
+        await place.update(trigger, status="ACTIVE")
+        await until(lambda: feed.log == ["+a", "-a", "+a"])
+        assert feed.contexts["a"].cursors == await place.cursors(trigger) == {"0": b"5", "1": b"1"}
+        await feed.contexts["a"].accept_batch([Event(payload=b"2")], {"0": b"6"})
+
+        await place.update(trigger, status="DISABLED")
+        command = ["trigger", "seek", trigger.id, "0=earliest", "1=7", "--url", str(api.base_url), "--project", PROJECT]
+        assert await anyio.to_thread.run_sync(run, command) == 0
+        assert await place.cursors(trigger) == {"0": b"earliest", "1": b"7"}
 
 
 async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, feed: Feed) -> None:
