@@ -42,21 +42,29 @@ class Topics:
     async def look(self, node: int | None = None) -> dict[str, Topic]:
         """Return the topics by name as a broker knows them: ``node``, or else the first that answers.
 
-        Raises the library's error if no broker answers.
+        For a topic with a problem the other brokers are asked, too: one that starts does not know all topics yet.
+        Raises ConnectionError or the library's error if no broker answers.
         """
+        found: dict[str, Topic] = {}
+        failure: Exception = ConnectionError("the cluster has no brokers")
+        nodes = [broker.nodeId for broker in self._client.cluster.brokers()]
+        for one in sorted(nodes, key=lambda one: one != node):
+            try:
+                told = await self._ask(one)
+            except Exception as error:
+                failure = error
+                continue
+            found |= {name: topic for name, topic in told.items() if name not in found or found[name].problem}
+            if not any(topic.problem for topic in found.values()):
+                break
+        if not found:
+            raise failure
+        return found
+
+    async def _ask(self, node: int) -> dict[str, Topic]:
         from plugins.kafka.protocol import Metadata, MetadataOf  # needs the client library
 
-        nodes = [broker.nodeId for broker in self._client.cluster.brokers()]
-        nodes.sort(key=lambda one: one != node)
-        while True:
-            try:
-                reply = await self._client.send(
-                    nodes.pop(0), MetadataOf(self._names, create=self._create), group=_CONNECTIONS
-                )
-                break
-            except Exception:
-                if not nodes:
-                    raise
+        reply = await self._client.send(node, MetadataOf(self._names, create=self._create), group=_CONNECTIONS)
         if not isinstance(reply, Metadata):  # of a broker without ids
             return {name: self._topic(name, error, "", parts) for error, name, _, parts in reply.topics}
         if reply.data != self._last[0]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import NewPartitions
+from aiokafka.protocol.metadata import MetadataResponse_v5
+from aiokafka.structs import BrokerMetadata
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -77,6 +79,27 @@ async def test_a_missing_topic_is_named_and_the_others_are_read(tmp_path: Path, 
         assert missing.state == "running"
         assert missing.problem == "there is no topic none at i"
         assert await messages(place, 2) == ["1", "2"]
+
+
+@pytest.mark.parametrize(("others", "problem"), [(0, ""), (3, "there is no topic t at i")])
+async def test_a_topic_is_missing_if_no_broker_knows_it(others: int, problem: str) -> None:
+    class Client:
+        """Client of a cluster whose first broker has just started."""
+
+        def __init__(self) -> None:
+            self.cluster = self
+
+        def brokers(self) -> list[BrokerMetadata]:
+            return [BrokerMetadata(node, "127.0.0.1", 9092, None) for node in (1, 2)]
+
+        async def send(self, node: int, request: Any, group: str) -> MetadataResponse_v5:
+            error = 3 if node == 1 else others
+            partitions: list[Any] = [] if error else [(0, 0, 2, [2], [2], [])]
+            return MetadataResponse_v5(0, [], "c", 2, [(error, "t", False, partitions)])
+
+    found = await Topics(Client(), ["t"], "i").look(1)
+
+    assert found == {"t": Topic(leaders={} if others else {0: 2}, problem=problem)}
 
 
 async def test_a_topic_that_is_deleted_stops_no_other_and_its_unread_records_are_counted(
