@@ -102,6 +102,27 @@ async def test_a_topic_is_missing_if_no_broker_knows_it(others: int, problem: st
     assert found == {"t": Topic(leaders={} if others else {0: 2}, problem=problem)}
 
 
+async def test_an_offline_partition_and_a_forbidden_topic_are_named_and_the_rest_is_read(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Topics.look
+
+    async def partly(topics: Topics, node: int | None = None) -> dict[str, Topic]:
+        """Return what a cluster tells when a broker is down, and with access rules: the test broker has neither."""
+        found = (await look(topics, node))["v"]
+        return {"v": replace(found, leaders={**found.leaders, 1: -1}), "u": topics._topic("u", 29, "", [])}
+
+    monkeypatch.setattr(Topics, "look", partly)
+    await broker.create("v", 2)
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await reading(place, broker, topic_ids=["v", "u"])
+        await broker.send("v", b"1", partition=0)
+
+        assert await messages(place, 1) == ["1"]
+        problems = "the login may not see topic u (operation Describe); no broker leads the partition v/1"
+        assert (place.state(trigger).state, place.state(trigger).problem) == ("running", problems)
+
+
 async def test_a_topic_that_is_deleted_stops_no_other_and_its_unread_records_are_counted(
     tmp_path: Path, broker: Broker
 ) -> None:
