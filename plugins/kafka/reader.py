@@ -332,7 +332,7 @@ class Reader:
             self._report_deleted(remade)
             raise StartAgain
         self._note_ends(self._gathered)
-        if anyio.current_time() >= self._lag_at:
+        if len(self._ends) <= 100 or anyio.current_time() >= self._lag_at:  # many are not told for each batch
             self._report_lag()
 
     async def _accept(self, gathered: dict[Any, list[Any]]) -> None:
