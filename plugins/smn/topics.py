@@ -32,6 +32,7 @@ class Topic(Struct, frozen=True, kw_only=True):
     enterprise_project_id: str = "0"
     attributes: dict[str, str] = {}  #: policies by name; stored for clients, without effect
     tags: dict[str, str] = {}
+    own_keys: bool = False  #: keys of publications end with the topic; False: made by an earlier release
 
 
 class Topics:
@@ -95,6 +96,7 @@ class Topics:
                 created_at=now,
                 modified_at=now,
                 enterprise_project_id=enterprise_project_id,
+                own_keys=True,
             )
             await self._save(topic)
             self._listeners.announce_topics()
@@ -146,15 +148,17 @@ class Topics:
         """
         topic = self.find(project, urn)
         own = self.urn(topic)
+        unique = f"{topic.topic_id if topic.own_keys else own}/{key}"
         sent = Message(
             topic_urn=own,
-            message_id=hashlib.sha256(f"{topic.topic_id}/{key}".encode()).hexdigest()[:32] if key else uuid.uuid4().hex,
+            message_id=hashlib.sha256(unique.encode()).hexdigest()[:32] if key else uuid.uuid4().hex,
             message=message,
             timestamp=timestamp_of(self._clock.now()),
             subject=subject,
             attributes=attributes,
         )
-        content = msgspec.json.encode([message, subject, attributes], order="deterministic") if key else b""
+        compared = key and topic.own_keys
+        content = msgspec.json.encode([message, subject, attributes], order="deterministic") if compared else b""
         pairs = [(one.sink, one.event(sent, hops, content)) for one in self.subscribers(topic) if calls]
         if pairs:
             (first, event), *others = pairs
