@@ -82,7 +82,10 @@ class BoundQueue:
 
     async def run(self, task_status: TaskStatus[None]) -> None:
         """Make the queue and read it. Then look every second, and make what is missing."""
-        await self._ensure()
+        try:
+            await self._ensure()
+        except BrokerRefused as refused:
+            raise BrokerRefused(self._since(refused)) from None
         await self._context.accept_batch([], self.cursor())
         self.channel.on_consumer_cancel_callbacks.add(lambda _: self._deleted.set())
         await self._consume()
@@ -94,7 +97,7 @@ class BoundQueue:
                 await self._ensure()
             except BrokerRefused as refused:
                 self._problem = str(refused)
-                self._context.report_problem(f"{refused}; no messages arrive since {_utc(self._seen)} UTC")
+                self._context.report_problem(self._since(refused))
                 await anyio.sleep(self._every)
             else:
                 if self._deleted.is_set():
@@ -105,6 +108,9 @@ class BoundQueue:
         await self._refusal(lambda c: c.queue_delete(self._own), lambda c: c.exchange_delete(self._own))
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _since(self, refused: BrokerRefused) -> str:
+        return f"{refused}; no messages arrive since {_utc(self._seen)} UTC" if self._seen else str(refused)
 
     async def _consume(self) -> None:
         """Start a new consumer with the current window, since brokers cannot change that of an existing consumer."""
