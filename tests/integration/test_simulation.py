@@ -21,12 +21,12 @@ from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.intake import Intake
 from engine.pipeline.settling import Settling
+from engine.resources.bound_trigger import BoundTrigger
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import FunctionQueue
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.share import Share
-from engine.triggers.context import SourceContext
 from plugins.timer.source import TimerTrigger
 
 HOURS = 250.0
@@ -207,7 +207,7 @@ def _ignore_idempotency_keys(patch: Patch) -> None:
 
 
 def _leave_cursors(patch: Patch) -> None:
-    patch(SourceContext, "_move", lambda self, positions: None)
+    patch(BoundTrigger, "move", lambda self, before, positions: None)
 
 
 def _run_held_work(patch: Patch) -> None:
