@@ -98,7 +98,7 @@ def bind(
     Raises InvalidTrigger if the data is invalid; InvocationModeFixed if it names a mode that is not allowed.
     """
     kind, data = stored.kind, stored.data
-    rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
+    rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data), lenient=plugin.rules.vendor)
     options = rules.read_options(kind, plugin, data)
     mode = rules.check_mode(kind, plugin, data, options, free=free)
     _check_backend(kind, data, function, region)

@@ -107,15 +107,15 @@ def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
     return [name for name in data if name not in field_names(plugin.options)]
 
 
-def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
+def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str], *, lenient: bool) -> None:
     """Raise InvalidTrigger if there is an unknown key. The error suggests a similar valid key, or lists all.
 
-    Unknown keys of the vendor's kinds are ignored, except misspelt ones: its clients send keys of other kinds.
+    ``lenient``: only misspelt keys are refused. The vendor's clients send keys of other kinds.
     """
-    names, vendor = field_names(plugin.options), plugin.rules.vendor
+    names = field_names(plugin.options)
     for name in unknown:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=MISSPELT if vendor else 0.6)
-        if near or not vendor:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=MISSPELT if lenient else 0.6)
+        if near or not lenient:
             hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(names)}"
             raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", MASK, f"no such key: {hint}")
 

@@ -35,7 +35,7 @@ class Kinds:
         if plugin is None:
             return data
         try:
-            rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
+            rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data), lenient=False)
             stored = rules.stored_form(rules.read_options(kind, plugin, data), without_nulls(data))
         except InvalidField as error:
             raise UsageError(f"{path}.{self._problem(error)}") from None

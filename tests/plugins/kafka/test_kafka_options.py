@@ -33,7 +33,7 @@ class Record(Struct, kw_only=True):
 
 
 def options(**changes: Any) -> KafkaOptions:
-    check_keys("KAFKA", plugin, unknown_keys(plugin, NEEDED | changes))
+    check_keys("KAFKA", plugin, unknown_keys(plugin, NEEDED | changes), lenient=True)
     read = read_options("KAFKA", plugin, NEEDED | changes)
     assert isinstance(read, KafkaOptions)
     return read
