@@ -313,7 +313,8 @@ class TriggerContext(EventSink, Protocol):
         ...
 
     @property
-    def enabled_generation(self) -> int: ...  # since which the trigger is active
+    def enabled_generation(self) -> int:
+        """Generation since which the trigger is active."""
 
     @property
     def since(self) -> float:
@@ -379,8 +380,7 @@ class TriggerContext(EventSink, Protocol):
     def report_notice(self, text: str) -> None:
         """Set a notice that the API shows in the trigger's state, in the field for problems.
 
-        While there is a problem, the problem is shown instead. A new notice replaces the old one. A change of the
-        trigger removes the notice.
+        A problem is shown instead. A new notice replaces it, and a change of the trigger removes it.
         """
         ...
 

@@ -64,11 +64,11 @@ class Reader:
         anew: set[str],
     ) -> None:
         self._options, self._settings, self._context, self._consumer = options, settings, context, consumer
-        self._rejected, self._anew = rejected, anew  #: topics in ``_anew`` were read from their start
+        self._rejected, self._anew = rejected, anew  #: partitions without their last record; topics read from the start
         self.accepted = False  #: whether records were accepted
-        self._look = Topics(consumer._client, options.topic_ids, options.cluster)
+        self._metadata = Topics(consumer._client, options.topic_ids, options.cluster)
         self._topics: dict[str, Topic] = {}
-        self._look_at = 0.0  #: time of the next look at the topics
+        self._look_due = 0.0  #: time of the next look at the topics
         self._assigned: frozenset[Any] = frozenset()
         self._started: set[Any] = set()
         self._joined = asyncio.Event()  #: set at the first assignment
@@ -95,7 +95,7 @@ class Reader:
         while True:
             await self._gather()
             await self._accept_gathered()
-            if anyio.current_time() >= self._look_at:
+            if anyio.current_time() >= self._look_due:
                 await self._look_at_topics()
             await self._start_partitions()
 
@@ -107,8 +107,8 @@ class Reader:
         Raises ConnectionError if none can, and StartAgain if a topic was made anew.
         """
         with _max_wait("reply"):
-            topics = await self._look.look()
-        self._look_at = anyio.current_time() + min(LOOK, self._settings.check_every)
+            topics = await self._metadata.look()
+        self._look_due = anyio.current_time() + min(LOOK, self._settings.check_every)
         known = {name: topic.id for name, topic in self._topics.items()}
         gone = {name for name, topic in topics.items() if known.get(name) and topic.id != known[name]}
         self._report_deleted(gone)
@@ -178,7 +178,7 @@ class Reader:
         for partition in self._started & self._consumer.assignment():
             if cluster.leader_for_partition(partition) in (None, -1):
                 self._consumer.pause(partition)
-                self._look_at = 0.0
+                self._look_due = 0.0
             elif partition.topic not in self._forbidden:
                 self._consumer.resume(partition)
 
@@ -257,14 +257,10 @@ class Reader:
     # --- batches --------------------------------------------------------------------------------------------
 
     async def _gather(self) -> None:
-        """Read records until a batch is full, or none come within the time for a batch.
-
-        Read up to ``BATCHES`` batches if the client has them already: they are accepted together.
-        """
+        """Read until a batch is full or its time is over; up to ``BATCHES`` batches that the client has already."""
         size, due, most = 0, 0.0, self._options.batch_size * BATCHES
-        wait = max(
-            0.0, min(self._look_at, self._commit_at if self._uncommitted else self._look_at) - anyio.current_time()
-        )
+        next_work = min(self._look_due, self._commit_at) if self._uncommitted else self._look_due
+        wait = max(0.0, next_work - anyio.current_time())
         while (count := sum(map(len, self._gathered.values()))) < most:
             found = await self._read(0 if count >= self._options.batch_size else wait, most - count)
             for partition, records in found.items():
@@ -327,7 +323,9 @@ class Reader:
     async def _confirm_topics(self) -> None:
         """Raise StartAgain if gathered records may be those of a topic that was made anew."""
         with _max_wait("reply"):
-            remade = await self._look.remade(self._gathered, {name: topic.id for name, topic in self._topics.items()})
+            remade = await self._metadata.remade(
+                self._gathered, {name: topic.id for name, topic in self._topics.items()}
+            )
         if remade:
             self._report_deleted(remade)
             raise StartAgain
