@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
@@ -92,6 +92,26 @@ def test_without_events_a_page_is_fetched_at_intervals(engine: EngineProcess, pa
     done = engine.accepted("hello")
 
     expect(page.get_by_role("link", name=done)).to_be_visible(timeout=5000)
+
+
+def test_a_fetch_that_took_long_delays_the_next_by_five_seconds_at_most(engine: EngineProcess, page: Page) -> None:
+    page.clock.install()
+    with page.expect_response("**/console/events"):
+        page.goto(LIST)
+    page.wait_for_timeout(500)  # the stream begins with a fetch
+
+    def take_long(route: Route) -> None:
+        page.clock.fast_forward(4000)
+        route.continue_()
+
+    page.route("**" + LIST, take_long, times=1)
+    with page.expect_response("**" + LIST):
+        engine.accepted("hello")
+    done = engine.accepted("hello")
+    page.wait_for_timeout(1500)  # until events tell of it
+    page.clock.run_for(5500)
+
+    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=3000)
 
 
 def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser: Browser) -> None:

@@ -8,6 +8,7 @@ import { localize } from "./times.js";
 const INTERVAL = 2000; // milliseconds between fetches without events
 const RETRY = 15000; // milliseconds until events are asked for again
 const REST = 4; // times that the duration of a fetch passes until the next, so that slow pages keep the engine free
+const LONGEST = 5000; // milliseconds of that; a fetch that waited for a restart took long for another reason
 const SILENCE = 15000; // milliseconds without an event after which the connection counts as broken
 const main = document.getElementById("main");
 const button = document.getElementById("live");
@@ -68,7 +69,7 @@ async function update() {
     stale = false;
     const began = performance.now();
     await refresh();
-    await pause(REST * (performance.now() - began));
+    await pause(Math.min(REST * (performance.now() - began), LONGEST));
   }
   fetching = false;
   if (main.dataset.live === undefined || !authorized || gone) plan();
