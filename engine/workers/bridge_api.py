@@ -14,6 +14,7 @@ from bridge_dialects import ERROR, INIT_ERROR, NEXT, RESPONSE, Custom, Lambda, s
 from bridge_http import BadMessage, Message, Reader, write_answer
 from bridge_loop import READ, Connection
 from bridge_outcomes import INIT_RAISED, OK, PREFIX, USER, describe_error
+from bridge_peers import check_kernel, is_ours
 from bridge_wire import Invocation
 
 TYPE_CHECKING = False
@@ -31,11 +32,16 @@ class Api:
         self.running: dict[str, Invocation] = {}  #: invocations by request id
 
     def open(self) -> "dict[str, str]":
-        """Listen on a free port. Return the environment variables that contain the API's address for bootstrap."""
+        """Listen on a free port. Return the environment variables that contain the API's address for bootstrap.
+
+        Raises CannotStart if the kernel does not tell who connects.
+        """
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(128)
         self.listener.setblocking(False)
+        if self.bridge.setup["guarded"]:
+            check_kernel(self.listener)
         self.bridge.loop.watch(self.listener, READ, self.accept)
         host, port = self.listener.getsockname()
         return self.dialect.variables(f"{host}:{port}")
@@ -61,7 +67,7 @@ class Api:
             sock, _ = self.listener.accept()
         except OSError:  # the client has closed it already
             return
-        if self.bridge.accepts_peer(sock):
+        if not self.bridge.setup["guarded"] or is_ours(sock):
             Client(self, sock)
         else:
             sock.close()

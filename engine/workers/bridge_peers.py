@@ -9,6 +9,7 @@ import socket
 import struct
 from contextlib import suppress
 
+from bridge_outcomes import INIT_FAILED, CannotStart
 from bridge_process import descendants
 
 TYPE_CHECKING = False
@@ -25,27 +26,34 @@ INODE = 84  # offset in an answer
 
 
 def is_ours(sock: socket.socket) -> bool:
-    """Return whether a descendant of this process has the other end of the connection.
-
-    Also return True if the kernel does not provide the peer's inode or lists no descendants.
-    """
+    """Return whether a descendant of this process has the other end of the connection. False if nobody has it now."""
     try:
-        inode = peer_inode(sock)
+        link = f"socket:[{inode_of(sock.getpeername(), sock.getsockname())}]"
     except OSError:
-        return True
-    link = f"socket:[{inode}]"
-    started = descendants()
-    return not started or any(link in descriptors(pid) for pid in started)
+        return False
+    return any(link in descriptors(pid) for pid in descendants())
 
 
-def peer_inode(sock: socket.socket) -> int:
-    """Return the inode of the socket at the other end of the connection.
+def check_kernel(listener: socket.socket) -> None:
+    """Raise CannotStart unless the kernel provides everything that ``is_ours`` needs."""
+    try:
+        os.stat(f"/proc/self/task/{os.getpid()}/children")
+        if inode_of(listener.getsockname(), ("0.0.0.0", 0)) != os.fstat(listener.fileno()).st_ino:
+            raise OSError("other inode")
+    except OSError as error:
+        text = f"the kernel does not tell which process uses the runtime API ({error})"
+        advice = "load its module tcp_diag, or use a kernel with CONFIG_INET_DIAG and CONFIG_PROC_CHILDREN"
+        raise CannotStart(INIT_FAILED, f"{text}: {advice}") from None
+
+
+def inode_of(end: "tuple[str, int]", other: "tuple[str, int]") -> int:
+    """Return the inode of the socket that has the first address, connected to the second.
 
     Raises OSError if the kernel does not provide it.
     """
-    (address, port), (own_address, own_port) = sock.getpeername(), sock.getsockname()
+    (address, port), (other_address, other_port) = end, other
     body = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ENDS.pack(
-        port, own_port, socket.inet_aton(address), socket.inet_aton(own_address), ANY_COOKIE
+        port, other_port, socket.inet_aton(address), socket.inet_aton(other_address), ANY_COOKIE
     )
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as netlink:
         netlink.send(HEADER.pack(HEADER.size + len(body), BY_FAMILY, REQUEST, 0, 0) + body)

@@ -11,7 +11,6 @@ process; the bridge itself writes nothing to the pipes.
 import json
 import os
 import signal
-import socket
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -19,7 +18,6 @@ from bridge_api import Api
 from bridge_dialects import Custom, Lambda
 from bridge_loop import READ, Loop
 from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body
-from bridge_peers import is_ours
 from bridge_process import Bootstrap, become_subreaper, exit_with_parent, find_bootstrap
 from bridge_proxy import Proxy
 from bridge_wire import (
@@ -92,13 +90,6 @@ class Bridge:
     def too_large(self, ticket: int, size: int) -> None:
         text = f"the response has {size} bytes, more than the {self.limit} allowed"
         self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
-
-    def accepts_peer(self, sock: socket.socket) -> bool:
-        """Return whether a client may use the runtime API.
-
-        If ``guarded`` is set, only descendants of this process may.
-        """
-        return not self.setup["guarded"] or is_ours(sock)
 
     def resume_reading(self) -> None:
         """Read invocations from the engine again. Call when ``Api`` or ``Proxy`` can take another invocation."""

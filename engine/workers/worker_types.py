@@ -8,7 +8,6 @@ functions are quoted, except names of classes that are loaded anyway, instead of
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import NoReturn, Protocol, TypedDict
 
 from bridge_loop import Loop
@@ -119,8 +118,6 @@ class EngineLink(Protocol):
     def answer(self, ticket: int, code: int, message: str, result: bytes) -> None: ...
 
     def too_large(self, ticket: int, size: int) -> None: ...
-
-    def accepts_peer(self, sock: socket.socket) -> bool: ...
 
     def resume_reading(self) -> None: ...
 

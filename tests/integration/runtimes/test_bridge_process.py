@@ -6,6 +6,8 @@ import json
 import os
 import select
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -214,3 +216,45 @@ def test_the_runtime_api_is_there_for_what_bootstrap_has_started(tmp_path: Path)
         bridge.invoke(b"[7]")
 
         assert bridge.line() == "[7]"
+
+
+def test_a_stranger_that_answers_and_resets_its_connection_is_not_heard(tmp_path: Path) -> None:
+    os.mkfifo(go := tmp_path / "go")
+    api = f"curl -sS http://$RUNTIME_API_ADDR{CUSTOM}"
+    boot = f"#!/bin/sh\necho $RUNTIME_API_ADDR\n{api}request\necho\ncat {go}\n{api}response/r-1 -d own\n"
+    with Bridge("custom", tmp_path, {"bootstrap": boot}, guarded=True) as bridge:
+        host, _, port = bridge.line().partition(":")
+        assert bridge.answer().kind == READY
+        bridge.invoke(b"[7]")
+        assert bridge.line() == "[7]"
+
+        os.kill(bridge.process.pid, signal.SIGSTOP)  # so that the connection is gone when the bridge looks at it
+        with socket.create_connection((host, int(port))) as stranger:
+            stranger.sendall(f"POST {CUSTOM}response/r-1 HTTP/1.1\r\nContent-Length: 6\r\n\r\nforged".encode())
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.kill(bridge.process.pid, signal.SIGCONT)
+        go.write_text("")
+
+        assert bridge.answer().result == b"own"
+
+
+def test_a_kernel_that_names_no_peers_serves_no_runtime_api(tmp_path: Path) -> None:
+    """Have the kernel refuse netlink, as some do that have no tcp_diag."""
+    with Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, guarded=True, prelude=_NO_NETLINK) as bridge:
+        answer = bridge.answer()
+
+    assert (answer.kind, answer.code) == (READY, 4201)
+    assert "load its module tcp_diag" in answer.message
+
+
+#: Seccomp filter: the system call ``socket`` fails with EAFNOSUPPORT for the family 16.
+_NO_NETLINK = """
+import ctypes, platform, struct
+call = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+steps = [(0x20, 0, 0, 0), (0x15, 0, 3, call), (0x20, 0, 0, 16), (0x15, 0, 1, 16)]
+steps += [(6, 0, 0, 0x50061), (6, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+libc.prctl(22, 2, struct.pack("@HP", len(steps), ctypes.addressof(code)))
+"""
