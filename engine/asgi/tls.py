@@ -104,6 +104,7 @@ def _loaded(certificate: Path, key: Path) -> ssl.SSLContext:
     _check_private(key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!SHA1")  # Debian's Python also offers those of RSA
     context.set_alpn_protocols(["http/1.1"])
 
     def refuse_password() -> str:

@@ -217,6 +217,13 @@ def test_a_client_without_tls_is_disconnected_quietly_with_a_hint_for_http(
     assert caplog.records == []
 
 
+def test_every_cipher_has_keys_of_its_own_for_each_connection(tls: ServerTls) -> None:
+    tls.reload()
+
+    for context in (tls.context, tls._selector.current):
+        assert {cipher["kea"] for cipher in context.get_ciphers()} == {"kx-any", "kx-ecdhe"}  # kx-any: of TLS 1.3
+
+
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     (tmp_path / "other").mkdir()
