@@ -136,11 +136,12 @@ def _uv(local: LocalInterpreter | None, wanted: InterpreterInfo) -> list[str]:
 
 
 def _pip(local: LocalInterpreter | None, wanted: InterpreterInfo) -> list[str]:
+    pip = [sys.executable, "-P", "-m", "pip"]  # -P: the folder may have a pip of its own, which must not run
     if local is not None:
-        return [sys.executable, "-m", "pip", "--python", local.path, "install", "--no-compile"]
+        return [*pip, "--python", local.path, "install", "--no-compile"]
     version = [f"--python-version={wanted.version}", f"--implementation={_tag(wanted.implementation)}"]
     platforms = [f"--platform={one}" for one in _pip_platforms(wanted)]
-    return [sys.executable, "-m", "pip", "install", "--no-compile", "--only-binary=:all:", *version, *platforms]
+    return [*pip, "install", "--no-compile", "--only-binary=:all:", *version, *platforms]
 
 
 def _tag(implementation: str) -> str:

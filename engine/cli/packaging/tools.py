@@ -30,7 +30,9 @@ def run_tool(command: Sequence[str], folder: Path, action: str, advice: str = ""
     """
     first: list[str] = []
     last: deque[str] = deque(maxlen=_SHOWN)
-    environment = {**os.environ, **_ENVIRONMENT}
+    # An empty or relative entry, as in PYTHONPATH=$PYTHONPATH:/lib, would have Python import modules of the folder.
+    modules = ":".join(filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(":")))
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": modules}
     with (
         status_line(action) as show,
         subprocess.Popen(

@@ -95,6 +95,20 @@ def test_requirements_are_installed_and_kept(
         packed(folder, own())
 
 
+def test_modules_of_the_folder_do_not_run_where_it_is_deployed(
+    tool: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_wheel(tmp_path / "index", "tiny")
+    (folder / "pip").mkdir()
+    for name in ("pip/__init__.py", "pip/__main__.py", "json.py", "typing.py"):
+        (folder / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (folder / "requirements.txt").write_text("tiny\n")
+    monkeypatch.setenv("PYTHONPATH", f":{tmp_path}:.")
+
+    assert "tiny.py" in packed(folder, own()).namelist()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_dependencies_of_a_project_are_installed_without_it(tool: str, folder: Path, tmp_path: Path) -> None:
     add_wheel(tmp_path / "index", "tiny")
     text = '[project]\nname = "mine"\nversion = "1"\ndependencies = ["tiny>=1; python_version >= \'3.9\'"]\n'
