@@ -19,6 +19,7 @@ from engine.cli.manifest.project import Data, Project
 from engine.cli.output import Output, print_json, write
 from engine.cli.packaging import BuildOptions, build
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.model.urn import NAME
 
 #: Files that name dependencies, which ``apply`` installs.
 DEPENDENCIES = ("requirements.txt", "pyproject.toml", "package.json")
@@ -101,6 +102,10 @@ def _write_code(data: Data, project: Project, folder: Path, start: Path) -> None
     for name, table in data["functions"].items():
         if "code_url" in table:
             continue
+        if not all(NAME.fullmatch(part) for part in name.split(":")):
+            raise UsageError(
+                f"the engine has a function {name!r}, which is no valid name: see that --url is an engine's"
+            )
         function = project.functions[name]
         package = stored_code(project.client, function)
         if package is None:
