@@ -71,7 +71,7 @@ def test_a_function_runs_with_its_requirements(engine: EngineProcess, tmp_path: 
     installing, left_out, ignored = run.stderr.splitlines()
     assert installing.startswith("functiond: installing requirements.txt with ")
     assert f" for Python {OWN}." in installing
-    assert left_out == "functiond: left out .env: set variables by --env"
+    assert left_out.startswith("functiond: left out .env, which may hold secrets: set variables by --env, or rename")
     assert ignored.startswith("functiond: left out notes.md, as .gitignore says; ")
     assert f", index.handler on Python {OWN}." in run.stdout
     assert json.loads(again.stdout)["runtime"] == f"Python{OWN}"

@@ -93,7 +93,8 @@ def _selected(path: Path) -> Selection:
 
 def _left_out(selection: Selection) -> list[str]:
     """Return lines about secrets, special files, and what a file names that was not written for functions."""
-    notes = [f"left out {name}: set variables by --env" for name in selection.secrets]
+    advice = "set variables by --env, or rename it if the function needs it"
+    notes = [f"left out {name}, which may hold secrets: {advice}" for name in selection.secrets]
     notes += [f"left out {name}: it is neither a file nor a folder" for name in selection.unusable]
     if selection.ignored and selection.rules == ".gitignore":
         more = f" and {len(selection.ignored) - _SHOWN} more" if len(selection.ignored) > _SHOWN else ""

@@ -22,7 +22,7 @@ class Selection(Struct, kw_only=True):
     """Files of a package by their names in it, and paths that were left out."""
 
     found: dict[str, Path] = {}
-    secrets: list[str] = []  #: files of variables, such as ``.env``
+    secrets: list[str] = []  #: files and folders that may hold secrets, such as ``.env``
     ignored: list[str] = []  #: files and folders that the ignore file names
     unusable: list[str] = []  #: links to nothing, sockets and other special files
     rules: str = ""  #: name of the ignore file; empty: none

@@ -11,7 +11,11 @@ from pathspec import GitIgnoreSpec
 from engine.cli.client import UsageError
 
 IGNORE_FILES = (".functiondignore", ".gitignore")  #: the first that exists is read
-_SECRETS = (".env", ".env.*")  #: files of variables, which often hold credentials
+#: Files and folders of variables, keys and logins.
+_SECRETS = (
+    ".env", ".env.*", "credentials.toml", "id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk",
+    ".netrc", ".git-credentials", ".pgpass", ".my.cnf", ".htpasswd", ".ssh", ".aws", ".gnupg", ".kube", ".docker",
+)  # fmt: skip
 _EXCLUDED = frozenset(
     {
         *("__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"),

@@ -63,13 +63,14 @@ def test_what_tools_leave_behind_is_not_packed(tmp_path: Path) -> None:
     assert names_in(pack(tmp_path)) == ["index.py", "node_modules/a/index.js"]
 
 
-def test_files_of_variables_are_left_out_and_named(tmp_path: Path) -> None:
-    files(tmp_path, "index.py", ".env", "app/.env.local", ".envrc")
+def test_files_that_often_hold_secrets_are_left_out_and_named(tmp_path: Path) -> None:
+    secrets = [".aws", ".env", ".netrc", "app/.env.local", "app/id_ed25519", "credentials.toml", "id_rsa"]
+    files(tmp_path, "index.py", ".envrc", "id_rsa.pub", ".aws/credentials", *secrets[1:])
 
     selection = select(tmp_path)
 
-    assert sorted(selection.found) == [".envrc", "index.py"]
-    assert selection.secrets == [".env", "app/.env.local"]
+    assert sorted(selection.found) == [".envrc", "id_rsa.pub", "index.py"]
+    assert sorted(selection.secrets) == secrets
 
 
 @pytest.mark.parametrize("name", [".functiondignore", ".gitignore"])
