@@ -9,7 +9,7 @@ from weakref import finalize
 
 import httpx
 
-HEADERS = {"User-Agent": "functiond-python"}
+HEADERS = {"User-Agent": "functiond-python", "Accept-Encoding": "identity"}
 
 
 class Connections:

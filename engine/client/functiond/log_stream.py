@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from functiond.errors import ClientError
+from functiond.errors import ApiError, ClientError
 from functiond.records import LogLine
-from functiond.steps import RetryLimits, delay_after
+from functiond.steps import LARGEST_REPLY, RetryLimits, delay_after
 
 
 class Dropped(Struct):
@@ -35,6 +35,8 @@ class LogReader:
         """Yield the new log lines that ``piece`` completes."""
         self._tries = 0
         *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > LARGEST_REPLY:
+            raise ApiError(200, "HTTP 200", "a line of the log has no end: is this a functiond engine?")
         for text in lines:
             for line in self._read_line(text):
                 name = hash(line)

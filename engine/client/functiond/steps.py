@@ -21,6 +21,7 @@ T = TypeVar("T")
 JSON = "application/json"
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0  #: seconds between attempts, if the engine names none
 LONGEST_LIMIT = 1e6  #: seconds; sockets have no much longer time limits
+LARGEST_REPLY = 128 << 20  #: bytes; an engine's largest describes an invocation whose event and result are escaped
 REPLY = 1.0  #: seconds that each attempt has at least, even beyond a time limit
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, TypeVar
 
 import httpx
 
 from functiond.configuration import Configuration
 from functiond.connections import HEADERS, Connections
-from functiond.errors import BadConfiguration, ClientClosed, Overloaded, Unavailable, Unreachable
+from functiond.errors import ApiError, BadConfiguration, ClientClosed, Overloaded, Unavailable, Unreachable
 from functiond.log_stream import LogReader
 from functiond.records import LogLine
-from functiond.steps import LONGEST_LIMIT, Reply, Request, Sleep, Steps, error_of
+from functiond.steps import LARGEST_REPLY, LONGEST_LIMIT, Reply, Request, Sleep, Steps, error_of
 
 T = TypeVar("T")
 CONNECT = 5.0  #: seconds to connect
@@ -57,7 +57,7 @@ class Transport:
                 except (Unreachable, BadConfiguration) as problem:
                     step = steps.throw(problem)
                 else:
-                    step = steps.send(_reply(reply))
+                    step = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -75,26 +75,29 @@ class Transport:
             time.sleep(delay)
 
     def _lines(self, request: Request, reader: LogReader) -> Iterator[LogLine]:
-        reply = self._send(request, stream=True)
-        try:
+        with self._opened(request) as reply:
             if reply.status_code >= 300:
-                reply.read()
-                raise error_of(_reply(reply))
-            for piece in reply.iter_bytes():
+                raise error_of(_read(reply))
+            for piece in reply.iter_raw():
                 yield from reader.read(piece)
-        except httpx.TransportError as error:
-            raise _unreachable(self._configuration, error) from error
-        finally:
-            reply.close()
 
     def close(self) -> None:
         self._closed = True
         self._connections.close()
 
-    def _send(self, request: Request, *, stream: bool = False) -> httpx.Response:
+    def _send(self, request: Request) -> Reply:
+        with self._opened(request) as reply:
+            return _read(reply)
+
+    @contextmanager
+    def _opened(self, request: Request) -> Iterator[httpx.Response]:
+        """Send a request, and yield its reply, whose body is not read yet."""
         http = self._http
         try:
-            return http.send(http.build_request(**_parts(self._configuration, request)), stream=stream)
+            reply = http.send(http.build_request(**_parts(self._configuration, request)), stream=True)
+            with closing(reply):
+                _check_encoding(reply)
+                yield reply
         except httpx.TransportError as error:
             raise _unreachable(self._configuration, error) from error
 
@@ -120,7 +123,7 @@ class AsyncTransport:
                 except (Unreachable, BadConfiguration) as problem:
                     step = steps.throw(problem)
                 else:
-                    step = steps.send(_reply(reply))
+                    step = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -140,29 +143,30 @@ class AsyncTransport:
             await asyncio.sleep(delay)
 
     async def _lines(self, request: Request, reader: LogReader) -> AsyncGenerator[LogLine]:
-        reply = await self._send(request, stream=True)
-        try:
+        async with self._opened(request) as reply:
             if reply.status_code >= 300:
-                await reply.aread()
-                raise error_of(_reply(reply))
-            async for piece in reply.aiter_bytes():
+                raise error_of(await _read_async(reply))
+            async for piece in reply.aiter_raw():
                 for line in reader.read(piece):
                     yield line
-        except httpx.TransportError as error:
-            raise _unreachable(self._configuration, error) from error
-        finally:
-            await reply.aclose()
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _send(self, request: Request, *, stream: bool = False) -> httpx.Response:
+    async def _send(self, request: Request) -> Reply:
+        async with self._opened(request) as reply:
+            return await _read_async(reply)
+
+    @asynccontextmanager
+    async def _opened(self, request: Request) -> AsyncIterator[httpx.Response]:
+        """Send a request, and yield its reply, whose body is not read yet."""
         if self._http.is_closed:
             raise ClientClosed(self._configuration.url)
         try:
-            return await self._http.send(
-                self._http.build_request(**_parts(self._configuration, request)), stream=stream
-            )
+            sent = self._http.build_request(**_parts(self._configuration, request))
+            async with aclosing(await self._http.send(sent, stream=True)) as reply:
+                _check_encoding(reply)
+                yield reply
         except httpx.TransportError as error:
             raise _unreachable(self._configuration, error) from error
 
@@ -184,8 +188,35 @@ def _parts(configuration: Configuration, request: Request) -> dict[str, Any]:
     }
 
 
-def _reply(reply: httpx.Response) -> Reply:
-    return Reply(status=reply.status_code, headers=reply.headers, body=reply.content)
+def _check_encoding(reply: httpx.Response) -> None:
+    """Raise ApiError if the body is compressed, which no request permits: a small one could fill the memory."""
+    if encoding := reply.headers.get("content-encoding", ""):
+        raise _foreign(reply, f"the reply is compressed ({encoding}), which the client has not permitted")
+
+
+def _read(reply: httpx.Response) -> Reply:
+    body = bytearray()
+    for piece in reply.iter_raw():
+        _add(reply, body, piece)
+    return Reply(status=reply.status_code, headers=reply.headers, body=bytes(body))
+
+
+async def _read_async(reply: httpx.Response) -> Reply:
+    body = bytearray()
+    async for piece in reply.aiter_raw():
+        _add(reply, body, piece)
+    return Reply(status=reply.status_code, headers=reply.headers, body=bytes(body))
+
+
+def _add(reply: httpx.Response, body: bytearray, piece: bytes) -> None:
+    body += piece
+    if len(body) > LARGEST_REPLY:
+        raise _foreign(reply, f"the reply has more than {LARGEST_REPLY >> 20} MiB")
+
+
+def _foreign(reply: httpx.Response, problem: str) -> ApiError:
+    status = reply.status_code
+    return ApiError(status, f"HTTP {status}", f"{problem}: is {reply.url.host} a functiond engine?")
 
 
 def _unreachable(configuration: Configuration, error: httpx.TransportError) -> Unreachable | BadConfiguration:

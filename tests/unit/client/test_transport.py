@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +33,8 @@ REPLIES = {
     "page": (200, b"<html>"),
     "moved": (301, b""),
     "good": (202, b'{"request_id": "r"}'),
+    "bomb": (202, gzip.compress(bytes(64 << 20))),
+    "large": (202, bytes(9 << 20)),
 }
 
 
@@ -82,8 +86,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        status, body = next(reply for name, reply in REPLIES.items() if f"/{name}/" in self.path)
+        name = next(name for name in REPLIES if f"/{name}/" in self.path)
+        status, body = REPLIES[name]
         self.send_response(status)
+        if name == "bomb":
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -127,6 +134,30 @@ def test_a_reply_of_another_server_is_an_error(server: Server, name: str) -> Non
         for send in (client.enqueue, client.call, client.enqueue_many):
             with pytest.raises(ApiError, match="is this a functiond engine"):
                 send(name, [1])
+
+
+@pytest.mark.parametrize(("name", "problem"), [("bomb", "is compressed"), ("large", "has more than 4 MiB")])
+async def test_no_reply_fills_the_memory(
+    server: Server, name: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functiond.transport.LARGEST_REPLY", 4 << 20)
+    tracemalloc.start()
+    with client_of(server) as client, pytest.raises(ApiError, match=problem):
+        client.call(name, 1)
+    async with AsyncClient(f"http://127.0.0.1:{server.server_port}", retries=0) as aclient:
+        with pytest.raises(ApiError, match=problem):
+            await aclient.call(name, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 16 << 20
+
+
+def test_a_line_of_a_log_without_an_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("functiond.log_stream.LARGEST_REPLY", 10)
+
+    with client_of(server) as client, pytest.raises(ApiError, match="a line of the log has no end"):
+        list(client.handle("f", "r").logs(follow=True))
 
 
 def test_a_followed_log_goes_on_after_broken_connections(server: Server) -> None:
