@@ -156,8 +156,9 @@ def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
 
 
 def _installations(programs: Iterable[str]) -> set[Path]:
-    """Return the paths to mount for programs outside /usr: program, libraries, and pyvenv.cfg of a virtual environment.
+    """Return the paths to mount for programs: each with its libraries, and pyvenv.cfg of a virtual environment.
 
+    Programs of the system are there already, also below ``/bin`` if that is a link.
     The folder in which a program is located is not mounted as a whole, because it may contain private files, such as a
     user's home directory for ``~/bin/node``.
     """
@@ -165,7 +166,7 @@ def _installations(programs: Iterable[str]) -> set[Path]:
     for program in programs:
         path = Path(os.path.abspath(program))
         for file in {path, path.resolve()}:
-            if not file.is_relative_to("/usr"):
+            if not any(map(file.is_relative_to, ("/usr", *_SYSTEM))):
                 home = file.parent.parent
                 parts = (file, home / "lib", home / "lib64", home / "pyvenv.cfg")
                 found |= {part for part in parts if part.exists()}

@@ -573,7 +573,8 @@ async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pyt
         assert opened.statistics().isolation.startswith("process, ")
 
 
-def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path) -> None:
+@pytest.mark.parametrize("python", ["/usr/bin/python3", "/bin/python3"])  # the second if PATH begins with /bin
+def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path, python: str) -> None:
     """Start bubblewrap as an unprivileged user, with an interpreter that this user can read."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -582,7 +583,7 @@ def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path) -> None:
         bubblewrap = Bubblewrap(program=program("bwrap"), folder=folder, privileged=False)
         bubblewrap.prepare()
         fence = json.dumps({"tmp": 16, "network": True, "user": None})
-        command = [*bubblewrap.command("/usr/bin/python3", folder / "workers", ()), "--probe", fence]
+        command = [*bubblewrap.command(python, folder / "workers", ()), "--probe", fence]
         command = [str(folder / "workers") if part == str(WORKERS) else part for part in command]
         become = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups"] if os.geteuid() == 0 else []
         tried = subprocess.run([*become, *command], stderr=subprocess.PIPE, check=False)
