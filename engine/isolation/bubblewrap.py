@@ -158,9 +158,8 @@ def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
 def _installations(programs: Iterable[str]) -> set[Path]:
     """Return the paths to mount for programs: each with its libraries, and pyvenv.cfg of a virtual environment.
 
-    Programs of the system are there already, also below ``/bin`` if that is a link.
-    The folder in which a program is located is not mounted as a whole, because it may contain private files, such as a
-    user's home directory for ``~/bin/node``.
+    Programs of the system are there already, also below ``/bin`` if that is a link. The folder in which a program is
+    located is not mounted as a whole, because it may contain private files, such as a user's home for ``~/bin/node``.
     """
     found = set()
     for program in programs:
