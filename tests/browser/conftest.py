@@ -41,7 +41,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 def context(browser: Browser, engine: EngineProcess) -> Iterator[BrowserContext]:
     """Open a browser window whose relative addresses are those of the engine."""
     context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     yield context
     context.close()
 

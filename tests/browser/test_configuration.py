@@ -200,7 +200,7 @@ def test_tags_are_replaced(engine: EngineProcess, page: Page) -> None:
 
 def test_forms_work_without_scripts(engine: EngineProcess, browser: Browser) -> None:
     context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     page = context.new_page()
     engine.create("quiet", CODE, user_data='{"OLD": "1"}')
     page.goto(f"{HERE}/quiet/configuration/environment")
