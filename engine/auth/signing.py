@@ -65,8 +65,11 @@ def hash_of(body: bytes) -> bytes:
 
 
 def canonical_path(path: bytes) -> bytes:
-    """Return the path in the form that is signed: each segment percent-encoded anew, with a trailing slash."""
-    text = quote_from_bytes(unquote_to_bytes(path), safe="/").encode()
+    """Return the path in the form that is signed: each segment percent-encoded anew, with a trailing slash.
+
+    ``%2F`` and ``/`` differ, so that no signature covers two paths.
+    """
+    text = "/".join(_encode(unquote_to_bytes(segment)) for segment in path.split(b"/")).encode()
     return text if text.endswith(b"/") else text + b"/"
 
 

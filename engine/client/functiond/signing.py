@@ -41,7 +41,7 @@ def sign(
 
 
 def _canonical_path(path: str) -> str:
-    path = quote(unquote(path), safe="/")
+    path = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
     return path if path.endswith("/") else f"{path}/"
 
 

@@ -162,6 +162,14 @@ def test_paths_that_mean_the_same_are_the_same(one: bytes, other: bytes) -> None
     assert canonical_path(one) != canonical_path(b"/a/b")
 
 
+@pytest.mark.parametrize("other", [b"/v2/a%2Fconfig", b"/v2/a%2fconfig", b"/v2%2Fa/config", b"/v2/a%252Fconfig"])
+def test_no_signature_of_a_path_covers_one_with_an_encoded_slash(other: bytes) -> None:
+    authorization, _ = by_the_sdk("POST", "/v2/a/config", [], b"")
+
+    assert verified(authorization, "POST", "/v2/a/config", HEADERS, b"")
+    assert not verified(authorization, "POST", other.decode(), HEADERS, b"")
+
+
 @pytest.mark.parametrize(
     ("query", "canonical"),
     [
