@@ -7,6 +7,7 @@ from engine.asgi.error_replies import delay_of, hold_back, retry_after, status_o
 from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.ignored_fields import IgnoredFields, find_ignored
 from engine.asgi.wire import (
+    CONSOLE_COOKIES,
     TARGET,
     ClientDisconnect,
     HeaderPairs,
@@ -76,6 +77,7 @@ from engine.protocols.source_identity import SourceIdentity
 __version__ = "0.1.0"
 
 __all__ = [
+    "CONSOLE_COOKIES",
     "EVENT_LIMIT",
     "FORWARDED",
     "TARGET",

@@ -58,8 +58,8 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
 
 
 def session_cookie(engine: EngineParts) -> str:
-    """Return the name of the cookie with the id of a session, which no other engine has."""
-    return f"functiond_session_{engine.storage.identity.name}"
+    """Return the name of the cookie with the id of a session, which no other engine and no other port has."""
+    return f"functiond_session_{engine.settings.http.port}_{engine.storage.identity.name}"
 
 
 def _sign_in(engine: EngineParts, pages: Pages, tokens: FormTokens) -> SignIn:

@@ -28,6 +28,8 @@ JSON = b"application/json"
 SMALL_PIECE = 4 << 10  #: bytes of a piece of a body that is joined with the next one
 #: Headers of all replies of the API, so that no proxy or browser stores them.
 NO_STORE: HeaderPairs = ((b"cache-control", b"no-store"),)
+#: Beginnings of the names of the console's cookies. Browsers send them to all ports of its host.
+CONSOLE_COOKIES = (b"functiond_", b"__host-functiond_")
 #: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
 #: reply, at half the cost of two messages. If the call returns False, nothing was sent: send the two messages.
 WHOLE_REPLY = "functiond.whole_reply"

@@ -17,7 +17,7 @@ log = structlog.get_logger("functiond.access")
 CODE, SIGNATURE = b"x-apig-appcode", b"authorization"
 #: Headers that authenticate the client to the gateway. Functions do not receive them.
 _CREDENTIAL_HEADERS = {
-    "NONE": frozenset[str](),
+    "NONE": frozenset({"x-auth-token"}),
     "APP": frozenset({"x-apig-appcode", "x-sdk-date", "x-sdk-content-sha256"}),
     "IAM": frozenset({"authorization", "x-auth-token", "x-security-token", "x-sdk-date", "x-sdk-content-sha256"}),
 }

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct, field
 
-from engine import Reply
+from engine import CONSOLE_COOKIES, Reply
 from plugins.apig.problems import Problem, bad_reply
 from plugins.apig.routing import Found
 
@@ -151,6 +151,9 @@ def read_reply(result: bytes) -> Reply:
         body = base64.b64decode(text, validate=True) if returned.isBase64Encoded else text.encode("utf-8", "replace")
     except (binascii.Error, ValueError):
         raise bad_reply("the function returned isBase64Encoded true, and a body that is not base64") from None
+    # Browsers drop an empty name, and the sign after it.
+    names = (value.lstrip(b" \t=").lower() if name == b"set-cookie" else b"" for name, value in headers)
+    headers = tuple(one for one, name in zip(headers, names, strict=True) if not name.startswith(CONSOLE_COOKIES))
     return Reply(status=returned.statusCode, headers=headers, body=body, content_type=b"")
 
 

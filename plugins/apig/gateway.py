@@ -15,6 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from engine import (
+    CONSOLE_COOKIES,
     ClientDisconnect,
     Code,
     Event,
@@ -201,12 +202,16 @@ def _problem_reply(problem: Problem, request_id: str) -> Reply:
 
 
 def joined_headers(scope: Scope) -> dict[bytes, bytes]:
-    """Return a request's headers, keyed by names in lower case. Values of a repeated header are joined to one."""
+    """Return a request's headers by name in lower case, repeated ones joined, without cookies of the console."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in found:
             value = found[name] + (b"; " if name == b"cookie" else b", ") + value
         found[name] = value
+    if b"functiond_" in found.get(b"cookie", b"").lower():
+        pairs = found.pop(b"cookie").split(b";")
+        if pairs := [one for one in pairs if not one.strip().lower().startswith(CONSOLE_COOKIES)]:
+            found[b"cookie"] = b";".join(pairs).strip()
     return found
 
 

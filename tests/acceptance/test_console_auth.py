@@ -80,6 +80,7 @@ def test_a_session_is_a_cookie_for_pages_only(engine: EngineProcess) -> None:
     attributes = reply.headers["set-cookie"].split("; ")[1:]
     assert {"Path=/console/", "HttpOnly", "SameSite=Strict", "Max-Age=43200"} == set(attributes)
     cookie = reply.headers["set-cookie"].partition(";")[0]
+    assert cookie.startswith("functiond_session_0_")  # the port that the engine was told
     assert visit(engine, MINE, Cookie=cookie).column("Function") == ["mine"]
     for path in (f"/v2/{PROJECT}/fgs/functions", "/metrics", "/openapi.json"):
         assert engine.ask("GET", path, headers={"Cookie": cookie}).status == 401

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from engine.asgi.wire import Headers, Receive, Scope
 from engine.http.auth import Authenticator, admit_as
-from engine.http.console.cookies import read_cookie
+from engine.http.console.cookies import read_cookie, session_cookie
 from engine.http.console.paths import is_page
 from engine.http.console.sessions import SESSION, Sessions
 
@@ -25,7 +25,7 @@ class ConsoleAuthenticator:
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """Authenticate a request. See ``Authenticator.admit``."""
         if is_page(scope["path"]) and b"x-auth-token" not in headers:
-            session_id = read_cookie(headers, self._cookie)
+            session_id = read_cookie(headers, session_cookie(scope, self._cookie))
             principal = self._sessions.find(session_id, self._authenticator.principals) if session_id else None
             if principal is not None:
                 scope[SESSION] = session_id

@@ -1,12 +1,20 @@
-"""Cookies of the console."""
+"""Cookies of the console. Scripts never get them, and requests that other sites cause have none.
+
+Browsers share cookies between the ports of a host. Gateways remove those of the console from requests and replies.
+"""
 
 from __future__ import annotations
 
-from engine.asgi.wire import Headers
+from engine.asgi.wire import Headers, Scope
 from engine.http.console.paths import HOME
+from engine.http.console.transport import is_encrypted
 
-#: Only pages of the console get the cookies, scripts never do, and requests that other sites cause have none.
-_ATTRIBUTES = f"Path={HOME}; HttpOnly; SameSite=Strict"
+_HOST = "__Host-"  #: browsers accept such a name only over HTTPS, for all paths of exactly this host
+
+
+def session_cookie(scope: Scope, name: str) -> str:
+    """Return the name of the cookie with the id of a session, for this connection."""
+    return _HOST + name if is_encrypted(scope) else name
 
 
 def read_cookie(headers: Headers, name: str) -> str:
@@ -21,7 +29,8 @@ def read_cookie(headers: Headers, name: str) -> str:
     return ""
 
 
-def make_cookie(name: str, value: str, *, max_age: int, secure: bool = False) -> tuple[bytes, bytes]:
+def make_cookie(name: str, value: str, *, max_age: int) -> tuple[bytes, bytes]:
     """Return the header that sets a cookie for ``max_age`` seconds; 0 removes it."""
-    text = f"{name}={value}; {_ATTRIBUTES}; Max-Age={max_age}{'; Secure' if secure else ''}"
+    path, secure = ("/", "; Secure") if name.startswith(_HOST) else (HOME, "")
+    text = f"{name}={value}; Path={path}; HttpOnly; SameSite=Strict; Max-Age={max_age}{secure}"
     return b"set-cookie", text.encode("ascii")

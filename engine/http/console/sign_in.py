@@ -21,7 +21,7 @@ from engine.errors import FunctiondError, InvalidField, TooManyFailures, Unautho
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler
 from engine.http.auth import Authenticator
-from engine.http.console.cookies import make_cookie
+from engine.http.console.cookies import make_cookie, session_cookie
 from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import WHOLE, Form, errors_of, read_fields
 from engine.http.console.notes import see_other
@@ -96,7 +96,7 @@ class SignIn:
             message = "You are not signed in any more. Nothing was changed. Sign in, then send the form again."
         elif b"x-auth-token" in headers or b"authorization" in headers:
             message = f"Not signed in: {error}."
-        elif self._cookie.encode() in headers.get(b"cookie", b""):
+        elif session_cookie(scope, self._cookie).encode() in headers.get(b"cookie", b""):
             message = "Your session has ended. Sign in again."
         return await self._page(scope, 401, _Asked(next=path, message=message), _challenge(error))
 
@@ -124,7 +124,7 @@ class SignIn:
             self._tokens.check(call, form.text(FIELD))
             await self._sessions.end(session_id)
             self._report(call, call.principal, "ConsoleSignOut", "signed out")
-        removal = make_cookie(self._cookie, "", max_age=0, secure=is_encrypted(call.scope))
+        removal = make_cookie(session_cookie(call.scope, self._cookie), "", max_age=0)
         return see_other(SIGN_IN if self._authenticator else HOME, "You are signed out.", (removal,))
 
     async def _check(self, authenticator: Authenticator, call: Call, form: Form) -> Principal:
@@ -147,7 +147,7 @@ class SignIn:
         session_id = await self._sessions.open(principal)
         self._report(call, principal, "ConsoleSignIn", "signed in")
         lasts = int(min(LIFETIME, principal.expires - self._clock.now()))
-        cookie = make_cookie(self._cookie, session_id, max_age=max(1, lasts), secure=is_encrypted(call.scope))
+        cookie = make_cookie(session_cookie(call.scope, self._cookie), session_id, max_age=max(1, lasts))
         return _to(path, principal, (cookie,))
 
     def _report(self, call: Call, principal: Principal, operation: str, event: str) -> None:

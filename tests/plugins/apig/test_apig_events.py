@@ -135,6 +135,19 @@ def test_raw_headers_of_a_result_are_sent_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["functiond_session_1_x", "Functiond_note", "__Host-functiond_session_1_x", " =functiond_n"]
+)
+@pytest.mark.parametrize("raw", [False, True])
+def test_no_reply_sets_a_cookie_of_the_console(name: str, raw: bool) -> None:
+    cookies = [f"{name}=1; Path=/console/", "own=functiond_note"]
+    given: Any = [["Set-Cookie", one] for one in cookies] if raw else {"Set-Cookie": cookies}
+
+    reply = read_reply(json.dumps({"statusCode": 200, "rawHeaders" if raw else "headers": given}).encode())
+
+    assert reply.headers == ((b"set-cookie", b"own=functiond_note"),)
+
+
+@pytest.mark.parametrize(
     "returned",
     [
         b"",

@@ -28,7 +28,8 @@ def problem(method: str, target: str, body: bytes, *, secret: str = "secret", re
 
 
 @pytest.mark.parametrize(
-    "target", ["/v2/p/fgs/functions/urn:fss:a/b", "/v2/p%20q/x!", "/p/a%2Fb", "/p?wait=1.000", "/p?b=2&a=%2F&a=", "/p/?x=%C3%BC"]
+    "target",
+    ["/v2/p/fgs/functions/urn:fss:a/b", "/v2/p%20q/x!", "/p/a%2Fb", "/p?wait=1.000", "/p?b=2&a=%2F&a=", "/p/?x=%C3%BC"],
 )
 @pytest.mark.parametrize("body", [b"", b'{"a":1}'])
 def test_the_engine_accepts_a_signature(target: str, body: bytes) -> None:
