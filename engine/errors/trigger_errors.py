@@ -81,11 +81,9 @@ class TriggerExists(Conflict):
 
 
 class TriggerClash(Conflict):
-    def __init__(self, kind: str, trigger_id: str, function: str) -> None:
-        self.kind, self.trigger_id = kind, trigger_id
-        super().__init__(
-            f"the {kind} trigger {trigger_id} of {function} already uses a resource that this trigger needs"
-        )
+    def __init__(self, kind: str, problem: str) -> None:
+        self.kind = kind
+        super().__init__(problem)
 
 
 class TooManyTriggers(Forbidden):

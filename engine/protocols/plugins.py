@@ -99,6 +99,10 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     #: Returns whether two triggers of a project exclude each other. Arguments: options of each, True if both have the
     #: same function.
     conflicts: Callable[[Any, Any, bool], bool] | None = None
+    #: Returns why a trigger would take events of an older one of another project; empty: it takes none. Arguments: kind
+    #: and options of the trigger, kind and options of the other.
+    taken: Callable[[str, Any, str, Any], str] | None = None
+    claimed: tuple[str, ...] = ()  #: options that ``taken`` compares; their last change is the age of the claim
     #: Returns the option that a trigger must not have, and the reason, or None. Arguments: options, log streams to
     #: which the states of the project's invocations are written.
     refuse: Callable[[Any, Collection[LogTarget]], tuple[str, str] | None] | None = None

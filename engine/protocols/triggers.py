@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.asgi.wire import App, Headers, ReadBody, Reply, Scope
@@ -22,9 +23,6 @@ from engine.model.clock import Clock
 from engine.model.invocation import Mode, Outcome
 from engine.protocols.audit import Audit
 from engine.protocols.operation import Operation
-
-if TYPE_CHECKING:
-    from anyio.abc import TaskStatus
 
 #: Bytes of one event (6 MiB, FunctionGraph's limit); larger events are rejected permanently.
 EVENT_LIMIT = 6 << 20
@@ -317,6 +315,10 @@ class TriggerContext(EventSink, Protocol):
         """Generation since which the trigger is active."""
 
     @property
+    def claimed(self) -> float:
+        """Time since which the trigger has its values of ``TriggerRules.claimed``, in seconds since the epoch."""
+
+    @property
     def since(self) -> float:
         """Time of the trigger's last change, in seconds since the epoch by the engine's clock."""
         ...
@@ -378,10 +380,7 @@ class TriggerContext(EventSink, Protocol):
         ...
 
     def report_notice(self, text: str) -> None:
-        """Set a notice that the API shows in the trigger's state, in the field for problems.
-
-        A problem is shown instead. A new notice replaces it, and a change of the trigger removes it.
-        """
+        """Set a notice that the trigger's state shows while there is no problem, until the next one or a change."""
         ...
 
     def report_lag(self, lag: Mapping[str, int]) -> None:

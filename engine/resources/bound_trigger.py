@@ -30,6 +30,7 @@ class StoredTrigger(Struct, frozen=True, kw_only=True):
     generation: int = 1  #: number that each change increases; a source of an earlier generation cannot move cursors
     enabled: int = 1  #: generation since which the trigger is active; if it is disabled, of the time before
     created_at: float = 0.0
+    claimed_at: float = 0.0  #: last change of ``TriggerRules.claimed``; 0: none since the creation
     modified_at: float = 0.0
 
 

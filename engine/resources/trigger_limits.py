@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from engine.errors import TooManyTriggers, TriggerClash, TriggerExists
 from engine.resources.bound_trigger import BoundTrigger
@@ -38,6 +38,15 @@ def check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
             _check_pair(new, other)
 
 
+def check_claims(new: BoundTrigger, others: Iterable[BoundTrigger]) -> None:
+    """Raise TriggerClash if a trigger would take events of one of another project, about which the error is silent."""
+    for other in others:
+        if other.plugin is new.plugin and other.project != new.project and other.options is not None:
+            taken = new.plugin.rules.taken
+            if taken is not None and (problem := taken(new.kind, new.options, other.kind, other.options)):
+                raise TriggerClash(new.kind, problem)
+
+
 def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
     rules = new.plugin.rules
     key = same_key(new.plugin, new.options)
@@ -46,7 +55,8 @@ def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
         fields = ", ".join(f"{name} {value}" for name, value in zip(rules.unique, key, strict=True))
         raise TriggerExists(new.kind, fields, other.id)
     if rules.conflicts is not None and rules.conflicts(new.options, other.options, same_function):
-        raise TriggerClash(new.kind, other.id, other.function)
+        taken = f"the {new.kind} trigger {other.id} of {other.function} already uses a resource that this trigger needs"
+        raise TriggerClash(new.kind, taken)
 
 
 def _same_version(new: BoundTrigger, other: BoundTrigger) -> bool:

@@ -27,7 +27,7 @@ from engine.protocols import Plugin, ResourceStore, StoredResource
 from engine.protocols.catalog import decode_resource
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
-from engine.resources.trigger_limits import check_others, check_room
+from engine.resources.trigger_limits import check_claims, check_others, check_room
 from engine.resources.trigger_log_streams import check_log_streams
 
 log = structlog.get_logger("functiond")
@@ -179,6 +179,7 @@ class Triggers:
             trigger = self._bind(stored, plugin, function)
             check_log_streams(trigger, self._catalog)
             check_room(trigger, self.in_project(function.project))
+            check_claims(trigger, self.all())
             await self._put(trigger, "trigger created")
         return trigger
 
@@ -203,13 +204,16 @@ class Triggers:
             if plugin is None:
                 raise NoTriggerType(kind)
             active = rules.read_status(old.kind, plugin, status)
-            generation = old.stored.generation + 1
+            generation, data = old.stored.generation + 1, rules.changed(plugin, old.stored.data, change)
+            before, names = old.stored.data, plugin.rules.claimed
+            claims = old.options is None or any(before.get(name) != data.get(name) for name in names)
             stored = msgspec.structs.replace(
                 old.stored,
-                data=rules.changed(plugin, old.stored.data, change),
+                data=data,
                 active=old.stored.active if active is None else active,
                 generation=generation,
                 enabled=old.stored.enabled if old.stored.active else generation,
+                claimed_at=self._clock.now() if claims else old.stored.claimed_at,
                 modified_at=self._clock.now(),
             )
             trigger = self._bind(stored, plugin, self._catalog.find(urn))
@@ -217,6 +221,8 @@ class Triggers:
             if trigger.options != old.options:
                 check_log_streams(trigger, self._catalog)
             check_others(trigger, self.in_project(trigger.project))
+            if claims:
+                check_claims(trigger, self.all())
             await self._put(trigger, "trigger changed")
         return trigger
 

@@ -35,6 +35,7 @@ class SourceContext(TriggerIngress):
         self.report_problem, self.report_notice = supervisor.report_problem, supervisor.report_notice
         self.generation, self.since = trigger.stored.generation, trigger.stored.modified_at
         self.enabled_generation = trigger.stored.enabled
+        self.claimed = trigger.stored.claimed_at or trigger.stored.created_at
 
     @property
     def deleted(self) -> bool:

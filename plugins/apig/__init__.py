@@ -9,7 +9,7 @@ from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.apig.example import example
 from plugins.apig.options import ApigOptions, conflicts, mode, reply_fields, subject
 from plugins.apig.settings import ApigSettings
-from plugins.apig.source import ApigService, ApigTrigger, address
+from plugins.apig.source import ApigService, ApigTrigger, address, taken
 
 plugin = Plugin(
     kinds=("APIG", "DEDICATEDGATEWAY", "APIC"),
@@ -26,6 +26,8 @@ plugin = Plugin(
         mode=mode,
         mode_option="func_info",
         conflicts=conflicts,
+        taken=taken,
+        claimed=("path", "match_mode", "req_method", "sl_domain", "env_name", "cors"),
         start_before_stop=True,
         reply_fields=reply_fields,
         address=address,

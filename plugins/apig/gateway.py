@@ -50,7 +50,8 @@ class Gateway:
     """ASGI application for one listening address."""
 
     def __init__(self, settings: ApigSettings, access: Access) -> None:
-        self.routes = RouteTable()
+        urls = (one.address(1, tls=False).partition("://")[2] for one in (settings, settings.dedicated))
+        self.routes = RouteTable({"", "localhost", *(host_of(url.partition("/")[0]) for url in urls)})
         self._settings, self._access = settings, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,8 +97,6 @@ class Gateway:
             target = self.routes.find(host, stage, wanted, path)
             if target is not None and target.route.options.cors:
                 return target, True
-        if found is None and method == "HEAD":
-            found = self.routes.find(host, stage, "GET", path)
         if found is None:
             raise problems.no_api()
         return found, False

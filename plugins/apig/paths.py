@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine import InvalidField
 
+CONSOLE = "console"  #: first segment of the paths of the engine's console, which gateways do not serve
 _PATH = re.compile(r"/[\w\-.~%!$&'()*+,;=:@/{}]*", re.ASCII)
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 
@@ -40,6 +41,8 @@ def check_path(path: str) -> None:
         raise InvalidField("path", path, "must begin with / and be a URL's path, parameters as {name}")
     found = [_PARAMETER.findall(unquote(part)) for part in parts]
     names = [name for part in found for name in part]
+    if unquote(parts[1]) == CONSOLE:
+        raise InvalidField("path", path, "must not be below /console, for which browsers keep the console's cookies")
     if "" in names or len(set(names)) < len(names):
         raise InvalidField("path", path, "its parameters must have different names")
     # With two parameters, the end of the first value would be ambiguous.
@@ -60,6 +63,14 @@ def value_between(before: str, text: str, after: str) -> str:
     if not (text.startswith(before) and text.endswith(after)):
         return ""
     return text[len(before) : len(text) - len(after)]
+
+
+def have_common_text(one: Segment, other: Segment) -> bool:
+    """Return whether one segment of a request can match both segments of APIs."""
+    both = (one, other)
+    longest = max(one.before, other.before, key=len) + "x" + max(one.after, other.after, key=len)
+    text = next((segment.before for segment in both if segment.name is None), longest)
+    return all(x.before == text if x.name is None else value_between(x.before, text, x.after) for x in both)
 
 
 def _segment(text: str) -> Segment:

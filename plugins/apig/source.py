@@ -12,7 +12,7 @@ from engine import PluginContext, SettingsError, TriggerContext
 from plugins.apig.access import Access
 from plugins.apig.gateway import Gateway
 from plugins.apig.options import ApigOptions
-from plugins.apig.routing import Route
+from plugins.apig.routing import Route, collision
 from plugins.apig.settings import ApigSettings, ListenerSettings
 
 DEDICATED = "DEDICATEDGATEWAY"
@@ -104,6 +104,11 @@ class ApigTrigger:
             await listener.opened()
             task_status.started()
             await anyio.sleep_forever()
+
+
+def taken(kind: str, mine: ApigOptions, other_kind: str, other: ApigOptions) -> str:
+    """Return why an API would take requests of one of another project; empty if it takes none."""
+    return "" if (kind == DEDICATED) != (other_kind == DEDICATED) else collision(mine, other)
 
 
 def address(service: ApigService, kind: str, options: ApigOptions, tls: bool) -> str:

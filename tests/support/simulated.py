@@ -68,7 +68,7 @@ class _Started:
 
 class _Context:
     kind, function, project, trigger_id = "TIMER", "urn", "p", "t"
-    deleted = False
+    deleted, claimed = False, 0.0
 
     def __init__(self, world: World) -> None:
         self._world = world

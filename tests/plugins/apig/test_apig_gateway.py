@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,17 @@ import pytest
 from msgspec.structs import replace
 
 from engine.auth.signing import hash_of, sign
-from engine.code.store import CodeSource
-from engine.errors import InvalidTrigger, SettingsError
-from engine.protocols import EVENT_LIMIT
+from engine.code.store import NO_CODE, CodeSource
+from engine.errors import InvalidTrigger, SettingsError, TriggerClash
+from engine.http.api.trigger_codes import trigger_status
+from engine.model.urn import parse_urn
+from engine.protocols import EVENT_LIMIT, Plugin
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.triggers import TriggerDraft
 from plugins.apig import plugin
 from tests.support.certificates import write_certificate
 from tests.support.gateways import API, MANY
-from tests.support.http_app import PROJECT, encoded
+from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 from tests.support.triggering import House, house, until
 
 ASYNC = {"func_info": {"invocation_type": "async"}}
@@ -51,6 +55,10 @@ AUTH = {
     ],
     "auth__tokens": [{"token": TOKEN, "project": PROJECT}],
 }
+
+
+#: Creates an API in the other project.
+Claim = Callable[..., Awaitable[BoundTrigger]]
 
 
 class Gateway:
@@ -341,6 +349,98 @@ async def test_a_stored_path_that_is_refused_now_serves_nothing_and_says_why(tmp
         assert (state.state, [reply.status_code for reply in replies]) == ("no source", [404, 404, 202])
         assert "one parameter between two slashes" in state.problem
         assert mended.status_code == 202
+
+
+@asynccontextmanager
+async def two_projects(folder: Path, apig: Plugin = plugin) -> AsyncIterator[tuple[House, Claim]]:
+    """Yield an engine with a second project, ``another``, and a function that creates an API there."""
+    async with house(folder, [apig], plugins__apig__port=0, plugins__apig__dedicated__port=0) as place:
+        catalog, triggers = place.engine.catalog, place.engine.resources.triggers
+        hello = catalog.list(PROJECT)[0]
+        if not catalog.list("another"):
+            source = CodeSource(kind="inline", file=encoded(SOURCE))
+            await catalog.create(replace(hello, function_id=0, project="another", code=NO_CODE), source)
+        urn = catalog.list("another")[0].urn(REGION)
+
+        async def claim(kind: str = "APIG", **options: Any) -> BoundTrigger:
+            trigger = await triggers.create(urn, TriggerDraft(kind=kind, data={**API, **ASYNC, **options}))
+            await place.engine.sources.settled(trigger.id)
+            return trigger
+
+        yield place, claim
+
+
+async def test_no_project_publishes_an_api_that_takes_requests_of_another(tmp_path: Path) -> None:
+    thefts: tuple[dict[str, Any], ...] = (
+        {"path": "/pay/7"},
+        {"path": "/pay/7", "sl_domain": "127.0.0.1"},
+        {"path": "/pay/7", "group_id": "127"},
+        {"path": "/{any+}"},
+        {"path": "/mine", "sl_domain": "pay.example.com"},
+    )
+    async with two_projects(tmp_path) as (place, claim):
+        for path, domain in (("/pay/{id}", ""), ("/own", "pay.example.com")):
+            own = await place.create("APIG", **{**API, **ASYNC, "name": path, "path": path, "sl_domain": domain})
+        await place.engine.sources.settled(own.id)
+        other = await claim(path="/else")
+        urn = parse_urn(other.function, region=REGION, project="another")
+
+        refusals = []
+        for theft in thefts:
+            for kind in ("APIG", "APIC"):
+                with pytest.raises(TriggerClash, match="another project") as refusal:
+                    await claim(kind, name="second", **theft)
+                refusals.append(refusal.value)
+            with pytest.raises(TriggerClash, match="another project"):
+                await place.engine.resources.triggers.update(urn, "APIG", other.id, [theft])
+        await claim("DEDICATEDGATEWAY", **thefts[0])
+        async with httpx.AsyncClient(base_url=url(place), trust_env=False) as client:
+            assert (await client.get("/pay/7")).status_code == 202
+
+        assert {trigger_status(one) for one in refusals} == {(409, "FSS.1147")}
+        assert not any(text in str(one) for text in (PROJECT, own.id, "hello", "{id}") for one in refusals)
+        assert [event["resource"] for event in await place.events()] == ["/pay/{id}"]
+
+
+async def test_of_stored_apis_that_collide_the_oldest_answers_and_the_other_shows_a_problem(tmp_path: Path) -> None:
+    unchecked = replace(plugin, rules=replace(plugin.rules, taken=None))
+    async with two_projects(tmp_path, unchecked) as (place, claim):
+        first = await place.create("APIG", **{**API, **ASYNC, "path": "/pay/{id}"})
+        late = await claim(path="/pay/7", sl_domain="127.0.0.1")
+
+    async with two_projects(tmp_path) as (place, _):
+        for one in (first, late):
+            await place.engine.sources.settled(one.id)
+        problems = [place.state(one).problem for one in (first, late)]
+        urn = parse_urn(late.function, region=REGION, project="another")
+        await place.engine.resources.triggers.update(urn, "APIG", late.id, [{"name": "renamed"}])
+        renamed = await place.update(first, name="renamed")
+        async with httpx.AsyncClient(base_url=url(place), trust_env=False) as client:
+            before = await client.get("/pay/7")
+            events = await place.events()
+            await place.delete(first)
+            await until(lambda: place.state(late).problem.endswith("(over)"))
+            after = await client.get("/pay/7")
+        moved = await place.engine.resources.triggers.update(urn, "APIG", late.id, [{"path": "/moved"}])
+
+        assert renamed.stored.claimed_at == 0.0 < moved.stored.created_at < moved.stored.claimed_at
+        assert problems[0] == ""
+        assert "belong to an API of another project: choose another path; until then" in problems[1]
+        assert (before.status_code, after.status_code) == (202, 202)
+        assert [event["resource"] for event in events] == ["/pay/{id}"]
+
+
+async def test_functions_see_neither_the_console_s_cookie_nor_a_token_that_nobody_checked(tmp_path: Path) -> None:
+    session = "functiond_session_8080_abc=1; a=b; __Host-functiond_session_8080_abc=2; functiond_note=3"
+    async with gateway(tmp_path, {"path": "/", "match_mode": "SWA"}) as at:
+        for cookie in (session, "functiond_session_8080_abc=1"):
+            await at.client.get("/orders", headers={"Cookie": cookie, "X-Auth-Token": TOKEN, "x_auth_token": TOKEN})
+        replies = [await at.client.get(path, headers={"Cookie": session}) for path in ("/console/", "/%63onsole/x")]
+
+        first, second = [event["headers"] for event in await at.events()]
+        assert [told(reply) for reply in replies] == [(404, "APIG.0101")] * 2
+        assert (first["cookie"], "cookie" in second) == ("a=b", False)
+        assert not any(TOKEN in str(headers) for headers in (first, second))
 
 
 async def test_who_comes_when_there_is_no_room_is_told_when_to_come_again(tmp_path: Path) -> None:

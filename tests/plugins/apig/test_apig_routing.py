@@ -16,23 +16,38 @@ from msgspec import Struct
 from engine import InvalidField, TriggerContext
 from plugins.apig.options import ApigOptions
 from plugins.apig.paths import value_between
-from plugins.apig.routing import Route, RouteTable, host_of
+from plugins.apig.routing import Route, RouteTable, collision, host_of
 from tests.support.gateways import API, MANY
 
 
-class Named(Struct, frozen=True, kw_only=True):
+class Named(Struct, kw_only=True):
     """Part of a trigger that routing needs."""
 
     trigger_id: str
+    project: str = "p"
+    claimed: float = 0.0
+    problem: str = ""
+    block: ExitStack = msgspec.field(default_factory=ExitStack)
+
+    def report_problem(self, problem: str) -> None:
+        self.problem = problem
 
 
 class Table:
     def __init__(self, stack: ExitStack) -> None:
-        self.routes, self._stack = RouteTable(), stack
+        self.routes, self._stack = RouteTable({"", "gateway.example.com"}), stack
 
     def add(self, trigger_id: str, **options: Any) -> ExitStack:
         """Add a route until its block ends, or else until the test ends."""
         return self._add(trigger_id, msgspec.convert({**API, **options}, ApigOptions))
+
+    def add_of(self, project: str, claimed: float, **options: Any) -> Named:
+        """Add a route of a project, which has claimed it at this time."""
+        named = Named(trigger_id=f"{project}{claimed:g}", project=project, claimed=claimed)
+        route = Route(options=msgspec.convert({**API, **options}, ApigOptions), context=cast(TriggerContext, named))
+        named.block = self._stack.enter_context(ExitStack())
+        named.block.enter_context(self.routes.added(route))
+        return named
 
     def add_unchecked(self, trigger_id: str, path: str) -> ExitStack:
         """Add a route whose path is not validated."""
@@ -220,7 +235,8 @@ def test_what_is_gone_leaves_nothing_behind(table: Table) -> None:
     for one in added:
         one.close()
 
-    assert table.routes._roots == {}
+    own = {name: value for name, value in vars(table.routes).items() if name != "_own_hosts"}
+    assert not any(own.values()), own
 
 
 def test_paths_with_many_ways_through_are_found_soon(table: Table) -> None:
@@ -234,7 +250,138 @@ def test_paths_with_many_ways_through_are_found_soon(table: Table) -> None:
 
 @pytest.mark.parametrize(
     ("header", "host"),
-    [("LOCALHOST:80", "localhost"), ("[::1]:80", "[::1]"), ("", ""), ("shop.example.com", "shop.example.com")],
+    [("LOCALHOST:80", "localhost"), ("[::1]:80", "[::1]"), ("", ""), ("shop.example.com.", "shop.example.com")],
 )
 def test_a_host_has_no_port(header: str, host: str) -> None:
     assert host_of(header) == host
+
+
+def collides(mine: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(collision(*(msgspec.convert({**API, **one}, ApigOptions) for one in (mine, other))))
+
+
+PAY = {"path": "/pay/{id}", "req_method": "GET"}
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"path": "/pay/7"},
+        {"path": "/p%61y/7", "req_method": "GET"},
+        {"path": "/{any}/7"},
+        {"path": "/pay/a-{x}.jpg"},
+        {"path": "/{any+}"},
+        {"path": "/pay/{any+}"},
+        {"path": "/", "match_mode": "SWA"},
+        {"path": "/pay/7", "match_mode": "SWA"},
+        {"path": "/pay/7", "req_method": "HEAD"},
+        {"path": "/pay/7", "sl_domain": "gateway.example.com"},
+        {"path": "/pay/7", "sl_domain": "."},
+        {"path": "/pay/7", "group_id": "gateway"},
+    ],
+)
+def test_an_api_collides_with_one_of_which_it_would_get_requests(mine: dict[str, Any]) -> None:
+    assert collides(mine, PAY)
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"path": "/pay"},
+        {"path": "/PAY/7"},
+        {"path": "/pay%2F7"},
+        {"path": "/pay/7/8"},
+        {"path": "/pay/7/{any+}"},
+        {"path": "/refunds", "match_mode": "SWA"},
+        {"path": "/pay/7", "req_method": "POST"},
+        {"path": "/pay/7", "req_method": "OPTIONS"},
+        {"path": "/pay/7", "env_name": "TEST"},
+    ],
+)
+def test_an_api_does_not_collide_with_one_for_other_requests(mine: dict[str, Any]) -> None:
+    assert not collides(mine, PAY)
+    assert not collides({"sl_domain": "a.example.com"}, {"sl_domain": "b.example.com"})
+    assert not collides({}, {"sl_domain": "a.example.com"})  # it is not found under a domain of another project
+
+
+def test_a_domain_collides_whatever_the_path_and_answers_to_preflights_do_too() -> None:
+    assert collides({"sl_domain": "A.example.com.", "path": "/x"}, {"sl_domain": "a.example.com", "env_name": "TEST"})
+    assert collides({"req_method": "OPTIONS"}, {"req_method": "GET", "cors": True})
+
+
+TEXTS = ["a", "b", "", "{}", "a{}", "{}b"]
+SEGMENTS = st.tuples(st.sampled_from(TEXTS), st.sampled_from(["", *(f"/{text}" for text in TEXTS)]))
+APIS = st.tuples(SEGMENTS, st.sampled_from([{"match_mode": "SWA"}, {"match_mode": "NORMAL"}, {"path": "/{rest+}"}]))
+REQUESTS = st.lists(st.sampled_from(["a", "b", "", "ab", "axb"]), min_size=1, max_size=3).map("/".join)
+
+
+@given(APIS, APIS, REQUESTS)
+def test_apis_that_answer_the_same_request_collide(one: Any, other: Any, request: str) -> None:
+    apis = []
+    for (first, second), api in (one, other):
+        path = first.replace("{}", "{x}") + second.replace("{}", "{y}")
+        apis.append({**api, "path": f"/{path}{api.get('path', '')}"})
+    with ExitStack() as stack:
+        for api in apis:
+            table = Table(stack)
+            table.add("a", **api)
+            if table.ask(f"/{request}") is None:
+                return
+
+    assert collides(*apis)
+
+
+@pytest.mark.parametrize("host", ["x.example.com", "gateway.example.com", "shop.example.com", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "mine", [{}, {"sl_domain": "gateway.example.com"}, {"group_id": "gateway"}, {"group_id": "127"}]
+)
+def test_of_two_projects_the_one_that_claimed_a_request_first_gets_it(
+    table: Table, mine: dict[str, Any], host: str
+) -> None:
+    late = table.add_of("late", 2, **mine, path="/pay/7")
+    first = table.add_of("first", 1, path="/pay/{id}", req_method="GET")
+
+    found = table.ask("/pay/7", host=host), table.ask("/pay/7", "HEAD", host=host)
+    assert [answer[0] for answer in found] == ["first1", "first1"]
+    assert (late.problem.partition(":")[0], first.problem) == (
+        "requests to this path belong to an API of another project",
+        "",
+    )
+
+    first.block.close()
+    under = "" if mine.get("sl_domain") not in (None, host) else "late2"
+    assert ((table.ask("/pay/7", host=host) or [""])[0], late.problem) == (under, "")
+
+
+def test_under_a_domain_that_a_project_has_claimed_others_answer_nothing_later(table: Table) -> None:
+    table.add_of("early", 1, path="/early")
+    table.add_of("owner", 2, path="/orders", sl_domain="pay.example.com")
+    table.add_of("late", 3, path="/{any+}")
+    table.add_of("thief", 4, path="/more", sl_domain="pay.example.com")
+    table.add_of("owner", 5, path="/own")
+
+    hosts = ("pay.example.com", "other.example.com")
+    answers = {path: [table.ask(f"/{path}", host=host) for host in hosts] for path in ("early", "own", "more", "x")}
+    assert {path: [answer and answer[0] for answer in found] for path, found in answers.items()} == {
+        "early": ["early1", "early1"],
+        "own": ["owner5", "late3"],
+        "more": [None, "late3"],
+        "x": [None, "late3"],
+    }
+
+
+def test_no_project_gets_the_host_of_the_gateway_for_itself(table: Table) -> None:
+    for host in ("gateway.example.com", "127.0.0.1"):
+        table.add_of("first", 1, path=f"/{host}", sl_domain=host)
+        table.add_of("second", 2, path="/orders")
+
+        assert table.ask("/orders", host=host)[0] == "second2"
+
+
+def test_gateways_serve_no_path_of_the_console(table: Table) -> None:
+    table.add("a", path="/", match_mode="SWA")
+
+    assert [table.ask(path) for path in ("/console", "/console/", "/%63onsole/x", "/console/x")] == [None] * 4
+    assert table.ask("/consoles/x") is not None
+    with pytest.raises(InvalidField, match="/console"):
+        table.add("b", path="/c%6Fnsole/x")
