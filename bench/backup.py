@@ -42,7 +42,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
                 progress("backup: the same while a backup is made")
                 number += 1
                 with _watched(folder / "data" / "journal.db-wal") as sizes:
-                    made, during = _backup(server, function, folder / f"backup-{number}", options)
+                    made, during = _backup(server, function, Path(f"backup-{number}"), options)
                 yield _figures(made, before, during, max(sizes))
 
 

@@ -13,6 +13,7 @@ import anyio
 import structlog
 
 from engine.app.api_wiring import build_app
+from engine.app.backup_wiring import note_needs
 from engine.app.connections import raise_file_limit, warn_of_low_limit
 from engine.app.health import EngineHealth
 from engine.app.lifecycle import drain, run_engine
@@ -62,6 +63,7 @@ async def serve(
                 listening(engine) as url,
             ):
                 _tune_garbage_collector()
+                note_needs(engine)
                 log.info("serving", url=url, port=urlsplit(url).port, seconds=round(time.perf_counter() - began, 3))
                 ready(engine, url)
                 if manager:

@@ -13,7 +13,7 @@ import anyio.to_thread
 import msgspec
 from cyclopts import Parameter
 
-from engine.app.backup_wiring import backups_of
+from engine.app.backup_wiring import backups_of, keys_of
 from engine.cli.client import ApiError, Client, NotRunning, UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.logs import JSON_LINES
@@ -23,6 +23,7 @@ from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.errors import DataDirectoryLocked, FunctiondError
 from engine.maintenance.backup import BackupMade, BackupProgress
+from engine.maintenance.backup_folder import add_keys
 from engine.model.clock import SystemClock
 from engine.protocols import CopySteps
 from engine.storage import copy_offline
@@ -46,21 +47,29 @@ def backup(
     Parameters
     ----------
     destination
-        Absolute path of the backup, a new folder. Its parent folder must exist.
+        Path of the backup, a new folder whose parent exists. The running engine makes it in its folder of backups
+        (storage.backup_dir), to which a name or a relative path belongs.
     with_key
-        Include the credentials file (auth.file) and the TLS key (http.tls_key) of the engine.
+        Include the credentials file (auth.file) and the TLS key (http.tls_key) that the settings of --config name. This
+        command copies them, so run it on the engine's machine, as the engine's user.
     data_dir
         Data directory of an engine that does not run.
     config
         TOML file with the settings of that engine.
     """
+    overrides, keys = {"storage.data_dir": str(data_dir) if data_dir else None}, dict[str, Path]()
+    if with_key or data_dir:
+        settings = load_settings(file=config, environ=os.environ, overrides=overrides)
+        keys |= keys_of(settings) if with_key else {}
+    if with_key and not keys:
+        raise UsageError("--with-key: the settings name neither auth.file nor http.tls_key; name them with --config")
     with progress_line("backing up", quiet=target.json) as show:
         if data_dir is None:
-            made = _online(target.client(), destination, with_key, show)
+            made = _online(target.client(), destination, show)
         else:
-            overrides = {"storage.data_dir": str(data_dir)}
-            settings = load_settings(file=config, environ=os.environ, overrides=overrides)
-            made = _offline(settings, destination.absolute(), with_key, show)
+            made = _offline(settings, destination.absolute(), show)
+    if keys:
+        add_keys(Path(made["path"]), keys)
     if target.json:
         print_json(made)
     else:
@@ -71,8 +80,8 @@ def backup(
     return FAILED if made["missing"] else 0
 
 
-def _online(client: Client, destination: Path, with_key: bool, show: Show) -> dict[str, Any]:
-    body = json.dumps({"path": str(destination), "with_key": with_key}).encode()
+def _online(client: Client, destination: Path, show: Show) -> dict[str, Any]:
+    body = json.dumps({"path": str(destination)}).encode()
     last: dict[str, Any] = {}
     try:
         for line in client.of_project.lines("/backups", JSON_LINES, method="POST", body=body):
@@ -87,7 +96,7 @@ def _online(client: Client, destination: Path, with_key: bool, show: Show) -> di
     return last
 
 
-def _offline(settings: Settings, destination: Path, with_key: bool, show: Show) -> dict[str, Any]:
+def _offline(settings: Settings, destination: Path, show: Show) -> dict[str, Any]:
     data = settings.storage.path
     if not (data / "journal.db").exists():
         raise UsageError(f"--data-dir {data} has no journal.db: name the data directory of an engine")
@@ -97,9 +106,8 @@ def _offline(settings: Settings, destination: Path, with_key: bool, show: Show) 
         return CopySteps()
 
     async def make() -> BackupMade:
-        backups = backups_of(settings, copy_storage, SystemClock())
-        folder = await backups.destination(str(destination), with_key=with_key)
-        return await backups.make(folder, note, with_key=with_key)
+        backups = backups_of(settings, copy_storage, SystemClock(), anywhere=True)
+        return await backups.make(await backups.destination(str(destination)), note)
 
     def note(progress: BackupProgress) -> None:
         show(msgspec.to_builtins(progress))

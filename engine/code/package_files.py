@@ -53,14 +53,18 @@ def copy_package(code: Path, target: Path, name: str) -> Generator[int, None, No
 
 
 def copy_file(source: Path, target: Path) -> Iterator[int]:
-    """Copy a file to a new one with the same mode. Yield the number of bytes after each step, synced to disk."""
-    mode = source.stat().st_mode & 0o777
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb", buffering=0) as output, source.open("rb", buffering=0) as file:
+    """Copy a file to a new one with the same mode. Yield the number of bytes after each step, synced to disk.
+
+    Raises OSError if ``source`` is a link.
+    """
+    with (
+        open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file,
+        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as output,
+    ):
         while size := os.sendfile(output.fileno(), file.fileno(), None, _STEP):
             os.fdatasync(output.fileno())
             yield size
-        os.fchmod(output.fileno(), mode)
+        os.fchmod(output.fileno(), os.fstat(file.fileno()).st_mode & 0o777)
         os.fsync(output.fileno())
 
 

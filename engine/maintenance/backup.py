@@ -7,7 +7,7 @@ that all packages of the copy exist.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,9 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from engine.code.package_files import copy_file, copy_package, size_of
+from engine.code.package_files import copy_package, size_of
 from engine.code.unpacking import fsync_folder, write_file
-from engine.errors import BackupFailed, BackupRuns, InvalidField
+from engine.errors import BackupFailed, BackupRuns
 from engine.maintenance.backup_folder import BackupFolder, Manifest
 from engine.model.clock import Clock
 from engine.protocols import CopySteps
@@ -54,8 +54,8 @@ OnProgress = Callable[[BackupProgress], None]
 class Backups:
     """Maker of backups of one data directory, one at a time.
 
-    ``keys`` are files with credentials and keys, by the names that they get in a backup. ``keep_free`` bytes stay free
-    on the disk of the data directory. ``version`` is that of functiond.
+    They are made below the folder ``below``; None: anywhere. ``keep_free`` bytes stay free on the disk of the data
+    directory. ``version`` is that of functiond.
     """
 
     def __init__(
@@ -63,31 +63,27 @@ class Backups:
         data: Path,
         copy_storage: CopyStorage,
         *,
-        keys: Mapping[str, Path],
+        below: Path | None,
         keep_free: int,
         clock: Clock,
         version: str,
     ) -> None:
-        self._data, self._copy_storage, self._keys = data, copy_storage, keys
+        self._data, self._copy_storage, self._below = data, copy_storage, below
         self._keep_free, self._clock, self._version = keep_free, clock, version
         self._running = False
 
-    async def destination(self, path: str, *, with_key: bool = False) -> BackupFolder:
+    async def destination(self, path: str) -> BackupFolder:
         """Return the destination of a new backup. Its disk must have room for the journal.
 
-        Raises BadDestination or DestinationExists if a backup cannot be made there, InvalidField if there is no key to
-        include, BackupFailed if the disk is full, and BackupRuns if another backup runs.
+        Raises BadDestination or DestinationExists if a backup cannot be made there, BackupFailed if the disk is full,
+        and BackupRuns if another backup runs.
         """
         if self._running:
             raise BackupRuns
-        if with_key and not self._keys:
-            raise InvalidField("with_key", with_key, "the settings name neither auth.file nor http.tls_key")
         return await anyio.to_thread.run_sync(self._destination, path)
 
-    async def make(self, folder: BackupFolder, on_progress: OnProgress, *, with_key: bool = False) -> BackupMade:
+    async def make(self, folder: BackupFolder, on_progress: OnProgress) -> BackupMade:
         """Make a backup. ``on_progress`` is called after each step.
-
-        With ``with_key``, the backup includes the credentials file and the TLS key of the engine.
 
         Raises BackupFailed if the destination cannot be written, and the errors of ``Storage.copy_to``. If the backup
         fails or is cancelled, all that was written is removed.
@@ -98,7 +94,7 @@ class Backups:
         try:
             await anyio.to_thread.run_sync(folder.create)
             try:
-                return await self._make(folder, self._keys if with_key else {}, on_progress)
+                return await self._make(folder, on_progress)
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(folder.discard)
@@ -109,7 +105,7 @@ class Backups:
             self._running = False
 
     def _destination(self, path: str) -> BackupFolder:
-        folder = BackupFolder(path, self._data)
+        folder = BackupFolder(path, self._data, self._below)
         folder.check_room(_size(self._data / "journal.db"), self._reserve(folder))
         return folder
 
@@ -118,7 +114,7 @@ class Backups:
         same = folder.path.parent.stat().st_dev == self._data.stat().st_dev
         return self._keep_free if same else 0
 
-    async def _make(self, folder: BackupFolder, keys: Mapping[str, Path], on_progress: OnProgress) -> BackupMade:
+    async def _make(self, folder: BackupFolder, on_progress: OnProgress) -> BackupMade:
         size = 0
 
         def note(copied: int, total: int) -> None:
@@ -135,7 +131,7 @@ class Backups:
             while (step := await anyio.to_thread.run_sync(next, steps, None)) is not None:
                 copied += step
                 on_progress(BackupProgress(state="code", copied=copied, total=max(copied, total)))
-        await anyio.to_thread.run_sync(self._finish, folder, copier, keys)
+        await anyio.to_thread.run_sync(self._finish, folder, copier)
         return BackupMade(
             state="done",
             copied=copied,
@@ -148,13 +144,7 @@ class Backups:
             longest_step=made.longest,
         )
 
-    def _finish(self, folder: BackupFolder, copier: _PackageCopier, keys: Mapping[str, Path]) -> None:
-        if keys:
-            (folder.partial / "keys").mkdir(mode=0o700)
-            for name, file in keys.items():
-                for _ in copy_file(file, folder.partial / "keys" / name):
-                    pass
-            fsync_folder(folder.partial / "keys")
+    def _finish(self, folder: BackupFolder, copier: _PackageCopier) -> None:
         folder.finish(
             Manifest(
                 version=self._version,
@@ -162,7 +152,6 @@ class Backups:
                 made_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="seconds"),
                 packages=tuple(copier.names),
                 missing=tuple(copier.missing),
-                keys=tuple(keys),
             )
         )
 

@@ -4,7 +4,7 @@
     DEST/backup.json    description of the backup, see ``Manifest``
     DEST/journal.db     copy of the storage
     DEST/code/          packages that functions and dependencies refer to
-    DEST/keys/          credentials and TLS key, if they were asked for
+    DEST/keys/          credentials and TLS key, if ``add_keys`` was called
 
 A backup has the form of a data directory. Functions of this module block the calling thread.
 """
@@ -12,18 +12,24 @@ A backup has the form of a data directory. Functions of this module block the ca
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from engine.code.package_files import copy_file
 from engine.code.unpacking import fsync_folder, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
 from engine.isolation.orphans import remove_tree
 from engine.maintenance.disk_guard import free_space
+from engine.storage.data_directory import BACKUPS
 
 MANIFEST, UNFINISHED = "backup.json", ".unfinished"
+OTHER = "use another backup"  #: advice for one that is damaged
 FORMAT = 1
 MARGIN = 4 << 20  #: bytes for folders and for growth of the journal during the copy
 
@@ -37,17 +43,17 @@ class Manifest(Struct, frozen=True, kw_only=True):
     made_at: str
     packages: tuple[str, ...]
     missing: tuple[str, ...] = ()  #: packages that the data directory lacked
-    keys: tuple[str, ...] = ()  #: files in ``keys/``
 
 
 class BackupFolder:
-    """Destination of a backup. ``data`` is the data directory, which must not overlap it.
+    """Destination of a backup. ``data`` is the data directory, of which only the folder of backups may contain it.
 
+    ``below`` is the folder in which it must be, also by its links, and which is created if it is missing; None: any.
     Raises BadDestination or DestinationExists if the backup cannot be made there.
     """
 
-    def __init__(self, destination: str, data: Path) -> None:
-        self.path = _checked(destination, data)
+    def __init__(self, destination: str, data: Path, below: Path | None) -> None:
+        self.path = _checked(destination, data, below)
         self.partial = self.path.with_name(f"{self.path.name}.partial")
 
     def check_room(self, needed: int, keep_free: int) -> None:
@@ -107,17 +113,46 @@ def read_manifest(backup: Path) -> Manifest:
         raise BackupUnusable(str(backup), f"{MANIFEST} cannot be read ({error}): use another backup") from error
 
 
+def add_keys(backup: Path, keys: Mapping[str, Path]) -> None:
+    """Copy files with credentials and keys into a backup, by the names that they get there."""
+    try:
+        (backup / "keys").mkdir(mode=0o700)
+        for name, file in keys.items():
+            for _ in copy_file(file.resolve(), backup / "keys" / name):
+                pass
+        fsync_folder(backup / "keys")
+        fsync_folder(backup)
+    except OSError as error:
+        advice = "run the command on the engine's machine, as the engine's user"
+        raise BackupUnusable(str(backup), f"its keys cannot be copied ({error}): {advice}") from error
+
+
 def is_backup(folder: Path) -> bool:
-    return (folder / MANIFEST).exists()
+    return os.path.lexists(folder / MANIFEST)
 
 
-def _checked(destination: str, data: Path) -> Path:
-    path = Path(destination)
+def links_in(backup: Path) -> str:
+    """Describe an entry of a backup that is neither file nor folder, as no backup has one; empty if there is none."""
+    tops = [backup / name for name in (MANIFEST, "journal.db", "code", "keys")]
+    for entry in chain(tops, *(top.rglob("*") for top in tops)):
+        if os.path.lexists(entry) and (entry.is_symlink() or not (entry.is_file() or entry.is_dir())):
+            return f"{entry} is neither file nor folder, such as a link, and nothing is read through it"
+    return ""
+
+
+def _checked(destination: str, data: Path, below: Path | None) -> Path:
+    path = (below or Path("")) / destination
     if not path.is_absolute() or "\0" in destination or path.name in ("", ".."):
-        raise BadDestination(destination, "must be an absolute path on the machine of the engine")
+        raise BadDestination(destination, "must be a path on the machine of the engine")
     path, used = Path(os.path.realpath(path.parent)) / path.name, os.path.realpath(data)
-    if os.path.commonpath((path, used)) in (used, str(path)):
+    if below is not None and Path(os.path.realpath(below)) not in path.parents:
+        setting = f'to make backups there, set storage.backup_dir = "{path.parent}" and restart the engine'
+        raise BadDestination(destination, f"must be below {below}, the folder of backups; {setting}")
+    if os.path.commonpath((path, used)) in (used, str(path)) and Path(used, BACKUPS) not in path.parents:
         raise BadDestination(destination, f"must be outside the data directory {used}")
+    if below is not None:
+        with suppress(OSError):  # which the check of the parent folder tells
+            below.mkdir(mode=0o700, exist_ok=True)
     if os.path.lexists(path):
         raise _exists(path)
     if not os.path.isdir(path.parent):

@@ -16,7 +16,7 @@ from engine.code.package_files import copy_file, copy_package, count_files, size
 from engine.code.unpacking import fsync_folder, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
 from engine.isolation.orphans import remove_tree
-from engine.maintenance.backup_folder import MARGIN, Manifest, read_manifest
+from engine.maintenance.backup_folder import MARGIN, OTHER, Manifest, links_in, read_manifest
 from engine.maintenance.disk_guard import free_space
 from engine.maintenance.verification import verify
 from engine.storage import is_copy, packages_in
@@ -63,6 +63,8 @@ def restore(
     incomplete or damaged, DestinationExists if the data directory is not empty, BackupFailed if it cannot be written,
     and DataDirectoryLocked if an engine uses it. If the restore fails, all that was written is removed.
     """
+    if problem := links_in(backup):
+        raise BackupUnusable(str(backup), f"{problem}: {OTHER}")
     manifest = read_manifest(backup)
     _check_target(backup, data)
     on_progress(RestoreProgress(state="check"))
@@ -130,7 +132,7 @@ def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgre
         files=files,
         packages=len(names),
         missing=tuple(missing),
-        keys=manifest.keys,
+        keys=_keys(backup),
     )
 
 
@@ -145,11 +147,15 @@ def _copies(backup: Path, data: Path, names: list[str], manifest: Manifest) -> I
             files = count_files(backup / "code", name)
             yield from _steps("code", copy_package(backup / "code", data / "code", name), files)
         fsync_folder(data / "code")
-    if manifest.keys:
+    if (backup / "keys").is_dir():
         (data / "keys").mkdir(mode=0o700)
-        for name in manifest.keys:
-            yield from _steps("keys", copy_file(backup / "keys" / Path(name).name, data / "keys" / Path(name).name))
+        for name in _keys(backup):
+            yield from _steps("keys", copy_file(backup / "keys" / name, data / "keys" / name))
         fsync_folder(data / "keys")
+
+
+def _keys(backup: Path) -> tuple[str, ...]:
+    return tuple(sorted(os.listdir(backup / "keys"))) if (backup / "keys").is_dir() else ()
 
 
 def _steps(part: _Part, steps: Iterable[int], files: int = 1) -> Iterator[tuple[_Part, int, int]]:

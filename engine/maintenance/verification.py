@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.code.package_files import package_problem
 from engine.errors import BackupUnusable, DataDirectoryUnusable
 from engine.errors.data_errors import RESTORE
-from engine.maintenance.backup_folder import is_backup, read_manifest
+from engine.maintenance.backup_folder import OTHER, is_backup, links_in, read_manifest
 from engine.storage import find_problems, journal_name, packages_in
 from engine.storage.problems import Problem
 
@@ -21,6 +21,9 @@ def verify(folder: Path) -> Iterator[Problem]:
     Pages and rows of the journal, its counters and cursors, and the contents of code packages are checked.
     """
     if is_backup(folder):
+        if problem := links_in(folder):
+            yield Problem(part="backup", problem=problem, advice=OTHER)
+            return
         yield from _description(folder)
     yield from find_problems(folder)
     yield from _code(folder)
@@ -31,9 +34,9 @@ def _description(backup: Path) -> Iterator[Problem]:
         manifest = read_manifest(backup)
         if manifest.journal != journal_name(backup):
             problem = f"backup.json describes journal {manifest.journal}, but journal.db is {journal_name(backup)}"
-            yield Problem(part="backup", problem=problem, advice="use another backup")
+            yield Problem(part="backup", problem=problem, advice=OTHER)
     except BackupUnusable as error:
-        yield Problem(part="backup", problem=str(error), advice="use another backup")
+        yield Problem(part="backup", problem=str(error), advice=OTHER)
     except DataDirectoryUnusable:
         return  # a problem of the journal
 

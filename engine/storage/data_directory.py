@@ -1,6 +1,6 @@
 """Data directory of an engine: its lock, its marker, and a ballast file for a full disk.
 
-    lock  ballast  code/  logs/  tmp/  and files of the storage
+    lock  ballast  code/  logs/  tmp/  backups/  and files of the storage
 
 The directory itself is locked, which excludes a second engine; the kernel unlocks it when the engine's process exits.
 The file ``lock`` is locked too, because earlier versions lock only this file, and contains the owner's pid. The ballast
@@ -26,6 +26,7 @@ log = structlog.get_logger("functiond.journal")
 
 #: Errors of syncing a folder that this user cannot read, or whose file system has no sync because it is read-only.
 _NOT_SYNCED = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS, errno.ENOTSUP})
+BACKUPS = "backups"  #: folder of backups, if the settings name no other
 _FOLDERS, _FILES = ("code", "logs", "tmp"), ("lock", "ballast")
 
 

@@ -65,7 +65,7 @@ class EngineProcess:
         self.headers: dict[str, str] = {}  #: sent with every request
         self.port = 0
         self.asked_port = 0  #: to listen on; 0: any
-        self._settings = {**QUICK, **settings}
+        self._settings = {"FUNCTIOND_STORAGE__BACKUP_DIR": str(data.parent), **QUICK, **settings}
         self._process: subprocess.Popen[str] | None = None
         self._reader = ThreadPoolExecutor(1)
         self._read: Future[None] | None = None

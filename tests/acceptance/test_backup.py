@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine.runtimes.interpreters import WORKERS
 from tests.acceptance.engine_process import PROJECT, TALLY, EngineProcess, engine_on, rows
 from tests.support.engine_process import functiond
 from tests.support.http_app import zipped
@@ -167,14 +169,21 @@ def test_destinations_that_cannot_be_used_are_refused_and_nothing_is_made(
     (tmp_path / "mine.partial").mkdir()
     (tmp_path / "mine.partial" / "file").touch()
     (tmp_path / "alias").symlink_to(tmp_path / "data")
+    outside = Path(tempfile.mkdtemp(dir=tmp_path.parent))
+    (tmp_path / "out").symlink_to(outside)
+    needed = f'set storage.backup_dir = "{outside}"'
     refusals = {
-        "relative": (400, "must be an absolute path"),
-        "": (400, "must be an absolute path"),
-        "/": (400, "must be an absolute path"),
+        f"{WORKERS}/bk": (400, "must be below"),  # in the sandbox of each function
+        f"{outside}/bk": (400, needed),
+        f"{tmp_path}/out/bk": (400, needed),
+        "out/bk": (400, needed),
+        f"../{outside.name}/bk": (400, needed),
+        "": (400, "must be below"),
+        "/": (400, "must be a path"),
         f"{tmp_path}/data": (400, "must be outside the data directory"),
         f"{tmp_path}/data/backup": (400, "must be outside the data directory"),
         f"{tmp_path}/alias/backup": (400, "must be outside the data directory"),
-        f"{tmp_path}": (400, "must be outside the data directory"),
+        f"{tmp_path}": (400, "must be below"),
         f"{tmp_path}/file": (409, "exists already"),
         f"{tmp_path}/link": (409, "exists already"),
         f"{tmp_path}/none/backup": (400, "its parent folder"),
@@ -192,6 +201,8 @@ def test_destinations_that_cannot_be_used_are_refused_and_nothing_is_made(
         assert (code, text in problem["error_msg"]) == (status, True), (path, problem)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "mine.partial" / "file").exists()
+    assert list(outside.iterdir()) == []
+    assert not (WORKERS / "bk").exists()
 
 
 def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess, tmp_path: Path) -> None:
@@ -217,18 +228,31 @@ def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None
     secret.touch(0o600)
     secret.write_text(f'[[tokens]]\ntoken = "{token}"\nproject = "{PROJECT}"\n'
                       f'[[tokens]]\ntoken = "{token}-read"\nproject = "{PROJECT}"\nrole = "read"\n')  # fmt: skip
-    with engine_on(tmp_path / "data", FUNCTIOND_AUTH__FILE=str(secret)) as engine:
+    environ = {"FUNCTIOND_AUTH__FILE": str(secret), "FUNCTIOND_TOKEN": token, "FUNCTIOND_PROJECT": PROJECT}
+    with engine_on(tmp_path / "data", FUNCTIOND_AUTH__FILE=str(secret), FUNCTIOND_STORAGE__BACKUP_DIR="") as engine:
         engine.headers = {"X-Auth-Token": f"{token}-read"}
-        assert engine.ask("POST", BACKUPS, {"path": str(tmp_path / "no")}).status == 403
+        assert engine.ask("POST", BACKUPS, {"path": "no"}).status == 403
         engine.headers = {"X-Auth-Token": token}
-        lines(engine, tmp_path / "without")
-        assert engine.ask("POST", BACKUPS, {"path": str(tmp_path / "with"), "with_key": True}).status == 200
+        refused = engine.ask("POST", BACKUPS, {"path": "no", "with_key": True})
+        without, copied = (
+            functiond("backup", *given, "--json", url=url_of(engine), environ=environ)
+            for given in (("without",), ("with", "--with-key"))
+        )
+        said = [line for line in engine.log if "backups are made in the data directory" in line]
 
-    assert not any(token.encode() in file.read_bytes() for file in (tmp_path / "without").rglob("*") if file.is_file())
-    copy = tmp_path / "with" / "keys" / "credentials.toml"
+    assert (refused.status, "never copied over the API" in refused.json["error_msg"]) == (400, True)
+    assert [one.returncode for one in (without, copied)] == [0, 0], copied.stderr
+    assert len(said) == 1
+    folder = tmp_path / "data" / "backups"
+    assert sorted(folder.iterdir()) == [Path(json.loads(one.stdout)["path"]) for one in (copied, without)]
+    assert {one.stat().st_mode & 0o777 for one in (folder, *folder.iterdir())} == {0o700}
+    assert not any(token.encode() in file.read_bytes() for file in (folder / "without").rglob("*") if file.is_file())
+    assert functiond("verify", folder / "with").returncode == 0
+    restored = functiond("restore", folder / "with", "--data-dir", tmp_path / "restored", "--json")
+    assert json.loads(restored.stdout)["keys"] == ["credentials.toml"]
+    copy = tmp_path / "restored" / "keys" / "credentials.toml"
     assert copy.read_bytes() == secret.read_bytes()
     assert (copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert not (tmp_path / "no").exists()
 
 
 def test_a_stopped_engine_is_backed_up_from_its_data_directory(engine: EngineProcess, tmp_path: Path) -> None:

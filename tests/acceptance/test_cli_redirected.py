@@ -83,7 +83,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
             done = functiond_here(*arguments, url=engine.url)
             assert done.returncode == 0, done.stderr
         called = functiond_here("invoke", "echo", "--async", "--wait", "--json", url=engine.url)
-        names = {"ID": json.loads(called.stdout)["request_id"], "FOLDER": str(folder / "backup")}
+        names = {"ID": json.loads(called.stdout)["request_id"], "FOLDER": "backup"}
         names |= {name: str(folder / file) for name, (file, _) in files.items()}
         yield Tried(url=engine.url, names=names)
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from engine.errors import BackupUnusable, DataDirectoryUnusable
 from engine.maintenance.restore import RestoreProgress, restore
+from engine.maintenance.verification import verify
 from tests.acceptance.engine_process import PROJECT, engine_on, rows
 from tests.support.engine_process import functiond, functiond_on_a_terminal
 from tests.support.http_app import encoded, zipped
@@ -143,6 +145,36 @@ def test_a_backup_that_is_not_whole_is_not_restored(part: str, copy: Path, tmp_p
     if part == "package":
         forced = functiond("restore", copy, "--data-dir", tmp_path / "data", "--force")
         assert (forced.returncode, {one["part"] for one in problems(tmp_path / "data")}) == (0, {"code"})
+
+
+@pytest.mark.parametrize("part", ["backup.json", "journal.db", "code", "code/*.package", "code/*/index.py", "keys"])
+def test_nothing_is_restored_through_a_link_and_verify_names_it(part: str, copy: Path, tmp_path: Path) -> None:
+    """The link leads to what it replaces, so that a restore which follows it succeeds."""
+    (copy / "keys").mkdir()
+    (copy / "keys" / "tls_key.pem").touch()
+    link = next(iter(sorted(copy.glob(part))))
+    link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+
+    [found] = verify(copy)
+    for force in (False, True):
+        with pytest.raises(BackupUnusable, match=f"{link} is neither file nor folder"):
+            restore(copy, tmp_path / "data", force=force)
+    assert (found.part, f"{link} is neither file nor folder" in found.problem) == ("backup", True)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["../../taken", ".."])
+def test_a_backup_whose_packages_are_paths_creates_nothing_elsewhere(name: str, copy: Path, tmp_path: Path) -> None:
+    change(copy, f"UPDATE function_version SET body = json_set(body, '$.code.sha256', '{name}')")
+    (copy / "code" / name).mkdir(parents=True, exist_ok=True)
+    (copy / "code" / f"{name}.package").touch()
+    before = sorted(tmp_path.rglob("*"))
+
+    assert [one for one in verify(copy) if "which is no SHA-256" in one.problem]
+    with pytest.raises(DataDirectoryUnusable):
+        restore(copy, tmp_path / "data", force=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_restore_that_was_killed_leaves_a_directory_that_no_engine_starts_on(tmp_path: Path) -> None:

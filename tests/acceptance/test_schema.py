@@ -30,7 +30,7 @@ BOUNDS = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-#: Operations with parameters; health and metrics have none. Generated paths of backups may be any folders of this host.
+#: Operations with parameters; health and metrics have none. Backups copy the storage at length.
 NAMES = [one.name for one in OPERATIONS if one.path.startswith("/v2/") and one.name != "CreateBackup"]
 TOKEN = "a-token-of-this-project"
 

@@ -357,7 +357,8 @@ class Api(Struct, kw_only=True):
         versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
         health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=_metrics)
         storage = MemoryStorage()
-        backups = Backups(self.codes.folder(NO_CODE), storage.copy_to, keys={}, keep_free=0, clock=clock, version="")
+        data = self.codes.folder(NO_CODE)
+        backups = Backups(data, storage.copy_to, below=data.parent, keep_free=0, clock=clock, version="")
         guard = DiskGuard(self.codes.folder(NO_CODE), 0, clock)
         states = StatusLogWorker(storage.status_log, catalog, self.board, guard, REGION)
         redrive = Redrive(

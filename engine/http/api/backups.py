@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.streaming import Stream, Write
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError
+from engine.errors import FunctiondError, InvalidField
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import BASE, Call, Resource
 from engine.maintenance.backup import BackupMade, BackupProgress, Backups
@@ -24,8 +24,8 @@ INTERVAL = 0.2  #: seconds between two lines
 
 
 class BackupBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    path: str  #: absolute path of the new backup, on the machine of the engine
-    with_key: bool = False  #: include the credentials file and the TLS key
+    path: str  #: of the new backup, in or relative to the engine's folder of backups
+    with_key: bool = False  #: refused if true: keys are never copied over the API
 
 
 class BackupLine(Struct, frozen=True, kw_only=True):
@@ -56,22 +56,25 @@ class BackupsApi:
         ends the backup when the next line cannot be sent.
         """
         body = await call.read(BackupBody)
-        folder = await self._backups.destination(body.path, with_key=body.with_key)
+        if body.with_key:
+            advice = "keys are never copied over the API: run `functiond backup --with-key` on the engine's machine"
+            raise InvalidField("with_key", body.with_key, advice)
+        folder = await self._backups.destination(body.path)
 
         async def make(write: Write) -> None:
             feed = _Feed()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(feed.write_lines, write)
-                last = await self._make(folder, feed, with_key=body.with_key)
+                last = await self._make(folder, feed)
                 tasks.cancel_scope.cancel()
             await write(last)
 
         return Stream(content_type=JSON_LINES, run=make)
 
-    async def _make(self, folder: BackupFolder, feed: _Feed, *, with_key: bool) -> bytes:
+    async def _make(self, folder: BackupFolder, feed: _Feed) -> bytes:
         log.info("backup begun", path=str(folder.path))
         try:
-            made: BackupMade = await self._backups.make(folder, feed.note, with_key=with_key)
+            made: BackupMade = await self._backups.make(folder, feed.note)
         except FunctiondError as error:
             log.error("backup failed", path=str(folder.path), problem=str(error))
             return error_reply(error).body + b"\n"

@@ -77,7 +77,7 @@ def journal_name(folder: Path) -> str:
 def packages_in(folder: Path) -> Mapping[str, CodePackage]:
     """Return the code packages that functions and dependencies in the database of a folder refer to, by their names.
 
-    Raises DataDirectoryUnusable if the database cannot be read.
+    Raises DataDirectoryUnusable if the database cannot be read, or a name would be a path out of the folder.
     """
     try:
         with read_only(folder) as database:
@@ -89,4 +89,6 @@ def packages_in(folder: Path) -> Mapping[str, CodePackage]:
         raise DataDirectoryUnusable(str(folder), f"its functions cannot be read: {error}") from error
     found = [one.code for one in functions]
     found += [one.code for one in [*dependencies, *(used for one in functions for used in one.dependencies)]]
+    if bad := next((code.sha256 for code in found if code.sha256 and not code.sha256.isalnum()), None):
+        raise DataDirectoryUnusable(str(folder), f"its functions name the code package {bad!r}, which is no SHA-256")
     return {code.sha256: code for code in found if code.sha256}
