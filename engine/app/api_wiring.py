@@ -152,11 +152,12 @@ def _records(engine: EngineParts) -> InvocationRecords:
 
 def _health(engine: EngineParts) -> HealthChecks:
     health = EngineHealth(engine)
-    telemetry = Telemetry(lambda: read_figures(engine), lambda: read_families(engine, health))
+    telemetry = Telemetry(lambda: read_figures(engine), lambda project: read_families(engine, health, project))
     return HealthChecks(
         alive=health.problems,
         degraded=health.losses,
         ready=health.reasons_not_ready,
         about=health.about,
         metrics=telemetry.render,
+        open_names=lambda: engine.authenticator is None or not engine.authenticator.principals.several,
     )

@@ -22,6 +22,8 @@ def note_needs(engine: EngineParts) -> None:
     if not engine.settings.storage.backup_dir:
         elsewhere = "to make them elsewhere, set storage.backup_dir to that folder, such as /var/backups/functiond"
         log.info("backups are made in the data directory", next_step=elsewhere)
+    if engine.authenticator is not None and not engine.authenticator.principals.operated:
+        log.warning("no credential may make backups or accept the clock", next_step='add one with role = "operator"')
 
 
 def keys_of(settings: Settings) -> Mapping[str, Path]:

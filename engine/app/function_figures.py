@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.metrics.function_metrics import (
@@ -28,19 +30,22 @@ _FUNCTION = LABELS[:3]
 _Counted = Sequence[tuple[Labels, FunctionCounters]]
 
 
-def read_families(engine: EngineParts, health: EngineHealth) -> Iterator[Family]:
-    """Yield the health of the engine, then the metrics by function and source unless they are off."""
+def read_families(engine: EngineParts, health: EngineHealth, project: str | None = None) -> Iterator[Family]:
+    """Yield the health of the engine, then the metrics by function and source unless they are off.
+
+    ``project`` is the only one whose functions and triggers are named; None: all are.
+    """
     healthy = 0.0 if health.problems() else 1.0
     yield Family(name="healthy", help="0 while /healthz fails", kind="gauge", labels=(), samples=[((), healthy)])
-    labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS)
+    labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS, project)
     yield Family(name="trigger_lag", help="Events not read yet", kind="gauge", labels=labels, samples=lags)
     metrics = engine.function_metrics
     if metrics is None:
         return
     counted = [*metrics.all()]
-    yield from _requests(counted, _running(engine, metrics))
-    yield from _ends(counted)
-    yield from _waiting(engine, metrics)
+    for family in (*_requests(counted, _running(engine, metrics)), *_ends(counted), *_waiting(engine, metrics)):
+        shown = [one for one in family.samples if project is None or one[0][0] in ("", project)]
+        yield replace(family, samples=shown)
     used = "Functions and sources that have metrics of their own"
     yield Family(name="function_labels", help=used, kind="gauge", labels=(), samples=[((), metrics.used)])
     most = "Largest number of functions and sources that have metrics of their own"

@@ -83,11 +83,11 @@ class EngineHealth:
             found["intake"] = str(refusal)
         return found
 
-    def about(self) -> Mapping[str, Any]:
-        """Return what readiness tells besides: isolation of instances, paused functions, and a clock in doubt."""
+    def about(self, project: str | None) -> Mapping[str, Any]:
+        """Return what readiness tells besides: isolation, paused functions of a project or all, a clock in doubt."""
         pool, clock = self._engine.pool, self._engine.clock_guard.state()
         found: dict[str, Any] = {"isolation": pool.isolation, "http_network": pool.http_network}
-        if paused := self._engine.controls.paused():
+        if paused := [one for one in self._engine.controls.paused() if project in (None, one.project)]:
             names = ", ".join(one.name for one in paused[:NAMED])
             found["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
         if clock.held:

@@ -241,15 +241,14 @@ def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, Plugin
     failures = AuthThrottle(clock, limit=auth.failures, window=auth.failure_window)
     if auth.required:
         figures = ("/metrics",) if auth.open_metrics else ()
-        pages = console_paths.OPEN if http.console else ()
         authenticator = Authenticator(
             auth.keys,
             auth.tokens,
             clock=clock,
             failures=failures,
             body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
-            open_paths=(*figures, *pages),
-            bare_paths=("/healthz", "/readyz"),
+            open_paths=console_paths.OPEN if http.console else (),
+            bare_paths=("/healthz", "/readyz", *figures),
             spool=given.settings.storage.path / "code",
         )
     return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)

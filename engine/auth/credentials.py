@@ -29,12 +29,16 @@ Secret = Annotated[str, Meta(min_length=16, max_length=8192, pattern=r"^[!-~]+\Z
 class _Rights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Rights of an access key or token."""
 
-    project: Project
+    project: Project = ""  #: empty for the role ``operator`` only
     role: Role = "admin"
     payloads: bool = False  #: the role ``read`` also reads payloads and results
     expires: Expiry = None
 
     def __post_init__(self) -> None:
+        if not self.project and self.role != "operator":
+            raise ValueError("missing required field `project`")
+        if self.project and self.role == "operator":
+            raise ValueError("project is for other roles; leave it out for the role operator")
         if self.payloads and self.role != "read":
             raise ValueError(f"payloads is for the role read; leave it out for the role {self.role}")
 

@@ -17,7 +17,7 @@ cookies to requests on their own, whichever page causes the request. HTTP Basic 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.asgi.error_replies import hold_back
@@ -50,8 +50,8 @@ class Authenticator:
 
     def __init__(
         self,
-        keys: Iterable[AccessKey],
-        tokens: Iterable[Token],
+        keys: Sequence[AccessKey],
+        tokens: Sequence[Token],
         *,
         clock: Clock,
         failures: AuthThrottle,
@@ -65,7 +65,7 @@ class Authenticator:
         self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)
         self._limits, self._open, self._bare = dict(body_limits), frozenset(open_paths), frozenset(bare_paths)
 
-    def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
+    def replace(self, keys: Sequence[AccessKey], tokens: Sequence[Token]) -> None:
         """Replace all keys and tokens.
 
         A signed request whose body is still being read is verified with the previous ones.

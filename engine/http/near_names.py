@@ -46,9 +46,7 @@ class NearNames:
 
 def _may_list(scope: Scope) -> bool:
     principal: Principal | None = scope.get(PRINCIPAL)
-    return scope["path"].startswith("/v2/") and (
-        principal is None or principal.role == "admin" or principal.role in _LIST.roles
-    )
+    return scope["path"].startswith("/v2/") and (principal is None or principal.may(_LIST.roles))
 
 
 def _short(function: Function) -> str:

@@ -2,7 +2,8 @@
 
 The OpenAPI document and the page ``engine/docs/api.md`` are generated from this table. ``python -m engine.docs`` writes
 the page. A test compares the table with the paths and methods that the server handles. An operation without roles is
-for the role admin only, and so is any request that is not in the table.
+for the role admin only, and so is any request that is not in the table. One for the role operator only is for an admin
+while credentials name one project.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.auth.roles import Role
+from engine.auth.roles import OPERATOR, Role
 from engine.http.api import (
     aliases,
     async_settings,
@@ -66,6 +67,7 @@ class Health(Struct, frozen=True, kw_only=True):
 _INVOKE: tuple[Role, ...] = ("invoke",)
 _READ: tuple[Role, ...] = ("read",)
 _BOTH = (*_INVOKE, *_READ)
+_ALL = (*_BOTH, *OPERATOR)
 _F = f"{BASE}/functions"
 _ONE = f"{_F}/{{function_urn}}"
 _EVENT, _ALIAS = f"{_ONE}/events/{{event_id}}", f"{_ONE}/aliases/{{alias_name}}"
@@ -387,11 +389,12 @@ OPERATIONS = (
         backups.BackupLine,
         content=JSON_LINES,
         own=True,
+        roles=OPERATOR,
     ),
-    _op("ShowClock", "GET", f"{BASE}/clock", None, clock.ClockReply, own=True, roles=_READ),
-    _op("AcceptClock", "POST", f"{BASE}/clock/accept", None, clock.ClockReply, own=True),
-    _op("ShowHealth", "GET", "/healthz", None, Health, own=True, roles=_BOTH),
-    _op("ShowReadiness", "GET", "/readyz", None, Health, own=True, roles=_BOTH),
-    _op("ShowFigures", "GET", "/metrics", None, str, content=TEXT, own=True, roles=_READ),
-    _op("ShowDocument", "GET", "/openapi.json", None, dict[str, Any], own=True, roles=_BOTH),
+    _op("ShowClock", "GET", f"{BASE}/clock", None, clock.ClockReply, own=True, roles=(*_READ, *OPERATOR)),
+    _op("AcceptClock", "POST", f"{BASE}/clock/accept", None, clock.ClockReply, own=True, roles=OPERATOR),
+    _op("ShowHealth", "GET", "/healthz", None, Health, own=True, roles=_ALL),
+    _op("ShowReadiness", "GET", "/readyz", None, Health, own=True, roles=_ALL),
+    _op("ShowFigures", "GET", "/metrics", None, str, content=TEXT, own=True, roles=(*_READ, *OPERATOR)),
+    _op("ShowDocument", "GET", "/openapi.json", None, dict[str, Any], own=True, roles=_ALL),
 )

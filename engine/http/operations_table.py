@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from engine.auth.roles import ROLES
 from engine.http.operations import OPERATIONS
 from engine.protocols import Operation
 
@@ -20,8 +21,8 @@ ABSENT = (
 EXPLAINED = (
     "*As without* a feature: the reply is the platform's for an account that does not have the feature.\n"
     "Values that are sent are at most stored and returned.\n\n"
-    "*Roles* may use the operation besides admin, which may use all. A role with * does not see all of the reply; see\n"
-    "[roles](security.md#roles)."
+    "*Roles* may use the operation besides admin, which may use all, except those of operator while credentials name\n"
+    "several projects. A role with * does not see all of the reply; see [roles](security.md#roles)."
 )
 
 
@@ -35,9 +36,9 @@ def table() -> str:
 
 
 def names_by_role(operations: Iterable[Operation]) -> dict[str, list[str]]:
-    """Return the sorted names of the operations that each role may use, except admin, which may use all."""
+    """Return the sorted names of the operations that each role may use, except admin."""
     operations = list(operations)
-    return {role: sorted(one.name for one in operations if role in one.roles) for role in ("invoke", "read")}
+    return {role: sorted(one.name for one in operations if role in one.roles) for role in ROLES if role != "admin"}
 
 
 def _roles(operation: Operation) -> str:

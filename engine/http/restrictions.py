@@ -44,9 +44,11 @@ class _RestrictedHandler:
 
     async def __call__(self, call: Call) -> Reply:
         principal, operation = call.principal, self._operation
-        if principal is None or principal.role == "admin":
+        if principal is None:
             return await self._handler(call)
         principal.check(operation.name, operation.roles, payloads=operation.payloads)
+        if principal.role == "admin":
+            return await self._handler(call)
         return await _redacted(await self._handler(call), operation, principal)
 
 

@@ -65,17 +65,20 @@ def histogram(name: str, help: str, distribution: Distribution) -> Figure:
 class Telemetry:
     """Metrics in the Prometheus text format.
 
-    ``read`` and ``families`` return the current metrics and are called for each request.
+    ``read`` and ``families`` return the current metrics and are called for each request. ``families`` gets the project
+    whose functions are named; None: those of all projects.
     """
 
     def __init__(
-        self, read: Callable[[], Iterator[Figure]], families: Callable[[], Iterator[Family]] = lambda: iter(())
+        self,
+        read: Callable[[], Iterator[Figure]],
+        families: Callable[[str | None], Iterator[Family]] = lambda project: iter(()),
     ) -> None:
         self._read, self._families = read, families
 
-    async def render(self) -> bytes:
+    async def render(self, project: str | None = None) -> bytes:
         """Return all metrics as text. The text is written in a thread, because it may have thousands of lines."""
-        snapshot = _Snapshot([*self._read()], [*self._families()])
+        snapshot = _Snapshot([*self._read()], [*self._families(project)])
         return await anyio.to_thread.run_sync(snapshot.text)
 
 

@@ -103,9 +103,10 @@ class Sources:
             lost=self._past.lost + sum(state.lost for state in states),
         )
 
-    def lags(self, most: int) -> Sequence[tuple[tuple[str, str], float]]:
-        """Return the ``most`` largest lags, with the ids of their triggers and the names of their cursors."""
-        lags = (((key, name), lag) for key, one in self._sources.items() for name, lag in one.state().lag.items())
+    def lags(self, most: int, project: str | None = None) -> Sequence[tuple[tuple[str, str], float]]:
+        """Return the ``most`` largest lags of a project or all, with trigger ids and the names of their cursors."""
+        shown = (one.id for one in self._triggers.all() if project in (None, one.project))
+        lags = (((key, name), lag) for key in shown if (one := self.state(key)) for name, lag in one.lag.items())
         return nlargest(most, lags, key=lambda one: one[1])
 
     def follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import anyio
 import httpx
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from engine.auth.credentials import Token
 from engine.code.store import NO_CODE, CodeSource
 from engine.metrics.progress import Progress
 from engine.model import Function, Request
@@ -69,6 +71,40 @@ async def test_readiness_needs_no_credentials_and_its_details_do(tmp_path: Path,
     assert [len(one.json()) > 1 for one in (ready, known, closed, seen)] == [open_metrics, True, open_metrics, True]
     assert "intake" in seen.json()
     assert metrics.status_code == (200 if open_metrics else 401)
+
+
+@pytest.mark.parametrize("open_metrics", [False, True])
+async def test_names_of_functions_are_for_their_project_and_the_operator(tmp_path: Path, open_metrics: bool) -> None:
+    tokens = [{"token": f"the-token-of-{one}-1", "project": one} for one in (PROJECT, "other")]
+    tokens.append({"token": "the-token-of-nobody-1", "role": "operator"})
+    callers: dict[str, dict[str, str]] = {
+        **{name: {"x-auth-token": f"the-token-of-{name}-1"} for name in (PROJECT, "other", "nobody")},
+        **({"wrong": {"x-auth-token": "the-token-of-wrong-1"}, "none": {}} if open_metrics else {}),
+    }
+    settings = {"auth__tokens": tokens, "auth__open_metrics": open_metrics}
+    async with probed(tmp_path, **settings) as (place, client):
+        payroll = replace(waiting_function(), project="other", name="payroll")
+        await place.engine.catalog.create(payroll, CodeSource(kind="inline", file=encoded(WAITING)))
+        urns = [place.urn, replace(place.urn, project="other", name="payroll")]
+        for urn in urns:
+            await place.engine.intake.accept(Request(function=urn, payload=b"{}"))
+            await place.engine.controls.change(urn, {"paused": True})
+        texts = {
+            name: [(await client.get(path, headers=headers)).text for path in ("/metrics", "/readyz", "/healthz")]
+            for name, headers in callers.items()
+        }
+        assert place.engine.authenticator is not None
+        place.engine.authenticator.replace([], msgspec.convert(tokens[:1], list[Token]))
+        if open_metrics:
+            alone = await client.get("/metrics")
+
+    seen = {name: [[one in text for one in ("hello", "payroll")] for text in found] for name, found in texts.items()}
+    assert seen.pop(PROJECT) == [[True, False], [True, False], [False, False]]
+    assert seen.pop("other") == [[False, True], [False, True], [False, False]]
+    assert seen.pop("nobody") == [[True, True], [True, True], [False, False]]
+    assert seen == ({name: [[False, False]] * 3 for name in ("wrong", "none")} if open_metrics else {})
+    assert all("functiond_accepted_total" in text for text, *_ in texts.values())
+    assert not open_metrics or all(name in alone.text for name in ("hello", "payroll"))
 
 
 async def test_the_details_of_health_need_credentials(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ class Engine:
         return Purged(request_ids=(), more=False, next_due=None)
 
 
-async def _metrics() -> bytes:
+async def _metrics(project: str | None) -> bytes:
     return b"up 1\n"
 
 

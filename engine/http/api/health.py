@@ -1,7 +1,8 @@
 """Resources for monitoring: health, readiness for new work, and metrics.
 
 The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus. Callers without
-credentials get only the word of health and readiness, and the HTTP status.
+credentials get only the word of health and readiness, and the HTTP status. Functions are named to callers who may know
+them, see ``Principal.names``.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
     alive: Callable[[], Mapping[str, Any]] = dict  #: problems by part; empty: healthy
     degraded: Callable[[], Mapping[str, Any]] = dict  #: parts that work with losses, each with the next step
     ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
-    about: Callable[[], Mapping[str, Any]] = dict  #: further fields of the reply of /readyz, whether ready or not
-    metrics: Callable[[], Awaitable[bytes]] | None = None  #: text format of Prometheus; None: no metrics
+    #: further fields of the reply of /readyz, whether ready or not; names functions of a project, or of all for None
+    about: Callable[[str | None], Mapping[str, Any]] = lambda project: {}
+    metrics: Callable[[str | None], Awaitable[bytes]] | None = None  #: text format of Prometheus, with such names
+    open_names: Callable[[], bool] = lambda: True  #: callers without credentials see the names of all functions
 
 
 class Health:
@@ -47,12 +50,18 @@ class Health:
 
     async def ready(self, call: Call) -> Reply:
         reasons = self._checks.ready()
-        details = {**self._checks.about(), **self._checks.degraded(), **reasons}
+        details = {**self._checks.about(self._names(call)), **self._checks.degraded(), **reasons}
         return self._reply(call, "not ready" if reasons else "ready", details, failed=bool(reasons))
 
     async def metrics(self, call: Call) -> Reply:
-        body = await self._checks.metrics() if self._checks.metrics is not None else b""
+        body = await self._checks.metrics(self._names(call)) if self._checks.metrics is not None else b""
         return Reply(body=body, content_type=_PROMETHEUS)
+
+    def _names(self, call: Call) -> str | None:
+        """Return the project whose functions are named in the reply; None for all, and an empty text for none."""
+        if call.principal is not None:
+            return call.principal.names
+        return None if self._checks.open_names() else ""
 
     def _reply(self, call: Call, word: str, details: Mapping[str, Any], *, failed: bool) -> Reply:
         shown = details if self._details or call.principal is not None else {}

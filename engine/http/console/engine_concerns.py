@@ -32,7 +32,7 @@ def engine_concerns(health: HealthChecks, value: Mapping[str, float], held: Mapp
     for component, problem in losses.items():
         if component not in stopping:
             yield _of_health(component, str(problem), urgent=False)
-    if clock := health.about().get("clock"):
+    if clock := health.about("").get("clock"):
         yield Concern(
             title="The clock is in doubt",
             text=f"It is {clock}. Correct it, or accept it if it is right; work too old by it is then discarded.",

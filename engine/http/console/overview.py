@@ -68,7 +68,7 @@ class OverviewPage:
             ready=not self._health.ready(),
             concerns=sorted(concerns, key=lambda one: not one.urgent),
             shown=SHOWN,
-            about=self._health.about(),
+            about=self._health.about(""),
             value=value,
             values=values,
             times={name: figure.distribution for name, figure in figures.items() if figure.distribution},

@@ -80,13 +80,13 @@ class PageFamily(Protocol):
 
 def may_read(call: Call) -> bool:
     """Return whether the caller may open the pages besides the documentation."""
-    return call.principal is None or call.principal.role != "invoke"
+    return call.principal is None or call.principal.role in ("read", "admin")
 
 
 def may(call: Call, operation: str) -> bool:
     """Return whether the caller's role may use an operation of the API. Raises KeyError if there is none such."""
     principal = call.principal
-    return principal is None or principal.role == "admin" or principal.role in _ROLES[operation]
+    return principal is None or principal.may(_ROLES[operation])
 
 
 def browser_of(call: Call) -> str:

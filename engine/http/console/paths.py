@@ -91,7 +91,7 @@ PAGES = tuple(
         ("ConsoleDeliveries", DELIVERIES),
     )
 ) + tuple(
-    Operation(name=name, method="GET", path=path, roles=("invoke", "read"), own=True)
+    Operation(name=name, method="GET", path=path, roles=("invoke", "read", "operator"), own=True)
     for name, path in (
         ("ConsoleDocs", DOCS),
         ("ConsoleDocsPage", f"{DOCS}{{page}}"),
@@ -125,7 +125,7 @@ PAGES += tuple(
 #: Paths to which forms are sent. A role that may open pages may send any form, because a refused one shows its page
 #: again: the operation of the API that it uses checks the role.
 ACTIONS = tuple(
-    Operation(name=name, method="POST", path=path, roles=("invoke", "read"), own=True)
+    Operation(name=name, method="POST", path=path, roles=("invoke", "read", "operator"), own=True)
     for name, path in (("ConsoleSignIn", SIGN_IN), ("ConsoleSignOut", SIGN_OUT))
 ) + tuple(
     Operation(name=name, method="POST", path=path, roles=("read",), own=True)

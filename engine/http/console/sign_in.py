@@ -191,7 +191,7 @@ class SignIn:
 
 def _to(path: str, principal: Principal | None, headers: HeaderPairs = ()) -> Reply:
     """Return the redirection to a page, by default to the first one that the reader may open."""
-    if principal is not None and principal.role == "invoke" and path in ("", HOME):
+    if principal is not None and principal.role in ("invoke", "operator") and path in ("", HOME):
         path = DOCS
     return see_other(path or HOME, headers=(*HEADERS, *headers))
 

@@ -41,6 +41,12 @@ def test_a_file_brings_keys_and_tokens(tmp_path: Path) -> None:
     assert [token.token for token in auth.tokens] == [TOKEN]
 
 
+def test_an_operator_has_no_project(tmp_path: Path) -> None:
+    auth = load(private(tmp_path, f"[[tokens]]\ntoken = '{TOKEN}'\nrole = 'operator'\n")).auth
+
+    assert [(one.project, one.role) for one in auth.tokens] == [("", "operator")]
+
+
 def test_what_the_file_holds_stands_beside_what_the_settings_hold(tmp_path: Path) -> None:
     file = private(tmp_path, KEYS)
     inline = KEYS.replace("[[keys]]", "[[auth.keys]]").replace("AK1", "AK2")
@@ -99,7 +105,8 @@ def test_settings_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[keys]]\n", "missing required field `project`"),
+        (KEYS.replace("project = 'p1'\n", ""), "missing required field `project`"),
+        (KEYS + "role = 'operator'\n", "leave it out for the role operator"),
         (KEYS.replace("secret", "sercet"), "unknown field `sercet`"),
         (KEYS.replace(SECRET, "short"), r"length >= 16 - at `\$.keys\[0\].secret`"),
         (KEYS.replace("AK1", "A,1"), r"at `\$.keys\[0\].access`"),

@@ -12,10 +12,12 @@ from typing import Any
 
 import anyio
 import httpx
+import msgspec
 import pytest
 from anyio.abc import TaskStatus
 from structlog.testing import capture_logs
 
+from engine.auth.credentials import Token
 from engine.auth.denials import LINES
 from engine.auth.roles import ROLES, Role
 from engine.http.api import large_replies
@@ -43,6 +45,7 @@ RIGHTS: Mapping[str, dict[str, Any]] = {
     "read": {"role": "read"},
     "payloads": {"role": "read", "payloads": True},
     "admin": {},
+    "operator": {"role": "operator"},
 }
 #: Operations that need no credentials, or whose denial is of no use.
 OPEN_PATHS = {"/healthz", *OPEN}
@@ -63,6 +66,7 @@ def token_of(rights: str) -> str:
 async def secured(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     """Run an engine with a token for each of RIGHTS, and yield it with an HTTP client."""
     tokens = [{"token": token_of(name), "project": PROJECT, **rights} for name, rights in RIGHTS.items()]
+    del tokens[-1]["project"]
     async with (
         house(folder, PLUGINS, auth__tokens=tokens) as place,
         api_client(place, authenticator=place.engine.authenticator) as client,
@@ -130,14 +134,39 @@ async def test_each_role_uses_its_operations_and_no_others(tmp_path: Path, right
 def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
     by_role = {role: {one.name for one in OPERATIONS if role in one.roles} for role in ROLES}
     engine = {"ShowHealth", "ShowReadiness", "ShowDocument"}
+    whole = {"CreateBackup", "AcceptClock", "ShowClock", "ShowFigures"}
     status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation", "ExplainAsyncInvocation"}
 
     calls = {"AsyncInvokeFunction", "BatchAsyncInvokeFunction", "InvokeFunction"}
     assert by_role["invoke"] == engine | status | calls | {"CancelAsyncInvocation"}
     assert by_role["admin"] == set()
+    assert by_role["operator"] == engine | whole
     changes = {one.name for one in OPERATIONS if one.method != "GET"} - {"ShowResInstanceInfo"}
     assert not by_role["read"] & changes
     assert not by_role["read"] & {"ShowFunctionCode", "ExportFunction"}
+
+
+async def test_an_admin_of_one_of_two_projects_gets_no_backup_and_accepts_no_clock(tmp_path: Path) -> None:
+    """A backup has all projects, and an accepted clock lets their work expire."""
+    tokens = [{"token": token_of(name), "project": name} for name in (PROJECT, "other")]
+    tokens.append({"token": token_of("operator"), "role": "operator"})
+    backups, clock = f"/v2/{PROJECT}/fgs/backups", f"/v2/{PROJECT}/fgs/clock/accept"
+    async with (
+        house(tmp_path / "data", auth__tokens=tokens, storage__backup_dir=str(tmp_path)) as place,
+        api_client(place, authenticator=place.engine.authenticator) as client,
+    ):
+        stolen = await ask(client, PROJECT, "POST", backups, json={"path": str(tmp_path / "stolen")})
+        denied = await ask(client, PROJECT, "POST", clock)
+        made = await ask(client, "operator", "POST", backups, json={"path": str(tmp_path / "made")})
+        accepted = await ask(client, "operator", "POST", clock)
+        assert place.engine.authenticator is not None
+        place.engine.authenticator.replace([], msgspec.convert(tokens[:1], list[Token]))
+        alone = await ask(client, PROJECT, "POST", clock)
+
+    assert "several projects; credentials with the role operator may" in stolen.json()["error_msg"]
+    assert [one.status_code for one in (stolen, denied, made, accepted, alone)] == [403, 403, 200, 200, 200]
+    assert not (tmp_path / "stolen").exists()
+    assert (tmp_path / "made" / "backup.json").exists()
 
 
 async def test_a_request_that_no_table_names_is_for_admin_only(tmp_path: Path) -> None:
@@ -356,7 +385,7 @@ async def test_the_page_about_security_lists_the_operations_of_each_role(tmp_pat
         served = place.engine.plugins.mounts.operations()
     page = (DOCS / "security.md").read_text()
 
-    rows = dict(re.findall(r"^\| `(invoke|read)` \| (.*) \|$", page, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(invoke|read|operator)` \| (.*) \|$", page, re.MULTILINE))
 
     assert {role: names.split(", ") for role, names in rows.items()} == names_by_role([*OPERATIONS, *served])
 

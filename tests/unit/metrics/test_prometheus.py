@@ -35,7 +35,7 @@ async def test_figures_come_out_in_the_format_of_prometheus() -> None:
         Family(name="time", help="Time", kind="histogram", labels=("of",), samples=[(("a",), waits.snapshot())]),
     ]
 
-    text = (await Telemetry(lambda: iter(figures), lambda: iter(families)).render()).decode()
+    text = (await Telemetry(lambda: iter(figures), lambda project: iter(families)).render()).decode()
 
     samples = {
         (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
