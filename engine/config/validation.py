@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct, ValidationError, inspect
@@ -14,6 +15,7 @@ _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _STEP = re.compile(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+")
 _LONGEST_NAME = 100  #: characters of an unknown name that are compared with the known ones
+_type_info = lru_cache(256)(inspect.type_info)  #: a batch may have many errors about one type
 _WORDS: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.IntType: "a whole number",
@@ -96,7 +98,7 @@ def _fields(kind: Any, steps: list[str]) -> list[inspect.Field]:
 
 
 def _types(kind: Any, steps: list[str]) -> list[inspect.Type]:
-    found = [inspect.type_info(kind)]
+    found = [_type_info(kind)]
     for step in steps:
         found = [inner for one in _alternatives(found) for inner in _inner(one, step)]
     return _alternatives(found)

@@ -6,6 +6,7 @@ does not refuse the others.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, TypeVar
@@ -26,6 +27,7 @@ MOST_EVENTS = 1_000
 #: Objects in a body that is decoded in one pass. Each may be an event, of which a longer list would take much memory.
 _OBJECTS = 10_000
 _SHOWN = 1 << 10  #: bytes of an event whose values errors show
+_STEP = 10  #: events that are decoded alone, until other work of the loop has its turn
 
 
 def _key(longest: int) -> Meta:
@@ -61,7 +63,7 @@ class _RawBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: _Values
 
 
-def read_batch(headers: Headers, body: bytes) -> Sequence[BatchEvent | InvalidField]:
+async def read_batch(headers: Headers, body: bytes) -> Sequence[BatchEvent | InvalidField]:
     """Return the events of a body, with an error in the place of each invalid one.
 
     Raises NotJson if the body is not JSON, and InvalidField if it is no batch of 1 to ``MOST_EVENTS`` events.
@@ -77,7 +79,13 @@ def read_batch(headers: Headers, body: bytes) -> Sequence[BatchEvent | InvalidFi
         if "at most length" in str(problem):
             raise InvalidField("events", f"a list of more than {MOST_EVENTS}", "send the others separately") from None
         raise invalid_field(problem, _shown(body), BatchBody) from None
-    found = [_read_event(bytes(value)) for value in values if value is not UNSET]
+    found: list[BatchEvent | InvalidField] = []
+    for value in values:
+        if value is UNSET:
+            break
+        if len(found) % _STEP == _STEP - 1:
+            await asyncio.sleep(0)
+        found.append(_read_event(bytes(value)))
     if not found:
         raise InvalidField("events", [], f"must be a list of 1 to {MOST_EVENTS} entries")
     return found

@@ -94,7 +94,7 @@ class Invocations:
         self.catalog.find(urn)
         check_options(headers)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
-        events = read_batch(headers, await read_body(receive, headers, BATCH_LIMIT))
+        events = await read_batch(headers, await read_body(receive, headers, BATCH_LIMIT))
         return await accept_events(self._intake, events, urn, headers, memory=memory, limit=self._async_limit)
 
     async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BacklogFull, FunctionDisabled, IdempotencyConflict
+from engine.errors import BacklogFull, FunctionDisabled, IdempotencyConflict, InvalidField
 from engine.http.api.batch_body import BATCH_LIMIT, MOST_EVENTS, read_batch
 from tests.support.http_app import Answer, Api, serve, urn_of
+from tests.support.work import calls, turns_during
 
 JSON = {b"content-type": b"application/json"}
 
@@ -145,14 +146,25 @@ async def test_the_memory_of_a_batch_is_that_of_each_event(api: Api) -> None:
     assert [request.memory for request in api.engine.requests] == [512, 512]
 
 
+async def test_a_batch_of_invalid_events_leaves_the_loop_to_others_in_between() -> None:
+    body = b'{"events": [%b]}' % b",".join([b'{"priority": 10}'] * MOST_EVENTS)
+
+    with calls() as made:
+        found, turns = await turns_during(read_batch(JSON, body))
+
+    assert all(isinstance(one, InvalidField) for one in found)
+    assert turns >= MOST_EVENTS // 20
+    assert made() / MOST_EVENTS < 200, "the types of the fields are read once, and not for each error"
+
+
 @pytest.mark.parametrize("spoiled", [False, True], ids=["valid", "one invalid"])
-def test_a_batch_may_have_as_many_events_and_bytes_as_are_allowed(spoiled: bool) -> None:
+async def test_a_batch_may_have_as_many_events_and_bytes_as_are_allowed(spoiled: bool) -> None:
     events: list[dict[str, Any]] = [{"event": ["x" * 10] * 440, "key": str(place)} for place in range(MOST_EVENTS)]
     if spoiled:
         events[500]["priority"] = 10
     body = json.dumps({"events": events}).encode()
     assert len(body) > BATCH_LIMIT * 0.9
 
-    found = read_batch(JSON, body)
+    found = await read_batch(JSON, body)
 
     assert sum(not isinstance(one, Exception) for one in found) == MOST_EVENTS - spoiled
