@@ -45,7 +45,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     stored: StoredTrigger
     given: dict[str, Any]  #: stored data for clients, with secrets masked
     shown: dict[str, Any]  #: ``given``, and the fields that the vendor's API adds to it
-    problem: str = ""  #: reason why the stored data cannot be read
+    problem: str = ""  #: reason why the stored data cannot be read, or could not be stored today
 
     @property
     def id(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,9 @@ from engine.protocols import Plugin
 
 EVENT_DATA = "event_data"
 MISSPELT = 0.87  #: likeness from which on a key counts as misspelt; keys of different kinds are less alike
+UNKNOWN = 100  #: keys of ``event_data`` that the options do not have
+ENTRIES = 1_000  #: of a list in ``event_data``
+ENTRY = 4_096  #: characters of a text in a list
 #: Fields in which clients request an invocation mode, for kinds whose options have no such field.
 _MODE_FIELDS = (("invocation_type",), ("invocation_mode",), ("func_info", "invocation_type"))
 #: Settings that allow options to change a fixed mode, by kind.
@@ -102,19 +105,34 @@ def check_fixed(kind: str, plugin: Plugin, old: Data, new: Data) -> None:
             raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", new.get(name), hint)
 
 
+def excess(kind: str, data: Data) -> InvalidTrigger | None:
+    """Return the error of data that has a list with too many or too long entries, or None.
+
+    New data is refused. Data that was stored before these limits is used, and the state of its trigger has the error.
+    """
+    for name, value in data.items():
+        if isinstance(value, list | tuple) and (len(value) > ENTRIES or any(len(str(one)) > ENTRY for one in value)):
+            allowed = f"at most {ENTRIES} entries of at most {ENTRY} characters are allowed; make several triggers"
+            return InvalidTrigger(kind, f"{EVENT_DATA}.{name}", f"a list of {len(value)}", allowed)
+    return None
+
+
 def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
     """Return the keys of a trigger's data that the plugin's options do not have."""
-    return [name for name in data if name not in field_names(plugin.options)]
+    known = field_names(plugin.options)
+    return [name for name in data if name not in known]
 
 
-def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str], *, lenient: bool) -> None:
+def check_keys(kind: str, plugin: Plugin, unknown: Sequence[str], *, lenient: bool) -> None:
     """Raise InvalidTrigger if there is an unknown key. The error suggests a similar valid key, or lists all.
 
     ``lenient``: only misspelt keys are refused. The vendor's clients send keys of other kinds.
     """
     names = field_names(plugin.options)
+    if len(unknown) > UNKNOWN:
+        raise InvalidTrigger(kind, EVENT_DATA, f"an object with {len(unknown)} unknown keys", "leave them out")
     for name in unknown:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=MISSPELT if lenient else 0.6)
+        near = difflib.get_close_matches(name[:ENTRY], names, n=1, cutoff=MISSPELT if lenient else 0.6)
         if near or not lenient:
             hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(names)}"
             raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", MASK, f"no such key: {hint}")

@@ -177,6 +177,8 @@ class Triggers:
                 modified_at=now,
             )
             trigger = self._bind(stored, plugin, function)
+            if too_long := rules.excess(kind, trigger.stored.data):
+                raise too_long
             check_log_streams(trigger, self._catalog)
             check_room(trigger, self.in_project(function.project))
             check_claims(trigger, self.all())
@@ -217,6 +219,8 @@ class Triggers:
                 modified_at=self._clock.now(),
             )
             trigger = self._bind(stored, plugin, self._catalog.find(urn))
+            if trigger.stored.data != old.stored.data and (too_long := rules.excess(trigger.kind, trigger.stored.data)):
+                raise too_long
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
             if trigger.options != old.options:
                 check_log_streams(trigger, self._catalog)
@@ -247,7 +251,8 @@ class Triggers:
             log.info(
                 "unknown keys ignored", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown
             )
-        return trigger
+        too_long = rules.excess(trigger.kind, trigger.stored.data)
+        return msgspec.structs.replace(trigger, problem=f"it goes on, but {too_long}") if too_long else trigger
 
     def _restore(self, stored: StoredTrigger, function: Function) -> BoundTrigger:
         plugin = self._registry.trigger(stored.kind)

@@ -110,6 +110,7 @@ class Source:
         supervisor = Supervisor(
             self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function
         )
+        supervisor.report_notice(trigger.problem)
         self._current = supervisor
         tasks.start_soon(supervisor.run_forever, lambda status: self._run_once(trigger, status, self._tally))
         return supervisor

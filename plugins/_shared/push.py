@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ from engine import (
     FunctiondError,
     FunctionDisabled,
     IdempotencyConflict,
+    InvalidField,
     NotFound,
     Operation,
     Overloaded,
@@ -23,7 +25,9 @@ from engine import (
 )
 
 ONLY_POST = Reply(status=405, headers=((b"allow", b"POST"),))
-
+#: Lists, objects and keys of a body. Each becomes an object in memory, and all do so in one step of the loop.
+MOST_VALUES = 50_000
+STEP = 100  #: steps of a body's work until other work of the loop has its turn
 
 #: Events call functions, and are no changes of the configuration.
 _PUSH: dict[str, Any] = {"roles": ("invoke",), "data": True}
@@ -46,16 +50,32 @@ def push_operation(name: str, path: str, status: int = 202) -> Operation:
     return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True, **_PUSH)
 
 
-async def accept_each(pairs: Iterable[tuple[EventSink, Event]]) -> int:
+def decode_json(body: bytes, kind: Any = Any) -> Any:
+    """Decode a body of JSON. Raises InvalidField if it is no ``kind``, or has more than ``MOST_VALUES``."""
+    if sum(map(body.count, (b"[", b"{", b":"))) > MOST_VALUES:
+        raise InvalidField("body", f"of {len(body)} bytes", "has too many values: send several smaller bodies")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidField("body", body[:100].decode("utf-8", "replace"), f"must be JSON ({error})") from None
+
+
+async def accept_each(pairs: Iterable[tuple[EventSink, Event] | None]) -> int:
     """Accept each event separately through its event sink, and return the number of accepted events.
 
-    A rejection by one trigger does not affect the others. At the end, one rejection is raised, a temporary one if there
-    is any. Events have idempotency keys, so the sender may then repeat the whole request.
+    ``pairs`` has None for an event that a trigger does not want. A rejection by one trigger does not affect the others.
+    At the end, one rejection is raised, a temporary one if there is any. Events have idempotency keys, so the sender
+    may then repeat the whole request.
     """
     accepted = 0
     temporary: FunctiondError | None = None
     permanent: FunctiondError | None = None
-    for sink, event in pairs:
+    for place, pair in enumerate(pairs):
+        if place % STEP == STEP - 1:
+            await asyncio.sleep(0)
+        if pair is None:
+            continue
+        sink, event = pair
         try:
             with suppress(IdempotencyConflict):
                 await sink.accept(event)

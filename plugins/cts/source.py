@@ -148,10 +148,9 @@ class CtsService:
         if not listening:
             raise NotFound("no CTS trigger exists: create one")
         accepted = await accept_each(
-            (one.sink, one.event(trace["trace_id"], payload(trace)))
+            (one.sink, one.event(trace["trace_id"], payload(trace))) if one.wanted.has_pushed(trace) else None
             for trace in read_pushed(request.body)
             for one in listening
-            if one.wanted.has_pushed(trace)
         )
         return accepted_reply(accepted)
 

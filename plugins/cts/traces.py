@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import Any
 
 import msgspec
 
 from engine import InvalidField, Trace
+from plugins._shared.push import decode_json
 
 #: Traces of one pushed body.
 MOST = 1000
@@ -30,15 +32,12 @@ class Wanted:
     """Operations that call the function of one trigger. Case is ignored, and ``*`` matches any text."""
 
     def __init__(self, operations: Iterable[str]) -> None:
-        parts = [operation.lower().split(":") for operation in operations]
-        self._operations = [(service, kinds.split(";"), actions.split(";")) for service, kinds, actions in parts]
+        self._operations = [tuple(map(_Names, operation.lower().split(":"))) for operation in operations]
 
     def has(self, service: str, kind: str, *names: str) -> bool:
         return any(
-            fnmatchcase(service.lower(), wanted)
-            and _matches(kind, kinds)
-            and any(_matches(name, actions) for name in names)
-            for wanted, kinds, actions in self._operations
+            services.has(service) and kinds.has(kind) and any(map(actions.has, names))
+            for services, kinds, actions in self._operations
         )
 
     def has_own(self, trace: Trace) -> bool:
@@ -47,6 +46,19 @@ class Wanted:
 
     def has_pushed(self, trace: dict[str, Any]) -> bool:
         return self.has(trace["service_type"], trace["resource_type"], trace["trace_name"])
+
+
+class _Names:
+    """Names of a list, compiled so that its length does not matter when a trace is compared with it."""
+
+    def __init__(self, names: str) -> None:
+        parts = names.split(";")
+        self._exact = frozenset(parts)
+        self._match = re.compile("|".join(translate(one) for one in parts if "*" in one) or r"(?!)").match
+
+    def has(self, name: str) -> bool:
+        name = name.lower()
+        return name in self._exact or self._match(name) is not None
 
 
 def name_of(operation: str) -> str:
@@ -100,11 +112,7 @@ def read_pushed(body: bytes) -> list[dict[str, Any]]:
     A single trace may be in an event, ``{"cts": …}``. Raises InvalidField if the body is not JSON, if there are too
     many traces, or if a trace is not an object or lacks a valid required field.
     """
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidField("body", body[:40].decode("utf-8", "replace"), f"must be JSON: {error}") from None
-    match content:
+    match decode_json(body):
         case {"traces": list(traces)} | list(traces):
             pass
         case {"cts": one} | one:
@@ -123,7 +131,3 @@ def _check(trace: object) -> None:
         value = trace.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= _ID_LIMIT:
             raise InvalidField(name, value, f"must be a text of 1 to {_ID_LIMIT} characters")
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)

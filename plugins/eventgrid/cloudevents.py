@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-import msgspec
-
 from engine import InvalidField, PushRequest
+from plugins._shared.push import decode_json
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 NEEDED = ("id", "source", "specversion", "type")
@@ -29,9 +28,9 @@ def read_events(request: PushRequest) -> list[CloudEvent]:
     """
     kind = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind == BATCH:
-        return [_checked(event) for event in _decode(request.body, list[CloudEvent])]
+        return [_checked(event) for event in decode_json(request.body, list[CloudEvent])]
     if kind == STRUCTURED:
-        return [_checked(_decode(request.body, CloudEvent))]
+        return [_checked(decode_json(request.body, CloudEvent))]
     return [_checked(_binary(request.headers, kind, request.body))]
 
 
@@ -44,7 +43,7 @@ def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEven
     if not body:
         return event
     if kind == "application/json" or kind.endswith("+json"):
-        return {**event, "data": _decode(body, Any)}
+        return {**event, "data": decode_json(body)}
     try:
         return {**event, "data": body.decode()}
     except UnicodeDecodeError:
@@ -58,11 +57,3 @@ def _checked(event: CloudEvent) -> CloudEvent:
     if event["specversion"] != "1.0":
         raise InvalidField("specversion", event["specversion"], "must be 1.0")
     return event
-
-
-def _decode(body: bytes, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        hint = f"must be JSON as its content type says ({error})"
-        raise InvalidField("body", f"of {len(body)} bytes", hint) from None

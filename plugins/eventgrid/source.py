@@ -41,17 +41,15 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
     """Trigger that is subscribed to a channel."""
 
     options: EventGridOptions
+    types: frozenset[str]  #: of events that match; empty: all
     sink: EventSink
 
     def wants(self, event: CloudEvent) -> bool:
-        options, (bucket, key) = self.options, _object_of(event)
-        return (
-            (not options.event_types or event["type"] in options.event_types)
-            and options.source_name in ("", event["source"])
-            and options.bucket in ("", bucket)
-            and key.startswith(options.prefix)
-            and key.endswith(options.suffix)
-        )
+        options = self.options
+        if (self.types and event["type"] not in self.types) or options.source_name not in ("", event["source"]):
+            return False
+        bucket, key = _object_of(event)
+        return options.bucket in ("", bucket) and key.startswith(options.prefix) and key.endswith(options.suffix)
 
     def event(self, received: CloudEvent) -> Event:
         """Return the event for the function.
@@ -103,7 +101,9 @@ class EventGridService:
         if not listening:
             raise NotFound(f"no EVENTGRID trigger exists for the channel {channel[:100]!r}")
         accepted = await accept_each(
-            (one.sink, one.event(event)) for event in read_events(request) for one in listening if one.wants(event)
+            (one.sink, one.event(event)) if one.wants(event) else None
+            for event in read_events(request)
+            for one in listening
         )
         return accepted_reply(accepted)
 
@@ -111,7 +111,7 @@ class EventGridService:
 def on_registered(
     service: EventGridService, options: EventGridOptions, sink: EventSink
 ) -> AbstractContextManager[None]:
-    return service.subscribed(Subscriber(options=options, sink=sink))
+    return service.subscribed(Subscriber(options=options, types=frozenset(options.event_types), sink=sink))
 
 
 def _object_of(event: CloudEvent) -> tuple[str, str]:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from engine import InvalidField
+from plugins._shared.push import decode_json
 from plugins.obs.records import ObjectEvent, format_time
 
 #: Characters of an encoded key.
@@ -41,7 +42,7 @@ def read_notification(body: bytes) -> list[ObjectEvent] | Confirmation:
     and for invalid records.
     """
     for _ in range(_DEPTH):
-        match _decode(body):
+        match decode_json(body):
             case {"Records": [*records]}:
                 return [_object_event(record) for record in records]
             case {"Event": "s3:TestEvent"}:
@@ -108,13 +109,6 @@ def _text(data: Mapping[Any, Any], *path: str) -> str:
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, str) else ""
-
-
-def _decode(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidField("body", _start(body), f"must be JSON ({error})") from None
 
 
 def _start(value: Any) -> Any:

@@ -44,7 +44,7 @@ class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
     which are merged into it.
     """
 
-    event_data: Data | list[Data] | None = None
+    event_data: Data | Annotated[list[Data], Meta(max_length=100)] | None = None
     trigger_status: Status | None = None
 
 

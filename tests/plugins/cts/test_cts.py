@@ -24,6 +24,7 @@ from plugins.cts.source import WAITING, CtsTrigger
 from plugins.cts.traces import Wanted, own, read_pushed
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house, until
+from tests.support.work import calls
 
 FUNCTIONS = f"/v2/{PROJECT}/fgs/functions"
 PUSHED = {"trace_id": "1", "service_type": "ECS", "resource_type": "ecs", "trace_name": "stopServer", "code": "200"}
@@ -81,6 +82,18 @@ async def push(client: httpx.AsyncClient, content: object, **headers: str) -> ht
 )
 def test_a_trigger_wants_services_resources_and_actions(operation: str, has: bool) -> None:
     assert Wanted([operation]).has("ECS", "ecs", "stopServer") is has
+
+
+@pytest.mark.parametrize("kind", ["ecs", "n24999", "x7y"])
+def test_a_trace_is_not_compared_with_each_of_a_trigger_s_names(kind: str) -> None:
+    names = ";".join(f"n{number}" for number in range(25_000))
+    wanted = Wanted([f"ECS:{names};x*y:stopServer"])
+
+    with calls() as made:
+        has = wanted.has("ECS", kind, "stopServer")
+
+    assert has is (kind != "ecs")
+    assert made() < 50
 
 
 @pytest.mark.parametrize("name", ["publishFunctionVersion", "CreateFunctionVersion"])

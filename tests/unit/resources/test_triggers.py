@@ -30,11 +30,13 @@ from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import Plugin, StoredResource, TriggerRules
+from engine.resources import trigger_rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
 from engine.resources.trigger_limits import TRIGGERS
 from engine.resources.triggers import TriggerDraft, Triggers
 from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
+from tests.support.work import calls
 
 TIMER: dict[str, Any] = {"name": "nightly", "schedule_type": "Rate", "schedule": "3m"}
 KAFKA: dict[str, Any] = {
@@ -277,6 +279,48 @@ async def test_a_trigger_that_its_plugin_takes_no_more_keeps_its_secrets_and_can
     mended = await triggers.update(hello(), "webhook", created.id, [{"address": "here"}])
     assert (found.options, found.shown) == (None, {"address": "far away", "token": "******"})
     assert (mended.options.address, mended.options.token) == ("here", "secret")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({f"k{number}": 1 for number in range(20_000)}, "with 20000 unknown keys': leave them out"),
+        ({"operations": [f"S:{number}:a" for number in range(10)] * 2000}, "must not repeat"),
+        ({"operations": [f"S:{'r;' * 25_000}r:a"]}, "at most 4096 characters"),
+    ],
+)
+async def test_wide_data_is_refused_before_it_is_compared_with_anything(
+    bench: Bench, data: dict[str, Any], told: str
+) -> None:
+    created = await bench.create("CTS", name="narrow", operations=["S:r:a"])
+    types: dict[str, Any] = {"event_types": ["t"] * 1001}
+    with pytest.raises(InvalidTrigger, match="a list of 1001': at most 1000 entries of at most 4096"):
+        await bench.create("EVENTGRID", channel_id="c", **types)
+    for write in (
+        bench.create("CTS", **{**created.stored.data, "name": "wide", **data}),
+        bench.triggers.update(hello(), "CTS", created.id, [data]),
+    ):
+        with calls() as made, pytest.raises(InvalidTrigger, match=told):
+            await write
+        assert made() < 200_000, "about 5 for each value, without a search for the nearest key"
+
+
+async def test_wide_data_that_is_stored_already_is_used_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    types = [f"type{number}" for number in range(30_000)]
+    with monkeypatch.context() as before:
+        before.setattr(trigger_rules, "excess", lambda kind, data: None)
+        await bench.create("EVENTGRID", channel_id="c", event_types=types)
+
+    triggers = await bench.again(*load_plugins())
+
+    (found,) = triggers.list(hello())
+    told = "it goes on, but event_data.event_types is 'a list of 30000': at most 1000 entries"
+    assert (found.runnable, len(found.options.event_types)) == (True, 30_000)
+    assert found.problem.startswith(told)
+    same = await triggers.update(hello(), "EVENTGRID", found.id, {"channel_id": "c", "event_types": types})
+    assert same.problem == found.problem, "a client that sends back what it was shown is not refused"
+    mended = await triggers.update(hello(), "EVENTGRID", found.id, [{"event_types": types[:1000]}])
+    assert mended.problem == ""
 
 
 async def test_a_masked_secret_that_comes_back_is_the_one_that_is_kept(bench: Bench) -> None:
