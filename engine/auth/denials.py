@@ -1,7 +1,7 @@
 """Log lines for requests that are denied.
 
-Lines about authenticated callers are all written. Lines about anonymous clients are limited, because anyone can cause
-them.
+Lines about each credential are limited, and so are those about all anonymous clients together: either could fill the
+log.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from engine.asgi.wire import Scope
 from engine.auth.roles import Principal
 from engine.model.clock import Clock
 
-LINES = 30  #: lines about anonymous clients in ``SPAN``
+LINES = 30  #: lines in ``SPAN`` about one credential, or about all anonymous clients
 SPAN = 60.0  #: seconds
 PATH = 300  #: characters of a path that a line shows
 
@@ -26,27 +26,31 @@ def request_fields(scope: Scope) -> dict[str, str]:
 
 
 class DenialLog:
-    """Log of denied requests. At most ``LINES`` lines about anonymous clients are written within ``SPAN`` seconds.
+    """Log of denied requests. At most ``LINES`` lines about a credential are written within ``SPAN`` seconds.
 
-    The first line after others were left out has their number as ``left_out``.
+    Anonymous clients share as many. The first line after others were left out has their number as ``left_out``.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._until, self._lines, self._left_out = 0.0, 0, 0
+        #: end of the span, lines in it and lines left out since the last one, by credential; empty: anonymous clients
+        self._written: dict[str, tuple[float, int, int]] = {}
 
     def known(self, principal: Principal, scope: Scope, problem: str) -> None:
         """Log that an authenticated request is denied."""
         who = {"credential": principal.name, "role": principal.role, "project": principal.project}
-        log.warning("access denied", **who, **request_fields(scope), problem=problem)
+        self._write(principal.name, "access denied", **who, **request_fields(scope), problem=problem)
 
     def anonymous(self, event: str, **fields: object) -> None:
+        self._write("", event, **fields)
+
+    def _write(self, name: str, event: str, **fields: object) -> None:
         now = self._clock.now()
-        if not 0 < self._until - now <= SPAN:  # also if the clock was set back
-            self._until, self._lines = now + SPAN, 0
-        if self._lines >= LINES:
-            self._left_out += 1
+        until, lines, left_out = self._written.get(name, (0.0, 0, 0))
+        if not 0 < until - now <= SPAN:  # also if the clock was set back
+            until, lines = now + SPAN, 0
+        if lines >= LINES:
+            self._written[name] = until, lines, left_out + 1
             return
-        self._lines += 1
-        left_out, self._left_out = self._left_out, 0
+        self._written[name] = until, lines + 1, 0
         log.warning(event, **fields, **({"left_out": left_out} if left_out else {}))

@@ -6,17 +6,19 @@ Only failures are delayed: a valid signature or token is served at once, whateve
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from functools import lru_cache
+from heapq import heappop, heappush
 
 from engine.asgi.addresses import network_of
 from engine.errors import TooManyFailures
 from engine.model.clock import Clock
 
 SUBJECTS = 4096  #: tracked subjects; the one without failures for longest is dropped first
-DELAY = 1.0  #: seconds by which a refusal beyond the limit is delayed
-WAITING = 256  #: delayed refusals of all clients
-OF_ONE = 8  #: delayed refusals of one network
+DELAY = 1.0  #: seconds by which a refusal beyond the limit is delayed at least
+WAITING = 2048  #: delayed refusals of all clients
+OF_ONE = 256  #: delayed refusals of one network
+AT_ONCE = 8  #: refusals of one network in ``DELAY`` seconds; each further such number is delayed so much longer
 
 Subject = tuple[str, str]  #: network of a client, and its access key if that key exists
 
@@ -24,8 +26,9 @@ Subject = tuple[str, str]  #: network of a client, and its access key if that ke
 class AuthThrottle:
     """Counter of failed authentication per subject, which is a network and optionally an access key.
 
-    After ``limit`` failures of a subject, its further refusals are delayed by ``delay`` seconds, until ``window``
-    seconds after the first of them. If too many refusals are delayed already, the client gets TooManyFailures at once.
+    After ``limit`` failures of a subject, its further refusals are delayed by ``delay`` seconds or more, until
+    ``window`` seconds after the first of them. A network gets ``AT_ONCE`` of them in ``delay`` seconds, however many
+    connections it has. If too many refusals are delayed already, the client gets TooManyFailures at once.
     """
 
     def __init__(self, clock: Clock, *, limit: int, window: float, delay: float = DELAY) -> None:
@@ -33,7 +36,7 @@ class AuthThrottle:
         self._seen: dict[Subject, tuple[int, float]] = {}
         self._network = lru_cache(SUBJECTS)(network_of)
         # A delayed refusal leaves by time alone, so a client that disconnects meanwhile leaves nothing behind.
-        self._delayed: deque[tuple[float, str]] = deque()
+        self._delayed: list[tuple[float, str]] = []  #: heap
         self._of_network: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -67,19 +70,21 @@ class AuthThrottle:
             del self._seen[next(iter(self._seen))]
         if count <= self._limit:
             return 0.0
-        self._enter(subject[0], now, until)
-        return self._delay
+        return self._enter(subject[0], now, until)
 
-    def _enter(self, network: str, now: float, until: float) -> None:
+    def _enter(self, network: str, now: float, until: float) -> float:
         self._leave(now)
-        if len(self._delayed) >= WAITING or self._of_network[network] >= OF_ONE:
+        before = self._of_network[network]
+        if len(self._delayed) >= WAITING or before >= OF_ONE:
             raise TooManyFailures(math.ceil(until - now))
-        self._delayed.append((now + self._delay, network))
-        self._of_network[network] += 1
+        delay = self._delay * (1 + before // AT_ONCE)
+        heappush(self._delayed, (now + delay, network))
+        self._of_network[network] = before + 1
+        return delay
 
     def _leave(self, now: float) -> None:
         while self._delayed and self._delayed[0][0] <= now:
-            _, network = self._delayed.popleft()
+            _, network = heappop(self._delayed)
             self._of_network[network] -= 1
             if not self._of_network[network]:
                 del self._of_network[network]

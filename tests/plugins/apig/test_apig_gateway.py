@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from engine.auth import throttle
 from engine.auth.signing import hash_of, sign
 from engine.code.store import NO_CODE, CodeSource
 from engine.errors import InvalidTrigger, SettingsError, TriggerClash
@@ -176,7 +177,10 @@ async def test_an_app_signs_and_the_function_does_not_see_it(tmp_path: Path) -> 
         assert not {"authorization", "x-sdk-date"} & set(event["headers"])
 
 
-async def test_valid_apps_pass_whatever_failed_before_from_their_address(tmp_path: Path) -> None:
+async def test_valid_apps_pass_whatever_failed_before_from_their_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "OF_ONE", 8)
     settings: dict[str, Any] = {"auth__failures": 3, "http__trusted_proxies": ["127.0.0.1"]}
     async with gateway(tmp_path, {"auth": "APP"}, **APPS, **settings) as at:
         right = {"X-Apig-AppCode": CODE}
@@ -222,7 +226,10 @@ async def test_the_setting_for_trust_in_every_client_is_refused_with_its_replace
             pass
 
 
-async def test_guesses_count_for_their_client_whatever_it_puts_before_its_address(tmp_path: Path) -> None:
+async def test_guesses_count_for_their_client_whatever_it_puts_before_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "OF_ONE", 8)
     settings: dict[str, Any] = {"auth__failures": 3, "http__trusted_proxies": ["127.0.0.1"]}
     async with gateway(tmp_path, {"auth": "APP"}, **APPS, **settings) as at:
         wrong = {"X-Apig-AppCode": "a-code-of-no-app"}

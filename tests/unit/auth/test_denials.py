@@ -24,15 +24,22 @@ def test_lines_about_anonymous_clients_are_limited_and_the_others_counted() -> N
     assert [line.get("left_out") for line in lines[-3:]] == [None, 5, None]
 
 
-def test_each_denial_of_an_authenticated_caller_is_a_line() -> None:
-    denials, key = DenialLog(ManualClock()), Principal(name="AK1", project="p", prefix="/v2/p/", expires=0.0)
+def test_denials_of_one_credential_neither_fill_the_log_nor_hide_those_of_another() -> None:
+    clock = ManualClock()
+    denials = DenialLog(clock)
+    noisy, other = (Principal(name=name, project="p", prefix="/v2/p/", expires=0.0) for name in ("AK1", "AK2"))
     scope = {"method": "GET", "path": "/v2/other/x", "client": ("192.0.2.1", 1)}
 
     with capture_logs() as lines:
         for _ in range(LINES + 5):
-            denials.known(key, scope, "these credentials are for project p only")
+            denials.known(noisy, scope, "these credentials are for project p only")
+        denials.known(other, scope, "these credentials are for project p only")
+        denials.anonymous("access denied")
+        clock.advance(SPAN)
+        denials.known(noisy, scope, "these credentials are for project p only")
 
-    assert [line["credential"] for line in lines] == ["AK1"] * (LINES + 5)
+    assert [line.get("credential") for line in lines] == [*["AK1"] * LINES, "AK2", None, "AK1"]
+    assert [line.get("left_out") for line in lines[-3:]] == [None, None, 5]
 
 
 def test_a_clock_that_is_set_back_silences_nothing() -> None:

@@ -14,8 +14,8 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from engine.auth import throttle
 from engine.auth.credentials import Token
-from engine.auth.throttle import OF_ONE
 from engine.http.console import docs, function_code
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
@@ -164,7 +164,10 @@ async def test_the_role_read_has_no_package_packed(tmp_path: Path, monkeypatch: 
     assert (reply.status_code, packed) == (403, [])
 
 
-async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) -> None:
+async def test_many_wrong_attempts_are_delayed_and_then_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "OF_ONE", 8)
     replies: list[httpx.Response] = []
 
     async def guess(client: httpx.AsyncClient) -> None:
@@ -173,7 +176,7 @@ async def test_many_wrong_attempts_are_delayed_and_then_refused(tmp_path: Path) 
     async with console(tmp_path, auth__failures=1) as (_, client):
         await guess(client)
         async with anyio.create_task_group() as guesses:
-            for _ in range(OF_ONE + 3):
+            for _ in range(8 + 3):
                 guesses.start_soon(guess, client)
         await sign_in(client, token=TOKENS["admin"])
 

@@ -21,9 +21,10 @@ import pytest
 from engine.asgi.addresses import network_of
 from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.listener import listen
+from engine.auth import throttle
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.signing import hash_of, sign
-from engine.auth.throttle import OF_ONE, SUBJECTS, WAITING, AuthThrottle
+from engine.auth.throttle import AT_ONCE, OF_ONE, SUBJECTS, AuthThrottle
 from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
@@ -461,19 +462,26 @@ async def raw(port: int, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
-async def fail_often(secured: SecuredApi) -> None:
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return a small number of refusals of one network that may wait."""
+    monkeypatch.setattr(throttle, "OF_ONE", AT_ONCE)
+    return AT_ONCE
+
+
+async def fail_often(secured: SecuredApi, room: int) -> None:
     """Fail by a wrong secret of a known key, an unknown key and a wrong token, more often than delayed refusals fit."""
     wrong = [
-        *(secured.ask("GET", BASE, secret="another-secret-here") for _ in range(LIMIT + OF_ONE + 1)),
-        *(secured.ask("GET", BASE, access="AK2") for _ in range(LIMIT + OF_ONE + 1)),
+        *(secured.ask("GET", BASE, secret="another-secret-here") for _ in range(LIMIT + room + 1)),
+        *(secured.ask("GET", BASE, access="AK2") for _ in range(LIMIT + room + 1)),
         *(secured.send("GET", BASE, X_Auth_Token="not-a-token-of-ours") for _ in range(3)),
     ]
     statuses = {answer.status for answer in await asyncio.gather(*wrong)}
     assert statuses == {401, 429}
 
 
-async def test_valid_proof_passes_whatever_failed_before(secured: SecuredApi) -> None:
-    await fail_often(secured)
+async def test_valid_proof_passes_whatever_failed_before(secured: SecuredApi, room: int) -> None:
+    await fail_often(secured, room)
 
     started = time.monotonic()
     signed = await secured.ask("GET", BASE)
@@ -497,15 +505,15 @@ async def test_refusals_beyond_the_limit_are_delayed(secured: SecuredApi) -> Non
     assert time.monotonic() - started >= DELAY
 
 
-async def test_more_refusals_than_may_wait_get_429_and_are_told_how_long(secured: SecuredApi) -> None:
+async def test_more_refusals_than_may_wait_get_429_and_are_told_how_long(secured: SecuredApi, room: int) -> None:
     for _ in range(LIMIT):
         await secured.ask("GET", BASE, secret="another-secret-here")
     secured.clock.advance(WINDOW - 10)
 
-    answers = await asyncio.gather(*(secured.ask("GET", BASE, secret="another-secret-here") for _ in range(OF_ONE + 3)))
+    answers = await asyncio.gather(*(secured.ask("GET", BASE, secret="another-secret-here") for _ in range(room + 3)))
     refused = [answer for answer in answers if answer.status == 429]
 
-    assert sorted(answer.status for answer in answers) == [401] * OF_ONE + [429] * 3
+    assert sorted(answer.status for answer in answers) == [401] * room + [429] * 3
     assert all(refusal(answer, 429, "FSS.0429", "too many failed attempts") for answer in refused)
     assert {answer.headers["retry-after"] for answer in refused} == {"10"}
 
@@ -626,10 +634,27 @@ def test_what_is_remembered_of_failures_is_bounded() -> None:
     assert failures.note(failures.subject("10.0.16.0")) > 0
 
 
-def test_refusals_of_all_clients_that_wait_are_bounded() -> None:
+def test_an_address_with_many_connections_gets_few_refusals_a_second() -> None:
+    clock = ManualClock()
+    failures = AuthThrottle(clock, limit=1, window=1000 * WINDOW, delay=DELAY)
+    subject = failures.subject("10.0.0.1")
+    failures.note(subject)
+
+    due = sorted(failures.note(subject) for _ in range(OF_ONE))
+    with pytest.raises(TooManyFailures):
+        failures.note(subject)
+    clock.advance(10 * DELAY)
+
+    assert due == sorted(DELAY * turn for turn in range(1, OF_ONE // AT_ONCE + 1) for _ in range(AT_ONCE))
+    assert failures.waiting == OF_ONE - 10 * AT_ONCE
+    assert failures.note(failures.subject("10.0.0.2")) == 0.0
+
+
+def test_refusals_of_all_clients_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "WAITING", 100)
     clock = ManualClock()
     failures = AuthThrottle(clock, limit=1, window=WINDOW, delay=DELAY)
-    subjects = [failures.subject(f"10.0.{number >> 8}.{number & 255}") for number in range(WAITING + 1)]
+    subjects = [failures.subject(f"10.0.0.{number}") for number in range(101)]
     for subject in subjects:
         failures.note(subject)
 
