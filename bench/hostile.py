@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Generator
@@ -26,11 +27,13 @@ from bench.load import Percentiles, percentiles
 from bench.machine import memory_mb
 from bench.nasty import INPUTS, send
 from bench.server import NOOP, Engine, ServerFailed, engine
+from bench.wide import WIDE
 
 CONNECTIONS = 200
 FLOODS = 4
 QUIET = 0.2  #: seconds before and after an input
 INTERVAL = 0.01  #: seconds between two requests of the ordinary client
+PAUSE = 0.1  #: seconds between two wide inputs
 PATIENCE = 10.0  #: seconds after which the ordinary client counts a request as lost
 ANSWER = 6_000_000  #: bytes, more than the system buffers for a connection
 LARGE = f"def handler(event, context):\n    return 'x' * {ANSWER}\n"
@@ -67,6 +70,9 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         for name in INPUTS:
             progress(f"hostile: {name}")
             found[f"lag, {name}"] = 1000 * worst_lag(name, options)
+        for name in WIDE:
+            progress(f"hostile: {name}")
+            found |= beside(name, options)
         yield found
 
 
@@ -103,6 +109,28 @@ def worst_lag(name: str, options: Options) -> float:
         send(server, given)
         time.sleep(QUIET)
         return lag.read()[0]
+
+
+def beside(name: str, options: Options) -> Round:
+    """Measure the loop, and the ordinary client alone and beside a client that sends a wide input again and again."""
+    with scratch(options) as directory, engine(directory / "data", lag=str(directory / "lag")) as server:
+        path, lag, over = server.deploy("noop", NOOP), Lag(directory / "lag"), threading.Event()
+        given = WIDE[name](server, min(1.0, options.scale))
+        _serve(server, path, 0.1, tls=False)  # starts an instance
+        alone = _serve(server, path, options.seconds, tls=False).latency.p99
+
+        def repeat() -> None:
+            while not over.wait(PAUSE):
+                send(server, given)
+
+        thread = threading.Thread(target=repeat)
+        lag.reset()
+        thread.start()
+        latency = _serve(server, path, options.seconds, tls=False).latency
+        over.set()
+        thread.join()
+        held = 1000 * lag.read()[0]
+    return {f"lag, {name}": held, f"p99, {name}": latency.p99, f"beside, {name}": latency.p99 / alone}
 
 
 def _serve(server: Engine, path: str, seconds: float, *, tls: bool) -> Service:
@@ -152,7 +180,9 @@ SCENARIO = Scenario(
         Figure(name="refusals read", unit="% of refused uploads", at_least=100),
         Figure(name="p50 beside 4", unit="ms, beside 4 pipelines"),
         Figure(name="p99 beside 4", unit="ms, beside 4 pipelines", at_most=50),
-        *(Figure(name=f"lag, {name}", unit="ms, worst lag of the event loop", at_most=50) for name in INPUTS),
+        *(Figure(name=f"lag, {name}", unit="ms, worst lag of the event loop", at_most=50) for name in (*INPUTS, *WIDE)),
+        *(Figure(name=f"p99, {name}", unit="ms, ordinary client") for name in WIDE),
+        *(Figure(name=f"beside, {name}", unit="times its p99 alone", at_most=2) for name in WIDE),
     ),
     rounds=rounds,
     note="the ordinary client opens a connection for each request; the hostile clients share the machine",

@@ -19,7 +19,7 @@ import pytest
 from bench.__main__ import ON_REQUEST, SCENARIOS, find, main
 from bench.attack import Attack, RefusedUpload, Report
 from bench.harness import Figure, Measured, Options, run, summarise
-from bench.hostile import attack, worst_lag
+from bench.hostile import attack, beside, worst_lag
 from bench.intake import SOURCES
 from bench.load import STAMP, Job, Load, build, percentiles
 from bench.machine import cpu_of, inspect_machine, wakeups
@@ -141,6 +141,13 @@ def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path, kind: 
 @pytest.mark.parametrize("name", ["nulls", "list of functions", "log lines"])
 def test_the_lag_of_the_loop_at_an_input_is_measured(tmp_path: Path, name: str) -> None:
     assert worst_lag(name, Options(scale=0.001, directory=str(tmp_path))) > 0
+
+
+def test_a_wide_input_and_an_ordinary_client_beside_it_are_measured(tmp_path: Path) -> None:
+    found = beside("invalid batch", Options(seconds=0.3, directory=str(tmp_path)))
+
+    assert set(found) == {"lag, invalid batch", "p99, invalid batch", "beside, invalid batch"}
+    assert all(value > 0 for value in found.values())
 
 
 @pytest.mark.parametrize("name", SOURCES)
