@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.error_replies import retry_after
 from engine.asgi.wire import Headers, Reply
-from engine.errors import FunctiondError, InvalidField, Overloaded, PayloadTooLarge
+from engine.errors import FunctiondError, FunctionDisabled, InvalidField, Overloaded, PayloadTooLarge
 from engine.http.api.batch_body import BatchEvent
 from engine.http.api.errors import error_reply, status_and_code
 from engine.model import Request
@@ -108,7 +108,7 @@ def _reply(results: Sequence[str | FunctiondError]) -> Reply:
         late = next((one for one in errors if isinstance(one, Overloaded)), None)
         return Reply(status=202, body=msgspec.json.encode(reply), headers=retry_after(late) if late else ())
     # The whole batch has an error after which the client may retry, if an event has one.
-    place = next((place for place, one in enumerate(errors) if status_and_code(one)[0] == 429), 0)
+    place = next((place for place, one in enumerate(errors) if isinstance(one, Overloaded | FunctionDisabled)), 0)
     refused = BatchRefused(
         results=shown,
         accepted=0,
