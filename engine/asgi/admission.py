@@ -31,7 +31,7 @@ ADVICE = {
     "client_connections": "too many connections of one client; name proxies in http.trusted_proxies, or raise "
     "http.client_connections",
     "files": "too many open files; raise the limit of open files (LimitNOFILE)",
-    "held_bytes": "too many bytes of unfinished requests are held in memory",
+    "held_bytes": "unfinished requests of a client or project hold too many bytes in memory",
     "slow_bodies": "a body took too long to arrive; raise http.body_timeout for slow clients",
 }
 
@@ -45,16 +45,15 @@ class TurnedAway:
         self.counts: dict[str, int] = dict.fromkeys(ADVICE, 0)
         self._logged: dict[str, tuple[float, int]] = defaultdict(lambda: (-LOG_PAUSE, 0))  # time and count then
 
-    def note(self, kind: str, client: tuple[str, int] | str | None = None) -> None:
-        """Count a refusal of the client at an address. Broken networks cause slow bodies, too: no reason to warn."""
+    def note(self, kind: str, client: str = "") -> None:
+        """Count a refusal of a client or project. Broken networks cause slow bodies, too: no reason to warn."""
         self.counts[kind] += 1
         now, (before, logged) = time.monotonic(), self._logged[kind]
         if now - before >= LOG_PAUSE:
             self._logged[kind] = now, self.counts[kind]
             new = self.counts[kind] - logged
-            address = client[0] if isinstance(client, tuple) else client
             write = log.info if kind == "slow_bodies" else log.warning
-            write("clients turned away", limit=kind, count=new, client=address, hint=ADVICE[kind])
+            write("clients turned away", limit=kind, count=new, client=client, hint=ADVICE[kind])
 
 
 class ClientRules(Struct, frozen=True, kw_only=True):
@@ -80,7 +79,7 @@ class Admission:
         self, counts: ConnectionCounts | None = None, network: str = "", refusal: Refusal | None = None
     ) -> None:
         self._counts = counts  # None: not counted
-        self._network = network
+        self.network = network  #: of the client; empty if it is not known
         self.refusal = refusal
 
     def assign(self, address: str) -> Refusal | None:
@@ -88,14 +87,14 @@ class Admission:
         if self._counts is None:
             return None
         self.unassign()
-        self._network, refusal = self._counts.assign(address)
+        self.network, refusal = self._counts.assign(address)
         return refusal
 
     def unassign(self) -> None:
         """Count the connection of a proxy for no client."""
-        if self._counts is not None and self._network:
-            self._counts.remove(self._network)
-            self._network = ""
+        if self._counts is not None and self.network:
+            self._counts.remove(self.network)
+            self.network = ""
 
     def release(self) -> None:
         """End the counting of the connection. Further calls do nothing."""

@@ -18,6 +18,7 @@ from engine.asgi.start import start_task
 from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
 from engine.asgi.turns import LARGE
+from engine.asgi.wire import HOLD_FOR
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
 
@@ -45,10 +46,10 @@ class Connection(asyncio.Protocol):
         self._deadline = Deadline(self._loop, self._expired)
         self._exchange: Exchange | None = None
         self._unread, self._at = b"", 0  # bytes of later requests, from the index ``_at``
-        self._read_paused = self._eof = self._proxied = False
-        self._waits_for_turn = False
+        self._read_paused = self._waits_for_turn = self._eof = self._proxied = False
         self._body_time = BodyTime(self._loop, listener.rules.body_timeout)
-        self.held, self._waiting = HeldBytes(listener), HeldBytes(listener)  # body; incomplete head or later requests
+        client = self._admission.network or "proxies"
+        self.held, self._waiting = HeldBytes(listener, client), HeldBytes(listener, client)  # body; other bytes
         self._dropping = DropTime(self._loop)
         self._unsent = 0  # bytes of responses that the client had not taken at the previous deadline
         self._writable: asyncio.Event | None = None
@@ -127,12 +128,12 @@ class Connection(asyncio.Protocol):
         try:
             at = reader.read(data, at)
             if reader.framing is None:
-                self._waiting.replace(reader.incomplete.__alloc__(), self._client)
+                self._waiting.replace(reader.incomplete.__alloc__())
                 return
             body, reader.body = reader.body, b""
             whole = reader.part is _END
-            if not whole or exchange is not None:
-                self.held.add(len(body), self._client)
+            if exchange is not None:
+                self.held.add(len(body))
             if at < len(data):
                 self._keep(data, at)
             elif self._waiting.size:
@@ -165,11 +166,14 @@ class Connection(asyncio.Protocol):
         assert framing is not None
         exchange = Exchange(self, line, framing, body, whole=whole)
         scope = exchange.scope(reader.headers, self._client, self._server, secure=self._secure)
+        if not whole:
+            self.held.count(len(body))
+            scope[HOLD_FOR] = self.held.move
         if self._proxied:
-            refusal = self._admission.assign(self.listener.rules.proxies.read_into(scope))
-            if refusal is not None:
+            if refusal := self._admission.assign(self.listener.rules.proxies.read_into(scope)):
                 self._refuse(refusal)
                 return
+            self.held.move(self._admission.network)
         self._exchange = exchange
         if self._eof:
             exchange.half_close()
@@ -177,6 +181,12 @@ class Connection(asyncio.Protocol):
         if not task.done():
             exchange.task = task
             self.listener.tasks.add(task)
+        if not whole:  # checked once the application has had its first step, and may have named the holder
+            self._loop.call_soon(self._check_held)
+
+    def _check_held(self) -> None:
+        if self._exchange is not None and (refusal := self.held.refusal()):
+            self._refuse(refusal)
 
     def expect_body(self) -> None:
         self._body_time.start()
@@ -188,7 +198,7 @@ class Connection(asyncio.Protocol):
     def _keep(self, data: bytes, at: int) -> None:
         """Keep the bytes from the index ``at`` until the current request is answered."""
         self._unread, self._at = data, at
-        self._waiting.replace(len(data), self._client)
+        self._waiting.replace(len(data))
         if len(data) - at > UNREAD_LIMIT:
             self._pause_reading()
 
@@ -360,8 +370,7 @@ class Connection(asyncio.Protocol):
         if exchange is not None and exchange.started:
             self.cut(reset=exchange.ends_with_connection)
             return
-        line = self._reader.line
-        only_head = line is not None and line.method == "HEAD"
+        only_head = (line := self._reader.line) is not None and line.method == "HEAD"
         self.transport.write(refusal.response(self.listener.date(), only_head=only_head))
         self._linger()
 
@@ -385,7 +394,7 @@ class Connection(asyncio.Protocol):
             elif self._exchange.awaits_continue:
                 self.expect_body()
             else:
-                self.listener.rules.turned_away.note("slow_bodies", self._client)
+                self.listener.rules.turned_away.note("slow_bodies", self.held.holder)
                 self._refuse(Refusal(408, b"timed out waiting for the rest of the body; send the request again"))
         else:
             self.cut(reset=False)

@@ -8,6 +8,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from engine.asgi.admission import ClientRules
+from engine.asgi.room import Room
 from engine.asgi.turns import ReadTurns
 from engine.asgi.unsent import UnsentResponses
 from engine.asgi.wire import App
@@ -31,11 +32,11 @@ class ListenerState:
     """
 
     def __init__(self, app: App, *, keep_alive: float, held_limit: int, rules: ClientRules | None = None) -> None:
-        self.app, self.keep_alive, self.held_limit = app, keep_alive, held_limit
+        self.app, self.keep_alive = app, keep_alive
         self.rules = rules or ClientRules()
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  #: one for each request that the application handles
-        self.held = self.streamed = 0  #: total bytes of ``HeldBytes``, and those of streamed bodies among them
+        self.room, self.streamed = Room(held_limit), 0  #: for ``HeldBytes``, and those of streamed bodies among them
         self.turns, self.unsent = ReadTurns(), UnsentResponses(held_limit, asyncio.get_running_loop().time)
         self.idle = asyncio.Event()
         self.idle.set()

@@ -39,6 +39,9 @@ TARGET = "functiond.target"
 #: Key of ASGI messages with a part of a larger body: ``message[RELEASE](size)`` tells the listener, which limits the
 #: bytes of requests in memory, that ``size`` bytes of the body are no longer held.
 RELEASE = "functiond.release"
+#: Key of the ASGI scope, absent if the body arrived in one packet: ``scope[HOLD_FOR](holder)`` counts the bytes of the
+#: body in memory for the project whose credentials it has, not for the client any more.
+HOLD_FOR = "functiond.hold_for"
 #: Key of the ASGI message ``http.disconnect``: the client has only ended its side, and may still read the response.
 #: The next message comes once the connection is lost.
 HALF_CLOSED = "functiond.half_closed"

@@ -20,8 +20,9 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from engine.asgi.addresses import network_of
 from engine.asgi.error_replies import hold_back
-from engine.asgi.wire import Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
+from engine.asgi.wire import HOLD_FOR, Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.denials import DenialLog
 from engine.auth.principals import Principals
@@ -98,7 +99,7 @@ class Authenticator:
         principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)
-            receive = await self._verified(claim, scope, headers, receive)
+            receive = await self._verified(claim, principal, scope, headers, receive)
         admit_as(scope, principal)
         return receive
 
@@ -190,16 +191,20 @@ class Authenticator:
             return "X-Security-Token must be that of the access key" if key.token else "the key has no X-Security-Token"
         return ""
 
-    async def _verified(self, claim: Claim, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    async def _verified(
+        self, claim: Claim, principal: Principal, scope: Scope, headers: Headers, receive: Receive
+    ) -> Receive:
         """Read and verify the body. Return the ASGI callable that receives it again."""
         declared = self._verifier.declared_hash(claim, scope, headers)
+        if declared is not None:
+            _hold_for(scope, principal)
         limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_BODY_LIMIT)
         is_short = int(headers.get(b"content-length", 0)) <= IN_MEMORY and b"transfer-encoding" not in headers
         if is_short or limit != CODE_BODY_LIMIT:
             body = await read_body(receive, headers, limit)
             await self._verifier.verify(claim, scope, headers, body, declared)
             return _Replay(body, receive)
-        spool = Spool(self._spooling, proven=declared is not None)
+        spool = Spool(self._spooling, network_of(address_of(scope)), proven=declared is not None)
         scope[CLEAN_UP] = spool.close
         try:
             await read_pieces(receive, headers, limit, spool.write)
@@ -241,6 +246,14 @@ def admit_as(scope: Scope, principal: Principal) -> None:
     scope[PRINCIPAL] = principal
     _check_project(scope["path"], principal)
     scope[PROJECT] = principal.project
+    _hold_for(scope, principal)
+
+
+def _hold_for(scope: Scope, principal: Principal) -> None:
+    """Count the bytes of the body for the project, which has proven that they are its own."""
+    hold_for = scope.get(HOLD_FOR)
+    if hold_for is not None:
+        hold_for(f"project {principal.project}")
 
 
 def _check_project(path: str, principal: Principal) -> None:

@@ -15,6 +15,7 @@ from typing import IO, TypeVar
 import anyio
 import anyio.to_thread
 
+from engine.asgi.room import Room
 from engine.asgi.wire import Message
 from engine.errors import NotStored, TooManyUnproven
 
@@ -32,15 +33,15 @@ class SpoolSpace:
     """Folder of temporary files, and the bytes in them that nobody has proven to be allowed to send."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.unproven = folder, 0
+        self.folder, self.unproven = folder, Room(UNPROVEN)
         self.threads = anyio.CapacityLimiter(THREADS)
 
 
 class Spool:
-    """Temporary file in ``space`` for one body. ``proven``: the client has proven who it is before the body."""
+    """Temporary file in ``space`` for a body of ``client``. ``proven``: it has proven who it is before the body."""
 
-    def __init__(self, space: SpoolSpace, *, proven: bool) -> None:
-        self._space, self._proven = space, proven
+    def __init__(self, space: SpoolSpace, client: str, *, proven: bool) -> None:
+        self._space, self._client, self._proven = space, client, proven
         self._hash = hashlib.sha256()
         self._file: IO[bytes] | None = None
         self._left = 0  # bytes that ``receive`` has not returned
@@ -54,13 +55,13 @@ class Spool:
     async def write(self, piece: bytes) -> None:
         """Append the next bytes of the body.
 
-        Raises NotStored if the disk refuses them; TooManyUnproven if other unproven bodies need the space.
+        Raises NotStored if the disk refuses them; TooManyUnproven if unproven bodies of the client fill its share.
         """
         if not self._proven:
-            if self._space.unproven + len(piece) > UNPROVEN:
-                raise TooManyUnproven(UNPROVEN)
-            self._space.unproven += len(piece)
             self._counted += len(piece)
+            self._space.unproven.add(self._client, len(piece))
+            if self._space.unproven.is_over(self._client):
+                raise TooManyUnproven(self._space.unproven.size)
         await self._in_thread(lambda: self._write(piece))
 
     async def receive(self) -> Message:
@@ -70,7 +71,7 @@ class Spool:
 
     async def close(self) -> None:
         """Remove the file. A disk that does not take the rest of it is no problem."""
-        self._space.unproven -= self._counted
+        self._space.unproven.add(self._client, -self._counted)
         self._counted = 0
         if self._file is not None:
             with anyio.CancelScope(shield=True), suppress(OSError):

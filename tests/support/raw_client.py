@@ -89,13 +89,18 @@ class RawClient:
 
 
 @asynccontextmanager
-async def connect(port: int, *, buffer: int = 0) -> AsyncIterator[RawClient]:
-    """Connect to a port of this machine. ``buffer`` is the size of the receive buffer, if not the system's."""
+async def connect(port: int, *, buffer: int = 0, source: str = "") -> AsyncIterator[RawClient]:
+    """Connect to a port of this machine. ``buffer`` is the size of the receive buffer, if not the system's.
+
+    ``source`` is the client's address, if not 127.0.0.1.
+    """
     with socket.socket() as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        if source:
+            sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         yield RawClient(sock)
 

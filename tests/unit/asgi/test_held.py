@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -11,13 +12,16 @@ from engine.asgi.admission import ClientRules
 from engine.asgi.held import STREAMED, HeldBytes
 from engine.asgi.listener import listen
 from engine.asgi.responses import Refusal
+from engine.asgi.room import Room
 from engine.asgi.turns import ReadTurns
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_pieces, respond
+
+CLIENT = "192.0.2.1"
 
 
 class Totals:
     def __init__(self) -> None:
-        self.held, self.held_limit, self.streamed, self.turns = 0, 100 << 20, 0, ReadTurns()
+        self.room, self.streamed, self.turns = Room(100 << 20), 0, ReadTurns()
         self.rules = ClientRules()
 
 
@@ -46,8 +50,8 @@ async def test_pieces_that_the_application_has_released_are_held_no_more() -> No
 
 
 async def test_a_streamed_body_reads_on_when_its_pieces_are_released() -> None:
-    held = HeldBytes(Totals())
-    held.add(10, None)
+    held = HeldBytes(Totals(), CLIENT)
+    held.add(10)
     early = held.may_read
 
     held.release(0)
@@ -59,19 +63,34 @@ async def test_a_streamed_body_reads_on_when_its_pieces_are_released() -> None:
 
 async def test_streamed_bodies_read_no_more_while_all_of_them_hold_too_much() -> None:
     totals = Totals()
-    one, other = HeldBytes(totals), HeldBytes(totals)
+    one, other = HeldBytes(totals, CLIENT), HeldBytes(totals, CLIENT)
     other.release(0)
     one.release(0)
-    one.add(STREAMED, None)
+    one.add(STREAMED)
     full = other.may_read
 
     one.clear()
 
     assert (full, other.may_read) == (False, True)
-    assert (totals.held, totals.streamed) == (0, 0)
+    assert (totals.room.taken, totals.streamed) == (0, 0)
 
 
 async def test_bytes_beyond_the_limit_are_refused() -> None:
     totals = Totals()
     with pytest.raises(Refusal):
-        HeldBytes(totals).add(totals.held_limit + 1, None)
+        HeldBytes(totals, CLIENT).add(totals.room.size)
+
+
+def test_each_holder_leaves_as_much_as_it_has_to_others() -> None:
+    room, most = Room(1000), Counter[str]()
+    for holder in ("first", "second", "third"):
+        while not room.is_over(holder):
+            room.add(holder, 1)
+            most[holder] += 1
+        room.add(holder, -1)
+
+    room.add("first", -500)
+    room.add("third", 200)
+
+    assert most == {"first": 501, "second": 251, "third": 126}
+    assert not room.is_over("third")

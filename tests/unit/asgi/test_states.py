@@ -112,7 +112,7 @@ async def connected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
         yield client
         client.writer.close()
         await asyncio.gather(client.writer.wait_closed(), return_exceptions=True)
-    assert [state.held for state in states] == [0]
+    assert [state.room.taken for state in states] == [0]
     assert not states[0].connections
     assert not states[0].tasks
 

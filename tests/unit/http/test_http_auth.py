@@ -10,7 +10,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from engine.http.guard import Guard
 from engine.protocols.audit import Trace
 from engine.testing import ManualClock
 from tests.support.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
+from tests.support.raw_client import RawClient, connect, read_answers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's warnings
@@ -76,7 +77,9 @@ async def secured(tmp_path: Path) -> AsyncIterator[SecuredApi]:
 
 
 @asynccontextmanager
-async def secured_api(tmp_path: Path, *, delay: float = DELAY) -> AsyncIterator[SecuredApi]:
+async def secured_api(
+    tmp_path: Path, *, delay: float = DELAY, held_limit: int = 256 << 20
+) -> AsyncIterator[SecuredApi]:
     clock = ManualClock()
     past, soon = (datetime.fromtimestamp(clock.now() + offset, UTC) for offset in (-1, 3600))
     keys = [
@@ -100,7 +103,7 @@ async def secured_api(tmp_path: Path, *, delay: float = DELAY) -> AsyncIterator[
     )
     async with serve(tmp_path) as api:
         await api.create()
-        async with listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as port:
+        async with listen(api.app(authenticator=authenticator), "127.0.0.1", 0, held_limit=held_limit) as port:
             api.port = port
             yield SecuredApi(api, clock, failures)
 
@@ -141,6 +144,38 @@ async def test_a_signed_body_of_any_size_arrives_whole(secured: SecuredApi, size
 
     assert answer.status == 202
     assert secured.api.engine.requests[0].payload == body
+
+
+@pytest.mark.parametrize("attacker", ["a wrong signature", "another project"])
+async def test_half_sent_bodies_of_one_address_leave_room_for_a_project_at_the_same(
+    tmp_path: Path, attacker: str
+) -> None:
+    body = b'"' + b"x" * 100_000 + b'"'
+    async with secured_api(tmp_path, held_limit=1_000_000) as secured, AsyncExitStack() as clients:
+
+        async def begin(path: str, headers: dict[str, str]) -> RawClient:
+            fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            client = await clients.enter_async_context(connect(secured.api.port))
+            head = f"POST {path} HTTP/1.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode()
+            await client.send(head + body[:50_000])
+            assert (await secured.send("GET", "/healthz")).status == 200  # the listener has received what was sent
+            await client.send(body[50_000:-1])
+            assert (await secured.send("GET", "/healthz")).status == 200  # the listener has received what was sent
+            return client
+
+        path, more = INVOKE, {"secret": "wrong"}
+        if attacker == "another project":
+            declared = hash_of(body).decode()
+            path, more = INVOKE.replace(PROJECT, "other"), {"access": "OTHER", "X_Sdk_Content_Sha256": declared}
+        for _ in range(16):
+            await begin(path, secured.signed("POST", path, body, **more))
+        plain = {"Host": "localhost", "Content-Type": "application/json", "X-Auth-Token": TOKEN}
+        client = await begin(INVOKE, plain)
+        await client.send(body[-1:])
+        client.end()
+
+        [answer] = read_answers(await client.rest())
+        assert (answer.status, len(secured.api.engine.requests)) == (202, 1)
 
 
 @pytest.mark.parametrize(

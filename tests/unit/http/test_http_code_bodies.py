@@ -17,7 +17,6 @@ from engine.auth.credentials import AccessKey
 from engine.auth.signing import hash_of, sign
 from engine.auth.throttle import AuthThrottle
 from engine.code.receiving import REST_LIMIT
-from engine.http import spool
 from engine.http.auth import Authenticator
 from engine.testing import ManualClock
 from tests.support.http_app import BASE, HELLO, PROJECT, SOURCE, Answer, Api, Chunks, encoded, serve, urn_of
@@ -160,7 +159,7 @@ def authenticator_of(clock: ManualClock, folder: Path) -> Authenticator:
     )
 
 
-async def test_unproven_bodies_fill_only_their_space_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unproven_bodies_fill_only_their_space_on_disk(tmp_path: Path) -> None:
     clock = ManualClock()
     authenticator = authenticator_of(clock, tmp_path / "spool")
     async with (
@@ -172,15 +171,17 @@ async def test_unproven_bodies_fill_only_their_space_on_disk(tmp_path: Path, mon
         declaring = headers | {"X-Sdk-Content-Sha256": hash_of(BODY).decode()}
         declared = sign("POST", BASE, declaring, BODY, access="AK", secret=SECRET, moment=clock.now())
 
-        monkeypatch.setattr(spool, "UNPROVEN", len(BODY) - 1)
+        space = authenticator._spooling.unproven
+        space.size = len(BODY)  # of which one client may fill half
         refused = await api.send("POST", "", BODY, headers | proof)
         taken = await api.send("POST", "", BODY, declaring | declared)
-        monkeypatch.setattr(spool, "UNPROVEN", len(BODY))
+        space.size = 2 * len(BODY)
         wrong = [await api.send("POST", "", BODY.replace(b"hello", b"other"), headers | proof) for _ in range(3)]
 
         assert failed(refused, 503, "FSS.0503", "declare the hash of the body in X-Sdk-Content-Sha256")
         assert (taken.status, stored(api)) == (200, ZIP)
         assert [answer.status for answer in wrong] == [401] * 3  # each has left the space
+        assert space.taken == 0
 
 
 async def test_signed_code_is_stored_once_its_signature_is_verified(tmp_path: Path) -> None:
