@@ -63,7 +63,7 @@ class HeldBytes:
 
     def refusal(self) -> Refusal | None:
         """Return the refusal of the request if its holder has too many bytes."""
-        if not self._totals.room.is_over(self.holder):
+        if self._totals.room.fits(self.holder):
             return None
         self._totals.rules.turned_away.note("held_bytes", self.holder)
         return Refusal(503, b"too many bytes of requests are held in memory; retry later, or send fewer", RETRY)

@@ -1,4 +1,4 @@
-"""Room that holders share, such as the bytes of unfinished requests: no holder can fill it for the others."""
+"""Room that holders share, such as memory for unfinished requests, so that none of them can fill it for the others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Room:
         self._own = Counter[str]()
 
     def add(self, holder: str, units: int) -> None:
-        """Count more units of a holder, or fewer. Callers refuse what makes it have too many (``is_over``)."""
+        """Count more units of a holder, or fewer. Callers check before or after whether it ``fits``."""
         self.taken += units
         self._own[holder] += units
         if not self._own[holder]:
             del self._own[holder]
 
-    def is_over(self, holder: str) -> bool:
-        """Return whether a holder has more units than it may have."""
-        return self._own[holder] > self.size - self.taken
+    def fits(self, holder: str, more: int = 0) -> bool:
+        """Return whether a holder may have its units and ``more``."""
+        return self._own[holder] + more <= self.size - self.taken - more

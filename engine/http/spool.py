@@ -60,7 +60,7 @@ class Spool:
         if not self._proven:
             self._counted += len(piece)
             self._space.unproven.add(self._client, len(piece))
-            if self._space.unproven.is_over(self._client):
+            if not self._space.unproven.fits(self._client):
                 raise TooManyUnproven(self._space.unproven.size)
         await self._in_thread(lambda: self._write(piece))
 

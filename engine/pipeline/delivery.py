@@ -8,7 +8,8 @@ Failures and delays of one destination must not delay deliveries to others:
 
 - The outbox is read separately for each destination. A destination has up to ``AT_ONCE`` concurrent deliveries, of
   which the first has a slot of its own. All destinations share the slots of their further deliveries.
-- After a failure, a destination gets one delivery at a time, and all such destinations at most half of the slots. So
+- A project may have as many slots of either kind as are free: half of them while no other project has any.
+- After a failure, a destination gets one delivery at a time, and only while its project may have ``SPARE`` more. So
   destinations that hang, however many, leave slots for others.
 - While the circuit breaker of a destination is open, the deliveries to this destination wait. A delivery that has been
   due for more than ``MAX_AGE`` seconds is still tried a last time. ``probe`` tries one delivery in spite of the circuit
@@ -29,6 +30,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
+from engine.asgi.room import Room
 from engine.errors import Unavailable
 from engine.errors.groups import with_cause
 from engine.logs.causes import Causes
@@ -49,6 +51,7 @@ MAX_HOPS = 16  #: length of a chain of functions that invoke each other as desti
 AT_ONCE = 32  #: concurrent deliveries to one destination
 ALL_AT_ONCE = 1024  #: concurrent deliveries to all destinations
 SHARED = ALL_AT_ONCE // 4  #: of them, those beyond the first of each destination
+SPARE = 128  #: slots of a project that its failing destinations leave to its others
 PAGE = ALL_AT_ONCE  #: deliveries read at a time
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 LONGEST = 60.0  #: seconds that one delivery may take
@@ -97,7 +100,8 @@ class DeliveryWorker:
         self._clock, self._longest, self._causes = clock, longest, Causes()
         self._work = asyncio.Event()
         self._work.set()  # the outbox may have deliveries from an earlier run of the engine
-        self._under_way: dict[int, DestinationSpec] = {}  #: by delivery id
+        self._under_way: dict[int, tuple[DestinationSpec, str, Room]] = {}  #: with project and slots, by delivery id
+        self._first, self._further = Room(ALL_AT_ONCE - SHARED), Room(SHARED)  #: slots that projects have
         self._breakers = CircuitBreakers(policy, Random())
         self._probes: set[DestinationSpec] = set()  #: destinations to try regardless of their breakers and limits
         self._delivered = self._failed = self._given_up = 0
@@ -169,28 +173,32 @@ class DeliveryWorker:
         except Unavailable:
             self._probes |= probes
             return self._clock.now() + RETRY_DELAY
-        now, at_once = self._clock.now(), Counter(self._under_way.values())
+        now, at_once = self._clock.now(), Counter(destination for destination, *_ in self._under_way.values())
         for one in pending:
             until, probed = self._breakers.until(one.destination, now), one.destination in probes
             if now < until and self._clock.expiry.now() - one.due_at < MAX_AGE and not probed:
                 next_due = until if next_due is None else min(next_due, until)
                 continue
-            room = len(self._under_way) < ALL_AT_ONCE and (probed or self._has_room(one.destination, at_once))
-            if room and one.delivery_id not in self._under_way:
+            if len(self._under_way) >= ALL_AT_ONCE or one.delivery_id in self._under_way:
+                continue
+            own, project = at_once[one.destination], self._delivery_records.project_of(one.function_id)
+            if probed or self._has_room(one.destination, own, project):
                 at_once[one.destination] += 1
-                self._under_way[one.delivery_id] = one.destination
+                slots = self._further if own else self._first
+                slots.add(project, 1)
+                self._under_way[one.delivery_id] = one.destination, project, slots
                 probes.discard(one.destination)
                 deliveries.start_soon(self._deliver, one)
         if len(self._under_way) >= ALL_AT_ONCE:
             self._probes |= probes
         return next_due
 
-    def _has_room(self, destination: DestinationSpec, at_once: Counter[DestinationSpec]) -> bool:
-        """Return whether the destination may have another delivery beside those under way, ``at_once`` of each."""
-        own, failing = at_once[destination], destination in self._breakers
+    def _has_room(self, destination: DestinationSpec, own: int, project: str) -> bool:
+        """Return whether the destination may have a delivery of the project beside its ``own`` that are under way."""
+        failing = destination in self._breakers
         if not own:
-            return not failing or len(at_once) < ALL_AT_ONCE // 2
-        return not failing and own < AT_ONCE and len(self._under_way) - len(at_once) < SHARED
+            return self._first.fits(project, 1 + SPARE if failing else 1)
+        return not failing and own < AT_ONCE and self._further.fits(project, 1)
 
     async def _deliver(self, pending: PendingDelivery) -> None:
         began_at = since = self._clock.now()
@@ -208,7 +216,8 @@ class DeliveryWorker:
         else:
             self._delivered += 1
         finally:
-            del self._under_way[pending.delivery_id]
+            _, project, slots = self._under_way.pop(pending.delivery_id)
+            slots.add(project, -1)
             self._work.set()
         self.tried(DeliveryTry(pending=pending, record=record, began_at=began_at, result=result, problem=problem))
 

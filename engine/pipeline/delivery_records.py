@@ -29,6 +29,10 @@ class DeliveryRecords:
     def __init__(self, catalog: Catalog, region: str, largest: int = LARGEST) -> None:
         self._catalog, self._region, self._largest = catalog, region, largest
 
+    def project_of(self, function_id: int) -> str:
+        """Return the project of a function; empty if it was deleted."""
+        return self._catalog.project_of(function_id) or ""
+
     def encode(self, record: Record) -> bytes:
         """Return the delivery record of an invocation as JSON.
 

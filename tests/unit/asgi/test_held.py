@@ -84,7 +84,7 @@ async def test_bytes_beyond_the_limit_are_refused() -> None:
 def test_each_holder_leaves_as_much_as_it_has_to_others() -> None:
     room, most = Room(1000), Counter[str]()
     for holder in ("first", "second", "third"):
-        while not room.is_over(holder):
+        while room.fits(holder):
             room.add(holder, 1)
             most[holder] += 1
         room.add(holder, -1)
@@ -93,4 +93,4 @@ def test_each_holder_leaves_as_much_as_it_has_to_others() -> None:
     room.add("third", 200)
 
     assert most == {"first": 501, "second": 251, "third": 126}
-    assert not room.is_over("third")
+    assert room.fits("third")

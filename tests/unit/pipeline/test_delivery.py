@@ -69,6 +69,9 @@ class Functions:
     def resolve(self, function_id: int, version: str) -> Function | None:
         return function("job", function_id=function_id)
 
+    def project_of(self, function_id: int) -> str:
+        return f"project of {function_id}"
+
     def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
         return None
 
@@ -93,10 +96,10 @@ class Delivering(Struct, kw_only=True):
         self.delivery.wake()
         return self.storage.deliveries[max(self.storage.deliveries)]
 
-    async def add_together(self, *to: DestinationSpec) -> None:
+    async def add_together(self, *to: DestinationSpec, function_id: int = 1) -> None:
         """Add pending deliveries without a pause between them."""
         for one in to:
-            await ended(self.storage, at=self.clock.now() - 1.0, deliver_to=one)
+            await ended(self.storage, function_id, at=self.clock.now() - 1.0, deliver_to=one)
         self.delivery.wake()
 
     async def settled(self) -> None:
@@ -268,8 +271,24 @@ async def test_many_that_hang_hold_up_no_other() -> None:
         assert now.delivery.statistics().under_way <= len(hanging) + SHARED
 
 
-async def test_destinations_that_failed_leave_half_of_the_slots_to_the_others() -> None:
-    failing = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE)]
+@pytest.mark.parametrize(("hanging", "each", "begun"), [(8, AT_ONCE, AT_ONCE), (ALL_AT_ONCE, 1, 1)])
+async def test_receivers_of_one_project_that_hang_leave_slots_for_those_of_another(
+    hanging: int, each: int, begun: int
+) -> None:
+    specs = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(hanging)]
+    async with delivering() as now:
+        now.recorder.then = lambda _: anyio.sleep_forever()
+        await now.add_together(*specs * each)
+        await now.settled()
+        taken = now.delivery.statistics().under_way
+
+        await now.add_together(*[OTHER] * AT_ONCE, function_id=2)
+        await now.settled()
+        assert now.delivery.statistics().under_way == taken + begun
+
+
+async def test_destinations_that_failed_leave_slots_to_the_others() -> None:
+    failing = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE // 2)]
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
         await now.add_together(*failing)
@@ -277,7 +296,7 @@ async def test_destinations_that_failed_leave_half_of_the_slots_to_the_others() 
         now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
         now.clock.advance(LONGEST)
         now.delivery.wake()
-        await until(lambda: now.delivery.statistics().under_way == ALL_AT_ONCE // 2)
+        await until(lambda: now.delivery.statistics().under_way == ALL_AT_ONCE // 4)
 
         await now.add_together(*[OTHER] * 90)
         await now.decided(len(failing) + 90)
