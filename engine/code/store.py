@@ -25,6 +25,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 from urllib.parse import unquote, urlsplit
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -37,6 +38,7 @@ from engine.code.receiving import ReceivedCode
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.code.upload import Upload
 from engine.code.verification import PackageChecks
+from engine.code.work_turns import WorkTurns
 from engine.errors import (
     BadLink,
     CodeMissing,
@@ -81,8 +83,9 @@ class CodeStore:
         self._limits = limits or Limits()
         self._checks = PackageChecks(folder, self._limits)
         self.check = self._checks.check
-        # Packages are processed one at a time: each may take 50 MiB of memory and write 1500 MiB.
-        self._turn = anyio.CapacityLimiter(1)
+        # Packages are processed one at a time, and of a project one after the other: each may write 1500 MiB.
+        self._turns = WorkTurns()
+        self._projects = WeakValueDictionary[str, anyio.Lock]()
         self._fetches = anyio.CapacityLimiter(_FETCHES)
         self._receiving = anyio.CapacityLimiter(_RECEIVING)
 
@@ -100,9 +103,9 @@ class CodeStore:
             await upload.close()
 
     async def add(
-        self, source: CodeSource, *, handler: str, runtime: str = "", admit: Admit = lambda package: None
+        self, source: CodeSource, project: str = "", *, handler: str, runtime: str = "", admit: Admit = lambda _: None
     ) -> CodePackage:
-        """Store the code of an API request. On return the package is unpacked and on disk.
+        """Store the code of an API request of a project. On return the package is unpacked and on disk.
 
         Inline source is stored as the file that ``handler`` names, in the language of ``runtime``. If the request has
         no code, the default code of the runtime is stored. ``admit`` is called with the package before it is stored,
@@ -115,10 +118,13 @@ class CodeStore:
         path = target[0] if target else ""
         async with self._new_folder() as new:
             package = new / "package"
-            await self._receive(source, package, lambda: _left_out(source, handler, runtime, path))
-            found = await self._in_thread(lambda: _describe(package, source, path))
-            admit(found)
-            await self._in_thread(lambda: self._keep(found.sha256, new, target))
+            if source.kind == "obs":
+                await self._fetch(source.url, package)
+            async with self._projects.setdefault(project, anyio.Lock()):
+                await self._receive(source, package, lambda: _left_out(source, handler, runtime, path))
+                found = await self._in_thread(lambda: _describe(package, source, path))
+                admit(found)
+                await self._in_thread(lambda: self._keep(found.sha256, new, target))
         return found
 
     def folder(self, package: CodePackage) -> Path:
@@ -175,7 +181,7 @@ class CodeStore:
         folder cannot be changed.
         """
         with file_errors(self._folder):
-            return await anyio.to_thread.run_sync(lambda: self._sweep(frozenset(referenced)), limiter=self._turn)
+            return await self._turns.run(lambda: self._sweep(frozenset(referenced)))
 
     # --- receiving ------------------------------------------------------------------------------------------
 
@@ -192,7 +198,7 @@ class CodeStore:
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(new, ignore_errors=True))
 
     async def _receive(self, source: CodeSource, package: Path, left_out: Callable[[], bytes]) -> None:
-        """Write the code of a request to the file ``package``.
+        """Write the code of a request to the file ``package``, unless it was fetched.
 
         Calls ``left_out`` for default code if there is none.
         """
@@ -201,9 +207,7 @@ class CodeStore:
             await self._in_thread(lambda: _take(received, package, limit))
         elif source.kind in ("inline", "zip"):
             await self._in_thread(lambda: package.write_bytes(decoded(source.file, limit) or left_out()))
-        elif source.kind == "obs":
-            await self._fetch(source.url, package)
-        else:
+        elif source.kind != "obs":
             raise InvalidField("code_type", source.kind, "must be inline, zip or obs")
 
     async def _fetch(self, link: str, package: Path) -> None:
@@ -245,13 +249,14 @@ class CodeStore:
             write_file(code / target[0], [package.read_bytes()], target[1])
         else:
             with package.open("rb") as opened:
-                unpack(opened, code, self._limits)
-        fsync_tree(code)
+                unpack(opened, code, self._limits, self._turns.give_way)
+        fsync_tree(code, self._turns.give_way)
         fsync_file(package)
         self._set_mark()
         # The folder is renamed last, so that an existing folder implies an existing package.
-        package.rename(self._original(name))
-        code.rename(self._folder / name)
+        if not (self._folder / name).is_dir():  # another project may have stored it meanwhile
+            package.rename(self._original(name))
+            code.rename(self._folder / name)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -260,7 +265,7 @@ class CodeStore:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._turn)
+            return await self._turns.run(work)
         except OSError as error:
             raise _not_stored(error) from error
 

@@ -12,7 +12,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,11 +37,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     keep_free: int = 0  #: free bytes that must remain on the disk
 
 
-def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
+def unpack(package: BinaryIO, folder: Path, limits: Limits, pause: Callable[[], object] = bool) -> None:
     """Unpack a zip into the empty ``folder``. On return the files are synced to disk, but perhaps not the folders.
 
-    Raises InvalidField if the zip is damaged, unsafe or exceeds ``limits``; DiskLow if the disk is nearly full; OSError
-    if a file cannot be written.
+    Calls ``pause`` between its steps. Raises InvalidField if the zip is damaged, unsafe or exceeds ``limits``; DiskLow
+    if the disk is nearly full; OSError if a file cannot be written.
     """
     # Count entries before reading the directory, because objects for a million entries would exhaust memory.
     if _count(package, _CENTRAL) > limits.entries:
@@ -49,12 +49,13 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
     try:
         with zipfile.ZipFile(package) as archive:
             entries = [(_path(info), info) for info in reversed(archive.infolist())]
-            budget = _Budget(package.seek(0, os.SEEK_END), limits, folder)
+            budget = _Budget(package.seek(0, os.SEEK_END), limits, folder, pause)
             archive.NameToInfo.clear()
             archive.filelist.clear()
             while entries:  # freeing all entries at once would hold the interpreter
                 path, info = entries.pop()
                 _extract(archive, info, folder / path, budget)
+                pause()
     except _BROKEN as error:
         raise _broken(error) from None
     except FileExistsError as error:
@@ -135,8 +136,8 @@ class _Budget:
     Raises InvalidField if they exceed a limit of the zip, or DiskLow if the disk is nearly full.
     """
 
-    def __init__(self, packed: int, limits: Limits, folder: Path) -> None:
-        self._packed, self._limits, self._folder = packed, limits, folder
+    def __init__(self, packed: int, limits: Limits, folder: Path, pause: Callable[[], object] = bool) -> None:
+        self._packed, self._limits, self._folder, self._pause = packed, limits, folder, pause
         self._spent = 0
 
     def spend(self, size: int) -> None:
@@ -146,6 +147,7 @@ class _Budget:
         if self._spent > max(self._limits.ratio_from, self._limits.ratio * self._packed):
             raise _rejected(f"it unpacks to more than {self._limits.ratio} times its size")
         check_free(self._folder, self._limits.keep_free)
+        self._pause()
 
 
 def check_free(folder: Path, needed: int) -> None:
@@ -260,10 +262,11 @@ def _fsync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def fsync_tree(folder: Path) -> None:
-    """Sync ``folder`` and all folders below it to disk, but not the files in them."""
+def fsync_tree(folder: Path, pause: Callable[[], object]) -> None:
+    """Sync ``folder`` and all folders below it to disk, but not the files in them. Call ``pause`` after each."""
     for parent, _, _ in os.walk(folder, topdown=False):
         fsync_folder(Path(parent))
+        pause()
 
 
 def _rejected(problem: str) -> InvalidField:

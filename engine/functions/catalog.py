@@ -101,7 +101,9 @@ class Catalog(FunctionIndex):
         self._check_room(draft)
         await self._check_machine(draft.runtime)
         with self.quota.claims(draft.project) as admit:
-            code = await self._codes.add(source, handler=draft.handler, runtime=draft.runtime, admit=admit)
+            code = await self._codes.add(
+                source, draft.project, handler=draft.handler, runtime=draft.runtime, admit=admit
+            )
             return await self._create(msgspec.structs.replace(draft, code=code))
 
     async def _create(self, draft: Function) -> Function:
@@ -127,7 +129,7 @@ class Catalog(FunctionIndex):
         old = self._changeable(urn)
         _check_code(old, replaced)
         with self.quota.claims(old.project, replaced=old.code.sha256) as admit:
-            code = await self._codes.add(source, handler=old.handler, runtime=old.runtime, admit=admit)
+            code = await self._codes.add(source, old.project, handler=old.handler, runtime=old.runtime, admit=admit)
             return await self.update(urn, {"code": code, "details": details}, replaced=replaced)
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any], *, replaced: str | None = None) -> Function:

@@ -196,8 +196,8 @@ class Authenticator:
     ) -> Receive:
         """Read and verify the body. Return the ASGI callable that receives it again."""
         declared = self._verifier.declared_hash(claim, scope, headers)
-        if declared is not None:
-            _hold_for(scope, principal)
+        if declared is not None and HOLD_FOR in scope:
+            scope[HOLD_FOR](f"project {principal.project}")
         limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_BODY_LIMIT)
         is_short = int(headers.get(b"content-length", 0)) <= IN_MEMORY and b"transfer-encoding" not in headers
         if is_short or limit != CODE_BODY_LIMIT:
@@ -246,14 +246,8 @@ def admit_as(scope: Scope, principal: Principal) -> None:
     scope[PRINCIPAL] = principal
     _check_project(scope["path"], principal)
     scope[PROJECT] = principal.project
-    _hold_for(scope, principal)
-
-
-def _hold_for(scope: Scope, principal: Principal) -> None:
-    """Count the bytes of the body for the project, which has proven that they are its own."""
-    hold_for = scope.get(HOLD_FOR)
-    if hold_for is not None:
-        hold_for(f"project {principal.project}")
+    if HOLD_FOR in scope:
+        scope[HOLD_FOR](f"project {principal.project}")
 
 
 def _check_project(path: str, principal: Principal) -> None:

@@ -140,7 +140,7 @@ class Dependencies:
         check_dependency(new.name, new.runtime, new.description)
         self._next(project, new, next_version)
         with self._catalog.quota.claims(project) as admit:
-            code = await self._add(new, admit)
+            code = await self._add(project, new, admit)
             etag = await self._codes.md5(code)
             async with self._repository.change():
                 dep_id, version = self._next(project, new, next_version)
@@ -167,7 +167,7 @@ class Dependencies:
         check_dependency(new.name, new.runtime, new.description)
         old = self._replaced(project, dep_id, new)
         with self._catalog.quota.claims(project, replaced=old.code.sha256) as admit:
-            code = await self._add(new, admit)
+            code = await self._add(project, new, admit)
             etag = await self._codes.md5(code)
             async with self._repository.change():
                 dependency = replace(
@@ -253,14 +253,14 @@ class Dependencies:
                 user = f"{function.name}:{function.version}" if own else "a function of another project"
                 raise DependencyInUse(f"{dependency.name} {dependency.version}", user)
 
-    async def _add(self, new: NewDependency, admit: Admit) -> CodePackage:
+    async def _add(self, project: str, new: NewDependency, admit: Admit) -> CodePackage:
         if new.kind not in ("zip", "obs"):
             raise InvalidField("depend_type", new.kind, "must be zip or obs")
         source = CodeSource(
             kind=new.kind, file=new.file, received=new.received, filename=f"{new.name}.zip", url=new.link
         )
         try:
-            return await self._codes.add(source, handler="", admit=admit)
+            return await self._codes.add(source, project, handler="", admit=admit)
         except BadLink as problem:
             raise BadLink(problem.link, problem.allowed, "depend_link") from None
         except InvalidField as problem:

@@ -11,10 +11,12 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.code import work_turns
 from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeSource, CodeStore
 from engine.code.unpacking import Limits, unpack
 from engine.errors import (
@@ -412,3 +414,44 @@ async def test_code_does_not_take_what_the_journal_needs_of_the_disk(tmp_path: P
 def test_a_package_stops_unpacking_when_the_disk_gets_low(tmp_path: Path) -> None:
     with pytest.raises(DiskLow):
         unpack(io.BytesIO(entry("index.py")), tmp_path, Limits(keep_free=1 << 60))
+
+
+async def test_packages_with_many_files_of_one_project_leave_turns_to_another(
+    store: CodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_turns, "TURN", 0.0)
+    unpacking, stored = anyio.Event(), list[str]()
+    monkeypatch.setattr(store._turns, "give_way", lambda give_way=store._turns.give_way: (begun(), give_way()))
+
+    def begun() -> None:
+        anyio.from_thread.run_sync(unpacking.set)
+
+    async def add(project: str, content: bytes) -> None:
+        await store.add(package(content), project, handler=HANDLER)
+        stored.append(project)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(2):
+            tasks.start_soon(add, "a", zipped(**{f"f{number}_{n}": "" for n in range(100)}))
+        await unpacking.wait()
+        tasks.start_soon(add, "b", entry("index.py"))
+
+    assert stored == ["b", "a", "a"]
+
+
+async def test_two_projects_store_the_same_package_at_once(
+    store: CodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_turns, "TURN", 0.0)
+    content, packages = package(zipped(**{f"f{n}": "" for n in range(20)})), list[CodePackage]()
+
+    async def add(project: str) -> None:
+        packages.append(await store.add(content, project, handler=HANDLER))
+
+    async with anyio.create_task_group() as tasks:
+        for project in "ab":
+            tasks.start_soon(add, project)
+
+    assert packages[0].sha256 == packages[1].sha256
+    assert len(os.listdir(store.folder(packages[0]))) == 20
+    assert not [name for name in os.listdir(tmp_path / "code") if name.startswith(".new")]
