@@ -162,7 +162,7 @@ class Engine(Process):
         """Return two counts since the engine started: commits of its database, and rows in all of these commits."""
         return self.metric("commit_rows_count"), self.metric("commit_rows_sum")
 
-    def deploy(self, name: str, source: str, *, instances: int = 400) -> str:
+    def deploy(self, name: str, source: str, *, instances: int = 400, project: str = PROJECT) -> str:
         """Create a function with ``source`` as its code, and return the function's path in the API."""
         body = {
             "func_name": name,
@@ -175,8 +175,8 @@ class Engine(Process):
             "func_code": {"file": base64.b64encode(source.encode()).decode()},
             "strategy_config": {"concurrency": instances, "concurrent_num": 1},
         }
-        self.call("POST", f"/v2/{PROJECT}/fgs/functions", body)
-        return f"/v2/{PROJECT}/fgs/functions/{quote(f'urn:fss:local-1:{PROJECT}:function:default:{name}', safe=':')}"
+        self.call("POST", f"/v2/{project}/fgs/functions", body)
+        return f"/v2/{project}/fgs/functions/{quote(f'urn:fss:local-1:{project}:function:default:{name}', safe=':')}"
 
     def wait_for(self, function: str, request_id: str) -> None:
         """Return when the invocation with this request id has ended, or after a minute if it has not ended by then."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio.from_thread
 import anyio.to_thread
 
-TURN = 0.1  #: seconds after which work gives way to other work
+TURN = 0.02  #: seconds after which work gives way to other work
 THREADS = 8  #: works that have begun; each may hold the directory of a package, up to 40 MB
 T = TypeVar("T")
 

@@ -18,6 +18,7 @@ import pytest
 
 from bench.__main__ import ON_REQUEST, SCENARIOS, find, main
 from bench.attack import Attack, RefusedUpload, Report
+from bench.filling import FILLING, filled
 from bench.harness import Figure, Measured, Options, run, summarise
 from bench.hostile import attack, beside, worst_lag
 from bench.intake import SOURCES
@@ -136,6 +137,14 @@ def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path, kind: 
     assert memory > 1
     assert service.answered > 0
     assert 0 < service.latency.p50 <= service.latency.p99
+
+
+@pytest.mark.parametrize("name", FILLING)
+def test_work_beside_that_of_another_project_is_measured(tmp_path: Path, name: str) -> None:
+    found = filled(name, Options(seconds=0.2, scale=0.01, directory=str(tmp_path)))
+
+    assert len(found) == 3
+    assert all(value > 0 for value in found.values())
 
 
 @pytest.mark.parametrize("name", ["nulls", "list of functions", "log lines"])

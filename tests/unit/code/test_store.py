@@ -421,10 +421,13 @@ async def test_packages_with_many_files_of_one_project_leave_turns_to_another(
 ) -> None:
     monkeypatch.setattr(work_turns, "TURN", 0.0)
     unpacking, stored = anyio.Event(), list[str]()
-    monkeypatch.setattr(store._turns, "give_way", lambda give_way=store._turns.give_way: (begun(), give_way()))
+    give_way = store._turns.give_way
 
     def begun() -> None:
         anyio.from_thread.run_sync(unpacking.set)
+        give_way()
+
+    monkeypatch.setattr(store._turns, "give_way", begun)
 
     async def add(project: str, content: bytes) -> None:
         await store.add(package(content), project, handler=HANDLER)
