@@ -43,6 +43,7 @@ def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
     engine: EngineProcess, tmp_path: Path, kills: int
 ) -> None:
     runs_file = tmp_path / "runs"
+    runs_file.touch()  # nothing may have run at the first kill
     deploy(engine, runs_file)
     promises = tmp_path / "promises"
     clients, crashes, random = Clients(engine, promises), Crashes(engine.data, runs_file), Random(SEED)

@@ -80,6 +80,9 @@ class Rig:
     serial: ClassVar[Mapping[str, Any]] = {}
     #: True if the source knows the number of events that were removed unread. Otherwise it only says that some may be.
     counts_removed: ClassVar[bool] = True
+    #: Only an engine that runs sees the target: events of one made anew reach nobody before, and it cannot tell how
+    #: many were removed while it was dead.
+    unbound: ClassVar[bool] = False
     #: Greatest number of times that an event may be seen after a removal. More than 1 must be documented.
     sightings: ClassVar[int] = 1
     #: True if ``expire`` and ``age`` work.

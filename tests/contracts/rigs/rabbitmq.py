@@ -26,6 +26,7 @@ class Rig(base.Rig):
     change = {"batch_size": 2}
     breakable = True
     parts = ("same",)
+    unbound = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
