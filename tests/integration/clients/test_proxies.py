@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -91,7 +91,8 @@ def test_refusals_on_a_closed_connection_reach_the_client_of_a_proxy(
     for status in STATUSES:
         with closing(_connect(url)) as connection:
             body = _pieces(UPLOAD) if chunked else UPLOAD
-            connection.request("POST", f"{REFUSED}{status}", body, {"Connection": "close"})
+            with suppress(BrokenPipeError):  # of a proxy that waits for the rest no longer; the refusal has come before
+                connection.request("POST", f"{REFUSED}{status}", body, {"Connection": "close"})
             lines.append(_answer(connection))
     assert lines == [f"refused {status}" for status in STATUSES]
 
