@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
 from tests.browser.axe import violations
@@ -162,6 +162,18 @@ def test_one_and_several_are_discarded(engine: EngineProcess, gone: Hook, page: 
     expect(page.get_by_role("status")).to_contain_text("2 deliveries discarded")
     expect(page.get_by_role("main")).to_contain_text("No deliveries were given up")
     assert given_up(engine, own) == 0
+
+
+def test_a_box_for_all_that_is_checked_before_its_script_came_selects_them(page: Page) -> None:
+    def check_first(script: Route) -> None:
+        page.get_by_label("Select all on this page").check()
+        script.continue_()
+
+    page.route("**/selection.js", check_first)
+    page.goto(f"{HERE}?function=lost")
+
+    for box in page.get_by_role("checkbox", name="Select delivery").all():
+        expect(box).to_be_checked()
 
 
 def test_all_that_were_given_up_are_sent_again_after_a_question(

@@ -22,3 +22,8 @@ document.addEventListener("change", (event) => {
   }
   show(form);
 });
+
+// A box that was checked before this script ran.
+for (const all of document.querySelectorAll("form.selection [data-select-all]:checked")) {
+  all.dispatchEvent(new Event("change", { bubbles: true }));
+}
