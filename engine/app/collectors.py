@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from engine.app.parts import EngineParts
@@ -105,8 +104,9 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
     )
     yield gauge("commit_in_flight_seconds", "Age of the current commit in seconds", storage.in_flight_seconds)
     yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if storage.failure else 0.0)
-    damaged: dict[str, float] = {**Counter(one.name for one in storage.damage)}
-    yield gauge("damaged_ranges", "Ranges of rows, and indexes, that cannot be read, by their name", damaged, "name")
+    yield gauge(
+        "journal_damaged", "1 from the first damaged page on, until the engine stops", 1.0 if storage.damage else 0.0
+    )
     yield gauge("journal_log_bytes", "Size of the write-ahead log in bytes", storage.log_size)
     yield gauge(
         "journal_checkpoint_age_seconds",

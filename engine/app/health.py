@@ -6,13 +6,11 @@ Nothing of it is stored: an engine that takes over the work of another one begin
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from engine.app.parts import EngineParts
-from engine.errors.data_errors import RESTORE
 from engine.pipeline.status_log import StatusLogState
-from engine.protocols.storage import Damage
 from engine.triggers.supervisor import FAILING
 
 SLOW_DISK = "look for a slow or failing disk"
@@ -51,7 +49,7 @@ class EngineHealth:
         if not storage.durable:
             found["durability"] = "fast mode for tests: nothing is synced to disk, and all data ends with the engine"
         if storage.damage:
-            found["storage"] = _damage(storage.damage)
+            found["storage"] = storage.damage
         if storage.checkpoint_failure:
             found["checkpoint"] = (
                 f"the write-ahead log has {storage.log_size >> 20} MiB and grows, because it cannot be copied to the "
@@ -78,6 +76,8 @@ class EngineHealth:
         found = dict(self.problems())
         if not found and self._commit_is_slow():
             found["journal"] = _slow_commit(self._engine.storage.statistics().in_flight_seconds)
+        if damage := self._engine.storage.statistics().refusal:
+            found["storage"] = f"accepts nothing: {damage}"
         refusal = self._engine.intake.refusal()
         if refusal is not None:
             found["intake"] = str(refusal)
@@ -114,18 +114,3 @@ def _waiting_states(states: StatusLogState) -> str:
 
 def _slow_commit(seconds: float) -> str:
     return f"a commit has taken {seconds:.1f} s so far; {SLOW_DISK}"
-
-
-def _damage(damage: Sequence[Damage]) -> str:
-    rows = sorted({one.name for one in damage if one.to_key})
-    indexes = sorted({one.name for one in damage if not one.to_key})
-    found = []
-    if indexes:
-        found.append(f"the index {', '.join(indexes)} is damaged; restart the engine, which rebuilds it")
-    if rows:
-        ranges = sum(1 for one in damage if one.to_key)
-        found.append(
-            f"damaged pages: {ranges} ranges of rows in {', '.join(rows)} cannot be read and are left out;"
-            f" run `functiond verify`, then {RESTORE}"
-        )
-    return "; ".join(found)

@@ -27,7 +27,15 @@ from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
 from engine.config.settings import HttpSettings, Settings
-from engine.errors import DataDirectoryUnusable, DiskFailing, MembershipLost, StoredDataUnreadable, Unavailable
+from engine.errors import (
+    DataDirectoryUnusable,
+    DiskFailing,
+    MembershipLost,
+    PageDamaged,
+    StoredDataUnreadable,
+    Unavailable,
+)
+from engine.errors.data_errors import recover
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.logs.feed import LogBoard
@@ -43,6 +51,7 @@ from engine.storage.options import StorageOptions
 log = structlog.get_logger("functiond")
 
 _STOPPING = "shutting down"
+DRAIN_LOOK = 0.5  #: seconds between two looks at accepted work that drains
 
 
 @asynccontextmanager
@@ -55,7 +64,8 @@ async def run_engine(
     Raises SettingsError if a table of a plugin is invalid, the TLS certificate cannot be used, or this machine lacks
     what a setting needs, such as isolation; DataDirectoryLocked if another engine uses the data directory;
     DataDirectoryUnusable if its files cannot be used. Raises JournalBroken after the start if a write failed so that
-    only a restart can determine what is on disk, and MembershipLost if another engine may do the work of this one.
+    only a restart can determine what is on disk, MembershipLost if another engine may do the work of this one, and
+    DataDirectoryUnusable when accepted work has drained because damage has ended the intake.
     """
     clock, tls = clock or SystemClock(), _tls(settings.http)
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
@@ -124,6 +134,7 @@ def _pool_options(settings: Settings, marker: str) -> PoolOptions:
 async def services(engine: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
         services.start_soon(_end_when_lost, engine.storage.cluster)
+        services.start_soon(_end_when_damaged, engine)
         await services.start(engine.loop_watch.run)
         await services.start(engine.function_changes.run)
         await _recover(engine)
@@ -168,6 +179,25 @@ async def _end_when_lost(cluster: Cluster) -> None:
     raise MembershipLost
 
 
+async def _end_when_damaged(engine: EngineParts) -> None:
+    """Raise DataDirectoryUnusable when accepted work has ended, or its time, after damage has ended the intake."""
+    problem, settings = await engine.storage.damaged(), engine.settings.storage
+    log.error("no new work is accepted, and the engine stops when accepted work has ended", problem=problem)
+    with anyio.move_on_after(settings.drain):
+        await _drained(engine)
+    raise DataDirectoryUnusable(str(settings.path), problem)
+
+
+async def _drained(engine: EngineParts) -> None:
+    """Return when no asynchronous work and no delivery runs or may start, or an end could not be stored."""
+    quiet = 0
+    while quiet < 2 and not engine.storage.statistics().unstored:
+        await anyio.sleep(DRAIN_LOOK)
+        queue, deliveries = engine.scheduler.statistics(), engine.delivery.statistics()
+        runs = queue.running > queue.running_sync or deliveries.under_way or engine.scheduler.possible_work()
+        quiet = 0 if runs else quiet + 1
+
+
 async def _recover(engine: EngineParts) -> None:
     """Load functions, versions, aliases and backlog, as the previous engine stored them, before new work is accepted.
 
@@ -184,6 +214,9 @@ async def _recover(engine: EngineParts) -> None:
         await engine.sessions.load(engine.authenticator.principals if engine.authenticator else None)
         await engine.status_log.load()
         recovery = await engine.storage.journal.recover()
+    except PageDamaged as damage:
+        path = engine.settings.storage.path
+        raise DataDirectoryUnusable(str(path), f"a page is damaged ({damage.problem}); {recover(path)}") from damage
     except Unavailable as problem:
         advice = "free some space or look for disk errors, then start the engine again"
         raise DiskFailing(str(engine.settings.storage.path), f"cannot be written: {problem}; {advice}") from problem

@@ -166,6 +166,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: bytes of a file that is deleted when the disk is full
     code_quota: Positive = QUOTA  #: bytes of code packages of a project
     clock_tolerance: Annotated[float, Meta(ge=0)] = 30.0  #: days that the clock may be (set) ahead; 0: any number
+    drain: Seconds = 600.0  #: seconds in which accepted work may end after a damaged page has ended intake
     commit_warning: Seconds = 1.0  #: seconds after which an unfinished commit makes the engine degraded and not ready
 
     @property

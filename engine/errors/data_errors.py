@@ -19,6 +19,12 @@ from engine.errors.errors import DataDirectoryUnusable, FunctiondError
 #: Advice if stored data are missing or damaged.
 RESTORE = "restore the data directory from a backup with `functiond restore`"
 
+
+def recover(folder: Path | str = "DIR") -> str:
+    """Return the advice if pages of the journal in a folder are damaged."""
+    return f"run `functiond recover {folder}`"
+
+
 _FULL = "free some space, then start the engine again"
 _FAILING = "look for disk errors in the kernel's log, then start the engine again"
 _MOVE = "move it away, then start the engine again"

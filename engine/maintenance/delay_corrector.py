@@ -14,7 +14,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from engine.errors import Unavailable
+from engine.errors import PageDamaged, Unavailable
 from engine.model.clock import Clock
 from engine.model.identity import EARLIEST
 from engine.model.signal import Signal
@@ -56,10 +56,13 @@ class DelayCorrector:
         while more:
             try:
                 rows, next_due = await self._journal.correct_due(self._clock.now(), since, STEP)
+            except PageDamaged as problem:
+                log.error("due times not corrected", problem=str(problem))
+                return
             except Unavailable:
                 await anyio.sleep(RETRY_DELAY)
                 continue
-            changed, more = changed + rows, rows > 0  # fewer than STEP beside a damaged page
+            changed, more = changed + rows, rows > 0
             if rows:
                 self.corrected(next_due)
         if changed:

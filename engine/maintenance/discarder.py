@@ -17,7 +17,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from engine.errors import Unavailable
+from engine.errors import PageDamaged, Unavailable
 from engine.model import Code, Outcome
 from engine.model.clock import Clock
 from engine.model.signal import Signal
@@ -76,6 +76,9 @@ class Discarder:
             outcome = Outcome(code=Code.FUNCTION_MISSING, message=MESSAGE, started_at=now, ended_at=now)
             try:
                 step = await self._journal.discard(function_id, after, STEP, outcome)
+            except PageDamaged as problem:
+                log.error("waiting invocations not discarded", function_id=function_id, problem=str(problem))
+                return
             except Unavailable:
                 await anyio.sleep(RETRY_DELAY)
                 continue

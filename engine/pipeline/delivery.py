@@ -31,7 +31,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from engine.asgi.room import Room
-from engine.errors import Unavailable
+from engine.errors import PageDamaged, Unavailable
 from engine.errors.groups import with_cause
 from engine.logs.causes import Causes
 from engine.model import DestinationSpec, PendingDelivery, Record, Request
@@ -243,10 +243,10 @@ class DeliveryWorker:
         now = self._clock.now()
         problem = storable(with_cause(str(error) or type(error).__name__, error))
         self._failed += 1
-        undeliverable = isinstance(error, Undeliverable)  # an error of the delivery, not of the destination
-        if not undeliverable:
+        undeliverable, damaged = isinstance(error, Undeliverable), isinstance(error, PageDamaged)
+        if not undeliverable and not damaged:  # both are no errors of the destination
             self._breakers.failed(pending.destination, now, problem)
-        final = undeliverable or self._clock.expiry.now() - since > MAX_AGE
+        final = undeliverable or (not damaged and self._clock.expiry.now() - since > MAX_AGE)
         due_at = None if final else now + self._breakers.delay(pending.destination, pending.tries + 1)
         self._given_up += final
         if self._causes.note((pending.destination, problem, final)):

@@ -71,7 +71,6 @@ from engine.protocols.status_log import (
 from engine.protocols.storage import (
     Cluster,
     CopySteps,
-    Damage,
     Storage,
     StorageStatistics,
 )
@@ -109,7 +108,6 @@ __all__ = [
     "Count",
     "CursorMove",
     "Cursors",
-    "Damage",
     "DeliveryContext",
     "DeliveryCount",
     "DeliveryFilter",

@@ -77,8 +77,7 @@ class Outbox(Protocol):
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
         """Count a limited number of deliveries of ``functions`` with ids above ``after``.
 
-        Returns the counts, and the value of ``after`` for the next call; 0 after the last one. Raises Unavailable if
-        the deliveries cannot be counted because a page on the disk is damaged.
+        Returns the counts, and the value of ``after`` for the next call; 0 after the last one.
         """
         ...
 

@@ -101,11 +101,6 @@ class Records(Protocol):
     execution. Ended invocations follow, newest first.
     """
 
-    @property
-    def incomplete(self) -> bool:
-        """Return whether lists leave out invocations, because damaged pages have them."""
-        ...
-
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         """Return a page of the records that match, and the number of all matching records.
 
@@ -120,8 +115,6 @@ class Records(Protocol):
         from ``start`` towards the begin of the list. A step reads rows for a limited time, a twentieth of a second, so
         that it may end before it has found enough. ``within``, ``offset`` and ``limit`` of the selection do not count.
         Steps are no consistent state together: a record that moves meanwhile may be left out, or be found twice.
-
-        Raises Unavailable if a damaged page ends the step.
         """
         ...
 
@@ -136,15 +129,12 @@ class Records(Protocol):
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
         """Return up to ``most`` running and ``most`` ended invocations of a function, the newest, in one read.
 
-        They are as in lists, beside their logs. Logs on damaged pages are left out.
+        They are as in lists, beside their logs. Logs whose bytes have changed are left out.
         """
         ...
 
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
-        """Return the first ``most`` invocations whose cause is that with this key, without what lists leave out.
-
-        Those on damaged pages are left out, too.
-        """
+        """Return the first ``most`` invocations whose cause is that with this key, without what lists leave out."""
         ...
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
@@ -158,24 +148,21 @@ class Records(Protocol):
         ...
 
     async def standing(self, key: int, most: int) -> Standing:
-        """Return the place of an invocation. At most ``most`` invocations before it are counted.
-
-        Raises Unavailable if a damaged page has it.
-        """
+        """Return the place of an invocation. At most ``most`` invocations before it are counted."""
         ...
 
     async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
         """Return what waits of each of these functions.
 
         At most ``most`` ready and ``most`` held invocations of each are counted, and the next ``most`` delayed ones of
-        all functions are read. Raises Unavailable if a damaged page has some of them.
+        all functions are read.
         """
         ...
 
     async def newest(self, before: float) -> float | None:
         """Return when the newest invocation was accepted before ``before`` (seconds since the epoch); None: none was.
 
-        The time is that of its key, to the millisecond. None also means that the invocation is on a damaged page.
+        The time is that of its key, to the millisecond.
         """
         ...
 

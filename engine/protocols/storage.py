@@ -21,8 +21,10 @@ All parts of a storage keep these promises, on which the components above rely:
   In both cases, later calls do not see the write; after OutcomeUnknown, the next engine may. A call that only reads may
   raise NotStored, too. ``Journal.start`` and ``Journal.settle`` never raise: their writes are kept and stored later, in
   their order, before all newer writes. The storage tries by itself until writes succeed again.
-- **Damage.** Rows that cannot be read are left out of windows, pruning and discarding, and all others are processed.
-  ``StorageStatistics.damage`` has them. An invocation whose payload was changed on disk has ``Invocation.damage``.
+- **Damage.** A call that meets a damaged page raises PageDamaged. ``Window`` and ``Outbox.due`` leave out rows that
+  cannot be read instead. Nothing is pruned from the first damage on. After an append has met a damaged page, or the end
+  of an attempt, which is then not stored and not announced, all appends raise PageDamaged, and ``damaged`` returns.
+  An invocation whose payload was changed on disk has ``Invocation.damage``.
 - **End.** After a failure that only a restart can cure, ``Storage.broken`` is True, and the block of ``open_storage``
   ends with JournalBroken. When ``Cluster.lost`` returns, ``broken`` is True as well, but the block does not end by
   itself. In both cases, writes raise NotStored from then on, and ``start`` and ``settle`` do nothing. The next engine
@@ -59,22 +61,14 @@ class CopySteps(Struct, frozen=True, kw_only=True):
     longest: float = 0.0  #: seconds
 
 
-class Damage(Struct, frozen=True, kw_only=True):
-    """Part of the storage that cannot be read: rows, or an index if both keys are 0."""
-
-    name: str  #: of a table or index
-    from_key: int  #: keys of the first and the last row
-    to_key: int
-    noted_at: float  #: time at which it was found
-    problem: str
-
-
 class StorageStatistics(Struct, frozen=True, kw_only=True):
     batch_size: Distribution
     commit_seconds: Distribution
     in_flight_seconds: float  #: seconds since the current commit began; 0: no commit runs
     failure: str  #: current failure of writes; empty while writes succeed
-    damage: tuple[Damage, ...] = ()  #: what cannot be read; all other rows are processed
+    damage: str = ""  #: first damage that was met, with the next step; empty: none
+    refusal: str = ""  #: damage for which nothing is appended any more, with the next step; empty: none
+    unstored: int = 0  #: ends of attempts that could not be stored because of damage
     log_size: int = 0  #: bytes of the write-ahead log
     checkpoint_age: float = 0.0  #: seconds since the log was last copied to the database, or since the start
     checkpoint_failure: str = ""  #: error of the last such copy; empty if it succeeded
@@ -158,6 +152,13 @@ class Storage(Protocol):
     @property
     def broken(self) -> bool:
         """True after a failure that only a restart can cure, and after the loss of the membership."""
+        ...
+
+    async def damaged(self) -> str:
+        """Return why nothing can be appended any more because of damage, as soon as this is so.
+
+        The next start is refused with the same words.
+        """
         ...
 
     def statistics(self) -> StorageStatistics: ...

@@ -56,13 +56,10 @@ class Store(Protocol):
         until: str = "",
         limit: int = 1000,
         newest: bool = False,
-        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         """Return up to ``limit`` rows of a table with keys above ``after`` and, if given, below ``until``.
 
-        Rows are in ascending order of keys, or in descending order if ``newest``. Raises StoredDataUnreadable if some
-        of the rows are on a damaged page. With ``skip_damaged`` they are left out, so that later rows can be read;
-        nothing must be deleted because its row is absent then.
+        Rows are in ascending order of keys, or in descending order if ``newest``.
         """
         ...
 

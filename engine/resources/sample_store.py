@@ -11,7 +11,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from engine.errors import StoredDataUnreadable, Unavailable
+from engine.errors import Unavailable
 from engine.metrics.samples import MINUTES, Samples
 from engine.protocols import Store
 
@@ -30,12 +30,8 @@ class SampleStore:
         self._changed = anyio.Event()
 
     async def load(self) -> None:
-        try:
-            rows = await self._store.scan(TABLE, newest=True, limit=MOST, skip_damaged=True)
-        except StoredDataUnreadable as problem:
-            log.warning("samples not read", problem=str(problem))
-        else:
-            self._samples.restore({int(key): body for key, body in rows if key.isdecimal()})
+        rows = await self._store.scan(TABLE, newest=True, limit=MOST)
+        self._samples.restore({int(key): body for key, body in rows if key.isdecimal()})
 
     def note_change(self) -> None:
         """Schedule a write, because a minute is over."""

@@ -19,8 +19,6 @@ from engine.testing.writes import MemoryWrites
 
 
 class MemoryRecords:
-    incomplete = False
-
     def __init__(self, tables: MemoryTables, writes: MemoryWrites) -> None:
         self._tables, self._writes = tables, writes
 

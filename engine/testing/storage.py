@@ -59,6 +59,10 @@ class MemoryStorage:
     def broken(self) -> bool:
         return self._writes.broken
 
+    async def damaged(self) -> str:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     def statistics(self) -> StorageStatistics:
         return StorageStatistics(
             batch_size=Histogram(SIZES).snapshot(),

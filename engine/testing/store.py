@@ -24,7 +24,6 @@ class MemoryStore:
         until: str = "",
         limit: int = 1000,
         newest: bool = False,
-        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         self._writes.check()
         rows = self._tables.get(table, {})

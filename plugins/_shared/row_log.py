@@ -209,9 +209,7 @@ class RowLogs(Generic[R]):
     async def _scan(
         self, after: str, until: str = "", *, limit: int, newest: bool = False
     ) -> Sequence[tuple[str, bytes]]:
-        return await self._store.scan(
-            self._table, after=after, until=until, limit=limit, newest=newest, skip_damaged=True
-        )
+        return await self._store.scan(self._table, after=after, until=until, limit=limit, newest=newest)
 
     def _decode(self, key: str, value: bytes) -> R | None:
         """Return a row, or None if it cannot be decoded, which is logged once."""

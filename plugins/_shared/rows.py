@@ -12,32 +12,18 @@ from engine import Store, StoredDataUnreadable
 T = TypeVar("T")
 
 
-async def rows_of(
-    store: Store, table: str, *, after: str = "", until: str = "", skip_damaged: bool = False
-) -> AsyncIterator[tuple[str, bytes]]:
-    """Yield rows of a table in the order of their keys. The limits of keys and ``skip_damaged`` are as for ``scan``."""
-    while rows := await store.scan(table, after=after, until=until, skip_damaged=skip_damaged):
+async def rows_of(store: Store, table: str, *, after: str = "", until: str = "") -> AsyncIterator[tuple[str, bytes]]:
+    """Yield rows of a table in the order of their keys. The limits of keys are as for ``scan``."""
+    while rows := await store.scan(table, after=after, until=until):
         for row in rows:
             yield row
         after = rows[-1][0]
 
 
-async def decoded_rows(
-    store: Store, table: str, type: type[T], *, skip_damaged: bool = False
-) -> AsyncIterator[tuple[str, T]]:
+async def decoded_rows(store: Store, table: str, type: type[T]) -> AsyncIterator[tuple[str, T]]:
     """Yield the keys and values of all rows of a table whose values are JSON. Raises the error of ``decode_row``."""
-    async for key, value in rows_of(store, table, skip_damaged=skip_damaged):
+    async for key, value in rows_of(store, table):
         yield key, decode_row(table, key, value, type)
-
-
-async def is_whole(store: Store, table: str) -> bool:
-    """Return whether all rows of a table can be read."""
-    try:
-        async for _ in rows_of(store, table):
-            pass
-    except StoredDataUnreadable:
-        return False
-    return True
 
 
 def decode_row(table: str, key: str, value: bytes, type: type[T]) -> T:

@@ -40,7 +40,7 @@ class Apps:
         self._changing = anyio.Lock()
 
     async def names(self, project: str, after: str) -> list[str]:
-        rows = rows_of(self._store, TABLE, after=f"{project}/{after}", until=f"{project}0", skip_damaged=True)
+        rows = rows_of(self._store, TABLE, after=f"{project}/{after}", until=f"{project}0")
         return [key.partition("/")[2] async for key, _ in rows]
 
     async def find(self, project: str, name: str) -> App:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from engine import PluginContext
 from plugins._shared.row_log import RowLogs
-from plugins._shared.rows import decoded_rows, is_whole
+from plugins._shared.rows import decoded_rows
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Span, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
 from plugins.dis.placement import Placement, Target
@@ -44,13 +44,11 @@ class Streams:
         self._created = asyncio.Event()  #: set when the next stream is created
 
     async def load(self) -> None:
-        async for _, stream in decoded_rows(self._store, TABLE, Stream, skip_damaged=True):
+        async for _, stream in decoded_rows(self._store, TABLE, Stream):
             await self._open(stream)
         stored = dict.fromkeys(name.partition("/")[0] for name in await self._logs.names())
-        unknown = [stream_id for stream_id in stored if stream_id not in self._by_id]
-        if unknown and await is_whole(self._store, TABLE):  # otherwise, their streams may be on a damaged page
-            for stream_id in unknown:
-                self._deleted.put_nowait(stream_id)
+        for stream_id in stored.keys() - self._by_id.keys():
+            self._deleted.put_nowait(stream_id)
         await self._expire()
 
     async def run(self) -> None:

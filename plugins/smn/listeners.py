@@ -81,7 +81,7 @@ class Listeners:
     # --- subscriptions to remote topics ---------------------------------------------------------------------
 
     async def load(self, store: Store) -> None:
-        async for trigger_id, _ in rows_of(store, TABLE, skip_damaged=True):
+        async for trigger_id, _ in rows_of(store, TABLE):
             self._confirmed.add(trigger_id)
 
     def is_confirmed(self, trigger_id: str) -> bool:

@@ -48,7 +48,7 @@ class Topics:
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        async for _, topic in decoded_rows(self._store, TABLE, Topic, skip_damaged=True):
+        async for _, topic in decoded_rows(self._store, TABLE, Topic):
             self._topics[topic.project, topic.name] = topic
 
     def urn(self, topic: Topic) -> str:

@@ -67,10 +67,6 @@ async def ready(storage: SQLiteStorage, function_id: int, rows: int = ROWS) -> l
         after = page.invocations[-1].rank_key if page.invocations else after
 
 
-def ranges(storage: SQLiteStorage) -> dict[str, tuple[int, int]]:
-    return {one.name: (one.from_key, one.to_key) for one in storage.statistics().damage}
-
-
 def rows_of(folder: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(folder / "journal.db")) as database:
         return database.execute(sql, values).fetchall()

@@ -89,7 +89,6 @@ class SimulatedStore:
         until: str = "",
         limit: int = 1000,
         newest: bool = False,
-        skip_damaged: bool = False,
     ) -> Sequence[tuple[str, bytes]]:
         def read() -> Sequence[tuple[str, bytes]]:
             rows = self._rows(table)

@@ -80,6 +80,10 @@ class SimulatedStorage:
     async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
         raise Unsupported("copy of its storage")
 
+    async def damaged(self) -> str:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     def statistics(self) -> StorageStatistics:
         return self.writes.statistics()
 

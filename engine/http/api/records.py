@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from engine.asgi.streaming import until_disconnected
-from engine.asgi.wire import HeaderPairs, Reply, json_reply
+from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
@@ -32,8 +32,6 @@ DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no t
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 MAX_COUNT = 10_000  #: records that a page with ``after`` counts
-#: Header of lists that leave out invocations on damaged pages.
-INCOMPLETE: HeaderPairs = ((b"x-functiond-incomplete", b"invocations on damaged pages are left out, see /healthz"),)
 
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
 
@@ -173,8 +171,7 @@ class InvocationRecords:
         paused = self._controls.of(selection.function_id).paused
         items = [_item(record, form, paused=paused) for record in records]
         marker = form(selection.offset + len(items))
-        reply = json_reply(InvocationList(invocations=items, count=count, next_marker=marker))
-        return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
+        return json_reply(InvocationList(invocations=items, count=count, next_marker=marker))
 
     async def _page(self, call: Call, selection: Selection, *, empty: bool) -> Reply:
         """Return the page of a list behind the place in the query. Fast at any place, and it may have fewer items."""
@@ -185,10 +182,9 @@ class InvocationRecords:
         form, paused = number_form(call.headers), self._controls.of(selection.function_id).paused
         items = [_item(record, form, paused=paused) for record in found.records]
         after = show_place(found.last if found.more else None)
-        reply = json_reply(
+        return json_reply(
             InvocationList(invocations=items, count=count.rows, next_marker=form(len(items)), next_after=after)
         )
-        return replace(reply, headers=INCOMPLETE) if self._records.incomplete else reply
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
         """Return the filter for records that the query describes.

@@ -61,11 +61,11 @@ class Sessions:
         self.form_key = secrets.token_bytes(32)  #: signs the forms of readers without a session
 
     async def load(self, principals: Principals | None) -> None:
-        """Read the sessions and the key of forms as the previous engine stored them. Damaged rows are left out.
+        """Read the sessions and the key of forms as the previous engine stored them.
 
         ``principals`` are those of the present credentials; None ends all sessions.
         """
-        keys = dict(await self._store.scan(_KEYS, skip_damaged=True))
+        keys = dict(await self._store.scan(_KEYS))
         bodies = await self._stored()
         rows = {key: row for key, body in bodies if (row := _decode(body)) is not None}
         self._ended = {key for key, _ in bodies} - rows.keys()
@@ -81,7 +81,7 @@ class Sessions:
 
     async def _stored(self) -> list[tuple[str, bytes]]:
         found: list[tuple[str, bytes]] = []
-        while page := await self._store.scan(_SESSIONS, after=found[-1][0] if found else "", skip_damaged=True):
+        while page := await self._store.scan(_SESSIONS, after=found[-1][0] if found else ""):
             found += page
         return found
 

@@ -12,9 +12,9 @@ from engine.model.retry_rules import Decision
 from engine.protocols import Settlement
 from engine.storage.sqlite.batch import Row, Statement
 
-#: Attempts of an invocation in one table, for ``to_attempt``.
+#: Attempts of an invocation, for ``to_attempt``.
 ATTEMPTS = (
-    "SELECT attempt, started, ended, code, message, log, decision, progress, note, instance FROM {} WHERE key = ?"
+    "SELECT attempt, started, ended, code, message, log, decision, progress, note, instance FROM attempt WHERE key = ?"
     " ORDER BY attempt"
 )
 

@@ -1,7 +1,7 @@
 """Batch of write requests, and the connection that applies a batch in one transaction on the writer's thread.
 
 If SQLite refuses a row, the batch is rolled back and applied again with a savepoint for each request. Then only the
-request of that row fails. A request that meets a damaged page is applied after the others, see ``salvage``.
+request of that row fails. The same holds for a request that meets a damaged page.
 
 A disk error is not retried here but reported to the writer as a ``WriteFailure``. If COMMIT itself failed, the failure
 is ambiguous: the rows may still appear after a crash.
@@ -16,7 +16,7 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any
 
-from engine.errors import NotStored, OutcomeUnknown
+from engine.errors import OutcomeUnknown, PageDamaged
 from engine.storage.sqlite.checksums import payload_sum, result_sum
 from engine.storage.sqlite.damage import is_damage
 
@@ -176,7 +176,6 @@ class Batch(list[WriteRequest]):
     def __init__(self, items: Iterable[WriteRequest] = ()) -> None:
         super().__init__(items)
         self.failure: WriteFailure | None = None
-        self.left: list[WriteRequest] = []  #: requests that the disk refused after the others were stored
         self.finished = threading.Event()
         self.after_commit: Callable[[sqlite3.Connection], None] | None = None  #: called after a successful COMMIT
         self.syncing = False  #: the writer's thread is in COMMIT, where it waits for the disk without the GIL
@@ -195,18 +194,17 @@ class WritingConnection(sqlite3.Connection):
 
     A ``Visit`` in place of parameters is a function that is called outside a transaction.
 
-    ``salvage`` is called outside a transaction for each request that met a damaged page. The function stores as much of
-    the request as possible and sets its ``error`` or ``value``.
+    ``damaged`` returns the error of a request that met a damaged page. It gets the error of SQLite.
     """
 
     def __init__(
         self,
         *arguments: Any,
-        salvage: Callable[[WritingConnection, WriteRequest, Exception], None] | None = None,
+        damaged: Callable[[Exception], Exception] = lambda error: PageDamaged(str(error)),
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self._salvage = salvage or _refuse
+        self._damaged = damaged
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         if isinstance(parameters, Visit):
@@ -243,8 +241,9 @@ class WritingConnection(sqlite3.Connection):
         damaged: dict[WriteRequest, Exception] = {}
         while not self._apply_undamaged(batch, damaged):
             pass
-        for request, error in damaged.items() if batch.failure is None else ():
-            self._apply_damaged(batch, request, error)
+        if batch.failure is None:
+            for request, error in damaged.items():
+                self._apply_damaged(request, error)
 
     def _apply_undamaged(self, batch: Batch, damaged: dict[WriteRequest, Exception]) -> bool:
         """Apply all requests except those in ``damaged``. If another one meets a damaged page, add it, return False.
@@ -268,19 +267,15 @@ class WritingConnection(sqlite3.Connection):
             batch.failure = WriteFailure(error, ambiguous=committing)
         return True
 
-    def _apply_damaged(self, batch: Batch, request: WriteRequest, error: Exception) -> None:
+    def _apply_damaged(self, request: WriteRequest, error: Exception) -> None:
+        request.error = self._damaged(error)
+        if not isinstance(request, CallRequest) or request.isolated is None:
+            return
         try:
-            self._salvage(self, request, error)
+            request.value, request.error = request.isolated(self), None
         except Exception as problem:
             self.rollback()
-            if request.retry_until_stored and _is_disk_error(problem):
-                batch.left.append(request)
-            elif is_damage(problem):
-                request.error = NotStored(f"a page of the journal is damaged: {problem}")
-            elif _is_disk_error(problem):
-                request.error = OutcomeUnknown(str(problem))
-            else:
-                request.error = problem
+            request.error = OutcomeUnknown(str(problem)) if _is_disk_error(problem) else problem
 
     def run_rows(self, batch: Iterable[WriteRequest]) -> None:
         by_statement: list[list[Row]] = [[] for _ in Statement]
@@ -313,10 +308,6 @@ class WritingConnection(sqlite3.Connection):
             request.error = error
             self.execute("ROLLBACK TO alone")
         self.execute("RELEASE alone")
-
-
-def _refuse(db: WritingConnection, request: WriteRequest, error: Exception) -> None:
-    request.error = None if request.retry_until_stored else NotStored(str(error))
 
 
 def insert_rows(db: sqlite3.Connection, statement: Statement, rows: Sequence[Row]) -> None:

@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from engine.errors.data_errors import RESTORE
+from engine.errors.data_errors import RESTORE, recover
 from engine.storage.problems import Problem
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.offline import read_only
-from engine.storage.sqlite.older_tables import older_tables
-from engine.storage.sqlite.outcome_tables import size_of_result
-from engine.storage.sqlite.payloads import payload_tables
+from engine.storage.sqlite.rows import RESULT_SIZE
+from engine.storage.sqlite.start_check import earlier_damage
 
 Check = Callable[[sqlite3.Connection], Iterator[Problem]]
 
 _SHOWN = 10  #: rows of one kind of problem
-_REBUILT = "start the engine, which rebuilds the index"
+_RECOVER = recover()
 
 #: Rows and bytes of waiting invocations by function. ``tally`` must equal them, and has ended ones as function 0.
 _COUNTED = """
@@ -30,7 +29,7 @@ SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY
 """
 #: Of ended invocations. Logs of attempts count from the moment at which they are stored.
 _ENDED = """
-SELECT count(*), total(size + {result}) FROM invocation i WHERE state >= 3
+SELECT count(*), total(size + {}) FROM invocation i WHERE state >= 3
 """
 _TALLIED = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
 
@@ -56,22 +55,21 @@ def _guarded(check: Check, database: sqlite3.Connection) -> Iterator[Problem]:
 def _pages(database: sqlite3.Connection) -> Iterator[Problem]:
     for [found] in database.execute("PRAGMA quick_check"):
         for line in found.splitlines():
-            unused = line.endswith("never used")  # pages of an index that was created anew, see ``rebuild``
+            unused = line.endswith("never used")  # pages of an index that an earlier engine created anew
             if line != "ok" and not unused and not line.startswith("*** in database"):
-                yield Problem(part="journal", problem=line, advice=_REBUILT if "index" in line else RESTORE)
+                yield Problem(part="journal", problem=line, advice=_RECOVER)
 
 
 def _rows(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find rows whose counterparts are lost."""
-    payloads = payload_tables(database)
-    stored = " AND ".join(f"NOT EXISTS (SELECT 1 FROM {table} p WHERE p.key = i.key)" for table in payloads)
-    for key in _first(database, f"SELECT key FROM invocation i WHERE state < 3 AND {stored}"):
+    stored = "EXISTS (SELECT 1 FROM payload p WHERE p.key = i.key)"
+    for key in _first(database, f"SELECT key FROM invocation i WHERE state < 3 AND NOT {stored}"):
         problem = f"the payload of the unfinished invocation {key} is missing"
         yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
-    for table in (*payloads, "result"):
+    for table in ("payload", "result"):
         alone = f"SELECT key FROM {table} p WHERE NOT EXISTS (SELECT 1 FROM invocation i WHERE i.key = p.key)"
         for key in _first(database, alone):
-            problem = f"the invocation {key} of a {table.partition('_')[0]} is missing"
+            problem = f"the invocation {key} of a {table} is missing"
             yield Problem(part="invocation", problem=problem, advice=f"if its end matters, {RESTORE}")
 
 
@@ -79,23 +77,20 @@ def _payloads(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find payloads whose bytes changed on disk."""
     if not _has_sums(database):
         return
-    for table in payload_tables(database):
-        rows = database.execute(f"SELECT key, size, p.body, p.sum FROM {table} p JOIN invocation USING (key)")
-        damaged = (key for key, *stored in rows if payload_problem(key, *stored))
-        for key in _shown(damaged):
-            problem = f"the payload of the invocation {key} differs from its checksum"
-            yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
+    rows = database.execute("SELECT key, size, p.body, p.sum FROM payload p JOIN invocation USING (key)")
+    for key in _shown(key for key, *stored in rows if payload_problem(key, *stored)):
+        problem = f"the payload of the invocation {key} differs from its checksum"
+        yield Problem(part="payload", problem=problem, advice=f"send its event again, or {RESTORE}")
 
 
 def _results(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find results and logs whose bytes changed on disk."""
     if not _has_sums(database):
         return
-    for table in ("result", *(older.name for older in older_tables(database, "result"))):
-        rows = database.execute(f"SELECT key, body, log, sum FROM {table}")
-        for key in _shown(key for key, *stored in rows if result_is_damaged(key, *stored)):
-            problem = f"the result or log of the invocation {key} differs from its checksum"
-            yield Problem(part="result", problem=problem, advice=f"if its result matters, {RESTORE}")
+    rows = database.execute("SELECT key, body, log, sum FROM result")
+    for key in _shown(key for key, *stored in rows if result_is_damaged(key, *stored)):
+        problem = f"the result or log of the invocation {key} differs from its checksum"
+        yield Problem(part="result", problem=problem, advice=f"if its result matters, {RESTORE}")
 
 
 def _has_sums(database: sqlite3.Connection) -> bool:
@@ -122,7 +117,7 @@ def _shown(keys: Iterator[object]) -> Iterator[str]:
 
 def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
     counted = {function: (rows, size) for function, rows, size in database.execute(_COUNTED)}
-    [(rows, size)] = database.execute(_ENDED.format(result=size_of_result(database, "i.key", noted=False)))
+    [(rows, size)] = database.execute(_ENDED.format(RESULT_SIZE.format("i.key")))
     size = int(size) + _size_of_logs(database)
     if rows or size:
         counted[0] = (rows, size)
@@ -138,9 +133,10 @@ def _tallies(database: sqlite3.Connection) -> Iterator[Problem]:
 
 def _size_of_logs(database: sqlite3.Connection) -> int:
     """Return the bytes of the logs of attempts, which earlier engines did not store."""
-    tables = ("attempt", *(older.name for older in older_tables(database, "attempt")))
-    logs = [table for table in tables if _has_column(database, table, "log")]
-    return sum(database.execute(f"SELECT coalesce(sum(length(log)), 0) FROM {table}").fetchone()[0] for table in logs)
+    if not _has_column(database, "attempt", "log"):
+        return 0
+    [size] = database.execute("SELECT coalesce(sum(length(log)), 0) FROM attempt").fetchone()
+    return int(size)
 
 
 def _cursors(database: sqlite3.Connection) -> Iterator[Problem]:
@@ -151,9 +147,7 @@ def _cursors(database: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _damage(database: sqlite3.Connection) -> Iterator[Problem]:
-    """Find ranges of rows that a running engine could not read, and noted."""
-    if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'damage'").fetchall():
-        return  # of an engine before there were notes
-    for name, first, last, problem in database.execute("SELECT name, from_key, to_key, problem FROM damage"):
-        where = f"rows {first} to {last} of {name} cannot be read" if first else f"the index {name} is damaged"
-        yield Problem(part="damage", problem=f"{where}: {problem}", advice=RESTORE if first else _REBUILT)
+    """Find damage that an earlier engine has noted."""
+    noted = database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'damage'").fetchall()
+    if noted and (problem := earlier_damage(database)):  # engines before there were notes have no table for them
+        yield Problem(part="damage", problem=problem, advice=_RECOVER)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 
 from engine.errors import Unavailable
+from engine.storage.sqlite.damage import Damage, is_damage
 
 T = TypeVar("T")
 
@@ -22,9 +23,13 @@ READERS = 8
 
 
 class Readers:
-    """Opener of read-only connections for queries of the API and the console. Commits do not wait for these queries."""
+    """Opener of read-only connections for queries of the API and the console. Commits do not wait for these queries.
 
-    def __init__(self, path: Path) -> None:
+    A query that meets a damaged page raises PageDamaged.
+    """
+
+    def __init__(self, path: Path, damage: Damage) -> None:
+        self._damage = damage
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
         self._limit = anyio.CapacityLimiter(READERS)
 
@@ -40,8 +45,9 @@ class Readers:
                 database = await stack.enter_async_context(connected(self._uri, uri=True, timeout=5.0))
             except sqlite3.OperationalError as error:
                 raise _not_opened(error) from error
-            await database.execute("BEGIN")
-            yield database
+            with self._damages():
+                await database.execute("BEGIN")
+                yield database
 
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Return the result of a function, called in a thread of its own with a connection that only reads.
@@ -54,11 +60,20 @@ class Readers:
                 opened = sqlite3.connect(self._uri, uri=True, timeout=5.0, isolation_level=None)
             except sqlite3.OperationalError as error:
                 raise _not_opened(error) from error
-            with closing(opened) as database:
+            with closing(opened) as database, self._damages():
                 return function(database)
 
         async with self._limit:
             return await anyio.to_thread.run_sync(call)
+
+    @contextmanager
+    def _damages(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise self._damage.met(error) from error
 
 
 def _not_opened(error: sqlite3.OperationalError) -> Unavailable:

@@ -30,6 +30,7 @@ class SQLiteCursors:
         *,
         then: BatchWritten | None = None,
     ) -> asyncio.Future[Sequence[str]]:
+        self._journal.damage.check()
         future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
 
         def write(db: sqlite3.Connection) -> tuple[Sequence[str], frozenset[int]]:
@@ -38,6 +39,7 @@ class SQLiteCursors:
             return self._append(db, requests)
 
         def done(request: WriteRequest) -> None:
+            self._journal.damage.note_append(request.error)
             request.value, held = request.value if request.error is None else ([""] * len(requests), frozenset())
             stored, others = divide(requests, request.value)
             if held:

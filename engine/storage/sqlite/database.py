@@ -20,7 +20,7 @@ import aiosqlite
 import anyio
 
 from engine.errors import DataDirectoryUnusable, DiskFailing
-from engine.errors.data_errors import RESTORE, file_errors
+from engine.errors.data_errors import RESTORE, file_errors, recover
 from engine.model.identity import NODE_BITS, Identity
 from engine.storage.data_directory import Ballast, fsync_folder
 from engine.storage.options import StorageOptions
@@ -28,10 +28,9 @@ from engine.storage.single_engine import SingleEngine
 from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.connection import Readers, connected
-from engine.storage.sqlite.damage import DamageNotes
+from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.file_problems import not_opened
 from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal
-from engine.storage.sqlite.salvage import Salvage
 from engine.storage.sqlite.start_check import check_start
 from engine.storage.sqlite.storage import SQLiteStorage
 from engine.storage.sqlite.writer import Writer
@@ -62,8 +61,8 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     """
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)
-    notes = DamageNotes()
-    async with _opened(path, packages_of, reserve, notes) as (database, checkpoints):
+    damage = Damage(options.directory)
+    async with _opened(path, packages_of, reserve, damage) as (database, checkpoints):
         if not options.durable:
             await database.execute("PRAGMA synchronous = OFF")
         node, last_key = await _identity(database, path)
@@ -74,14 +73,14 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
             # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
             tasks.start_soon(writer.run)
             try:
-                yield SQLiteStorage(writer, Readers(path), identity, cluster, options=options, notes=notes)
+                yield SQLiteStorage(writer, Readers(path, damage), identity, cluster, options=options, damage=damage)
             finally:
                 writer.close()
 
 
 @asynccontextmanager
 async def _opened(
-    path: Path, packages_of: str | None, reserve: Ballast, notes: DamageNotes
+    path: Path, packages_of: str | None, reserve: Ballast, damage: Damage
 ) -> AsyncIterator[tuple[aiosqlite.Connection, Checkpoints]]:
     """Open the writing connection to a journal with the current schema, and take over its checkpoints.
 
@@ -91,25 +90,25 @@ async def _opened(
     await anyio.to_thread.run_sync(reserve.give_up_if_full)
     async with AsyncExitStack() as stack:
         try:
-            opened = await _open(stack, path, packages_of, notes)
+            opened = await _open(stack, path, packages_of, damage)
         except DataDirectoryUnusable as error:
             if isinstance(error, DiskFailing) and not await anyio.to_thread.run_sync(reserve.give_up):
                 raise
             await stack.aclose()
-            opened = await _open(stack, path, packages_of, notes)
+            opened = await _open(stack, path, packages_of, damage)
         yield opened
 
 
 async def _open(
-    stack: AsyncExitStack, path: Path, packages_of: str | None, notes: DamageNotes
+    stack: AsyncExitStack, path: Path, packages_of: str | None, damage: Damage
 ) -> tuple[aiosqlite.Connection, Checkpoints]:
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
     checkpoints = stack.enter_context(Checkpoints(path))  # closed after the connection
     try:
-        factory = partial(WritingConnection, salvage=Salvage(notes))
+        factory = partial(WritingConnection, damaged=damage.met)
         opening = connected(path, factory=factory, cached_statements=256)
         database = await stack.enter_async_context(opening)
-        await _prepare(database, path, notes)
+        await _prepare(database, path)
         with file_errors(path):
             await anyio.to_thread.run_sync(_sync, path)
             if checkpoints.watch():
@@ -119,18 +118,18 @@ async def _open(
     return database, checkpoints
 
 
-async def _prepare(database: aiosqlite.Connection, path: Path, notes: DamageNotes) -> None:
-    """Set pragmas, migrate the schema, check the catalog, and rebuild noted indexes."""
+async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
+    """Set pragmas, migrate the schema, and check the tables that each start needs."""
     [[application]] = await database.execute_fetchall("PRAGMA application_id")
     if application != APPLICATION_ID:
         await database.executescript(_MARK)
     await database.executescript(_PRAGMAS)
     await _migrate(database, path)
     await _check_schema(database, path)
-    visit = Visit(lambda db: check_start(db, notes))
+    visit = Visit(check_start)
     await database.executemany("", visit)
     if visit.value:
-        raise DataDirectoryUnusable(str(path), f"{visit.value}; {RESTORE}")
+        raise DataDirectoryUnusable(str(path), f"{visit.value}; {recover(path.parent)}")
     await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
 
 

@@ -6,8 +6,6 @@ from engine.model import DestinationSpec
 from engine.protocols import DeliveryCount, DeliveryFilter
 
 COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
-#: Indexes that lists read after they met a damaged page.
-INDEXES = ("owed_due", "owed_given_up")
 #: Statement that returns the number of rows that one page scans, and the id of the last of these rows.
 SCANNED_UNTIL = (
     "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
@@ -33,19 +31,9 @@ def given_up(functions: int) -> str:
     return f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({marks(functions)})"
 
 
-def given_up_ids(functions: int) -> str:
-    return f"SELECT owed_id {given_up(functions)} ORDER BY owed_id"
-
-
 def given_up_count(functions: int) -> str:
     """Return the SQL for the number of given-up deliveries, which reads a limited number of them."""
     return f"SELECT count(*) FROM (SELECT 1 {given_up(functions)} LIMIT ?)"
-
-
-def ids(given_up: bool) -> str:
-    """Return the SQL for the ids of deliveries from an index, for a list that met a damaged page."""
-    index, due = ("owed_given_up", "NULL") if given_up else ("owed_due", "NOT NULL")
-    return f"SELECT owed_id FROM owed INDEXED BY {index} WHERE due IS {due} AND owed_id > ? ORDER BY owed_id"
 
 
 def counts(functions: int) -> str:

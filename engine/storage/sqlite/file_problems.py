@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from engine.errors import DataDirectoryUnusable, DiskFailing
-from engine.errors.data_errors import RESTORE, file_errors, unusable
+from engine.errors.data_errors import file_errors, recover, unusable
 from engine.storage.data_directory import check_entry
 
 #: Free bytes below which a failed write is taken for a full disk. SQLite reports some of them as I/O errors.
@@ -38,7 +38,7 @@ def not_opened(path: Path, error: sqlite3.Error) -> DataDirectoryUnusable:
         return unusable(path, OSError(errno.EROFS, reason))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
         return DiskFailing(str(path), f"{reason}; stop the program that uses it, then start the engine again")
-    return DataDirectoryUnusable(str(path), f"{reason}; {RESTORE}")
+    return DataDirectoryUnusable(str(path), f"{reason}; {recover(path.parent)}")
 
 
 def _is_full(folder: Path) -> bool:

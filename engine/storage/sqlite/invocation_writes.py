@@ -11,40 +11,22 @@ from engine.protocols import Settlement
 from engine.storage.sqlite.attempts import attempt_rows
 from engine.storage.sqlite.batch import SQL, Row, Statement, insert_rows, summed
 from engine.storage.sqlite.ordering import insert_ordered, release_successors
-from engine.storage.sqlite.outcome_tables import readable_size, size_of_result
-from engine.storage.sqlite.rows import COMPACT_END, STORED, append_row
-from engine.storage.sqlite.salvage import in_transaction
+from engine.storage.sqlite.rows import END, RESULT_SIZE, STORED, append_row
 
 
-def cancel(
-    db: sqlite3.Connection,
-    sql: str,
-    key: int,
-    outcome: Outcome,
-    kept: int | None = None,
-    state: State = State.FAIL,
-) -> tuple[int, int] | None:
-    """End a waiting invocation. Return its function id and payload size, or None if it does not wait.
-
-    ``kept`` is the size of an earlier attempt's result and log, or None to read it.
-    """
+def cancel(db: sqlite3.Connection, key: int, outcome: Outcome, state: State = State.FAIL) -> tuple[int, int] | None:
+    """End a waiting invocation. Return its function id and payload size, or None if it does not wait."""
     end = (STORED[state], outcome.ended_at, outcome.code, outcome.message, key)
-    found = db.execute(f"{sql} RETURNING function_id, size, attempt, ordering_key", end).fetchone()
+    found = db.execute(f"{END} RETURNING function_id, size, attempt, ordering_key", end).fetchone()
     if found is None:
         return None
     function_id, size, attempt, ordering_key = found
     if ordering_key is not None:
         release_successors(db, [(function_id, ordering_key)], outcome.ended_at)
-    if kept is None:
-        kept = 0 if attempt == 1 else db.execute(f"SELECT {size_of_result(db, '?1')}", (key,)).fetchone()[0]
+    # result and log of an earlier attempt
+    kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
     db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
     return function_id, size
-
-
-def cancel_isolated(db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
-    """Do the same after a damaged page was met. Runs outside a transaction, see ``damage``."""
-    kept = readable_size(db, key)
-    return in_transaction(db, lambda: cancel(db, COMPACT_END, key, outcome, kept))
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
@@ -61,16 +43,11 @@ def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
     return rows
 
 
-def insert(db: sqlite3.Connection, invocation: Invocation, readable: str) -> bool:
-    """Store an invocation. Return True if it is held. ``readable`` is that of ``insert_ordered``."""
-    return bool(insert_all(db, [invocation], readable))
-
-
-def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation], readable: str) -> frozenset[int]:
+def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> frozenset[int]:
     """Store invocations. Return the keys of those that are held."""
     insert_rows(db, Statement.APPEND, [append_row(one) for one in invocations if not one.ordering_key])
     ordered = [one for one in invocations if one.ordering_key]
-    held = frozenset(one.key for one in ordered if insert_ordered(db, one, readable))
+    held = frozenset(one.key for one in ordered if insert_ordered(db, one))
     insert_rows(db, Statement.PAYLOAD, [(one.key, one.payload) for one in invocations])
     db.executemany(SQL[Statement.TALLY], summed([(one.function_id, 1, len(one.payload)) for one in invocations]))
     for one in invocations:

@@ -10,30 +10,20 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.errors import PageDamaged
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.model.signal import Signal
 from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
-from engine.storage.sqlite.bulk_cancel import end_all, end_all_isolated
-from engine.storage.sqlite.damage import DamageNotes
-from engine.storage.sqlite.delays import correct_due, correct_due_isolated
-from engine.storage.sqlite.discard import discard, discard_isolated
+from engine.storage.sqlite.bulk_cancel import end_all
+from engine.storage.sqlite.damage import Damage
+from engine.storage.sqlite.delays import correct_due
+from engine.storage.sqlite.discard import discard
 from engine.storage.sqlite.idempotency import claim
-from engine.storage.sqlite.invocation_writes import append_rows, cancel, cancel_isolated, insert_all, settle_rows
+from engine.storage.sqlite.invocation_writes import append_rows, cancel, insert_all, settle_rows
 from engine.storage.sqlite.isolated import IsolatedReads
-from engine.storage.sqlite.payloads import with_older_payload
-from engine.storage.sqlite.rebuild import rebuild, unreadable
-from engine.storage.sqlite.rows import (
-    BODY,
-    END,
-    POISONED,
-    READY,
-    REVIVE,
-    RUNNABLE,
-    to_crashed,
-    to_invocation,
-)
+from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed, to_invocation
 from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer, answer
 
@@ -44,14 +34,14 @@ class SQLiteJournal:
         writer: Writer,
         identity: Identity,
         *,
+        damage: Damage,
         idempotency_retention: float = 86_400.0,
-        notes: DamageNotes | None = None,
         states: StatusRows | None = None,
     ) -> None:
         self._writer = writer
         self.states = states or StatusRows()
-        self._notes = notes or DamageNotes()
-        self._isolated = IsolatedReads(self._notes, identity)
+        self.damage = damage
+        self._isolated = IsolatedReads(damage, identity)
         self._identity = identity
         self._idempotency_retention = idempotency_retention
         self._starts: dict[int, _Start] = {}
@@ -66,13 +56,14 @@ class SQLiteJournal:
         idempotency_key: str = "",
         then: Callable[[Invocation, bool], None] | None = None,
     ) -> asyncio.Future[str]:
+        self.damage.check()
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         if idempotency_key or invocation.ordering_key:
             self.states.announce([invocation.function_id])
-            called = partial(_called, future, invocation, then)
+            called = partial(self._called, future, invocation, then)
             request: WriteRequest = CallRequest(lambda db: self._append(db, invocation, idempotency_key), called)
         else:
-            done, rows = partial(_appended, future, invocation, then), append_rows(invocation)
+            done, rows = partial(self._appended, future, invocation, then), append_rows(invocation)
             request = WriteRequest(rows + self.states.accepted(invocation) if self.states.targets else rows, done)
         self._writer.submit(request)
         return future
@@ -86,7 +77,7 @@ class SQLiteJournal:
         then: Callable[[], None] | None = None,
     ) -> None:
         key, number = invocation.key, self._writer.number
-        done = None if then is None else (lambda _: then())
+        done = None if then is None else (lambda request: None if request.error else then())
         earlier = self._starts.get(key)
         if earlier is not None and earlier.number == number:  # the begin is in the same batch as the dispatch
             earlier.row[-2], earlier.done = begun, done
@@ -102,12 +93,15 @@ class SQLiteJournal:
             start.rows = start.rows[1:]  # the start is in the same batch as the end, which overwrites its row
 
         def done(request: WriteRequest) -> None:
+            if isinstance(request.error, PageDamaged):
+                return self.damage.note_end(request.error)
             if request.error is not None:
                 raise request.error  # the schema refused a row: a bug in the engine
             if then is not None:
                 then(settlement)
             if settlement.invocation.ordering_key:
                 self.released()
+            return None
 
         rows = settle_rows(settlement)
         if self.states.targets:
@@ -127,12 +121,7 @@ class SQLiteJournal:
                 self.released()  # in case that it had an ordering key
             answer(future, request)
 
-        request = CallRequest(
-            lambda db: self._cancel(db, key, outcome),
-            done,
-            lambda db: self._cancel_isolated(db, key, outcome),
-        )
-        self._writer.submit(request)
+        self._writer.submit(CallRequest(lambda db: self._cancel(db, key, outcome), done))
         return future
 
     def end_all(
@@ -153,26 +142,16 @@ class SQLiteJournal:
                 self.released()  # in case that some of them had an ordering key
             answer(future, request)
 
-        request = CallRequest(
-            lambda db: self._end_all(db, keys, end),
-            done,
-            lambda db: self._end_all_isolated(db, keys, end),
-        )
-        self._writer.submit(request)
+        self._writer.submit(CallRequest(lambda db: self._end_all(db, keys, end), done))
         return future
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
         def end(db: sqlite3.Connection) -> Discarded:
-            found = discard(db, self._notes, function_id, after, rows, outcome)
+            found = discard(db, function_id, after, rows, outcome)
             self.states.insert_ends(db, found.keys, State.DISCARD, outcome)
             return found
 
-        def end_isolated(db: sqlite3.Connection) -> Discarded:
-            found = discard_isolated(db, self._notes, function_id, after, rows, outcome)
-            self.states.insert_ends_isolated(db, found.keys, State.DISCARD, outcome)
-            return found
-
-        found = await self._writer.call(end, end_isolated)
+        found = await self._writer.call(end)
         self.states.announce([function_id])
         return found
 
@@ -189,13 +168,10 @@ class SQLiteJournal:
         self.states.announce(one.function_id for one in invocations)
 
     async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
-        return await self._writer.call(
-            lambda db: (correct_due(db, self._notes, now, since, rows), self._next_due(db)),
-            lambda db: (correct_due_isolated(db, self._notes, now, since, rows), self._isolated.next_due(db)),
-        )
+        return await self._writer.call(lambda db: (correct_due(db, now, since, rows), self._next_due(db)))
 
     async def recover(self) -> Recovery:
-        return await self._writer.call(self._recover, self._recover_isolated)
+        return await self._writer.call(self._recover)
 
     # --- Window ---------------------------------------------------------------------------------------------
 
@@ -214,11 +190,43 @@ class SQLiteJournal:
             lambda db: self._promote(db, now, rows, size), lambda db: self._isolated.promote(db, now, rows, size)
         )
 
+    # --- after the write ------------------------------------------------------------------------------------
+
+    def _called(
+        self,
+        future: asyncio.Future[str],
+        invocation: Invocation,
+        then: Callable[[Invocation, bool], None] | None,
+        request: WriteRequest,
+    ) -> None:
+        """Complete an append by ``_append``. On entry, ``request.value`` is the value that this returned."""
+        if isinstance(request.value, Invocation):
+            invocation, request.value = request.value, None
+        self._appended(future, invocation, then, request)
+
+    def _appended(
+        self,
+        future: asyncio.Future[str],
+        invocation: Invocation,
+        then: Callable[[Invocation, bool], None] | None,
+        request: WriteRequest,
+    ) -> None:
+        """Complete an append that the writer has stored or refused: call ``then``, and resolve the future.
+
+        The future gets the request id, or the error. On entry, ``request.value`` is the id of an earlier invocation
+        with the same idempotency key, or None.
+        """
+        self.damage.note_append(request.error)
+        request.value = request.value or invocation.request_id
+        if then is not None:
+            then(invocation, request.error is None and request.value == invocation.request_id)
+        answer(future, request)
+
     # --- in the writer's thread -----------------------------------------------------------------------------
 
     def store(self, db: sqlite3.Connection, invocations: Sequence[Invocation]) -> frozenset[int]:
         """Store invocations in their order. Return the keys of those that are held."""
-        held = insert_all(db, invocations, self._notes.readable)
+        held = insert_all(db, invocations)
         self.states.insert_accepted(db, invocations)
         return held
 
@@ -239,7 +247,7 @@ class SQLiteJournal:
         return None if earlier is None else self._identity.request_id(earlier)
 
     def _cancel(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
-        found = cancel(db, END, key, outcome)
+        found = cancel(db, key, outcome)
         if found is not None:
             self.states.insert_ends(db, [key], State.FAIL, outcome)
         return found
@@ -249,23 +257,10 @@ class SQLiteJournal:
         self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
         return found
 
-    def _end_all_isolated(
-        self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd
-    ) -> Sequence[tuple[int, int]]:
-        found = end_all_isolated(db, self._notes, keys, end)
-        self.states.insert_ends_isolated(db, [key for key, _ in found], end.state, end.outcome)
-        return found
-
-    def _cancel_isolated(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
-        found = cancel_isolated(db, key, outcome)
-        if found is not None:
-            self.states.insert_ends_isolated(db, [key], State.FAIL, outcome)
-        return found
-
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         cursor = db.execute(
             f"SELECT {RUNNABLE} FROM invocation INDEXED BY ready LEFT JOIN payload USING (key)"
-            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self._notes.readable}"
+            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self._isolated.readable}"
             " ORDER BY rank, key LIMIT ?",
             (function_id, after[0], after[0], after[1], rows),
         )
@@ -277,7 +272,7 @@ class SQLiteJournal:
     ) -> tuple[tuple[Invocation, ...], float | None]:
         cursor = db.execute(
             f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed LEFT JOIN payload USING (key)"
-            f" WHERE state = 1 AND due <= ?{self._notes.readable} ORDER BY due LIMIT ?",
+            f" WHERE state = 1 AND due <= ?{self._isolated.readable} ORDER BY due LIMIT ?",
             (now, rows),
         )
         due, _ = self._read(db, cursor, size)
@@ -289,8 +284,7 @@ class SQLiteJournal:
         found: list[Invocation] = []
         read = 0
         for row in cursor:
-            whole = row if row[BODY] is not None else with_older_payload(db, row)
-            found.append(to_invocation(whole, self._identity))
+            found.append(to_invocation(row, self._identity))
             read += len(found[-1].payload)
             if read >= size:
                 break
@@ -300,44 +294,22 @@ class SQLiteJournal:
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         rows = db.execute(
             f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running LEFT JOIN payload USING (key)"
-            f" WHERE state = 2 AND {POISONED}{self._notes.readable}"
+            f" WHERE state = 2 AND {POISONED}"
         ).fetchall()
-        self.states.insert_revived(db, self._notes.readable)
-        revived = db.execute(f"{REVIVE} WHERE state = 2 AND NOT ({POISONED}){self._notes.readable}").rowcount
-        whole = [row if row[BODY] is not None else with_older_payload(db, row) for row in rows]
-        return self._recovery(db, [to_crashed(row, self._identity) for row in whole], revived)
-
-    def _recover_isolated(self, db: sqlite3.Connection) -> Recovery:
-        """Recover after a query met a damaged page. Rebuild the indexes that cannot be read, and leave out rows."""
-        for index in ("running", "ready", "delayed"):
-            error = unreadable(db, index)
-            if error is not None:
-                self._notes.note_index(db, index, error)
-                rebuild(db, self._notes, index)
-        poisoned, revived = self._isolated.revive(db)
-        functions = frozenset(row[0] for row in db.execute("SELECT function_id FROM tally WHERE rows > 0"))
-        return self._recovery(db, poisoned, revived, waiting=functions - {0})
-
-    def _recovery(
-        self,
-        db: sqlite3.Connection,
-        poisoned: Sequence[Invocation],
-        revived: int,
-        waiting: frozenset[int] | None = None,
-    ) -> Recovery:
-        backlog = {f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")}
+        self.states.insert_revived(db)
+        revived = db.execute(f"{REVIVE} WHERE state = 2 AND NOT ({POISONED})").rowcount
         return Recovery(
-            backlog=backlog,
-            waiting=frozenset(_functions_with_ready_rows(db)) if waiting is None else waiting,
-            poisoned=tuple(poisoned),
-            next_due=self._next_due(db) if waiting is None else self._isolated.next_due(db),
+            backlog={f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")},
+            waiting=frozenset(_functions_with_ready_rows(db)),
+            poisoned=tuple(to_crashed(row, self._identity) for row in rows),
+            next_due=self._next_due(db),
             revived=revived,
         )
 
     def _next_due(self, db: sqlite3.Connection) -> float | None:
-        row = db.execute(
-            f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{self._notes.readable} ORDER BY due LIMIT 1"
-        ).fetchone()
+        readable = self._isolated.readable
+        sql = f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{readable} ORDER BY due LIMIT 1"
+        row = db.execute(sql).fetchone()
         return None if row is None else float(row[0])
 
 
@@ -350,35 +322,6 @@ class _Start(WriteRequest):
         super().__init__(((Statement.START, row),), done, True)
         self.row = row
         self.number = number  #: number of the batch
-
-
-def _called(
-    future: asyncio.Future[str],
-    invocation: Invocation,
-    then: Callable[[Invocation, bool], None] | None,
-    request: WriteRequest,
-) -> None:
-    """Complete an append by ``SQLiteJournal._append``. On entry, ``request.value`` is the value that this returned."""
-    if isinstance(request.value, Invocation):
-        invocation, request.value = request.value, None
-    _appended(future, invocation, then, request)
-
-
-def _appended(
-    future: asyncio.Future[str],
-    invocation: Invocation,
-    then: Callable[[Invocation, bool], None] | None,
-    request: WriteRequest,
-) -> None:
-    """Complete an append that the writer has stored or refused: call ``then``, and resolve the future.
-
-    The future gets the request id, or the error. On entry, ``request.value`` is the id of an earlier invocation with
-    the same idempotency key, or None.
-    """
-    request.value = request.value or invocation.request_id
-    if then is not None:
-        then(invocation, request.error is None and request.value == invocation.request_id)
-    answer(future, request)
 
 
 def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:

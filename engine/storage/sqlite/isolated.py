@@ -1,7 +1,8 @@
-"""Reads of invocations one by one, used after a read of many has met a damaged page.
+"""Reads of rows one by one, used after a read of many has met a damaged page.
 
 An index has the keys that a read needs, so the keys are read from the index alone, then each row by its key. Rows that
-cannot be read are noted and left out. All functions run outside a transaction, see ``damage``.
+cannot be read are left out until the engine stops. After a statement has met a damaged page, SQLite refuses all further
+writes of the same transaction, so all functions run outside a transaction, in the writer's thread.
 """
 
 from __future__ import annotations
@@ -13,40 +14,90 @@ from typing import Any
 from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.protocols import Page
-from engine.storage.sqlite.damage import DamageNotes, is_damage, read_keys
-from engine.storage.sqlite.payloads import with_payload
-from engine.storage.sqlite.rows import (
-    DELAYED,
-    POISONED,
-    READY,
-    REVIVE,
-    RUNNABLE,
-    RUNNING,
-    to_crashed,
-    to_invocation,
-)
-from engine.storage.sqlite.salvage import store_each
+from engine.storage.sqlite.damage import Damage, is_damage
+from engine.storage.sqlite.rows import DELAYED, READY, RUNNABLE, to_invocation
 
-#: Statement that returns a row without its payload, which may be in any of several tables.
-_ROW = (
-    f"SELECT {RUNNABLE}, begun, {POISONED} FROM invocation, (SELECT NULL AS body, NULL AS sum)"
-    " WHERE key = ? AND state = ?"
-)
-_LOST = sqlite3.DatabaseError("the index names a row that the table does not have in this state")
+_ROW = f"SELECT {RUNNABLE} FROM invocation LEFT JOIN payload USING (key) WHERE key = ? AND state = {{}}"
+_LOST = sqlite3.DatabaseError("an index names a row that its table does not have")
+
+
+class LeftOut:
+    """Rows of a table that cannot be read, and reads of the others. ``key`` is the column of their keys."""
+
+    def __init__(self, damage: Damage, table: str, key: str) -> None:
+        self.condition = ""  #: SQL condition that leaves the rows out; empty: there are none
+        self._damage, self._name, self._key = damage, f"unreadable_{table}", key
+
+    def keys(self, db: sqlite3.Connection, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        """Return the rows that an index can be read to."""
+        rows: list[tuple[Any, ...]] = []
+        try:
+            rows.extend(db.execute(sql, values))
+        except sqlite3.DatabaseError as error:
+            self._met(error)
+        return rows
+
+    def rows(self, db: sqlite3.Connection, sql: str, keys: Iterable[int]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows that a statement returns for each of the keys, and leave out those that cannot be read."""
+        for key in keys:
+            try:
+                row = db.execute(sql, (key,)).fetchone()
+                if row is None:
+                    raise _LOST
+            except sqlite3.DatabaseError as error:
+                self._met(error)
+                self._add(db, key)
+            else:
+                yield row
+
+    def change(self, db: sqlite3.Connection, sql: str, keys: Sequence[int]) -> Sequence[int]:
+        """Change rows in one transaction. Leave out those that cannot be written, and return the keys of the others."""
+        left = list(keys)
+        while left:
+            current = left[0]
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                for current in left:
+                    db.execute(sql, (current,))
+                db.execute("COMMIT")
+                break
+            except sqlite3.DatabaseError as error:
+                db.rollback()
+                self._met(error)
+                left.remove(current)
+                self._add(db, current)
+        return left
+
+    def _add(self, db: sqlite3.Connection, key: int) -> None:
+        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {self._name} (key INTEGER PRIMARY KEY)")
+        db.execute(f"INSERT OR IGNORE INTO {self._name} VALUES (?)", (key,))
+        self.condition = f" AND {self._key} NOT IN {self._name}"
+
+    def _met(self, error: sqlite3.DatabaseError) -> None:
+        if error is not _LOST and not is_damage(error):
+            raise error
+        self._damage.met(error)
 
 
 class IsolatedReads:
-    def __init__(self, notes: DamageNotes, identity: Identity) -> None:
-        self._notes, self._identity = notes, identity
+    """Reads of the window."""
+
+    def __init__(self, damage: Damage, identity: Identity) -> None:
+        self._left_out, self._identity = LeftOut(damage, "invocation", "key"), identity
+
+    @property
+    def readable(self) -> str:
+        """SQL condition on the key of an invocation that leaves out rows; empty if there are none."""
+        return self._left_out.condition
 
     def ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         sql = (
             "SELECT key FROM invocation INDEXED BY ready"
-            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self._notes.readable}"
+            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self.readable}"
             " ORDER BY rank, key LIMIT ?"
         )
-        keys = self._keys(db, "ready", sql, (function_id, after[0], after[0], after[1], rows))
-        found, whole = _up_to(self._rows(db, "ready", keys, READY), size)
+        keys = self._left_out.keys(db, sql, (function_id, after[0], after[0], after[1], rows))
+        found, whole = self._up_to(db, READY, keys, size)
         return Page(invocations=tuple(found), complete=whole and len(keys) < rows)
 
     def promote(
@@ -54,77 +105,24 @@ class IsolatedReads:
     ) -> tuple[tuple[Invocation, ...], float | None]:
         sql = (
             "SELECT key FROM invocation INDEXED BY delayed"
-            f" WHERE state = 1 AND due <= ?{self._notes.readable} ORDER BY due LIMIT ?"
+            f" WHERE state = 1 AND due <= ?{self.readable} ORDER BY due LIMIT ?"
         )
-        keys = self._keys(db, "delayed", sql, (now, rows))
-        due, _ = _up_to(self._rows(db, "delayed", keys, DELAYED), size)
-        failed = self._set_state(db, "UPDATE invocation SET state = 0 WHERE key = ?", [one.key for one in due])
-        return tuple(one for one in due if one.key not in failed), self.next_due(db)
+        due, _ = self._up_to(db, DELAYED, self._left_out.keys(db, sql, (now, rows)), size)
+        sql = "UPDATE invocation SET state = 0 WHERE key = ?"
+        changed = {*self._left_out.change(db, sql, [one.key for one in due])}
+        sql = f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{self.readable} ORDER BY due LIMIT 1"
+        later = self._left_out.keys(db, sql, ())
+        return tuple(one for one in due if one.key in changed), float(later[0][0]) if later else None
 
-    def next_due(self, db: sqlite3.Connection) -> float | None:
-        sql = (
-            f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{self._notes.readable} ORDER BY due LIMIT 1"
-        )
-        found, error = read_keys(db, sql, ())
-        if error is not None:
-            self._notes.note_index(db, "delayed", error)
-        return float(found[0][0]) if found else None
-
-    def revive(self, db: sqlite3.Connection) -> tuple[list[Invocation], int]:
-        """Put running invocations back to WAIT. Return those that ran at too many crashes, and the number put back."""
-        sql = f"SELECT key FROM invocation INDEXED BY running WHERE state = 2{self._notes.readable}"
-        keys = self._keys(db, "running", sql, ())
-        running = list(self._raw(db, "running", keys, RUNNING))
-        revived = [row[0] for row in running if not row[-1]]
-        failed = self._set_state(db, f"{REVIVE} WHERE key = ?", revived)
-        return [to_crashed(row[:-1], self._identity) for row in running if row[-1]], len(revived) - len(failed)
-
-    # --- inside ---------------------------------------------------------------------------------------------
-
-    def _keys(self, db: sqlite3.Connection, index: str, sql: str, values: tuple[object, ...]) -> list[int]:
-        keys, error = read_keys(db, sql, values)
-        if error is not None:
-            self._notes.note_index(db, index, error)
-        return [key for [key] in keys]
-
-    def _rows(self, db: sqlite3.Connection, index: str, keys: Iterable[int], state: int) -> Iterator[Invocation]:
-        for row in self._raw(db, index, keys, state):
-            yield to_invocation(row, self._identity)
-
-    def _raw(self, db: sqlite3.Connection, index: str, keys: Iterable[int], state: int) -> Iterator[tuple[Any, ...]]:
-        """Yield columns ``RUNNABLE``, ``begun``, and whether the row failed at too many crashes, of readable rows."""
-        for key in keys:
-            if self._notes.covers(key, ("invocation", "payload")):
-                continue  # noted for another row of the same page
-            try:
-                row = db.execute(_ROW, (key, state)).fetchone()
-                if row is not None:
-                    row = with_payload(db, row)
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
-                self._notes.note_row(db, key, error)
-                continue
-            if row is None:
-                self._notes.note_index(db, index, _LOST, key=key)
-            else:
-                yield row
-
-    def _set_state(self, db: sqlite3.Connection, sql: str, keys: Sequence[int]) -> frozenset[int]:
-        """Change rows and return the keys of those that cannot be changed, because an index is damaged."""
-        failed = store_each(db, keys, lambda db, key: db.execute(sql, (key,)))
-        for key, error in failed:
-            self._notes.note_index(db, "ready", error, key=key)
-        return frozenset(key for key, _ in failed)
-
-
-def _up_to(rows: Iterator[Invocation], size: int) -> tuple[list[Invocation], bool]:
-    """Take rows until their payloads have ``size`` bytes in total. Return them, and whether they are all rows."""
-    found: list[Invocation] = []
-    read = 0
-    for invocation in rows:
-        found.append(invocation)
-        read += len(invocation.payload)
-        if read >= size:
-            return found, False
-    return found, True
+    def _up_to(
+        self, db: sqlite3.Connection, state: int, keys: list[tuple[Any, ...]], size: int
+    ) -> tuple[list[Invocation], bool]:
+        """Read rows until their payloads have ``size`` bytes in total. Return them, and whether they are all rows."""
+        found: list[Invocation] = []
+        read = 0
+        for row in self._left_out.rows(db, _ROW.format(state), (key for [key] in keys)):
+            found.append(to_invocation(row, self._identity))
+            read += len(found[-1].payload)
+            if read >= size:
+                return found, False
+        return found, True

@@ -21,7 +21,7 @@ _STATE = 5  #: position of the state in the row of ``append_row``
 _APPEND = SQL[Statement.APPEND].replace(", size)", ", size, begun, ordering_key)").replace("(?,", "(?,?,?,", 1)
 #: Statement that returns a row if another invocation of the key has not ended.
 _UNENDED = (
-    "SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ? AND ordering_key = ? AND state < 3{} LIMIT 1"
+    "SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ? AND ordering_key = ? AND state < 3 LIMIT 1"
 )
 #: Statement that returns the key of the invocation right before a held one, which may be held too.
 PREDECESSOR = (
@@ -32,13 +32,10 @@ PREDECESSOR = (
 )
 
 
-def insert_ordered(db: sqlite3.Connection, invocation: Invocation, readable: str) -> bool:
-    """Store the row of an invocation with an ordering key. Return True if it is held behind another.
-
-    ``readable`` is the SQL condition that leaves out noted rows, which nothing ends any more.
-    """
+def insert_ordered(db: sqlite3.Connection, invocation: Invocation) -> bool:
+    """Store the row of an invocation with an ordering key. Return True if it is held behind another."""
     key = invocation.function_id, invocation.ordering_key
-    held = db.execute(_UNENDED.format(readable), key).fetchone() is not None
+    held = db.execute(_UNENDED, key).fetchone() is not None
     row = list(append_row(invocation))
     if held:
         row[_STATE] = HELD

@@ -7,17 +7,15 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from engine.errors import Unavailable
+from engine.errors import PageDamaged
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.protocols import Count, DeliveryCount, DeliveryFilter, PresentDestination
 from engine.storage.sqlite import delivery_lists
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import DamageNotes, is_damage, left_out, read_keys
-from engine.storage.sqlite.delivery_lists import COLUMNS, INDEXES, marks
-from engine.storage.sqlite.invocation_writes import insert
-from engine.storage.sqlite.isolated_lists import Candidates
-from engine.storage.sqlite.rebuild import note_unreadable, read_indexes
-from engine.storage.sqlite.salvage import store_each
+from engine.storage.sqlite.damage import Damage
+from engine.storage.sqlite.delivery_lists import COLUMNS, marks
+from engine.storage.sqlite.invocation_writes import insert_all
+from engine.storage.sqlite.isolated import LeftOut
 from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer
 
@@ -27,25 +25,31 @@ Present = PresentDestination | None
 
 
 class SQLiteOutbox:
-    def __init__(
-        self, readers: Readers, writer: Writer, notes: DamageNotes | None = None, states: StatusRows | None = None
-    ) -> None:
-        self._readers, self._writer, self._notes = readers, writer, notes or DamageNotes()
-        self._states = states or StatusRows()
+    def __init__(self, readers: Readers, writer: Writer, damage: Damage, states: StatusRows | None = None) -> None:
+        self._readers, self._writer, self._damage = readers, writer, damage
+        self._left_out, self._states = LeftOut(damage, "owed", "owed_id"), states or StatusRows()
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
         return await self._writer.call(
-            lambda db: _pending(db, self._readable, now, rows, each), lambda db: self._pending_isolated(db, now, rows)
+            lambda db: _pending(db, self._left_out.condition, now, rows, each),
+            lambda db: _pending_isolated(db, self._left_out, now, rows),
         )
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM owed WHERE owed_id = ?", (pending.delivery_id,))
             if append is not None:
-                insert(db, append, self._notes.readable)
+                insert_all(db, [append])
                 self._states.insert_accepted(db, [append])
 
-        await self._writer.call(write)
+        if append is not None:
+            self._damage.check()
+        try:
+            await self._writer.call(write)
+        except PageDamaged as error:
+            if append is not None:
+                self._damage.note_append(error)
+            raise
         self._states.announce([append.function_id] if append is not None else [])
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
@@ -58,43 +62,6 @@ class SQLiteOutbox:
             )
         )
 
-    @property
-    def _readable(self) -> str:
-        """SQL condition that leaves out noted deliveries; empty without notes."""
-        return left_out("owed_id", ("owed",)) if self._notes.ranges else ""
-
-    def _pending_isolated(
-        self, db: sqlite3.Connection, now: float, rows: int
-    ) -> tuple[Sequence[PendingDelivery], float | None]:
-        """Read deliveries one by one in the order of due times. Note those that cannot be read, and leave them out."""
-        ids, error = read_keys(
-            db,
-            f"SELECT owed_id, due FROM owed INDEXED BY owed_due WHERE due IS NOT NULL{self._readable}"
-            " ORDER BY due LIMIT ?",
-            (rows + 1,),
-        )
-        if error is not None:
-            self._notes.note_index(db, "owed_due", error)
-        found: list[PendingDelivery] = []
-        for delivery_id, due in ids:
-            if due > now or len(found) == rows:
-                return found, due
-            found += self._each(db, [delivery_id])
-        return found, None
-
-    def _each(self, db: sqlite3.Connection, ids: Iterable[int]) -> Iterator[PendingDelivery]:
-        """Yield deliveries read one by one. Note those that cannot be read."""
-        for delivery_id in ids:
-            try:
-                row = db.execute(f"SELECT {COLUMNS} FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone()
-            except sqlite3.DatabaseError as problem:
-                if not is_damage(problem):
-                    raise
-                self._notes.note(db, "owed", delivery_id, delivery_id, problem)
-                continue
-            if row is not None:
-                yield _to_pending(*row)
-
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
@@ -102,40 +69,28 @@ class SQLiteOutbox:
             return [], 0
         where = delivery_lists.given_up(len(functions))
         page = f"SELECT {COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
-        try:
-            async with self._readers.one() as db:
-                found: Iterable[Any] = await db.execute_fetchall(page, (*functions, limit, offset))
-                [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
-        except sqlite3.DatabaseError as error:
-            listing = delivery_lists.given_up_ids(len(functions))
-            found, count = await self._left(error, (listing, *functions), ("",), limit, offset)
+        async with self._readers.one() as db:
+            found: Iterable[Any] = await db.execute_fetchall(page, (*functions, limit, offset))
+            [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
         return [_to_pending(*row) for row in found], count
 
     async def count_given_up(self, functions: Collection[int], most: int) -> Count:
         if not functions:
             return Count(rows=0)
-        try:
-            async with self._readers.one() as db:
-                counted = delivery_lists.given_up_count(len(functions))
-                [(count,)] = await db.execute_fetchall(counted, (*functions, most + 1))
-        except sqlite3.DatabaseError as error:
-            _, count = await self._left(error, (delivery_lists.given_up_ids(len(functions)), *functions), ("",), 0)
+        async with self._readers.one() as db:
+            counted = delivery_lists.given_up_count(len(functions))
+            [(count,)] = await db.execute_fetchall(counted, (*functions, most + 1))
         return Count(rows=min(count, most), more=count > most)
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         if not chosen.functions:
             return [], 0
         conditions, values = delivery_lists.conditions(chosen)
-        try:
-            async with self._readers.one() as db:
-                [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
-                rows: Iterable[Any] = await db.execute_fetchall(
-                    delivery_lists.page(conditions), (after, last, *values, limit + 1)
-                )
-        except sqlite3.DatabaseError as error:
-            listing = delivery_lists.ids(chosen.given_up)
-            rows, _ = await self._left(error, (listing, after), (conditions, *values), limit + 1)
-            count = last = 0
+        async with self._readers.one() as db:
+            [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
+            rows: Iterable[Any] = await db.execute_fetchall(
+                delivery_lists.page(conditions), (after, last, *values, limit + 1)
+            )
         found = [_to_pending(*row) for row in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1].delivery_id
@@ -144,92 +99,26 @@ class SQLiteOutbox:
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
         if not functions:
             return [], 0
-        try:
-            async with self._readers.one() as db:
-                [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
-                rows: Iterable[Any] = await db.execute_fetchall(
-                    delivery_lists.counts(len(functions)), (after, last, *functions)
-                )
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            raise Unavailable("a page of the deliveries is damaged, so they cannot be counted") from error
-        return [delivery_lists.to_count(*row) for row in rows], last if count == ROWS_SCANNED else 0
-
-    async def _left(
-        self,
-        error: sqlite3.DatabaseError,
-        listing: tuple[str, *tuple[object, ...]],
-        wanted: tuple[str, *tuple[object, ...]],
-        limit: int,
-        offset: int = 0,
-    ) -> tuple[Sequence[tuple[Any, ...]], int]:
-        """Return the readable rows of a list that met a damaged page, and their number. Note the other rows.
-
-        ``listing`` is a statement with its values that returns the ids of all rows from an index. ``wanted`` has
-        conditions with their values.
-        """
-        if not is_damage(error):
-            raise error
-
-        def read(db: sqlite3.Connection) -> tuple[dict[int, sqlite3.DatabaseError], list[tuple[Any, ...]], int]:
-            found = Candidates(db, "owed", "owed_id", "since")
-            found.add(0, listing[0], listing[1:])
-            lost = found.leave_out_unreadable()
-            return lost, *found.page(0, COLUMNS, wanted[0], wanted[1:], limit, offset)
-
-        try:
-            lost, rows, count = await self._readers.call(read)
-        except sqlite3.DatabaseError as damage:
-            if not is_damage(damage):
-                raise
-            await self._writer.call(
-                lambda db: read_indexes(db, INDEXES), lambda db: note_unreadable(db, self._notes, INDEXES)
+        async with self._readers.one() as db:
+            [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
+            rows: Iterable[Any] = await db.execute_fetchall(
+                delivery_lists.counts(len(functions)), (after, last, *functions)
             )
-            raise Unavailable(
-                "an index of the deliveries is damaged; restart the engine, which rebuilds it"
-            ) from damage
-        for delivery_id, problem in lost.items():
-            await self._note(delivery_id, problem)
-        return rows, count
-
-    async def _note(self, delivery_id: int, error: sqlite3.DatabaseError) -> None:
-        """Note a delivery, unless the writer can read it."""
-        await self._writer.call(
-            lambda db: db.execute("SELECT * FROM owed WHERE owed_id = ?", (delivery_id,)).fetchone(),
-            lambda db: self._notes.note(db, "owed", delivery_id, delivery_id, error),
-        )
+        return [delivery_lists.to_count(*row) for row in rows], last if count == ROWS_SCANNED else 0
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         sql = f"SELECT {COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
-        return await self._writer.call(
-            lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))],
-            lambda db: self._deliveries_isolated(db, key),
-        )
-
-    def _deliveries_isolated(self, db: sqlite3.Connection, key: int) -> Sequence[PendingDelivery]:
-        ids, error = read_keys(
-            db, "SELECT owed_id FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id", (key,)
-        )
-        if error is not None:
-            self._notes.note_index(db, "owed_key", error)
-        return list(self._each(db, [delivery_id for [delivery_id] in ids]))
+        return await self._writer.call(lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))])
 
     async def revive(
         self, functions: Collection[int], ids: Collection[int], now: float, present: Present = None
     ) -> Sequence[PendingDelivery]:
-        return await self._writer.call(
-            lambda db: _revive(db, functions, ids, now, present),
-            lambda db: _revive_isolated(db, functions, ids, now, present),
-        )
+        return await self._writer.call(lambda db: _revive(db, functions, ids, now, present))
 
     async def discard(
         self, functions: Collection[int], ids: Collection[int], *, given_up: bool = True
     ) -> Sequence[int]:
-        return await self._writer.call(
-            lambda db: _discard(db, functions, ids, given_up),
-            lambda db: _discard_isolated(db, functions, ids, given_up),
-        )
+        return await self._writer.call(lambda db: _discard(db, functions, ids, given_up))
 
 
 def _pending(
@@ -247,6 +136,20 @@ def _pending(
         found += [_to_pending(*row) for row in page]
     later = db.execute(f"SELECT min(due) FROM owed WHERE due > ?{readable}", (now,)).fetchone()[0]
     return sorted(found, key=lambda pending: pending.due_at), later
+
+
+def _pending_isolated(
+    db: sqlite3.Connection, left_out: LeftOut, now: float, rows: int
+) -> tuple[Sequence[PendingDelivery], float | None]:
+    """Read deliveries one by one in the order of due times, and leave out those that cannot be read."""
+    sql = (
+        f"SELECT owed_id, due FROM owed INDEXED BY owed_due WHERE due IS NOT NULL{left_out.condition}"
+        " ORDER BY due LIMIT ?"
+    )
+    listed = left_out.keys(db, sql, (rows + 1,))
+    ids = [delivery_id for delivery_id, due in listed[:rows] if due <= now]
+    found = left_out.rows(db, f"SELECT {COLUMNS} FROM owed WHERE owed_id = ?", ids)
+    return [_to_pending(*row) for row in found], listed[len(ids)][1] if len(ids) < len(listed) else None
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
@@ -294,20 +197,6 @@ def _revive(
     return sorted((_to_pending(*row) for row in rows), key=lambda pending: pending.delivery_id)
 
 
-def _revive_isolated(
-    db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], now: float, present: Present
-) -> Sequence[PendingDelivery]:
-    """Make deliveries due, except those that cannot be written because of a damaged page."""
-    found: dict[int, PendingDelivery] = {}
-
-    def revive(db: sqlite3.Connection, delivery_id: int) -> None:
-        found.update((one.delivery_id, one) for one in _revive(db, functions, [delivery_id], now, present))
-
-    for delivery_id, _ in store_each(db, ids, revive):
-        found.pop(delivery_id, None)
-    return [found[delivery_id] for delivery_id in sorted(found)]
-
-
 def _discard(db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], given_up: bool) -> Sequence[int]:
     rows = db.execute(removal(len(functions), len(ids), given_up), (*functions, *ids))
     return sorted(delivery_id for [delivery_id] in rows.fetchall())
@@ -319,15 +208,6 @@ def removal(functions: int, rows: int, given_up: bool = True) -> str:
         f"DELETE FROM owed WHERE due IS {'' if given_up else 'NOT '}NULL"
         f" AND function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING owed_id"
     )
-
-
-def _discard_isolated(
-    db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], given_up: bool
-) -> Sequence[int]:
-    """Remove deliveries, except those that cannot be removed because of a damaged page."""
-    found: set[int] = set()
-    lost = store_each(db, ids, lambda db, one: found.update(_discard(db, functions, [one], given_up)))
-    return sorted(found - {delivery_id for delivery_id, _ in lost})
 
 
 def _to_pending(

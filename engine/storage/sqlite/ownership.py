@@ -18,6 +18,7 @@ from msgspec import Struct
 from engine.errors import DataDirectoryUnusable
 from engine.errors.data_errors import RESTORE
 from engine.model.identity import Identity
+from engine.storage.sqlite.damage import marked
 from engine.storage.sqlite.file_problems import check_files, not_opened
 from engine.storage.sqlite.wal_check import log_problem
 
@@ -42,6 +43,8 @@ def check_journal(path: Path, packages_of: str | None) -> None:
     name, and None means that there are no packages. The function blocks the calling thread.
     """
     check_files(path)
+    if damage := marked(path.parent):
+        raise DataDirectoryUnusable(str(path.parent), damage)
     problem = log_problem(path) if _size(path) else ""
     if problem:
         raise DataDirectoryUnusable(f"{path}-wal", f"the write-ahead log cannot be used: {problem}; {RESTORE}")

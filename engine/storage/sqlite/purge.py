@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from engine.model.identity import AHEAD, Identity, accepted_at, key_at, true_end
 from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
-from engine.storage.sqlite.damage import DamageNotes, is_damage, is_readable, read_keys
-from engine.storage.sqlite.outcome_tables import (
-    delete_older_outcomes,
-    delete_outcomes,
-    has_readable,
-    note,
-    note_unreadable,
-    older_outcomes,
-    size_of_logs,
-    size_of_result,
-)
-from engine.storage.sqlite.payloads import delete_payloads, payload_tables
-from engine.storage.sqlite.salvage import in_transaction, store_each
+from engine.storage.sqlite.rows import LOGS_SIZE, RESULT_SIZE
 
 #: Limits of one step: invocations scanned, bytes dropped, idempotency keys dropped, pages freed in the file system.
 STEP_ROWS, STEP_SIZE, STEP_IDEMPOTENCY_KEYS, STEP_PAGES = 200, 8 << 20, 500, 256
@@ -33,14 +20,14 @@ FREE_PAGES = 4096
 #: Least seconds between two scans of the keys ahead of the clock, which are all newer rows after a wrong clock.
 LOOK_AHEAD = 600.0
 
-T = TypeVar("T")
 #: Row of a scan: key, end (None: not ended), size in bytes, 1 if a delivery is pending, and the last attempt.
 _Row = tuple[int, float | None, int, int, int]
 _NEXT = (
-    "SELECT key, ended, size + {size},"
-    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL), attempt FROM invocation i WHERE {where}"
+    f"SELECT key, ended, size + {RESULT_SIZE.format('i.key')}"
+    f" + CASE WHEN attempt > 1 THEN {LOGS_SIZE.format('i.key')} ELSE 0 END,"
+    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL), attempt FROM invocation i"
+    " WHERE key > ? ORDER BY key LIMIT ?"
 )
-_KEYS = "SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT ?"
 
 
 class Scan(Struct):
@@ -66,8 +53,8 @@ class Purge:
     keys are ahead of it since then, and say nothing about the age. Such rows are all scanned, but rarely.
     """
 
-    def __init__(self, identity: Identity, notes: DamageNotes | None = None) -> None:
-        self._identity, self._notes = identity, notes or DamageNotes()
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
         self._aged_to = self._capped_to = 0  #: last keys scanned by age and by caps; 0: start at the oldest row
         self._looks_ahead = False  #: the scan by age has reached the keys ahead of the clock
         self._look_ahead_at = self._oldest_ahead = math.inf  #: next scan of keys ahead of the clock, and its oldest end
@@ -79,45 +66,22 @@ class Purge:
         of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``.
         """
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
-        scan, over = self._scan(db, now, age, rows, size, self._next_rows)
-        delete_older_outcomes(db, self._notes, scan.drop)
+        scan, over = self._scan(db, now, age, rows, size)
         _drop(db, scan)
         return self._purged(scan, over, age, next_expiry, more=more_keys | _release_pages(db))
 
-    def step_isolated(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
-        """Run one step after a damaged page was met: read and drop row by row, outside a transaction.
-
-        Idempotency keys, or unused pages, stay if they are behind the damaged page.
-        """
-        more_keys, next_expiry = _unless_damaged(db, lambda: _drop_idempotency_keys(db, now), (False, math.inf))
-        scan, over = self._scan(db, now, age, rows, size, self._next_rows_isolated)
-        _drop_older_each(db, self._notes, scan.drop)
-        for key, error in store_each(db, list(scan.drop), lambda db, key: _drop(db, _only(scan, key))):
-            scan.drop.remove(key)
-            self._notes.note_row(db, key, error)
-        more_pages = _unless_damaged(db, lambda: _release_pages(db), False)
-        return self._purged(scan, over, age, next_expiry, more=more_keys | more_pages)
-
-    def _scan(
-        self,
-        db: sqlite3.Connection,
-        now: float,
-        age: float,
-        rows: int,
-        size: int,
-        read: Callable[[sqlite3.Connection, Scan], list[_Row]],
-    ) -> tuple[Scan, bool]:
-        """Scan the rows that ``read`` returns. Return the scan, and whether rows or bytes still exceed their caps."""
+    def _scan(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> tuple[Scan, bool]:
+        """Scan the next rows. Return the scan, and whether rows or bytes still exceed their caps."""
         kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
         if kept_rows > rows or kept_size > size:
             scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._capped_to)
-            _scan_by_caps(read(db, scan), scan, rows, size)
+            _scan_by_caps(_next_rows(db, scan), scan, rows, size)
             from_middle, self._capped_to = self._capped_to > 0, 0 if scan.complete else scan.reached
             if from_middle:
                 scan.complete = False  # rows before the start of this scan may have ended meanwhile
         else:
             scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
-            self._scan_by_age(db, read(db, scan), scan, now, age)
+            self._scan_by_age(db, _next_rows(db, scan), scan, now, age)
             self._aged_to = 0 if scan.complete else scan.reached
         return scan, scan.kept_rows > rows or scan.kept_size > size
 
@@ -130,47 +94,6 @@ class Purge:
             over=over,
             next_due=None if due == math.inf else due,
         )
-
-    def _next_rows_isolated(self, db: sqlite3.Connection, scan: Scan) -> list[_Row]:
-        """Return the next rows that can be read. Keys come from the payloads if the table of invocations is damaged."""
-        keys, error = read_keys(db, _KEYS.format(table="invocation"), (scan.reached, STEP_ROWS))
-        if error is not None:
-            found_too = set[tuple[int, ...]]()
-            for table in payload_tables(db):
-                found_too.update(read_keys(db, _KEYS.format(table=table), (scan.reached, STEP_ROWS))[0])
-            keys = max(keys, sorted(found_too)[:STEP_ROWS], key=len)
-        scan.complete = len(keys) < STEP_ROWS
-        found: list[_Row] = []
-        for [key] in keys:
-            if self._notes.covers(key):
-                scan.reached = key
-                continue
-            row, problem = self._next_row(db, key)
-            if problem is not None and note_unreadable(db, self._notes, key):
-                row, problem = self._next_row(db, key)
-            if problem is not None:
-                self._notes.note_row(db, key, problem)
-            found += row
-        return found
-
-    def _next_row(self, db: sqlite3.Connection, key: int) -> tuple[list[_Row], sqlite3.DatabaseError | None]:
-        """Return the row of a key, if it exists, and the error with which it was read."""
-        try:
-            return db.execute(self._next(db, "key = ?"), (key,)).fetchall(), None
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            return [], error
-
-    def _next_rows(self, db: sqlite3.Connection, scan: Scan) -> list[_Row]:
-        sql = self._next(db, "key > ? ORDER BY key LIMIT ?")
-        found: list[_Row] = db.execute(sql, (scan.reached, STEP_ROWS)).fetchall()
-        scan.complete = len(found) < STEP_ROWS
-        return found
-
-    def _next(self, db: sqlite3.Connection, where: str) -> str:
-        logs = f"CASE WHEN attempt > 1 THEN {size_of_logs(db, 'i.key')} ELSE 0 END"
-        return _NEXT.format(size=f"{size_of_result(db, 'i.key')} + {logs}", where=where)
 
     def _scan_by_age(self, db: sqlite3.Connection, found: list[_Row], scan: Scan, now: float, age: float) -> None:
         cutoff, ahead = now - age, key_at(now + AHEAD)
@@ -211,6 +134,12 @@ class Purge:
             self._look_ahead_at = max(now + LOOK_AHEAD, min(self._oldest_ahead, now) + age)
 
 
+def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[_Row]:
+    found: list[_Row] = db.execute(_NEXT, (scan.reached, STEP_ROWS)).fetchall()
+    scan.complete = len(found) < STEP_ROWS
+    return found
+
+
 def _scan_by_caps(found: list[_Row], scan: Scan, rows: int, size: int) -> None:
     for key, ended, row_size, pending, attempt in found:
         if scan.kept_rows <= rows and scan.kept_size <= size:
@@ -234,37 +163,12 @@ def _take(scan: Scan, key: int, size: int, attempt: int) -> bool:
     return scan.dropped_size > STEP_SIZE
 
 
-def _drop_older_each(db: sqlite3.Connection, notes: DamageNotes, keys: Sequence[int]) -> None:
-    """Delete results and attempts from the older tables, row by row.
-
-    Rows stay that cannot be deleted, because their page or one beside it is damaged. Nothing reads them after their
-    invocations are dropped. Runs outside a transaction.
-    """
-
-    def delete(db: sqlite3.Connection, row: tuple[str, int]) -> None:
-        name, key = row
-        db.execute(f"DELETE FROM {name} WHERE key = ?", (key,))
-
-    for older in older_outcomes(db):
-        present = [(older.name, key) for key in keys if has_readable(notes, older, key)]
-        for (name, key), error in store_each(db, present, delete):
-            if not is_readable(db, name, key):
-                note(db, notes, older, key, error)
-
-
-def _only(scan: Scan, key: int) -> Scan:
-    """Return a scan that drops one of the rows of another scan."""
-    return Scan(drop=[key], kept_rows=scan.kept_rows, kept_size=scan.kept_size)
-
-
 def _drop(db: sqlite3.Connection, scan: Scan) -> None:
     keys: Sequence[tuple[int]] = [(key,) for key in scan.drop]
     if not keys:
         return
-    for table in ("invocation", "owed"):
+    for table in ("invocation", "owed", "result", "attempt", "payload"):
         db.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
-    delete_outcomes(db, keys)
-    delete_payloads(db, keys)
     db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))
 
@@ -281,17 +185,6 @@ def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, fl
     ).rowcount
     [next_expiry] = db.execute("SELECT min(expires) FROM idempotency").fetchone()
     return dropped == STEP_IDEMPOTENCY_KEYS, math.inf if next_expiry is None else next_expiry
-
-
-def _unless_damaged(db: sqlite3.Connection, write: Callable[[], T], otherwise: T) -> T:
-    """Return the result of ``write`` in a transaction of its own, or ``otherwise`` if it met a damaged page."""
-    try:
-        return in_transaction(db, write)
-    except sqlite3.DatabaseError as error:
-        db.rollback()
-        if not is_damage(error):
-            raise
-        return otherwise
 
 
 def _release_pages(db: sqlite3.Connection) -> bool:

@@ -22,7 +22,6 @@ from engine.storage.sqlite.selections import filters, span
 BUDGET = 0.045  #: seconds of a step
 CHUNK, LARGEST = 256, 8192  #: rows of the first chunk, and of the largest
 FEW = 10_000  #: invocations that have not ended, up to which a search for them reads indexes instead of the table
-MANY = 1 << 62  #: no limit of rows
 
 
 class _Part(Struct, frozen=True, kw_only=True):
@@ -49,18 +48,17 @@ _UNENDED = " UNION ALL ".join(
     f"SELECT key FROM invocation INDEXED BY {index} WHERE state = {state}"
     for index, state in (("running", 2), ("ready", 0), ("delayed", 1), ("held", -1))
 )
-_ENDED_TOO = f"{_UNENDED} UNION ALL SELECT key FROM invocation INDEXED BY finished WHERE state >= 3"
 #: Same list, if few have not ended and only those are wanted.
 _FEW = _Part(states=_WAIT | RUNNING, rows=f"WHERE key IN ({_UNENDED})", newest=True, own=False)
 
 
 class Search:
-    """One step of a search. ``readable`` is the SQL condition that leaves out noted rows. ``most`` limits the rows."""
+    """One step of a search."""
 
-    def __init__(self, db: sqlite3.Connection, selection: Selection, readable: str, most: int = MANY) -> None:
-        self._db, self._selection, self._readable, self._most = db, selection, readable, most
+    def __init__(self, db: sqlite3.Connection, selection: Selection) -> None:
+        self._db, self._selection = db, selection
         self._ends_at = time.perf_counter() + BUDGET
-        self._parts = _parts(db, selection, readable)
+        self._parts = _parts(db, selection)
 
     def records(self, start: Place | None, limit: int, back: bool, identity: Identity) -> Found:
         """Return the records that match, as ``Records.search`` does."""
@@ -103,7 +101,7 @@ class Search:
             place = start if start is not None and start[0] == number else None
             while True:
                 statement = self._statement(number, place, back)
-                size = min(size if statement.conditions else wanted, self._most - read)
+                size = size if statement.conditions else wanted
                 began = time.perf_counter()
                 chunk = self._chunk(statement, number, size, position + 1 < len(numbers))
                 read += chunk.size
@@ -111,7 +109,7 @@ class Search:
                 took, left = time.perf_counter() - began, self._ends_at - time.perf_counter()
                 # A few rows are always read, so that short lists are whole on a busy machine. Without a row in the
                 # chunk, there is no place to go on.
-                if (took > left and chunk.size and read >= CHUNK) or read >= self._most:
+                if took > left and chunk.size and read >= CHUNK:
                     return
                 if chunk.size < size:
                     break
@@ -144,9 +142,8 @@ class Search:
         part, selection = self._parts[number], self._selection
         wanted = selection.states & part.states if selection.states else part.states
         conditions, values = filters(selection, wanted if wanted != part.states else frozenset())
-        spanned, keys = span(selection, "")
-        readable = "" if selection.functions else self._readable
-        rows, bounds = part.rows + readable, [selection.function_id] if part.own else []
+        spanned, keys = span(selection)
+        rows, bounds = part.rows, [selection.function_id] if part.own else []
         if not part.own and not selection.functions:
             conditions, values = f"{conditions} AND function_id = ?", [*values, selection.function_id]
         if part.by == "key":
@@ -184,14 +181,11 @@ class _Chunk(Struct, frozen=True, kw_only=True):
     more: bool  #: rows of this part, or further parts, follow
 
 
-def _parts(db: sqlite3.Connection, selection: Selection, readable: str) -> dict[int, _Part]:
+def _parts(db: sqlite3.Connection, selection: Selection) -> dict[int, _Part]:
     """Return the parts of a list that can have rows, by their numbers in places."""
     wanted = selection.states or frozenset(State)
     if not selection.functions:
         return {number: part for number, part in enumerate(_PARTS) if part.states & wanted}
-    if readable:  # a scan of the table would end at the damaged page; keys from indexes pass by it
-        rows = f"WHERE key IN (SELECT key FROM ({_ENDED_TOO}) WHERE true{readable})"
-        return {NEWEST: _Part(states=frozenset(State), rows=rows, newest=True, own=False)}
     if wanted <= _FEW.states:
         [unended] = db.execute(f"SELECT count(*) FROM ({_UNENDED} LIMIT {FEW + 1})").fetchone()
         if unended <= FEW:
@@ -217,12 +211,3 @@ def _order(part: _Part, back: bool) -> str:
 
 def _place(number: int, by: str, row: tuple[float, int] | None) -> Place | None:
     return None if row is None else (number, 0.0 if by == "key" else row[0], row[1])
-
-
-def nearby(selection: Selection, start: Place | None) -> Selection:
-    """Return the selection of a list that reads at least the rows which a step from ``start`` reads in one chunk."""
-    newest = bool(selection.functions) or (start is not None and start[0] == NEWEST)
-    below = start[2] if start is not None and newest else None
-    return Selection(
-        function_id=selection.function_id, functions=selection.functions, below=below, within=2 * CHUNK, limit=1
-    )

@@ -25,7 +25,7 @@ RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
     " start_deaths, ordering_key, size, body, sum, trace, cause"
 )
-BODY = 17  #: position of the payload in ``RUNNABLE``; None: not in the newest table, see ``payloads``
+BODY = 17  #: position of the payload in ``RUNNABLE``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = (
     "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops,"
@@ -37,12 +37,11 @@ LISTED = (
 POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >= {MAX_START_CRASHES} END)"
 #: Return of running rows to WAIT after a crash, without its WHERE clause.
 REVIVE = "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
-#: End of a waiting invocation, and a form that does not let its row grow. Rank and first due time are not needed then.
+#: End of a waiting invocation.
 END = "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (-1, 0, 1)"
-COMPACT_END = (
-    "UPDATE invocation SET state = ?1, ended = ?2, code = ?3, message = '', rank = 0, first_due = 0"
-    " WHERE key = ?5 AND state IN (-1, 0, 1)"
-)
+#: Bytes of a result and its log, and of the logs in the history of an invocation, for the SQL of its key.
+RESULT_SIZE = "coalesce((SELECT length(body) + length(log) FROM result WHERE key = {}), 0)"
+LOGS_SIZE = "coalesce((SELECT sum(length(log)) FROM attempt WHERE key = {}), 0)"
 
 
 def append_row(invocation: Invocation) -> tuple[Any, ...]:

@@ -24,9 +24,6 @@ _PARTS: tuple[Part, ...] = (
         "key DESC",
     ),
 )
-_OF_FUNCTION = " AND function_id = ?"
-#: Parts of all functions together.
-_ALL = tuple(part.removesuffix(_OF_FUNCTION) for _, part, _ in _PARTS)
 #: List of several functions. No index has the rows of several functions in the order of acceptance, so the table is
 #: scanned.
 _SCAN: Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
@@ -42,16 +39,13 @@ def parts(selection: Selection) -> tuple[Part, ...]:
     return (_RUNNING if selection.states == _RUNNING[0] else _SCAN,)
 
 
-def source(
-    selection: Selection, part: str, order: str, states: frozenset[State], readable: str
-) -> tuple[str, list[Any]]:
+def source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
     """Return an SQL FROM clause and its values, for the rows in ``states`` that match the selection.
 
     ``part`` is the SQL that selects the index and these states, and ``order`` their sort order. If ``selection.within``
-    is set, only the first ``within`` rows in this order are searched. ``readable`` is the SQL condition on the key that
-    leaves out noted rows, or empty.
+    is set, only the first ``within`` rows in this order are searched.
     """
-    keys, values = span(selection, readable)
+    keys, values = span(selection)
     if not selection.functions:
         values.insert(0, selection.function_id)
     conditions, more = filters(selection, states)
@@ -62,26 +56,9 @@ def source(
     return f"({first}) WHERE true{conditions}", values
 
 
-def candidates(selection: Selection, part: str, order: str, readable: str) -> tuple[str, list[Any]]:
-    """Return the SQL for the keys of a part in their order, and its values. Only indexes are read, and no row.
-
-    Rows of other functions may be among them. ``readable`` is the same as for ``source``.
-    """
-    keys, values = span(selection, readable)
-    limit = f" LIMIT {selection.within:d}" if selection.within else ""
-    if part == _SCAN[1]:
-        rows = " UNION ALL ".join(f"SELECT key FROM invocation {each}" for each in _ALL)
-        return f"SELECT key FROM ({rows}) WHERE true{keys} ORDER BY {order}{limit}", values
-    if "delayed" in part:
-        part = part.removesuffix(_OF_FUNCTION)
-    elif not selection.functions:
-        values.insert(0, selection.function_id)
-    return f"SELECT key FROM invocation {part}{keys} ORDER BY {order}{limit}", values
-
-
-def span(selection: Selection, readable: str) -> tuple[str, list[Any]]:
-    """Return ``readable`` with the SQL conditions on the key that the times of a selection make, and their values."""
-    text, values = readable, list[Any]()
+def span(selection: Selection) -> tuple[str, list[Any]]:
+    """Return the SQL conditions on the key that the times of a selection make, and their values."""
+    text, values = "", list[Any]()
     if selection.begin > 0:
         text += " AND key >= ?"
         values.append(key_at(selection.begin))

@@ -1,4 +1,4 @@
-"""Checks at the start, on the opened database: tables without which no engine can run, and indexes to rebuild.
+"""Checks at the start, on the opened database: tables without which no engine can run, and earlier damage.
 
 Only small tables are read whole. Tables that grow with the number of invocations are not, so that a start takes the
 same time with a million of them.
@@ -8,35 +8,37 @@ from __future__ import annotations
 
 import sqlite3
 
-from engine.storage.sqlite.damage import DamageNotes, read_keys
-from engine.storage.sqlite.older_tables import add_missing_columns
-from engine.storage.sqlite.rebuild import rebuild, rebuild_noted
+from engine.storage.sqlite.damage import is_damage
 
 #: Tables that are read at the start, and whose loss would change functions, triggers or the identity of the journal.
-CATALOG = ("meta", "function", "function_version", "async_settings", "resource", "cursor", "tally")
-_INDEXES = {"resource": "resource_owner"}
+CATALOG = ("meta", "function", "function_version", "async_settings", "resource", "cursor", "tally", "damage")
+#: Tables that an earlier engine set aside, because new rows could not be added to them.
+SET_ASIDE = (
+    "SELECT name FROM sqlite_schema WHERE type = 'table'"
+    " AND rtrim(name, '0123456789') IN ('payload_', 'result_', 'attempt_', 'owed_', 'status_log_')"
+)
 
 
-def check_start(db: sqlite3.Connection, notes: DamageNotes) -> str:
-    """Load the notes and rebuild noted indexes. Return why the engine cannot run on this database, or an empty text.
-
-    Runs outside a transaction.
-    """
+def check_start(db: sqlite3.Connection) -> str:
+    """Return why the engine cannot run on this database, or an empty text. Runs outside a transaction."""
     for table in CATALOG:
-        problem = _problem(db, table)
-        if problem and table in _INDEXES:
-            rebuild(db, notes, _INDEXES[table])
-            problem = _problem(db, table)
-        if problem:
+        if problem := _problem(db, table):
             return f"the table {table} is damaged ({problem})"
-    _, error = read_keys(db, "SELECT max(key) FROM invocation", ())
-    if error is not None:
-        return f"the newest page of the table invocation is damaged, so the last request id is unknown ({error})"
-    add_missing_columns(db)
-    notes.load(db)
-    notes.recheck(db)
-    rebuild_noted(db, notes)
-    return ""
+    for table in ("invocation", "payload"):
+        try:
+            db.execute(f"SELECT max(key) FROM {table}").fetchone()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            return f"the newest page of the table {table} is damaged ({error})"
+    return earlier_damage(db)
+
+
+def earlier_damage(db: sqlite3.Connection) -> str:
+    """Return what an earlier engine has noted about damaged pages, or an empty text."""
+    found = db.execute(f"SELECT name || ' was set aside' FROM ({SET_ASIDE})").fetchall()
+    found += db.execute("SELECT name || ': ' || problem FROM damage ORDER BY name, from_key LIMIT 1").fetchall()
+    return f"an earlier engine found damaged pages ({found[0][0]})" if found else ""
 
 
 def _problem(db: sqlite3.Connection, table: str) -> str:

@@ -16,8 +16,6 @@ from engine.protocols import Settlement, StatusEntry, StatusLogStatistics, Statu
 from engine.protocols.status_log import LONGEST_MESSAGE, MOST_ENTRIES
 from engine.storage.sqlite.batch import SQL, Row, Statement
 from engine.storage.sqlite.rows import POISONED, READY, RUNNING, SHOWN, STORED
-from engine.storage.sqlite.salvage import store_each
-from engine.storage.sqlite.status_table import set_states_aside
 from engine.storage.sqlite.store import put_rows
 from engine.storage.sqlite.writer import Writer
 
@@ -105,21 +103,16 @@ class StatusRows:
             where = "key IN (SELECT value FROM json_each(?))"
             self._copy(db, where, (*end, msgspec.json.encode(keys).decode()))
 
-    def insert_ends_isolated(self, db: sqlite3.Connection, keys: Sequence[int], state: State, outcome: Outcome) -> None:
-        """Do the same after the transaction, except for rows on damaged pages. Runs outside a transaction."""
-        if self.targets:
-            store_each(db, keys, lambda db, key: self.insert_ends(db, [key], state, outcome))
-
     def insert_released(self, db: sqlite3.Connection, invocations: Iterable[Invocation]) -> None:
         """Add entries about running invocations that the same transaction then returns to WAIT."""
         for one in invocations:
             if self.targets and (one.function_id, one.version) in self.targets:
                 self._copy(db, f"key = ? AND state = {RUNNING}", (READY, self._now(), 0, "", one.key))
 
-    def insert_revived(self, db: sqlite3.Connection, readable: str) -> None:
+    def insert_revived(self, db: sqlite3.Connection) -> None:
         """Add entries about running invocations that the same transaction then returns to WAIT after a crash."""
         if self.targets:
-            self._copy(db, f"state = {RUNNING} AND NOT {POISONED}{readable}", (READY, self._now(), 0, ""))
+            self._copy(db, f"state = {RUNNING} AND NOT {POISONED}", (READY, self._now(), 0, ""))
 
     def _copy(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
         if self.waiting >= MOST_ENTRIES:
@@ -152,11 +145,7 @@ class SQLiteStatusLog:
             )
             return db.execute("SELECT target_id, enabled, body FROM status_target").fetchall(), _waiting(db)
 
-        def load_isolated(db: sqlite3.Connection) -> tuple[list[tuple[int, int, str]], int]:
-            set_states_aside(db)
-            return load(db)
-
-        rows, self._rows.waiting = await self._writer.call(load, load_isolated)
+        rows, self._rows.waiting = await self._writer.call(load)
         self._targets = {target_id: msgspec.json.decode(body, type=StatusTarget) for target_id, _, body in rows}
         followed = {target_id: self._targets[target_id] for target_id, enabled, _ in rows if enabled}
         self._rows.targets = {(one.function_id, one.version): target_id for target_id, one in followed.items()}
@@ -187,12 +176,8 @@ class SQLiteStatusLog:
             [text] = db.execute(_OLDEST, (rows,)).fetchone()
             return str(text)
 
-        def read_isolated(db: sqlite3.Connection) -> str:
-            set_states_aside(db)
-            return "[]"
-
         self._rows.announced = False  # before the read, which does not see entries that are submitted during it
-        found = msgspec.json.decode(await self._writer.call(read, read_isolated), type=list[_Stored])
+        found = msgspec.json.decode(await self._writer.call(read), type=list[_Stored])
         if not found:
             self._rows.waiting = 0  # also counts entries whose write was refused
         ids = {key: self._identity.request_id(key) for _, _, key, *_ in found}

@@ -20,16 +20,15 @@ _PARTS = (
 )
 
 
-def scan_waiting(db: sqlite3.Connection, selection: Selection, after: Place, limit: int, readable: str) -> Scan:
+def scan_waiting(db: sqlite3.Connection, selection: Selection, after: Place, limit: int) -> Scan:
     """Return up to ``limit`` keys of waiting invocations that match, from behind the place ``after``.
 
-    ``readable`` is the SQL condition on the key that leaves out noted rows, or empty. The index of delayed rows has
-    those of all functions, so rows of other functions are read, too.
+    The index of delayed rows has those of all functions, so rows of other functions are read, too.
     """
     part, value, key = after
     keys, left = list[int](), SCANNED
     while part < len(_PARTS):
-        sql, values = _statement(selection, part, readable)
+        sql, values = _statement(selection, part)
         for key_read, value_read, matches in db.execute(sql, (*values, value, value, key, left)):
             left -= 1
             if matches:
@@ -40,7 +39,7 @@ def scan_waiting(db: sqlite3.Connection, selection: Selection, after: Place, lim
     return Scan(keys=tuple(keys), reached=None)
 
 
-def read_standing(db: sqlite3.Connection, key: int, most: int, readable: str) -> Standing:
+def read_standing(db: sqlite3.Connection, key: int, most: int) -> Standing:
     """Return the place of an invocation. At most ``most`` invocations before it are counted."""
     sql = "SELECT function_id, rank, state, begun FROM invocation WHERE key = ?"
     function_id, rank, state, begun = db.execute(sql, (key,)).fetchone() or (0, 0.0, None, 0)
@@ -50,20 +49,20 @@ def read_standing(db: sqlite3.Connection, key: int, most: int, readable: str) ->
         return Standing(begun=state == RUNNING and bool(begun))
     [ahead] = db.execute(
         "SELECT count(*) FROM (SELECT 1 FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ?"
-        f" AND rank <= ? AND (rank < ? OR key < ?){readable} LIMIT ?)",
+        " AND rank <= ? AND (rank < ? OR key < ?) LIMIT ?)",
         (function_id, rank, rank, key, most),
     ).fetchone()
     return Standing(ahead=ahead)
 
 
-def _statement(selection: Selection, part: int, readable: str) -> tuple[str, list[Any]]:
+def _statement(selection: Selection, part: int) -> tuple[str, list[Any]]:
     column, source, own = _PARTS[part]
-    spanned, values = span(selection, "")
+    spanned, values = span(selection)
     conditions, more = filters(selection, frozenset())
     values += more
     values.append(selection.function_id)
     sql = (
-        f"SELECT key, {column}, (true{spanned}{conditions}{own}) FROM invocation {source}{readable}"
+        f"SELECT key, {column}, (true{spanned}{conditions}{own}) FROM invocation {source}"
         f" AND {column} >= ? AND ({column} > ? OR key > ?) ORDER BY {column}, key LIMIT ?"
     )
     return sql, values

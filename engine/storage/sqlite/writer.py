@@ -44,6 +44,7 @@ from engine.protocols import CopySteps, StorageStatistics
 from engine.storage.sqlite.batch import Batch, CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.copying import Copying, OnStep
+from engine.storage.sqlite.damage import is_damage
 
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
@@ -126,8 +127,8 @@ class Writer:
         function runs outside a transaction, and begins one for each of its writes.
 
         Writes submitted earlier are done first. Errors of ``function`` are raised. Raises NotStored if the disk failed
-        and nothing was stored, OutcomeUnknown if the changes may have been stored, ShuttingDown after ``close``, and
-        StoredDataUnreadable if a table or row is not as the engine made it.
+        and nothing was stored, OutcomeUnknown if the changes may have been stored, PageDamaged if the function met a
+        damaged page, ShuttingDown after ``close``, and StoredDataUnreadable if a table is not as the engine made it.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -216,9 +217,6 @@ class Writer:
             return
         if self._failure:
             self._note_recovered(len(batch))
-        if batch.left:
-            self._pending = Batch([*batch.left, *self._pending])
-            batch = Batch(request for request in batch if request not in batch.left)
         if self._checkpoints is not None and self._checkpoints.note_change():
             if self._checkpoints.failure:
                 self._make_room()
@@ -305,7 +303,8 @@ class Writer:
         """Commit the fence, retrying until it is stored. Return False if the writer is closed first.
 
         After ``max_wait`` seconds, ``callers`` get OutcomeUnknown. ``after_fsync`` means that the fsync of the batch
-        failed. Raises JournalBroken if the fence then fails in any step, or if the fsync of the fence fails.
+        failed. Raises JournalBroken if the fence then fails in any step, if the fsync of the fence fails, or if the
+        fence meets a damaged page.
         """
         wait, waited = FIRST_WAIT, 0.0
         while True:
@@ -314,7 +313,7 @@ class Writer:
             await self._commit(fence)
             if fence.failure is None:
                 return True
-            if after_fsync or fence.failure.fsync:
+            if after_fsync or fence.failure.fsync or is_damage(fence.failure.error):
                 _refuse(callers, OutcomeUnknown(self._failure))
                 raise JournalBroken(self._failure)
             self._refuse_pending()

@@ -10,10 +10,11 @@ import pytest
 
 from engine.errors import Unavailable
 from engine.storage.sqlite.connection import Readers, connected
+from engine.storage.sqlite.damage import Damage
 
 
 async def test_a_database_that_cannot_be_opened_for_reading_is_unavailable(tmp_path: Path) -> None:
-    readers = Readers(tmp_path / "missing.db")
+    readers = Readers(tmp_path / "missing.db", Damage(tmp_path))
 
     with pytest.raises(Unavailable, match="the journal cannot be opened for reading: unable to open database file"):
         async with readers.one():

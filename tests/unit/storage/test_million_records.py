@@ -16,7 +16,6 @@ from engine.protocols import Count, DeliveryFilter, Found, Selection
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.damage import INDEXES
 from engine.storage.sqlite.storage import SQLiteStorage
 from tests.contracts.storage import NOW
 from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
@@ -24,6 +23,7 @@ from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
 pytestmark = pytest.mark.long
 
 STEP = 0.15  #: seconds: a twentieth of a second of reading, and the connection and the records on a busy machine
+INDEXES = ("ready", "delayed", "running", "finished", "ordering", "held", "caused")
 ALL = Selection(functions=frozenset(range(1, 11)))
 
 

@@ -20,6 +20,7 @@ from engine.model.identity import Identity
 from engine.protocols import Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
 from tests.contracts.storage import NOW, success
@@ -70,7 +71,7 @@ async def writing(
         await database.execute("PRAGMA synchronous = FULL")
         writer = Writer(database, make_room=make_room, max_wait=max_wait, longest_wait=0.02)
         identity = Identity(1)
-        journal = SQLiteJournal(writer, identity)
+        journal = SQLiteJournal(writer, identity, damage=Damage(tmp_path))
         opened = Opened(path=path, disk=disk, writer=writer, journal=journal, identity=identity)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(opened.run)

@@ -91,7 +91,6 @@ class InvocationLists(PageFamily):
             "found": found,
             "count": count,
             "most": COUNTED,
-            "incomplete": self._records.incomplete,
             "states": list(State),
             "spans": [(key, text) for key, (text, _) in SPANS.items()],
             "sources": [(one, one) for one in sorted({*self._sources, *filter(None, [typed.source])})],
