@@ -15,7 +15,7 @@ from engine.errors.backup_errors import (
     DestinationExists,
 )
 from engine.errors.control_errors import FunctionPaused
-from engine.errors.data_errors import DiskFailing, StoredDataUnreadable
+from engine.errors.data_errors import DiskFailing, PageDamaged, StoredDataUnreadable
 from engine.errors.errors import (
     AliasExists,
     AliasInUse,
@@ -57,7 +57,6 @@ from engine.errors.errors import (
     NotStored,
     OutcomeUnknown,
     Overloaded,
-    PageDamaged,
     PayloadTooLarge,
     SameVersion,
     SettingsError,

@@ -3,6 +3,8 @@
 FunctiondError
 ├── DataDirectoryUnusable
 │   └── DiskFailing             a later start may succeed: the disk is full, or a read or write failed
+├── Unavailable
+│   └── PageDamaged             a page of the journal is damaged
 └── StoredDataUnreadable        stored data that no start can read
 """
 
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors.errors import DataDirectoryUnusable, FunctiondError
+from engine.errors.errors import DataDirectoryUnusable, FunctiondError, Unavailable
 
 #: Advice if stored data are missing or damaged.
 RESTORE = "restore the data directory from a backup with `functiond restore`"
@@ -46,6 +48,14 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 class DiskFailing(DataDirectoryUnusable):
     """Disk that is full or fails. The engine exits with the code that asks a supervisor for a new start."""
+
+
+class PageDamaged(Unavailable):
+    """Read or write that met a damaged page of the journal. Nothing was stored. ``problem`` is that of the storage."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"a page of the journal is damaged ({problem}); see /healthz for the next step", retry_after=5)
 
 
 class StoredDataUnreadable(FunctiondError):

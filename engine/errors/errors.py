@@ -38,8 +38,7 @@
     │   ├── ShuttingDown
     │   ├── DiskLow
     │   ├── NotStored                 the write failed and is certainly not on disk
-    │   ├── OutcomeUnknown            the write failed and may or may not be on disk
-    │   └── PageDamaged               a page of the journal is damaged; nothing was stored
+    │   └── OutcomeUnknown            the write failed and may or may not be on disk
     └── CallTimedOut                  a synchronous call got no result in time; a started attempt continues
 
 Those of access control, backups, data files, object stores and triggers are in modules of their own.
@@ -390,14 +389,6 @@ class OutcomeUnknown(Unavailable):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"outcome unknown: {problem}", retry_after=5)
-
-
-class PageDamaged(Unavailable):
-    """Read or write that met a damaged page of the journal. Nothing was stored. ``problem`` is that of the storage."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(f"a page of the journal is damaged ({problem}); see /healthz for the next step", retry_after=5)
 
 
 class CallTimedOut(FunctiondError):

@@ -58,7 +58,7 @@ class Health(Struct, frozen=True, kw_only=True):
     """Health of the engine, as /healthz and /readyz return it.
 
     If ``status`` is neither ``ok`` nor ``ready``, further fields describe the problems, one for each affected part.
-    ``degraded`` means that the engine works, but without a damaged part of its data.
+    ``degraded`` means that the engine works, but without a part, such as a damaged page of its data.
     """
 
     status: str

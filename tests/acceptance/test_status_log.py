@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -174,23 +172,6 @@ def test_invocations_of_a_deleted_function_are_logged_to_their_end(engine: Engin
     engine.ask("DELETE", f"{BASE}/{urn_of('hello').removesuffix(':latest')}")
 
     until(lambda: states(engine, target).get(waiting) == [WAIT, DISCARD])
-
-
-def test_a_damaged_page_of_waiting_states_stops_no_invocation(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        create(engine, "hello")
-        target = engine.ask("GET", DETAIL).json
-        engine.stop()
-        with closing(sqlite3.connect(engine.data / "journal.db")) as database:
-            [page] = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'status_log'").fetchone()
-            [size] = database.execute("PRAGMA page_size").fetchone()
-        with (engine.data / "journal.db").open("r+b") as file:
-            file.seek((page - 1) * size)
-            file.write(b"\xff" * size)
-        engine.start()
-        request_id = engine.accepted("hello")
-
-        until(lambda: states(engine, target).get(request_id) == [WAIT, RUNNING, SUCCESS])
 
 
 def test_lines_are_found_by_text_and_time_a_page_at_a_time(engine: EngineProcess) -> None:

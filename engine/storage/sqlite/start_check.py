@@ -12,6 +12,15 @@ from engine.storage.sqlite.damage import is_damage
 
 #: Tables that are read at the start, and whose loss would change functions, triggers or the identity of the journal.
 CATALOG = ("meta", "function", "function_version", "async_settings", "resource", "cursor", "tally", "damage")
+#: Tables that grow, with a column of the index to whose end new rows are added. Only the last page of it is read.
+GROWING = {
+    "invocation": "key",
+    "payload": "key",
+    "result": "key",
+    "attempt": "key",
+    "owed": "owed_id",
+    "plugin_row": "plugin",
+}
 #: Tables that an earlier engine set aside, because new rows could not be added to them.
 SET_ASIDE = (
     "SELECT name FROM sqlite_schema WHERE type = 'table'"
@@ -24,9 +33,9 @@ def check_start(db: sqlite3.Connection) -> str:
     for table in CATALOG:
         if problem := _problem(db, table):
             return f"the table {table} is damaged ({problem})"
-    for table in ("invocation", "payload"):
+    for table, column in GROWING.items():
         try:
-            db.execute(f"SELECT max(key) FROM {table}").fetchone()
+            db.execute(f"SELECT max({column}) FROM {table}").fetchone()
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise

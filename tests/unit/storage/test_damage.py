@@ -17,9 +17,9 @@ from engine.errors import DataDirectoryUnusable, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import Selection, Settlement
 from engine.storage.sqlite.checks import find_problems
-from engine.storage.sqlite.start_check import CATALOG
+from engine.storage.sqlite.start_check import CATALOG, GROWING
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, made, settled, stored, success
-from tests.support.damage import BEGINNING, ROWS, kept, ready, rows_of, storing
+from tests.support.damage import BEGINNING, ROWS, kept, ready, storing
 from tests.support.programs import needs
 
 #: Lets reads at one offset of one file fail, as those of a bad sector do.
@@ -254,7 +254,7 @@ async def test_an_end_at_a_damaged_page_is_not_announced_and_ends_the_intake(tmp
         assert "of finished is damaged" in await asyncio.wait_for(storage.damaged(), 30)
 
 
-@pytest.mark.parametrize("table", [*CATALOG, "resource_owner", "invocation", "payload"])
+@pytest.mark.parametrize("table", [*CATALOG, "resource_owner", *GROWING])
 async def test_a_damaged_page_that_each_start_needs_refuses_it(tmp_path: Path, table: str) -> None:
     data = await kept(tmp_path)
     data.smash(table, -1)
