@@ -54,6 +54,7 @@ SHARED = ALL_AT_ONCE // 4  #: of them, those beyond the first of each destinatio
 SPARE = 128  #: slots of a project that its failing destinations leave to its others
 PAGE = ALL_AT_ONCE  #: deliveries read at a time
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
+DAMAGE_DELAY = 60.0  #: seconds between tries of a delivery that meets a damaged page
 LONGEST = 60.0  #: seconds that one delivery may take
 MAX_AGE = 86_400.0  #: seconds for which a delivery is retried
 
@@ -247,7 +248,9 @@ class DeliveryWorker:
         if not undeliverable and not damaged:  # both are no errors of the destination
             self._breakers.failed(pending.destination, now, problem)
         final = undeliverable or (not damaged and self._clock.expiry.now() - since > MAX_AGE)
-        due_at = None if final else now + self._breakers.delay(pending.destination, pending.tries + 1)
+        due_at = None
+        if not final:
+            due_at = now + (DAMAGE_DELAY if damaged else self._breakers.delay(pending.destination, pending.tries + 1))
         self._given_up += final
         if self._causes.note((pending.destination, problem, final)):
             log.warning(

@@ -19,7 +19,7 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from engine.errors import Unavailable
+from engine.errors import PageDamaged, Unavailable
 from engine.functions.catalog import Catalog
 from engine.model import Code, Invocation, Outcome, State
 from engine.model.alarms import Alarm
@@ -108,6 +108,10 @@ class PausedExpiry:
             return
         try:
             due = await self._pass(function_id)
+        except PageDamaged as problem:
+            log.error("paused invocations not discarded", function_id=function_id, problem=str(problem))
+            del self._due[function_id]  # set by the next push
+            return
         except Unavailable as problem:
             log.warning("paused invocations cannot be discarded", function_id=function_id, problem=str(problem))
             due = 0.0

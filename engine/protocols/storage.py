@@ -23,7 +23,8 @@ All parts of a storage keep these promises, on which the components above rely:
   their order, before all newer writes. The storage tries by itself until writes succeed again.
 - **Damage.** A call that meets a damaged page raises PageDamaged. ``Window`` and ``Outbox.due`` leave out rows that
   cannot be read instead. Nothing is pruned from the first damage on. After an append has met a damaged page, or the end
-  of an attempt, which is then not stored and not announced, all appends raise PageDamaged, and ``damaged`` returns.
+  of an attempt or delivery, which is then neither stored nor announced nor made again, all appends raise PageDamaged,
+  and ``damaged`` returns.
   An invocation whose payload was changed on disk has ``Invocation.damage``.
 - **End.** After a failure that only a restart can cure, ``Storage.broken`` is True, and the block of ``open_storage``
   ends with JournalBroken. When ``Cluster.lost`` returns, ``broken`` is True as well, but the block does not end by
@@ -68,7 +69,7 @@ class StorageStatistics(Struct, frozen=True, kw_only=True):
     failure: str  #: current failure of writes; empty while writes succeed
     damage: str = ""  #: first damage that was met, with the next step; empty: none
     refusal: str = ""  #: damage for which nothing is appended any more, with the next step; empty: none
-    unstored: int = 0  #: ends of attempts that could not be stored because of damage
+    unstored: int = 0  #: ends of attempts and deliveries that could not be stored because of damage
     log_size: int = 0  #: bytes of the write-ahead log
     checkpoint_age: float = 0.0  #: seconds since the log was last copied to the database, or since the start
     checkpoint_failure: str = ""  #: error of the last such copy; empty if it succeeded

@@ -275,7 +275,8 @@ class WritingConnection(sqlite3.Connection):
             request.value, request.error = request.isolated(self), None
         except Exception as problem:
             self.rollback()
-            request.error = OutcomeUnknown(str(problem)) if _is_disk_error(problem) else problem
+            if not is_damage(problem):
+                request.error = OutcomeUnknown(str(problem)) if _is_disk_error(problem) else problem
 
     def run_rows(self, batch: Iterable[WriteRequest]) -> None:
         by_statement: list[list[Row]] = [[] for _ in Statement]

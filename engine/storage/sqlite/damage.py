@@ -53,7 +53,7 @@ class Damage:
     def __init__(self, folder: Path) -> None:
         self.first = ""  #: first damage; empty: none was met
         self.refusal = ""  #: why nothing is appended any more; empty: appends go on
-        self.unstored = 0  #: ends of attempts that are not stored
+        self.unstored = 0  #: ends of attempts and deliveries that are not stored
         self._folder, self._problem, self._ended = folder, "", asyncio.Event()
 
     def met(self, error: BaseException) -> PageDamaged:
@@ -76,7 +76,7 @@ class Damage:
             self._ended.set()
 
     def note_end(self, error: PageDamaged) -> None:
-        """Count the end of an attempt that has met a damaged page, and end the intake."""
+        """Count the end of an attempt or delivery that has met a damaged page, and end the intake."""
         self.unstored += 1
         self.note_append(error)
 

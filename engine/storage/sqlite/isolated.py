@@ -46,7 +46,7 @@ class LeftOut:
                     raise _LOST
             except sqlite3.DatabaseError as error:
                 self._met(error)
-                self._add(db, key)
+                self.add(db, key)
             else:
                 yield row
 
@@ -65,10 +65,10 @@ class LeftOut:
                 db.rollback()
                 self._met(error)
                 left.remove(current)
-                self._add(db, current)
+                self.add(db, current)
         return left
 
-    def _add(self, db: sqlite3.Connection, key: int) -> None:
+    def add(self, db: sqlite3.Connection, key: int) -> None:
         db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {self._name} (key INTEGER PRIMARY KEY)")
         db.execute(f"INSERT OR IGNORE INTO {self._name} VALUES (?)", (key,))
         self.condition = f" AND {self._key} NOT IN {self._name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.errors import PageDamaged
@@ -44,23 +44,27 @@ class SQLiteOutbox:
 
         if append is not None:
             self._damage.check()
-        try:
-            await self._writer.call(write)
-        except PageDamaged as error:
-            if append is not None:
-                self._damage.note_append(error)
-            raise
+        await self._end(pending, write, self._damage.note_append if append is not None else self._damage.note_end)
         self._states.announce([append.function_id] if append is not None else [])
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        await self._writer.call(
-            lambda db: (
-                db.execute(
-                    "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ? AND since = ?",
-                    (due_at, error, pending.delivery_id, pending.since),
-                ).rowcount
-            )
-        )
+        sql = "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ? AND since = ?"
+        values = (due_at, error, pending.delivery_id, pending.since)
+        await self._end(pending, lambda db: db.execute(sql, values).rowcount, self._damage.note_end)
+
+    async def _end(
+        self,
+        pending: PendingDelivery,
+        write: Callable[[sqlite3.Connection], object],
+        note: Callable[[PageDamaged], None],
+    ) -> None:
+        """Store the end of a try. If it meets a damaged page, the delivery is not made again before a new start."""
+        try:
+            await self._writer.call(write)
+        except PageDamaged as error:
+            note(error)
+            await self._writer.call(lambda db: self._left_out.add(db, pending.delivery_id))
+            raise
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 from msgspec import Struct, field
 
-from engine.errors import NotStored
+from engine.errors import NotStored, PageDamaged
 from engine.maintenance import discarder
 from engine.maintenance.discarder import Discarder
 from engine.model import Invocation, Outcome, State
@@ -87,6 +87,26 @@ async def test_what_comes_later_ends_too() -> None:
         await until(lambda: it.backlog.rows == 0)
 
         assert it.states(late) == {State.DISCARD}
+
+
+async def test_a_damaged_page_stops_the_discarding_of_its_function_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with discarding() as it:
+        first, journal, asked = await it.send(), it.storage.journal, list[int]()
+        discard = journal.discard
+
+        async def fail(function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+            asked.append(function_id)
+            if function_id == 1:
+                raise PageDamaged("malformed")
+            return await discard(function_id, after, rows, outcome)
+
+        monkeypatch.setattr(journal, "discard", fail)
+        it.discarder.discard(1)
+        it.discarder.discard(2)
+        await until(lambda: 2 in asked)
+
+        assert asked == [1, 2]
+        assert it.states(first) == {State.WAIT}
 
 
 async def test_a_failing_disk_delays_it(monkeypatch: pytest.MonkeyPatch) -> None:

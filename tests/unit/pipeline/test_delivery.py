@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from engine.config.plugin_registry import Registry
-from engine.errors import NotFound
+from engine.errors import NotFound, PageDamaged
 from engine.functions.catalog import Catalog
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
@@ -22,7 +22,7 @@ from engine.model.alarms import CHECK
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
 from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
-from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, SHARED, DeliveryWorker
+from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, DAMAGE_DELAY, MAX_AGE, PAGE, SHARED, DeliveryWorker
 from engine.pipeline.delivery import LONGEST as LONGEST_DELIVERY
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.destinations import Destinations, trace_of_request
@@ -181,6 +181,23 @@ async def test_a_delivery_that_fails_is_tried_again_later() -> None:
         next_attempt = now.storage.deliveries[pending.delivery_id]
         assert (next_attempt.tries, next_attempt.error) == (1, "closed")
         assert next_attempt.due_at > now.clock.now()
+
+
+async def test_a_damaged_page_is_no_failure_of_the_destination_and_no_delivery_is_given_up_for_it() -> None:
+    async with delivering() as now:
+        await now.add()
+        await now.decided(1)
+        now.recorder.then = lambda _: PageDamaged("malformed")
+        now.clock.advance(2 * MAX_AGE)
+        pending = await now.add()
+        await now.decided(2)
+        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
+        now.recorder.then = lambda _: None
+        await now.add()
+        await now.decided(3)
+
+        assert now.storage.deliveries.keys() == {pending.delivery_id}
+        assert 0 < now.storage.deliveries[pending.delivery_id].due_at - now.clock.now() <= DAMAGE_DELAY
 
 
 async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() -> None:

@@ -155,6 +155,27 @@ async def test_deliveries_on_other_pages_are_made(tmp_path: Path) -> None:
             assert next_due is None
 
 
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_a_delivery_whose_end_meets_a_damaged_page_is_not_made_again(tmp_path: Path, delivered: bool) -> None:
+    data, sink = await kept(tmp_path, 400), DestinationSpec(destination="TEST", param="{}")
+    async with storing(tmp_path) as storage:
+        await asyncio.gather(*(settled(storage, each, success(each), deliver_to=sink) for each in data.invocations))
+    _, page, *_ = data.leaves("owed")
+    file = data.file
+
+    async with storing(tmp_path) as storage:
+        due, _ = await storage.outbox.due(NOW + 100, 1000, 1000)
+        file.smash(page)
+        await storage.writer.call(lambda db: db.execute("PRAGMA shrink_memory"))
+        [lost] = [one for one in due if one.delivery_id == page.keys[0]]
+        with pytest.raises(PageDamaged):
+            await (storage.outbox.delivered(lost) if delivered else storage.outbox.postpone(lost, NOW, "failed"))
+
+        assert (storage.statistics().unstored, bool(storage.statistics().refusal)) == (1, True)
+        again, _ = await storage.outbox.due(NOW + 100, 1000, 1000)
+        assert lost.delivery_id not in {one.delivery_id for one in again}
+
+
 async def test_a_list_at_a_damaged_page_fails_alone_and_nothing_is_pruned_from_then_on(tmp_path: Path) -> None:
     data = await kept(tmp_path, 600, payload=b"{}")
     async with storing(tmp_path) as storage:
