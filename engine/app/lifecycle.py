@@ -140,7 +140,6 @@ async def services(engine: EngineParts) -> AsyncIterator[None]:
         await _recover(engine)
         await services.start(engine.scheduler.run)
         await services.start(engine.clock_guard.run)
-        await services.start(engine.delay_corrector.run)
         await services.start(engine.discarder.run)
         await services.start(engine.paused_expiry.run)
         await services.start(engine.pruner.run)

@@ -18,7 +18,6 @@ from engine.http.auth import Authenticator
 from engine.http.console.sessions import Sessions
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import ClockGuard
-from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
 from engine.metrics.function_metrics import FunctionMetrics
@@ -83,7 +82,6 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     discarder: Discarder
     paused_expiry: PausedExpiry
     clock_guard: ClockGuard
-    delay_corrector: DelayCorrector
     function_changes: FunctionChanges
     audit: AuditTrail
     logs: LogBoard

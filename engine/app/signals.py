@@ -33,8 +33,6 @@ def _connect_clock(engine: EngineParts) -> None:
     alarms, expiry, guard = engine.clock.alarms, engine.clock.expiry, engine.clock_guard
     alarms.stepped.connect(lambda step: log.warning("the clock was set", seconds=round(step, 1)))
     alarms.stepped.connect(lambda step: expiry.check())
-    alarms.stepped.connect(engine.delay_corrector.note_step)
-    engine.delay_corrector.corrected.connect(engine.scheduler.note_due)
     expiry.doubted.connect(guard.note_doubt)
     expiry.cleared.connect(guard.note_correction)
     guard.released.connect(engine.scheduler.unpark)

@@ -23,7 +23,6 @@ from engine.http.console.sessions import STORE as SESSIONS
 from engine.http.console.sessions import Sessions
 from engine.isolation.machine import usable_memory
 from engine.maintenance.clock_guard import DAY, STORE, ClockGuard
-from engine.maintenance.delay_corrector import DelayCorrector
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
@@ -123,7 +122,6 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         discarder=discarder,
         paused_expiry=_paused_expiry(core, dispatcher),
         clock_guard=_clock_guard(infrastructure),
-        delay_corrector=DelayCorrector(storage.journal, clock),
         function_changes=FunctionChanges(catalog, controls, core.scheduler, discarder, infrastructure.pool),
         audit=audit,
         logs=infrastructure.board,

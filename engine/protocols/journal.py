@@ -166,15 +166,6 @@ class Journal(Protocol):
         """
         ...
 
-    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
-        """Set ``model.delays.true_due`` for delayed invocations whose due time was drawn while the clock was far ahead.
-
-        ``model.delays.doubtful_after`` tells which these are. Their ranks move with their due times, and their ages
-        count from the new ones at the latest. At most ``rows`` invocations are changed in one step. Return their
-        number, and the due time of the earliest invocation that is delayed (None: no invocation is).
-        """
-        ...
-
     async def recover(self) -> Recovery:
         """Put invocations that were running at a crash of the engine back to WAIT, and return a summary.
 

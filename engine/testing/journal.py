@@ -13,7 +13,7 @@ from engine.model import Attempt, ContentKey, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.model.signal import Signal
 from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
-from engine.testing.rows import Row, corrected, poisoned
+from engine.testing.rows import Row, poisoned
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites, at_the_next_turn
 
@@ -101,16 +101,6 @@ class MemoryJournal:
                 row.state = State.WAIT
                 row.invocation = replace(row.invocation, delayed=False)
                 self._tables.states.note(row.invocation, State.WAIT)
-
-    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
-        self._writes.check()
-        changed = 0
-        for row in self._tables.rows.values():
-            waits = row.delayed or row.held
-            if waits and changed < rows and (one := corrected(row.invocation, now, since)) is not None:
-                row.invocation = one
-                changed += 1
-        return changed, self._next_due()
 
     async def recover(self) -> Recovery:
         self._writes.check()

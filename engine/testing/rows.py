@@ -9,7 +9,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.model import Attempt, DestinationSpec, Invocation, PendingDelivery, Record, State
-from engine.model.delays import doubtful_after, true_due
 from engine.model.identity import accepted_at, key_at
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import CursorMove, StoredResource
@@ -65,16 +64,6 @@ def released(held: Invocation, now: float) -> Invocation:
     """Return a held invocation as the end of its predecessor releases it."""
     due_at = held.due_at if held.delayed else min(held.due_at, now)
     return replace(held, held=False, delayed=True, due_at=due_at)
-
-
-def corrected(one: Invocation, now: float, since: float) -> Invocation | None:
-    """Return a delayed invocation with its true due time; None if its due time is not wrong."""
-    due_after, key_from = doubtful_after(now)
-    if one.due_at <= due_after or (one.key < key_from and one.attempt == 1):
-        return None
-    due_at = true_due(one.key, one.first_due_at, one.attempt, now=now, since=since)
-    rank = one.rank - (one.due_at - due_at)
-    return replace(one, due_at=due_at, rank=rank, first_due_at=min(one.first_due_at, due_at))
 
 
 def poisoned(crashed: Invocation) -> bool:

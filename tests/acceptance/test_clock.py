@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 
 import pytest
 
@@ -119,23 +119,6 @@ def test_a_step_that_is_undone_discards_nothing(engine: Skewed) -> None:
 
     assert engine.record("aged", waiting)["status"] == "WAIT"
     assert any("the clock was corrected" in line for line in engine.log)
-
-
-@pytest.mark.parametrize("restarts", [False, True])
-def test_delayed_work_of_a_clock_years_ahead_runs_after_its_delay(engine: Skewed, restarts: bool) -> None:
-    engine.create("echo", ECHO)
-    engine.accepted("echo")
-    engine.set(365)
-    delayed, later = (engine.accepted("echo", X_Functiond_Delay=delay) for delay in ("2", "86400"))
-    if restarts:
-        engine.restart(0)
-    else:
-        engine.set(0)
-
-    until(lambda: engine.record("echo", delayed)["status"] == "SUCCESS")
-    assert engine.record("echo", later)["status"] == "WAIT"
-    [(due_at,)] = rows(engine.data, "SELECT due FROM invocation WHERE state = 1")
-    assert DAY - 120 <= due_at - time() <= DAY
 
 
 def test_work_of_a_start_years_ahead_is_neither_lost_nor_kept_for_ever(engine: Skewed) -> None:

@@ -17,11 +17,9 @@ def main() -> None:
     time.time = lambda: real() + float(ahead.read_text())
 
     from engine.cli import main as run  # imported late, so that no module keeps the real function
-    from engine.maintenance.delay_corrector import DelayCorrector
     from engine.model.clock import WallClock
 
     WallClock.__init__.__defaults__ = (1.0,)  # notice steps after a second, not after 30
-    DelayCorrector.__init__.__kwdefaults__ = {"wait": 2.0}  # seconds, not minutes
     run()
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from engine.errors import CursorMoved, IdempotencyConflict, NotStored
 from engine.model import Invocation, State
-from engine.model.delays import LONGEST_DELAY
 from engine.protocols import FIRST, CursorMove, Selection, Storage, WaitingEnd
 from tests.contracts.storage import (
     KINDS,
@@ -155,17 +154,6 @@ async def test_a_held_invocation_does_not_wait_for_a_clock_that_was_set_back(ope
 
         promoted, _ = await storage.window.promote(NOW + 1.0, 10, ROOM)
         assert [one.key for one in promoted] == [second.key]
-
-
-async def test_the_delay_of_a_held_invocation_is_corrected_with_the_clock(opened: Opened) -> None:
-    async with opened() as storage:
-        first = await started(storage, ordering_key="a", at=NOW)
-        far = NOW + 100 * LONGEST_DELAY
-        await stored(storage, ordering_key="a", at=far, delayed=True, due_at=far + 50.0, first_due_at=far + 50.0)
-
-        assert (await storage.journal.correct_due(NOW, NOW - 10.0, 10))[0] == 1
-        await settled(storage, first, success(first))
-        assert (await storage.window.promote(NOW, 10, ROOM))[1] == pytest.approx(NOW + 40.0, abs=0.01)
 
 
 async def test_a_cancelled_first_invocation_releases_the_next(opened: Opened) -> None:

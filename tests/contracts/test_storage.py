@@ -37,7 +37,6 @@ WRITES: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "append once": lambda storage: storage.journal.append(made(storage), idempotency_key="key"),
     "cancel": lambda storage: storage.journal.cancel(1, cancelled()),
     "discard": lambda storage: storage.journal.discard(1, BEGINNING, 10, cancelled()),
-    "correct due": lambda storage: storage.journal.correct_due(NOW, NOW, 10),
     "release": lambda storage: storage.journal.release([]),
     "promote": lambda storage: storage.window.promote(NOW, 10, ROOM),
     "purge": lambda storage: storage.records.purge(NOW, age=1.0, rows=1, size=1),

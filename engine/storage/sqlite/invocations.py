@@ -18,7 +18,6 @@ from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.bulk_cancel import end_all
 from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.delays import correct_due
 from engine.storage.sqlite.discard import discard
 from engine.storage.sqlite.idempotency import claim
 from engine.storage.sqlite.invocation_writes import append_rows, cancel, insert_all, settle_rows
@@ -166,9 +165,6 @@ class SQLiteJournal:
 
         await self._writer.call(write)
         self.states.announce(one.function_id for one in invocations)
-
-    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
-        return await self._writer.call(lambda db: (correct_due(db, now, since, rows), self._next_due(db)))
 
     async def recover(self) -> Recovery:
         return await self._writer.call(self._recover)
