@@ -24,6 +24,7 @@ _ENGINE_COMMANDS = {
     "settings": ("show_settings:settings", "List every setting with its default."),
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
     "restore": ("restore:restore", "Restore a backup into an empty data directory."),
+    "recover": ("recover:recover", "Recover a damaged data directory."),
     "verify": ("verify:verify", "Check a data directory or a backup."),
     "doctor": ("doctor:doctor", "Say what is wrong with an engine or this machine, and what to do next."),
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 from engine.errors.errors import DataDirectoryUnusable, FunctiondError, Unavailable
 
 #: Advice if stored data are missing or damaged.
-RESTORE = "restore the data directory from a backup with `functiond restore`"
+RESTORE = "restore a backup with `functiond restore`, or recover what can be read with `functiond recover`"
 
 
 def recover(folder: Path | str = "DIR") -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 
 from engine.code.package_files import package_problem
 from engine.errors import BackupUnusable, DataDirectoryUnusable
 from engine.errors.data_errors import RESTORE
-from engine.maintenance.backup_folder import OTHER, is_backup, links_in, read_manifest
+from engine.maintenance.backup_folder import OTHER, Manifest, is_backup, links_in, read_manifest
 from engine.storage import find_problems, journal_name, packages_in
 from engine.storage.problems import Problem
 
@@ -27,6 +29,18 @@ def verify(folder: Path) -> Iterator[Problem]:
         yield from _description(folder)
     yield from find_problems(folder)
     yield from _code(folder)
+
+
+def newest_whole_backup(folders: Iterable[Path], journal: str) -> tuple[Path, Manifest] | None:
+    """Return the newest backup of a journal without problems that lies in one of the folders, or None."""
+    found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_backup(path)]
+    known = list[tuple[str, Path, Manifest]]()
+    for path in found:
+        with suppress(BackupUnusable):
+            manifest = read_manifest(path)
+            known += [(manifest.made_at, path, manifest)] if manifest.journal == journal else []
+    known.sort(key=itemgetter(0), reverse=True)
+    return next(((path, manifest) for _, path, manifest in known if next(verify(path), None) is None), None)
 
 
 def _description(backup: Path) -> Iterator[Problem]:

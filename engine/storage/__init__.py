@@ -9,8 +9,19 @@ from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.offline import copy_offline, is_copy, journal_name, packages_in
+from engine.storage.sqlite.recovery import DamagedJournal, Loss, put_in_place
 
-__all__ = ["copy_offline", "find_problems", "is_copy", "journal_name", "open_storage", "packages_in"]
+__all__ = [
+    "DamagedJournal",
+    "Loss",
+    "copy_offline",
+    "find_problems",
+    "is_copy",
+    "journal_name",
+    "open_storage",
+    "packages_in",
+    "put_in_place",
+]
 
 
 def open_storage(options: StorageOptions, *, packages_of: str | None = None) -> AbstractAsyncContextManager[Storage]:

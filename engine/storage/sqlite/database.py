@@ -36,7 +36,7 @@ from engine.storage.sqlite.storage import SQLiteStorage
 from engine.storage.sqlite.writer import Writer
 
 # Run before all other statements, so that a new file is either empty or has the application id.
-_MARK = f"""
+MARK = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {APPLICATION_ID};
 """
@@ -122,7 +122,7 @@ async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
     """Set pragmas, migrate the schema, and check the tables that each start needs."""
     [[application]] = await database.execute_fetchall("PRAGMA application_id")
     if application != APPLICATION_ID:
-        await database.executescript(_MARK)
+        await database.executescript(MARK)
     await database.executescript(_PRAGMAS)
     await _migrate(database, path)
     await _check_schema(database, path)
@@ -162,7 +162,7 @@ async def _check_schema(database: aiosqlite.Connection, path: Path) -> None:
     """Raise DataDirectoryUnusable if a table or index is missing. ``path`` is the file of the database."""
     names = "SELECT type || ' ' || name FROM sqlite_schema"
     with closing(sqlite3.connect(":memory:")) as model:
-        for _, script in _scripts():
+        for _, script in scripts():
             model.executescript(script.read_text())
         expected = {name for [name] in model.execute(names)}
     missing = expected - {name for [name] in await database.execute_fetchall(names)}
@@ -170,10 +170,10 @@ async def _check_schema(database: aiosqlite.Connection, path: Path) -> None:
         raise DataDirectoryUnusable(str(path), f"damaged, without {', '.join(sorted(missing))}; {RESTORE}")
 
 
-def _scripts() -> list[tuple[int, Traversable]]:
+def scripts() -> list[tuple[int, Traversable]]:
     """Return the migrations with their numbers, in their order."""
-    scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
-    return [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
+    found = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
+    return [(int(script.name[:4]), script) for script in found if script.name.endswith(".sql")]
 
 
 async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
@@ -183,7 +183,7 @@ async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
     is newer than the last migration of this engine.
     """
     [[version]] = await database.execute_fetchall("PRAGMA user_version")
-    numbered = _scripts()
+    numbered = scripts()
     if version > numbered[-1][0]:
         problem = f"was written by a newer functiond (schema {version}); start that version or a newer one"
         raise DataDirectoryUnusable(str(path), problem)

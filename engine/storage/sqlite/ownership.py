@@ -24,6 +24,7 @@ from engine.storage.sqlite.wal_check import log_problem
 
 APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
+RECOVERED = "journal.db.recovered"  #: name of a recovered journal until the damaged one has another name
 _LOG_HEADER = 32  #: bytes of a write-ahead log without transactions
 
 
@@ -53,6 +54,9 @@ def check_journal(path: Path, packages_of: str | None) -> None:
         name = _name_of(path, logged)
     elif path.with_name(f"{path.name}.restoring").exists():
         problem = "a restore into it was not finished; empty the directory and restore again"
+        raise DataDirectoryUnusable(str(path.parent), problem)
+    elif path.with_name(RECOVERED).exists():
+        problem = "a recovery of it was not finished; run `functiond recover` again"
         raise DataDirectoryUnusable(str(path.parent), problem)
     elif logged:
         raise _refused(path, "missing or empty, but journal.db-wal holds transactions")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-_HEADER, _FRAME = 32, 24  #: bytes of the log's header and of each frame's header
+HEADER, FRAME = 32, 24  #: bytes of the log's header and of each frame's header
 _MAGIC = (0x377F0682, 0x377F0683)  #: checksums of little and big endian numbers
 _WORD = 0xFFFFFFFF
 _LAST_COMMIT = 16  #: position of the number of frames up to the last commit, in the index of the log
@@ -37,7 +37,7 @@ _MOST_PAGES = 4096  #: pages whose checksums are computed for one chain, which t
 _Sum = tuple[int, int]
 
 
-class _Frame(Struct, frozen=True):
+class Frame(Struct, frozen=True):
     number: int  #: from 1
     size: int  #: pages of the database after the commit; 0: this frame does not end a transaction
     salts: bytes
@@ -50,17 +50,17 @@ def log_problem(path: Path) -> str:
     A log without transactions, or none at all, has no problem. The function blocks the calling thread.
     """
     log = Path(f"{path.resolve()}-wal")
-    if not log.exists() or log.stat().st_size <= _HEADER + _FRAME:
+    if not log.exists() or log.stat().st_size <= HEADER + FRAME:
         return ""
     with log.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        frames = _Frames(content)
+        frames = Frames(content)
         if not frames.header_is_sound:
             return "its header is damaged" if frames.follows_itself else ""
         try:
             last_commit = _last_commit(path)
         except sqlite3.DatabaseError:
             return ""  # the database itself cannot be read, which the next checks report
-        return _problem(frames, last_commit)
+        return problem_behind(frames, last_commit)
 
 
 def _last_commit(path: Path) -> int:
@@ -71,7 +71,8 @@ def _last_commit(path: Path) -> int:
     return int(struct.unpack_from("=I", index, _LAST_COMMIT)[0])
 
 
-def _problem(frames: _Frames, last_commit: int) -> str:
+def problem_behind(frames: Frames, last_commit: int) -> str:
+    """Return why commits behind the last one that SQLite finds would be lost, or an empty text."""
     bad = frames.first_bad(last_commit)
     if bad is None:
         return ""
@@ -91,17 +92,19 @@ def _problem(frames: _Frames, last_commit: int) -> str:
     return ""
 
 
-class _Frames:
+class Frames:
     """Frames of a write-ahead log."""
 
-    def __init__(self, content: mmap.mmap) -> None:
-        self._content = content
+    def __init__(self, content: mmap.mmap, page_size: int = 0) -> None:
+        """``page_size`` is that of the database if the header of the log is damaged. The first frame replaces it."""
+        self._content, self.guessed = content, bool(page_size)
         magic, _, page, _ = struct.unpack_from(">4I", content)
-        self._page = int(page)
-        self._salts = content[16:24]
-        self._words = "<" if magic == _MAGIC[0] else ">"
-        self._known = magic in _MAGIC and self._page >= 512 and self._page & (self._page - 1) == 0
-        self.count = (len(content) - _HEADER) // (_FRAME + self._page) if self._known else 0
+        self.page_size = page_size or int(page)
+        self.salts = content[HEADER + 8 : HEADER + 16] if page_size else content[16:24]
+        self._words = "<" if magic == _MAGIC[0] or page_size else ">"
+        self._known = magic in _MAGIC and self.page_size >= 512 and self.page_size & (self.page_size - 1) == 0
+        self._known = self._known or self.guessed
+        self.count = (len(content) - HEADER) // (FRAME + self.page_size) if self._known else 0
 
     @property
     def header_is_sound(self) -> bool:
@@ -111,50 +114,57 @@ class _Frames:
     @property
     def follows_itself(self) -> bool:
         """Return whether the log has frames although its header is damaged. SQLite would ignore them."""
-        return any(self._content[:_HEADER]) and any(self._content[_HEADER : _HEADER + _FRAME])
+        return any(self._content[:HEADER]) and any(self._content[HEADER : HEADER + FRAME])
 
-    def frame(self, number: int) -> _Frame:
-        at = self._at(number)
+    def frame(self, number: int) -> Frame:
+        at = self.position(number)
         _, size = struct.unpack_from(">2I", self._content, at)
-        return _Frame(number, size, self._content[at + 8 : at + 16], struct.unpack_from(">2I", self._content, at + 16))
+        return Frame(number, size, self._content[at + 8 : at + 16], struct.unpack_from(">2I", self._content, at + 16))
 
-    def current(self, first: int) -> list[_Frame]:
+    def page_of(self, number: int) -> int:
+        """Return the number of the page in a frame."""
+        return int.from_bytes(self._content[self.position(number) : self.position(number) + 4], "big")
+
+    def current(self, first: int) -> list[Frame]:
         """Return the frames from ``first`` on that were written since the log was last begun anew."""
         found = [self.frame(number) for number in range(first, self.count + 1)]
-        return [one for one in found if one.salts == self._salts]
+        return [one for one in found if one.salts == self.salts]
 
-    def first_bad(self, last_commit: int) -> _Frame | None:
+    def first_bad(self, last_commit: int) -> Frame | None:
         """Return the first frame behind the last commit whose checksum does not match."""
-        before = self._sum_before(last_commit + 1)
+        before = self.sum_before(last_commit + 1)
         for number in range(last_commit + 1, min(self.count, last_commit + _MOST_PAGES) + 1):
             one = self.frame(number)
-            if one.salts != self._salts or self._next(before, number) != one.sum:
+            if one.salts != self.salts or self.next_sum(before, number) != one.sum:
                 return one
             before = one.sum
         return None
 
-    def sum_of(self, one: _Frame) -> _Sum:
+    def sum_of(self, one: Frame) -> _Sum:
         """Return the checksum that a frame should have, after the frame before it."""
-        return self._next(self._sum_before(one.number), one.number)
+        return self.next_sum(self.sum_before(one.number), one.number)
 
-    def is_commit(self, one: _Frame, later: _Frame) -> bool:
+    def is_commit(self, one: Frame, later: Frame) -> bool:
         """Return whether a frame ended a transaction when it was written, before that of ``later``.
 
         The checksum is computed backwards from its end to the beginning of the page. One half of it then tells whether
         only the number of pages is damaged, the other one has that number. The upper bits of some words of the page
         hardly change the first half, so the number must be possible, too: a database grows by pages that are written.
         """
-        before, at = self._sum_before(one.number), self._at(one.number)
-        first, _ = self._numbers(self._content[at : at + 8])
+        page, size = self.written_header(one)
+        return page == self.page_of(one.number) and size > 0 and 0 <= later.size - size <= later.number - one.number
+
+    def written_header(self, one: Frame) -> tuple[int, int]:
+        """Return the number of its page, and the size, with which a frame was written, by its checksum and content."""
+        before, at = self.sum_before(one.number), self.position(one.number)
         low, high = one.sum
-        numbers = self._numbers(self._content[at + _FRAME : self._at(one.number + 1)])
+        numbers = self._numbers(self._content[at + FRAME : self.position(one.number + 1)])
         for position in range(len(numbers) - 2, -2, -2):
             high = (high - numbers[position + 1] - low) & _WORD
             low = (low - numbers[position] - high) & _WORD
-        written = struct.pack(f"{self._words}I", (high - before[1] - low) & _WORD)
-        [size] = struct.unpack(">I", written)
-        is_sound = low == (before[0] + first + before[1]) & _WORD
-        return is_sound and size > 0 and 0 <= later.size - size <= later.number - one.number
+        written = (low - before[0] - before[1]) & _WORD, (high - before[1] - low) & _WORD
+        page, size = struct.unpack(">2I", struct.pack(f"{self._words}2I", *written))
+        return page, size
 
     def is_chain(self, before: _Sum, first: int, last: int) -> bool:
         """Return whether the checksums of the frames continue each other, from ``before`` on.
@@ -163,18 +173,18 @@ class _Frames:
         """
         for number in range(first, min(last, first + _MOST_PAGES) + 1):
             stored = self.frame(number).sum
-            if self._next(before, number) != stored:
+            if self.next_sum(before, number) != stored:
                 return False
             before = stored
         return True
 
-    def _sum_before(self, number: int) -> _Sum:
+    def sum_before(self, number: int) -> _Sum:
         """Return the checksum that a frame continues: that of the frame before it, or of the header."""
         return self.frame(number - 1).sum if number > 1 else struct.unpack_from(">2I", self._content, 24)
 
-    def _next(self, before: _Sum, number: int) -> _Sum:
-        at = self._at(number)
-        page = self._content[at + _FRAME : self._at(number + 1)]
+    def next_sum(self, before: _Sum, number: int) -> _Sum:
+        at = self.position(number)
+        page = self._content[at + FRAME : self.position(number + 1)]
         return self._add(self._add(before, self._content[at : at + 8]), page)
 
     def _add(self, before: _Sum, content: bytes) -> _Sum:
@@ -189,5 +199,5 @@ class _Frames:
     def _numbers(self, content: bytes) -> tuple[int, ...]:
         return struct.unpack(f"{self._words}{len(content) // 4}I", content)
 
-    def _at(self, number: int) -> int:
-        return _HEADER + (number - 1) * (_FRAME + self._page)
+    def position(self, number: int) -> int:
+        return HEADER + (number - 1) * (FRAME + self.page_size)
