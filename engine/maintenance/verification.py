@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from operator import itemgetter
 from pathlib import Path
 
 from engine.code.package_files import package_problem
@@ -33,14 +32,14 @@ def verify(folder: Path) -> Iterator[Problem]:
 
 def newest_whole_backup(folders: Iterable[Path], journal: str) -> tuple[Path, Manifest] | None:
     """Return the newest backup of a journal without problems that lies in one of the folders, or None."""
-    found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_backup(path)]
-    known = list[tuple[str, Path, Manifest]]()
-    for path in found:
-        with suppress(BackupUnusable):
-            manifest = read_manifest(path)
-            known += [(manifest.made_at, path, manifest)] if manifest.journal == journal else []
-    known.sort(key=itemgetter(0), reverse=True)
-    return next(((path, manifest) for _, path, manifest in known if next(verify(path), None) is None), None)
+    found = list[tuple[Path, Manifest]]()
+    for folder in folders:
+        with suppress(OSError):
+            for path in filter(is_backup, folder.iterdir()):
+                with suppress(BackupUnusable):
+                    found.append((path, read_manifest(path)))
+    found.sort(key=lambda one: one[1].made_at, reverse=True)
+    return next((one for one in found if one[1].journal == journal and next(verify(one[0]), None) is None), None)
 
 
 def _description(backup: Path) -> Iterator[Problem]:

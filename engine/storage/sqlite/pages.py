@@ -103,8 +103,9 @@ class Pages:
 
     def _is(self, page: int, kind: int, parent: int) -> bool:
         """Return whether the pointer map tells this of a page, or nothing that can be true."""
-        known = self._kinds[page] if page <= self.count else _FREE
-        return page == 1 or not known or (known, self._parents[page]) == (kind, parent)
+        if page == 1 or page > self.count:
+            return page == 1
+        return not self._kinds[page] or (self._kinds[page], self._parents[page]) == (kind, parent)
 
     def _rows_of(self, place: Place, kinds: tuple[int, int]) -> Generator[Row, None, tuple[list[Place], bool]]:
         """Yield the rows of a page. Return the pages below it, and whether all of the page could be read."""

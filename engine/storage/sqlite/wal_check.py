@@ -23,6 +23,7 @@ from __future__ import annotations
 import mmap
 import sqlite3
 import struct
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def log_problem(path: Path) -> str:
             last_commit = _last_commit(path)
         except sqlite3.DatabaseError:
             return ""  # the database itself cannot be read, which the next checks report
-        return problem_behind(frames, last_commit)
+        return _problem(frames, last_commit)
 
 
 def _last_commit(path: Path) -> int:
@@ -71,8 +72,7 @@ def _last_commit(path: Path) -> int:
     return int(struct.unpack_from("=I", index, _LAST_COMMIT)[0])
 
 
-def problem_behind(frames: Frames, last_commit: int) -> str:
-    """Return why commits behind the last one that SQLite finds would be lost, or an empty text."""
+def _problem(frames: Frames, last_commit: int) -> str:
     bad = frames.first_bad(last_commit)
     if bad is None:
         return ""
@@ -93,14 +93,14 @@ def problem_behind(frames: Frames, last_commit: int) -> str:
 
 
 class Frames:
-    """Frames of a write-ahead log."""
+    """Frames of a write-ahead log. If its header is damaged, ``page_size`` and the first frames replace it."""
 
     def __init__(self, content: mmap.mmap, page_size: int = 0) -> None:
-        """``page_size`` is that of the database if the header of the log is damaged. The first frame replaces it."""
         self._content, self.guessed = content, bool(page_size)
         magic, _, page, _ = struct.unpack_from(">4I", content)
         self.page_size = page_size or int(page)
-        self.salts = content[HEADER + 8 : HEADER + 16] if page_size else content[16:24]
+        starts = range(HEADER + 8, len(content), FRAME + self.page_size)[:9] if page_size else ()
+        [(self.salts, _)] = Counter(content[at : at + 8] for at in starts or (16,)).most_common(1)
         self._words = "<" if magic == _MAGIC[0] or page_size else ">"
         self._known = magic in _MAGIC and self.page_size >= 512 and self.page_size & (self.page_size - 1) == 0
         self._known = self._known or self.guessed

@@ -8,11 +8,12 @@ otherwise its page is lost, because the version in the database file is out of d
 from __future__ import annotations
 
 import mmap
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
 
-from engine.storage.sqlite.wal_check import FRAME, HEADER, Frames, problem_behind
+from engine.storage.sqlite.wal_check import FRAME, HEADER, Frame, Frames
 
 PAGE = 4096  #: bytes of a page in each journal
 
@@ -23,8 +24,7 @@ class LogPages(Struct, frozen=True, kw_only=True):
     content: mmap.mmap | bytes = b""
     count: int = 0  #: pages of the database after the last commit
     pages: dict[int, int | None] = {}  #: by number: position of the content; None: the newest version is damaged
-    lost: int = 0  #: damaged frames whose pages are unknown
-    problem: str = ""
+    problem: str = ""  #: damage before commits that are intact
 
 
 def read_log(path: Path) -> LogPages:
@@ -39,20 +39,20 @@ def read_log(path: Path) -> LogPages:
             return LogPages()
         frames, problem = Frames(content, PAGE), "its header is damaged"
     pages, written, lost = dict[int, int | None](), dict[int, int | None](), 0
-    count, last_commit, damaged_behind, before = 0, 0, -1, frames.sum_before(1)
+    count, last_commit, damaged_behind, most, before = 0, 0, -1, 0, frames.sum_before(1)
     for number in range(1, frames.count + 1):
         one, after = frames.frame(number), frames.next_sum(before, number)
         page, size = frames.page_of(number), one.size
         position: int | None = frames.position(number) + FRAME
         before = one.sum
         trusted = number == 1 and frames.guessed  # the checksum before it is in the damaged header
-        if not trusted and (one.salts != frames.salts or after != one.sum):
+        if one.salts != frames.salts or (after != one.sum and not trusted):
             if damaged_behind != last_commit:
-                found = problem_behind(frames, last_commit)
-                if not found:
+                later = _later_commit(frames, number)
+                if later is None:
                     break  # a torn end: these transactions were never confirmed
-                problem, damaged_behind = problem or found, last_commit
-            most = [other.size for other in frames.current(number + 1) if other.size][-1] + frames.count
+                problem, damaged_behind = problem or f"frame {number} is damaged before intact commits", last_commit
+                most = max(count, later.size) + frames.count
             header = frames.written_header(one)
             if 0 < header[0] <= most and header[1] <= most:
                 page, size = header
@@ -67,4 +67,16 @@ def read_log(path: Path) -> LogPages:
             pages.update(written)
             written.clear()
             count, last_commit = size, number
-    return LogPages(content=content, count=count, pages=pages, lost=lost, problem=problem)
+    if lost:
+        problem += f"; {lost} pages are lost, so that some rows may be as they were before"
+    return LogPages(content=content, count=count, pages=pages, problem=problem)
+
+
+def _later_commit(frames: Frames, number: int) -> Frame | None:
+    """Return the first commit behind a frame that continues the checksums of another one behind it.
+
+    The rest of a failed commit, which a shorter one overwrote, has no such pair.
+    """
+    commits = [one for one in frames.current(number + 1) if one.size]
+    pairs = ((one, later) for one, later in pairwise(commits) if frames.is_chain(one.sum, one.number + 1, later.number))
+    return next((later for _, later in pairs), None)
