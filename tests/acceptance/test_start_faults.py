@@ -31,7 +31,7 @@ pytestmark = pytest.mark.long
 SOURCE = "def handler(event, context):\n    return 1\n"
 NOBODY = 65534
 MOVE = "move it away"
-RESTORE = "restore the data directory from a backup"
+RESTORE = "restore a backup with `functiond restore`, or recover"
 
 
 class Fault(Struct, frozen=True, kw_only=True):
