@@ -17,7 +17,7 @@ from engine.errors import DataDirectoryLocked
 from engine.maintenance.backup_folder import is_backup
 from engine.maintenance.verification import newest_whole_backup
 from engine.storage import DamagedJournal, Loss, put_in_place
-from engine.storage.data_directory import locked
+from engine.storage.data_directory import BACKUPS, locked
 
 
 def recover(
@@ -41,7 +41,7 @@ def recover(
     yes
         Recover although there is a whole backup.
     backups
-        Folder with backups. Those beside the data directory are found, too.
+        Folder with backups. Those in the data directory and beside it are found, too.
     request_id
         Any request id of the engine, if its journal has lost its number.
     json
@@ -72,7 +72,7 @@ def _recover(data: Path, backups: Path | None, request_id: str, json: bool) -> i
                 show({"state": "pages", "copied": read << 12, "total": pages << 12})
 
         journal = DamagedJournal(data, note, losses.append, request_id)
-        found = newest_whole_backup((backups, data.parent), journal.identity.name) if backups else None
+        found = newest_whole_backup((backups, data / BACKUPS, data.parent), journal.identity.name) if backups else None
         if found is not None:
             path, manifest = found
             raise UsageError(

@@ -22,6 +22,7 @@ from engine.errors import DataDirectoryUnusable
 from engine.errors.data_errors import file_errors
 from engine.model.identity import NODE_BITS, Identity
 from engine.storage.data_directory import fsync_folder
+from engine.storage.sqlite import damage
 from engine.storage.sqlite import recovery_tables as tables
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.database import MARK, scripts
@@ -241,7 +242,8 @@ def put_in_place(directory: Path) -> Path:
     for end in ("", "-wal"):
         with suppress(FileNotFoundError):
             Path(f"{path}{end}").rename(f"{damaged}{end}")
-    Path(f"{path}-shm").unlink(missing_ok=True)
+    for stale in (f"{path}-shm", directory / damage.MARK):
+        Path(stale).unlink(missing_ok=True)
     fsync_folder(directory)
     fresh.rename(path)
     fsync_folder(directory)

@@ -24,6 +24,7 @@ from engine.model import AsyncSettings, CodePackage, Function, State
 from engine.protocols import Settlement, StoredResource
 from engine.storage.data_directory import locked
 from engine.storage.sqlite.checks import find_problems
+from engine.storage.sqlite.damage import MARK
 from engine.storage.sqlite.ownership import check_journal
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, Recovered, put_in_place
 from tests.acceptance.upgrade import archive
@@ -366,7 +367,9 @@ def test_an_engine_waits_for_the_end_of_an_interrupted_recovery(original: Origin
     assert not (data / "journal.db").exists()
     with pytest.raises(DataDirectoryUnusable, match="functiond recover"):
         check_journal(data / "journal.db", None)
+    (data / MARK).write_text('{"problem": "a page is damaged"}')
     assert put_in_place(data).name.startswith("journal.db.damaged-")
+    check_journal(data / "journal.db", None)  # the mark is gone
     assert dict(rows_of(data, "SELECT key, 1 FROM invocation")).keys() == original.states.keys()
 
 
