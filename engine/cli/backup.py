@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from engine.app.backup_wiring import backups_of, keys_of
 from engine.cli.client import ApiError, Client, NotRunning, UsageError
@@ -23,7 +24,7 @@ from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.errors import DataDirectoryLocked, FunctiondError
 from engine.maintenance.backup import BackupMade, BackupProgress
-from engine.maintenance.backup_folder import add_keys
+from engine.maintenance.backup_folder import add_keys, is_backup, remove_older
 from engine.model.clock import SystemClock
 from engine.protocols import CopySteps
 from engine.storage import copy_offline
@@ -35,11 +36,14 @@ def backup(
     /,
     *,
     with_key: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    keep: Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)] = None,
     data_dir: Path | None = None,
     config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Back up a data directory: its journal, and the code packages of functions and dependencies.
+
+    The backup is checked at its end. Its problems are listed, and the exit code is then 1.
 
     The running engine at --url makes the backup, on its own machine. With --data-dir, the command makes the backup
     itself, of a data directory whose engine does not run.
@@ -52,6 +56,9 @@ def backup(
     with_key
         Include the credentials file (auth.file) and the TLS key (http.tls_key) that the settings of --config name. This
         command copies them, so run it on the engine's machine, as the engine's user.
+    keep
+        Number of backups that remain beside each other. Older ones of the same engine are removed, but no whole one if
+        this one has problems. This command removes them, as it copies keys.
     data_dir
         Data directory of an engine that does not run.
     config
@@ -68,16 +75,19 @@ def backup(
             made = _online(target.client(), destination, show)
         else:
             made = _offline(settings, destination.absolute(), show)
+    if (keys or keep) and not is_backup(Path(made["path"])):
+        raise UsageError("--with-key and --keep: run the command on the engine's machine, as the engine's user")
     if keys:
         add_keys(Path(made["path"]), keys)
+    if keep is not None:
+        remove_older(Path(made["path"]), keep)
     if target.json:
         print_json(made)
     else:
         _print(made)
-    if made["missing"]:
-        names = ", ".join(made["missing"])
-        write(f"functiond: the data directory lacks code packages, deploy their functions again: {names}", errors=True)
-    return FAILED if made["missing"] else 0
+    for one in made["problems"]:
+        write(f"functiond: {one['part']}: {one['problem']}\n  {one['advice']}", errors=True)
+    return FAILED if made["problems"] else 0
 
 
 def _online(client: Client, destination: Path, show: Show) -> dict[str, Any]:
@@ -126,5 +136,6 @@ def _print(made: dict[str, Any]) -> None:
     held = f", writes held up for at most {made['longest_step'] * 1000:.1f} ms" if made["longest_step"] else ""
     packages = f"{made['packages']} code package{'' if made['packages'] == 1 else 's'}"
     output = Output()
-    output.print(f"[bold green]backed up[/] {size_text(made['copied'])} with {packages}{held}")
+    state = "[bold red]backed up, not whole,[/]" if made["problems"] else "[bold green]backed up[/]"
+    output.print(f"{state} {size_text(made['copied'])} with {packages}{held}")
     output.paste(made["path"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from cyclopts import Parameter
 from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.output import Output, print_json, write
+from engine.cli.progress import Show, progress_line
+from engine.code.package_files import counting
 from engine.config.settings import load_settings
 from engine.errors import DataDirectoryLocked
 from engine.maintenance.backup_folder import is_backup
@@ -41,7 +44,8 @@ def verify(
         Print JSON only.
     """
     checked = (folder or load_settings(file=config, environ=os.environ).storage.path).absolute()
-    found = _check(checked)
+    with progress_line("verifying", quiet=json) as show:
+        found = _check(checked, show)
     if json:
         print_json({"path": str(checked), "problems": msgspec.to_builtins(found)})
         return FAILED if found else 0
@@ -53,14 +57,13 @@ def verify(
     return FAILED if found else 0
 
 
-def _check(folder: Path) -> list[Problem]:
+def _check(folder: Path, show: Show) -> list[Problem]:
     if not (folder / "journal.db").exists():
         raise UsageError(f"{folder} has no journal.db: name a backup, or the data directory of an engine")
-    if is_backup(folder):
-        return list(find_problems(folder))
+    note = counting(lambda read: show({"state": folder.name, "copied": read, "total": 0}))
     try:
-        with locked(folder):
-            return list(find_problems(folder))
+        with nullcontext() if is_backup(folder) else locked(folder):
+            return list(find_problems(folder, note))
     except DataDirectoryLocked as error:
         owner = f"process {error.pid}" if error.pid else "another process"
         raise UsageError(f"{folder} is in use by {owner}: stop that engine, or verify a backup of it") from None

@@ -1,55 +1,76 @@
 """Files of stored code packages: their copies for backups, and the check of their contents.
 
-A package is the file ``<sha256>.package``, as received, and the folder ``<sha256>/`` with the unpacked code.
+A package is the file ``<sha256>.package``, as received, and the folder ``<sha256>/`` with the unpacked code. Backups
+have the file only; of inline source also the file in the folder, because the hash in its name includes its path.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from engine.code.unpacking import contents, fsync_folder
+from engine.code.unpacking import Limits, contents, fsync_tree, has_sum, make_folders, unpack
 from engine.errors import InvalidField
 from engine.model import CodePackage
 
-_STEP = 8 << 20  #: bytes that are copied and synced at a time
-_BLOCK = 1 << 18
+#: Receives the number of bytes that were read. May raise to end the work.
+OnRead = Callable[[int], int | None]
+
+_STEP = 8 << 20  #: bytes that are read, or copied and synced, at a time
 
 
-def size_of(code: Path, name: str) -> int:
-    """Return the bytes of a package and of its unpacked code. Raises FileNotFoundError if one of them is missing."""
-    return sum(path.stat(follow_symlinks=False).st_size for path in _files(code, name))
+def counting(tell: Callable[[int], object], done: int = 0) -> OnRead:
+    """Return a function that adds bytes to those that are ``done``, and tells the sum."""
+
+    def add(step: int) -> None:
+        nonlocal done
+        done += step
+        tell(done)
+
+    return add
 
 
-def count_files(code: Path, name: str) -> int:
-    return sum(1 for _ in _files(code, name))
+def packed_files(code: Path, package: CodePackage) -> list[str]:
+    """Return the relative paths of the files from which a package can be restored; none if it is missing.
 
-
-def copy_package(code: Path, target: Path, name: str) -> Generator[int, None, None]:
-    """Copy a package from one folder of packages to another. Yield the number of bytes after each step.
-
-    On the end of the iteration, the copy is on disk. Raises FileNotFoundError if the package is missing.
+    All have the content of the first.
     """
-    folders = {target / name}
-    (target / name).mkdir(mode=0o755)
-    pending = 0
-    for path in _files(code, name):
-        copy = target / path.relative_to(code)
-        for folder in reversed(copy.parents):
-            if target in folder.parents and folder not in folders:
-                folder.mkdir(mode=0o755)
-                folders.add(folder)
-        for size in copy_file(path, copy):
-            pending += size
-            if pending >= _STEP:
-                yield pending
-                pending = 0
-    for folder in folders:
-        fsync_folder(folder)
-    yield pending
+    original, folder = code / f"{package.sha256}.package", code / package.sha256
+    if not original.exists():
+        return []
+    source = inline_source(original, folder) if package.kind == "inline" else None
+    return [original.name, *([str(source.relative_to(code))] if source else [])]
+
+
+def sizes_of(code: Path, package: CodePackage) -> list[int]:
+    """Return the bytes of each file of a package, with those of its unpacked code; nothing if it is missing."""
+    sizes = [(code / f"{package.sha256}.package").stat().st_size for _ in packed_files(code, package)]
+    if sizes and package.kind != "inline":
+        with suppress(InvalidField), (code / f"{package.sha256}.package").open("rb") as file:
+            sizes += [size for _, size, _ in contents(file)]
+    return sizes
+
+
+def restore_package(code: Path, target: Path, package: CodePackage) -> Iterator[tuple[int, int]]:
+    """Copy a package to another folder of packages, and unpack it there. A damaged zip stays packed.
+
+    Yield the numbers of bytes and of complete files after each step. On the end of the iteration, all is on disk.
+    """
+    files, folder = packed_files(code, package), target / package.sha256
+    make_folders(folder)
+    for name in files:
+        make_folders((target / name).parent)
+        yield from ((size, 0) for size in copy_file(code / files[0], target / name))
+        yield 0, 1
+    if package.kind != "inline":
+        with suppress(InvalidField), (target / files[0]).open("rb") as file:
+            unpack(file, folder, Limits())
+            unpacked = sizes_of(code, package)[1:]
+            yield sum(unpacked), len(unpacked)
+    fsync_tree(folder, bool)
 
 
 def copy_file(source: Path, target: Path) -> Iterator[int]:
@@ -68,57 +89,51 @@ def copy_file(source: Path, target: Path) -> Iterator[int]:
         os.fsync(output.fileno())
 
 
-def package_problem(code: Path, package: CodePackage) -> str:
-    """Return how the files of a package differ from the package as received; an empty text if they do not."""
+def digest_of(path: Path, name: str, on_read: OnRead = int) -> str:
+    """Return the hash of a file by the algorithm with this name, in hexadecimal digits.
+
+    The file is read from its disk, although the kernel may have it in memory.
+    """
+    digest = hashlib.new(name)
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while block := file.read(_STEP >> 3):  # short reads, between which others use the disk
+            digest.update(block)
+            on_read(len(block))
+    return digest.hexdigest()
+
+
+def package_problem(code: Path, package: CodePackage, on_read: OnRead, *, packed: bool) -> str:
+    """Return how the files of a package differ from the package as received; an empty text if they do not.
+
+    If the package is ``packed``, only its ``packed_files`` are checked.
+    """
     original, folder = code / f"{package.sha256}.package", code / package.sha256
     try:
-        content, digest = hashlib.sha256(), hashlib.sha512()
-        with original.open("rb") as file:
-            while block := file.read(_BLOCK):
-                content.update(block)
-                digest.update(block)
-        if digest.hexdigest() != package.digest:
+        if digest_of(original, "sha512", on_read) != package.digest:
             return f"{original.name} is damaged: its SHA-512 differs from that in the catalog"
         if package.kind == "inline":
-            return _inline_problem(original, folder)
+            if (path := inline_source(original, folder)) is None:
+                return f"{folder.name}/ has no file with the source"
+            same = path.read_bytes() == original.read_bytes()
+            return "" if same else f"{path.relative_to(code)} differs from the source received"
+        if packed:
+            return ""
         with original.open("rb") as file:
-            return _unpacked_problem(folder, contents(file))
+            changed = (path for path, size, checksum in contents(file) if not has_sum(folder / path, size, checksum))
+            return next((f"{folder.name}/{path} differs from the file in the package" for path in changed), "")
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(code)} is missing"
     except (OSError, InvalidField) as error:
         return f"cannot be read: {error}"
 
 
-def _inline_problem(original: Path, folder: Path) -> str:
+def inline_source(original: Path, folder: Path) -> Path | None:
+    """Return the file of inline source, whose path is part of the hash in its name; None if it is missing."""
     source = original.read_bytes()
-    for path in _regular_files(folder):
-        name = hashlib.sha256(b"inline\0" + str(path.relative_to(folder)).encode() + b"\0" + source).hexdigest()
-        if name == folder.name:
-            return "" if path.read_bytes() == source else f"{path.relative_to(folder)} differs from the source received"
-    return f"{folder.name}/ has no file with the source"
-
-
-def _unpacked_problem(folder: Path, expected: Iterator[tuple[Path, int, int]]) -> str:
-    for path, size, checksum in expected:
-        found = 0
-        with (folder / path).open("rb") as file:
-            while block := file.read(_BLOCK):
-                found = zlib.crc32(block, found)
-                size -= len(block)
-        if size or found != checksum:
-            return f"{folder.name}/{path} differs from the file in the package"
-    return ""
-
-
-def _files(code: Path, name: str) -> Iterator[Path]:
-    """Yield all files of a package. Other entries, which functions may have made in the folder, are left out."""
-    yield code / f"{name}.package"
-    yield from _regular_files(code / name)
-
-
-def _regular_files(folder: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _regular_files(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            content = b"inline\0" + str(path.relative_to(folder)).encode() + b"\0" + source
+            if hashlib.sha256(content).hexdigest() == folder.name and path.is_file():
+                return path
+    return None

@@ -65,11 +65,13 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits, pause: Callable[[], 
 
 
 def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
-    """Yield relative path, size and CRC-32 of each file in a zip that ``unpack`` has accepted."""
-    with zipfile.ZipFile(package) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield _path(info), info.file_size, info.CRC
+    """Yield relative path, size and CRC-32 of each file in a zip. Raises InvalidField if it is damaged."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            for path, info in files_of(archive):
+                yield Path(path), info.file_size, info.CRC
+    except _BROKEN as error:
+        raise _broken(error) from None
 
 
 def files_of(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
@@ -90,7 +92,7 @@ def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path
         with zipfile.ZipFile(package) as archive:
             for info in archive.infolist():
                 path = _path(info)
-                if info.is_dir() or "__pycache__" in path.parts or _has_sum(folder / path, info):
+                if info.is_dir() or "__pycache__" in path.parts or has_sum(folder / path, info.file_size, info.CRC):
                     continue
                 make_folders((folder / path).parent)
                 replace_file(folder / path, _blocks(archive, info, budget), _mode(info))
@@ -107,18 +109,18 @@ def _broken(error: Exception) -> Exception:
     return _rejected(f"it is not a sound zip file: {error}")
 
 
-def _has_sum(path: Path, info: zipfile.ZipInfo) -> bool:
-    """Return whether a file has the size and checksum of a zip's entry."""
+def has_sum(path: Path, size: int, checksum: int) -> bool:
+    """Return whether a file exists, and has this size and CRC-32."""
     found = 0
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != info.file_size:
+            if os.fstat(file.fileno()).st_size != size:
                 return False
             while block := file.read(_BLOCK):
                 found = zlib.crc32(block, found)
     except FileNotFoundError:
         return False
-    return found == info.CRC
+    return found == checksum
 
 
 def _count(package: BinaryIO, mark: bytes) -> int:

@@ -8,9 +8,6 @@ interpreters write.
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from engine.code.package_files import digest_of, inline_source
 from engine.code.unpacking import Limits, replace_file, unpack_changed
 from engine.errors import InvalidField
 from engine.model import CodePackage
@@ -25,7 +23,6 @@ from engine.model import CodePackage
 log = structlog.get_logger("functiond.code")
 
 _CHECKS = 2  #: packages checked at the same time
-_STEP = 1 << 20  #: bytes
 
 
 class PackageChecks:
@@ -55,7 +52,7 @@ class PackageChecks:
     def _check(self, name: str, *, inline: bool) -> None:
         package, folder = self._folder / f"{name}.package", self._folder / name
         try:
-            changed = _mend_inline(package, folder, name) if inline else self._mend(package, folder, name)
+            changed = _mend_inline(package, folder) if inline else self._mend(package, folder, name)
         except InvalidField:
             changed = None
         if changed is None:
@@ -69,30 +66,16 @@ class PackageChecks:
 
     def _mend(self, package: Path, folder: Path, name: str) -> list[Path] | None:
         """Restore changed files of a zip. Return their paths, or None if the zip is damaged."""
-        digest = hashlib.sha256()
+        if digest_of(package, "sha256") != name:
+            return None
         with package.open("rb") as file:
-            while block := file.read(_STEP):
-                digest.update(block)
-            return unpack_changed(file, folder, self._limits) if digest.hexdigest() == name else None
+            return unpack_changed(file, folder, self._limits)
 
 
-def _mend_inline(package: Path, folder: Path, name: str) -> list[Path] | None:
-    """Restore the file of inline source. Return its path if it was changed, or None if the source is damaged.
-
-    The hash in the name includes the path of the file.
-    """
-    source = package.read_bytes()
-    for path in _files(folder):
-        if hashlib.sha256(b"inline\0" + str(path).encode() + b"\0" + source).hexdigest() == name:
-            target = folder / path
-            if target.read_bytes() == source:
-                return []
-            replace_file(target, [source], target.stat().st_mode & 0o777)
-            return [path]
-    return None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield (Path(parent) / name).relative_to(folder)
+def _mend_inline(package: Path, folder: Path) -> list[Path] | None:
+    """Restore the file of inline source. Return its path if it was changed, or None if the source is damaged."""
+    source, target = package.read_bytes(), inline_source(package, folder)
+    if target is None or target.read_bytes() == source:
+        return None if target is None else []
+    replace_file(target, [source], target.stat().st_mode & 0o777)
+    return [target.relative_to(folder)]

@@ -8,7 +8,7 @@ Conflict
 ├── DestinationExists   the destination of a backup or restore holds something
 └── BackupRuns          another backup of this engine has not ended yet
 Unavailable
-└── BackupFailed        the destination cannot be written, for example because its disk is full
+└── BackupFailed        the destination cannot be written, such as a full disk, or the journal has no readable functions
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class BackupRuns(Conflict):
 
 
 class BackupFailed(Unavailable):
-    def __init__(self, path: str, problem: object) -> None:
+    def __init__(
+        self, path: str, problem: object, advice: str = "free space there, or choose another destination"
+    ) -> None:
         shown = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
-        super().__init__(
-            f"cannot write the backup {path}: {shown}; free space there, or choose another destination", 60
-        )
+        super().__init__(f"cannot write the backup {path}: {shown}; {advice}", 60)

@@ -1,39 +1,49 @@
 """Backup of a data directory: a copy of the storage, then the code packages that the copy refers to.
 
 Packages are copied last. The running engine stores a package before a function that refers to it, and removes none, so
-that all packages of the copy exist.
+that all packages of the copy exist. Those of the last whole backup in the same folder are linked from it.
+
+At the end, the backup is read from its disk and checked as ``restore`` does. A backup with problems names them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import closing
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine.code.package_files import copy_package, size_of
-from engine.code.unpacking import fsync_folder, write_file
-from engine.errors import BackupFailed, BackupRuns
-from engine.maintenance.backup_folder import BackupFolder, Manifest
+from engine.code.package_files import OnRead, copy_file, counting, digest_of, packed_files
+from engine.code.unpacking import fsync_tree, make_folders, write_file
+from engine.errors import BackupFailed, BackupRuns, DataDirectoryUnusable
+from engine.maintenance.backup_folder import BackupFolder, Manifest, backups_in
+from engine.maintenance.verification import verify
 from engine.model.clock import Clock
 from engine.protocols import CopySteps
 from engine.storage import journal_name, packages_in
+from engine.storage.problems import Problem
 
 #: Copies the storage into a folder. Calls the function with the bytes copied so far and all bytes.
 CopyStorage = Callable[[Path, Callable[[int, int], None]], Awaitable[CopySteps]]
 
 
+_State = Literal["journal", "code", "check", "done"]
+
+
 class BackupProgress(Struct, frozen=True, kw_only=True):
     """State of a backup that is being made."""
 
-    state: Literal["journal", "code", "done"]  #: part that is copied
-    copied: int  #: bytes of all parts
+    state: _State  #: part that is copied, or the check of the copy
+    copied: int  #: bytes of all parts; during the check, those that were checked
     total: int  #: bytes of the parts known so far; the size of the packages is known after the journal is copied
 
 
@@ -43,6 +53,7 @@ class BackupMade(BackupProgress, frozen=True, kw_only=True):
     path: str
     packages: int
     missing: tuple[str, ...]  #: packages that the data directory lacks
+    problems: tuple[Problem, ...]  #: for which ``restore`` refuses the backup
     steps: int  #: steps of the copy of the journal, each of which holds up writes
     slow_steps: int  #: steps that took longer than 5 ms
     longest_step: float  #: seconds
@@ -70,6 +81,9 @@ class Backups:
     ) -> None:
         self._data, self._copy_storage, self._below = data, copy_storage, below
         self._keep_free, self._clock, self._version = keep_free, clock, version
+        self._recover = (
+            f"stop the engine, run `functiond verify {data}`, and if it finds this too, `functiond recover {data}`"
+        )
         self._running = False
 
     async def destination(self, path: str) -> BackupFolder:
@@ -85,8 +99,8 @@ class Backups:
     async def make(self, folder: BackupFolder, on_progress: OnProgress) -> BackupMade:
         """Make a backup. ``on_progress`` is called after each step.
 
-        Raises BackupFailed if the destination cannot be written, and the errors of ``Storage.copy_to``. If the backup
-        fails or is cancelled, all that was written is removed.
+        Raises BackupFailed if the destination cannot be written, or if the functions in the journal cannot be read, and
+        the errors of ``Storage.copy_to``. If the backup fails or is cancelled, all that was written is removed.
         """
         if self._running:
             raise BackupRuns
@@ -106,7 +120,8 @@ class Backups:
 
     def _destination(self, path: str) -> BackupFolder:
         folder = BackupFolder(path, self._data, self._below)
-        folder.check_room(_size(self._data / "journal.db"), self._reserve(folder))
+        journal = self._data / "journal.db"
+        folder.check_room(journal.stat().st_size if journal.exists() else 0, self._reserve(folder))
         return folder
 
     def _reserve(self, folder: BackupFolder) -> int:
@@ -122,68 +137,83 @@ class Backups:
             size = total
             on_progress(BackupProgress(state="journal", copied=copied, total=total))
 
-        made = await self._copy_storage(folder.partial, note)
-        copier = _PackageCopier(self._data / "code", folder.partial / "code")
-        await anyio.to_thread.run_sync(copier.find, folder.partial)
-        await anyio.to_thread.run_sync(folder.check_room, copier.size, self._reserve(folder))
-        copied, total = size, size + copier.size
-        with closing(copier.copy()) as steps:
-            while (step := await anyio.to_thread.run_sync(next, steps, None)) is not None:
-                copied += step
-                on_progress(BackupProgress(state="code", copied=copied, total=max(copied, total)))
-        await anyio.to_thread.run_sync(self._finish, folder, copier)
-        return BackupMade(
-            state="done",
-            copied=copied,
-            total=copied,
-            path=str(folder.path),
-            packages=len(copier.names),
-            missing=tuple(copier.missing),
-            steps=made.made,
-            slow_steps=made.slow,
-            longest_step=made.longest,
-        )
+        steps = await self._copy_storage(folder.partial, note)
+        return await anyio.to_thread.run_sync(self._complete, folder, size, steps, on_progress)
 
-    def _finish(self, folder: BackupFolder, copier: _PackageCopier) -> None:
+    def _complete(self, folder: BackupFolder, size: int, steps: CopySteps, on_progress: OnProgress) -> BackupMade:
+        """Add the packages to a copy of the storage of ``size`` bytes, check all, and finish the folder.
+
+        Runs in a worker's thread.
+        """
+
+        def tell(state: _State, copied: int) -> None:
+            anyio.from_thread.check_cancelled()
+            progress = BackupProgress(state=state, copied=copied, total=max(copied, total))
+            anyio.from_thread.run_sync(on_progress, progress)
+
+        try:
+            journal, packages = journal_name(folder.partial), packages_in(folder.partial)
+        except DataDirectoryUnusable as error:
+            raise BackupFailed(str(folder.path), error.problem, self._recover) from error
+        code, files = self._data / "code", dict[str, Path]()
+        for names in (packed_files(code, packages[name]) for name in sorted(packages)):
+            files |= {f"code/{name}": code / names[0] for name in names}
+        missing = tuple(sorted(name for name in packages if f"code/{name}.package" not in files))
+        sizes = {name: source.stat().st_size for name, source in files.items()}
+        whole = ((path, one.files) for path, one in backups_in(folder.path.parent, journal) if one.whole)
+        last, known = next(whole, (folder.path, {}))
+        folder.check_room(sum(sizes[name] for name in sizes.keys() - known), self._reserve(folder))
+
+        total = size + sum(sizes.values())
+        sums, note = dict[str, str](), counting(partial(tell, "code"), size)
+        if files:
+            write_file(folder.partial / "code/.journal", [journal.encode()], 0o600)
+            sums["code/.journal"] = digest_of(folder.partial / "code/.journal", "sha256")
+        for name, source in files.items():
+            sums[name] = place(source, folder.partial / name, last / name, known.get(name), note)
+        fsync_tree(folder.partial, bool)
+
+        note = counting(partial(tell, "check"))
+        sums["journal.db"] = digest_of(folder.partial / "journal.db", "sha256", note)
+        found = [*verify(folder.partial, note, packed=True)]
+        problems = tuple(one if one.part == "code" else replace(one, advice=self._recover) for one in found)
+        note(0)  # raises if the caller is cancelled, which ends a check of the journal with a problem only
+        made_at = datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="seconds")
+        stored = tuple(sorted(packages.keys() - missing))
         folder.finish(
             Manifest(
                 version=self._version,
-                journal=copier.journal,
-                made_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="seconds"),
-                packages=tuple(copier.names),
-                missing=tuple(copier.missing),
+                journal=journal,
+                made_at=made_at,
+                packages=stored,
+                missing=missing,
+                files=sums,
+                problems=problems,
             )
+        )
+        return BackupMade(
+            state="done",
+            copied=total,
+            total=total,
+            path=str(folder.path),
+            packages=len(stored),
+            missing=missing,
+            problems=problems,
+            steps=steps.made,
+            slow_steps=steps.slow,
+            longest_step=steps.longest,
         )
 
 
-class _PackageCopier:
-    def __init__(self, code: Path, target: Path) -> None:
-        self._code, self._target = code, target
-        self.journal = ""  #: name of the journal
-        self.names: list[str] = []
-        self.missing: list[str] = []
-        self.size = 0
-
-    def find(self, copy: Path) -> None:
-        """Find the packages that the copy of the storage in the folder ``copy`` refers to."""
-        self.journal = journal_name(copy)
-        for name in sorted(packages_in(copy)):
-            try:
-                self.size += size_of(self._code, name)
-                self.names.append(name)
-            except FileNotFoundError:
-                self.missing.append(name)
-
-    def copy(self) -> Generator[int, None, None]:
-        """Copy the packages. Yield the number of bytes after each step."""
-        if not self.names:
-            return
-        self._target.mkdir(mode=0o700)
-        write_file(self._target / ".journal", [self.journal.encode()], 0o600)
-        for name in self.names:
-            yield from copy_package(self._code, self._target, name)
-        fsync_folder(self._target)
-
-
-def _size(path: Path) -> int:
-    return os.path.getsize(path) if path.exists() else 0
+def place(source: Path, target: Path, linked: Path, expected: str | None, on_step: OnRead) -> str:
+    """Link a file of the last backup if it is as ``expected``, else copy ``source``. Return its SHA-256."""
+    make_folders(target.parent)
+    with suppress(OSError):  # on other disks, and some file systems
+        os.link(linked, target)
+        if not target.is_symlink() and digest_of(target, "sha256") == expected:
+            on_step(target.stat().st_size)
+            return expected
+    target.unlink(missing_ok=True)
+    for step in copy_file(source, target):
+        on_step(step)
+    return digest_of(target, "sha256")

@@ -3,7 +3,7 @@
     DEST.partial/       until the backup is complete
     DEST/backup.json    description of the backup, see ``Manifest``
     DEST/journal.db     copy of the storage
-    DEST/code/          packages that functions and dependencies refer to
+    DEST/code/          packages that functions and dependencies refer to, packed; see ``packed_files``
     DEST/keys/          credentials and TLS key, if ``add_keys`` was called
 
 A backup has the form of a data directory. Functions of this module block the calling thread.
@@ -21,16 +21,18 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.code.package_files import copy_file
-from engine.code.unpacking import fsync_folder, write_file
+from engine.code.package_files import copy_file, digest_of
+from engine.code.unpacking import fsync_folder, replace_file, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
 from engine.isolation.orphans import remove_tree
 from engine.maintenance.disk_guard import free_space
 from engine.storage.data_directory import BACKUPS
+from engine.storage.problems import Problem
 
 MANIFEST, UNFINISHED = "backup.json", ".unfinished"
 OTHER = "use another backup"  #: advice for one that is damaged
-FORMAT = 1
+_HERE = "run the command on the engine's machine, as the engine's user"
+FORMAT = 2  #: 1 has unpacked code, too, and no checksums
 MARGIN = 4 << 20  #: bytes for folders and for growth of the journal during the copy
 
 
@@ -43,6 +45,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
     made_at: str
     packages: tuple[str, ...]
     missing: tuple[str, ...] = ()  #: packages that the data directory lacked
+    files: dict[str, str] = {}  #: SHA-256 of each other file by its path
+    problems: tuple[Problem, ...] = ()  #: found when the backup was made
+
+    @property
+    def whole(self) -> bool:
+        return not self.problems and not self.missing
 
 
 class BackupFolder:
@@ -80,8 +88,7 @@ class BackupFolder:
 
     def finish(self, manifest: Manifest) -> None:
         """Give the unfinished folder its final name. On return all names in it are on disk."""
-        description = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-        write_file(self.partial / MANIFEST, [description], 0o600)
+        replace_file(self.partial / MANIFEST, [_encode(manifest)], 0o600)
         (self.partial / UNFINISHED).unlink()
         fsync_folder(self.partial)
         if self.path.exists():
@@ -115,16 +122,40 @@ def read_manifest(backup: Path) -> Manifest:
 
 def add_keys(backup: Path, keys: Mapping[str, Path]) -> None:
     """Copy files with credentials and keys into a backup, by the names that they get there."""
+    manifest = read_manifest(backup)
     try:
         (backup / "keys").mkdir(mode=0o700)
         for name, file in keys.items():
             for _ in copy_file(file.resolve(), backup / "keys" / name):
                 pass
+            manifest.files[f"keys/{name}"] = digest_of(backup / "keys" / name, "sha256")
         fsync_folder(backup / "keys")
-        fsync_folder(backup)
+        replace_file(backup / MANIFEST, [_encode(manifest)], 0o600)
     except OSError as error:
-        advice = "run the command on the engine's machine, as the engine's user"
-        raise BackupUnusable(str(backup), f"its keys cannot be copied ({error}): {advice}") from error
+        raise BackupUnusable(str(backup), f"its keys cannot be copied ({error}): {_HERE}") from error
+
+
+def backups_in(folder: Path, journal: str) -> list[tuple[Path, Manifest]]:
+    """Return the complete backups of a journal in a folder, newest first."""
+    found = list[tuple[Path, Manifest]]()
+    for path in folder.iterdir():
+        with suppress(BackupUnusable):
+            found.append((path, read_manifest(path)))
+    found.sort(key=lambda one: (one[1].made_at, one[0]), reverse=True)
+    return [one for one in found if one[1].journal == journal and not one[0].is_symlink()]
+
+
+def remove_older(backup: Path, keep: int) -> None:
+    """Remove backups beside a new one, so that it and ``keep - 1`` others of its journal remain.
+
+    If the new one is not whole, only others that are not whole are removed, and all whole ones remain.
+    """
+    new = read_manifest(backup)
+    others = [(path, one) for path, one in backups_in(backup.parent, new.journal) if path != backup]
+    for path, _ in others[keep - 1 :] if new.whole else [one for one in others if not one[1].whole]:
+        remove_tree(path)
+        if path.exists():
+            raise BackupUnusable(str(path), f"cannot be removed: {_HERE}")
 
 
 def is_backup(folder: Path) -> bool:
@@ -138,6 +169,10 @@ def links_in(backup: Path) -> str:
         if os.path.lexists(entry) and (entry.is_symlink() or not (entry.is_file() or entry.is_dir())):
             return f"{entry} is neither file nor folder, such as a link, and nothing is read through it"
     return ""
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 def _checked(destination: str, data: Path, below: Path | None) -> Path:

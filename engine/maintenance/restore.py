@@ -12,13 +12,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.code.package_files import copy_file, copy_package, count_files, size_of
+from engine.code.package_files import copy_file, counting, restore_package, sizes_of
 from engine.code.unpacking import fsync_folder, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
 from engine.isolation.orphans import remove_tree
 from engine.maintenance.backup_folder import MARGIN, OTHER, Manifest, links_in, read_manifest
 from engine.maintenance.disk_guard import free_space
 from engine.maintenance.verification import verify
+from engine.model import CodePackage
 from engine.storage import is_copy, packages_in
 from engine.storage.data_directory import locked
 
@@ -33,7 +34,7 @@ class RestoreProgress(Struct, frozen=True, kw_only=True):
     """State of a restore that runs."""
 
     state: _Part | Literal["check"]  #: the check of the backup, or the part that is copied
-    copied: int = 0  #: bytes of all parts
+    copied: int = 0  #: bytes of all parts; during the check, those that were read
     total: int = 0  #: bytes to copy; 0 during the check
     files: int = 0  #: files that are copied completely
 
@@ -57,7 +58,7 @@ def restore(
 ) -> Restored:
     """Restore a backup into the data directory ``data``, which must be empty or missing.
 
-    ``on_progress`` is called before the check of the backup and after each step of the copy.
+    ``on_progress`` is called during the check of the backup and after each step of the copy.
 
     The backup is checked first; with ``force``, a damaged one is restored as it is. Raises BackupUnusable if it is
     incomplete or damaged, DestinationExists if the data directory is not empty, BackupFailed if it cannot be written,
@@ -67,8 +68,7 @@ def restore(
         raise BackupUnusable(str(backup), f"{problem}: {OTHER}")
     manifest = read_manifest(backup)
     _check_target(backup, data)
-    on_progress(RestoreProgress(state="check"))
-    _check(backup, manifest, force)
+    _check(backup, manifest, on_progress, force)
     existed = data.exists()
     try:
         with locked(data):
@@ -85,10 +85,11 @@ def restore(
             remove_tree(data)
 
 
-def _check(backup: Path, manifest: Manifest, force: bool) -> None:
+def _check(backup: Path, manifest: Manifest, on_progress: OnProgress, force: bool) -> None:
     if not is_copy(backup):
         raise BackupUnusable(str(backup), "an engine was started on it: use another backup, or that directory itself")
-    for problem in verify(backup) if not force else ():
+    note = counting(lambda read: on_progress(RestoreProgress(state="check", copied=read)))
+    for problem in verify(backup, note) if not force else ():
         if not any(name in problem.problem for name in manifest.missing):
             advice = (
                 "`functiond verify` shows all problems; use another backup, or --force to restore this one as it is"
@@ -107,18 +108,13 @@ def _check_target(backup: Path, data: Path) -> None:
 
 
 def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgress) -> Restored:
-    names, missing, size = list[str](), list[str](), (backup / _JOURNAL).stat().st_size
-    for name in packages_in(backup):
-        try:
-            size += size_of(backup / "code", name)
-            names.append(name)
-        except FileNotFoundError:
-            missing.append(name)
+    sizes = {package: sum(sizes_of(backup / "code", package)) for package in packages_in(backup).values()}
+    packages, size = [one for one in sizes if sizes[one]], (backup / _JOURNAL).stat().st_size + sum(sizes.values())
     if free_space(data) < size + MARGIN:
         problem = f"its disk has {free_space(data) >> 20} MiB free, {(size + MARGIN) >> 20} MiB are needed"
         raise BackupFailed(str(data), problem)
     copied = files = 0
-    for part, step, ended in _copies(backup, data, names, manifest):
+    for part, step, ended in _copies(backup, data, packages, manifest.journal):
         copied, files = copied + step, files + ended
         on_progress(RestoreProgress(state=part, copied=copied, total=max(copied, size), files=files))
     (data / _UNFINISHED).rename(data / _JOURNAL)
@@ -130,22 +126,22 @@ def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgre
         made_at=manifest.made_at,
         bytes=copied,
         files=files,
-        packages=len(names),
-        missing=tuple(missing),
+        packages=len(packages),
+        missing=tuple(one.sha256 for one in sizes if not sizes[one]),
         keys=_keys(backup),
     )
 
 
-def _copies(backup: Path, data: Path, names: list[str], manifest: Manifest) -> Iterator[tuple[_Part, int, int]]:
+def _copies(backup: Path, data: Path, packages: list[CodePackage], journal: str) -> Iterator[tuple[_Part, int, int]]:
     """Copy all files. Yield the part, the bytes and the number of files that each step has completed."""
     yield from _steps("journal", copy_file(backup / _JOURNAL, data / _UNFINISHED))
     fsync_folder(data)
-    if names:
+    if packages:
         (data / "code").mkdir()
-        write_file(data / "code" / ".journal", [manifest.journal.encode()], 0o600)
-        for name in names:
-            files = count_files(backup / "code", name)
-            yield from _steps("code", copy_package(backup / "code", data / "code", name), files)
+        write_file(data / "code" / ".journal", [journal.encode()], 0o600)
+        for package in packages:
+            for size, files in restore_package(backup / "code", data / "code", package):
+                yield "code", size, files
         fsync_folder(data / "code")
     if (backup / "keys").is_dir():
         (data / "keys").mkdir(mode=0o700)
@@ -158,10 +154,10 @@ def _keys(backup: Path) -> tuple[str, ...]:
     return tuple(sorted(os.listdir(backup / "keys"))) if (backup / "keys").is_dir() else ()
 
 
-def _steps(part: _Part, steps: Iterable[int], files: int = 1) -> Iterator[tuple[_Part, int, int]]:
+def _steps(part: _Part, steps: Iterable[int]) -> Iterator[tuple[_Part, int, int]]:
     for step in steps:
         yield part, step, 0
-    yield part, 0, files
+    yield part, 0, 1
 
 
 def _clear(data: Path) -> None:

@@ -3,58 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from engine.code.package_files import package_problem
+from engine.code.package_files import OnRead, digest_of, package_problem
 from engine.errors import BackupUnusable, DataDirectoryUnusable
 from engine.errors.data_errors import RESTORE
-from engine.maintenance.backup_folder import OTHER, Manifest, is_backup, links_in, read_manifest
+from engine.maintenance.backup_folder import OTHER, Manifest, backups_in, is_backup, links_in, read_manifest
 from engine.storage import find_problems, journal_name, packages_in
 from engine.storage.problems import Problem
 
 _DEPLOY = "deploy the functions that use it again"
 
 
-def verify(folder: Path) -> Iterator[Problem]:
+def verify(folder: Path, on_read: OnRead = int, *, packed: bool = False) -> Iterator[Problem]:
     """Yield the problems of a data directory or backup, which the caller keeps from being written.
 
-    Pages and rows of the journal, its counters and cursors, and the contents of code packages are checked.
+    Checksums of files, pages and rows of the journal, its counters and cursors, and code packages are checked; code is
+    unpacked unless ``packed``, as in backups. ``on_read`` is called with the bytes of files that were read, and with 0
+    during checks of the journal.
     """
     if is_backup(folder):
         if problem := links_in(folder):
             yield Problem(part="backup", problem=problem, advice=OTHER)
             return
-        yield from _description(folder)
-    yield from find_problems(folder)
-    yield from _code(folder)
+        for problem in _differences(folder, on_read):
+            yield Problem(part="backup", problem=problem, advice=OTHER)
+    yield from find_problems(folder, on_read)
+    yield from _code(folder, on_read, packed=packed or is_backup(folder))
 
 
 def newest_whole_backup(folders: Iterable[Path], journal: str) -> tuple[Path, Manifest] | None:
     """Return the newest backup of a journal without problems that lies in one of the folders, or None."""
-    found = list[tuple[Path, Manifest]]()
-    for folder in folders:
-        with suppress(OSError):
-            for path in filter(is_backup, folder.iterdir()):
-                with suppress(BackupUnusable):
-                    found.append((path, read_manifest(path)))
+    found = [one for folder in folders if folder.is_dir() for one in backups_in(folder, journal)]
     found.sort(key=lambda one: one[1].made_at, reverse=True)
-    return next((one for one in found if one[1].journal == journal and next(verify(one[0]), None) is None), None)
+    return next((one for one in found if next(verify(one[0]), None) is None), None)
 
 
-def _description(backup: Path) -> Iterator[Problem]:
+def _differences(backup: Path, on_read: OnRead) -> Iterator[str]:
+    """Yield how a backup differs from its description."""
+    present = {str(path.relative_to(backup)) for path in backup.rglob("*")}
     try:
         manifest = read_manifest(backup)
-        if manifest.journal != journal_name(backup):
-            problem = f"backup.json describes journal {manifest.journal}, but journal.db is {journal_name(backup)}"
-            yield Problem(part="backup", problem=problem, advice=OTHER)
-    except BackupUnusable as error:
-        yield Problem(part="backup", problem=str(error), advice=OTHER)
+        for name, expected in manifest.files.items():
+            if name not in present:
+                yield f"{name} is missing"
+            elif digest_of(backup / name, "sha256", on_read) != expected:
+                yield f"{name} differs from its SHA-256 in backup.json"
+        if manifest.journal != (found := journal_name(backup)):
+            yield f"backup.json describes journal {manifest.journal}, but journal.db is {found}"
+    except (BackupUnusable, OSError) as error:
+        yield str(error)
     except DataDirectoryUnusable:
         return  # a problem of the journal
 
 
-def _code(folder: Path) -> Iterator[Problem]:
+def _code(folder: Path, on_read: OnRead, *, packed: bool) -> Iterator[Problem]:
     code = folder / "code"
     try:
         packages = packages_in(folder)
@@ -63,7 +66,7 @@ def _code(folder: Path) -> Iterator[Problem]:
         yield Problem(part="catalog", problem=error.problem, advice=RESTORE)
         return
     for package in packages.values():
-        if problem := package_problem(code, package):
+        if problem := package_problem(code, package, on_read, packed=packed):
             yield Problem(part="code", problem=problem, advice=f"{_DEPLOY}, or {RESTORE}")
     mark = code / ".journal"
     if mark.is_file() and (found := mark.read_text(errors="replace")) != name:

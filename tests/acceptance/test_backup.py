@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
+import re
+import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from engine.maintenance.backup import place
 from engine.runtimes.interpreters import WORKERS
 from tests.acceptance.engine_process import PROJECT, TALLY, EngineProcess, engine_on, rows
 from tests.support.engine_process import functiond
@@ -215,12 +220,66 @@ def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess,
     assert (made.returncode, made.stderr) == (0, "")
     assert "2 code packages" in made.stdout
     assert (tmp_path / "backup" / "code" / f"{used}.package").read_bytes() == package
-    assert sorted(path.name for path in (tmp_path / "backup" / "code" / used).iterdir()) == ["index.py", "part.py"]
+    assert not (tmp_path / "backup" / "code" / used).exists()
     assert not (tmp_path / "backup" / "keys").exists()
+    listed = json.loads((tmp_path / "backup" / "backup.json").read_bytes())["files"]
+    assert listed == {
+        str(path.relative_to(tmp_path / "backup")): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "backup").rglob("*")
+        if path.is_file() and path.name != "backup.json"
+    }
     (tmp_path / "data" / "code" / f"{used}.package").unlink()
     lacking = functiond("backup", tmp_path / "lacking", "--json", url=url_of(engine))
     assert (lacking.returncode, json.loads(lacking.stdout)["missing"]) == (1, [used])
-    assert f"deploy their functions again: {used}" in lacking.stderr
+    assert f"code: {used}.package is missing\n  deploy the functions that use it again" in lacking.stderr
+
+
+def test_a_backup_of_a_damaged_journal_fails_and_removes_no_whole_one(engine: EngineProcess, tmp_path: Path) -> None:
+    fill(engine, 1)
+    nightly = ("--keep", "2", "--json")
+    first = functiond("backup", tmp_path / "b1", *nightly, url=url_of(engine))
+    engine.kill(children=True)
+    offline = (*nightly, "--data-dir", tmp_path / "data")
+    sound = shutil.copytree(tmp_path / "data", tmp_path / "sound")
+    others = [functiond("backup", tmp_path / name, *offline) for name in ("b2", "b3")]
+    assert [one.returncode for one in (first, *others)] == [0, 0, 0], others
+    assert {path.name for path in tmp_path.glob("b*")} == {"b2", "b3"}
+    [package] = (tmp_path / "b3" / "code").glob("*.package")
+    assert (tmp_path / "b2" / "code" / package.name).samefile(package)
+
+    [[root]] = rows(tmp_path / "data", "SELECT rootpage FROM sqlite_schema WHERE name = 'payload'")
+    [[size]] = rows(tmp_path / "data", "PRAGMA page_size")
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (tmp_path / "data" / "journal.db").open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * 512)
+    for name in ("b4", "b5"):
+        damaged = functiond("backup", tmp_path / name, *offline)
+        assert (damaged.returncode, "Traceback" in damaged.stderr) == (1, False)
+        assert re.search(r"functiond: journal: payload page \d+: ", damaged.stderr), damaged.stderr
+        assert f"`functiond recover {tmp_path / 'data'}`" in damaged.stderr
+    assert {path.name for path in tmp_path.glob("b*")} == {"b2", "b3", "b5"}
+    assert functiond("restore", tmp_path / "b5", "--data-dir", tmp_path / "no").returncode == 1
+    assert functiond("verify", tmp_path / "b3").returncode == 0
+
+    shutil.rmtree(tmp_path / "data")
+    sound.rename(tmp_path / "data")
+    whole = functiond("backup", tmp_path / "b6", *offline)
+    assert (whole.returncode, {path.name for path in tmp_path.glob("b*")}) == (0, {"b5", "b6"})
+
+
+def test_a_damaged_file_of_the_last_backup_is_copied_anew(tmp_path: Path) -> None:
+    code, links = tmp_path / "source", [tmp_path / name for name in ("one", "two", "three")]
+    code.write_bytes(b"package")
+    expected = hashlib.sha256(b"package").hexdigest()
+    read = list[int]()
+    assert place(code, links[0], tmp_path / "none", None, read.append) == expected
+    assert place(code, links[1], links[0], expected, read.append) == expected
+    assert links[1].samefile(links[0])
+    links[1].write_bytes(b"Package")
+    assert place(code, links[2], links[1], expected, read.append) == expected
+    assert (links[2].read_bytes(), read) == (b"package", [7, 7, 7])
 
 
 def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None:

@@ -7,16 +7,23 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from engine.errors import BackupUnusable, DataDirectoryUnusable
+from engine.maintenance.backup import BackupProgress, Backups
 from engine.maintenance.restore import RestoreProgress, restore
 from engine.maintenance.verification import verify
+from engine.model.clock import SystemClock
+from engine.protocols import CopySteps
+from engine.storage import copy_offline
 from tests.acceptance.engine_process import PROJECT, engine_on, rows
 from tests.support.engine_process import functiond, functiond_on_a_terminal
 from tests.support.http_app import encoded, zipped
@@ -88,6 +95,10 @@ def test_a_restore_tells_its_progress(backup: tuple[Path, dict[str, str]], tmp_p
 
     copied = [path for path in data.rglob("*") if path.is_file() and path.name not in ("lock", ".journal")]
     assert list(dict.fromkeys(step.state for step in steps)) == ["check", "journal", "code"]
+    checked = [step.copied for step in steps if step.state == "check"]
+    steps = steps[len(checked) :]
+    assert checked == sorted(checked)
+    assert checked[-1] > (backup[0] / "journal.db").stat().st_size
     assert [step.copied for step in steps] == sorted(step.copied for step in steps)
     assert [step.files for step in steps] == sorted(step.files for step in steps)
     assert (done.files, done.bytes) == (len(copied), sum(path.stat().st_size for path in copied))
@@ -105,6 +116,46 @@ def test_a_restore_shows_its_progress_on_a_terminal_only(backup: tuple[Path, dic
     assert re.search(r"restoring code, \d+ files .*100%", shown)
     assert "restoring" not in quiet
     assert json.loads(quiet)["files"] > 1
+
+
+def test_a_backup_of_an_earlier_version_is_restored(copy: Path, tmp_path: Path) -> None:
+    """Earlier versions copied the unpacked code, too, and wrote no checksums."""
+    with zipfile.ZipFile(zip_in(copy)) as archive:
+        archive.extractall(copy / "code" / zip_in(copy).stem)
+    table = json.loads((copy / "backup.json").read_bytes())
+    for name in ("files", "problems"):
+        del table[name]
+    (copy / "backup.json").write_text(json.dumps({**table, "format": 1}))
+
+    assert problems(copy) == []
+    done = restore(copy, tmp_path / "data")
+    assert (done.packages, done.missing, problems(tmp_path / "data")) == (2, (), [])
+
+
+@pytest.mark.parametrize("ended_in", ["", "code", "check"])
+def test_a_backup_that_is_cancelled_leaves_nothing(ended_in: str, copy: Path, tmp_path: Path) -> None:
+    """The check runs in a worker's thread, and ends with the backup."""
+    states = list[str]()
+
+    async def copy_storage(folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
+        await anyio.to_thread.run_sync(copy_offline, copy, folder, on_progress)
+        return CopySteps()
+
+    async def make() -> None:
+        backups = Backups(copy, copy_storage, below=None, keep_free=0, clock=SystemClock(), version="1")
+        with anyio.CancelScope() as scope:
+
+            def note(progress: BackupProgress) -> None:
+                states.append(progress.state)
+                if progress.state == ended_in:
+                    scope.cancel()
+
+            await backups.make(await backups.destination(str(tmp_path / "made")), note)
+
+    anyio.run(make)
+    made = {path.name for path in tmp_path.iterdir() if path.name.startswith("made")}
+    assert made == (set() if ended_in else {"made"})
+    assert list(dict.fromkeys(states))[-1] == (ended_in or "check")
 
 
 def test_a_restore_goes_to_an_empty_directory_only(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
@@ -132,7 +183,7 @@ def test_a_backup_that_is_not_whole_is_not_restored(part: str, copy: Path, tmp_p
     damage: dict[str, tuple[Callable[[], object], str]] = {
         "unfinished": ((copy / ".unfinished").touch, "was not finished"),
         "journal": (lambda: overwrite(copy / "journal.db"), "`functiond verify` shows all"),
-        "package": (lambda: flip(zip_in(copy), b"inner.py"), "its SHA-512 differs"),
+        "package": (lambda: flip(zip_in(copy), b"inner.py"), f"{zip_in(copy).name} differs from its SHA-256"),
         "manifest": (lambda: (copy / "backup.json").write_text("{"), "backup.json cannot be read"),
         "used": (lambda: (copy / "journal.db-wal").write_bytes(bytes(100)), "an engine was started on it"),
     }
@@ -216,13 +267,16 @@ def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -
     found = {(one["part"], one["problem"].split(":")[0][:30]) for one in problems(copy)}
     told = functiond("verify", copy)
 
-    assert sorted(part for part, _ in found) == ["code", "code", "cursor", "invocation", "payload", "tally"]
+    parts = ["backup", "backup", "backup", "code", "code", "cursor", "invocation", "payload", "tally"]
+    assert sorted(part for part, _ in found) == parts
     assert told.returncode == 1
     assert f"payload: the payload of the unfinished invocation {key} is missing" in told.stdout
     assert "index.py differs from the source received" in told.stdout
+    assert f"backup: {source.relative_to(copy)} differs from its SHA-256 in backup.json" in told.stdout
+    assert "backup: journal.db differs from its SHA-256 in backup.json" in told.stdout
     assert "the counter of ended invocations says 8 rows" in told.stdout
     assert told.stdout.count("\n  ") == len(found)
-    assert told.stdout.count("functiond restore") == len(found)
+    assert told.stdout.count("functiond restore") + told.stdout.count("use another backup") == len(found)
 
 
 def test_verify_finds_bytes_that_changed_in_payloads_and_results(copy: Path) -> None:
@@ -234,6 +288,7 @@ def test_verify_finds_bytes_that_changed_in_payloads_and_results(copy: Path) -> 
     )
 
     assert [(one["part"], one["problem"]) for one in problems(copy)] == [
+        ("backup", "journal.db differs from its SHA-256 in backup.json"),
         ("payload", f"the payload of the invocation {key} differs from its checksum"),
         ("result", f"the result or log of the invocation {key} differs from its checksum"),
     ]

@@ -16,6 +16,7 @@ from engine.http.api.errors import error_reply
 from engine.http.api.routing import BASE, Call, Resource
 from engine.maintenance.backup import BackupMade, BackupProgress, Backups
 from engine.maintenance.backup_folder import BackupFolder
+from engine.storage.problems import Problem
 
 log = structlog.get_logger("functiond")
 
@@ -31,12 +32,13 @@ class BackupBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class BackupLine(Struct, frozen=True, kw_only=True):
     """Line of the reply: the state of the backup. Only the last line, with the state ``done``, has all fields."""
 
-    state: Literal["journal", "code", "done"]
+    state: Literal["journal", "code", "check", "done"]
     copied: int
     total: int
     path: str | UnsetType = UNSET
     packages: int | UnsetType = UNSET
     missing: tuple[str, ...] | UnsetType = UNSET
+    problems: tuple[Problem, ...] | UnsetType = UNSET
     steps: int | UnsetType = UNSET
     slow_steps: int | UnsetType = UNSET
     longest_step: float | UnsetType = UNSET
@@ -79,6 +81,8 @@ class BackupsApi:
             log.error("backup failed", path=str(folder.path), problem=str(error))
             return error_reply(error).body + b"\n"
         log.info("backup made", path=made.path, bytes=made.copied, longest_step=round(made.longest_step, 4))
+        for one in made.problems[:1]:
+            log.error("backup is not whole", path=made.path, problem=one.problem, advice=one.advice)
         return _line(made)
 
 

@@ -6,6 +6,7 @@ prevent the others.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -20,6 +21,7 @@ from engine.storage.sqlite.start_check import earlier_damage
 
 Check = Callable[[sqlite3.Connection], Iterator[Problem]]
 
+_INSTRUCTIONS = 100_000  #: of SQLite, after which a check calls ``on_read`` with 0, and ends if that raises
 _SHOWN = 10  #: rows of one kind of problem
 _RECOVER = recover()
 
@@ -34,10 +36,11 @@ SELECT count(*), total(size + {}) FROM invocation i WHERE state >= 3
 _TALLIED = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
 
 
-def find_problems(folder: Path) -> Iterator[Problem]:
+def find_problems(folder: Path, on_read: Callable[[int], int | None] = int) -> Iterator[Problem]:
     """Yield the problems of the database in a data directory or backup, which the caller keeps from being written."""
     try:
         with read_only(folder) as database:
+            database.set_progress_handler(lambda: on_read(0), _INSTRUCTIONS)
             for check in (_pages, _rows, _payloads, _results, _tallies, _cursors, _damage):
                 yield from _guarded(check, database)
     except (sqlite3.Error, OSError) as error:
@@ -53,11 +56,13 @@ def _guarded(check: Check, database: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _pages(database: sqlite3.Connection) -> Iterator[Problem]:
-    for [found] in database.execute("PRAGMA quick_check"):
+    names = {f"Tree {root}": name for root, name in database.execute("SELECT rootpage, name FROM sqlite_schema")}
+    for [found] in database.execute("PRAGMA integrity_check"):
         for line in found.splitlines():
             unused = line.endswith("never used")  # pages of an index that an earlier engine created anew
             if line != "ok" and not unused and not line.startswith("*** in database"):
-                yield Problem(part="journal", problem=line, advice=_RECOVER)
+                named = re.sub(r"^Tree \d+", lambda tree: names.get(tree[0], tree[0]), line)
+                yield Problem(part="journal", problem=named, advice=_RECOVER)
 
 
 def _rows(database: sqlite3.Connection) -> Iterator[Problem]:

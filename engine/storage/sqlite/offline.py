@@ -52,11 +52,8 @@ def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int]
             database.backup(
                 copy, pages=_PAGES, progress=lambda _, left, pages: on_progress((pages - left) * size, pages * size)
             )
-        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(str(folder), error) from error
 
