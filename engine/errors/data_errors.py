@@ -40,9 +40,10 @@ _ADVICE = {
     errno.EISDIR: _MOVE,
     errno.ENOTDIR: _MOVE,
     errno.EEXIST: _MOVE,
+    errno.ENOMEM: "free some memory, then start the engine again",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then start the engine again",
 }
-_TRANSIENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_TRANSIENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 

@@ -21,6 +21,8 @@ from typing import Self
 
 import structlog
 
+from engine.storage.sqlite.log_marks import ROW, checkpoint
+
 PAGES = 2000  #: pages in the log after which each commit is followed by a checkpoint
 RETRY_PAGES, RETRY_AFTER = 250, 1.0  #: further pages or seconds after which a failed checkpoint is tried again
 
@@ -67,6 +69,11 @@ class Checkpoints:
             log.warning("index of the write-ahead log has an unknown format", sqlite=sqlite3.sqlite_version)
         return self._watching
 
+    def begin(self, database: sqlite3.Connection) -> None:
+        assert self._index is not None
+        database.execute(ROW, (0,))  # a new log has no salts before its first commit
+        checkpoint(database, self._index)
+
     def after_commit(self, database: sqlite3.Connection) -> None:
         """Run a checkpoint if the log is long enough. Readers that hold old pages back are no failure."""
         if self._index is None or not self._watching:
@@ -78,12 +85,12 @@ class Checkpoints:
             return
         self._tried_at, self._retry_from = monotonic(), pages + RETRY_PAGES
         try:
-            busy, _, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            complete = checkpoint(database, self._index)
         except sqlite3.Error as error:
             self._failure = str(error)
             return
         self._failure = ""
-        if not busy:
+        if complete:
             self._succeeded_at = monotonic()
 
     @property

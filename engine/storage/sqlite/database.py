@@ -113,6 +113,7 @@ async def _open(
             await anyio.to_thread.run_sync(_sync, path)
             if checkpoints.watch():
                 await database.execute("PRAGMA wal_autocheckpoint = 0")
+                await database.executemany("", Visit(checkpoints.begin))
     except sqlite3.DatabaseError as error:
         raise not_opened(path, error) from error
     return database, checkpoints

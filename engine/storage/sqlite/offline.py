@@ -52,6 +52,7 @@ def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int]
             database.backup(
                 copy, pages=_PAGES, progress=lambda _, left, pages: on_progress((pages - left) * size, pages * size)
             )
+            copy.execute("UPDATE meta SET value = 0 WHERE name = 'log'")  # which a kill at a checkpoint leaves
         with target.open("rb") as file:
             os.fsync(file.fileno())
     except (OSError, sqlite3.Error) as error:

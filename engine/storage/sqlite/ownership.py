@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable
-from engine.errors.data_errors import RESTORE
+from engine.errors.data_errors import RESTORE, file_errors
 from engine.model.identity import Identity
 from engine.storage.sqlite.damage import marked
 from engine.storage.sqlite.file_problems import check_files, not_opened
+from engine.storage.sqlite.log_marks import lost_frames, mark_problem
 from engine.storage.sqlite.wal_check import log_problem
+from engine.storage.sqlite.wal_frames import HEADER
 
 APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
 RECOVERED = "journal.db.recovered"  #: name of a recovered journal until the damaged one has another name
-_LOG_HEADER = 32  #: bytes of a write-ahead log without transactions
 
 
 class _View(Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class _View(Struct, frozen=True, kw_only=True):
     version: int
     tables: frozenset[str]
     name: str  #: name of the journal; empty until its first start has set it
+    mark: int  #: see ``log_marks``
 
 
 def check_journal(path: Path, packages_of: str | None) -> None:
@@ -46,7 +48,8 @@ def check_journal(path: Path, packages_of: str | None) -> None:
     check_files(path)
     if damage := marked(path.parent):
         raise DataDirectoryUnusable(str(path.parent), damage)
-    problem = log_problem(path) if _size(path) else ""
+    with file_errors(Path(f"{path}-wal")):
+        problem = (lost_frames(path) or log_problem(path)) if _size(path) else ""
     if problem:
         raise DataDirectoryUnusable(f"{path}-wal", f"the write-ahead log cannot be used: {problem}; {RESTORE}")
     logged, name = is_logged(path), ""
@@ -68,7 +71,7 @@ def check_journal(path: Path, packages_of: str | None) -> None:
 
 def is_logged(path: Path) -> bool:
     """Return whether the write-ahead log of a database has transactions."""
-    return _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER
+    return _size(Path(f"{path.resolve()}-wal")) > HEADER
 
 
 def _name_of(path: Path, logged: bool) -> str:
@@ -101,13 +104,15 @@ def _views(path: Path, logged: bool) -> Iterator[_View]:
 
     Without transactions in the log (``logged`` is False), only one view is yielded.
     """
+    alone = None
+    with suppress(sqlite3.DatabaseError) if logged else nullcontext():
+        alone = _view(path, "immutable=1")  # after an interrupted checkpoint, the file is readable only with its log
+    if alone is not None:
+        if problem := mark_problem(path, alone.mark):
+            raise _refused(path, problem)
+        yield alone
     if logged:
-        alone = None
-        with suppress(sqlite3.DatabaseError):  # after an interrupted checkpoint, the file is readable only with its log
-            alone = _view(path, "immutable=1")
-        if alone is not None:
-            yield alone
-    yield _view(path, "mode=ro" if logged else "immutable=1")
+        yield _view(path, "mode=ro")
 
 
 def _view(path: Path, mode: str) -> _View:
@@ -116,9 +121,9 @@ def _view(path: Path, mode: str) -> _View:
         [[application]] = database.execute("PRAGMA application_id")
         [[version]] = database.execute("PRAGMA user_version")
         tables = frozenset(name for [name] in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))
-        nodes = database.execute("SELECT value FROM meta WHERE name = 'node'") if tables >= _TABLES else ()
-        name = next((_name(path, node) for [node] in nodes), "")
-    return _View(application=application, version=version, tables=tables, name=name)
+        numbers = dict(database.execute("SELECT name, value FROM meta")) if tables >= _TABLES else {}
+        name = _name(path, numbers["node"]) if "node" in numbers else ""
+    return _View(application=application, version=version, tables=tables, name=name, mark=numbers.get("log", 0))
 
 
 def _name(path: Path, node: object) -> str:

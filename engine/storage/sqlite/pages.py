@@ -17,7 +17,8 @@ from weakref import finalize
 
 from msgspec import Struct
 
-from engine.storage.sqlite.wal_pages import PAGE, read_log
+from engine.storage.sqlite.wal_frames import PAGE
+from engine.storage.sqlite.wal_pages import LogPages
 
 _MAGIC = b"SQLite format 3\0\x10\0"  #: with the size of a page
 _ROOT, _FREE, _OVERFLOW, _MORE_OVERFLOW, _CHILD = range(1, 6)  #: types of pages in the pointer map
@@ -47,7 +48,7 @@ class Pages:
     """Pages of a database file with its write-ahead log. ``on_page`` gets the pages read so far, and all."""
 
     def __init__(self, path: Path, on_page: Callable[[int, int], None]) -> None:
-        self._file, self.log = os.open(path, os.O_RDONLY | os.O_CLOEXEC), read_log(Path(f"{path}-wal"))
+        self._file, self.log = os.open(path, os.O_RDONLY | os.O_CLOEXEC), LogPages(Path(f"{path}-wal"))
         finalize(self, os.close, self._file)
         self.count = self.log.count or -(-path.stat().st_size // PAGE)
         self._on_page, self._read = on_page, 0
@@ -90,12 +91,11 @@ class Pages:
         lost += [place for place in unsound.values() if place.page not in answered]
 
     def _content(self, page: int, default: bytes | None = None) -> bytes:
-        at = self.log.pages.get(page, 0)
-        content = b""
-        if at is not None and 1 <= page <= self.count:
+        content = self.log.content(page)
+        if content is None and 1 <= page <= self.count:
             with suppress(OSError):
-                content = self.log.content[at : at + PAGE] if at else os.pread(self._file, PAGE, (page - 1) * PAGE)
-        if len(content) < PAGE:
+                content = os.pread(self._file, PAGE, (page - 1) * PAGE)
+        if content is None or len(content) < PAGE:
             if default is None:
                 raise _Unreadable
             return default

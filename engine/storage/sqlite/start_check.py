@@ -31,15 +31,13 @@ SET_ASIDE = (
 def check_start(db: sqlite3.Connection) -> str:
     """Return why the engine cannot run on this database, or an empty text. Runs outside a transaction."""
     for table in CATALOG:
-        if problem := _problem(db, table):
-            return f"the table {table} is damaged ({problem})"
+        found = _result(db, f"PRAGMA integrity_check({table})")
+        if found != "ok":
+            return f"the table {table} is damaged ({found})"
     for table, column in GROWING.items():
-        try:
-            db.execute(f"SELECT max({column}) FROM {table}").fetchone()
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            return f"the newest page of the table {table} is damaged ({error})"
+        found = _result(db, f"SELECT 'ok', max({column}) FROM {table}")
+        if found != "ok":
+            return f"the newest page of the table {table} is damaged ({found})"
     return earlier_damage(db)
 
 
@@ -50,9 +48,11 @@ def earlier_damage(db: sqlite3.Connection) -> str:
     return f"an earlier engine found damaged pages ({found[0][0]})" if found else ""
 
 
-def _problem(db: sqlite3.Connection, table: str) -> str:
+def _result(db: sqlite3.Connection, sql: str) -> str:
     try:
-        [first] = db.execute(f"PRAGMA integrity_check({table})").fetchone()
+        first = db.execute(sql).fetchone()[0]
     except sqlite3.DatabaseError as error:
+        if not is_damage(error) or (error.sqlite_errorcode or 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise
         return str(error)
-    return "" if first == "ok" else " ".join(str(first).split())
+    return " ".join(str(first).split())

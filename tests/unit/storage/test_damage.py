@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -30,17 +31,18 @@ UNREADABLE = r"""
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-static int is_bad(int descriptor, off_t offset) {
+static int is_bad(int descriptor, off_t offset, size_t size) {
     struct stat found;
-    return offset == atoll(getenv("BAD_OFFSET")) && fstat(descriptor, &found) == 0
+    off_t bad = atoll(getenv("BAD_OFFSET"));
+    return offset <= bad && bad < offset + (off_t)size && fstat(descriptor, &found) == 0
         && found.st_ino == strtoull(getenv("BAD_INODE"), 0, 10);
 }
 ssize_t read(int descriptor, void *buffer, size_t size) {
-    if (is_bad(descriptor, lseek(descriptor, 0, SEEK_CUR))) { errno = EIO; return -1; }
+    if (is_bad(descriptor, lseek(descriptor, 0, SEEK_CUR), size)) { errno = EIO; return -1; }
     return syscall(SYS_read, descriptor, buffer, size);
 }
 ssize_t pread(int descriptor, void *buffer, size_t size, off_t offset) {
-    if (is_bad(descriptor, offset)) { errno = EIO; return -1; }
+    if (is_bad(descriptor, offset, size)) { errno = EIO; return -1; }
     return syscall(SYS_pread64, descriptor, buffer, size, offset);
 }
 ssize_t pread64(int descriptor, void *buffer, size_t size, off_t offset) {
@@ -98,18 +100,39 @@ async def test_delayed_rows_on_other_pages_become_ready(tmp_path: Path, table: s
 
 
 @needs("gcc")
+@pytest.mark.parametrize("place", ["header", "first frame", "behind the last commit"])
+async def test_a_log_that_the_disk_cannot_read_is_no_damage(place: str, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    async with storing(tmp_path / "open") as storage:
+        for _ in range(4):
+            await stored(storage)
+        shutil.copytree(tmp_path / "open", tmp_path / "data")
+    index = await anyio.Path(tmp_path / "data/journal.db-shm").read_bytes()
+    end = 32 + int.from_bytes(index[16:20], sys.byteorder) * 4120
+    offset = {"header": 0, "first frame": 32, "behind the last commit": end}[place]
+
+    environment = await failing_reads(tmp_path, tmp_path / "data/journal.db-wal", offset)
+    command = [sys.executable, "-c", READER, str(tmp_path / "data")]
+    ended = await anyio.run_process(command, env=environment, check=False)
+
+    assert b"DiskFailing: " in ended.stderr, ended.stderr
+    assert b"look for disk errors in the kernel's log" in ended.stderr
+
+
+async def failing_reads(folder: Path, file: Path, offset: int) -> dict[str, str]:
+    """Return the environment of a program for which reads at one offset of a file fail."""
+    await anyio.Path(folder / "shim.c").write_text(UNREADABLE)
+    await anyio.run_process(["gcc", "-shared", "-fPIC", "-o", str(folder / "shim.so"), str(folder / "shim.c")])
+    bad = {"BAD_INODE": str((await anyio.Path(file).stat()).st_ino), "BAD_OFFSET": str(offset)}
+    return {**os.environ, "LD_PRELOAD": str(folder / "shim.so"), **bad}
+
+
+@needs("gcc")
 async def test_rows_on_a_page_that_the_disk_cannot_read_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     data = await kept(tmp_path / "data")
     page = data.leaves("payload")[1]
-    (tmp_path / "shim.c").write_text(UNREADABLE)
-    await anyio.run_process(["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "shim.so"), str(tmp_path / "shim.c")])
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": str(tmp_path / "shim.so"),
-        "BAD_INODE": str((tmp_path / "data/journal.db").stat().st_ino),
-        "BAD_OFFSET": str((page.number - 1) * 4096),
-    }
+    environment = await failing_reads(tmp_path, tmp_path / "data/journal.db", (page.number - 1) * 4096)
     command = [sys.executable, "-c", READER, str(tmp_path / "data")]
     ended = await anyio.run_process(command, env=environment)
 

@@ -192,6 +192,14 @@ def test_a_commit_whose_page_count_reads_0_is_found_before_one_other_commit(tmp_
     assert log_problem(path).startswith(problem)
 
 
+def test_several_bad_frames_do_not_hide_later_commits(tmp_path: Path) -> None:
+    path = logged(tmp_path, 6)
+    for number in (2, 3):
+        flip(path, frame_at(number) + FRAME)
+
+    assert log_problem(path).startswith("frame 2 is damaged")
+
+
 def test_a_torn_transaction_of_several_pages_is_no_problem(tmp_path: Path) -> None:
     """Any page of the last transaction may be missing: the disk writes them in any order."""
     path = tmp_path / "a.db"
@@ -249,8 +257,8 @@ async def test_the_start_is_refused_while_later_commits_would_be_lost(tmp_path: 
         for number in range(5):
             await storage.store("test").write("table", put={str(number): b"x" * 100})
         shutil.copytree(data, copy)
-    size = len(await anyio.Path(f"{copy}/journal.db-wal").read_bytes())
-    flip(copy / "journal.db", size - 3 * (FRAME + PAGE) + 200)
+    index = await anyio.Path(f"{copy}/journal.db-shm").read_bytes()
+    flip(copy / "journal.db", frame_at(int.from_bytes(index[16:20], sys.byteorder) - 2) + 200)
 
     with pytest.raises(DataDirectoryUnusable, match=r"write-ahead log.*would be lost.*functiond restore"):
         async with open_sqlite(StorageOptions(directory=copy)):

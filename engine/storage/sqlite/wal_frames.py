@@ -1,0 +1,137 @@
+"""Frames of SQLite's write-ahead log, read without SQLite. See https://sqlite.org/walformat.html."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import Counter
+from contextlib import suppress
+from itertools import pairwise
+
+from msgspec import Struct
+
+PAGE = 4096  #: bytes of a page in each journal
+HEADER, FRAME = 32, 24  #: bytes of the log's header and of each frame's header
+_MAGIC = (0x377F0682, 0x377F0683)  #: checksums of little and big endian numbers
+_WORD = 0xFFFFFFFF
+_MOST_PAGES = 4096  #: pages whose checksums are computed for one chain, which takes half a second
+
+Sum = tuple[int, int]
+
+
+class Frame(Struct, frozen=True):
+    number: int  #: from 1
+    page: int  #: of the database
+    size: int  #: pages of the database after the commit; 0: this frame does not end a transaction
+    salts: bytes
+    sum: Sum
+
+
+class Frames:
+    """Frames of the log in ``file``. If its header is damaged, ``page_size`` and the first frames replace it.
+
+    The log is read, not mapped to memory, where a bad sector ends the process. A bad sector reads as zeros.
+    """
+
+    def __init__(self, file: int, page_size: int = 0) -> None:
+        self._file, self.guessed, size = file, bool(page_size), os.fstat(file).st_size
+        magic, _, page, _ = struct.unpack(">4I", self._read(0, 16))
+        self.page_size = page_size or int(page)
+        starts = range(HEADER + 8, size, FRAME + self.page_size)[:9] if page_size else ()
+        [(self.salts, _)] = Counter(self._read(at, 8) for at in starts or (16,)).most_common(1)
+        self._words = "<" if magic == _MAGIC[0] or page_size else ">"
+        sound = magic in _MAGIC and self.page_size >= 512 and self.page_size & (self.page_size - 1) == 0
+        self._known = sound or self.guessed
+        self.count = (size - HEADER) // (FRAME + self.page_size) if self._known else 0
+
+    @property
+    def header_is_sound(self) -> bool:
+        return self._known and self._add((0, 0), self._read(0, 24)) == self.sum_before(1)
+
+    @property
+    def follows_itself(self) -> bool:
+        """Return whether the log has frames although its header is damaged. SQLite would ignore them."""
+        return any(self._read(0, HEADER)) and any(self._read(HEADER, FRAME))
+
+    def frame(self, number: int) -> Frame:
+        page, size, salts, *stored = struct.unpack(">2I8s2I", self._read(self._position(number), FRAME))
+        return Frame(number, page, size, salts, (stored[0], stored[1]))
+
+    def content(self, number: int) -> bytes:
+        """Return the page in a frame."""
+        return self._read(self._position(number) + FRAME, self.page_size)
+
+    def later_commit(self, bad: Frame) -> Frame | None:
+        """Return the first commit that continues the checksums of an earlier one, both at or behind a bad frame.
+
+        The rest of a failed commit, which a shorter one overwrote, has no such pair. The damage may be in the salts of
+        the bad frame, so that frame counts whatever they are.
+        """
+        commits = [one for one in map(self.frame, range(bad.number + 1, self.count + 1)) if one.salts == self.salts]
+        commits = [one for one in commits if one.size]
+        page, size = self.written_header(bad)
+        # The upper bits of some words of a page hardly change one half of the checksum, so the number of pages must be
+        # possible, too: a database grows by pages that are written.
+        ended = page == bad.page and size > 0
+        if bad.size or (commits and ended and 0 <= commits[0].size - size <= commits[0].number - bad.number):
+            commits.insert(0, bad)
+        for one, later in pairwise(commits):
+            sums = (one.sum, self.next_sum(self.sum_before(one.number), one.number)) if one is bad else (one.sum,)
+            if any(self._is_chain(start, one.number + 1, later.number) for start in sums):
+                return later
+        return None
+
+    def written_header(self, one: Frame) -> tuple[int, int]:
+        """Return the number of its page, and the size, with which a frame was written, by its checksum and content.
+
+        The checksum is computed backwards from its end to the beginning of the page.
+        """
+        before, (low, high) = self.sum_before(one.number), one.sum
+        numbers = self._numbers(self.content(one.number))
+        for position in range(len(numbers) - 2, -2, -2):
+            high = (high - numbers[position + 1] - low) & _WORD
+            low = (low - numbers[position] - high) & _WORD
+        written = (low - before[0] - before[1]) & _WORD, (high - before[1] - low) & _WORD
+        page, size = struct.unpack(">2I", struct.pack(f"{self._words}2I", *written))
+        return page, size
+
+    def sum_before(self, number: int) -> Sum:
+        """Return the checksum that a frame continues: that of the frame before it, or of the header."""
+        return self.frame(number - 1).sum if number > 1 else struct.unpack(">2I", self._read(24, 8))
+
+    def next_sum(self, before: Sum, number: int) -> Sum:
+        """Return the checksum of a frame after ``before``."""
+        return self._add(self._add(before, self._read(self._position(number), 8)), self.content(number))
+
+    def _is_chain(self, before: Sum, first: int, last: int) -> bool:
+        """Return whether the checksums of the frames continue each other, from ``before`` on.
+
+        Of a long chain, only the beginning is checked: one frame that continues ``before`` was written after it.
+        """
+        for number in range(first, min(last, first + _MOST_PAGES) + 1):
+            stored = self.frame(number).sum
+            if self.next_sum(before, number) != stored:
+                return False
+            before = stored
+        return True
+
+    def _add(self, before: Sum, content: bytes) -> Sum:
+        """Return the checksum of SQLite's log after ``content``, of which each 8 bytes are two numbers."""
+        one, two = before
+        numbers = self._numbers(content)
+        for first, second in zip(numbers[::2], numbers[1::2], strict=True):
+            one = (one + first + two) & _WORD
+            two = (two + second + one) & _WORD
+        return one, two
+
+    def _numbers(self, content: bytes) -> tuple[int, ...]:
+        return struct.unpack(f"{self._words}{len(content) // 4}I", content)
+
+    def _read(self, begin: int, size: int) -> bytes:
+        content = b""
+        with suppress(OSError):
+            content = os.pread(self._file, size, begin)
+        return content.ljust(size, b"\0")
+
+    def _position(self, number: int) -> int:
+        return HEADER + (number - 1) * (FRAME + self.page_size)
