@@ -120,8 +120,11 @@ def package_problem(code: Path, package: CodePackage, on_read: OnRead, *, packed
         if packed:
             return ""
         with original.open("rb") as file:
-            changed = (path for path, size, checksum in contents(file) if not has_sum(folder / path, size, checksum))
-            return next((f"{folder.name}/{path} differs from the file in the package" for path in changed), "")
+            for path, size, checksum in contents(file):
+                compiled = "__pycache__" in path.parts  # removed before the first use
+                if not compiled and not has_sum(folder / path, size, checksum):
+                    return f"{folder.name}/{path} differs from the file in the package"
+        return ""
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(code)} is missing"
     except (OSError, InvalidField) as error:

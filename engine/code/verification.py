@@ -1,13 +1,14 @@
 """Check of stored code packages before their first use, so that bytes that changed on disk are never loaded silently.
 
 A package as it was received is checked by the hash in its name, and each unpacked file by the package. A file that
-differs is unpacked again. Files that the package does not have are not checked, nor are ``__pycache__`` folders, which
-interpreters write.
+differs is unpacked again. Files that the package does not have are not checked. Compiled code in ``__pycache__`` is
+removed, because nothing tells that it changed.
 """
 
 from __future__ import annotations
 
 import errno
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class PackageChecks:
 
     def _check(self, name: str, *, inline: bool) -> None:
         package, folder = self._folder / f"{name}.package", self._folder / name
+        for cache in [*folder.rglob("__pycache__")]:
+            shutil.rmtree(cache, ignore_errors=True)
         try:
             changed = _mend_inline(package, folder) if inline else self._mend(package, folder, name)
         except InvalidField:

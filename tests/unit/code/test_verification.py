@@ -48,17 +48,19 @@ async def test_a_changed_file_is_restored_from_the_package(tmp_path: Path, kind:
     assert file_of(tmp_path, package).read_bytes() == SOURCE
 
 
-async def test_a_missing_file_is_restored_and_others_stay_as_they_are(tmp_path: Path) -> None:
+async def test_a_missing_file_is_restored_compiled_code_is_removed_and_others_stay(tmp_path: Path) -> None:
     package, _ = await stored(tmp_path, "zip")
     file_of(tmp_path, package).unlink()
-    folder, written = tmp_path / package.sha256, ("written_by_the_function", "__pycache__/index.pyc")
-    for name in written:
-        (folder / name).write_text("other")
+    folder, written = tmp_path / package.sha256, "written_by_the_function"
+    (folder / written).write_text("other")
+    (folder / "lib/__pycache__/deep").mkdir(parents=True)
+    (folder / "lib/__pycache__/index.cpython-311.pyc").write_text("a flipped byte in it changes what runs")
 
     await CodeStore(tmp_path).check(package)
 
     assert file_of(tmp_path, package).read_bytes() == SOURCE
-    assert [(folder / name).read_text() for name in written] == ["other", "other"]
+    assert (folder / written).read_text() == "other"
+    assert not [*folder.rglob("__pycache__")]
 
 
 @pytest.mark.parametrize("kind", ["inline", "zip"])
