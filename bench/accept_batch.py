@@ -90,7 +90,8 @@ def _insert(db: sqlite3.Connection, identity: Identity, size: int) -> float:
     tables: dict[Statement, Sequence[Row]] = {
         one: [row[one] for row in rows] for one in (Statement.APPEND, Statement.PAYLOAD, Statement.TALLY)
     }
-    tables[Statement.PAYLOAD] = with_sums(Statement.PAYLOAD, tables[Statement.PAYLOAD])
+    for one in (Statement.APPEND, Statement.PAYLOAD):
+        tables[one] = with_sums(one, tables[one])
     tables[Statement.TALLY] = summed(tables[Statement.TALLY])
     began = time.perf_counter()
     db.execute("BEGIN IMMEDIATE")

@@ -27,13 +27,9 @@ def attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
     before, outcome = settlement.invocation, settlement.outcome
     row = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
     log = outcome.log if settlement.retry is not None else b""
-    rows: list[tuple[Statement, Row]] = []
-    if log or settlement.decision is not None or outcome.progress is not None or outcome.instance:
-        decision = None if settlement.decision is None else msgspec.json.encode(settlement.decision).decode()
-        details = (log or None, decision, outcome.progress, outcome.note or None, outcome.instance or None)
-        rows.append((Statement.ATTEMPT_DETAILS, row + details))
-    else:
-        rows.append((Statement.ATTEMPT, row))
+    decision = None if settlement.decision is None else msgspec.json.encode(settlement.decision).decode()
+    details = (log or None, decision, outcome.progress, outcome.note or None, outcome.instance or None)
+    rows: list[tuple[Statement, Row]] = [(Statement.ATTEMPT, row + details)]
     if log:
         rows.append((Statement.TALLY, (0, 0, len(log))))
     if before.attempt > HISTORY:

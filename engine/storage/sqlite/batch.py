@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from itertools import chain
 from typing import Any
+from zlib import crc32
+
+from msgspec.msgpack import encode
 
 from engine.errors import OutcomeUnknown, PageDamaged
-from engine.storage.sqlite.checksums import payload_sum, result_sum
+from engine.storage.sqlite.checksums import payload_sum, result_sum, row_sum
 from engine.storage.sqlite.damage import is_damage
 
 Row = tuple[Any, ...] | list[Any]
@@ -34,41 +37,37 @@ class Statement(IntEnum):
     RETRY = 5
     RESULT = 6
     ATTEMPT = 7
-    ATTEMPT_DETAILS = 8
-    UNTALLY_ATTEMPTS = 9
-    DROP_ATTEMPTS = 10
-    ADD_DELIVERY = 11
-    TALLY = 12
-    TRACE = 13
-    STATUS = 14
-    RELEASE = 15
-    ORIGIN = 16
+    UNTALLY_ATTEMPTS = 8
+    DROP_ATTEMPTS = 9
+    ADD_DELIVERY = 10
+    TALLY = 11
+    STATUS = 12
+    RELEASE = 13
+    RARE = 14
 
+
+#: Columns of an invocation that a retry changes, and two kinds that never change. Its sum has a part of each kind.
+MOVED = "rank, due, attempt"
+FIXED = "key, function_id, version, alias, source, priority, first_due, hops, memory, size"
+RARE = "ordering_key, trace, trigger_id, cause"
 
 SQL: dict[Statement, str] = {
     Statement.FENCE: (
         "INSERT INTO meta (name, value) VALUES ('fence', ?) ON CONFLICT (name) DO UPDATE SET value = value + 1"
     ),
-    Statement.APPEND: (
-        "INSERT INTO invocation (key, function_id, version, alias, source, state, priority, rank, first_due, due,"
-        " attempt, hops, memory, size) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-    ),
+    Statement.APPEND: (f"INSERT INTO invocation (state, {MOVED}, {FIXED}, sum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"),
     Statement.PAYLOAD: "INSERT INTO payload (key, body, sum) VALUES (?,?,?)",
     Statement.START: "UPDATE invocation SET state = 2, attempt = ?, started = ?, begun = ? WHERE key = ?",
     Statement.FINISH: (
-        "UPDATE invocation SET state = ?, attempt = ?, failures = ?, started = ?, ended = ?, code = ?, message = ?"
-        " WHERE key = ?"
+        "UPDATE invocation SET state = ?, failures = ?, started = ?, ended = ?, code = ?, message = ?, attempt = ?,"
+        " sum = sum + ?9 WHERE key = ?8"
     ),
     Statement.RETRY: (
-        "UPDATE invocation SET state = 1, attempt = ?, failures = ?, rank = ?, due = ?, code = ?, message = ?"
-        " WHERE key = ?"
+        "UPDATE invocation SET state = 1, rank = ?, due = ?, attempt = ?, failures = ?, code = ?, message = ?,"
+        " sum = sum + ?8 WHERE key = ?7"
     ),
     Statement.RESULT: "INSERT OR REPLACE INTO result (key, body, log, sum) VALUES (?,?,?,?)",
     Statement.ATTEMPT: (
-        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
-    ),
-    #: In place of ``ATTEMPT``, for attempts with a log of their own, a decision, progress or an instance.
-    Statement.ATTEMPT_DETAILS: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message, log, decision, progress, note,"
         " instance) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
     ),
@@ -81,7 +80,8 @@ SQL: dict[Statement, str] = {
         "INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"
     ),
     Statement.RELEASE: (  # see ``ordering``
-        "UPDATE invocation SET state = 1, due = CASE begun WHEN 1 THEN due ELSE min(due, ?3) END WHERE key ="
+        "UPDATE invocation SET state = 1, due = CASE begun WHEN 1 THEN due ELSE min(due, ?3) END,"
+        " sum = CASE WHEN begun = 1 OR due <= ?3 THEN sum END WHERE key ="
         " (SELECT key FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
         " AND state = -1 AND state < 3 ORDER BY key LIMIT 1)"
         " AND NOT EXISTS (SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
@@ -91,8 +91,7 @@ SQL: dict[Statement, str] = {
         "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"
         " ON CONFLICT (function_id) DO UPDATE SET rows = rows + excluded.rows, size = size + excluded.size"
     ),
-    Statement.TRACE: "UPDATE invocation SET trace = ? WHERE key = ?",
-    Statement.ORIGIN: "UPDATE invocation SET trigger_id = ?, cause = ? WHERE key = ?",
+    Statement.RARE: f"UPDATE invocation SET ({RARE}, begun, sum) = (?1, ?2, ?3, ?4, ?5, sum + ?7) WHERE key = ?6",
     Statement.STATUS: "INSERT INTO status_log (target_id, state, at, code, message, key) VALUES (?,?,?,?,?,?)",
 }
 
@@ -289,7 +288,8 @@ class WritingConnection(sqlite3.Connection):
             if statement in _INSERTS:
                 insert_rows(self, statement, rows)
             else:
-                super().executemany(SQL[statement], summed(rows) if statement is Statement.TALLY else rows)
+                values = summed(rows) if statement is Statement.TALLY else with_sums(statement, rows)
+                super().executemany(SQL[statement], values)
 
     def _run_alone(self, request: WriteRequest) -> None:
         """Run one request of a batch inside a savepoint, so that its error does not undo the other requests.
@@ -321,7 +321,7 @@ def insert_rows(db: sqlite3.Connection, statement: Statement, rows: Sequence[Row
 
 
 def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
-    """Append the checksum to each row of a payload or result. Return rows of other statements unchanged.
+    """Append the checksum to each row of a payload, result or invocation. Return rows of other statements unchanged.
 
     Checksums are computed when the rows are written, so that they take no time from the event loop.
     """
@@ -329,6 +329,14 @@ def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
         return [(key, body, payload_sum(key, body)) for key, body in rows]
     if statement is Statement.RESULT:
         return [(key, body, log, result_sum(key, body, log)) for key, body, log in rows]
+    if statement is Statement.APPEND:
+        return [(*row, crc32(encode(row[1:4])) + crc32(encode(row[4:]))) for row in rows]  # as ``row_sum``
+    if statement is Statement.RARE:
+        return [(*row, row_sum(*row[:4])) for row in rows]
+    if statement is Statement.FINISH:
+        return [(*row, row_sum(*row[:6])) for row in rows]
+    if statement is Statement.RETRY:  # behind the values of SQL: those of ``MOVED`` before
+        return [(*row[:7], row_sum(*row[:3]) - row_sum(*row[7:])) for row in rows]
     return rows
 
 

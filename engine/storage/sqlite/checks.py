@@ -16,6 +16,7 @@ from engine.errors.data_errors import RESTORE, recover
 from engine.storage.problems import Problem
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.offline import read_only
+from engine.storage.sqlite.row_sums import changed_rows
 from engine.storage.sqlite.rows import RESULT_SIZE
 from engine.storage.sqlite.start_check import earlier_damage
 
@@ -41,7 +42,7 @@ def find_problems(folder: Path, on_read: Callable[[int], int | None] = int) -> I
     try:
         with read_only(folder) as database:
             database.set_progress_handler(lambda: on_read(0), _INSTRUCTIONS)
-            for check in (_pages, _rows, _payloads, _results, _tallies, _cursors, _damage):
+            for check in (_pages, _rows, _sums, _payloads, _results, _tallies, _cursors, _damage):
                 yield from _guarded(check, database)
     except (sqlite3.Error, OSError) as error:
         yield Problem(part="journal", problem=f"journal.db cannot be opened: {error}", advice=RESTORE)
@@ -78,9 +79,14 @@ def _rows(database: sqlite3.Connection) -> Iterator[Problem]:
             yield Problem(part="invocation", problem=problem, advice=f"if its end matters, {RESTORE}")
 
 
+def _sums(database: sqlite3.Connection) -> Iterator[Problem]:
+    for row in _shown(f"{' '.join(map(str, key))} of the table {table}" for table, _, key in changed_rows(database)):
+        yield Problem(part="row", problem=f"the row {row} differs from its checksum", advice=_RECOVER)
+
+
 def _payloads(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find payloads whose bytes changed on disk."""
-    if not _has_sums(database):
+    if not _has_column(database, "payload", "sum"):  # earlier engines stored none
         return
     rows = database.execute("SELECT key, size, p.body, p.sum FROM payload p JOIN invocation USING (key)")
     for key in _shown(key for key, *stored in rows if payload_problem(key, *stored)):
@@ -90,17 +96,12 @@ def _payloads(database: sqlite3.Connection) -> Iterator[Problem]:
 
 def _results(database: sqlite3.Connection) -> Iterator[Problem]:
     """Find results and logs whose bytes changed on disk."""
-    if not _has_sums(database):
+    if not _has_column(database, "payload", "sum"):  # earlier engines stored none
         return
     rows = database.execute("SELECT key, body, log, sum FROM result")
     for key in _shown(key for key, *stored in rows if result_is_damaged(key, *stored)):
         problem = f"the result or log of the invocation {key} differs from its checksum"
         yield Problem(part="result", problem=problem, advice=f"if its result matters, {RESTORE}")
-
-
-def _has_sums(database: sqlite3.Connection) -> bool:
-    """Return whether the schema has checksums, which earlier engines did not store."""
-    return _has_column(database, "payload", "sum")
 
 
 def _has_column(database: sqlite3.Connection, table: str, column: str) -> bool:

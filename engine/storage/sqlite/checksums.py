@@ -1,4 +1,4 @@
-"""Checksums of payloads and results, by which a read finds bytes that changed on disk.
+"""Checksums of rows, by which bytes that changed on disk are found: of payloads and results by each read.
 
 A checksum is a CRC-32 that begins with the key of its row, so that a body that was moved to another key is found too.
 NULL in place of a checksum means that the row was written before there were checksums. Such a row is not checked.
@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
+from msgspec.msgpack import encode
+
 _WORD = 0xFFFFFFFF
+
+
+def row_sum(*values: Any) -> int:
+    return crc32(encode(values))
 
 
 def payload_sum(key: int, body: bytes) -> int:

@@ -31,6 +31,7 @@ from engine.storage.sqlite.connection import Readers, connected
 from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.file_problems import not_opened
 from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal
+from engine.storage.sqlite.row_sums import add_sums
 from engine.storage.sqlite.start_check import check_start
 from engine.storage.sqlite.storage import SQLiteStorage
 from engine.storage.sqlite.writer import Writer
@@ -127,6 +128,7 @@ async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
     await database.executescript(_PRAGMAS)
     await _migrate(database, path)
     await _check_schema(database, path)
+    await database.executemany("", Visit(add_sums))
     visit = Visit(check_start)
     await database.executemany("", visit)
     if visit.value:

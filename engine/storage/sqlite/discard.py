@@ -7,7 +7,7 @@ import sqlite3
 from engine.model import Outcome, State
 from engine.protocols import Discarded
 from engine.storage.sqlite.batch import SQL, Statement
-from engine.storage.sqlite.rows import END, RESULT_SIZE, STORED
+from engine.storage.sqlite.rows import END, RESULT_SIZE, end_row
 
 _Found = tuple[int, int, int]  #: key, bytes of the payload, and those of result and log of an earlier attempt
 
@@ -39,7 +39,7 @@ def discard(
         reached = after if last else (scanned[-1][-1], scanned[-1][0])
     found = [*ready, *held, *delayed]
     for key, size, kept in found:
-        db.execute(END, (STORED[State.DISCARD], outcome.ended_at, outcome.code, outcome.message, key))
+        db.execute(END, end_row(key, State.DISCARD, outcome))
         db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
     return Discarded(
         keys=tuple(key for key, *_ in found),

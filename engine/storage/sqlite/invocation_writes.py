@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from engine.model import Invocation, Outcome, State
 from engine.protocols import Settlement
 from engine.storage.sqlite.attempts import attempt_rows
-from engine.storage.sqlite.batch import SQL, Row, Statement, insert_rows, summed
+from engine.storage.sqlite.batch import SQL, Row, Statement, insert_rows, summed, with_sums
 from engine.storage.sqlite.ordering import insert_ordered, release_successors
-from engine.storage.sqlite.rows import END, RESULT_SIZE, STORED, append_row
+from engine.storage.sqlite.rows import END, RESULT_SIZE, STORED, append_row, end_row, rare_row
 
 
 def cancel(db: sqlite3.Connection, key: int, outcome: Outcome, state: State = State.FAIL) -> tuple[int, int] | None:
     """End a waiting invocation. Return its function id and payload size, or None if it does not wait."""
-    end = (STORED[state], outcome.ended_at, outcome.code, outcome.message, key)
-    found = db.execute(f"{END} RETURNING function_id, size, attempt, ordering_key", end).fetchone()
+    returned = f"{END} RETURNING function_id, size, attempt, ordering_key"
+    found = db.execute(returned, end_row(key, state, outcome)).fetchone()
     if found is None:
         return None
     function_id, size, attempt, ordering_key = found
@@ -30,30 +29,24 @@ def cancel(db: sqlite3.Connection, key: int, outcome: Outcome, state: State = St
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
+    rare = rare_row(invocation)
     rows: tuple[tuple[Statement, Row], ...] = (
         (Statement.APPEND, append_row(invocation)),
         (Statement.PAYLOAD, (invocation.key, invocation.payload)),
         (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
     )
-    if invocation.trace:
-        rows = (*rows, (Statement.TRACE, (invocation.trace, invocation.key)))
-    if invocation.trigger_id or invocation.cause:
-        origin = (invocation.trigger_id or None, invocation.cause or None, invocation.key)
-        rows = (*rows, (Statement.ORIGIN, origin))
-    return rows
+    return rows if rare is None else (*rows, (Statement.RARE, rare))
 
 
 def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> frozenset[int]:
     """Store invocations. Return the keys of those that are held."""
     insert_rows(db, Statement.APPEND, [append_row(one) for one in invocations if not one.ordering_key])
+    rare = [row for one in invocations if not one.ordering_key and (row := rare_row(one))]
+    db.executemany(SQL[Statement.RARE], with_sums(Statement.RARE, rare))
     ordered = [one for one in invocations if one.ordering_key]
     held = frozenset(one.key for one in ordered if insert_ordered(db, one))
     insert_rows(db, Statement.PAYLOAD, [(one.key, one.payload) for one in invocations])
     db.executemany(SQL[Statement.TALLY], summed([(one.function_id, 1, len(one.payload)) for one in invocations]))
-    for one in invocations:
-        if one.trace or one.trigger_id or one.cause:
-            for statement, row in append_rows(one)[3:]:  # behind the rows that each invocation has
-                db.execute(SQL[statement], row)
     return held
 
 
@@ -63,31 +56,15 @@ def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
     rows: list[tuple[Statement, Row]] = []
     if settlement.retry is not None:
         after = settlement.retry
-        row: tuple[Any, ...] = (
-            after.attempt,
-            after.failures,
-            after.rank,
-            after.due_at,
-            outcome.code,
-            outcome.message,
-            before.key,
-        )
+        moved = (after.rank, after.due_at, after.attempt, after.failures, outcome.code, outcome.message)
+        row: Row = (*moved, before.key, before.rank, before.due_at, before.attempt)
         rows.append((Statement.RETRY, row))
     else:
         failures = before.failures + (settlement.ran and not outcome.ok and not outcome.engine_fault)
         started = outcome.started_at if settlement.ran else None
-        row = (
-            STORED[settlement.state],
-            before.attempt,
-            failures,
-            started,
-            outcome.ended_at,
-            outcome.code,
-            outcome.message,
-            before.key,
-        )
+        end = (STORED[settlement.state], failures, started, outcome.ended_at, outcome.code, outcome.message)
         size = len(before.payload) + len(outcome.result) + len(outcome.log)
-        rows.append((Statement.FINISH, row))
+        rows.append((Statement.FINISH, (*end, before.attempt, before.key)))
         if before.ordering_key:
             rows.append((Statement.RELEASE, (before.function_id, before.ordering_key, outcome.ended_at)))
         rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))

@@ -14,11 +14,9 @@ import sqlite3
 from collections.abc import Iterable
 
 from engine.model import Invocation
-from engine.storage.sqlite.batch import SQL, Statement
-from engine.storage.sqlite.rows import HELD, append_row
+from engine.storage.sqlite.batch import SQL, Statement, insert_rows, with_sums
+from engine.storage.sqlite.rows import HELD, append_row, rare_row
 
-_STATE = 5  #: position of the state in the row of ``append_row``
-_APPEND = SQL[Statement.APPEND].replace(", size)", ", size, begun, ordering_key)").replace("(?,", "(?,?,?,", 1)
 #: Statement that returns a row if another invocation of the key has not ended.
 _UNENDED = (
     "SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ? AND ordering_key = ? AND state < 3 LIMIT 1"
@@ -36,10 +34,9 @@ def insert_ordered(db: sqlite3.Connection, invocation: Invocation) -> bool:
     """Store the row of an invocation with an ordering key. Return True if it is held behind another."""
     key = invocation.function_id, invocation.ordering_key
     held = db.execute(_UNENDED, key).fetchone() is not None
-    row = list(append_row(invocation))
-    if held:
-        row[_STATE] = HELD
-    db.execute(_APPEND, (*row, invocation.delayed, invocation.ordering_key))
+    state, *row = append_row(invocation)
+    insert_rows(db, Statement.APPEND, [(HELD if held else state, *row)])
+    db.executemany(SQL[Statement.RARE], with_sums(Statement.RARE, [rare_row(invocation) or ()]))
     return held
 
 

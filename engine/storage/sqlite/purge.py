@@ -107,7 +107,7 @@ class Purge:
             if ended is None:
                 continue
             if (end := true_end(ended, now)) != ended:
-                db.execute("UPDATE invocation SET ended = ? WHERE key = ?", (end, key))
+                db.execute("UPDATE invocation SET ended = ?, sum = NULL WHERE key = ?", (end, key))
             if end > cutoff or pending:
                 scan.oldest = min(scan.oldest, end)
             elif _take(scan, key, size, attempt):

@@ -29,6 +29,7 @@ from engine.storage.sqlite.database import MARK, scripts
 from engine.storage.sqlite.ordering import release_successors
 from engine.storage.sqlite.ownership import APPLICATION_ID, RECOVERED
 from engine.storage.sqlite.pages import Pages, Place, Row
+from engine.storage.sqlite.row_sums import changed_rows
 
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _OLDER = re.compile(r"(payload|result|attempt)_\d+")  #: tables that earlier engines set aside after damage
@@ -76,7 +77,7 @@ class DamagedJournal:
         with file_errors(self._path):
             self._pages = Pages(self._path, on_progress)
         self._roots = self._find_roots({name: root for name, root, _ in found})
-        self._meta = [row for row in self._rows("meta") if not _OLDER.fullmatch(row[0])]
+        self._meta = [row for row in self._rows("meta") if row[0] != "log" and not _OLDER.fullmatch(row[0])]
         self._number = self._find_number(request_id)
         self.identity = Identity(self._number)
 
@@ -170,10 +171,14 @@ class DamagedJournal:
             for size, rows in groupby(self._meta if table == "meta" else self._rows(table), key=len):
                 names = ", ".join(name for name, *_ in self._columns[table][:size])
                 db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({_marks(size)})", rows)
+        changed = list(changed_rows(db))
+        for table, names, key in changed:
+            db.execute(f"DELETE FROM {table} WHERE ({names}) = ({_marks(len(key))})", key)
+            self._lose(table, self._id(table, key))
         db.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (self._number,))
         for sql in tables.PREPARE:
             db.execute(sql)
-        if self._gaps or self._pages.log.problem:
+        if changed or self._gaps or self._pages.log.problem:
             self._find_lost(db)
         for sql, (table, state, problem, advice) in tables.LISTS.items():
             for [key] in db.execute(sql):
@@ -263,8 +268,9 @@ def _is_sound(table: str, row: Row) -> bool:
     if table == "result":
         return not result_is_damaged(row[0], row[1], row[2], row[3] if len(row) > 3 else None)
     if table in tables.BODIES:
+        column, kind = tables.BODIES[table]
         try:
-            msgspec.json.decode(row[-1], type=tables.BODIES[table])
+            msgspec.json.decode(row[column], type=kind)
         except (msgspec.MsgspecError, ValueError):
             return False
     return bool(table != "invocation" or -1 <= row[5] <= 5)

@@ -26,7 +26,13 @@ MEANING = {
     "status_log": ("changes of states are missing in their log stream", ""),
 }
 TYPES: dict[str, Any] = {"INTEGER": int, "REAL": (float, int), "TEXT": str, "BLOB": bytes}
-BODIES = {"function_version": Function, "async_settings": AsyncSettings, "resource": Any, "status_target": StatusTarget}
+#: Columns with JSON, and its type.
+BODIES: dict[str, tuple[int, Any]] = {
+    "function_version": (2, Function),
+    "async_settings": (2, AsyncSettings),
+    "resource": (3, Any),
+    "status_target": (4, StatusTarget),
+}
 #: Indexes that name invocations: the state of these, and the columns of an entry.
 INDEXES = {
     "ready": (0, ("function_id", "rank", "key")),
@@ -45,8 +51,8 @@ OTHERS = {
 PREPARE = (
     "CREATE TEMP TABLE seen (key INTEGER PRIMARY KEY, function_id, state, rank, due, ordering_key)",
     "DELETE FROM payload WHERE length(body) <> (SELECT size FROM invocation i WHERE i.key = payload.key)",
-    "INSERT OR IGNORE INTO function SELECT function_id, json_extract(body, '$.project'),"
-    " json_extract(body, '$.package'), json_extract(body, '$.name')"
+    "INSERT OR IGNORE INTO function (function_id, project, package, name) SELECT function_id,"
+    " json_extract(body, '$.project'), json_extract(body, '$.package'), json_extract(body, '$.name')"
     " FROM (SELECT function_id, CAST(body AS TEXT) AS body FROM function_version)",
 )
 _ALONE = "key NOT IN (SELECT key FROM invocation)"

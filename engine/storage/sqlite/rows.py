@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import replace
 
-from engine.model import Invocation, Record, State
+from engine.model import Invocation, Outcome, Record, State
 from engine.model.identity import Identity
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
-from engine.storage.sqlite.checksums import payload_problem
+from engine.storage.sqlite.checksums import payload_problem, row_sum
 
 HELD, READY, DELAYED, RUNNING = -1, 0, 1, 2
 STORED: dict[State, int] = {State.RUNNING: 2, State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
@@ -23,7 +24,7 @@ SHOWN: dict[int, State] = {
 #: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation LEFT JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " start_deaths, ordering_key, size, body, sum, trace, cause"
+    " start_deaths, ordering_key, size, body, payload.sum, trace, cause"
 )
 BODY = 17  #: position of the payload in ``RUNNABLE``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
@@ -37,31 +38,37 @@ LISTED = (
 POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >= {MAX_START_CRASHES} END)"
 #: Return of running rows to WAIT after a crash, without its WHERE clause.
 REVIVE = "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
-#: End of a waiting invocation.
-END = "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (-1, 0, 1)"
+#: End of a waiting invocation, with the values of ``end_row``.
+END = (
+    "UPDATE invocation SET state = ?1, ended = ?4, code = ?5, message = ?6, sum = sum + ?7"
+    " WHERE key = ?8 AND state IN (-1, 0, 1)"
+)
 #: Bytes of a result and its log, and of the logs in the history of an invocation, for the SQL of its key.
 RESULT_SIZE = "coalesce((SELECT length(body) + length(log) FROM result WHERE key = {}), 0)"
 LOGS_SIZE = "coalesce((SELECT sum(length(log)) FROM attempt WHERE key = {}), 0)"
+#: Attributes in the order of the columns ``MOVED`` and ``FIXED`` of ``batch``, up to the size.
+_KEPT = attrgetter(
+    *("rank", "due_at", "attempt", "key", "function_id", "version", "alias", "source", "priority", "first_due_at"),
+    *("hops", "memory"),
+)
 
 
-def append_row(invocation: Invocation) -> tuple[Any, ...]:
-    i = invocation
-    return (
-        i.key,
-        i.function_id,
-        i.version,
-        i.alias,
-        i.source,
-        DELAYED if i.delayed else READY,
-        i.priority,
-        i.rank,
-        i.first_due_at,
-        i.due_at,
-        i.attempt,
-        i.hops,
-        i.memory,
-        len(i.payload),
-    )
+def append_row(i: Invocation) -> tuple[Any, ...]:
+    return (DELAYED if i.delayed else READY, *_KEPT(i), len(i.payload))
+
+
+def rare_row(i: Invocation) -> tuple[Any, ...] | None:
+    """Return the row for the columns that few invocations have, or None. For ``begun`` see ``ordering``."""
+    if not (i.ordering_key or i.trace or i.trigger_id or i.cause):
+        return None
+    begun = 1 if i.delayed and i.ordering_key else 0
+    return (i.ordering_key or None, i.trace or None, i.trigger_id or None, i.cause or None, begun, i.key)
+
+
+def end_row(key: int, state: State, outcome: Outcome) -> tuple[Any, ...]:
+    """Return the values of ``END``. The second and third have a place in the sum of an end, but no column here."""
+    end = (STORED[state], None, None, outcome.ended_at, outcome.code, outcome.message)
+    return (*end, row_sum(*end), key)
 
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:

@@ -247,7 +247,7 @@ def test_held_invocations_go_on_behind_a_lost_one_of_their_key(original: Origina
     first, *held = sorted(key for key, state in original.states.items() if state == 0)[:3]
     with closing(sqlite3.connect(data / "journal.db")) as database, database:
         for key in (first, *held):
-            state = "function_id = 1, state = -1 + (key = ?2), ordering_key = 'k'"
+            state = "function_id = 1, state = -1 + (key = ?2), ordering_key = 'k', sum = NULL"
             database.execute(f"UPDATE invocation SET {state} WHERE key = ?1", (key, first))
         database.execute("DELETE FROM invocation WHERE key = ?", (first,))
     recovered(data)
@@ -426,3 +426,17 @@ def test_a_directory_in_use_and_one_without_a_journal_are_refused(
     assert (code, "has no journal.db" in said, [path.name for path in tmp_path.iterdir()]) == (2, True, ["data"])
     code, said = recover_command(capsys, data, "--yes", "--json")
     assert (code, json.loads(said)["losses"]) == (0, [])
+
+
+def test_rows_whose_checksum_does_not_hold_are_not_taken(original: Original, tmp_path: Path) -> None:
+    data = copied(original, tmp_path)
+    key = min(key for key, state in original.states.items() if state == 0)
+    with closing(sqlite3.connect(data / "journal.db")) as database, database:
+        database.execute("UPDATE invocation SET source = 'DIS' WHERE key = ?", (key,))
+        database.execute("UPDATE function SET name = 'another' WHERE function_id = 1")
+    identity = DamagedJournal(data).identity
+    _, lost = recovered(data)
+
+    assert {"1", identity.request_id(key)} <= lost
+    assert rows_of(data, "SELECT source FROM invocation WHERE key = ?", key) != [("DIS",)]
+    assert rows_of(data, "SELECT name FROM function WHERE function_id = 1") != [("another",)]
