@@ -16,6 +16,7 @@ from rich.markup import escape
 from bench import report
 from bench.harness import Options, Progress, Scenario, run
 from bench.machine import inspect_machine
+from bench.proof.mutation import run as run_mutants
 from bench.server import ServerFailed
 
 WIDTH = 120  #: columns of tables when the output is not a terminal
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     other figures miss their targets.
     """
     given = _parser().parse_args(arguments)
+    if given.mutants is not None:
+        return run_mutants(given.mutants)
     options = Options(
         seconds=given.seconds,
         rounds=given.rounds,
@@ -123,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in PROOF.items():
         default = getattr(defaults, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"proof: {what} (%(default)s)")
+    mutants = "proof: only try mutants of the engine, these or all, each of which must be caught"
+    parser.add_argument("--mutants", nargs="*", metavar="NAME", help=mutants)
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument(
         "--profile", nargs="?", const="bench.pstats", default="", metavar="FILE", help="run the engine under cProfile"

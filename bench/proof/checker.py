@@ -28,16 +28,16 @@ from plugins.lts.lines import Row as LineRow
 P = TypeVar("P", bound=p.Promise)
 _TOKEN = re.compile(rb"token-[0-9-]+-x*")
 #: Rows and bytes of waiting and ended invocations, counted from the rows. The table ``tally`` must have the same.
-_REAL_TALLY = """
+REAL_TALLY = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
 UNION ALL
 SELECT 0, count(*), coalesce(sum(size + coalesce(length(r.body) + length(r.log), 0)), 0)
     + (SELECT coalesce(sum(length(log)), 0) FROM attempt) AS bytes
 FROM invocation LEFT JOIN result r USING (key) WHERE state >= 3 HAVING count(*) > 0 OR bytes > 0
 """
-_TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
+TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
 #: Rows that must not exist.
-_WRONG = {
+WRONG = {
     "invocations without a payload": "SELECT key FROM invocation WHERE key NOT IN (SELECT key FROM payload)",
     "payloads without an invocation": "SELECT key FROM payload WHERE key NOT IN (SELECT key FROM invocation)",
     "results without an invocation": "SELECT key FROM result WHERE key NOT IN (SELECT key FROM invocation)",
@@ -126,10 +126,10 @@ class _Check:
         for [problem] in self._rows("PRAGMA integrity_check"):
             if problem != "ok":
                 yield f"integrity: {problem}"
-        for what, sql in _WRONG.items():
+        for what, sql in WRONG.items():
             if found := [row[0] for row in self._rows(sql)]:
                 yield f"{what}: {found[:5]}"
-        stored, real = sorted(self._rows(_TALLY)), sorted(self._rows(_REAL_TALLY))
+        stored, real = sorted(self._rows(TALLY)), sorted(self._rows(REAL_TALLY))
         if stored != real:
             yield f"the tally is {stored}, but the rows are {real}"
         if self._rows("SELECT key FROM invocation WHERE state = 2 AND deaths < 3"):

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from msgspec import Struct, field
 from rich.console import Console
 
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
+from bench.proof.backups import check_backups
 from bench.proof.damage import CASES, prepare_sources, run_cases
 from bench.proof.faults import KILLED, fail_starts, fail_under_load, faults_of_starts, make_origins, sample
 from bench.proof.lives import Violation, kill_again
@@ -24,10 +26,14 @@ from bench.proof.states import Recording, check_all, choose, keep, record, start
 
 #: Crash states of one recording, and requests of its clients. Further states are of further recordings.
 STATES_OF_EACH, REQUESTS = 1000, 300
+#: Crash states of each backup, at most.
+BACKUP_STATES = 60
 #: Crash states for each one that is also opened by a start of the engine.
 START_EVERY = 100
 #: Hours of one simulation, at most. Longer times are simulated in parts, side by side, which keeps the memory bounded.
 HOURS_OF_EACH = 1000.0
+#: Simulated hours for each one that is also simulated on the real storage.
+STORED_EVERY = 10.0
 _SIMULATED = {"simulated": "hours", "simulated invocations": "invocations", "simulated crashes": "crashes"}
 
 
@@ -61,6 +67,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         progress(f"proof: crash states, recording {number} of {len(seeds)}, seed {seed}")
         with _folder(options) as folder:
             _check_states(record(folder, seed, REQUESTS), min(STATES_OF_EACH, options.states), tally)
+        tally.add("backup states", check_backups(seed, min(BACKUP_STATES, options.states)))
     if options.deaths:
         progress(f"proof: {options.deaths} deaths under load, seed {options.seed}")
         with _folder(options) as folder:
@@ -78,8 +85,12 @@ def _simulate(options: Options, tally: Tally) -> Round:
     parts = math.ceil(options.hours / HOURS_OF_EACH)
     seeds, hours = range(options.seed, options.seed + parts), options.hours / parts
     done = dict.fromkeys(_SIMULATED, 0.0)
+    real = partial(simulate, stored=True)
     processes = min(parts, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for found in pool.map(real, seeds, repeat(hours / STORED_EVERY)):
+            where = f"simulation on the real storage, seed {found.seed}, {found.hours:g} hours"
+            tally.add("stored simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
         for found in pool.map(simulate, seeds, repeat(hours)):
             where = f"simulation, seed {found.seed}, {hours:g} hours"
             tally.add("simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
@@ -128,11 +139,13 @@ SCENARIO = Scenario(
         Figure(name="seed", unit="first of all seeds"),
         Figure(name="crash states", unit="recovered and checked"),
         Figure(name="crash states, started", unit="opened by a start"),
+        Figure(name="backup states", unit="of backups and restores"),
         Figure(name="deaths", unit="kills under load"),
         Figure(name="faults under load", unit="failing calls"),
         Figure(name="faults at the start", unit="failing calls"),
         Figure(name="damaged directories", unit="missing, foreign, damaged files"),
         Figure(name="simulations", unit="seeds"),
+        Figure(name="stored simulations", unit="seeds, on the real storage"),
         *(Figure(name=name, unit=unit) for name, unit in _SIMULATED.items()),
         Figure(name="violations", unit="broken promises", at_most=0, required=True),
     ),

@@ -81,9 +81,10 @@ class Pruner:
             await anyio.sleep(0 if purged.over or self._urgent.is_set() else PAUSE)
 
     async def _step(self) -> Purged:
-        limits = self._retention
-        now = self._clock.expiry.now()
-        purged = await self._records.purge(now, age=limits.age, rows=limits.rows, size=limits.size)
+        limits, expiry = self._retention, self._clock.expiry
+        purged = await self._records.purge(
+            expiry.now(), age=limits.age, rows=limits.rows, size=limits.size, ahead=expiry.ahead
+        )
         if purged.request_ids:
             self.purged += len(purged.request_ids)
             await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids, purged.attempts)

@@ -166,12 +166,13 @@ class Records(Protocol):
         """
         ...
 
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+    async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         """Run one step of pruning: drop some finished invocations that ended more than ``age`` seconds before ``now``.
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop the oldest regardless of their
-        age. Invocations with a pending delivery always stay. An end that is more than a day ahead of ``now`` was stored
-        under a wrong clock, and counts as ``now`` (see ``model.identity.true_end``). The age of an invocation that
-        ended under a clock far behind counts from its acceptance.
+        age. Invocations with a pending delivery always stay. While the clock is in doubt, it is ``ahead`` of ``now``,
+        which is the last trusted time. An end more than a day ahead of the clock was stored under a wrong one, and
+        becomes the clock's time (see ``model.identity.true_end``). The age of an invocation that ended under a clock
+        far behind counts from its acceptance.
         """
         ...

@@ -114,7 +114,7 @@ class MemoryRecords:
     async def newest(self, before: float) -> float | None:
         return newest(self._tables.rows, before)
 
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+    async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         self._writes.check()
         undelivered = {pending.key for pending in self._tables.deliveries.values()}
         ended = [row for _, row in sorted(self._tables.rows.items()) if row.ended_at is not None]
@@ -124,7 +124,7 @@ class MemoryRecords:
         oldest: list[float] = []
         for row in ended:
             assert row.ended_at is not None
-            row.ended_at = true_end(row.ended_at, now)
+            row.ended_at = true_end(row.ended_at, now + ahead)
             over = kept_rows > rows or kept_size > size
             counted = _age_from(row, now)
             if row.invocation.key not in undelivered and (over or counted <= now - age):

@@ -337,6 +337,16 @@ async def test_what_ended_under_a_clock_far_ahead_is_purged_in_time_by_the_right
         assert await listed(storage) == []
 
 
+async def test_the_end_under_a_doubtful_clock_stays_until_the_clock_is_accepted_or_set_back(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await ended(storage, at=NOW + YEARS)
+        for doubtful in (20, 30):
+            await storage.records.purge(NOW + doubtful, age=AGE, rows=MANY, size=MANY, ahead=YEARS)
+
+        assert await purge(storage, NOW + YEARS + AGE - 10) == []
+        assert await purge(storage, NOW + YEARS + AGE + 10) == [one.request_id]
+
+
 async def test_what_ended_under_a_clock_far_behind_is_kept_from_its_acceptance_on(opened: Opened) -> None:
     async with opened() as storage:
         one = await started(storage, at=NOW)

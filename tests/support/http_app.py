@@ -260,7 +260,7 @@ class Engine:
     async def newest(self, before: float) -> float | None:
         return None
 
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+    async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         return Purged(request_ids=(), more=False, next_due=None)
 
 

@@ -14,11 +14,12 @@ def main() -> int:
     parser.add_argument("seed", type=int, help="seed of the first simulation")
     parser.add_argument("hours", type=float, help="simulated hours")
     parser.add_argument("--seeds", type=int, default=1, help="number of simulations, each with the next seed")
+    parser.add_argument("--stored", action="store_true", help="on the real storage, in a temporary directory")
     given = parser.parse_args()
     failed = 0
     for seed in range(given.seed, given.seed + given.seeds):
         began = time.perf_counter()
-        report = simulate(seed, given.hours)
+        report = simulate(seed, given.hours, stored=given.stored)
         _show(report, time.perf_counter() - began)
         failed += bool(report.violations)
     return 1 if failed else 0

@@ -106,7 +106,14 @@ class SimulatedStore:
         await self._writes.call(apply)
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
-        raise NotImplementedError  # no component of the simulation uses it
+        def apply() -> int:
+            rows = self._rows(table)
+            keys = sorted(key for key in rows if after < key < until)[:limit]
+            for key in keys:
+                del rows[key]
+            return len(keys)
+
+        return await self._writes.call(apply)
 
     def _rows(self, table: str) -> dict[str, bytes]:
         return self._tables.stores.setdefault((self._plugin, table), {})

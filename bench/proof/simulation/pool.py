@@ -137,7 +137,7 @@ class SimulatedDestination:
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         failing = self._world.time() < self._world.failing_until
         chance = self._random.random()
-        if self._name == "shaky" and failing and chance < 0.9:
+        if self._name == "shaky" and failing and chance < 0.99:
             await asyncio.sleep(1000.0 if chance < 0.2 else 0.05)
             raise ConnectionError("simulated refusal")
         await asyncio.sleep(self._random.uniform(0.001, 0.2))

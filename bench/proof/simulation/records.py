@@ -66,10 +66,11 @@ class SimulatedRecords:
         row = self._tables.rows.get(key)
         return None if row is None else to_record(row)
 
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+    async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         def apply() -> Purged:
+            kept = len(self._tables.ended)
             dropped, more, due = self._tables.purge(now, age, rows)
-            self._witness.purged([row.invocation.key for row in dropped])
+            self._witness.purged(dropped, kept)
             ids = tuple(row.invocation.request_id for row in dropped)
             return Purged(request_ids=ids, more=more, next_due=due)
 

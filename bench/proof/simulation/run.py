@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 from msgspec import Struct
 
+from bench.proof.lives import temporary
 from bench.proof.simulation.audit import Auditor, check_end
-from bench.proof.simulation.clients import Clients, Memory
+from bench.proof.simulation.clients import Clients, Memory, step_clock
+from bench.proof.simulation.connections import inline
 from bench.proof.simulation.environment import deterministic
 from bench.proof.simulation.loop import Crash, NothingToRun, SimulatedLoop
 from bench.proof.simulation.pool import NoCodes, SimulatedPool, simulated_plugin
+from bench.proof.simulation.states import StateStream
 from bench.proof.simulation.storage import SimulatedStorage
-from bench.proof.simulation.witness import MEMORY, SLOTS, SYNC_SLOTS, Witness
-from bench.proof.simulation.world import HOUR, REGION, RETENTION, MachineClock, World
+from bench.proof.simulation.stored import StoredStorage, create
+from bench.proof.simulation.witness import KEPT, MEMORY, SLOTS, SYNC_SLOTS, Witness
+from bench.proof.simulation.world import AGE, HOUR, REGION, RETENTION, ROWS, MachineClock, World
 from engine.app.lifecycle import services
 from engine.app.parts import EngineParts, Infrastructure
 from engine.app.wiring import wire
@@ -34,6 +40,10 @@ from plugins.timer import plugin as timer_plugin
 
 #: Callbacks after which a process crashes, at most.
 LIFE = 20_000
+#: Callbacks for each COMMIT, about.
+CALLBACKS = 10
+#: Share of the pauses between two processes in which the clock is set.
+STEPPED = 0.05
 #: Seconds that the last process gets to do all work that is due.
 CLEARANCE = 30 * HOUR
 
@@ -51,16 +61,24 @@ class Report(Struct, frozen=True, kw_only=True):
     unfair: float  #: largest difference of two functions, in seconds of slots
 
 
-def simulate(seed: int, hours: float, *, first_only: bool = False) -> Report:
-    """Simulate an engine for ``hours`` and check everything that it does. If ``first_only``, end at a violation."""
+def simulate(seed: int, hours: float, *, first_only: bool = False, stored: bool = False) -> Report:
+    """Simulate an engine for ``hours`` and check everything that it does. If ``first_only``, end at a violation.
+
+    If ``stored``, the storage is the real one.
+    """
     world = World(seed)
     witness, memory = Witness(world, first_only=first_only), Memory(world.fork())
-    with deterministic(world):
+    with ExitStack() as stack:
+        if stored:
+            world.folder = stack.enter_context(temporary()) / "1"
+            stack.enter_context(patch("secrets.randbits", lambda bits: seed))
+            create(world)
+        stack.enter_context(deterministic(world))
         end = world.time() + hours * HOUR
         while world.time() < end and not (first_only and witness.violations):
             _live(world, witness, memory, end)
         complete = False
-        while not complete and not (first_only and witness.violations):
+        while not complete and len(witness.violations) < (1 if first_only else KEPT):
             complete = _live(world, witness, memory, world.time() + CLEARANCE, last=True)
         if complete:
             check_end(world, witness)
@@ -86,8 +104,15 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
     loop = world.loop = SimulatedLoop(world.mono, random)
     if not last:
         loop.crash_at = random.randint(1, LIFE if random.random() < 0.8 else LIFE // 20)
-    storage = SimulatedStorage(world.tables, witness, random, node=world.seed, retention=RETENTION)
     born = world.mono
+    stack = ExitStack()
+    if world.folder.name:
+        storage: Any = StoredStorage(world, witness, random, retention=RETENTION)
+        stack.enter_context(inline(storage.disk))
+        if not last and random.random() < 0.5:
+            loop.crash_at, storage.disk.crash_at = None, (loop.crash_at or 0) // CALLBACKS + 1
+    else:
+        storage = SimulatedStorage(world.tables, witness, random, node=world.seed, retention=RETENTION)
     try:
         loop.run(_serve(world, witness, memory, storage, until, last))
         witness.count["stops"] += 1
@@ -103,22 +128,23 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
                 witness.violation(f"the engine ended with {one!r}")
     for problem in loop.errors:
         witness.violation(problem)
-    storage.writes.crash()
+    storage.end()
     witness.count_crashes()
     world.mono = loop.time()
     world.note("process ended")
     world.lives.append((born, world.mono))
     loop.abandon()
+    stack.close()
     world.loop = None
     witness.process_ended()
     if not last:
         world.mono += random.choice((1.0, 5.0, 300.0, random.uniform(0.0, 2 * HOUR)))
+        if random.random() < STEPPED:
+            step_clock(world, memory)
     return complete
 
 
-async def _serve(
-    world: World, witness: Witness, memory: Memory, storage: SimulatedStorage, until: float, last: bool
-) -> None:
+async def _serve(world: World, witness: Witness, memory: Memory, storage: Any, until: float, last: bool) -> None:
     async with storage.opened():
         engine = wire(_infrastructure(world, witness, storage))
         async with services(engine):
@@ -128,6 +154,8 @@ async def _serve(
             async with anyio.create_task_group() as tasks:
                 if world.disabled:
                     tasks.start_soon(clients.enable)
+                if world.pausing:
+                    tasks.start_soon(clients.resume)
                 if last:
                     world.failing_until = 0.0
                     await anyio.sleep(until - world.time())
@@ -137,11 +165,13 @@ async def _serve(
             auditor.draining = True
 
 
-def _infrastructure(world: World, witness: Witness, storage: SimulatedStorage) -> Infrastructure:
+def _infrastructure(world: World, witness: Witness, storage: Any) -> Infrastructure:
     random, clock = world.fork(), MachineClock(world)
     world.clock = clock
     pool: Any = SimulatedPool(world, witness, random)
     codes: Any = NoCodes()
+    board = LogBoard()
+    board.status_store = StateStream(world, storage.identity)
     plugins = [timer_plugin, function_plugin, simulated_plugin(world, witness, random)]
     return Infrastructure(
         settings=_settings(),
@@ -150,7 +180,7 @@ def _infrastructure(world: World, witness: Witness, storage: SimulatedStorage) -
         pool=pool,
         codes=codes,
         registry=Registry(plugins),
-        board=LogBoard(),
+        board=board,
         tls=None,
     )
 
@@ -160,7 +190,7 @@ def _settings() -> Settings:
         http=HttpSettings(region=REGION),
         queue=QueueSettings(rows=2000, function_rows=550, idempotency_retention=RETENTION),
         executor=ExecutorSettings(slots=SLOTS, sync_slots=SYNC_SLOTS, memory=MEMORY),
-        storage=StorageSettings(data_dir="/", free_space=0, retention_rows=20_000),
+        storage=StorageSettings(data_dir="/", free_space=0, retention=AGE, retention_rows=ROWS),
         grace=10.0,
     )
 

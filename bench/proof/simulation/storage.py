@@ -57,8 +57,17 @@ class SimulatedCluster:
 class SimulatedStorage:
     """Storage of one simulated process."""
 
-    def __init__(self, tables: Tables, witness: Witness, random: Random, *, node: int, retention: float) -> None:
-        self._tables, self.writes = tables, Writes(random)
+    def __init__(
+        self,
+        tables: Tables,
+        witness: Witness,
+        random: Random,
+        *,
+        node: int,
+        retention: float,
+        writes: Any = None,
+    ) -> None:
+        self._tables, self.writes = tables, writes or Writes(random)
         self.identity = Identity(node, tables.last_key)
         self.cluster = SimulatedCluster()
         self.journal = SimulatedJournal(tables, self.writes, witness, self.identity, retention)
@@ -69,6 +78,10 @@ class SimulatedStorage:
         self.catalog = SimulatedCatalog(tables, self.writes)
         self.resources = SimulatedResources(tables, self.writes)
         self.cursors = SimulatedCursors(tables, self.writes, witness, self.journal)
+
+    def use(self, identity: Identity) -> None:
+        """Draw keys from the identity of another storage."""
+        self.identity = self.journal._identity = identity
 
     def store(self, plugin: str) -> SimulatedStore:
         return SimulatedStore(self._tables, self.writes, plugin)
@@ -83,6 +96,10 @@ class SimulatedStorage:
     async def damaged(self) -> str:
         await anyio.sleep_forever()
         raise AssertionError
+
+    def end(self) -> None:
+        """Apply the writes that survive the end of the process although nobody was told so."""
+        self.writes.crash()
 
     def statistics(self) -> StorageStatistics:
         return self.writes.statistics()
@@ -223,15 +240,6 @@ class SimulatedJournal:
                     self._tables.revive(invocation.key, crashed=False)
 
         await self._writes.call(apply)
-
-    async def correct_due(self, now: float, since: float, rows: int) -> tuple[int, float | None]:
-        def apply() -> tuple[int, float | None]:
-            changed = self._tables.correct_due(now, since, rows)
-            for invocation in changed:
-                self._witness.corrected(invocation)
-            return len(changed), self._tables.delayed[0][0] if self._tables.delayed else None
-
-        return await self._writes.call(apply)
 
     async def recover(self) -> Recovery:
         return await self._writes.call(self._recover)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, State
 from engine.protocols import Settlement, StoredResource
-from engine.testing.rows import Row, corrected, new_delivery, released
+from engine.testing.rows import Row, new_delivery, released
 
 
 class Violated(Exception):
@@ -136,20 +136,6 @@ class Tables:
         self._wait(row)
         return row.invocation
 
-    def correct_due(self, now: float, since: float, rows: int) -> list[Invocation]:
-        """Set the true due times of up to ``rows`` invocations, and return these."""
-        late = [self.rows[key] for _, key in self.delayed[bisect_right(self.delayed, (now, 1 << 63)) :]]
-        late += [self.rows[key] for keys in self.unended.values() for key in keys if self.rows[key].invocation.held]
-        changed = list[Invocation]()
-        for row in late:
-            one = corrected(row.invocation, now, since)
-            if one is not None and len(changed) < rows:
-                self._leave(row)
-                row.invocation = one
-                self._wait(row)
-                changed.append(one)
-        return changed
-
     def drop(self, key: int) -> Row:
         row = self.rows.pop(key)
         for one in [one for one, pending in self.given_up.items() if pending.key == key]:
@@ -226,13 +212,17 @@ class Tables:
         oldest = self.ended[0][0] + age if self.ended else None
         for one in kept:
             heappush(self.ended, one)
+        self.drop_tokens(now)
+        due = [one for one in (oldest, self.expiries[0][0] if self.expiries else None) if one is not None]
+        return dropped, len(dropped) == 200, min(due, default=None)
+
+    def drop_tokens(self, now: float) -> None:
+        """Drop expired idempotency keys."""
         while self.expiries and self.expiries[0][0] <= now:
             _, function_id, token = heappop(self.expiries)
             found = self.idempotency.get((function_id, token))
             if found is not None and found[2] <= now:
                 del self.idempotency[function_id, token]
-        due = [one for one in (oldest, self.expiries[0][0] if self.expiries else None) if one is not None]
-        return dropped, len(dropped) == 200, min(due, default=None)
 
 
 def _remove(line: list[tuple[float, int]], entry: tuple[float, int]) -> None:

@@ -16,22 +16,19 @@ from typing import Any
 import msgspec
 
 from bench.proof.simulation.fairness import Fairness
+from bench.proof.simulation.requests import Requests
+from bench.proof.simulation.rules import is_too_young, retry_problems
 from bench.proof.simulation.tracked import Running, Tracked, Waiting
-from bench.proof.simulation.world import FAIR, RETENTION, STREAM, World
+from bench.proof.simulation.world import FAIR, RETENTION, ROWS, STREAM, WRITING, World
 from engine.model import Code, DestinationSpec, Function, Invocation, Mode, Outcome, PendingDelivery, State
-from engine.model.delays import LONGEST_DELAY
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Settlement
 from engine.testing.rows import Row
 
 SLOTS, SYNC_SLOTS, MEMORY = 8, 2, 4096
-#: Retry delays of the engine's settings: first, factor, longest, share that is random.
-BASE, FACTOR, LONGEST, JITTER = 1.0, 2.0, 300.0, 0.2
 DELIVERY_AGE = 86_400.0
 #: Seconds of slots by which two functions with runs of up to 10 s may differ.
 FAIR_BOUND = 1.0 * SLOTS * 10.0
-#: Seconds before its writing on disk at which an invocation was made, at most.
-WRITING = 60.0
 KEPT = 50  #: violations that are kept in full
 
 
@@ -53,7 +50,10 @@ class Witness:
         self._tokens: dict[tuple[int, str], tuple[int, float, float]] = {}
         self._lines: dict[tuple[int, str], dict[int, None]] = {}  #: unended invocations by function and ordering key
         self._confirmed: set[int] = set()  #: deliveries that their destination has taken
+        self._purged: set[int] = set()  #: keys of pruned invocations, whose idempotency keys may still be known
         self.streamed = 0
+        self.requests = Requests(self.violation)
+        self.cancelling: Counter[int] = Counter()  #: cancellations of all waiting invocations, by function
 
     def violation(self, text: str) -> None:
         self.world.note("violation", text)
@@ -72,6 +72,8 @@ class Witness:
         self._order.clear()
         self._starts.clear()
         self.fairness.stop()
+        self.requests.process_ended()
+        self.cancelling.clear()
         rows = self.world.tables.rows
         for tracked in self.by_key.values():
             tracked.cancelling, tracked.outcome = 0, None
@@ -96,6 +98,8 @@ class Witness:
         self.by_key[invocation.key] = Tracked(invocation, self.world.time())
         if invocation.ordering_key:
             self._lines.setdefault((invocation.function_id, invocation.ordering_key), {})[invocation.key] = None
+        if invocation.source == "API":
+            self.requests.stored(invocation.payload)
         if idempotency_key:
             self._check_token(invocation, idempotency_key)
         if invocation.source == "TIMER":
@@ -112,15 +116,6 @@ class Witness:
             waiting[invocation.key] = Waiting(self.world.time(), invocation.rank_key)
             heappush(self._order.setdefault(invocation.function_id, []), invocation.rank_key)
             self.fairness.waits(invocation.function_id, len(waiting))
-
-    def corrected(self, invocation: Invocation) -> None:
-        """Note the new due time of an invocation whose due time was drawn by a wrong clock."""
-        tracked, now = self.by_key[invocation.key], self.world.now()
-        self.world.note("corrected", invocation.key)
-        self.count["corrected due times"] += 1
-        if tracked.invocation.due_at <= now + LONGEST_DELAY or invocation.due_at > now + LONGEST_DELAY:
-            self.violation(f"{_name(invocation)} is due at {invocation.due_at}, not at {tracked.invocation.due_at}")
-        tracked.invocation, tracked.mono = invocation, self.world.time()
 
     def started(self, invocation: Invocation) -> None:
         self.by_key[invocation.key].state = State.RUNNING
@@ -144,10 +139,12 @@ class Witness:
         """Note the end of an invocation without an attempt: it was cancelled, or its function was deleted."""
         tracked = self.by_key[row.invocation.key]
         self.world.note("ended", row.invocation.key, row.state)
-        if row.state is State.FAIL and not tracked.cancelling:
-            self.violation(f"{_name(row.invocation)} was cancelled by nobody")
-        if row.state is State.DISCARD and row.invocation.function_id not in self.world.deleted:
-            self.violation(f"{_name(row.invocation)} was discarded, but its function exists")
+        one, function_id = row.invocation, row.invocation.function_id
+        if row.state is State.FAIL and not tracked.cancelling and not self.cancelling[function_id]:
+            self.violation(f"{_name(one)} was cancelled by nobody")
+        expired = row.code == Code.EXPIRED and self.world.expired(one.first_due_at + self._max_age(one), tracked.mono)
+        if row.state is State.DISCARD and function_id not in self.world.deleted and not expired:
+            self.violation(f"{_name(one)} was discarded with {row.code}, but its function exists")
         self._end(tracked, row.state)
 
     def delivered(self, pending: PendingDelivery, appended: Invocation | None) -> None:
@@ -165,14 +162,22 @@ class Witness:
             return
         self.count["deliveries given up"] += 1
         row = self.world.tables.rows[pending.key]
-        if not self.world.reached((row.ended_at or math.inf) + DELIVERY_AGE, self.by_key[pending.key].mono):
+        if not self.world.expired((row.ended_at or math.inf) + DELIVERY_AGE, self.by_key[pending.key].mono):
             self.violation(f"delivery {pending.delivery_id} was given up before its age")
 
-    def purged(self, keys: Sequence[int]) -> None:
-        self.world.note("purged", len(keys))
-        for key in keys:
-            if not self.by_key.pop(key).state.final:
+    def purged(self, rows: Sequence[Row], kept: int) -> None:
+        """Note that invocations were pruned, when ``kept`` ended ones were stored."""
+        self.count["purged"] += len(rows)
+        for row in rows:
+            kept -= 1
+            key = row.invocation.key
+            tracked = self.by_key.pop(key)
+            self._purged.add(key)
+            if not tracked.state.final:
                 self.violation(f"invocation {key} was purged before its end")
+                continue
+            if kept < ROWS and is_too_young(self.world, row, tracked.mono):
+                self.violation(f"invocation {key} was purged before its age")
 
     # --- executor -------------------------------------------------------------------------------------------
 
@@ -220,6 +225,8 @@ class Witness:
         """Note that a client was promised the run of a request."""
         tracked = self.by_key.get(key or 0)
         self.count["acknowledged"] += 1
+        if key in self._purged:
+            return
         if tracked is None or tracked.invocation.payload != payload:
             self.violation(f"a client got the id of key {key}, which is not its request")
             return
@@ -231,7 +238,7 @@ class Witness:
     def repeated(self, token: str, earlier: int | None, since: float) -> None:
         """Note that a request with the idempotency key of an acknowledged one got another id."""
         tracked = self.by_key.get(earlier or 0)
-        if tracked is not None and not self.world.reached(
+        if tracked is not None and not self.world.expired(
             tracked.invocation.accepted_on_clock + RETENTION, since - WRITING
         ):
             self.violation(f"the idempotency key {token} got another id within its retention")
@@ -275,6 +282,8 @@ class Witness:
         tracked = self.by_key[invocation.key]
         if tracked.state.final:
             self.violation(f"{_name(invocation)} runs after it has ended as {tracked.state}")
+        if invocation.payload != tracked.invocation.payload:
+            self.violation(f"{_name(invocation)} runs with {invocation.payload!r}, not {tracked.invocation.payload!r}")
         if tracked.tried == (self.world.life, invocation.attempt):
             self.violation(f"attempt {invocation.attempt} of {_name(invocation)} runs twice")
         tracked.tried, tracked.outcome = (self.world.life, invocation.attempt), None
@@ -283,6 +292,8 @@ class Witness:
         if earlier != invocation.key:
             self.violation(f"{_name(invocation)} runs before the end of {earlier}, which has the same ordering key")
         self.count["ordered attempts"] += bool(invocation.ordering_key)
+        if invocation.function_id in self.world.paused:
+            self.violation(f"{_name(invocation)} runs, but its function is paused")
         if self.world.now() > invocation.first_due_at + self._max_age(invocation):
             self.violation(f"{_name(invocation)} runs after its age")
         if not self.world.reached(invocation.due_at, tracked.mono - WRITING):
@@ -313,13 +324,18 @@ class Witness:
         settings = self.world.kinds[invocation.function_id].settings  # hold also if a deletion has failed
         expires = first.invocation.first_due_at + (settings.max_age if settings else math.inf)
         expired = self.world.reached(expires, place.since)
-        if place.since < self.world.time() and not first.cancelling and not expired:
+        damaged = first.invocation.key in self.world.damaged  # ends without a run
+        if place.since < self.world.time() and not first.cancelling and not expired and not damaged:
             self.violation(f"{_name(invocation)} runs before {_name(first.invocation)}")
 
     def _check_end(self, tracked: Tracked, settlement: Settlement) -> None:
         before, outcome = settlement.invocation, settlement.outcome
         if not settlement.ran:
             self._check_discard(before, outcome)
+        elif before.key in self.world.damaged:
+            if outcome.code != Code.ENGINE or settlement.retry is not None:
+                self.violation(f"{_name(before)} is damaged on disk, but ends with {outcome.code}")
+            self.count["damaged ends"] += 1
         elif tracked.outcome is None:
             crashes = tracked.begun_crashes, tracked.start_crashes
             if outcome.code != Code.ENGINE or (crashes[0] <= MAX_CRASHES and sum(crashes) <= MAX_START_CRASHES):
@@ -331,41 +347,20 @@ class Witness:
         elif outcome.code != tracked.outcome.code:
             self.violation(f"{_name(before)} ends with {outcome.code}, but ran to {tracked.outcome.code}")
         else:
-            self._check_retry(settlement)
+            held = self.world.clock is not None and self.world.clock.expiry.held
+            if before.function_id not in self.world.deleted and not held:
+                for problem in retry_problems(self.world.kinds[before.function_id], settlement):
+                    self.violation(f"{_name(before)} {problem}")
 
     def _check_discard(self, before: Invocation, outcome: Outcome) -> None:
         if before.function_id in self.world.deleted:
             return
         if outcome.code == Code.EXPIRED:
-            if outcome.ended_at <= before.first_due_at + self._max_age(before):
+            latest = before.first_due_at + self._max_age(before)
+            if outcome.ended_at <= latest or not self.world.expired(latest, self.by_key[before.key].mono):
                 self.violation(f"{_name(before)} was discarded before its age")
         else:
             self.violation(f"{_name(before)} was discarded with {outcome.code}")
-
-    def _check_retry(self, settlement: Settlement) -> None:
-        before, outcome, after = settlement.invocation, settlement.outcome, settlement.retry
-        held = self.world.clock is not None and self.world.clock.expiry.held
-        if before.function_id in self.world.deleted or held:
-            return
-        fault = outcome.code in (Code.ENGINE, Code.OVERLOAD)
-        failures = before.failures + (not fault)
-        kind = self.world.kinds[before.function_id]
-        allowed = kind.settings.max_retries if kind.settings else 0
-        delay, jitter = min(LONGEST, BASE * FACTOR ** min(before.attempt - 1, 64)), JITTER
-        rules = kind.settings.retry_rules if kind.settings and not fault else ()
-        for rule in [one for one in rules if one.code in (0, outcome.code)][:1]:
-            allowed, jitter = rule.max_retries, rule.jitter or 0.0
-            delay = min(rule.longest or 0.0, (rule.base or 0.0) * FACTOR**before.failures)
-        shortest, longest = delay * (1 - jitter), delay * (1 + jitter)
-        latest = before.first_due_at + self._max_age(before)
-        if outcome.ok or (failures > allowed and not fault) or outcome.ended_at + shortest > latest:
-            if after is not None:
-                self.violation(f"{_name(before)} is retried after {outcome.code} and {failures} failures")
-        elif after is None:
-            if outcome.ended_at + longest <= latest:
-                self.violation(f"{_name(before)} is not retried after {failures} failures of {allowed}")
-        elif not shortest - 1e-3 <= after.due_at - outcome.ended_at <= longest + 1e-3:
-            self.violation(f"{_name(before)} is retried after {after.due_at - outcome.ended_at:.3f} s, not {delay} s")
 
     def _destination(self, settlement: Settlement) -> DestinationSpec | None:
         kind = self.world.kinds[settlement.invocation.function_id]
@@ -380,7 +375,7 @@ class Witness:
     def _check_token(self, invocation: Invocation, token: str) -> None:
         name = (invocation.function_id, token)
         earlier = self._tokens.get(name)
-        if earlier is not None and not self.world.reached(earlier[1] + RETENTION, earlier[2] - WRITING):
+        if earlier is not None and not self.world.expired(earlier[1] + RETENTION, earlier[2] - WRITING):
             self.violation(f"the idempotency key {token} started {_name(invocation)} besides key {earlier[0]}")
         self._tokens[name] = invocation.key, invocation.accepted_on_clock, self.world.time()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -24,7 +25,11 @@ from engine.resources.bound_trigger import KIND, StoredTrigger
 
 EPOCH = 1_700_000_000.0  #: time of day at which each simulation starts
 REGION, PROJECT = "local-1", "simulation"
-RETENTION = 86_400.0  #: seconds for which an idempotency key is kept
+RETENTION = 43_200.0  #: seconds for which an idempotency key is kept
+AGE, ROWS = 43_200.0, 1200  #: seconds for which an ended invocation is kept, and number of those that are kept
+WRITING = 60.0  #: seconds before its writing on disk at which an invocation was made, at most
+#: Seconds of a forward step after which the clock is in doubt, and seconds for which nothing expires then.
+DOUBTFUL, HOLD = 30 * 86_400.0, 600.0
 HOUR, DECADE = 3_600.0, 3_653 * 86_400.0
 
 
@@ -76,6 +81,7 @@ FAIR = (1, 2, 3)  #: functions that are always among those compared for fairness
 _RULED = AsyncSettings(
     max_age=86_400,
     max_retries=2,
+    status_log=True,
     on_success=_SINK,
     retry_rules=(
         RetryRule(code=Code.TIMEOUT, max_retries=0),
@@ -89,7 +95,9 @@ LASTING = (
     Kind(
         id=4,
         name="flaky",
-        settings=AsyncSettings(max_age=7200, max_retries=3, on_success=_to("steady"), on_failure=_to("shaky")),
+        settings=AsyncSettings(
+            max_age=7200, max_retries=3, on_success=_to("steady"), on_failure=_to("shaky"), status_log=True
+        ),
     ),
     Kind(id=5, name="limited", instances=2, settings=AsyncSettings(max_age=600, max_retries=1, on_failure=_SINK)),
     Kind(
@@ -117,6 +125,7 @@ TIMERS = (
     ("calendar", "Cron", "0 0 */6 * * *", 21_600),
 )
 STREAM = "stream"
+LINES = "lines"  #: name under which the stream of states stores its lines
 
 
 class MachineClock(WallClock):
@@ -138,17 +147,25 @@ class World:
         self.random = Random(seed)
         self.mono = 1000.0  #: seconds since the simulated machine was started
         self.steps: list[tuple[float, float]] = [(self.mono, EPOCH - self.mono)]  #: time and new offset of the clock
+        self.latest = 0.0  #: latest time that the clock has shown before a step
+        self.doubts: set[int] = set()  #: numbers of the steps after which nothing expires for a while
         self.tables = Tables()
         self.loop: Any = None
         self.kinds = {kind.id: kind for kind in (*LASTING, *PASSING)}
         self.deleted: set[int] = set()
         self.disabled: set[int] = set()
+        self.pausing: set[int] = set()  #: functions whose pause may be on disk
+        self.paused: set[int] = set()  #: functions that are paused for certain
         self.published = 0  #: events of the stream outside the engine
         self.more_events: asyncio.Event | None = None
         self.clock: MachineClock | None = None  #: of the current process
         self.life = 0  #: number of the current process
         self.lives: list[tuple[float, float]] = []  #: times in which processes ran
         self.failures: list[float] = []  #: times at which the disk failed
+        self.folder = Path()  #: data directory, if the storage is a real one
+        self.damaged: set[int] = set()  #: keys of invocations whose payload was damaged on disk
+        self.followed = frozenset(one for one, kind in self.kinds.items() if kind.settings and kind.settings.status_log)
+        self.lines = 0  #: writes of states to their stream
         self.failing_until = 0.0  #: time until which a destination refuses most deliveries
         self._hash = blake2b(digest_size=16)
         self.events = 0
@@ -164,7 +181,12 @@ class World:
         return now
 
     def set_clock(self, step: float) -> None:
+        """Set the clock. A process notices a large step, and the next one a time far after all that are on disk."""
         self.note("clock", step)
+        now = self.now()
+        self.latest = max(self.latest, now)
+        if step > DOUBTFUL and (self.loop is not None or now + step > self.latest + DOUBTFUL):
+            self.doubts.add(len(self.steps))
         self.steps.append((self.time(), self.steps[-1][1] + step))
 
     def reached(self, moment: float, since: float) -> bool:
@@ -172,6 +194,24 @@ class World:
         end = self.time()
         for begin, offset in reversed(self.steps):
             if end + offset >= moment:
+                return True
+            if begin < since:
+                return False
+            end = begin
+        return False
+
+    def expired(self, moment: float, since: float) -> bool:
+        """Return whether a time was reached as ``reached`` tells, by a clock that was not in doubt."""
+        end = self.time()
+        for number in range(len(self.steps) - 1, -1, -1):
+            begin, offset = self.steps[number]
+            trusted = offset
+            if number in self.doubts:
+                trusted = self.steps[number - 1][1]
+                if end - begin >= HOLD and end + offset >= moment:
+                    return True
+                end = min(end, begin + HOLD)
+            if end + trusted >= moment:
                 return True
             if begin < since:
                 return False

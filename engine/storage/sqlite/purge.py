@@ -56,15 +56,18 @@ class Purge:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._aged_to = self._capped_to = 0  #: last keys scanned by age and by caps; 0: start at the oldest row
+        self._doubt = 0.0  #: seconds by which a doubtful clock is ahead
         self._looks_ahead = False  #: the scan by age has reached the keys ahead of the clock
         self._look_ahead_at = self._oldest_ahead = math.inf  #: next scan of keys ahead of the clock, and its oldest end
 
-    def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
+    def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         """Run one step of pruning.
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop finished invocations in the order
-        of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``.
+        of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``, of which a
+        doubtful clock is ``ahead``.
         """
+        self._doubt = ahead
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
         scan, over = self._scan(db, now, age, rows, size)
         _drop(db, scan)
@@ -106,7 +109,7 @@ class Purge:
             scan.reached = key
             if ended is None:
                 continue
-            if (end := true_end(ended, now)) != ended:
+            if (end := true_end(ended, now + self._doubt)) != ended:
                 db.execute("UPDATE invocation SET ended = ?, sum = NULL WHERE key = ?", (end, key))
             if end > cutoff or pending:
                 scan.oldest = min(scan.oldest, end)

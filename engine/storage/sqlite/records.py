@@ -107,10 +107,10 @@ class SQLiteRecords:
             [(key,)] = await _all(db, "SELECT max(key) FROM invocation WHERE key < ?", [key_at(before)])
         return None if key is None else accepted_at(key)
 
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+    async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         if self._damage.first:
             return Purged(request_ids=(), more=False, next_due=None)
-        return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size))
+        return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size, ahead))
 
 
 def _log(db: sqlite3.Connection, key: int) -> bytes:

@@ -25,7 +25,7 @@ def figures(file: Path) -> dict[str, Any]:
 def test_the_command_counts_its_checks(tmp_path: Path) -> None:
     code = main(["proof", *ONLY_STATES, f"--json={tmp_path / 'proof.json'}", f"--directory={tmp_path}"])
 
-    assert figures(tmp_path / "proof.json") == {"seed": 3, "crash states": 20, "violations": 0}
+    assert figures(tmp_path / "proof.json") == {"seed": 3, "crash states": 20, "backup states": 22, "violations": 0}
     assert code == 0
 
 
@@ -37,7 +37,7 @@ def test_a_long_simulation_is_divided_into_parts_with_seeds_of_their_own(
     code = main(["proof", *options, f"--json={tmp_path / 'proof.json'}", f"--directory={tmp_path}"])
 
     seen, alone = figures(tmp_path / "proof.json"), [simulate(seed, 5 / 3) for seed in (3, 4, 5)]
-    assert seen["simulations"] == 3
+    assert seen["simulations"] == seen["stored simulations"] == 3
     assert seen["simulated invocations"] == sum(one.invocations for one in alone)
     assert "simulated 5 hours" in capsys.readouterr().err
     assert code == 0
