@@ -131,7 +131,7 @@ async def _deploy(storage: Storage, codes: CodeStore) -> None:
         memory_size=128,
         code=code,
     )
-    await storage.catalog.put_function(function)
+    await storage.catalog.put_functions([function])
     await storage.journal.recover()
 
 

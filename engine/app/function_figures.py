@@ -11,9 +11,6 @@ from msgspec.structs import replace
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.metrics.function_metrics import (
-    CANCELLED,
-    DELETED,
-    EXPIRED,
     LABELS,
     OTHER,
     FunctionCounters,
@@ -22,7 +19,7 @@ from engine.metrics.function_metrics import (
 )
 from engine.metrics.histogram import Distribution
 from engine.metrics.prometheus import Family
-from engine.model import Mode, Request, State
+from engine.model import Code, Mode, Request
 from engine.pipeline.delivery import DeliveryTry
 
 MOST_LAGS = 1000
@@ -68,14 +65,11 @@ def connect(metrics: FunctionMetrics, engine: EngineParts) -> None:
     engine.dispatcher.attempt_ended.connect(metrics.note_attempt)
     engine.dispatcher.end_stored.connect(metrics.note_end)
     engine.dispatcher.waiting_cancelled.connect(
-        lambda function_id, rows: metrics.note_removed(function_id, CANCELLED, rows)
+        lambda function_id, rows: metrics.note_removed(function_id, Code.CANCELLED, rows)
     )
     engine.dispatcher.bulk_cancellation.ended.connect(
-        lambda function_id, state, rows: metrics.note_removed(
-            function_id, CANCELLED if state is State.FAIL else EXPIRED, rows
-        )
+        lambda function_id, end, rows: metrics.note_removed(function_id, end.outcome.code, rows)
     )
-    engine.discarder.discarded.connect(lambda function_id, rows: metrics.note_removed(function_id, DELETED, rows))
     engine.delivery.tried.connect(note_delivery)
     catalog.changed.connect(metrics.follow)
 

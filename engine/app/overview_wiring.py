@@ -43,7 +43,6 @@ def live_events(engine: EngineParts, is_valid: Callable[[Call], bool]) -> LiveEv
     dispatcher.end_stored.connect(live.note_change)
     dispatcher.waiting_cancelled.connect(live.note_change)
     dispatcher.bulk_cancellation.ended.connect(live.note_change)
-    engine.discarder.discarded.connect(live.note_change)
     engine.delivery.begun.connect(live.note_change)
     engine.delivery.tried.connect(live.note_change)
     engine.catalog.changed.connect(live.note_change)

@@ -18,7 +18,6 @@ from engine.http.auth import Authenticator
 from engine.http.console.sessions import Sessions
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import ClockGuard
-from engine.maintenance.discarder import Discarder
 from engine.maintenance.pruner import Pruner
 from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag
@@ -29,6 +28,7 @@ from engine.metrics.spans import Tracer
 from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.pipeline.delivery import DeliveryWorker
+from engine.pipeline.discarder import Discarder
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake

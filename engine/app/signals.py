@@ -5,7 +5,8 @@ from __future__ import annotations
 import structlog
 
 from engine.app.parts import EngineParts
-from engine.model import State
+from engine.model import Code, State
+from engine.protocols import WaitingEnd
 from engine.triggers.enabled_functions import EnabledFunctions
 
 log = structlog.get_logger("functiond.clock")
@@ -56,6 +57,11 @@ def _connect_catalog(engine: EngineParts, enabled: EnabledFunctions) -> None:
 
 def _connect_pipeline(engine: EngineParts) -> None:
     dispatcher, usage, catalog, clock = engine.dispatcher, engine.usage, engine.catalog, engine.clock
+
+    def note_ends(function_id: int, end: WaitingEnd, rows: int) -> None:
+        if end.outcome.code == Code.EXPIRED:
+            usage.note_ends(function_id, end.state, rows, clock.now())
+
     engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
     engine.storage.journal.released.connect(engine.scheduler.note_release)
     engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
@@ -65,12 +71,10 @@ def _connect_pipeline(engine: EngineParts) -> None:
     engine.dispatcher.bulk_cancellation.delivery_added.connect(engine.delivery.wake)
     dispatcher.attempt_ended.connect(usage.note_attempt)
     dispatcher.expired.connect(lambda one, state, rows: usage.note_ends(one, state, rows, clock.now()))
-    dispatcher.bulk_cancellation.ended.connect(lambda one, state, rows: usage.note_ends(one, state, rows, clock.now()))
+    dispatcher.bulk_cancellation.ended.connect(note_ends)
     dispatcher.end_stored.connect(engine.pruner.note_end)
     dispatcher.end_stored.connect(engine.delivery.note_end)
     dispatcher.bulk_cancellation.ends_stored.connect(engine.pruner.note_end)
-    engine.discarder.ends_stored.connect(engine.pruner.note_end)
-    engine.discarder.ends_stored.connect(dispatcher.note_discarded)
     engine.storage.status_log.added.connect(engine.status_log.wake)
     engine.logs.status_store_changed.connect(engine.status_log.wake)
     usage.used.connect(engine.usage_store.note_use)
@@ -84,6 +88,5 @@ def _connect_samples(engine: EngineParts) -> None:
     dispatcher.attempt_ended.connect(samples.note_attempt)
     dispatcher.end_stored.connect(samples.note_end)
     dispatcher.waiting_cancelled.connect(lambda function_id, rows: samples.note_ends(State.FAIL, rows))
-    dispatcher.bulk_cancellation.ended.connect(lambda function_id, state, rows: samples.note_ends(state, rows))
-    engine.discarder.discarded.connect(lambda function_id, rows: samples.note_ends(State.DISCARD, rows))
+    dispatcher.bulk_cancellation.ended.connect(lambda function_id, end, rows: samples.note_ends(end.state, rows))
     samples.changed.connect(engine.sample_store.note_change)

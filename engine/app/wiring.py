@@ -23,7 +23,6 @@ from engine.http.console.sessions import STORE as SESSIONS
 from engine.http.console.sessions import Sessions
 from engine.isolation.machine import usable_memory
 from engine.maintenance.clock_guard import DAY, STORE, ClockGuard
-from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
 from engine.metrics.function_metrics import FunctionMetrics
@@ -37,6 +36,7 @@ from engine.model.urn import LATEST
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.destinations import Destinations, trace_of_request
+from engine.pipeline.discarder import Discarder
 from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
@@ -86,7 +86,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     connections = connection_rules(infrastructure.settings)
     plugins = _plugins(core, callers, audit, connections)
     delivery, dispatcher = _delivery(core, intake, plugins), _dispatcher(core)
-    discarder = Discarder(storage.journal, core.scheduler, core.backlog, clock)
+    discarder = Discarder(storage.records, core.scheduler, dispatcher.bulk_cancellation, clock)
     controls = FunctionControls(catalog, storage.resources)
     engine = EngineParts(
         settings=infrastructure.settings,

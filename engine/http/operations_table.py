@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from engine.auth.roles import ROLES
 from engine.http.operations import OPERATIONS
 from engine.protocols import Operation
 
@@ -33,12 +30,6 @@ def table() -> str:
         path = one.path.removeprefix("/v2/{project_id}")
         rows.append(f"| {one.name}{_mark(one)} | `{one.method} {path}` | {one.status} | {_roles(one)} |")
     return "\n".join(rows)
-
-
-def names_by_role(operations: Iterable[Operation]) -> dict[str, list[str]]:
-    """Return the sorted names of the operations that each role may use, except admin."""
-    operations = list(operations)
-    return {role: sorted(one.name for one in operations if role in one.roles) for role in ROLES if role != "admin"}
 
 
 def _roles(operation: Operation) -> str:

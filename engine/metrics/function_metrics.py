@@ -22,8 +22,11 @@ LABELS = ("project", "package", "function", "source")
 #: Seconds of the histograms of functions: fewer ranges than those of the whole engine, because each function has them.
 TIMES = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0)
 #: Reasons for which invocations end without a result, by code.
-CANCELLED, DELETED, EXPIRED = "cancelled", "deleted", "expired"
-_DROPS: Mapping[int, str] = {Code.EXPIRED: EXPIRED, Code.FUNCTION_MISSING: DELETED, Code.CANCELLED: CANCELLED}
+_DROPS: Mapping[int, str] = {
+    Code.EXPIRED: "expired",
+    Code.FUNCTION_MISSING: "deleted",
+    Code.CANCELLED: "cancelled",
+}
 
 Labels = tuple[str, str, str, str]  #: values of ``LABELS``
 
@@ -127,12 +130,12 @@ class FunctionMetrics:
         else:
             self._count_end(counters, state, end.outcome.code)
 
-    def note_removed(self, function_id: int, reason: str, rows: int = 1) -> None:
+    def note_removed(self, function_id: int, code: int, rows: int = 1) -> None:
         """Count invocations that ended on disk without being read, so that their sources are not known."""
         counters = self._of(function_id, "")
-        state = State.DISCARD if reason in (DELETED, EXPIRED) else State.FAIL
+        state = State.FAIL if code == Code.CANCELLED else State.DISCARD
         counters.unsuccessful[state.value] += rows
-        counters.dropped[reason] += rows
+        counters.dropped[_DROPS[code]] += rows
 
     def note_delivery(self, function_id: int, source: str, destination: str, result: str) -> None:
         """Count a try of a delivery, with its result: ``delivered``, ``failed`` or ``given_up``."""

@@ -36,7 +36,7 @@ class CancelStep(Struct, frozen=True, kw_only=True):
 
 class BulkCancellation:
     """Ends waiting invocations, without starting them. ``ends_stored(keys)`` announces ends that are on disk,
-    ``ended(function_id, state, rows)`` their number, and ``delivery_added()`` that a destination gets them.
+    ``ended(function_id, end, rows)`` their number, and ``delivery_added()`` that a destination gets them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BulkCancellation:
         single: Cancellation,
     ) -> None:
         self.ends_stored: Signal[[Sequence[int]]] = Signal()
-        self.ended: Signal[[int, State, int]] = Signal()
+        self.ended: Signal[[int, WaitingEnd, int]] = Signal()
         self.delivery_added: Signal[[]] = Signal()
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._backlog, self._clock, self._ends = backlog, clock, ends
@@ -123,7 +123,7 @@ class BulkCancellation:
         for key, _ in found:
             self._ends.note_end(key, end.state)
         self.ends_stored([key for key, _ in found])
-        self.ended(function_id, end.state, len(found))
+        self.ended(function_id, end, len(found))
         if end.deliver_to is not None:
             self.delivery_added()
 

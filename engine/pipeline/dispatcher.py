@@ -169,10 +169,6 @@ class Dispatcher:
         """Wait until the invocation has ended, see ``Ends.wait``."""
         await self._ends.wait(key, timeout)
 
-    def note_discarded(self, keys: Sequence[int]) -> None:
-        """Count discarded invocations. Call this when their end is on disk."""
-        self._ends.note_discarded(keys)
-
     def is_running(self) -> bool:
         """Return whether invocations are running."""
         return bool(self._running)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-from engine.model import Code, State
+from engine.model import State
 from engine.protocols import Records
 
 
@@ -28,13 +27,6 @@ class Ends:
         """Count an end that is on disk, and wake the callers that wait for it."""
         self.outcomes[state.value] += 1
         self._wake(key)
-
-    def note_discarded(self, keys: Sequence[int]) -> None:
-        """Count discarded invocations, and wake callers that wait for them. Call this when their end is on disk."""
-        self.note_code(Code.FUNCTION_MISSING, len(keys))
-        self.outcomes[State.DISCARD.value] += len(keys)
-        for key in self._waiters.keys() & set(keys):
-            self._wake(key)
 
     async def wait(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (the timeout raises no error)
         """Wait until the invocation has ended, at most ``timeout`` seconds (None: no limit).

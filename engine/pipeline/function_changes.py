@@ -10,8 +10,8 @@ from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import request_limit, weight
-from engine.maintenance.discarder import Discarder
 from engine.model import Function
+from engine.pipeline.discarder import Discarder
 from engine.scheduling.scheduler import Scheduler
 
 

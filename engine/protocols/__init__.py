@@ -21,7 +21,6 @@ from engine.protocols.execution import (
     Executor,
 )
 from engine.protocols.journal import (
-    Discarded,
     Journal,
     Page,
     Recovery,
@@ -112,7 +111,6 @@ __all__ = [
     "DeliveryCount",
     "DeliveryFilter",
     "Destination",
-    "Discarded",
     "Event",
     "EventSink",
     "Executor",

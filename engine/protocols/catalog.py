@@ -57,8 +57,6 @@ class CatalogStore(Protocol):
         """Return a new function id. Ids of deleted functions are not used again."""
         ...
 
-    async def put_function(self, function: Function) -> None: ...
-
     async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         """Store several versions of functions, and resources, in one transaction."""
         ...
@@ -74,7 +72,7 @@ class CatalogStore(Protocol):
     async def delete_function(self, function_id: int) -> None:
         """Delete a function with its versions, asynchronous settings and resources, in one transaction.
 
-        Waiting invocations are not deleted; ``Journal.discard`` ends them.
+        Waiting invocations are not deleted; the ``Discarder`` ends them.
         """
         ...
 

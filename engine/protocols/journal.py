@@ -46,14 +46,6 @@ class Recovery(Struct, frozen=True, kw_only=True):
     revived: int  #: number of invocations put back to WAIT because they were running at a crash
 
 
-class Discarded(Struct, frozen=True, kw_only=True):
-    """Result of one step of discarding: the invocations ended and the position of the next step."""
-
-    keys: tuple[int, ...]
-    size: int  #: payload bytes of these invocations
-    reached: tuple[float, int] | None  #: ``after`` for the next step; None: this was the last step
-
-
 class WaitingEnd(Struct, frozen=True, kw_only=True):
     """End of invocations that wait, which all of them share."""
 
@@ -148,14 +140,6 @@ class Journal(Protocol):
 
         ``then(found, stored)`` is called as soon as the write has succeeded or failed. ``found`` is the returned value,
         empty after a failure.
-        """
-        ...
-
-    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        """End waiting invocations of a function as DISCARD, in one step that reads about ``rows`` rows.
-
-        ``after`` is the position at which the step begins: ``BEGINNING`` for the first step, then ``reached`` of the
-        previous step.
         """
         ...
 

@@ -35,7 +35,6 @@ class Selection(Struct, frozen=True, kw_only=True):
     end: float = float("inf")  #: only records accepted before this time
     below: int | None = None  #: only records with smaller keys
     since: int = 0  #: only records with this key or a larger one
-    within: int = 0  #: search only this many rows of each state; 0: search all rows
     offset: int = 0
     counted: bool = True  #: False: the number of all matching records is not needed; requires ``offset`` 0
     limit: int = 100
@@ -113,7 +112,7 @@ class Records(Protocol):
 
         The order is that of ``list``, and payloads, results and logs are left out, too. With ``back``, the search goes
         from ``start`` towards the begin of the list. A step reads rows for a limited time, a twentieth of a second, so
-        that it may end before it has found enough. ``within``, ``offset`` and ``limit`` of the selection do not count.
+        that it may end before it has found enough. ``offset`` and ``limit`` of the selection do not count.
         Steps are no consistent state together: a record that moves meanwhile may be left out, or be found twice.
         """
         ...

@@ -101,24 +101,6 @@ def notice_frame(ticket: int, reason: int) -> bytes:
     return _NOTICE.pack(_NOTICE.size - _LENGTH, NOTICE, ticket, reason)
 
 
-def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: str, result: bytes) -> bytes:
-    """Return the frame of an answer as an instance sends it. Used by tests."""
-    text = message.encode()
-    length = _ANSWER.size - _LENGTH + len(text) + len(result)
-    return _ANSWER.pack(length, kind, ticket, code, memory_kib, len(text)) + text + result
-
-
-def log_frame(ticket: int, at: int, stream: int, text: bytes) -> bytes:
-    """Return the frame of log lines as an instance sends it. Used by tests."""
-    return _LOG.pack(_LOG.size - _LENGTH + len(text), LOG, ticket, at, stream) + text
-
-
-def progress_frame(ticket: int, fraction: float, note: str) -> bytes:
-    """Return the frame of a reported progress as an instance sends it. Used by tests."""
-    text = note.encode()
-    return _PROGRESS.pack(_SHORTEST_FRAME + len(text), PROGRESS, ticket, round(fraction * _MILLION)) + text
-
-
 class FrameReader:
     """Parser of the frames that an instance sends. Receives the socket's data in pieces of any size.
 

@@ -28,9 +28,6 @@ class MemoryCatalogStore:
         self._last += 1
         return self._last
 
-    async def put_function(self, function: Function) -> None:
-        await self.put_functions([function])
-
     async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         self._writes.check()
         for function in functions:

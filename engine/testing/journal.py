@@ -12,7 +12,7 @@ from engine.errors import IdempotencyConflict
 from engine.model import Attempt, ContentKey, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.model.signal import Signal
-from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
+from engine.protocols import Page, Recovery, Settlement, WaitingEnd
 from engine.testing.rows import Row, poisoned
 from engine.testing.tables import MemoryTables
 from engine.testing.writes import MemoryWrites, at_the_next_turn
@@ -80,18 +80,6 @@ class MemoryJournal:
         found = [(key, end[1]) for key, end in ends if end is not None]
         callback = None if then is None else (lambda: then(found, True))
         return at_the_next_turn(found, None, callback)
-
-    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        self._writes.check()
-        waiting = [row for row in self._tables.rows.values() if row.state is State.WAIT]
-        found = [row for row in waiting if row.invocation.function_id == function_id][:rows]
-        for row in found:
-            row.state, row.ended_at = State.DISCARD, outcome.ended_at
-            row.code, row.message = outcome.code, outcome.message
-            self._note_end(row, State.DISCARD, outcome)
-        size = sum(len(row.invocation.payload) for row in found)
-        keys = tuple(row.invocation.key for row in found)
-        return Discarded(keys=keys, size=size, reached=after if len(found) == rows else None)
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         self._writes.check()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
@@ -24,11 +23,8 @@ class MemoryRecords:
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         order = _newest if selection.functions else _list_order
-        scanned, rows = Counter[float](), list[Row]()
-        for row in sorted((row for row in self._tables.rows.values() if _spanned(row, selection)), key=order):
-            scanned[part := order(row)[0]] += 1
-            if _selected(row, selection) and scanned[part] <= (selection.within or math.inf):
-                rows.append(row)
+        matching = (row for row in self._tables.rows.values() if _spanned(row, selection) and _selected(row, selection))
+        rows = sorted(matching, key=order)
         page = islice(rows, selection.offset, selection.offset + selection.limit)
         return [_listed(row) for row in page], len(rows)
 

@@ -36,7 +36,7 @@ async def test_at_first_there_is_nothing(opened: Opened) -> None:
 
 async def test_what_was_put_is_there_for_the_next_engine(opened: Opened) -> None:
     async with opened() as storage:
-        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.put_functions([FUNCTION])
         await storage.catalog.put_settings(1, "latest", SETTINGS)
 
     async with opened() as storage:
@@ -47,8 +47,8 @@ async def test_what_was_put_is_there_for_the_next_engine(opened: Opened) -> None
 async def test_putting_again_replaces(opened: Opened) -> None:
     async with opened() as storage:
         changed = replace(FUNCTION, revision=2, timeout=9)
-        await storage.catalog.put_function(FUNCTION)
-        await storage.catalog.put_function(changed)
+        await storage.catalog.put_functions([FUNCTION])
+        await storage.catalog.put_functions([changed])
         await storage.catalog.put_settings(1, "latest", SETTINGS)
         await storage.catalog.put_settings(1, "latest", AsyncSettings())
 
@@ -59,8 +59,8 @@ async def test_putting_again_replaces(opened: Opened) -> None:
 
 async def test_versions_stand_side_by_side(opened: Opened) -> None:
     async with opened() as storage:
-        await storage.catalog.put_function(FUNCTION)
-        await storage.catalog.put_function(replace(FUNCTION, version="v1"))
+        await storage.catalog.put_functions([FUNCTION])
+        await storage.catalog.put_functions([replace(FUNCTION, version="v1")])
 
         functions, _ = await storage.catalog.load()
 
@@ -71,7 +71,7 @@ async def test_a_function_goes_with_its_settings_and_leaves_the_others(opened: O
     async with opened() as storage:
         other = replace(FUNCTION, function_id=2, name="other")
         for function in (FUNCTION, other):
-            await storage.catalog.put_function(function)
+            await storage.catalog.put_functions([function])
             await storage.catalog.put_settings(function.function_id, "latest", SETTINGS)
         await storage.catalog.delete_function(1)
 
@@ -100,7 +100,7 @@ async def test_deleting_what_is_not_there_is_no_error(opened: Opened) -> None:
 async def test_a_number_of_a_function_is_never_given_again(opened: Opened) -> None:
     async with opened() as storage:
         first = await storage.catalog.new_function_id()
-        await storage.catalog.put_function(replace(FUNCTION, function_id=first))
+        await storage.catalog.put_functions([replace(FUNCTION, function_id=first)])
         await storage.catalog.delete_function(first)
 
     async with opened() as storage:
@@ -110,7 +110,7 @@ async def test_a_number_of_a_function_is_never_given_again(opened: Opened) -> No
 async def test_a_version_comes_with_its_settings_and_leaves_with_them(opened: Opened) -> None:
     async with opened() as storage:
         version = replace(FUNCTION, version="v1", revision=2)
-        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.put_functions([FUNCTION])
         await storage.catalog.publish(version, SETTINGS)
         published = await storage.catalog.load()
         await storage.catalog.delete_version(1, "v1")
@@ -143,7 +143,7 @@ async def test_functions_are_stored_together_with_resources(opened: Opened) -> N
 
 async def test_resources_of_a_function_are_deleted_with_it(opened: Opened) -> None:
     async with opened() as storage:
-        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.put_functions([FUNCTION])
         own, other = [
             StoredResource(kind="event", owner=owner, id="a", body=b"{}") for owner in ("function:1", "function:11")
         ]

@@ -10,8 +10,7 @@ from engine.errors import IdempotencyConflict
 from engine.model import Code, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.model.retry_rules import Decision
-from engine.protocols import Discarded, Storage
-from engine.scheduling.function_queue import BEGINNING
+from engine.protocols import Storage, WaitingEnd
 from tests.contracts.storage import (
     NOW,
     ROOM,
@@ -342,36 +341,14 @@ async def test_a_waiting_one_is_cancelled_once(opened: Opened) -> None:
         assert await state_of(storage, one) is State.FAIL
 
 
-async def test_what_waits_for_a_function_is_discarded_step_by_step(opened: Opened) -> None:
-    async with opened() as storage:
-        waits = [await stored(storage, 5), await stored(storage, 5), await stored(storage, 5, delayed=True)]
-        others = [
-            await stored(storage, 6),
-            await stored(storage, 6, delayed=True, due_at=NOW),
-            await started(storage, 5),
-        ]
-        over = await ended(storage, 5)
-
-        steps, after = list[Discarded](), BEGINNING
-        while not steps or steps[-1].reached is not None:
-            after = (steps[-1].reached if steps else None) or after
-            steps.append(await storage.journal.discard(5, after, 2, discarded()))
-
-        assert sorted(key for step in steps for key in step.keys) == sorted(one.key for one in waits)
-        assert max(len(step.keys) for step in steps) <= 3
-        assert sum(step.size for step in steps) == sum(len(one.payload) for one in waits)
-        assert {await state_of(storage, one) for one in waits} == {State.DISCARD}
-        assert [await state_of(storage, one) for one in others] == [State.WAIT, State.WAIT, State.RUNNING]
-        assert await state_of(storage, over) is State.SUCCESS
-
-
 async def test_what_was_discarded_counts_as_ended(opened: Opened) -> None:
     async with opened() as storage:
-        await storage.journal.append(made(storage, 5, payload=b"12345678"))
-        await retried(
-            storage, await started(storage, 5), Outcome(code=Code.USER_EXCEPTION, result=b"oops", ended_at=NOW)
-        )
-        await storage.journal.discard(5, BEGINNING, 10, discarded())
+        one = made(storage, 5, payload=b"12345678")
+        await storage.journal.append(one)
+        again = await started(storage, 5)
+        await retried(storage, again, Outcome(code=Code.USER_EXCEPTION, result=b"oops", ended_at=NOW))
+        end = WaitingEnd(state=State.DISCARD, outcome=discarded())
+        assert await storage.journal.end_all([one.key, again.key], end) == [(one.key, 8), (again.key, 2)]
 
     async with opened() as storage:
         recovery = await storage.journal.recover()

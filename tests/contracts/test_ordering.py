@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import CursorMoved, IdempotencyConflict, NotStored
 from engine.model import Invocation, State
-from engine.protocols import FIRST, CursorMove, Selection, Storage, WaitingEnd
+from engine.protocols import FIRST, CursorMove, Place, Selection, Storage, WaitingEnd
 from tests.contracts.storage import (
     KINDS,
     NOW,
@@ -181,15 +181,14 @@ async def test_held_invocations_of_a_deleted_function_are_discarded(opened: Open
     async with opened() as storage:
         ones = await in_order(storage, *"aaabbc")
         other = await stored(storage, 2, ordering_key="a")
-        keys, after = set[int](), BEGINNING
-        for _ in range(20):
-            step = await storage.journal.discard(1, after, 2, discarded())
-            keys |= set(step.keys)
-            if step.reached is None:
-                break
-            after = step.reached
+        place: Place | None = FIRST
+        while place is not None:
+            scan = await storage.records.waiting(Selection(function_id=1), place, 2)
+            await storage.journal.end_all(scan.keys, WaitingEnd(state=State.DISCARD, outcome=discarded()))
+            place = scan.reached
 
-        assert keys == {one.key for one in ones}
+        records = [await storage.records.get(one.key) for one in ones]
+        assert {one.state for one in records if one} == {State.DISCARD}
         assert await ready(storage, 2) == [other.key]
 
 

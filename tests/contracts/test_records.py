@@ -129,20 +129,7 @@ async def test_those_of_several_functions_come_newest_first_whatever_their_state
         assert await listed(storage, functions=both) == [one.key for one in (new, delayed, old, running)]
         assert await listed(storage, functions=both, states=frozenset({State.WAIT})) == [delayed.key]
         assert await listed(storage, functions=both, states=frozenset({State.RUNNING})) == [running.key]
-        assert await listed(storage, functions=frozenset({3}), within=3) == [other.key]
-        assert await listed(storage, functions=frozenset({3}), within=2) == []
-
-
-async def test_no_more_rows_of_a_part_are_looked_at_than_is_said(opened: Opened) -> None:
-    async with opened() as storage:
-        bad = await started(storage)
-        await settled(storage, bad, failure(bad))
-        old, new, waiting = await ended(storage), await ended(storage), await stored(storage)
-
-        assert await listed(storage, within=2) == [waiting.key, new.key, old.key]
-        assert await listed(storage, within=2, states=frozenset({State.FAIL})) == []
-        assert await listed(storage, within=3, states=frozenset({State.FAIL})) == [bad.key]
-        assert (await storage.records.list(Selection(function_id=1, within=1, limit=1)))[1] == 2
+        assert await listed(storage, functions=frozenset({3})) == [other.key]
 
 
 async def test_whatever_moves_meanwhile_is_in_a_list_exactly_once(opened: Opened) -> None:
@@ -202,7 +189,6 @@ async def test_invocations_of_one_trigger_can_be_chosen(opened: Opened) -> None:
         selection = Selection(function_id=1, trigger_id="one")
 
         assert await listed(storage, trigger_id="one") == [one.key, done.key]
-        assert await listed(storage, trigger_id="one", within=1) == [one.key, done.key]
         assert [found.key for found in (await storage.records.search(selection, None, 9)).records] == [
             one.key,
             done.key,

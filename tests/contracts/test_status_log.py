@@ -111,7 +111,7 @@ async def test_cancelling_and_discarding_are_logged(opened: Opened) -> None:
         await storage.journal.cancel(one.key, cancelled())
         await storage.journal.end_all([one.key, purged.key], WaitingEnd(state=State.FAIL, outcome=cancelled()))
         await storage.journal.cancel(one.key, cancelled())
-        await storage.journal.discard(1, (0.0, 0), 10, discarded())
+        await storage.journal.end_all([other.key], WaitingEnd(state=State.DISCARD, outcome=discarded()))
 
         ends = [(entry.request_id, entry.state, entry.code) for entry in await entries(storage)][3:]
 

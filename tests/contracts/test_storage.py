@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import State
-from engine.protocols import Settlement, Storage, StoredResource
+from engine.protocols import Settlement, Storage, StoredResource, WaitingEnd
 from engine.scheduling.function_queue import BEGINNING
 from tests.contracts.storage import (
     NOW,
@@ -28,6 +28,7 @@ from tests.contracts.storage import (
 )
 from tests.contracts.test_catalog_store import FUNCTION
 
+CANCELLED = WaitingEnd(state=State.FAIL, outcome=cancelled())
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")
 REFUSED = (NotStored, OutcomeUnknown)
 
@@ -36,12 +37,12 @@ WRITES: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "append": lambda storage: storage.journal.append(made(storage)),
     "append once": lambda storage: storage.journal.append(made(storage), idempotency_key="key"),
     "cancel": lambda storage: storage.journal.cancel(1, cancelled()),
-    "discard": lambda storage: storage.journal.discard(1, BEGINNING, 10, cancelled()),
+    "end all": lambda storage: storage.journal.end_all([1], CANCELLED),
     "release": lambda storage: storage.journal.release([]),
     "promote": lambda storage: storage.window.promote(NOW, 10, ROOM),
     "purge": lambda storage: storage.records.purge(NOW, age=1.0, rows=1, size=1),
     "revive": lambda storage: storage.outbox.revive([1], [1], NOW),
-    "catalog": lambda storage: storage.catalog.put_function(FUNCTION),
+    "catalog": lambda storage: storage.catalog.put_functions([FUNCTION]),
     "resources": lambda storage: storage.resources.put(RESOURCE),
     "cursors": lambda storage: storage.cursors.append([(made(storage), "")]),
     "store": lambda storage: storage.store("dis").write("records", {"a": b"1"}),
@@ -95,7 +96,7 @@ async def test_a_read_sees_what_was_submitted_before_it(opened: Opened) -> None:
         storage.journal.append(waiting := made(storage, 2))
         assert await storage.journal.cancel(waiting.key, cancelled()) == (2, 2)
         storage.journal.append(waiting := made(storage, 2))
-        assert (await storage.journal.discard(2, BEGINNING, 10, cancelled())).keys == (waiting.key,)
+        assert await storage.journal.end_all([waiting.key], CANCELLED) == [(waiting.key, 2)]
         storage.journal.append(delayed := made(storage, 2, delayed=True))
         assert [one.key for one in (await storage.window.promote(delayed.due_at, 10, ROOM))[0]] == [delayed.key]
 

@@ -144,7 +144,7 @@ async def prepare(directory: Path) -> None:
         async with open_storage(StorageOptions(directory=directory)) as storage:
             for name, number in NAMES.items():
                 assert await storage.catalog.new_function_id() == number
-                await storage.catalog.put_function(function(name, function_id=number, project=PROJECT))
+                await storage.catalog.put_functions([function(name, function_id=number, project=PROJECT)])
             await storage.catalog.put_settings(2, "latest", AsyncSettings(max_retries=2))
             await storage.catalog.put_settings(3, "latest", AsyncSettings(on_success=sink))
 

@@ -41,7 +41,7 @@ async def memory() -> MemoryStorage:
     storage = MemoryStorage()
     for name in NAMES:
         number = await storage.catalog.new_function_id()
-        await storage.catalog.put_function(function(name, function_id=number, project=PROJECT))
+        await storage.catalog.put_functions([function(name, function_id=number, project=PROJECT)])
     sink = DestinationSpec(destination="FunctionGraph", param=f'{{"func_urn": "{urn_of("sink")}"}}')
     await storage.catalog.put_settings(1, "latest", AsyncSettings(max_retries=1, on_success=sink))
     return storage

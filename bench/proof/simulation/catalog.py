@@ -22,9 +22,6 @@ class SimulatedCatalog:
     async def new_function_id(self) -> int:
         return max(function_id for function_id, _ in self._tables.functions) + 1
 
-    async def put_function(self, function: Function) -> None:
-        await self.put_functions([function])
-
     async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         new = {(one.function_id, one.version): one for one in functions}
         others = {(one.kind, one.owner, one.id): one for one in resources}

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from bench.proof.simulation.storage import SimulatedStorage
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.witness import Witness
-from engine.model import Invocation, State
-from engine.protocols import Discarded, Page, Purged, Recovery
+from engine.model import Invocation
+from engine.protocols import Page, Purged, Recovery
 from engine.storage.sqlite.batch import Batch, CallRequest, WriteRequest
 from engine.storage.sqlite.writer import Writer
 
@@ -30,7 +30,6 @@ PAIRED = {
         "settle",
         "cancel",
         "end_all",
-        "discard",
         "release",
         "recover",
         "ready",
@@ -40,7 +39,6 @@ PAIRED = {
     "outbox": ("due", "delivered", "postpone"),
     "cursors": ("read", "append"),
     "catalog": (
-        "put_function",
         "put_functions",
         "publish",
         "delete_version",
@@ -95,7 +93,6 @@ class Pair:
         #: Writes whose result the storage may choose within limits: they are checked and then made.
         self._followed: dict[str, Callable[..., None]] = {
             "records.purge": self._purge,
-            "journal.discard": self._discard,
         }
         self._compared: dict[str, Compare] = {
             "journal.cancel": _equal,
@@ -220,14 +217,6 @@ class Pair:
             if key in tables.rows:
                 tables.undelivered.pop(key, None)
                 tables.drop(key)
-
-    def _discard(self, found: Discarded, function_id: int, after: Any, rows: int, outcome: Any) -> None:
-        for key in found.keys:
-            row = self.tables.rows.get(key)
-            if row is None or row.state is not State.WAIT or row.invocation.function_id != function_id:
-                self.witness.violation(f"invocation {key} was discarded with function {function_id}")
-            else:
-                self.simulated.journal._end(row, State.DISCARD, outcome)
 
     # --- comparison -----------------------------------------------------------------------------------------
 

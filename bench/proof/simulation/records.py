@@ -50,7 +50,7 @@ class SimulatedRecords:
         return ()
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
-        return Scan(keys=(), reached=None)
+        return Scan(keys=tuple(self._tables.waiting(selection.function_id)[:limit]), reached=None)
 
     async def standing(self, key: int, most: int) -> Standing:
         return Standing()

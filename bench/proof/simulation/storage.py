@@ -30,7 +30,6 @@ from engine.protocols import (
     BatchWritten,
     CopySteps,
     CursorMove,
-    Discarded,
     Page,
     Recovery,
     Settlement,
@@ -214,24 +213,6 @@ class SimulatedJournal:
 
         self._writes.submit(apply, done)
         return future
-
-    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        def apply() -> Discarded:
-            ready = [key for _, key in self._tables.ready.get(function_id, [])][:rows]
-            delayed = [
-                key for _, key in self._tables.delayed if self._tables.rows[key].invocation.function_id == function_id
-            ]
-            unended = self._tables.unended.items()
-            held = [key for (owner, _), keys in unended if owner == function_id for key in keys]
-            held = [key for key in held if self._tables.rows[key].invocation.held]
-            found = [self._tables.rows[key] for key in (ready + held + delayed)[:rows]]
-            for row in found:
-                self._end(row, State.DISCARD, outcome)
-            keys = tuple(row.invocation.key for row in found)
-            reached = after if len(found) == rows else None
-            return Discarded(keys=keys, size=sum(row.payload_size for row in found), reached=reached)
-
-        return await self._writes.call(apply)
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         def apply() -> None:

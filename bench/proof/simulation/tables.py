@@ -142,6 +142,13 @@ class Tables:
             del self.given_up[one]
         return row
 
+    def waiting(self, function_id: int) -> list[int]:
+        """Return the keys of a function's waiting invocations: held ones first, and delayed ones last."""
+        held = [key for (owner, _), keys in self.unended.items() if owner == function_id for key in keys]
+        ready = [key for _, key in self.ready.get(function_id, [])]
+        delayed = [key for _, key in self.delayed if self.rows[key].invocation.function_id == function_id]
+        return [*(key for key in held if self.rows[key].invocation.held), *ready, *delayed]
+
     def _wait(self, row: Row) -> None:
         one = row.invocation
         if one.held:

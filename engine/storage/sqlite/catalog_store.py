@@ -36,9 +36,6 @@ class SQLiteCatalogStore:
 
         return await self._writer.call(draw)
 
-    async def put_function(self, function: Function) -> None:
-        await self.put_functions([function])
-
     async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         rows = [(function, msgspec.json.encode(function)) for function in functions]
         others = [resource_row(resource) for resource in resources]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,51 +33,27 @@ class Readers:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
         self._limit = anyio.CapacityLimiter(READERS)
 
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[aiosqlite.Connection]:
-        """Open a connection that reads one consistent snapshot. Raises Unavailable if it cannot be opened.
-
-        The caller should close the connection soon, because the write-ahead log cannot shrink while a snapshot is open.
-        """
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._limit)
-            try:
-                database = await stack.enter_async_context(connected(self._uri, uri=True, timeout=5.0))
-            except sqlite3.OperationalError as error:
-                raise _not_opened(error) from error
-            with self._damages():
-                await database.execute("BEGIN")
-                yield database
-
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Return the result of a function, called in a thread of its own with a connection that only reads.
+        """Return the result of a function, called in a thread of its own with a connection that reads one snapshot.
 
-        Raises Unavailable if the connection cannot be opened.
+        The function should end soon, because the write-ahead log cannot shrink while a snapshot is open. Raises
+        Unavailable if the connection cannot be opened.
         """
+        return await anyio.to_thread.run_sync(self._call, function, limiter=self._limit)
 
-        def call() -> T:
-            try:
-                opened = sqlite3.connect(self._uri, uri=True, timeout=5.0, isolation_level=None)
-            except sqlite3.OperationalError as error:
-                raise _not_opened(error) from error
-            with closing(opened) as database, self._damages():
-                return function(database)
-
-        async with self._limit:
-            return await anyio.to_thread.run_sync(call)
-
-    @contextmanager
-    def _damages(self) -> Iterator[None]:
+    def _call(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            raise self._damage.met(error) from error
-
-
-def _not_opened(error: sqlite3.OperationalError) -> Unavailable:
-    return Unavailable(f"the journal cannot be opened for reading: {error}")
+            opened = sqlite3.connect(self._uri, uri=True, timeout=5.0, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"the journal cannot be opened for reading: {error}") from error
+        with closing(opened) as database:
+            try:
+                database.execute("BEGIN")
+                return function(database)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                raise self._damage.met(error) from error
 
 
 @asynccontextmanager

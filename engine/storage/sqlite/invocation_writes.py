@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from engine.model import Invocation, Outcome, State
-from engine.protocols import Settlement
+from engine.protocols import Settlement, WaitingEnd
 from engine.storage.sqlite.attempts import attempt_rows
 from engine.storage.sqlite.batch import SQL, Row, Statement, insert_rows, summed, with_sums
 from engine.storage.sqlite.ordering import insert_ordered, release_successors
@@ -26,6 +26,21 @@ def cancel(db: sqlite3.Connection, key: int, outcome: Outcome, state: State = St
     kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
     db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
     return function_id, size
+
+
+def end_all(db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+    """End waiting invocations. Return key and payload size of those that waited."""
+    ended: list[tuple[int, int]] = []
+    for key in keys:
+        found = cancel(db, key, end.outcome, end.state)
+        if found is None:
+            continue
+        function_id, size = found
+        if (to := end.deliver_to) is not None:
+            row = (key, function_id, "failure", to.destination, to.param, end.outcome.ended_at)
+            db.execute(SQL[Statement.ADD_DELIVERY], row)
+        ended.append((key, size))
+    return ended
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:

@@ -14,13 +14,11 @@ from engine.errors import PageDamaged
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
 from engine.model.signal import Signal
-from engine.protocols import Discarded, Page, Recovery, Settlement, WaitingEnd
+from engine.protocols import Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
-from engine.storage.sqlite.bulk_cancel import end_all
 from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.discard import discard
 from engine.storage.sqlite.idempotency import claim
-from engine.storage.sqlite.invocation_writes import append_rows, cancel, insert_all, settle_rows
+from engine.storage.sqlite.invocation_writes import append_rows, cancel, end_all, insert_all, settle_rows
 from engine.storage.sqlite.isolated import IsolatedReads
 from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed, to_invocation
 from engine.storage.sqlite.status_log import StatusRows
@@ -143,16 +141,6 @@ class SQLiteJournal:
 
         self._writer.submit(CallRequest(lambda db: self._end_all(db, keys, end), done))
         return future
-
-    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        def end(db: sqlite3.Connection) -> Discarded:
-            found = discard(db, function_id, after, rows, outcome)
-            self.states.insert_ends(db, found.keys, State.DISCARD, outcome)
-            return found
-
-        found = await self._writer.call(end)
-        self.states.announce([function_id])
-        return found
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         rows = [(READY, i.key) for i in invocations]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from engine.errors import PageDamaged
@@ -73,42 +73,44 @@ class SQLiteOutbox:
             return [], 0
         where = delivery_lists.given_up(len(functions))
         page = f"SELECT {COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
-        async with self._readers.one() as db:
-            found: Iterable[Any] = await db.execute_fetchall(page, (*functions, limit, offset))
-            [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
-        return [_to_pending(*row) for row in found], count
+
+        def read(db: sqlite3.Connection) -> tuple[Sequence[PendingDelivery], int]:
+            [count] = db.execute(f"SELECT count(*) {where}", tuple(functions)).fetchone()
+            return [_to_pending(*row) for row in db.execute(page, (*functions, limit, offset))], count
+
+        return await self._readers.call(read)
 
     async def count_given_up(self, functions: Collection[int], most: int) -> Count:
         if not functions:
             return Count(rows=0)
-        async with self._readers.one() as db:
-            counted = delivery_lists.given_up_count(len(functions))
-            [(count,)] = await db.execute_fetchall(counted, (*functions, most + 1))
+        sql = delivery_lists.given_up_count(len(functions))
+        [count] = await self._readers.call(lambda db: db.execute(sql, (*functions, most + 1)).fetchone())
         return Count(rows=min(count, most), more=count > most)
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         if not chosen.functions:
             return [], 0
         conditions, values = delivery_lists.conditions(chosen)
-        async with self._readers.one() as db:
-            [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
-            rows: Iterable[Any] = await db.execute_fetchall(
-                delivery_lists.page(conditions), (after, last, *values, limit + 1)
-            )
+        rows, reached = await self._scan(delivery_lists.page(conditions), after, (*values, limit + 1))
         found = [_to_pending(*row) for row in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1].delivery_id
-        return found, last if count == ROWS_SCANNED else 0
+        return found, reached
 
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
         if not functions:
             return [], 0
-        async with self._readers.one() as db:
-            [(count, last)] = await db.execute_fetchall(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED))
-            rows: Iterable[Any] = await db.execute_fetchall(
-                delivery_lists.counts(len(functions)), (after, last, *functions)
-            )
-        return [delivery_lists.to_count(*row) for row in rows], last if count == ROWS_SCANNED else 0
+        rows, reached = await self._scan(delivery_lists.counts(len(functions)), after, tuple(functions))
+        return [delivery_lists.to_count(*row) for row in rows], reached
+
+    async def _scan(self, sql: str, after: int, values: tuple[object, ...]) -> tuple[list[Any], int]:
+        """Return rows of the next ids, and the last of these ids; 0: none follow."""
+
+        def read(db: sqlite3.Connection) -> tuple[list[Any], int]:
+            count, last = db.execute(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED)).fetchone()
+            return db.execute(sql, (after, last, *values)).fetchall(), last if count == ROWS_SCANNED else 0
+
+        return await self._readers.call(read)
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         sql = f"SELECT {COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.model import State
+from engine.model import Record, State
 from engine.model.identity import Identity
 from engine.protocols import NEWEST, Count, Found, Place, Selection
 from engine.storage.sqlite.rows import LISTED, to_record
@@ -78,6 +78,21 @@ class Search:
         found = tuple(to_record(row, identity) for row in (reversed(rows) if back else rows))
         first, last = (last, first) if back else (first, last)
         return Found(records=found, read=read, first=first, last=last, more=more)
+
+    def page(self, identity: Identity) -> tuple[list[Record], int]:
+        """Return records and their whole number, as ``Records.list`` does, without a limit of time."""
+        found, total, skip, selection = list[Record](), 0, self._selection.offset, self._selection
+        for number in sorted(self._parts):
+            part = self._statement(number, None, False)
+            rows, values = f"FROM invocation {part.rows}{part.conditions}", (*part.values, *part.filters)
+            count = room = selection.limit - len(found)
+            if selection.counted:
+                [count] = self._db.execute(f"SELECT count(*) {rows}", values).fetchone()
+            if room > 0 and count > skip:
+                sql = f"SELECT {LISTED} {rows} ORDER BY {part.order} LIMIT ? OFFSET ?"
+                found += [to_record(row, identity) for row in self._db.execute(sql, (*values, room, skip))]
+            skip, total = max(0, skip - count), total + count
+        return found, total
 
     def count(self, most: int) -> Count:
         rows = 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import aiosqlite
 from msgspec.structs import replace
 
 from engine.model import Record
@@ -18,14 +17,11 @@ from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.purge import Purge
-from engine.storage.sqlite.queued import read_queued
 from engine.storage.sqlite.record_search import ENDED, RUNNING, Search
 from engine.storage.sqlite.rows import LISTED, to_record
-from engine.storage.sqlite.selections import parts, source
-from engine.storage.sqlite.waiting_scan import read_standing, scan_waiting
+from engine.storage.sqlite.waiting_scan import read_queued, read_standing, scan_waiting
 from engine.storage.sqlite.writer import Writer
 
-T = TypeVar("T")
 _RESULT = "SELECT body, log, sum FROM result WHERE key = ?"
 
 
@@ -35,48 +31,24 @@ class SQLiteRecords:
         self._purge = Purge(identity)
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        found: list[Record] = []
-        total, skip = 0, selection.offset
-        async with self._readers.one() as db:  # in one snapshot, each row is in exactly one part
-            for states, part, order in parts(selection):
-                wanted = selection.states & states if selection.states else states
-                if not wanted:
-                    continue
-                filtered = wanted if wanted != states else frozenset()
-                rows_from, values = source(selection, part, order, filtered)
-                room = selection.limit - len(found)
-                count = room
-                if selection.counted:
-                    count = (await _all(db, f"SELECT count(*) FROM {rows_from}", values))[0][0]
-                if room > 0 and count > skip:
-                    page = f"SELECT {LISTED} FROM {rows_from} ORDER BY {order} LIMIT ? OFFSET ?"
-                    rows = await _all(db, page, [*values, room, skip])
-                    found.extend(to_record(row, self._identity) for row in rows)
-                skip = max(0, skip - count)
-                total += count
-        return found, total
+        return await self._readers.call(lambda db: Search(db, selection).page(self._identity))
 
     async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
-        return await self._snapshot(lambda db: Search(db, selection).records(start, limit, back, self._identity))
+        return await self._readers.call(lambda db: Search(db, selection).records(start, limit, back, self._identity))
 
     async def count(self, selection: Selection, most: int) -> Count:
-        return await self._snapshot(lambda db: Search(db, selection).count(most))
-
-    async def _snapshot(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        def call(db: sqlite3.Connection) -> T:
-            db.execute("BEGIN")
-            return read(db)
-
-        return await self._readers.call(call)
+        return await self._readers.call(lambda db: Search(db, selection).count(most))
 
     async def get(self, key: int) -> Record | None:
-        async with self._readers.one() as db:
-            rows = await _all(db, f"SELECT {LISTED}, size, trace, cause FROM invocation WHERE key = ?", [key])
-            if not rows:
+        def read(db: sqlite3.Connection) -> Record | None:
+            row = db.execute(f"SELECT {LISTED}, size, trace, cause FROM invocation WHERE key = ?", (key,)).fetchone()
+            if row is None:
                 return None
-            *listed, size, trace, cause = rows[0]
+            *listed, size, trace, cause = row
             record = to_record(tuple(listed), self._identity, trace=trace or "", cause=cause or 0)
-            return replace(record, **await _parts_of(db, record, size))
+            return replace(record, **_parts_of(db, record, size))
+
+        return await self._readers.call(read)
 
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
         def read(db: sqlite3.Connection) -> Sequence[Record]:
@@ -86,12 +58,13 @@ class SQLiteRecords:
                 found += search.records(None, most, back, self._identity).records
             return [replace(one, log=_log(db, one.key)) if one.state.final else one for one in found]
 
-        return await self._snapshot(read)
+        return await self._readers.call(read)
 
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
-        async with self._readers.one() as db:
-            sql = f"SELECT {LISTED} FROM invocation WHERE cause = ? ORDER BY key LIMIT {most:d}"
-            return [to_record(row, self._identity) for row in await _all(db, sql, [key])]
+        sql = f"SELECT {LISTED} FROM invocation WHERE cause = ? ORDER BY key LIMIT ?"
+        return await self._readers.call(
+            lambda db: [to_record(row, self._identity) for row in db.execute(sql, (key, most))]
+        )
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         return await self._readers.call(lambda db: scan_waiting(db, selection, after, limit))
@@ -103,8 +76,8 @@ class SQLiteRecords:
         return await self._readers.call(lambda db: read_queued(db, functions, most))
 
     async def newest(self, before: float) -> float | None:
-        async with self._readers.one() as db:
-            [(key,)] = await _all(db, "SELECT max(key) FROM invocation WHERE key < ?", [key_at(before)])
+        sql = "SELECT max(key) FROM invocation WHERE key < ?"
+        [key] = await self._readers.call(lambda db: db.execute(sql, (key_at(before),)).fetchone())
         return None if key is None else accepted_at(key)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
@@ -119,26 +92,22 @@ def _log(db: sqlite3.Connection, key: int) -> bytes:
     return b"" if row is None or result_is_damaged(key, *row) else bytes(row[1])
 
 
-async def _parts_of(db: aiosqlite.Connection, record: Record, size: int) -> dict[str, Any]:
+def _parts_of(db: sqlite3.Connection, record: Record, size: int) -> dict[str, Any]:
     """Return payload, result, log and attempts of an invocation, and the names of those whose bytes have changed.
 
     ``size`` is the number of bytes of the payload. Parts that have changed are left out.
     """
     parts: dict[str, Any] = {}
     damaged = set()
-    payload = await _all(db, "SELECT body, sum FROM payload WHERE key = ?", [record.key])
-    if payload_problem(record.key, size, *(payload or [(None, None)])[0]):
+    body, stored = db.execute("SELECT body, sum FROM payload WHERE key = ?", (record.key,)).fetchone() or (None, None)
+    if payload_problem(record.key, size, body, stored):
         damaged.add("payload")
     else:
-        parts["payload"] = payload[0][0]
-    result = await _all(db, _RESULT, [record.key])
-    if result and result_is_damaged(record.key, *result[0]):
+        parts["payload"] = body
+    result = db.execute(_RESULT, (record.key,)).fetchone()
+    if result and result_is_damaged(record.key, *result):
         damaged.add("result")
     elif result:
-        parts["result"], parts["log"], _ = result[0]
-    history = (await _all(db, ATTEMPTS, [record.key]))[-HISTORY:]
+        parts["result"], parts["log"], _ = result
+    history = db.execute(ATTEMPTS, (record.key,)).fetchall()[-HISTORY:]
     return {**parts, "attempts": tuple(map(to_attempt, history)), "damaged": frozenset(damaged)}
-
-
-async def _all(db: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await db.execute_fetchall(sql, values)]

@@ -20,9 +20,13 @@ LOGS = f"{HOME}projects/{PROJECT}/functions/hello/logs"
 async def test_the_log_of_a_function_is_one_search_however_many_wait_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searches: list[str] = []
-    for name in ("one", "call"):
-        monkeypatch.setattr(Readers, name, _noting(searches, name))
+    searches, call = list[object](), Readers.call
+
+    def noting(readers: Readers, function: Any) -> Any:
+        searches.append(function)
+        return call(readers, function)
+
+    monkeypatch.setattr(Readers, "call", noting)
     async with house(tmp_path) as place, api_client(place) as client:
         for number in range(25):
             one = await started(place.engine.storage)
@@ -32,13 +36,3 @@ async def test_the_log_of_a_function_is_one_search_however_many_wait_and_ended(
 
     assert len(searches) == 1
     assert [number for number in range(25) if f">{number}.<" in page] == list(range(5, 25))
-
-
-def _noting(searches: list[str], name: str) -> Any:
-    method = getattr(Readers, name)
-
-    def noting(*arguments: Any) -> Any:
-        searches.append(name)
-        return method(*arguments)
-
-    return noting

@@ -91,11 +91,11 @@ def test_drops_have_their_reasons() -> None:
     metrics.note_refused(None, "API", "unknown_function")
     for state, code in ((State.DISCARD, Code.EXPIRED), (State.FAIL, Code.USER_EXCEPTION)):
         metrics.note_end(Settlement(invocation=waiting(1), state=state, outcome=Outcome(code=code)))
-    metrics.note_removed(1, "purged", 3)
+    metrics.note_removed(1, Code.CANCELLED, 3)
 
     assert counted.of(1).dropped == {"backlog_full": 1, "expired": 1}
     assert (counted.of(1).refused, counted.of(1).ended) == (1, {"DISCARD": 1, "FAIL": 1})
-    assert (counted.of(1, "").dropped, counted.of(1, "").ended) == ({"purged": 3}, {"FAIL": 3})
+    assert (counted.of(1, "").dropped, counted.of(1, "").ended) == ({"cancelled": 3}, {"FAIL": 3})
     assert dict(metrics.all())[REST].refused == 0
 
 

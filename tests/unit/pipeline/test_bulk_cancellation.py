@@ -122,7 +122,7 @@ async def test_whenever_all_are_cancelled_each_ends_once(turns: int) -> None:
 async def test_ends_are_announced_with_function_state_and_number() -> None:
     async with dispatching() as now:
         told = list[tuple[int, State, int]]()
-        now.dispatcher.bulk_cancellation.ended.connect(lambda *said: told.append(said))
+        now.dispatcher.bulk_cancellation.ended.connect(lambda one, end, rows: told.append((one, end.state, rows)))
         await now.running(await now.send())
         for _ in range(3):
             await now.send(2)

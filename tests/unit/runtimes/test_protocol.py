@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from struct import pack
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from engine.runtimes.protocol import (
     DONE,
+    LOG,
     NOTICE_TIMEOUT,
+    PROGRESS,
     READY,
     RESULT_LIMIT,
     Answer,
@@ -18,14 +21,27 @@ from engine.runtimes.protocol import (
     FrameReader,
     Logged,
     Progress,
-    answer_frame,
     invoke_frame,
-    log_frame,
     notice_frame,
-    progress_frame,
     setup_frame,
     stop_frame,
 )
+
+
+def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: str, result: bytes) -> bytes:
+    """Return the frame of an answer as an instance sends it."""
+    text = message.encode()
+    length = 15 + len(text) + len(result)
+    return pack("!IBIHII", length, kind, ticket, code, memory_kib, len(text)) + text + result
+
+
+def log_frame(ticket: int, at: int, stream: int, text: bytes) -> bytes:
+    return pack("!IBIQB", 14 + len(text), LOG, ticket, at, stream) + text
+
+
+def progress_frame(ticket: int, fraction: float, note: str) -> bytes:
+    text = note.encode()
+    return pack("!IBII", 9 + len(text), PROGRESS, ticket, round(fraction * 1_000_000)) + text
 
 
 def test_a_whole_answer_in_one_piece_is_read_at_once() -> None:

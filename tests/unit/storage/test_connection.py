@@ -17,9 +17,6 @@ async def test_a_database_that_cannot_be_opened_for_reading_is_unavailable(tmp_p
     readers = Readers(tmp_path / "missing.db", Damage(tmp_path))
 
     with pytest.raises(Unavailable, match="the journal cannot be opened for reading: unable to open database file"):
-        async with readers.one():
-            pass
-    with pytest.raises(Unavailable, match="the journal cannot be opened for reading: unable to open database file"):
         await readers.call(lambda database: None)
 
 

@@ -16,11 +16,11 @@ import pytest
 
 from engine.errors import DataDirectoryUnusable, PageDamaged
 from engine.model import DestinationSpec, State
-from engine.protocols import Selection, Settlement
+from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.start_check import CATALOG, GROWING
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, made, settled, stored, success
-from tests.support.damage import BEGINNING, ROWS, kept, ready, storing
+from tests.support.damage import ROWS, kept, ready, storing
 from tests.support.programs import needs
 
 #: Lets reads at one offset of one file fail, as those of a bad sector do.
@@ -230,8 +230,9 @@ async def test_the_discarder_is_told_of_a_damaged_page(tmp_path: Path) -> None:
     data.smash("invocation")
 
     async with storing(tmp_path) as storage:
+        scan = await storage.records.waiting(Selection(function_id=1), FIRST, 200)
         with pytest.raises(PageDamaged):
-            await storage.journal.discard(1, BEGINNING, 200, discarded())
+            await storage.journal.end_all(scan.keys, WaitingEnd(state=State.DISCARD, outcome=discarded()))
         assert len(await ready(storage, 2)) > 0
 
 

@@ -71,7 +71,7 @@ async def fill(folder: Path, number: int) -> None:
     async with storing(folder) as storage:
         for _ in range(FUNCTIONS):
             function_id = await storage.catalog.new_function_id()
-            await storage.catalog.put_function(function(function_id))
+            await storage.catalog.put_functions([function(function_id)])
             await storage.catalog.put_settings(function_id, "latest", AsyncSettings())
         for n in range(number // 8):
             body = b'{"n":"%060d"}' % n

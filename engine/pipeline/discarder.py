@@ -9,8 +9,6 @@ asynchronous settings are deleted too, so that no destination gets these outcome
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 import anyio.lowlevel
 import structlog
@@ -18,32 +16,23 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from engine.errors import PageDamaged, Unavailable
-from engine.model import Code, Outcome
+from engine.model import Code, Outcome, State
 from engine.model.clock import Clock
-from engine.model.signal import Signal
-from engine.protocols import Journal
-from engine.scheduling.backlog import Backlog
-from engine.scheduling.function_queue import BEGINNING
+from engine.pipeline.bulk_cancellation import BATCH, BulkCancellation
+from engine.protocols import FIRST, Place, Records, Selection, WaitingEnd
 from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.discarder")
 
-STEP = 200  #: largest number of ready rows, of held rows, and of delayed rows, in one commit
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 MESSAGE = "the function was deleted"
 
 
 class Discarder:
-    """Service that discards waiting invocations of deleted functions.
+    """Service that discards waiting invocations of deleted functions."""
 
-    ``ends_stored(keys)`` announces the invocations that a step has ended, when their end is on disk, and
-    ``discarded(function_id, rows)`` their function and number.
-    """
-
-    def __init__(self, journal: Journal, scheduler: Scheduler, backlog: Backlog, clock: Clock) -> None:
-        self.ends_stored: Signal[[Sequence[int]]] = Signal()
-        self.discarded: Signal[[int, int]] = Signal()
-        self._journal, self._scheduler, self._backlog, self._clock = journal, scheduler, backlog, clock
+    def __init__(self, records: Records, scheduler: Scheduler, bulk: BulkCancellation, clock: Clock) -> None:
+        self._records, self._scheduler, self._bulk, self._clock = records, scheduler, bulk, clock
         self._deleted: dict[int, None] = {}  #: functions to process, in order of their deletion
         self._work = anyio.Event()
 
@@ -68,27 +57,23 @@ class Discarder:
             await self._work.wait()
 
     async def _end_all(self, function_id: int) -> None:
-        ended, after = 0, BEGINNING
-        while True:
-            # Lets slots start the invocations that they were given before the deletion, so that ``discard`` skips them.
+        ended, selection = 0, Selection(function_id=function_id)
+        after: Place | None = FIRST
+        while after is not None:
+            # Lets slots start the invocations that they were given before the deletion, so that these are skipped.
             await anyio.lowlevel.checkpoint()
             now = self._clock.now()
             outcome = Outcome(code=Code.FUNCTION_MISSING, message=MESSAGE, started_at=now, ended_at=now)
             try:
-                step = await self._journal.discard(function_id, after, STEP, outcome)
+                scan = await self._records.waiting(selection, after, BATCH)
+                if scan.keys:
+                    end = WaitingEnd(state=State.DISCARD, outcome=outcome)
+                    ended += len(await self._bulk.end(function_id, scan.keys, end))
+                after = scan.reached
             except PageDamaged as problem:
                 log.error("waiting invocations not discarded", function_id=function_id, problem=str(problem))
                 return
             except Unavailable:
                 await anyio.sleep(RETRY_DELAY)
-                continue
-            if step.keys:
-                self._backlog.remove(function_id, step.size, rows=len(step.keys))
-                self.ends_stored(step.keys)
-                self.discarded(function_id, len(step.keys))
-                ended += len(step.keys)
-            if step.reached is None:
-                break
-            after = step.reached
         if ended:
             log.info("waiting invocations discarded", invocations=ended, function_id=function_id)
