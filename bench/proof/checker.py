@@ -21,6 +21,7 @@ from engine.model.identity import Identity
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
+from engine.storage.sqlite.row_sums import changed_rows
 from plugins.dis.checkpoints import ShardCheckpoint
 from plugins.dis.records import Row, log_of
 from plugins.lts.lines import Row as LineRow
@@ -126,6 +127,8 @@ class _Check:
         for [problem] in self._rows("PRAGMA integrity_check"):
             if problem != "ok":
                 yield f"integrity: {problem}"
+        for table, _, key in changed_rows(self._database):
+            yield f"the row {key} of {table} differs from its checksum"
         for what, sql in WRONG.items():
             if found := [row[0] for row in self._rows(sql)]:
                 yield f"{what}: {found[:5]}"

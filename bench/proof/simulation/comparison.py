@@ -14,6 +14,7 @@ from bench.proof.checker import REAL_TALLY, TALLY, WRONG
 from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.world import LINES, World
 from engine.model import State
+from engine.storage.sqlite.row_sums import changed_rows
 from engine.testing.rows import Row
 
 FINAL = {State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
@@ -56,6 +57,8 @@ def differences(folder: Path, world: World) -> Iterator[str]:
         for function_id, token, key in read("SELECT function_id, token, key FROM idempotency"):
             if tables.idempotency.get((function_id, token), (0,))[0] != key:
                 yield f"the idempotency key {token} is of {key} on disk"
+        for table, _, key in changed_rows(database):
+            yield f"the row {key} of {table} differs from its checksum"
         for what, sql in WRONG.items():
             if found := [row[0] for row in read(sql)]:
                 yield f"{what}: {found[:KEPT]}"
