@@ -163,6 +163,8 @@ class Instance:
             self.trace(context, request.traceparent)
         if request.early in TEXTS:
             raise SystemExit(TEXTS[request.early])
+        if request.early:
+            context._note(request.early)
         return json.loads(request.event.decode()) if request.event else None, context
 
     def trace(self, context: Context, traceparent: str) -> None:

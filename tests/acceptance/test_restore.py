@@ -259,7 +259,7 @@ def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -
         f"DELETE FROM payload WHERE key = {key}",
         f"INSERT INTO payload (key, body) VALUES ({ended} + 1, x'7b7d')",
         "UPDATE tally SET rows = rows + 7 WHERE function_id = 0",
-        "INSERT INTO cursor VALUES ('no-trigger', 'a', x'00')",
+        "INSERT INTO cursor (trigger_id, name, position) VALUES ('no-trigger', 'a', x'00')",
     )
     (zip_in(copy)).unlink()
     [source] = [file for file in (copy / "code").glob("*/index.py") if not (file.parent / "inner.py").exists()]

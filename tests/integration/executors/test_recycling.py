@@ -40,6 +40,7 @@ def warned(event, context):
 
 
 async def warned_async(event, context):
+    time.sleep(event or 0)  # the event loop reads nothing meanwhile
     soft = asyncio.Event()
     context.on_soft_timeout(soft.set)
     await soft.wait()
@@ -162,6 +163,18 @@ async def test_a_handler_is_warned_and_goes_on(opened: Pool, handler: str, concu
 
     assert (outcome.code, outcome.result) == (Code.OK, b'[false, ""]')
     assert b"still running after the soft timeout of 0.2 s" in plain(outcome.log)
+    assert opened.statistics().alive == 1
+
+
+async def test_a_warning_that_is_read_together_with_its_request_is_heard(opened: Pool) -> None:
+    control(opened, soft_timeout=0.2)
+    asked = function("warned_async", concurrent_num=2)
+    blocking = asyncio.ensure_future(opened.execute(asked, invocation("1.0")))
+    await asyncio.sleep(0)
+
+    outcomes = [await opened.execute(asked, invocation()), await blocking]
+
+    assert [one.code for one in outcomes] == [Code.OK, Code.OK]
     assert opened.statistics().alive == 1
 
 
