@@ -5,7 +5,7 @@ Rows are appended with growing numbers, read in order, and deleted from the olde
 The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
 leaves the last row of a log on disk, so that numbering continues after it. ``span`` then begins after this row.
 
-Rows that cannot be decoded are logged, counted and left out. Rows on a damaged page are left out as well.
+Rows that cannot be decoded are logged, counted and left out.
 """
 
 from __future__ import annotations
