@@ -23,7 +23,7 @@ from tests.contracts.rigs.lts import Written
 from tests.contracts.scenes import RIGS, Scene, process_scene, scene
 
 ALL: list[type[Rig]] = [*RIGS, Own, Written]
-SECONDS = 15.0  #: after which a test fails
+SECONDS = 60.0  #: after which a test fails
 #: States of the reader while it happens. ``late``: paused, and sessions expire; ``changed``: serial, and the trigger is
 #: changed while its last batch runs.
 READERS = ("running", "paused", "full", "serial", "changed", "late", "stopped", "restarted")

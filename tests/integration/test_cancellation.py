@@ -205,7 +205,7 @@ def run_next(directory: Path, patch: pytest.MonkeyPatch, story: Story) -> None:
 
 
 def read(directory: Path, sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"file:{directory}/journal.db?mode=ro", uri=True, timeout=5)) as database:
+    with closing(sqlite3.connect(f"file:{directory}/journal.db?mode=ro", uri=True, timeout=30)) as database:
         return database.execute(sql).fetchall()
 
 

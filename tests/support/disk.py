@@ -33,7 +33,7 @@ class Disk(Struct):
     def check(self, sql: str) -> None:
         if self.answer is not None and sql == "COMMIT":
             self.busy.set()
-            self.patient = self.answer.wait(5)
+            self.patient = self.answer.wait(30)
         if self.times and sql.startswith(self.statement):
             self.times -= 1
             self.met += 1

@@ -42,7 +42,7 @@ async def test_pieces_that_the_application_has_released_are_held_no_more() -> No
                 writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2500\r\n\r\n")
                 for piece in range(5):
                     writer.write(b"x" * 500)
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(30):
                         while sum(sizes) < 2500 * number + 500 * (piece + 1):  # noqa: ASYNC110
                             await asyncio.sleep(0.001)
 

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from engine.metrics.loop_lag import HELD, LoopLag
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 async def stopped(lag: LoopLag) -> None:

@@ -153,7 +153,7 @@ async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
         stored = now.journal.append(now.made())
         while not now.disk.busy.is_set():  # noqa: ASYNC110  (set by a thread)
             await asyncio.sleep(0.001)
-        monkeypatch.setattr("engine.storage.sqlite.writer.GIL_YIELD", 15.0)  # a pause of that length would be noticed
+        monkeypatch.setattr("engine.storage.sqlite.writer.GIL_YIELD", 90.0)  # a pause of that length would be noticed
         await asyncio.sleep(0.02)
         now.disk.answer.set()
 
