@@ -152,7 +152,7 @@ def test_one_invocation_shows_what_happened_and_runs_again(engine: EngineProcess
 
 def test_a_form_asks_before_the_other_scripts_have_arrived(engine: EngineProcess, page: Page) -> None:
     waiting = engine.accepted("bad", {}, **{"X-Functiond-Delay": "600"})
-    page.route(re.compile(r"/(?!forms)\w+\.js$"), lambda route: None)  # never arrive
+    page.route(re.compile(r"/(?!forms|selection)\w+\.js$"), lambda route: None)  # never arrive
     page.goto(f"{HERE}/invocations/{waiting}", wait_until="commit")
     page.get_by_role("button", name="Cancel invocation").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel", exact=True).click()

@@ -51,11 +51,11 @@ MODULES = (
     "rules.js",
     "copy.js",
     "search.js",
-    "selection.js",
     "drafts.js",
 )
-#: The first runs before the page is shown, so that no form is sent unasked; modules run when the page is complete.
-SCRIPTS = ("forms.js", *MODULES)
+#: The first two run before the page is shown, so that no form is sent unasked, nor with rows unselected; modules run
+#: when the page is complete.
+SCRIPTS = ("forms.js", "selection.js", *MODULES)
 FILES = {
     **dict.fromkeys(STYLES, b"text/css; charset=utf-8"),
     **dict.fromkeys(SCRIPTS, b"text/javascript; charset=utf-8"),

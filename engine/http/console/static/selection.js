@@ -23,7 +23,9 @@ document.addEventListener("change", (event) => {
   show(form);
 });
 
-// A box that was checked before this script ran.
-for (const all of document.querySelectorAll("form.selection [data-select-all]:checked")) {
-  all.dispatchEvent(new Event("change", { bubbles: true }));
-}
+// Rows that came after the box was checked.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const all of document.querySelectorAll("form.selection [data-select-all]:checked")) {
+    all.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+});
