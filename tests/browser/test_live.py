@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from time import monotonic, sleep
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
@@ -30,6 +31,11 @@ def paths(page: Page) -> list[str]:
     return asked
 
 
+def fetched(request: Request) -> bool:
+    """Return whether a script asks for a page."""
+    return request.resource_type == "fetch"
+
+
 def test_a_change_is_shown_in_two_windows_without_a_reload(
     engine: EngineProcess, context: BrowserContext, page: Page, paths: list[str]
 ) -> None:
@@ -43,8 +49,8 @@ def test_a_change_is_shown_in_two_windows_without_a_reload(
     done = engine.accepted("hello")
 
     for one in (page, other):
-        expect(one.get_by_role("link", name=done)).to_be_visible(timeout=3000)
-    expect(page.locator("tr", has_text=done)).to_contain_text("SUCCESS", timeout=3000)
+        expect(one.get_by_role("link", name=done)).to_be_visible()
+    expect(page.locator("tr", has_text=done)).to_contain_text("SUCCESS")
     assert page.get_by_label("Function").input_value() == "typed"
     assert page.evaluate("window.kept.isConnected")
     other.close()
@@ -61,18 +67,20 @@ def test_a_page_that_is_paused_asks_for_nothing(engine: EngineProcess, page: Pag
 
     assert paths == []
     page.get_by_role("button", name="paused").click()
-    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=3000)
+    expect(page.get_by_role("link", name=done)).to_be_visible()
 
 
 def test_changes_are_joined(engine: EngineProcess, page: Page, paths: list[str]) -> None:
     page.goto(LIST)
     page.wait_for_timeout(300)
     paths.clear()
-    for _ in range(40):
-        engine.accepted("hello")
+    began = monotonic()
+    with page.expect_request(fetched):
+        for _ in range(40):
+            engine.accepted("hello")
     page.wait_for_timeout(1500)
 
-    assert 1 <= len(paths) <= 5
+    assert len(paths) <= monotonic() - began + 3  # one a second
 
 
 def test_what_is_opened_and_selected_stays(engine: EngineProcess, page: Page) -> None:
@@ -91,17 +99,16 @@ def test_without_events_a_page_is_fetched_at_intervals(engine: EngineProcess, pa
     page.goto(LIST)
     done = engine.accepted("hello")
 
-    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=5000)
+    expect(page.get_by_role("link", name=done)).to_be_visible()
 
 
 def test_a_fetch_that_took_long_delays_the_next_by_five_seconds_at_most(engine: EngineProcess, page: Page) -> None:
     page.clock.install()
-    with page.expect_response("**/console/events"):
+    with page.expect_event("requestfinished", fetched):  # the stream begins with a fetch
         page.goto(LIST)
-    page.wait_for_timeout(500)  # the stream begins with a fetch
 
     def take_long(route: Route) -> None:
-        page.clock.fast_forward(4000)
+        page.clock.fast_forward(7000)
         route.continue_()
 
     page.route("**" + LIST, take_long, times=1)
@@ -111,7 +118,7 @@ def test_a_fetch_that_took_long_delays_the_next_by_five_seconds_at_most(engine: 
     page.wait_for_timeout(1500)  # until events tell of it
     page.clock.run_for(5500)
 
-    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=3000)
+    expect(page.get_by_role("link", name=done)).to_be_visible(timeout=15_000)  # not after four times seven seconds
 
 
 def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser: Browser) -> None:
@@ -120,11 +127,11 @@ def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser
         page.goto(LIST)
         expect(page.get_by_role("button", name="live")).to_be_visible()
         engine.stop()
-        expect(page.get_by_role("button", name="no reply")).to_be_visible(timeout=5000)
+        expect(page.get_by_role("button", name="no reply")).to_be_visible()
         engine.start()
         done = engine.accepted("hello")
 
-        expect(page.get_by_role("link", name=done)).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("link", name=done)).to_be_visible()
         expect(page.get_by_role("button", name="live")).to_be_visible()
 
 
@@ -137,16 +144,23 @@ def test_the_seventh_window_works(engine: EngineProcess, context: BrowserContext
     done = engine.accepted("hello", {"said": "hi"})
 
     for one in (pages[0], pages[-1]):
-        expect(one.get_by_role("link", name=done[:13]).first).to_be_visible(timeout=8000)
+        expect(one.get_by_role("link", name=done[:13]).first).to_be_visible()
 
 
 def test_a_deleted_thing_is_called_deleted(engine: EngineProcess, page: Page, paths: list[str]) -> None:
     engine.create("brief", "def handler(event, context):\n    return event\n")
     page.goto(f"{HERE}/functions/brief/invocations")
     expect(page.get_by_role("button", name="live")).to_be_visible()
+
+    def take_long(route: Route) -> None:
+        sleep(0.5)
+        route.continue_()
+
+    page.route("**/brief/invocations", take_long)
     engine.delete("brief")
 
-    expect(page.get_by_role("button", name="deleted")).to_be_visible(timeout=8000)
+    expect(page.get_by_role("button", name="deleted")).to_be_visible()
     paths.clear()
-    page.wait_for_timeout(500)
+    engine.accepted("hello")  # told before the page may be fetched again
+    page.wait_for_timeout(2500)
     assert paths == []

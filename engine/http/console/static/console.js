@@ -65,7 +65,7 @@ async function update() {
   stale = true;
   if (fetching || stream === null || !getSelection().isCollapsed) return;
   fetching = true;
-  while (stale && stream !== null && !isAsking()) {
+  while (stale && authorized && !gone && stream !== null && !isAsking()) {
     stale = false;
     const began = performance.now();
     await refresh();
