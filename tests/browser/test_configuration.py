@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.acceptance.engine_process import EngineProcess
 from tests.browser.axe import violations
@@ -113,6 +113,20 @@ def test_variables_are_added_renamed_and_removed(engine: EngineProcess, page: Pa
     found = config(engine, "plain")
     assert json.loads(found["user_data"]) == {"SHOP": ""}
     assert json.loads(found["encrypted_user_data"]) == {"RENAMED": "hunter2"}
+
+
+def test_a_variable_that_is_typed_before_the_scripts_have_arrived_is_kept(page: Page) -> None:
+    name = page.get_by_label("Name, row 3").first
+
+    def type_first(script: Route) -> None:
+        name.fill("EARLY")
+        script.continue_()
+
+    page.route("**/rows.js", type_first)
+    page.goto(f"{HERE}/full/configuration/environment")
+
+    expect(page.get_by_role("button", name="Add variable")).to_be_visible()
+    expect(name).to_have_value("EARLY")
 
 
 def test_an_invalid_variable_is_explained_in_its_row(engine: EngineProcess, page: Page) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
 from tests.browser.axe import violations
@@ -178,6 +178,18 @@ def test_a_function_is_created_from_the_template_of_its_runtime(engine: EnginePr
 
     expect(page.get_by_role("status")).to_contain_text("Created made")
     assert b"def handler" in code_of(engine, "made")
+
+
+def test_a_runtime_that_is_chosen_before_the_scripts_have_arrived_brings_its_template(page: Page) -> None:
+    def choose_first(script: Route) -> None:
+        page.get_by_label("Runtime", exact=True).select_option("Custom")
+        script.continue_()
+
+    page.route("**/code.js", choose_first)
+    page.goto(f"{HERE}/create-function")
+
+    expect(page.get_by_label("Handler")).to_have_value("bootstrap")
+    expect(page.get_by_role("textbox", name="Inline code")).to_have_value(code_template())
 
 
 def code_template() -> str:

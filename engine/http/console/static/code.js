@@ -49,13 +49,16 @@ document.addEventListener("submit", (event) => {
 const runtime = document.getElementById("f-runtime");
 const handler = document.getElementById("f-handler"), code = document.getElementById("f-code");
 if (runtime !== null && runtime.selectedOptions.length > 0 && handler !== null && code !== null) {
-  let before = runtime.selectedOptions[0].dataset;
-  runtime.addEventListener("change", () => {
+  let before = ([...runtime.options].find((one) => one.defaultSelected) ?? runtime.options[0]).dataset;
+  const adapt = () => {
     const next = runtime.selectedOptions[0].dataset;
+    if (next === before) return;
     if (handler.value === before.handler || handler.value === "") handler.value = next.handler;
     if (code.value === before.code || code.value.trim() === "") code.value = next.code;
     before = next;
-  });
+  };
+  runtime.addEventListener("change", adapt);
+  adapt(); // it may have been chosen before this script ran
 }
 
 // Events are checked while they are typed, and before they are sent.

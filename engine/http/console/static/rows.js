@@ -17,7 +17,10 @@ function prepare(rows) {
   if (add === null || spare.length === 0) return;
   const empty = spare[0].cloneNode(true);
   empty.removeAttribute("data-spare");
-  for (const row of list.children.length > spare.length ? spare : spare.slice(1)) row.remove();
+  for (const row of list.children.length > spare.length ? spare : spare.slice(1)) {
+    const fields = [...row.querySelectorAll("input, textarea")];
+    if (fields.every((one) => one.value === one.defaultValue)) row.remove(); // no text was typed before this script ran
+  }
   for (const button of [add, ...list.querySelectorAll("[data-remove]"), ...empty.querySelectorAll("[data-remove]")]) {
     button.hidden = false;
   }
