@@ -19,6 +19,7 @@ _AXE = Axe()
 
 def violations(page: Page) -> list[str]:
     """Return each violation of a rule of axe, tried where its result may differ, and how much too wide it is."""
+    page.wait_for_load_state()  # its scripts change its layout
     found = list(_run(page, WIDTHS[0], "light", _RULES))
     found += _run(page, WIDTHS[0], "dark", _COLORS)
     for width in WIDTHS[1:]:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", autouse=True)  # before an engine is started for a test that is skipped
 def browser() -> Iterator[Browser]:
     chromium = which("chromium-headless-shell") or program("chromium")  # the first uses half the processor time
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # a state that stays may come late on a busy machine
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser

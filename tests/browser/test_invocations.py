@@ -262,9 +262,11 @@ def test_steps_go_on_by_a_button_without_scripts(engine: EngineProcess, page: Pa
     plain = page.context.browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)  # type: ignore[union-attr]
     page = plain.new_page()
     page.goto(f"{HERE}/functions/good/invocations/cancel?status=WAIT&source=API")
-    page.get_by_role("button", name="Cancel them").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Cancel them").click()
     while (button := page.get_by_role("button", name="Continue")).count():
-        button.click()
+        with page.expect_navigation():
+            button.click()
     expect(page.get_by_role("status")).to_have_text("3 invocations cancelled.")
     plain.close()
 

@@ -63,12 +63,12 @@ def test_charts_show_the_last_minutes_and_follow(engine: EngineProcess, page: Pa
     page.goto("/console/")
     accepted = page.locator("#chart-accepted")
     expect(accepted).to_contain_text("4 asynchronous requests")
-    assert accepted.locator(".slot").count() == 15
+    expect(accepted.locator(".slot")).to_have_count(15)
     page.get_by_text("Show the figures as a table").click()
 
     engine.accepted("good")
 
-    expect(accepted).to_contain_text("5 asynchronous requests", timeout=4000)
+    expect(accepted).to_contain_text("5 asynchronous requests")
     expect(page.get_by_role("region", name="Figures of the charts")).to_be_visible()
     titles = accepted.locator(".slot title").all_text_contents()
     assert sum(int(one.split(": ")[1].split()[0]) for one in titles if "asynchronous" in one) == 5
@@ -77,7 +77,7 @@ def test_charts_show_the_last_minutes_and_follow(engine: EngineProcess, page: Pa
     page.get_by_role("link", name="24 hours").click()
     expect(page.get_by_role("heading", name="Last 24 hours")).to_be_visible()
     expect(accepted).to_contain_text("5 asynchronous requests")
-    assert accepted.locator(".slot").count() == 96
+    expect(accepted.locator(".slot")).to_have_count(96)
 
 
 def test_the_tab_monitoring_shows_one_function(page: Page) -> None:
@@ -91,7 +91,7 @@ def test_the_tab_monitoring_shows_one_function(page: Page) -> None:
     for name, title, slots in (("1 hour", "Last hour", 60), ("24 hours", "Last 24 hours", 60)):
         page.get_by_role("link", name=name).click()
         expect(page.get_by_role("heading", name=title)).to_be_visible()
-        assert page.locator("#chart-attempts .slot").count() == slots
+        expect(page.locator("#chart-attempts .slot")).to_have_count(slots)
     expect(page.locator("#chart-attempts")).to_contain_text("2 ended, 2 failed")
 
 

@@ -193,7 +193,7 @@ def test_a_session_ends_with_its_credential_and_with_time(context: BrowserContex
     expect(page.get_by_role("heading", name="hello")).to_be_visible()  # the page of the form
     page.goto(f"{here}/functions")
     engine.set_clock(12 * 3600 + 60)
-    page.get_by_role("button", name="sign in again").click(timeout=20_000)  # a page that updates itself notices the end
+    page.get_by_role("button", name="sign in again").click()  # a page that updates itself notices the end
     expect(page.get_by_text("Your session has ended.")).to_be_visible()
     engine.set_clock(0)
 
@@ -259,7 +259,8 @@ def test_a_page_with_unsent_text_asks_before_it_is_left(engine: Engine, page: Pa
     sign_in(page)
     page.on("dialog", stay)
     page.get_by_label("Event (JSON)").press_sequentially("[1]")
-    page.get_by_role("link", name="Queues").click()
+    with page.expect_event("dialog"):
+        page.get_by_role("link", name="Queues").click()
     expect(page.get_by_label("Event (JSON)")).to_have_value(re.compile("1"))
     assert asked == ["beforeunload"]
     page.get_by_label("Event (JSON)").fill("[1]")

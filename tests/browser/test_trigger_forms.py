@@ -74,6 +74,7 @@ def test_each_kind_is_refused_when_empty_and_created_when_filled(engine: EngineP
         page.goto(f"{TRIGGERS}/new?kind={kind}")
         page.get_by_role("button", name="Create").click()
         expect(page.get_by_role("alert")).to_contain_text("Correct the marked fields")
+        expect(page.locator(".field.wrong .error").first).to_be_visible()
         assert set(page.locator(".field.wrong .error").all_text_contents()) == {"Enter a value."}
         fill(page, FORMS[kind])
         page.get_by_role("button", name="Create").click()
@@ -92,7 +93,7 @@ def test_lists_show_modes_and_next_runs_and_hostile_names_as_text(engine: Engine
     timer = page.get_by_role("row", name="nightly TIMER")
 
     expect(timer).to_contain_text("next run in")
-    assert timer.locator("time").first.get_attribute("datetime", timeout=5000).endswith("T03:00:00Z")  # type: ignore[union-attr]
+    assert timer.locator("time").first.get_attribute("datetime").endswith("T03:00:00Z")  # type: ignore[union-attr]
     expect(timer).to_contain_text("Asynchronous (fixed)")
     expect(timer.locator(".mode")).to_have_attribute(
         "title", "TIMER triggers are invoked asynchronously by default, and the invocation mode cannot be changed."
