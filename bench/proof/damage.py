@@ -5,6 +5,8 @@ Each case says how a start on such a directory must end: the engine goes on, or 
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,9 @@ from msgspec import Struct
 
 from bench.proof.checker import recover
 from bench.proof.lives import ENVIRONMENT, Violation, temporary
-from bench.server import ServerFailed, engine
+from bench.proof.recording import Calls, Recorder
+from bench.server import Engine, ServerFailed
+from engine.cli.exit_codes import RESTART, USAGE
 
 PAGE = 4096
 _INNER = (2, 5)  #: first byte of a page that has pages of an index or a table below it
@@ -32,6 +36,8 @@ class Case(Struct, frozen=True, kw_only=True):
     name: str
     damage: Callable[[Path, Sources], object]
     refusal: str = ""  #: part of the message with which the start ends; empty: the engine goes on
+    read: int = 0  #: number of the first read that fails at a start of the engine, with all after it; 0: none
+    code: int = USAGE  #: of the exit, if the start is refused
 
 
 # --- damage -------------------------------------------------------------------------------------------------
@@ -65,6 +71,48 @@ def folder(name: str) -> Callable[[Path, Sources], object]:
         (data / name).mkdir()
 
     return replace
+
+
+def with_index(damage: Callable[[Path, Sources], object]) -> Callable[[Path, Sources], object]:
+    """Return the function that damages a directory with the index of the log that a killed engine leaves."""
+
+    def indexed(data: Path, sources: Sources) -> None:
+        with temporary() as scratch:
+            copy = Path(shutil.copytree(data, scratch / "copy"))
+            with closing(sqlite3.connect(copy / "journal.db")) as database:
+                database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                shutil.copy(copy / "journal.db-shm", data)
+        damage(data, sources)
+
+    return indexed
+
+
+def cut(name: str, share: float) -> Callable[[Path, Sources], object]:
+    """Return the function that cuts a file to a share of its pages, or of the log's frames."""
+    return lambda data, sources: os.truncate(data / name, int((data / name).stat().st_size * share) & -PAGE)
+
+
+def flipped(name: str, position: int) -> Callable[[Path, Sources], object]:
+    """Return the function that flips a bit. The log has no newer version of a page in the database."""
+
+    def flip(data: Path, sources: Sources) -> None:
+        if name == "journal.db":
+            change("PRAGMA wal_checkpoint(TRUNCATE)")(data, sources)
+        content = bytearray((data / name).read_bytes())
+        content[position] ^= 4
+        (data / name).write_bytes(content)
+
+    return flip
+
+
+def of_another_moment(data: Path, sources: Sources) -> None:
+    """Let the log be that of the same engine after a checkpoint."""
+    with temporary() as scratch:
+        copy = Path(shutil.copytree(data, scratch / "copy"))
+        with closing(sqlite3.connect(copy / "journal.db", isolation_level=None)) as database:
+            database.execute("PRAGMA wal_checkpoint(RESTART)")
+            database.execute("UPDATE tally SET rows = rows + 1")
+            shutil.copy(copy / "journal.db-wal", data)
 
 
 def of_another(data: Path, sources: Sources) -> None:
@@ -127,6 +175,7 @@ def newest_smashed(name: str) -> Callable[[Path, Sources], object]:
 
 # --- cases --------------------------------------------------------------------------------------------------
 
+DAMAGED = "the write-ahead log cannot be used"
 LOST, LOG = "missing or empty, but code/ holds packages", "missing or empty, but journal.db-wal holds transactions"
 FILES = (
     Case(name="no journal, but its log", damage=without("journal.db"), refusal=LOG),
@@ -139,6 +188,20 @@ FILES = (
     Case(name="a database of another program", damage=foreign, refusal="a database of another program"),
     Case(name="the journal of another engine", damage=wholly_of_another, refusal="in code/ belong to journal"),
     Case(name="the log of another engine", damage=of_another, refusal="restore"),
+    Case(
+        name="a log deleted after a kill", damage=with_index(without("journal.db-wal")), refusal="missing or empty, but"
+    ),
+    Case(name="a deleted log and index", damage=without("journal.db-wal"), refusal="journal.db needs"),
+    Case(name="a log cut to a half", damage=with_index(cut("journal.db-wal", 0.5)), refusal="it ends before the last"),
+    Case(name="a flipped bit in a page of the log", damage=flipped("journal.db-wal", 32 + 24 + 99), refusal=DAMAGED),
+    Case(name="a flipped bit in a frame's header", damage=flipped("journal.db-wal", 32 + 5), refusal=DAMAGED),
+    Case(name="a flipped bit in the log's header", damage=flipped("journal.db-wal", 9), refusal=DAMAGED),
+    Case(name="the log of another moment", damage=of_another_moment, refusal="the log is another one"),
+    Case(name="a journal cut to a half", damage=with_index(cut("journal.db", 0.5)), refusal="functiond recover"),
+    Case(name="a flipped bit in page 1", damage=flipped("journal.db", 17), refusal="functiond recover"),
+    Case(
+        name="a log that cannot be read", damage=lambda data, sources: None, read=4, code=RESTART, refusal="then start"
+    ),
     Case(name="a journal of a newer schema", damage=change("PRAGMA user_version = 9999"), refusal="newer functiond"),
     Case(name="a missing table", damage=change("DROP TABLE payload"), refusal="payload"),
     Case(name="a missing index", damage=change("DROP INDEX ready"), refusal="ready"),
@@ -200,13 +263,13 @@ def prepare_sources(folder: Path, killed: Path) -> Sources:
 
 
 def run_cases(sources: Sources, cases: Sequence[Case] = CASES, *, start: bool) -> Iterator[list[Violation]]:
-    """Yield the violations of each case, at a start of the engine or only at its recovery."""
-    for case in cases:
+    """Yield the violations of each case, at a start of the engine or only at its recovery, where no read fails."""
+    for case in cases if start else [case for case in cases if not case.read]:
         with temporary() as scratch:
             data = Path(shutil.copytree(sources.killed, scratch / "data"))
             case.damage(data, sources)
-            problem = _start(data) if start else recover(data)
-        if case.refusal not in problem or bool(problem) != bool(case.refusal):
+            problem = _start(data, case) if start else recover(data)
+        if case.refusal not in problem or bool(problem) != bool(case.refusal) or "the exit code" in problem:
             expected = f"a refusal with {case.refusal!r}" if case.refusal else "a start"
             found = f"found: {problem or 'a start'}"
             yield [Violation(where=f"damage, {case.name}", problem=f"expected {expected}, {found}")]
@@ -214,9 +277,20 @@ def run_cases(sources: Sources, cases: Sequence[Case] = CASES, *, start: bool) -
             yield []
 
 
-def _start(data: Path) -> str:
+def _start(data: Path, case: Case) -> str:
+    """Return the last words of a start that is refused, with another exit code than the expected one."""
+    recorder = Recorder(data.parent, data, record=False) if case.read else None
+    if recorder:
+        recorder.fail(Calls.READ, case.read, errno.EIO, repeat=True)
+    server = Engine(data, **ENVIRONMENT, **(recorder.environment if recorder else {}))
     try:
-        with engine(data, **ENVIRONMENT):
-            return ""
+        server.wait_until_serving()
+        server.stop()
+        return ""
     except ServerFailed as failure:
-        return str(failure)
+        code = server.wait()
+        return str(failure) if code == case.code else f"the exit code {code}: {failure}"
+    finally:
+        server.kill()
+        if recorder:
+            recorder.close()

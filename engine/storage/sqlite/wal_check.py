@@ -44,7 +44,8 @@ def _cut(frames: Frames, size: int, last_commit: int) -> str:
     unused = (1 << 30) // frames.page_size + 1  # SQLite writes this page never
     logged = {frames.frame(number).page for number in range(1, last_commit + 1)} if stored < pages else ()
     lost = next((page for page in range(stored + 1, pages + 1) if not (page in logged or page == unused)), 0)
-    return f"journal.db was cut: it ends after page {stored}, and page {lost} is not in the log" if lost else ""
+    words = "journal.db was cut, or the log is another one"
+    return f"{words}: it ends after page {stored}, and page {lost} is not in the log" if lost else ""
 
 
 def _last_commit(path: Path) -> int:

@@ -18,7 +18,7 @@ def sources(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> S
 def test_each_damaged_directory_ends_as_its_case_says(sources: Sources) -> None:
     found = list(run_cases(sources, start=False))
 
-    assert len(found) == len(CASES)
+    assert len(found) == len([case for case in CASES if not case.read])
     assert [str(one) for violations in found for one in violations] == []
 
 

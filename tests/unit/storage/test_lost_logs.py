@@ -58,7 +58,7 @@ LOST: dict[str, tuple[Change, str]] = {
     "log of an earlier moment": (swapped(LOG, "early"), "is another one than that journal.db needs"),
     "log of another engine": (swapped(LOG, "other"), "journal.db"),
     "deleted journal": (deleted(JOURNAL), "journal.db-wal holds transactions"),
-    "journal cut in half": (cut(JOURNAL, 0.5), "journal.db was cut: it ends after page "),
+    "journal cut in half": (cut(JOURNAL, 0.5), "journal.db was cut, or the log is another one: it ends after page "),
     "journal of an earlier moment": (swapped(JOURNAL, "early"), "journal.db"),
     "journal of another engine": (swapped(JOURNAL, "other"), "journal.db"),
 }
