@@ -25,6 +25,7 @@ PROOF = {
     "states": "crash states",
     "deaths": "deaths under load",
     "faults": "failing calls, at the start and under load",
+    "pages": "cold starts, each on one bad page",
     "hours": "simulated hours",
     "seed": "first seed",
 }
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         states=given.states,
         deaths=given.deaths,
         faults=given.faults,
+        pages=given.pages,
         hours=given.hours,
         seed=given.seed,
     )

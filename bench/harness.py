@@ -24,6 +24,7 @@ class Options(Struct, frozen=True, kw_only=True):
     states: int = 1000  #: crash states of the proof
     deaths: int = 50  #: deaths of the proof
     faults: int = 100  #: failing calls of the proof, at the start and under load
+    pages: int = 60  #: cold trials of the proof, each of one bad page
     hours: float = 1000.0  #: simulated hours of the proof
     seed: int = 1  #: first seed of the proof
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.proof.backups import check_backups
+from bench.proof.cold import cold_trials
 from bench.proof.damage import CASES, prepare_sources, run_cases
 from bench.proof.faults import KILLED, fail_starts, fail_under_load, faults_of_starts, make_origins, sample
 from bench.proof.lives import Violation, kill_again
@@ -74,6 +75,8 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
             tally.add("deaths", kill_again(folder, options.seed, options.deaths))
     if options.faults:
         _check_faults(options, tally)
+    if options.pages:
+        _check_pages(options, tally)
     simulated = _simulate(options, tally)
     yield {"seed": options.seed, **tally.done, **simulated, "violations": len(tally.violations)}
 
@@ -126,6 +129,14 @@ def _check_faults(options: Options, tally: Tally) -> None:
         tally.add("damaged directories", run_cases(prepare_sources(folder / "damage", killed), start=True))
 
 
+def _check_pages(options: Options, tally: Tally) -> None:
+    with _folder(options) as folder:
+        for trial in cold_trials(folder, options.seed, options.pages):
+            tally.progress(f"proof: {trial}")
+            found = [Violation(where=f"seed {options.seed}, {trial}", problem=one) for one in trial.problems]
+            tally.add("bad pages", iter([found]))
+
+
 @contextmanager
 def _folder(options: Options) -> Iterator[Path]:
     with scratch(options) as folder:
@@ -144,6 +155,7 @@ SCENARIO = Scenario(
         Figure(name="faults under load", unit="failing calls"),
         Figure(name="faults at the start", unit="failing calls"),
         Figure(name="damaged directories", unit="missing, foreign, damaged files"),
+        Figure(name="bad pages", unit="cold starts, each on one bad page"),
         Figure(name="simulations", unit="seeds"),
         Figure(name="stored simulations", unit="seeds, on the real storage"),
         *(Figure(name=name, unit=unit) for name, unit in _SIMULATED.items()),

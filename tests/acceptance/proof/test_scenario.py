@@ -15,7 +15,7 @@ from bench.proof import scenario
 from bench.proof.simulation import simulate
 from bench.proof.states import Recording, keep, load
 
-ONLY_STATES = ("--states=20", "--deaths=0", "--faults=0", "--hours=0", "--seed=3")
+ONLY_STATES = ("--states=20", "--deaths=0", "--faults=0", "--pages=0", "--hours=0", "--seed=3")
 
 
 def figures(file: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_a_long_simulation_is_divided_into_parts_with_seeds_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scenario, "HOURS_OF_EACH", 2.0)
-    options = ("--states=0", "--deaths=0", "--faults=0", "--hours=5", "--seed=3", "--rounds=1")
+    options = ("--states=0", "--deaths=0", "--faults=0", "--pages=0", "--hours=5", "--seed=3", "--rounds=1")
     code = main(["proof", *options, f"--json={tmp_path / 'proof.json'}", f"--directory={tmp_path}"])
 
     seen, alone = figures(tmp_path / "proof.json"), [simulate(seed, 5 / 3) for seed in (3, 4, 5)]
