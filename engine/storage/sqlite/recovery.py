@@ -178,6 +178,8 @@ class DamagedJournal:
         db.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (self._number,))
         for sql in tables.PREPARE:
             db.execute(sql)
+        for row in db.execute(tables.STRAY).fetchall():
+            self._lose("cursor", _text(row))
         if changed or self._gaps or self._pages.log.problem:
             self._find_lost(db)
         for sql, (table, state, problem, advice) in tables.LISTS.items():

@@ -55,6 +55,11 @@ PREPARE = (
     " json_extract(body, '$.project'), json_extract(body, '$.package'), json_extract(body, '$.name')"
     " FROM (SELECT function_id, CAST(body AS TEXT) AS body FROM function_version)",
 )
+#: Cursors of lost triggers, which get other ids when they are created again.
+STRAY = (
+    "DELETE FROM cursor WHERE trigger_id NOT IN (SELECT id FROM resource WHERE kind = 'trigger')"
+    " RETURNING trigger_id, name"
+)
 _ALONE = "key NOT IN (SELECT key FROM invocation)"
 #: Invocations without a row that other tables name. Then waiting ones whose event is there get a new row, if their
 #: function has no version but ``latest``.

@@ -254,6 +254,14 @@ def test_held_invocations_go_on_behind_a_lost_one_of_their_key(original: Origina
     assert [rows_of(data, "SELECT state FROM invocation WHERE key = ?", key) for key in held] == [[(1,)], [(-1,)]]
 
 
+def test_a_cursor_is_listed_and_removed_with_its_lost_trigger(original: Original, tmp_path: Path) -> None:
+    data = copied(original, tmp_path)
+    with closing(sqlite3.connect(data / "journal.db")) as database, database:
+        database.execute("INSERT INTO cursor (trigger_id, name, position) VALUES ('lost', 'shard', x'00')")
+    _, lost = recovered(data)
+    assert (lost, rows_of(data, "SELECT * FROM cursor"), list(find_problems(data))) == ({"lost, shard"}, [], [])
+
+
 @pytest.mark.parametrize("part", ["header", "page", "number of the page", "two frames"])
 def test_commits_behind_a_damaged_frame_of_the_log_are_kept(part: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
