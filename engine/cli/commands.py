@@ -16,7 +16,7 @@ from engine import __version__
 from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED, USAGE
 from engine.cli.output import write
-from engine.errors import FunctiondError
+from engine.errors import DataDirectoryUnusable, FunctiondError
 
 _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
@@ -101,7 +101,7 @@ def _run(arguments: Sequence[str]) -> int:
         return USAGE  # cyclopts has printed the message
     except FunctiondError as error:
         write(f"functiond: {error}", errors=True)
-        return USAGE if isinstance(error, UsageError) else FAILED
+        return USAGE if isinstance(error, UsageError | DataDirectoryUnusable) else FAILED
     except KeyboardInterrupt:
         return 130  # shell convention: 128 + SIGINT
     except BrokenPipeError:

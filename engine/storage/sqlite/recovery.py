@@ -89,6 +89,8 @@ class DamagedJournal:
             with closing(sqlite3.connect(new, isolation_level=None)) as db:
                 running = self._fill(db)
                 rows = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables.MEANING}
+            owner = self._path.stat()  # the engine's user, although root may run the command
+            os.chown(new, owner.st_uid, owner.st_gid)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
         except BaseException as error:

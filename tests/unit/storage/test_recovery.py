@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -262,6 +263,14 @@ def test_a_cursor_is_listed_and_removed_with_its_lost_trigger(original: Original
     assert (lost, rows_of(data, "SELECT * FROM cursor"), list(find_problems(data))) == ({"lost, shard"}, [], [])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to another user")
+def test_a_recovery_by_root_leaves_the_journal_to_the_user_of_the_engine(original: Original, tmp_path: Path) -> None:
+    data = copied(original, tmp_path)
+    os.chown(data / "journal.db", 12345, 12346)
+    recovered(data)
+    assert [(one.st_uid, one.st_gid) for one in [(data / "journal.db").stat()]] == [(12345, 12346)]
+
+
 @pytest.mark.parametrize("part", ["header", "page", "number of the page", "two frames"])
 def test_commits_behind_a_damaged_frame_of_the_log_are_kept(part: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -434,6 +443,9 @@ def test_a_directory_in_use_and_one_without_a_journal_are_refused(
     assert (code, "has no journal.db" in said, [path.name for path in tmp_path.iterdir()]) == (2, True, ["data"])
     code, said = recover_command(capsys, data, "--yes", "--json")
     assert (code, json.loads(said)["losses"]) == (0, [])
+    _newer(data)
+    code, said = recover_command(capsys, data, "--yes")
+    assert (code, "newer functiond" in said) == (2, True)  # 1 tells of lost rows
 
 
 def test_rows_whose_checksum_does_not_hold_are_not_taken(original: Original, tmp_path: Path) -> None:
