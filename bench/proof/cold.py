@@ -32,7 +32,7 @@ from engine.cli.exit_codes import USAGE
 _APART = 40  #: trials between the first ones of two seeds
 LOAD, SLOW = 3.0, 10.0  #: seconds of load, and of a call that crawls
 UNDER_WAY = 3.0  #: seconds before the end of the engine in which a delivery was perhaps not stored, and is repeated
-QUIET = 45.0  #: seconds in which nothing ends any more
+QUIET = 90.0  #: seconds in which nothing ends any more; a delivery that met a damaged page waits a minute
 DRAIN = 5  #: seconds in which accepted work may end
 HOW = ("bytes 0xa5", "zeros", "a flipped bit")
 WENT_ON, DEGRADED, STOPPED, REFUSED = "went on", "went on, degraded", "drained, exit 2", "refused"
