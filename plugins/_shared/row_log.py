@@ -5,7 +5,7 @@ Rows are appended with growing numbers, read in order, and deleted from the olde
 The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
 leaves the last row of a log on disk, so that numbering continues after it. ``span`` then begins after this row.
 
-Rows that cannot be decoded are logged, counted and left out.
+Rows that cannot be decoded are logged once, and left out.
 """
 
 from __future__ import annotations
@@ -65,12 +65,7 @@ class RowLogs(Generic[R]):
     def __init__(self, store: Store, table: str, row: type[R], now: Callable[[], float]) -> None:
         self._store, self._table, self._row, self._now = store, table, row, now
         self._tails: dict[str, _Tail] = {}
-        self._undecodable = set[str]()
-
-    @property
-    def undecodable(self) -> int:
-        """Number of rows that were left out because they cannot be decoded."""
-        return len(self._undecodable)
+        self._undecodable = set[str]()  #: keys that were logged
 
     async def names(self) -> list[str]:
         """Return the names of the logs that have rows on disk."""

@@ -77,5 +77,4 @@ async def test_rows_that_cannot_be_decoded_are_left_out_and_readers_go_on_behind
         assert await later.read("a", 4, 99) == ([], 5)
         assert [await later.seek("a", moment) for moment in (0, 2000, 2001, 4001)] == [0, 0, 2, 4]
         assert await later.append([("a", Row(at=0, text="5"))]) == [5]
-    assert later.undecodable == 3
     assert [line["row"] for line in lines] == [keys[4], keys[0], keys[2]]
