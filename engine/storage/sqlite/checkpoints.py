@@ -6,6 +6,9 @@ Therefore the writer's thread runs the same checkpoint itself, after the same nu
 The number of pages is in the index of the log, the file ``journal.db-shm``, which SQLite has mapped in memory anyway.
 This process holds locks on that file, and closing any descriptor of it would drop them. The file is therefore closed
 only after the connection.
+
+SQLite deletes the log when the last connection is closed. After a failed checkpoint, the file may say that it needs the
+log, see ``log_marks``. Another connection then stays open until the writing one is closed, so that the log stays, too.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ class Checkpoints:
         self._descriptor = -1
         self._index: mmap.mmap | None = None
         self._watching = False
+        self._other: sqlite3.Connection | None = None
+        self._marked = True  #: the file needs the log, or may need it
         self._succeeded_at = monotonic()
         self._tried_at = 0.0
         self._retry_from = 0  # pages
@@ -52,10 +57,23 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._other is not None:
+            self._other.close()
         if self._index is not None:
             self._index.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
+
+    def hold(self) -> None:
+        """Let the log stay when the writing connection is closed. Call before and after its first use."""
+        if self._other is None:
+            self._other = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        self._other.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the log
+
+    def release(self) -> None:
+        """Let the log be deleted unless the file needs it. Call before the writing connection is closed."""
+        if self._other is not None and not self._marked:
+            self._other.close()
 
     def watch(self) -> bool:
         """Open the index of the log. Return False if it has an unknown format, so that SQLite must run checkpoints.
@@ -72,7 +90,13 @@ class Checkpoints:
     def begin(self, database: sqlite3.Connection) -> None:
         assert self._index is not None
         database.execute(ROW, (0,))  # a new log has no salts before its first commit
-        checkpoint(database, self._index)
+        self._checkpoint(database, self._index)
+
+    def _checkpoint(self, database: sqlite3.Connection, index: mmap.mmap) -> bool:
+        self._marked = True
+        complete = checkpoint(database, index)
+        self._marked = False
+        return complete
 
     def after_commit(self, database: sqlite3.Connection) -> None:
         """Run a checkpoint if the log is long enough. Readers that hold old pages back are no failure."""
@@ -85,7 +109,7 @@ class Checkpoints:
             return
         self._tried_at, self._retry_from = monotonic(), pages + RETRY_PAGES
         try:
-            complete = checkpoint(database, self._index)
+            complete = self._checkpoint(database, self._index)
         except sqlite3.Error as error:
             self._failure = str(error)
             return

@@ -109,7 +109,10 @@ async def _open(
         factory = partial(WritingConnection, damaged=damage.met)
         opening = connected(path, factory=factory, cached_statements=256)
         database = await stack.enter_async_context(opening)
+        await anyio.to_thread.run_sync(checkpoints.hold)
+        stack.callback(checkpoints.release)
         await _prepare(database, path)
+        await anyio.to_thread.run_sync(checkpoints.hold)
         with file_errors(path):
             await anyio.to_thread.run_sync(_sync, path)
             if checkpoints.watch():

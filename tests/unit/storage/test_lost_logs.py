@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from engine.errors import DataDirectoryUnusable
+from engine.storage.sqlite import checkpoints
 from engine.storage.sqlite.checkpoints import PAGES
+from engine.storage.sqlite.log_marks import ROW, checkpoint
 from tests.contracts.storage import stored
 from tests.support.damage import storing
 
@@ -103,3 +107,30 @@ async def test_a_killed_engine_starts_again_with_all_that_was_stored(
         async with storing(data) as storage:
             counts = await storage.journal.recover()
             assert counts.backlog[1][0] == 2 * ROWS
+
+
+@pytest.mark.parametrize("at", ["the copy", "the mark after it"])
+@pytest.mark.parametrize("number", [1, 2], ids=["at the start", "in use"])
+async def test_an_engine_starts_again_after_a_checkpoint_that_failed(
+    at: str, number: int, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, calls = Path(shutil.copytree(killed / "data", tmp_path / "data")), list[int]()
+
+    def fails(database: sqlite3.Connection, index: Any) -> bool:
+        calls.append(0)
+        if len(calls) != number:
+            return checkpoint(database, index)
+        database.execute(ROW, (int.from_bytes((data / LOG).read_bytes()[16:20], "big"),))
+        if at != "the copy":
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "checkpoint", fails)
+        patch.setattr(checkpoints, "PAGES", 1)
+        async with storing(data) as storage:
+            await stored(storage)
+    async with storing(data) as storage:
+        counts = await storage.journal.recover()
+    assert len(calls) >= number
+    assert counts.backlog[1][0] == 2 * ROWS + 1  # a start tries twice
