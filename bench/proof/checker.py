@@ -22,6 +22,7 @@ from engine.storage import open_storage
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite.row_sums import changed_rows
+from engine.storage.sqlite.rows import POISONED
 from plugins.dis.checkpoints import ShardCheckpoint
 from plugins.dis.records import Row, log_of
 from plugins.lts.lines import Row as LineRow
@@ -135,7 +136,7 @@ class _Check:
         stored, real = sorted(self._rows(TALLY)), sorted(self._rows(REAL_TALLY))
         if stored != real:
             yield f"the tally is {stored}, but the rows are {real}"
-        if self._rows("SELECT key FROM invocation WHERE state = 2 AND deaths < 3"):
+        if self._rows(f"SELECT key FROM invocation WHERE state = 2 AND NOT {POISONED}"):
             yield "invocations are still running after the recovery"
 
     def _invocations(self) -> Iterator[str]:
