@@ -65,7 +65,7 @@ class Checkpoints:
             os.close(self._descriptor)
 
     def hold(self) -> None:
-        """Let the log stay when the writing connection is closed. Call before and after its first use."""
+        """Let the log stay when the writing connection is closed. Call when that one is in use."""
         if self._other is None:
             self._other = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         self._other.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the log

@@ -109,6 +109,7 @@ async def _open(
         factory = partial(WritingConnection, damaged=damage.met)
         opening = connected(path, factory=factory, cached_statements=256)
         database = await stack.enter_async_context(opening)
+        await database.execute_fetchall("PRAGMA schema_version")  # rolls back a first start that was interrupted
         await anyio.to_thread.run_sync(checkpoints.hold)
         stack.callback(checkpoints.release)
         await _prepare(database, path)
