@@ -44,7 +44,7 @@ from engine.model.urn import LATEST
 from engine.protocols import Cluster, Plugin
 from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
-from engine.storage import open_storage
+from engine.storage import damaged_page, open_storage
 from engine.storage.data_directory import locked, marker_of
 from engine.storage.options import StorageOptions
 
@@ -197,6 +197,14 @@ async def _drained(engine: EngineParts) -> None:
         quiet = 0 if runs else quiet + 1
 
 
+async def _unreadable(path: Path, problem: str) -> DataDirectoryUnusable:
+    """Return the error for a page that was not read. After a read that failed once, it may seem damaged."""
+    found = await anyio.to_thread.run_sync(damaged_page, path)
+    if found or problem.startswith("Could not decode"):
+        return DataDirectoryUnusable(str(path), f"{found or 'a row is damaged'} ({problem}); {recover(path)}")
+    return DiskFailing(str(path), f"cannot be read: {problem}; look for disk errors, then start the engine again")
+
+
 async def _recover(engine: EngineParts) -> None:
     """Load functions, versions, aliases and backlog, as the previous engine stored them, before new work is accepted.
 
@@ -214,8 +222,7 @@ async def _recover(engine: EngineParts) -> None:
         await engine.status_log.load()
         recovery = await engine.storage.journal.recover()
     except PageDamaged as damage:
-        path = engine.settings.storage.path
-        raise DataDirectoryUnusable(str(path), f"a page is damaged ({damage.problem}); {recover(path)}") from damage
+        raise await _unreadable(engine.settings.storage.path, damage.problem) from damage
     except Unavailable as problem:
         advice = "free some space or look for disk errors, then start the engine again"
         raise DiskFailing(str(engine.settings.storage.path), f"cannot be written: {problem}; {advice}") from problem

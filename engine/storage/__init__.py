@@ -8,13 +8,14 @@ from engine.protocols import Storage
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checks import find_problems
-from engine.storage.sqlite.offline import copy_offline, is_copy, journal_name, packages_in
+from engine.storage.sqlite.offline import copy_offline, damaged_page, is_copy, journal_name, packages_in
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, put_in_place
 
 __all__ = [
     "DamagedJournal",
     "Loss",
     "copy_offline",
+    "damaged_page",
     "find_problems",
     "is_copy",
     "journal_name",

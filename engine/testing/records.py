@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 from msgspec.structs import replace
 
@@ -22,11 +21,8 @@ class MemoryRecords:
         self._tables, self._writes = tables, writes
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        order = _newest if selection.functions else _list_order
-        matching = (row for row in self._tables.rows.values() if _spanned(row, selection) and _selected(row, selection))
-        rows = sorted(matching, key=order)
-        page = islice(rows, selection.offset, selection.offset + selection.limit)
-        return [_listed(row) for row in page], len(rows)
+        found = await self.search(selection, None, selection.offset + selection.limit)
+        return found.records[selection.offset :], (await self.count(selection, len(self._tables.rows))).rows
 
     async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
         placed = [(_sorted(_found_at(row, selection)), row) for row in self._tables.rows.values()]
@@ -52,11 +48,10 @@ class MemoryRecords:
         return None if row is None else to_record(row)
 
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
-        rows = sorted(self._tables.rows.values(), key=_list_order)
-        own = [row for row in rows if row.invocation.function_id == function_id]
-        running = [row for row in own if row.state is State.RUNNING][-most:]
-        ended = [row for row in own if row.state.final][:most]
-        return [replace(_listed(row), log=row.log) for row in (*running, *ended)]
+        running, ended = frozenset({State.RUNNING}), frozenset(one for one in State if one.final)
+        parts = [Selection(function_id=function_id, states=states) for states in (running, ended)]
+        found = [await self.search(one, None, most, back=one.states == running) for one in parts]
+        return [replace(one, log=self._tables.rows[one.key].log) for each in found for one in each.records]
 
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
         caused = sorted(one for one, row in self._tables.rows.items() if row.invocation.cause == key)
@@ -180,25 +175,14 @@ def _place(row: Row) -> Place:
     return (1, one.rank, one.key) if row.ready else (2, one.due_at, one.key)
 
 
-def _list_order(row: Row) -> tuple[float, ...]:
-    """Return the sort key for a list of records: running, ready, delayed, held, then ended ones, newest first."""
-    invocation = row.invocation
-    if row.state is State.RUNNING:
-        return (0, invocation.key)
-    if row.ready:
-        return (1, *invocation.rank_key)
-    if row.held:
-        return (3, invocation.key)
-    return (2, invocation.due_at) if row.delayed else (4, -invocation.key)
-
-
-def _newest(row: Row) -> tuple[float, ...]:
-    return (0, -row.invocation.key)
-
-
 def _found_at(row: Row, selection: Selection) -> Place:
-    one, part = row.invocation, NEWEST if selection.functions else int(_list_order(row)[0])
-    return (part, {1: one.rank, 2: one.due_at}.get(part, 0.0), one.key)
+    """Return the place in a list: running, ready, delayed, held, then ended ones. Several functions have one part."""
+    one = row.invocation
+    if selection.functions or row.state.final:
+        return (NEWEST, 0.0, one.key)
+    if row.ready or row.delayed:
+        return (1, one.rank, one.key) if row.ready else (2, one.due_at, one.key)
+    return (3 if row.held else 0, 0.0, one.key)
 
 
 def _sorted(place: Place) -> Place:

@@ -8,7 +8,7 @@ This process holds locks on that file, and closing any descriptor of it would dr
 only after the connection.
 
 SQLite deletes the log when the last connection is closed. After a failed checkpoint, the file may say that it needs the
-log, see ``log_marks``. Another connection then stays open until the writing one is closed, so that the log stays, too.
+log, see ``log_checks``. Another connection then stays open until the writing one is closed, so that the log stays, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Self
 
 import structlog
 
-from engine.storage.sqlite.log_marks import ROW, checkpoint
+from engine.storage.sqlite.log_checks import ROW, checkpoint
 
 PAGES = 2000  #: pages in the log after which each commit is followed by a checkpoint
 RETRY_PAGES, RETRY_AFTER = 250, 1.0  #: further pages or seconds after which a failed checkpoint is tried again

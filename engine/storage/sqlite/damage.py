@@ -111,9 +111,9 @@ def marked(folder: Path) -> str:
         return f"its journal is damaged; {recover(folder)}"
 
 
-def find_page(db: sqlite3.Connection) -> str:
-    """Return words about the first damaged page and its table; empty if a check finds none in limited time."""
-    until = monotonic() + SEARCH
+def find_page(db: sqlite3.Connection, seconds: float = SEARCH) -> str:
+    """Return words about the first damaged page and its table; empty if a check finds none in this time."""
+    until = monotonic() + seconds
     db.set_progress_handler(lambda: monotonic() > until, 10_000)
     try:
         [found] = db.execute("PRAGMA quick_check(1)").fetchone()

@@ -29,8 +29,7 @@ from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.connection import Readers, connected
 from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.file_problems import not_opened
-from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal
+from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal, not_opened
 from engine.storage.sqlite.row_sums import add_sums
 from engine.storage.sqlite.start_check import check_start
 from engine.storage.sqlite.storage import SQLiteStorage

@@ -5,10 +5,11 @@ Functions of this module block the calling thread. They change no file that they
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from engine.errors import BackupFailed, DataDirectoryUnusable
 from engine.model import CodePackage, Dependency, Function
 from engine.model.identity import Identity
+from engine.storage.sqlite.damage import find_page
 from engine.storage.sqlite.ownership import check_journal, is_logged
 
 _PAGES = 1024  #: pages that are copied at a time
@@ -57,6 +59,13 @@ def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int]
             os.fsync(file.fileno())
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(str(folder), error) from error
+
+
+def damaged_page(folder: Path) -> str:
+    """Return words about the first damaged page of a journal; empty if there is none, or the disk fails."""
+    with suppress(sqlite3.Error), read_only(folder) as database:
+        return find_page(database, math.inf)
+    return ""
 
 
 def journal_name(folder: Path) -> str:

@@ -8,25 +8,29 @@ another program. The journal's name, which is also stored with the code packages
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 from msgspec import Struct
 
-from engine.errors import DataDirectoryUnusable
-from engine.errors.data_errors import RESTORE, file_errors
+from engine.errors import DataDirectoryUnusable, DiskFailing
+from engine.errors.data_errors import RESTORE, file_errors, recover, unusable
 from engine.model.identity import Identity
+from engine.storage.data_directory import check_entry
 from engine.storage.sqlite.damage import marked
-from engine.storage.sqlite.file_problems import check_files, not_opened
-from engine.storage.sqlite.log_marks import lost_frames, mark_problem
-from engine.storage.sqlite.wal_check import log_problem
+from engine.storage.sqlite.log_checks import log_problem, lost_frames, mark_problem
 from engine.storage.sqlite.wal_frames import HEADER
 
 APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
 RECOVERED = "journal.db.recovered"  #: name of a recovered journal until the damaged one has another name
+#: Free bytes below which a failed write is taken for a full disk. SQLite reports some of them as I/O errors.
+_FULL = 1 << 16
 
 
 class _View(Struct, frozen=True, kw_only=True):
@@ -36,7 +40,7 @@ class _View(Struct, frozen=True, kw_only=True):
     version: int
     tables: frozenset[str]
     name: str  #: name of the journal; empty until its first start has set it
-    mark: int  #: see ``log_marks``
+    mark: int  #: see ``log_checks``
 
 
 def check_journal(path: Path, packages_of: str | None) -> None:
@@ -145,3 +149,33 @@ def _refused(path: Path, problem: str) -> DataDirectoryUnusable:
         " or start with an empty data directory"
     )
     return DataDirectoryUnusable(str(path), f"{problem}; {advice}")
+
+
+def check_files(path: Path) -> None:
+    """Raise DataDirectoryUnusable if the database, its write-ahead log, or the log's index cannot be opened as a file.
+
+    SQLite's own errors do not tell a directory or a missing permission from other causes.
+    """
+    with file_errors(path):
+        for end in ("", "-wal", "-shm"):
+            check_entry(Path(f"{path}{end}"), stat.S_IFREG)
+
+
+def not_opened(path: Path, error: sqlite3.Error) -> DataDirectoryUnusable:
+    """Return the error for a database that SQLite cannot open, read or write at the start."""
+    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    reason = f"cannot be opened: {error} ({getattr(error, 'sqlite_errorname', 'no code')})"
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
+        return unusable(path, OSError(errno.ENOSPC, reason))
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
+        return unusable(path, OSError(errno.EIO, reason))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return unusable(path, OSError(errno.EROFS, reason))
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+        return DiskFailing(str(path), f"{reason}; stop the program that uses it, then start the engine again")
+    return DataDirectoryUnusable(str(path), f"{reason}; {recover(path.parent)}")
+
+
+def _is_full(folder: Path) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _FULL

@@ -26,6 +26,7 @@ from engine.storage.sqlite import damage
 from engine.storage.sqlite import recovery_tables as tables
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.database import MARK, scripts
+from engine.storage.sqlite.delivery_lists import marks
 from engine.storage.sqlite.ordering import release_successors
 from engine.storage.sqlite.ownership import APPLICATION_ID, RECOVERED
 from engine.storage.sqlite.pages import Pages, Place, Row
@@ -172,10 +173,10 @@ class DamagedJournal:
         for table in tables.MEANING:
             for size, rows in groupby(self._meta if table == "meta" else self._rows(table), key=len):
                 names = ", ".join(name for name, *_ in self._columns[table][:size])
-                db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({_marks(size)})", rows)
+                db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks(size)})", rows)
         changed = list(changed_rows(db))
         for table, names, key in changed:
-            db.execute(f"DELETE FROM {table} WHERE ({names}) = ({_marks(len(key))})", key)
+            db.execute(f"DELETE FROM {table} WHERE ({names}) = ({marks(len(key))})", key)
             self._lose(table, self._id(table, key))
         db.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (self._number,))
         for sql in tables.PREPARE:
@@ -204,7 +205,7 @@ class DamagedJournal:
             names = (*columns, "state")[: len(columns) + (state is not None)]
             changes = ", ".join(f"{one} = excluded.{one}" for one in names if one != "key")
             sql = (
-                f"INSERT INTO seen ({', '.join(names)}) SELECT {_marks(len(names))} WHERE NOT EXISTS (SELECT 1 FROM"
+                f"INSERT INTO seen ({', '.join(names)}) SELECT {marks(len(names))} WHERE NOT EXISTS (SELECT 1 FROM"
                 f" invocation WHERE key = ?{len(columns)}) ON CONFLICT (key) DO UPDATE SET {changes}"
             )
             entries = (row for row in self._entries(name, len(columns)) if isinstance(row[-1], int))
@@ -278,10 +279,6 @@ def _is_sound(table: str, row: Row) -> bool:
         except (msgspec.MsgspecError, ValueError):
             return False
     return bool(table != "invocation" or -1 <= row[5] <= 5)
-
-
-def _marks(number: int) -> str:
-    return ", ".join("?" * number)
 
 
 def _text(values: Sequence[object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.errors import DataDirectoryUnusable, PageDamaged
+from engine.app.lifecycle import _unreadable
+from engine.errors import DataDirectoryUnusable, DiskFailing, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import find_problems
@@ -345,3 +347,13 @@ async def refusal(folder: Path) -> str:
         async with storing(folder):
             pass
     return str(refused.value)
+
+
+async def test_a_read_that_failed_once_at_the_start_is_no_damage(tmp_path: Path) -> None:
+    data = await kept(tmp_path)
+    assert isinstance(await _unreadable(tmp_path, "database disk image is malformed"), DiskFailing)
+
+    data.smash("payload")
+    error = await _unreadable(tmp_path, "database disk image is malformed")
+    assert re.search(r"page \d+ of payload is damaged .* run `functiond recover", str(error))
+    assert not isinstance(error, DiskFailing)
