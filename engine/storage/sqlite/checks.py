@@ -51,7 +51,7 @@ def find_problems(folder: Path, on_read: Callable[[int], int | None] = int) -> I
 def _guarded(check: Check, database: sqlite3.Connection) -> Iterator[Problem]:
     try:
         yield from check(database)
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except (sqlite3.Error, TypeError, ValueError) as error:  # also values of other types
         problem = f"its {check.__name__.removeprefix('_')} cannot be checked: {error}"
         yield Problem(part="journal", problem=problem, advice=RESTORE)
 

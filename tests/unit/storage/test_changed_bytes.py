@@ -124,6 +124,14 @@ async def test_a_changed_bit_of_any_table_or_index_is_found(tmp_path: Path) -> N
         assert not positions or name in ("sqlite_schema", "sqlite_sequence"), (name, positions)
 
 
+async def test_a_value_of_another_type_is_a_problem_and_no_error(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("UPDATE invocation SET function_id = 'text' WHERE key IN (SELECT min(key) FROM invocation)")
+
+    assert "its tallies cannot be checked" in " ".join(one.problem for one in find_problems(tmp_path))
+
+
 def main(flips: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         asyncio.run(filled(Path(name)))
