@@ -166,7 +166,7 @@ def _described(data: Path, db: sqlite3.Connection, taken: set[str], accepted: se
     identity = Identity(node)
     id_of = identity.request_id
     waiting = "SELECT key FROM invocation JOIN function USING (function_id) WHERE state < 3 AND"
-    owed = {f"{id_of(key)}-{owed_id}" for owed_id, key in db.execute("SELECT owed_id, key FROM owed")}
+    owed = {f"{id_of(key)}-{delivery_id}" for delivery_id, key in db.execute("SELECT owed_id, key FROM owed")}
     [[last]] = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'function'")
     states = {id_of(key): state for key, state in db.execute("SELECT key, state FROM invocation")}
     return Filled(

@@ -278,7 +278,7 @@ def run_cases(sources: Sources, cases: Sequence[Case] = CASES, *, start: bool) -
 
 
 def _start(data: Path, case: Case) -> str:
-    """Return the last words of a start that is refused, with another exit code than the expected one."""
+    """Return the end of the log of a start that is refused, with another exit code than the expected one."""
     recorder = Recorder(data.parent, data, record=False) if case.read else None
     if recorder:
         recorder.fail(Calls.READ, case.read, errno.EIO, repeat=True)
