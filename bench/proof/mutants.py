@@ -208,6 +208,7 @@ MUTANTS = (
         module="engine/storage/sqlite/invocation_writes.py",
         old="    if ordering_key is not None:\n",
         new="    if False:\n",
+        seeds=(6,),
     ),
     Mutant(
         name="pauses ignored",
