@@ -38,7 +38,8 @@ log = structlog.get_logger("functiond.journal")
 class Checkpoints:
     """Checkpoints of one database. Use as a context manager around the connection.
 
-    ``after_commit`` is called in the writer's thread, all other methods in the event loop.
+    ``begin`` and ``after_commit`` are called in the writer's thread, ``hold`` in any other, and the rest in the event
+    loop.
     """
 
     def __init__(self, path: Path) -> None:

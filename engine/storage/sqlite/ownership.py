@@ -4,6 +4,8 @@ A new journal is created only if the directory has neither a write-ahead log wit
 lost journal were replaced by a new one, SQLite would delete the log, and the engine would remove all code packages,
 because no function refers to them. An application id in the file's header distinguishes a journal from a database of
 another program. The journal's name, which is also stored with the code packages, distinguishes it from another journal.
+
+Errors of SQLite at the start become errors that tell the user what to do.
 """
 
 from __future__ import annotations
