@@ -38,5 +38,11 @@ class WorkTurns:
             anyio.from_thread.run_sync(self._turn.release)
 
     def _begin(self) -> None:
-        anyio.from_thread.run(self._turn.acquire)
+        anyio.from_thread.run(self._acquire)
         self._end = time.monotonic() + TURN
+
+    async def _acquire(self) -> None:
+        # Work that has begun ends, even if its caller is cancelled. Without the shield, anyio 4.16 can wait here for a
+        # cancellation that it has stopped to deliver, and never returns.
+        with anyio.CancelScope(shield=True):
+            await self._turn.acquire()

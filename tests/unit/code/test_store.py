@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
 import stat
 import struct
+import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -440,6 +442,29 @@ async def test_packages_with_many_files_of_one_project_leave_turns_to_another(
         tasks.start_soon(add, "b", entry("index.py"))
 
     assert stored == ["b", "a", "a"]
+
+
+async def test_work_goes_on_with_its_turns_when_its_caller_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_turns, "TURN", 0.0)
+    turns, begun, cancelled, ended = work_turns.WorkTurns(), anyio.Event(), threading.Event(), list[str]()
+
+    def work() -> None:
+        anyio.from_thread.run_sync(begun.set)
+        assert cancelled.wait(30)
+        turns.give_way()
+        ended.append("work")
+
+    async def cancel() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(turns.run, work)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+            asyncio.get_running_loop().call_later(0.05, cancelled.set)  # the cancellation has been delivered by then
+
+    done, _ = await asyncio.wait([asyncio.ensure_future(cancel())], timeout=10)
+
+    assert done
+    assert ended == ["work"]
 
 
 async def test_two_projects_store_the_same_package_at_once(
