@@ -136,6 +136,11 @@ class Call:
         """True if the request has its answer, or certainly receives none."""
         return self.waiter is not None and self.waiter.done()
 
+    @property
+    def abandoned(self) -> bool:
+        """True if the caller stopped waiting for the answer. The instance is killed when the caller's task resumes."""
+        return self.waiter is not None and self.waiter.cancelled()
+
     def give_up(self) -> None:
         """End the wait of the request's caller without an answer."""
         if self.waiter is not None and not self.waiter.done():

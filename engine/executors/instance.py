@@ -288,7 +288,7 @@ class Instance:
         if isinstance(frame, Logged):
             self._record(call, frame.at, frame.stream, frame.text)
             return
-        if call is not None and call.answered and self.end is not None:
+        if call is not None and call.answered and (self.end is not None or call.abandoned):
             return  # too late
         ready = frame.kind == READY
         if call is None or call.waiter is None or call.answered or ready != (frame.ticket == ITSELF):

@@ -165,6 +165,22 @@ async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(
     assert [(await running.outcome).code, (await answered).code] == [Code.CANCELLED, Code.OK]
 
 
+async def test_a_request_given_up_as_its_answer_arrives_costs_its_neighbour_no_retry(
+    opened: Pool, tmp_path: Path
+) -> None:
+    asked = function("either", concurrent_num=2)
+    running = Running(opened, tmp_path, asked)
+    await running.pid()
+    given_up = asyncio.ensure_future(opened.execute(asked, invocation()))
+    await asyncio.sleep(0)
+    select.select([launched(opened).channel._fd], [], [])
+    await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
+    given_up.cancel()
+
+    outcome = await running.outcome
+    assert (outcome.code, "was abandoned" in outcome.message) == (Code.ENGINE, True)
+
+
 async def test_the_timeout_of_one_costs_the_others_no_retry(opened: Pool, tmp_path: Path) -> None:
     await opened.warm(shared(revision=1))
     first = Running(opened, tmp_path, shared(timeout=1, revision=1))
