@@ -245,12 +245,13 @@ async def _stop_and_kill(rig: Rig) -> None:
             else:
                 one.engine.signal(signal.SIGCONT)
             must |= await send(5 if rig.unbound else 0)
-            missing = unread
-            while not (must <= {*one.numbers()} and (one.state()["problem"] or not missing)):
+            missing, lost, problem = unread, 0, ""
+            counted = rig.counts_removed and not (killed and rig.unbound)
+            while not must <= {*one.numbers()} or (lost < len(missing) if counted else missing and not problem):
                 await anyio.sleep(0.05)
                 missing = unread - {*one.numbers()}
-            if rig.counts_removed and not (killed and rig.unbound):
-                assert one.state()["lost"] == len(missing)
+                problem, lost = (one.state()[name] for name in ("problem", "lost"))
+            assert not counted or lost == len(missing)
 
         seen = one.numbers()
         assert max(map(seen.count, seen)) <= rig.sightings
