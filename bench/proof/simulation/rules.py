@@ -37,12 +37,12 @@ def retry_problems(kind: Kind, settlement: Settlement) -> Iterator[str]:
         yield f"is retried after {after.due_at - outcome.ended_at:.3f} s, not {delay} s"
 
 
-def is_too_young(world: World, row: Row, since: float) -> bool:
-    """Return whether an ended invocation, last written after ``since``, must not be pruned yet.
+def is_too_young(world: World, row: Row, since: float, age: float = AGE) -> bool:
+    """Return whether an invocation, last written after ``since``, has ended less than ``age`` seconds ago.
 
     The end of one that has ended while the clock was ahead is corrected, and tells nothing.
     """
     ended_at = row.ended_at or math.inf
-    if world.expired(ended_at + AGE, since - WRITING):
+    if world.expired(ended_at + age, since - WRITING):
         return False
     return not any(at > since and at + offset < ended_at for at, offset in world.steps)

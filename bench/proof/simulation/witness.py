@@ -161,8 +161,8 @@ class Witness:
         if due_at is not None:
             return
         self.count["deliveries given up"] += 1
-        row = self.world.tables.rows[pending.key]
-        if not self.world.expired((row.ended_at or math.inf) + DELIVERY_AGE, self.by_key[pending.key].mono):
+        row, since = self.world.tables.rows[pending.key], self.by_key[pending.key].mono
+        if is_too_young(self.world, row, since, DELIVERY_AGE):
             self.violation(f"delivery {pending.delivery_id} was given up before its age")
 
     def purged(self, rows: Sequence[Row], kept: int) -> None:
