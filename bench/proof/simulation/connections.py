@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -142,8 +142,8 @@ class Writing(WritingConnection):
 class InlineConnection:
     """Connection with the methods of aiosqlite that the engine uses."""
 
-    def __init__(self, disk: Disk, database: Path | str, options: dict[str, Any]) -> None:
-        self._disk, self._path, self._options = disk, database, options
+    def __init__(self, disk: Disk, opened: ExitStack, database: Path | str, options: dict[str, Any]) -> None:
+        self._disk, self._opened, self._path, self._options = disk, opened, database, options
         self._database: Any = None
         self._writes = "factory" in options
         self._thread = self  #: the engine joins the thread of a connection that could not be opened
@@ -161,6 +161,7 @@ class InlineConnection:
             given = factory.keywords if isinstance(factory, partial) else {}
             options["factory"] = partial(Writing, disk=self._disk, **given)
         self._database = sqlite3.connect(self._path, **options)
+        self._opened.callback(self._database.close)
         return self
 
     async def execute(self, sql: str, parameters: Iterable[Any] = ()) -> Any:
@@ -186,12 +187,13 @@ class InlineConnection:
 
 @contextmanager
 def inline(disk: Disk) -> Iterator[None]:
-    """Open all connections of the engine on a simulated disk, until the block ends."""
+    """Open all connections of the engine on a simulated disk. The end of the block closes what a crash left open."""
 
     def connect(database: Path | str, **options: Any) -> InlineConnection:
-        return InlineConnection(disk, database, options)
+        return InlineConnection(disk, opened, database, options)
 
     with (
+        ExitStack() as opened,
         patch.object(aiosqlite, "connect", connect),
         patch("engine.storage.sqlite.writer.GIL_YIELD_AFTER", 3600.0),  # no thread waits for the GIL
     ):
