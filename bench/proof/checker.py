@@ -24,7 +24,7 @@ from engine.storage.options import StorageOptions
 from engine.storage.sqlite.row_sums import changed_rows
 from engine.storage.sqlite.rows import POISONED
 from plugins.dis.checkpoints import ShardCheckpoint
-from plugins.dis.records import Row, log_of
+from plugins.dis.streams import Row, log_of
 from plugins.lts.lines import Row as LineRow
 
 P = TypeVar("P", bound=p.Promise)

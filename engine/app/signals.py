@@ -7,7 +7,7 @@ import structlog
 from engine.app.parts import EngineParts
 from engine.model import Code, State
 from engine.protocols import WaitingEnd
-from engine.triggers.enabled_functions import EnabledFunctions
+from engine.triggers.context import EnabledFunctions
 
 log = structlog.get_logger("functiond.clock")
 

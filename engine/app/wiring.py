@@ -53,11 +53,8 @@ from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.triggers.callers import PluginAuthenticator
-from engine.triggers.enabled_functions import EnabledFunctions
-from engine.triggers.guarded_store import GuardedStore
-from engine.triggers.ingress import IngressDeps
-from engine.triggers.plugin_contexts import PluginContexts
+from engine.triggers.context import EnabledFunctions, IngressDeps
+from engine.triggers.plugin_contexts import GuardedStore, PluginAuthenticator, PluginContexts
 from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources
 

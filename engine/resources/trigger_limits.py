@@ -1,10 +1,12 @@
-"""Limits on the number of triggers of a version and of a project, and conflicts between triggers."""
+"""Limits on the number of triggers, and conflicts of a trigger with other triggers or with streams of states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from engine.errors import TooManyTriggers, TriggerClash, TriggerExists
+from engine.errors import InvalidTrigger, TooManyTriggers, TriggerClash, TriggerExists
+from engine.functions.catalog import Catalog
+from engine.logs.target import status_log_target, status_log_target_of
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import same_key
 
@@ -61,3 +63,18 @@ def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
 
 def _same_version(new: BoundTrigger, other: BoundTrigger) -> bool:
     return (new.function_id, new.qualifier) == (other.function_id, other.qualifier)
+
+
+def check_log_streams(trigger: BoundTrigger, catalog: Catalog) -> None:
+    """Raise InvalidTrigger if the plugin refuses the trigger because of a status stream of its function's project."""
+    refuse = trigger.plugin.rules.refuse
+    if refuse is None:
+        return
+    streams = {status_log_target(trigger.project)}
+    for function in catalog.all():
+        settings = catalog.settings_of(function.function_id, function.version)
+        if function.project == trigger.project and settings is not None and settings.status_log:
+            streams.add(status_log_target_of(function.project, settings.details))
+    if refused := refuse(trigger.options, streams):
+        field, reason = refused
+        raise InvalidTrigger(trigger.kind, f"event_data.{field}", trigger.given.get(field), reason)

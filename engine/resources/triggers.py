@@ -27,8 +27,7 @@ from engine.protocols import Plugin, ResourceStore, StoredResource
 from engine.protocols.catalog import decode_resource
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
-from engine.resources.trigger_limits import check_claims, check_others, check_room
-from engine.resources.trigger_log_streams import check_log_streams
+from engine.resources.trigger_limits import check_claims, check_log_streams, check_others, check_room
 
 log = structlog.get_logger("functiond")
 

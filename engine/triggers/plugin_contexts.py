@@ -1,20 +1,72 @@
-"""Plugin contexts: one object per plugin with its settings, service, store and routes."""
+"""Plugin contexts: one object per plugin with its settings, service, store, routes and authentication of callers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
+from engine.asgi.wire import Headers, ReadBody, Scope
+from engine.auth.verifier import SignatureVerifier, address_of
 from engine.config.plugin_registry import Registry
+from engine.errors import Unauthorized
 from engine.logs.feed import LogFeed
+from engine.maintenance.disk_guard import DiskGuard
 from engine.model.clock import Clock
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
+
+
+class CallerAuthenticator(Protocol):
+    async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str: ...
+
+
+class PluginAuthenticator:
+    """Authenticator of requests for all plugins of an engine.
+
+    ``authenticator`` checks credentials of the engine. ``identify`` rejects all requests if it is None, because no
+    credentials are configured.
+    """
+
+    def __init__(self, verifier: SignatureVerifier, authenticator: CallerAuthenticator | None) -> None:
+        self._verifier, self._authenticator = verifier, authenticator
+
+    async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str:
+        if self._authenticator is None:
+            raise Unauthorized("no credentials are configured to check requests with: set auth.file")
+        return await self._authenticator.identify(scope, headers, read)
+
+    async def signer(self, keys: Mapping[str, bytes], scope: Scope, headers: Headers, read: ReadBody) -> str:
+        claim = self._verifier.claim(headers, address_of(scope), keys.get)
+        await self._verifier.verify_before(read, claim, scope, headers)
+        return claim.proof.access
+
+    def attempt(self, scope: Scope) -> AbstractContextManager[None]:
+        return self._verifier.attempt(address_of(scope))
+
+
+class GuardedStore:
+    """Store of one plugin that checks free disk space before it puts rows. Raises DiskLow if the disk is nearly full.
+
+    Reads and deletions are never rejected, so that space can be freed. The last free space is reserved for accepted
+    invocations.
+    """
+
+    def __init__(self, store: Store, disk: DiskGuard) -> None:
+        self._disk = disk
+        self._write = store.write
+        self.get, self.scan, self.purge = store.get, store.scan, store.purge
+
+    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
+        if put:
+            self._disk.check(sum(map(len, put.values())))
+        await self._write(table, put, delete)
+
 
 DUE_TIMES = 3  #: that are shown of a timer
 

@@ -1,16 +1,54 @@
-"""Events for the messages of brokers (Kafka, RabbitMQ). An event holds several messages in order, grouped by topic."""
+"""Events for the messages of brokers (Kafka, RabbitMQ), and ordering keys of records.
+
+An event holds several messages in order, grouped by topic. With the option ``ordering``, a batch becomes one invocation
+for each key of its records.
+"""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from engine import Event, TriggerContext
+
+T = TypeVar("T")
+
+#: ``record_key``: a batch becomes one invocation for each key of its records, with this key as ordering key
+Ordering = Annotated[
+    Literal["", "record_key"],
+    Meta(
+        extra={
+            "help": "By key: invocations of records with the same key run one after another.",
+            "labels": {"": "None", "record_key": "By key"},
+        }
+    ),
+]
+LONGEST = 200  #: characters of an ordering key
+
+
+def ordering_key(key: bytes, partition: str) -> str:
+    """Return the ordering key for a record: its key, or ``partition`` if it has none.
+
+    A text that an ordering key cannot be, because it is too long or not printable ASCII, is replaced by its hash.
+    """
+    text = key.decode("latin-1") or partition
+    if len(text) <= LONGEST and text.isascii() and text.isprintable():
+        return text
+    return f"sha256:{sha256(key or partition.encode()).hexdigest()}"
+
+
+def by_key(records: Iterable[T], key_of: Callable[[T], str]) -> dict[str, list[T]]:
+    """Group records by their ordering keys. Groups, and records of each group, keep their order."""
+    groups: dict[str, list[T]] = {}
+    for record in records:
+        groups.setdefault(key_of(record), []).append(record)
+    return groups
 
 
 class BrokerRecord(Protocol):

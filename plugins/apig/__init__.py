@@ -6,9 +6,8 @@ The client waits for the function's reply unless the invocation type in the API'
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerDisplay, TriggerRules
-from plugins.apig.example import example
-from plugins.apig.options import ApigOptions, conflicts, mode, reply_fields, subject
-from plugins.apig.settings import ApigSettings
+from plugins.apig.events import example
+from plugins.apig.options import ApigOptions, ApigSettings, conflicts, mode, reply_fields, subject
 from plugins.apig.source import ApigService, ApigTrigger, address, taken
 
 plugin = Plugin(

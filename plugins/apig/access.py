@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import structlog
 
 from engine import Callers, Forbidden, Headers, ReadBody, Scope, Unauthorized, delay_of
+from plugins.apig.options import App
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Route
-from plugins.apig.settings import App
 
 log = structlog.get_logger("functiond.access")
 

@@ -32,14 +32,21 @@ from engine import (
     read_body,
     respond,
 )
-from plugins.apig import cross_origin, problems
+from plugins.apig import problems
 from plugins.apig.access import Access
 from plugins.apig.events import GatewayRequest, read_reply, write_event
-from plugins.apig.forwarded import Sender, sender_of
-from plugins.apig.heads import forwarded_headers, write_head
+from plugins.apig.headers import (
+    Sender,
+    allow_origins,
+    forwarded_headers,
+    preflight,
+    preflight_method,
+    sender_of,
+    write_head,
+)
+from plugins.apig.options import ApigSettings
 from plugins.apig.problems import Problem
 from plugins.apig.routing import RELEASE, Found, Route, RouteTable, host_of
-from plugins.apig.settings import ApigSettings
 
 KEY = b"idempotency-key"
 
@@ -62,7 +69,7 @@ class Gateway:
             found, is_preflight = self._find(scope, headers)
             route = found.route
             if is_preflight:
-                reply = Reply(status=204, headers=cross_origin.preflight(route, headers))
+                reply = Reply(status=204, headers=preflight(route, headers))
             else:
                 reply = await self._answer(found, scope, headers, receive, request_id)
         except ClientDisconnect:
@@ -79,7 +86,7 @@ class Gateway:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = _problem_reply(problems.internal(), request_id)
         await hold_back(delay)  # the body is no longer held
-        lines = reply.headers if route is None else cross_origin.allow_origins(route, reply.headers)
+        lines = reply.headers if route is None else allow_origins(route, reply.headers)
         await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
 
     def _find(self, scope: Scope, headers: Headers) -> tuple[Found, bool]:
@@ -91,7 +98,7 @@ class Gateway:
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
         found = self.routes.find(host, stage, method, path)
-        wanted = cross_origin.preflight_method(method, headers)
+        wanted = preflight_method(method, headers)
         # An API for the method OPTIONS answers preflight requests itself.
         if wanted and (found is None or found.route.options.req_method != method):
             target = self.routes.find(host, stage, wanted, path)

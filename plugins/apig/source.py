@@ -11,9 +11,8 @@ from anyio.abc import TaskStatus
 from engine import PluginContext, SettingsError, TriggerContext
 from plugins.apig.access import Access
 from plugins.apig.gateway import Gateway
-from plugins.apig.options import ApigOptions
+from plugins.apig.options import ApigOptions, ApigSettings, ListenerSettings
 from plugins.apig.routing import Route, collision
-from plugins.apig.settings import ApigSettings, ListenerSettings
 
 DEDICATED = "DEDICATEDGATEWAY"
 ADVICE = "; choose another --port"  #: for the engine's own listener; gateways have a setting instead

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.cts.example import example
 from plugins.cts.options import CtsOptions, conflicts, subject
 from plugins.cts.source import CtsService, CtsTrigger, on_registered
+from plugins.cts.traces import example
 
 plugin = Plugin(
     kinds=("CTS",),

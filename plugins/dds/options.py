@@ -1,12 +1,14 @@
-"""Options of a trigger on a document database (FunctionGraph API: CreateFunctionTrigger)."""
+"""Options of a trigger on a document database (FunctionGraph API: CreateFunctionTrigger), and settings of databases."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
-from engine import InvalidField
+from engine import EVENT_LIMIT, InvalidField, SettingsError
 from plugins._shared.fields import Address, NeededSecret, Text, UpTo10000
 
 OWN_DATABASES = ("admin", "local", "config")  #: databases of the server itself
@@ -44,3 +46,81 @@ class DdsOptions(Struct, frozen=True, kw_only=True):
 
 def subject(options: DdsOptions) -> str:
     return f"{options.collection} on {options.instance_id}"
+
+
+#: user of the vendor's databases, which triggers cannot change
+USER = "rwuser"
+
+#: ``operationType`` of changes in MongoDB's change streams
+Operation = Literal["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "invalidate"]
+
+
+class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Address and login of a replica set or sharded cluster.
+
+    If the address is set, address and password replace those in triggers' options. An empty password does not.
+    """
+
+    address: str = ""  #: ``host:port``, several with commas
+    user: str = USER  #: empty: no login
+    password: str = ""  #: empty: the password of each trigger
+    tls: bool = False
+    ca_file: str = ""  #: trusted authorities; empty: those of the machine
+    cert_file: str = ""  #: client certificate, with its key in the same file
+    check_host: bool = True  #: require that the server's certificate matches its host name
+    direct: bool = False  #: use only this address, not the other members of its set
+
+    @property
+    def addresses(self) -> list[str]:
+        return [one.strip() for one in self.address.split(",") if one.strip()]
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """Arguments for the constructor of the client library."""
+        arguments: dict[str, Any] = {"host": self.addresses, "directConnection": self.direct}
+        if self.user:
+            arguments |= {"username": self.user, "password": self.password}
+        if self.tls:
+            arguments |= {"tls": True, "tlsAllowInvalidHostnames": not self.check_host}
+            arguments |= {"tlsCAFile": self.ca_file} if self.ca_file else {}
+            arguments |= {"tlsCertificateKeyFile": self.cert_file} if self.cert_file else {}
+        return arguments
+
+
+class DdsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of DDS. Triggers of GAUSSMONGO have their own table with the same fields."""
+
+    instances: dict[str, Instance] = field(default_factory=dict)  #: keyed by instance id
+    operations: Annotated[tuple[Operation, ...], Meta(min_length=1)] = ("insert", "update", "replace", "delete")
+    update_lookup: bool = True  #: updates contain the current document; otherwise only its key
+    #: after the collection was removed, or changes were lost because they were read too late: continue, or stop until
+    #: the trigger is changed; both report the problem
+    on_lost: Literal["restart", "stop"] = "restart"
+    batch_wait: Annotated[float, Meta(ge=0, le=300)] = 0.1  #: seconds that a batch waits for more changes
+    batch_bytes: Annotated[int, Meta(ge=1, le=EVENT_LIMIT)] = (
+        EVENT_LIMIT  #: bytes of one event, unless a single change has more
+    )
+    timeout: Annotated[float, Meta(gt=0, le=300)] = 10.0  #: seconds to find the server, and for its answers
+    check_every: Annotated[float, Meta(gt=0, le=300)] = (
+        30.0  #: seconds for which the server may delay an answer without changes
+    )
+    keep_every: Annotated[float, Meta(ge=0)] = 300.0  #: seconds between stored positions while nothing changes
+
+    def server(self, options: DdsOptions, table: str) -> Instance:
+        """Return address and login of a trigger's database.
+
+        Raises SettingsError if neither the settings nor the options contain an address. ``table`` is the name
+        of the settings table, which the error contains.
+        """
+        instance = self.instances.get(options.instance_id, Instance())
+        if instance.address:  # a trigger's options must not send the settings' password to another host
+            return instance if instance.password else replace(instance, password=options.db_password)
+        if not options.instance_addrs:
+            raise SettingsError(f"set plugins.{table}.instances.{options.instance_id}.address: a trigger reads there")
+        return replace(instance, address=",".join(options.instance_addrs), password=options.db_password)
+
+
+def check_client() -> None:
+    """Raise SettingsError if the client library is not installed."""
+    if find_spec("pymongo") is None:
+        raise SettingsError("document databases need the extra dds: pip install '.[dds]' in the clone")

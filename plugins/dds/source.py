@@ -8,8 +8,7 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins.dds.options import DdsOptions
-from plugins.dds.settings import check_client
+from plugins.dds.options import DdsOptions, check_client
 
 if TYPE_CHECKING:
     from plugins.dds.reader import Reader

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.dis.destination import DisDestination, DisParam
-from plugins.dis.example import example
-from plugins.dis.options import DisOptions, subject
+from plugins.dis.events import example
+from plugins.dis.options import DisOptions, DisSettings, subject
 from plugins.dis.service import DisService
-from plugins.dis.settings import DisSettings
 from plugins.dis.source import DisTrigger
 
 plugin = Plugin(

@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import Event
-from plugins._shared.ordering import by_key, ordering_key
+from plugins._shared.batches import by_key, ordering_key
 from plugins.dis.access import Page, Record
 from plugins.dis.options import DisOptions
 
@@ -54,3 +54,15 @@ def _event(options: DisOptions, partition: str, page: Page, batch: list[Record])
     }
     shown = {"ShardID": partition, "Message": message, "Tag": "latest", "StreamName": options.stream_name}
     return Event(payload=msgspec.json.encode(shown))
+
+
+_RECORDS = [
+    Record(sequence_number="18", data=b'{"user": "u1", "page": "/"}', partition_key="u1"),
+    Record(sequence_number="19", data=b'{"user": "u2", "page": "/cart"}', partition_key="u2"),
+]
+
+
+def example(kind: str) -> bytes:
+    options = DisOptions(stream_name="clicks", sharditerator_type="LATEST")
+    page = Page(records=_RECORDS, next_partition_cursor="eyJpdGVyIjoiMjAifQ==")
+    return events_of(options, "shardId-0000000000", page)[0][0].payload

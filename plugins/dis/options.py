@@ -1,4 +1,4 @@
-"""Options of a DIS trigger: stream, start position and batch size (FunctionGraph API: CreateFunctionTrigger)."""
+"""Options of a DIS trigger (FunctionGraph API: CreateFunctionTrigger), and the table ``[plugins.dis]``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from engine import InvalidField
+from plugins._shared.batches import Ordering
 from plugins._shared.fields import Text, UpTo10000
-from plugins._shared.ordering import Ordering
+from plugins._shared.http_client import EndpointSettings
 
 LONGEST = {"s": 60, "ms": 60_000}  #: longest polling interval by unit
 
@@ -70,3 +71,7 @@ class DisOptions(Struct, frozen=True, kw_only=True):
 
 def subject(options: DisOptions) -> str:
     return options.stream_name
+
+
+class DisSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of DIS. If ``endpoint`` is empty, the engine serves streams itself."""

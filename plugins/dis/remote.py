@@ -13,11 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from engine import Clock
-from plugins._shared.endpoint import Endpoint
-from plugins._shared.http_client import HttpService
+from plugins._shared.http_client import Endpoint, HttpService
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
+from plugins.dis.options import DisSettings
 from plugins.dis.problems import DisProblem
-from plugins.dis.settings import DisSettings
 
 T = TypeVar("T")
 

@@ -9,11 +9,10 @@ from anyio.abc import TaskStatus
 from engine import PluginContext
 from plugins._shared.http_client import HttpService
 from plugins.dis.access import StreamAccess
-from plugins.dis.api import HEADS, LIMIT, DisApi
+from plugins.dis.api import HEADS, LIMIT, ConsumersApi, DisApi
 from plugins.dis.apps import Apps
-from plugins.dis.consumers import ConsumersApi
+from plugins.dis.options import DisSettings
 from plugins.dis.remote import RemoteStreams
-from plugins.dis.settings import DisSettings
 from plugins.dis.streams import Streams
 
 

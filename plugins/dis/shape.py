@@ -1,16 +1,23 @@
-"""Partitions of a stream. Each has a range of hash values; changing their number splits or merges partitions."""
+"""Partitions of a stream, each with a range of hash values, and the choice of the partition of a record.
+
+A change of their number splits or merges partitions.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import random
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from plugins.dis.problems import NO_PARTITION, DisProblem
+from plugins.dis.access import Entry, Put
+from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, DisProblem
 
 LARGEST = (1 << 63) - 1  #: largest hash
+RECORD_LIMIT = 1 << 20  #: bytes of one record
 
 
 class Partition(Struct, frozen=True, kw_only=True):
@@ -103,3 +110,34 @@ def _with(
         for index, (low, high, parents) in enumerate(new)
     ]
     return (*old, *made)
+
+
+class Placement:
+    """Open partitions of a stream, for the records of one request."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._sorted = sorted(stream.open, key=lambda one: one.low)
+        self._lows = [one.low for one in self._sorted]
+
+    def find(self, entry: Entry) -> Partition | Put:
+        """Return the partition of a record, or the error result if the record must be refused."""
+        if len(entry.data) > RECORD_LIMIT:
+            return Put(error_code=BAD_REQUEST, error_message=f"a record may have {RECORD_LIMIT} bytes")
+        if entry.partition_id:
+            partition = self._stream.partition(entry.partition_id)
+            if partition is None or not partition.open:
+                return Put(error_code=NO_PARTITION, error_message=f"no open partition: [{entry.partition_id}]")
+            return partition
+        if not entry.explicit_hash_key:
+            key = entry.partition_key
+            return self._holding(random.randint(0, LARGEST) if key is None else hash_of(key))
+        text = entry.explicit_hash_key
+        hashed = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+        if not 0 <= hashed <= LARGEST:
+            return Put(error_code=BAD_REQUEST, error_message=f"explicit_hash_key must be 0 to {LARGEST}")
+        return self._holding(hashed)
+
+    def _holding(self, hashed: int) -> Partition:
+        """Return the partition whose range contains the hash value: open partitions cover all values."""
+        return self._sorted[bisect_right(self._lows, hashed) - 1]

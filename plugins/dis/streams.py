@@ -1,31 +1,69 @@
-"""Streams that the engine serves itself. Every change is on disk before its request is answered."""
+"""Streams that the engine serves itself, their stored records, and partition cursors.
+
+Every change is on disk before its request is answered. Each partition of a stream has one log of rows.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
-from plugins._shared.row_log import RowLogs
-from plugins._shared.rows import decoded_rows
-from plugins.dis.access import Entry, Layout, Page, Part, Put, Span, Start
-from plugins.dis.cursors import Cursor, read_cursor, write_cursor
-from plugins.dis.placement import Placement, Target
-from plugins.dis.problems import BAD_REQUEST, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
-from plugins.dis.records import TABLE as RECORDS
-from plugins.dis.records import Row, log_of, record_of, row_of
-from plugins.dis.shape import Partition, Stream, evenly, partition_id, scaled
+from plugins._shared.rows import RowLogs, decoded_rows
+from plugins.dis.access import Entry, Layout, Page, Part, Put, Record, Span, Start
+from plugins.dis.problems import (
+    BAD_REQUEST,
+    EXPIRED_CURSOR,
+    OUT_OF_RANGE,
+    STREAM_EXISTS,
+    DisProblem,
+    no_stream,
+)
+from plugins.dis.shape import Partition, Placement, Stream, evenly, partition_id, scaled
 
-TABLE = "streams"
+TABLE, RECORDS = "streams", "records"
 PUT_LIMIT = 5 << 20  #: bytes of all records of a request
 MOST_PARTITIONS = 50  #: open ones of a stream
 SWEEP = 3600.0  #: seconds between deletions of expired records
 REMEMBERED = 100  #: deleted streams whose numbers of records are known
+CURSOR_LIFE = 300.0  #: seconds for which a cursor is valid (DIS API: GetCursor)
+
+
+class Row(Struct, frozen=True, array_like=True):
+    """Row of a stored record."""
+
+    at: int
+    key: str | None
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
+class _Cursor(Struct, frozen=True, array_like=True):
+    """Cursor of a partition, from which clients of the streams API read. Its text encodes all its data."""
+
+    stream_id: str
+    number: int  #: number of the partition
+    position: int  #: sequence number of the next record
+    made_at: float
+
+    def __str__(self) -> str:
+        return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
+
+
+def log_of(stream_id: str, number: int) -> str:
+    """Return the name of a partition's log. It begins with the stream's id and a ``/``."""
+    return f"{stream_id}/{number:010}"
 
 
 class Streams:
@@ -163,12 +201,12 @@ class Streams:
 
         Raises DisProblem if the cursor is invalid or expired, or if its stream does not exist in the project.
         """
-        decoded = read_cursor(cursor, self._clock.now())
+        decoded = _read_cursor(cursor, self._clock.now())
         stream = self.by_id(project, decoded.stream_id)
         log = log_of(stream.stream_id, stream.present(str(decoded.number)).number)
         rows, position = await self._logs.read(log, max(decoded.position, self._logs.span(log)[0]), max_bytes)
         cursor = self._cursor(stream.stream_id, decoded.number, position)
-        return Page(records=[record_of(*row) for row in rows], next_partition_cursor=cursor)
+        return Page(records=[_record(*row) for row in rows], next_partition_cursor=cursor)
 
     def ended(self, stream_id: str) -> Mapping[str, Span] | None:
         return self._ended.get(stream_id)
@@ -181,16 +219,19 @@ class Streams:
         """
         if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
-        find = Placement(self.find(project, stream)).find
-        targets = [find(entry) for entry in entries]
+        found = self.find(project, stream)
+        placement = Placement(found)
+        targets = [placement.find(entry) for entry in entries]
         valid = [
-            (target.log, row_of(entry))
+            (log_of(found.stream_id, target.number), Row(0, entry.partition_key, entry.data))
             for target, entry in zip(targets, entries, strict=True)
-            if isinstance(target, Target)
+            if isinstance(target, Partition)
         ]
         sequences = iter(await self._logs.append(valid) if valid else ())
         return [
-            Put(partition_id=target.id, sequence_number=str(next(sequences))) if isinstance(target, Target) else target
+            Put(partition_id=target.id, sequence_number=str(next(sequences)))
+            if isinstance(target, Partition)
+            else target
             for target in targets
         ]
 
@@ -219,7 +260,7 @@ class Streams:
         return position
 
     def _cursor(self, stream_id: str, number: int, position: int) -> str:
-        return write_cursor(Cursor(stream_id, number, position, self._clock.now()))
+        return str(_Cursor(stream_id, number, position, self._clock.now()))
 
     async def _save(self, stream: Stream) -> None:
         await self._store.write(TABLE, {_key(stream): msgspec.json.encode(stream)})
@@ -250,3 +291,20 @@ class Streams:
 
 def _key(stream: Stream) -> str:
     return f"{stream.project}/{stream.name}"
+
+
+def _record(sequence: int, row: Row) -> Record:
+    return Record(sequence_number=str(sequence), data=row.data, partition_key=row.key, timestamp=row.at)
+
+
+def _read_cursor(text: str, now: float) -> _Cursor:
+    """Return the decoded cursor. Raises DisProblem if it is invalid, or older than ``CURSOR_LIFE`` seconds."""
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        cursor = msgspec.msgpack.decode(base64.urlsafe_b64decode(padded), type=_Cursor)
+    except (UnicodeError, binascii.Error, msgspec.DecodeError):
+        raise DisProblem(BAD_REQUEST, "partition-cursor is invalid: request one at cursors") from None
+    if now - cursor.made_at > CURSOR_LIFE:
+        life = f"it is valid for {CURSOR_LIFE:.0f} s, request a new one"
+        raise DisProblem(EXPIRED_CURSOR, f"Expired partition cursor: {life}")
+    return cursor

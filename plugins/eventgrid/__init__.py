@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerDisplay, TriggerRules
-from plugins.eventgrid.example import example
+from plugins.eventgrid.cloudevents import example
 from plugins.eventgrid.options import EventGridOptions, subject
 from plugins.eventgrid.source import EventGridService, EventGridTrigger, on_registered
 

@@ -1,4 +1,4 @@
-"""Parser of CloudEvents 1.0 in HTTP requests. Events are JSON objects.
+"""CloudEvents 1.0: their parser in HTTP requests, and the events that functions get. Events are JSON objects.
 
 A request has one event in binary or structured mode, or a batch of events.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
+
+import msgspec
 
 from engine import InvalidField, PushRequest
 from plugins._shared.push import decode_json
@@ -16,6 +18,8 @@ from plugins._shared.push import decode_json
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 NEEDED = ("id", "source", "specversion", "type")
 _PREFIX = "ce-"
+#: Attributes that EventGrid adds to events without them (FunctionGraph's documented EVENTGRID event).
+_COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": ""}
 
 CloudEvent = dict[str, Any]
 
@@ -57,3 +61,63 @@ def _checked(event: CloudEvent) -> CloudEvent:
     if event["specversion"] != "1.0":
         raise InvalidField("specversion", event["specversion"], "must be 1.0")
     return event
+
+
+def event_json(received: CloudEvent, *, encode_key: bool) -> bytes:
+    """Return the JSON that functions get. ``encode_key`` percent-encodes the key of an OBS object."""
+    complete = {**_COMMON, **received}
+    return msgspec.json.encode(_encoded(complete) if encode_key else complete)
+
+
+def object_of(event: CloudEvent) -> tuple[str, str]:
+    """Return the bucket and the key of the OBS object that an event is about.
+
+    Other events have an empty bucket, and their subject as key.
+    """
+    match event:
+        case {"data": {"obs": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}}:
+            return bucket, key
+    subject = event.get("subject")
+    return "", subject if isinstance(subject, str) else ""
+
+
+def _encoded(event: CloudEvent) -> CloudEvent:
+    """Return the event with the key of its OBS object, if any, percent-encoded."""
+    match event:
+        case {"data": {"obs": {"object": {"key": str(key)}}}}:
+            data: dict[str, Any] = event["data"]
+            obs = {**data["obs"], "object": {**data["obs"]["object"], "key": quote(key, safe="")}}
+            return {**event, "data": {**data, "obs": obs}}
+    return event
+
+
+_OBJECT = {"key": "in/cat.jpg", "size": 51200, "eTag": "9a0364b9e99bb480dd25e1f0284c8555", "versionId": "null"}
+_RECEIVED = {
+    "id": "5d1a2f5c-7b0e-4c39-9d0c-2f6d8f3c1a11",
+    "source": "HC.OBS.DWR",
+    "specversion": "1.0",
+    "type": "OBS:DWR:ObjectCreated:PUT",
+    "subject": "in/cat.jpg",
+    "time": "2026-03-01T06:30:00.533Z",
+    "ttl": "4000",
+    "data": {
+        "eventVersion": "3.0",
+        "eventSource": "OBS",
+        "eventName": "ObjectCreated:Put",
+        "eventRegion": "local-1",
+        "eventTime": "2026-03-01T06:30:00.533Z",
+        "userIdentity": {"ID": "project1"},
+        "requestParameters": {"sourceIPAddress": "192.0.2.9"},
+        "obs": {
+            "Version": "1.0",
+            "configurationId": "new-images",
+            "bucket": {"name": "photos", "bucket": "photos", "arn": "", "ownerIdentity": {"ID": "project1"}},
+            "object": {**_OBJECT, "sequencer": "0000018DF7A1B2C30000000000000001", "oldpsxpth": ""},
+        },
+    },
+}
+
+
+def example(kind: str) -> bytes:
+    """Return an example: an object that was stored in OBS."""
+    return event_json(_RECEIVED, encode_key=False)

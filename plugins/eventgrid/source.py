@@ -9,22 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 from urllib.parse import quote
 
 import anyio
-import msgspec
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import Event, EventSink, NotFound, PluginContext, PushRequest, Reply, TriggerContext
 from plugins._shared.push import ONLY_POST, accept_each, accepted_reply, push_operation
-from plugins.eventgrid.cloudevents import CloudEvent, read_events
+from plugins.eventgrid.cloudevents import CloudEvent, event_json, object_of, read_events
 from plugins.eventgrid.options import EventGridOptions
 
 PUSH = push_operation("EventGridPushEvents", "/triggers/eventgrid/{channel_id}")
-#: Attributes that EventGrid adds to events without them (FunctionGraph's documented EVENTGRID event).
-_COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": ""}
 
 
 class EventGridTrigger:
@@ -48,7 +44,7 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         options = self.options
         if (self.types and event["type"] not in self.types) or options.source_name not in ("", event["source"]):
             return False
-        bucket, key = _object_of(event)
+        bucket, key = object_of(event)
         return options.bucket in ("", bucket) and key.startswith(options.prefix) and key.endswith(options.suffix)
 
     def event(self, received: CloudEvent) -> Event:
@@ -62,12 +58,6 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         payload = event_json(received, encode_key=self.options.encode_key)
         trace = str(received.get("traceparent", ""))  # extension for distributed tracing
         return Event(payload=payload, idempotency_key=key, traceparent=trace.encode("latin-1", "replace"))
-
-
-def event_json(received: CloudEvent, *, encode_key: bool) -> bytes:
-    """Return the JSON that functions get. ``encode_key`` percent-encodes the key of an OBS object."""
-    complete = {**_COMMON, **received}
-    return msgspec.json.encode(_encoded(complete) if encode_key else complete)
 
 
 class EventGridService:
@@ -112,25 +102,3 @@ def on_registered(
     service: EventGridService, options: EventGridOptions, sink: EventSink
 ) -> AbstractContextManager[None]:
     return service.subscribed(Subscriber(options=options, types=frozenset(options.event_types), sink=sink))
-
-
-def _object_of(event: CloudEvent) -> tuple[str, str]:
-    """Return the bucket and the key of the OBS object that an event is about.
-
-    Other events have an empty bucket, and their subject as key.
-    """
-    match event:
-        case {"data": {"obs": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}}:
-            return bucket, key
-    subject = event.get("subject")
-    return "", subject if isinstance(subject, str) else ""
-
-
-def _encoded(event: CloudEvent) -> CloudEvent:
-    """Return the event with the key of its OBS object, if any, percent-encoded."""
-    match event:
-        case {"data": {"obs": {"object": {"key": str(key)}}}}:
-            data: dict[str, Any] = event["data"]
-            obs = {**data["obs"], "object": {**data["obs"]["object"], "key": quote(key, safe="")}}
-            return {**event, "data": {**data, "obs": obs}}
-    return event

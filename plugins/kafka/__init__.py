@@ -5,9 +5,8 @@ from __future__ import annotations
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
 from plugins.kafka.destination import KafkaDestination, KafkaParam, Producers
-from plugins.kafka.options import KafkaOptions, OpenKafkaOptions, subject
-from plugins.kafka.seeking import seek
-from plugins.kafka.settings import KafkaSettings
+from plugins.kafka.offsets import seek
+from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions, subject
 from plugins.kafka.source import KafkaTrigger
 
 

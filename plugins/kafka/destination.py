@@ -17,12 +17,11 @@ from anyio.abc import TaskStatus
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverable
-from plugins._shared.deadline import deadline
+from plugins._shared.connections import deadline
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
-from plugins.kafka.causes import Causes, named_causes
-from plugins.kafka.options import InstanceId
-from plugins.kafka.settings import KafkaSettings, connection, library, pace
+from plugins.kafka.client import Causes, connection, library, named_causes, pace
+from plugins.kafka.options import InstanceId, KafkaSettings
 from plugins.kafka.topics import Topics
 
 log = structlog.get_logger("functiond.plugins.kafka")

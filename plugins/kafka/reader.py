@@ -19,15 +19,12 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import EVENT_LIMIT, Event, TriggerContext
-from plugins._shared.batches import envelope, events, ordered_events
-from plugins._shared.deadline import deadline
-from plugins._shared.ordering import by_key, ordering_key
-from plugins.kafka.fetches import Fetches, StartAgain
-from plugins.kafka.marks import Marks
-from plugins.kafka.offsets import PartitionOffset, decode_offsets, encode_offset, name_of
-from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
-from plugins.kafka.settings import KafkaSettings, library
-from plugins.kafka.starts import Start, Starts
+from plugins._shared.batches import by_key, envelope, events, ordered_events, ordering_key
+from plugins._shared.connections import deadline
+from plugins.kafka.client import library
+from plugins.kafka.fetches import Fetches, Marks, StartAgain
+from plugins.kafka.offsets import PartitionOffset, Start, Starts, decode_offsets, encode_offset, name_of
+from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
 from plugins.kafka.topics import Topic, Topics
 
 log = structlog.get_logger("functiond.plugins.kafka")

@@ -12,11 +12,10 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins.kafka.causes import named_causes
+from plugins.kafka.client import connection, library, named_causes, pace
 from plugins.kafka.fetches import StartAgain
-from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
+from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
 from plugins.kafka.reader import LOOK, Reader
-from plugins.kafka.settings import KafkaSettings, connection, library, pace
 
 log = structlog.get_logger("functiond.plugins.kafka")
 

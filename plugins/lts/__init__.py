@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.lts.example import example
-from plugins.lts.options import LtsOptions, refuse, subject
+from plugins.lts.events import example
+from plugins.lts.options import LtsOptions, LtsSettings, refuse, subject
 from plugins.lts.service import LtsService
-from plugins.lts.settings import LtsSettings
 from plugins.lts.source import LtsTrigger
 
 plugin = Plugin(

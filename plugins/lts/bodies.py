@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from engine import PushRequest
 from plugins._shared import vendor_api
 from plugins._shared.vendor_api import Call
-from plugins.lts.items import LABELS, are_short
+from plugins.lts.lines import LABELS, are_short
 from plugins.lts.problems import BAD_REQUEST, LtsProblem
 
 T = TypeVar("T")

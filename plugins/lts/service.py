@@ -1,25 +1,70 @@
-"""Service of LTS: the log streams, their API, and the storage of lines that functions write."""
+"""Service of LTS: the log streams, their API, the triggers that read them, and the lines that functions write."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import anyio
 from anyio.abc import TaskStatus
+from msgspec import Struct
 
 from engine import PluginContext
-from plugins.lts.api import HEADS, GroupsApi
+from plugins.lts.api import HEADS, TAGS_HEADS, TAGS_LIMIT, GroupsApi, TagsApi
 from plugins.lts.bodies import LIMIT
-from plugins.lts.function_log import FunctionLog
+from plugins.lts.engine_lines import FunctionLog, StatusStreams
 from plugins.lts.groups import Groups
 from plugins.lts.lines import Lines
-from plugins.lts.readers import Reader, Readers
-from plugins.lts.reports import HEAD, ReportsApi
-from plugins.lts.settings import LtsSettings
-from plugins.lts.status_log import StatusStreams
-from plugins.lts.tags_api import TAGS_HEADS, TAGS_LIMIT, TagsApi
+from plugins.lts.lines_api import HEAD, ReportsApi
+from plugins.lts.options import LtsSettings
+
+#: Seconds for which lines are kept for a stopped trigger. Longer than the restart of a failed source takes.
+MAX_WAIT = 600.0
+
+
+class Reader(Struct, kw_only=True, eq=False):
+    stream: str
+    function: str  #: package:name
+    position: int = 0  #: number of the next row
+    left_at: float | None = None
+
+
+class Readers:
+    """Positions of all triggers that read a stream.
+
+    The position of a stopped trigger is kept for ``MAX_WAIT`` seconds, so that its unread lines exist if it starts
+    again.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._readers: dict[str, Reader] = {}  #: keyed by trigger
+
+    @contextmanager
+    def reading(self, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
+        reader = self._readers[trigger_id] = Reader(stream=stream, function=function)
+        try:
+            yield reader
+        finally:
+            reader.left_at = self._now()
+
+    @property
+    def running(self) -> bool:
+        return any(one.left_at is None for one in self._readers.values())
+
+    def listens(self, stream: str, function: str) -> bool:
+        """Return whether a running trigger of a function other than ``function`` reads the stream."""
+        return any(
+            one.stream == stream and one.function != function and one.left_at is None for one in self._readers.values()
+        )
+
+    def needed(self, stream: str) -> int | None:
+        """Return the number of a stream's first row that some trigger has not read, or None if no trigger reads it."""
+        late = self._now() - MAX_WAIT
+        self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
+        return min((one.position for one in self._readers.values() if one.stream == stream), default=None)
+
 
 #: Seconds after the start by which all existing triggers read; afterwards, rows may be deleted to make room.
 SETTLED = 60.0

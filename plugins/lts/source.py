@@ -19,10 +19,8 @@ from engine import TriggerContext, parse_urn
 from plugins.lts.events import Envelope
 from plugins.lts.groups import stream_name
 from plugins.lts.lines import STATES, Lines, Row
-from plugins.lts.options import LtsOptions
-from plugins.lts.readers import Reader
-from plugins.lts.service import LtsService
-from plugins.lts.settings import LtsSettings
+from plugins.lts.options import LtsOptions, LtsSettings
+from plugins.lts.service import LtsService, Reader
 
 BATCH_BYTES = 1 << 20  #: bytes of lines in one transaction
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.obs.code import code_links
 from plugins.obs.destination import ObsDestination, ObsParam
-from plugins.obs.options import ObsOptions, conflicts, reply_fields, subject
+from plugins.obs.links import code_links
+from plugins.obs.options import ObsOptions, ObsSettings, conflicts, reply_fields, subject
 from plugins.obs.records import example
-from plugins.obs.service import ObsHub
+from plugins.obs.service import ObsService
 from plugins.obs.source import ObsTrigger
-from plugins.obs.store import ObsService
 
 __all__ = ["ObsOptions", "conflicts", "plugin"]
 
 plugin = Plugin(
     kinds=("OBS",),
-    service=ObsService,
-    serve=ObsHub,
+    service=ObsSettings,
+    serve=ObsService,
     options=ObsOptions,
     trigger=ObsTrigger,
     param=ObsParam,

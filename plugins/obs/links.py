@@ -1,4 +1,4 @@
-"""Parser of links to objects, such as ``obs://bucket/key`` or ``https://bucket.obs.region.host/key``.
+"""Links to objects, such as ``obs://bucket/key`` or ``https://bucket.obs.region.host/key``, and packages behind them.
 
 The engine never connects to the host in a link. The object is always read from the configured store.
 """
@@ -6,10 +6,13 @@ The engine never connects to the host in a link. The object is always read from 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 
-from engine import BadLink
+from engine import BadLink, CodeLinks
+from plugins.obs.opening import StoreOpener
+from plugins.obs.options import ObsSettings
 
 KEY_SIZE = 1024  #: bytes
 FORMS = "must be obs://bucket/key, https://bucket.obs.region.host/key or https://obs.region.host/bucket/key"
@@ -64,3 +67,21 @@ def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[st
     if not found:
         raise BadLink(link, FORMS)
     return bucket, path
+
+
+class ObsLinks:
+    """Reader of packages, given by the link to their object. Raises BadLink for other links, and the store's errors."""
+
+    def __init__(self, service: ObsSettings) -> None:
+        self._host, self._opener = service.host, StoreOpener(service)
+
+    @asynccontextmanager
+    async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        bucket, key = read_link(link, self._host)
+        async with self._opener.open() as store, store.read(bucket, key) as blocks:
+            yield blocks
+
+
+def code_links(service: ObsSettings) -> CodeLinks | None:
+    """Return the reader of packages by their links, or None if the settings have neither an endpoint nor a folder."""
+    return ObsLinks(service) if service.configured else None

@@ -12,14 +12,15 @@ import anyio.to_thread
 
 from engine import SettingsError
 from plugins.obs.folder import FolderStore
+from plugins.obs.options import ObsSettings
 from plugins.obs.shared_client import SharedClient
-from plugins.obs.store import ObjectStore, ObsService
+from plugins.obs.store import ObjectStore
 
 
 class StoreOpener:
     """Opener of the configured store. All users of an S3 store share one client, and its library is loaded once."""
 
-    def __init__(self, service: ObsService) -> None:
+    def __init__(self, service: ObsSettings) -> None:
         """Raise SettingsError if an endpoint is set, but the package ``aiobotocore`` is not installed."""
         if service.endpoint and find_spec("aiobotocore") is None:
             raise SettingsError(
@@ -56,7 +57,7 @@ class StoreOpener:
         return open_client(self._session, self._service)
 
 
-def _load(service: ObsService) -> Any:
+def _load(service: ObsSettings) -> Any:
     from plugins.obs.s3 import load_session  # imported late: the client takes a quarter of a second to import
 
     return load_session(service)

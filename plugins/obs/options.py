@@ -1,9 +1,11 @@
-"""Options of an OBS trigger: bucket, event types, and the prefix and suffix of keys that match."""
+"""Options of an OBS trigger: bucket, event types, prefix and suffix of keys; and the table ``[plugins.obs]``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
@@ -13,6 +15,7 @@ from plugins._shared.fields import Affix
 CREATED = ("Put", "Post", "Copy", "CompleteMultipartUpload")
 REMOVED = ("Delete", "DeleteMarkerCreated")
 GROUPS: Mapping[str, tuple[str, ...]] = {"ObjectCreated": CREATED, "ObjectRemoved": REMOVED}
+_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
 Bucket = Annotated[str, Meta(min_length=1, max_length=64, extra={"fixed": True})]
 
 
@@ -82,3 +85,37 @@ def reply_fields(options: ObsOptions, trigger_id: str, urn: str, settings: Any) 
 def subject(options: ObsOptions) -> str:
     keys = f"/{options.prefix}*{options.suffix}" if options.prefix or options.suffix else ""
     return f"{options.bucket}{keys}: {', '.join(options.events)}"
+
+
+class ObsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[plugins.obs]``: a store with the S3 protocol, or a folder that has a subfolder for each bucket."""
+
+    endpoint: str = ""  #: http or https URL; with a port unless it is the default one
+    access_key: str = ""
+    secret_key: str = ""
+    region: str = "us-east-1"  #: region in signatures
+    path_style: bool = False  #: bucket in the path; otherwise in the host name, unless that is an IP address
+    timeout: Annotated[float, Meta(gt=0)] = 100.0  #: seconds for a whole object
+    folder: str = ""
+    scan: Annotated[float, Meta(ge=0)] = 10.0  #: seconds between lists of a trigger's bucket; 0: notifications only
+    token: str = ""  #: token of posted notifications; empty: they need the engine's own credentials
+    confirm_hosts: tuple[str, ...] = ()  #: hosts (with port, if any) at which subscriptions are confirmed
+
+    def __post_init__(self) -> None:
+        if self.endpoint and self.folder:
+            raise ValueError("give endpoint or folder, not both")
+        if self.endpoint and not (self.access_key and self.secret_key):
+            raise ValueError("endpoint needs access_key and secret_key")
+        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+            raise ValueError("endpoint must look like https://obs.region.host or http://127.0.0.1:8333")
+
+    def __repr__(self) -> str:
+        return f"ObsSettings(endpoint={self.endpoint!r}, folder={self.folder!r})"
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.endpoint or self.folder)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).hostname or ""

@@ -17,8 +17,9 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
+from plugins.obs.options import ObsSettings
 from plugins.obs.shared_client import Lease, SharedClient
-from plugins.obs.store import BLOCK, Listing, ObsService, StoredObject
+from plugins.obs.store import BLOCK, Listing, StoredObject
 
 CONNECT, SILENCE = 5, 30  #: seconds
 
@@ -44,7 +45,7 @@ async def _request(request: Callable[..., Awaitable[aiohttp.ClientResponse]], *p
     return response
 
 
-def load_session(service: ObsService) -> AioSession:
+def load_session(service: ObsSettings) -> AioSession:
     """Load the library's data files by opening a client. Blocks for 0.2 s; later clients open in a few milliseconds."""
     session = get_session()
 
@@ -56,7 +57,7 @@ def load_session(service: ObsService) -> AioSession:
     return session
 
 
-def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContextManager[Any]:
+def open_client(session: AioSession, service: ObsSettings) -> AbstractAsyncContextManager[Any]:
     """Return a context manager that opens an S3 client and closes it when the block ends."""
     config = AioConfig(
         http_session_cls=_Direct,

@@ -21,15 +21,14 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import Callers, Event, NotFound, PluginContext, PushRequest, Reply, TriggerContext, Unauthorized
-from plugins._shared.fetch import MAX_WAIT, Fetcher, confirm
-from plugins._shared.http_client import HttpService
+from plugins._shared.http_client import MAX_WAIT, Fetcher, HttpService, confirm
 from plugins._shared.push import ONLY_POST, accept_each, accepted_reply, push_operation
-from plugins.obs.expiry import Expiry
+from plugins.obs.destination import Expiry
 from plugins.obs.notifications import Confirmation, read_notification
 from plugins.obs.opening import StoreOpener
+from plugins.obs.options import ObsSettings
 from plugins.obs.records import ObjectEvent
 from plugins.obs.snapshot import forget_others
-from plugins.obs.store import ObsService
 from plugins.obs.watch import FolderWatches
 
 #: Seconds after the start by which all existing triggers listen.
@@ -53,10 +52,10 @@ class NotificationListener(Protocol):
         ...
 
 
-class ObsHub:
+class ObsService:
     """Part of OBS that runs once for all its triggers and destinations."""
 
-    def __init__(self, settings: ObsService) -> None:
+    def __init__(self, settings: ObsSettings) -> None:
         """Raise SettingsError if an endpoint is set, but the S3 client library is not installed."""
         self.opener = StoreOpener(settings)
         self.expiry = Expiry(self.opener)

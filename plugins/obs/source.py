@@ -16,13 +16,12 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import Event, SettingsError, TriggerContext
-from plugins.obs.differences import Differences
 from plugins.obs.folder import TICK, FolderStore
-from plugins.obs.options import ObsOptions
+from plugins.obs.options import ObsOptions, ObsSettings
 from plugins.obs.records import ObjectEvent, event_json
-from plugins.obs.service import ObsHub
-from plugins.obs.snapshot import Snapshot, open_snapshot
-from plugins.obs.store import ObjectStore, ObsService
+from plugins.obs.service import ObsService
+from plugins.obs.snapshot import Differences, Snapshot, open_snapshot
+from plugins.obs.store import ObjectStore
 
 LISTED_EVENTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
 NO_STORE = (
@@ -35,8 +34,8 @@ class ObsTrigger:
         self._options = options
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        settings: ObsService = context.plugin.settings
-        hub: ObsHub = context.plugin.service
+        settings: ObsSettings = context.plugin.settings
+        hub: ObsService = context.plugin.service
         if not settings.folder and not (settings.endpoint and settings.scan):
             with hub.listening(_Notified(self._options, context)):
                 task_status.started()
@@ -83,7 +82,7 @@ class _Scanning:
     def notify(self, event: ObjectEvent) -> None:
         self._notified.set()
 
-    async def run(self, store: ObjectStore, scan: float, hub: ObsHub) -> None:
+    async def run(self, store: ObjectStore, scan: float, hub: ObsService) -> None:
         context, options = self._context, self._options
         snapshot = await open_snapshot(context, options.prefix)
         rule = options.name or self.trigger_id
@@ -96,7 +95,7 @@ class _Scanning:
             with anyio.move_on_after(scan):
                 await self._notified.wait()
 
-    async def _watch(self, store: FolderStore, differences: Differences, snapshot: Snapshot, hub: ObsHub) -> None:
+    async def _watch(self, store: FolderStore, differences: Differences, snapshot: Snapshot, hub: ObsService) -> None:
         clock = self._context.plugin.clock
         async with hub.watches.watched(store, self._options.bucket) as watch:
             await differences.compare_all(clock.now())

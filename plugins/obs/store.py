@@ -1,4 +1,4 @@
-"""Interface of object stores for triggers, destinations and links to code packages; and the settings of OBS.
+"""Interface of object stores for triggers, destinations and links to code packages.
 
 Stores raise ObjectMissing if bucket or object does not exist; StoreRefused if the store rejects the request; and
 StoreUnavailable if it does not answer, or fails.
@@ -6,51 +6,13 @@ StoreUnavailable if it does not answer, or fails.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 BLOCK = 1 << 20  #: bytes
-
-_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
-
-
-class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[plugins.obs]``: a store with the S3 protocol, or a folder that has a subfolder for each bucket."""
-
-    endpoint: str = ""  #: http or https URL; with a port unless it is the default one
-    access_key: str = ""
-    secret_key: str = ""
-    region: str = "us-east-1"  #: region in signatures
-    path_style: bool = False  #: bucket in the path; otherwise in the host name, unless that is an IP address
-    timeout: Annotated[float, Meta(gt=0)] = 100.0  #: seconds for a whole object
-    folder: str = ""
-    scan: Annotated[float, Meta(ge=0)] = 10.0  #: seconds between lists of a trigger's bucket; 0: notifications only
-    token: str = ""  #: token of posted notifications; empty: they need the engine's own credentials
-    confirm_hosts: tuple[str, ...] = ()  #: hosts (with port, if any) at which subscriptions are confirmed
-
-    def __post_init__(self) -> None:
-        if self.endpoint and self.folder:
-            raise ValueError("give endpoint or folder, not both")
-        if self.endpoint and not (self.access_key and self.secret_key):
-            raise ValueError("endpoint needs access_key and secret_key")
-        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
-            raise ValueError("endpoint must look like https://obs.region.host or http://127.0.0.1:8333")
-
-    def __repr__(self) -> str:
-        return f"ObsService(endpoint={self.endpoint!r}, folder={self.folder!r})"
-
-    @property
-    def configured(self) -> bool:
-        return bool(self.endpoint or self.folder)
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.endpoint).hostname or ""
 
 
 class StoredObject(Struct, frozen=True, kw_only=True):

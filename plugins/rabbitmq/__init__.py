@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
-from plugins.rabbitmq.options import RabbitOptions, subject
-from plugins.rabbitmq.settings import RabbitSettings
+from plugins.rabbitmq.options import RabbitOptions, RabbitSettings, subject
 from plugins.rabbitmq.source import RabbitTrigger
 
 

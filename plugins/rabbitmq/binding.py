@@ -1,4 +1,4 @@
-"""Binding of a trigger's queue to its exchange, which is looked at every second.
+"""Queue of a trigger: its binding to the exchange, which is looked at every second, and its window.
 
 A broker tells no consumer that an exchange was deleted and made anew, and that its bindings are gone. A *guard* shows
 it: an exchange of the trigger's own, which gets no messages, and from which one binding leads to the trigger's
@@ -21,11 +21,38 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins._shared.deadline import deadline
+from plugins._shared.connections import deadline
 from plugins.rabbitmq.connection import DEADLINE, EVERYTHING, BrokerRefused, refusal
-from plugins.rabbitmq.options import RabbitOptions
-from plugins.rabbitmq.settings import RabbitSettings
-from plugins.rabbitmq.window import PrefetchWindow
+from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
+
+#: Messages in the window while their size is unknown.
+FIRST = 32
+#: Factor for the largest size after each batch of smaller messages.
+FADES = 0.8
+
+
+class PrefetchWindow:
+    """Window of two full batches, or of fewer messages if two batches of recent sizes would exceed ``room`` bytes."""
+
+    def __init__(self, batch: int, room: int) -> None:
+        self._most, self._room, self._largest = 2 * batch, room, 0.0
+        self.size = min(self._most, FIRST)
+
+    @property
+    def batch(self) -> int:
+        """Number of messages in a batch: half of the window. The broker sends the other half meanwhile."""
+        return max(1, self.size // 2)
+
+    def adapt(self, largest: int) -> bool:
+        """Adapt the window to the largest message of a batch, in bytes. Return whether its size has changed."""
+        self._largest = max(largest, self._largest * FADES)
+        wanted = max(1, min(self._most, int(self._room / max(1.0, self._largest))))
+        # A change costs two round trips, so the size changes only by a factor of two or more.
+        if not (wanted <= self.size / 2 or wanted >= self.size * 2 or self.size < wanted == self._most):
+            return False
+        self.size = wanted
+        return True
+
 
 #: Arguments of the queue. Classic, whatever the broker's default: a quorum queue drops messages after 20 deliveries.
 #: ``x-expires``: milliseconds without a reader after which the broker deletes it.

@@ -1,7 +1,7 @@
 """Channel of an AMQP connection to a broker. If the broker closes the channel, the block that uses it is cancelled.
 
 The client library is aiormq, the basis of aio-pika. The latter adds reconnection and message objects, which are not
-needed here: a failed trigger is restarted by the engine.
+needed here: a failed trigger is restarted by the engine. The library's decoders are replaced by lenient ones.
 """
 
 from __future__ import annotations
@@ -10,16 +10,53 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import anyio
 
 from engine import SettingsError
-from plugins._shared.deadline import deadline
-from plugins._shared.tls import client_context
-from plugins.rabbitmq.lenient_decoding import install_lenient_decoders
-from plugins.rabbitmq.settings import Instance
+from plugins._shared.connections import client_context, deadline
+from plugins.rabbitmq.options import Instance
+
+Read = Callable[[bytes], tuple[int, Any]]  #: returns the number of read bytes, and the value
+
+
+def install_lenient_decoders() -> None:
+    """Replace the client library's decoders for all connections of this process. Valid values are decoded as before."""
+    from pamqp import decode
+
+    skips: dict[str, Read] = {"shortstr": _skip_text, "table": _skip_table, "timestamp": _skip_time}
+    for kind, skip in skips.items():
+        read = decode.METHODS[kind]
+        if not isinstance(read, partial):
+            decode.METHODS[kind] = partial(_read, read, skip)
+
+
+def _read(read: Read, skip: Read, data: bytes) -> tuple[int, Any]:
+    try:
+        return read(data)
+    except Exception:  # the client raises many types of errors for invalid values
+        return skip(data)
+
+
+def _skip_text(data: bytes) -> tuple[int, str]:
+    """Decode a text, with escapes for invalid bytes.
+
+    Equal bytes become equal texts, so a message id still identifies a message.
+    """
+    end = 1 + data[0]
+    return end, data[1:end].decode("utf-8", "backslashreplace")
+
+
+def _skip_table(data: bytes) -> tuple[int, dict[str, Any]]:
+    return 4 + int.from_bytes(data[:4], "big"), {}
+
+
+def _skip_time(data: bytes) -> tuple[int, None]:
+    return 8, None
+
 
 #: Seconds within which a broker must answer.
 DEADLINE = 15.0

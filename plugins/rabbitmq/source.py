@@ -15,13 +15,11 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import TriggerContext
-from plugins._shared.batches import envelope, events, ordered_events
-from plugins._shared.ordering import by_key, ordering_key
+from plugins._shared.batches import by_key, envelope, events, ordered_events, ordering_key
 from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.binding import BoundQueue
 from plugins.rabbitmq.connection import DEADLINE, opened
-from plugins.rabbitmq.options import RabbitOptions
-from plugins.rabbitmq.settings import RabbitSettings
+from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
 
 
 class RabbitTrigger:

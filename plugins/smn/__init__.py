@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
-from plugins.smn.example import example
-from plugins.smn.options import SmnOptions, subject
+from plugins.smn.events import example
+from plugins.smn.options import SmnOptions, SmnSettings, subject
 from plugins.smn.service import SmnService, on_registered, subscription_status
-from plugins.smn.settings import SmnSettings
 from plugins.smn.source import SmnTrigger
 
 plugin = Plugin(

@@ -1,4 +1,4 @@
-"""API of the topics that the engine serves itself, at the vendor's paths.
+"""API of the topics that the engine serves itself, at the vendor's paths: topics, their attributes and tags.
 
 Only functions can subscribe to these topics, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are
 refused, as are templates. A client can repeat a publication with the same ``Idempotency-Key``: each
@@ -7,19 +7,136 @@ function is called once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
+
+import msgspec
 
 from plugins._shared import vendor_api
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.smn import bodies as b
-from plugins.smn.attributes import SIZES, check_name, check_value
+from plugins.smn.events import timestamp_of
 from plugins.smn.listeners import Listener
-from plugins.smn.message import timestamp_of
-from plugins.smn.problems import bad_request, not_offered, reply_of
+from plugins.smn.problems import SmnProblem, bad_request, no_topic, not_offered, reply_of
 from plugins.smn.topics import Topic, Topics
 
+POLICY = "access_policy"
+#: maximum sizes of values in bytes, by attribute
+SIZES: Mapping[str, int] = {POLICY: 30 << 10, "introduction": 120}
+VERSION = "2016-09-07"
+
+
+def check_name(name: str) -> None:
+    if name not in SIZES:
+        hint = f"It must be one of {', '.join(SIZES)}"
+        raise bad_request(f"Parameter: Attribute name is invalid. [{name[:300]}] {hint}", "SMN.0046")
+
+
+def check_value(name: str, value: str) -> None:
+    """Raise SmnProblem if there is no such attribute, or if it cannot have this value. Empty values are valid."""
+    check_name(name)
+    if len(value.encode()) > SIZES[name]:
+        hint = f"{name} may have {SIZES[name]} bytes"
+        raise SmnProblem(403, "SMN.0047", f"Parameter: Value exceeds the maximum length. {hint}")
+    if name == POLICY and value:
+        _check_policy(value)
+
+
+def _check_policy(value: str) -> None:
+    try:
+        policy = msgspec.json.decode(value, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise bad_request(f"Parameter: Access policy is invalid. {error}", "SMN.0048") from None
+    if policy.get("Version") != VERSION:
+        raise bad_request(f"Parameter: Access policy version is invalid. It must be {VERSION}", "SMN.0049")
+    if not (isinstance(policy.get("Id"), str) and policy["Id"]):
+        raise bad_request("Parameter: Access policy ID is invalid. It must be a text", "SMN.0050")
+    statements = policy.get("Statement")
+    if not (isinstance(statements, list) and statements and all(isinstance(one, dict) for one in statements)):
+        raise bad_request("Parameter: Access policy statement is invalid. It must be a list of objects", "SMN.0051")
+
+
 T = TypeVar("T")
+Tags = dict[str, str]
+
+TAGS_HEAD = "v2/smn_topic"
+TAGS_LIMIT = 64 << 10  #: bytes of a body
+
+
+class TagsApi:
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        tags = "smn_topic {resource_id} tags"
+        self.table = Table(
+            {
+                f"GET v2 {tags}": Offer(self._list, "SmnListResourceTags", roles=READ),
+                f"POST v2 {tags}": Offer(self._create, "SmnCreateResourceTag", body=b.CreateTag, status=204),
+                f"POST v2 {tags} action": Offer(
+                    self._change, "SmnBatchCreateOrDeleteResourceTags", body=b.ChangeTags, status=204
+                ),
+                f"DELETE v2 {tags} {{key}}": Offer(self._delete, "SmnDeleteResourceTag", status=204),
+                "GET v2 smn_topic tags": Offer(self._list_all, "SmnListProjectTags", roles=READ),
+            },
+            not_offered,
+        )
+
+    async def _list(self, call: Call) -> Answer:
+        tags = sorted(self._topic(call).tags.items())
+        return 200, {"tags": [{"key": key, "value": value} for key, value in tags]}
+
+    async def _list_all(self, call: Call) -> Answer:
+        values: dict[str, set[str]] = {}
+        for topic in self._topics.of_project(call.project):
+            for key, value in topic.tags.items():
+                values.setdefault(key, set()).add(value)
+        return 200, {"tags": [{"key": key, "values": sorted(found)} for key, found in sorted(values.items())]}
+
+    async def _create(self, call: Call) -> Answer:
+        return await self._add(call, [_tags_body(call, b.CreateTag).tag])
+
+    async def _change(self, call: Call) -> Answer:
+        body = _tags_body(call, b.ChangeTags)
+        if body.action == "create":
+            return await self._add(call, body.tags)
+        return await self._remove(call, {tag.key for tag in body.tags})
+
+    async def _delete(self, call: Call) -> Answer:
+        return await self._remove(call, {call.names[1]})
+
+    async def _add(self, call: Call, tags: list[b.Tag]) -> Answer:
+        added = {tag.key: tag.value or "" for tag in tags}
+        if len(added) < len(tags):
+            raise bad_request("Parameter: tag is invalid. A key may be given once", "SMN.0038")
+
+        def change(old: Tags) -> Tags:
+            new = {**old, **added}
+            if len(new) > b.TAGS:
+                raise bad_request(f"Parameter: tag is invalid. A topic may have {b.TAGS} tags", "SMN.0038")
+            return new
+
+        await self._topics.change_tags(call.project, self._topics.urn(self._topic(call)), change)
+        return 204, None
+
+    async def _remove(self, call: Call, keys: set[str]) -> Answer:
+        def change(old: Tags) -> Tags:
+            return {key: value for key, value in old.items() if key not in keys}
+
+        await self._topics.change_tags(call.project, self._topics.urn(self._topic(call)), change)
+        return 204, None
+
+    def _topic(self, call: Call) -> Topic:
+        by_name = call.request.headers.get(b"x-smn-resourceid-type") == b"name"
+        for topic in self._topics.of_project(call.project):
+            if call.names[0] == (topic.name if by_name else topic.topic_id):
+                return topic
+        raise no_topic(call.names[0])
+
+
+def _tags_body(call: Call, type_: type[T]) -> T:
+    return vendor_api.decode_body(
+        call, type_, lambda problem: bad_request(f"Parameter: tag is invalid. {problem}", "SMN.0038")
+    )
+
 
 HEAD = "v2/notifications"
 #: Bytes of a body: the longest message in escaped form, and the other fields.

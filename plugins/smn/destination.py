@@ -12,8 +12,8 @@ from urllib.parse import quote
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, parse_urn
-from plugins._shared.endpoint import Endpoint
 from plugins._shared.fields import Text
+from plugins._shared.http_client import Endpoint
 from plugins._shared.outcomes import context_of
 from plugins.smn.service import SmnService
 

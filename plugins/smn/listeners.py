@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from engine import ContentKey, Event, EventSink, Store
 from plugins._shared.rows import rows_of
-from plugins.smn.message import Message, event_json
+from plugins.smn.events import Message, event_json
 
 TABLE = "subscriptions"
 CONFIRMED, UNCONFIRMED = "Confirmed", "Unconfirmed"

@@ -10,16 +10,11 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import EventSink, Forbidden, PluginContext, parse_urn
-from plugins._shared.endpoint import Endpoint
-from plugins._shared.fetch import Fetcher, confirm
-from plugins._shared.http_client import HttpService
-from plugins.smn.api import HEAD, LIMIT, SmnApi
+from plugins._shared.http_client import Endpoint, Fetcher, HttpService, confirm
+from plugins.smn.api import HEAD, LIMIT, TAGS_HEAD, TAGS_LIMIT, SmnApi, TagsApi
 from plugins.smn.listeners import CONFIRMED, UNCONFIRMED, Listener, Listeners
-from plugins.smn.options import SmnOptions
-from plugins.smn.pushed import Pushed
-from plugins.smn.settings import SmnSettings
-from plugins.smn.signatures import Verifier, check_library
-from plugins.smn.tags_api import TAGS_HEAD, TAGS_LIMIT, TagsApi
+from plugins.smn.options import SmnOptions, SmnSettings
+from plugins.smn.pushed import Pushed, Verifier, check_library
 from plugins.smn.topics import Topics
 
 #: Seconds after the start by which all existing triggers are registered.

@@ -16,8 +16,8 @@ from anyio.abc import TaskStatus
 
 from engine import Event, Forbidden, IdempotencyConflict, PushRequest, Reply, TriggerContext
 from plugins._shared.push import ONLY_POST
+from plugins.smn.events import moment
 from plugins.smn.listeners import Listener
-from plugins.smn.message import moment
 from plugins.smn.options import SmnOptions
 from plugins.smn.pushed import Pushed, read_push
 from plugins.smn.service import SmnService

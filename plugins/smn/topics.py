@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from engine import IdempotencyConflict, PluginContext
 from plugins._shared.rows import decoded_rows
+from plugins.smn.events import Message, timestamp_of
 from plugins.smn.listeners import Listener, Listeners, TopicKey, key_of
-from plugins.smn.message import Message, timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request, no_topic
 
 TABLE = "topics"

@@ -1,18 +1,26 @@
-"""Timer plugin (TIMER). Invokes a function at an interval, or at calendar times."""
+"""Plugin for timers (TIMER). Invokes a function at an interval, or at calendar times."""
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.timer.display import next_due, subject
-from plugins.timer.options import TimerOptions, mode
-from plugins.timer.settings import TimerSettings
+from plugins.timer.options import TimerOptions, TimerSettings, mode
+from plugins.timer.schedule import Timetable
 from plugins.timer.source import TimerTrigger, event_json
 
 
-def source(options: TimerOptions) -> TimerTrigger:
-    return TimerTrigger(options)
+def subject(options: TimerOptions) -> str:
+    return f"every {options.schedule}" if options.schedule_type == "Rate" else options.schedule
+
+
+def next_due(options: TimerOptions, settings: TimerSettings, changed: float, now: float) -> datetime | None:
+    """Return the first due time after ``now``, in the schedule's time zone, if any. ``changed`` begins intervals."""
+    table = Timetable(schedule=options.read(), since=math.floor(changed), zone=ZoneInfo(settings.zone))
+    due = table.next_after(now)
+    return None if math.isinf(due) else table.local(due)
 
 
 def example(kind: str) -> bytes:
@@ -23,7 +31,7 @@ plugin = Plugin(
     kinds=("TIMER",),
     service=TimerSettings,
     options=TimerOptions,
-    trigger=source,
+    trigger=TimerTrigger,
     rules=TriggerRules(vendor=True, limited=True, unique=("name",), mode=mode, mode_option="sync_execution"),
     example=example,
     display=TriggerDisplay(about={"TIMER": "Due times of a schedule."}, subject=subject, next_due=next_due),

@@ -1,8 +1,9 @@
-"""Options of a TIMER trigger (its ``event_data``)."""
+"""Options of a TIMER trigger (its ``event_data``), and the table ``[plugins.timer]``."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta, Struct
 
@@ -58,3 +59,14 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
 
 def mode(options: TimerOptions) -> Mode:
     return Mode.SYNC if options.sync_execution else Mode.ASYNC
+
+
+class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    catch_up: Literal["once", "all", "skip"] = "once"  #: requests for missed due times
+    zone: Annotated[str, Meta(min_length=1)] = "UTC"  #: time zone of Cron texts without CRON_TZ
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"zone is {self.zone!r}: no such time zone on this machine") from None

@@ -1,4 +1,7 @@
-"""Schedules of timers: a rate such as ``15m``, an interval such as ``@every 1h30m``, or a Cron text of six fields."""
+"""Schedules of timers, and the position of a timer in its due times.
+
+A schedule is a rate such as ``15m``, an interval such as ``@every 1h30m``, or a Cron text of six fields.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine import Cron, InvalidField, read_cron
 
@@ -94,3 +98,35 @@ def _read_every(text: str) -> Interval:
     if not 0 < seconds <= LONGEST:
         raise InvalidField("schedule", text, "the duration must be above 0 and below ten years")
     return Interval(seconds=max(1.0, float(int(seconds))))
+
+
+CURSOR = "due"
+
+
+class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Cursor of a timer, in the due times of one generation of the trigger."""
+
+    generation: int
+    rule: tuple[str, str] | None = None  #: type and text of the generation's schedule; None: of an earlier version
+    since: float = 0.0  #: beginning of the generation
+    due: float  #: last handled due time
+    asked: float = 0.0  #: latest due time that had a request; unchanged when the cursor is moved back
+
+    def after(self, due: float, *, asked: bool) -> Position:
+        """Return the position after due times up to ``due`` were handled.
+
+        ``asked`` is True if a request was made for ``due``.
+        """
+        return replace(self, due=due, asked=max(self.asked, due) if asked else self.asked)
+
+    def is_ahead(self, table: Timetable, now: float) -> bool:
+        """Return whether the cursor was stored while the machine's clock was ahead.
+
+        If the clock was set back by at most one period, the answer is False, unless the last due time was skipped
+        without a request.
+        """
+        return self.due > now and (self.due > self.asked or self.due > now + table.period(now))
+
+    def handled_until(self, since: float, now: float) -> float:
+        """Return the time up to which all due times were handled, so that none of them counts as missed."""
+        return max(moment for moment in (self.due, self.asked, since) if moment <= max(now, self.due))

@@ -24,8 +24,7 @@ from anyio.abc import TaskStatus
 
 from engine import Event, FunctiondError, Mode, TriggerContext
 from plugins.timer.options import TimerOptions
-from plugins.timer.position import CURSOR, Position
-from plugins.timer.schedule import Interval, Timetable, read_schedule
+from plugins.timer.schedule import CURSOR, Interval, Position, Timetable, read_schedule
 
 log = structlog.get_logger("functiond.timer")
 

@@ -7,8 +7,7 @@ import msgspec
 from engine import Plugin, PushRequest, TriggerDisplay, TriggerRules
 from plugins._shared.http_client import HttpService
 from plugins.webhook.destination import WebhookDestination, WebhookParam, unknown
-from plugins.webhook.options import WebhookOptions, subject
-from plugins.webhook.settings import WebhookSettings
+from plugins.webhook.options import WebhookOptions, WebhookSettings, subject
 from plugins.webhook.source import WebhookTrigger, event_of
 
 

@@ -1,10 +1,10 @@
-"""Options of a WEBHOOK trigger (``event_data`` of CreateFunctionTrigger): name, secret, and signature scheme."""
+"""Options of a WEBHOOK trigger (``event_data`` of CreateFunctionTrigger), and the table ``[plugins.webhook]``."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from engine import InvalidField
 from plugins._shared.fields import Name
@@ -32,3 +32,12 @@ class WebhookOptions(Struct, frozen=True, kw_only=True):
 
 def subject(options: WebhookOptions) -> str:
     return f"requests signed by {options.scheme}"
+
+
+class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    secrets: dict[str, str] = field(default_factory=dict)  #: keyed by the names that destinations use
+    timeout: Annotated[float, Meta(gt=0, le=60)] = 30.0  #: seconds for one delivery's connection and answer
+
+    def __post_init__(self) -> None:
+        for secret in self.secrets.values():
+            key_of(secret)

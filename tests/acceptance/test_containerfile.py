@@ -16,7 +16,7 @@ from msgspec import convert
 
 from engine.config.settings import COMMAND_VARIABLES, load_settings
 from engine.errors import SettingsError
-from plugins.apig.settings import ApigSettings
+from plugins.apig.options import ApigSettings
 from tests.acceptance.engine_process import PROJECT, engine_on, urn_of
 from tests.support.documents import DOCS, ROOT
 from tests.support.gateways import API

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from plugins.obs.opening import StoreOpener
-from plugins.obs.store import ObsService
+from plugins.obs.options import ObsSettings
 from tests.acceptance.test_sdk import (
     ECHO,
     Platform,
@@ -65,7 +65,7 @@ def with_store(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def put(service: ObsService, key: str, content: bytes) -> None:
+def put(service: ObsSettings, key: str, content: bytes) -> None:
     async def write() -> None:
         async with StoreOpener(service).open() as store:
             await store.write("code", key, content)
@@ -210,7 +210,7 @@ def test_a_project_has_room_for_so_much_code(tmp_path: Path) -> None:
     kept = {kind: large(kind) for kind in "abc"}
     quota = 2 * len(kept["a"]) + len(kept["b"]) // 2
     for kind, content in kept.items():
-        put(ObsService(folder=str(tmp_path / "store")), f"{kind}.zip", content)
+        put(ObsSettings(folder=str(tmp_path / "store")), f"{kind}.zip", content)
     settings = {
         "FUNCTIOND_PLUGINS__OBS__FOLDER": str(tmp_path / "store"),
         "FUNCTIOND_STORAGE__CODE_QUOTA": str(quota),

@@ -9,8 +9,8 @@ import pytest
 from engine.errors import BadLink, ObjectMissing
 from engine.protocols import CodeLinks
 from engine.testing.links import MemoryLinks
-from plugins.obs.code import ObsLinks
-from plugins.obs.store import ObsService
+from plugins.obs.links import ObsLinks
+from plugins.obs.options import ObsSettings
 
 CONTENT = bytes(range(256)) * 8192  #: 2 MB
 
@@ -21,7 +21,7 @@ def links(request: pytest.FixtureRequest, tmp_path: Path) -> CodeLinks:
         return MemoryLinks({"obs://bucket/in/code.zip": [CONTENT[:1000], CONTENT[1000:]]})
     (tmp_path / "bucket" / "in").mkdir(parents=True)
     (tmp_path / "bucket" / "in" / "code.zip").write_bytes(CONTENT)
-    return ObsLinks(ObsService(folder=str(tmp_path)))
+    return ObsLinks(ObsSettings(folder=str(tmp_path)))
 
 
 async def test_a_link_gives_the_whole_object_in_blocks(links: CodeLinks) -> None:

@@ -9,8 +9,8 @@ import pytest
 from bson import json_util
 
 from engine.config.plugin_registry import Registry, load_plugins
-from plugins.dds.example import DOCUMENT, TOKEN
-from plugins.dds.example import example as dds_example
+from plugins.dds import DOCUMENT, TOKEN
+from plugins.dds import example as dds_example
 from plugins.dds.records import EventEncoder, change_of
 
 REGISTRY = Registry(load_plugins())

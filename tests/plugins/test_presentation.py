@@ -13,9 +13,8 @@ from engine.config.plugin_registry import load_plugins
 from engine.http.console.forms import Form
 from engine.http.console.struct_fields import fields_of, flat
 from engine.http.console.struct_forms import read_struct, shown_values
-from plugins.timer.display import next_due
-from plugins.timer.options import TimerOptions
-from plugins.timer.settings import TimerSettings
+from plugins.timer import next_due
+from plugins.timer.options import TimerOptions, TimerSettings
 from tests.acceptance.triggering import GOOD
 
 PLUGINS = load_plugins()

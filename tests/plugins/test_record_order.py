@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import InvalidTrigger
 from engine.model import Record
-from plugins._shared.ordering import by_key, ordering_key
+from plugins._shared.batches import by_key, ordering_key
 from plugins.dis import plugin as dis
 from plugins.kafka import open_plugin
 from plugins.kafka import plugin as kafka

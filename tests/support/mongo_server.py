@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 from pymongo import AsyncMongoClient
 
-from plugins.dds.settings import USER
+from plugins.dds.options import USER
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 

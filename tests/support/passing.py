@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
 
 import pytest
 
 from engine.model.alarms import CHECK
 from engine.testing import ManualClock
+from plugins.timer import source
 
 
 class _PassingClock(ManualClock):
@@ -30,9 +30,6 @@ class PassingTime:
         self.errors = {0.0: 0.0}  #: seconds that the clock is ahead, by the elapsed second at which the error starts
         self._begin, self._end = begin, 0.0
         self._reached, self._extended = asyncio.Event(), asyncio.Event()
-        source = import_module(
-            "plugins.timer.source"
-        )  # ``import plugins.timer.source`` would bind the package's function of that name
         monkeypatch.setattr(source, "elapsed", lambda: self.elapsed)
 
     async def run_until(self, end: float) -> None:

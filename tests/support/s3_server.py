@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from plugins.obs.store import ObsService
+from plugins.obs.options import ObsSettings
 from tests.support.ports import free_ports
 
 ACCESS, SECRET = "a-key", "the-secret-of-a-key"
@@ -27,9 +27,9 @@ class S3Server(Struct, kw_only=True):
     ports: Sequence[int]  #: the first one is the S3 port
 
     @property
-    def service(self) -> ObsService:
+    def service(self) -> ObsSettings:
         url = f"http://127.0.0.1:{self.ports[0]}"
-        return ObsService(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
+        return ObsSettings(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
 
     @property
     def settings(self) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Any, cast
 from unittest.mock import patch
 
 from engine import Event, EventSink, Mode, Outcome, PluginContext
 from engine.protocols import Trigger
 from engine.testing import ManualClock
+from plugins.timer import source
 
 
 class Over(BaseException):
@@ -45,8 +45,7 @@ class World:
     async def run(self, trigger: Trigger) -> bool:
         """Run one engine; return False if it crashed before the end of the simulated time."""
         try:
-            # ``plugins.timer.source`` would be the package's function of that name.
-            with patch.object(import_module("plugins.timer.source"), "elapsed", self.elapsed):
+            with patch.object(source, "elapsed", self.elapsed):
                 await trigger.run(_Context(self), task_status=_Started())
         except Over:
             return True

@@ -27,7 +27,7 @@ from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import Plugin, Selection, TriggerContext
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
-from engine.triggers.source import SourceState
+from engine.triggers.sources import SourceState
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 
 URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"

@@ -20,8 +20,7 @@ from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.model import Dependency
 from engine.model.limits import Description, Link
-from engine.resources.dependencies import Dependencies, NewDependency
-from engine.resources.dependency_rules import NAME, NAME_RULE
+from engine.resources.dependencies import NAME, NAME_RULE, Dependencies, NewDependency
 
 PUBLIC = "public"  #: owner of shared dependencies, as the platform shows it
 _BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT

@@ -16,8 +16,7 @@ from engine import project_log_target
 from engine.testing import ManualClock
 from plugins.lts import lines, plugin, service
 from plugins.lts.groups import stream_name
-from plugins.lts.items import Item, encoded
-from plugins.lts.lines import Lines
+from plugins.lts.lines import Item, Lines, encoded
 from tests.contracts.rigs import base
 from tests.support.logs import Lts, messages
 from tests.support.triggering import api_client, house

@@ -13,16 +13,15 @@ import bson
 import pytest
 from bson import Binary, Decimal128, Int64, ObjectId, Timestamp
 
-import plugins.dds.settings
+import plugins.dds.options
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock
 from plugins.dds import gauss_plugin, plugin
-from plugins.dds.feed import MIN_WAIT
-from plugins.dds.options import DdsOptions
+from plugins.dds.client import MIN_WAIT
+from plugins.dds.options import USER, DdsOptions, DdsSettings, Instance, check_client
 from plugins.dds.records import Change, EventEncoder, change_of
 from plugins.dds.resume_token import NAME, Now, ResumeToken, first_of, read, written
-from plugins.dds.settings import USER, DdsSettings, Instance, check_client
 from tests.support.certificates import write_certificate
 from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServer, mongo_server
 from tests.support.triggering import House, house, until
@@ -193,7 +192,7 @@ def test_an_instance_that_nobody_knows_is_named() -> None:
 
 
 def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins.dds.settings, "find_spec", lambda name: None)
+    monkeypatch.setattr(plugins.dds.options, "find_spec", lambda name: None)
 
     with pytest.raises(SettingsError, match=r"pip install '.\[dds\]'"):
         check_client()

@@ -21,11 +21,10 @@ from engine import EVENT_LIMIT, SettingsError, Undeliverable
 from engine.model import DestinationSpec, PendingDelivery
 from plugins._shared.batches import events
 from plugins.kafka import open_plugin, plugin
+from plugins.kafka.client import connection
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
-from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin
-from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
-from plugins.kafka.settings import Instance, KafkaSettings, connection
-from plugins.kafka.starts import is_anew
+from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin, is_anew
+from plugins.kafka.options import Instance, KafkaOptions, KafkaSettings, OpenKafkaOptions
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.triggering import House, house, messages, until

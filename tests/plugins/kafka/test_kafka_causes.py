@@ -16,8 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from plugins.kafka import plugin
-from plugins.kafka.causes import RECENT, Causes, named_causes
-from plugins.kafka.settings import library
+from plugins.kafka.client import RECENT, Causes, library, named_causes
 from tests.plugins.kafka.test_kafka import OUTCOME, deliver
 from tests.support.certificates import write_certificate
 from tests.support.kafka_script import scripted_broker, server_tls
@@ -120,7 +119,7 @@ async def test_a_delivery_names_a_broker_that_is_down(tmp_path: Path) -> None:
 
 def test_an_old_cause_is_not_that_of_a_new_error(monkeypatch: pytest.MonkeyPatch) -> None:
     causes, now = Causes(), 100.0
-    monkeypatch.setattr("plugins.kafka.causes.time.monotonic", lambda: now)
+    monkeypatch.setattr("plugins.kafka.client.time.monotonic", lambda: now)
     causes.note("the broker is down")
     recent = causes.added_to("no reply")
     now += RECENT + 1

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from plugins.kafka import destination, plugin
-from plugins.kafka.settings import library
+from plugins.kafka.client import library
 from tests.plugins.kafka.test_kafka import OUTCOME, deliver
 from tests.support import kafka_script as script
 from tests.support.certificates import write_certificate
@@ -51,7 +51,7 @@ class Lines(logging.Handler):
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Return the lines of the client library that the engine logs from now on."""
     library()
-    monkeypatch.setattr("plugins.kafka.causes._HANDLER._until", 0.0)
+    monkeypatch.setattr("plugins.kafka.client._HANDLER._until", 0.0)
     handler = Lines()
     logging.getLogger().addHandler(handler)
     yield handler.texts

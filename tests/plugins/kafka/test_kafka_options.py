@@ -14,8 +14,8 @@ from engine.errors import InvalidTrigger
 from engine.resources.trigger_rules import check_keys, read_options, unknown_keys
 from plugins._shared.batches import events
 from plugins.kafka import plugin
-from plugins.kafka.options import KafkaOptions, milliseconds
-from plugins.kafka.settings import Instance, KafkaSettings, connection
+from plugins.kafka.client import connection
+from plugins.kafka.options import Instance, KafkaOptions, KafkaSettings, milliseconds
 from tests.support.certificates import write_certificate
 
 NEEDED: dict[str, Any] = {"instance_id": "main", "topic_ids": ["orders"], "batch_size": 10}

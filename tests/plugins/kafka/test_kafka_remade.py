@@ -16,10 +16,9 @@ from structlog.testing import capture_logs
 from engine.protocols import CursorMove
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.kafka import plugin
-from plugins.kafka.marks import Marks
-from plugins.kafka.offsets import ClusterOffsets, PartitionOffset
+from plugins.kafka.fetches import Marks
+from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, Start
 from plugins.kafka.reader import BATCHES
-from plugins.kafka.starts import Start
 from tests.support.gate import gate
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
 from tests.support.kafka_peer import Peer, kafka_peer

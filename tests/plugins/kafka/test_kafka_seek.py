@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine import InvalidField
-from plugins.kafka.offsets import PartitionOffset, decode_offsets, encode_offset
+from plugins.kafka.offsets import LATER, PartitionOffset, decode_offsets, encode_offset, seek
 from plugins.kafka.options import OpenKafkaOptions
-from plugins.kafka.seeking import LATER, seek
 
 OPTIONS = OpenKafkaOptions(kafka_connect_address="a:1", topic_ids=("orders", "a/b"), batch_size=1)
 KNOWN = {

@@ -22,13 +22,12 @@ from engine import PushRequest, Unavailable, project_log_target
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock, MemoryStore
 from plugins._shared.vendor_api import Call
-from plugins.lts import bodies, items, service
+from plugins.lts import bodies, service
 from plugins.lts import plugin as lts
-from plugins.lts.items import PIECE, Item
-from plugins.lts.lines import STATES, Lines, Written
+from plugins.lts.lines import PIECE, STATES, Item, Lines, Written, encoded, joined
+from plugins.lts.options import MIB
 from plugins.lts.problems import LtsProblem
-from plugins.lts.readers import MAX_WAIT, Readers
-from plugins.lts.settings import MIB
+from plugins.lts.service import MAX_WAIT, Readers
 from tests.support.http_app import PROJECT
 from tests.support.logs import Lts, messages, told
 from tests.support.logs import items as items_of
@@ -138,7 +137,7 @@ async def test_more_than_75_kb_are_told_in_pieces(tmp_path: Path) -> None:
 @given(st.text(min_size=1, max_size=9).map(lambda text: text * 20_000))
 def test_a_line_that_is_too_long_comes_in_parts(text: str) -> None:
     line = Item(message=text, time=0, host_name="h", ip="", path="", log_uid="u", line_no=1)
-    pieces = list(items.joined(items.encoded([line])))
+    pieces = list(joined(encoded([line])))
     parts = [item for piece in pieces for item in json.loads(piece)]
 
     assert "".join(part["message"] for part in parts) == text
@@ -369,7 +368,7 @@ async def test_a_disabled_trigger_reads_all_lines_that_follow_the_deletion_of_it
     async def write(place: House, *texts: str) -> None:
         written = [Item(message=t, time=0, host_name="", ip="", path="", log_uid="", line_no=1) for t in texts]
         lines: Lines = cast("Any", place.engine.plugins.of(lts).service).lines
-        for item in items.encoded(written):
+        for item in encoded(written):
             await lines.append([Written(stream=f"{PROJECT}/{group}/{stream}", items=[item], function="default:other")])
 
     async with scene(tmp_path) as one:

@@ -17,7 +17,7 @@ from engine.logs.feed import LogBoard
 from engine.logs.lines import STDOUT, encode
 from engine.model import Function, Invocation
 from engine.resources.bound_trigger import BoundTrigger
-from plugins.lts import function_log
+from plugins.lts import engine_lines
 from plugins.lts import plugin as lts
 from tests.support.executing import function, invocation
 from tests.support.http_app import PROJECT
@@ -64,7 +64,7 @@ async def scene(folder: Path, **more: Any) -> AsyncIterator[Scene]:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(function_log, "PAUSE", 0.0)
+    monkeypatch.setattr(engine_lines, "PAUSE", 0.0)
 
 
 async def test_lines_of_a_function_tell_who_wrote_them_and_for_what(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
         one.write("its own", writer("hello"))
         one.write("of an older version", writer("hello", version="v1"))
         one.write("by lines of functions", run=invocation(source="LTS", hops=1))
-        one.write("after many destinations", run=invocation(source="FunctionGraph", hops=function_log.HOPS))
+        one.write("after many destinations", run=invocation(source="FunctionGraph", hops=engine_lines.HOPS))
         one.board.publish(writer(), None, encode(1, STDOUT, b"of an instance"))
         one.write("by lines that were sent", run=invocation(source="LTS"))
         one.write("by a destination", run=invocation(source="FunctionGraph", hops=2))
@@ -145,8 +145,8 @@ async def test_nobody_hears_functions_without_a_trigger(tmp_path: Path) -> None:
 
 
 async def test_lines_wait_in_memory_for_room_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(function_log, "PAUSE", 0.05)
-    monkeypatch.setattr(function_log, "WAITING", 1000)
+    monkeypatch.setattr(engine_lines, "PAUSE", 0.05)
+    monkeypatch.setattr(engine_lines, "WAITING", 1000)
     async with scene(tmp_path) as one:
         await one.listen()
         with structlog.testing.capture_logs() as logs:
@@ -161,7 +161,7 @@ async def test_lines_wait_in_memory_for_room_up_to_a_bound(tmp_path: Path, monke
 
 
 async def test_what_waits_is_written_when_the_engine_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(function_log, "PAUSE", 60.0)
+    monkeypatch.setattr(engine_lines, "PAUSE", 60.0)
     async with scene(tmp_path) as one:
         await one.listen()
         one.write("at the end")

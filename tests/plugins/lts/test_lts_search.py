@@ -10,12 +10,11 @@ import pytest
 from engine import PushRequest
 from engine.testing import ManualClock, MemoryStore
 from plugins._shared.vendor_api import Call
-from plugins.lts import search_api
+from plugins.lts import lines_api
 from plugins.lts.groups import Groups, stream_name
-from plugins.lts.items import Item, encoded
-from plugins.lts.lines import STATES, Lines, Row, Written
-from plugins.lts.search_api import SearchApi
-from plugins.lts.settings import MIB
+from plugins.lts.lines import STATES, Item, Lines, Row, Written, encoded
+from plugins.lts.lines_api import SearchApi
+from plugins.lts.options import MIB
 
 ROWS = 40
 
@@ -44,7 +43,7 @@ async def page(api: SearchApi, line_num: str) -> Any:
 async def test_a_search_through_small_rows_reads_a_bounded_number_of_them_for_a_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search_api, "SCANNED", 10 * search_api.READ_COST)
+    monkeypatch.setattr(lines_api, "SCANNED", 10 * lines_api.READ_COST)
     lines = CountingLines(MemoryStore(), ManualClock(1.0).now, 16 * MIB)
     for number in range(ROWS):
         item = Item(message=f"line {number}.", time=1000, host_name="", ip="", path="", log_uid="", line_no=number)

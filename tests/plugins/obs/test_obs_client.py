@@ -22,8 +22,9 @@ from engine.testing import ManualClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
-from plugins.obs.service import ObsHub
-from plugins.obs.store import ObjectStore, ObsService
+from plugins.obs.options import ObsSettings
+from plugins.obs.service import ObsService
+from plugins.obs.store import ObjectStore
 from tests.plugins.obs.test_obs_stores import Delivering, seen, settings_of
 from tests.support.s3_server import ACCESS, SECRET, S3Server, free_s3_ports, s3_server
 from tests.support.triggering import House, house
@@ -81,7 +82,7 @@ async def deliver(place: House, number: int, expires: int = 0) -> None:
 def opened(place: House) -> AbstractAsyncContextManager[ObjectStore]:
     """Open the engine's store."""
     hub = place.engine.plugins.of(obs).service
-    assert isinstance(hub, ObsHub)
+    assert isinstance(hub, ObsService)
     return hub.opener.open()
 
 
@@ -110,7 +111,7 @@ async def test_triggers_and_expiry_use_the_client_of_deliveries(tmp_path: Path, 
         clock.advance(2 * DAY)
         await deliver(place, 2, expires=1)
         parts = place.engine.plugins.of(obs)
-        assert isinstance(parts.service, ObsHub)
+        assert isinstance(parts.service, ObsService)
         await parts.service.expiry._delete_due(parts)
 
         assert len(await parts.store.scan("expiring")) == 1
@@ -172,14 +173,14 @@ class Scripted(Struct):
 
 
 @asynccontextmanager
-async def scripted(server: Scripted) -> AsyncIterator[ObsService]:
+async def scripted(server: Scripted) -> AsyncIterator[ObsSettings]:
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(listener.serve, server.serve)
         url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-        yield ObsService(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
+        yield ObsSettings(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
         tasks.cancel_scope.cancel()
 
 

@@ -14,9 +14,10 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from engine import ObjectMissing, SettingsError, StoreRefused, StoreUnavailable
 from plugins.obs import plugin
-from plugins.obs.code import code_links
+from plugins.obs.links import code_links
 from plugins.obs.opening import StoreOpener
-from plugins.obs.store import ObjectStore, ObsService
+from plugins.obs.options import ObsSettings
+from plugins.obs.store import ObjectStore
 from tests.support.ports import free_ports
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 
@@ -28,20 +29,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(params=["s3", "folder"])
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> ObsService:
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> ObsSettings:
     if request.param == "folder":
-        return ObsService(folder=str(tmp_path / "objects"))
+        return ObsSettings(folder=str(tmp_path / "objects"))
     return s3_service(request.getfixturevalue("server").service.endpoint)
 
 
 @pytest.fixture
-async def store(service: ObsService) -> AsyncIterator[ObjectStore]:
+async def store(service: ObsSettings) -> AsyncIterator[ObjectStore]:
     async with StoreOpener(service).open() as opened:
         yield opened
 
 
-def s3_service(endpoint: str, secret: str = SECRET, timeout: float = 60.0) -> ObsService:
-    return ObsService(endpoint=endpoint, access_key=ACCESS, secret_key=secret, path_style=True, timeout=timeout)
+def s3_service(endpoint: str, secret: str = SECRET, timeout: float = 60.0) -> ObsSettings:
+    return ObsSettings(endpoint=endpoint, access_key=ACCESS, secret_key=secret, path_style=True, timeout=timeout)
 
 
 async def content(store: ObjectStore, bucket: str, key: str) -> bytes:
@@ -168,7 +169,7 @@ async def test_nothing_outside_the_folder_is_read(tmp_path: Path, key: str) -> N
     (bucket / "loop").symlink_to("loop")
     os.mkfifo(bucket / "fifo")
 
-    async with StoreOpener(ObsService(folder=str(tmp_path / "objects"))).open() as store:
+    async with StoreOpener(ObsSettings(folder=str(tmp_path / "objects"))).open() as store:
         with pytest.raises(ObjectMissing):
             await content(store, "bucket", key)
         assert [one.key for one in (await store.list("bucket")).objects] == ["a/b"]
@@ -181,7 +182,7 @@ async def test_only_subfolders_of_the_folder_are_buckets(tmp_path: Path, bucket:
     (tmp_path / "outside" / "secret").write_text("secret")
     (tmp_path / "objects" / "linked").symlink_to(tmp_path / "outside")
 
-    async with StoreOpener(ObsService(folder=str(tmp_path / "objects"))).open() as store:
+    async with StoreOpener(ObsSettings(folder=str(tmp_path / "objects"))).open() as store:
         with pytest.raises(ObjectMissing):
             await store.list(bucket)
         with pytest.raises(ObjectMissing):
@@ -194,7 +195,7 @@ async def test_only_subfolders_of_the_folder_are_buckets(tmp_path: Path, bucket:
 
 async def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "bucket" / "taken").mkdir(parents=True)
-    async with StoreOpener(ObsService(folder=str(tmp_path))).open() as store:
+    async with StoreOpener(ObsSettings(folder=str(tmp_path))).open() as store:
         with pytest.raises(StoreRefused):
             await store.write("bucket", "taken", b"content")
 
@@ -202,7 +203,7 @@ async def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_an_object_of_a_folder_cannot_lie_below_another(tmp_path: Path) -> None:
-    async with StoreOpener(ObsService(folder=str(tmp_path))).open() as store:
+    async with StoreOpener(ObsSettings(folder=str(tmp_path))).open() as store:
         await store.write("bucket", "a", b"")
 
         with pytest.raises(StoreRefused, match="below or above"):
@@ -223,7 +224,7 @@ async def test_an_object_of_a_folder_cannot_lie_below_another(tmp_path: Path) ->
 )
 def test_settings_that_do_not_fit_are_refused(table: dict[str, str], message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):
-        msgspec.convert(table, ObsService)
+        msgspec.convert(table, ObsSettings)
 
 
 def test_the_secret_is_not_shown() -> None:
@@ -231,7 +232,7 @@ def test_the_secret_is_not_shown() -> None:
 
 
 def test_without_a_store_there_are_no_links_to_code() -> None:
-    assert code_links(ObsService()) is None
+    assert code_links(ObsSettings()) is None
     assert plugin.code_links is code_links
 
 
@@ -240,4 +241,4 @@ def test_an_endpoint_without_its_client_names_the_extra(monkeypatch: pytest.Monk
 
     with pytest.raises(SettingsError, match=r"pip install '.\[obs\]'"):
         code_links(s3_service("http://here"))
-    assert code_links(ObsService(folder="/anywhere")) is not None
+    assert code_links(ObsSettings(folder="/anywhere")) is not None

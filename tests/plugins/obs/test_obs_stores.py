@@ -19,7 +19,8 @@ from engine.model.clock import SystemClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
-from plugins.obs.store import ObjectStore, ObsService
+from plugins.obs.options import ObsSettings
+from plugins.obs.store import ObjectStore
 from tests.support.moto_server import moto_server
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 from tests.support.triggering import House, api_client, house, until
@@ -39,13 +40,13 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-def settings_of(service: ObsService, **more: Any) -> dict[str, Any]:
+def settings_of(service: ObsSettings, **more: Any) -> dict[str, Any]:
     named = {name: getattr(service, name) for name in ("endpoint", "access_key", "secret_key", "path_style")}
     return {f"plugins__obs__{name}": value for name, value in {**named, "scan": 0.05, **more}.items()}
 
 
-def moto_service(url: str) -> ObsService:
-    return ObsService(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
+def moto_service(url: str) -> ObsSettings:
+    return ObsSettings(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
 
 
 class Ahead(SystemClock):

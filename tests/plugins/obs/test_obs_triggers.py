@@ -19,10 +19,10 @@ from engine.config.plugin_registry import Registry
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec, PendingDelivery, Request
 from engine.testing import ManualClock
-from plugins.obs import expiry, watch
+from plugins.obs import destination as delivery
 from plugins.obs import plugin as obs
-from plugins.obs.destination import ObsDestination, ObsParam
-from plugins.obs.expiry import Expiry
+from plugins.obs import watch
+from plugins.obs.destination import Expiry, ObsDestination, ObsParam
 from plugins.obs.folder import FolderStore
 from plugins.obs.snapshot import Snapshot, forget_others, table_of
 from plugins.obs.store import Listing
@@ -451,7 +451,7 @@ async def test_an_outcome_stays_while_the_clock_is_in_doubt(
         looks.append(await delete_due(own, context))
         return looks[-1]
 
-    monkeypatch.setattr(expiry, "HOUR", 0.01)
+    monkeypatch.setattr(delivery, "HOUR", 0.01)
     monkeypatch.setattr(Expiry, "_delete_due", look)
     clock, file = ManualClock(1_000_000.0), bucket / "of" / "id-7.json"
     async with inside(tmp_path, clock=clock) as place:
@@ -520,8 +520,8 @@ async def test_an_object_that_the_store_keeps_costs_a_request_an_hour_and_keeps_
         clock.advance(86_400)
         with capture_logs() as logged:
             for _ in range(2):
-                assert await parts.service.expiry._delete_due(parts) == expiry.HOUR
-                clock.advance(expiry.HOUR)
+                assert await parts.service.expiry._delete_due(parts) == delivery.HOUR
+                clock.advance(delivery.HOUR)
 
     assert asked == ["kept/id-7.json", "other/id-7.json", "kept/id-7.json"]
     assert [one["key"] for one in logged if one["event"] == "expired object not deleted"] == [asked[0]] * 2

@@ -22,14 +22,13 @@ from pamqp.commands import Basic
 
 from engine import EVENT_LIMIT, SettingsError
 from engine.resources.bound_trigger import BoundTrigger
-from plugins._shared.deadline import deadline
+from plugins._shared.connections import deadline
 from plugins.rabbitmq import plugin
 from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
+from plugins.rabbitmq.binding import FIRST, PrefetchWindow
 from plugins.rabbitmq.connection import opened
-from plugins.rabbitmq.options import RabbitOptions
-from plugins.rabbitmq.settings import Instance, RabbitSettings
+from plugins.rabbitmq.options import Instance, RabbitOptions, RabbitSettings
 from plugins.rabbitmq.source import _Reader
-from plugins.rabbitmq.window import FIRST, PrefetchWindow
 from tests.support.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
 from tests.support.triggering import House, house, messages, until
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from engine.errors import DiskLow
 from engine.testing import MemoryStore
-from plugins._shared.row_log import RowLogs
+from plugins._shared.rows import RowLogs
 
 
 class Row(Struct, frozen=True, array_like=True):

@@ -11,9 +11,8 @@ from engine.config.plugin_registry import Registry
 from engine.config.settings import load_settings
 from engine.errors import SettingsError
 from engine.model import Mode
-from plugins.timer import plugin, source
-from plugins.timer.options import TimerOptions
-from plugins.timer.settings import TimerSettings
+from plugins.timer import plugin
+from plugins.timer.options import TimerOptions, TimerSettings
 from plugins.timer.source import TimerTrigger
 from tests.support.simulated import World
 
@@ -28,7 +27,7 @@ BEGIN = at("2026-03-01T00:00:30+00:00")
 
 
 def timer(schedule: str, kind: Literal["Rate", "Cron"] = "Cron", **options: Any) -> TimerTrigger:
-    return source(TimerOptions(name="t", schedule_type=kind, schedule=schedule, **options))
+    return TimerTrigger(TimerOptions(name="t", schedule_type=kind, schedule=schedule, **options))
 
 
 def world(seconds: float, *, begin: float = BEGIN, **settings: Any) -> World:

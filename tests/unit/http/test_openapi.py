@@ -20,15 +20,14 @@ from engine.http.operations import OPERATIONS
 from engine.http.operations_table import ABSENT, EXPLAINED, table
 from plugins._shared.vendor_api import Table
 from plugins.dis import plugin as dis
-from plugins.dis.api import DisApi
-from plugins.dis.consumers import ConsumersApi
+from plugins.dis.api import ConsumersApi, DisApi
 from plugins.lts import plugin as lts
 from plugins.lts.api import GroupsApi
-from plugins.lts.reports import ReportsApi
-from plugins.lts.tags_api import TagsApi as LogTagsApi
+from plugins.lts.api import TagsApi as LogTagsApi
+from plugins.lts.lines_api import ReportsApi
 from plugins.smn import plugin as smn
 from plugins.smn.api import SmnApi
-from plugins.smn.tags_api import TagsApi as TopicTagsApi
+from plugins.smn.api import TagsApi as TopicTagsApi
 from tests.support.http_app import serve
 from tests.support.triggering import api_client, house
 

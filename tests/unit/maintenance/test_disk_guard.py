@@ -11,7 +11,7 @@ import pytest
 from engine.errors import DiskLow
 from engine.maintenance.disk_guard import LOOK_EVERY, ROW, DiskGuard
 from engine.testing import ManualClock, MemoryStore
-from engine.triggers.guarded_store import GuardedStore
+from engine.triggers.plugin_contexts import GuardedStore
 
 ROOM = 1 << 30
 

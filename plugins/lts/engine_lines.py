@@ -1,8 +1,8 @@
-"""Lines that functions write to their log, stored in the log streams that triggers of other functions read.
+"""Lines that the engine writes to log streams: those of functions, and the states of asynchronous invocations.
 
-Lines wait in memory for a quarter of a second, and as long as the streams have no space. Waiting lines are lost if the
-engine is killed. If more than ``WAITING`` bytes wait, the newest lines are dropped, with an error in the engine's log.
-Stored lines are as durable as lines that clients send.
+Lines of functions wait in memory for a quarter of a second, and as long as the streams have no space. Waiting lines are
+lost if the engine is killed. If more than ``WAITING`` bytes wait, the newest lines are dropped, with an error in the
+engine's log. Stored lines are as durable as lines that clients send.
 
 Loops are prevented as follows:
 
@@ -11,6 +11,7 @@ Loops are prevented as follows:
   other's lines would increase their number without end.
 - A chain of functions over destinations ends after ``HOPS`` functions.
 - Lines that an instance writes outside of a request call nothing, since their cause is unknown.
+- Lines about states call nothing. The invocations that they cause would write further lines, without end.
 
 Lines that a function sends through the API are not restricted.
 """
@@ -18,16 +19,15 @@ Lines that a function sends through the API are not restricted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, groupby
 
 import anyio
 import structlog
 
-from engine import FunctionLines, Overloaded, Unavailable, log_target_of
-from plugins.lts.groups import stream_name
-from plugins.lts.items import Item, are_short, encoded
-from plugins.lts.lines import Lines, Written
+from engine import FunctionLines, Overloaded, StatusLines, Unavailable, WriteRows, log_target_of
+from plugins.lts.groups import Groups, stream_name
+from plugins.lts.lines import STATES, Item, Lines, Written, are_short, encoded
 
 WAITING = 4 << 20  #: bytes of items
 PAUSE = 0.25  #: seconds between two transactions
@@ -123,3 +123,35 @@ def _merged(written: list[Written]) -> Iterator[Written]:
     for (stream, function, hops), some in groupby(written, key=lambda one: (one.stream, one.function, one.hops)):
         items = [item for one in some for item in one.items]
         yield Written(stream=stream, items=items, function=function, hops=hops)
+
+
+class StatusStreams:
+    """Storage of lines about states. ``plugin`` names the table of this plugin in the settings."""
+
+    plugin = "lts"
+
+    def __init__(self, groups: Groups, lines: Lines) -> None:
+        self._groups, self._lines = groups, lines
+        self._numbers = count(1)
+
+    async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None:
+        for one in written:
+            await self._groups.ensure(one.project, one.target, again=True)
+        await self._lines.append([self._converted(one) for one in written], write)
+
+    def _converted(self, written: StatusLines) -> Written:
+        target = written.target
+        stream = stream_name(written.project, target.group_id, target.stream_id)
+        return Written(stream=stream, items=list(encoded(self._items(written))), function=STATES)
+
+    def _items(self, written: StatusLines) -> Iterator[Item]:
+        for line in written.lines:
+            yield Item(
+                message=line.text,
+                time=int(line.at * 1000),
+                host_name="functiond",
+                ip="127.0.0.1",
+                path="",
+                log_uid=line.request_id,
+                line_no=next(self._numbers),
+            )

@@ -64,3 +64,16 @@ def timestamp_of(moment: float) -> str:
 def _date(timestamp: str) -> str:
     """Return a timestamp in UTC in the format of JavaScript's ``Date.toString()``, which the event uses."""
     return datetime.fromtimestamp(moment(timestamp), UTC).strftime("%a %b %d %Y %H:%M:%S GMT+0000 (UTC)")
+
+
+_MESSAGE = Message(
+    topic_urn="urn:smn:local-1:project1:orders",
+    message_id="9f86d081884c7d659a2feaa0c55ad015",
+    message='{"order": 7, "state": "paid"}',
+    timestamp="2026-03-01T06:30:00Z",
+    subject="order 7",
+)
+
+
+def example(kind: str) -> bytes:
+    return event_json(_MESSAGE, "urn:fss:local-1:project1:function:default:receipts:latest")

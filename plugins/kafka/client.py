@@ -1,7 +1,8 @@
-"""Causes of the client library's errors. The library logs them, and raises errors that do not name them.
+"""Client library of Kafka: connections, and the causes of its errors.
 
-Without them, a wrong password, an unknown host and a broker that is down look the same: ``Unable to bootstrap``. The
-library also logs the same cause up to thousands of times a second, so repetitions are left out of the log.
+The library logs causes, and raises errors that do not name them. Without them, a wrong password, an unknown host and a
+broker that is down look the same: ``Unable to bootstrap``. The library also logs the same cause up to thousands of
+times a second, so repetitions are left out of the log.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
+import anyio
+
+from engine import SettingsError
+from plugins._shared.connections import client_context
+from plugins.kafka.options import Instance
+
+PACE = 0.1  #: seconds between two requests of a client for metadata
 RECENT = 60.0  #: seconds for which a logged error counts as the cause of a later one, and is not logged again
 LENGTH = 300  #: characters of a cause
 _NUMBERS = re.compile(r"\w*\d\w*")  #: words in which texts of one cause differ
@@ -103,3 +112,47 @@ def listen(name: str) -> None:
     logger = logging.getLogger(name)
     logger.addHandler(_HANDLER)
     logger.propagate = False  # the handler passes records on
+
+
+def connection(instance: Instance) -> dict[str, Any]:
+    """Return arguments for the client library's consumers and producers.
+
+    Raises OSError if a TLS file cannot be read.
+    """
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": instance.address,
+        "client_id": "functiond",
+        "security_protocol": ("SASL_" if instance.user else "") + ("SSL" if instance.tls else "PLAINTEXT"),
+        "request_timeout_ms": 10_000,
+    }
+    if instance.user:
+        arguments["sasl_mechanism"] = instance.mechanism
+        arguments["sasl_plain_username"] = instance.user
+        arguments["sasl_plain_password"] = instance.password
+    if instance.tls:
+        arguments["ssl_context"] = client_context(instance.ca_file, instance.cert_file, instance.key_file)
+    return arguments
+
+
+def pace(client: Any) -> None:
+    """Let a client wait ``PACE`` between requests for metadata. While a leader is missing it would not wait at all."""
+
+    class Paced(type(client)):  # type: ignore[misc]
+        _last = 0.0
+
+        async def _metadata_update(self, *arguments: Any) -> Any:
+            await anyio.sleep(max(0.0, self._last + PACE - anyio.current_time()))
+            self._last = anyio.current_time()
+            return await super()._metadata_update(*arguments)
+
+    client.__class__ = Paced
+
+
+def library() -> Any:
+    """Return the module of the client library. Raises SettingsError if it is not installed."""
+    try:
+        import aiokafka
+    except ImportError:
+        raise SettingsError("Kafka needs the extra kafka: run pip install '.[kafka]' in the clone") from None
+    listen("aiokafka")
+    return aiokafka

@@ -1,10 +1,25 @@
-"""SSL contexts for clients that connect to servers over TLS."""
+"""Connections to servers: deadlines for servers that may never answer, and SSL contexts."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+import anyio
+
+
+@contextmanager
+def deadline(problem: str, seconds: float) -> Iterator[None]:
+    """Raise ConnectionError with the text ``problem`` if the block takes more than ``seconds``."""
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectionError(f"{problem} within {seconds:.0f} s") from None
+
 
 PEM = "-----BEGIN "  #: beginning of certificates and keys as text
 
