@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -12,16 +12,12 @@ from msgspec.structs import fields, replace
 
 from engine import IgnoredFields, Operation, PushRequest, Reply, Role, find_ignored
 
-T = TypeVar("T")
 
-
-class Call(Struct, frozen=True, kw_only=True):
-    """Request for an operation of a vendor's API, with the values of the variables in its path."""
+class Call(NamedTuple):
+    """Request for an operation of a vendor's API."""
 
     project: str
-    names: tuple[str, ...]  #: values of the path's variables, without the project
     request: PushRequest
-    ignored: list[str] = []  #: fields of the body that the operation does not have
 
 
 class VendorProblem(Exception):
@@ -38,7 +34,8 @@ class VendorProblem(Exception):
 INVOKE: tuple[Role, ...] = ("invoke",)
 READ: tuple[Role, ...] = ("read",)
 Answer = tuple[int, Any]  #: status and body, the latter None if empty
-Handler = Callable[[Call], Awaitable[Answer]]
+#: called with a ``Call``, the values of the path's variables, and the decoded body and query, if the operation has them
+Handler = Callable[..., Awaitable[Answer]]
 #: returns the service's own error for a description of the problem
 Refuse = Callable[[str], VendorProblem]
 
@@ -46,7 +43,8 @@ Refuse = Callable[[str], VendorProblem]
 class Offer(NamedTuple):
     """Handler of an operation of a vendor's API, with its description for the API's document.
 
-    ``body`` and ``query`` are the types that the handler reads. ``roles`` may use the operation, besides admin.
+    ``body`` and ``query`` are the types that the handler gets. ``refuse`` returns the error if one of them is invalid,
+    unless it is the service's. ``roles`` may use the operation, besides admin.
     ``payloads``: the operation shows payloads. ``data``: it works on records, not on configuration.
     """
 
@@ -59,16 +57,21 @@ class Offer(NamedTuple):
     roles: tuple[Role, ...] = ()
     payloads: bool = False
     data: bool = False
+    refuse: Refuse | None = None
 
 
 class _Route(NamedTuple):
     words: Sequence[str]  #: of the template, after the project
-    handler: Handler
+    offer: Offer
     operation: Operation
 
 
 def encoded(status: int, body: Any) -> Reply:
     return Reply(status=status, body=b"" if body is None else msgspec.json.encode(body))
+
+
+def body_of(request: PushRequest) -> bytes:
+    return request.body
 
 
 class Table:
@@ -84,17 +87,23 @@ class Table:
         self,
         offers: Mapping[str, Offer],
         refuse: Callable[[int, str], VendorProblem],
+        invalid: Refuse,
         *,
         skip: int = 0,
         encode: Callable[[int, Any], Reply] = encoded,
+        unpack: Callable[[PushRequest], bytes] = body_of,
     ) -> None:
-        """``refuse`` returns the service's own error for a status and a text, ``encode`` the reply for an answer."""
-        self.offers, self._refuse, self._skip, self._encode = offers, refuse, skip, encode
+        """Take the service's own errors: ``refuse`` for a status and a text, ``invalid`` for a body or query.
+
+        ``encode`` returns the reply for an answer, ``unpack`` the body of a request.
+        """
+        self.offers, self._refuse, self._invalid, self._skip = offers, refuse, invalid, skip
+        self._encode, self._unpack = encode, unpack
         self.operations = [_operation(template, offer) for template, offer in offers.items()]
         self._routes: dict[str, dict[str, _Route]] = {}  #: by path and method
         for operation, (template, offer) in zip(self.operations, offers.items(), strict=True):
             method, version, *words = template.split()
-            route = _Route(words[skip:], offer.handler, operation)
+            route = _Route(words[skip:], offer, operation)
             self._routes.setdefault(_name(version, route.words), {})[method] = route
         self._ignored = IgnoredFields()
 
@@ -121,34 +130,30 @@ class Table:
         route = routes.get(request.method)
         if route is None:
             return self._not_allowed(routes)
-        call = Call(project=project, names=tuple(words[1::2]), request=request)
-        reply = self._encode(*await route.handler(call))
-        ignored = self._ignored.report(f"{request.method} {route.operation.path}", call.ignored)
-        return replace(reply, headers=(*reply.headers, *ignored))
+        names = [word for fixed, word in zip(route.words, words, strict=True) if fixed.startswith("{")]
+        decoded, ignored = self._decoded(route.offer, request)
+        reply = self._encode(*await route.offer.handler(Call(project, request), *names, *decoded))
+        headers = self._ignored.report(f"{request.method} {route.operation.path}", ignored)
+        return replace(reply, headers=(*reply.headers, *headers))
+
+    def _decoded(self, offer: Offer, request: PushRequest) -> tuple[Sequence[Struct], Sequence[str]]:
+        """Return body and query, as far as the operation has them, and the fields of the body that it does not have."""
+        decoded, ignored = list[Struct](), list[str]()
+        try:
+            if offer.body is not None:
+                body = self._unpack(request)
+                decoded.append(msgspec.json.decode(body, type=offer.body))
+                ignored = find_ignored(body, offer.body)
+            if offer.query is not None:
+                decoded.append(msgspec.convert(dict(parse_qsl(request.query)), offer.query, strict=False))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise (offer.refuse or self._invalid)(str(error)) from None
+        return decoded, ignored
 
     def _not_allowed(self, methods: Collection[str]) -> Reply:
         allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)  # HEAD is served as GET
         reply = self._refuse(405, f"method not allowed; use {allowed}").reply()
         return replace(reply, headers=(*reply.headers, (b"allow", allowed.encode())))
-
-
-def decode_body(call: Call, type_: type[T], refuse: Refuse, body: bytes | None = None) -> T:
-    """Return the decoded body of a request, and note its ignored fields. ``body`` is a body that was decompressed."""
-    body = call.request.body if body is None else body
-    try:
-        decoded = msgspec.json.decode(body, type=type_)
-        call.ignored.extend(find_ignored(body, type_))
-        return decoded
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise refuse(str(error)) from None
-
-
-def decode_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
-    given: Mapping[str, str] = dict(parse_qsl(request.query))
-    try:
-        return msgspec.convert(given, type_, strict=False)
-    except msgspec.ValidationError as error:
-        raise refuse(str(error)) from None
 
 
 def _fits(template: Sequence[str], words: Sequence[str]) -> bool:

@@ -12,39 +12,148 @@ from typing import Any
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
 from plugins.dis import bodies as b
 from plugins.dis.access import Record, Start
-from plugins.dis.apps import App, Apps, Checkpoint
+from plugins.dis.apps import Apps, Checkpoint
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import Streams
 
+HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
+#: Bytes of a body: the largest permitted records in base64, and the other fields.
+LIMIT = 10 << 20
+MOST_FETCHED = 10 << 20  #: bytes of records in one answer
 
-class ConsumersApi:
-    def __init__(self, apps: Apps, streams: Streams) -> None:
-        self._apps, self._streams = apps, streams
 
-    async def create(self, call: Call) -> Answer:
-        await self._apps.create(call.project, b.decode_body(call, b.CreateApp).app_name)
+class DisApi:
+    def __init__(self, streams: Streams, apps: Apps) -> None:
+        self._streams, self._apps = streams, apps
+        stream, app = "streams {stream_name}", "apps {app_name}"
+        self.table = Table(
+            {
+                "POST v2 streams": Offer(self._create, "DisCreateStream", body=b.CreateStream, status=201),
+                "GET v2 streams": Offer(self._list, "DisListStreams", query=b.ListStreams, roles=READ),
+                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=b.ShowStream, roles=READ),
+                f"PUT v2 {stream}": Offer(self._scale, "DisUpdatePartitionCount", body=b.ScaleStream),
+                f"PUT v3 {stream}": Offer(self._update, "DisUpdateStream", body=b.UpdateStream),
+                f"DELETE v2 {stream}": Offer(self._delete, "DisDeleteStream", status=204),
+                "POST v2 records": Offer(self._put, "DisSendRecords", body=b.PutRecords, roles=INVOKE, data=True),
+                "GET v2 records": Offer(
+                    self._get, "DisConsumeRecords", query=b.GetRecords, roles=READ, payloads=True, data=True
+                ),
+                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=b.ShowCursor, roles=READ),
+                "POST v2 apps": Offer(self._create_app, "DisCreateApp", body=b.CreateApp, status=201),
+                "GET v2 apps": Offer(self._list_apps, "DisListApps", query=b.ListApps, roles=READ),
+                f"GET v2 {app}": Offer(self._show_app, "DisDescribeApp", roles=READ),
+                f"DELETE v2 {app}": Offer(self._delete_app, "DisDeleteApp", status=204),
+                f"GET v2 {app} {stream}": Offer(
+                    self._progress, "DisShowConsumerState", query=b.ShowConsumer, roles=READ
+                ),
+                "POST v2 checkpoints": Offer(
+                    self._commit, "DisCommitCheckpoint", body=b.CommitCheckpoint, status=201, data=True
+                ),
+                "GET v2 checkpoints": Offer(self._checkpoint, "DisShowCheckpoint", query=b.NameCheckpoint, roles=READ),
+                "DELETE v2 checkpoints": Offer(
+                    self._forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204, data=True
+                ),
+            },
+            _refuse,
+            lambda problem: DisProblem(BAD_REQUEST, f"Request error. {problem}"),
+        )
+
+    # --- streams --------------------------------------------------------------------------------------------
+
+    async def _create(self, call: Call, body: b.CreateStream) -> Answer:
+        await self._streams.create(
+            call.project,
+            body.stream_name,
+            partitions=body.partition_count,
+            retention=body.data_duration or 24,
+            stream_type=body.stream_type or "COMMON",
+            data_type=body.data_type or "BLOB",
+        )
         return 201, {}
 
-    async def list(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.ListApps)
+    async def _list(self, call: Call, query: b.ListStreams) -> Answer:
+        names = self._streams.names(call.project)
+        following = [name for name in names if name > query.start_stream_name]
+        page = following[: query.limit]
+        return 200, {
+            "total_number": len(names),
+            "stream_names": page,
+            "has_more_streams": len(page) < len(following),
+            "stream_info_list": [_info(self._streams.find(call.project, name)) for name in page],
+        }
+
+    async def _show(self, call: Call, name: str, query: b.ShowStream) -> Answer:
+        stream = self._streams.find(call.project, name)
+        following = [one for one in stream.partitions if one.id > query.start_partition_id]
+        page = following[: query.limit_partitions]
+        return 200, {
+            **_info(stream),
+            "stream_id": stream.stream_id,
+            "last_modified_time": int(stream.modified_at * 1000),
+            "partitions": [self._partition(stream, one) for one in page],
+            "has_more_partitions": len(page) < len(following),
+            "writable_partition_count": len(stream.open),
+            "readable_partition_count": sum(not self._streams.expired(stream, one) for one in stream.partitions),
+        }
+
+    async def _scale(self, call: Call, name: str, body: b.ScaleStream) -> Answer:
+        target = body.target_partition_count
+        before = await self._streams.scale(call.project, name, target)
+        return 200, {"stream_name": name, "current_partition_count": before, "target_partition_count": target}
+
+    async def _update(self, call: Call, name: str, body: b.UpdateStream) -> Answer:
+        await self._streams.change(call.project, name, retention=body.data_duration, data_type=body.data_type)
+        return 200, {}
+
+    async def _delete(self, call: Call, name: str) -> Answer:
+        await self._streams.delete(call.project, name)
+        return 204, None
+
+    # --- records --------------------------------------------------------------------------------------------
+
+    async def _put(self, call: Call, body: b.PutRecords) -> Answer:
+        await asyncio.sleep(0)  # many records take long: other requests are served between two steps
+        name = self._streams.by_id(call.project, body.stream_id).name if body.stream_id else body.stream_name or ""
+        results = await self._streams.put(call.project, name, body.records)
+        await asyncio.sleep(0)
+        return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
+
+    async def _cursor(self, call: Call, query: b.ShowCursor) -> Answer:
+        start = Start(type=query.cursor_type, sequence_number=query.starting_sequence_number, timestamp=query.timestamp)
+        cursor = await self._streams.cursor(call.project, query.stream_name, query.partition_id, start)
+        return 200, {"partition_cursor": cursor}
+
+    async def _get(self, call: Call, query: b.GetRecords) -> Answer:
+        most = min(query.max_fetch_bytes, MOST_FETCHED)
+        page = await self._streams.read(call.project, query.partition_cursor, most)
+        return 200, {
+            "records": [_record(one) for one in page.records],
+            "next_partition_cursor": page.next_partition_cursor,
+        }
+
+    # --- apps ---------------------------------------------------------------------------------------------
+
+    async def _create_app(self, call: Call, body: b.CreateApp) -> Answer:
+        await self._apps.create(call.project, body.app_name)
+        return 201, {}
+
+    async def _list_apps(self, call: Call, query: b.ListApps) -> Answer:
         names = await self._apps.names(call.project, query.start_app_name)
-        apps = [await self._shown(call.project, name) for name in names]
+        apps = [await self._app(call.project, name) for name in names]
         if query.stream_name:
             apps = [app for app in apps if query.stream_name in app["commit_checkpoint_stream_names"]]
         page = apps[: query.limit]
         return 200, {"has_more_app": len(page) < len(apps), "apps": page, "total_number": len(apps)}
 
-    async def show(self, call: Call) -> Answer:
-        return 200, await self._shown(call.project, call.names[0])
+    async def _show_app(self, call: Call, name: str) -> Answer:
+        return 200, await self._app(call.project, name)
 
-    async def delete(self, call: Call) -> Answer:
-        await self._apps.delete(call.project, call.names[0])
+    async def _delete_app(self, call: Call, name: str) -> Answer:
+        await self._apps.delete(call.project, name)
         return 204, None
 
-    async def progress(self, call: Call) -> Answer:
-        name, stream_name = call.names
-        query = b.decode_query(call.request, b.ShowConsumer)
+    async def _progress(self, call: Call, name: str, stream_name: str, query: b.ShowConsumer) -> Answer:
         app, stream = await self._apps.find(call.project, name), self._streams.find(call.project, stream_name)
         following = [one for one in stream.partitions if one.id > query.start_partition_id]
         states = []
@@ -64,36 +173,35 @@ class ConsumersApi:
         body = {"stream_name": stream_name, "app_name": name, "has_more": more, "partition_consuming_states": states}
         return 200, body
 
-    async def commit(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.CommitCheckpoint)
-        stream_id, part = self._partition(call.project, body.stream_name, body.partition_id)
+    async def _commit(self, call: Call, body: b.CommitCheckpoint) -> Answer:
+        stream_id, part = self._find(call.project, body.stream_name, body.partition_id)
         checkpoint = Checkpoint(sequence_number=body.sequence_number, metadata=body.metadata or "")
         await self._apps.commit(call.project, body.app_name, stream_id, part, checkpoint)
         return 201, {}
 
-    async def checkpoint(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.NameCheckpoint)
+    async def _checkpoint(self, call: Call, query: b.NameCheckpoint) -> Answer:
         if not query.partition_id:
             raise DisProblem(BAD_REQUEST, "Request error. partition_id is needed")
-        stream_id, part = self._partition(call.project, query.stream_name, query.partition_id)
+        stream_id, part = self._find(call.project, query.stream_name, query.partition_id)
         app = await self._apps.find(call.project, query.app_name)
         found = app.checkpoints.get(stream_id, {}).get(part)
         # -1 stands for no checkpoint: the vendor's client then starts at its configured position.
         return 200, found or Checkpoint(sequence_number="-1")
 
-    async def forget(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.NameCheckpoint)
+    async def _forget(self, call: Call, query: b.NameCheckpoint) -> Answer:
         stream_id = self._streams.find(call.project, query.stream_name).stream_id
-        part = self._partition(call.project, query.stream_name, query.partition_id)[1] if query.partition_id else ""
+        part = self._find(call.project, query.stream_name, query.partition_id)[1] if query.partition_id else ""
         await self._apps.forget(call.project, query.app_name, stream_id, part)
         return 204, None
 
-    def _partition(self, project: str, stream_name: str, part: str) -> tuple[str, str]:
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _find(self, project: str, stream_name: str, part: str) -> tuple[str, str]:
         stream = self._streams.find(project, stream_name)
         return stream.stream_id, stream.present(part).id
 
-    async def _shown(self, project: str, name: str) -> dict[str, Any]:
-        app: App = await self._apps.find(project, name)
+    async def _app(self, project: str, name: str) -> dict[str, Any]:
+        app = await self._apps.find(project, name)
         return {
             "app_name": app.name,
             "app_id": app.app_id,
@@ -103,134 +211,6 @@ class ConsumersApi:
                 for stream in self._streams.names(project)
                 if self._streams.find(project, stream).stream_id in app.checkpoints
             ],
-        }
-
-
-HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
-#: Bytes of a body: the largest permitted records in base64, and the other fields.
-LIMIT = 10 << 20
-MOST_FETCHED = 10 << 20  #: bytes of records in one answer
-
-
-class DisApi:
-    def __init__(self, streams: Streams, consumers: ConsumersApi) -> None:
-        self._streams = streams
-        stream, app = "streams {stream_name}", "apps {app_name}"
-        self.table = Table(
-            {
-                "POST v2 streams": Offer(self._create, "DisCreateStream", body=b.CreateStream, status=201),
-                "GET v2 streams": Offer(self._list, "DisListStreams", query=b.ListStreams, roles=READ),
-                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=b.ShowStream, roles=READ),
-                f"PUT v2 {stream}": Offer(self._scale, "DisUpdatePartitionCount", body=b.ScaleStream),
-                f"PUT v3 {stream}": Offer(self._update, "DisUpdateStream", body=b.UpdateStream),
-                f"DELETE v2 {stream}": Offer(self._delete, "DisDeleteStream", status=204),
-                "POST v2 records": Offer(self._put, "DisSendRecords", body=b.PutRecords, roles=INVOKE, data=True),
-                "GET v2 records": Offer(
-                    self._get, "DisConsumeRecords", query=b.GetRecords, roles=READ, payloads=True, data=True
-                ),
-                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=b.ShowCursor, roles=READ),
-                "POST v2 apps": Offer(consumers.create, "DisCreateApp", body=b.CreateApp, status=201),
-                "GET v2 apps": Offer(consumers.list, "DisListApps", query=b.ListApps, roles=READ),
-                f"GET v2 {app}": Offer(consumers.show, "DisDescribeApp", roles=READ),
-                f"DELETE v2 {app}": Offer(consumers.delete, "DisDeleteApp", status=204),
-                f"GET v2 {app} {stream}": Offer(
-                    consumers.progress, "DisShowConsumerState", query=b.ShowConsumer, roles=READ
-                ),
-                "POST v2 checkpoints": Offer(
-                    consumers.commit, "DisCommitCheckpoint", body=b.CommitCheckpoint, status=201, data=True
-                ),
-                "GET v2 checkpoints": Offer(
-                    consumers.checkpoint, "DisShowCheckpoint", query=b.NameCheckpoint, roles=READ
-                ),
-                "DELETE v2 checkpoints": Offer(
-                    consumers.forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204, data=True
-                ),
-            },
-            _refuse,
-        )
-
-    # --- streams --------------------------------------------------------------------------------------------
-
-    async def _create(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.CreateStream)
-        await self._streams.create(
-            call.project,
-            body.stream_name,
-            partitions=body.partition_count,
-            retention=body.data_duration or 24,
-            stream_type=body.stream_type or "COMMON",
-            data_type=body.data_type or "BLOB",
-        )
-        return 201, {}
-
-    async def _list(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.ListStreams)
-        names = self._streams.names(call.project)
-        following = [name for name in names if name > query.start_stream_name]
-        page = following[: query.limit]
-        return 200, {
-            "total_number": len(names),
-            "stream_names": page,
-            "has_more_streams": len(page) < len(following),
-            "stream_info_list": [_info(self._streams.find(call.project, name)) for name in page],
-        }
-
-    async def _show(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.ShowStream)
-        stream = self._streams.find(call.project, call.names[0])
-        following = [one for one in stream.partitions if one.id > query.start_partition_id]
-        page = following[: query.limit_partitions]
-        return 200, {
-            **_info(stream),
-            "stream_id": stream.stream_id,
-            "last_modified_time": int(stream.modified_at * 1000),
-            "partitions": [self._partition(stream, one) for one in page],
-            "has_more_partitions": len(page) < len(following),
-            "writable_partition_count": len(stream.open),
-            "readable_partition_count": sum(not self._streams.expired(stream, one) for one in stream.partitions),
-        }
-
-    async def _scale(self, call: Call) -> Answer:
-        target = b.decode_body(call, b.ScaleStream).target_partition_count
-        before = await self._streams.scale(call.project, call.names[0], target)
-        return 200, {
-            "stream_name": call.names[0],
-            "current_partition_count": before,
-            "target_partition_count": target,
-        }
-
-    async def _update(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.UpdateStream)
-        await self._streams.change(call.project, call.names[0], retention=body.data_duration, data_type=body.data_type)
-        return 200, {}
-
-    async def _delete(self, call: Call) -> Answer:
-        await self._streams.delete(call.project, call.names[0])
-        return 204, None
-
-    # --- records --------------------------------------------------------------------------------------------
-
-    async def _put(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.PutRecords)
-        await asyncio.sleep(0)  # many records take long: other requests are served between two steps
-        name = self._streams.by_id(call.project, body.stream_id).name if body.stream_id else body.stream_name or ""
-        results = await self._streams.put(call.project, name, body.records)
-        await asyncio.sleep(0)
-        return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
-
-    async def _cursor(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.ShowCursor)
-        start = Start(type=query.cursor_type, sequence_number=query.starting_sequence_number, timestamp=query.timestamp)
-        cursor = await self._streams.cursor(call.project, query.stream_name, query.partition_id, start)
-        return 200, {"partition_cursor": cursor}
-
-    async def _get(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.GetRecords)
-        most = min(query.max_fetch_bytes, MOST_FETCHED)
-        page = await self._streams.read(call.project, query.partition_cursor, most)
-        return 200, {
-            "records": [_record(one) for one in page.records],
-            "next_partition_cursor": page.next_partition_cursor,
         }
 
     def _partition(self, stream: Stream, partition: Partition) -> dict[str, Any]:

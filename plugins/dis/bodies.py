@@ -5,18 +5,12 @@ The SDK is huaweicloudsdkdis v2.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from engine import PushRequest
-from plugins._shared import vendor_api
-from plugins._shared.vendor_api import Call
 from plugins.dis.access import CursorType, Entry
-from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.streams import MOST_PARTITIONS
-
-T = TypeVar("T")
 
 StreamName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 AppName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,200}\Z")]
@@ -105,15 +99,3 @@ class NameCheckpoint(Struct, frozen=True, kw_only=True):
     stream_name: StreamName
     partition_id: Text = ""
     checkpoint_type: CheckpointType = "LAST_READ"
-
-
-def decode_body(call: Call, type_: type[T]) -> T:
-    return vendor_api.decode_body(call, type_, _refuse)
-
-
-def decode_query(request: PushRequest, type_: type[T]) -> T:
-    return vendor_api.decode_query(request, type_, _refuse)
-
-
-def _refuse(problem: str) -> DisProblem:
-    return DisProblem(BAD_REQUEST, f"Request error. {problem}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from plugins._shared.vendor_api import READ, Answer, Call, Offer, Table
+from plugins._shared.vendor_api import READ, Answer, Call, Offer
 from plugins.lts import bodies as b
 from plugins.lts.groups import PROJECT_TAG, TAGS, Group, Groups, LogStream, TagChange, Tags, stream_name
 from plugins.lts.lines import Lines
 from plugins.lts.lines_api import SearchApi
-from plugins.lts.problems import BAD_REQUEST, NO_GROUP, LtsProblem, not_offered
+from plugins.lts.problems import BAD_REQUEST, NO_GROUP, LtsProblem
 
 HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
 
@@ -23,7 +23,7 @@ class GroupsApi:
     def __init__(self, groups: Groups, lines: Lines) -> None:
         self._groups, self._lines = groups, lines
         group, stream = "groups {log_group_id}", "{log_stream_id}"
-        self.table = Table(
+        self.table = b.table(
             {
                 "POST v2 groups": Offer(
                     self._create_group, "LtsCreateLogGroup", body=b.CreateGroup, query=b.CreateGroupQuery, status=201
@@ -40,42 +40,37 @@ class GroupsApi:
                 "GET v2 transfers": Offer(self._list_transfers, "LtsListTransfers", query=b.FindTransfers, roles=READ),
                 "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams, roles=READ),
                 **SearchApi(groups, lines).offers,
-            },
-            not_offered,
+            }
         )
 
     # --- groups ---------------------------------------------------------------------------------------------
 
-    async def _create_group(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.CreateGroup)
-        enterprise = b.decode_query(call.request, b.CreateGroupQuery).enterprise_project_id
+    async def _create_group(self, call: Call, body: b.CreateGroup, query: b.CreateGroupQuery) -> Answer:
         group = Group(
             id="",
             name=body.log_group_name,
             created_at=0.0,
             days=body.ttl_in_days,
             alias=body.log_group_name_alias or "",
-            tags=_tags(body.tags) | ({PROJECT_TAG: enterprise} if enterprise else {}),
+            tags=_tags(body.tags) | ({PROJECT_TAG: query.enterprise_project_id} if query.enterprise_project_id else {}),
         )
         return 201, {"log_group_id": (await self._groups.create(call.project, group)).id}
 
     async def _list_groups(self, call: Call) -> Answer:
         return 200, {"log_groups": [_group(group) for group in self._groups.all(call.project)]}
 
-    async def _change_group(self, call: Call) -> Answer:
-        [group_id], days = call.names, b.decode_body(call, b.Change).ttl_in_days
-        return 200, _group(await self._groups.change(call.project, group_id, days))
+    async def _change_group(self, call: Call, group_id: str, body: b.Change) -> Answer:
+        return 200, _group(await self._groups.change(call.project, group_id, body.ttl_in_days))
 
-    async def _delete_group(self, call: Call) -> Answer:
-        group = await self._groups.delete(call.project, *call.names)
+    async def _delete_group(self, call: Call, group_id: str) -> Answer:
+        group = await self._groups.delete(call.project, group_id)
         for stream in group.streams:
             await self._lines.drop(stream_name(call.project, group.id, stream.id))
         return 204, None
 
     # --- streams --------------------------------------------------------------------------------------------
 
-    async def _create_stream(self, call: Call) -> Answer:
-        [group_id], body = call.names, b.decode_body(call, b.CreateStream)
+    async def _create_stream(self, call: Call, group_id: str, body: b.CreateStream) -> Answer:
         stream = LogStream(
             id="",
             name=body.log_stream_name,
@@ -86,12 +81,11 @@ class GroupsApi:
         )
         return 201, {"log_stream_id": (await self._groups.create_stream(call.project, group_id, stream)).id}
 
-    async def _list_streams(self, call: Call) -> Answer:
-        group = self._groups.find(call.project, *call.names)
+    async def _list_streams(self, call: Call, group_id: str) -> Answer:
+        group = self._groups.find(call.project, group_id)
         return 200, {"log_streams": [_stream(group, stream) for stream in group.streams]}
 
-    async def _find_streams(self, call: Call) -> Answer:
-        query = b.decode_query(call.request, b.FindStreams)
+    async def _find_streams(self, call: Call, query: b.FindStreams) -> Answer:
         found = [
             {**_stream(group, stream), "log_group_id": group.id}
             for group in self._groups.all(call.project)
@@ -100,25 +94,24 @@ class GroupsApi:
         ]
         return 200, {"log_streams": found}
 
-    async def _change_stream(self, call: Call) -> Answer:
-        [group_id, stream_id], days = call.names, b.decode_body(call, b.Change).ttl_in_days
-        stream = await self._groups.change_stream(call.project, group_id, stream_id, days)
+    async def _change_stream(self, call: Call, group_id: str, stream_id: str, body: b.Change) -> Answer:
+        stream = await self._groups.change_stream(call.project, group_id, stream_id, body.ttl_in_days)
         return 200, {
             "log_topic_id": stream.id,
             "log_topic_name": stream.name,
             "creation_time": int(stream.created_at * 1000),
-            "ttl_in_days": days,
+            "ttl_in_days": body.ttl_in_days,
         }
 
-    async def _delete_stream(self, call: Call) -> Answer:
-        await self._groups.delete_stream(call.project, *call.names)
-        await self._lines.drop(stream_name(call.project, *call.names))
+    async def _delete_stream(self, call: Call, group_id: str, stream_id: str) -> Answer:
+        await self._groups.delete_stream(call.project, group_id, stream_id)
+        await self._lines.drop(stream_name(call.project, group_id, stream_id))
         return 204, None
 
     # --- transfers ------------------------------------------------------------------------------------------
 
-    async def _list_transfers(self, call: Call) -> Answer:
-        name = b.decode_query(call.request, b.FindTransfers).log_group_name
+    async def _list_transfers(self, call: Call, query: b.FindTransfers) -> Answer:
+        name = query.log_group_name
         if name and name not in {group.name for group in self._groups.all(call.project)}:
             raise LtsProblem(NO_GROUP, f"The log group does not exist: {name[:300]}")
         return 200, {"log_transfers": []}
@@ -160,7 +153,7 @@ TAGS_LIMIT = 64 << 10  #: bytes of a body
 class TagsApi:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
-        self.table = Table(
+        self.table = b.table(
             {
                 "POST v1 groups {log_group_id} tags action": Offer(
                     self._change_group, "LtsCreateTags", body=b.ChangeTags
@@ -168,20 +161,17 @@ class TagsApi:
                 "POST v1 topics {log_stream_id} tags action": Offer(
                     self._change_stream, "LtsCreateStreamTags", body=b.ChangeTags
                 ),
-            },
-            not_offered,
+            }
         )
 
-    async def _change_group(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.ChangeTags)
+    async def _change_group(self, call: Call, group_id: str, body: b.ChangeTags) -> Answer:
         of_streams = [tag for tag in body.tags if tag.tags_to_streams_enable]
         change, change_streams = _change(body.action, body.tags), _change(body.action, of_streams)
-        await self._groups.change_tags(call.project, call.names[0], change, change_streams)
+        await self._groups.change_tags(call.project, group_id, change, change_streams)
         return 200, {}
 
-    async def _change_stream(self, call: Call) -> Answer:
-        body = b.decode_body(call, b.ChangeTags)
-        await self._groups.change_stream_tags(call.project, call.names[0], _change(body.action, body.tags))
+    async def _change_stream(self, call: Call, stream_id: str, body: b.ChangeTags) -> Answer:
+        await self._groups.change_stream_tags(call.project, stream_id, _change(body.action, body.tags))
         return 200, {}
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from engine import PushRequest
-from plugins._shared import vendor_api
-from plugins._shared.vendor_api import Call
+from plugins._shared.vendor_api import Offer, Table
 from plugins.lts.lines import LABELS, are_short
-from plugins.lts.problems import BAD_REQUEST, LtsProblem
-
-T = TypeVar("T")
+from plugins.lts.problems import BAD_REQUEST, LtsProblem, not_offered
 
 LIMIT = 5 << 20  #: bytes of a body, both as received and decompressed
 MOST = 10_000  #: lines of a body; more small lines would delay other requests
@@ -130,15 +128,9 @@ class TimedContents(Struct, frozen=True, kw_only=True):
         return [(int(line.log_time_ns), line.log) for line in self.contents]
 
 
-def decode_body(call: Call, type_: type[T]) -> T:
-    """Return a request's body, decompressed and decoded. Raises LtsProblem if it is too large or invalid."""
-    body = unpacked(call.request.body, call.request.headers.get(b"content-encoding", b"").lower())
-    return vendor_api.decode_body(call, type_, _invalid, body)
-
-
-def decode_query(request: PushRequest, type_: type[T]) -> T:
-    """Return a request's decoded query. Raises LtsProblem if it is invalid."""
-    return vendor_api.decode_query(request, type_, _invalid)
+def table(offers: Mapping[str, Offer], *, skip: int = 0) -> Table:
+    """Return a table of operations whose requests may be compressed."""
+    return Table(offers, not_offered, _invalid, skip=skip, unpack=unpacked)
 
 
 def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
@@ -151,12 +143,13 @@ def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
     return labels or {}
 
 
-def unpacked(body: bytes, encoding: bytes) -> bytes:
-    """Return the decompressed body. ``encoding`` is the request's Content-Encoding.
+def unpacked(request: PushRequest) -> bytes:
+    """Return the decompressed body of a request.
 
     Raises LtsProblem if the encoding is unknown, or if the body is invalid or decompresses to more than ``LIMIT``
     bytes.
     """
+    body, encoding = request.body, request.headers.get(b"content-encoding", b"").lower()
     if encoding in (b"", b"identity"):
         return body
     if encoding == b"gzip":

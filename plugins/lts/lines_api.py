@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
+from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer
 from plugins.lts import bodies as b
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.lines import Item, Lines, Row, Written, encoded
-from plugins.lts.problems import not_offered
 
 HEAD = "v2/lts"
 #: Labels by which a sender describes itself, in the accepted spellings.
@@ -26,25 +25,17 @@ class ReportsApi:
     def __init__(self, groups: Groups, lines: Lines, *, labels: bool) -> None:
         self._groups, self._lines, self._labels = groups, lines, labels
         contents = "lts groups {log_group_id} streams {log_stream_id} tenant contents"
-        self.table = Table(
+        self.table = b.table(
             {
                 f"POST v2 {contents}": Offer(self._accept, "LtsSendLogs", body=b.Contents, roles=INVOKE, data=True),
                 f"POST v2 {contents} high-accuracy": Offer(
-                    self._accept_timed, "LtsSendTimedLogs", body=b.TimedContents, roles=INVOKE, data=True
+                    self._accept, "LtsSendTimedLogs", body=b.TimedContents, roles=INVOKE, data=True
                 ),
             },
-            not_offered,
             skip=1,
         )
 
-    async def _accept(self, call: Call) -> Answer:
-        return await self._store(call, b.decode_body(call, b.Contents))
-
-    async def _accept_timed(self, call: Call) -> Answer:
-        return await self._store(call, b.decode_body(call, b.TimedContents))
-
-    async def _store(self, call: Call, body: b.Contents | b.TimedContents) -> Answer:
-        group_id, stream_id, _ = call.names
+    async def _accept(self, call: Call, group_id: str, stream_id: str, body: b.Contents | b.TimedContents) -> Answer:
         self._groups.stream(call.project, group_id, stream_id)
         items = list(encoded(self._items(body, call.request.client)))
         await self._lines.append([Written(stream=stream_name(call.project, group_id, stream_id), items=items)])
@@ -102,14 +93,12 @@ class SearchApi:
             )
         }
 
-    async def _search(self, call: Call) -> Answer:
+    async def _search(self, call: Call, group_id: str, stream_id: str, search: b.Search) -> Answer:
         """Return lines with a time in the range, in the order in which they were received, or newest first.
 
         A page that ends before all lines were read has ``isQueryComplete`` false. The next page begins behind the
         line that the request names as ``line_num``: ``next_line_num`` of this page.
         """
-        group_id, stream_id, _ = call.names
-        search = b.decode_body(call, b.Search)
         self._groups.stream(call.project, group_id, stream_id)
         stream = stream_name(call.project, group_id, stream_id)
         await self._lines.open(stream)

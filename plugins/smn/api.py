@@ -8,12 +8,11 @@ function is called once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from plugins._shared import vendor_api
-from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
+from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Refuse, Table
 from plugins.smn import bodies as b
 from plugins.smn.events import timestamp_of
 from plugins.smn.listeners import Listener
@@ -56,9 +55,6 @@ def _check_policy(value: str) -> None:
         raise bad_request("Parameter: Access policy statement is invalid. It must be a list of objects", "SMN.0051")
 
 
-T = TypeVar("T")
-Tags = dict[str, str]
-
 TAGS_HEAD = "v2/smn_topic"
 TAGS_LIMIT = 64 << 10  #: bytes of a body
 
@@ -78,10 +74,11 @@ class TagsApi:
                 "GET v2 smn_topic tags": Offer(self._list_all, "SmnListProjectTags", roles=READ),
             },
             not_offered,
+            _invalid_tag,
         )
 
-    async def _list(self, call: Call) -> Answer:
-        tags = sorted(self._topic(call).tags.items())
+    async def _list(self, call: Call, resource_id: str) -> Answer:
+        tags = sorted(self._topic(call, resource_id).tags.items())
         return 200, {"tags": [{"key": key, "value": value} for key, value in tags]}
 
     async def _list_all(self, call: Call) -> Answer:
@@ -91,51 +88,49 @@ class TagsApi:
                 values.setdefault(key, set()).add(value)
         return 200, {"tags": [{"key": key, "values": sorted(found)} for key, found in sorted(values.items())]}
 
-    async def _create(self, call: Call) -> Answer:
-        return await self._add(call, [_tags_body(call, b.CreateTag).tag])
+    async def _create(self, call: Call, resource_id: str, body: b.CreateTag) -> Answer:
+        return await self._add(call, resource_id, [body.tag])
 
-    async def _change(self, call: Call) -> Answer:
-        body = _tags_body(call, b.ChangeTags)
+    async def _change(self, call: Call, resource_id: str, body: b.ChangeTags) -> Answer:
         if body.action == "create":
-            return await self._add(call, body.tags)
-        return await self._remove(call, {tag.key for tag in body.tags})
+            return await self._add(call, resource_id, body.tags)
+        return await self._remove(call, resource_id, {tag.key for tag in body.tags})
 
-    async def _delete(self, call: Call) -> Answer:
-        return await self._remove(call, {call.names[1]})
+    async def _delete(self, call: Call, resource_id: str, key: str) -> Answer:
+        return await self._remove(call, resource_id, {key})
 
-    async def _add(self, call: Call, tags: list[b.Tag]) -> Answer:
+    async def _add(self, call: Call, resource_id: str, tags: list[b.Tag]) -> Answer:
         added = {tag.key: tag.value or "" for tag in tags}
         if len(added) < len(tags):
-            raise bad_request("Parameter: tag is invalid. A key may be given once", "SMN.0038")
+            raise _invalid_tag("A key may be given once")
 
-        def change(old: Tags) -> Tags:
+        def change(old: dict[str, str]) -> dict[str, str]:
             new = {**old, **added}
             if len(new) > b.TAGS:
-                raise bad_request(f"Parameter: tag is invalid. A topic may have {b.TAGS} tags", "SMN.0038")
+                raise _invalid_tag(f"A topic may have {b.TAGS} tags")
             return new
 
-        await self._topics.change_tags(call.project, self._topics.urn(self._topic(call)), change)
+        await self._topics.change_tags(call.project, self._topics.urn(self._topic(call, resource_id)), change)
         return 204, None
 
-    async def _remove(self, call: Call, keys: set[str]) -> Answer:
-        def change(old: Tags) -> Tags:
-            return {key: value for key, value in old.items() if key not in keys}
-
-        await self._topics.change_tags(call.project, self._topics.urn(self._topic(call)), change)
+    async def _remove(self, call: Call, resource_id: str, keys: set[str]) -> Answer:
+        topic = self._topics.urn(self._topic(call, resource_id))
+        await self._topics.change_tags(
+            call.project, topic, lambda old: {key: value for key, value in old.items() if key not in keys}
+        )
         return 204, None
 
-    def _topic(self, call: Call) -> Topic:
+    def _topic(self, call: Call, resource_id: str) -> Topic:
+        """Return a topic by its ``topic_id``, or by its name if a header says so, as Terraform sends it."""
         by_name = call.request.headers.get(b"x-smn-resourceid-type") == b"name"
         for topic in self._topics.of_project(call.project):
-            if call.names[0] == (topic.name if by_name else topic.topic_id):
+            if resource_id == (topic.name if by_name else topic.topic_id):
                 return topic
-        raise no_topic(call.names[0])
+        raise no_topic(resource_id)
 
 
-def _tags_body(call: Call, type_: type[T]) -> T:
-    return vendor_api.decode_body(
-        call, type_, lambda problem: bad_request(f"Parameter: tag is invalid. {problem}", "SMN.0038")
-    )
+def _invalid_tag(problem: str) -> SmnProblem:
+    return bad_request(f"Parameter: tag is invalid. {problem}", "SMN.0038")
 
 
 HEAD = "v2/notifications"
@@ -150,15 +145,20 @@ class SmnApi:
         topics_, topic = "notifications topics", "notifications topics {topic_urn}"
         self.table = Table(
             {
-                f"POST v2 {topics_}": Offer(self._create, "SmnCreateTopic", body=b.CreateTopic, status=201),
+                f"POST v2 {topics_}": Offer(
+                    self._create, "SmnCreateTopic", body=b.CreateTopic, refuse=_invalid("SMN.0002"), status=201
+                ),
                 f"GET v2 {topics_}": Offer(self._list, "SmnListTopics", query=b.ListTopics, roles=READ),
                 f"GET v2 {topic}": Offer(self._show, "SmnShowTopic", roles=READ),
-                f"PUT v2 {topic}": Offer(self._update, "SmnUpdateTopic", body=b.UpdateTopic),
+                f"PUT v2 {topic}": Offer(
+                    self._update, "SmnUpdateTopic", body=b.UpdateTopic, refuse=_invalid("SMN.0003")
+                ),
                 f"DELETE v2 {topic}": Offer(self._delete, "SmnDeleteTopic"),
                 f"POST v2 {topic} publish": Offer(
                     self._publish,
                     "SmnPublishMessage",
                     body=b.Publish,
+                    refuse=_invalid("SMN.0009"),
                     headers=("Idempotency-Key",),
                     roles=INVOKE,
                     data=True,
@@ -167,7 +167,10 @@ class SmnApi:
                     self._list_attributes, "SmnListTopicAttributes", query=b.ListAttributes, roles=READ
                 ),
                 f"PUT v2 {topic} attributes {{name}}": Offer(
-                    self._update_attribute, "SmnUpdateTopicAttribute", body=b.UpdateAttribute
+                    self._update_attribute,
+                    "SmnUpdateTopicAttribute",
+                    body=b.UpdateAttribute,
+                    refuse=_invalid("SMN.0046"),
                 ),
                 f"DELETE v2 {topic} attributes {{name}}": Offer(
                     self._delete_attribute, "SmnDeleteTopicAttributeByName"
@@ -185,21 +188,20 @@ class SmnApi:
                 ),
             },
             not_offered,
+            lambda problem: bad_request(f"Parameter: Offset or limit is invalid. {problem}", "SMN.0015"),
             skip=1,
             encode=reply_of,
         )
 
     # --- topics ---------------------------------------------------------------------------------------------
 
-    async def _create(self, call: Call) -> Answer:
-        body = _body(call, b.CreateTopic, "SMN.0002")
+    async def _create(self, call: Call, body: b.CreateTopic) -> Answer:
         topic, new = await self._topics.create(
             call.project, body.name, body.display_name or "", body.enterprise_project_id or "0"
         )
         return 201 if new else 200, {"topic_urn": self._topics.urn(topic)}
 
-    async def _list(self, call: Call) -> Answer:
-        query = _query(call, b.ListTopics)
+    async def _list(self, call: Call, query: b.ListTopics) -> Answer:
         found = [
             topic
             for topic in self._topics.of_project(call.project)
@@ -212,24 +214,22 @@ class SmnApi:
         page = found[query.offset : query.offset + query.limit]
         return 200, {"topic_count": len(found), "topics": [self._shown(topic) for topic in page]}
 
-    async def _show(self, call: Call) -> Answer:
-        return 200, self._shown(self._topics.find(call.project, call.names[0]))
+    async def _show(self, call: Call, urn: str) -> Answer:
+        return 200, self._shown(self._topics.find(call.project, urn))
 
-    async def _update(self, call: Call) -> Answer:
-        body = _body(call, b.UpdateTopic, "SMN.0003")
-        await self._topics.rename(call.project, call.names[0], body.display_name)
+    async def _update(self, call: Call, urn: str, body: b.UpdateTopic) -> Answer:
+        await self._topics.rename(call.project, urn, body.display_name)
         return 200, {}
 
-    async def _delete(self, call: Call) -> Answer:
-        await self._topics.delete(call.project, call.names[0])
+    async def _delete(self, call: Call, urn: str) -> Answer:
+        await self._topics.delete(call.project, urn)
         return 200, {}
 
-    async def _publish(self, call: Call) -> Answer:
-        body = _body(call, b.Publish, "SMN.0009")
+    async def _publish(self, call: Call, urn: str, body: b.Publish) -> Answer:
         body.check()
         message_id = await self._topics.publish(
             call.project,
-            call.names[0],
+            urn,
             body.text(),
             subject=body.subject or "",
             attributes=body.attributes(),
@@ -240,48 +240,44 @@ class SmnApi:
 
     # --- attributes -----------------------------------------------------------------------------------------
 
-    async def _list_attributes(self, call: Call) -> Answer:
-        topic, name = self._topics.find(call.project, call.names[0]), _query(call, b.ListAttributes).name
+    async def _list_attributes(self, call: Call, urn: str, query: b.ListAttributes) -> Answer:
+        topic, name = self._topics.find(call.project, urn), query.name
         if name:
             check_name(name)
         return 200, {"attributes": {one: topic.attributes.get(one, "") for one in SIZES if name in ("", one)}}
 
-    async def _update_attribute(self, call: Call) -> Answer:
-        urn, name = call.names
+    async def _update_attribute(self, call: Call, urn: str, name: str, body: b.UpdateAttribute) -> Answer:
         self._topics.find(call.project, urn)
-        value = _body(call, b.UpdateAttribute, "SMN.0046").value
-        check_value(name, value)
-        await self._topics.set_attributes(call.project, urn, {name: value})
+        check_value(name, body.value)
+        await self._topics.set_attributes(call.project, urn, {name: body.value})
         return 200, {}
 
-    async def _delete_attribute(self, call: Call) -> Answer:
-        urn, name = call.names
+    async def _delete_attribute(self, call: Call, urn: str, name: str) -> Answer:
         check_name(name)
         await self._topics.set_attributes(call.project, urn, {name: ""})
         return 200, {}
 
-    async def _delete_attributes(self, call: Call) -> Answer:
-        await self._topics.set_attributes(call.project, call.names[0], dict.fromkeys(SIZES, ""))
+    async def _delete_attributes(self, call: Call, urn: str) -> Answer:
+        await self._topics.set_attributes(call.project, urn, dict.fromkeys(SIZES, ""))
         return 200, {}
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
-    async def _subscribe(self, call: Call) -> Answer:
-        self._topics.find(call.project, call.names[0])
+    async def _subscribe(self, call: Call, urn: str) -> Answer:
+        self._topics.find(call.project, urn)
         hint = "Functions subscribe by an SMN trigger; other subscribers are not supported: use the destination WEBHOOK"
         raise bad_request(f"Parameter: Protocol is invalid. {hint}", "SMN.0011")
 
-    async def _unsubscribe(self, call: Call) -> Answer:
+    async def _unsubscribe(self, call: Call, urn: str) -> Answer:
         raise bad_request(
             "Parameter: SubscriptionUrn is invalid. Delete the SMN trigger of this subscription instead", "SMN.0014"
         )
 
-    async def _list_of_topic(self, call: Call) -> Answer:
-        topic = self._topics.find(call.project, call.names[0])
-        return self._page([topic], _query(call, b.ListSubscriptions))
+    async def _list_of_topic(self, call: Call, urn: str, query: b.ListSubscriptions) -> Answer:
+        return self._page([self._topics.find(call.project, urn)], query)
 
-    async def _list_all(self, call: Call) -> Answer:
-        return self._page(self._topics.of_project(call.project), _query(call, b.ListSubscriptions))
+    async def _list_all(self, call: Call, query: b.ListSubscriptions) -> Answer:
+        return self._page(self._topics.of_project(call.project), query)
 
     def _page(self, topics: Sequence[Topic], query: b.ListSubscriptions) -> Answer:
         found = [(topic, one) for topic in topics for one in self._topics.subscribers(topic)]
@@ -316,13 +312,5 @@ class SmnApi:
         }
 
 
-def _body(call: Call, type_: type[T], code: str) -> T:
-    return vendor_api.decode_body(call, type_, lambda problem: bad_request(f"Request error. {problem}", code))
-
-
-def _query(call: Call, type_: type[T]) -> T:
-    return vendor_api.decode_query(
-        call.request,
-        type_,
-        lambda problem: bad_request(f"Parameter: Offset or limit is invalid. {problem}", "SMN.0015"),
-    )
+def _invalid(code: str) -> Refuse:
+    return lambda problem: bad_request(f"Request error. {problem}", code)

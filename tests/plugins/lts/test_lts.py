@@ -21,7 +21,7 @@ from msgspec import Struct
 from engine import PushRequest, Unavailable, project_log_target
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock, MemoryStore
-from plugins._shared.vendor_api import Call
+from plugins._shared.vendor_api import Answer, Call, Offer
 from plugins.lts import bodies, service
 from plugins.lts import plugin as lts
 from plugins.lts.lines import PIECE, STATES, Item, Lines, Written, encoded, joined
@@ -222,20 +222,26 @@ async def test_bodies_may_be_packed(tmp_path: Path) -> None:
         ("", json.dumps({"log_time_ns": 1, "contents": ["a"], "labels": {"a": "x" * 9000}}).encode(), "labels"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_reason(encoding: str, body: bytes, problem: str) -> None:
-    request = PushRequest(method="POST", path="", query="", headers={b"content-encoding": encoding.encode()}, body=body)
-    call = Call(project=PROJECT, names=(), request=request)
-    with pytest.raises(LtsProblem) as refused:
-        bodies.checked_labels(bodies.decode_body(call, bodies.Contents).labels)
+async def test_what_cannot_be_read_is_refused_with_a_reason(encoding: str, body: bytes, problem: str) -> None:
+    async def accept(call: Call, body: bodies.Contents) -> Answer:
+        bodies.checked_labels(body.labels)
+        return 200, None
 
-    assert refused.value.code == "LTS.0009"
-    assert problem in refused.value.message
+    table = bodies.table({"POST v2 lines": Offer(accept, "Accept", body=bodies.Contents)})
+    headers = {b"content-encoding": encoding.encode()}
+    reply = await table.answer(PushRequest(method="POST", path="/v2/p/lines", query="", headers=headers, body=body))
+
+    refused = json.loads(reply.body)
+    assert (reply.status, refused["error_code"]) == (400, "LTS.0009")
+    assert problem in refused["error_msg"]
 
 
 def test_snappy_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cramjam", None)
     with pytest.raises(LtsProblem, match=r"pip install '.\[lts\]'"):
-        bodies.unpacked(b"x", b"snappy")
+        bodies.unpacked(
+            PushRequest(method="POST", path="", query="", headers={b"content-encoding": b"snappy"}, body=b"x")
+        )
 
 
 async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from engine import PushRequest
 from engine.testing import ManualClock, MemoryStore
 from plugins._shared.vendor_api import Call
-from plugins.lts import lines_api
+from plugins.lts import bodies, lines_api
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.lines import STATES, Item, Lines, Row, Written, encoded
 from plugins.lts.lines_api import SearchApi
@@ -33,9 +33,9 @@ class AnyGroup:
 
 async def page(api: SearchApi, line_num: str) -> Any:
     body = {"start_time": 0, "end_time": 1 << 40, "is_desc": True, "keywords": "line 0.", "line_num": line_num}
-    request = PushRequest(method="POST", path="", query="", headers={}, body=msgspec.json.encode(body))
+    request = PushRequest(method="POST", path="", query="", headers={}, body=b"")
     [offer] = api.offers.values()
-    status, found = await offer.handler(Call(project="p", names=("g", "s", ""), request=request))
+    status, found = await offer.handler(Call("p", request), "g", "s", msgspec.convert(body, bodies.Search))
     assert status == 200
     return found
 

@@ -20,7 +20,7 @@ from engine.http.operations import OPERATIONS
 from engine.http.operations_table import ABSENT, EXPLAINED, table
 from plugins._shared.vendor_api import Table
 from plugins.dis import plugin as dis
-from plugins.dis.api import ConsumersApi, DisApi
+from plugins.dis.api import DisApi
 from plugins.lts import plugin as lts
 from plugins.lts.api import GroupsApi
 from plugins.lts.api import TagsApi as LogTagsApi
@@ -77,7 +77,7 @@ def tables() -> Iterator[Table]:
     nothing: Any = None
     yield SmnApi(nothing).table
     yield TopicTagsApi(nothing).table
-    yield DisApi(nothing, ConsumersApi(nothing, nothing)).table
+    yield DisApi(nothing, nothing).table
     yield GroupsApi(nothing, nothing).table
     yield LogTagsApi(nothing).table
     yield ReportsApi(nothing, nothing, labels=False).table
@@ -102,8 +102,9 @@ async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Pat
 def test_what_plugins_offer_is_described_as_their_handlers_read_it() -> None:
     for known in tables():
         for offer in known.offers.values():
-            read = set(re.findall(r"\bb\.([A-Z]\w+)", inspect.getsource(offer.handler)))
-            assert read == {kind.__name__ for kind in (offer.body, offer.query) if kind}, offer.name
+            kinds = [kind for kind in (offer.body, offer.query) if kind is not None]
+            given = list(inspect.signature(offer.handler).parameters.values())[-len(kinds) :] if kinds else []
+            assert all(kind.__name__ in str(one.annotation) for kind, one in zip(kinds, given, strict=True)), offer.name
 
 
 def test_every_operation_of_the_sdk_is_here_but_those_of_absent_families() -> None:
