@@ -1,4 +1,4 @@
-"""Requests of Kafka's protocol that the client library lacks (Kafka: protocol guide, Metadata 10, DeleteGroups 0).
+"""Metadata of topics with their ids, a request that the client library lacks (Kafka: protocol guide, Metadata 10).
 
 Importing this module needs the client library.
 """
@@ -12,19 +12,9 @@ from typing import Any
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest_v5
-from aiokafka.protocol.types import (
-    Array,
-    Boolean,
-    CompactArray,
-    CompactString,
-    Int16,
-    Int32,
-    Schema,
-    String,
-    TaggedFields,
-)
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
-_METADATA, _DELETE_GROUPS = 3, 42
+_METADATA = 3
 _NO_ID = bytes(16)
 
 
@@ -89,25 +79,3 @@ class MetadataOf(Request[MetadataRequest_v5 | _MetadataWithIds]):  # type: ignor
         if version is _MetadataWithIds:
             return version([(_NO_ID, topic, {}) for topic in self._topics], self._create, False, False, {})
         return version(list(self._topics), self._create)
-
-
-class _DeleteGroupsReply(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = _DELETE_GROUPS, 0
-    SCHEMA = Schema(("throttle_time_ms", Int32), ("results", Array(("group", String("utf-8")), ("error", Int16))))
-
-
-class _DeleteGroups(RequestStruct):  # type: ignore[misc]
-    API_KEY, API_VERSION, RESPONSE_TYPE = _DELETE_GROUPS, 0, _DeleteGroupsReply
-    SCHEMA = Schema(("groups", Array(String("utf-8"))))
-
-
-class DeleteGroup(Request[_DeleteGroups]):  # type: ignore[misc]
-    """Request to delete a consumer group without members."""
-
-    API_KEY = _DELETE_GROUPS
-
-    def __init__(self, group: str) -> None:
-        self._group = group
-
-    def build(self, version: Any) -> Any:
-        return version([self._group])

@@ -77,10 +77,10 @@ async def _consumer(
 
 async def _delete_group(consumer: Any, group: str) -> None:
     """Delete the group of a deleted trigger, so that tools list it no more. Brokers drop others in time."""
-    from plugins.kafka.protocol import DeleteGroup  # needs the client library
+    from aiokafka.protocol.admin import DeleteGroupsRequest
 
     try:
         await consumer._coordinator.ensure_coordinator_known()
-        await consumer._client.send(consumer._coordinator.coordinator_id, DeleteGroup(group))
+        await consumer._client.send(consumer._coordinator.coordinator_id, DeleteGroupsRequest([group]))
     except Exception as error:
         log.info("group not deleted", group=group, problem=str(error))
