@@ -21,6 +21,8 @@ from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
 
+DUE_TIMES = 3  #: that are shown of a timer
+
 
 class CallerAuthenticator(Protocol):
     async def identify(self, scope: Scope, headers: Headers, read: ReadBody) -> str: ...
@@ -66,9 +68,6 @@ class GuardedStore:
         if put:
             self._disk.check(sum(map(len, put.values())))
         await self._write(table, put, delete)
-
-
-DUE_TIMES = 3  #: that are shown of a timer
 
 
 class EnginePluginContext(Struct, frozen=True, kw_only=True):
@@ -142,17 +141,17 @@ class PluginContexts:
 
     def subscription_status(self, trigger: BoundTrigger) -> str:
         """Return the status of a trigger's subscription, from its plugin's running service; empty if it has none."""
-        status, context = trigger.plugin.rules.subscription_status, self._by_table.get(trigger.plugin.table)
-        if status is None or context is None or trigger.options is None:
+        status = trigger.plugin.rules.subscription_status
+        if status is None or trigger.options is None:
             return ""
-        return status(context.service, trigger.options, trigger.id, trigger.function)
+        return status(self.of(trigger.plugin).service, trigger.options, trigger.id, trigger.function)
 
     def address(self, trigger: BoundTrigger) -> str:
         """Return the address to which the events of a trigger are sent; empty if its kind has none."""
-        find, context = trigger.plugin.rules.address, self._by_table.get(trigger.plugin.table)
-        if find is None or context is None or trigger.options is None:
+        find = trigger.plugin.rules.address
+        if find is None or trigger.options is None:
             return ""
-        return find(context.service, trigger.kind, trigger.options, self._tls)
+        return find(self.of(trigger.plugin).service, trigger.kind, trigger.options, self._tls)
 
     def due_times(self, trigger: BoundTrigger) -> list[datetime]:
         """Return the next due times of an active timer, in the time zone of its schedule."""

@@ -7,7 +7,7 @@ listeners.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import lru_cache
 
 import structlog
@@ -54,14 +54,19 @@ class Mounts:
     def __init__(self) -> None:
         self._by_path: dict[str, list[Mount]] = {}
 
-    def add(self, mount: Mount) -> None:
-        self._by_path.setdefault(mount.path, []).append(mount)
-
-    def remove(self, mount: Mount) -> None:
-        mounts = self._by_path[mount.path]
-        mounts.remove(mount)
-        if not mounts:
-            del self._by_path[mount.path]
+    @contextmanager
+    def added(self, *mounts: Mount) -> Iterator[None]:
+        """Serve applications at their paths until the block ends."""
+        for mount in mounts:
+            self._by_path.setdefault(mount.path, []).append(mount)
+        try:
+            yield
+        finally:
+            for mount in mounts:
+                same = self._by_path[mount.path]
+                same.remove(mount)
+                if not same:
+                    del self._by_path[mount.path]
 
     def operations(self) -> Sequence[Operation]:
         """Return the API operations that plugins serve at their paths, sorted by name."""
@@ -113,26 +118,16 @@ class PluginRoutes:
         whole = self._prefix + path.rstrip("/")
         app = _App(handler, limit, len(whole))
         mount = Mount(path=whole, app=app, signed=signed, plugin=self._plugin, operations=operations)
-        self._mounts.add(mount)
-        try:
+        with self._mounts.added(mount):
             yield whole
-        finally:
-            self._mounts.remove(mount)
 
-    @contextmanager
     def claim(
         self, *heads: str, handler: PushHandler, operations: Sequence[Operation] = (), limit: int = EVENT_LIMIT
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         app = _App(handler, limit, 0)
         mounts = [Mount(path=head, app=app, signed=True, plugin=self._plugin) for head in heads]
         mounts[0].operations = operations
-        for mount in mounts:
-            self._mounts.add(mount)
-        try:
-            yield
-        finally:
-            for mount in mounts:
-                self._mounts.remove(mount)
+        return self._mounts.added(*mounts)
 
     def listen(self, app: App, host: str, port: int) -> AbstractAsyncContextManager[int]:
         options = self._listening
