@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
-from typing import Protocol
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskStatus
@@ -36,20 +36,13 @@ SETTLED = 60.0
 PUSH = push_operation("ObsPushNotification", "/triggers/obs", status=200)
 
 
-class NotificationListener(Protocol):
+class _Listener(NamedTuple):
     """Trigger that receives the notifications for its bucket."""
 
     bucket: str
-    project: str
-    trigger_id: str
-
-    def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
-        """Return the event for the function, and the trigger's context.
-
-        Return None if the trigger does not want the event, or if a comparison of the bucket with its snapshot will find
-        it.
-        """
-        ...
+    context: TriggerContext
+    #: returns the event for the function; None if the trigger does not want it, or if a comparison will find it
+    notify: Callable[[ObjectEvent], Event | None]
 
 
 class ObsService:
@@ -63,7 +56,7 @@ class ObsService:
         self._http = HttpService(MAX_WAIT)
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
         self.watches = FolderWatches()
-        self._listeners: dict[str, NotificationListener] = {}
+        self._listeners: dict[str, _Listener] = {}
         self._scan_locks: dict[str, anyio.Lock] = {}
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
@@ -79,17 +72,20 @@ class ObsService:
                 await forget_others(context, self._scan_locks)
 
     @contextmanager
-    def listening(self, listener: NotificationListener) -> Iterator[None]:
-        """Pass notifications for a trigger's bucket to the trigger until the block ends.
+    def listening(
+        self, context: TriggerContext, bucket: str, notify: Callable[[ObjectEvent], Event | None]
+    ) -> Iterator[None]:
+        """Pass notifications for a trigger's bucket to ``notify`` until the block ends.
 
-        If two runs of the trigger's source overlap, only the newer one gets notifications.
+        ``notify`` returns the event for the function, or None. If two runs of the trigger's source overlap, only the
+        newer one gets notifications.
         """
-        self._listeners[listener.trigger_id] = listener
+        listener = self._listeners[context.trigger_id] = _Listener(bucket, context, notify)
         try:
             yield
         finally:
-            if self._listeners[listener.trigger_id] is listener:
-                del self._listeners[listener.trigger_id]
+            if self._listeners[context.trigger_id] is listener:
+                del self._listeners[context.trigger_id]
 
     def scan_lock(self, trigger_id: str) -> anyio.Lock:
         """Return the lock of a trigger, which a run of its source holds while it compares the bucket.
@@ -110,8 +106,11 @@ class ObsService:
             await confirm(self._fetcher, notification.url, "plugins.obs.confirm_hosts")
             return accepted_reply(0, status=200)
         received = [(event, self._listeners_of(event.bucket, request.project)) for event in notification]
-        results = (one.notify(event) for event, listeners in received for one in listeners)
-        accepted = await accept_each(pair for pair in results if pair is not None)
+        accepted = await accept_each(
+            (one.context, made) if (made := one.notify(event)) is not None else None
+            for event, listeners in received
+            for one in listeners
+        )
         return accepted_reply(accepted, status=200)
 
     def _check(self, callers: Callers, request: PushRequest) -> None:
@@ -124,9 +123,9 @@ class ObsService:
             if not has_token(authorization, self._settings.token):
                 raise Unauthorized("send plugins.obs.token as Authorization: Bearer, or as password of Basic")
 
-    def _listeners_of(self, bucket: str, project: str) -> list[NotificationListener]:
+    def _listeners_of(self, bucket: str, project: str) -> list[_Listener]:
         of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
-        found = [one for one in of_bucket if project in ("", one.project)]
+        found = [one for one in of_bucket if project in ("", one.context.project)]
         if not found:
             raise NotFound(f"no OBS trigger exists for the bucket {bucket[:100]!r}")
         return found

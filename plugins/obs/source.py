@@ -11,6 +11,7 @@ well, and the user who caused them. Several changes of an object between two com
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import anyio
 from anyio.abc import TaskStatus
@@ -37,7 +38,7 @@ class ObsTrigger:
         settings: ObsSettings = context.plugin.settings
         hub: ObsService = context.plugin.service
         if not settings.folder and not (settings.endpoint and settings.scan):
-            with hub.listening(_Notified(self._options, context)):
+            with hub.listening(context, self._options.bucket, partial(_notified, self._options, context)):
                 task_status.started()
                 if not settings.endpoint:
                     context.report_notice(NO_STORE)
@@ -45,26 +46,20 @@ class ObsTrigger:
         if self._options.wanted.isdisjoint(LISTED_EVENTS):
             raise SettingsError("only notifications report these events: set plugins.obs.scan = 0, and no folder")
         scanning = _Scanning(self._options, context)
-        with hub.listening(scanning):
+        with hub.listening(context, self._options.bucket, scanning.notify):
             task_status.started()
             async with hub.scan_lock(context.trigger_id), hub.opener.open() as store:
                 await scanning.run(store, settings.scan, hub)
 
 
-class _Notified:
-    """Receiver of notifications for one trigger. The records in them are the trigger's events."""
-
-    def __init__(self, options: ObsOptions, context: TriggerContext) -> None:
-        self._options, self._context = options, context
-        self.bucket, self.project, self.trigger_id = options.bucket, context.project, context.trigger_id
-
-    def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
-        options, context, key = self._options, self._context, event.key
-        context.report_notice("")
-        if not (key.startswith(options.prefix) and key.endswith(options.suffix) and event.event in options.wanted):
-            return None
-        payload = event_json(event, options.name or self.trigger_id, context.plugin.region)
-        return context, Event(payload=payload, idempotency_key=f"obs:{self.trigger_id}:{event.id}")
+def _notified(options: ObsOptions, context: TriggerContext, event: ObjectEvent) -> Event | None:
+    """Return the event of a record in a notification, or None if the trigger does not want it."""
+    context.report_notice("")
+    wanted = event.key.startswith(options.prefix) and event.key.endswith(options.suffix)
+    if not wanted or event.event not in options.wanted:
+        return None
+    payload = event_json(event, options.name or context.trigger_id, context.plugin.region)
+    return Event(payload=payload, idempotency_key=f"obs:{context.trigger_id}:{event.id}")
 
 
 class _Scanning:
@@ -76,7 +71,6 @@ class _Scanning:
 
     def __init__(self, options: ObsOptions, context: TriggerContext) -> None:
         self._options, self._context = options, context
-        self.bucket, self.project, self.trigger_id = options.bucket, context.project, context.trigger_id
         self._notified = asyncio.Event()
 
     def notify(self, event: ObjectEvent) -> None:
@@ -85,7 +79,7 @@ class _Scanning:
     async def run(self, store: ObjectStore, scan: float, hub: ObsService) -> None:
         context, options = self._context, self._options
         snapshot = await open_snapshot(context, options.prefix)
-        rule = options.name or self.trigger_id
+        rule = options.name or context.trigger_id
         differences = Differences(store, options, snapshot, rule=rule, region=context.plugin.region)
         if isinstance(store, FolderStore):
             await self._watch(store, differences, snapshot, hub)
