@@ -97,32 +97,30 @@ class S3Store:
                 yield _blocks(body, lease, bucket, key)
 
     async def write(self, bucket: str, key: str, content: bytes) -> str:
-        async with self._lease("the object was not stored") as lease:
-            with _converted_errors(lease, bucket, key):
-                reply = await lease.client.put_object(Bucket=bucket, Key=key, Body=content)
-        return _etag(reply)
+        return _etag(await self._call("put_object", "the object was not stored", bucket, key, Key=key, Body=content))
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
-        async with self._lease("no answer about an object") as lease:
-            try:
-                with _converted_errors(lease, bucket, key):
-                    head = await lease.client.head_object(Bucket=bucket, Key=key)
-            except ObjectMissing:
-                return None
+        try:
+            head = await self._call("head_object", "no answer about an object", bucket, key, Key=key)
+        except ObjectMissing:
+            return None
         return _object({**head, "Key": key, "Size": head["ContentLength"]})
 
     async def delete(self, bucket: str, key: str) -> None:
-        async with self._lease("the object was not deleted") as lease:
-            with _converted_errors(lease, bucket, key):
-                await lease.client.delete_object(Bucket=bucket, Key=key)
+        await self._call("delete_object", "the object was not deleted", bucket, key, Key=key)
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
         """List objects with version 1 of ListObjects, since OBS documents only this version."""
-        async with self._lease("no list of objects was received") as lease:
-            with _converted_errors(lease, bucket, prefix):
-                page = await lease.client.list_objects(Bucket=bucket, Prefix=prefix, Marker=after, MaxKeys=limit)
-        found = tuple(_object(item) for item in page.get("Contents", ()))
-        return Listing(objects=found, more=page["IsTruncated"])
+        some = {"Prefix": prefix, "Marker": after, "MaxKeys": limit}
+        page = await self._call("list_objects", "no list of objects was received", bucket, prefix, **some)
+        return Listing(objects=tuple(map(_object, page.get("Contents", ()))), more=page["IsTruncated"])
+
+    async def _call(self, operation: str, late: str, bucket: str, key: str, **parameters: object) -> Mapping[str, Any]:
+        """Call an operation of the client, and return the reply. ``bucket`` and ``key`` are for errors as well."""
+        async with self._lease(late) as lease:
+            with _converted_errors(lease, bucket, key):
+                reply: Mapping[str, Any] = await getattr(lease.client, operation)(Bucket=bucket, **parameters)
+        return reply
 
     @asynccontextmanager
     async def _lease(self, late: str) -> AsyncIterator[Lease]:
