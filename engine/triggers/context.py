@@ -35,6 +35,8 @@ from engine.scheduling.backlog import Backlog
 from engine.triggers.plugin_contexts import EnginePluginContext
 from engine.triggers.supervisor import Supervisor
 
+log = structlog.get_logger("functiond.triggers")
+
 
 class EnabledFunctions:
     """Waits for functions whose ``max_instances`` is 0."""
@@ -140,9 +142,6 @@ class TriggerIngress:
 def _check_size(event: Event) -> None:
     if len(event.payload) > EVENT_LIMIT:
         raise PayloadTooLarge(EVENT_LIMIT)
-
-
-log = structlog.get_logger("functiond.triggers")
 
 
 class SourceContext(TriggerIngress):

@@ -35,6 +35,11 @@ DISABLED, NO_SOURCE = "disabled", "no source"
 RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
 #: Function whose context manager is held while the trigger is stored and runnable.
 Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
+log = structlog.get_logger("functiond.triggers")
+#: Seconds that the engine's start waits for services of plugins, and again for push sources.
+START = 5.0
+#: Seconds that a request which changes a trigger waits for its source to follow.
+SETTLE = 1.0
 
 
 class SourceState(Health, frozen=True, kw_only=True):
@@ -137,14 +142,6 @@ def _idle_state(trigger: BoundTrigger | None) -> str:
     if trigger is None:
         return STOPPED
     return NO_SOURCE if trigger.stored.active else DISABLED
-
-
-log = structlog.get_logger("functiond.triggers")
-
-#: Seconds that the engine's start waits for services of plugins, and again for push sources.
-START = 5.0
-#: Seconds that a request which changes a trigger waits for its source to follow.
-SETTLE = 1.0
 
 
 class SourcesStatistics(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from engine import Event, TriggerContext
 
@@ -30,6 +29,8 @@ Ordering = Annotated[
     ),
 ]
 LONGEST = 200  #: characters of an ordering key
+#: ``text``: a message is its value (FunctionGraph's documented event); ``record``: an object with all that Kafka stores
+Format = Literal["text", "record"]
 
 
 def ordering_key(key: bytes, partition: str) -> str:
@@ -61,8 +62,7 @@ class BrokerRecord(Protocol):
     def value(self) -> bytes | None: ...
 
 
-#: ``text``: a message is its value (FunctionGraph's documented event); ``record``: an object with all that Kafka stores
-Format = Literal["text", "record"]
+R = TypeVar("R", bound=BrokerRecord)
 
 
 class _Example(Struct, frozen=True, kw_only=True):
@@ -92,26 +92,23 @@ def example_of(trigger_type: str, instance_id: str) -> bytes:
 
 
 def events(
-    records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: int, message_format: Format = "text"
+    records: Iterable[R],
+    around: Mapping[str, Any],
+    limit: int,
+    message_format: Format = "text",
+    key_of: Callable[[R], str] | None = None,
 ) -> list[Event]:
     """Return events that hold the messages: as few as possible, each of at most ``limit`` bytes.
 
-    A single message that needs more bytes is an event alone. ``around`` contains the other fields of each event.
+    A single message that needs more bytes is an event alone. ``around`` contains the other fields of each event. With
+    ``key_of``, which returns the ordering key of a record, no event has records of two keys.
     """
     head = msgspec.json.encode(around)[:-1] + b',"records":['
     encode = _text if message_format == "text" else _record
-    messages = ((record.topic, encode(record)) for record in records)
-    return [Event(payload=_payload(head, some)) for some in _parts(messages, limit - len(head) - 2)]
-
-
-def ordered_events(
-    groups: Mapping[str, Iterable[BrokerRecord]], around: Mapping[str, Any], limit: int, message_format: Format = "text"
-) -> list[Event]:
-    """Return the events of records that are grouped by ordering key. No event has records of two groups."""
     return [
-        replace(one, ordering_key=key)
-        for key, records in groups.items()
-        for one in events(records, around, limit, message_format)
+        Event(payload=_payload(head, some), ordering_key=key)
+        for key, group in (by_key(records, key_of) if key_of else {"": records}).items()
+        for some in _parts(((record.topic, encode(record)) for record in group), limit - len(head) - 2)
     ]
 
 

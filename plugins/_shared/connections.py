@@ -1,14 +1,28 @@
-"""Connections to servers: deadlines for servers that may never answer, and SSL contexts."""
+"""Connections to servers: client libraries, deadlines for servers that may never answer, and SSL contexts."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import anyio
+
+from engine import SettingsError
+
+PEM = "-----BEGIN "  #: beginning of certificates and keys as text
+
+
+def load_library(name: str, user: str, extra: str) -> Any:
+    """Return the module of a client library. Raises SettingsError, which names the extra, if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        raise SettingsError(f"{user} needs the extra {extra}: pip install '.[{extra}]' in the clone") from None
 
 
 @contextmanager
@@ -19,9 +33,6 @@ def deadline(problem: str, seconds: float) -> Iterator[None]:
             yield
     except TimeoutError:
         raise ConnectionError(f"{problem} within {seconds:.0f} s") from None
-
-
-PEM = "-----BEGIN "  #: beginning of certificates and keys as text
 
 
 def client_context(ca: str, cert: str, key: str) -> ssl.SSLContext:

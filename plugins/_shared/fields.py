@@ -8,6 +8,7 @@ from msgspec import Meta
 
 HIDDEN = Meta(extra={"hidden": True})  #: marks fields that forms leave out
 Text = Annotated[str, Meta(min_length=1, max_length=255)]
+Optional = Annotated[str, Meta(max_length=255)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 #: ``host:port`` only: client libraries also accept URLs, whose options may name files
 Address = Annotated[str, Meta(max_length=255, pattern=r"^[A-Za-z0-9._:\[\]-]+\Z")]

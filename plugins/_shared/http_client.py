@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 from collections.abc import Collection, Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
@@ -19,9 +18,16 @@ from anyio.abc import TaskStatus
 from msgspec import Meta, Struct
 
 from engine import Clock, Forbidden, InvalidField, PluginContext, SettingsError, Unavailable, sign_request
+from plugins._shared.connections import load_library
 
 if TYPE_CHECKING:
     import httpx
+
+_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
+log = structlog.get_logger("functiond.plugins")
+LONGEST = 2000  #: characters of a URL
+LIMIT = 64 << 10  #: bytes of an answer
+MAX_WAIT = 10.0  #: seconds for the whole request
 
 
 class HttpService:
@@ -72,15 +78,8 @@ class HttpService:
         return self._client
 
 
-def _httpx() -> ModuleType:
-    try:
-        import httpx
-    except ImportError:
-        raise SettingsError("sending over HTTP needs the extra http: pip install '.[http]' in the clone") from None
-    return httpx
-
-
-_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
+def _httpx() -> Any:
+    return load_library("httpx", "sending over HTTP", "http")
 
 
 class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,13 +132,6 @@ class Endpoint:
         client = await self._http.client()
         url = settings.endpoint.rstrip("/") + target
         return await client.request(method, url, content=content, headers=sent)
-
-
-log = structlog.get_logger("functiond.plugins")
-
-LONGEST = 2000  #: characters of a URL
-LIMIT = 64 << 10  #: bytes of an answer
-MAX_WAIT = 10.0  #: seconds for the whole request
 
 
 class Fetcher:

@@ -60,6 +60,15 @@ def decode_json(body: bytes, kind: Any = Any) -> Any:
         raise InvalidField("body", body[:100].decode("utf-8", "replace"), f"must be JSON ({error})") from None
 
 
+async def accept_one(sink: EventSink, event: Event, status: int) -> Reply:
+    """Accept an event, and return the reply to its sender. A repeated event gets 200, whatever its content."""
+    try:
+        request_id = await sink.accept(event)
+    except IdempotencyConflict:
+        return Reply(body=b'{"duplicate":true}')
+    return Reply(status=status, body=msgspec.json.encode({"request_id": request_id}))
+
+
 async def accept_each(pairs: Iterable[tuple[EventSink, Event] | None]) -> int:
     """Accept each event separately through its event sink, and return the number of accepted events.
 

@@ -20,6 +20,10 @@ from msgspec.structs import replace
 from engine import Store, StoredDataUnreadable
 
 T = TypeVar("T")
+log = structlog.get_logger("functiond.triggers")
+STEP = 1000  #: rows that are read or purged at a time
+FIRST_STEP = 8  #: rows of the first read, while their size is unknown
+WriteRows = Callable[[str, Mapping[str, bytes]], Awaitable[None]]  #: as ``Store.write``
 
 
 async def rows_of(store: Store, table: str, *, after: str = "", until: str = "") -> AsyncIterator[tuple[str, bytes]]:
@@ -42,15 +46,6 @@ def decode_row(table: str, key: str, value: bytes, type: type[T]) -> T:
         return msgspec.json.decode(value, type=type)
     except (msgspec.MsgspecError, ValueError) as error:
         raise StoredDataUnreadable(f"the row {key} of the table {table}", str(error)) from error
-
-
-log = structlog.get_logger("functiond.triggers")
-
-STEP = 1000  #: rows that are read or purged at a time
-FIRST_STEP = 8  #: rows of the first read, while their size is unknown
-
-
-WriteRows = Callable[[str, Mapping[str, bytes]], Awaitable[None]]  #: as ``Store.write``
 
 
 class StoredRow(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.apig.events import example
-from plugins.apig.options import ApigOptions, ApigSettings, conflicts, mode, reply_fields, subject
+from plugins.apig.options import ApigOptions, ApigSettings, conflicts, mode, reply_fields
 from plugins.apig.source import ApigService, ApigTrigger, address, taken
 
 plugin = Plugin(
@@ -38,6 +38,6 @@ plugin = Plugin(
             "DEDICATEDGATEWAY": "HTTP requests to a gateway with an address of its own.",
             "APIC": "ROMA's API gateway: HTTP requests to a path of your own.",
         },
-        subject=subject,
+        subject=lambda options: f"{options.req_method} {options.path}",
     ),
 )

@@ -8,10 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from engine import Mode
-from plugins._shared.fields import HIDDEN, Text
+from plugins._shared.fields import HIDDEN, Optional, Text
 from plugins.apig.paths import check_path, without_names
 
-Optional = Annotated[str, Meta(max_length=255)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]  #: 0: a free port
+#: at least 16 characters, since short secrets can be guessed
+Secret = Annotated[str, Meta(min_length=16, max_length=1024, pattern=r"^[!-~]+\Z")]
+MIB = 1 << 20
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):
@@ -121,16 +124,6 @@ def reply_fields(options: ApigOptions, trigger_id: str, urn: str, settings: Any)
     }
     api_id = trigger_id.replace("-", "")
     return {"triggerid": trigger_id, "api_id": api_id, "api_name": options.name, "func_info": backend}
-
-
-def subject(options: ApigOptions) -> str:
-    return f"{options.req_method} {options.path}"
-
-
-Port = Annotated[int, Meta(ge=0, le=65_535)]  #: 0: a free port
-#: at least 16 characters, since short secrets can be guessed
-Secret = Annotated[str, Meta(min_length=16, max_length=1024, pattern=r"^[!-~]+\Z")]
-MIB = 1 << 20
 
 
 class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.cts.options import CtsOptions, conflicts, subject
+from plugins.cts.options import CtsOptions, conflicts
 from plugins.cts.source import CtsService, CtsTrigger, on_registered
 from plugins.cts.traces import example
 
@@ -22,6 +22,7 @@ plugin = Plugin(
     ),
     example=example,
     display=TriggerDisplay(
-        about={"CTS": "Operations on the project's functions, triggers, topics and streams."}, subject=subject
+        about={"CTS": "Operations on the project's functions, triggers, topics and streams."},
+        subject=lambda options: ", ".join(options.operations),
     ),
 )

@@ -48,7 +48,3 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
 def conflicts(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
     """Return whether two triggers have the same name, which must be unique in the project."""
     return mine.name == other.name
-
-
-def subject(options: CtsOptions) -> str:
-    return ", ".join(options.operations)

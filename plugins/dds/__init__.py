@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine import Plugin, SettingsError, TriggerDisplay, TriggerRules
-from plugins.dds.options import USER, DdsOptions, DdsSettings, subject
+from plugins.dds.options import USER, DdsOptions, DdsSettings
 from plugins.dds.source import DdsTrigger
 
 TOKEN = '{"_data": "8265E1794800000001"}'
@@ -15,6 +17,10 @@ DOCUMENT = '{"_id": {"$oid": "65e17948a1b2c3d4e5f60718"}, "order": 7, "state": "
 
 
 def example(kind: str) -> bytes:
+    """Return the event of an inserted document, as an example.
+
+    The source does not make it, because the client of the database may not be installed.
+    """
     source = "dds" if kind == "DDS" else "gauss_mongo"
     change = {
         "size_bytes": "173",
@@ -46,34 +52,31 @@ def reply_fields(options: DdsOptions, trigger_id: str, urn: str, settings: DdsSe
     return {"db_user": server.user, "instance_addrs": server.addresses}
 
 
-_UNIQUE = ("instance_id", "db_name", "collection_name")
-_DISPLAY = TriggerDisplay(
-    about={
-        "DDS": "Changes of a collection in a document database.",
-        "GAUSSMONGO": "Changes of a collection in GaussDB (for Mongo).",
-    },
-    subject=subject,
-    module="pymongo",
-    extra="dds",
-)
-
 plugin = Plugin(
     kinds=("DDS",),
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
+    rules=TriggerRules(
+        vendor=True,
+        starts_disabled=True,
+        limited=True,
+        unique=("instance_id", "db_name", "collection_name"),
+        reply_fields=reply_fields,
+    ),
     example=example,
-    display=_DISPLAY,
+    display=TriggerDisplay(
+        about={
+            "DDS": "Changes of a collection in a document database.",
+            "GAUSSMONGO": "Changes of a collection in GaussDB (for Mongo).",
+        },
+        subject=lambda options: f"{options.collection} on {options.instance_id}",
+        module="pymongo",
+        extra="dds",
+    ),
 )
 #: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
 #: Its triggers therefore start active, and can only be deleted.
-gauss_plugin = Plugin(
-    kinds=("GAUSSMONGO",),
-    service=DdsSettings,
-    options=DdsOptions,
-    trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=_UNIQUE, reply_fields=reply_fields),
-    example=example,
-    display=_DISPLAY,
+gauss_plugin = replace(
+    plugin, kinds=("GAUSSMONGO",), rules=replace(plugin.rules, starts_disabled=False, may_disable=False)
 )

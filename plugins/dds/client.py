@@ -37,6 +37,10 @@ TOO_LARGE = 10334
 #: Seconds before the client is closed after a failure. The client probes a missing server each half second, also at its
 #: timeout. If it were closed during a probe, the connection would remain until garbage collection.
 LAST_PROBE = 0.2
+#: Changes, of up to 16 MiB each, that are read ahead, in addition to those in the client's buffer.
+AHEAD = 10
+#: Minimum seconds between two requests without changes, for servers that answer these at once.
+MIN_WAIT = 1.0
 
 
 class Database:
@@ -119,12 +123,6 @@ def _start(position: ResumeToken) -> dict[str, Any]:
     if position.token:
         return {"start_after" if position.invalid else "resume_after": json_util.loads(position.token)}
     return {"start_at_operation_time": Timestamp(*position.moment)}
-
-
-#: Changes, of up to 16 MiB each, that are read ahead, in addition to those in the client's buffer.
-AHEAD = 10
-#: Minimum seconds between two requests without changes, for servers that answer these at once.
-MIN_WAIT = 1.0
 
 
 class Seen(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,10 @@ from engine import EVENT_LIMIT, InvalidField, SettingsError
 from plugins._shared.fields import Address, NeededSecret, Text, UpTo10000
 
 OWN_DATABASES = ("admin", "local", "config")  #: databases of the server itself
+#: user of the vendor's databases, which triggers cannot change
+USER = "rwuser"
+#: ``operationType`` of changes in MongoDB's change streams
+Operation = Literal["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "invalidate"]
 
 
 class DdsOptions(Struct, frozen=True, kw_only=True):
@@ -42,17 +46,6 @@ class DdsOptions(Struct, frozen=True, kw_only=True):
     def collection(self) -> str:
         """Name of the collection with its database."""
         return f"{self.db_name}.{self.collection_name}"
-
-
-def subject(options: DdsOptions) -> str:
-    return f"{options.collection} on {options.instance_id}"
-
-
-#: user of the vendor's databases, which triggers cannot change
-USER = "rwuser"
-
-#: ``operationType`` of changes in MongoDB's change streams
-Operation = Literal["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "invalidate"]
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

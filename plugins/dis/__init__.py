@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.dis.destination import DisDestination, DisParam
 from plugins.dis.events import example
-from plugins.dis.options import DisOptions, DisSettings, subject
+from plugins.dis.options import DisOptions, DisSettings
 from plugins.dis.service import DisService
 from plugins.dis.source import DisTrigger
 
@@ -20,5 +20,5 @@ plugin = Plugin(
     unknown=lambda context, param, project: "" if context.service.has(project, param.stream_name) else "stream_name",
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
     example=example,
-    display=TriggerDisplay(about={"DIS": "Records of a data stream."}, subject=subject),
+    display=TriggerDisplay(about={"DIS": "Records of a data stream."}, subject=lambda options: options.stream_name),
 )

@@ -56,13 +56,12 @@ def _event(options: DisOptions, partition: str, page: Page, batch: list[Record])
     return Event(payload=msgspec.json.encode(shown))
 
 
-_RECORDS = [
-    Record(sequence_number="18", data=b'{"user": "u1", "page": "/"}', partition_key="u1"),
-    Record(sequence_number="19", data=b'{"user": "u2", "page": "/cart"}', partition_key="u2"),
-]
-
-
 def example(kind: str) -> bytes:
+    """Return the event of two records, as an example. Their data is base64."""
+    records = [
+        Record(sequence_number="18", data=b'{"user": "u1", "page": "/"}', partition_key="u1"),
+        Record(sequence_number="19", data=b'{"user": "u2", "page": "/cart"}', partition_key="u2"),
+    ]
     options = DisOptions(stream_name="clicks", sharditerator_type="LATEST")
-    page = Page(records=_RECORDS, next_partition_cursor="eyJpdGVyIjoiMjAifQ==")
+    page = Page(records=records, next_partition_cursor="eyJpdGVyIjoiMjAifQ==")
     return events_of(options, "shardId-0000000000", page)[0][0].payload

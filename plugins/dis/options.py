@@ -69,9 +69,5 @@ class DisOptions(Struct, frozen=True, kw_only=True):
         return self.polling_interval * (1.0 if self.polling_unit == "s" else 0.001)
 
 
-def subject(options: DisOptions) -> str:
-    return options.stream_name
-
-
 class DisSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of DIS. If ``endpoint`` is empty, the engine serves streams itself."""

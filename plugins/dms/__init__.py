@@ -16,15 +16,12 @@ class DmsOptions(Struct, frozen=True, kw_only=True):
     polling_interval: Annotated[int, Meta(ge=1, le=60, title="Polling interval (s)")] = 30
 
 
-def subject(options: DmsOptions) -> str:
-    return options.queue_id
-
-
 plugin = Plugin(
     kinds=("DMS",),
     options=DmsOptions,
     rules=TriggerRules(vendor=True, unique=("queue_id", "consumer_group_id")),
     display=TriggerDisplay(
-        about={"DMS": "The vendor's retired queue service: the trigger is stored, and calls nothing."}, subject=subject
+        about={"DMS": "The vendor's retired queue service: the trigger is stored, and calls nothing."},
+        subject=lambda options: options.queue_id,
     ),
 )

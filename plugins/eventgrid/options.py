@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from plugins._shared.fields import HIDDEN, Affix, Text
-
-Optional = Annotated[str, Meta(max_length=255)]
+from plugins._shared.fields import HIDDEN, Affix, Optional, Text
 
 
 class EventGridOptions(Struct, frozen=True, kw_only=True):

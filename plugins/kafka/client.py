@@ -18,8 +18,7 @@ from typing import Any
 
 import anyio
 
-from engine import SettingsError
-from plugins._shared.connections import client_context
+from plugins._shared.connections import client_context, load_library
 from plugins.kafka.options import Instance
 
 PACE = 0.1  #: seconds between two requests of a client for metadata
@@ -150,9 +149,6 @@ def pace(client: Any) -> None:
 
 def library() -> Any:
     """Return the module of the client library. Raises SettingsError if it is not installed."""
-    try:
-        import aiokafka
-    except ImportError:
-        raise SettingsError("Kafka needs the extra kafka: run pip install '.[kafka]' in the clone") from None
+    module = load_library("aiokafka", "Kafka", "kafka")
     listen("aiokafka")
-    return aiokafka
+    return module

@@ -24,6 +24,9 @@ from plugins.kafka.client import library
 from plugins.kafka.offsets import PartitionOffset, Start, name_of
 
 log = structlog.get_logger("functiond.plugins.kafka")
+log = structlog.get_logger("functiond.plugins.kafka")
+#: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
+APART = 1000
 
 
 class Marks:
@@ -114,12 +117,6 @@ def _log_unproven(partition: Any, position: PartitionOffset) -> None:
         partition=name_of(*partition),
         offset=position.offset - 1,
     )
-
-
-log = structlog.get_logger("functiond.plugins.kafka")
-
-#: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
-APART = 1000
 
 
 class StartAgain(Exception):

@@ -12,6 +12,9 @@ from engine import InvalidField
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions, milliseconds
 from plugins.kafka.topics import Topic
 
+LATER = 1 << 62  #: time after all records, in milliseconds
+_ENDS = {"earliest": 0, "latest": LATER}
+
 
 class PartitionOffset(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Cursor of a partition. Valid for one cluster only, since options may be changed to another cluster."""
@@ -164,10 +167,6 @@ def is_anew(cursor: PartitionOffset, topic: str, first: int, end: int, *, reject
 def _time(start: str) -> int | None:
     """Return the time of a start position in milliseconds since the epoch, or None if it is none."""
     return None if start in ("earliest", "latest") else milliseconds("starting_position", start)
-
-
-LATER = 1 << 62  #: time after all records, in milliseconds
-_ENDS = {"earliest": 0, "latest": LATER}
 
 
 def seek(

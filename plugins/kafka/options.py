@@ -95,10 +95,6 @@ def milliseconds(field: str, text: str) -> int:
         raise InvalidField(field, text, problem) from None
 
 
-def subject(options: KafkaOptions | OpenKafkaOptions) -> str:
-    return f"{', '.join(options.topic_ids)} on {options.cluster}"
-
-
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and login of a cluster. Without ``address``, triggers use the address and login of their options."""
 

@@ -19,7 +19,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import EVENT_LIMIT, Event, TriggerContext
-from plugins._shared.batches import by_key, envelope, events, ordered_events, ordering_key
+from plugins._shared.batches import envelope, events, ordering_key
 from plugins._shared.connections import deadline
 from plugins.kafka.client import library
 from plugins.kafka.fetches import Fetches, Marks, StartAgain
@@ -337,10 +337,7 @@ class Reader:
         limit, size, message_format = self._settings.batch_bytes, self._options.batch_size, self._options.message_format
         started, found = anyio.current_time(), list[Event]()
         for batch in (records[first : first + size] for first in range(0, len(records), size)):
-            if self._options.ordering == "record_key":
-                found += ordered_events(by_key(batch, _key_of), head, limit, message_format)
-            else:
-                found += events(batch, head, limit, message_format)
+            found += events(batch, head, limit, message_format, _key_of if self._options.ordering else None)
         cursors = {name_of(*partition): encode_offset(position) for partition, position in positions.items()}
         ids = await self._context.accept_batch(found, cursors)
         self.accepted = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.lts.events import example
-from plugins.lts.options import LtsOptions, LtsSettings, refuse, subject
+from plugins.lts.options import LtsOptions, LtsSettings, refuse
 from plugins.lts.service import LtsService
 from plugins.lts.source import LtsTrigger
 
@@ -16,5 +16,8 @@ plugin = Plugin(
     trigger=LtsTrigger,
     rules=TriggerRules(vendor=True, limited=True, unique=("log_group_id", "log_topic_id"), refuse=refuse),
     example=example,
-    display=TriggerDisplay(about={"LTS": "Lines of a log stream."}, subject=subject),
+    display=TriggerDisplay(
+        about={"LTS": "Lines of a log stream."},
+        subject=lambda options: f"{options.log_group_id} / {options.log_topic_id}",
+    ),
 )

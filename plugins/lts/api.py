@@ -17,6 +17,8 @@ from plugins.lts.lines_api import SearchApi
 from plugins.lts.problems import BAD_REQUEST, NO_GROUP, LtsProblem
 
 HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
+TAGS_HEADS = ("v1/groups", "v1/topics")
+TAGS_LIMIT = 64 << 10  #: bytes of a body
 
 
 class GroupsApi:
@@ -144,10 +146,6 @@ def _stream(group: Group, stream: LogStream) -> dict[str, Any]:
         "is_favorite": False,
         "whether_log_storage": True,
     }
-
-
-TAGS_HEADS = ("v1/groups", "v1/topics")
-TAGS_LIMIT = 64 << 10  #: bytes of a body
 
 
 class TagsApi:

@@ -23,6 +23,9 @@ from plugins._shared.rows import RowLogs, WriteRows
 #: Bytes of ``logs`` in one event. The vendor documents 75 KB, read here as 75,000 bytes.
 PIECE = 75_000
 LABELS = 2048  #: bytes of labels, which each line may repeat
+TABLE = "lines"
+STATES = ":states"  #: writer of lines about states of invocations; no function has this name
+ROW = 1 << 16  #: bytes of items, after which the next row begins
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,11 +66,6 @@ def joined(items: Iterable[bytes]) -> Iterator[bytes]:
         size += len(item) + 1
     if piece:
         yield b"[%b]" % b",".join(piece)
-
-
-TABLE = "lines"
-STATES = ":states"  #: writer of lines about states of invocations; no function has this name
-ROW = 1 << 16  #: bytes of items, after which the next row begins
 
 
 class Written(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,10 @@ HEAD = "v2/lts"
 _HOST, _IP, _PATH = ("host_name", "hostName"), ("ip", "hostIP", "host_ip"), ("path", "pathFile", "path_file")
 _LONGEST = 255  #: characters of such a label
 _ACCEPTED = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
+STEP = 1 << 17  #: bytes of lines that are read at a time
+SCANNED = 1 << 23  #: bytes of lines that are read for one page, so that a page takes a fraction of a second
+READ_COST = 1 << 13  #: bytes that each read of a single row counts besides: small rows take as long as large ones
+PLACES = 100_000  #: numbers of lines in one row; a row has less than ``lines.ROW`` bytes, and one line more
 
 
 class ReportsApi:
@@ -62,12 +66,6 @@ class ReportsApi:
 def _label(labels: Mapping[str, Any], names: Sequence[str]) -> str:
     found = next((labels[name] for name in names if name in labels), "")
     return found[:_LONGEST] if isinstance(found, str) else ""
-
-
-STEP = 1 << 17  #: bytes of lines that are read at a time
-SCANNED = 1 << 23  #: bytes of lines that are read for one page, so that a page takes a fraction of a second
-READ_COST = 1 << 13  #: bytes that each read of a single row counts besides: small rows take as long as large ones
-PLACES = 100_000  #: numbers of lines in one row; a row has less than ``lines.ROW`` bytes, and one line more
 
 
 class Found(Struct, frozen=True, kw_only=True):

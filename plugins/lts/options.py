@@ -10,6 +10,8 @@ from msgspec import Meta, Struct
 from engine import LogTarget
 from plugins._shared.fields import Text
 
+MIB = 1 << 20
+
 
 class LtsOptions(Struct, frozen=True, kw_only=True):
     log_group_id: Annotated[Text, Meta(title="Log group ID")]
@@ -24,13 +26,6 @@ def refuse(options: LtsOptions, status_streams: Collection[LogTarget]) -> tuple[
         "the engine writes the states of this project's invocations to this stream, so each call would cause another"
     )
     return "log_topic_id", f"{reason}: choose another stream"
-
-
-def subject(options: LtsOptions) -> str:
-    return f"{options.log_group_id} / {options.log_topic_id}"
-
-
-MIB = 1 << 20
 
 
 class LtsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,11 @@ from plugins.lts.options import LtsSettings
 
 #: Seconds for which lines are kept for a stopped trigger. Longer than the restart of a failed source takes.
 MAX_WAIT = 600.0
+#: Seconds after the start by which all existing triggers read; afterwards, rows may be deleted to make room.
+SETTLED = 60.0
+SWEEP = 3600.0  #: seconds between deletions of expired lines
+CALM = 5.0  #: seconds between deletions that make room
+DAY = 86_400
 
 
 class Reader(Struct, kw_only=True, eq=False):
@@ -64,14 +69,6 @@ class Readers:
         late = self._now() - MAX_WAIT
         self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
         return min((one.position for one in self._readers.values() if one.stream == stream), default=None)
-
-
-#: Seconds after the start by which all existing triggers read; afterwards, rows may be deleted to make room.
-SETTLED = 60.0
-SWEEP = 3600.0  #: seconds between deletions of expired lines
-CALM = 5.0  #: seconds between deletions that make room
-
-DAY = 86_400
 
 
 class LtsService:

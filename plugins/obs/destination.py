@@ -27,6 +27,7 @@ log = structlog.get_logger("functiond.plugins.obs")
 TABLE = "expiring"
 #: Seconds until the clock is read again, since it may be set, and until a failed deletion is retried.
 HOUR = 3600.0
+DAY = 86_400.0
 
 
 class Expiry:
@@ -77,9 +78,6 @@ class Expiry:
         with suppress(ObjectMissing):  # the object, or its whole bucket, was deleted already
             async with self._opener.open() as store:
                 await store.delete(bucket, key)
-
-
-DAY = 86_400.0
 
 
 class ObsParam(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
-from plugins.rabbitmq.options import RabbitOptions, RabbitSettings, subject
+from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
 from plugins.rabbitmq.source import RabbitTrigger
 
 
@@ -25,6 +25,9 @@ plugin = Plugin(
     ),
     example=example,
     display=TriggerDisplay(
-        about={"RABBITMQ": "Messages of an exchange."}, subject=subject, module="aiormq", extra="rabbitmq"
+        about={"RABBITMQ": "Messages of an exchange."},
+        subject=lambda options: f"{options.exchange_name} on {options.instance_id}",
+        module="aiormq",
+        extra="rabbitmq",
     ),
 )

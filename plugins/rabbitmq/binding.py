@@ -29,6 +29,16 @@ from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
 FIRST = 32
 #: Factor for the largest size after each batch of smaller messages.
 FADES = 0.8
+#: Arguments of the queue. Classic, whatever the broker's default: a quorum queue drops messages after 20 deliveries.
+#: ``x-expires``: milliseconds without a reader after which the broker deletes it.
+ARGUMENTS = {"x-queue-type": "classic", "x-expires": 7 * 24 * 3600 * 1000}
+GUARD = {"exchange_type": "fanout", "durable": True, "auto_delete": True, "internal": True}
+#: A declaration that brokers always refuse, with the actual type of an exchange, since an argument is not valid.
+PROBE = {"exchange_type": "fanout", "durable": True, "arguments": {"alternate-exchange": True}}
+#: names of the cursors with the exchange to which the queue is bound, and the time at which it was known to be bound
+EXCHANGE, SEEN = "exchange", "seen"
+#: Looks from one answer of the broker to the next.
+ANSWERED = 10
 
 
 class PrefetchWindow:
@@ -52,18 +62,6 @@ class PrefetchWindow:
             return False
         self.size = wanted
         return True
-
-
-#: Arguments of the queue. Classic, whatever the broker's default: a quorum queue drops messages after 20 deliveries.
-#: ``x-expires``: milliseconds without a reader after which the broker deletes it.
-ARGUMENTS = {"x-queue-type": "classic", "x-expires": 7 * 24 * 3600 * 1000}
-GUARD = {"exchange_type": "fanout", "durable": True, "auto_delete": True, "internal": True}
-#: A declaration that brokers always refuse, with the actual type of an exchange, since an argument is not valid.
-PROBE = {"exchange_type": "fanout", "durable": True, "arguments": {"alternate-exchange": True}}
-#: names of the cursors with the exchange to which the queue is bound, and the time at which it was known to be bound
-EXCHANGE, SEEN = "exchange", "seen"
-#: Looks from one answer of the broker to the next.
-ANSWERED = 10
 
 
 class BoundQueue:

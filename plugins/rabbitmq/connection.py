@@ -16,11 +16,16 @@ from urllib.parse import quote
 
 import anyio
 
-from engine import SettingsError
-from plugins._shared.connections import client_context, deadline
+from plugins._shared.connections import client_context, deadline, load_library
 from plugins.rabbitmq.options import Instance
 
 Read = Callable[[bytes], tuple[int, Any]]  #: returns the number of read bytes, and the value
+#: Seconds within which a broker must answer.
+DEADLINE = 15.0
+#: Routing key for all messages of a topic exchange; a fanout exchange ignores it.
+EVERYTHING = "#"
+#: Seconds between heartbeats. After three missing ones the connection counts as lost.
+HEARTBEAT = 10
 
 
 def install_lenient_decoders() -> None:
@@ -56,14 +61,6 @@ def _skip_table(data: bytes) -> tuple[int, dict[str, Any]]:
 
 def _skip_time(data: bytes) -> tuple[int, None]:
     return 8, None
-
-
-#: Seconds within which a broker must answer.
-DEADLINE = 15.0
-#: Routing key for all messages of a topic exchange; a fanout exchange ignores it.
-EVERYTHING = "#"
-#: Seconds between heartbeats. After three missing ones the connection counts as lost.
-HEARTBEAT = 10
 
 
 class BrokerRefused(ConnectionError):
@@ -136,10 +133,7 @@ async def _connect_to(address: str, broker: Instance, vhost: str) -> Any:
 
 def _library() -> Any:
     """Return the module of the client library. Raises SettingsError if it is not installed."""
-    try:
-        import aiormq
-    except ImportError:
-        raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install '.[rabbitmq]' in the clone") from None
+    module = load_library("aiormq", "RabbitMQ", "rabbitmq")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it raises all that it logs
     install_lenient_decoders()
-    return aiormq
+    return module

@@ -36,10 +36,6 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
     ordering: Ordering = ""  #: functiond only; the key of a message is its routing key
 
 
-def subject(options: RabbitOptions) -> str:
-    return f"{options.exchange_name} on {options.instance_id}"
-
-
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and login of a broker. If the address is set, they replace those in triggers' options."""
 

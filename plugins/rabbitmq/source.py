@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import TriggerContext
-from plugins._shared.batches import by_key, envelope, events, ordered_events, ordering_key
+from plugins._shared.batches import envelope, events, ordering_key
 from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.binding import BoundQueue
 from plugins.rabbitmq.connection import DEADLINE, opened
@@ -85,9 +85,8 @@ class _Reader:
         fresh = self._fresh(batch)
         marks = self._accepted.cursor([message.mark for message in fresh if message.mark])
         head = envelope(self._context, "RABBITMQ", self._options.instance_id)
-        limit = self._settings.batch_bytes
-        ordered = self._options.ordering == "record_key"
-        made = ordered_events(by_key(fresh, _key_of), head, limit) if ordered else events(fresh, head, limit)
+        key_of = _key_of if self._options.ordering else None
+        made = events(fresh, head, self._settings.batch_bytes, key_of=key_of)
         await self._context.accept_batch(made, {**marks, **self._queue.cursor()})
         self._accepted.note(marks)
         await self._queue.channel.basic_ack(batch[-1].tag, multiple=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.events import example
-from plugins.smn.options import SmnOptions, SmnSettings, subject
+from plugins.smn.options import SmnOptions, SmnSettings
 from plugins.smn.service import SmnService, on_registered, subscription_status
 from plugins.smn.source import SmnTrigger
 
@@ -28,5 +28,5 @@ plugin = Plugin(
         on_registered=on_registered,
     ),
     example=example,
-    display=TriggerDisplay(about={"SMN": "Messages of a topic."}, subject=subject),
+    display=TriggerDisplay(about={"SMN": "Messages of a topic."}, subject=lambda options: options.topic_urn),
 )

@@ -23,6 +23,12 @@ POLICY = "access_policy"
 #: maximum sizes of values in bytes, by attribute
 SIZES: Mapping[str, int] = {POLICY: 30 << 10, "introduction": 120}
 VERSION = "2016-09-07"
+TAGS_HEAD = "v2/smn_topic"
+TAGS_LIMIT = 64 << 10  #: bytes of a body
+HEAD = "v2/notifications"
+#: Bytes of a body: the longest message in escaped form, and the other fields.
+LIMIT = 2 << 20
+CONFIRMED = 1
 
 
 def check_name(name: str) -> None:
@@ -53,10 +59,6 @@ def _check_policy(value: str) -> None:
     statements = policy.get("Statement")
     if not (isinstance(statements, list) and statements and all(isinstance(one, dict) for one in statements)):
         raise bad_request("Parameter: Access policy statement is invalid. It must be a list of objects", "SMN.0051")
-
-
-TAGS_HEAD = "v2/smn_topic"
-TAGS_LIMIT = 64 << 10  #: bytes of a body
 
 
 class TagsApi:
@@ -131,12 +133,6 @@ class TagsApi:
 
 def _invalid_tag(problem: str) -> SmnProblem:
     return bad_request(f"Parameter: tag is invalid. {problem}", "SMN.0038")
-
-
-HEAD = "v2/notifications"
-#: Bytes of a body: the longest message in escaped form, and the other fields.
-LIMIT = 2 << 20
-CONFIRMED = 1
 
 
 class SmnApi:

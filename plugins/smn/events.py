@@ -66,14 +66,13 @@ def _date(timestamp: str) -> str:
     return datetime.fromtimestamp(moment(timestamp), UTC).strftime("%a %b %d %Y %H:%M:%S GMT+0000 (UTC)")
 
 
-_MESSAGE = Message(
-    topic_urn="urn:smn:local-1:project1:orders",
-    message_id="9f86d081884c7d659a2feaa0c55ad015",
-    message='{"order": 7, "state": "paid"}',
-    timestamp="2026-03-01T06:30:00Z",
-    subject="order 7",
-)
-
-
 def example(kind: str) -> bytes:
-    return event_json(_MESSAGE, "urn:fss:local-1:project1:function:default:receipts:latest")
+    """Return the event of a message, as an example."""
+    message = Message(
+        topic_urn="urn:smn:local-1:project1:orders",
+        message_id="9f86d081884c7d659a2feaa0c55ad015",
+        message='{"order": 7, "state": "paid"}',
+        timestamp="2026-03-01T06:30:00Z",
+        subject="order 7",
+    )
+    return event_json(message, "urn:fss:local-1:project1:function:default:receipts:latest")

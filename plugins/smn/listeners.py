@@ -49,7 +49,6 @@ class Listeners:
     """Subscribed triggers, by topic, and the stored confirmations of subscriptions to remote topics."""
 
     def __init__(self) -> None:
-        self._registered: set[str] = set()  #: ids of triggers
         self._by_topic: dict[TopicKey, list[Listener]] = {}
         self._confirmed: set[str] = set()  #: ids of triggers with a confirmed subscription to a remote topic
         self.topics_changed = anyio.Event()
@@ -62,9 +61,8 @@ class Listeners:
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
         """Subscribe a trigger to its topic until the block ends."""
-        trigger_id, topic = listener.sink.trigger_id, key_of(listener.topic_urn)
+        topic = key_of(listener.topic_urn)
         of_topic = self._by_topic.setdefault(topic, [])
-        self._registered.add(trigger_id)
         of_topic.append(listener)
         try:
             yield
@@ -72,7 +70,6 @@ class Listeners:
             of_topic.remove(listener)
             if not of_topic:
                 del self._by_topic[topic]
-            self._registered.discard(trigger_id)
 
     def of_topic(self, topic: TopicKey) -> Sequence[Listener]:
         """Return the triggers that are subscribed to a topic of their project. Others' triggers are left out."""
@@ -100,5 +97,6 @@ class Listeners:
 
     async def forget_others(self, store: Store) -> None:
         """Delete the stored confirmations of all triggers that are not subscribed now."""
-        for trigger_id in sorted(self._confirmed - self._registered):
+        subscribed = {one.sink.trigger_id for listeners in self._by_topic.values() for one in listeners}
+        for trigger_id in sorted(self._confirmed - subscribed):
             await self.set_confirmed(store, trigger_id, False)

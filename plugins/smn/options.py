@@ -16,10 +16,6 @@ class SmnOptions(Struct, frozen=True, kw_only=True):
     ]
 
 
-def subject(options: SmnOptions) -> str:
-    return options.topic_urn
-
-
 class SmnSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of SMN. If ``endpoint`` is empty, the engine serves topics itself."""
 

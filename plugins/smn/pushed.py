@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 Kind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
 #: digest of a message's signature; empty: that of the certificate
 Digest = Literal["", "sha1", "sha256"]
+#: Signed fields of a notification, and of both confirmations.
+_NOTE = frozenset({"message", "message_id", "subject", "timestamp", "topic_urn", "type"})
+_CONFIRMATION = frozenset({"message", "message_id", "subscribe_url", "timestamp", "token", "topic_urn", "type"})
+KEPT = 64  #: cached certificates
+LIFE = 3600.0  #: seconds for which a certificate is cached
+AT_ONCE = 4  #: concurrent downloads of certificates
+DIGESTS = ("sha1", "sha256", "sha384", "sha512")
 
 
 class Pushed(Struct, frozen=True, kw_only=True):
@@ -81,9 +88,6 @@ _SNS = _Dialect(
     },
     digests={"1": "sha1", "2": "sha256"},
 )
-#: Signed fields of a notification, and of both confirmations.
-_NOTE = frozenset({"message", "message_id", "subject", "timestamp", "topic_urn", "type"})
-_CONFIRMATION = frozenset({"message", "message_id", "subscribe_url", "timestamp", "token", "topic_urn", "type"})
 
 
 def read_push(body: bytes) -> Pushed:
@@ -145,12 +149,6 @@ def _signed(push: _Push, dialect: _Dialect) -> bytes:
         if name.lower() != "message" and "\n" in value:
             raise InvalidField(name, value, "must be one line")
     return "".join(f"{name}\n{value}\n" for name, value in pairs).encode()
-
-
-KEPT = 64  #: cached certificates
-LIFE = 3600.0  #: seconds for which a certificate is cached
-AT_ONCE = 4  #: concurrent downloads of certificates
-DIGESTS = ("sha1", "sha256", "sha384", "sha512")
 
 
 class Certificate(Struct, frozen=True, eq=False):

@@ -8,14 +8,11 @@ and it is less than a day old. A repeated message calls the function once if it 
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
-from engine import Event, Forbidden, IdempotencyConflict, PushRequest, Reply, TriggerContext
-from plugins._shared.push import ONLY_POST
+from engine import Forbidden, PushRequest, Reply, TriggerContext
+from plugins._shared.push import ONLY_POST, accept_one
 from plugins.smn.events import moment
 from plugins.smn.listeners import Listener
 from plugins.smn.options import SmnOptions
@@ -74,11 +71,4 @@ async def _handle(pushed: Pushed, service: SmnService, listener: Listener, conte
     )
     if pushed.kind != "Notification":
         return Reply()
-    return await _accept(context, listener.event(pushed.message))
-
-
-async def _accept(context: TriggerContext, event: Event) -> Reply:
-    with suppress(IdempotencyConflict):  # the same id is the same message
-        request_id = await context.accept(event)
-        return Reply(body=msgspec.json.encode({"request_id": request_id}))
-    return Reply(body=b'{"duplicate":true}')
+    return await accept_one(context, listener.event(pushed.message), 200)  # the same id is the same message

@@ -21,6 +21,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCI
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST = 10 * 366 * 86_400.0
 _EVERY = "@every "
+CURSOR = "due"
 
 
 class Interval(Struct, frozen=True, kw_only=True):
@@ -98,9 +99,6 @@ def _read_every(text: str) -> Interval:
     if not 0 < seconds <= LONGEST:
         raise InvalidField("schedule", text, "the duration must be above 0 and below ten years")
     return Interval(seconds=max(1.0, float(int(seconds))))
-
-
-CURSOR = "due"
 
 
 class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):

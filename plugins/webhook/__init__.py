@@ -7,7 +7,7 @@ import msgspec
 from engine import Plugin, PushRequest, TriggerDisplay, TriggerRules
 from plugins._shared.http_client import HttpService
 from plugins.webhook.destination import WebhookDestination, WebhookParam, unknown
-from plugins.webhook.options import WebhookOptions, WebhookSettings, subject
+from plugins.webhook.options import WebhookOptions, WebhookSettings
 from plugins.webhook.source import WebhookTrigger, event_of
 
 
@@ -34,6 +34,7 @@ plugin = Plugin(
     rules=TriggerRules(start_before_stop=True, unique=("name",), has_path=True),
     example=example,
     display=TriggerDisplay(
-        about={"WEBHOOK": "Signed HTTP requests to an address of the trigger's own."}, subject=subject
+        about={"WEBHOOK": "Signed HTTP requests to an address of the trigger's own."},
+        subject=lambda options: f"requests signed by {options.scheme}",
     ),
 )

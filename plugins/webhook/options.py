@@ -30,10 +30,6 @@ class WebhookOptions(Struct, frozen=True, kw_only=True):
             raise InvalidField("secret", "******", str(error)) from None
 
 
-def subject(options: WebhookOptions) -> str:
-    return f"requests signed by {options.scheme}"
-
-
 class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secrets: dict[str, str] = field(default_factory=dict)  #: keyed by the names that destinations use
     timeout: Annotated[float, Meta(gt=0, le=60)] = 30.0  #: seconds for one delivery's connection and answer

@@ -14,8 +14,8 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
-from engine import Event, IdempotencyConflict, PushRequest, Reply, TriggerContext
-from plugins._shared.push import ONLY_POST
+from engine import Event, PushRequest, Reply, TriggerContext
+from plugins._shared.push import ONLY_POST, accept_one
 from plugins.webhook.options import WebhookOptions
 from plugins.webhook.signatures import GITHUB_SIGNATURE, ID, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
 
@@ -50,11 +50,7 @@ class WebhookTrigger:
             traceparent=request.headers.get(b"traceparent", b""),
             idempotency_key=f"webhook:{context.trigger_id}:{request.headers[identified_by].decode('latin-1')}",
         )
-        try:
-            request_id = await context.accept(event)
-        except IdempotencyConflict:
-            return Reply(status=200, body=b'{"duplicate":true}')
-        return Reply(status=202, body=msgspec.json.encode({"request_id": request_id}))
+        return await accept_one(context, event, 202)
 
 
 def event_of(name: str, request: PushRequest, message_id: str) -> dict[str, Any]:
