@@ -16,6 +16,7 @@ from engine.protocols import CursorMove, Plugin, StoredResource
 from engine.resources import trigger_rules as rules
 
 KIND = "trigger"
+LONGEST_NAME = 120  #: characters of a name in lists
 
 
 class StoredTrigger(Struct, frozen=True, kw_only=True):
@@ -117,6 +118,21 @@ def bind_unreadable(
     """
     bound = _bound(stored, plugin, function, region, None, Mode.ASYNC)
     return msgspec.structs.replace(bound, problem=problem)
+
+
+def name_of(trigger: BoundTrigger) -> str:
+    """Return the name in a trigger's options, else the main part of its subject, else its kind."""
+    data = trigger.given if trigger.options is not None else {}
+    subject = subject_of(trigger)
+    main = subject.rpartition(":")[2] if subject.startswith("urn:") else subject.partition(": ")[0]
+    text = str(data.get("name") or data.get("trigger_name") or main or trigger.kind)
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+
+
+def subject_of(trigger: BoundTrigger) -> str:
+    """Return the schedule, address or topic of a trigger in one line; empty if its kind has none."""
+    describe = trigger.plugin.display.subject
+    return describe(trigger.options) if describe is not None and trigger.options is not None else ""
 
 
 def _bound(

@@ -16,8 +16,7 @@ from engine.protocols import ResourceStore
 from engine.resources.dependencies import Dependencies, DependencyRepository
 from engine.resources.events import Event, Events
 from engine.resources.repository import Repository
-from engine.resources.reservation_schedule import Reservation
-from engine.resources.reservations import InstancePool, Reservations
+from engine.resources.reservations import InstancePool, Reservation, Reservations
 from engine.resources.tags import Tags, TagSet
 from engine.resources.tracing import Tracing, TracingKeys
 from engine.resources.triggers import Triggers

@@ -1,4 +1,4 @@
-"""Client of a document database: change streams of a collection, and their reader in batches.
+"""Client of a document database: change streams of a collection, their reader in batches, and positions in them.
 
 The next batch is read while one is being accepted by the engine.
 """
@@ -12,6 +12,7 @@ from datetime import UTC
 from typing import Any, cast
 
 import anyio
+import msgspec
 from bson import Timestamp, json_util
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
@@ -21,19 +22,19 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from plugins.dds.options import DdsOptions, DdsSettings, Instance
-from plugins.dds.resume_token import Now, ResumeToken
 
+#: name of a trigger's only cursor
+NAME = "changes"
+
+#: operation time of the server's log: seconds, and a count within the second
+Moment = tuple[int, int]
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
-
 #: Operations that end a stream. Always requested, even if the settings do not select them.
 ENDINGS = ("drop", "rename", "dropDatabase", "invalidate")
-
 #: Error codes for a position that the server's log does not have, or no longer has. The 5-digit ones: old servers.
 LOST = frozenset({136, 260, 280, 286, 40576, 40585, 40615})
 #: Error code for a change that, with its document, exceeds the size of a reply. Reading cannot continue past it.
 TOO_LARGE = 10334
-
-
 #: Seconds before the client is closed after a failure. The client probes a missing server each half second, also at its
 #: timeout. If it were closed during a probe, the connection would remain until garbage collection.
 LAST_PROBE = 0.2
@@ -41,6 +42,62 @@ LAST_PROBE = 0.2
 AHEAD = 10
 #: Minimum seconds between two requests without changes, for servers that answer these at once.
 MIN_WAIT = 1.0
+
+
+class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Cursor of a trigger. Valid for one collection only, since the options may be changed to another collection."""
+
+    place: str  #: instance and collection
+    token: str = ""  #: JSON of the last read change's token; empty: no change was read
+    moment: Moment = (0, 0)  #: start of the stream if there is no token; zeros: now
+    since: float = 0.0  #: earlier changes are skipped, up to the first one that is not earlier
+    invalid: bool = False  #: the token is that of a collection's end
+    problem: str = ""  #: reason for which reading has stopped
+    generation: int = 0  #: generation of the trigger when reading stopped
+
+    def stopped(self, generation: int) -> bool:
+        """Return whether reading has stopped and the trigger, now of this generation, has not been changed since."""
+        return bool(self.problem) and self.generation == generation
+
+    @property
+    def known(self) -> bool:
+        return bool(self.token) or self.moment != (0, 0)
+
+
+def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
+    """Return the stored cursor if it is valid for the collection ``place``, otherwise an empty one."""
+    found = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
+    return found if found is not None and found.place == place else ResumeToken(place=place)
+
+
+def written(position: ResumeToken) -> dict[str, bytes]:
+    return {NAME: msgspec.json.encode(position)}
+
+
+class Now(Struct, frozen=True, kw_only=True):
+    """State of a database server at one moment: its time, and the position of its newest change."""
+
+    last: Moment  #: moment of its newest change
+    time: float  #: time by its clock
+    alone: bool  #: replica set, not a sharded cluster: changes have times by the same clock
+
+
+def next_of(place: str, now: Now) -> ResumeToken:
+    """Return the cursor for the collection ``place`` after the server's newest change."""
+    return ResumeToken(place=place, moment=(now.last[0], now.last[1] + 1))
+
+
+def first_of(place: str, now: Now, waited: float) -> ResumeToken:
+    """Return the first position in a collection: the time when its trigger was enabled, ``waited`` seconds ago.
+
+    The trigger receives all changes since that time, even if the server could not be reached at first. Positions are
+    whole seconds. Earlier changes of the first second are recognised and skipped by their own time, if the server
+    reports it.
+    """
+    enabled = now.time - waited
+    if enabled >= now.last[0] + 1:
+        return next_of(place, now)
+    return ResumeToken(place=place, moment=(int(enabled), 1), since=enabled if now.alone else 0.0)
 
 
 class Database:

@@ -18,10 +18,23 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import OperationFailure
 
 from engine import TriggerContext
-from plugins.dds.client import LOST, MIN_WAIT, TOO_LARGE, Database, Feed, Seen, open_database, reachable
+from plugins.dds.client import (
+    LOST,
+    MIN_WAIT,
+    TOO_LARGE,
+    Database,
+    Feed,
+    ResumeToken,
+    Seen,
+    first_of,
+    next_of,
+    open_database,
+    reachable,
+    read,
+    written,
+)
 from plugins.dds.options import DdsOptions, DdsSettings
 from plugins.dds.records import Change, EventEncoder, change_of, extended_json
-from plugins.dds.resume_token import ResumeToken, first_of, next_of, read, written
 
 GONE = "no longer exists"
 #: operations that end a collection, as words of messages

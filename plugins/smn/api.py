@@ -15,9 +15,8 @@ import msgspec
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Refuse, Table
 from plugins.smn import bodies as b
 from plugins.smn.events import timestamp_of
-from plugins.smn.listeners import Listener
 from plugins.smn.problems import SmnProblem, bad_request, no_topic, not_offered, reply_of
-from plugins.smn.topics import Topic, Topics
+from plugins.smn.topics import Listener, Topic, Topics
 
 POLICY = "access_policy"
 #: maximum sizes of values in bytes, by attribute

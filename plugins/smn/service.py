@@ -12,10 +12,9 @@ from anyio.abc import TaskStatus
 from engine import EventSink, Forbidden, PluginContext, parse_urn
 from plugins._shared.http_client import Endpoint, Fetcher, HttpService, confirm
 from plugins.smn.api import HEAD, LIMIT, TAGS_HEAD, TAGS_LIMIT, SmnApi, TagsApi
-from plugins.smn.listeners import CONFIRMED, UNCONFIRMED, Listener, Listeners
 from plugins.smn.options import SmnOptions, SmnSettings
 from plugins.smn.pushed import Pushed, Verifier, check_library
-from plugins.smn.topics import Topics
+from plugins.smn.topics import CONFIRMED, UNCONFIRMED, Listener, Listeners, Topics
 
 #: Seconds after the start by which all existing triggers are registered.
 SETTLED = 60.0

@@ -14,10 +14,10 @@ from anyio.abc import TaskStatus
 from engine import Forbidden, PushRequest, Reply, TriggerContext
 from plugins._shared.push import ONLY_POST, accept_one
 from plugins.smn.events import moment
-from plugins.smn.listeners import Listener
 from plugins.smn.options import SmnOptions
 from plugins.smn.pushed import Pushed, read_push
 from plugins.smn.service import SmnService
+from plugins.smn.topics import Listener
 
 SKEW = 900.0  #: seconds that a sender's clock may be ahead
 #: Maximum age in seconds. With SKEW, at most the time for which idempotency keys are stored.

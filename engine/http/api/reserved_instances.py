@@ -9,8 +9,7 @@ from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_LIMIT, PageInfo, page_of
 from engine.http.api.routing import BASE, Call, Resource, own_urn
 from engine.model.urn import LATEST, FunctionUrn
-from engine.resources.reservation_schedule import Count, Reservation, Tactics
-from engine.resources.reservations import Reservations, Reserved
+from engine.resources.reservations import Count, Reservation, Reservations, Reserved, Tactics
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):

@@ -16,8 +16,7 @@ from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.protocols import Cursors
-from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.trigger_names import name_of, subject_of
+from engine.resources.bound_trigger import BoundTrigger, name_of, subject_of
 from engine.resources.triggers import TriggerDraft, Triggers
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.sources import Sources

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from engine.errors import InvalidField
-from engine.resources.reservation_schedule import CronConfig, MetricConfig, Reservation, Tactics, check_tactics
+from engine.resources.reservations import CronConfig, MetricConfig, Reservation, Tactics, check_tactics
 
 DAY = 86_400
 MIDNIGHT = int(datetime(2026, 11, 25, tzinfo=UTC).timestamp())

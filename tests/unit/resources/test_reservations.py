@@ -13,7 +13,7 @@ from engine.errors import NotStored, TooManyReserved
 from engine.executors.reserve import Reserve
 from engine.model import Function
 from engine.model.urn import parse_urn
-from engine.resources.reservation_schedule import CronConfig, Reservation, Tactics
+from engine.resources.reservations import CronConfig, Reservation, Tactics
 from tests.support.http_app import PROJECT, REGION, Api, serve, urn_of
 
 

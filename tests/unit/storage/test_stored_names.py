@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.model import Function
-from engine.resources.reservation_schedule import Reservation
+from engine.resources.reservations import Reservation
 
 
 @pytest.mark.parametrize("kind", [Function, Reservation])

@@ -17,7 +17,7 @@ from msgspec import Struct
 from engine.errors import FunctiondError, InvalidField
 from engine.http.console.configuration.settings import errors_beside, one_line
 from engine.http.console.forms import Form, whole_or_text
-from engine.resources.reservation_schedule import Reservation
+from engine.resources.reservations import Reservation
 
 _ROW = ("cron", "count", "name", "start", "end")
 #: Beginnings of error messages, by the field of the API.

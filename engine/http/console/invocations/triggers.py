@@ -11,8 +11,7 @@ from engine.errors import NotFound
 from engine.http.console.triggers.rows import page_of_trigger
 from engine.model import Record
 from engine.model.urn import short_name
-from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.trigger_names import name_of
+from engine.resources.bound_trigger import BoundTrigger, name_of
 from engine.resources.triggers import Triggers
 
 OFFERED = 200  #: triggers to choose from

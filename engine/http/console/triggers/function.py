@@ -21,7 +21,7 @@ from engine.http.console.triggers import forms
 from engine.http.console.triggers.rows import TriggerRows, page_of_trigger
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
-from engine.resources.trigger_names import name_of
+from engine.resources.bound_trigger import name_of
 from engine.resources.triggers import Triggers
 
 TAB = "configuration/triggers"

@@ -14,8 +14,7 @@ from engine.http.console.visibility import trigger_shown
 from engine.model import Mode
 from engine.model.urn import short_name
 from engine.protocols import Plugin
-from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.trigger_names import name_of
+from engine.resources.bound_trigger import BoundTrigger, name_of
 
 BACKEND = "func_info"  #: option with the function of a gateway's API
 

@@ -18,8 +18,7 @@ from engine.http.console.triggers.forms import CHANGED, data_of, errors_in_form,
 from engine.http.console.triggers.function import LIST, TAB
 from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
 from engine.model.crontab import five_fields
-from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.trigger_names import name_of
+from engine.resources.bound_trigger import BoundTrigger, name_of
 from engine.resources.triggers import Triggers
 
 ONE = f"{LIST}/{{trigger_id}}"
