@@ -72,28 +72,18 @@ def _kept(data: Data, given: Data) -> Data:
 def changed(plugin: Plugin, old: Data, change: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Data:
     """Return a trigger's data after an update: an object replaces the old data, a list of objects is merged into it.
 
-    A secret that a client sends back masked is not changed.
+    Objects of a list are merged one after another, with their object fields. A secret that a client sends back masked
+    is not changed.
     """
-    if not isinstance(change, Mapping):
-        return merged(plugin, old, change)
-    given = without_nulls(change)
-    masked_ones = {name for name in marked(plugin, "secret") if given.get(name) == MASK}
-    kept = {name: old[name] for name in masked_ones if name in old}
-    return {name: value for name, value in given.items() if name not in masked_ones} | kept
-
-
-def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:
-    """Return a trigger's old data, updated with each of ``parts`` in turn.
-
-    Object fields are merged. A secret that a client sends back masked is not changed.
-    """
-    data, secrets = dict(old), marked(plugin, "secret")
-    for part in parts:
+    secrets = marked(plugin, "secret")
+    data: Data = {} if isinstance(change, Mapping) else dict(old)
+    for part in [change] if isinstance(change, Mapping) else change:
         for name, value in without_nulls(part).items():
-            if name in secrets and value == MASK:
-                continue
             before = data.get(name)
-            data[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+            if name not in secrets or value != MASK:
+                data[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+            elif name in old:
+                data.setdefault(name, old[name])
     return data
 
 

@@ -99,11 +99,12 @@ class Table:
         """
         self.offers, self._refuse, self._invalid, self._skip = offers, refuse, invalid, skip
         self._encode, self._unpack = encode, unpack
-        self.operations = [_operation(template, offer) for template, offer in offers.items()]
+        self.operations: list[Operation] = []
         self._routes: dict[str, dict[str, _Route]] = {}  #: by path and method
-        for operation, (template, offer) in zip(self.operations, offers.items(), strict=True):
+        for template, offer in offers.items():
             method, version, *words = template.split()
-            route = _Route(words[skip:], offer, operation)
+            self.operations.append(_operation(method, "/".join(["", version, "{project_id}", *words]), offer))
+            route = _Route(words[skip:], offer, self.operations[-1])
             self._routes.setdefault(_name(version, route.words), {})[method] = route
         self._ignored = IgnoredFields()
 
@@ -164,12 +165,11 @@ def _name(version: str, words: Sequence[str]) -> str:
     return " ".join([version, *("*" if index % 2 else word for index, word in enumerate(words))])
 
 
-def _operation(template: str, offer: Offer) -> Operation:
-    method, version, *words = template.split()
+def _operation(method: str, path: str, offer: Offer) -> Operation:
     return Operation(
         name=offer.name,
         method=method,
-        path="/".join(["", version, "{project_id}", *words]),
+        path=path,
         body=offer.body,
         query=tuple(field.encode_name for field in fields(offer.query)) if offer.query else (),
         headers=offer.headers,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
 
 import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
 from plugins.dds.options import DdsOptions, check_client
-
-if TYPE_CHECKING:
-    from plugins.dds.reader import Reader
 
 
 class DdsTrigger:
@@ -20,11 +17,6 @@ class DdsTrigger:
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         check_client()
-        reader = await anyio.to_thread.run_sync(_load)
-        await reader(self._options, context).run(task_status)
-
-
-def _load() -> type[Reader]:
-    from plugins.dds.reader import Reader  # imported late: the client takes half a second to import
-
-    return Reader
+        # Imported late, in a thread: the client takes half a second to import.
+        module = await anyio.to_thread.run_sync(import_module, "plugins.dds.reader")
+        await module.Reader(self._options, context).run(task_status)

@@ -6,9 +6,10 @@ request id.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -20,6 +21,7 @@ from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverabl
 from plugins._shared.connections import deadline
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
+from plugins._shared.shared_client import SharedClient
 from plugins.kafka.client import Causes, connection, library, named_causes, pace
 from plugins.kafka.options import InstanceId, KafkaSettings
 from plugins.kafka.topics import Topics
@@ -46,9 +48,7 @@ class Producers:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._open: dict[str, Any] = {}
-        self._users: Counter[Any] = Counter()  #: deliveries by client
-        self._opening: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._clients: dict[str, SharedClient] = {}  #: by cluster
         self._causes: defaultdict[str, Causes] = defaultdict(Causes)
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
@@ -56,9 +56,8 @@ class Producers:
         try:
             await anyio.sleep_forever()
         finally:
-            for producer in self._open.values():
-                await _stop(producer)
-            self._open.clear()
+            for client in self._clients.values():
+                await client.close()
 
     async def send(
         self, name: str, topic: str, record: bytes, key: bytes, headers: Sequence[tuple[str, bytes]]
@@ -70,34 +69,32 @@ class Producers:
         """
         where = f"topic {topic} of the cluster {name}"
         with named_causes(self._causes[name], where), deadline("the record was not confirmed", CONFIRMED):
-            producer = await self._producer(name)
-            self._users[producer] += 1
-            try:
-                known = producer.client.cluster.partitions_for_topic(topic)
-                topics = Topics(producer.client, [topic], name, create=True)
-                problem = "" if known else (await topics.look())[topic].problem
-                if not problem:  # the client would look for the topic without end
-                    await producer.send_and_wait(topic, record, key=key, headers=headers)
-            except BaseException as error:
-                if self._open.get(name) is producer:
-                    del self._open[name]
-                if isinstance(error, library().errors.MessageSizeTooLargeError):
-                    raise Undeliverable(f"{where} accepts no record of this size: {error}") from None
-                raise
-            finally:
-                self._users[producer] -= 1
-                if not self._users[producer]:
-                    del self._users[producer]
-                    if self._open.get(name) is not producer:
-                        await _stop(producer)
+            if name not in self._clients:
+                self._clients[name] = SharedClient(partial(_producer, name, self._settings))
+            async with self._clients[name].lease() as lease:
+                producer = lease.client
+                try:
+                    known = producer.client.cluster.partitions_for_topic(topic)
+                    topics = Topics(producer.client, [topic], name, create=True)
+                    problem = "" if known else (await topics.look())[topic].problem
+                    if not problem:  # the client would look for the topic without end
+                        await producer.send_and_wait(topic, record, key=key, headers=headers)
+                except BaseException as error:
+                    lease.failed = True
+                    if isinstance(error, library().errors.MessageSizeTooLargeError):
+                        raise Undeliverable(f"{where} accepts no record of this size: {error}") from None
+                    raise
             if problem:
                 raise LookupError(problem)
 
-    async def _producer(self, name: str) -> Any:
-        async with self._opening[name]:
-            if name not in self._open:
-                self._open[name] = await _started(name, connection(self._settings.instance(name)))
-            return self._open[name]
+
+@asynccontextmanager
+async def _producer(name: str, settings: KafkaSettings) -> AsyncIterator[Any]:
+    producer = await _started(name, connection(settings.instance(name)))
+    try:
+        yield producer
+    finally:
+        await _stop(producer)
 
 
 async def _started(name: str, arguments: dict[str, Any], *, idempotent: bool = True) -> Any:

@@ -11,9 +11,9 @@ import anyio
 import anyio.to_thread
 
 from engine import SettingsError
+from plugins._shared.shared_client import SharedClient
 from plugins.obs.folder import FolderStore
 from plugins.obs.options import ObsSettings
-from plugins.obs.shared_client import SharedClient
 from plugins.obs.store import ObjectStore
 
 

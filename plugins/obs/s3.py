@@ -17,8 +17,8 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
+from plugins._shared.shared_client import Lease, SharedClient
 from plugins.obs.options import ObsSettings
-from plugins.obs.shared_client import Lease, SharedClient
 from plugins.obs.store import BLOCK, Listing, StoredObject
 
 CONNECT, SILENCE = 5, 30  #: seconds

@@ -222,7 +222,7 @@ async def test_a_record_whose_confirmation_is_lost_is_stored_once(tmp_path: Path
         async with house(tmp_path / "data", [plugin], **place) as running:
             await deliver(running, "orders", RECORD)
             producers: Any = running.engine.plugins.context_for("KAFKA").service
-            client, lost = producers._open["i"].client, list[Any]()
+            client, lost = producers._clients["i"]._lease.client.client, list[Any]()
             send = client.send
 
             async def lose_one(node: int, request: Any, **more: Any) -> Any:

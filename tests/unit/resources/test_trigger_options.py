@@ -19,7 +19,6 @@ from engine.resources.trigger_rules import (
     field_names,
     marked,
     masked,
-    merged,
     read_options,
     stored_form,
 )
@@ -98,7 +97,7 @@ def test_a_mask_is_as_long_for_every_secret_and_absent_for_none() -> None:
 def test_objects_in_an_update_are_merged_into_those_that_are_there() -> None:
     old = {"name": "a", "func_info": {"timeout": 1, "invocation_type": "sync"}}
 
-    new = merged(plugin_of("APIG"), old, [{"func_info": {"invocation_type": "async"}}, {"name": None}, {"path": "/"}])
+    new = changed(plugin_of("APIG"), old, [{"func_info": {"invocation_type": "async"}}, {"name": None}, {"path": "/"}])
 
     assert new == {"name": "a", "func_info": {"timeout": 1, "invocation_type": "async"}, "path": "/"}
     assert old["func_info"] == {"timeout": 1, "invocation_type": "sync"}

@@ -1,7 +1,7 @@
-"""S3 client that all requests share. Created for the first request, and replaced after a failure.
+"""Client that all requests to one server share. Created for the first request, and replaced after a failure.
 
-Creating a client costs tens of milliseconds of CPU, mostly for TLS, and an open client reuses its connections. After a
-failure, requests that already run continue with the failed client. Their last one closes it.
+Creating a client is expensive, mostly for TLS, and an open client reuses its connections. After a failure, requests
+that already run continue with the failed client. Their last one closes it.
 """
 
 from __future__ import annotations
@@ -47,13 +47,18 @@ class SharedClient:
             yield
         finally:
             self._holders -= 1
-            if not self._holders and self._lease is not None:
-                lease, self._lease = self._lease, None
-                await lease.close()
+            if not self._holders:
+                await self.close()
+
+    async def close(self) -> None:
+        """Close the client. The next request opens another one."""
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            await lease.close()
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
-        """Use the client for one request, which ends with the block. Allowed only in a block of ``held``."""
+        """Use the client for one request, which ends with the block. Somebody must hold or close the client later."""
         lease = await self._usable()
         lease.users += 1
         try:
