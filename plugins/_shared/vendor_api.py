@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
-from engine import IgnoredFields, Operation, PushRequest, Reply, Role, find_ignored
+from engine import IgnoredFields, Operation, PluginContext, PushRequest, Reply, Role, find_ignored
 
 
 class Call(NamedTuple):
@@ -78,9 +79,6 @@ class Table:
     """Operations of a service. Replies to requests.
 
     Each key is a template: ``GET v2 streams {stream_name}`` stands for ``/v2/{project_id}/streams/{stream_name}``.
-    Words and variables alternate after the project. A word in the place of a variable must be in the request. With
-    ``skip`` 1, as for ``notifications topics {topic_urn}``, they alternate only after the first word, which is not
-    compared, because the plugin's routes lead only paths with this word here.
     """
 
     def __init__(
@@ -89,7 +87,6 @@ class Table:
         refuse: Callable[[int, str], VendorProblem],
         invalid: Refuse,
         *,
-        skip: int = 0,
         encode: Callable[[int, Any], Reply] = encoded,
         unpack: Callable[[PushRequest], bytes] = body_of,
     ) -> None:
@@ -97,16 +94,24 @@ class Table:
 
         ``encode`` returns the reply for an answer, ``unpack`` the body of a request.
         """
-        self.offers, self._refuse, self._invalid, self._skip = offers, refuse, invalid, skip
+        self.offers, self._refuse, self._invalid = offers, refuse, invalid
         self._encode, self._unpack = encode, unpack
         self.operations: list[Operation] = []
-        self._routes: dict[str, dict[str, _Route]] = {}  #: by path and method
+        self._routes: dict[tuple[str, str, int], list[_Route]] = {}  #: by version, first word and number of words
         for template, offer in offers.items():
             method, version, *words = template.split()
             self.operations.append(_operation(method, "/".join(["", version, "{project_id}", *words]), offer))
-            route = _Route(words[skip:], offer, self.operations[-1])
-            self._routes.setdefault(_name(version, route.words), {})[method] = route
+            route = _Route(words, offer, self.operations[-1])
+            self._routes.setdefault((version, words[0], len(words)), []).append(route)
         self._ignored = IgnoredFields()
+
+    def served(self, context: PluginContext, limit: int, *others: str) -> AbstractContextManager[None]:
+        """Serve the operations at their paths until the block ends, with bodies of at most ``limit`` bytes.
+
+        ``others`` are further heads of paths (``v2/stream``), below which the service has no operations.
+        """
+        heads = dict.fromkeys(f"{version}/{word}" for version, word, _ in self._routes)
+        return context.routes.claim(*heads, *others, handler=self.answer, operations=self.operations, limit=limit)
 
     async def answer(self, request: PushRequest) -> Reply:
         """Call the handler of the request's operation, and return the reply.
@@ -121,11 +126,10 @@ class Table:
 
     async def _answer(self, request: PushRequest) -> Reply:
         _, version, project, *words = request.path.rstrip("/").split("/")
-        words = words[self._skip :]
         if request.project and request.project != project:
             raise self._refuse(403, f"these credentials are for project {request.project} only")
-        at_path = self._routes.get(_name(version, words), {})
-        routes = {method: route for method, route in at_path.items() if _fits(route.words, words)}
+        similar = self._routes.get((version, words[0], len(words)), ())
+        routes = {route.operation.method: route for route in similar if _fits(route.words, words)}
         if not routes:
             raise self._refuse(404, "the embedded service does not have this operation")
         route = routes.get(request.method)
@@ -159,10 +163,6 @@ class Table:
 
 def _fits(template: Sequence[str], words: Sequence[str]) -> bool:
     return all(fixed.startswith("{") or fixed == word for fixed, word in zip(template, words, strict=True))
-
-
-def _name(version: str, words: Sequence[str]) -> str:
-    return " ".join([version, *("*" if index % 2 else word for index, word in enumerate(words))])
 
 
 def _operation(method: str, path: str, offer: Offer) -> Operation:

@@ -17,7 +17,7 @@ from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import Streams
 
-HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
+OTHERS = ("v2/stream",)  #: heads of paths without operations
 #: Bytes of a body: the largest permitted records in base64, and the other fields.
 LIMIT = 10 << 20
 MOST_FETCHED = 10 << 20  #: bytes of records in one answer
@@ -132,7 +132,7 @@ class DisApi:
             "next_partition_cursor": page.next_partition_cursor,
         }
 
-    # --- apps ---------------------------------------------------------------------------------------------
+    # --- apps -----------------------------------------------------------------------------------------------
 
     async def _create_app(self, call: Call, body: b.CreateApp) -> Answer:
         await self._apps.create(call.project, body.app_name)
@@ -194,7 +194,7 @@ class DisApi:
         await self._apps.forget(call.project, query.app_name, stream_id, part)
         return 204, None
 
-    # --- inside -------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _find(self, project: str, stream_name: str, part: str) -> tuple[str, str]:
         stream = self._streams.find(project, stream_name)

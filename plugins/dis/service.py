@@ -9,7 +9,7 @@ from anyio.abc import TaskStatus
 from engine import PluginContext
 from plugins._shared.http_client import HttpService
 from plugins.dis.access import StreamAccess
-from plugins.dis.api import HEADS, LIMIT, DisApi
+from plugins.dis.api import LIMIT, OTHERS, DisApi
 from plugins.dis.apps import Apps
 from plugins.dis.options import DisSettings
 from plugins.dis.remote import RemoteStreams
@@ -56,7 +56,7 @@ class DisService:
             self._streams = streams
         streams = self._streams
         api = DisApi(streams, Apps(context.store, context.clock.now))
-        with context.routes.claim(*HEADS, handler=api.table.answer, operations=api.table.operations, limit=LIMIT):
+        with api.table.served(context, LIMIT, *OTHERS):
             self._set_ready(streams)
             task_status.started()
             await streams.run()

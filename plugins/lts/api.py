@@ -13,16 +13,14 @@ from plugins._shared.vendor_api import READ, Answer, Call, Offer
 from plugins.lts import bodies as b
 from plugins.lts.groups import PROJECT_TAG, TAGS, Group, Groups, LogStream, TagChange, Tags, stream_name
 from plugins.lts.lines import Lines
-from plugins.lts.lines_api import SearchApi
+from plugins.lts.lines_api import LinesApi
 from plugins.lts.problems import BAD_REQUEST, NO_GROUP, LtsProblem
 
-HEADS = ("v2/groups", "v2/log-streams", "v2/transfers")
-TAGS_HEADS = ("v1/groups", "v1/topics")
 TAGS_LIMIT = 64 << 10  #: bytes of a body
 
 
-class GroupsApi:
-    def __init__(self, groups: Groups, lines: Lines) -> None:
+class LtsApi:
+    def __init__(self, groups: Groups, lines: Lines, *, labels: bool) -> None:
         self._groups, self._lines = groups, lines
         group, stream = "groups {log_group_id}", "{log_stream_id}"
         self.table = b.table(
@@ -41,7 +39,17 @@ class GroupsApi:
                 f"PUT v2 {group} streams-ttl {stream}": Offer(self._change_stream, "LtsUpdateLogStream", body=b.Change),
                 "GET v2 transfers": Offer(self._list_transfers, "LtsListTransfers", query=b.FindTransfers, roles=READ),
                 "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams, roles=READ),
-                **SearchApi(groups, lines).offers,
+                **LinesApi(groups, lines, labels=labels).offers,
+            }
+        )
+        self.tags = b.table(
+            {
+                "POST v1 groups {log_group_id} tags action": Offer(
+                    self._change_group_tags, "LtsCreateTags", body=b.ChangeTags
+                ),
+                "POST v1 topics {log_stream_id} tags action": Offer(
+                    self._change_stream_tags, "LtsCreateStreamTags", body=b.ChangeTags
+                ),
             }
         )
 
@@ -110,6 +118,18 @@ class GroupsApi:
         await self._lines.drop(stream_name(call.project, group_id, stream_id))
         return 204, None
 
+    # --- tags -----------------------------------------------------------------------------------------------
+
+    async def _change_group_tags(self, call: Call, group_id: str, body: b.ChangeTags) -> Answer:
+        of_streams = [tag for tag in body.tags if tag.tags_to_streams_enable]
+        change, change_streams = _change(body.action, body.tags), _change(body.action, of_streams)
+        await self._groups.change_tags(call.project, group_id, change, change_streams)
+        return 200, {}
+
+    async def _change_stream_tags(self, call: Call, stream_id: str, body: b.ChangeTags) -> Answer:
+        await self._groups.change_stream_tags(call.project, stream_id, _change(body.action, body.tags))
+        return 200, {}
+
     # --- transfers ------------------------------------------------------------------------------------------
 
     async def _list_transfers(self, call: Call, query: b.FindTransfers) -> Answer:
@@ -146,31 +166,6 @@ def _stream(group: Group, stream: LogStream) -> dict[str, Any]:
         "is_favorite": False,
         "whether_log_storage": True,
     }
-
-
-class TagsApi:
-    def __init__(self, groups: Groups) -> None:
-        self._groups = groups
-        self.table = b.table(
-            {
-                "POST v1 groups {log_group_id} tags action": Offer(
-                    self._change_group, "LtsCreateTags", body=b.ChangeTags
-                ),
-                "POST v1 topics {log_stream_id} tags action": Offer(
-                    self._change_stream, "LtsCreateStreamTags", body=b.ChangeTags
-                ),
-            }
-        )
-
-    async def _change_group(self, call: Call, group_id: str, body: b.ChangeTags) -> Answer:
-        of_streams = [tag for tag in body.tags if tag.tags_to_streams_enable]
-        change, change_streams = _change(body.action, body.tags), _change(body.action, of_streams)
-        await self._groups.change_tags(call.project, group_id, change, change_streams)
-        return 200, {}
-
-    async def _change_stream(self, call: Call, stream_id: str, body: b.ChangeTags) -> Answer:
-        await self._groups.change_stream_tags(call.project, stream_id, _change(body.action, body.tags))
-        return 200, {}
 
 
 def _change(action: str, tags: Sequence[b.ActionTag]) -> TagChange:

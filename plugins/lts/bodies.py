@@ -128,9 +128,9 @@ class TimedContents(Struct, frozen=True, kw_only=True):
         return [(int(line.log_time_ns), line.log) for line in self.contents]
 
 
-def table(offers: Mapping[str, Offer], *, skip: int = 0) -> Table:
+def table(offers: Mapping[str, Offer]) -> Table:
     """Return a table of operations whose requests may be compressed."""
-    return Table(offers, not_offered, _invalid, skip=skip, unpack=unpacked)
+    return Table(offers, not_offered, _invalid, unpack=unpacked)
 
 
 def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:

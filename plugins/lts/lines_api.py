@@ -14,7 +14,6 @@ from plugins.lts import bodies as b
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.lines import Item, Lines, Row, Written, encoded
 
-HEAD = "v2/lts"
 #: Labels by which a sender describes itself, in the accepted spellings.
 _HOST, _IP, _PATH = ("host_name", "hostName"), ("ip", "hostIP", "host_ip"), ("path", "pathFile", "path_file")
 _LONGEST = 255  #: characters of such a label
@@ -25,19 +24,35 @@ READ_COST = 1 << 13  #: bytes that each read of a single row counts besides: sma
 PLACES = 100_000  #: numbers of lines in one row; a row has less than ``lines.ROW`` bytes, and one line more
 
 
-class ReportsApi:
+class Found(Struct, frozen=True, kw_only=True):
+    number: int  #: of the line in its stream
+    item: Item
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        item = self.item
+        return {"hostName": item.host_name, "hostIP": item.ip, "pathFile": item.path, **item.labels}
+
+    def shown(self) -> dict[str, Any]:
+        item = self.item
+        return {"content": item.message, "line_num": str(self.number), "time": item.time, "labels": self.labels}
+
+
+class LinesApi:
     def __init__(self, groups: Groups, lines: Lines, *, labels: bool) -> None:
         self._groups, self._lines, self._labels = groups, lines, labels
         contents = "lts groups {log_group_id} streams {log_stream_id} tenant contents"
-        self.table = b.table(
-            {
-                f"POST v2 {contents}": Offer(self._accept, "LtsSendLogs", body=b.Contents, roles=INVOKE, data=True),
-                f"POST v2 {contents} high-accuracy": Offer(
-                    self._accept, "LtsSendTimedLogs", body=b.TimedContents, roles=INVOKE, data=True
-                ),
-            },
-            skip=1,
-        )
+        self.offers = {
+            f"POST v2 {contents}": Offer(self._accept, "LtsSendLogs", body=b.Contents, roles=INVOKE, data=True),
+            f"POST v2 {contents} high-accuracy": Offer(
+                self._accept, "LtsSendTimedLogs", body=b.TimedContents, roles=INVOKE, data=True
+            ),
+            "POST v2 groups {log_group_id} streams {log_stream_id} content query": Offer(
+                self._search, "LtsListLogs", body=b.Search, roles=READ, data=True
+            ),
+        }
+
+    # --- sending --------------------------------------------------------------------------------------------
 
     async def _accept(self, call: Call, group_id: str, stream_id: str, body: b.Contents | b.TimedContents) -> Answer:
         self._groups.stream(call.project, group_id, stream_id)
@@ -62,34 +77,7 @@ class ReportsApi:
             for number, (moment, text) in enumerate(body.timed(), 1)
         ]
 
-
-def _label(labels: Mapping[str, Any], names: Sequence[str]) -> str:
-    found = next((labels[name] for name in names if name in labels), "")
-    return found[:_LONGEST] if isinstance(found, str) else ""
-
-
-class Found(Struct, frozen=True, kw_only=True):
-    number: int  #: of the line in its stream
-    item: Item
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        item = self.item
-        return {"hostName": item.host_name, "hostIP": item.ip, "pathFile": item.path, **item.labels}
-
-    def shown(self) -> dict[str, Any]:
-        item = self.item
-        return {"content": item.message, "line_num": str(self.number), "time": item.time, "labels": self.labels}
-
-
-class SearchApi:
-    def __init__(self, groups: Groups, lines: Lines) -> None:
-        self._groups, self._lines = groups, lines
-        self.offers = {
-            "POST v2 groups {log_group_id} streams {log_stream_id} content query": Offer(
-                self._search, "LtsListLogs", body=b.Search, roles=READ, data=True
-            )
-        }
+    # --- reading --------------------------------------------------------------------------------------------
 
     async def _search(self, call: Call, group_id: str, stream_id: str, search: b.Search) -> Answer:
         """Return lines with a time in the range, in the order in which they were received, or newest first.
@@ -144,6 +132,11 @@ class SearchApi:
             if scanned > SCANNED:
                 yield None
             position -= 1
+
+
+def _label(labels: Mapping[str, Any], names: Sequence[str]) -> str:
+    found = next((labels[name] for name in names if name in labels), "")
+    return found[:_LONGEST] if isinstance(found, str) else ""
 
 
 def _lines_of(number: int, row: Row) -> Iterator[Found]:

@@ -11,12 +11,11 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import PluginContext
-from plugins.lts.api import HEADS, TAGS_HEADS, TAGS_LIMIT, GroupsApi, TagsApi
+from plugins.lts.api import TAGS_LIMIT, LtsApi
 from plugins.lts.bodies import LIMIT
 from plugins.lts.engine_lines import FunctionLog, StatusStreams
 from plugins.lts.groups import Groups
 from plugins.lts.lines import Lines
-from plugins.lts.lines_api import HEAD, ReportsApi
 from plugins.lts.options import LtsSettings
 
 #: Seconds for which lines are kept for a stopped trigger. Longer than the restart of a failed source takes.
@@ -85,14 +84,11 @@ class LtsService:
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         if not self.ready.is_set():  # after a failure, running triggers keep using the loaded streams
             await self._open(context)
-        groups = GroupsApi(self.groups, self.lines)
-        reports = ReportsApi(self.groups, self.lines, labels=self._settings.labels)
-        tags, claim = TagsApi(self.groups), context.routes.claim
+        api = LtsApi(self.groups, self.lines, labels=self._settings.labels)
         async with anyio.create_task_group() as tasks:
             with (
-                claim(*HEADS, handler=groups.table.answer, operations=groups.table.operations, limit=LIMIT),
-                claim(*TAGS_HEADS, handler=tags.table.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
-                claim(HEAD, handler=reports.table.answer, operations=reports.table.operations, limit=LIMIT),
+                api.table.served(context, LIMIT),
+                api.tags.served(context, TAGS_LIMIT),
                 context.logs.status_logs_created_by(self.groups.ensure),
                 context.logs.status_lines_stored_by(StatusStreams(self.groups, self.lines)),
             ):

@@ -22,9 +22,7 @@ POLICY = "access_policy"
 #: maximum sizes of values in bytes, by attribute
 SIZES: Mapping[str, int] = {POLICY: 30 << 10, "introduction": 120}
 VERSION = "2016-09-07"
-TAGS_HEAD = "v2/smn_topic"
 TAGS_LIMIT = 64 << 10  #: bytes of a body
-HEAD = "v2/notifications"
 #: Bytes of a body: the longest message in escaped form, and the other fields.
 LIMIT = 2 << 20
 CONFIRMED = 1
@@ -58,76 +56,6 @@ def _check_policy(value: str) -> None:
     statements = policy.get("Statement")
     if not (isinstance(statements, list) and statements and all(isinstance(one, dict) for one in statements)):
         raise bad_request("Parameter: Access policy statement is invalid. It must be a list of objects", "SMN.0051")
-
-
-class TagsApi:
-    def __init__(self, topics: Topics) -> None:
-        self._topics = topics
-        tags = "smn_topic {resource_id} tags"
-        self.table = Table(
-            {
-                f"GET v2 {tags}": Offer(self._list, "SmnListResourceTags", roles=READ),
-                f"POST v2 {tags}": Offer(self._create, "SmnCreateResourceTag", body=b.CreateTag, status=204),
-                f"POST v2 {tags} action": Offer(
-                    self._change, "SmnBatchCreateOrDeleteResourceTags", body=b.ChangeTags, status=204
-                ),
-                f"DELETE v2 {tags} {{key}}": Offer(self._delete, "SmnDeleteResourceTag", status=204),
-                "GET v2 smn_topic tags": Offer(self._list_all, "SmnListProjectTags", roles=READ),
-            },
-            not_offered,
-            _invalid_tag,
-        )
-
-    async def _list(self, call: Call, resource_id: str) -> Answer:
-        tags = sorted(self._topic(call, resource_id).tags.items())
-        return 200, {"tags": [{"key": key, "value": value} for key, value in tags]}
-
-    async def _list_all(self, call: Call) -> Answer:
-        values: dict[str, set[str]] = {}
-        for topic in self._topics.of_project(call.project):
-            for key, value in topic.tags.items():
-                values.setdefault(key, set()).add(value)
-        return 200, {"tags": [{"key": key, "values": sorted(found)} for key, found in sorted(values.items())]}
-
-    async def _create(self, call: Call, resource_id: str, body: b.CreateTag) -> Answer:
-        return await self._add(call, resource_id, [body.tag])
-
-    async def _change(self, call: Call, resource_id: str, body: b.ChangeTags) -> Answer:
-        if body.action == "create":
-            return await self._add(call, resource_id, body.tags)
-        return await self._remove(call, resource_id, {tag.key for tag in body.tags})
-
-    async def _delete(self, call: Call, resource_id: str, key: str) -> Answer:
-        return await self._remove(call, resource_id, {key})
-
-    async def _add(self, call: Call, resource_id: str, tags: list[b.Tag]) -> Answer:
-        added = {tag.key: tag.value or "" for tag in tags}
-        if len(added) < len(tags):
-            raise _invalid_tag("A key may be given once")
-
-        def change(old: dict[str, str]) -> dict[str, str]:
-            new = {**old, **added}
-            if len(new) > b.TAGS:
-                raise _invalid_tag(f"A topic may have {b.TAGS} tags")
-            return new
-
-        await self._topics.change_tags(call.project, self._topics.urn(self._topic(call, resource_id)), change)
-        return 204, None
-
-    async def _remove(self, call: Call, resource_id: str, keys: set[str]) -> Answer:
-        topic = self._topics.urn(self._topic(call, resource_id))
-        await self._topics.change_tags(
-            call.project, topic, lambda old: {key: value for key, value in old.items() if key not in keys}
-        )
-        return 204, None
-
-    def _topic(self, call: Call, resource_id: str) -> Topic:
-        """Return a topic by its ``topic_id``, or by its name if a header says so, as Terraform sends it."""
-        by_name = call.request.headers.get(b"x-smn-resourceid-type") == b"name"
-        for topic in self._topics.of_project(call.project):
-            if resource_id == (topic.name if by_name else topic.topic_id):
-                return topic
-        raise no_topic(resource_id)
 
 
 def _invalid_tag(problem: str) -> SmnProblem:
@@ -184,8 +112,21 @@ class SmnApi:
             },
             not_offered,
             lambda problem: bad_request(f"Parameter: Offset or limit is invalid. {problem}", "SMN.0015"),
-            skip=1,
             encode=reply_of,
+        )
+        tags = "smn_topic {resource_id} tags"
+        self.tags = Table(
+            {
+                f"GET v2 {tags}": Offer(self._list_tags, "SmnListResourceTags", roles=READ),
+                f"POST v2 {tags}": Offer(self._create_tag, "SmnCreateResourceTag", body=b.CreateTag, status=204),
+                f"POST v2 {tags} action": Offer(
+                    self._change_tags, "SmnBatchCreateOrDeleteResourceTags", body=b.ChangeTags, status=204
+                ),
+                f"DELETE v2 {tags} {{key}}": Offer(self._delete_tag, "SmnDeleteResourceTag", status=204),
+                "GET v2 smn_topic tags": Offer(self._list_all_tags, "SmnListProjectTags", roles=READ),
+            },
+            not_offered,
+            _invalid_tag,
         )
 
     # --- topics ---------------------------------------------------------------------------------------------
@@ -255,6 +196,59 @@ class SmnApi:
     async def _delete_attributes(self, call: Call, urn: str) -> Answer:
         await self._topics.set_attributes(call.project, urn, dict.fromkeys(SIZES, ""))
         return 200, {}
+
+    # --- tags -----------------------------------------------------------------------------------------------
+
+    async def _list_tags(self, call: Call, resource_id: str) -> Answer:
+        tags = sorted(self._tagged(call, resource_id).tags.items())
+        return 200, {"tags": [{"key": key, "value": value} for key, value in tags]}
+
+    async def _list_all_tags(self, call: Call) -> Answer:
+        values: dict[str, set[str]] = {}
+        for topic in self._topics.of_project(call.project):
+            for key, value in topic.tags.items():
+                values.setdefault(key, set()).add(value)
+        return 200, {"tags": [{"key": key, "values": sorted(found)} for key, found in sorted(values.items())]}
+
+    async def _create_tag(self, call: Call, resource_id: str, body: b.CreateTag) -> Answer:
+        return await self._add_tags(call, resource_id, [body.tag])
+
+    async def _change_tags(self, call: Call, resource_id: str, body: b.ChangeTags) -> Answer:
+        if body.action == "create":
+            return await self._add_tags(call, resource_id, body.tags)
+        return await self._remove_tags(call, resource_id, {tag.key for tag in body.tags})
+
+    async def _delete_tag(self, call: Call, resource_id: str, key: str) -> Answer:
+        return await self._remove_tags(call, resource_id, {key})
+
+    async def _add_tags(self, call: Call, resource_id: str, tags: list[b.Tag]) -> Answer:
+        added = {tag.key: tag.value or "" for tag in tags}
+        if len(added) < len(tags):
+            raise _invalid_tag("A key may be given once")
+
+        def change(old: dict[str, str]) -> dict[str, str]:
+            new = {**old, **added}
+            if len(new) > b.TAGS:
+                raise _invalid_tag(f"A topic may have {b.TAGS} tags")
+            return new
+
+        await self._topics.change_tags(call.project, self._topics.urn(self._tagged(call, resource_id)), change)
+        return 204, None
+
+    async def _remove_tags(self, call: Call, resource_id: str, keys: set[str]) -> Answer:
+        topic = self._topics.urn(self._tagged(call, resource_id))
+        await self._topics.change_tags(
+            call.project, topic, lambda old: {key: value for key, value in old.items() if key not in keys}
+        )
+        return 204, None
+
+    def _tagged(self, call: Call, resource_id: str) -> Topic:
+        """Return a topic by its ``topic_id``, or by its name if a header says so, as Terraform sends it."""
+        by_name = call.request.headers.get(b"x-smn-resourceid-type") == b"name"
+        for topic in self._topics.of_project(call.project):
+            if resource_id == (topic.name if by_name else topic.topic_id):
+                return topic
+        raise no_topic(resource_id)
 
     # --- subscriptions --------------------------------------------------------------------------------------
 

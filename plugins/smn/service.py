@@ -11,7 +11,7 @@ from anyio.abc import TaskStatus
 
 from engine import EventSink, Forbidden, PluginContext, parse_urn
 from plugins._shared.http_client import Endpoint, Fetcher, HttpService, confirm
-from plugins.smn.api import HEAD, LIMIT, TAGS_HEAD, TAGS_LIMIT, SmnApi, TagsApi
+from plugins.smn.api import LIMIT, TAGS_LIMIT, SmnApi
 from plugins.smn.options import SmnOptions, SmnSettings
 from plugins.smn.pushed import Pushed, Verifier, check_library
 from plugins.smn.topics import CONFIRMED, UNCONFIRMED, Listener, Listeners, Topics
@@ -97,11 +97,8 @@ class SmnService:
             topics = Topics(context, self.listeners)
             await topics.load()
             self._topics = topics
-            api, tags, claim = SmnApi(topics), TagsApi(topics), context.routes.claim
-            with (
-                claim(HEAD, handler=api.table.answer, operations=api.table.operations, limit=LIMIT),
-                claim(TAGS_HEAD, handler=tags.table.answer, operations=tags.table.operations, limit=TAGS_LIMIT),
-            ):
+            api = SmnApi(topics)
+            with api.table.served(context, LIMIT), api.tags.served(context, TAGS_LIMIT):
                 await self._settle(context, task_status)
 
     async def _settle(self, context: PluginContext, task_status: TaskStatus[None]) -> None:

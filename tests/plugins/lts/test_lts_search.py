@@ -13,7 +13,7 @@ from plugins._shared.vendor_api import Call
 from plugins.lts import bodies, lines_api
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.lines import STATES, Item, Lines, Row, Written, encoded
-from plugins.lts.lines_api import SearchApi
+from plugins.lts.lines_api import LinesApi
 from plugins.lts.options import MIB
 
 ROWS = 40
@@ -31,10 +31,10 @@ class AnyGroup:
     def stream(self, project: str, group_id: str, stream_id: str) -> None: ...
 
 
-async def page(api: SearchApi, line_num: str) -> Any:
+async def page(api: LinesApi, line_num: str) -> Any:
     body = {"start_time": 0, "end_time": 1 << 40, "is_desc": True, "keywords": "line 0.", "line_num": line_num}
     request = PushRequest(method="POST", path="", query="", headers={}, body=b"")
-    [offer] = api.offers.values()
+    [offer] = [one for one in api.offers.values() if one.body is bodies.Search]
     status, found = await offer.handler(Call("p", request), "g", "s", msgspec.convert(body, bodies.Search))
     assert status == 200
     return found
@@ -48,7 +48,7 @@ async def test_a_search_through_small_rows_reads_a_bounded_number_of_them_for_a_
     for number in range(ROWS):
         item = Item(message=f"line {number}.", time=1000, host_name="", ip="", path="", log_uid="", line_no=number)
         await lines.append([Written(stream=stream_name("p", "g", "s"), items=[*encoded([item])], function=STATES)])
-    api, line_num, found, reads = SearchApi(cast(Groups, AnyGroup()), lines), "", [], []
+    api, line_num, found, reads = LinesApi(cast(Groups, AnyGroup()), lines, labels=False), "", [], []
 
     complete = False
     while not complete:

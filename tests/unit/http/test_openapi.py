@@ -22,12 +22,9 @@ from plugins._shared.vendor_api import Table
 from plugins.dis import plugin as dis
 from plugins.dis.api import DisApi
 from plugins.lts import plugin as lts
-from plugins.lts.api import GroupsApi
-from plugins.lts.api import TagsApi as LogTagsApi
-from plugins.lts.lines_api import ReportsApi
+from plugins.lts.api import LtsApi
 from plugins.smn import plugin as smn
 from plugins.smn.api import SmnApi
-from plugins.smn.api import TagsApi as TopicTagsApi
 from tests.support.http_app import serve
 from tests.support.triggering import api_client, house
 
@@ -76,11 +73,10 @@ def tables() -> Iterator[Table]:
     """Yield the route tables of all plugins at the vendor's paths."""
     nothing: Any = None
     yield SmnApi(nothing).table
-    yield TopicTagsApi(nothing).table
+    yield SmnApi(nothing).tags
     yield DisApi(nothing, nothing).table
-    yield GroupsApi(nothing, nothing).table
-    yield LogTagsApi(nothing).table
-    yield ReportsApi(nothing, nothing, labels=False).table
+    yield LtsApi(nothing, nothing, labels=False).table
+    yield LtsApi(nothing, nothing, labels=False).tags
 
 
 async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Path) -> None:
