@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from engine import Event, TriggerContext
+from engine import Event
 
 T = TypeVar("T")
 
@@ -70,12 +70,8 @@ class _Example(Struct, frozen=True, kw_only=True):
     topic: str = "orders"
 
 
-def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> dict[str, Any]:
+def envelope(now: float, region: str, trigger_type: str, instance_id: str) -> dict[str, Any]:
     """Return the fields of a broker's event other than its messages."""
-    return _envelope(context.plugin.clock.now(), context.plugin.region, trigger_type, instance_id)
-
-
-def _envelope(now: float, region: str, trigger_type: str, instance_id: str) -> dict[str, Any]:
     return {
         "event_version": "v1.0",
         "event_time": int(now),
@@ -87,7 +83,7 @@ def _envelope(now: float, region: str, trigger_type: str, instance_id: str) -> d
 
 def example_of(trigger_type: str, instance_id: str) -> bytes:
     """Return an event with two messages of one topic, as an example."""
-    around = _envelope(1_772_346_600.0, "local-1", trigger_type, instance_id)
+    around = envelope(1_772_346_600.0, "local-1", trigger_type, instance_id)
     return events([_Example(value=b'{"order": 7}'), _Example(value=b'{"order": 8}')], around, 1000)[0].payload
 
 

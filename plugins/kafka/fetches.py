@@ -24,21 +24,58 @@ from plugins.kafka.client import library
 from plugins.kafka.offsets import PartitionOffset, Start, name_of
 
 log = structlog.get_logger("functiond.plugins.kafka")
-log = structlog.get_logger("functiond.plugins.kafka")
 #: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
 APART = 1000
 
 
-class Marks:
-    """Position of each partition: its start, later the offset after the records that were taken.
+class StartAgain(Exception):
+    """The positions of partitions no longer hold, so a new consumer must find their starts.
 
-    The partitions must be assigned to the consumer.
+    ``rejected`` names partitions of which the cluster rejects the offset, or which hold another record before it.
+    """
+
+    def __init__(self, rejected: Iterable[str] = ()) -> None:
+        self.rejected = frozenset(rejected)
+        super().__init__(f"the cluster rejects the offsets of {', '.join(sorted(self.rejected))}")
+
+
+class Fetches:
+    """Fetches of one consumer, and the position of each of its assigned partitions.
+
+    A position is the partition's start, later the offset after the records that were taken.
     """
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
+        self._in_doubt = False
         self._positions: dict[Any, PartitionOffset] = {}
         self._next: dict[Any, int] = {}  #: next offsets to fetch; one below the position to fetch the last record again
+
+    def recheck_topics(self, cluster: Any = None) -> None:
+        """Let the next ``read`` fetch the last read records again, since topics may have been created again.
+
+        The client calls this for new metadata. It requests metadata every few seconds, after a lost connection, and
+        when a topic or a leader is missing.
+        """
+        self._in_doubt = True
+
+    async def read(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
+        """Return records by partition, from the next offsets on.
+
+        If a topic may have been created again, fetch once more from the last read records on. These are then returned
+        too.
+
+        A call of ``recheck_topics`` during the second fetch takes effect at the next call, so that each call makes
+        progress.
+        """
+        found = await self._fetch(partitions, seconds, room)
+        timed = {partition for partition in partitions if self._positions[partition].timestamp is not None}
+        if self._in_doubt and timed:
+            self._in_doubt = False
+            for partition in partitions:
+                self._seek(partition, again=partition in timed)
+            found = await self._fetch(partitions, seconds, room)
+        return found
 
     def position(self, partition: Any) -> PartitionOffset:
         return self._positions[partition]
@@ -55,14 +92,6 @@ class Marks:
             _log_unproven(partition, position)
         comparable = position.timestamp is not None or position.offset <= reported.end
         self._seek(partition, again=not position.topic and comparable and position.offset > reported.first)
-
-    def recheckable(self, partitions: Iterable[Any]) -> bool:
-        return any(self._positions[partition].timestamp is not None for partition in partitions)
-
-    def recheck(self, partitions: Iterable[Any]) -> None:
-        """Fetch the last read records of partitions again, if their times are known, before any further records."""
-        for partition in partitions:
-            self._seek(partition, again=self._positions[partition].timestamp is not None)
 
     def take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any] | None:
         """Return those of the fetched records that are new, and move the partition's position after them.
@@ -93,73 +122,7 @@ class Marks:
         self._next[partition] = offset
         return True
 
-    def rewind(self, partition: Any) -> int:
-        """Let the next fetch repeat the records of a partition that were fetched but not passed to ``take``.
-
-        Return the offset of the first of them.
-        """
-        self._consumer.seek(partition, self._next[partition])
-        return self._next[partition]
-
-    def skip(self, partition: Any) -> None:
-        """Let the next fetch start after the partition's next record, which is then never read."""
-        self._next[partition] += 1
-        self.rewind(partition)
-
-    def _seek(self, partition: Any, *, again: bool) -> None:
-        self._next[partition] = self._positions[partition].offset - again
-        self._consumer.seek(partition, self._next[partition])
-
-
-def _log_unproven(partition: Any, position: PartitionOffset) -> None:
-    log.info(
-        "cannot determine whether the topic was made anew: the last record that was read is no longer stored",
-        partition=name_of(*partition),
-        offset=position.offset - 1,
-    )
-
-
-class StartAgain(Exception):
-    """The positions of partitions no longer hold, so a new consumer must find their starts.
-
-    ``rejected`` names partitions of which the cluster rejects the offset, or which hold another record before it.
-    """
-
-    def __init__(self, rejected: Iterable[str] = ()) -> None:
-        self.rejected = frozenset(rejected)
-        super().__init__(f"the cluster rejects the offsets of {', '.join(sorted(self.rejected))}")
-
-
-class Fetches:
-    """Fetches of one consumer, with the positions of its partitions."""
-
-    def __init__(self, consumer: Any, marks: Marks) -> None:
-        self._consumer, self._marks = consumer, marks
-        self._in_doubt = False
-
-    def recheck_topics(self, cluster: Any = None) -> None:
-        """Let the next ``read`` fetch the last read records again, since topics may have been created again.
-
-        The client calls this for new metadata. It requests metadata every few seconds, after a lost connection, and
-        when a topic or a leader is missing.
-        """
-        self._in_doubt = True
-
-    async def read(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
-        """Return records by partition, from the next offsets on.
-
-        If a topic may have been created again, fetch once more from the last read records on. These are then returned
-        too.
-
-        A call of ``recheck_topics`` during the second fetch takes effect at the next call, so that each call makes
-        progress.
-        """
-        found = await self._fetch(partitions, seconds, room)
-        if self._in_doubt and self._marks.recheckable(partitions):
-            self._in_doubt = False
-            self._marks.recheck(partitions)
-            found = await self._fetch(partitions, seconds, room)
-        return found
+    # --- inside -------------------------------------------------------------------------------------------------
 
     async def _fetch(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
         try:
@@ -181,7 +144,7 @@ class Fetches:
         records of the failed fetch, so they are fetched again, partition by partition.
         """
         for partition in partitions:
-            self._marks.rewind(partition)
+            self._rewind(partition)
         # The order is random, so that no partition is starved by another.
         for partition in random.sample(tuple(partitions), len(partitions)):
             try:
@@ -196,7 +159,7 @@ class Fetches:
 
         If the undecodable record is the first, log and skip it, and return none.
         """
-        records, offset = list[Any](), self._marks.rewind(partition)
+        records, offset = list[Any](), self._rewind(partition)
         try:
             while found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=1):
                 records += found[partition]
@@ -204,5 +167,30 @@ class Fetches:
         except UnicodeDecodeError as error:
             if not records:
                 log.error("record skipped", partition=name_of(*partition), offset=offset, problem=str(error))
-                self._marks.skip(partition)
+                self._skip(partition)
         return records
+
+    def _rewind(self, partition: Any) -> int:
+        """Let the next fetch repeat the records of a partition that were fetched but not passed to ``take``.
+
+        Return the offset of the first of them.
+        """
+        self._consumer.seek(partition, self._next[partition])
+        return self._next[partition]
+
+    def _skip(self, partition: Any) -> None:
+        """Let the next fetch start after the partition's next record, which is then never read."""
+        self._next[partition] += 1
+        self._rewind(partition)
+
+    def _seek(self, partition: Any, *, again: bool) -> None:
+        self._next[partition] = self._positions[partition].offset - again
+        self._consumer.seek(partition, self._next[partition])
+
+
+def _log_unproven(partition: Any, position: PartitionOffset) -> None:
+    log.info(
+        "cannot determine whether the topic was made anew: the last record that was read is no longer stored",
+        partition=name_of(*partition),
+        offset=position.offset - 1,
+    )

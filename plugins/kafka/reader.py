@@ -22,7 +22,7 @@ from engine import EVENT_LIMIT, Event, TriggerContext
 from plugins._shared.batches import envelope, events, ordering_key
 from plugins._shared.connections import deadline
 from plugins.kafka.client import library
-from plugins.kafka.fetches import Fetches, Marks, StartAgain
+from plugins.kafka.fetches import Fetches, StartAgain
 from plugins.kafka.offsets import PartitionOffset, Start, Starts, decode_offsets, encode_offset, name_of
 from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
 from plugins.kafka.topics import Topic, Topics
@@ -71,13 +71,12 @@ class Reader:
         self._joined = asyncio.Event()  #: set at the first assignment
         start = options.starting_position or settings.start
         self._starts = Starts(consumer, options.cluster, start, shared=bool(settings.group))
-        self._marks = Marks(consumer)
         self._gathered: dict[Any, list[Any]] = {}
         self._forbidden: set[str] = set()  #: topics whose records the login may not read
         self._ends: dict[Any, int] = {}  #: ends of partitions, as known when their topics were last looked at
         self._uncommitted: dict[Any, PartitionOffset] = {}
         self._commit_at = self._lag_at = 0.0
-        self._fetches = Fetches(consumer, self._marks)
+        self._fetches = Fetches(consumer)
         self._accepting, self._scope = anyio.Lock(), anyio.CancelScope()
 
     async def run(self, task_status: TaskStatus[None]) -> None:
@@ -197,7 +196,7 @@ class Reader:
     def _left(self, partition: Any) -> int:
         """Return the number of stored records of a partition that were not accepted yet."""
         gathered = self._gathered.get(partition)
-        position = gathered[0].offset if gathered else self._marks.position(partition).offset
+        position = gathered[0].offset if gathered else self._fetches.position(partition).offset
         return max(0, self._ends[partition] - position)
 
     def _report_deleted(self, names: Collection[str]) -> None:
@@ -225,7 +224,7 @@ class Reader:
             await self._store_starts(starts)
             if assigned is self._assigned:
                 for partition, start in starts.items():
-                    self._marks.start_at(partition, start)
+                    self._fetches.start_at(partition, start)
                 self._started |= assigned
                 self._rejected = ()
 
@@ -275,7 +274,7 @@ class Reader:
 
     def _is_behind(self, partition: Any) -> bool:
         """Return whether the last fetch of a partition has told of further records."""
-        return partition in self._started and (self._end(partition) or 0) > self._marks.position(partition).offset
+        return partition in self._started and (self._end(partition) or 0) > self._fetches.position(partition).offset
 
     async def _read(self, seconds: float, room: int) -> dict[Any, list[Any]]:
         try:
@@ -291,18 +290,18 @@ class Reader:
 
         If there are none, the cursor may still receive the time of the last read record.
         """
-        before = self._marks.position(partition)
-        new = self._marks.take(partition, records)
+        before = self._fetches.position(partition)
+        new = self._fetches.take(partition, records)
         if new is None:
             raise StartAgain([name_of(*partition)])
-        if self._marks.position(partition) != before:
+        if self._fetches.position(partition) != before:
             self._gathered.setdefault(partition, []).extend(new)
         return new
 
     async def _pass_markers(self) -> None:
         """Move cursors past the markers of transactions, and past aborted records, that follow the last record."""
         for partition in self._started & self._consumer.assignment():
-            if self._marks.pass_markers(partition, await self._consumer.position(partition)):
+            if self._fetches.pass_markers(partition, await self._consumer.position(partition)):
                 self._gathered[partition] = []
 
     async def _accept_gathered(self) -> None:
@@ -331,8 +330,9 @@ class Reader:
             self._report_lag()
 
     async def _accept(self, gathered: dict[Any, list[Any]]) -> None:
-        positions = {partition: self._marks.position(partition) for partition in gathered}
-        head = envelope(self._context, "KAFKA", self._options.instance_id)
+        positions = {partition: self._fetches.position(partition) for partition in gathered}
+        plugin = self._context.plugin
+        head = envelope(plugin.clock.now(), plugin.region, "KAFKA", self._options.instance_id)
         records = [record for some in gathered.values() for record in some]
         limit, size, message_format = self._settings.batch_bytes, self._options.batch_size, self._options.message_format
         started, found = anyio.current_time(), list[Event]()

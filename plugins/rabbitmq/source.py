@@ -84,7 +84,8 @@ class _Reader:
     async def _accept(self, batch: Sequence[_Message]) -> None:
         fresh = self._fresh(batch)
         marks = self._accepted.cursor([message.mark for message in fresh if message.mark])
-        head = envelope(self._context, "RABBITMQ", self._options.instance_id)
+        plugin = self._context.plugin
+        head = envelope(plugin.clock.now(), plugin.region, "RABBITMQ", self._options.instance_id)
         key_of = _key_of if self._options.ordering else None
         made = events(fresh, head, self._settings.batch_bytes, key_of=key_of)
         await self._context.accept_batch(made, {**marks, **self._queue.cursor()})

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from engine.protocols import CursorMove
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.kafka import plugin
-from plugins.kafka.fetches import Marks
+from plugins.kafka.fetches import Fetches
 from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, Start
 from plugins.kafka.reader import BATCHES
 from tests.support.gate import gate
@@ -101,7 +101,7 @@ class Left(Struct):
 def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ...], new: list[int]) -> None:
     one, consumer = TopicPartition("t", 0), Compacted(*left)
     found = ClusterOffsets(first=0, end=9, committed=5)
-    marks = Marks(consumer)
+    marks = Fetches(consumer)
     position = PartitionOffset(cluster="i", offset=5, timestamp=OLD)
     marks.start_at(one, Start(position=position, reported=found, stored=True))
 
