@@ -248,7 +248,8 @@ class Reservations:
             complete = await self._start_missing()
             if not complete and not self._requested:
                 self._wake = anyio.Event()  # the exit of an instance that failed to start must not cause a retry
-            alarm = self._clock.call_at(change, self.wake) if (change := self._next_change()) < math.inf else None
+            change = min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
+            alarm = self._clock.call_at(change, self.wake) if change < math.inf else None
             try:
                 with anyio.move_on_after(math.inf if complete else RETRY) as max_wait:
                     await self._wake.wait()
@@ -257,10 +258,6 @@ class Reservations:
                     alarm.cancel()
             if not self._requested and not max_wait.cancelled_caught:
                 await anyio.sleep(PAUSE)
-
-    def _next_change(self) -> float:
-        """Return the time at which a schedule may next change a number of instances; infinite if none will."""
-        return min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
 
     async def _start_missing(self) -> bool:
         """Start the reserved instances that are not running. Return False if any failed to start."""

@@ -102,7 +102,7 @@ class Triggers:
         methods with a URN.
         """
         function = self._catalog.find(urn)
-        return [one for one in self._of(function.function_id) if one.qualifier == urn.qualifier]
+        return [one for one in self.of_function(function.function_id) if one.qualifier == urn.qualifier]
 
     def in_project(self, project: str, kind: str = "") -> Sequence[BoundTrigger]:
         found = [one for one in self.all() if one.project == project and kind.upper() in ("", one.kind.upper())]
@@ -110,7 +110,8 @@ class Triggers:
 
     def of_function(self, function_id: int) -> Sequence[BoundTrigger]:
         """Return the triggers of all versions and aliases of a function, oldest first."""
-        return self._of(function_id)
+        triggers = self._by_function.get(function_id, {}).values()
+        return sorted(triggers, key=lambda one: (one.stored.created_at, one.id))
 
     def find(self, project: str, trigger_id: str) -> BoundTrigger:
         """Return a trigger by its id. Raises NotFound if the project has no such trigger."""
@@ -136,7 +137,7 @@ class Triggers:
 
     def bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
         """Return the stored triggers of a version, or of an alias if the qualifier begins with ``!``."""
-        return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
+        return [one.resource() for one in self.of_function(function_id) if one.qualifier == qualifier]
 
     # --- changing -------------------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class Triggers:
         """
         versions = {version.version for version in self._catalog.versions(function_id)}
         aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
-        for trigger in self._of(function_id):
+        for trigger in self.of_function(function_id):
             if trigger.qualifier not in versions | aliases:
                 self._remove(trigger)
 
@@ -236,7 +237,7 @@ class Triggers:
     async def delete_all(self, urn: FunctionUrn) -> None:
         """Delete the triggers of a version or alias, or of the whole function if ``urn`` names neither."""
         async with self._catalog.changing():
-            for trigger in self._of(self._catalog.find(urn).function_id):
+            for trigger in self.of_function(self._catalog.find(urn).function_id):
                 if not urn.qualified or trigger.qualifier == urn.qualifier:
                     await self._delete(trigger)
 
@@ -274,10 +275,6 @@ class Triggers:
         resource = trigger.resource()
         await self._store.delete(resource.kind, resource.owner, resource.id)
         self._remove(trigger)
-
-    def _of(self, function_id: int) -> Sequence[BoundTrigger]:
-        triggers = self._by_function.get(function_id, {}).values()
-        return sorted(triggers, key=lambda one: (one.stored.created_at, one.id))
 
     def _add(self, trigger: BoundTrigger) -> None:
         self._by_function.setdefault(trigger.function_id, {})[trigger.id] = trigger

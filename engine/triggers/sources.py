@@ -112,7 +112,8 @@ class Source:
     async def _follow(self, wanted: BoundTrigger | None, tasks: TaskGroup) -> None:
         old, self._current = self._current, None
         self._tally.lag = {}
-        if old is not None and not _overlaps(wanted):
+        overlaps = wanted is not None and wanted.runnable and wanted.plugin.rules.start_before_stop
+        if old is not None and not overlaps:
             await old.end(deleted=wanted is None)
             old = None
         if wanted is None or not wanted.runnable:
@@ -132,10 +133,6 @@ class Source:
         self._current = supervisor
         tasks.start_soon(supervisor.run_forever, lambda status: self._run_once(trigger, status, self._tally))
         return supervisor
-
-
-def _overlaps(trigger: BoundTrigger | None) -> bool:
-    return trigger is not None and trigger.runnable and trigger.plugin.rules.start_before_stop
 
 
 def _idle_state(trigger: BoundTrigger | None) -> str:
@@ -269,8 +266,6 @@ class Sources:
 
 
 def _service(context: EnginePluginContext) -> Callable[[Supervisor], Awaitable[None]]:
-    async def run(supervisor: Supervisor) -> None:
-        assert context.service is not None
-        await context.service.run(context, task_status=supervisor)
-
-    return run
+    service = context.service
+    assert service is not None
+    return lambda supervisor: service.run(context, task_status=supervisor)

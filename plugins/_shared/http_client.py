@@ -23,7 +23,7 @@ from plugins._shared.connections import load_library
 if TYPE_CHECKING:
     import httpx
 
-_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
+ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
 log = structlog.get_logger("functiond.plugins")
 LONGEST = 2000  #: characters of a URL
 LIMIT = 64 << 10  #: bytes of an answer
@@ -90,7 +90,7 @@ class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0  #: seconds for one request
 
     def __post_init__(self) -> None:
-        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+        if self.endpoint and not ENDPOINT.fullmatch(self.endpoint):
             raise ValueError("endpoint must look like https://service.region.host or http://127.0.0.1:8000")
         if bool(self.access_key) != bool(self.secret_key):
             raise ValueError("access_key and secret_key must be set together")
@@ -156,6 +156,20 @@ class Fetcher:
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"{parts.netloc} does not answer: {error or type(error).__name__}") from error
 
+    async def confirm(self, url: str, setting: str) -> None:
+        """Confirm a topic's subscription by a GET of the URL in its message.
+
+        Raises InvalidField where ``get`` raises Forbidden; Unavailable if the host fails temporarily. ``setting`` is
+        the name of the setting that allows hosts.
+        """
+        try:
+            await self.get(url)
+        except Forbidden as refusal:
+            hint = f"{refusal}: open it yourself to confirm, or add its host to {setting}"
+            log.warning("subscription not confirmed", url=url[:1000], hint=hint)
+            raise InvalidField("SubscribeURL", url[:200], hint) from None
+        log.info("subscription confirmed", host=urlsplit(url).netloc)
+
     def _checked(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
@@ -209,18 +223,3 @@ class Fetcher:
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     inner = getattr(address, "ipv4_mapped", None) or address
     return inner.is_global and not inner.is_multicast
-
-
-async def confirm(fetcher: Fetcher, url: str, setting: str) -> None:
-    """Confirm a topic's subscription by a GET of the URL in its message.
-
-    Raises InvalidField where ``Fetcher.get`` raises Forbidden; Unavailable if the host fails temporarily.
-    ``setting`` is the name of the setting that allows hosts.
-    """
-    try:
-        await fetcher.get(url)
-    except Forbidden as refusal:
-        hint = f"{refusal}: open it yourself to confirm, or add its host to {setting}"
-        log.warning("subscription not confirmed", url=url[:1000], hint=hint)
-        raise InvalidField("SubscribeURL", url[:200], hint) from None
-    log.info("subscription confirmed", host=urlsplit(url).netloc)

@@ -20,13 +20,20 @@ ADVICE = "; choose another --port"  #: for the engine's own listener; gateways h
 log = structlog.get_logger("functiond.apig")
 
 
+class _Attempt:
+    """Attempt to open an address: its end, and the reason why it has failed, empty if it has not."""
+
+    def __init__(self) -> None:
+        self.ended, self.problem = asyncio.Event(), ""
+
+
 class Listener:
     """Listening address, and the gateway that answers requests to it."""
 
     def __init__(self, name: str, settings: ListenerSettings, gateway: Gateway) -> None:
         self._name, self._settings, self.gateway = name, settings, gateway
         self._wanted = asyncio.Event()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._attempt = _Attempt()
         self.port = 0  #: port while it listens, otherwise 0
 
     def address(self, *, tls: bool) -> str:
@@ -39,14 +46,11 @@ class Listener:
         Raises SettingsError if it cannot be opened, for example because the port is in use.
         """
         if not self.port:
-            # Each caller has its own future, so that cancellation of one does not affect others.
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiter)
+            attempt = self._attempt
             self._wanted.set()
-            try:
-                await waiter
-            finally:
-                self._waiting.discard(waiter)
+            await attempt.ended.wait()
+            if attempt.problem:
+                raise SettingsError(attempt.problem)
 
     async def run(self, context: PluginContext) -> None:
         """Open the address when a trigger waits in ``opened``. If that fails, try again when the next trigger waits."""
@@ -56,22 +60,18 @@ class Listener:
             try:
                 async with context.routes.listen(self.gateway, self._settings.host, self._settings.port) as self.port:
                     log.info("gateway serves", gateway=self._name, host=self._settings.host, port=self.port)
-                    self._notify(None)
+                    self._end_attempt("")
                     await anyio.sleep_forever()
             except SettingsError as error:
-                self._notify(str(error).removesuffix(ADVICE))
+                self._end_attempt(f"{str(error).removesuffix(ADVICE)}; choose another {self._name}.port")
             finally:
                 self.port = 0
 
-    def _notify(self, problem: str | None) -> None:
-        """Resume all triggers that wait in ``opened``. If there is a problem, each gets a SettingsError."""
-        for waiter in self._waiting:
-            if waiter.done():
-                continue
-            if problem is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(SettingsError(f"{problem}; choose another {self._name}.port"))
+    def _end_attempt(self, problem: str) -> None:
+        """Resume all triggers that wait in ``opened``."""
+        self._attempt.problem = problem
+        self._attempt.ended.set()
+        self._attempt = _Attempt()
 
 
 class ApigService:

@@ -28,7 +28,9 @@ class DisService:
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         try:
             if self._settings.endpoint:
-                await self._run_client(context, task_status)
+                http = HttpService(self._settings.timeout)
+                self._set_ready(RemoteStreams(self._settings, http, context.clock))
+                await http.run(context, task_status=task_status)
             else:
                 await self._run_streams(context, task_status)
         finally:
@@ -43,11 +45,6 @@ class DisService:
     def has(self, project: str, name: str) -> bool:
         """Return whether the project has a stream, or whether streams are elsewhere."""
         return self._streams is None or name in self._streams.names(project)
-
-    async def _run_client(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
-        http = HttpService(self._settings.timeout)
-        self._set_ready(RemoteStreams(self._settings, http, context.clock))
-        await http.run(context, task_status=task_status)
 
     async def _run_streams(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
         if self._streams is None:  # after a failure, running triggers keep using the loaded streams

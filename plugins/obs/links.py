@@ -43,14 +43,9 @@ def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
         raise BadLink(link, FORMS)
     if not _BUCKET.fullmatch(bucket):
         raise BadLink(link, f"names no bucket: {FORMS}")
-    if not is_key(key):
+    if not (key.isprintable() and 0 < len(key.encode()) <= KEY_SIZE):
         raise BadLink(link, f"names no object: a key has 1 to {KEY_SIZE} bytes and no control characters")
     return bucket, key
-
-
-def is_key(key: str) -> bool:
-    """Return whether the key has 1 to ``KEY_SIZE`` bytes, and only printable characters."""
-    return key.isprintable() and 0 < len(key.encode()) <= KEY_SIZE
 
 
 def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[str]:

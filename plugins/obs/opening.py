@@ -41,15 +41,12 @@ class StoreOpener:
             yield FolderStore(self._service.folder)
             return
         async with self.client.held():
-            await self._ensure_session()
+            async with self._loading:
+                if self._session is None:
+                    self._session = await anyio.to_thread.run_sync(_load, self._service)
             from plugins.obs.s3 import S3Store
 
             yield S3Store(self.client, self._service.timeout)
-
-    async def _ensure_session(self) -> None:
-        async with self._loading:
-            if self._session is None:
-                self._session = await anyio.to_thread.run_sync(_load, self._service)
 
     def _make_client(self) -> AbstractAsyncContextManager[Any]:
         from plugins.obs.s3 import open_client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -11,11 +10,11 @@ from msgspec import Meta, Struct
 
 from engine import InvalidField
 from plugins._shared.fields import Affix
+from plugins._shared.http_client import ENDPOINT
 
 CREATED = ("Put", "Post", "Copy", "CompleteMultipartUpload")
 REMOVED = ("Delete", "DeleteMarkerCreated")
 GROUPS: Mapping[str, tuple[str, ...]] = {"ObjectCreated": CREATED, "ObjectRemoved": REMOVED}
-_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
 Bucket = Annotated[str, Meta(min_length=1, max_length=64, extra={"fixed": True})]
 
 
@@ -106,7 +105,7 @@ class ObsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError("give endpoint or folder, not both")
         if self.endpoint and not (self.access_key and self.secret_key):
             raise ValueError("endpoint needs access_key and secret_key")
-        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+        if self.endpoint and not ENDPOINT.fullmatch(self.endpoint):
             raise ValueError("endpoint must look like https://obs.region.host or http://127.0.0.1:8333")
 
     def __repr__(self) -> str:

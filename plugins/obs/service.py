@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import Callers, Event, NotFound, PluginContext, PushRequest, Reply, TriggerContext, Unauthorized
-from plugins._shared.http_client import MAX_WAIT, Fetcher, HttpService, confirm
+from plugins._shared.http_client import MAX_WAIT, Fetcher, HttpService
 from plugins._shared.push import ONLY_POST, accept_each, accepted_reply, push_operation
 from plugins.obs.destination import Expiry
 from plugins.obs.notifications import Confirmation, read_notification
@@ -103,7 +103,7 @@ class ObsService:
             return ONLY_POST
         notification = read_notification(request.body)
         if isinstance(notification, Confirmation):
-            await confirm(self._fetcher, notification.url, "plugins.obs.confirm_hosts")
+            await self._fetcher.confirm(notification.url, "plugins.obs.confirm_hosts")
             return accepted_reply(0, status=200)
         received = [(event, self._listeners_of(event.bucket, request.project)) for event in notification]
         accepted = await accept_each(

@@ -119,16 +119,11 @@ async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
     snapshot = Snapshot(context, stored)
     await snapshot._write(stored.rows)
     if stored.prefix != prefix:
-        await _narrow(context.plugin, table_of(context.trigger_id), prefix)
+        if prefix:  # no comparison updates the rows of objects outside it any more
+            await _purge(context.plugin, table_of(context.trigger_id), "", prefix)
+            await _purge(context.plugin, table_of(context.trigger_id), prefix + END, END * 2)
         snapshot.progress = fresh
     return snapshot
-
-
-async def _narrow(plugin: PluginContext, table: str, prefix: str) -> None:
-    """Delete the snapshot's rows of objects outside a prefix, since no comparison updates them any more."""
-    if prefix:
-        await _purge(plugin, table, "", prefix)
-        await _purge(plugin, table, prefix + END, END * 2)
 
 
 async def forget_others(plugin: PluginContext, alive: Iterable[str]) -> None:

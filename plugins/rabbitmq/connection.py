@@ -32,7 +32,11 @@ def install_lenient_decoders() -> None:
     """Replace the client library's decoders for all connections of this process. Valid values are decoded as before."""
     from pamqp import decode
 
-    skips: dict[str, Read] = {"shortstr": _skip_text, "table": _skip_table, "timestamp": _skip_time}
+    skips: dict[str, Read] = {
+        "shortstr": _skip_text,
+        "table": lambda data: (4 + int.from_bytes(data[:4], "big"), {}),
+        "timestamp": lambda data: (8, None),
+    }
     for kind, skip in skips.items():
         read = decode.METHODS[kind]
         if not isinstance(read, partial):
@@ -53,14 +57,6 @@ def _skip_text(data: bytes) -> tuple[int, str]:
     """
     end = 1 + data[0]
     return end, data[1:end].decode("utf-8", "backslashreplace")
-
-
-def _skip_table(data: bytes) -> tuple[int, dict[str, Any]]:
-    return 4 + int.from_bytes(data[:4], "big"), {}
-
-
-def _skip_time(data: bytes) -> tuple[int, None]:
-    return 8, None
 
 
 class BrokerRefused(ConnectionError):

@@ -164,40 +164,40 @@ class Verifier:
     Unavailable for a temporary failure.
     """
 
-    def __init__(self, fetch: Callable[[str], Awaitable[bytes]], now: Callable[[], float]) -> None:
-        self._fetch, self._now = fetch, now
+    def __init__(self, fetch: Callable[[str], Awaitable[bytes]]) -> None:
+        self._fetch = fetch
         self._kept: OrderedDict[str, Certificate] = OrderedDict()
         self._fetching = anyio.CapacityLimiter(AT_ONCE)
 
-    async def check(self, pushed: Pushed) -> None:
+    async def check(self, pushed: Pushed, now: float) -> None:
         """Verify a message. Raises Unauthorized if certificate or signature is invalid, and the errors of ``fetch``."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
-        certificate = await self._certificate(pushed.certificate_url)
+        certificate = await self._certificate(pushed.certificate_url, now)
         digest = _digest(pushed.digest or certificate.digest)
         try:
             certificate.key.verify(pushed.signature, pushed.signed, PKCS1v15(), digest)
         except InvalidSignature:
             raise Unauthorized("the signature does not match the message") from None
 
-    async def _certificate(self, url: str) -> Certificate:
-        if found := self._find(url):
-            return found
+    async def _certificate(self, url: str, now: float) -> Certificate:
+        if certificate := self._find(url, now):
+            return certificate
         async with self._fetching:
-            if found := self._find(url):  # fetched by another task meanwhile
-                return found
-            found = self._kept[url] = _read(await self._fetch(url), self._now() + LIFE)
+            if certificate := self._find(url, now):  # fetched by another task meanwhile
+                return certificate
+            certificate = self._kept[url] = _read(await self._fetch(url), now + LIFE)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-            return found
+            return certificate
 
-    def _find(self, url: str) -> Certificate | None:
-        found = self._kept.get(url)
-        if found is None or found.until < self._now():
+    def _find(self, url: str, now: float) -> Certificate | None:
+        certificate = self._kept.get(url)
+        if certificate is None or certificate.until < now:
             return None
         self._kept.move_to_end(url)
-        return found
+        return certificate
 
 
 def check_library() -> None:

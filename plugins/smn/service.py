@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import EventSink, Forbidden, PluginContext, parse_urn
-from plugins._shared.http_client import Endpoint, Fetcher, HttpService, confirm
+from plugins._shared.http_client import Endpoint, Fetcher, HttpService
 from plugins.smn.api import LIMIT, TAGS_LIMIT, SmnApi
 from plugins.smn.options import SmnOptions, SmnSettings
 from plugins.smn.pushed import Pushed, Verifier, check_library
@@ -33,16 +33,14 @@ class SmnService:
         self.accepts_pushes = bool(settings.hosts or settings.private_hosts or fetch)
         if self.accepts_pushes:
             check_library()
-        self._fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
-        self._fetch = fetch or self._fetcher.get
+        self.fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
+        self._verifier = Verifier(fetch or self.fetcher.get)
         self._ready = asyncio.Event()
         self._topics: Topics | None = None
-        self._verifier: Verifier | None = None
         self._endpoint: Endpoint | None = None
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         await self.listeners.load(context.store)
-        self._verifier = Verifier(self._fetch, context.clock.now)
         async with anyio.create_task_group() as tasks:
             await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
             try:
@@ -60,25 +58,16 @@ class SmnService:
         assert found is not None
         return found
 
-    async def verify(self, pushed: Pushed) -> None:
+    async def verify(self, pushed: Pushed, now: float) -> None:
         """Verify the signature of a message from a remote topic.
 
         Raises Forbidden if no hosts of certificates are set, if the certificate's URL is not allowed, or if its host
         refuses; Unauthorized if the certificate is invalid or the signature does not match; Unavailable if the
         certificate cannot be downloaded now.
         """
-        await self._ready.wait()
-        assert self._verifier is not None
         if not self.accepts_pushes:
             raise Forbidden("pushed messages are not accepted: set plugins.smn.hosts to the hosts of certificates")
-        await self._verifier.check(pushed)
-
-    async def confirm(self, url: str) -> None:
-        """Confirm a subscription to a remote topic by a GET of the URL that the topic sent.
-
-        Raises InvalidField if the URL is not allowed or its host refuses; Unavailable if it does not answer now.
-        """
-        await confirm(self._fetcher, url, "plugins.smn.hosts")
+        await self._verifier.check(pushed, now)
 
     def has(self, project: str, topic_urn: str) -> bool:
         """Return whether the project has a topic, or whether topics are elsewhere."""

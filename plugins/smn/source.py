@@ -53,17 +53,18 @@ class SmnTrigger:
     async def _check(self, pushed: Pushed, service: SmnService, context: TriggerContext) -> None:
         if pushed.message.topic_urn != self._topic:
             raise Forbidden("the message is from another topic than this trigger's")
-        age = context.plugin.clock.now() - moment(pushed.message.timestamp)
+        now = context.plugin.clock.now()
+        age = now - moment(pushed.message.timestamp)
         if age > OLDEST:
             raise Forbidden("the message is about a day old or older: it may be a repetition")
         if age < -SKEW:
             raise Forbidden(f"the message is from {-age:.0f} s in the future: check the clocks of both sides")
-        await service.verify(pushed)
+        await service.verify(pushed, now)
 
 
 async def _handle(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> Reply:
     if pushed.kind == "SubscriptionConfirmation":
-        await service.confirm(pushed.subscribe_url)
+        await service.fetcher.confirm(pushed.subscribe_url, "plugins.smn.hosts")
     if pushed.kind == "UnsubscribeConfirmation":
         log.warning("unsubscribed", trigger=context.trigger_id, topic=listener.topic_urn)
     await service.listeners.set_confirmed(

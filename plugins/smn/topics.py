@@ -201,7 +201,8 @@ class Topics:
         """Set attributes by name. An empty value removes the attribute."""
         async with self._changing:
             topic = self.find(project, urn)
-            await self._save(replace(topic, attributes=_without_empty({**topic.attributes, **attributes})))
+            present = {name: value for name, value in {**topic.attributes, **attributes}.items() if value}
+            await self._save(replace(topic, attributes=present))
 
     async def change_tags(self, project: str, urn: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         """Replace the topic's tags by those that ``change`` returns for them. Errors of ``change`` pass."""
@@ -263,7 +264,3 @@ class Topics:
     async def _save(self, topic: Topic) -> None:
         await self._store.write(TOPICS, {f"{topic.project}/{topic.name}": msgspec.json.encode(topic)})
         self._topics[topic.project, topic.name] = topic
-
-
-def _without_empty(attributes: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in attributes.items() if value}

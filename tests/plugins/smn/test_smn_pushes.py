@@ -212,32 +212,31 @@ async def test_what_localstack_has_signed_is_believed_if_nothing_is_changed(mess
     async def fetch(url: str) -> bytes:
         return str(SENT["certificate"]).encode()
 
-    verifier = Verifier(fetch, lambda: 0.0)
+    verifier = Verifier(fetch)
     signed = {
         name: value for name, value in message.items() if "Signature" not in name and name[:2] not in ("Si", "Un")
     }
-    await verifier.check(read_push(encoded(message)))
+    await verifier.check(read_push(encoded(message)), 0.0)
     for name, value in signed.items():
         changed = {"Type": "UnsubscribeConfirmation", "Timestamp": "2026-03-01T06:30:00Z"}.get(name, f"{value}x")
         with pytest.raises(Unauthorized):
-            await verifier.check(read_push(encoded({**message, name: changed})))
+            await verifier.check(read_push(encoded({**message, name: changed})), 0.0)
 
 
 async def test_certificates_are_kept_for_a_while_and_not_too_many() -> None:
-    signer, fetched, moment = Signer(), list[str](), 0.0
+    signer, fetched = Signer(), list[str]()
 
     async def fetch(url: str) -> bytes:
         fetched.append(url)
         return signer.certificate()
 
-    verifier = Verifier(fetch, lambda: moment)
+    verifier = Verifier(fetch)
     pushed = read_push(encoded(signer.notification()))
     for number in range(KEPT + 1):
-        await verifier.check(replace(pushed, certificate_url=f"{number}"))
-    await verifier.check(replace(pushed, certificate_url="1"))
-    await verifier.check(replace(pushed, certificate_url="0"))
-    moment = LIFE + 1
-    await verifier.check(replace(pushed, certificate_url="0"))
+        await verifier.check(replace(pushed, certificate_url=f"{number}"), 0.0)
+    await verifier.check(replace(pushed, certificate_url="1"), 0.0)
+    await verifier.check(replace(pushed, certificate_url="0"), 0.0)
+    await verifier.check(replace(pushed, certificate_url="0"), LIFE + 1)
 
     assert fetched == [*map(str, range(KEPT + 1)), "0", "0"]
 
