@@ -23,7 +23,7 @@ from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite.row_sums import changed_rows
 from engine.storage.sqlite.rows import POISONED
-from plugins.dis.checkpoints import ShardCheckpoint
+from plugins.dis.source import ShardCheckpoint
 from plugins.dis.streams import Row, log_of
 from plugins.lts.lines import Row as LineRow
 

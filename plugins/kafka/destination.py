@@ -18,10 +18,9 @@ from anyio.abc import TaskStatus
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverable
-from plugins._shared.connections import deadline
+from plugins._shared.connections import SharedClient, deadline
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
-from plugins._shared.shared_client import SharedClient
 from plugins.kafka.client import Causes, connection, library, named_causes, pace
 from plugins.kafka.options import InstanceId, KafkaSettings
 from plugins.kafka.topics import Topics

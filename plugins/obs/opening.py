@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from engine import SettingsError
-from plugins._shared.shared_client import SharedClient
+from plugins._shared.connections import SharedClient
 from plugins.obs.folder import FolderStore
 from plugins.obs.options import ObsSettings
 from plugins.obs.store import ObjectStore

@@ -17,7 +17,7 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
-from plugins._shared.shared_client import Lease, SharedClient
+from plugins._shared.connections import Lease, SharedClient
 from plugins.obs.options import ObsSettings
 from plugins.obs.store import BLOCK, Listing, StoredObject
 

@@ -24,11 +24,10 @@ from engine import EVENT_LIMIT, SettingsError
 from engine.resources.bound_trigger import BoundTrigger
 from plugins._shared.connections import deadline
 from plugins.rabbitmq import plugin
-from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
 from plugins.rabbitmq.binding import FIRST, PrefetchWindow
 from plugins.rabbitmq.connection import opened
 from plugins.rabbitmq.options import Instance, RabbitOptions, RabbitSettings
-from plugins.rabbitmq.source import _Reader
+from plugins.rabbitmq.source import FULL, MARK, ROWS, Accepted, _Reader, mark_of
 from tests.support.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
 from tests.support.triggering import House, house, messages, until
 
