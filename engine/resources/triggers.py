@@ -8,7 +8,7 @@ start and stop. When a version, alias or function is deleted, its triggers are d
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,8 +16,19 @@ import structlog
 from msgspec import Struct
 
 from engine.config.plugin_registry import Registry
-from engine.errors import FunctiondError, NotFound, NoTriggerType, UnknownTrigger, UnknownTriggerType
+from engine.errors import (
+    FunctiondError,
+    InvalidTrigger,
+    NotFound,
+    NoTriggerType,
+    TooManyTriggers,
+    TriggerClash,
+    TriggerExists,
+    UnknownTrigger,
+    UnknownTriggerType,
+)
 from engine.functions.catalog import Catalog
+from engine.logs.target import status_log_target, status_log_target_of
 from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.signal import Signal
@@ -27,9 +38,10 @@ from engine.protocols import Plugin, ResourceStore, StoredResource
 from engine.protocols.catalog import decode_resource
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
-from engine.resources.trigger_limits import check_claims, check_log_streams, check_others, check_room
 
 log = structlog.get_logger("functiond")
+
+TRIGGERS = 10  #: triggers per version or alias, of all kinds with ``TriggerRules.limited`` together (FunctionGraph)
 
 
 class TriggerDraft(Struct, frozen=True, kw_only=True):
@@ -179,9 +191,9 @@ class Triggers:
             trigger = self._bind(stored, plugin, function)
             if too_long := rules.excess(kind, trigger.stored.data):
                 raise too_long
-            check_log_streams(trigger, self._catalog)
-            check_room(trigger, self.in_project(function.project))
-            check_claims(trigger, self.all())
+            _check_log_streams(trigger, self._catalog)
+            _check_room(trigger, self.in_project(function.project))
+            _check_claims(trigger, self.all())
             await self._put(trigger, "trigger created")
         return trigger
 
@@ -223,10 +235,10 @@ class Triggers:
                 raise too_long
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
             if trigger.options != old.options:
-                check_log_streams(trigger, self._catalog)
-            check_others(trigger, self.in_project(trigger.project))
+                _check_log_streams(trigger, self._catalog)
+            _check_others(trigger, self.in_project(trigger.project))
             if claims:
-                check_claims(trigger, self.all())
+                _check_claims(trigger, self.all())
             await self._put(trigger, "trigger changed")
         return trigger
 
@@ -292,3 +304,70 @@ def _warn_without_source(trigger: BoundTrigger) -> None:
     """Log a warning if a trigger is active but its kind has no source. Triggers of some kinds can only be stored."""
     if trigger.stored.active and trigger.options is not None and trigger.plugin.trigger is None:
         log.warning("trigger has no source: stored, but will not fire", trigger=trigger.id, kind=trigger.kind)
+
+
+def _check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
+    """Raise if a new trigger cannot be added beside the others of its project.
+
+    Raises TooManyTriggers if its version, alias or project has the maximum; otherwise the errors of ``_check_others``.
+    """
+    own = new.plugin.rules
+    if own.limited:
+        limited = [other.kind for other in others if other.plugin.rules.limited and _same_version(new, other)]
+        if len(limited) >= TRIGGERS:
+            kinds = ", ".join(sorted({new.kind, *limited}))
+            raise TooManyTriggers(new.kind, TRIGGERS, f"a version or alias, of types {kinds} together,")
+    if own.per_project and sum(other.kind == new.kind for other in others) >= own.per_project:
+        raise TooManyTriggers(new.kind, own.per_project, f"a project, of type {new.kind},")
+    _check_others(new, others)
+
+
+def _check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
+    """Raise if a trigger conflicts with another trigger of its kind in its project.
+
+    Raises TriggerExists if such a trigger of the same version or alias has the same values in the fields that must be
+    unique; TriggerClash if the plugin does not allow both triggers together.
+    """
+    for other in others:
+        if other.kind == new.kind and other.id != new.id and other.options is not None:
+            _check_pair(new, other)
+
+
+def _check_claims(new: BoundTrigger, others: Iterable[BoundTrigger]) -> None:
+    """Raise TriggerClash if a trigger would take events of one of another project, about which the error is silent."""
+    for other in others:
+        if other.plugin is new.plugin and other.project != new.project and other.options is not None:
+            taken = new.plugin.rules.taken
+            if taken is not None and (problem := taken(new.kind, new.options, other.kind, other.options)):
+                raise TriggerClash(new.kind, problem)
+
+
+def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
+    own = new.plugin.rules
+    key = rules.same_key(new.plugin, new.options)
+    same_function = new.function_id == other.function_id
+    if key and _same_version(new, other) and key == rules.same_key(other.plugin, other.options):
+        fields = ", ".join(f"{name} {value}" for name, value in zip(own.unique, key, strict=True))
+        raise TriggerExists(new.kind, fields, other.id)
+    if own.conflicts is not None and own.conflicts(new.options, other.options, same_function):
+        taken = f"the {new.kind} trigger {other.id} of {other.function} already uses a resource that this trigger needs"
+        raise TriggerClash(new.kind, taken)
+
+
+def _same_version(new: BoundTrigger, other: BoundTrigger) -> bool:
+    return (new.function_id, new.qualifier) == (other.function_id, other.qualifier)
+
+
+def _check_log_streams(trigger: BoundTrigger, catalog: Catalog) -> None:
+    """Raise InvalidTrigger if the plugin refuses the trigger because of a status stream of its function's project."""
+    refuse = trigger.plugin.rules.refuse
+    if refuse is None:
+        return
+    streams = {status_log_target(trigger.project)}
+    for function in catalog.all():
+        settings = catalog.settings_of(function.function_id, function.version)
+        if function.project == trigger.project and settings is not None and settings.status_log:
+            streams.add(status_log_target_of(function.project, settings.details))
+    if refused := refuse(trigger.options, streams):
+        field, reason = refused
+        raise InvalidTrigger(trigger.kind, f"event_data.{field}", trigger.given.get(field), reason)

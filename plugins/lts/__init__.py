@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.lts.events import example
 from plugins.lts.options import LtsOptions, LtsSettings, refuse
 from plugins.lts.service import LtsService
-from plugins.lts.source import LtsTrigger
+from plugins.lts.source import LtsTrigger, example
 
 plugin = Plugin(
     kinds=("LTS",),

@@ -32,8 +32,7 @@ from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import Plugin, StoredResource, TriggerRules
 from engine.resources import trigger_rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
-from engine.resources.trigger_limits import TRIGGERS
-from engine.resources.triggers import TriggerDraft, Triggers
+from engine.resources.triggers import TRIGGERS, TriggerDraft, Triggers
 from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 from tests.support.work import calls
