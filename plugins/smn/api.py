@@ -39,7 +39,7 @@ def check_value(name: str, value: str) -> None:
     check_name(name)
     if len(value.encode()) > SIZES[name]:
         hint = f"{name} may have {SIZES[name]} bytes"
-        raise SmnProblem(403, "SMN.0047", f"Parameter: Value exceeds the maximum length. {hint}")
+        raise SmnProblem("SMN.0047", f"Parameter: Value exceeds the maximum length. {hint}", 403)
     if name == POLICY and value:
         _check_policy(value)
 

@@ -99,7 +99,7 @@ class Publish(Struct, frozen=True, kw_only=True):
         A template raises SmnProblem, too, but is ignored if there is a ``message_structure``.
         """
         if len((self.subject or "").encode()) > SUBJECT_LIMIT:
-            raise SmnProblem(403, "SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes")
+            raise SmnProblem("SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes", 403)
         if self.message_template_name and not self.message_structure:
             hint = "Embedded topics have no templates: send message or message_structure"
             raise bad_request(f"Parameter: message_template_name is invalid. {hint}", "SMN.0032")
@@ -114,7 +114,7 @@ class Publish(Struct, frozen=True, kw_only=True):
         """
         text = self._structured(self.message_structure) if self.message_structure else self.message or ""
         if not 0 < len(text.encode()) <= MESSAGE_LIMIT:
-            raise SmnProblem(403, "SMN.0009", f"Parameter: Message is invalid. It must have 1 to {MESSAGE_LIMIT} bytes")
+            raise SmnProblem("SMN.0009", f"Parameter: Message is invalid. It must have 1 to {MESSAGE_LIMIT} bytes", 403)
         return text
 
     def attributes(self) -> Mapping[str, Any] | None:

@@ -13,9 +13,6 @@ from plugins._shared.vendor_api import VendorProblem
 
 
 class SmnProblem(VendorProblem):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(code, message, status)
-
     def reply(self) -> Reply:
         return reply_of(self.status, {"code": self.code, "message": self.message})
 
@@ -26,12 +23,12 @@ def reply_of(status: int, body: Mapping[str, Any]) -> Reply:
 
 
 def bad_request(message: str, code: str = "SMN.0005") -> SmnProblem:
-    return SmnProblem(400, code, message)
+    return SmnProblem(code, message)
 
 
 def not_offered(status: int, problem: str) -> SmnProblem:
-    return SmnProblem(status, "SMN.0001", problem)
+    return SmnProblem("SMN.0001", problem, status)
 
 
 def no_topic(urn: str) -> SmnProblem:
-    return SmnProblem(404, "SMN.0006", f"Topic not found. [{urn[:300]}]")
+    return SmnProblem("SMN.0006", f"Topic not found. [{urn[:300]}]", 404)

@@ -176,7 +176,7 @@ class Topics:
             if found := self._topics.get((project, name)):
                 return found, False
             if len(self.of_project(project)) >= MOST:
-                raise SmnProblem(403, "SMN.0004", f"Exceeded topic limit. A project may have {MOST}")
+                raise SmnProblem("SMN.0004", f"Exceeded topic limit. A project may have {MOST}", 403)
             now = self._clock.now()
             topic = Topic(
                 project=project,

@@ -10,10 +10,10 @@ import pytest
 from engine import PushRequest
 from engine.testing import ManualClock, MemoryStore
 from plugins._shared.vendor_api import Call
-from plugins.lts import bodies, lines_api
+from plugins.lts import api, bodies
+from plugins.lts.api import LtsApi
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.lines import STATES, Item, Lines, Row, Written, encoded
-from plugins.lts.lines_api import LinesApi
 from plugins.lts.options import MIB
 
 ROWS = 40
@@ -31,10 +31,10 @@ class AnyGroup:
     def stream(self, project: str, group_id: str, stream_id: str) -> None: ...
 
 
-async def page(api: LinesApi, line_num: str) -> Any:
+async def page(served: LtsApi, line_num: str) -> Any:
     body = {"start_time": 0, "end_time": 1 << 40, "is_desc": True, "keywords": "line 0.", "line_num": line_num}
     request = PushRequest(method="POST", path="", query="", headers={}, body=b"")
-    [offer] = [one for one in api.offers.values() if one.body is bodies.Search]
+    [offer] = [one for one in served.table.offers.values() if one.body is bodies.Search]
     status, found = await offer.handler(Call("p", request), "g", "s", msgspec.convert(body, bodies.Search))
     assert status == 200
     return found
@@ -43,17 +43,17 @@ async def page(api: LinesApi, line_num: str) -> Any:
 async def test_a_search_through_small_rows_reads_a_bounded_number_of_them_for_a_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lines_api, "SCANNED", 10 * lines_api.READ_COST)
+    monkeypatch.setattr(api, "SCANNED", 10 * api.READ_COST)
     lines = CountingLines(MemoryStore(), ManualClock(1.0).now, 16 * MIB)
     for number in range(ROWS):
         item = Item(message=f"line {number}.", time=1000, host_name="", ip="", path="", log_uid="", line_no=number)
         await lines.append([Written(stream=stream_name("p", "g", "s"), items=[*encoded([item])], function=STATES)])
-    api, line_num, found, reads = LinesApi(cast(Groups, AnyGroup()), lines, labels=False), "", [], []
+    served, line_num, found, reads = LtsApi(cast(Groups, AnyGroup()), lines, labels=False), "", [], []
 
     complete = False
     while not complete:
         lines.reads = 0
-        reply = await page(api, line_num)
+        reply = await page(served, line_num)
         complete, line_num = reply["isQueryComplete"], reply["next_line_num"]
         found += reply["logs"]
         reads.append(lines.reads)
