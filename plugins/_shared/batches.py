@@ -9,10 +9,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from engine import Event
 
@@ -52,24 +53,6 @@ def by_key(records: Iterable[T], key_of: Callable[[T], str]) -> dict[str, list[T
     return groups
 
 
-class BrokerRecord(Protocol):
-    """Message that a broker delivered, with the fields that events contain."""
-
-    @property
-    def topic(self) -> str: ...
-
-    @property
-    def value(self) -> bytes | None: ...
-
-
-R = TypeVar("R", bound=BrokerRecord)
-
-
-class _Example(Struct, frozen=True, kw_only=True):
-    value: bytes | None
-    topic: str = "orders"
-
-
 def envelope(now: float, region: str, trigger_type: str, instance_id: str) -> dict[str, Any]:
     """Return the fields of a broker's event other than its messages."""
     return {
@@ -84,20 +67,22 @@ def envelope(now: float, region: str, trigger_type: str, instance_id: str) -> di
 def example_of(trigger_type: str, instance_id: str) -> bytes:
     """Return an event with two messages of one topic, as an example."""
     around = envelope(1_772_346_600.0, "local-1", trigger_type, instance_id)
-    return events([_Example(value=b'{"order": 7}'), _Example(value=b'{"order": 8}')], around, 1000)[0].payload
+    records = [SimpleNamespace(topic="orders", value=b'{"order": %d}' % number) for number in (7, 8)]
+    return events(records, around, 1000)[0].payload
 
 
 def events(
-    records: Iterable[R],
+    records: Iterable[Any],
     around: Mapping[str, Any],
     limit: int,
     message_format: Format = "text",
-    key_of: Callable[[R], str] | None = None,
+    key_of: Callable[[Any], str] | None = None,
 ) -> list[Event]:
     """Return events that hold the messages: as few as possible, each of at most ``limit`` bytes.
 
-    A single message that needs more bytes is an event alone. ``around`` contains the other fields of each event. With
-    ``key_of``, which returns the ordering key of a record, no event has records of two keys.
+    A single message that needs more bytes is an event alone. Records have ``topic`` and ``value`` (bytes or None), for
+    the format ``record`` the other fields of Kafka's records, too. ``around`` contains the other fields of each event.
+    With ``key_of``, which returns the ordering key of a record, no event has records of two keys.
     """
     head = msgspec.json.encode(around)[:-1] + b',"records":['
     encode = _text if message_format == "text" else _record
@@ -108,7 +93,7 @@ def events(
     ]
 
 
-def _text(record: BrokerRecord) -> bytes:
+def _text(record: Any) -> bytes:
     """Return the value as JSON text. Bytes that are not UTF-8 become U+FFFD; a missing value the empty string."""
     return msgspec.json.encode((record.value or b"").decode("utf-8", "replace"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.apig.events import example
 from plugins.apig.options import ApigOptions, ApigSettings, conflicts, mode, reply_fields
-from plugins.apig.source import ApigService, ApigTrigger, address, taken
+from plugins.apig.source import ApigService, ApigTrigger, taken
 
 plugin = Plugin(
     kinds=("APIG", "DEDICATEDGATEWAY", "APIC"),
@@ -29,7 +29,7 @@ plugin = Plugin(
         claimed=("path", "match_mode", "req_method", "sl_domain", "env_name", "cors"),
         start_before_stop=True,
         reply_fields=reply_fields,
-        address=address,
+        address=ApigService.address,
     ),
     example=example,
     display=TriggerDisplay(

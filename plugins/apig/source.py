@@ -85,6 +85,10 @@ class ApigService:
     def listener(self, kind: str) -> Listener:
         return self._dedicated if kind == DEDICATED else self._shared
 
+    def address(self, kind: str, options: ApigOptions, tls: bool) -> str:
+        """Return the URL of an API, or only its path if the system chooses the gateway's port and has not yet."""
+        return _with_domain(self.listener(kind).address(tls=tls), options.sl_domain) + options.path
+
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._shared.run, context)
@@ -108,11 +112,6 @@ class ApigTrigger:
 def taken(kind: str, mine: ApigOptions, other_kind: str, other: ApigOptions) -> str:
     """Return why an API would take requests of one of another project; empty if it takes none."""
     return "" if (kind == DEDICATED) != (other_kind == DEDICATED) else collision(mine, other)
-
-
-def address(service: ApigService, kind: str, options: ApigOptions, tls: bool) -> str:
-    """Return the URL of an API, or only its path if the system chooses the gateway's port and has not yet."""
-    return _with_domain(service.listener(kind).address(tls=tls), options.sl_domain) + options.path
 
 
 def _with_domain(base: str, domain: str) -> str:

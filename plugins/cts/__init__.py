@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.cts.options import CtsOptions, conflicts
-from plugins.cts.source import CtsService, CtsTrigger, on_registered
+from plugins.cts.source import CtsService, CtsTrigger
 from plugins.cts.traces import example
 
 plugin = Plugin(
@@ -18,7 +18,7 @@ plugin = Plugin(
         start_before_stop=True,
         per_project=10,
         conflicts=conflicts,
-        on_registered=on_registered,
+        on_registered=CtsService.subscribed,
     ),
     example=example,
     display=TriggerDisplay(

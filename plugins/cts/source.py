@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 
 import anyio
@@ -132,8 +132,8 @@ class CtsService:
         self._inboxes.pop(trigger_id, None)
 
     @contextmanager
-    def subscribed(self, wanted: Wanted, sink: EventSink) -> Iterator[None]:
-        subscriber = _Subscriber(wanted=wanted, sink=sink, inbox=self.inbox(sink.trigger_id))
+    def subscribed(self, options: CtsOptions, sink: EventSink) -> Iterator[None]:
+        subscriber = _Subscriber(wanted=Wanted(options.operations), sink=sink, inbox=self.inbox(sink.trigger_id))
         self._subscribers.append(subscriber)
         try:
             with sink.plugin.audit.subscribed(subscriber.collect):
@@ -153,7 +153,3 @@ class CtsService:
             for one in listening
         )
         return accepted_reply(accepted)
-
-
-def on_registered(service: CtsService, options: CtsOptions, sink: EventSink) -> AbstractContextManager[None]:
-    return service.subscribed(Wanted(options.operations), sink)

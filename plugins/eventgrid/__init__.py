@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.eventgrid.cloudevents import example
 from plugins.eventgrid.options import EventGridOptions, subject
-from plugins.eventgrid.source import EventGridService, EventGridTrigger, on_registered
+from plugins.eventgrid.source import EventGridService, EventGridTrigger
 
 plugin = Plugin(
     kinds=("EVENTGRID",),
@@ -19,7 +19,7 @@ plugin = Plugin(
         may_disable=False,
         start_before_stop=True,
         unique=("channel_id", "source_name", "trigger_name"),
-        on_registered=on_registered,
+        on_registered=EventGridService.subscribed,
     ),
     example=example,
     display=TriggerDisplay(about={"EVENTGRID": "CloudEvents of a channel."}, subject=subject),

@@ -8,7 +8,7 @@ batch that was accepted only in part.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from urllib.parse import quote
 
 import anyio
@@ -72,7 +72,8 @@ class EventGridService:
             await anyio.sleep_forever()
 
     @contextmanager
-    def subscribed(self, subscriber: Subscriber) -> Iterator[None]:
+    def subscribed(self, options: EventGridOptions, sink: EventSink) -> Iterator[None]:
+        subscriber = Subscriber(options=options, types=frozenset(options.event_types), sink=sink)
         self._subscribers.append(subscriber)
         try:
             yield
@@ -96,9 +97,3 @@ class EventGridService:
             for one in listening
         )
         return accepted_reply(accepted)
-
-
-def on_registered(
-    service: EventGridService, options: EventGridOptions, sink: EventSink
-) -> AbstractContextManager[None]:
-    return service.subscribed(Subscriber(options=options, types=frozenset(options.event_types), sink=sink))

@@ -67,8 +67,8 @@ def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[st
 class ObsLinks:
     """Reader of packages, given by the link to their object. Raises BadLink for other links, and the store's errors."""
 
-    def __init__(self, service: ObsSettings) -> None:
-        self._host, self._opener = service.host, StoreOpener(service)
+    def __init__(self, settings: ObsSettings) -> None:
+        self._host, self._opener = settings.host, StoreOpener(settings)
 
     @asynccontextmanager
     async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -77,6 +77,6 @@ class ObsLinks:
             yield blocks
 
 
-def code_links(service: ObsSettings) -> CodeLinks | None:
+def code_links(settings: ObsSettings) -> CodeLinks | None:
     """Return the reader of packages by their links, or None if the settings have neither an endpoint nor a folder."""
-    return ObsLinks(service) if service.configured else None
+    return ObsLinks(settings) if settings.configured else None

@@ -45,23 +45,23 @@ async def _request(request: Callable[..., Awaitable[aiohttp.ClientResponse]], *p
     return response
 
 
-def load_session(service: ObsSettings) -> AioSession:
+def load_session(settings: ObsSettings) -> AioSession:
     """Load the library's data files by opening a client. Blocks for 0.2 s; later clients open in a few milliseconds."""
     session = get_session()
 
     async def touch() -> None:
-        async with open_client(session, service):
+        async with open_client(session, settings):
             pass
 
     asyncio.run(touch())
     return session
 
 
-def open_client(session: AioSession, service: ObsSettings) -> AbstractAsyncContextManager[Any]:
+def open_client(session: AioSession, settings: ObsSettings) -> AbstractAsyncContextManager[Any]:
     """Return a context manager that opens an S3 client and closes it when the block ends."""
     config = AioConfig(
         http_session_cls=_Direct,
-        s3={"addressing_style": "path" if service.path_style else "auto"},
+        s3={"addressing_style": "path" if settings.path_style else "auto"},
         connect_timeout=CONNECT,
         read_timeout=SILENCE,
         max_pool_connections=0,  # any number: slow requests of one bucket must not delay those of another
@@ -72,10 +72,10 @@ def open_client(session: AioSession, service: ObsSettings) -> AbstractAsyncConte
     )
     client: AbstractAsyncContextManager[Any] = session.create_client(
         "s3",
-        endpoint_url=service.endpoint,
-        region_name=service.region,
-        aws_access_key_id=service.access_key,
-        aws_secret_access_key=service.secret_key,
+        endpoint_url=settings.endpoint,
+        region_name=settings.region,
+        aws_access_key_id=settings.access_key,
+        aws_secret_access_key=settings.secret_key,
         config=config,
     )
     return client

@@ -6,7 +6,7 @@ from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.events import example
 from plugins.smn.options import SmnOptions, SmnSettings
-from plugins.smn.service import SmnService, on_registered, subscription_status
+from plugins.smn.service import SmnService
 from plugins.smn.source import SmnTrigger
 
 plugin = Plugin(
@@ -24,8 +24,8 @@ plugin = Plugin(
         start_before_stop=True,
         unique=("topic_urn",),
         has_path=True,
-        subscription_status=subscription_status,
-        on_registered=on_registered,
+        subscription_status=SmnService.status,
+        on_registered=SmnService.subscribed,
     ),
     example=example,
     display=TriggerDisplay(about={"SMN": "Messages of a topic."}, subject=lambda options: options.topic_urn),

@@ -73,9 +73,13 @@ class SmnService:
         """Return whether the project has a topic, or whether topics are elsewhere."""
         return self._topics is None or self._topics.has(project, topic_urn)
 
-    def status(self, topic_urn: str, trigger_id: str, project: str) -> str:
+    def subscribed(self, options: SmnOptions, sink: EventSink) -> AbstractContextManager[None]:
+        return self.listeners.listening(Listener(topic_urn=options.topic_urn, sink=sink))
+
+    def status(self, options: SmnOptions, trigger_id: str, urn: str) -> str:
         """Return the status of a trigger's subscription. Topics that the engine serves itself need no confirmation."""
-        own = self._topics is not None and self._topics.has(project, topic_urn)
+        project = parse_urn(urn, region="", project="").project
+        own = self._topics is not None and self._topics.has(project, options.topic_urn)
         return CONFIRMED if own or self.listeners.is_confirmed(trigger_id) else UNCONFIRMED
 
     async def _serve(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
@@ -97,11 +101,3 @@ class SmnService:
         await anyio.sleep(SETTLED)
         await self.listeners.forget_others(context.store)
         await anyio.sleep_forever()
-
-
-def on_registered(service: SmnService, options: SmnOptions, sink: EventSink) -> AbstractContextManager[None]:
-    return service.listeners.listening(Listener(topic_urn=options.topic_urn, sink=sink))
-
-
-def subscription_status(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> str:
-    return service.status(options.topic_urn, trigger_id, parse_urn(urn, region="", project="").project)

@@ -13,7 +13,7 @@ from engine.resources import trigger_rules
 from plugins._shared.push import MOST_VALUES, STEP, accept_each, decode_json
 from plugins.eventgrid import plugin as eventgrid
 from plugins.eventgrid.options import EventGridOptions
-from plugins.eventgrid.source import EventGridService, on_registered
+from plugins.eventgrid.source import EventGridService
 from tests.support.triggering import api_client, house
 from tests.support.work import turns_during
 
@@ -40,7 +40,7 @@ def test_an_event_is_not_compared_with_each_of_a_trigger_s_types() -> None:
     service = EventGridService(None)
     options = EventGridOptions(channel_id="c", event_types=tuple(f"t{number}" for number in range(30_000)))
 
-    with on_registered(service, options, sink):
+    with service.subscribed(options, sink):
         [subscriber] = service._subscribers
         wanted = [subscriber.wants(event(1, Compared(kind))) for kind in ("t29999", "other")]
 
