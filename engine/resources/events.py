@@ -95,10 +95,6 @@ def _check_free(name: str, others: Iterable[Event]) -> None:
 def check_event(name: str, content: str) -> None:
     if not NAME.fullmatch(name):
         raise BadEvent("name", name, NAME_RULE)
-    _check_content(content)
-
-
-def _check_content(content: str) -> None:
     if len(content) > _LONGEST_TEXT:
         raise EventTooLarge(MAX_SIZE)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -71,10 +72,6 @@ def encoded(status: int, body: Any) -> Reply:
     return Reply(status=status, body=b"" if body is None else msgspec.json.encode(body))
 
 
-def body_of(request: PushRequest) -> bytes:
-    return request.body
-
-
 class Table:
     """Operations of a service. Replies to requests.
 
@@ -88,7 +85,7 @@ class Table:
         invalid: Refuse,
         *,
         encode: Callable[[int, Any], Reply] = encoded,
-        unpack: Callable[[PushRequest], bytes] = body_of,
+        unpack: Callable[[PushRequest], bytes] = attrgetter("body"),
     ) -> None:
         """Take the service's own errors: ``refuse`` for a status and a text, ``invalid`` for a body or query.
 

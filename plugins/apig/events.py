@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from engine import CONSOLE_COOKIES, Reply
-from plugins.apig.problems import Problem, bad_reply
+from plugins.apig.problems import bad_reply
 from plugins.apig.routing import Found
 
 #: Headers of a connection, and those that the gateway computes itself.
@@ -164,14 +164,8 @@ def _read(result: bytes) -> _Returned:
             result = msgspec.json.decode(result, type=str).encode()
         return msgspec.json.decode(result, type=_Returned, strict=False)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _invalid_result(error) from None
-
-
-def _invalid_result(error: Exception) -> Problem:
-    return bad_reply(
-        "the function must return an object with statusCode (number), headers (object), body (string) and "
-        f"isBase64Encoded (boolean): {error}"
-    )
+        needed = "statusCode (number), headers (object), body (string) and isBase64Encoded (boolean)"
+        raise bad_reply(f"the function must return an object with {needed}: {error}") from None
 
 
 def _headers(given: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:

@@ -80,7 +80,12 @@ def own(trace: Trace) -> dict[str, Any]:
     return {
         "time": moment,
         "record_time": moment,
-        "user": {"name": trace.user, "id": trace.user, "role": trace.role, "domain": _project(trace)},
+        "user": {
+            "name": trace.user,
+            "id": trace.user,
+            "role": trace.role,
+            "domain": {"name": trace.project, "id": trace.project},
+        },
         "request": {} if trace.request is None else trace.request,
         "response": {} if trace.response is None else trace.response,
         "code": trace.code,
@@ -100,10 +105,6 @@ def own(trace: Trace) -> dict[str, Any]:
         "source_ip": trace.source_ip,
         "read_only": False,
     }
-
-
-def _project(trace: Trace) -> dict[str, str]:
-    return {"name": trace.project, "id": trace.project}
 
 
 def read_pushed(body: bytes) -> list[dict[str, Any]]:

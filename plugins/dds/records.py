@@ -114,7 +114,9 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
         return b"]}" if self.kind == "DDS" else b'],"vernier":%b}' % msgspec.json.encode(token)
 
     def _record(self, change: Change) -> bytes:
-        source = SOURCES[self.kind]
+        source, document = SOURCES[self.kind], change.document
+        # A change without the document has its key, unless it concerns a whole collection.
+        full = document.get("fullDocument") or document.get("documentKey") or {}
         return msgspec.json.encode(
             {
                 "event_source": source,
@@ -124,9 +126,9 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
                 source: {
                     "size_bytes": str(change.size),
                     "token": change.token,
-                    "full_document": extended_json(_full_document(change.document)),
+                    "full_document": extended_json(full),
                     "ns": json.dumps(
-                        change.document.get("ns") or {"db": self.database, "coll": self.collection}, ensure_ascii=False
+                        document.get("ns") or {"db": self.database, "coll": self.collection}, ensure_ascii=False
                     ),
                 },
                 "event_source_id": self.source_id,
@@ -139,12 +141,3 @@ _HEAD = b'{"records":['
 
 def _payload(records: Iterable[bytes], end: bytes) -> bytes:
     return _HEAD + b",".join(records) + end
-
-
-def _full_document(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the changed document for an event.
-
-    Return only the document's key if the change does not contain the document, and nothing if it concerns a whole
-    collection.
-    """
-    return document.get("fullDocument") or document.get("documentKey") or {}

@@ -51,11 +51,11 @@ class Fetches:
         self._positions: dict[Any, PartitionOffset] = {}
         self._next: dict[Any, int] = {}  #: next offsets to fetch; one below the position to fetch the last record again
 
-    def recheck_topics(self, cluster: Any = None) -> None:
+    def recheck_topics(self) -> None:
         """Let the next ``read`` fetch the last read records again, since topics may have been created again.
 
-        The client calls this for new metadata. It requests metadata every few seconds, after a lost connection, and
-        when a topic or a leader is missing.
+        To be called for new metadata. The client requests it every few seconds, after a lost connection, and when a
+        topic or a leader is missing.
         """
         self._in_doubt = True
 

@@ -97,7 +97,10 @@ class LtsService:
                 self.ready.set()
                 task_status.started()
                 await anyio.sleep(SETTLED)
-                await self._make_room_often()
+                while True:
+                    await self.lines.half_full.wait()
+                    await self.lines.make_room(self._readers.needed)
+                    await anyio.sleep(CALM)
 
     @contextmanager
     def reading(self, context: PluginContext, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
@@ -131,9 +134,3 @@ class LtsService:
                 oldest = context.clock.expiry.now() - self.groups.days(stream) * DAY
                 await self.lines.expire(stream, int(oldest * 1000))
             await anyio.sleep(SWEEP)
-
-    async def _make_room_often(self) -> None:
-        while True:
-            await self.lines.half_full.wait()
-            await self.lines.make_room(self._readers.needed)
-            await anyio.sleep(CALM)

@@ -114,7 +114,10 @@ class TimerTrigger:
     ) -> Position:
         """Move the cursor to ``last``, invoke the function once for each due time, and return the new position."""
         key = f"timer:{context.trigger_id}:{position.generation}"
-        events = [Event(payload=self._event(one, table), idempotency_key=f"{key}:{one:.0f}") for one in due]
+        name, text = self._options.name, self._options.user_event
+        events = [
+            Event(payload=event_json(name, text, table.local(one)), idempotency_key=f"{key}:{one:.0f}") for one in due
+        ]
         position = position.after(last, asked=bool(due))
         cursor = {CURSOR: msgspec.json.encode(position)}
         if context.mode is Mode.ASYNC:
@@ -128,12 +131,9 @@ class TimerTrigger:
                 context.report_problem(str(error))
         return position
 
-    def _event(self, due: float, table: Timetable) -> bytes:
-        """Return the JSON of FunctionGraph's documented TIMER event for a due time."""
-        return event_json(self._options.name, self._options.user_event, table.local(due))
-
 
 def event_json(name: str, user_event: str, due: datetime) -> bytes:
+    """Return the JSON of FunctionGraph's documented TIMER event for a due time."""
     event = {
         "version": "v1.0",
         "time": due.isoformat(),
