@@ -38,7 +38,9 @@ from engine.resources.repository import Repository, function_owner, owning_funct
 Count = Annotated[int, Meta(ge=0, le=1_000)]
 Moment = Annotated[int, Meta(ge=0, le=253_402_300_799)]  #: seconds since the epoch; 0: not set
 Name = Annotated[str, Meta(max_length=64)]
+
 log = structlog.get_logger("functiond.reservations")
+
 MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced, so that instances that crash at once do not load the machine
 RETRY = 30.0  #: seconds before a failed start is tried again

@@ -31,8 +31,9 @@ class CallerAuthenticator(Protocol):
 class PluginAuthenticator:
     """Authenticator of requests for all plugins of an engine.
 
-    ``authenticator`` checks credentials of the engine. ``identify`` rejects all requests if it is None, because no
-    credentials are configured.
+    Failed attempts count for the whole engine: the API and all plugins delay refusals of an address that fails too
+    often. ``authenticator`` checks credentials of the engine. ``identify`` rejects all requests if it is None, because
+    no credentials are configured.
     """
 
     def __init__(self, verifier: SignatureVerifier, authenticator: CallerAuthenticator | None) -> None:

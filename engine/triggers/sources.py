@@ -29,13 +29,15 @@ from engine.triggers.context import IngressDeps, SourceContext, Tally, TriggerIn
 from engine.triggers.plugin_contexts import EnginePluginContext, PluginContexts
 from engine.triggers.supervisor import STOPPED, Health, Supervisor
 
+log = structlog.get_logger("functiond.triggers")
+
 DISABLED, NO_SOURCE = "disabled", "no source"
 
 #: Function that runs a trigger's source until it ends or fails.
 RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
 #: Function whose context manager is held while the trigger is stored and runnable.
 Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
-log = structlog.get_logger("functiond.triggers")
+
 #: Seconds that the engine's start waits for services of plugins, and again for push sources.
 START = 5.0
 #: Seconds that a request which changes a trigger waits for its source to follow.

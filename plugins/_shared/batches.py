@@ -30,6 +30,7 @@ Ordering = Annotated[
     ),
 ]
 LONGEST = 200  #: characters of an ordering key
+
 #: ``text``: a message is its value (FunctionGraph's documented event); ``record``: an object with all that Kafka stores
 Format = Literal["text", "record"]
 

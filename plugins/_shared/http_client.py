@@ -23,11 +23,12 @@ from plugins._shared.connections import load_library
 if TYPE_CHECKING:
     import httpx
 
-ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
 log = structlog.get_logger("functiond.plugins")
-LONGEST = 2000  #: characters of a URL
-LIMIT = 64 << 10  #: bytes of an answer
-MAX_WAIT = 10.0  #: seconds for the whole request
+
+ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
+LONGEST = 2000  #: characters of a fetched URL
+LIMIT = 64 << 10  #: bytes of the answer
+MAX_WAIT = 10.0  #: seconds for the whole fetch
 
 
 class HttpService:
@@ -135,9 +136,12 @@ class Endpoint:
 
 
 class Fetcher:
-    """HTTP client that fetches URLs of the allowed hosts only.
+    """HTTP client that fetches URLs in received messages, such as the URL of a certificate, of allowed hosts only.
 
-    Hosts include their port unless it is the default one.
+    Without this restriction, a message could direct requests into the private network. A host in ``hosts`` must be
+    public: it needs https, and all addresses of its name must be public. A host in ``private_hosts`` may have any
+    address, and plain HTTP. Hosts include their port unless it is the default one. Redirects are not followed. Answers
+    are limited in size and time.
     """
 
     def __init__(self, http: HttpService, hosts: Collection[str], private_hosts: Collection[str] = ()) -> None:

@@ -20,9 +20,12 @@ from msgspec.structs import replace
 from engine import Store, StoredDataUnreadable
 
 T = TypeVar("T")
+
 log = structlog.get_logger("functiond.triggers")
+
 STEP = 1000  #: rows that are read or purged at a time
 FIRST_STEP = 8  #: rows of the first read, while their size is unknown
+
 WriteRows = Callable[[str, Mapping[str, bytes]], Awaitable[None]]  #: as ``Store.write``
 
 

@@ -1,4 +1,15 @@
-"""Headers of requests and replies: CORS, the sender of a request, and the head for the server of an HTTP function."""
+"""Headers of requests and replies: CORS, the sender of a request, and the head for the server of an HTTP function.
+
+The gateway answers preflight requests for APIs whose option ``cors`` is set, without the function. An API for the
+method OPTIONS gets preflight requests like any others.
+
+The engine reads headers about the sender only if a trusted proxy sent the request (``http.trusted_proxies``). The
+function gets the addresses of the client and of the proxies behind it, and nothing that the client itself may have put
+before them.
+
+The members of the documented event are decoded, and repeated headers are joined. From them, the bytes that the client
+sent cannot be restored. HTTP functions therefore get two further members, which other functions do not get.
+"""
 
 from __future__ import annotations
 

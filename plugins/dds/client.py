@@ -28,13 +28,17 @@ NAME = "changes"
 
 #: operation time of the server's log: seconds, and a count within the second
 Moment = tuple[int, int]
+
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
+
 #: Operations that end a stream. Always requested, even if the settings do not select them.
 ENDINGS = ("drop", "rename", "dropDatabase", "invalidate")
+
 #: Error codes for a position that the server's log does not have, or no longer has. The 5-digit ones: old servers.
 LOST = frozenset({136, 260, 280, 286, 40576, 40585, 40615})
 #: Error code for a change that, with its document, exceeds the size of a reply. Reading cannot continue past it.
 TOO_LARGE = 10334
+
 #: Seconds before the client is closed after a failure. The client probes a missing server each half second, also at its
 #: timeout. If it were closed during a probe, the connection would remain until garbage collection.
 LAST_PROBE = 0.2

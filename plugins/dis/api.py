@@ -154,6 +154,7 @@ class DisApi:
         return 204, None
 
     async def _progress(self, call: Call, name: str, stream_name: str, query: b.ShowConsumer) -> Answer:
+        """Return the progress of an app: the position of its checkpoint in each partition of a stream."""
         app, stream = await self._apps.find(call.project, name), self._streams.find(call.project, stream_name)
         following = [one for one in stream.partitions if one.id > query.start_partition_id]
         states = []

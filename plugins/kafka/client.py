@@ -22,6 +22,7 @@ from plugins._shared.connections import client_context, load_library
 from plugins.kafka.options import Instance
 
 PACE = 0.1  #: seconds between two requests of a client for metadata
+
 RECENT = 60.0  #: seconds for which a logged error counts as the cause of a later one, and is not logged again
 LENGTH = 300  #: characters of a cause
 _NUMBERS = re.compile(r"\w*\d\w*")  #: words in which texts of one cause differ

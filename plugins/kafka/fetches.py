@@ -24,6 +24,7 @@ from plugins.kafka.client import library
 from plugins.kafka.offsets import PartitionOffset, Start, name_of
 
 log = structlog.get_logger("functiond.plugins.kafka")
+
 #: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
 APART = 1000
 

@@ -126,7 +126,10 @@ def _merged(written: list[Written]) -> Iterator[Written]:
 
 
 class StatusStreams:
-    """Storage of lines about states. ``plugin`` names the table of this plugin in the settings."""
+    """Storage of lines about states. ``plugin`` names the table of this plugin in the settings.
+
+    A group or stream that was deleted is created again at the next line.
+    """
 
     plugin = "lts"
 

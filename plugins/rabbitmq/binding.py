@@ -42,7 +42,11 @@ ANSWERED = 10
 
 
 class PrefetchWindow:
-    """Window of two full batches, or of fewer messages if two batches of recent sizes would exceed ``room`` bytes."""
+    """Number of messages that a broker sends before the first is acknowledged, since brokers limit no bytes.
+
+    Two full batches, or fewer messages if two batches of recent sizes would exceed ``room`` bytes. The window starts
+    small. When larger messages follow, those that the broker has already sent are not limited by the new size.
+    """
 
     def __init__(self, batch: int, room: int) -> None:
         self._most, self._room, self._largest = 2 * batch, room, 0.0

@@ -29,7 +29,12 @@ HEARTBEAT = 10
 
 
 def install_lenient_decoders() -> None:
-    """Replace the client library's decoders for all connections of this process. Valid values are decoded as before."""
+    """Replace the client library's decoders for all connections of this process. Valid values are decoded as before.
+
+    Brokers forward properties and routing keys without checking them: ids that are bytes, times in microseconds, tables
+    outside the specification. The client closes its connection at a value that it cannot decode; the broker then
+    delivers that message again first, endlessly. Triggers use the message id only, so such values are skipped.
+    """
     from pamqp import decode
 
     skips: dict[str, Read] = {

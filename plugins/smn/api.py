@@ -19,7 +19,8 @@ from plugins.smn.problems import SmnProblem, bad_request, no_topic, not_offered,
 from plugins.smn.topics import Listener, Topic, Topics
 
 POLICY = "access_policy"
-#: maximum sizes of values in bytes, by attribute
+#: Maximum sizes of values in bytes, by attribute. Clients such as Terraform set and read them. They have no effect
+#: here, since only clients of a topic's own project reach it.
 SIZES: Mapping[str, int] = {POLICY: 30 << 10, "introduction": 120}
 VERSION = "2016-09-07"
 TAGS_LIMIT = 64 << 10  #: bytes of a body

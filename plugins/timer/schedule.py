@@ -21,7 +21,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCI
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST = 10 * 366 * 86_400.0
 _EVERY = "@every "
-CURSOR = "due"
+CURSOR = "due"  #: name of the cursor with the position
 
 
 class Interval(Struct, frozen=True, kw_only=True):
@@ -102,7 +102,13 @@ def _read_every(text: str) -> Interval:
 
 
 class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Cursor of a timer, in the due times of one generation of the trigger."""
+    """Cursor of a timer, the last handled due time, in the due times of one generation of the trigger.
+
+    A clock that is ahead moves the cursor ahead. When the clock is set back, the cursor is moved back, too; otherwise
+    the timer would not fire for as long as the clock was wrong. Idempotency keys drop due times that already had a
+    request. A clock that is behind moves the cursor back in the same manner. When the clock is right again, due times
+    up to ``handled_until`` do not count as missed: they were handled before, and their keys may have expired.
+    """
 
     generation: int
     rule: tuple[str, str] | None = None  #: type and text of the generation's schedule; None: of an earlier version
