@@ -72,7 +72,7 @@ from engine.protocols import (
     Undeliverable,
 )
 from engine.protocols.audit import Trace
-from engine.protocols.source_identity import SourceIdentity
+from engine.protocols.cursors import SourceIdentity
 
 __version__ = "0.1.0"
 

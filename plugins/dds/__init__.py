@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
+import anyio.to_thread
+from anyio.abc import TaskStatus
 from msgspec.structs import replace
 
-from engine import Plugin, SettingsError, TriggerDisplay, TriggerRules
-from plugins.dds.options import USER, DdsOptions, DdsSettings
-from plugins.dds.source import DdsTrigger
+from engine import Plugin, SettingsError, TriggerContext, TriggerDisplay, TriggerRules
+from plugins.dds.options import USER, DdsOptions, DdsSettings, check_client
 
 TOKEN = '{"_data": "8265E1794800000001"}'
 DOCUMENT = '{"_id": {"$oid": "65e17948a1b2c3d4e5f60718"}, "order": 7, "state": "paid"}'
+
+
+class DdsTrigger:
+    """Source of DDS and GAUSSMONGO: a collection's change stream, read from the trigger's cursor on."""
+
+    def __init__(self, options: DdsOptions) -> None:
+        self._options = options
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        check_client()
+        # Imported late, in a thread: the client takes half a second to import.
+        module = await anyio.to_thread.run_sync(import_module, "plugins.dds.source")
+        await module.Reader(self._options, context).run(task_status)
 
 
 def example(kind: str) -> bytes:

@@ -123,20 +123,17 @@ class Starts:
         return starts
 
     def _start_of(self, cursor: PartitionOffset | None, topic: str, reported: ClusterOffsets, new: int) -> Start:
+        stored, removed = False, 0
         if cursor is not None and cursor.sought:
             offset = new if cursor.at is not None else min(max(cursor.offset, reported.first), reported.end)
-            return Start(position=self._position(offset, topic), reported=reported, stored=False)
-        offset = begin(cursor.offset if cursor else None, reported, new)
-        if cursor is None or reported.anew:
-            return Start(position=self._position(offset, topic), reported=reported, stored=False)
-        stored = offset == cursor.offset and cursor.topic == topic
-        position = cursor if stored else self._position(offset, topic)
-        return Start(
-            position=position, reported=reported, stored=stored, removed=max(0, reported.first - cursor.offset)
-        )
-
-    def _position(self, offset: int, topic: str) -> PartitionOffset:
-        return PartitionOffset(cluster=self._cluster, offset=offset, topic=topic)
+        else:
+            offset = begin(cursor.offset if cursor else None, reported, new)
+            if cursor is not None and not reported.anew:
+                stored = offset == cursor.offset and cursor.topic == topic
+                removed = max(0, reported.first - cursor.offset)
+        position = PartitionOffset(cluster=self._cluster, offset=offset, topic=topic)
+        kept = cursor if stored and cursor is not None else position
+        return Start(position=kept, reported=reported, stored=stored, removed=removed)
 
     async def _committed(self, partitions: Collection[Any], topics: Mapping[str, Topic]) -> dict[Any, int]:
         """Return the committed offsets of the present topics. Those of earlier releases do not tell the topic."""

@@ -222,20 +222,6 @@ async def test_a_reader_that_waits_goes_on_in_the_children_of_a_split(tmp_path: 
         assert b"drained" in (await one.place.cursors(trigger))["shardId-0000000000"]
 
 
-async def test_a_stream_made_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        trigger = await one.trigger()
-        await one.client.put("a", "b")
-        await one.has("a", "b")
-        await one.client.ask("DELETE", "streams/clicks")
-        await until(lambda: one.place.state(trigger).problem != "")
-        await one.client.create()
-        await one.client.put("c")
-
-        await one.has("a", "b", "c")
-
-
 async def test_a_stream_that_was_scaled_is_read_whole_when_it_is_made_anew(tmp_path: Path) -> None:
     async with scene(tmp_path) as one:
         await one.client.create()

@@ -172,16 +172,6 @@ async def test_a_new_trigger_takes_what_comes_after_it(tmp_path: Path) -> None:
         assert messages([event]) == ["a"]
 
 
-async def test_what_comes_while_a_trigger_is_disabled_waits_for_it(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        trigger = await one.trigger()
-        await one.place.update(trigger, status="DISABLED")
-        await one.client.send("meanwhile")
-        await one.place.update(trigger, status="ACTIVE")
-
-        await one.has("meanwhile")
-
-
 async def test_a_trigger_of_a_stream_that_nobody_made_says_so(tmp_path: Path) -> None:
     async with scene(tmp_path) as one:
         trigger = await one.trigger(log_topic_id="odd")
