@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 import anyio
 import msgspec
 from anyio.abc import TaskStatus
-from msgspec import Struct
 
 from engine import Event, TriggerContext, parse_urn
 from plugins.lts.groups import stream_name
@@ -40,13 +39,7 @@ class LtsTrigger:
         stream = stream_name(context.project, group, topic)
         await service.lines.open(stream)
         with service.reading(context.plugin, context.trigger_id, stream, f"{urn.package}:{urn.name}") as reader:
-            envelope = Envelope(
-                owner=context.project,
-                log_group_id=group,
-                log_topic_id=topic,
-                as_text=context.plugin.settings.logs == "string",
-            )
-            reading = _Reading(context, service.lines, reader, envelope)
+            reading = _Reading(context, service.lines, reader, self._options)
             await reading.begin()
             task_status.started()
             if not service.groups.has(context.project, group, topic):
@@ -59,8 +52,8 @@ class LtsTrigger:
 class _Reading:
     """Single run of a trigger's source: the trigger's stream, and the position in it."""
 
-    def __init__(self, context: TriggerContext, lines: Lines, reader: Reader, envelope: Envelope) -> None:
-        self._context, self._lines, self._reader, self._envelope = context, lines, reader, envelope
+    def __init__(self, context: TriggerContext, lines: Lines, reader: Reader, options: LtsOptions) -> None:
+        self._context, self._lines, self._reader, self._options = context, lines, reader, options
         self._settings: LtsSettings = context.plugin.settings
         self._end = 0  #: end of the rows that were read, in bytes
         self._read: int | None = None  #: number of lines before the position; None: unknown
@@ -94,8 +87,8 @@ class _Reading:
 
     async def _accept(self, rows: Sequence[Row], position: int, read: int) -> None:
         others = [row for row in rows if row.function not in (self._reader.function, STATES)]
-        cursor = b"%d %d" % (position, read)
-        await self._context.accept_batch(list(self._envelope.events(others)), {self._reader.stream: cursor})
+        events = events_of(others, self._context.project, self._options, as_text=self._settings.logs == "string")
+        await self._context.accept_batch([*events], {self._reader.stream: b"%d %d" % (position, read)})
         self._reader.position, self._read = position, read
 
     async def _skip_deleted(self) -> None:
@@ -111,30 +104,19 @@ class _Reading:
         await self._accept([], earliest, before)
 
 
-class Envelope(Struct, frozen=True, kw_only=True):
-    """Fields that are the same in all events of a trigger (FunctionGraph's documented LTS event)."""
+def events_of(rows: Sequence[Row], project: str, options: LtsOptions, *, as_text: bool) -> Iterator[Event]:
+    """Yield the events of lines (FunctionGraph's documented LTS event).
 
-    owner: str
-    log_group_id: str
-    log_topic_id: str
-    as_text: bool  #: ``logs`` is a text with JSON, not the array itself
-
-    def events(self, rows: Sequence[Row]) -> Iterator[Event]:
-        for some in ([row for row in rows if not row.function], [row for row in rows if row.function]):
-            hops = max((row.hops for row in some), default=0)
-            for logs in joined(item for row in some for item in row.items):
-                yield Event(payload=msgspec.json.encode({"lts": {"data": self._data(logs)}}), hops=hops)
-
-    def _data(self, logs: bytes) -> bytes:
-        """Return the event's field ``data`` as JSON. The encoder writes these bytes as base64."""
-        return msgspec.json.encode(
-            {
-                "logs": logs.decode() if self.as_text else msgspec.Raw(logs),
-                "owner": self.owner,
-                "log_group_id": self.log_group_id,
-                "log_topic_id": self.log_topic_id,
-            }
-        )
+    ``as_text``: the field ``logs`` is a text with JSON, not the array itself.
+    """
+    group, topic = options.log_group_id, options.log_topic_id
+    for some in ([row for row in rows if not row.function], [row for row in rows if row.function]):
+        hops = max((row.hops for row in some), default=0)
+        for items in joined(item for row in some for item in row.items):
+            logs = items.decode() if as_text else msgspec.Raw(items)
+            data = {"logs": logs, "owner": project, "log_group_id": group, "log_topic_id": topic}
+            # The encoder writes the JSON of ``data`` as base64, since it is bytes.
+            yield Event(payload=msgspec.json.encode({"lts": {"data": msgspec.json.encode(data)}}), hops=hops)
 
 
 def example(kind: str) -> bytes:
@@ -149,5 +131,5 @@ def example(kind: str) -> bytes:
         log_uid="5d1a2f5c-7b0e-4c39-9d0c-2f6d8f3c1a11",
         line_no=1,
     )
-    envelope = Envelope(owner="project1", log_group_id="shop", log_topic_id="errors", as_text=True)
-    return next(envelope.events([Row(moment, 0, tuple(encoded([item])))])).payload
+    options = LtsOptions(log_group_id="shop", log_topic_id="errors")
+    return next(events_of([Row(moment, 0, tuple(encoded([item])))], "project1", options, as_text=True)).payload
