@@ -2,6 +2,11 @@
 
 Values of a repeated header are joined by commas, those of cookies by semicolons. A query parameter is a text; if it is
 repeated, it is a list of its values. The path stays percent-encoded as it was received; path parameters are decoded.
+From these, the bytes that the client sent cannot be restored. HTTP functions therefore get two further members.
+
+The engine reads headers about the sender only if a trusted proxy sent the request (``http.trusted_proxies``). The
+function gets the addresses of the client and of the proxies behind it, and nothing that the client itself may have put
+before them.
 """
 
 from __future__ import annotations
@@ -16,9 +21,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct, field
 
-from engine import CONSOLE_COOKIES, Reply
+from engine import CONSOLE_COOKIES, FORWARDED, TARGET, Forwarded, Headers, Reply, Scope
+from plugins.apig.access import credential_headers
 from plugins.apig.problems import bad_reply
-from plugins.apig.routing import Found
+from plugins.apig.routing import Found, Route
 
 #: Headers of a connection, and those that the gateway computes itself.
 _OF_THE_CONNECTION = frozenset(
@@ -71,6 +77,62 @@ class _Returned(Struct, frozen=True, kw_only=True):
     isBase64Encoded: bool = False  # noqa: N815
     #: headers of an HTTP function's server if a value is not UTF-8: each character stands for one byte (latin-1)
     rawHeaders: list[tuple[str, str]] | None = None  # noqa: N815
+
+
+class Sender(Struct, frozen=True, kw_only=True):
+    """Sender of a request: its address, and the headers that tell the function about it."""
+
+    address: str  #: address of the client; empty if unknown
+    headers: Mapping[str, str]
+
+
+def sender_of(scope: Scope) -> Sender:
+    """Return the sender of a request."""
+    client, server = scope.get("client"), scope.get("server")
+    address, port = client[0] if client else "", str(server[1]) if server else ""
+    forwarded: Forwarded | None = scope.get(FORWARDED)
+    headers = {
+        "x-real-ip": address,
+        "x-forwarded-for": forwarded.chain if forwarded else address,
+        "x-forwarded-port": (forwarded and forwarded.port) or port,
+        "x-forwarded-proto": scope["scheme"],
+    }
+    return Sender(address=address, headers=headers)
+
+
+class _Head(Struct, frozen=True, kw_only=True):
+    """Members of the event. Each character stands for one byte (latin-1)."""
+
+    rawRequest: str  # noqa: N815  (method and target, such as "GET /a%2Fb?e")
+    rawHeaders: list[tuple[str, str]]  # noqa: N815
+
+
+def write_head(scope: Scope, headers: Headers, route: Route, sender: Sender) -> bytes:
+    """Return the JSON members for HTTP functions, without the braces of an object.
+
+    Repeated headers keep their number and order, except for cookies: servers expect one header (RFC 6265, 5.4). The
+    client's credentials are left out; headers about the sender are added.
+    """
+    given = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
+    if b"cookie" in headers:
+        given.append((b"cookie", headers[b"cookie"]))
+    head = _Head(
+        rawRequest=f"{scope['method']} {scope[TARGET].partition(b'#')[0].decode('latin-1')}",
+        rawHeaders=forwarded_headers(given, headers, route, sender),
+    )
+    return msgspec.json.encode(head)[1:-1]
+
+
+def forwarded_headers(
+    given: Iterable[tuple[bytes, bytes]], headers: Headers, route: Route, sender: Sender
+) -> list[tuple[str, str]]:
+    """Return headers for the function: those ``given`` without the client's credentials, and those about the sender.
+
+    Many servers read "_" in a name as "-". The client could therefore replace ``x-forwarded-for`` by another spelling.
+    """
+    hidden = credential_headers(route, headers) | sender.headers.keys()
+    shown = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
+    return [*(pair for pair in shown if pair[0].replace("_", "-") not in hidden), *sender.headers.items()]
 
 
 def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:

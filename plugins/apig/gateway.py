@@ -1,6 +1,9 @@
 """API gateway: finds the API of a request, calls the API's function, and replies with the function's result.
 
 find API → answer preflight → check access → read body → make event → accept it (async: 202), or call and reply (sync)
+
+The gateway answers preflight requests for APIs whose option ``cors`` is set, without the function. An API for the
+method OPTIONS gets preflight requests like any others.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from engine import (
     Code,
     Event,
     FunctiondError,
+    HeaderPairs,
     Headers,
     Mode,
     Outcome,
@@ -34,23 +38,26 @@ from engine import (
 )
 from plugins.apig import problems
 from plugins.apig.access import Access
-from plugins.apig.events import GatewayRequest, read_reply, write_event
-from plugins.apig.headers import (
+from plugins.apig.events import (
+    GatewayRequest,
     Sender,
-    allow_origins,
     forwarded_headers,
-    preflight,
-    preflight_method,
+    read_reply,
     sender_of,
+    write_event,
     write_head,
 )
 from plugins.apig.options import ApigSettings
 from plugins.apig.problems import Problem
-from plugins.apig.routing import RELEASE, Found, Route, RouteTable, host_of
-
-KEY = b"idempotency-key"
+from plugins.apig.routing import ANY, RELEASE, Found, Route, RouteTable, host_of
 
 log = structlog.get_logger("functiond.apig")
+
+KEY = b"idempotency-key"
+ORIGIN, METHOD, HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
+ALLOW = b"access-control-allow-origin"
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+MAX_AGE = b"3600"  #: seconds for which browsers may cache the answer
 
 
 class Gateway:
@@ -69,7 +76,7 @@ class Gateway:
             found, is_preflight = self._find(scope, headers)
             route = found.route
             if is_preflight:
-                reply = Reply(status=204, headers=preflight(route, headers))
+                reply = Reply(status=204, headers=_preflight(route, headers))
             else:
                 reply = await self._answer(found, scope, headers, receive, request_id)
         except ClientDisconnect:
@@ -86,7 +93,7 @@ class Gateway:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = _problem_reply(problems.internal(), request_id)
         await hold_back(delay)  # the body is no longer held
-        lines = reply.headers if route is None else allow_origins(route, reply.headers)
+        lines = reply.headers if route is None else _allow_origins(route, reply.headers)
         await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
 
     def _find(self, scope: Scope, headers: Headers) -> tuple[Found, bool]:
@@ -98,7 +105,7 @@ class Gateway:
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
         found = self.routes.find(host, stage, method, path)
-        wanted = preflight_method(method, headers)
+        wanted = _preflight_method(method, headers)
         # An API for the method OPTIONS answers preflight requests itself.
         if wanted and (found is None or found.route.options.req_method != method):
             target = self.routes.find(host, stage, wanted, path)
@@ -236,3 +243,30 @@ def _key(trigger_id: str, headers: Headers) -> str:
     if not (1 <= len(text) <= 200 and text.isascii() and text.isprintable()):
         raise Problem(400, "APIG.0201", "API request error: Idempotency-Key needs 1 to 200 printable ASCII characters")
     return f"apig:{trigger_id}:{text}"
+
+
+def _preflight_method(method: str, headers: Headers) -> str:
+    """Return the method of the request that a preflight request announces, or an empty text for other requests."""
+    is_preflight = method == "OPTIONS" and ORIGIN in headers
+    return headers.get(METHOD, b"").decode("latin-1") if is_preflight else ""
+
+
+def _preflight(route: Route, headers: Headers) -> HeaderPairs:
+    """Return the headers of the reply to a preflight request."""
+    method = route.options.req_method
+    return (
+        (ALLOW, b"*"),
+        (b"access-control-allow-methods", METHODS if method == ANY else method.encode()),
+        (b"access-control-allow-headers", headers.get(HEADERS, b"*")),
+        (b"access-control-max-age", MAX_AGE),
+    )
+
+
+def _allow_origins(route: Route, headers: HeaderPairs) -> HeaderPairs:
+    """Return a reply's headers, with any origin permitted if the API's ``cors`` is set.
+
+    A header of the function that permits origins is left unchanged.
+    """
+    if not route.options.cors or any(name == ALLOW for name, _ in headers):
+        return headers
+    return (*headers, (ALLOW, b"*"))

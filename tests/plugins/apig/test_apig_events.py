@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine import FORWARDED, TARGET, Forwarded, Reply, TriggerContext
-from plugins.apig.events import GatewayRequest, read_reply, write_event
+from plugins.apig.events import GatewayRequest, read_reply, sender_of, write_event, write_head
 from plugins.apig.gateway import joined_headers
-from plugins.apig.headers import sender_of, write_head
 from plugins.apig.options import ApigOptions
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Found, Route
