@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import anyio
 import structlog
@@ -102,10 +103,7 @@ class TriggerIngress:
         return request_id
 
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
-        pairs: list[tuple[TriggerIngress, Event]] = [(self, event)]
-        for ingress, other in others:
-            assert isinstance(ingress, TriggerIngress)
-            pairs.append((ingress, other))
+        pairs = [(self, event), *cast("Sequence[tuple[TriggerIngress, Event]]", others)]
         for _, one in pairs:
             _check_size(one)
         ids = await self._deps.intake.accept_batch(

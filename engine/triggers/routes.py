@@ -166,16 +166,13 @@ class _App:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         headers: Headers = dict(scope["headers"])
-        body = await read_body(receive, headers, self._limit)
-        return await self._handler(self._request(scope, headers, body))
-
-    def _request(self, scope: Scope, headers: Headers, body: bytes) -> PushRequest:
-        return PushRequest(
+        request = PushRequest(
             method=scope["method"],
             path=scope["path"][self._skip :],
             query=scope["query_string"].decode("latin-1"),
             headers=headers,
-            body=body,
+            body=await read_body(receive, headers, self._limit),
             client=address_of(scope),
             project=scope.get(PROJECT, ""),
         )
+        return await self._handler(request)

@@ -144,15 +144,11 @@ def table_of(trigger_id: str) -> str:
 
 
 class Differences:
-    """Comparison of a bucket with a snapshot.
+    """Comparison of a bucket with a snapshot."""
 
-    ``rule`` is the trigger's name, or its id if it has no name. ``region`` is the engine's region. Both are copied into
-    events.
-    """
-
-    def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:
+    def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, context: TriggerContext) -> None:
         self._store, self._options, self._snapshot = store, options, snapshot
-        self._rule, self._region = rule, region
+        self._rule, self._region = options.name or context.trigger_id, context.plugin.region
 
     async def compare_all(self, now: float) -> None:
         """Compare all objects whose keys begin with the trigger's prefix, and accept the events of their changes.

@@ -79,8 +79,7 @@ class _Scanning:
     async def run(self, store: ObjectStore, scan: float, hub: ObsService) -> None:
         context, options = self._context, self._options
         snapshot = await open_snapshot(context, options.prefix)
-        rule = options.name or context.trigger_id
-        differences = Differences(store, options, snapshot, rule=rule, region=context.plugin.region)
+        differences = Differences(store, options, snapshot, context)
         if isinstance(store, FolderStore):
             await self._watch(store, differences, snapshot, hub)
         while True:
