@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerDisplay, TriggerRules
 from plugins.apig.events import example
-from plugins.apig.options import ApigOptions, ApigSettings, conflicts, mode, reply_fields
+from plugins.apig.options import ApigOptions, ApigSettings, conflicts, reply_fields
 from plugins.apig.source import ApigService, ApigTrigger, taken
 
 plugin = Plugin(
@@ -22,7 +22,7 @@ plugin = Plugin(
         vendor=True,
         may_disable=False,
         unique=("name",),
-        mode=mode,
+        mode=lambda options: Mode(options.func_info.invocation_type),
         mode_option="func_info",
         conflicts=conflicts,
         taken=taken,

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 
-from engine import Mode
 from plugins._shared.fields import HIDDEN, Optional, Text
 from plugins.apig.paths import check_path, without_names
 
@@ -102,10 +101,6 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_path(self.path)
-
-
-def mode(options: ApigOptions) -> Mode:
-    return Mode(options.func_info.invocation_type)
 
 
 def conflicts(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.cts.options import CtsOptions, conflicts
+from plugins.cts.options import CtsOptions
 from plugins.cts.source import CtsService, CtsTrigger
 from plugins.cts.traces import example
 
@@ -17,7 +17,7 @@ plugin = Plugin(
         may_disable=False,
         start_before_stop=True,
         per_project=10,
-        conflicts=conflicts,
+        conflicts=lambda mine, other, same_function: mine.name == other.name,  # names are unique in the project
         on_registered=CtsService.subscribed,
     ),
     example=example,

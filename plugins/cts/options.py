@@ -43,8 +43,3 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
         if most > OPERATIONS or sum(actions.values()) > ALL_OPERATIONS:
             allowed = f"at most {OPERATIONS} actions a service and {ALL_OPERATIONS} in all are allowed"
             raise InvalidField("operations", f"{sum(actions.values())} actions", allowed)
-
-
-def conflicts(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
-    """Return whether two triggers have the same name, which must be unique in the project."""
-    return mine.name == other.name

@@ -11,11 +11,6 @@ from plugins.kafka.offsets import seek
 from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
 from plugins.kafka.source import KafkaTrigger
 
-
-def example(kind: str) -> bytes:
-    return example_of("KAFKA", "9a0364b9-e99b-480d-d25e-1f0284c85555" if kind == "KAFKA" else "")
-
-
 plugin = Plugin(
     kinds=("KAFKA",),
     service=KafkaSettings,
@@ -28,7 +23,7 @@ plugin = Plugin(
     rules=TriggerRules(
         vendor=True, starts_disabled=True, limited=True, longest_delay=4.0, unique=("instance_id", "topic_ids")
     ),
-    example=example,
+    example=lambda kind: example_of("KAFKA", "9a0364b9-e99b-480d-d25e-1f0284c85555" if kind == "KAFKA" else ""),
     display=TriggerDisplay(
         about={
             "KAFKA": "Records of topics of a Kafka cluster in the engine's settings.",

@@ -5,12 +5,10 @@ from __future__ import annotations
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.links import code_links
-from plugins.obs.options import ObsOptions, ObsSettings, conflicts, reply_fields, subject
+from plugins.obs.options import ObsOptions, ObsSettings, conflicts, subject
 from plugins.obs.records import example
 from plugins.obs.service import ObsService
 from plugins.obs.source import ObsTrigger
-
-__all__ = ["ObsOptions", "conflicts", "plugin"]
 
 plugin = Plugin(
     kinds=("OBS",),
@@ -23,7 +21,11 @@ plugin = Plugin(
     code_links=code_links,
     example=example,
     rules=TriggerRules(
-        vendor=True, may_disable=False, start_before_stop=True, conflicts=conflicts, reply_fields=reply_fields
+        vendor=True,
+        may_disable=False,
+        start_before_stop=True,
+        conflicts=conflicts,
+        reply_fields=lambda options, trigger_id, urn, settings: {"name": options.name or trigger_id},
     ),
     display=TriggerDisplay(
         about={"OBS": "Objects of a bucket that are created or removed."},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
@@ -75,10 +75,6 @@ def conflicts(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
     overlap = mine.prefix.startswith(other.prefix) or other.prefix.startswith(mine.prefix)
     overlap = overlap and (mine.suffix.endswith(other.suffix) or other.suffix.endswith(mine.suffix))
     return overlap and not mine.wanted.isdisjoint(other.wanted)
-
-
-def reply_fields(options: ObsOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
-    return {"name": options.name or trigger_id}
 
 
 def subject(options: ObsOptions) -> str:

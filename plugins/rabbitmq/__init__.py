@@ -7,11 +7,6 @@ from plugins._shared.batches import example_of
 from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
 from plugins.rabbitmq.source import RabbitTrigger
 
-
-def example(kind: str) -> bytes:
-    return example_of("RABBITMQ", "9a0364b9-e99b-480d-d25e-1f0284c85555")
-
-
 plugin = Plugin(
     kinds=("RABBITMQ",),
     service=RabbitSettings,
@@ -23,7 +18,7 @@ plugin = Plugin(
         unique=("instance_id", "vhost", "exchange_name", "queue"),
         longest_delay=4.0,  # with its random share at most 5: meanwhile, nothing looks at the binding
     ),
-    example=example,
+    example=lambda kind: example_of("RABBITMQ", "9a0364b9-e99b-480d-d25e-1f0284c85555"),
     display=TriggerDisplay(
         about={"RABBITMQ": "Messages of an exchange."},
         subject=lambda options: f"{options.exchange_name} on {options.instance_id}",

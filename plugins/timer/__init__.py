@@ -6,14 +6,10 @@ import math
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from engine import Plugin, TriggerDisplay, TriggerRules
-from plugins.timer.options import TimerOptions, TimerSettings, mode
+from engine import Mode, Plugin, TriggerDisplay, TriggerRules
+from plugins.timer.options import TimerOptions, TimerSettings
 from plugins.timer.schedule import Timetable
 from plugins.timer.source import TimerTrigger, event_json
-
-
-def subject(options: TimerOptions) -> str:
-    return f"every {options.schedule}" if options.schedule_type == "Rate" else options.schedule
 
 
 def next_due(options: TimerOptions, settings: TimerSettings, changed: float, now: float) -> datetime | None:
@@ -32,7 +28,17 @@ plugin = Plugin(
     service=TimerSettings,
     options=TimerOptions,
     trigger=TimerTrigger,
-    rules=TriggerRules(vendor=True, limited=True, unique=("name",), mode=mode, mode_option="sync_execution"),
+    rules=TriggerRules(
+        vendor=True,
+        limited=True,
+        unique=("name",),
+        mode=lambda options: Mode.SYNC if options.sync_execution else Mode.ASYNC,
+        mode_option="sync_execution",
+    ),
     example=example,
-    display=TriggerDisplay(about={"TIMER": "Due times of a schedule."}, subject=subject, next_due=next_due),
+    display=TriggerDisplay(
+        about={"TIMER": "Due times of a schedule."},
+        subject=lambda options: f"every {options.schedule}" if options.schedule_type == "Rate" else options.schedule,
+        next_due=next_due,
+    ),
 )

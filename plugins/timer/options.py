@@ -7,7 +7,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta, Struct
 
-from engine import Mode
 from plugins._shared.fields import Name
 from plugins.timer.schedule import Schedule, read_schedule
 
@@ -55,10 +54,6 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
     def read(self) -> Schedule:
         """Return the parsed schedule. Raises InvalidField if the schedule's text is invalid."""
         return read_schedule(self.schedule_type, self.schedule)
-
-
-def mode(options: TimerOptions) -> Mode:
-    return Mode.SYNC if options.sync_execution else Mode.ASYNC
 
 
 class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

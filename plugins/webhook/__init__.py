@@ -11,10 +11,6 @@ from plugins.webhook.options import WebhookOptions, WebhookSettings
 from plugins.webhook.source import WebhookTrigger, event_of
 
 
-def serve(settings: WebhookSettings) -> HttpService:
-    return HttpService(settings.timeout)
-
-
 def example(kind: str) -> bytes:
     headers = {b"content-type": b"application/json", b"user-agent": b"GitHub-Hookshot/1"}
     body = b'{"action": "opened", "number": 7}'
@@ -25,7 +21,7 @@ def example(kind: str) -> bytes:
 plugin = Plugin(
     kinds=("WEBHOOK",),
     service=WebhookSettings,
-    serve=serve,
+    serve=lambda settings: HttpService(settings.timeout),
     options=WebhookOptions,
     trigger=WebhookTrigger,
     param=WebhookParam,

@@ -23,7 +23,7 @@ from engine.resources.trigger_rules import (
     stored_form,
 )
 from plugins.cts.options import CtsOptions
-from plugins.obs import ObsOptions, conflicts
+from plugins.obs.options import ObsOptions, conflicts
 from tests.acceptance.triggering import GOOD
 
 REGISTRY = Registry(load_plugins())
