@@ -120,7 +120,8 @@ class Source:
             old = None
         if wanted is None or not wanted.runnable:
             problem = wanted.problem if wanted is not None else ""
-            self._idle = Health(state=_idle_state(wanted), problem=problem, since=self._clock.now())
+            state = STOPPED if wanted is None else NO_SOURCE if wanted.stored.active else DISABLED
+            self._idle = Health(state=state, problem=problem, since=self._clock.now())
             return
         supervisor = self._begin(wanted, tasks)
         if old is not None:
@@ -135,12 +136,6 @@ class Source:
         self._current = supervisor
         tasks.start_soon(supervisor.run_forever, lambda status: self._run_once(trigger, status, self._tally))
         return supervisor
-
-
-def _idle_state(trigger: BoundTrigger | None) -> str:
-    if trigger is None:
-        return STOPPED
-    return NO_SOURCE if trigger.stored.active else DISABLED
 
 
 class SourcesStatistics(Struct, frozen=True, kw_only=True):

@@ -107,13 +107,6 @@ class _Handler(logging.Handler):
 _HANDLER = _Handler()
 
 
-def listen(name: str) -> None:
-    """Note the errors that a library logs, and leave out repetitions. Further calls change nothing."""
-    logger = logging.getLogger(name)
-    logger.addHandler(_HANDLER)
-    logger.propagate = False  # the handler passes records on
-
-
 def connection(instance: Instance) -> dict[str, Any]:
     """Return arguments for the client library's consumers and producers.
 
@@ -151,5 +144,7 @@ def pace(client: Any) -> None:
 def library() -> Any:
     """Return the module of the client library. Raises SettingsError if it is not installed."""
     module = load_library("aiokafka", "Kafka", "kafka")
-    listen("aiokafka")
+    logger = logging.getLogger("aiokafka")
+    logger.addHandler(_HANDLER)
+    logger.propagate = False  # the handler passes records on, and leaves out repetitions
     return module

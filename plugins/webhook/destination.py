@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, InvalidField, PendingDelivery, PluginContext, SettingsError, Undeliverable
+from engine import DeliveryContext, InvalidField, PendingDelivery, SettingsError, Undeliverable
 from plugins._shared.outcomes import context_of
 from plugins.webhook.signatures import key_of, sign
 
@@ -31,10 +31,6 @@ class WebhookParam(Struct, frozen=True, kw_only=True):
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidField("url", self.url, "must be a complete one that begins with http:// or https://")
-
-
-def unknown(context: PluginContext, param: WebhookParam, project: str) -> str:
-    return "secret" if param.secret and param.secret not in context.settings.secrets else ""
 
 
 class WebhookDestination:
