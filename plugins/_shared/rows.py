@@ -107,9 +107,6 @@ class RowLogs(Generic[R]):
         tail.last = last.at
         return first, last
 
-    def is_loaded(self, name: str) -> bool:
-        return name in self._tails
-
     def forget(self, name: str) -> tuple[int, int, int]:
         """Remove a log from memory, and wake the tasks that wait for its changes. Rows on disk stay.
 

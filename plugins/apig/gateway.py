@@ -133,8 +133,11 @@ class Gateway:
             return await _call(found.route, self._event(found, scope, headers, body, sender, request_id))
         key = _key(context.trigger_id, headers)
         # A repeated request with the same key must become the same event, so its id is derived from the key.
-        event = self._event(found, scope, headers, body, sender, _id_of(key) if key else request_id)
-        return _accepted(await context.accept(replace(event, idempotency_key=key)))
+        event_id = hashlib.sha256(key.encode()).hexdigest()[:32] if key else request_id
+        event = self._event(found, scope, headers, body, sender, event_id)
+        accepted = await context.accept(replace(event, idempotency_key=key))
+        body = msgspec.json.encode({"request_id": accepted})
+        return Reply(status=202, headers=((b"x-cff-request-id", accepted.encode()),), body=body)
 
     def _event(
         self, found: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
@@ -205,11 +208,6 @@ def _replied(outcome: Outcome) -> Reply:
     raise problems.bad_reply(f"the function failed (code {outcome.code})")
 
 
-def _accepted(request_id: str) -> Reply:
-    body = msgspec.json.encode({"request_id": request_id})
-    return Reply(status=202, headers=((b"x-cff-request-id", request_id.encode()),), body=body)
-
-
 def _problem_reply(problem: Problem, request_id: str) -> Reply:
     return Reply(status=problem.status, headers=problem.headers, body=problem.body(request_id))
 
@@ -226,10 +224,6 @@ def joined_headers(scope: Scope) -> dict[bytes, bytes]:
         if pairs := [one for one in pairs if not one.strip().lower().startswith(CONSOLE_COOKIES)]:
             found[b"cookie"] = b";".join(pairs).strip()
     return found
-
-
-def _id_of(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _key(trigger_id: str, headers: Headers) -> str:

@@ -126,7 +126,7 @@ class Lines:
     async def open(self, stream: str) -> None:
         """Load a stream. Must be called before other methods use the stream."""
         async with self._loading:
-            if not self._logs.is_loaded(stream):
+            if stream not in self._ends:
                 found = await self._logs.load(stream)
                 self._begins[stream] = found[0].before.end if found else 0
                 self._ends[stream] = self._stored[stream] = found[1].mark if found else Mark(0, 0)
