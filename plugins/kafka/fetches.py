@@ -70,11 +70,10 @@ class Fetches:
         progress.
         """
         found = await self._fetch(partitions, seconds, room)
-        timed = {partition for partition in partitions if self._positions[partition].timestamp is not None}
-        if self._in_doubt and timed:
+        if self._in_doubt and any(self._positions[partition].timestamp is not None for partition in partitions):
             self._in_doubt = False
             for partition in partitions:
-                self._seek(partition, again=partition in timed)
+                self._seek(partition, again=self._positions[partition].timestamp is not None)
             found = await self._fetch(partitions, seconds, room)
         return found
 
