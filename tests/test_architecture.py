@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -18,6 +19,9 @@ import engine
 ROOT = Path(__file__).parent.parent
 LINES = 400
 PARAMETERS = 8  #: of a constructor, without ``self``
+#: Files with more than LINES lines, and constructors with more than PARAMETERS parameters, each with its reason.
+LONGER = {"engine/errors/__init__.py": "a tree of small classes, which is looked up by name"}
+WIDER: dict[str, str] = {}
 SURFACE = "engine"  #: the only package that plugins may import
 
 #: Layers from the lowest up: an import goes to a lower layer, or stays inside one package.
@@ -275,8 +279,8 @@ def test_constructors_take_few_parameters() -> None:
         for owner, count in _constructors(ast.parse(file.read_text()))
     }
 
-    assert {owner: count for owner, count in counts.items() if count > PARAMETERS} == {}
-    assert len(counts) > 100
+    assert {owner for owner, count in counts.items() if count > PARAMETERS} == set(WIDER)
+    assert median(counts.values()) <= 3
 
 
 def _constructors(module: ast.Module) -> Iterator[tuple[str, int]]:
@@ -363,4 +367,5 @@ def test_files_stay_short() -> None:
     files = _sources("engine", "plugins").values()
     lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in files}
 
-    assert {name: length for name, length in lengths.items() if length > LINES} == {}
+    assert {name for name, length in lengths.items() if length > LINES} == set(LONGER)
+    assert median(lengths.values()) <= 120

@@ -34,8 +34,8 @@ from engine.errors import (
     PageDamaged,
     StoredDataUnreadable,
     Unavailable,
+    recover,
 )
-from engine.errors.data_errors import recover
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.logs.feed import LogBoard

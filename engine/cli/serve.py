@@ -29,7 +29,7 @@ from engine.errors import (
     MembershipLost,
     SettingsError,
 )
-from engine.errors.data_errors import is_file_problem, unusable
+from engine.errors.files import is_file_problem, unusable
 from engine.errors.groups import leaves
 from engine.metrics.prometheus import configure_logging
 

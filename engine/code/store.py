@@ -47,7 +47,7 @@ from engine.errors import (
     InvalidField,
     NotStored,
 )
-from engine.errors.data_errors import file_errors
+from engine.errors.files import file_errors
 from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage
 from engine.protocols import CodeLinks

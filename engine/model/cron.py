@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 
-from engine.errors.errors import InvalidField
+from engine.errors import InvalidField
 
 ZONE = "CRON_TZ="
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}

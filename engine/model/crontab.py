@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from engine.errors.errors import InvalidField
+from engine.errors import InvalidField
 from engine.model.cron import ZONE, read_cron
 
 SHORTCUTS = {

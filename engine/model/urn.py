@@ -10,7 +10,7 @@ import re
 
 from msgspec import Struct
 
-from engine.errors.errors import InvalidField
+from engine.errors import InvalidField
 
 LATEST = "latest"
 MAX_LENGTH = 269

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from engine.errors import DataDirectoryLocked
-from engine.errors.data_errors import file_errors
+from engine.errors.files import file_errors
 
 log = structlog.get_logger("functiond.journal")
 

@@ -158,6 +158,6 @@ def test_a_program_with_plugins_of_its_own_is_told_to_rename_them(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=CLEAN, cwd=tmp_path)
 
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("engine.errors.errors.SettingsError: "), done.stderr
+    assert last.startswith("engine.errors.SettingsError: "), done.stderr
     assert str(tmp_path / "plugins" / "__init__.py") in last
     assert "rename yours" in last

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from engine.errors.data_errors import RESTORE, recover
+from engine.errors import RESTORE, recover
 from engine.storage.problems import Problem
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.offline import read_only

@@ -21,8 +21,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from engine.errors import PageDamaged
-from engine.errors.data_errors import recover
+from engine.errors import PageDamaged, recover
 from engine.storage.data_directory import fsync_folder
 
 log = structlog.get_logger("functiond.journal")

@@ -19,8 +19,8 @@ from pathlib import Path
 import aiosqlite
 import anyio
 
-from engine.errors import DataDirectoryUnusable, DiskFailing
-from engine.errors.data_errors import RESTORE, file_errors, recover
+from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
+from engine.errors.files import file_errors
 from engine.model.identity import NODE_BITS, Identity
 from engine.storage.data_directory import Ballast, fsync_folder
 from engine.storage.options import StorageOptions

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.errors import DataDirectoryUnusable, DiskFailing
-from engine.errors.data_errors import RESTORE, file_errors, recover, unusable
+from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
+from engine.errors.files import file_errors, unusable
 from engine.model.identity import Identity
 from engine.storage.data_directory import check_entry
 from engine.storage.sqlite.damage import marked

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable
-from engine.errors.data_errors import file_errors
+from engine.errors.files import file_errors
 from engine.model.identity import NODE_BITS, Identity
 from engine.storage.data_directory import fsync_folder
 from engine.storage.sqlite import damage

@@ -1,12 +1,4 @@
-"""Errors of the files in a data directory. The base class is in ``engine.errors.errors``.
-
-FunctiondError
-├── DataDirectoryUnusable
-│   └── DiskFailing             a later start may succeed: the disk is full, or a read or write failed
-├── Unavailable
-│   └── PageDamaged             a page of the journal is damaged
-└── StoredDataUnreadable        stored data that no start can read
-"""
+"""Failed access to files of the engine, as errors that say what to do next."""
 
 from __future__ import annotations
 
@@ -16,16 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors.errors import DataDirectoryUnusable, FunctiondError, Unavailable
-
-#: Advice if stored data are missing or damaged.
-RESTORE = "restore a backup with `functiond restore`, or recover what can be read with `functiond recover`"
-
-
-def recover(folder: Path | str = "DIR") -> str:
-    """Return the advice if pages of the journal in a folder are damaged."""
-    return f"run `functiond recover {folder}`"
-
+from engine.errors import DataDirectoryUnusable, DiskFailing
 
 _FULL = "free some space, then start the engine again"
 _FAILING = "look for disk errors in the kernel's log, then start the engine again"
@@ -45,26 +28,6 @@ _ADVICE = {
 }
 _TRANSIENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
-
-
-class DiskFailing(DataDirectoryUnusable):
-    """Disk that is full or fails. The engine exits with the code that asks a supervisor for a new start."""
-
-
-class PageDamaged(Unavailable):
-    """Read or write that met a damaged page of the journal. Nothing was stored. ``problem`` is that of the storage."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(f"a page of the journal is damaged ({problem}); see /healthz for the next step", retry_after=5)
-
-
-class StoredDataUnreadable(FunctiondError):
-    """Stored data that are not as an engine wrote them. ``place`` names the table, and the row if it is known."""
-
-    def __init__(self, place: str, problem: str) -> None:
-        self.place, self.problem = place, problem
-        super().__init__(f"{place} cannot be read: {problem}; {RESTORE}")
 
 
 def is_file_problem(error: OSError) -> bool:
