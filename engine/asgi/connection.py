@@ -9,15 +9,12 @@ import struct
 from engine.asgi.addresses import address_of
 from engine.asgi.admission import Admission
 from engine.asgi.deadline import BodyTime, Deadline, DropTime
-from engine.asgi.exchange import Exchange
-from engine.asgi.held import HeldBytes
-from engine.asgi.listener_state import ListenerState
+from engine.asgi.exchange import Exchange, start_task
+from engine.asgi.listener_state import LARGE, HeldBytes, ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import Refusal
-from engine.asgi.start import start_task
 from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
-from engine.asgi.turns import LARGE
 from engine.asgi.wire import HOLD_FOR
 
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it

@@ -8,21 +8,19 @@ from contextlib import closing
 
 import pytest
 
-from engine.asgi.admission import ClientRules
-from engine.asgi.held import STREAMED, HeldBytes
 from engine.asgi.listener import listen
+from engine.asgi.listener_state import STREAMED, HeldBytes, ListenerState
 from engine.asgi.responses import Refusal
 from engine.asgi.room import Room
-from engine.asgi.turns import ReadTurns
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_pieces, respond
 
 CLIENT = "192.0.2.1"
 
 
-class Totals:
-    def __init__(self) -> None:
-        self.room, self.streamed, self.turns = Room(100 << 20), 0, ReadTurns()
-        self.rules = ClientRules()
+def listener_state() -> ListenerState:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    return ListenerState(app, keep_alive=60, held_limit=100 << 20)
 
 
 async def test_pieces_that_the_application_has_released_are_held_no_more() -> None:
@@ -50,7 +48,7 @@ async def test_pieces_that_the_application_has_released_are_held_no_more() -> No
 
 
 async def test_a_streamed_body_reads_on_when_its_pieces_are_released() -> None:
-    held = HeldBytes(Totals(), CLIENT)
+    held = HeldBytes(listener_state(), CLIENT)
     held.add(10)
     early = held.may_read
 
@@ -62,8 +60,8 @@ async def test_a_streamed_body_reads_on_when_its_pieces_are_released() -> None:
 
 
 async def test_streamed_bodies_read_no_more_while_all_of_them_hold_too_much() -> None:
-    totals = Totals()
-    one, other = HeldBytes(totals, CLIENT), HeldBytes(totals, CLIENT)
+    state = listener_state()
+    one, other = HeldBytes(state, CLIENT), HeldBytes(state, CLIENT)
     other.release(0)
     one.release(0)
     one.add(STREAMED)
@@ -72,13 +70,13 @@ async def test_streamed_bodies_read_no_more_while_all_of_them_hold_too_much() ->
     one.clear()
 
     assert (full, other.may_read) == (False, True)
-    assert (totals.room.taken, totals.streamed) == (0, 0)
+    assert (state.room.taken, state.streamed) == (0, 0)
 
 
 async def test_bytes_beyond_the_limit_are_refused() -> None:
-    totals = Totals()
+    state = listener_state()
     with pytest.raises(Refusal):
-        HeldBytes(totals, CLIENT).add(totals.room.size)
+        HeldBytes(state, CLIENT).add(state.room.size)
 
 
 def test_each_holder_leaves_as_much_as_it_has_to_others() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from typing import cast
 
 from engine.asgi.listener import listen
-from engine.asgi.turns import BATCH_SIZE, LARGE, ReadTurns
+from engine.asgi.listener_state import BATCH_SIZE, LARGE, OpenConnection, ReadTurns
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
 
 SIZE = 8 * LARGE
@@ -29,7 +30,7 @@ class Reader:
 async def test_a_few_connections_read_at_each_turn_those_that_hold_most_first() -> None:
     turns, taken, counts = ReadTurns(), list[int](), [0]
     for held in range(3 * BATCH_SIZE):
-        turns.wait(Reader(taken, held))
+        turns.wait(cast("OpenConnection", Reader(taken, held)))
     while len(taken) < 3 * BATCH_SIZE:
         await asyncio.sleep(0)
         counts.append(len(taken))
@@ -41,7 +42,7 @@ async def test_a_few_connections_read_at_each_turn_those_that_hold_most_first() 
 async def test_a_connection_that_waits_again_reads_again() -> None:
     turns, taken = ReadTurns(), list[int]()
     for _ in range(2):
-        turns.wait(Reader(taken, 1))
+        turns.wait(cast("OpenConnection", Reader(taken, 1)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -52,8 +53,8 @@ async def test_a_connection_that_may_not_read_waits_until_it_may() -> None:
     turns, taken = ReadTurns(), list[int]()
     reader = Reader(taken, 1)
     reader.held.may_read = False
-    turns.wait(reader)
-    turns.wait(Reader(taken, 0))
+    turns.wait(cast("OpenConnection", reader))
+    turns.wait(cast("OpenConnection", Reader(taken, 0)))
     for _ in range(5):
         await asyncio.sleep(0)
     early = list(taken)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
+from typing import cast
 
 import anyio
 
 from engine.asgi.listener import listen
-from engine.asgi.unsent import STALL, STALLED_LIMIT, UnsentResponses
+from engine.asgi.listener_state import STALL, STALLED_LIMIT, OpenConnection, UnsentResponses
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import connect
 
@@ -42,7 +43,7 @@ def filled(clock: Clock, count: int) -> tuple[UnsentResponses, list[Reader]]:
     responses, readers = UnsentResponses(LIMIT, clock), [Reader() for _ in range(count)]
     for reader in readers:
         clock.now += 1
-        responses.add(reader, SIZE)
+        responses.add(cast("OpenConnection", reader), SIZE)
     return responses, readers
 
 
@@ -54,7 +55,7 @@ def test_few_unread_responses_may_wait_for_long() -> None:
     clock = Clock()
     responses, readers = filled(clock, 3)
     clock.now += 100 * STALL
-    responses.add(Reader(), SIZE)
+    responses.add(cast("OpenConnection", Reader()), SIZE)
 
     assert (cut(readers), responses.size) == ([], STALLED_LIMIT)
 
@@ -64,7 +65,7 @@ def test_of_many_those_are_cut_that_have_stopped_reading() -> None:
     responses, readers = filled(clock, 4)
     readers[0].left -= 1
     clock.now += STALL - 2
-    responses.add(Reader(), SIZE)
+    responses.add(cast("OpenConnection", Reader()), SIZE)
 
     assert cut(readers) == [1]
 
@@ -73,19 +74,19 @@ def test_of_too_many_the_one_that_has_read_nothing_for_the_longest_time_is_cut_a
     clock = Clock()
     responses, readers = UnsentResponses(LIMIT, clock), [Reader() for _ in range(9)]
     for reader in readers[:8]:
-        responses.add(reader, SIZE)
+        responses.add(cast("OpenConnection", reader), SIZE)
     clock.now += 1
     readers[0].left -= 1
-    responses.add(readers[8], SIZE)
+    responses.add(cast("OpenConnection", readers[8]), SIZE)
 
     assert (cut(readers), responses.size) == ([1], LIMIT)
 
 
 def test_a_response_counts_with_all_of_its_size_until_it_is_sent() -> None:
     responses, reader = UnsentResponses(LIMIT, Clock()), Reader(left=1)
-    responses.add(reader, SIZE)
+    responses.add(cast("OpenConnection", reader), SIZE)
     before = responses.size
-    responses.remove(reader)
+    responses.remove(cast("OpenConnection", reader))
 
     assert (before, responses.size) == (SIZE, 0)
 
