@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from engine.cli.client import UsageError
-from engine.model.delays import LONGEST_DELAY
+from engine.model.limits import LONGEST_DELAY
 
 Flag = Parameter(negative="", show_default=False)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 import anyio
 
 from engine.code.browsing import PackageView
-from engine.code.inline import inline_file
+from engine.code.default_code import inline_file
 from engine.errors import InvalidField, NoInterpreter
 from engine.model import Function
 from engine.runtimes.catalog import Family

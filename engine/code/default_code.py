@@ -1,4 +1,4 @@
-"""Default code of a function that is created without code: a handler for each family of runtimes, in one file.
+"""Code of one file: where inline source is stored, and the default code of a function that is created without code.
 
 A Python or Node.js handler returns its event in a reply for HTTP clients, as the platform's default code does. The
 default ``bootstrap`` is a Python program that does the same through the runtime API, or a server that replies with the
@@ -8,12 +8,14 @@ request.
 from __future__ import annotations
 
 import io
+import os
+import re
 import stat
 import zipfile
+from pathlib import PurePath
 
-from engine.code.inline import family_of, inline_file
-from engine.errors import CodeMissing
-from engine.runtimes.catalog import Family
+from engine.errors import CodeMissing, InvalidField
+from engine.runtimes.catalog import Family, find_runtime
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  #: earliest time that a zip file can contain: equal code gives equal packages
 
@@ -123,3 +125,32 @@ def _zipped(source: bytes, path: str, mode: int) -> bytes:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(entry, source)
     return packed.getvalue()
+
+
+_MODULE = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
+_NODE_SUFFIXES = (".js", ".mjs", ".cjs")
+
+
+def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, int]:
+    """Return path and mode of the file for inline source: ``index.py`` for the Python handler ``index.handler``.
+
+    Runtimes without an interpreter use ``bootstrap``. The suffix of the caller's ``filename`` distinguishes a module of
+    Node.js (``.mjs``) from a script. Raises InvalidField if the handler of an interpreted runtime does not have
+    the form ``file.function``.
+    """
+    family = family_of(runtime)
+    if not family.interpreted:
+        return "bootstrap", 0o755
+    module = handler.rpartition(".")[0]
+    if not _MODULE.fullmatch(module):
+        raise InvalidField("handler", handler, "needs the form file.function, such as index.handler")
+    if family is Family.PYTHON:
+        return module.replace(".", os.sep) + ".py", 0o644
+    suffix = PurePath(filename).suffix
+    return module + (suffix if suffix in _NODE_SUFFIXES else ".js"), 0o644
+
+
+def family_of(runtime: str) -> Family:
+    """Return the family of the runtime with this name; that of Python if this engine has no such runtime."""
+    found = find_runtime(runtime)
+    return found.family if found and found.family else Family.PYTHON

@@ -31,10 +31,8 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from engine.code.base64_decoder import Base64Decoder
-from engine.code.default_code import default_code
-from engine.code.inline import inline_file
-from engine.code.receiving import ReceivedCode
+from engine.code.default_code import default_code, inline_file
+from engine.code.receiving import Base64Decoder, ReceivedCode
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.code.upload import Upload
 from engine.code.verification import PackageChecks

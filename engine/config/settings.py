@@ -23,7 +23,7 @@ from engine.auth.credentials import AccessKey, Token, check_private, first_twice
 from engine.code.quota import QUOTA
 from engine.config.validation import describe_issue
 from engine.errors import SettingsError
-from engine.model.delays import LONGEST_RETRY
+from engine.model.limits import LONGEST_RETRY
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]

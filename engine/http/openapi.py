@@ -14,8 +14,7 @@ from engine.http.api.metrics import MONTHS, WORKFLOW_METRICS
 from engine.http.api.records import MAX_WAIT
 from engine.http.api.routing import Call, Resource
 from engine.http.operations import OPERATIONS, Problem
-from engine.model.delays import LONGEST_DELAY
-from engine.model.limits import MEMORY_SIZES, ORDERING_KEY
+from engine.model.limits import LONGEST_DELAY, MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import MAX_LENGTH
 from engine.protocols import JSON, Operation
 

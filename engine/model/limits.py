@@ -23,6 +23,8 @@ DESCRIPTION = 512  #: characters
 HANDLER = 128  #: characters
 EVENT_AGES = (1, 86_400)  #: seconds
 RETRIES = (0, 3)
+LONGEST_DELAY = 7 * 86_400.0  #: seconds; longest delay of a request to the API
+LONGEST_RETRY = LONGEST_DELAY / 2  #: largest ``retry.longest``; jitter can double it
 
 LONGEST_NOTE = 200  #: characters of a note that a handler reports with its progress
 ORDERING_KEY = 200  #: characters

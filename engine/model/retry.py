@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from engine.model.clock import Clock
-from engine.model.delays import LONGEST_RETRY
 from engine.model.invocation import AsyncSettings, Invocation, Mode, Outcome
+from engine.model.limits import LONGEST_RETRY
 from engine.model.retry_rules import Decision, RetryRule, read_error
 
 #: An invocation runs alone after this many engine crashes that met it. One more crash while its handler runs makes it

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct, field
 
-from engine.model.delays import LONGEST_RETRY
+from engine.model.limits import LONGEST_RETRY
 
 MAX_RULES = 8  #: rules of a function
 MAX_RETRIES = 8  #: largest number of retries in a rule

@@ -17,8 +17,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from engine.asgi.wire import Headers, check_json_type, check_utf8
 from engine.errors import InvalidField, NotJson
 from engine.http.api.decoding import invalid_field
-from engine.model.delays import LONGEST_DELAY
-from engine.model.limits import IDEMPOTENCY_KEY, ORDERING_KEY
+from engine.model.limits import IDEMPOTENCY_KEY, LONGEST_DELAY, ORDERING_KEY
 
 T = TypeVar("T")
 

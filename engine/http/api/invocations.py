@@ -23,8 +23,7 @@ from engine.http.api.batch_body import BATCH_LIMIT, read_batch
 from engine.http.api.batches import BatchIntake, accept_events, check_options
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
-from engine.model.delays import LONGEST_DELAY
-from engine.model.limits import IDEMPOTENCY_KEY, MEMORY_SIZES, ORDERING_KEY
+from engine.model.limits import IDEMPOTENCY_KEY, LONGEST_DELAY, MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import FunctionUrn
 
 #: Headers of an asynchronous request that are options of its invocation.

@@ -12,7 +12,7 @@ from engine.errors import PayloadTooLarge
 from engine.functions.catalog import Catalog
 from engine.http.api.invocations import read_idempotency_key
 from engine.http.api.routing import BASE, SHORT_LIMIT, Call, Resource
-from engine.model.delays import LONGEST_DELAY
+from engine.model.limits import LONGEST_DELAY
 from engine.pipeline.redrive import Edit, Redrive
 
 Priority = Annotated[int, Meta(ge=0, le=9)]

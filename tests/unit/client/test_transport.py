@@ -26,7 +26,7 @@ from functiond import (
     Unreachable,
 )
 
-from engine.model.delays import LONGEST_DELAY
+from engine.model.limits import LONGEST_DELAY
 from tests.support.engine_process import CLEAN, ROOT
 
 REPLIES = {

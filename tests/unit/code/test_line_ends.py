@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.code.line_ends import COMPARED, with_line_ends
+from engine.code.editing import COMPARED, with_line_ends
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 
 from engine.model import AsyncSettings, Code, Invocation, Outcome
-from engine.model.delays import LONGEST_DELAY, LONGEST_RETRY
+from engine.model.limits import LONGEST_DELAY, LONGEST_RETRY
 from engine.model.retry import HISTORY, RetryPolicy, Rules
 from engine.model.retry_rules import MAX_RETRIES, Decision, RetryRule
 from tests.support.builders import waiting

@@ -28,7 +28,7 @@ from engine.http.console.pages import HEADERS, Action, Pages
 from engine.http.console.paths import INVOCATION
 from engine.http.console.visibility import sees_payloads
 from engine.model import Function, Record
-from engine.model.delays import LONGEST_DELAY
+from engine.model.limits import LONGEST_DELAY
 from engine.model.retry_rules import read_error
 from engine.model.urn import LATEST
 
