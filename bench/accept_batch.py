@@ -22,7 +22,7 @@ from bench.journal_file import pad, waiting
 from bench.load import Job
 from bench.machine import cpu_of
 from bench.server import HELD, engine, load
-from engine.http.api.batch_body import MOST_EVENTS, read_batch
+from engine.http.api.batches import MOST_EVENTS, read_batch
 from engine.model.identity import Identity
 from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
 from engine.storage.sqlite.invocation_writes import append_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.nasty import Input, Prepare
 from bench.server import NOOP, Engine
-from engine.http.api.batch_body import MOST_EVENTS
+from engine.http.api.batches import MOST_EVENTS
 from engine.resources.trigger_rules import ENTRIES, ENTRY
 
 TYPES = 29_000  #: types of events in one list: as many as fit into the body

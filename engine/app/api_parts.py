@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from engine.app.parts import EngineParts
-from engine.http.api.redrive import RedriveApi
+from engine.http.api.deliveries import DeliveriesApi
 from engine.http.api.triggers import TriggersApi
 from engine.pipeline.failed_deliveries import FailedDeliveries
 
 
-def redrive_api(engine: EngineParts) -> RedriveApi:
-    region = engine.settings.http.region
-    return RedriveApi(engine.redrive, engine.catalog, engine.storage.identity, engine.clock, region)
+def deliveries_api(engine: EngineParts) -> DeliveriesApi:
+    failed, region = failed_deliveries(engine), engine.settings.http.region
+    return DeliveriesApi(engine.redrive, failed, engine.delivery, engine.catalog, engine.storage.identity, region)
 
 
 def failed_deliveries(engine: EngineParts) -> FailedDeliveries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import __version__
-from engine.app.api_parts import failed_deliveries, redrive_api, triggers_api
+from engine.app.api_parts import deliveries_api, triggers_api
 from engine.app.backup_wiring import backups_of
 from engine.app.collectors import read_figures
 from engine.app.console_wiring import build_console, session_cookie
@@ -12,42 +12,33 @@ from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
 from engine.auth.denials import DenialLog
-from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
-from engine.http.api.bulk_cancel import BulkCancelApi
-from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
-from engine.http.api.delivery_steps import DeliveryStepsApi
 from engine.http.api.dependencies import DependenciesApi
-from engine.http.api.destinations import DestinationsApi
 from engine.http.api.events import EventsApi
-from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
-from engine.http.api.health import Health, HealthChecks
-from engine.http.api.interpreters import InterpretersApi
+from engine.http.api.health import ClockApi, HealthApi, HealthChecks
+from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
 from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
-from engine.http.api.quotas import QuotasApi
 from engine.http.api.records import InvocationRecords
 from engine.http.api.reserved_instances import ReservedApi
 from engine.http.api.routing import ApiFamily
-from engine.http.api.run_again import RunAgainApi
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
-from engine.http.api.versions import VersionsApi
+from engine.http.api.versions import AliasesApi, VersionsApi
 from engine.http.audit import audited
 from engine.http.console.admission import ConsoleAuthenticator
 from engine.http.console.api_requests import ApiRequests
-from engine.http.invocation_routes import InvocationRoutes
 from engine.http.openapi import Document
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
-from engine.http.server import RequestAuthenticator, create_app
+from engine.http.server import HttpServer, RequestAuthenticator
 from engine.metrics.prometheus import Telemetry
 from engine.pipeline.explanation import Explainer
 
@@ -55,16 +46,15 @@ from engine.pipeline.explanation import Explainer
 def build_app(engine: EngineParts) -> App:
     """Return the ASGI application of an engine: its API, the paths of its plugins, and the console if it is enabled."""
     http, health, authenticator = engine.settings.http, _health(engine), engine.authenticator
-    calls = Invocations(
-        engine.intake, engine.catalog, async_limit=http.async_body_limit, sync_limit=http.sync_body_limit
-    )
-    resources = audited(build_families(engine, health), engine.audit, engine.clock)
-    allowed = restricted(resources, OPERATIONS) if authenticator is not None else resources
+    async_limit, sync_limit = http.async_body_limit, http.sync_body_limit
+    calls = Invocations(engine.intake, engine.catalog, http.region, async_limit=async_limit, sync_limit=sync_limit)
+    served = audited(build_families(engine, health), engine.audit, engine.clock)
+    allowed = restricted(served) if authenticator is not None else served
     plugins = PluginRequests(engine.plugins.mounts, engine.audit, engine.clock)
-    api = ApiRequests(allowed, InvocationRoutes(calls, http.region), plugins, http.region)
-    return create_app(
+    api = ApiRequests(allowed, calls, plugins, http.region)
+    return HttpServer(
         calls,
-        resources,
+        served,
         http.region,
         authenticator=_admission(engine),
         plugins=plugins,
@@ -85,20 +75,17 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
     """Return all families of API operations except invocations."""
     catalog, region, resources, storage = engine.catalog, engine.settings.http.region, engine.resources, engine.storage
     reservations, instances, clock = resources.reservations, engine.pool.alive, engine.clock
+    cancelling, limit = engine.dispatcher.bulk_cancellation, engine.settings.http.async_body_limit
     return [
         Functions(catalog, engine.controls, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
         _records(engine),
         _logs(engine),
-        redrive_api(engine),
-        DeliveryStepsApi(engine.redrive, failed_deliveries(engine), region),
+        deliveries_api(engine),
         AsyncSettingsApi(catalog, engine.logs, engine.status_log, region),
-        DestinationsApi(catalog, engine.delivery, region),
         ControlsApi(engine.controls),
-        BulkCancelApi(catalog, engine.dispatcher.bulk_cancellation, storage.identity),
-        _explanation(engine),
-        RunAgainApi(catalog, engine.redrive, engine.settings.http.async_body_limit),
+        InvocationActionsApi(catalog, engine.redrive, cancelling, storage.identity, clock, limit),
         triggers_api(engine),
         ReservedApi(reservations, region),
         EventsApi(resources.events),
@@ -106,14 +93,12 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         TagsApi(resources.tags, catalog, region),
         PackagesApi(catalog, engine.codes, region),
         MetricsApi(catalog, engine.usage, reservations, instances, clock, region),
-        QuotasApi(catalog, reservations, instances),
-        ProjectListsApi(catalog, engine.pool.check_runtime),
-        InterpretersApi(engine.pool.interpreters),
+        ProjectListsApi(catalog, reservations, instances, engine.pool.check_runtime, engine.pool.interpreters),
         TracingAndSnapshotsApi(catalog, resources.tracing),
         BackupsApi(backups_of(engine.settings, storage.copy_to, clock)),
         ClockApi(engine.clock_guard),
-        Health(health, details=engine.authenticator is None or engine.settings.auth.open_metrics),
-        Document(__version__, engine.plugins.mounts.operations),
+        HealthApi(health, details=engine.authenticator is None or engine.settings.auth.open_metrics),
+        Document(OPERATIONS, __version__, engine.plugins.mounts.operations),
     ]
 
 
@@ -131,22 +116,18 @@ def _logs(engine: EngineParts) -> LogsApi:
     return logs
 
 
-def _explanation(engine: EngineParts) -> ExplanationApi:
-    records = engine.storage.records
-    explainer = Explainer(records, engine.scheduler, engine.clock, engine.storage.identity)
-    return ExplanationApi(engine.catalog, records, engine.storage.identity, explainer)
-
-
 def _records(engine: EngineParts) -> InvocationRecords:
+    storage = engine.storage
+    explainer = Explainer(storage.records, engine.scheduler, engine.clock, storage.identity)
     return InvocationRecords(
         engine.catalog,
         engine.controls,
-        engine.storage.records,
-        engine.storage.identity,
+        storage.records,
+        storage.identity,
         engine.dispatcher,
         engine.pool,
         engine.clock,
-        engine.settings.http.region,
+        explainer,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.app.api_parts import failed_deliveries, redrive_api
+from engine.app.api_parts import deliveries_api, failed_deliveries
 from engine.app.parts import EngineParts
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.asynchronous.destination_forms import DestinationForms
@@ -25,7 +25,7 @@ def async_settings_pages(engine: EngineParts, frame: FunctionFrame, api: ApiRequ
 
 
 def deliveries_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
-    region, deliveries, items = engine.settings.http.region, failed_deliveries(engine), redrive_api(engine)
+    region, deliveries, items = engine.settings.http.region, failed_deliveries(engine), deliveries_api(engine)
     rows = DestinationRows(engine.catalog, engine.delivery)
     scopes = ScopeReader(engine.catalog, deliveries, rows, region)
     return [

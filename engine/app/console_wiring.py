@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine import __version__
-from engine.app.api_parts import redrive_api, triggers_api
+from engine.app.api_parts import deliveries_api, triggers_api
 from engine.app.async_wiring import async_settings_pages, deliveries_pages
 from engine.app.configuration_wiring import configuration_pages
 from engine.app.function_wiring import function_pages
@@ -73,7 +73,7 @@ def _invocation_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> li
     filters = Filters(catalog, storage.identity, engine.clock.now, region)
     triggers = InvocationTriggers(engine.resources.triggers)
     details = InvocationDetails(
-        catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive_api(engine), triggers
+        catalog, storage.records, storage.identity, engine.pool, engine.redrive, deliveries_api(engine), triggers
     )
     steps = BulkSteps(catalog, storage.records, filters, api)
     sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}

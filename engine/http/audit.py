@@ -8,73 +8,44 @@ includes the bodies of request and reply, with secrets masked and long texts, su
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from engine.asgi.wire import JSON, Reply
+from engine.asgi.wire import JSON, Reply, Scope
+from engine.auth.roles import PRINCIPAL, Principal
+from engine.auth.verifier import address_of
 from engine.errors import FunctiondError
 from engine.http.api.errors import error_reply
-from engine.http.api.routing import ERROR, ApiFamily, Call, Handler, Resource
+from engine.http.api.routing import ERROR, ApiFamily, ApiOperation, Call, Handler, ServedOperation, Subject, whole_path
 from engine.http.api.secrets import without_secrets
-from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
 from engine.protocols.audit import AuditTrail, Trace
 
 BODY = 64 << 10  #: largest body, in bytes, that is traced
-SEARCH = "ShowResInstanceInfo"  #: a read, although its filter is sent by POST
 
 
-class _Kind(Struct, frozen=True, kw_only=True):
-    """Type of a resource in traces, and names of the fields that may hold its id and its name.
-
-    Path, reply and request body are searched for each field name, in this order.
-    """
-
-    type: str
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
-
-
-#: Kind by a segment of the path; the first segment of this table that the path contains counts.
-_KINDS = {
-    "triggers": _Kind(type="trigger", ids=("trigger_id",), names=("trigger_type_code",)),
-    "aliases": _Kind(type="alias", ids=("alias_urn", "alias_name"), names=("alias_name", "name")),
-    "versions": _Kind(type="version", ids=("func_urn",), names=("version",)),
-    "events": _Kind(type="event", ids=("event_id", "id"), names=("name",)),
-    "dependencies": _Kind(type="dependency", ids=("id", "depend_id"), names=("name", "depend_id")),
-    "clock": _Kind(type="clock", ids=(), names=()),
-    "deliveries": _Kind(type="delivery", ids=(), names=()),
-    "backups": _Kind(type="backup", ids=("path",), names=("path",)),
-    "async-invocations": _Kind(type="invocation", ids=("function_urn",), names=("func_name",)),
-    "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),
-}
-_FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "resource_id"))
-
-
-def audited(families: Iterable[ApiFamily], audit: AuditTrail, clock: Clock) -> list[Resource]:
-    """Return the resources of all families, with handlers that publish a trace for each call that changes something."""
-    changing = [one for one in OPERATIONS if one.method != "GET" and one.name != SEARCH]
-    names = {(one.method, one.path): one.name for one in changing}
-
-    def traced(path: str, method: str, handler: Handler) -> Handler:
-        name = names.get((method, path))
-        return _TracedHandler(name, path, handler, audit, clock) if name else handler
-
+def audited(families: Iterable[ApiFamily], audit: AuditTrail, clock: Clock) -> list[ServedOperation]:
+    """Return the operations of all families, with handlers that publish a trace of each call that changes something."""
     return [
-        Resource(path=one.path, methods={method: traced(one.path, method, it) for method, it in one.methods.items()})
+        ServedOperation(declared, _traced(declared, family, name, audit, clock))
         for family in families
-        for one in family.resources()
+        for declared, name in family.operations()
     ]
 
 
+def _traced(declared: ApiOperation, family: ApiFamily, name: str, audit: AuditTrail, clock: Clock) -> Handler:
+    handler: Handler = getattr(family, name)
+    return _TracedHandler(declared.name, family.subject, handler, audit, clock) if declared.traced else handler
+
+
 class _TracedHandler:
-    def __init__(self, operation: str, path: str, handler: Handler, audit: AuditTrail, clock: Clock) -> None:
-        self._operation, self._handler, self._audit, self._clock = operation, handler, audit, clock
-        self._kind = next((kind for part, kind in _KINDS.items() if part in path.split("/")), _FUNCTION)
+    def __init__(self, operation: str, subject: Subject, handler: Handler, audit: AuditTrail, clock: Clock) -> None:
+        self._operation, self._subject, self._handler = operation, subject, handler
+        self._audit, self._clock = audit, clock
 
     async def __call__(self, call: Call) -> Reply:
         if not self._audit.has_subscribers:
@@ -91,29 +62,54 @@ class _TracedHandler:
         return reply
 
     def _trace(self, call: Call, reply: Reply) -> Trace:
-        body = traced_body(call.body)
-        response = traced_body(reply.body) if reply.content_type == JSON else None
-        sources = [_path_fields(call), *(one for one in (response, body) if isinstance(one, dict))]
-        trace_id = str(uuid.uuid4())
         request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
-        return Trace(
-            trace_id=trace_id,
-            time=self._clock.now(),
-            operation=self._operation,
-            project=call.parts.get("project_id", ""),
-            resource_type=self._kind.type,
-            resource_id=first(self._kind.ids, sources),
-            resource_name=first(self._kind.names, sources),
-            code=reply.status,
-            user=call.principal.name if call.principal else "",
-            role=call.principal.role if call.principal else "",
-            source_ip=call.address,
-            request_id=request_id or trace_id,
-            method=call.method,
-            path=call.path,
-            request=body,
-            response=response,
-        )
+        response = reply.body if reply.content_type == JSON else b""
+        exchange = Exchange(status=reply.status, request_id=request_id, request=call.body, response=response)
+        return make_trace(call.scope, self._operation, self._subject, _path_fields(call), exchange, self._clock.now())
+
+
+class Exchange(Struct, frozen=True, kw_only=True):
+    """Bodies of a request and of its reply, with the status of the reply."""
+
+    status: int
+    request_id: str  #: empty: the reply has none
+    request: bytes
+    response: bytes
+
+
+def make_trace(
+    scope: Scope,
+    operation: str,
+    subject: Subject,
+    path: Mapping[str, str],
+    exchange: Exchange,
+    now: float,
+    **service: str,
+) -> Trace:
+    """Return the trace of a request. ``path`` has the placeholders of its path with their values."""
+    principal: Principal | None = scope.get(PRINCIPAL)
+    request, response = _traced_body(exchange.request), _traced_body(exchange.response)
+    sources = [path, *(body for body in (response, request) if isinstance(body, dict))]
+    trace_id = str(uuid.uuid4())
+    return Trace(
+        trace_id=trace_id,
+        time=now,
+        operation=operation,
+        project=path.get("project_id", ""),
+        resource_type=subject.type,
+        resource_id=_first(subject.ids, sources),
+        resource_name=_first(subject.names, sources),
+        code=exchange.status,
+        user=principal.name if principal else "",
+        role=principal.role if principal else "",
+        source_ip=address_of(scope),
+        request_id=exchange.request_id or trace_id,
+        method=scope["method"],
+        path=whole_path(scope),
+        request=request,
+        response=response,
+        **service,
+    )
 
 
 def _path_fields(call: Call) -> dict[str, str]:
@@ -128,13 +124,12 @@ def _path_fields(call: Call) -> dict[str, str]:
     return parts
 
 
-def first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
+def _first(names: Iterable[str], sources: Sequence[Mapping[str, Any]]) -> str:
     """Return the first value that a source has for one of the names; empty if there is none."""
-    sources = list(sources)
-    return next((str(one[name]) for name in names for one in sources if one.get(name)), "")
+    return next((str(source[name]) for name in names for source in sources if source.get(name)), "")
 
 
-def traced_body(body: bytes) -> Any:
+def _traced_body(body: bytes) -> Any:
     """Return a decoded JSON body with secrets masked; None if it is empty, is not JSON, or exceeds ``BODY`` bytes."""
     if not body or len(body) > BODY:
         return None

@@ -32,7 +32,7 @@ from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
-from engine.http.api.functions import CODE_BODY_LIMIT
+from engine.http.api.routing import CODE_LIMIT
 from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool, SpoolSpace
 from engine.model.clock import Clock
 from engine.triggers.routes import PROJECT
@@ -198,9 +198,9 @@ class Authenticator:
         declared = self._verifier.declared_hash(claim, scope, headers)
         if declared is not None and HOLD_FOR in scope:
             scope[HOLD_FOR](f"project {principal.project}")
-        limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_BODY_LIMIT)
+        limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_LIMIT)
         is_short = int(headers.get(b"content-length", 0)) <= IN_MEMORY and b"transfer-encoding" not in headers
-        if is_short or limit != CODE_BODY_LIMIT:
+        if is_short or limit != CODE_LIMIT:
             body = await read_body(receive, headers, limit)
             await self._verifier.verify(claim, scope, headers, body, declared)
             return _Replay(body, receive)

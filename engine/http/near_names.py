@@ -13,7 +13,7 @@ from engine.asgi.wire import Reply, Scope
 from engine.auth.roles import PRINCIPAL, Principal
 from engine.errors import FunctiondError, UnknownFunction
 from engine.functions.catalog import Catalog
-from engine.http.operations import OPERATIONS
+from engine.http.operations import BY_NAME
 from engine.model import Function
 
 #: Makes the reply to a request that failed.
@@ -24,7 +24,7 @@ MOST_COMPARED = 2_000
 #: Seconds between two comparisons. Clients that repeat a wrong request quickly must not keep the engine busy.
 PAUSE = 0.05
 
-_LIST = next(one for one in OPERATIONS if one.name == "ListFunctions")
+_LIST = BY_NAME["ListFunctions"]
 
 
 class NearNames:

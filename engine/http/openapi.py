@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 document of the API, generated from the table of operations and the structs of their bodies."""
+"""OpenAPI 3.1 document of the API, generated from its operations and the structs of their bodies."""
 
 from __future__ import annotations
 
@@ -8,29 +8,21 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.wire import Reply
 from engine.http.api.metrics import MONTHS, WORKFLOW_METRICS
 from engine.http.api.records import MAX_WAIT
-from engine.http.api.routing import Call, Resource
-from engine.http.operations import OPERATIONS, Problem
+from engine.http.api.routing import ALL_ROLES, ApiFamily, ApiOperation, Call, read
 from engine.model.limits import LONGEST_DELAY, MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import MAX_LENGTH
 from engine.protocols import JSON, Operation
 
-PATH = "/openapi.json"
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
 #: An empty parameter counts as absent.
 _OPTIONAL_NUMBER = {"type": "string", "pattern": "^[0-9]{0,9}$"}
-_CHOICES = {
-    "tags": {"resource_type": ["functions"]},
-    "resource-instances": {"resource_type": ["functions"], "action": ["filter", "count"]},
-    "collect": {"state": ["true", "false"]},
-    "GET snapshots": {"action": ["state", "enableSnapshot"]},
-    "POST snapshots": {"action": ["enable", "disable"]},
-}
 _PARTS = {
     "project_id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
     "function_urn": {
@@ -77,23 +69,31 @@ _SECURITY = {
 }
 
 
-class Document:
-    """Resource that returns the OpenAPI document.
+class ErrorReply(Struct, frozen=True, kw_only=True):
+    """Body of every error reply."""
+
+    error_code: str
+    error_msg: str
+    request_id: str | UnsetType = UNSET  #: for errors of workflow metrics only; other replies have just X-Request-Id
+
+
+class Document(ApiFamily):
+    """Resource that returns the OpenAPI document of ``operations``, those of the API, and of those of plugins.
 
     The document is generated at the first request, and again when ``mounted``, the operations of plugins, have changed.
     """
 
-    def __init__(self, version: str, mounted: Callable[[], Sequence[Operation]]) -> None:
-        self._version, self._mounted = version, mounted
+    def __init__(
+        self, operations: Sequence[Operation], version: str, mounted: Callable[[], Sequence[Operation]]
+    ) -> None:
+        self._operations, self._version, self._mounted = operations, version, mounted
         self._made: tuple[Sequence[Operation], bytes] | None = None
 
-    def resources(self) -> list[Resource]:
-        return [Resource(path=PATH, methods={"GET": self.show})]
-
+    @read("ShowDocument", "/openapi.json", dict[str, Any], own=True, roles=ALL_ROLES)
     async def show(self, call: Call) -> Reply:
         mounted = self._mounted()
         if self._made is None or self._made[0] != mounted:
-            made = await anyio.to_thread.run_sync(make_document, [*OPERATIONS, *mounted], self._version)
+            made = await anyio.to_thread.run_sync(make_document, [*self._operations, *mounted], self._version)
             self._made = mounted, msgspec.json.encode(made)
         return Reply(body=self._made[1])
 
@@ -102,11 +102,11 @@ def make_document(operations: Iterable[Operation], version: str) -> dict[str, An
     operations = tuple(operations)
     named = [kind for one in operations for kind in (one.body, one.reply, one.problem)]
     kinds = [kind for kind in named if kind is not None and kind is not Any]
-    schemas, components = msgspec.json.schema_components([*kinds, Problem], ref_template=_REF)
-    by_kind = dict(zip([str(kind) for kind in [*kinds, Problem]], schemas, strict=True))
+    schemas, components = msgspec.json.schema_components([*kinds, ErrorReply], ref_template=_REF)
+    by_kind = dict(zip([str(kind) for kind in [*kinds, ErrorReply]], schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, by_kind)
+    for each in operations:
+        paths.setdefault(each.path, {})[each.method.lower()] = _described(each, by_kind)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -137,21 +137,14 @@ def _described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> Iterable[dict[str, Any]]:
+    choices = operation.choices if isinstance(operation, ApiOperation) else {}
     for name in re.findall(r"{(\w+)}", operation.path):
-        schema = _choice(operation, name) or _PARTS.get(name, _TEXT)
+        schema = {"type": "string", "enum": choices[name]} if name in choices else _PARTS.get(name, _TEXT)
         yield {"name": name, "in": "path", "required": True, "schema": schema}
     for name in operation.query:
         yield {"name": name, "in": "query", "schema": _QUERIES.get(name, _TEXT)}
     for name in operation.headers:
         yield {"name": name, "in": "header", "schema": _HEADERS.get(name, _TEXT)}
-
-
-def _choice(operation: Operation, name: str) -> dict[str, Any] | None:
-    for pattern, choices in _CHOICES.items():
-        method, _, part = pattern.rpartition(" ")
-        if method in ("", operation.method) and part in operation.path.split("/") and name in choices:
-            return {"type": "string", "enum": choices[name]}
-    return None
 
 
 def _reply(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +161,7 @@ def _problem(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "description": "Failure, with a code and a message.",
         "headers": {"X-Request-Id": {"schema": _TEXT}},
-        "content": {JSON: {"schema": _schema(operation.problem or Problem, schemas)}},
+        "content": {JSON: {"schema": _schema(operation.problem or ErrorReply, schemas)}},
     }
 
 

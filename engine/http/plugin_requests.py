@@ -6,18 +6,16 @@ such as signed webhooks, have no role and leave no trace here.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 from engine.asgi.error_replies import not_allowed
 from engine.asgi.wire import NO_STORE, WHOLE_REPLY, Message, Receive, Scope, Send, respond
 from engine.auth.roles import PRINCIPAL, Principal
-from engine.auth.verifier import address_of
-from engine.http.audit import BODY, first, traced_body
-from engine.http.restrictions import check_role
+from engine.http.api.routing import Subject, check_role
+from engine.http.audit import BODY, Exchange, make_trace
 from engine.model.clock import Clock
 from engine.protocols import Operation
-from engine.protocols.audit import AuditTrail, Trace
+from engine.protocols.audit import AuditTrail
 from engine.triggers.routes import Mount, Mounts
 
 _IDS = ("resource_id", "topic_urn", "subscription_urn", "log_stream_id", "log_group_id", "stream_name", "app_name")
@@ -61,39 +59,16 @@ class PluginRequests:
         extensions = {name: it for name, it in scope.get("extensions", {}).items() if name != WHOLE_REPLY}
         await mount.app({**scope, "extensions": extensions}, recorder.receive, recorder.send)
         if recorder.status:
-            self._audit.publish(self._trace(mount.plugin, operation, scope, recorder))
+            subject = Subject(_resource_type(operation.path), _IDS, _NAMES)
+            path = variables(operation.path, scope["path"].rstrip("/").split("/")) or {}
+            exchange, now, service = recorder.exchange(), self._clock.now(), mount.plugin.upper()
+            self._audit.publish(make_trace(scope, operation.name, subject, path, exchange, now, service=service))
 
     def _operations(self, scope: Scope, method: str = "") -> Iterator[Operation]:
         """Yield the operations at the path of a request; with ``method``, only those of this method."""
         parts = scope["path"].rstrip("/").split("/")
         found = (one for one in self._mounts.operations() if not method or one.method == method)
         return (one for one in found if variables(one.path, parts) is not None)
-
-    def _trace(self, plugin: str, operation: Operation, scope: Scope, recorder: _Recorder) -> Trace:
-        principal: Principal | None = scope.get(PRINCIPAL)
-        path = variables(operation.path, scope["path"].rstrip("/").split("/")) or {}
-        request, response = traced_body(bytes(recorder.request)), traced_body(bytes(recorder.response))
-        sources = [path, *(one for one in (response, request) if isinstance(one, dict))]
-        trace_id = str(uuid.uuid4())
-        return Trace(
-            trace_id=trace_id,
-            time=self._clock.now(),
-            operation=operation.name,
-            service=plugin.upper(),
-            project=path.get("project_id", ""),
-            resource_type=_resource_type(operation.path),
-            resource_id=first(_IDS, sources),
-            resource_name=first(_NAMES, sources),
-            code=recorder.status,
-            user=principal.name if principal else "",
-            role=principal.role if principal else "",
-            source_ip=address_of(scope),
-            request_id=recorder.request_id or trace_id,
-            method=operation.method,
-            path=(scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?"),
-            request=request,
-            response=response,
-        )
 
 
 class _Recorder:
@@ -104,20 +79,24 @@ class _Recorder:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self.request, self.response = bytearray(), bytearray()
-        self.status, self.request_id = 0, ""
+        self._request, self._response = bytearray(), bytearray()
+        self.status, self._request_id = 0, ""
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self.request += message.get("body", b"")[: BODY + 1 - len(self.request)]
+        self._request += message.get("body", b"")[: BODY + 1 - len(self._request)]
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.request_id = dict(message["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        self.response += message.get("body", b"")[: BODY + 1 - len(self.response)]
+            self._request_id = dict(message["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        self._response += message.get("body", b"")[: BODY + 1 - len(self._response)]
         await self._send(message)
+
+    def exchange(self) -> Exchange:
+        request, response = bytes(self._request), bytes(self._response)
+        return Exchange(status=self.status, request_id=self._request_id, request=request, response=response)
 
 
 def variables(template: str, parts: list[str]) -> dict[str, str] | None:

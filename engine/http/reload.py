@@ -7,8 +7,9 @@ other.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -20,6 +21,9 @@ from engine.config.settings import AuthSettings
 from engine.errors import SettingsError
 from engine.http.auth import Authenticator
 from engine.http.console.sessions import Sessions
+
+#: Replaces something, and returns what is logged about it.
+_Replace = Callable[[], Awaitable[dict[str, int]]]
 
 log = structlog.get_logger("functiond")
 
@@ -44,11 +48,11 @@ async def reloading(
     ``report`` makes a context in which each reload runs. Without it, if there is nothing to replace, SIGHUP keeps its
     default effect and ends the process.
     """
-    replaced: list[_Replaced] = []
+    replaced: dict[str, _Replace] = {}
     if authenticator is not None and read is not None:
-        replaced.append(_Credentials(authenticator, sessions, read))
+        replaced["credentials"] = partial(_replace_credentials, authenticator, sessions, read)
     if tls is not None:
-        replaced.append(_Certificate(tls))
+        replaced["certificate"] = partial(_replace_certificate, tls)
     if not replaced and report is None:
         yield
         return
@@ -58,39 +62,24 @@ async def reloading(
         tasks.cancel_scope.cancel()
 
 
-class _Credentials:
-    name = "credentials"
-
-    def __init__(self, authenticator: Authenticator, sessions: Sessions, read: Callable[[], AuthSettings]) -> None:
-        self._authenticator, self._sessions, self._read = authenticator, sessions, read
-
-    async def replace(self) -> dict[str, int]:
-        auth = await anyio.to_thread.run_sync(self._read)
-        if not auth.required:
-            raise SettingsError(
-                "no credentials are configured any more; restart the engine to run it without credentials"
-            )
-        self._authenticator.replace(auth.keys, auth.tokens)
-        await self._sessions.retain(self._authenticator.principals)
-        return {"keys": len(auth.keys), "tokens": len(auth.tokens)}
+async def _replace_credentials(
+    authenticator: Authenticator, sessions: Sessions, read: Callable[[], AuthSettings]
+) -> dict[str, int]:
+    auth = await anyio.to_thread.run_sync(read)
+    if not auth.required:
+        raise SettingsError("no credentials are configured any more; restart the engine to run it without credentials")
+    authenticator.replace(auth.keys, auth.tokens)
+    await sessions.retain(authenticator.principals)
+    return {"keys": len(auth.keys), "tokens": len(auth.tokens)}
 
 
-class _Certificate:
-    name = "certificate"
-
-    def __init__(self, tls: ServerTls) -> None:
-        self._tls = tls
-
-    async def replace(self) -> dict[str, int]:
-        await anyio.to_thread.run_sync(self._tls.reload)
-        return {}
-
-
-_Replaced = _Credentials | _Certificate
+async def _replace_certificate(tls: ServerTls) -> dict[str, int]:
+    await anyio.to_thread.run_sync(tls.reload)
+    return {}
 
 
 async def _reload_on_signal(
-    replaced: Sequence[_Replaced],
+    replaced: Mapping[str, _Replace],
     report: Callable[[], AbstractContextManager[object]],
     *,
     task_status: TaskStatus[None],
@@ -99,14 +88,14 @@ async def _reload_on_signal(
         task_status.started()
         async for _ in signals:
             with report():
-                for one in replaced:
-                    await _replace(one)
+                for name, replace in replaced.items():
+                    await _replace(name, replace)
 
 
-async def _replace(one: _Replaced) -> None:
+async def _replace(name: str, replace: _Replace) -> None:
     try:
-        counts = await one.replace()
+        counts = await replace()
     except SettingsError as problem:
-        log.error(f"{one.name} not replaced", problem=str(problem))
+        log.error(f"{name} not replaced", problem=str(problem))
     else:
-        log.info(f"{one.name} replaced", **counts)
+        log.info(f"{name} replaced", **counts)

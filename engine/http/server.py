@@ -14,20 +14,17 @@ from typing import Protocol
 import structlog
 
 from engine.asgi.error_replies import delay_of, hold_back
-from engine.asgi.wire import NO_STORE, App, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
+from engine.asgi.wire import NO_STORE, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
 from engine.auth.denials import DenialLog, request_fields
 from engine.auth.roles import PRINCIPAL, Principal
 from engine.errors import AccessDenied, FunctiondError, MissingCredentials, ShuttingDown
 from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
-from engine.http.api.routing import Resource, make_router
+from engine.http.api.routing import ServedOperation, make_router
 from engine.http.console.pages import GUARDED
-from engine.http.console.paths import ACTIONS, PAGES
 from engine.http.console.site import Console
 from engine.http.guard import Guard
-from engine.http.invocation_routes import InvocationRoutes
-from engine.http.near_names import NearNames, Refuse
-from engine.http.operations import OPERATIONS
+from engine.http.near_names import NearNames
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
 from engine.http.spool import CLEAN_UP
@@ -45,53 +42,33 @@ class RequestAuthenticator(Protocol):
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive: ...
 
 
-def create_app(
-    invocations: Invocations,
-    resources: Iterable[Resource],
-    region: str,
-    *,
-    authenticator: RequestAuthenticator | None = None,
-    plugins: PluginRequests | None = None,
-    console: Console | None = None,
-    denials: DenialLog | None = None,
-    lag: LoopLag | None = None,
-) -> App:
-    """Return the ASGI application that serves the API, the paths of plugins, and the console.
-
-    ``resources`` are those of the API except ``invocations`` and ``invocations-async``, whose requests ``invocations``
-    handles without the router. If ``authenticator`` is None, requests need no credentials. ``plugins`` serves requests
-    to the paths of plugins. The console also makes the replies to requests for its pages that failed. ``lag`` is the
-    measurement of the event loop to which requests are reported.
-    """
-    routes = InvocationRoutes(invocations, region)
-    found = [*resources, *routes.resources(), *(console.resources() if console else ())]
-    if authenticator is not None:
-        found = restricted(found, [*OPERATIONS, *PAGES, *ACTIONS])
-    refuse = NearNames(console.refuse if console else _refuse, invocations.catalog)
-    guard, clock = Guard(credentials=authenticator is not None), SystemClock()
-    plugins = plugins or PluginRequests(Mounts(), AuditTrail(), clock)
-    denials, router = denials or DenialLog(clock), make_router(found, region)
-    return HttpServer(routes, router, guard, authenticator, plugins, refuse, denials, lag or LoopLag())
-
-
-async def _refuse(scope: Scope, error: FunctiondError) -> Reply:
-    return error_reply(error)
-
-
 class HttpServer:
+    """ASGI application that serves the API, the paths of plugins, and the console.
+
+    ``served`` are the operations of the API except those of ``invocations``, most of whose requests are handled without
+    the router. If ``authenticator`` is None, requests need no credentials. ``plugins`` serves requests to the paths of
+    plugins. The console also makes the replies to requests for its pages that failed. ``lag`` is the measurement of the
+    event loop to which requests are reported.
+    """
+
     def __init__(
         self,
-        invocations: InvocationRoutes,
-        router: App,
-        guard: Guard,
-        authenticator: RequestAuthenticator | None,
-        plugins: PluginRequests,
-        refuse: Refuse,
-        denials: DenialLog,
-        lag: LoopLag,
+        invocations: Invocations,
+        served: Iterable[ServedOperation],
+        region: str,
+        *,
+        authenticator: RequestAuthenticator | None = None,
+        plugins: PluginRequests | None = None,
+        console: Console | None = None,
+        denials: DenialLog | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
-        self._invocations, self._router, self._guard, self._authenticator = invocations, router, guard, authenticator
-        self._plugins, self._refuse, self._denials, self._lag = plugins, refuse, denials, lag
+        served = [*served, *invocations.served(), *(console.served() if console else ())]
+        self._router = make_router(served if authenticator is None else restricted(served), region)
+        self._invocations, self._authenticator, self._lag = invocations, authenticator, lag or LoopLag()
+        self._plugins = plugins or PluginRequests(Mounts(), AuditTrail(), SystemClock())
+        self._guard, self._denials = Guard(credentials=authenticator is not None), denials or DenialLog(SystemClock())
+        self._refuse = NearNames(console.refuse if console else _refuse, invocations.catalog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         delay, lag = 0.0, self._lag
@@ -147,3 +124,7 @@ class HttpServer:
             self._denials.known(principal, scope, str(error))
         else:
             self._denials.anonymous("access denied", **request_fields(scope), problem=str(error))
+
+
+async def _refuse(scope: Scope, error: FunctiondError) -> Reply:
+    return error_reply(error)

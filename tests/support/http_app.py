@@ -29,38 +29,32 @@ from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
-from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
-from engine.http.api.bulk_cancel import BulkCancelApi
-from engine.http.api.clock import ClockApi
 from engine.http.api.controls import ControlsApi
-from engine.http.api.delivery_steps import DeliveryStepsApi
+from engine.http.api.deliveries import DeliveriesApi
 from engine.http.api.dependencies import DependenciesApi
-from engine.http.api.destinations import DestinationsApi
 from engine.http.api.events import EventsApi
-from engine.http.api.explanation import ExplanationApi
 from engine.http.api.functions import Functions
-from engine.http.api.health import Health, HealthChecks
+from engine.http.api.health import ClockApi, HealthApi, HealthChecks
+from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
 from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
-from engine.http.api.quotas import QuotasApi
 from engine.http.api.records import InvocationRecords
-from engine.http.api.redrive import RedriveApi
 from engine.http.api.reserved_instances import ReservedApi
 from engine.http.api.routing import ApiFamily
-from engine.http.api.run_again import RunAgainApi
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.triggers import TriggersApi
-from engine.http.api.versions import VersionsApi
+from engine.http.api.versions import AliasesApi, VersionsApi
 from engine.http.audit import audited
 from engine.http.auth import Authenticator
 from engine.http.openapi import Document
-from engine.http.server import create_app
+from engine.http.operations import OPERATIONS
+from engine.http.server import HttpServer
 from engine.logs.feed import LogBoard
 from engine.maintenance.backup import Backups
 from engine.maintenance.clock_guard import ClockGuard
@@ -81,6 +75,7 @@ from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selectio
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
+from engine.runtimes.descriptions import InterpreterInfo
 from engine.runtimes.interpreters import Interpreters
 from engine.testing import MemoryCatalogStore, MemoryStorage
 from engine.testing.instances import NoInstances
@@ -264,6 +259,10 @@ class Engine:
         return Purged(request_ids=(), more=False, next_due=None)
 
 
+async def _no_interpreters(runtime: str) -> list[InterpreterInfo]:
+    return []
+
+
 async def _metrics(project: str | None) -> bytes:
     return b"up 1\n"
 
@@ -331,9 +330,9 @@ class Api(Struct, kw_only=True):
     def app(self, *, engine: Engine | None = None, authenticator: Authenticator | None = None) -> App:
         """Return the application. ``engine`` replaces the double of intake, dispatcher and records."""
         engine = engine or self.engine
-        invocations = Invocations(engine, self.catalog, async_limit=256 << 10, sync_limit=6 << 20)
+        invocations = Invocations(engine, self.catalog, REGION, async_limit=256 << 10, sync_limit=6 << 20)
         families = audited(self.families(engine), self.audit, engine.clock)
-        return create_app(invocations, families, REGION, authenticator=authenticator)
+        return HttpServer(invocations, families, REGION, authenticator=authenticator)
 
     def plugins(self, storage: MemoryStorage) -> PluginContexts:
         return PluginContexts(
@@ -372,20 +371,17 @@ class Api(Struct, kw_only=True):
             deliveries=NoDeliveries(),
         )
         controls = FunctionControls(catalog, self.kept)
+        failed = FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive)
         return [
             Functions(catalog, controls, versions, self.codes, usage, reservations, REGION),
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
-            InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, REGION),
+            InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, engine),
             LogsApi(catalog, engine, identity, engine, self.board, engine, self.attempt_ended.connected),
-            RedriveApi(redrive, catalog, identity, clock, REGION),
-            DeliveryStepsApi(redrive, FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive), REGION),
+            DeliveriesApi(redrive, failed, NoDeliveries(), catalog, identity, REGION),
             AsyncSettingsApi(catalog, self.board, states, REGION),
-            DestinationsApi(catalog, NoDeliveries(), REGION),
             ControlsApi(controls),
-            BulkCancelApi(catalog, engine, identity),
-            ExplanationApi(catalog, engine, identity, engine),
-            RunAgainApi(catalog, redrive, 256 << 10),
+            InvocationActionsApi(catalog, redrive, engine, identity, clock, 256 << 10),
             TriggersApi(resources.triggers, cast("Sources", NoSources()), self.plugins(storage), storage.cursors),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),
@@ -393,13 +389,12 @@ class Api(Struct, kw_only=True):
             TagsApi(resources.tags, catalog, REGION),
             PackagesApi(catalog, self.codes, REGION),
             MetricsApi(catalog, usage, reservations, lambda functions: 0, clock, REGION),
-            QuotasApi(catalog, reservations, lambda functions: 0),
-            ProjectListsApi(catalog, Interpreters().check),
+            ProjectListsApi(catalog, reservations, lambda functions: 0, Interpreters().check, _no_interpreters),
             TracingAndSnapshotsApi(catalog, resources.tracing),
             BackupsApi(backups),
             ClockApi(clock_guard),
-            Health(health),
-            Document("", lambda: ()),
+            HealthApi(health),
+            Document(OPERATIONS, "", lambda: ()),
         ]
 
     async def send(

@@ -18,7 +18,7 @@ from engine.cli.output import write
 from engine.cli.packaging import Build, BuildOptions, build
 from engine.cli.packaging.interpreters import default_runtime
 from engine.cli.uploads import NEW, upload
-from engine.http.api.mounts import MountConfig, mounts_shown
+from engine.http.api.function_shapes import MountConfig, mounts_shown
 from engine.runtimes.catalog import Family
 
 _ENVIRONMENT = {"environment": "user_data", "encrypted_environment": "encrypted_user_data"}

@@ -9,8 +9,7 @@ from typing import Any
 from engine.cli.manifest.changes import Change, Field
 from engine.cli.manifest.planning import Plan
 from engine.cli.output import Output
-from engine.http.api.secrets import is_secret
-from engine.http.redaction import without_credentials
+from engine.http.api.secrets import is_secret, without_credentials
 from engine.model.text import MASK
 
 LONGEST = 100  #: characters of a value

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from engine.http.api.aliases import AliasBody
 from engine.http.api.async_settings import CustomLog
 from engine.http.api.controls import ControlsBody
 from engine.http.api.function_shapes import ConfigChanges
+from engine.http.api.versions import AliasBody
 from engine.model import AsyncSettings
 from engine.model.limits import EVENT_AGES, Description, EventAge, Label, Link, Retries
 from engine.model.retry_rules import RetryRule

@@ -6,17 +6,19 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.asgi.wire import Reply, json_reply
 from engine.functions.catalog import Catalog
-from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
-from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
+from engine.http.api.decoding import given_fields
+from engine.http.api.paging import MAX_SETTINGS, PAGE, PageInfo, page_of
+from engine.http.api.routing import FUNCTION, FUNCTIONS, LONG_LIMIT, ApiFamily, BodyCall, Call, operation, read
 from engine.http.api.times import zoned_time
 from engine.logs.feed import LogBoard
-from engine.logs.target import status_log_target_of
+from engine.logs.target import LogTarget, status_log_target_of
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.limits import EventAge, Label, Param, Retries
 from engine.model.retry_rules import RetryRule
 from engine.pipeline.status_log import StatusLogWorker
+
+_SETTINGS = f"{FUNCTION}/async-invoke-config"
 
 
 class DestinationConfig(Struct, frozen=True, kw_only=True):
@@ -81,73 +83,67 @@ class AsyncSettingsList(Struct, frozen=True, kw_only=True):
     page_info: PageInfo
 
 
-class AsyncSettingsApi:
+class AsyncSettingsApi(ApiFamily):
     def __init__(self, catalog: Catalog, logs: LogBoard, states: StatusLogWorker, region: str) -> None:
         self._catalog, self._logs, self._states, self._region = catalog, logs, states, region
 
-    def resources(self) -> list[Resource]:
-        functions = f"{BASE}/functions"
-        settings = {"PUT": self.put, "GET": self.show, "DELETE": self.delete}
-        return [
-            Resource(path=f"{functions}/{{function_urn}}/async-invoke-config", methods=settings),
-            Resource(path=f"{functions}/{{function_urn}}/async-invoke-configs", methods={"GET": self.list_all}),
-            Resource(path=f"{functions}/enable-async-status-logs", methods={"POST": self.enable_status_log}),
-            Resource(path=f"{functions}/async-status-log-detail", methods={"GET": self.show_status_log}),
-        ]
-
-    async def put(self, call: Call) -> Reply:
+    @operation(
+        "UpdateFunctionAsyncInvokeConfig",
+        "PUT",
+        _SETTINGS,
+        AsyncSettingsBody,
+        AsyncSettingsReply,
+        limit=LONG_LIMIT,
+    )
+    async def put(self, call: BodyCall[AsyncSettingsBody]) -> AsyncSettingsReply:
         urn = call.urn
         function = self._catalog.find(urn)
-        body = await call.read(AsyncSettingsBody, LONG_LIMIT)
+        body = await call.read()
         settings = await self._catalog.put_settings(urn, _settings(body), keep_rules=body.retry_rules is UNSET)
         if settings.status_log:
             target = status_log_target_of(function.project, settings.details)
             await self._logs.status_log(function.project, again=True, target=target)
         await self._states.follow(function.function_id)
-        return json_reply(self._reply(function, settings))
+        return self._reply(function, settings)
 
-    async def show(self, call: Call) -> Reply:
-        return json_reply(self._reply(self._catalog.find(call.urn), self._catalog.show_settings(call.urn)))
+    @read("ShowFunctionAsyncInvokeConfig", _SETTINGS, AsyncSettingsReply)
+    async def show(self, call: Call) -> AsyncSettingsReply:
+        return self._reply(self._catalog.find(call.urn), self._catalog.show_settings(call.urn))
 
-    async def delete(self, call: Call) -> Reply:
+    @operation("DeleteFunctionAsyncInvokeConfig", "DELETE", _SETTINGS, status=204)
+    async def delete(self, call: Call) -> None:
         function = self._catalog.find(call.urn)
         await self._catalog.delete_settings(call.urn)
         await self._states.follow(function.function_id)
-        return Reply(status=204)
 
-    async def list_all(self, call: Call) -> Reply:
+    @read("ListFunctionAsyncInvokeConfig", f"{FUNCTION}/async-invoke-configs", AsyncSettingsList, query=PAGE)
+    async def list_all(self, call: Call) -> AsyncSettingsList:
         page = page_of(call, self._catalog.settings_by_version(call.urn), "limit", maximum=MAX_SETTINGS, default=10)
         configs = [self._reply(function, settings) for function, settings in page.items]
-        return json_reply(AsyncSettingsList(async_invoke_configs=configs, count=page.count, page_info=page.info))
+        return AsyncSettingsList(async_invoke_configs=configs, count=page.count, page_info=page.info)
 
-    async def enable_status_log(self, call: Call) -> Reply:
+    @operation("EnableAsyncStatusLog", "POST", f"{FUNCTIONS}/enable-async-status-logs")
+    async def enable_status_log(self, call: Call) -> None:
         """Create the project's log group and log stream for states, unless they exist.
 
         States are written to them for functions whose asynchronous settings enable it.
         """
         await self._logs.status_log(call.project, again=True)
-        return Reply()
 
-    async def show_status_log(self, call: Call) -> Reply:
-        return json_reply(await self._logs.status_log(call.project, again=False))
+    @read("ShowProjectAsyncStatusLogInfo", f"{FUNCTIONS}/async-status-log-detail", LogTarget)
+    async def show_status_log(self, call: Call) -> LogTarget:
+        return await self._logs.status_log(call.project, again=False)
 
     def _reply(self, function: Function, settings: AsyncSettings) -> AsyncSettingsReply:
         return AsyncSettingsReply(
             func_urn=str(function.urn(self._region)),
-            max_async_event_age_in_seconds=settings.max_age,
-            max_async_retry_attempts=settings.max_retries,
-            destination_config=_destinations(settings),
             enable_async_status_log=settings.status_log,
-            created_time=zoned_time(settings.created_at),
-            last_modified=zoned_time(settings.modified_at),
-            retry_rules=settings.retry_rules or UNSET,
+            **_shown(settings),
             **settings.details,
         )
 
 
 def _settings(body: AsyncSettingsBody) -> AsyncSettings:
-    given = {name: getattr(body, name) for name in CustomLog.__struct_fields__}
-    details: dict[str, Any] = {name: value for name, value in given.items() if value is not UNSET}
     return AsyncSettings(
         max_age=body.max_async_event_age_in_seconds,
         max_retries=body.max_async_retry_attempts,
@@ -155,7 +151,7 @@ def _settings(body: AsyncSettingsBody) -> AsyncSettings:
         on_failure=_spec(body.destination_config.on_failure),
         status_log=body.enable_async_status_log,
         retry_rules=() if body.retry_rules is UNSET else body.retry_rules,
-        details=details,
+        details=given_fields(body, CustomLog.__struct_fields__),
     )
 
 
@@ -167,18 +163,20 @@ def _spec(destination: DestinationConfig | None) -> DestinationSpec | None:
 
 
 def settings_shown(settings: AsyncSettings) -> SettingsShown:
-    return SettingsShown(
-        max_async_event_age_in_seconds=settings.max_age,
-        max_async_retry_attempts=settings.max_retries,
-        destination_config=_destinations(settings),
-        created_time=zoned_time(settings.created_at),
-        last_modified=zoned_time(settings.modified_at),
-        retry_rules=settings.retry_rules or UNSET,
-    )
+    return SettingsShown(**_shown(settings))
 
 
-def _destinations(settings: AsyncSettings) -> Destinations:
-    return Destinations(on_success=_destination(settings.on_success), on_failure=_destination(settings.on_failure))
+def _shown(settings: AsyncSettings) -> dict[str, Any]:
+    """Return the fields that all replies about asynchronous settings have."""
+    on_success, on_failure = _destination(settings.on_success), _destination(settings.on_failure)
+    return {
+        "max_async_event_age_in_seconds": settings.max_age,
+        "max_async_retry_attempts": settings.max_retries,
+        "destination_config": Destinations(on_success=on_success, on_failure=on_failure),
+        "created_time": zoned_time(settings.created_at),
+        "last_modified": zoned_time(settings.modified_at),
+        "retry_rules": settings.retry_rules or UNSET,
+    }
 
 
 def _destination(spec: DestinationSpec | None) -> DestinationConfig | None:

@@ -13,14 +13,13 @@ from engine.asgi.streaming import Stream, Write
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
 from engine.http.api.errors import error_reply
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.routing import BASE, JSON_LINES, ApiFamily, BodyCall, Subject, operation
 from engine.maintenance.backup import BackupMade, BackupProgress, Backups
 from engine.maintenance.backup_folder import BackupFolder
 from engine.storage.problems import Problem
 
 log = structlog.get_logger("functiond")
 
-JSON_LINES = b"application/x-ndjson"
 INTERVAL = 0.2  #: seconds between two lines
 
 
@@ -44,20 +43,29 @@ class BackupLine(Struct, frozen=True, kw_only=True):
     longest_step: float | UnsetType = UNSET
 
 
-class BackupsApi:
+class BackupsApi(ApiFamily):
+    subject = Subject("backup", ("path",), ("path",))
+
     def __init__(self, backups: Backups) -> None:
         self._backups = backups
 
-    def resources(self) -> list[Resource]:
-        return [Resource(path=f"{BASE}/backups", methods={"POST": self.create})]
-
-    async def create(self, call: Call) -> Reply:
+    @operation(
+        "CreateBackup",
+        "POST",
+        f"{BASE}/backups",
+        BackupBody,
+        BackupLine,
+        content=JSON_LINES.decode(),
+        own=True,
+        roles=("operator",),
+    )
+    async def create(self, call: BodyCall[BackupBody]) -> Reply:
         """Make a backup, and reply with a JSON line for each step.
 
         If the backup fails later than here, the last line has the fields of an error reply. A client that disconnects
         ends the backup when the next line cannot be sent.
         """
-        body = await call.read(BackupBody)
+        body = await call.read()
         if body.with_key:
             advice = "keys are never copied over the API: run `functiond backup --with-key` on the engine's machine"
             raise InvalidField("with_key", body.with_key, advice)

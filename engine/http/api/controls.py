@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.asgi.wire import Reply, json_reply
 from engine.functions.controls import FunctionControls
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.decoding import given_fields
+from engine.http.api.routing import FUNCTION, ApiFamily, BodyCall, Call, operation, read
 from engine.model.controls import Burst, Controls, Rate, Reason, RecycleMemory, RecycleRequests, SoftTimeout
+
+_CONTROLS = f"{FUNCTION}/controls"
 
 
 class ControlsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,33 +28,28 @@ class PauseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Reason = ""
 
 
-class ControlsApi:
+class ControlsApi(ApiFamily):
     def __init__(self, controls: FunctionControls) -> None:
         self._controls = controls
 
-    def resources(self) -> list[Resource]:
-        function = f"{BASE}/functions/{{function_urn}}"
-        return [
-            Resource(path=f"{function}/controls", methods={"GET": self.show, "PATCH": self.change}),
-            Resource(path=f"{function}/pause", methods={"POST": self.pause}),
-            Resource(path=f"{function}/resume", methods={"POST": self.resume}),
-        ]
+    @read("ShowFunctionControls", _CONTROLS, Controls, own=True)
+    async def show(self, call: Call) -> Controls:
+        return self._controls.show(call.urn)
 
-    async def show(self, call: Call) -> Reply:
-        return json_reply(self._controls.show(call.urn))
-
-    async def change(self, call: Call) -> Reply:
+    @operation("UpdateFunctionControls", "PATCH", _CONTROLS, ControlsBody, Controls, own=True)
+    async def change(self, call: BodyCall[ControlsBody]) -> Controls:
         self._controls.show(call.urn)
-        body = await call.read(ControlsBody)
-        given: dict[str, Any] = {name: getattr(body, name) for name in Controls.__struct_fields__}
-        changes = {name: value for name, value in given.items() if value is not UNSET}
-        return json_reply(await self._controls.change(call.urn, changes))
+        body = await call.read()
+        changes = given_fields(body, Controls.__struct_fields__)
+        return await self._controls.change(call.urn, changes)
 
-    async def pause(self, call: Call) -> Reply:
+    @operation("PauseFunction", "POST", f"{FUNCTION}/pause", PauseBody, Controls, optional=True, own=True)
+    async def pause(self, call: BodyCall[PauseBody]) -> Controls:
         """Pause the function. A reason that the body leaves out removes an earlier one."""
         self._controls.show(call.urn)
-        body = await call.read(PauseBody, empty=PauseBody())
-        return json_reply(await self._controls.change(call.urn, {"paused": True, "pause_reason": body.reason}))
+        body = await call.read()
+        return await self._controls.change(call.urn, {"paused": True, "pause_reason": body.reason})
 
-    async def resume(self, call: Call) -> Reply:
-        return json_reply(await self._controls.change(call.urn, {"paused": False}))
+    @operation("ResumeFunction", "POST", f"{FUNCTION}/resume", reply=Controls, own=True)
+    async def resume(self, call: Call) -> Controls:
+        return await self._controls.change(call.urn, {"paused": False})

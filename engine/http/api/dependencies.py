@@ -12,18 +12,20 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from engine.asgi.wire import Reply, json_reply
-from engine.code.store import PACKAGE_LIMIT, CodeStore
+from engine.code.store import CodeStore
 from engine.code.upload import Upload
 from engine.errors import BadDependency
-from engine.http.api.paging import page_of
-from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
+from engine.http.api.paging import ITEMS, page_of
+from engine.http.api.routing import BASE, CODE_LIMIT, ApiFamily, BodyCall, Call, Subject, operation, read
 from engine.model import Dependency
 from engine.model.limits import Description, Link
 from engine.resources.dependencies import NAME, NAME_RULE, Dependencies, NewDependency
 
 PUBLIC = "public"  #: owner of shared dependencies, as the platform shows it
-_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
+
+_DEPENDENCIES = f"{BASE}/dependencies"
+_DEPENDENCY = f"{_DEPENDENCIES}/{{depend_id}}"
+_VERSION = f"{_DEPENDENCY}/version/{{version}}"
 
 
 class DependencyBody(Struct, frozen=True, kw_only=True):
@@ -57,46 +59,33 @@ class DependencyList(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
-class DependenciesApi:
+class DependenciesApi(ApiFamily):
+    subject = Subject("dependency", ("id", "depend_id"), ("name", "depend_id"))
+
     def __init__(self, dependencies: Dependencies, codes: CodeStore) -> None:
         self._dependencies, self._codes = dependencies, codes
 
-    def resources(self) -> list[Resource]:
-        dependencies = f"{BASE}/dependencies"
-        one = f"{dependencies}/{{depend_id}}"
-        versions = f"{one}/version"
-        return [
-            Resource(path=dependencies, methods={"GET": self.list_all, "POST": self.create}),
-            Resource(path=one, methods={"GET": self.show_newest, "PUT": self.update, "DELETE": self.delete_all}),
-            Resource(path=f"{dependencies}/version", methods={"POST": self.create_version}),
-            Resource(path=versions, methods={"GET": self.list_versions}),
-            Resource(path=f"{versions}/{{version}}", methods={"GET": self.show, "DELETE": self.delete}),
-        ]
-
-    async def create_version(self, call: Call) -> Reply:
+    @operation(
+        "CreateDependencyVersion",
+        "POST",
+        f"{_DEPENDENCIES}/version",
+        DependencyBody,
+        DependencyReply,
+        limit=CODE_LIMIT,
+        error=BadDependency,
+    )
+    async def create_version(self, call: BodyCall[DependencyBody]) -> DependencyReply:
         async with self._codes.receiving("depend_file") as upload:
-            new = await _read(call, upload)
-            return json_reply(self._version(await self._dependencies.create(call.project, new)))
+            new = _new(await call.read_code(upload), upload)
+            return self._version(await self._dependencies.create(call.project, new))
 
-    async def create(self, call: Call) -> Reply:
-        async with self._codes.receiving("depend_file") as upload:
-            new = await _read(call, upload)
-            return json_reply(self._whole(await self._dependencies.create(call.project, new, next_version=False)))
-
-    async def update(self, call: Call) -> Reply:
-        dep_id = call.part("depend_id")
-        async with self._codes.receiving("depend_file") as upload:
-            new = await _read(call, upload)
-            return json_reply(self._whole(await self._dependencies.update(call.project, dep_id, new)))
-
-    async def show_newest(self, call: Call) -> Reply:
-        return json_reply(self._whole(self._dependencies.versions(call.project, call.part("depend_id"))[0]))
-
-    async def delete_all(self, call: Call) -> Reply:
-        await self._dependencies.delete(call.project, call.part("depend_id"))
-        return Reply(status=204)
-
-    async def list_all(self, call: Call) -> Reply:
+    @read(
+        "ListDependencies",
+        _DEPENDENCIES,
+        DependencyList,
+        query=(*ITEMS, "limit", "ispublic", "dependency_type", "runtime", "name"),
+    )
+    async def list_all(self, call: Call) -> DependencyList:
         """List the newest version of each dependency of the project, and of those that all projects share.
 
         The query selects one of both kinds by ``dependency_type=private`` or ``public``, or by ``ispublic``.
@@ -107,16 +96,57 @@ class DependenciesApi:
         )
         return _page(call, found, self._whole)
 
-    async def list_versions(self, call: Call) -> Reply:
+    @read("ListDependencyVersion", f"{_DEPENDENCY}/version", DependencyList, query=(*ITEMS, "limit"))
+    async def list_versions(self, call: Call) -> DependencyList:
         return _page(call, self._dependencies.versions(call.project, call.part("depend_id")), self._version)
 
-    async def show(self, call: Call) -> Reply:
+    @read("ShowDependencyVersion", _VERSION, DependencyReply)
+    async def show(self, call: Call) -> DependencyReply:
         found = self._dependencies.show(call.project, call.part("depend_id"), call.part("version"))
-        return json_reply(self._version(found))
+        return self._version(found)
 
-    async def delete(self, call: Call) -> Reply:
+    @operation("DeleteDependencyVersion", "DELETE", _VERSION, status=204)
+    async def delete(self, call: Call) -> None:
         await self._dependencies.delete(call.project, call.part("depend_id"), call.part("version"))
-        return Reply(status=204)
+
+    @operation(
+        "CreateDependency",
+        "POST",
+        _DEPENDENCIES,
+        DependencyBody,
+        DependencyReply,
+        limit=CODE_LIMIT,
+        error=BadDependency,
+        own=True,
+    )
+    async def create(self, call: BodyCall[DependencyBody]) -> DependencyReply:
+        async with self._codes.receiving("depend_file") as upload:
+            new = _new(await call.read_code(upload), upload)
+            return self._whole(await self._dependencies.create(call.project, new, next_version=False))
+
+    @read("ShowDependency", _DEPENDENCY, DependencyReply, own=True)
+    async def show_newest(self, call: Call) -> DependencyReply:
+        return self._whole(self._dependencies.versions(call.project, call.part("depend_id"))[0])
+
+    @operation(
+        "UpdateDependency",
+        "PUT",
+        _DEPENDENCY,
+        DependencyBody,
+        DependencyReply,
+        limit=CODE_LIMIT,
+        error=BadDependency,
+        own=True,
+    )
+    async def update(self, call: BodyCall[DependencyBody]) -> DependencyReply:
+        dep_id = call.part("depend_id")
+        async with self._codes.receiving("depend_file") as upload:
+            new = _new(await call.read_code(upload), upload)
+            return self._whole(await self._dependencies.update(call.project, dep_id, new))
+
+    @operation("DeleteDependency", "DELETE", _DEPENDENCY, status=204, own=True)
+    async def delete_all(self, call: Call) -> None:
+        await self._dependencies.delete(call.project, call.part("depend_id"))
 
     def _version(self, dependency: Dependency) -> DependencyReply:
         """Return the description of one version: ``id`` is the version's id."""
@@ -127,8 +157,7 @@ class DependenciesApi:
         return replace(self._version(newest), id=newest.dep_id)
 
 
-async def _read(call: Call, upload: Upload) -> NewDependency:
-    body = await call.read_code(DependencyBody, upload, _BODY_LIMIT, error=BadDependency)
+def _new(body: DependencyBody, upload: Upload) -> NewDependency:
     return NewDependency(
         name=body.name,
         runtime=body.runtime,
@@ -158,11 +187,11 @@ def dependency_reply(dependency: Dependency, *, shared: bool = False) -> Depende
     )
 
 
-def _page(call: Call, found: Sequence[Dependency], shown: Callable[[Dependency], DependencyReply]) -> Reply:
-    """Return the reply with the page of ``found`` that the query selects.
+def _page(call: Call, found: Sequence[Dependency], shown: Callable[[Dependency], DependencyReply]) -> DependencyList:
+    """Return the page of ``found`` that the query selects.
 
     The query parameters ``limit`` and ``maxitems`` both set the largest number of entries.
     """
     page = page_of(call, found, "limit", "maxitems")
     dependencies = [shown(dependency) for dependency in page.items]
-    return json_reply(DependencyList(dependencies=dependencies, count=page.count, next_marker=page.next_marker))
+    return DependencyList(dependencies=dependencies, count=page.count, next_marker=page.next_marker)

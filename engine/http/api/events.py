@@ -9,12 +9,14 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadEvent
-from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
+from engine.http.api.routing import FUNCTION, LONG_LIMIT, ApiFamily, BodyCall, Call, Subject, operation, read
 from engine.resources.events import NAME, NAME_RULE, Event, Events
 
 EventLabel = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
+
+_EVENTS = f"{FUNCTION}/events"
+_EVENT = f"{_EVENTS}/{{event_id}}"
 
 
 class CreateEventBody(Struct, frozen=True, kw_only=True):
@@ -46,42 +48,38 @@ class EventList(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
-class EventsApi:
+class EventsApi(ApiFamily):
+    subject = Subject("event", ("event_id", "id"), ("name",))
+
     def __init__(self, events: Events) -> None:
         self._events = events
 
-    def resources(self) -> list[Resource]:
-        events = f"{BASE}/functions/{{function_urn}}/events"
-        one = {"GET": self.show, "PUT": self.update, "DELETE": self.delete}
-        return [
-            Resource(path=events, methods={"POST": self.create, "GET": self.list_all}),
-            Resource(path=f"{events}/{{event_id}}", methods=one),
-        ]
-
-    async def create(self, call: Call) -> Reply:
+    @operation("CreateEvent", "POST", _EVENTS, CreateEventBody, EventName, limit=LONG_LIMIT, error=BadEvent)
+    async def create(self, call: BodyCall[CreateEventBody]) -> EventName:
         urn = call.urn
-        body = await call.read(CreateEventBody, LONG_LIMIT, error=BadEvent)
-        return json_reply(_name(await self._events.create(urn, body.name, body.content)))
+        body = await call.read()
+        return _name(await self._events.create(urn, body.name, body.content))
 
-    async def list_all(self, call: Call) -> Reply:
+    @read("ListEvents", _EVENTS, EventList)
+    async def list_all(self, call: Call) -> EventList:
         items = [_item(event) for event in self._events.list(call.urn)]
-        return json_reply(EventList(count=len(items), events=items, next_marker=len(items)))
+        return EventList(count=len(items), events=items, next_marker=len(items))
 
-    async def show(self, call: Call) -> Reply:
+    @read("ShowEvent", _EVENT, EventReply, hidden={"read": ("content",)})
+    async def show(self, call: Call) -> EventReply:
         event = self._events.show(call.urn, call.part("event_id"))
-        return json_reply(
-            EventReply(id=event.id, name=event.name, last_modified=_last_modified(event), content=event.content)
-        )
+        return EventReply(id=event.id, name=event.name, last_modified=_last_modified(event), content=event.content)
 
-    async def update(self, call: Call) -> Reply:
+    @operation("UpdateEvent", "PUT", _EVENT, UpdateEventBody, EventName, limit=LONG_LIMIT, error=BadEvent)
+    async def update(self, call: BodyCall[UpdateEventBody]) -> EventName:
         urn = call.urn
-        body = await call.read(UpdateEventBody, LONG_LIMIT, error=BadEvent)
+        body = await call.read()
         name = "" if body.name is UNSET else body.name
-        return json_reply(_name(await self._events.update(urn, call.part("event_id"), body.content, name)))
+        return _name(await self._events.update(urn, call.part("event_id"), body.content, name))
 
-    async def delete(self, call: Call) -> Reply:
+    @operation("DeleteEvent", "DELETE", _EVENT, status=204)
+    async def delete(self, call: Call) -> None:
         await self._events.delete(call.urn, call.part("event_id"))
-        return Reply(status=204)
 
 
 def _name(event: Event) -> EventName:

@@ -14,8 +14,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from engine.code.store import NO_CODE
 from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
+from engine.http.api.decoding import given_fields
 from engine.http.api.dependencies import DependencyReply
-from engine.http.api.mounts import MountConfig, mounts_shown
 from engine.model import Function
 from engine.model.limits import (
     Description,
@@ -40,6 +40,8 @@ Texts = list[str] | UnsetType
 Table = dict[str, Any] | UnsetType
 #: Values of the platform; the code store rejects those that this engine does not support.
 CodeType = Annotated[str, Meta(extra_json_schema={"enum": ["inline", "zip", "obs", "jar", "Custom-Image-Swr"]})]
+_ANY = -1  #: the platform's default
+MountId = Annotated[int, Meta(ge=_ANY, le=65_534)]
 
 
 class FuncCode(Struct, frozen=True, kw_only=True):
@@ -253,11 +255,10 @@ def changes_of(body: ConfigChanges) -> dict[str, Any]:
 
     Raises InvalidField if the environment variables are not the text of a JSON object of strings.
     """
-    changes = {_FUNCTION_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
+    changes = {_FUNCTION_NAMES.get(name, name): value for name, value in given_fields(body, _PLAIN).items()}
     details = details_of(body)
-    for name in ("user_data", "encrypted_user_data"):
-        if (text := getattr(body, name)) is not UNSET:
-            changes[name], details[name] = _variables(name, text), text
+    for name, text in given_fields(body, ("user_data", "encrypted_user_data")).items():
+        changes[name], details[name] = _variables(name, text), text
     if isinstance(body.strategy_config, Strategy):
         strategy = body.strategy_config
         given = {"max_instances": strategy.concurrency, "concurrent_num": strategy.concurrent_num}
@@ -304,11 +305,9 @@ def details_of(body: Struct) -> dict[str, Any]:
 
     Raises InvalidField if the mounts are invalid.
     """
-    values = {name: getattr(body, name, UNSET) for name in PassthroughFields.__struct_fields__}
-    details = {name: value for name, value in values.items() if value is not UNSET}
-    for mounts in (getattr(body, name, UNSET) for name in ("func_mounts", "mount_config")):
-        if isinstance(mounts, MountConfig):
-            details["mount_config"] = mounts_shown(mounts)
+    details = given_fields(body, PassthroughFields.__struct_fields__)
+    for mounts in given_fields(body, ("func_mounts", "mount_config")).values():
+        details["mount_config"] = mounts_shown(mounts)
     return details
 
 
@@ -327,3 +326,39 @@ def _variables(field: str, text: str) -> dict[str, str]:
 
 def variables_text(variables: dict[str, str]) -> str:
     return msgspec.json.encode(variables).decode() if variables else ""
+
+
+class MountUser(Struct, frozen=True, kw_only=True):
+    """User and group that own mounted files. Terraform sends the second name of each number."""
+
+    user_id: MountId | UnsetType = UNSET
+    user_group_id: MountId | UnsetType = UNSET
+    mount_user_id: MountId | UnsetType = UNSET
+    mount_user_group_id: MountId | UnsetType = UNSET
+
+
+class MountConfig(Struct, frozen=True, kw_only=True):
+    """Mounts, and the user that owns their files. Terraform sends ``mount_config`` in place of ``func_mounts``."""
+
+    mount_user: MountUser = MountUser()
+    func_mounts: list[dict[str, Any]] | UnsetType = UNSET
+    mount_config: list[dict[str, Any]] | UnsetType = UNSET
+
+
+def mounts_shown(given: MountConfig) -> dict[str, Any]:
+    """Return the mounts in the form of replies. Raises InvalidField if a user or group is 0, which is root."""
+    user, mounts = given.mount_user, given.mount_config if given.func_mounts is UNSET else given.func_mounts
+    return {
+        "mount_user": {
+            "user_id": _number("user_id", user.user_id, user.mount_user_id),
+            "user_group_id": _number("user_group_id", user.user_group_id, user.mount_user_group_id),
+        },
+        "func_mounts": [] if mounts is UNSET else mounts,
+    }
+
+
+def _number(name: str, *given: int | UnsetType) -> int:
+    number = next((one for one in given if isinstance(one, int)), _ANY)
+    if not number:
+        raise InvalidField(f"mount_config.mount_user.{name}", number, "must be -1 (any), or from 1 to 65534")
+    return number

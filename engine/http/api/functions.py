@@ -15,7 +15,6 @@ from engine.errors import CodeMissing, CodePackageTooLarge, FieldsTooLarge, Inva
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.versions import Versions
-from engine.http.api.decoding import T
 from engine.http.api.function_replies import function_reply, with_warning
 from engine.http.api.function_shapes import (
     CodeBody,
@@ -23,6 +22,7 @@ from engine.http.api.function_shapes import (
     ConfigChanges,
     CreateBody,
     FuncCode,
+    FunctionList,
     FunctionReply,
     MaxInstanceBody,
     PatchBody,
@@ -32,18 +32,32 @@ from engine.http.api.function_shapes import (
     replacement_of,
 )
 from engine.http.api.large_replies import list_reply, with_code
-from engine.http.api.paging import page_of
-from engine.http.api.routing import AT_ONCE, BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
+from engine.http.api.paging import ITEMS, page_of
+from engine.http.api.routing import (
+    AT_ONCE,
+    CODE_LIMIT,
+    FUNCTION,
+    FUNCTIONS,
+    LONG_LIMIT,
+    ApiFamily,
+    BodyCall,
+    Call,
+    operation,
+    read,
+)
 from engine.metrics.usage import Usage
 from engine.model import Function
 from engine.model.urn import FunctionUrn
 from engine.resources.reservations import Reservations
 
-CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
+Code = TypeVar("Code", CreateBody, CodeBody)
 Config = TypeVar("Config", bound=ConfigChanges)
 
+_CODE = f"{FUNCTION}/code"
+_CONFIG = f"{FUNCTION}/config"
 
-class Functions:
+
+class Functions(ApiFamily):
     def __init__(
         self,
         catalog: Catalog,
@@ -57,26 +71,14 @@ class Functions:
         self._catalog, self._controls, self._versions = catalog, controls, versions
         self._codes, self._usage, self._reservations, self._region = codes, usage, reservations, region
 
-    def resources(self) -> list[Resource]:
-        functions = f"{BASE}/functions"
-        function = f"{functions}/{{function_urn}}"
-        return [
-            Resource(path=functions, methods={"POST": self.create, "GET": self.list_all}),
-            Resource(path=function, methods={"DELETE": self.delete}),
-            Resource(
-                path=f"{function}/config",
-                methods={"GET": self.show_config, "PUT": self.update_config, "PATCH": self.patch_config},
-            ),
-            Resource(path=f"{function}/code", methods={"GET": self.show_code, "PUT": self.update_code}),
-            Resource(path=f"{function}/config-max-instance", methods={"PUT": self.update_max_instances}),
-        ]
-
-    async def create(self, call: Call) -> Reply:
+    @operation("CreateFunction", "POST", FUNCTIONS, CreateBody, FunctionReply, limit=CODE_LIMIT)
+    async def create(self, call: BodyCall[CreateBody]) -> Reply:
         async with self._codes.receiving("file") as upload:
-            body = await _read_code(call, CreateBody, upload)
+            body = await _read_code(call, upload)
             function = await self._catalog.create(draft_of(body, call.project), _source(body, upload))
         return with_warning(json_reply(self._with_reserved(function)), function)
 
+    @read("ListFunctions", FUNCTIONS, FunctionList, query=(*ITEMS, "package_name", "func_name"))
     async def list_all(self, call: Call) -> Reply:
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
         page = page_of(call, found, "maxitems")
@@ -84,27 +86,40 @@ class Functions:
         functions = (self._listed(function, failed.get(function.function_id, 0)) for function in page.items)
         return await list_reply("functions", functions, count=page.count, next_marker=page.next_marker)
 
-    async def show_config(self, call: Call) -> Reply:
-        return json_reply(self._with_reserved(self._catalog.find(call.urn)))
+    @operation("DeleteFunction", "DELETE", FUNCTION, status=204)
+    async def delete(self, call: Call) -> None:
+        """Delete the version that the URN names, directly or by an alias.
 
+        If the URN names neither a version nor an alias, delete the whole function.
+        """
+        urn = call.urn
+        await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
+
+    @read("ShowFunctionConfig", _CONFIG, FunctionReply)
+    async def show_config(self, call: Call) -> FunctionReply:
+        return self._with_reserved(self._catalog.find(call.urn))
+
+    @operation("ShowFunctionCode", "GET", _CODE, reply=FunctionReply)
     async def show_code(self, call: Call) -> Reply:
         return await self._with_code(self._catalog.find(call.urn))
 
-    async def update_config(self, call: Call) -> Reply:
+    @operation("UpdateFunctionConfig", "PUT", _CONFIG, ConfigBody, FunctionReply, limit=LONG_LIMIT)
+    async def update_config(self, call: BodyCall[ConfigBody]) -> Reply:
         """Replace the configuration. Fields that the body leaves out are reset."""
-        changes = replacement_of(await self._read_config(call, ConfigBody))
+        changes = replacement_of(await self._read_config(call))
         function = await self._catalog.update(call.urn, changes)
         return with_warning(json_reply(self._reply(function)), function)
 
-    async def patch_config(self, call: Call) -> Reply:
+    @operation("PatchFunctionConfig", "PATCH", _CONFIG, PatchBody, FunctionReply, limit=LONG_LIMIT, own=True)
+    async def patch_config(self, call: BodyCall[PatchBody]) -> Reply:
         """Change the fields of the configuration that the body has. All others stay."""
-        changes = changes_of(await self._read_config(call, PatchBody))
+        changes = changes_of(await self._read_config(call))
         function = await self._catalog.update(call.urn, changes)
         return with_warning(json_reply(self._reply(function)), function)
 
-    async def _read_config(self, call: Call, kind: type[Config]) -> Config:
+    async def _read_config(self, call: BodyCall[Config]) -> Config:
         old = self._catalog.find(call.urn)
-        body = await call.read(kind, LONG_LIMIT)
+        body = await call.read()
         if body.func_name not in (old.name, UNSET):
             raise InvalidField("func_name", body.func_name, f"must be {old.name}: a function cannot be renamed")
         if body.package not in (old.package, UNSET):
@@ -112,12 +127,13 @@ class Functions:
             raise InvalidField("package", body.package, hint)
         return body
 
-    async def update_code(self, call: Call) -> Reply:
+    @operation("UpdateFunctionCode", "PUT", _CODE, CodeBody, FunctionReply, headers=("If-Match",), limit=CODE_LIMIT)
+    async def update_code(self, call: BodyCall[CodeBody]) -> Reply:
         """Replace the code. With the header If-Match, only if the present code has that digest."""
         urn, replaced = call.urn, _digest_in(call.headers.get(b"if-match", b"*"))
         self._catalog.find(urn)
         async with self._codes.receiving("file") as upload:
-            body = await _read_code(call, CodeBody, upload)
+            body = await _read_code(call, upload)
             if body.func_code.file or body.code_type == "obs":
                 function = await self._catalog.update_code(
                     urn, _source(body, upload), details_of(body), replaced=replaced
@@ -136,22 +152,29 @@ class Functions:
             raise CodeMissing(body.code_type)
         return await self._catalog.update(urn, {"details": details_of(body)}, replaced=replaced)
 
-    async def update_max_instances(self, call: Call) -> Reply:
+    @operation(
+        "UpdateFunctionMaxInstanceConfig", "PUT", f"{FUNCTION}/config-max-instance", MaxInstanceBody, FunctionReply
+    )
+    async def update_max_instances(self, call: BodyCall[MaxInstanceBody]) -> FunctionReply:
         urn = call.urn
         self._catalog.find(urn)
-        body = await call.read(MaxInstanceBody)
+        body = await call.read()
         if body.max_instance_num is not UNSET:
             await self._catalog.limit(urn, body.max_instance_num)
-        return json_reply(self._reply(self._catalog.find(urn)))
+        return self._reply(self._catalog.find(urn))
 
-    async def delete(self, call: Call) -> Reply:
-        """Delete the version that the URN names, directly or by an alias.
+    @operation(
+        "UpdateFunctionCollectState", "PUT", f"{FUNCTION}/collect/{{state}}", choices={"state": ("true", "false")}
+    )
+    async def collect(self, call: Call) -> None:
+        """Set or clear the function's ``collected`` flag, by which a user marks a favourite.
 
-        If the URN names neither a version nor an alias, delete the whole function.
+        The flag is stored and has no effect in the engine.
         """
-        urn = call.urn
-        await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
-        return Reply(status=204)
+        state = call.part("state").lower()
+        if state not in ("true", "false"):
+            raise InvalidField("state", call.part("state"), "must be true or false")
+        await self._catalog.collect(call.urn, state == "true")
 
     async def _with_code(self, function: Function) -> Reply:
         """Return the reply about a function with its code package.
@@ -187,9 +210,9 @@ def _digest_in(header: bytes) -> str | None:
     return None if text == "*" else text.strip('"')
 
 
-async def _read_code(call: Call, kind: type[T], upload: Upload) -> T:
+async def _read_code(call: BodyCall[Code], upload: Upload) -> Code:
     try:
-        return await call.read_code(kind, upload, CODE_BODY_LIMIT)
+        return await call.read_code(upload)
     except FieldsTooLarge:
         raise
     except PayloadTooLarge:

@@ -1,8 +1,8 @@
-"""Resources for monitoring: health, readiness for new work, and metrics.
+"""State of the engine: health, readiness for new work, metrics, and whether its clock is trusted.
 
-The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus. Callers without
-credentials get only the word of health and readiness, and the HTTP status. Functions are named to callers who may know
-them, see ``Principal.names``.
+The paths of the first three are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus. Callers
+without credentials get only the word of health and readiness, and the HTTP status. Functions are named to callers who
+may know them, see ``Principal.names``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
-from engine.http.api.routing import Call, Resource
+from engine.http.api.routing import ALL_ROLES, BASE, ApiFamily, Call, Subject, operation, read
+from engine.maintenance.clock_guard import ClockGuard, ClockState
+from engine.model.clock import rfc3339
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,29 +32,35 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
     open_names: Callable[[], bool] = lambda: True  #: callers without credentials see the names of all functions
 
 
-class Health:
+class Health(Struct, frozen=True, kw_only=True):
+    """Health of the engine, as /healthz and /readyz return it.
+
+    If ``status`` is neither ``ok`` nor ``ready``, further fields describe the problems, one for each affected part.
+    ``degraded`` means that the engine works, but without a part, such as a damaged page of its data.
+    """
+
+    status: str
+
+
+class HealthApi(ApiFamily):
     """Family of the resources. ``details``: callers without credentials see the details, too."""
 
     def __init__(self, checks: HealthChecks, *, details: bool = True) -> None:
         self._checks, self._details = checks, details
 
-    def resources(self) -> list[Resource]:
-        return [
-            Resource(path="/healthz", methods={"GET": self.alive}),
-            Resource(path="/readyz", methods={"GET": self.ready}),
-            Resource(path="/metrics", methods={"GET": self.metrics}),
-        ]
-
+    @read("ShowHealth", "/healthz", Health, own=True, roles=ALL_ROLES)
     async def alive(self, call: Call) -> Reply:
         problems, degraded = self._checks.alive(), self._checks.degraded()
         word = "unhealthy" if problems else "degraded" if degraded else "ok"
         return self._reply(call, word, {**degraded, **problems}, failed=bool(problems))
 
+    @read("ShowReadiness", "/readyz", Health, own=True, roles=ALL_ROLES)
     async def ready(self, call: Call) -> Reply:
         reasons = self._checks.ready()
         details = {**self._checks.about(self._names(call)), **self._checks.degraded(), **reasons}
         return self._reply(call, "not ready" if reasons else "ready", details, failed=bool(reasons))
 
+    @operation("ShowFigures", "GET", "/metrics", reply=str, content="text/plain", own=True, roles=("read", "operator"))
     async def metrics(self, call: Call) -> Reply:
         body = await self._checks.metrics(self._names(call)) if self._checks.metrics is not None else b""
         return Reply(body=body, content_type=_PROMETHEUS)
@@ -66,3 +74,40 @@ class Health:
     def _reply(self, call: Call, word: str, details: Mapping[str, Any], *, failed: bool) -> Reply:
         shown = details if self._details or call.principal is not None else {}
         return json_reply({"status": word, **shown}, status=503 if failed else 200)
+
+
+class ClockReply(Struct, frozen=True, kw_only=True):
+    """State of the clock. While it is not trusted, nothing expires, and the last three fields say more."""
+
+    time: str
+    trusted: bool
+    reference: str = ""  #: last trusted time
+    ahead: int = 0  #: seconds by which the clock is ahead of it
+    ends_in: int = 0  #: seconds until the clock is trusted without an acceptance
+
+
+class ClockApi(ApiFamily):
+    subject = Subject("clock")
+
+    def __init__(self, guard: ClockGuard) -> None:
+        self._guard = guard
+
+    @operation("ShowClock", "GET", f"{BASE}/clock", reply=ClockReply, own=True, roles=("read", "operator"))
+    async def show(self, call: Call) -> ClockReply:
+        return _reply(self._guard.state())
+
+    @operation("AcceptClock", "POST", f"{BASE}/clock/accept", reply=ClockReply, own=True, roles=("operator",))
+    async def accept(self, call: Call) -> ClockReply:
+        return _reply(await self._guard.accept())
+
+
+def _reply(state: ClockState) -> ClockReply:
+    if not state.held:
+        return ClockReply(time=rfc3339(state.now), trusted=True)
+    return ClockReply(
+        time=rfc3339(state.now),
+        trusted=False,
+        reference=rfc3339(state.reference),
+        ahead=int(state.ahead),
+        ends_in=int(state.ends_in),
+    )

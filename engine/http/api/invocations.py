@@ -1,6 +1,6 @@
 """Asynchronous and synchronous invocation of a function by HTTP request.
 
-``HttpServer`` calls these handlers without the router, because they must be fast. An asynchronous request is
+These requests are the hot path: ``HttpServer`` finds them without the router. An asynchronous request is
 answered after its invocation is on disk. A synchronous request is answered with the function's result. If the function
 fails, the reply also has HTTP status 200, and its header X-Is-Func-Err is ``true``.
 """
@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import Protocol
+from collections.abc import Awaitable
+from functools import lru_cache
+from typing import Any, Protocol, cast
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.asgi.error_replies import problem
-from engine.asgi.wire import JSON, HeaderPairs, Headers, Receive, Reply, check_json, json_reply, read_body
+from engine.asgi.wire import JSON, HeaderPairs, Headers, Receive, Reply, Scope, check_json, json_reply, read_body
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
-from engine.http.api.batch_body import BATCH_LIMIT, read_batch
-from engine.http.api.batches import BatchIntake, accept_events, check_options
+from engine.http.api.batches import (
+    BATCH_LIMIT,
+    BatchBody,
+    BatchIntake,
+    BatchReply,
+    accept_events,
+    check_options,
+    read_batch,
+)
+from engine.http.api.routing import FUNCTION, INVOKE, ApiFamily, BodyCall, check_role, operation, own_urn
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.limits import IDEMPOTENCY_KEY, LONGEST_DELAY, MEMORY_SIZES, ORDERING_KEY
@@ -34,6 +45,9 @@ OPTIONS = (
     b"x-cff-instance-memory",
     b"idempotency-key",
 )
+_MEMORY = "X-Cff-Instance-Memory"
+ANY_JSON = cast("type[Any]", Any)
+MAX_TARGET = 1200  #: bytes of a path; no URN needs more, even with every byte percent-encoded
 TEXT = b"text/plain; charset=utf-8"
 LARGE = b"100000"  #: Content-Length of an event that may arrive in several packets
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
@@ -61,13 +75,89 @@ class CallResult(Struct, frozen=True, kw_only=True):
     status: int
 
 
-class Invocations:
-    def __init__(self, intake: RequestIntake, catalog: Catalog, *, async_limit: int, sync_limit: int) -> None:
-        self._intake, self.catalog = intake, catalog
-        self._async_limit, self._sync_limit = async_limit, sync_limit
+class Invocations(ApiFamily):
+    """Operations that invoke functions in ``region``. The limits are those of events, in bytes."""
 
-    async def accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Accept an asynchronous invocation (POST …/invocations-async).
+    def __init__(
+        self, intake: RequestIntake, catalog: Catalog, region: str, *, async_limit: int, sync_limit: int
+    ) -> None:
+        self._intake, self.catalog, self._region = intake, catalog, region
+        self._async_limit, self._sync_limit = async_limit, sync_limit
+        self._target = lru_cache(4096)(self._read_target)
+
+    def find(self, scope: Scope, headers: Headers, receive: Receive) -> Awaitable[Reply] | None:
+        """Return the reply to a POST request that invokes a function; None for any other request.
+
+        Raises InvalidField and AccessDenied if the request names no function that the caller may invoke.
+        """
+        if scope["method"] != "POST":
+            return None
+        path: bytes = scope["raw_path"]
+        head, _, action = path.rpartition(b"/")
+        if action == b"invocations-async":
+            if (target := self._target(head)) is None:
+                return None
+            check_role(scope, _ASYNC)
+            return self._accept(target, headers, receive)
+        if action == b"invocations":
+            if (target := self._target(head)) is None:
+                return None
+            check_role(scope, _SYNC)
+            return self._call(target, headers, receive)
+        if action == b"batch" and head.endswith(b"/invocations-async"):
+            if (target := self._target(head.removesuffix(b"/invocations-async"))) is None:
+                return None
+            check_role(scope, _BATCH)
+            return self._accept_batch(target, headers, receive)
+        return None
+
+    # The router calls these for requests that ``find`` leaves out, such as those with another form of the path.
+
+    @operation(
+        "AsyncInvokeFunction",
+        "POST",
+        f"{FUNCTION}/invocations-async",
+        ANY_JSON,
+        Any,
+        status=202,
+        headers=(_MEMORY, "X-Functiond-Priority", "X-Functiond-Delay", "X-Functiond-Ordering-Key", "Idempotency-Key"),
+        roles=INVOKE,
+        traced=False,
+    )
+    async def accept(self, call: BodyCall[Any]) -> Reply:
+        return await self._accept(call.urn, call.headers, call.receive)
+
+    @operation(
+        "BatchAsyncInvokeFunction",
+        "POST",
+        f"{FUNCTION}/invocations-async/batch",
+        BatchBody,
+        BatchReply,
+        limit=BATCH_LIMIT,
+        status=202,
+        headers=(_MEMORY,),
+        own=True,
+        roles=INVOKE,
+        traced=False,
+    )
+    async def accept_batch(self, call: BodyCall[BatchBody]) -> Reply:
+        return await self._accept_batch(call.urn, call.headers, call.receive)
+
+    @operation(
+        "InvokeFunction",
+        "POST",
+        f"{FUNCTION}/invocations",
+        ANY_JSON,
+        Any,
+        headers=("X-Cff-Log-Type", "X-CFF-Request-Version", _MEMORY),
+        roles=INVOKE,
+        traced=False,
+    )
+    async def call(self, call: BodyCall[Any]) -> Reply:
+        return await self._call(call.urn, call.headers, call.receive)
+
+    async def _accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
+        """Accept an asynchronous invocation.
 
         The reply has its request id and is sent after the invocation is on disk.
         """
@@ -85,19 +175,19 @@ class Invocations:
         request_id = (await self._intake.accept(request)).encode()
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
 
-    async def accept_batch(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Accept asynchronous invocations of one function (POST …/invocations-async/batch).
+    async def _accept_batch(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
+        """Accept asynchronous invocations of one function.
 
         The reply has a request id or an error for each, and is sent after the accepted ones are on disk.
         """
         self.catalog.find(urn)
         check_options(headers)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
-        events = await read_batch(headers, await read_body(receive, headers, BATCH_LIMIT))
+        events = await read_batch(headers, await read_body(receive, headers, _BATCH.limit))
         return await accept_events(self._intake, events, urn, headers, memory=memory, limit=self._async_limit)
 
-    async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Run a function synchronously (POST …/invocations). Reply with its result."""
+    async def _call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
+        """Run a function synchronously. Reply with its result."""
         version = headers.get(b"x-cff-request-version", b"") or b"v0"
         if version not in (b"v0", b"v1"):
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
@@ -110,6 +200,21 @@ class Invocations:
         request_id, function, outcome = await self._intake.call(request)
         tail = headers.get(b"x-cff-log-type", b"").lower() == b"tail"
         return _call_reply(request_id, function, outcome, version, memory or function.memory_size, tail)
+
+    def _read_target(self, head: bytes) -> FunctionUrn | None:
+        """Return the URN of the function in ``/v2/<project>/fgs/functions/<urn>``; None for any other path.
+
+        Raises InvalidField if the path is not UTF-8 or the URN is invalid; AccessDenied if the URN is of another
+        project.
+        """
+        parts = head.split(b"/") if len(head) <= MAX_TARGET else []
+        if len(parts) != 6 or (parts[0], parts[1], parts[3], parts[4]) != (b"", b"v2", b"fgs", b"functions"):
+            return None
+        try:
+            project, urn = (unquote_to_bytes(part).decode() for part in (parts[2], parts[5]))
+        except UnicodeDecodeError:
+            raise InvalidField("function_urn", head.decode("latin-1"), "must be UTF-8") from None
+        return own_urn(urn, project, self._region)
 
     async def _event(self, urn: FunctionUrn, headers: Headers, receive: Receive, limit: int) -> bytes:
         if len(headers.get(b"content-length", LARGE)) >= len(LARGE):  # smaller ones arrive with their heads
@@ -131,6 +236,10 @@ class Invocations:
                 "X-Cff-Instance-Memory", text, "needs enable_dynamic_memory in the function's configuration"
             )
         return int(text)
+
+
+#: Operations that ``find`` checks the caller's role for.
+_ASYNC, _BATCH, _SYNC = (declared for declared, _ in Invocations.operations())
 
 
 def _call_reply(

@@ -18,10 +18,9 @@ from engine.errors import BadQuery
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of
 from engine.http.api.records import RunEnds, RunProgress
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.routing import FUNCTION, JSON_LINES, ApiFamily, Call, read
 from engine.http.api.times import exact_time
-from engine.http.attempt_ends import AttemptEnd, FollowAttempts, attempt_end
-from engine.http.log_queue import Batch, LogQueue
+from engine.http.live_logs import AttemptEnd, Batch, FollowAttempts, LogQueue, attempt_end
 from engine.logs.feed import LogFeed
 from engine.logs.lines import TAIL, Line, decode
 from engine.logs.lines import last as last_lines
@@ -29,7 +28,6 @@ from engine.model import Function, Invocation, Outcome, Record, State
 from engine.model.identity import Identity
 from engine.protocols import Records
 
-JSON_LINES = b"application/x-ndjson"
 STEP = 2_000  #: lines that are encoded at a time
 LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
 
@@ -69,7 +67,7 @@ class LogItem(Struct, frozen=True, kw_only=True):
     request_id: str | UnsetType = UNSET  #: live logs only; empty for lines that belong to no request
 
 
-class LogsApi:
+class LogsApi(ApiFamily):
     def __init__(
         self,
         catalog: Catalog,
@@ -91,13 +89,14 @@ class LogsApi:
         for queue in self._endless:
             queue.end()
 
-    def resources(self) -> list[Resource]:
-        function = f"{BASE}/functions/{{function_urn}}"
-        return [
-            Resource(path=f"{function}/async-invocations/{{request_id}}/logs", methods={"GET": self.show}),
-            Resource(path=f"{function}/logs", methods={"GET": self.show_function}),
-        ]
-
+    @read(
+        "ShowAsyncInvocationLogs",
+        f"{FUNCTION}/async-invocations/{{request_id}}/logs",
+        LogItem,
+        query=("attempt",),
+        content=JSON_LINES.decode(),
+        own=True,
+    )
     async def show(self, call: Call) -> Reply:
         """Return the log of an invocation's newest attempt as JSON lines, or that of the attempt ``attempt``.
 
@@ -113,6 +112,7 @@ class LogsApi:
             return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
         return await _json_lines(decode(await log_of(self._archive, record, attempt)))
 
+    @read("ShowFunctionLogs", f"{FUNCTION}/logs", LogItem, query=("attempts",), content=JSON_LINES.decode(), own=True)
     async def show_function(self, call: Call) -> Reply:
         """Return recent lines of the function that belong to no stored invocation, see ``LogArchive.instance_log``.
 

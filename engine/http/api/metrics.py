@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from engine.asgi.wire import Reply, json_reply
+from engine.asgi.wire import Reply
 from engine.errors import BadMetricQuery, BadQuery
 from engine.functions.catalog import Catalog
-from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.routing import BASE, Call, Resource, whole_number
+from engine.http.api.paging import MAX_LIMIT, PAGE, bounds
+from engine.http.api.routing import BASE, FUNCTION, FUNCTIONS, ApiFamily, Call, read, whole_number
 from engine.metrics.usage import Stretch, Tally, Usage
 from engine.model.clock import Clock
 from engine.resources.reservations import Reservations
@@ -97,7 +97,7 @@ _RANKS: dict[str, Callable[[Tally], float]] = {
 }
 
 
-class MetricsApi:
+class MetricsApi(ApiFamily):
     """Statistics of functions and projects. ``instances`` returns the number of live instances of functions."""
 
     def __init__(
@@ -112,44 +112,41 @@ class MetricsApi:
         self._catalog, self._usage, self._reservations = catalog, usage, reservations
         self._instances, self._clock, self._region = instances, clock, region
 
-    def resources(self) -> list[Resource]:
-        function = f"{BASE}/functions/{{function_urn}}"
-        workflows = f"{BASE}/workflow-statistic"
-        return [
-            Resource(path=f"{function}/statistics/{{period}}", methods={"GET": self.show_function}),
-            Resource(path=f"{function}/slareports/{{period}}", methods={"GET": self.show_function}),
-            Resource(path=f"{function}/instancereports", methods={"GET": self.show_instances}),
-            Resource(path=f"{BASE}/functions/statistics", methods={"GET": self.show_project}),
-            Resource(path=f"{BASE}/function/report", methods={"GET": self.compare}),
-            Resource(path=workflows, methods={"GET": self.show_workflows}),
-            Resource(path=f"{workflows}/{{workflow_urn}}", methods={"GET": self.show_workflow}),
-        ]
+    @read("ListFunctionStatistics", f"{FUNCTION}/statistics/{{period}}", FunctionSeries)
+    @read("ShowFunctionMetrics", f"{FUNCTION}/slareports/{{period}}", FunctionSeries)
+    async def show_function(self, call: Call) -> FunctionSeries:
+        return self._series([self._catalog.find(call.urn).function_id], _period(call.part("period")))
 
-    async def show_function(self, call: Call) -> Reply:
-        return json_reply(self._series([self._catalog.find(call.urn).function_id], _period(call.part("period"))))
-
-    async def show_instances(self, call: Call) -> Reply:
+    @read("ShowFuncReservedInstanceMetrics", f"{FUNCTION}/instancereports", ReservedSeries, query=PAGE)
+    async def show_instances(self, call: Call) -> ReservedSeries:
         series = self._series([self._catalog.find(call.urn).function_id], 60)
         offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
         page = slice(offset, offset + limit)
         reserved = series.reserved_instance_num[page]
-        return json_reply(ReservedSeries(instance_num=series.instance_num[page], reserved_instance_num=reserved))
+        return ReservedSeries(instance_num=series.instance_num[page], reserved_instance_num=reserved)
 
-    async def show_project(self, call: Call) -> Reply:
+    @read("ListStatistics", f"{FUNCTIONS}/statistics", Statistics, query=(*PAGE, "filter", "period", "option"))
+    async def show_project(self, call: Call) -> Statistics:
         wanted, project = call.text("filter"), call.project
         if wanted == "monitor_data":
             ids = [function.function_id for function in self._catalog.list(project)]
-            return json_reply(Statistics(statistics=self._series(ids, _period(call.text("period") or "60"))))
+            return Statistics(statistics=self._series(ids, _period(call.text("period") or "60")))
         if wanted != "monthly_report":
             raise BadQuery("filter", wanted, "must be monitor_data or monthly_report")
-        return json_reply(self._months(project, call.text("option") or "0"))
+        return self._months(project, call.text("option") or "0")
 
-    async def compare(self, call: Call) -> Reply:
+    @read(
+        "ListFunctionAsMetric",
+        f"{BASE}/function/report",
+        FunctionMetrics,
+        query=("type", "limit", "start_time", "end_time"),
+    )
+    async def compare(self, call: Call) -> FunctionMetrics:
         """List the functions with the highest values of a measure, such as the number of failures.
 
         The query selects the measure (``type``) and the time span, by default the last day.
         """
-        kind, (_, limit) = call.text("type") or "failcount", bounds(call, "limit", maximum=MAX_LIMIT, default=10)
+        kind, limit = call.text("type") or "failcount", min(call.number("limit", 0) or 10, MAX_LIMIT)
         rank = _RANKS.get(kind.lower())
         if rank is None:
             raise BadQuery("type", kind, f"must be one of {', '.join(_RANKS)}")
@@ -163,16 +160,30 @@ class MetricsApi:
             if (tally := totals.get(function.function_id)) and (value := rank(tally))
         ]
         page = sorted(values, key=lambda metric: -metric.value)[:limit]
-        return json_reply(FunctionMetrics(values=page, count=len(page), next_marker=len(page)))
+        return FunctionMetrics(values=page, count=len(page), next_marker=len(page))
 
-    async def show_workflows(self, call: Call) -> Reply:
+    @read(
+        "ShowTenantMetric",
+        f"{BASE}/workflow-statistic",
+        WorkflowSeries,
+        query=("period", "metric_type", "start_time", "end_time"),
+        lacks="workflows",
+    )
+    async def show_workflows(self, call: Call) -> WorkflowSeries:
         """Return empty series, as the vendor's platform does for an account without workflows."""
         if (kind := call.text("metric_type")) not in ("", *WORKFLOW_METRICS):
             raise BadMetricQuery("metric_type", kind, f"must be one of {', '.join(WORKFLOW_METRICS)}")
         for name in ("period", "start_time", "end_time"):
             whole_number(name, call.text(name), 0, BadMetricQuery)
-        return json_reply(WorkflowSeries(count=[], duration=[], fail_count=[], running_count=[]))
+        return WorkflowSeries(count=[], duration=[], fail_count=[], running_count=[])
 
+    @read(
+        "ShowWorkFlowMetric",
+        f"{BASE}/workflow-statistic/{{workflow_urn}}",
+        WorkflowSeries,
+        query=("period", "start_time", "end_time"),
+        lacks="workflows",
+    )
     async def show_workflow(self, call: Call) -> Reply:
         raise BadMetricQuery("workflow_urn", call.part("workflow_urn"), "must be a workflow, and this engine has none")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import anyio.to_thread
 import msgspec
@@ -28,9 +28,9 @@ from engine.errors import (
 from engine.functions.catalog import Catalog
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply, with_warning
-from engine.http.api.function_shapes import CreateBody, draft_of
+from engine.http.api.function_shapes import CreateBody, FunctionReply, draft_of
 from engine.http.api.large_replies import whole_file
-from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
+from engine.http.api.routing import BODY_LIMIT, FUNCTION, FUNCTIONS, ApiFamily, BodyCall, Call, operation
 from engine.model import Function
 from engine.model.limits import Name
 
@@ -50,17 +50,18 @@ class _Named(Struct, frozen=True, kw_only=True):
     func_name: str = ""
 
 
-class PackagesApi:
+class PackagesApi(ApiFamily):
     def __init__(self, catalog: Catalog, codes: CodeStore, region: str) -> None:
         self._catalog, self._codes, self._region = catalog, codes, region
 
-    def resources(self) -> list[Resource]:
-        functions = f"{BASE}/functions"
-        return [
-            Resource(path=f"{functions}/{{function_urn}}/export", methods={"GET": self.export}),
-            Resource(path=f"{functions}/import", methods={"POST": self.import_package}),
-        ]
-
+    @operation(
+        "ExportFunction",
+        "GET",
+        f"{FUNCTION}/export",
+        reply=bytes,
+        query=("config", "code", "type"),
+        content="application/zip",
+    )
     async def export(self, call: Call) -> Reply:
         """Return a zip file with the configuration or the code of a function.
 
@@ -83,7 +84,15 @@ class PackagesApi:
         named = (b"content-disposition", f'attachment; filename="{name}.zip"'.encode())
         return whole_file(package, size, b"application/zip", named)
 
-    async def import_package(self, call: Call) -> Reply:
+    @operation(
+        "ImportFunction",
+        "POST",
+        f"{FUNCTIONS}/import",
+        ImportBody,
+        FunctionReply,
+        limit=FILE_LIMIT * 4 // 3 + BODY_LIMIT,
+    )
+    async def import_package(self, call: BodyCall[ImportBody]) -> Reply:
         async with self._codes.receiving("file_code", FILE_LIMIT) as upload:
             body = await self._read(call, upload)
             packed = await self._open(body, upload)
@@ -96,9 +105,9 @@ class PackagesApi:
             function = await self._catalog.create(draft, source)
             return with_warning(json_reply(function_reply(function, self._region)), function)
 
-    async def _read(self, call: Call, upload: Upload) -> ImportBody:
+    async def _read(self, call: BodyCall[ImportBody], upload: Upload) -> ImportBody:
         try:
-            return await call.read_code(ImportBody, upload, FILE_LIMIT * 4 // 3 + BODY_LIMIT)
+            return await call.read_code(upload)
         except FieldsTooLarge:
             raise
         except PayloadTooLarge:
@@ -130,27 +139,21 @@ def _config_of(packed: Packed, body: ImportBody) -> CreateBody:
 def _opened(text: str, received: ReceivedCode | None, folder: Path) -> Packed:
     """Unpack the package in ``received``, or in the base64 ``text`` if that is None, into ``folder``."""
     try:
-        if received is None:
-            return open_package(io.BytesIO(_decoded(text)), folder)
-        _check(received)
-        with received.file.open("rb") as package:
+        with _package(text, received) as package:
             return open_package(package, folder)
     except PayloadTooLarge:
         raise InvalidField("import_size", "more", _TOO_LARGE) from None
 
 
-def _decoded(text: str) -> bytes:
+def _package(text: str, received: ReceivedCode | None) -> BinaryIO:
     try:
-        return decoded(text, FILE_LIMIT)
-    except InvalidField as problem:
-        raise InvalidField("file_code", text, problem.allowed) from None
-
-
-def _check(received: ReceivedCode) -> None:
-    try:
+        if received is None:
+            return io.BytesIO(decoded(text, FILE_LIMIT))
         check_received(received, FILE_LIMIT)
     except InvalidField as problem:
-        raise InvalidField("file_code", received.start, problem.allowed) from None
+        shown = text if received is None else received.start
+        raise InvalidField("file_code", shown, problem.allowed) from None
+    return received.file.open("rb")
 
 
 def _flag(call: Call, name: str) -> bool:

@@ -2,24 +2,30 @@
 
 A limit of 0 means the default number; a limit above the maximum means the maximum (FunctionGraph API). ``next_marker``
 in a reply is the ``marker`` of the next page. After the last page, ``next_marker`` is the number of all entries and
-changes no more.
+changes no more. Scans of invocations go on from a place instead, which is a text to clients.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from engine.errors import InvalidField
 from engine.http.api.routing import Call
+from engine.protocols import FIRST, LAST_KEY, Place
 
 T = TypeVar("T")
 
+#: Query parameters of a page. Lists that the vendor has made at different times name the limit differently.
+PAGE, ITEMS = ("marker", "limit"), ("marker", "maxitems")
 MAX_ITEMS = 400  #: entries of a page of functions, versions or dependencies
 MAX_LIMIT = 500  #: entries of a page of most other lists
 MAX_SETTINGS = 100
 MAX_TAGGED = 1_000
+_PLACE = re.compile(r"(\d):(-?\d{1,17}(?:\.\d{1,20})?(?:e[+-]\d{1,3})?):(\d{1,19})")
 
 
 class PageInfo(Struct, frozen=True, kw_only=True):
@@ -59,3 +65,20 @@ def bounds(call: Call, *names: str, maximum: int, default: int | None = None) ->
     """
     limits = [call.number(name, 0) for name in names]
     return call.number("marker", 0), min(next(filter(None, limits), default or maximum), maximum)
+
+
+def show_place(place: Place | None) -> str:
+    """Return a place in a scan as text. The begin of a scan is ``0``, its end is empty."""
+    if place is None or place == FIRST:
+        return "" if place is None else "0"
+    return f"{place[0]}:{place[1]!r}:{place[2]}"
+
+
+def read_place(text: str, field: str = "marker") -> Place:
+    """Return the place in a text. Raise InvalidField, which names ``field``, if the text is none."""
+    if text in ("", "0"):
+        return FIRST
+    found = _PLACE.fullmatch(text)
+    if found is None or int(found[3]) > LAST_KEY:
+        raise InvalidField(field, text, f"must be the next_{field} of the previous step, or empty")
+    return int(found[1]), float(found[2]), int(found[3])

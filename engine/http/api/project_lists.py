@@ -1,23 +1,26 @@
-"""Lists of a project that clients read before they describe functions: runtimes, agencies, applications, templates.
+"""Lists of a project that clients read before they describe functions: runtimes, interpreters, agencies, quotas.
 
 This engine has no applications and no templates. Their lists are those of a project without any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from msgspec import Struct
 
-from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
-from engine.functions.catalog import Catalog
-from engine.http.api.paging import page_of
-from engine.http.api.routing import BASE, Call, Resource
+from engine.functions.catalog import MAX_FUNCTIONS, Catalog
+from engine.http.api.paging import ITEMS, PAGE, page_of
+from engine.http.api.routing import BASE, ApiFamily, Call, read
+from engine.model.limits import INSTANCES
+from engine.resources.reservations import MAX_PER_PROJECT, Reservations
 from engine.runtimes.catalog import OFFERED, Family, find_runtime
+from engine.runtimes.descriptions import InterpreterInfo
 
 _AGENCIES = ("xrole", "app_xrole")  #: fields of functions that name one
+MB = 1 << 20
 
 
 class RuntimeType(Struct, frozen=True, kw_only=True):
@@ -47,22 +50,41 @@ class FunctionTemplateList(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
-class ProjectListsApi:
-    """Lists of a project. ``check_runtime`` raises InvalidField if this machine cannot run a runtime."""
+class Quota(Struct, frozen=True, kw_only=True):
+    type: str
+    quota: int
+    used: int
+    unit: str = ""
 
-    def __init__(self, catalog: Catalog, check_runtime: Callable[[str], Awaitable[None]]) -> None:
-        self._catalog, self._check_runtime = catalog, check_runtime
 
-    def resources(self) -> list[Resource]:
-        return [
-            Resource(path=f"{BASE}/runtimetypes", methods={"GET": self.list_runtimes}),
-            Resource(path=f"{BASE}/service-trusted-agencies", methods={"GET": self.list_agencies}),
-            Resource(path=f"{BASE}/applications", methods={"GET": self.list_applications}),
-            Resource(path=f"{BASE}/application/templates", methods={"GET": self.list_app_templates}),
-            Resource(path=f"{BASE}/templates", methods={"GET": self.list_function_templates}),
-        ]
+class QuotaList(Struct, frozen=True, kw_only=True):
+    resources: list[Quota]
 
-    async def list_runtimes(self, call: Call) -> Reply:
+
+class Quotas(Struct, frozen=True, kw_only=True):
+    quotas: QuotaList
+
+
+class ProjectListsApi(ApiFamily):
+    """Lists of a project.
+
+    ``instances`` returns the number of live instances of functions. ``check_runtime`` raises InvalidField if this
+    machine cannot run a runtime. ``find_interpreters`` returns the interpreter of a runtime, or all for an empty text.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        reservations: Reservations,
+        instances: Callable[[Collection[int]], int],
+        check_runtime: Callable[[str], Awaitable[None]],
+        find_interpreters: Callable[[str], Awaitable[list[InterpreterInfo]]],
+    ) -> None:
+        self._catalog, self._reservations, self._instances = catalog, reservations, instances
+        self._check_runtime, self._find_interpreters = check_runtime, find_interpreters
+
+    @read("ListRuntimeTypes", f"{BASE}/runtimetypes", list[RuntimeType], own=True)
+    async def list_runtimes(self, call: Call) -> list[RuntimeType]:
         """List the runtimes that this machine can run. One interpreter serves all versions of its language."""
         runs: dict[Family | None, bool] = {}
         found = []
@@ -72,22 +94,60 @@ class ProjectListsApi:
                 runs[family] = await self._can_run(name)
             if runs[family]:
                 found.append(RuntimeType(type=name, display_name=display_name))
-        return json_reply(found)
+        return found
 
-    async def list_agencies(self, call: Call) -> Reply:
+    @read("ListInterpreters", f"{BASE}/interpreters", list[InterpreterInfo], query=("runtime",), own=True)
+    async def list_interpreters(self, call: Call) -> list[InterpreterInfo]:
+        """List the interpreter of the query's runtime; without one, all, the newest of each language first."""
+        return await self._find_interpreters(call.text("runtime"))
+
+    @read("ListServiceTrustedAgencies", f"{BASE}/service-trusted-agencies", list[TrustedAgency], own=True)
+    async def list_agencies(self, call: Call) -> list[TrustedAgency]:
         """List the agencies that functions of the project name. Each is accepted, and none expires."""
         functions = self._catalog.list(call.project)
         named = {str(function.details.get(field) or "") for function in functions for field in _AGENCIES}
-        return json_reply([TrustedAgency(name=name) for name in sorted(named - {""})])
+        return [TrustedAgency(name=name) for name in sorted(named - {""})]
 
-    async def list_applications(self, call: Call) -> Reply:
-        return json_reply(ApplicationList(next_marker=_empty(call, "limit")))
+    @read("ListFunctionApplications", f"{BASE}/applications", ApplicationList, query=PAGE, lacks="applications")
+    async def list_applications(self, call: Call) -> ApplicationList:
+        return ApplicationList(next_marker=_empty(call, "limit"))
 
-    async def list_app_templates(self, call: Call) -> Reply:
-        return json_reply(AppTemplateList(next_marker=_empty(call, "maxitems")))
+    @read(
+        "ListAppTemplates",
+        f"{BASE}/application/templates",
+        AppTemplateList,
+        query=(*ITEMS, "runtime", "category"),
+        headers=("X-Language",),
+        lacks="templates",
+    )
+    async def list_app_templates(self, call: Call) -> AppTemplateList:
+        return AppTemplateList(next_marker=_empty(call, "maxitems"))
 
-    async def list_function_templates(self, call: Call) -> Reply:
-        return json_reply(FunctionTemplateList(next_marker=_empty(call, "maxitems")))
+    @read(
+        "ListFunctionTemplate",
+        f"{BASE}/templates",
+        FunctionTemplateList,
+        query=(*ITEMS, "ispublic", "runtime", "scene", "service"),
+        lacks="templates",
+    )
+    async def list_function_templates(self, call: Call) -> FunctionTemplateList:
+        return FunctionTemplateList(next_marker=_empty(call, "maxitems"))
+
+    @read("ListQuotas", f"{BASE}/quotas", Quotas)
+    async def show_quotas(self, call: Call) -> Quotas:
+        project = call.project
+        functions = {function.function_id for function in self._catalog.list(project)}
+        reserved = sum(one.count for one in self._reservations.find(project))
+        on_demand = max(0, self._instances(functions) - reserved)
+        code = self._catalog.quota
+        found = [
+            Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=len(functions)),
+            Quota(type="fgs_func_code_size", quota=code.limit // MB, used=-(-code.used(project) // MB), unit="MB"),
+            Quota(type="fgs_func_occurs", quota=MAX_PER_PROJECT, used=reserved),
+            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=on_demand),
+            Quota(type="fgs_workflow_num", quota=0, used=0),
+        ]
+        return Quotas(quotas=QuotaList(resources=found))
 
     async def _can_run(self, runtime: str) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Asynchronous invocations of a function: list, show and cancel."""
+"""Asynchronous invocations of a function: list, show, explain and cancel."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from engine.asgi.streaming import until_disconnected
-from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.invocation_filter import record_of, selection_of
-from engine.http.api.number_form import Number, number_form
-from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.places import read_place, show_place
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.clients import Number, number_form
+from engine.http.api.paging import MAX_LIMIT, PAGE, bounds, read_place, show_place
+from engine.http.api.routing import (
+    FUNCTION,
+    INVOKE,
+    INVOKE_OR_READ,
+    ApiFamily,
+    BodyCall,
+    Call,
+    Subject,
+    operation,
+    read,
+)
 from engine.http.api.times import exact_time, read_end, read_time, short_time
 from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
@@ -26,12 +34,15 @@ from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.limits import LABEL
 from engine.model.retry_rules import Decision
+from engine.pipeline.explanation import MOST_AHEAD, Explanation, Reason
 from engine.protocols import FIRST, Count, Found, Records, Selection
 
 DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 MAX_COUNT = 10_000  #: records that a page with ``after`` counts
+
+_FILTER = (*PAGE, "status", "query_begin_time", "query_end_time", "after", "error_text", "trigger_id")
 
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
 
@@ -127,7 +138,28 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     damaged: list[str] | UnsetType = UNSET  #: of payload, result and attempts: damaged on disk, so left out
 
 
-class InvocationRecords:
+class Explaining(Protocol):
+    async def explain(self, record: Record) -> Explanation: ...
+
+
+class ExplanationReply(Struct, frozen=True, kw_only=True):
+    """State of an invocation, and the reasons for which it waits, the most important first.
+
+    ``reason`` is one of paused, delay, retry, held, engine, clock, limit, rate, alone, slots, memory and order; of a
+    running invocation starting or running. Without reasons, a waiting invocation starts next.
+    """
+
+    request_id: str
+    status: str
+    due_time: str
+    ahead: int | UnsetType = UNSET  #: ready invocations of the function that start before it; absent: it is not ready
+    ahead_is_more: bool = False  #: True: there are at least so many
+    reasons: list[Reason]
+
+
+class InvocationRecords(ApiFamily):
+    subject = Subject("invocation", ("request_id",), ("func_name",))
+
     def __init__(
         self,
         catalog: Catalog,
@@ -137,31 +169,36 @@ class InvocationRecords:
         runs: RunControl,
         running: RunProgress,
         clock: Clock,
-        region: str,
+        explaining: Explaining,
     ) -> None:
         self._catalog, self._controls, self._records, self._identity = catalog, controls, records, identity
-        self._runs, self._running, self._clock, self._region = runs, running, clock, region
+        self._runs, self._running, self._clock, self._explaining = runs, running, clock, explaining
 
-    def resources(self) -> list[Resource]:
-        function = f"{BASE}/functions/{{function_urn}}"
-        return [
-            Resource(path=f"{function}/async-invocations", methods={"GET": self.list_all}),
-            Resource(path=f"{function}/active-async-invocations", methods={"GET": self.list_active}),
-            Resource(path=f"{function}/async-invocations/{{request_id}}", methods={"GET": self.show}),
-            Resource(path=f"{function}/cancel", methods={"POST": self.cancel}),
-        ]
-
-    async def list_all(self, call: Call) -> Reply:
+    @read(
+        "ListAsyncInvocations",
+        f"{FUNCTION}/async-invocations",
+        InvocationList,
+        query=("request_id", *_FILTER),
+        roles=INVOKE_OR_READ,
+    )
+    async def list_all(self, call: Call) -> InvocationList:
         request_id = call.text("request_id")
         return await self._list(call, [request_id] if request_id else [], frozenset(State))
 
-    async def list_active(self, call: Call) -> Reply:
+    @read(
+        "ListActiveAsyncInvocations",
+        f"{FUNCTION}/active-async-invocations",
+        InvocationList,
+        query=("requests", *_FILTER),
+        roles=INVOKE_OR_READ,
+    )
+    async def list_active(self, call: Call) -> InvocationList:
         ids = [part.strip() for part in call.text("requests").split(",") if part.strip()]
         if len(ids) > MAX_IDS:
             raise BadQuery("requests", call.text("requests"), f"must be at most {MAX_IDS} request ids")
         return await self._list(call, ids, ACTIVE)
 
-    async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
+    async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> InvocationList:
         selection = self._selection(call, ids, allowed)
         empty = not selection.states or selection.keys == frozenset()
         if call.text("after"):
@@ -171,9 +208,9 @@ class InvocationRecords:
         paused = self._controls.of(selection.function_id).paused
         items = [_item(record, form, paused=paused) for record in records]
         marker = form(selection.offset + len(items))
-        return json_reply(InvocationList(invocations=items, count=count, next_marker=marker))
+        return InvocationList(invocations=items, count=count, next_marker=marker)
 
-    async def _page(self, call: Call, selection: Selection, *, empty: bool) -> Reply:
+    async def _page(self, call: Call, selection: Selection, *, empty: bool) -> InvocationList:
         """Return the page of a list behind the place in the query. Fast at any place, and it may have fewer items."""
         start, found, count = read_place(call.text("after"), "after"), Found(records=(), read=0), Count(rows=0)
         if not empty:
@@ -182,9 +219,7 @@ class InvocationRecords:
         form, paused = number_form(call.headers), self._controls.of(selection.function_id).paused
         items = [_item(record, form, paused=paused) for record in found.records]
         after = show_place(found.last if found.more else None)
-        return json_reply(
-            InvocationList(invocations=items, count=count.rows, next_marker=form(len(items)), next_after=after)
-        )
+        return InvocationList(invocations=items, count=count.rows, next_marker=form(len(items)), next_after=after)
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
         """Return the filter for records that the query describes.
@@ -209,7 +244,16 @@ class InvocationRecords:
             limit=limit,
         )
 
-    async def show(self, call: Call) -> Reply:
+    @read(
+        "ShowAsyncInvocation",
+        f"{FUNCTION}/async-invocations/{{request_id}}",
+        WholeRecord,
+        query=("wait",),
+        own=True,
+        roles=INVOKE_OR_READ,
+        hidden={"invoke": ("payload", "log"), "read": ("payload", "result")},
+    )
+    async def show(self, call: Call) -> WholeRecord:
         """Return one invocation (extension of the API).
 
         With the query ``?wait=<seconds>``, the reply is delayed until the invocation has ended, at most for this time
@@ -223,11 +267,32 @@ class InvocationRecords:
             record = await self._records.get(record.key) or record
         paused = record.state is State.WAIT and self._controls.of(record.function_id).paused
         progress = None if record.state.final else self._running.progress(record.key)
-        return json_reply(_whole(record, function, self._region, progress, self._identity, paused=paused))
+        return _whole(record, function, call.region, progress, self._identity, paused=paused)
 
-    async def cancel(self, call: Call) -> Reply:
+    @read(
+        "ExplainAsyncInvocation",
+        f"{FUNCTION}/async-invocations/{{request_id}}/explain",
+        ExplanationReply,
+        own=True,
+        roles=INVOKE_OR_READ,
+    )
+    async def explain(self, call: Call) -> ExplanationReply:
         function = self._catalog.find(call.urn)
-        body = await call.read(CancelBody)
+        record = await record_of(self._records, self._identity, function, call.part("request_id"))
+        found = await self._explaining.explain(record)
+        return ExplanationReply(
+            request_id=record.request_id,
+            status=record.state,
+            due_time=exact_time(record.due_at),
+            ahead=UNSET if found.ahead is None else found.ahead,
+            ahead_is_more=found.ahead == MOST_AHEAD,
+            reasons=list(found.reasons),
+        )
+
+    @operation("CancelAsyncInvocation", "POST", f"{FUNCTION}/cancel", CancelBody, roles=INVOKE)
+    async def cancel(self, call: BodyCall[CancelBody]) -> None:
+        function = self._catalog.find(call.urn)
+        body = await call.read()
         if body.type != "force":
             raise InvalidField("type", body.type, "must be force")
         try:
@@ -236,7 +301,6 @@ class InvocationRecords:
             raise InvalidRequest(f"Invalid RequestId: {problem}") from None
         if record.code != Code.CANCELLED and not await self._runs.cancel(record.key):
             raise InvalidRequest(f"Invalid RequestId: {body.request_id} has already ended")
-        return Reply()
 
 
 def read_states(text: str) -> frozenset[State]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.asgi.wire import Reply, json_reply
-from engine.http.api.paging import MAX_LIMIT, PageInfo, page_of
-from engine.http.api.routing import BASE, Call, Resource, own_urn
+from engine.http.api.paging import MAX_LIMIT, PAGE, PageInfo, page_of
+from engine.http.api.routing import FUNCTION, FUNCTIONS, ApiFamily, BodyCall, Call, operation, own_urn, read
 from engine.model.urn import LATEST, FunctionUrn
 from engine.resources.reservations import Count, Reservation, Reservations, Reserved, Tactics
 
@@ -44,35 +43,37 @@ class ReservedConfigs(Struct, frozen=True, kw_only=True):
     count: int
 
 
-class ReservedApi:
+class ReservedApi(ApiFamily):
     def __init__(self, reservations: Reservations, region: str) -> None:
         self._reservations, self._region = reservations, region
 
-    def resources(self) -> list[Resource]:
-        functions = f"{BASE}/functions"
-        return [
-            Resource(path=f"{functions}/{{function_urn}}/reservedinstances", methods={"PUT": self.put}),
-            Resource(path=f"{functions}/reservedinstances", methods={"GET": self.list_counts}),
-            Resource(path=f"{functions}/reservedinstanceconfigs", methods={"GET": self.list_configs}),
-        ]
-
-    async def put(self, call: Call) -> Reply:
-        urn, body = call.urn, await call.read(ReservedBody)
+    @operation(
+        "UpdateFunctionReservedInstancesCount", "PUT", f"{FUNCTION}/reservedinstances", ReservedBody, ReservedBody
+    )
+    async def put(self, call: BodyCall[ReservedBody]) -> ReservedBody:
+        urn, body = call.urn, await call.read()
         wanted = Reservation(count=body.count, idle_mode=body.idle_mode, tactics=body.tactics_config)
         await self._reservations.put(urn, wanted)
-        return json_reply(body)
+        return body
 
-    async def list_counts(self, call: Call) -> Reply:
+    @read("ListFunctionReservedInstances", f"{FUNCTIONS}/reservedinstances", ReservedCounts, query=(*PAGE, "urn"))
+    async def list_counts(self, call: Call) -> ReservedCounts:
         found = self._reservations.find(call.project, self._queried_urn(call, "urn"))
         page = page_of(call, found, "limit", maximum=MAX_LIMIT, default=400)
         counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page.items]
-        return json_reply(ReservedCounts(reservedinstances=counts, page_info=page.info, count=page.count))
+        return ReservedCounts(reservedinstances=counts, page_info=page.info, count=page.count)
 
-    async def list_configs(self, call: Call) -> Reply:
+    @read(
+        "ListReservedInstanceConfigs",
+        f"{FUNCTIONS}/reservedinstanceconfigs",
+        ReservedConfigs,
+        query=(*PAGE, "function_urn"),
+    )
+    async def list_configs(self, call: Call) -> ReservedConfigs:
         found = self._reservations.find(call.project, self._queried_urn(call, "function_urn"))
         page = page_of(call, found, "limit", maximum=MAX_LIMIT, default=100)
         configs = [self._config(one) for one in page.items]
-        return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
+        return ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count)
 
     def _queried_urn(self, call: Call, name: str) -> FunctionUrn | None:
         """Return the URN in the query parameter ``name``; None if it is absent.

@@ -10,16 +10,29 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, NotFound, UnknownFunction
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_TAGGED
-from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole_number
+from engine.http.api.routing import (
+    BODY_LIMIT,
+    LONG_LIMIT,
+    READ,
+    ApiFamily,
+    BodyCall,
+    Call,
+    operation,
+    own_urn,
+    read,
+    whole_number,
+)
 from engine.model import Function
 from engine.model.urn import LATEST
 from engine.resources.tags import TagFilter, Tags, TagSet
 
 _FUNCTIONS = "functions"
+_KINDS = {"resource_type": (_FUNCTIONS,)}
+_KIND = "/v2/{project_id}/{resource_type}"
+_TAGS = f"{_KIND}/{{resource_id}}/tags"
 
 
 class Tag(Struct, frozen=True, kw_only=True):
@@ -73,55 +86,55 @@ class TaggedResources(Struct, frozen=True, kw_only=True):
     total_count: int
 
 
-class TagsApi:
+class TagsApi(ApiFamily):
     def __init__(self, tags: Tags, catalog: Catalog, region: str) -> None:
         self._tags, self._catalog, self._region = tags, catalog, region
 
-    def resources(self) -> list[Resource]:
-        kind = "/v2/{project_id}/{resource_type}"
-        tags = f"{kind}/{{resource_id}}/tags"
-        return [
-            Resource(path=f"{kind}/tags", methods={"GET": self.list_project}),
-            Resource(path=f"{kind}/resource-instances/{{action}}", methods={"POST": self.find}),
-            Resource(path=tags, methods={"GET": self.list_all}),
-            Resource(path=f"{tags}/create", methods={"POST": self.create}),
-            Resource(path=f"{tags}/delete", methods={"DELETE": self.delete}),
-        ]
-
-    async def create(self, call: Call) -> Reply:
-        function, body = self._function(call), await call.read(TagsBody, LONG_LIMIT)
+    @operation("CreateTags", "POST", f"{_TAGS}/create", TagsBody, status=204, choices=_KINDS, limit=LONG_LIMIT)
+    async def create(self, call: BodyCall[TagsBody]) -> None:
+        function, body = self._function(call), await call.read()
         _check_action(body.action, "create")
         await self._tags.add(function, TagSet(tags=_table(body.tags), sys_tags=_table(body.sys_tags)))
-        return Reply(status=204)
 
-    async def delete(self, call: Call) -> Reply:
-        function, body = self._function(call), await call.read(TagsBody, LONG_LIMIT)
+    @operation("DeleteTags", "DELETE", f"{_TAGS}/delete", TagsBody, status=204, choices=_KINDS, limit=LONG_LIMIT)
+    async def delete(self, call: BodyCall[TagsBody]) -> None:
+        function, body = self._function(call), await call.read()
         _check_action(body.action, "delete")
         await self._tags.remove(function, list(_table(body.tags)), list(_table(body.sys_tags)))
-        return Reply(status=204)
 
-    async def list_all(self, call: Call) -> Reply:
+    @read("ListFunctionTags", _TAGS, TagList, choices=_KINDS)
+    async def list_all(self, call: Call) -> TagList:
         own = self._tags.of(self._function(call))
-        return json_reply(TagList(tags=_tags(own.tags), sys_tags=_tags(own.sys_tags)))
+        return TagList(tags=_tags(own.tags), sys_tags=_tags(own.sys_tags))
 
-    async def list_project(self, call: Call) -> Reply:
+    @read("ShowProjectTagsList", f"{_KIND}/tags", ProjectTags, choices=_KINDS)
+    async def list_project(self, call: Call) -> ProjectTags:
         project = _project(call)
         tags, sys_tags = self._tags.of_project(project)
-        return json_reply(ProjectTags(tags=_tag_values(tags), sys_tags=_tag_values(sys_tags)))
+        return ProjectTags(tags=_tag_values(tags), sys_tags=_tag_values(sys_tags))
 
-    async def find(self, call: Call) -> Reply:
+    @operation(
+        "ShowResInstanceInfo",
+        "POST",
+        f"{_KIND}/resource-instances/{{action}}",
+        FindBody,
+        TaggedResources,
+        roles=READ,
+        choices={**_KINDS, "action": ("filter", "count")},
+        traced=False,  # a search, although its filter is sent by POST
+        limit=BODY_LIMIT,
+    )
+    async def find(self, call: BodyCall[FindBody]) -> TaggedResources:
         """Find functions by tags. Reply with the number of matches.
 
         The path ends with the action: ``filter`` also returns the functions, ``count`` returns the number only.
         """
-        project, action = _project(call), call.part("action")
-        if action not in ("filter", "count"):
-            raise InvalidField("action", action, "must be filter or count")
-        body = await call.read(FindBody, BODY_LIMIT)
+        project, action = _project(call), call.choice("action")
+        body = await call.read()
         offset, limit = whole_number("offset", str(body.offset), 0), whole_number("limit", str(body.limit), MAX_TAGGED)
         found = self._tags.find(project, _filter(body))
         page = found[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()
-        return json_reply(TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found)))
+        return TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found))
 
     def _function(self, call: Call) -> Function:
         project, id = _project(call), call.part("resource_id")

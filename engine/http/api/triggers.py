@@ -9,11 +9,10 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, json
 from msgspec.structs import asdict
 
 from engine.asgi.ignored_fields import find_ignored
-from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidTrigger
 from engine.http.api.clients import is_terraform
-from engine.http.api.paging import MAX_LIMIT, page_of
-from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
+from engine.http.api.paging import ITEMS, MAX_LIMIT, page_of
+from engine.http.api.routing import BASE, LONG_LIMIT, ApiFamily, BodyCall, Call, Subject, operation, read
 from engine.http.api.times import zoned_time
 from engine.protocols import Cursors
 from engine.resources.bound_trigger import BoundTrigger, name_of, subject_of
@@ -23,10 +22,12 @@ from engine.triggers.sources import Sources
 from engine.triggers.supervisor import STOPPED
 
 Data = dict[str, Any]
-_ONE = "{trigger_type_code}/{trigger_id}"
 
 #: Each kind restricts these values itself, with its own error code.
 Status = Annotated[str, Meta(extra_json_schema={"enum": ["ACTIVE", "DISABLED"]})]
+
+_OF_FUNCTION = f"{BASE}/triggers/{{function_urn}}"
+_TRIGGER = f"{_OF_FUNCTION}/{{trigger_type_code}}/{{trigger_id}}"
 
 
 class CreateTriggerBody(Struct, frozen=True, kw_only=True):
@@ -103,30 +104,20 @@ class SampleEvent(Struct, frozen=True, kw_only=True):
     event: Any
 
 
-class TriggersApi:
+class TriggersApi(ApiFamily):
     """Operations on triggers."""
+
+    subject = Subject("trigger", ("trigger_id",), ("trigger_type_code",))
 
     def __init__(self, triggers: Triggers, sources: Sources, plugins: PluginContexts, cursors: Cursors) -> None:
         self._triggers, self._sources, self._plugins, self._cursors = triggers, sources, plugins, cursors
 
-    def resources(self) -> list[Resource]:
-        triggers = f"{BASE}/triggers"
-        function = {"POST": self.create, "GET": self.list_all, "DELETE": self.delete_all}
-        one = {"GET": self.show, "PUT": self.update, "DELETE": self.delete}
-        return [
-            Resource(path=triggers, methods={"GET": self.list_project}),
-            Resource(path=f"{triggers}/{{function_urn}}", methods=function),
-            Resource(path=f"{triggers}/{{function_urn}}/{_ONE}", methods=one),
-            Resource(path=f"{triggers}/{{function_urn}}/{_ONE}/state", methods={"GET": self.show_state}),
-            Resource(path=f"{triggers}/{{function_urn}}/{_ONE}/seek", methods={"POST": self.seek}),
-            Resource(path=f"{BASE}/triggertypes", methods={"GET": self.list_kinds}),
-            Resource(path=f"{BASE}/sample-events", methods={"GET": self.list_samples}),
-            Resource(path=f"{BASE}/feature", methods={"GET": self.show_features}),
-        ]
-
-    async def create(self, call: Call) -> Reply:
+    @operation(
+        "CreateFunctionTrigger", "POST", _OF_FUNCTION, CreateTriggerBody, TriggerReply, status=201, limit=LONG_LIMIT
+    )
+    async def create(self, call: BodyCall[CreateTriggerBody]) -> TriggerReply:
         urn = call.urn
-        body = await call.read(CreateTriggerBody, LONG_LIMIT)
+        body = await call.read()
         draft = TriggerDraft(
             kind=body.trigger_type_code,
             data=body.event_data,
@@ -135,44 +126,49 @@ class TriggersApi:
         )
         trigger = await self._triggers.create(urn, draft)
         await self._settle(trigger)
-        return json_reply(self._reply(call, trigger, body.event_data), status=201)
+        return self._reply(call, trigger, body.event_data)
 
-    async def list_all(self, call: Call) -> Reply:
-        return json_reply([self._reply(call, trigger) for trigger in self._triggers.list(call.urn)])
+    @read("ListFunctionTriggers", _OF_FUNCTION, list[TriggerReply])
+    async def list_all(self, call: Call) -> list[TriggerReply]:
+        return [self._reply(call, trigger) for trigger in self._triggers.list(call.urn)]
 
-    async def show(self, call: Call) -> Reply:
-        return json_reply(self._reply(call, self._triggers.show(call.urn, *_kind_and_id(call))))
+    @operation("BatchDeleteFunctionTriggers", "DELETE", _OF_FUNCTION, status=204)
+    async def delete_all(self, call: Call) -> None:
+        await self._triggers.delete_all(call.urn)
 
-    async def show_state(self, call: Call) -> Reply:
-        return json_reply(self._state(self._triggers.show(call.urn, *_kind_and_id(call))))
+    @read("ShowFunctionTrigger", _TRIGGER, TriggerReply)
+    async def show(self, call: Call) -> TriggerReply:
+        return self._reply(call, self._triggers.show(call.urn, *_kind_and_id(call)))
 
-    async def update(self, call: Call) -> Reply:
+    @operation("UpdateTrigger", "PUT", _TRIGGER, UpdateTriggerBody, TriggerReply, limit=LONG_LIMIT)
+    async def update(self, call: BodyCall[UpdateTriggerBody]) -> TriggerReply:
         urn = call.urn
-        body = await call.read(UpdateTriggerBody, LONG_LIMIT)
+        body = await call.read()
         change = [] if body.event_data is None else body.event_data
         trigger = await self._triggers.update(urn, *_kind_and_id(call), change, body.trigger_status or "")
         await self._settle(trigger)
-        return json_reply(self._reply(call, trigger, body.event_data))
+        return self._reply(call, trigger, body.event_data)
 
-    async def seek(self, call: Call) -> Reply:
-        body, trigger = await call.read(SeekBody), self._triggers.show(call.urn, *_kind_and_id(call))
+    @operation("DeleteFunctionTrigger", "DELETE", _TRIGGER, status=204)
+    async def delete(self, call: Call) -> None:
+        trigger = self._triggers.show(call.urn, *_kind_and_id(call))
+        await self._triggers.delete(call.urn, *_kind_and_id(call))
+        await self._settle(trigger)
+
+    @read("ShowTriggerState", f"{_TRIGGER}/state", TriggerState, own=True)
+    async def show_state(self, call: Call) -> TriggerState:
+        return self._state(self._triggers.show(call.urn, *_kind_and_id(call)))
+
+    @operation("SeekTrigger", "POST", f"{_TRIGGER}/seek", SeekBody, TriggerState, own=True)
+    async def seek(self, call: BodyCall[SeekBody]) -> TriggerState:
+        body, trigger = await call.read(), self._triggers.show(call.urn, *_kind_and_id(call))
         seek = trigger.plugin.seek if trigger.options is not None else None
         if seek is None or trigger.stored.active:
             problem = "disable the trigger first" if seek else "the position of its source cannot be set"
             raise InvalidTrigger(trigger.kind, "positions", body.positions, problem)
         before = await self._cursors.read(trigger.id)
         await self._cursors.append([], trigger.move(before, seek(trigger.options, before, body.positions)))
-        return json_reply(self._state(trigger))
-
-    async def delete(self, call: Call) -> Reply:
-        trigger = self._triggers.show(call.urn, *_kind_and_id(call))
-        await self._triggers.delete(call.urn, *_kind_and_id(call))
-        await self._settle(trigger)
-        return Reply(status=204)
-
-    async def delete_all(self, call: Call) -> Reply:
-        await self._triggers.delete_all(call.urn)
-        return Reply(status=204)
+        return self._state(trigger)
 
     async def _settle(self, trigger: BoundTrigger) -> None:
         """Wait until the source of a trigger has applied the stored change, if the trigger receives events (push).
@@ -190,24 +186,28 @@ class TriggersApi:
         times |= {"since": zoned_time(source.since), "next_try": zoned_time(source.next_try) if source.next_try else ""}
         return TriggerState(**(asdict(source) | times))
 
-    async def list_project(self, call: Call) -> Reply:
+    @read("ListProjectTriggers", f"{BASE}/triggers", ProjectTriggers, query=(*ITEMS, "trigger_type"), own=True)
+    async def list_project(self, call: Call) -> ProjectTriggers:
         page = page_of(
             call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", maximum=MAX_LIMIT
         )
         triggers = [self.project_trigger(trigger) for trigger in page.items]
-        return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
+        return ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker)
 
-    async def list_kinds(self, call: Call) -> Reply:
-        return json_reply(self._triggers.kinds)
+    @read("ListTriggerTypes", f"{BASE}/triggertypes", list[Any], own=True)
+    async def list_kinds(self, call: Call) -> list[Any]:
+        return list(self._triggers.kinds)
 
-    async def list_samples(self, call: Call) -> Reply:
+    @read("ListSampleEvents", f"{BASE}/sample-events", list[SampleEvent], own=True)
+    async def list_samples(self, call: Call) -> list[SampleEvent]:
         """List an event of each trigger kind that has a sample, for tests of functions."""
         samples = ((kind, self._triggers.example(kind)) for kind in self._triggers.kinds)
-        return json_reply([SampleEvent(trigger_type_code=kind, event=Raw(one)) for kind, one in samples if one])
+        return [SampleEvent(trigger_type_code=kind, event=Raw(one)) for kind, one in samples if one]
 
-    async def show_features(self, call: Call) -> Reply:
+    @read("ShowFeatures", f"{BASE}/feature", dict[str, Any], own=True, lacks="optional features")
+    async def show_features(self, call: Call) -> dict[str, Any]:
         """Return an empty object, as the vendor's platform does for an account without optional features."""
-        return json_reply({})
+        return {}
 
     def _reply(self, call: Call, trigger: BoundTrigger, sent: Any = ()) -> TriggerReply:
         """Return the reply about a trigger. Note the fields of ``sent``, its new data, that its kind does not have."""

@@ -1,23 +1,29 @@
-"""Versions of a function (FunctionGraph API: CreateFunctionVersion and others), and its ``collected`` flag.
+"""Versions of a function and aliases of them (FunctionGraph API: CreateFunctionVersion, CreateVersionAlias and others).
 
 The operations in ``functions.py`` show and delete a version if their URN includes one.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from engine.asgi.wire import Reply, json_reply
-from engine.errors import InvalidField
+from engine.asgi.wire import Reply
+from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
 from engine.http.api.function_replies import version_reply
 from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.large_replies import list_reply
-from engine.http.api.paging import page_of
-from engine.http.api.routing import BASE, Call, Resource
-from engine.model import Function
-from engine.model.limits import Description
+from engine.http.api.paging import ITEMS, page_of
+from engine.http.api.routing import FUNCTION, ApiFamily, BodyCall, Call, Subject, operation, read
+from engine.http.api.times import zoned_time
+from engine.model import Alias, Function, Strategy
+from engine.model.limits import Description, Percent
+from engine.model.urn import FunctionUrn
+
+_VERSIONS = f"{FUNCTION}/versions"
+_ALIASES = f"{FUNCTION}/aliases"
+_ALIAS = f"{_ALIASES}/{{alias_name}}"
 
 
 class PublishBody(Struct, frozen=True, kw_only=True):
@@ -32,40 +38,111 @@ class VersionList(Struct, frozen=True, kw_only=True):
     count: int
 
 
-class VersionsApi:
+class VersionsApi(ApiFamily):
+    subject = Subject("version", ("func_urn",), ("version",))
+
     def __init__(self, catalog: Catalog, versions: Versions, region: str) -> None:
         self._catalog, self._versions, self._region = catalog, versions, region
 
-    def resources(self) -> list[Resource]:
-        function = f"{BASE}/functions/{{function_urn}}"
-        return [
-            Resource(path=f"{function}/versions", methods={"POST": self.publish, "GET": self.list_all}),
-            Resource(path=f"{function}/collect/{{state}}", methods={"PUT": self.collect}),
-        ]
-
-    async def publish(self, call: Call) -> Reply:
+    @operation("CreateFunctionVersion", "POST", _VERSIONS, PublishBody, FunctionReply, optional=True)
+    async def publish(self, call: BodyCall[PublishBody]) -> FunctionReply:
         urn = call.urn
         self._catalog.find(urn)
-        body = await call.read(PublishBody, empty=PublishBody())
+        body = await call.read()
         version = await self._versions.publish(urn, name=body.version, description=body.description, digest=body.digest)
-        return json_reply(self._reply(version))
+        return self._reply(version)
 
+    @read("ListFunctionVersions", _VERSIONS, VersionList, query=ITEMS)
     async def list_all(self, call: Call) -> Reply:
         page = page_of(call, self._catalog.versions(self._catalog.find(call.urn).function_id), "maxitems")
         versions = (self._reply(version) for version in page.items)
         return await list_reply("versions", versions, next_marker=page.next_marker, count=page.count)
 
-    async def collect(self, call: Call) -> Reply:
-        """Set or clear the function's ``collected`` flag, by which a user marks a favourite.
-
-        The flag is stored and has no effect in the engine.
-        """
-        state = call.part("state").lower()
-        if state not in ("true", "false"):
-            raise InvalidField("state", call.part("state"), "must be true or false")
-        await self._catalog.collect(call.urn, state == "true")
-        return Reply()
-
     def _reply(self, version: Function) -> FunctionReply:
         settings = self._catalog.settings_of(version.function_id, version.version)
         return version_reply(version, self._region, settings)
+
+
+class AliasBody(Struct, frozen=True, kw_only=True):
+    """Body of a PUT request, which replaces the whole alias: fields absent from the body become empty."""
+
+    version: str
+    description: Description = ""
+    additional_version_weights: dict[str, Percent] | None = None
+    additional_version_strategy: dict[str, Strategy] | None = None
+
+
+class CreateAliasBody(AliasBody, frozen=True, kw_only=True):
+    name: str
+
+
+class AliasReply(Struct, frozen=True, kw_only=True):
+    """Alias as replies describe it.
+
+    ``additional_version_…`` fields without entries are left out, because Terraform treats ``{}`` as a changed value.
+    """
+
+    name: str
+    version: str
+    description: str
+    last_modified: str
+    alias_urn: str
+    additional_version_weights: dict[str, int] | UnsetType = UNSET
+    additional_version_strategy: dict[str, Strategy] | UnsetType = UNSET
+
+
+class AliasesApi(ApiFamily):
+    subject = Subject("alias", ("alias_urn", "alias_name"), ("alias_name", "name"))
+
+    def __init__(self, catalog: Catalog, aliases: Aliases, region: str) -> None:
+        self._catalog, self._aliases, self._region = catalog, aliases, region
+
+    @operation("CreateVersionAlias", "POST", _ALIASES, CreateAliasBody, AliasReply)
+    async def create(self, call: BodyCall[CreateAliasBody]) -> AliasReply:
+        urn = call.urn
+        self._catalog.find(urn)
+        body = await call.read()
+        return self._reply(urn, await self._aliases.create(urn, _alias(body.name, body)))
+
+    @read("ListVersionAliases", _ALIASES, list[AliasReply])
+    async def list_all(self, call: Call) -> list[AliasReply]:
+        urn = call.urn
+        return [self._reply(urn, alias) for alias in self._aliases.list(urn)]
+
+    @read("ShowVersionAlias", _ALIAS, AliasReply)
+    async def show(self, call: Call) -> AliasReply:
+        urn = call.urn
+        return self._reply(urn, self._aliases.get(urn, call.part("alias_name")))
+
+    @operation("UpdateVersionAlias", "PUT", _ALIAS, AliasBody, AliasReply)
+    async def update(self, call: BodyCall[AliasBody]) -> AliasReply:
+        urn, name = call.urn, call.part("alias_name")
+        self._aliases.get(urn, name)
+        body = await call.read()
+        return self._reply(urn, await self._aliases.update(urn, _alias(name, body)))
+
+    @operation("DeleteVersionAlias", "DELETE", _ALIAS, status=204)
+    async def delete(self, call: Call) -> None:
+        await self._aliases.delete(call.urn, call.part("alias_name"))
+
+    def _reply(self, urn: FunctionUrn, alias: Alias) -> AliasReply:
+        function = self._catalog.find(urn).urn(self._region).function
+        return AliasReply(
+            name=alias.name,
+            version=alias.version,
+            description=alias.description,
+            last_modified=zoned_time(alias.modified_at),
+            alias_urn=f"{function}:!{alias.name}",
+            additional_version_weights=alias.weights or UNSET,
+            additional_version_strategy=alias.strategies or UNSET,
+        )
+
+
+def _alias(name: str, body: AliasBody) -> Alias:
+    return Alias(
+        name=name,
+        version=body.version,
+        description=body.description,
+        weights=body.additional_version_weights or {},
+        strategies=body.additional_version_strategy or {},
+    )

@@ -17,8 +17,8 @@ from msgspec import Struct
 from engine.asgi.error_replies import status_of
 from engine.asgi.wire import JSON, HeaderPairs, Message, Scope
 from engine.errors import FunctiondError, InvalidRequest, Unavailable
-from engine.http.api.routing import ERROR, Call, Resource, make_router
-from engine.http.invocation_routes import InvocationRoutes
+from engine.http.api.invocations import Invocations
+from engine.http.api.routing import ERROR, Call, ServedOperation, make_router
 from engine.http.plugin_requests import PluginRequests
 
 T = TypeVar("T")
@@ -39,12 +39,12 @@ class ApiReply(Struct, frozen=True, kw_only=True):
 
 
 class ApiRequests:
-    """Requests to the operations in ``resources``, to those that invoke a function, and to those of plugins."""
+    """Requests to the operations in ``served``, to those that invoke a function, and to those of plugins."""
 
     def __init__(
-        self, resources: Iterable[Resource], invocations: InvocationRoutes, plugins: PluginRequests, region: str
+        self, served: Iterable[ServedOperation], invocations: Invocations, plugins: PluginRequests, region: str
     ) -> None:
-        self._router, self._invocations, self._plugins = make_router(resources, region), invocations, plugins
+        self._router, self._invocations, self._plugins = make_router(served, region), invocations, plugins
 
     async def send(
         self,

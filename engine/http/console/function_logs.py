@@ -25,8 +25,7 @@ from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.log_lines import LogLine, shown_lines
 from engine.http.console.pages import HEADERS, PageFamily, browser_of
 from engine.http.console.paths import FUNCTION
-from engine.http.log_queue import QUIET
-from engine.http.log_tail import Lines, LogTail, LogTails
+from engine.http.live_logs import QUIET, Lines, LogTail, LogTails
 from engine.logs.feed import LogFeed
 from engine.logs.lines import decode, last
 from engine.model import Function, Record

@@ -26,7 +26,7 @@ from engine.http.console.projects import projects_for
 from engine.http.console.return_paths import asked_path
 from engine.http.console.sessions import SESSION, Sessions
 from engine.http.console.visibility import value_shown
-from engine.http.operations import OPERATIONS
+from engine.http.operations import BY_NAME
 from engine.model.clock import Clock
 from engine.model.urn import short_name
 
@@ -46,7 +46,6 @@ HEADERS = (
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_ROLES = {one.name: one.roles for one in OPERATIONS}
 SECTIONS = ("functions", "invocations", "queues", "triggers", "deliveries")
 
 
@@ -86,7 +85,7 @@ def may_read(call: Call) -> bool:
 def may(call: Call, operation: str) -> bool:
     """Return whether the caller's role may use an operation of the API. Raises KeyError if there is none such."""
     principal = call.principal
-    return principal is None or principal.may(_ROLES[operation])
+    return principal is None or principal.may(BY_NAME[operation].roles)
 
 
 def browser_of(call: Call) -> str:

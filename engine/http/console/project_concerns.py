@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.http.api.destinations import DestinationStates
+from engine.http.api.deliveries import DestinationStates
 from engine.http.api.routing import Call
+from engine.http.api.secrets import without_credentials
 from engine.http.console import words
 from engine.http.console.concerns import Concern, list_of, sentence
 from engine.http.console.function_links import name_of, path_of
 from engine.http.console.visibility import sees_secrets
-from engine.http.redaction import without_credentials
 from engine.metrics.usage import Tally, Usage
 from engine.model import Function
 from engine.model.clock import Clock

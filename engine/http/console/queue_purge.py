@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError
-from engine.http.api.bulk_cancel import CancelledInvocations
+from engine.http.api.invocation_actions import CancelledInvocations
 from engine.http.api.routing import Call, Handler
 from engine.http.api.times import short_time
 from engine.http.console.api_requests import ApiRequests

@@ -12,13 +12,13 @@ from starlette.routing import compile_path
 from engine.asgi.wire import Reply, Scope
 from engine.errors import FunctiondError, NotFound, Unauthorized
 from engine.http.api.errors import error_reply
-from engine.http.api.routing import Call, Handler, Resource
+from engine.http.api.routing import Call, Handler, ServedOperation
 from engine.http.console.docs import DocsPage
 from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import read_form
 from engine.http.console.notes import see_other
 from engine.http.console.pages import HEADERS, Action, PageFamily, Pages
-from engine.http.console.paths import DOCS, FILES, HOME, STATIC, is_page
+from engine.http.console.paths import ACTIONS, DOCS, FILES, HOME, PAGES, STATIC, is_page
 from engine.http.console.sign_in import SignIn
 
 _TITLES = {
@@ -56,11 +56,10 @@ class Console:
         self._paths = [compile_path(path)[0] for path in self._shown]
         self._shown[f"{HOME}{{rest:path}}"] = self._other_page
 
-    def resources(self) -> list[Resource]:
-        found: dict[str, dict[str, Handler]] = {path: {"GET": show} for path, show in self._shown.items()}
-        for path, act in self._actions.items():
-            found.setdefault(path, {})["POST"] = act
-        return [Resource(path=path, methods=methods) for path, methods in found.items()]
+    def served(self) -> list[ServedOperation]:
+        known = {(each.method, each.path): each for each in (*PAGES, *ACTIONS)}
+        shown = [ServedOperation(known["GET", path], show) for path, show in self._shown.items()]
+        return [*shown, *(ServedOperation(known["POST", path], act) for path, act in self._actions.items())]
 
     async def _other_page(self, call: Call) -> Reply:
         """Redirect to the page whose form is sent to the path: a page with errors has this path. Raises NotFound."""

@@ -15,7 +15,7 @@ from engine.asgi.wire import HeaderPairs, Reply
 from engine.errors import FunctiondError
 from engine.http.console.log_lines import shown_lines
 from engine.http.console.pages import HEADERS
-from engine.http.log_queue import Batch, LogQueue
+from engine.http.live_logs import Batch, LogQueue
 from engine.logs.feed import FunctionLines, LogFeed
 from engine.model import Function
 from engine.model.trace import HEADER, TraceContext

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from engine.http.api.redrive import DeliveryItem
+from engine.http.api.deliveries import DeliveryItem
 from engine.http.api.routing import Call
+from engine.http.api.secrets import param_shown, without_credentials
 from engine.http.api.triggers import ProjectTrigger
-from engine.http.redaction import param_shown, without_credentials
 from engine.triggers.supervisor import Health
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from engine.auth import throttle
 from engine.auth.signing import hash_of, sign
 from engine.code.store import NO_CODE, CodeSource
 from engine.errors import InvalidTrigger, SettingsError, TriggerClash
-from engine.http.api.trigger_codes import trigger_status
+from engine.http.api.errors import trigger_status
 from engine.model.urn import parse_urn
 from engine.protocols import EVENT_LIMIT, Plugin
 from engine.resources.bound_trigger import BoundTrigger

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.errors import BacklogFull, FunctionDisabled, IdempotencyConflict, InvalidField
-from engine.http.api.batch_body import BATCH_LIMIT, MOST_EVENTS, read_batch
+from engine.http.api.batches import BATCH_LIMIT, MOST_EVENTS, read_batch
 from tests.support.http_app import Answer, Api, serve, urn_of
 from tests.support.work import calls, turns_during
 

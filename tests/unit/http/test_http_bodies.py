@@ -14,13 +14,13 @@ import pytest
 from msgspec import json
 
 from engine.errors import BadEvent, InvalidField, NotJson
-from engine.http.api.aliases import AliasBody
 from engine.http.api.async_settings import AsyncSettingsBody
 from engine.http.api.decoding import DEPTH, VALUES, decode
-from engine.http.api.delivery_steps import RedriveDeliveriesBody
+from engine.http.api.deliveries import RedriveDeliveriesBody
 from engine.http.api.events import CreateEventBody
 from engine.http.api.function_shapes import CodeBody, ConfigBody, MaxInstanceBody
 from engine.http.api.reserved_instances import ReservedBody
+from engine.http.api.versions import AliasBody
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
 from engine.model.text import without_nulls

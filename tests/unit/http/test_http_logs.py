@@ -208,7 +208,7 @@ async def test_a_followed_function_tells_of_ends_of_attempts_on_request(api: Api
 
 
 async def test_a_quiet_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.http.log_queue.QUIET", 0.01)
+    monkeypatch.setattr("engine.http.live_logs.QUIET", 0.01)
     events = await follow(api, f"/{urn_of()}/logs")
     async with events.stream:
         seen = b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.http.log_tail import TAILS, LogTail, LogTails
+from engine.http.live_logs import TAILS, LogTail, LogTails
 from engine.logs.feed import LINE, FunctionLines, LogBoard
 from engine.logs.lines import STDOUT, Line, encode
 from engine.model import Function

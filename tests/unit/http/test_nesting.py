@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.http.api.nesting import BLOCK, is_deeper
+from engine.http.api.decoding import BLOCK, is_deeper
 
 texts = st.text(st.sampled_from('[]{}"\\n é'), max_size=6)
 values = st.recursive(

@@ -1,23 +1,24 @@
-"""Agreement of the operation table, the routes, the API document and the vendor's SDK."""
+"""Agreement of the declared operations, the API document and the vendor's SDK."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.app.api_wiring import build_families
+from engine.asgi.wire import Message, Reply, Scope
 from engine.http.api.health import HealthChecks
-from engine.http.api.routing import BASE, Handler
+from engine.http.api.invocations import Invocations
+from engine.http.api.routing import ApiFamily, Call, operation
 from engine.http.openapi import make_document
-from engine.http.operations import OPERATIONS
-from engine.http.operations_table import ABSENT, EXPLAINED, table
+from engine.http.operations import FAMILIES, OPERATIONS
 from plugins._shared.vendor_api import Table
 from plugins.dis import plugin as dis
 from plugins.dis.api import DisApi
@@ -32,41 +33,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's warnings
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-API_PAGE = Path(__file__).parents[3] / "engine" / "docs" / "api.md"
-#: Operations that are answered without the router.
-FAST = {
-    ("POST", f"{BASE}/functions/{{function_urn}}/{action}")
-    for action in ("invocations", "invocations-async", "invocations-async/batch")
-}
 #: Operations outside this engine, by words in the SDK's operation names.
 LEFT_OUT = re.compile("Work[Ff]low(?!Metric)|App|Template|VpcEndpoint|Bridge")
 EMPTY_LISTS = {"ListFunctionApplications", "ListAppTemplates", "ListFunctionTemplate"}
-NO_BODY = re.compile(r"\.read\(|_read|\.read_code\(")
 
 
-async def handlers(folder: Path) -> dict[tuple[str, str], Handler]:
-    async with house(folder) as place:
+async def test_every_family_of_operations_is_served(tmp_path: Path) -> None:
+    async with house(tmp_path) as place:
         families = build_families(place.engine, HealthChecks())
-    resources = [one for family in families for one in family.resources()]
-    return {(method, one.path): handler for one in resources for method, handler in one.methods.items()}
 
-
-async def test_every_route_is_an_operation_and_every_operation_is_a_route(tmp_path: Path) -> None:
-    routes = await handlers(tmp_path)
-
-    assert {(one.method, one.path) for one in OPERATIONS} == set(routes) | FAST
+    assert {type(family) for family in families} | {Invocations} == set(FAMILIES)
     assert len({one.name for one in OPERATIONS}) == len(OPERATIONS)
-
-
-async def test_operations_take_the_bodies_that_their_handlers_read(tmp_path: Path) -> None:
-    routes = await handlers(tmp_path)
-
-    for operation in OPERATIONS:
-        handler = routes.get((operation.method, operation.path))
-        if handler is not None:
-            source, module = inspect.getsource(handler), inspect.getsource(inspect.getmodule(handler) or json)
-            assert bool(NO_BODY.search(source)) == (operation.body is not None), operation.name
-            assert operation.body is None or operation.body.__name__ in module, operation.name
 
 
 def tables() -> Iterator[Table]:
@@ -139,18 +116,38 @@ def test_the_document_tells_how_requests_are_authenticated() -> None:
     assert {name for way in document["security"] for name in way} == set(document["components"]["securitySchemes"])
 
 
-def test_the_table_is_printed() -> None:
-    command = [sys.executable, "-m", "engine.http.operations_table"]
+class Things(ApiFamily):
+    @operation("ListThings", "GET", "/things", reply=str, query=("kind",))
+    async def list_all(self, call: Call) -> Reply:
+        return Reply(body=f"{call.text('kind')} {call.text('size')}".encode())
 
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    @operation("DeleteThings", "DELETE", "/things")
+    async def delete_all(self, call: Call) -> Reply:
+        return Reply()
 
-    assert table() in said
-    assert said.count("\n|") == len(OPERATIONS) + 1
+
+async def test_a_handler_reads_only_query_parameters_that_its_operation_declares() -> None:
+    [listing, _] = Things().served()
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path_params": {},
+        "raw_path": b"/things",
+        "query_string": b"kind=a&size=2",
+        "headers": [],
+        "client": None,
+    }
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    [(declared, _), _] = Things.operations()
+    call = Call(scope, receive, "", declared)
+
+    assert call.text("kind") == "a"
+    with pytest.raises(LookupError, match="ListThings does not declare the query parameter size"):
+        await listing.handler(call)
 
 
-def test_the_table_in_the_documentation_is_true() -> None:
-    text = API_PAGE.read_text()
-
-    assert table() in text
-    assert EXPLAINED in text
-    assert f"Not served: {', '.join(ABSENT)}." in text
+def test_an_operation_that_is_no_get_leaves_a_trace_unless_it_says_otherwise() -> None:
+    assert [declared.traced for declared, _ in Things.operations()] == [False, True]

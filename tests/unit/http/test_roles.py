@@ -22,9 +22,9 @@ from engine.auth.denials import LINES
 from engine.auth.roles import ROLES, Role
 from engine.http.api import large_replies
 from engine.http.api.routing import BASE
+from engine.http.api.secrets import param_shown, without_credentials
 from engine.http.console.paths import FILES, HOME, OPEN, PAGES
 from engine.http.operations import OPERATIONS
-from engine.http.redaction import param_shown, without_credentials
 from engine.protocols import Operation, Plugin, PluginContext
 from engine.protocols.audit import Trace
 from plugins.cts import plugin as cts

@@ -10,7 +10,7 @@ from anyio.abc import TaskStatus
 
 from engine.app.lifecycle import run_engine
 from engine.code.store import NO_CODE, CodeSource
-from engine.http.log_queue import LogQueue
+from engine.http.live_logs import Batch, LogQueue
 from engine.logs.feed import LINE, FunctionLines, LogBoard
 from engine.logs.lines import STDOUT, Line, encode
 from engine.model import Mode, Request
@@ -61,14 +61,27 @@ def test_a_listener_that_fails_harms_nobody() -> None:
     assert len(heard) == 1
 
 
+async def passed_on(queue: LogQueue) -> tuple[list[str], list[bytes]]:
+    """Return the texts of the lines in a queue that has ended, and what the queue itself has written."""
+    texts, written = list[str](), list[bytes]()
+
+    async def send(batch: Batch) -> None:
+        texts.append(batch.lines[0].text)
+
+    async def write(piece: bytes) -> None:
+        written.append(piece)
+
+    await queue.pass_on(write, send)
+    return texts, written
+
+
 async def test_of_what_a_slow_reader_leaves_the_oldest_goes() -> None:
     queue = LogQueue(limit=10 + 2 * LINE)
     for text in ("12345", "67890", "abc"):
         queue.put(said(text))
+    queue.end()
 
-    taken = await queue.take()
-
-    assert ([batch.lines[0].text for batch in taken.batches], taken.dropped) == (["67890", "abc"], 1)
+    assert await passed_on(queue) == (["67890", "abc"], [b'event: dropped\ndata: {"lines":1}\n\n'])
 
 
 async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
@@ -77,9 +90,7 @@ async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
     queue.put(said("y", "mine"))
     queue.end()
 
-    taken = await queue.take()
-
-    assert ([batch.lines[0].text for batch in taken.batches], taken.last) == (["y"], True)
+    assert await passed_on(queue) == (["y"], [])
 
 
 class Ears:

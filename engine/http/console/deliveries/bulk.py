@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError
-from engine.http.api.delivery_steps import STEP
-from engine.http.api.redrive import RedriveApi
+from engine.http.api.deliveries import STEP, DeliveriesApi
 from engine.http.api.routing import BASE, Call, Handler
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries.destination_rows import param_text
@@ -46,7 +45,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 class DeliveriesBulk:
     def __init__(
-        self, pages: Pages, deliveries: FailedDeliveries, scopes: ScopeReader, api: ApiRequests, items: RedriveApi
+        self, pages: Pages, deliveries: FailedDeliveries, scopes: ScopeReader, api: ApiRequests, items: DeliveriesApi
     ) -> None:
         self._pages, self._deliveries, self._scopes = pages, deliveries, scopes
         self._api, self._items = api, items

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct
 
 from engine.functions.catalog import Catalog
-from engine.http.api.destinations import DestinationStates
+from engine.http.api.deliveries import DestinationStates
 from engine.http.api.routing import Call
+from engine.http.api.secrets import param_shown, without_credentials
 from engine.http.console.function_links import name_of
 from engine.http.console.visibility import sees_secrets
-from engine.http.redaction import param_shown, without_credentials
 from engine.model import DestinationSpec, Function, PendingDelivery
 from engine.pipeline.circuit_breaker import DestinationStatus
 from engine.pipeline.failed_deliveries import DeliveryCounts

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
+from engine.http.api.deliveries import DeliveriesApi
 from engine.http.api.paging import bounds
-from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import BASE, Call, Handler, whole_number
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.deliveries.destination_rows import DestinationRows, param_text
@@ -41,7 +41,7 @@ class DeliveriesPage:
         scopes: ScopeReader,
         rows: DestinationRows,
         api: ApiRequests,
-        items: RedriveApi,
+        items: DeliveriesApi,
     ) -> None:
         self._pages, self._deliveries, self._scopes, self._rows = pages, deliveries, scopes, rows
         self._api, self._items = api, items

@@ -8,7 +8,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from engine.http.api.nesting import is_deeper
+from engine.http.api.decoding import is_deeper
 
 SHOWN = 64 << 10  #: bytes shown of an event, and of a result
 DEEP = 32  #: levels of nesting up to which JSON gets line breaks

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 
 from engine.errors import AccessDenied, FunctiondError
 from engine.functions.catalog import Catalog
-from engine.http.api.bulk_cancel import CancelledInvocations
+from engine.http.api.invocation_actions import CancelledInvocations, RedrivenInvocations
 from engine.http.api.records import ACTIVE, read_states
-from engine.http.api.redrive import RedrivenInvocations
 from engine.http.api.routing import BASE, Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.function_links import name_of

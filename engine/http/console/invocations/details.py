@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from engine.errors import UnknownInvocation
 from engine.functions.catalog import Catalog
+from engine.http.api.deliveries import DeliveriesApi, DeliveryItem
 from engine.http.api.logs import LogArchive, attempt_of, log_of
-from engine.http.api.redrive import DeliveryItem, RedriveApi
 from engine.http.api.routing import Call
 from engine.http.console.invocations.triggers import InvocationTriggers, TriggerLink
 from engine.http.console.visibility import delivery_shown
@@ -70,7 +70,7 @@ class InvocationDetails:
         identity: Identity,
         archive: LogArchive,
         redrive: Redrive,
-        api: RedriveApi,
+        api: DeliveriesApi,
         triggers: InvocationTriggers,
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity

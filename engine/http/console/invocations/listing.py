@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import Reply
 from engine.errors import InvalidField, NotFound
 from engine.functions.catalog import Catalog
-from engine.http.api.places import read_place, show_place
+from engine.http.api.paging import read_place, show_place
 from engine.http.api.routing import Call, Handler
 from engine.http.console.function_frame import FunctionFrame
 from engine.http.console.function_links import name_of

@@ -13,10 +13,9 @@ from msgspec import UNSET
 from engine.asgi.wire import Reply
 from engine.errors import AccessDenied, FunctiondError, InvalidField, NotFound
 from engine.functions.catalog import Catalog
-from engine.http.api.explanation import ExplanationReply
-from engine.http.api.redrive import RedrivenInvocations
+from engine.http.api.invocation_actions import RedrivenInvocations, RunAgainReply
+from engine.http.api.records import ExplanationReply
 from engine.http.api.routing import BASE, Call, Handler, whole_number
-from engine.http.api.run_again import RunAgainReply
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.function_frame import FunctionFrame

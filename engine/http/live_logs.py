@@ -1,6 +1,8 @@
-"""Newest log lines of functions, kept in memory while a client reads them, and for a while after.
+"""Live logs of functions for clients.
 
-A client that comes back, such as a browser tab that was hidden, continues at the position where it stopped.
+A ``LogQueue`` holds what one client has not read yet: lines, and ends of attempts. A ``LogTail`` holds the newest lines
+of a function while clients read them, and for a while after. A client that comes back, such as a browser tab that was
+hidden, continues at the position where it stopped.
 """
 
 from __future__ import annotations
@@ -8,17 +10,131 @@ from __future__ import annotations
 import asyncio
 import secrets
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
-from engine.logs.feed import FunctionLines, LogFeed
-from engine.logs.lines import Line
+import anyio
+from msgspec import UNSET, Struct, UnsetType
 
-LIMIT = 1 << 20  #: size of the lines in one tail, see ``FunctionLines``
+from engine.asgi.streaming import HEARTBEAT, Write, event
+from engine.logs.feed import LINE, FunctionLines, LogFeed
+from engine.logs.lines import Line
+from engine.model import Function, Invocation, Outcome, State
+
+LONGEST = 4096  #: characters of a message, and bytes of a result
+
+#: Calls a listener with each attempt that ends, until the block ends.
+FollowAttempts = Callable[[Callable[[Function, Invocation, Outcome], object]], AbstractContextManager[None]]
+QUIET = 15.0  #: seconds without a line until a heartbeat is sent
+
+LIMIT = 1 << 20  #: size of the lines in one queue, and in one tail, see ``FunctionLines``
 KEPT = 600.0  #: seconds that a tail is kept without a reader
 TAILS = 32  #: tails that are kept without a reader
 DIGITS = 15  #: of a position
+
+
+class AttemptItem(Struct, frozen=True, kw_only=True):
+    """End of an attempt, as replies describe it."""
+
+    request_id: str
+    attempt: int
+    mode: str
+    source: str
+    status: str  #: SUCCESS or FAIL
+    seconds: float
+    error_code: int
+    error_message: str
+    result: str | UnsetType = UNSET  #: begin of it; absent if the role of the caller may not see it
+
+
+class AttemptEnd(Struct, frozen=True, kw_only=True):
+    """End of an attempt, which queues of log lines hold like a batch of lines."""
+
+    item: AttemptItem
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def request_id(self) -> str:
+        return self.item.request_id
+
+    @property
+    def size(self) -> int:
+        return LINE + len(self.item.error_message) + len(self.item.result or "")
+
+
+def attempt_end(invocation: Invocation, outcome: Outcome, *, with_result: bool) -> AttemptEnd:
+    """Return the end of an attempt for a client. Long messages and results are cut."""
+    item = AttemptItem(
+        request_id=invocation.request_id,
+        attempt=invocation.attempt,
+        mode=invocation.mode,
+        source=invocation.source,
+        status=State.SUCCESS if outcome.ok else State.FAIL,
+        seconds=outcome.ended_at - outcome.started_at,
+        error_code=outcome.code,
+        error_message=outcome.message[:LONGEST],
+        result=outcome.result[:LONGEST].decode("utf-8", "replace") if with_result else UNSET,
+    )
+    return AttemptEnd(item=item)
+
+
+Batch = FunctionLines | AttemptEnd
+
+
+class LogQueue:
+    def __init__(self, request_id: str = "", limit: int = LIMIT) -> None:
+        self._request_id, self._limit = request_id, limit
+        self._waiting: deque[Batch] = deque()
+        self._size = self._dropped = 0
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def put(self, batch: Batch) -> None:
+        """Add the lines of a batch, and drop the oldest batches if the queue is full.
+
+        A queue for one request ignores lines of other requests. A log feed can call this method for each new batch.
+        """
+        if self._request_id and batch.request_id != self._request_id:
+            return
+        self._waiting.append(batch)
+        self._size += batch.size
+        while self._size > self._limit and len(self._waiting) > 1:
+            oldest = self._waiting.popleft()
+            self._size -= oldest.size
+            self._dropped += len(oldest.lines)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Mark the queue as ended. Lines that are put afterwards may be lost."""
+        self._ended = True
+        self._changed.set()
+
+    async def pass_on(self, write: Write, send: Callable[[Batch], Awaitable[object]], pause: float = 0.0) -> None:
+        """Call ``send`` with each batch until the queue has ended.
+
+        If lines were dropped, write an event that tells their number. If nothing is added for ``QUIET`` seconds, write
+        a heartbeat. Lines that come within ``pause`` seconds after others are sent together.
+        """
+        while True:
+            with anyio.move_on_after(QUIET) as quiet:
+                await self._changed.wait()
+            if quiet.cancelled_caught:
+                await write(HEARTBEAT)
+                continue
+            batches, dropped, last = tuple(self._waiting), self._dropped, self._ended
+            self._changed.clear()
+            self._waiting.clear()
+            self._size = self._dropped = 0
+            if dropped:
+                await write(event("dropped", {"lines": dropped}))
+            for batch in batches:
+                await send(batch)
+            if last:
+                return
+            if pause:
+                await anyio.sleep(pause)
 
 
 class Lines(NamedTuple):
