@@ -32,8 +32,8 @@ from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.versions import AliasesApi, VersionsApi
 from engine.http.audit import audited
-from engine.http.console.admission import ConsoleAuthenticator
 from engine.http.console.api_requests import ApiRequests
+from engine.http.console.session.sessions import ConsoleAuthenticator
 from engine.http.openapi import Document
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests

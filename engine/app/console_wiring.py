@@ -5,56 +5,74 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine import __version__
-from engine.app.api_parts import deliveries_api, triggers_api
-from engine.app.async_wiring import async_settings_pages, deliveries_pages
-from engine.app.configuration_wiring import configuration_pages
-from engine.app.function_wiring import function_pages
-from engine.app.overview_wiring import live_events, monitoring_page, overview_page
+from engine.app.api_parts import deliveries_api, failed_deliveries, triggers_api
+from engine.app.collectors import read_figures
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.form_tokens import FormTokens
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.function_logs import FunctionLogs
-from engine.http.console.invocations.bulk_steps import BulkSteps
+from engine.http.console.asynchronous.destinations import DestinationForms
+from engine.http.console.asynchronous.page import AsyncSettingsPage
+from engine.http.console.asynchronous.status_log import StatusLinesPage
+from engine.http.console.configuration.basics import BasicsPage
+from engine.http.console.configuration.concurrency import ConcurrencyPage
+from engine.http.console.configuration.environment import EnvironmentPage
+from engine.http.console.configuration.reserved import ReservedPages
+from engine.http.console.configuration.tags import TagsPage
+from engine.http.console.configuration.versions import AliasPages, VersionsPage
+from engine.http.console.deliveries.destinations import Destinations
+from engine.http.console.deliveries.page import DeliveriesPage
+from engine.http.console.docs import DocsPage
+from engine.http.console.functions.code import CodePage
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.functions.lifecycle import CreationPage, RemovalPage
+from engine.http.console.functions.listing import FunctionLoad, FunctionsPage
+from engine.http.console.functions.logs import FunctionLogs
+from engine.http.console.functions.monitoring import MonitoringPage
+from engine.http.console.functions.trials import TrialPage
 from engine.http.console.invocations.details import InvocationDetails
 from engine.http.console.invocations.filters import Filters
 from engine.http.console.invocations.listing import InvocationLists
 from engine.http.console.invocations.many import ManyInvocations
 from engine.http.console.invocations.record import InvocationPage
 from engine.http.console.invocations.triggers import InvocationTriggers
+from engine.http.console.live import LiveEvents
+from engine.http.console.overview.concerns import ProjectConcerns
+from engine.http.console.overview.page import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
-from engine.http.console.queue_purge import QueuePurge
-from engine.http.console.queue_rows import QueueRows
-from engine.http.console.queues import QueuesPage
-from engine.http.console.sessions import SESSION
-from engine.http.console.sign_in import SignIn
+from engine.http.console.queues.page import QueuesPage
+from engine.http.console.queues.rows import QueueRows
+from engine.http.console.session.sessions import SESSION, FormTokens
+from engine.http.console.session.sign_in import SignIn
 from engine.http.console.site import Console
 from engine.http.console.triggers.function import FunctionTriggersPages
 from engine.http.console.triggers.gateway import GatewayPages
 from engine.http.console.triggers.project import TriggersPage
 from engine.http.console.triggers.rows import TriggerRows
-from engine.http.console.triggers.trigger import TriggerPage
 from engine.pipeline.explanation import Explainer
 from engine.pipeline.redrive import SOURCE
+from engine.runtimes.interpreters import Interpreters
 
 
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
-    catalog = engine.catalog
     tokens, sessions = FormTokens(engine.sessions.form_key), engine.sessions
     credentials = engine.authenticator is not None
-    pages = Pages(catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
+    pages = Pages(engine.catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
+    frame = FunctionFrame(pages, api, engine.catalog, engine.controls, engine.settings.http.region)
     families: list[PageFamily] = [
-        overview_page(engine, pages, health, api),
-        *_invocation_pages(engine, pages, api),
-        *_queue_pages(engine, pages, api),
-        *_trigger_pages(engine, pages, api),
-        *deliveries_pages(engine, pages, api),
-        *_function_pages(engine, pages, api),
-        live_events(engine, _validity(engine)),
+        _overview_page(engine, pages, health, api),
+        *_function_pages(engine, pages, frame, api),
+        *_configuration_pages(engine, frame),
+        *_invocation_pages(engine, pages, frame),
+        _queues_page(engine, pages, frame),
+        *_trigger_pages(engine, pages, frame, api),
+        _deliveries_page(engine, pages, api),
+        DocsPage(pages),
+        _live_events(engine),
     ]
-    return Console(pages, tokens, _sign_in(engine, pages, tokens), families)
+    cookie = session_cookie(engine)
+    sign_in = SignIn(pages, tokens, sessions, engine.authenticator, cookie, engine.audit, engine.clock)
+    return Console(pages, tokens, sign_in, families)
 
 
 def session_cookie(engine: EngineParts) -> str:
@@ -62,30 +80,72 @@ def session_cookie(engine: EngineParts) -> str:
     return f"functiond_session_{engine.settings.http.port}_{engine.storage.identity.name}"
 
 
-def _sign_in(engine: EngineParts, pages: Pages, tokens: FormTokens) -> SignIn:
-    cookie = session_cookie(engine)
-    return SignIn(pages, tokens, engine.sessions, engine.authenticator, cookie, engine.audit, engine.clock)
+def _overview_page(engine: EngineParts, pages: Pages, health: HealthChecks, api: ApiRequests) -> OverviewPage:
+    concerns = ProjectConcerns(
+        catalog=engine.catalog,
+        controls=engine.controls,
+        usage=engine.usage,
+        triggers=engine.resources.triggers,
+        sources=engine.sources,
+        destinations=engine.delivery,
+        redrive=engine.redrive,
+        backlog=engine.backlog,
+        scheduler=engine.scheduler,
+        clock=engine.clock,
+    )
+    return OverviewPage(pages, engine.catalog, health, lambda: read_figures(engine), engine.samples, concerns, api)
 
 
-def _invocation_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
-    catalog, storage, region = engine.catalog, engine.storage, engine.settings.http.region
-    frame = FunctionFrame(pages, catalog, engine.controls, region)
-    filters = Filters(catalog, storage.identity, engine.clock.now, region)
+def _function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
+    catalog, resources, storage = engine.catalog, engine.resources, engine.storage
+    region = engine.settings.http.region
+    interpreters = Interpreters(python=engine.settings.executor.python, node=engine.settings.executor.node)
+    load = FunctionLoad(engine.backlog, engine.scheduler, engine.pool.alive)
+    logs = FunctionLogs(frame, storage.records, storage.identity, engine.pool, engine.logs, _validity(engine))
+    engine.intake.closed.connect(logs.stop)
+    return [
+        FunctionsPage(pages, catalog, engine.controls, engine.usage, resources.triggers, load, region),
+        CreationPage(pages, api, engine.pool.check_runtime),
+        CodePage(frame, engine.codes, resources.dependencies, interpreters.find),
+        TrialPage(frame, resources.events, resources.triggers, engine.logs),
+        RemovalPage(frame, catalog, resources.triggers, load),
+        logs,
+        MonitoringPage(frame, engine.function_metrics, engine.clock),
+    ]
+
+
+def _configuration_pages(engine: EngineParts, frame: FunctionFrame) -> list[PageFamily]:
+    catalog, resources, settings = engine.catalog, engine.resources, engine.settings
+    kinds = DestinationForms(engine.registry, engine.plugins.context_for)
+    return [
+        BasicsPage(frame, settings.executor.max_timeout),
+        EnvironmentPage(frame),
+        ConcurrencyPage(frame, engine.controls),
+        VersionsPage(frame, catalog),
+        AliasPages(frame, catalog),
+        TagsPage(frame, resources.tags),
+        ReservedPages(frame, catalog, resources.reservations),
+        AsyncSettingsPage(frame, catalog, kinds, settings.retry),
+        StatusLinesPage(frame, catalog),
+    ]
+
+
+def _invocation_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame) -> list[PageFamily]:
+    catalog, storage = engine.catalog, engine.storage
+    filters = Filters(catalog, storage.identity, engine.clock.now, engine.settings.http.region)
     triggers = InvocationTriggers(engine.resources.triggers)
     details = InvocationDetails(
         catalog, storage.records, storage.identity, engine.pool, engine.redrive, deliveries_api(engine), triggers
     )
-    steps = BulkSteps(catalog, storage.records, filters, api)
     sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
     return [
         InvocationLists(pages, frame, catalog, storage.records, filters, sources, triggers),
-        InvocationPage(pages, frame, catalog, details, api),
-        ManyInvocations(pages, frame, storage.records, filters, steps),
+        InvocationPage(pages, frame, catalog, details),
+        ManyInvocations(pages, frame, catalog, storage.records, filters),
     ]
 
 
-def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
-    frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
+def _queues_page(engine: EngineParts, pages: Pages, frame: FunctionFrame) -> QueuesPage:
     storage, scheduler = engine.storage, engine.scheduler
     rows = QueueRows(
         engine.catalog,
@@ -97,29 +157,42 @@ def _queue_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[Pa
         storage.identity,
         engine.dispatcher.running,
     )
+    return QueuesPage(pages, rows, frame, engine.backlog, scheduler.statistics, storage.records, engine.clock)
+
+
+def _trigger_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
+    catalog, region, triggers = engine.catalog, engine.settings.http.region, engine.resources.triggers
+    rows = TriggerRows(triggers_api(engine))
     return [
-        QueuesPage(pages, rows, frame, api, engine.backlog, scheduler.statistics),
-        QueuePurge(pages, rows, frame, api, storage.records, engine.clock),
+        TriggersPage(pages, catalog, triggers, engine.sources, rows, region),
+        FunctionTriggersPages(frame, catalog, triggers, rows),
+        GatewayPages(pages, api, triggers, rows),
     ]
 
 
-def _function_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
-    """Return the pages of one function."""
-    frame = FunctionFrame(pages, engine.catalog, engine.controls, engine.settings.http.region)
-    return [
-        *function_pages(engine, pages, frame, api),
-        *configuration_pages(engine, frame, api),
-        *async_settings_pages(engine, frame, api),
-        _function_logs(engine, frame),
-        monitoring_page(engine, frame, api),
-    ]
+def _deliveries_page(engine: EngineParts, pages: Pages, api: ApiRequests) -> DeliveriesPage:
+    deliveries, items = failed_deliveries(engine), deliveries_api(engine)
+    destinations = Destinations(engine.catalog, engine.delivery, deliveries, engine.settings.http.region)
+    return DeliveriesPage(pages, deliveries, destinations, api, items)
 
 
-def _function_logs(engine: EngineParts, frame: FunctionFrame) -> FunctionLogs:
-    storage = engine.storage
-    logs = FunctionLogs(frame, storage.records, storage.identity, engine.pool, engine.logs, _validity(engine))
-    engine.intake.closed.connect(logs.stop)
-    return logs
+def _live_events(engine: EngineParts) -> LiveEvents:
+    """Return the events that tell pages of changes, connected to the signals of the components that pages show."""
+    live, dispatcher = LiveEvents(_validity(engine), engine.logs, engine.audit, engine.lag), engine.dispatcher
+    engine.intake.accepted.connect(live.note_change)
+    engine.intake.refused.connect(live.note_change)
+    engine.intake.closed.connect(live.stop)
+    dispatcher.attempt_ended.connect(live.note_change)
+    dispatcher.end_stored.connect(live.note_change)
+    dispatcher.waiting_cancelled.connect(live.note_change)
+    dispatcher.bulk_cancellation.ended.connect(live.note_change)
+    engine.delivery.begun.connect(live.note_change)
+    engine.delivery.tried.connect(live.note_change)
+    engine.catalog.changed.connect(live.note_change)
+    engine.catalog.settings_changed.connect(live.note_change)
+    engine.controls.changed.connect(live.note_change)
+    engine.resources.triggers.changed.connect(live.note_change)
+    return live
 
 
 def _validity(engine: EngineParts) -> Callable[[Call], bool]:
@@ -135,15 +208,3 @@ def _validity(engine: EngineParts) -> Callable[[Call], bool]:
         return present == call.principal and engine.clock.now() < call.principal.expires
 
     return is_valid
-
-
-def _trigger_pages(engine: EngineParts, pages: Pages, api: ApiRequests) -> list[PageFamily]:
-    catalog, region, triggers = engine.catalog, engine.settings.http.region, engine.resources.triggers
-    frame = FunctionFrame(pages, catalog, engine.controls, region)
-    rows = TriggerRows(triggers_api(engine))
-    return [
-        TriggersPage(pages, catalog, triggers, engine.sources, rows, region),
-        FunctionTriggersPages(frame, api, catalog, triggers, rows, region),
-        TriggerPage(frame, api, triggers, rows),
-        GatewayPages(pages, api, triggers, rows),
-    ]

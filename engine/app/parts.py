@@ -15,7 +15,7 @@ from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
-from engine.http.console.sessions import Sessions
+from engine.http.console.session.sessions import Sessions
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import ClockGuard
 from engine.maintenance.pruner import Pruner

@@ -19,8 +19,8 @@ from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
 from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
-from engine.http.console.sessions import STORE as SESSIONS
-from engine.http.console.sessions import Sessions
+from engine.http.console.session.sessions import STORE as SESSIONS
+from engine.http.console.session.sessions import Sessions
 from engine.isolation.machine import usable_memory
 from engine.maintenance.clock_guard import DAY, STORE, ClockGuard
 from engine.maintenance.disk_guard import DiskGuard

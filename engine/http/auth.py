@@ -10,7 +10,7 @@ requests of the same second have equal signatures, so a legitimate repetition ca
 Rejecting both would reject correct clients. Two measures protect against replays: TLS up to a proxy of your own (it
 must leave Host and path unchanged), and an Idempotency-Key, which is signed too and makes a replay harmless.
 
-Pages of the console also accept the cookie of a session (``console/admission``). The API never does: browsers add
+Pages of the console also accept the cookie of a session (``console/session``). The API never does: browsers add
 cookies to requests on their own, whichever page causes the request. HTTP Basic is accepted nowhere, for that reason.
 """
 

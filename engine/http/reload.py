@@ -20,7 +20,7 @@ from engine.asgi.tls import ServerTls
 from engine.config.settings import AuthSettings
 from engine.errors import SettingsError
 from engine.http.auth import Authenticator
-from engine.http.console.sessions import Sessions
+from engine.http.console.session.sessions import Sessions
 
 #: Replaces something, and returns what is logged about it.
 _Replace = Callable[[], Awaitable[dict[str, int]]]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Struct
 
 from engine.model import Function
+from engine.model.limits import words
 
 
 class LogTarget(Struct, frozen=True, kw_only=True):
-    group_id: str
-    group_name: str
-    stream_id: str
-    stream_name: str
+    group_id: Annotated[str, words("Id of the group")]
+    group_name: Annotated[str, words("Log group")]
+    stream_id: Annotated[str, words("Id of the stream")]
+    stream_name: Annotated[str, words("Log stream")]
 
 
 def log_target_of(function: Function) -> LogTarget:

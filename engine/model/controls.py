@@ -6,13 +6,33 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from engine.model.limits import words
+
 PAUSE_REASON = 256  #: characters
-Reason = Annotated[str, Meta(max_length=PAUSE_REASON)]
-Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
-Burst = Annotated[int, Meta(ge=1, le=1_000_000)]
-RecycleRequests = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-RecycleMemory = Annotated[int, Meta(ge=0, le=100)]
-SoftTimeout = Annotated[float, Meta(ge=0, le=259_200)]
+Reason = Annotated[str, Meta(max_length=PAUSE_REASON), words("Reason for the pause", "Callers see it. May be empty.")]
+Rate = Annotated[
+    float,
+    Meta(ge=0, le=1_000_000),
+    words("Start rate", "Asynchronous invocations, retries included. 0 means no limit.", unit="per second"),
+]
+Burst = Annotated[
+    int, Meta(ge=1, le=1_000_000), words("Burst", "Invocations that may start at once under the rate. Default 1.")
+]
+RecycleRequests = Annotated[
+    int,
+    Meta(ge=0, le=1_000_000_000),
+    words("Requests of an instance", "An instance is replaced after so many. 0 means never."),
+]
+RecycleMemory = Annotated[
+    int,
+    Meta(ge=0, le=100),
+    words("Memory of an instance", "An instance is replaced when it has used so much. 0 means never.", unit="percent"),
+]
+SoftTimeout = Annotated[
+    float,
+    Meta(ge=0, le=259_200),
+    words("Soft timeout", "A handler that runs longer is warned once. 0 means never.", unit="seconds"),
+]
 
 
 class Controls(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Limits of the FunctionGraph API for values in requests, and types of fields with these limits.
 
 The decoder of requests rejects a value outside the limits of its field, and the OpenAPI document states the limits.
+Forms of the console take limits and words from the same types, see ``http/console/struct_forms``.
 """
 
 from __future__ import annotations
@@ -34,24 +35,70 @@ LINK = 2_048  #: characters; object keys alone can have 1024 bytes
 LABEL = 256  #: characters of the kind of a destination, or of the id or name of a log group or stream
 PARAM = 8_192  #: characters of the parameters of a destination
 
+
+def words(title: str, help: str = "", *, example: object = None, **more: object) -> Meta:
+    """Return the words for a field in forms and documents: its label, a sentence below it, and an example.
+
+    ``more`` is for forms only, see ``http/console/struct_forms``.
+    """
+    extra = {"help": help, **more}
+    return Meta(title=title, extra=extra) if example is None else Meta(title=title, examples=[example], extra=extra)
+
+
 NAME_RULE = "needs a letter, then up to 59 letters, digits, - and _"
 
 Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
-Handler = Annotated[str, Meta(max_length=HANDLER)]
-Timeout = Annotated[int, Meta(ge=TIMEOUTS[0], le=TIMEOUTS[1])]
+Handler = Annotated[
+    str, Meta(max_length=HANDLER), words("Handler", "file.function for Python and Node.js; any text for a bootstrap.")
+]
+Timeout = Annotated[int, Meta(ge=TIMEOUTS[0], le=TIMEOUTS[1]), words("Timeout", unit="seconds")]
 Instances = Annotated[int, Meta(ge=INSTANCES[0], le=INSTANCES[1])]
-Requests = Annotated[int, Meta(ge=REQUESTS[0], le=REQUESTS[1])]
-InitializerTimeout = Annotated[int, Meta(ge=INITIALIZER_TIMEOUTS[0], le=INITIALIZER_TIMEOUTS[1])]
+Requests = Annotated[
+    int,
+    Meta(ge=REQUESTS[0], le=REQUESTS[1]),
+    words("Requests per instance", "Requests that one instance serves at the same time."),
+]
+Initializer = Annotated[
+    str,
+    Meta(max_length=HANDLER),
+    words("Initializer", "Handler that runs once in each new instance, before its first request. Empty means none."),
+]
+InitializerTimeout = Annotated[
+    int,
+    Meta(ge=INITIALIZER_TIMEOUTS[0], le=INITIALIZER_TIMEOUTS[1]),
+    words("Timeout of the initializer", "Default 300.", example=300, unit="seconds", initial=300),
+]
+PreStopHandler = Annotated[
+    str, Meta(max_length=HANDLER), words("Pre-stop handler", "Runs before an instance is stopped. Empty means none.")
+]
 #: 0: no hook; Terraform sends this value.
 RestoreHookTimeout = Annotated[int, Meta(ge=0, le=INITIALIZER_TIMEOUTS[1])]
-PreStopTimeout = Annotated[int, Meta(ge=PRE_STOP_TIMEOUTS[0], le=PRE_STOP_TIMEOUTS[1])]
+PreStopTimeout = Annotated[
+    int,
+    Meta(ge=PRE_STOP_TIMEOUTS[0], le=PRE_STOP_TIMEOUTS[1]),
+    words("Timeout of the pre-stop handler", "Default 90.", example=90, unit="seconds", initial=90),
+]
 FileName = Annotated[str, Meta(max_length=FILE_NAME)]
 Link = Annotated[str, Meta(max_length=LINK)]
 Label = Annotated[str, Meta(max_length=LABEL)]
 Param = Annotated[str, Meta(max_length=PARAM, description=f"must be JSON text of up to {PARAM} characters")]
-Description = Annotated[str, Meta(max_length=DESCRIPTION)]
-EventAge = Annotated[int, Meta(ge=EVENT_AGES[0], le=EVENT_AGES[1])]
-Retries = Annotated[int, Meta(ge=RETRIES[0], le=RETRIES[1])]
+Description = Annotated[str, Meta(max_length=DESCRIPTION), words("Description")]
+EventAge = Annotated[
+    int,
+    Meta(ge=EVENT_AGES[0], le=EVENT_AGES[1]),
+    words(
+        "Maximum age (s)",
+        "1 to 86,400; empty: 86,400. An older invocation is not tried again, and discarded if it still waits.",
+    ),
+]
+Retries = Annotated[
+    int,
+    Meta(ge=RETRIES[0], le=RETRIES[1]),
+    words(
+        "Maximum retries",
+        "0 to 3 further attempts after an error of the function. Retry rules and the error itself go first.",
+    ),
+]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 

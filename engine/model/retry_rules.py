@@ -12,25 +12,29 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct, field
 
-from engine.model.limits import LONGEST_RETRY
+from engine.model.limits import LONGEST_RETRY, words
 
 MAX_RULES = 8  #: rules of a function
 MAX_RETRIES = 8  #: largest number of retries in a rule
 
-Delay = Annotated[float, Meta(ge=0, le=LONGEST_RETRY)]
+FirstDelay = Annotated[float, Meta(ge=0, le=LONGEST_RETRY), words("First delay (s)")]
+LongestDelay = Annotated[float, Meta(ge=0, le=LONGEST_RETRY), words("Longest delay (s)")]
 
 
 class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Rule for errors that meet all given conditions; without conditions, for all errors of the function."""
 
-    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)]  #: failed attempts that another follows; 0: no retry
-    error_type: Annotated[str, Meta(max_length=256)] = ""  #: name of the exception's class, such as ``ValueError``
-    code: int = 0  #: error code of the attempt, such as 4010 for a timeout
-    message_prefix: Annotated[str, Meta(max_length=1024)] = ""  #: beginning of the error's own message
-    base: Delay | None = None  #: seconds before the first retry; absent, as the next three: the engine's setting
-    factor: Annotated[float, Meta(ge=1, le=100)] | None = None
-    longest: Delay | None = None
-    jitter: Annotated[float, Meta(ge=0, le=1)] | None = None  #: random share of the delay
+    #: Failed attempts that another follows; 0: no retry.
+    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES), words("Then")]
+    #: Name of the exception's class.
+    error_type: Annotated[str, Meta(max_length=256), words("Error type", example="ValueError")] = ""
+    code: Annotated[int, words("Error code")] = 0  #: of the attempt, such as 4010 for a timeout
+    #: Beginning of the error's own message.
+    message_prefix: Annotated[str, Meta(max_length=1024), words("Message begins with", example="bad input")] = ""
+    base: FirstDelay | None = None  #: seconds before the first retry; absent, as the next three: the engine's setting
+    factor: Annotated[float, Meta(ge=1, le=100), words("Factor")] | None = None
+    longest: LongestDelay | None = None
+    jitter: Annotated[float, Meta(ge=0, le=1), words("Jitter (0 to 1)")] | None = None  #: random share of the delay
 
     @property
     def conditions(self) -> str:

@@ -7,7 +7,7 @@ import base64
 import pytest
 from playwright.sync_api import Page, expect
 
-from engine.http.console.notes import COOKIE
+from engine.http.console.pages import COOKIE
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
 
 HERE = f"/console/projects/{PROJECT}"

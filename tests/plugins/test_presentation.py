@@ -11,8 +11,7 @@ import pytest
 from engine import Plugin
 from engine.config.plugin_registry import load_plugins
 from engine.http.console.forms import Form
-from engine.http.console.struct_fields import fields_of, flat
-from engine.http.console.struct_forms import read_struct, shown_values
+from engine.http.console.struct_forms import fields_of, flat, read_struct, shown_values
 from plugins.timer import next_due
 from plugins.timer.options import TimerOptions, TimerSettings
 from tests.acceptance.triggering import GOOD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -14,7 +14,7 @@ from engine.http.api.times import zoned_time
 from engine.logs.feed import LogBoard
 from engine.logs.target import LogTarget, status_log_target_of
 from engine.model import AsyncSettings, DestinationSpec, Function
-from engine.model.limits import EventAge, Label, Param, Retries
+from engine.model.limits import EventAge, Label, Param, Retries, words
 from engine.model.retry_rules import RetryRule
 from engine.pipeline.status_log import StatusLogWorker
 
@@ -34,10 +34,10 @@ class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CustomLog(Struct, frozen=True, kw_only=True):
     """Log group and log stream that the client chose for the status log. Used if both ids are given."""
 
-    log_group_id: Label | UnsetType = UNSET
-    log_group_name: Label | UnsetType = UNSET
-    log_stream_id: Label | UnsetType = UNSET
-    log_stream_name: Label | UnsetType = UNSET
+    log_group_id: Annotated[Label, words("Id of the group")] | UnsetType = UNSET
+    log_group_name: Annotated[Label, words("Log group")] | UnsetType = UNSET
+    log_stream_id: Annotated[Label, words("Id of the stream")] | UnsetType = UNSET
+    log_stream_name: Annotated[Label, words("Log stream")] | UnsetType = UNSET
 
 
 class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
     max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
     max_async_retry_attempts: Retries = AsyncSettings().max_retries
     destination_config: Destinations = Destinations()
-    enable_async_status_log: bool = False
+    enable_async_status_log: Annotated[bool, words("Write each state to the status log")] = False
     #: Ours: the first that matches an error decides about its retry. If absent, as the vendor's clients send it, the
     #: stored rules stay.
     retry_rules: tuple[RetryRule, ...] | UnsetType = UNSET

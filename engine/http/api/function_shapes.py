@@ -21,15 +21,18 @@ from engine.model.limits import (
     Description,
     FileName,
     Handler,
+    Initializer,
     InitializerTimeout,
     Instances,
     Link,
     Memory,
     Name,
+    PreStopHandler,
     PreStopTimeout,
     Requests,
     RestoreHookTimeout,
     Timeout,
+    words,
 )
 from engine.resources.tags import read_tags
 
@@ -42,6 +45,12 @@ Table = dict[str, Any] | UnsetType
 CodeType = Annotated[str, Meta(extra_json_schema={"enum": ["inline", "zip", "obs", "jar", "Custom-Image-Swr"]})]
 _ANY = -1  #: the platform's default
 MountId = Annotated[int, Meta(ge=_ANY, le=65_534)]
+Runtime = Annotated[str, words("Runtime", "Needs its interpreter on this machine.")]
+MemorySize = Annotated[Memory, words("Memory", "Of one instance. The share of CPU grows with it.")]
+About = Annotated[Description, Meta(extra={"help": "Shown in lists of functions.", "control": "area"})]
+DynamicMemory = Annotated[
+    bool, words("Callers may choose the memory", "With the header X-Cff-Instance-Memory of a request.")
+]
 
 
 class FuncCode(Struct, frozen=True, kw_only=True):
@@ -95,18 +104,18 @@ class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
 
     func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
     package: Name | UnsetType = UNSET  #: cannot be changed
-    runtime: Text = UNSET
+    runtime: Runtime | UnsetType = UNSET
     handler: Handler | UnsetType = UNSET
-    memory_size: Memory | UnsetType = UNSET
+    memory_size: MemorySize | UnsetType = UNSET
     timeout: Timeout | UnsetType = UNSET
     user_data: Text = UNSET
     encrypted_user_data: Text = UNSET
-    description: Description | UnsetType = UNSET
-    initializer_handler: Handler | UnsetType = UNSET
+    description: About | UnsetType = UNSET
+    initializer_handler: Initializer | UnsetType = UNSET
     initializer_timeout: InitializerTimeout | UnsetType = UNSET
-    pre_stop_handler: Handler | UnsetType = UNSET
+    pre_stop_handler: PreStopHandler | UnsetType = UNSET
     pre_stop_timeout: PreStopTimeout | UnsetType = UNSET
-    enable_dynamic_memory: Flag = UNSET
+    enable_dynamic_memory: DynamicMemory | UnsetType = UNSET
     strategy_config: Strategy | UnsetType = UNSET
     func_mounts: MountConfig | UnsetType = UNSET  #: Terraform sends ``mount_config`` by this name
 
@@ -118,9 +127,9 @@ class PatchBody(ConfigChanges, frozen=True, kw_only=True, forbid_unknown_fields=
 class ConfigBody(ConfigChanges, frozen=True, kw_only=True):
     """Configuration of a function, as sent by requests that create one or replace its configuration."""
 
-    runtime: str
+    runtime: Runtime
     handler: Handler
-    memory_size: Memory
+    memory_size: MemorySize
     timeout: Timeout
 
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.http.api.paging import MAX_LIMIT, PAGE, PageInfo, page_of
-from engine.http.api.routing import FUNCTION, FUNCTIONS, ApiFamily, BodyCall, Call, operation, own_urn, read
+from engine.http.api.routing import (
+    FUNCTION,
+    FUNCTIONS,
+    ApiFamily,
+    BodyCall,
+    Call,
+    operation,
+    own_urn,
+    read,
+)
+from engine.model.limits import words
 from engine.model.urn import LATEST, FunctionUrn
-from engine.resources.reservations import Count, Reservation, Reservations, Reserved, Tactics
+from engine.resources.reservations import MAX_PER_PROJECT, Count, Reservation, Reservations, Reserved, Tactics
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):
-    count: Count
+    count: Annotated[
+        Count,
+        words("Instances", f"Kept running without work. All functions of a project may reserve {MAX_PER_PROJECT}."),
+    ]
     idle_mode: bool = False
     tactics_config: Tactics = Tactics()
 

@@ -5,7 +5,9 @@ The operations in ``functions.py`` show and delete a version if their URN includ
 
 from __future__ import annotations
 
-from msgspec import UNSET, Struct, UnsetType
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.asgi.wire import Reply
 from engine.functions.aliases import Aliases
@@ -18,7 +20,7 @@ from engine.http.api.paging import ITEMS, page_of
 from engine.http.api.routing import FUNCTION, ApiFamily, BodyCall, Call, Subject, operation, read
 from engine.http.api.times import zoned_time
 from engine.model import Alias, Function, Strategy
-from engine.model.limits import Description, Percent
+from engine.model.limits import Description, Percent, words
 from engine.model.urn import FunctionUrn
 
 _VERSIONS = f"{FUNCTION}/versions"
@@ -27,9 +29,12 @@ _ALIAS = f"{_ALIASES}/{{alias_name}}"
 
 
 class PublishBody(Struct, frozen=True, kw_only=True):
-    version: str = ""
+    version: Annotated[
+        str,
+        words("Name", "Letters, digits, - _ and . Empty means a name made from the time.", example="v20260131-180000"),
+    ] = ""
     description: Description = ""
-    digest: str = ""
+    digest: Annotated[str, Meta(extra={"hidden": True})] = ""
 
 
 class VersionList(Struct, frozen=True, kw_only=True):
@@ -66,14 +71,14 @@ class VersionsApi(ApiFamily):
 class AliasBody(Struct, frozen=True, kw_only=True):
     """Body of a PUT request, which replaces the whole alias: fields absent from the body become empty."""
 
-    version: str
-    description: Description = ""
+    version: Annotated[str, words("Version", "Runs the requests that no further version takes.")]
+    description: Annotated[Description, Meta(extra={"control": "area"})] = ""
     additional_version_weights: dict[str, Percent] | None = None
     additional_version_strategy: dict[str, Strategy] | None = None
 
 
 class CreateAliasBody(AliasBody, frozen=True, kw_only=True):
-    name: str
+    name: Annotated[str, words("Name", "A letter, then letters, digits, - _ and . It never changes.")]
 
 
 class AliasReply(Struct, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""Web console: read-only pages about the engine, its functions, invocations, triggers and deliveries."""
+"""Web console: pages about the engine, its functions, invocations, triggers and deliveries, and their actions."""

@@ -1,4 +1,4 @@
-"""Charts of the console: geometry of SVG, which the server draws, with axes, a text on hover, and a table.
+"""Charts of the console: time ranges, and geometry of SVG, which the server draws, with axes, a text on hover, a table.
 
 A chart fills the width of its place. The SVG is stretched, so the labels of the axes stand beside it: ticks are spaced
 evenly from top to bottom, and times from left to right.
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from engine.errors import BadQuery
+from engine.http.api.routing import Call
 from engine.http.console import words
 
 STEP = 10  #: width of a period
@@ -73,14 +75,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     slots: Sequence[Slot] = ()
 
 
-class ChartText(Struct, frozen=True, kw_only=True):
-    id: str
-    title: str
-    summary: str
-    show: Format = words.number  #: format of a value
-
-
-def bar_chart(text: ChartText, axis: TimeAxis, series: Sequence[Series]) -> Chart:
+def bar_chart(id: str, title: str, summary: str, axis: TimeAxis, series: Sequence[Series]) -> Chart:
     """Draw one bar for each period, in which the series lie on each other."""
     sums = [sum(one.values[at] or 0 for one in series) for at in range(len(axis.begins))]
     top, parts = _scale(max(sums, default=0))
@@ -93,10 +88,12 @@ def bar_chart(text: ChartText, axis: TimeAxis, series: Sequence[Series]) -> Char
                 y = HEIGHT - below - height
                 bars.append(Bar(kind=one.kind, x=at * STEP + GAP / 2, y=y, width=STEP - GAP, height=height))
                 below += height
-    return _chart(text, axis, series, [top * part / parts for part in range(parts, -1, -1)], bars=bars)
+    return _chart(id, title, summary, axis, series, [top * part / parts for part in range(parts, -1, -1)], bars=bars)
 
 
-def line_chart(text: ChartText, axis: TimeAxis, series: Sequence[Series], *, area: bool = False) -> Chart:
+def line_chart(
+    id: str, title: str, summary: str, axis: TimeAxis, series: Sequence[Series], *, area: bool = False
+) -> Chart:
     """Draw a stepped line for each series, with a gap where its value is not known."""
     top, parts = _scale(max((value for one in series for value in one.values if value is not None), default=0))
 
@@ -104,10 +101,10 @@ def line_chart(text: ChartText, axis: TimeAxis, series: Sequence[Series], *, are
         return HEIGHT * value / top
 
     lines = [_line(one, height, area=area) for one in series]
-    return _chart(text, axis, series, [top * part / parts for part in range(parts, -1, -1)], lines=lines)
+    return _chart(id, title, summary, axis, series, [top * part / parts for part in range(parts, -1, -1)], lines=lines)
 
 
-def duration_chart(text: ChartText, axis: TimeAxis, series: Sequence[Series]) -> Chart:
+def duration_chart(id: str, title: str, summary: str, axis: TimeAxis, series: Sequence[Series]) -> Chart:
     """Draw a stepped line of durations for each series, on a logarithmic scale with one tick for each power of ten."""
     known = [value for one in series for value in one.values if value is not None and 0 < value < math.inf]
     highest = math.ceil(math.log10(max(known, default=1.0)) - 1e-9)
@@ -120,31 +117,34 @@ def duration_chart(text: ChartText, axis: TimeAxis, series: Sequence[Series]) ->
         return HEIGHT * (power - lowest) / (highest - lowest)
 
     lines = [_line(one, height) for one in series]
-    return _chart(text, axis, series, [10.0**power for power in range(highest, lowest - 1, -1)], lines=lines)
+    ticks = [10.0**power for power in range(highest, lowest - 1, -1)]
+    return _chart(id, title, summary, axis, series, ticks, lines=lines, show=words.span)
 
 
 def _chart(
-    text: ChartText,
+    id: str,
+    title: str,
+    summary: str,
     axis: TimeAxis,
     series: Sequence[Series],
     ticks: Sequence[float],
     *,
     bars: Sequence[Bar] = (),
     lines: Sequence[Line] = (),
+    show: Format = words.number,
 ) -> Chart:
     return Chart(
-        id=text.id,
-        title=text.title,
-        summary=text.summary,
+        id=id,
+        title=title,
+        summary=summary,
         width=len(axis.begins) * STEP,
-        ticks=[text.show(value) for value in ticks],
+        ticks=[show(value) for value in ticks],
         times=axis.labels,
         legend=[(one.kind, one.name) for one in series] if len(series) > 1 else [],
         bars=bars,
         lines=lines,
         slots=[
-            Slot(x=at * STEP, title=f"{axis.name(at)}: {_values(series, at, text.show)}")
-            for at in range(len(axis.begins))
+            Slot(x=at * STEP, title=f"{axis.name(at)}: {_values(series, at, show)}") for at in range(len(axis.begins))
         ],
     )
 
@@ -183,3 +183,52 @@ def _scale(most: float) -> tuple[float, int]:
 
 def _clock(moment: float) -> str:
     return words.clock_time(moment)[11:16]
+
+
+class TimeRange(Struct, frozen=True, kw_only=True):
+    name: str  #: in the query
+    label: str  #: of the link
+    title: str
+    minutes: int
+    size: int  #: minutes of a period
+    ticks: tuple[str, ...]
+
+
+RANGES = (
+    TimeRange(
+        name="15min",
+        label="15 minutes",
+        title="Last 15 minutes",
+        minutes=15,
+        size=1,
+        ticks=("15 min", "10 min", "5 min", "now"),
+    ),
+    TimeRange(
+        name="1h", label="1 hour", title="Last hour", minutes=60, size=1, ticks=("60 min", "40 min", "20 min", "now")
+    ),
+    TimeRange(
+        name="24h",
+        label="24 hours",
+        title="Last 24 hours",
+        minutes=1440,
+        size=15,
+        ticks=("24 h", "18 h", "12 h", "6 h", "now"),
+    ),
+)
+
+
+class FigureTable(Struct, frozen=True, kw_only=True):
+    """Values of all series as text, newest period first, without periods in which nothing happened."""
+
+    minutes: int
+    names: Sequence[str]
+    rows: Sequence[tuple[float, Sequence[str]]]
+
+
+def range_of(call: Call) -> TimeRange:
+    """Return the range that the query parameter ``range`` names, by default the first. Raises BadQuery."""
+    name = call.text("range") or RANGES[0].name
+    for one in RANGES:
+        if one.name == name:
+            return one
+    raise BadQuery("range", name, f"must be one of {', '.join(one.name for one in RANGES)}")

@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.asgi.wire import Reply
 from engine.errors import NotFound
 from engine.http.api.routing import Call
-from engine.http.console.pages import HEADERS, Pages
+from engine.http.console.pages import HEADERS, PageFamily, Pages, serves
 from engine.http.console.paths import DOCS
 
 if TYPE_CHECKING:
@@ -37,15 +37,17 @@ class _Document(Struct, frozen=True, kw_only=True):
     body: str  #: HTML
 
 
-class DocsPage:
+class DocsPage(PageFamily):
     """Handlers of the documentation: one for the index page, one for all others."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
 
+    @serves("ConsoleDocs")
     async def show_index(self, call: Call) -> Reply:
         return await self._show(call, INDEX)
 
+    @serves("ConsoleDocsPage")
     async def show(self, call: Call) -> Reply:
         name = call.part("page")
         if name in _images():

@@ -100,12 +100,6 @@ def struct_of(form: Form, kind: type[T]) -> T:
         raise InvalidRequest(f"the form is invalid: {error}") from None
 
 
-def whole_or_text(text: str) -> int | str:
-    """Return the whole number in a text for the API; the text itself if it is none, which the API refuses."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else text
-
-
 def error_of_whole(error: FunctiondError) -> Mapping[str, str]:
     """Return the message of an error as one of the whole form. An AccessDenied is raised again."""
     return {WHOLE: "; ".join(errors_of(error).values())}

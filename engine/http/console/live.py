@@ -8,7 +8,7 @@ announced.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import anyio
@@ -16,9 +16,8 @@ import anyio
 from engine.asgi.streaming import EVENTS, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import InvalidRequest, ShuttingDown, Unavailable
-from engine.http.api.routing import Call, Handler
-from engine.http.console.pages import HEADERS, PageFamily, browser_of
-from engine.http.console.paths import CHANGES
+from engine.http.api.routing import Call
+from engine.http.console.pages import HEADERS, PageFamily, browser_of, serves
 from engine.logs.feed import LogFeed
 from engine.metrics.loop_lag import LoopLag
 from engine.protocols.audit import Audit
@@ -56,9 +55,7 @@ class LiveEvents(PageFamily):
         self._stopping = True
         self.note_change()
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {CHANGES: self.show}
-
+    @serves("ConsoleEvents")
     async def show(self, call: Call) -> Reply:
         """Return a stream of events. Raises InvalidRequest unless the request accepts it, Unavailable at the limit.
 

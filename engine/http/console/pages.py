@@ -1,14 +1,16 @@
-"""Rendering of pages: templates, data common to all pages, and security headers.
+"""Rendering of pages: templates, data common to all pages, security headers, and notes about finished actions.
 
 The templates are compiled at the first request for a page, so an engine whose console is not used needs no memory for
-them. Compilation runs in a thread, so other requests do not wait for it.
+them. Compilation runs in a thread, so other requests do not wait for it. A cookie carries a note to the next page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from inspect import getmembers, isfunction
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 from msgspec import Struct
@@ -16,15 +18,11 @@ from msgspec import Struct
 from engine.asgi.wire import HeaderPairs, Message, Reply, Scope
 from engine.auth.roles import PRINCIPAL
 from engine.functions.catalog import Catalog
-from engine.http.api.routing import Call, Handler
+from engine.http.api.routing import Call
 from engine.http.console import words
-from engine.http.console.form_tokens import FIELD, FormTokens
-from engine.http.console.forms import Form
-from engine.http.console.notes import REMOVE, note_of
 from engine.http.console.paths import HOME, MODULES, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT, STATIC, STYLES
-from engine.http.console.projects import projects_for
-from engine.http.console.return_paths import asked_path
-from engine.http.console.sessions import SESSION, Sessions
+from engine.http.console.session.browser import asked_path, make_cookie, read_cookie
+from engine.http.console.session.sessions import FIELD, SESSION, FormTokens, Sessions
 from engine.http.console.visibility import value_shown
 from engine.http.operations import BY_NAME
 from engine.model.clock import Clock
@@ -33,6 +31,11 @@ from engine.model.urn import short_name
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+
+COOKIE = "functiond_note"  #: carries a note to the next page
+LONGEST = 400  #: characters of a note
+REMOVE: HeaderPairs = (make_cookie(COOKIE, "", max_age=0),)
+DEFAULT = "default"
 HTML = b"text/html; charset=utf-8"
 #: Only resources that the engine itself serves, nothing inline, and no embedding in other pages.
 POLICY = (
@@ -47,11 +50,49 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 SECTIONS = ("functions", "invocations", "queues", "triggers", "deliveries")
-
-
 #: Key in the ASGI scope: True if no foreign web page makes the request, so that its reply may show the navigation.
 GUARDED = "functiond.guarded"
 _BEFORE_PROJECT = PROJECT.partition("{")[0]
+#: Shows a page. Or carries out what a form asks for, with the form as its second argument, and returns the reply:
+#: a page with errors, or a redirection with a note.
+PageHandler = Callable[..., Awaitable[Reply]]
+F = TypeVar("F", bound=PageHandler)
+_SERVED = "served"
+
+
+def see_other(location: str, note: str = "", headers: HeaderPairs = ()) -> Reply:
+    """Return the reply to a form that was carried out: the browser fetches ``location``, which shows ``note``."""
+    headers = ((b"location", location.encode("ascii")), *headers)
+    if note:
+        text = urlsafe_b64encode(note[:LONGEST].encode()).decode()
+        headers += (make_cookie(COOKIE, text, max_age=60),)
+    return Reply(status=303, headers=headers, content_type=b"")
+
+
+def note_of(call: Call) -> str:
+    """Return the note that the request's cookie carries; empty if there is none.
+
+    Requests of scripts, such as those that keep a page up to date, get none: the page that follows the form shows it.
+    """
+    if call.headers.get(b"sec-fetch-mode", b"navigate") != b"navigate":
+        return ""
+    text = read_cookie(call.headers, COOKIE)
+    try:
+        return urlsafe_b64decode(text.encode()).decode()[:LONGEST]
+    except ValueError:
+        return ""
+
+
+def projects_for(call: Call, catalog: Catalog) -> Sequence[str]:
+    """Return the project of the request's credentials as the only one.
+
+    If no credentials are needed, return all projects with functions, and the project of the requested page. The project
+    named ``default`` is sorted first. It is the only result if no other project is found.
+    """
+    if call.principal is not None:
+        return [call.principal.project]
+    found = {function.project for function in catalog.all()} | ({call.project} if call.project else set())
+    return sorted(found or {DEFAULT}, key=lambda project: (project != DEFAULT, project))
 
 
 class Reader(Struct, frozen=True, kw_only=True):
@@ -63,18 +104,27 @@ class Reader(Struct, frozen=True, kw_only=True):
     ends_at: float  #: end of the session; 0: signed in by a header of the request
 
 
-#: Carries out what a form asks for, and returns the reply: a page with errors, or a redirection with a note.
-Action = Callable[[Call, Form], Awaitable[Reply]]
+def serves(*operations: str, **given: str) -> Callable[[F], F]:
+    """Mark a method of a page family as the handler of operations, which ``paths`` lists by their names.
+
+    ``given`` are arguments of the method besides the call and the form.
+    """
+
+    def mark(method: F) -> F:
+        vars(method).setdefault(_SERVED, []).extend((name, given) for name in operations)
+        return method
+
+    return mark
 
 
-class PageFamily(Protocol):
-    """Pages about one kind of thing, and the actions of their forms, by path. A family without some inherits."""
+class PageFamily:
+    """Pages about one kind of thing, and the actions of their forms: the methods that ``serves`` marks."""
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {}
+    def handlers(self) -> Iterator[tuple[str, PageHandler]]:
+        """Yield the names of operations, and their handlers."""
+        for attribute, method in getmembers(type(self), isfunction):
+            for name, given in vars(method).get(_SERVED, ()):
+                yield name, partial(getattr(self, attribute), **given)
 
 
 def may_read(call: Call) -> bool:

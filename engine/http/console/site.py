@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -13,13 +13,11 @@ from engine.asgi.wire import Reply, Scope
 from engine.errors import FunctiondError, NotFound, Unauthorized
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, ServedOperation
-from engine.http.console.docs import DocsPage
-from engine.http.console.form_tokens import FIELD, FormTokens
 from engine.http.console.forms import read_form
-from engine.http.console.notes import see_other
-from engine.http.console.pages import HEADERS, Action, PageFamily, Pages
-from engine.http.console.paths import ACTIONS, DOCS, FILES, HOME, PAGES, STATIC, is_page
-from engine.http.console.sign_in import SignIn
+from engine.http.console.pages import HEADERS, PageFamily, PageHandler, Pages, see_other
+from engine.http.console.paths import ACTIONS, BY_NAME, DOCS, FILES, HOME, PAGES, SIGN_IN, SIGN_OUT, STATIC, is_page
+from engine.http.console.session.sessions import FIELD, FormTokens
+from engine.http.console.session.sign_in import SignIn
 
 _TITLES = {
     400: "Invalid request",
@@ -37,21 +35,21 @@ class Console:
     """Pages and actions. The token of each form is checked before its action, except when somebody signs in."""
 
     def __init__(self, pages: Pages, tokens: FormTokens, sign_in: SignIn, families: Iterable[PageFamily]) -> None:
-        self._pages, self._sign_in = pages, sign_in
-        docs = DocsPage(pages)
+        self._pages, self._tokens, self._sign_in = pages, tokens, sign_in
         self._shown: dict[str, Handler] = {
-            DOCS: docs.show_index,
-            f"{DOCS}{{page}}": docs.show,
             DOCS.rstrip("/"): _docs,
             HOME.rstrip("/"): _home,
             "/": _home,
-            **{STATIC + name: _File(name).show for name in FILES},
-            **sign_in.pages(),
+            **{STATIC + name: partial(_file, name) for name in FILES},
+            SIGN_IN: sign_in.show,
         }
-        self._actions: dict[str, Handler] = dict(sign_in.posts())
-        for family in families:
-            self._shown |= family.pages()
-            self._actions |= {path: _FormHandler(act, tokens) for path, act in family.actions().items()}
+        # Readers without a session may send these two.
+        self._actions: dict[str, Handler] = {SIGN_IN: sign_in.sign_in, SIGN_OUT: sign_in.sign_out}
+        for name, handler in (one for family in families for one in family.handlers()):
+            if BY_NAME[name].method == "GET":
+                self._shown[BY_NAME[name].path] = handler
+            else:
+                self._actions[BY_NAME[name].path] = partial(self._act, handler)
         self._targets = [compile_path(path)[0] for path in self._actions if path not in self._shown]
         self._paths = [compile_path(path)[0] for path in self._shown]
         self._shown[f"{HOME}{{rest:path}}"] = self._other_page
@@ -60,6 +58,11 @@ class Console:
         known = {(each.method, each.path): each for each in (*PAGES, *ACTIONS)}
         shown = [ServedOperation(known["GET", path], show) for path, show in self._shown.items()]
         return [*shown, *(ServedOperation(known["POST", path], act) for path, act in self._actions.items())]
+
+    async def _act(self, handler: PageHandler, call: Call) -> Reply:
+        form = await read_form(call)
+        self._tokens.check(call, form.text(FIELD))
+        return await handler(call, form)
 
     async def _other_page(self, call: Call) -> Reply:
         """Redirect to the page whose form is sent to the path: a page with errors has this path. Raises NotFound."""
@@ -82,22 +85,8 @@ class Console:
         return await self._pages.problem(scope, reply.status, title, str(error), retry)
 
 
-class _FormHandler:
-    def __init__(self, act: Action, tokens: FormTokens) -> None:
-        self._act, self._tokens = act, tokens
-
-    async def __call__(self, call: Call) -> Reply:
-        form = await read_form(call)
-        self._tokens.check(call, form.text(FIELD))
-        return await self._act(call, form)
-
-
-class _File:
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    async def show(self, call: Call) -> Reply:
-        return Reply(body=_read(self._name), headers=HEADERS, content_type=FILES[self._name])
+async def _file(name: str, call: Call) -> Reply:
+    return Reply(body=_read(name), headers=HEADERS, content_type=FILES[name])
 
 
 @cache

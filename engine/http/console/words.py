@@ -1,4 +1,4 @@
-"""Formats of numbers, durations, sizes and times on console pages."""
+"""Formats of messages, numbers, durations, sizes and times on console pages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ KINDS = {"DEDICATEDGATEWAY": "APIG (dedicated)"}
 
 def kind_name(kind: str) -> str:
     return KINDS.get(kind, kind)
+
+
+def sentence(text: str) -> str:
+    """Return a message as a sentence: with a capital letter and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "!", "?", "]")) else ".")
 
 
 def number(value: float) -> str:

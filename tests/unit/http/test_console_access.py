@@ -16,9 +16,11 @@ from structlog.testing import capture_logs
 
 from engine.auth import throttle
 from engine.auth.credentials import Token
-from engine.http.console import docs, function_code
-from engine.http.console.function_frame import FunctionFrame
+from engine.http.console import docs
+from engine.http.console.functions import code as function_code
+from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
+from engine.model.controls import Controls
 from engine.protocols.audit import Trace
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
@@ -92,6 +94,19 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
     assert f'action="{HELLO}/pause"' not in page.text
     assert f"{HOME}projects/" not in hidden.text.replace("&#34;", "")
     assert {one.operation for one in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
+
+
+async def test_emptied_controls_get_their_defaults(tmp_path: Path) -> None:
+    async with console(tmp_path) as (place, client):
+        await sign_in(client, token=TOKENS["admin"])
+        [function] = place.engine.catalog.list(PROJECT)
+        await place.engine.controls.change(function.urn(""), {"burst": 3, "recycle_requests": 7, "rate": 0.5})
+        token = await form_of(client, f"{HELLO}/configuration/concurrency")
+        fields = {"form_token": token, "burst": "", "recycle_requests": "", "rate": ""}
+        reply = await client.post(f"{HELLO}/configuration/concurrency/controls", data=fields)
+
+    assert reply.status_code == 303, reply.text
+    assert place.engine.controls.of(function.function_id) == Controls()
 
 
 async def test_the_role_invoke_sees_no_page_by_sending_its_form(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from engine.http.api.invocations import CallResult
 from engine.http.console.api_requests import ApiReply
+from engine.http.console.functions.trials import run_of
 from engine.http.console.invocations.bodies import SHOWN, body_of, pretty
 from engine.http.console.paths import HOME
-from engine.http.console.trial_runs import run_of
 from tests.support.http_app import PROJECT
 from tests.support.triggering import api_client, house
 

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from engine.http.console import words
-from engine.http.console.charts import ChartText, Series, TimeAxis, bar_chart, duration_chart, line_chart
+from engine.http.console.charts import Series, TimeAxis, bar_chart, duration_chart, line_chart
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
-TEXT = ChartText(id="a", title="A", summary="Some")
+TEXT = ("a", "A", "Some")
 
 
 def axis(periods: int, minutes: int = 1) -> TimeAxis:
@@ -24,7 +23,7 @@ def series(*values: float | None, name: str = "Done") -> Series:
 
 
 def test_bars_lie_on_each_other() -> None:
-    chart = bar_chart(TEXT, axis(2), [series(1, 3), series(1, None, name="Lost")])
+    chart = bar_chart(*TEXT, axis(2), [series(1, 3), series(1, None, name="Lost")])
 
     assert [(one.kind, round(one.y), round(one.height)) for one in chart.bars] == [
         ("done", 67, 33), ("lost", 33, 33), ("done", 0, 100),
@@ -34,20 +33,20 @@ def test_bars_lie_on_each_other() -> None:
 
 
 def test_a_period_says_what_it_has() -> None:
-    chart = bar_chart(TEXT, axis(2, 15), [series(1200, None), series(None, None, name="Lost")])
+    chart = bar_chart(*TEXT, axis(2, 15), [series(1200, None), series(None, None, name="Lost")])
 
     assert [one.title for one in chart.slots] == ["12:00 to 12:15 UTC: 1,200 done", "12:15 to 12:30 UTC: nothing"]
 
 
 def test_an_empty_chart_has_an_axis() -> None:
-    chart = bar_chart(TEXT, axis(15), [series(*[None] * 15)])
+    chart = bar_chart(*TEXT, axis(15), [series(*[None] * 15)])
 
     assert (chart.bars, chart.ticks) == ([], ["2", "1", "0"])
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 7, 12, 99, 101, 247, 999, 12_345, 5_000_001])
 def test_ticks_are_round_numbers_and_the_largest_value_fits(most: int) -> None:
-    chart = bar_chart(TEXT, axis(1), [series(most)])
+    chart = bar_chart(*TEXT, axis(1), [series(most)])
     ticks = [int(tick.replace(",", "")) for tick in chart.ticks]
 
     assert ticks[0] >= most
@@ -57,22 +56,19 @@ def test_ticks_are_round_numbers_and_the_largest_value_fits(most: int) -> None:
 
 
 def test_a_line_has_a_gap_where_nothing_is_known() -> None:
-    chart = line_chart(TEXT, axis(5), [series(4, 2, None, 1, 1)], area=True)
+    chart = line_chart(*TEXT, axis(5), [series(4, 2, None, 1, 1)], area=True)
 
     assert chart.lines[0].path == "M0 0H10V50H20M30 75H40V75H50"
     assert chart.lines[0].area.count("Z") == 4
 
 
 def test_durations_have_a_tick_for_each_power_of_ten() -> None:
-    text = ChartText(id="a", title="A", summary="Some", show=words.span)
-    chart = duration_chart(text, axis(4), [series(0.005, 5.0, None, math.inf)])
+    chart = duration_chart(*TEXT, axis(4), [series(0.005, 5.0, None, math.inf)])
 
     assert chart.ticks == ["10 s", "1 s", "100 ms", "10 ms", "1 ms"]
     assert chart.lines[0].path.startswith("M0 82.53H10V7.53H20M30 0H40")
 
 
 def test_durations_that_are_not_known_have_an_axis() -> None:
-    text = ChartText(id="a", title="A", summary="Some", show=words.span)
-
-    assert duration_chart(text, axis(2), [series(None, None)]).ticks == ["1 s", "100 ms", "10 ms", "1 ms"]
-    assert duration_chart(text, axis(2), [series(0.0, None)]).lines[0].path == "M0 100H10"
+    assert duration_chart(*TEXT, axis(2), [series(None, None)]).ticks == ["1 s", "100 ms", "10 ms", "1 ms"]
+    assert duration_chart(*TEXT, axis(2), [series(0.0, None)]).lines[0].path == "M0 100H10"

@@ -12,8 +12,8 @@ import httpx
 from msgspec.structs import replace
 
 from engine.code.store import CodeSource
+from engine.http.console.overview.concerns import NAMED
 from engine.http.console.paths import HOME, SIGN_IN
-from engine.http.console.project_concerns import NAMED
 from tests.contracts.storage import failure, made, retried, started, stored
 from tests.support.http_app import PROJECT, SOURCE, encoded
 from tests.support.triggering import api_client, house

@@ -10,8 +10,8 @@ import pytest
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.principals import Principals
 from engine.auth.roles import Principal
-from engine.http.console import sessions as module
-from engine.http.console.sessions import LIFETIME, MOST, OF_ONE, Sessions
+from engine.http.console.session import sessions as module
+from engine.http.console.session.sessions import LIFETIME, MOST, OF_ONE, Sessions
 from engine.testing import ManualClock
 from engine.testing.store import MemoryStore
 from engine.testing.writes import MemoryWrites

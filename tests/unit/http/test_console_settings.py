@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import AccessDenied, InvalidField
 from engine.http.api.controls import ControlsBody
-from engine.http.api.function_shapes import ConfigBody
-from engine.http.console.configuration.alias_form import NO_VERSION, body_of, errors_in, form_of, read_form
-from engine.http.console.configuration.limits import Limits, limits_of
-from engine.http.console.configuration.reservation_form import read_form as read_reservation
+from engine.http.api.function_shapes import PatchBody
+from engine.http.console.configuration.forms import errors_beside
+from engine.http.console.configuration.reserved import read_form as read_reservation
 from engine.http.console.configuration.rows import rows_in, with_errors
-from engine.http.console.configuration.settings import Setting, changes, errors_beside, number_text, typed_in
+from engine.http.console.configuration.versions import NO_VERSION, body_of, errors_in, form_of, read_form
 from engine.http.console.forms import Form
+from engine.http.console.struct_forms import Field, changed_values, fields_of, shown_values, typed_values
 from engine.model import Alias, Rule, Strategy
 
+SIZE = Field(name="a", key="a", label="A", control="number", whole=True, initial=5)
+SHARE = Field(name="a", key="a", label="A", control="number")
 
-@pytest.mark.parametrize(
-    ("kind", "name", "limits"),
-    [
-        (ConfigBody, "timeout", Limits(low=3, high=259_200)),
-        (ConfigBody, "pre_stop_timeout", Limits(low=1, high=90)),
-        (ConfigBody, "description", Limits(longest=512)),
-        (ControlsBody, "rate", Limits(low=0, high=1_000_000, whole=False)),
-        (ConfigBody, "runtime", Limits()),
-    ],
-)
-def test_limits_are_those_of_the_types(kind: Any, name: str, limits: Limits) -> None:
-    assert limits_of(kind, name) == limits
+
+def typed(field: Field, text: str) -> object:
+    return changed_values([field], {"a": text}, {"a": "1"}).get("a")
+
+
+def test_fields_have_the_words_and_limits_of_the_api() -> None:
+    basics = {field.key: field for field in fields_of(PatchBody)}
+    controls = {field.key: field for field in fields_of(ControlsBody)}
+
+    assert (basics["timeout"].label, basics["timeout"].hint) == ("Timeout", "From 3 to 259,200 seconds.")
+    assert (basics["pre_stop_timeout"].low, basics["pre_stop_timeout"].high) == (1, 90)
+    assert (basics["description"].control, basics["description"].longest) == ("area", 512)
+    assert (controls["rate"].high, controls["rate"].whole) == (1_000_000, False)
+    assert (basics["runtime"].low, basics["runtime"].longest) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -37,24 +40,32 @@ def test_limits_are_those_of_the_types(kind: Any, name: str, limits: Limits) -> 
     [("7", 7), (" 7 ", 7), ("", 5), ("seven", "seven"), ("7.5", "7.5"), ("²", "²"), ("9" * 5000, "9" * 5000)],
 )
 def test_a_text_that_is_no_number_is_sent_as_it_is(text: str, value: object) -> None:
-    assert Setting(name="a", label="A", kind="number", empty=5).read(text) == value
+    assert typed(SIZE, text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("0.5", 0.5), ("nan", "nan"), ("inf", "inf"), ("1e400", "1e400")])
+def test_an_empty_number_without_an_initial_value_is_sent_as_it_is() -> None:
+    assert typed(SHARE, "") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.5", 0.5), (".5", 0.5), ("7", 7), ("nan", "nan"), ("inf", "inf"), ("1e400", "1e400")]
+)
 def test_numbers_with_fractions_are_finite(text: str, value: object) -> None:
-    assert Setting(name="a", label="A", kind="number", limits=Limits(whole=False)).read(text) == value
+    assert typed(SHARE, text) == value
 
 
 def test_a_number_is_shown_as_it_is_typed() -> None:
-    assert [number_text(one) for one in (0.0, 2.5, 1_000_000, 0.001)] == ["0", "2.5", "1000000", "0.001"]
+    shown = [shown_values([SHARE], {"a": one})["a"] for one in (0.0, 2.5, 1_000_000.0, 0.001)]
+
+    assert shown == ["0", "2.5", "1000000", "0.001"]
 
 
 def test_only_values_that_differ_are_sent() -> None:
-    settings = [Setting(name=name, label=name, kind="number") for name in "abc"]
-    shown = {"a": "1", "b": "2", "c": "3"}
-    typed = typed_in(settings, Form([("a", "1"), ("b", "9")]), {**shown})
+    fields = [replace(SIZE, name=name, key=name) for name in "abc"]
+    stored = {"a": 1, "b": 2, "c": 3}
+    texts = typed_values(fields, Form([("a", "1"), ("b", "9")]), stored)
 
-    assert changes(settings, typed, shown) == {"b": 9}
+    assert changed_values(fields, texts, shown_values(fields, stored)) == {"b": 9}
 
 
 def test_an_error_stands_beside_its_field() -> None:

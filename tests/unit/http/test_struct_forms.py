@@ -8,9 +8,10 @@ import pytest
 from msgspec import Meta, Struct
 
 from engine.http.console.forms import WHOLE, Form
-from engine.http.console.struct_fields import fields_of, label_of
 from engine.http.console.struct_forms import (
     errors_beside,
+    fields_of,
+    label_of,
     lost_secrets,
     missing_values,
     read_struct,

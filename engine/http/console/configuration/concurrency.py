@@ -2,66 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, to_builtins
+from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError
+from engine.errors import FunctiondError, InvalidField
 from engine.functions.controls import FunctionControls
+from engine.functions.function_rules import OWN, WEIGHTS, priority_cap, weight
+from engine.http.api.controls import ControlsBody
 from engine.http.api.routing import Call
-from engine.http.console.api_requests import ApiRequests
-from engine.http.console.configuration.controls_form import ControlsForm
-from engine.http.console.configuration.instances_form import InstancesForm
-from engine.http.console.configuration.settings import Setting, digest_of, errors_beside, one_line
-from engine.http.console.configuration.settings_page import SettingsPage, Values
+from engine.http.console.configuration.forms import FieldsForm, SettingsPage, Values, digest_of, errors_beside
 from engine.http.console.forms import WHOLE, Form
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.pages import Action
-from engine.http.console.paths import FUNCTION
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.pages import serves
+from engine.http.console.struct_forms import Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
+from engine.model.controls import Controls
+from engine.model.limits import INSTANCES, Requests, words
 
-REASON = Setting(name="pause_reason", label="Reason for the pause", help="Callers see it. May be empty.")
+LIMITED, UNLIMITED, DISABLED = "limited", "unlimited", "disabled"
+_NUMBERS = {UNLIMITED: -1, DISABLED: 0}  #: of instances in the API
+_KINDS = {LIMITED: "Limited", UNLIMITED: "No limit of its own", DISABLED: "None: disabled"}
+
+
+class Share(Struct, frozen=True, kw_only=True):
+    """Instances of a function, and its share of the engine."""
+
+    instances: Annotated[
+        Literal["limited", "unlimited", "disabled"],
+        words("Instances", "A disabled function refuses requests with 429. To let them wait, pause it.", labels=_KINDS),
+    ]
+    concurrency: Annotated[
+        int,
+        Meta(ge=1, le=INSTANCES[1]),
+        words("Most instances", "Of all versions together. More requests wait."),
+    ]
+    concurrent_num: Requests
+    priority_cap: Annotated[
+        Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        words("Highest priority", "Callers that ask for a higher one get this. Default 9."),
+    ]
+    weight: Annotated[
+        float,
+        Meta(ge=WEIGHTS[0], le=WEIGHTS[1]),
+        words("Weight", "Share of the slots, relative to other functions. Default 1.", initial=1),
+    ]
+
+
+class InstancesForm(FieldsForm):
+    operation = "ConsoleSaveConcurrency"
+
+    def fields(self, function: Function) -> Sequence[Field]:
+        return fields_of(Share)
+
+    def stored(self, function: Function) -> Mapping[str, Any]:
+        kinds = {number: kind for kind, number in _NUMBERS.items()}
+        kind = kinds.get(function.max_instances, LIMITED)
+        return {
+            "instances": kind,
+            "concurrency": function.max_instances if kind == LIMITED else None,
+            "concurrent_num": function.concurrent_num,
+            "priority_cap": priority_cap(function),
+            "weight": weight(function),
+        }
+
+    def body(self, function: Function, typed: Values, changed: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the body of the request. Raises InvalidField if the instances are limited without a valid number."""
+        body: dict[str, Any] = {}
+        strategy = {name: changed[name] for name in ("concurrent_num",) if name in changed}
+        kind = typed["instances"]
+        instances = _NUMBERS[kind] if kind in _NUMBERS else _limit(typed["concurrency"])
+        if instances != function.max_instances:
+            strategy["concurrency"] = instances
+        if strategy:
+            body["strategy_config"] = strategy
+        own = {name: changed[name] for name in ("priority_cap", "weight") if name in changed}
+        if own:
+            body[OWN] = {**function.details.get(OWN, {}), **own}
+        return body
+
+
+class ControlsForm(FieldsForm):
+    operation, target = "ConsoleSaveControls", "/controls"
+
+    def __init__(self, frame: FunctionFrame, controls: FunctionControls) -> None:
+        super().__init__(frame)
+        self._controls = controls
+
+    def fields(self, function: Function) -> Sequence[Field]:
+        """Return the fields of all controls except those of the pause, which has a form of its own."""
+        initial = to_builtins(Controls())
+        fields = (one for one in fields_of(ControlsBody) if not one.key.startswith("pause"))
+        return [replace(one, initial=initial[one.key]) for one in fields]
+
+    def stored(self, function: Function) -> Mapping[str, Any]:
+        stored: Mapping[str, Any] = to_builtins(self._controls.of(function.function_id))
+        return stored
+
+    def body(self, function: Function, typed: Values, changed: dict[str, Any]) -> Mapping[str, Any]:
+        return changed
 
 
 class ConcurrencyPage(SettingsPage[Values]):
     """Page with a form of the instances, one of the controls, and one that pauses the function."""
 
+    operation = "ConsoleConcurrency"
     tab, template = "configuration/concurrency", "functions/concurrency.html"
 
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, controls: FunctionControls) -> None:
+    def __init__(self, frame: FunctionFrame, controls: FunctionControls) -> None:
         self._fields = {"instances": InstancesForm(frame), "controls": ControlsForm(frame, controls)}
-        super().__init__(frame, api, self._fields.values())
+        super().__init__(frame, self._fields.values())
         self._controls = controls
 
-    def actions(self) -> Mapping[str, Action]:
-        path = f"{FUNCTION}/{self.tab}"
-        return {**super().actions(), f"{path}/pause": self.pause, f"{path}/resume": self.resume}
-
+    @serves("ConsolePauseWithReason")
     async def pause(self, call: Call, form: Form) -> Reply:
         """Pause the function, or change the reason of its pause."""
         function, reason = self._frame.function_of(call), form.text("pause_reason")
         try:
-            await self._api.send(call, "POST", self._frame.api_path(function, "/pause"), {"reason": reason})
+            await self._frame.send(call, "POST", function, "/pause", {"reason": reason})
         except FunctiondError as error:
             found = errors_beside(error, ("reason",))
-            errors = {REASON.name if name else WHOLE: text for name, text in found.items()}
-            return await self._show(call, function, {REASON.name: reason}, errors)
+            errors = {"pause_reason" if name else WHOLE: text for name, text in found.items()}
+            return await self._show(call, function, {"pause_reason": reason}, errors)
         return self._done(function, "Paused. Requests are accepted and wait.")
 
+    @serves("ConsoleEndPause")
     async def resume(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
-        await self._api.send(call, "POST", self._frame.api_path(function, "/resume"))
+        await self._frame.send(call, "POST", function, "/resume")
         return self._done(function, "Resumed.")
 
     def data(self, call: Call, function: Function, typed: Values | None) -> Mapping[str, Any]:
         shown = {name: one.shown(function) for name, one in self._fields.items()}
-        reason = one_line(self._controls.of(function.function_id).pause_reason)
-        settings = (REASON, *(setting for one in self._fields.values() for setting in one.settings(function)))
+        fields = {one.name: one for one in (*fields_of(ControlsBody), *fields_of(Share))}
+        reason = self._controls.of(function.function_id).pause_reason
         return {
-            "settings": {one.name: one for one in settings},
+            "settings": fields,
             "values": value_shown(
-                call, {**shown["instances"], **shown["controls"], REASON.name: reason, **(typed or {})}
+                call, {**shown["instances"], **shown["controls"], "pause_reason": one_line(reason), **(typed or {})}
             ),
             "seen": {name: digest_of(some) for name, some in shown.items()},
         }
+
+
+def _limit(typed: str) -> int:
+    """Return the number of instances that was typed. Raises InvalidField if it is no such number."""
+    number, highest = number_of(typed), INSTANCES[1]
+    if not isinstance(number, int) or not 1 <= number <= highest:
+        advice = f"enter a whole number from 1 to {highest:,}, or choose another entry of Instances"
+        raise InvalidField("concurrency", number, advice)
+    return number

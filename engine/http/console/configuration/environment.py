@@ -15,12 +15,11 @@ from msgspec.structs import replace
 from engine.errors import FunctiondError, InvalidField
 from engine.functions.function_rules import VARIABLES, VARIABLES_SIZE
 from engine.http.api.routing import Call
-from engine.http.console.api_requests import ApiRequests
+from engine.http.console.configuration.forms import SettingsForm, SettingsPage, Update, digest_of, errors_beside
 from engine.http.console.configuration.rows import ROWS, Row, check_rows, rows_in, rows_of, with_errors
-from engine.http.console.configuration.settings import digest_of, errors_beside, lines
-from engine.http.console.configuration.settings_page import SettingsForm, SettingsPage, Update
 from engine.http.console.forms import Form
-from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.struct_forms import lines
 from engine.http.console.visibility import sees_secrets
 from engine.model import Function
 
@@ -38,6 +37,7 @@ class Variables(Struct, frozen=True, kw_only=True):
 class EnvironmentForm(SettingsForm[Variables]):
     """Form of both lists of variables."""
 
+    operation = "ConsoleSaveEnvironment"
     note = "Saved. New instances have these variables."
 
     def shown(self, function: Function) -> object:
@@ -88,10 +88,11 @@ class EnvironmentForm(SettingsForm[Variables]):
 class EnvironmentPage(SettingsPage[Variables]):
     """Page of the variables, which only those roles see that see secrets."""
 
+    operation = "ConsoleEnvironment"
     tab, template, versioned = "configuration/environment", "functions/environment.html", True
 
-    def __init__(self, frame: FunctionFrame, api: ApiRequests) -> None:
-        super().__init__(frame, api, [EnvironmentForm(frame)])
+    def __init__(self, frame: FunctionFrame) -> None:
+        super().__init__(frame, [EnvironmentForm(frame)])
 
     def data(self, call: Call, function: Function, typed: Variables | None) -> Mapping[str, Any]:
         stored, sees = _stored(function), sees_secrets(call)

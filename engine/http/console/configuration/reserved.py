@@ -1,60 +1,130 @@
-"""Pages of a function's reserved instances: the list, and the form of a reservation."""
+"""Pages of a function's reserved instances: the list, and the form of a reservation with its schedule.
+
+Rows of the schedule have the fields ``c-cron``, ``c-count``, ``c-name``, ``c-start`` and ``c-end``. Empty rows are
+none. Times are in UTC.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, NotFound
+from engine.errors import FunctiondError, InvalidField, NotFound
 from engine.functions.catalog import Catalog
 from engine.http.api.reserved_instances import ReservedBody
-from engine.http.api.routing import Call, Handler
-from engine.http.console.api_requests import ApiRequests
-from engine.http.console.configuration.limits import limits_of
-from engine.http.console.configuration.reservation_form import (
-    ReservationForm,
-    body_of,
-    form_of,
-    read_form,
-    with_errors,
-)
-from engine.http.console.configuration.settings import CHANGED, Setting, digest_of, errors_beside, is_stale
+from engine.http.api.routing import Call
+from engine.http.console.configuration.forms import CHANGED, digest_of, errors_beside, is_stale
 from engine.http.console.forms import WHOLE, Form
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action
-from engine.http.console.paths import FUNCTION
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.pages import PageFamily, see_other, serves
+from engine.http.console.struct_forms import Choice, Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
-from engine.resources.reservations import MAX_PER_PROJECT, Reservations, Reserved
+from engine.resources.reservations import MAX_PER_PROJECT, Reservation, Reservations, Reserved
 
+_ROW = ("cron", "count", "name", "start", "end")
+#: Beginnings of error messages, by the field of the API.
+_LABELS = {"cron": "time expression", "count": "instances", "start_time": "from", "expired_time": "until"}
+_INDEX = re.compile(r"cron_configs\[(\d+)\]\.?(.*)")
 TAB = "configuration/reserved"
 LIST = f"/{TAB}"
-NEW = "/configuration/new-reservation"
-ONE = "/configuration/reserved/{qualifier}"
-
 REMOVED = "Removed the reservation."
 NOTHING = "Nothing is reserved: enter 1 or more, or add a row to the schedule that sets more than 0."
 
 
-class ReservedPages:
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, catalog: Catalog, reservations: Reservations) -> None:
-        self._frame, self._api, self._catalog, self._reservations = frame, api, catalog, reservations
+class ReservationForm(Struct, frozen=True, kw_only=True):
+    """Values of the form, as text."""
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION + LIST: self._list, FUNCTION + NEW: self.show_new, FUNCTION + ONE: self.show}
+    qualifier: str = ""
+    count: str = ""
+    crons: Sequence[Mapping[str, str]] = ()
 
-    def actions(self) -> Mapping[str, Action]:
-        return {FUNCTION + NEW: self.save, FUNCTION + ONE: self.save, f"{FUNCTION}{ONE}/remove": self.remove}
 
+def form_of(qualifier: str, reservation: Reservation) -> ReservationForm:
+    return ReservationForm(
+        qualifier=qualifier,
+        count=str(reservation.count),
+        crons=[
+            {
+                "cron": one.cron,
+                "count": str(one.count),
+                "name": one_line(one.name),
+                "start": _time_text(one.start_time),
+                "end": _time_text(one.expired_time),
+                "error": "",
+            }
+            for one in reservation.tactics.cron_configs
+        ],
+    )
+
+
+def read_form(form: Form, qualifier: str = "") -> ReservationForm:
+    rows = form.rows("c-", _ROW)
+    return ReservationForm(
+        qualifier=qualifier or form.text("qualifier"),
+        count=form.text("count"),
+        crons=[{**row, "error": ""} for row in rows if any(text.strip() for text in row.values())],
+    )
+
+
+def body_of(typed: ReservationForm, stored: Reservation | None) -> dict[str, Any]:
+    """Return the body of a request that stores the reservation, with the stored values that the form does not have."""
+    tactics: dict[str, Any] = {"cron_configs": [_cron(one) for one in typed.crons]}
+    if stored is None:
+        return {"count": number_of(typed.count), "tactics_config": tactics}
+    tactics["metric_configs"] = to_builtins(stored.tactics.metric_configs)
+    return {"count": number_of(typed.count), "idle_mode": stored.idle_mode, "tactics_config": tactics}
+
+
+def with_errors(typed: ReservationForm, error: FunctiondError) -> tuple[ReservationForm, Mapping[str, str]]:
+    """Return the form with the error at the row of the schedule that it names, and errors by field."""
+    found = _INDEX.search(error.field) if isinstance(error, InvalidField) else None
+    if found is None or not isinstance(error, InvalidField) or int(found[1]) >= len(typed.crons):
+        return typed, errors_beside(error, ("count",))
+    text = f"{_LABELS.get(found[2], found[2])}: {error.allowed}"
+    rows = [{**row, "error": text} if number == int(found[1]) else row for number, row in enumerate(typed.crons)]
+    return replace(typed, crons=rows), {"crons": text}
+
+
+def _cron(row: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "cron": row["cron"].strip(),
+        "name": row["name"].strip(),
+        "count": number_of(row["count"]),
+        "start_time": _time(row["start"]),
+        "expired_time": _time(row["end"]),
+    }
+
+
+def _time(text: str) -> int | str:
+    """Return the time in a field in seconds since the epoch; 0 if it is empty, the text itself if it is no time."""
+    try:
+        return int(datetime.fromisoformat(text.strip()).replace(tzinfo=UTC).timestamp()) if text.strip() else 0
+    except (ValueError, OverflowError):
+        return text
+
+
+def _time_text(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S") if moment else ""
+
+
+class ReservedPages(PageFamily):
+    def __init__(self, frame: FunctionFrame, catalog: Catalog, reservations: Reservations) -> None:
+        self._frame, self._catalog, self._reservations = frame, catalog, reservations
+
+    @serves("ConsoleNewReservation")
     async def show_new(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         return await self._show(call, function, ReservationForm(count="1"), None)
 
+    @serves("ConsoleReservation")
     async def show(self, call: Call) -> Reply:
         function, qualifier = self._frame.function_of(call), call.part("qualifier")
         reserved = self._found(function, qualifier)
@@ -62,6 +132,7 @@ class ReservedPages:
             raise NotFound(f"no reservation of {qualifier[:100]} (it may have been removed)")
         return await self._show(call, function, form_of(qualifier, reserved.reservation), reserved)
 
+    @serves("ConsoleReserve", "ConsoleSaveReservation")
     async def save(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         typed = read_form(form, call.parts.get("qualifier", ""))
@@ -76,7 +147,7 @@ class ReservedPages:
         if before is not None and body == body_of(form_of(typed.qualifier, before), before):
             return see_other(self._frame.page_path(function, LIST), "Nothing was changed.")
         try:
-            await self._api.send(call, "PUT", self._target(function, typed.qualifier), body)
+            await self._frame.send(call, "PUT", function, _api_part(typed.qualifier), body)
         except FunctiondError as error:
             marked, errors = with_errors(typed, error)
             return await self._show(call, function, marked, reserved, errors)
@@ -85,14 +156,16 @@ class ReservedPages:
             return await self._show(call, function, typed, None, {"count": NOTHING})
         return see_other(self._frame.page_path(function, LIST), "Saved." if kept else REMOVED)
 
+    @serves("ConsoleRemoveReservation")
     async def remove(self, call: Call, form: Form) -> Reply:
         function, qualifier = self._frame.function_of(call), call.part("qualifier")
         try:
-            await self._api.send(call, "PUT", self._target(function, qualifier), {"count": 0})
+            await self._frame.send(call, "PUT", function, _api_part(qualifier), {"count": 0})
         except FunctiondError as error:
             return await self._list(call, errors_beside(error, ()))
         return see_other(self._frame.page_path(function, LIST), REMOVED)
 
+    @serves("ConsoleReserved")
     async def _list(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
         function = self._frame.function_of(call)
         return await self._frame.show(
@@ -119,27 +192,21 @@ class ReservedPages:
             tab=TAB,
             reserved=reserved,
             values=value_shown(call, to_builtins(values)),
-            settings={one.name: one for one in self._settings(function)},
+            settings=self._fields(function),
             policies=len(before.tactics.metric_configs) if before else 0,
             errors=errors or {},
             seen=digest_of(before),
         )
 
-    def _settings(self, function: Function) -> tuple[Setting, ...]:
+    def _fields(self, function: Function) -> Mapping[str, Field]:
         versions = self._catalog.versions(function.function_id)
         aliases = self._catalog.aliases(function.function_id)
-        names = [*((one.version, one.version) for one in versions)]
-        names += [(f"!{one.name}", f"{one.name} (alias of {one.version})") for one in aliases]
-        return (
-            Setting(name="qualifier", label="Version or alias", kind="choice", options=tuple(names)),
-            Setting(
-                name="count",
-                label="Instances",
-                kind="number",
-                help=f"Kept running without work. All functions of a project may reserve {MAX_PER_PROJECT}.",
-                limits=limits_of(ReservedBody, "count"),
-            ),
+        choices = [Choice(value=one.version, label=one.version) for one in versions]
+        choices += [Choice(value=f"!{one.name}", label=f"{one.name} (alias of {one.version})") for one in aliases]
+        qualifier = Field(
+            name="qualifier", key="qualifier", label="Version or alias", control="choice", choices=tuple(choices)
         )
+        return {"qualifier": qualifier, "count": fields_of(ReservedBody)[0]}
 
     def _all(self, function: Function) -> Sequence[Reserved]:
         found = self._reservations.find(function.project)
@@ -147,9 +214,6 @@ class ReservedPages:
 
     def _found(self, function: Function, qualifier: str) -> Reserved | None:
         return next((one for one in self._all(function) if one.qualifier == qualifier), None)
-
-    def _target(self, function: Function, qualifier: str) -> str:
-        return self._frame.api_path(function, f"{quote(f':{qualifier}', safe='')}/reservedinstances")
 
 
 def _listed(one: Reserved) -> dict[str, Any]:
@@ -160,3 +224,7 @@ def _listed(one: Reserved) -> dict[str, Any]:
         "base": one.reservation.count,
         "crons": to_builtins(one.reservation.tactics.cron_configs),
     }
+
+
+def _api_part(qualifier: str) -> str:
+    return f"{quote(f':{qualifier}', safe='')}/reservedinstances"

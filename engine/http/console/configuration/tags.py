@@ -11,12 +11,10 @@ from msgspec.structs import replace
 
 from engine.errors import InvalidField, InvalidRequest
 from engine.http.api.routing import Call
-from engine.http.console.api_requests import ApiRequests
+from engine.http.console.configuration.forms import SettingsForm, SettingsPage, Update, digest_of
 from engine.http.console.configuration.rows import Row, check_rows, rows_in, rows_of, table_of, with_errors
-from engine.http.console.configuration.settings import digest_of
-from engine.http.console.configuration.settings_page import SettingsForm, SettingsPage, Update
 from engine.http.console.forms import Form
-from engine.http.console.function_frame import FunctionFrame
+from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.visibility import value_shown
 from engine.model import Function
 from engine.resources.tags import MAX_TAGS, Tags, check_tag
@@ -24,6 +22,8 @@ from engine.resources.tags import MAX_TAGS, Tags, check_tag
 
 class TagsForm(SettingsForm[Sequence[Row]]):
     """Form of the tags. All are checked before the first request, since the API removes and adds them by two."""
+
+    operation = "ConsoleSaveTags"
 
     def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
         super().__init__(frame)
@@ -55,10 +55,11 @@ class TagsForm(SettingsForm[Sequence[Row]]):
 class TagsPage(SettingsPage[Sequence[Row]]):
     """Page of the tags."""
 
+    operation = "ConsoleTags"
     tab, template = "configuration/tags", "functions/tags.html"
 
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, tags: Tags) -> None:
-        super().__init__(frame, api, [TagsForm(frame, tags)])
+    def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
+        super().__init__(frame, [TagsForm(frame, tags)])
         self._tags = tags
 
     def data(self, call: Call, function: Function, typed: Sequence[Row] | None) -> Mapping[str, Any]:

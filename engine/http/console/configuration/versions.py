@@ -1,68 +1,72 @@
-"""Page of a function's versions and aliases, on which versions are published and deleted."""
+"""Pages of a function's versions and aliases: the list, on which versions are published, and the form of an alias.
+
+The form has a version, and further versions with a share of the requests, or with rules for them. Rows of shares have
+the fields ``w-version`` and ``w-percent``. Rows of rules have ``r-version``, ``r-type``, ``r-param``, ``r-op`` and
+``r-value``; all rules of one version make its strategy. Empty rows are none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
+
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError
+from engine.errors import FunctiondError, InvalidField, SameVersion
 from engine.functions.aliases import MAX_ALIASES
 from engine.functions.catalog import Catalog
 from engine.functions.versions import MAX_VERSIONS
-from engine.http.api.routing import Call, Handler
-from engine.http.api.versions import PublishBody
-from engine.http.console.api_requests import ApiRequests
-from engine.http.console.configuration.limits import limits_of
-from engine.http.console.configuration.settings import Setting, errors_beside
-from engine.http.console.forms import Form
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action
-from engine.http.console.paths import FUNCTION
+from engine.http.api.routing import Call
+from engine.http.api.versions import CreateAliasBody, PublishBody
+from engine.http.console.configuration.forms import CHANGED, digest_of, errors_beside, is_stale
+from engine.http.console.forms import WHOLE, Form
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.pages import PageFamily, see_other, serves
+from engine.http.console.struct_forms import Choice, fields_of, lines, number_of, one_line
+from engine.http.console.visibility import value_shown
+from engine.model import Alias, Function, Strategy
 from engine.model.urn import LATEST
 
 TAB = "configuration/versions"
 PATH = f"/{TAB}"
-_PUBLISH = (
-    Setting(
-        name="version",
-        label="Name",
-        help="Letters, digits, - _ and . Empty means a name made from the time.",
-        placeholder="v20260131-180000",
-    ),
-    Setting(name="description", label="Description", limits=limits_of(PublishBody, "description")),
-)
+_PUBLISH = fields_of(PublishBody)
+NO_VERSION = "choose a version in each row, or empty the row"
+STORED = "stored"  #: choice that keeps how the rules of each version are combined
+_SHARE = ("version", "percent")
+_RULE = ("version", "type", "param", "op", "value")
+_CHOSEN = ("type", "op")  #: fields that have a value in an empty row, too
+NAMES = ("name", "version", "description")
+_FIELDS = {one.key: one for one in fields_of(CreateAliasBody)}
+_PARTS = {"param": "name", "op": "comparison", "rule_type": "part of the request"}  #: of a rule, as the page has them
 
 
-class VersionsPage:
-    def __init__(self, frame: FunctionFrame, api: ApiRequests, catalog: Catalog) -> None:
-        self._frame, self._api, self._catalog = frame, api, catalog
+class VersionsPage(PageFamily):
+    def __init__(self, frame: FunctionFrame, catalog: Catalog) -> None:
+        self._frame, self._catalog = frame, catalog
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {FUNCTION + PATH: self.show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {FUNCTION + PATH: self.publish, f"{FUNCTION}{PATH}/delete": self.delete}
-
+    @serves("ConsoleVersions")
     async def show(self, call: Call) -> Reply:
         return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""))
 
+    @serves("ConsolePublishVersion")
     async def publish(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         values = {one.name: form.text(one.name) for one in _PUBLISH}
         try:
-            reply = await self._api.send(call, "POST", self._frame.api_path(function, "/versions"), values)
+            reply = await self._frame.send(call, "POST", function, "/versions", values)
         except FunctiondError as error:
             return await self._show(call, values, errors_beside(error, values))
         version = reply.read(dict[str, object])["version"]
         return see_other(self._frame.page_path(function, PATH), f"Published version {version}.")
 
+    @serves("ConsoleDeleteVersion")
     async def delete(self, call: Call, form: Form) -> Reply:
         function, version = self._frame.function_of(call), form.text("version") or LATEST
-        path = self._frame.api_path(function, quote(f":{version}", safe=""))
         try:
-            await self._api.send(call, "DELETE", path)
+            await self._frame.send(call, "DELETE", function, quote(f":{version}", safe=""))
         except FunctiondError as error:
             return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""), errors_beside(error, ()))
         return see_other(self._frame.page_path(function, PATH), f"Deleted version {version}.")
@@ -82,3 +86,191 @@ class VersionsPage:
             values=values,
             errors=errors or {},
         )
+
+
+class AliasForm(Struct, frozen=True, kw_only=True):
+    """Values of the form, as text."""
+
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    shares: Sequence[Mapping[str, str]] = ()
+    rules: Sequence[Mapping[str, str]] = ()
+    combine: str = "and"  #: ``and``, ``or``, or ``STORED``
+
+
+def form_of(alias: Alias) -> AliasForm:
+    kinds = {one.combine_type for one in alias.strategies.values()}
+    return AliasForm(
+        name=alias.name,
+        version=alias.version,
+        description=lines(alias.description),
+        shares=[{"version": version, "percent": str(weight)} for version, weight in alias.weights.items()],
+        rules=[
+            {
+                "version": version,
+                "type": rule.rule_type.lower(),
+                "param": one_line(rule.param),
+                "op": rule.op,
+                "value": one_line(rule.value),
+            }
+            for version, strategy in alias.strategies.items()
+            for rule in strategy.rules
+        ],
+        combine=kinds.pop() if len(kinds) == 1 else STORED if kinds else "and",
+    )
+
+
+def read_form(form: Form, name: str = "") -> AliasForm:
+    return AliasForm(
+        name=name or form.text("name"),
+        version=form.text("version"),
+        description=form.raw("description"),
+        shares=_rows(form, "w-", _SHARE),
+        rules=_rows(form, "r-", _RULE),
+        combine=form.text("combine", "and"),
+    )
+
+
+def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
+    """Return the body of a request that stores the alias. Rules that are as ``stored`` are sent as they are."""
+    kept = stored if stored is not None and _same_rules(typed, form_of(stored)) else None
+    strategies = to_builtins(kept.strategies) if kept else _strategies(typed, stored)
+    described = stored is not None and lines(stored.description) == typed.description
+    return {
+        "version": typed.version,
+        "description": stored.description if stored and described else typed.description,
+        "additional_version_weights": {one["version"]: number_of(one["percent"]) for one in typed.shares},
+        "additional_version_strategy": strategies,
+    }
+
+
+def errors_in(typed: AliasForm) -> dict[str, str]:
+    """Return errors of rows, by ``shares`` and ``rules``: rows without a version, and versions with two shares."""
+    kinds = {"shares": typed.shares, "rules": typed.rules}
+    found = {name: NO_VERSION for name, rows in kinds.items() if any(not one["version"] for one in rows)}
+    versions = [one["version"] for one in typed.shares]
+    if twice := next((one for one in versions if one and versions.count(one) > 1), ""):
+        found["shares"] = f"{twice} is given twice; remove one"
+    return found
+
+
+def _same_rules(one: AliasForm, other: AliasForm) -> bool:
+    return (list(one.rules), one.combine) == (list(other.rules), other.combine)
+
+
+def _strategies(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
+    before: Mapping[str, Strategy] = stored.strategies if stored else {}
+    found: dict[str, Any] = {}
+    for one in typed.rules:
+        version = one["version"]
+        combine = before.get(version, Strategy()).combine_type if typed.combine == STORED else typed.combine
+        strategy = found.setdefault(version, {"combine_type": combine, "rules": []})
+        rule = {"rule_type": one["type"], "param": one["param"], "op": one["op"], "value": one["value"]}
+        strategy["rules"].append(rule)
+    return found
+
+
+def _rows(form: Form, prefix: str, names: tuple[str, ...]) -> list[dict[str, str]]:
+    rows = form.rows(prefix, names)
+    return [row for row in rows if any(text.strip() for name, text in row.items() if name not in _CHOSEN)]
+
+
+class AliasPages(PageFamily):
+    def __init__(self, frame: FunctionFrame, catalog: Catalog) -> None:
+        self._frame, self._catalog = frame, catalog
+
+    @serves("ConsoleNewAlias")
+    async def show_new(self, call: Call) -> Reply:
+        function = self._frame.function_of(call)
+        newest = self._catalog.versions(function.function_id)[-1].version
+        return await self._show(call, function, AliasForm(version=newest), None)
+
+    @serves("ConsoleAlias")
+    async def show(self, call: Call) -> Reply:
+        function = self._frame.function_of(call)
+        alias = self._alias(call, function)
+        return await self._show(call, function, form_of(alias), alias)
+
+    @serves("ConsoleCreateAlias")
+    async def create(self, call: Call, form: Form) -> Reply:
+        function, typed = self._frame.function_of(call), read_form(form)
+        return await self._store(call, function, typed, None)
+
+    @serves("ConsoleSaveAlias")
+    async def save(self, call: Call, form: Form) -> Reply:
+        function = self._frame.function_of(call)
+        alias = self._alias(call, function)
+        typed = read_form(form, alias.name)
+        if is_stale(form, alias):
+            return await self._show(call, function, typed, alias, {WHOLE: CHANGED})
+        return await self._store(call, function, typed, alias)
+
+    @serves("ConsoleDeleteAlias")
+    async def delete(self, call: Call, form: Form) -> Reply:
+        function = self._frame.function_of(call)
+        alias = self._alias(call, function)
+        try:
+            await self._frame.send(call, "DELETE", function, _api_part(alias.name))
+        except FunctiondError as error:
+            return await self._show(call, function, form_of(alias), alias, errors_beside(error, ()))
+        return see_other(self._frame.page_path(function, PATH), f"Deleted alias {alias.name}.")
+
+    async def _store(self, call: Call, function: Function, typed: AliasForm, alias: Alias | None) -> Reply:
+        if wrong := errors_in(typed):
+            return await self._show(call, function, typed, alias, wrong)
+        body = body_of(typed, alias)
+        if alias is not None and body == body_of(form_of(alias), alias):
+            return see_other(self._frame.page_path(function, PATH), "Nothing was changed.")
+        try:
+            if alias is None:
+                await self._frame.send(call, "POST", function, "/aliases", {"name": typed.name, **body})
+            else:
+                await self._frame.send(call, "PUT", function, _api_part(alias.name), body)
+        except FunctiondError as error:
+            return await self._show(call, function, typed, alias, _errors(error))
+        done = "Created" if alias is None else "Saved"
+        return see_other(self._frame.page_path(function, PATH), f"{done} alias {typed.name}.")
+
+    async def _show(
+        self,
+        call: Call,
+        function: Function,
+        values: AliasForm,
+        alias: Alias | None,
+        errors: Mapping[str, str] | None = None,
+    ) -> Reply:
+        versions = [one.version for one in self._catalog.versions(function.function_id)]
+        choices = tuple(Choice(value=one, label=one) for one in versions)
+        return await self._frame.show(
+            call,
+            "functions/alias.html",
+            tab=TAB,
+            alias=alias,
+            values=value_shown(call, to_builtins(values)),
+            choices=[("", "Choose…"), *((one, one) for one in versions)],
+            settings={**_FIELDS, "version": replace(_FIELDS["version"], control="choice", choices=choices)},
+            combinations=[("and", "All rules match"), ("or", "Any rule matches")]
+            + ([(STORED, "As stored")] if alias is not None and form_of(alias).combine == STORED else []),
+            errors=errors or {},
+            seen="" if alias is None else digest_of(alias),
+        )
+
+    def _alias(self, call: Call, function: Function) -> Alias:
+        return self._catalog.alias_of(function.function_id, call.part("alias"))
+
+
+def _errors(error: FunctiondError) -> Mapping[str, str]:
+    """Return the errors by field; those of further versions stand beside their rows."""
+    if isinstance(error, InvalidField) and error.field.startswith("additional_version_weights"):
+        return {"shares": error.allowed}
+    if isinstance(error, InvalidField) and error.field.startswith("additional_version_strategy"):
+        part = error.field.rpartition(".")[2]
+        return {"rules": f"{_PARTS.get(part, part)}: {error.allowed}"}
+    if isinstance(error, SameVersion):
+        return {WHOLE: f"Version {error.value} is the alias's own. Choose another one as a further version."}
+    return errors_beside(error, NAMES)
+
+
+def _api_part(alias: str) -> str:
+    return f"/aliases/{quote(alias, safe='')}"

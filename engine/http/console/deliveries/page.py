@@ -1,23 +1,25 @@
-"""Page of a project's deliveries, and the actions on those that are selected."""
+"""Pages of a project's deliveries: lists with actions on those that are selected, and actions on all that match.
+
+An action on all that match a filter is a question with their number, then steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
-from engine.http.api.deliveries import DeliveriesApi
+from engine.http.api.deliveries import STEP, DeliveriesApi
 from engine.http.api.paging import bounds
-from engine.http.api.routing import BASE, Call, Handler, whole_number
+from engine.http.api.routing import BASE, Call, whole_number
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.deliveries.destination_rows import DestinationRows, param_text
-from engine.http.console.deliveries.scope import ScopeReader
-from engine.http.console.forms import Form, error_of_whole
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action, Pages
+from engine.http.console.deliveries.destinations import NONE, Destinations, param_text
+from engine.http.console.forms import Form, error_of_whole, struct_of
+from engine.http.console.pages import PageFamily, Pages, see_other, serves
 from engine.http.console.paths import DELIVERIES
 from engine.http.console.visibility import delivery_shown
 from engine.pipeline.failed_deliveries import DeliveryCounts, DeliveryScope, FailedDeliveries
@@ -31,27 +33,40 @@ _DONE = {
     "discard": ("discarded", "The others are not in this list any more."),
 }
 DESTINATIONS = 100  #: most rows of the table of destinations
+SAMPLE = 10
+LOOKS = 2  #: parts of the outbox in which the question counts the deliveries to one destination
+Verb = Literal["redrive", "discard"]
 
 
-class DeliveriesPage:
+class Progress(Struct, frozen=True, kw_only=True):
+    """State of the action, which its form sends from step to step."""
+
+    function: str = ""
+    destination: str = ""  #: kind
+    param: str = ""
+    after: int = 0
+    done: int = 0
+    total: int = 0
+    counted: bool = True  #: False: ``total`` is a lower bound
+    pending: bool = False  #: those that wait
+    redirect: bool = False
+
+
+class DeliveriesPage(PageFamily):
+    """Page of the lists, and the pages of actions on all deliveries that match a filter."""
+
     def __init__(
         self,
         pages: Pages,
         deliveries: FailedDeliveries,
-        scopes: ScopeReader,
-        rows: DestinationRows,
+        destinations: Destinations,
         api: ApiRequests,
         items: DeliveriesApi,
     ) -> None:
-        self._pages, self._deliveries, self._scopes, self._rows = pages, deliveries, scopes, rows
+        self._pages, self._deliveries, self._destinations = pages, deliveries, destinations
         self._api, self._items = api, items
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {DELIVERIES: self._show}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {DELIVERIES: self.act}
-
+    @serves("ConsoleSelectedDeliveries")
     async def act(self, call: Call, form: Form) -> Reply:
         """Send the selected deliveries again, or discard them.
 
@@ -73,16 +88,71 @@ class DeliveriesPage:
             reply = await self._api.send(call, "POST", path, body)
         except FunctiondError as error:
             return await self._show(call, errors=error_of_whole(error))
-        chosen = await self._scopes.read(call)
+        chosen = await self._destinations.chosen(call)
         done = next(iter(reply.read(dict[str, list[int]]).values()))
         note = _note(len(done), len(ids), *words)
         return see_other(DELIVERIES.format(project_id=call.project) + chosen.suffix, note)
 
+    @serves("ConsoleRedriveAll", verb="redrive")
+    @serves("ConsoleDiscardAll", verb="discard")
+    async def _ask(self, call: Call, verb: Verb) -> Reply:
+        """Show how many deliveries would be handled, with the first of them."""
+        chosen = await self._destinations.chosen(call)
+        given_up = chosen.scope.given_up
+        exact = await self._deliveries.given_up(chosen.scope)
+        counts, unknown = await self._destinations.counts(chosen.scope, LOOKS) if exact is None else (NONE, "")
+        sample, _ = await self._deliveries.page(chosen.scope, after=0, limit=SAMPLE)
+        spec, items = chosen.scope.destination, (delivery_shown(call, self._items.item(one)) for one in sample)
+        return await self._show_step(
+            call,
+            verb,
+            "deliveries/ask.html",
+            progress=Progress(
+                function=chosen.name,
+                destination=spec.destination if spec else "",
+                param=spec.param if spec else "",
+                total=exact.rows if exact else sum((counts.given_up if given_up else counts.pending).values()),
+                counted=counts.complete if exact is None else not exact.more,
+                pending=not given_up,
+                redirect=chosen.scope.redirect,
+            ),
+            unknown=unknown,
+            chosen=chosen,
+            kind=spec.destination if spec else "",
+            param=param_text(spec.param) if spec else "",
+            sample=[(one, param_text(one.param)) for one in items],
+        )
+
+    @serves("ConsoleRedriveDeliveries", verb="redrive")
+    @serves("ConsoleDiscardDeliveries", verb="discard")
+    async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
+        """Make one step, and show the progress, or the result after the last step."""
+        progress = struct_of(form, Progress)
+        chosen = ["function", "destination", "param", "pending", "after"]
+        if progress.redirect:
+            chosen.append("redirect")
+        body = {"all": True, "limit": STEP, **{name: getattr(progress, name) for name in chosen}}
+        path = f"{BASE.format(project_id=call.project)}/deliveries/{verb}"
+        try:
+            reply = await self._api.send(call, "POST", path, body)
+        except FunctiondError as error:
+            errors = error_of_whole(error)
+            return await self._show_step(call, verb, progress=progress, ended=False, errors=errors)
+        found = reply.read(dict[str, Any])
+        after = found.pop("next_after")
+        [ids] = found.values()
+        progress = replace(progress, done=progress.done + len(ids), after=after)
+        return await self._show_step(call, verb, progress=progress, ended=not after, errors={})
+
+    async def _show_step(self, call: Call, verb: Verb, template: str = "deliveries/steps.html", **data: Any) -> Reply:
+        return await self._pages.show(call, template, live=False, verb=verb, **data)
+
+    @serves("ConsoleDeliveries")
     async def _show(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
-        chosen = await self._scopes.read(call)
+        chosen = await self._destinations.chosen(call)
         limit = bounds(call, "limit", maximum=ROWS)[1]
-        counts, unknown = await self._scopes.counts(chosen.scope)
-        every = self._rows.rows(call, counts, chosen.function)
+        counts, unknown = await self._destinations.counts(chosen.scope)
+        every = self._destinations.rows(call, counts, chosen.function)
         whole = bool(call.text("all"))
         rows = [one for one in every if (whole or not one.is_calm) and chosen.key in ("", one.key)]
         return await self._pages.show(
@@ -91,7 +161,7 @@ class DeliveriesPage:
             live=not errors,
             errors=errors or {},
             chosen=chosen,
-            functions=self._rows.functions(call.project),
+            functions=self._destinations.functions(call.project),
             unknown=unknown,
             complete=counts.complete,
             destinations=rows[:DESTINATIONS],
@@ -115,7 +185,7 @@ class DeliveriesPage:
         return {
             "given_up": given_up,
             "items": [(one, param_text(one.param)) for one in items],
-            "replaced": {one.delivery_id for one in found if self._rows.is_replaced(one)},
+            "replaced": {one.delivery_id for one in found if self._destinations.is_replaced(one)},
             "count": counted if exact is None else max(counted, exact.rows),
             "complete": counts.complete or (exact is not None and not exact.more),
             "name": name,

@@ -15,13 +15,12 @@ from engine.asgi.wire import Reply
 from engine.errors import InvalidField, NotFound
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import read_place, show_place
-from engine.http.api.routing import Call, Handler
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.function_links import name_of
+from engine.http.api.routing import Call
+from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
 from engine.http.console.invocations.triggers import InvocationTriggers
-from engine.http.console.pages import PageFamily, Pages
-from engine.http.console.paths import FUNCTION, MANY, PROJECT
+from engine.http.console.pages import PageFamily, Pages, serves
+from engine.http.console.paths import MANY, name_of
 from engine.model import Function, State
 from engine.model.identity import accepted_at
 from engine.protocols import NEWEST, Count, Found, Place, Records
@@ -47,15 +46,14 @@ class InvocationLists(PageFamily):
         self._pages, self._frame, self._catalog, self._records = pages, frame, catalog, records
         self._filters, self._sources, self._triggers = filters, sources, triggers
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {f"{PROJECT}/invocations": self.show_project, f"{FUNCTION}/invocations": self.show_function}
-
+    @serves("ConsoleInvocations")
     async def show_project(self, call: Call) -> Reply:
         functions = {one.function_id: one for one in self._catalog.list(call.project)}
         chosen = filter_of(call.text)
         data = await self._data(call, chosen, functions)
         return await self._pages.show(call, "invocations.html", tab="", filter=chosen, **data)
 
+    @serves("ConsoleFunctionInvocations")
     async def show_function(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         name = name_of(function)

@@ -6,60 +6,69 @@ one: a script sends it, or a button. All progress is in the forms, so that steps
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
+import anyio
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from engine.asgi.error_replies import status_of
 from engine.asgi.wire import Reply
-from engine.errors import AccessDenied, InvalidRequest
-from engine.http.api.records import ACTIVE
-from engine.http.api.routing import Call, Handler, whole_number
+from engine.errors import AccessDenied, FunctiondError, InvalidRequest
+from engine.functions.catalog import Catalog
+from engine.http.api.invocation_actions import CancelledInvocations, RedrivenInvocations
+from engine.http.api.records import ACTIVE, read_states
+from engine.http.api.routing import BASE, Call, whole_number
 from engine.http.console.forms import Form
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.function_links import name_of
-from engine.http.console.invocations.bulk_steps import (
-    LONGEST_REFUSAL,
-    REFUSALS,
-    BulkSteps,
-    Kind,
-    Progress,
-    states_of,
-)
+from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.filters import ANY, Filters, InvocationFilter, filter_of
-from engine.http.console.pages import Action, Pages, may
-from engine.http.console.paths import FUNCTION, MANY, PROJECT
-from engine.model import Record, State
-from engine.protocols import Count, Records
+from engine.http.console.pages import PageFamily, Pages, may, serves
+from engine.http.console.paths import MANY, PROJECT, name_of
+from engine.model import Code, Record, State
+from engine.pipeline.redrive import FAILED
+from engine.protocols import Count, Records, Selection
 
+Kind = Literal["cancel", "redrive"]
+LIMITS = {"cancel": 500, "redrive": 100}  #: invocations of a step of one function
+TURN = 0.25  #: seconds after which a step begins no further function
+REFUSALS = 20  #: refused invocations that the last page names
+LONGEST_REFUSAL = 300  #: characters
 SAMPLE = 10  #: invocations that the first page shows
 COUNTED = 10_000
 _OPERATIONS = {"cancel": "CancelAsyncInvocations", "redrive": "RedriveAsyncInvocations"}
-_PATHS: Mapping[str, Kind] = {
-    MANY["cancel"]: "cancel",
-    MANY["redrive"]: "redrive",
-    f"{FUNCTION}/invocations/cancel": "cancel",
-    f"{FUNCTION}/invocations/redrive": "redrive",
-}
 
 
-class ManyInvocations:
+class Progress(Struct, frozen=True, kw_only=True):
+    """Progress after some steps, as hidden fields of a form have it."""
+
+    function: str = ""  #: of a project: the last one that a step acted on; all before it are done
+    marker: str = ""  #: place in this function; empty: it is done
+    done: int = 0
+    refused: int = 0
+    refusals: tuple[str, ...] = ()  #: request id and reason of the first refused ones
+    total: int = 0  #: number of invocations before the first step
+    more: bool = False  #: the number is larger
+    ended: bool = False
+
+
+class Step(NamedTuple):
+    progress: Progress
+    error: FunctiondError | None = None
+    function: str = ""  #: at which the error occurred
+
+
+class ManyInvocations(PageFamily):
+    """Pages of both actions. Each step is made of operations of the API."""
+
     def __init__(
-        self, pages: Pages, frame: FunctionFrame, records: Records, filters: Filters, steps: BulkSteps
+        self, pages: Pages, frame: FunctionFrame, catalog: Catalog, records: Records, filters: Filters
     ) -> None:
-        self._pages, self._frame, self._records = pages, frame, records
-        self._filters, self._steps = filters, steps
+        self._pages, self._frame, self._catalog, self._records, self._filters = pages, frame, catalog, records, filters
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {path: partial(self._preview, kind=kind) for path, kind in _PATHS.items()}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {path: partial(self._step, kind=kind) for path, kind in _PATHS.items()}
-
-    # --- inside ---------------------------------------------------------------------------------------------
-
+    @serves("ConsoleCancelOfProject", "ConsoleCancelMany", kind="cancel")
+    @serves("ConsoleRedriveOfProject", "ConsoleRedriveMany", kind="redrive")
     async def _preview(self, call: Call, kind: Kind) -> Reply:
         """Show how many invocations match, and some of them."""
         listed = self._checked(call, kind, filter_of(call.text))
@@ -67,7 +76,7 @@ class ManyInvocations:
         counts = dict[str, Count]()
         sample: Sequence[Record] = ()
         for state in (one for one in State if one in states_of(kind, chosen.status)):
-            selection = self._steps.selection(call, kind, replace(chosen, status=state.value))
+            selection = self._selection(call, kind, replace(chosen, status=state.value))
             if not selection.functions and not chosen.function:
                 break  # a project without functions
             counts[state.value] = await self._records.count(selection, COUNTED)
@@ -80,16 +89,18 @@ class ManyInvocations:
             chosen,
             counts=counts,
             sample=sample,
-            names=self._steps.names(call.project),
+            names=self._names(call.project),
             listed=listed,
             most=COUNTED,
         )
 
+    @serves("ConsoleCancelInvocationsOfProject", "ConsoleCancelInvocations", kind="cancel")
+    @serves("ConsoleRedriveInvocationsOfProject", "ConsoleRedriveInvocations", kind="redrive")
     async def _step(self, call: Call, form: Form, kind: Kind) -> Reply:
         chosen = self._checked(call, kind, filter_of(form.text))
         if "running" in form:
             chosen = replace(chosen, status=",".join(sorted(ACTIVE)))
-        step = await self._steps.step(call, kind, chosen, _read(form))
+        step = await self._advance(call, kind, chosen, _read(form))
         return await self._show(
             call,
             kind,
@@ -100,6 +111,8 @@ class ManyInvocations:
             stopped_at=step.function,
             http_status=status_of(type(step.error)) if step.error else 200,
         )
+
+    # --- inside ---------------------------------------------------------------------------------------------
 
     async def _show(self, call: Call, kind: Kind, content: str, chosen: InvocationFilter, **data: Any) -> Reply:
         """Show ``content``, a template, as a page of the function or of the project that the path names."""
@@ -125,6 +138,94 @@ class ManyInvocations:
         if chosen.function and self._filters.urn(chosen, call.project).function == self._frame.urn_of(function):
             return chosen
         return replace(chosen, function=name_of(function))
+
+    def _selection(self, call: Call, kind: Kind, chosen: InvocationFilter) -> Selection:
+        """Return the invocations of ``chosen`` on which an action works."""
+        selection = self._filters.selection(chosen, call.project, frozenset(self._names(call.project)))
+        selection = replace(selection, states=states_of(kind, chosen.status))
+        if kind == "redrive" and not selection.codes:
+            return replace(selection, without=frozenset({int(Code.CANCELLED)}))
+        return selection
+
+    async def _advance(self, call: Call, kind: Kind, chosen: InvocationFilter, progress: Progress) -> Step:
+        """Make one step, and return the progress after it, or the error that stopped it. Raises AccessDenied.
+
+        A filter without a function stands for all functions of the project. A step acts on one function after the
+        other, until it has handled ``LIMITS`` invocations or ``TURN`` seconds are over.
+        """
+        until, before = anyio.current_time() + TURN, progress.done
+        for name in self._functions(call, chosen, progress):
+            if anyio.current_time() >= until or progress.done - before >= LIMITS[kind]:
+                return Step(progress=progress)
+            try:
+                progress = await self._act(call, kind, replace(chosen, function=name), progress)
+            except AccessDenied:
+                raise
+            except FunctiondError as error:
+                return Step(progress=progress, error=error, function=name)
+            if progress.marker:
+                return Step(progress=progress)
+        return Step(progress=replace(progress, ended=True))
+
+    def _names(self, project: str) -> Mapping[int, str]:
+        """Return the short names of a project's functions by their ids."""
+        return {one.function_id: name_of(one) for one in self._catalog.list(project)}
+
+    def _functions(self, call: Call, chosen: InvocationFilter, progress: Progress) -> Iterator[str]:
+        """Yield the names of the functions that are left, in their order."""
+        if chosen.function:
+            return iter([chosen.function])
+        names = sorted(self._names(call.project).values())
+        if progress.marker:
+            return (name for name in names if name >= progress.function)
+        return (name for name in names if name > progress.function)
+
+    async def _act(self, call: Call, kind: Kind, chosen: InvocationFilter, progress: Progress) -> Progress:
+        """Make a step of one function, unless it has no invocation that matches."""
+        if progress.function != chosen.function:
+            found = await self._records.search(self._selection(call, kind, chosen), None, 1)
+            if not found.records and not found.more:
+                return replace(progress, function=chosen.function, marker="")
+            progress = replace(progress, marker="")
+        after = await (self._cancel if kind == "cancel" else self._redrive)(call, chosen, progress)
+        return replace(after, function=chosen.function)
+
+    async def _cancel(self, call: Call, chosen: InvocationFilter, progress: Progress) -> Progress:
+        body = {"status": chosen.status, "limit": LIMITS["cancel"], "marker": progress.marker}
+        target = self._operation(call, chosen, "cancel")
+        reply = await self._frame.api.send(call, "POST", target, {**self._filters.api_body(chosen), **body})
+        step = reply.read(CancelledInvocations)
+        return replace(progress, marker=step.next_marker, done=progress.done + len(step.cancelled))
+
+    async def _redrive(self, call: Call, chosen: InvocationFilter, progress: Progress) -> Progress:
+        body = {
+            "failed": True,
+            "status": ",".join(sorted(states_of("redrive", chosen.status))),
+            "limit": LIMITS["redrive"],
+            "marker": progress.marker,
+            "counted": False,
+        }
+        target = self._operation(call, chosen, "redrive")
+        reply = await self._frame.api.send(call, "POST", target, {**self._filters.api_body(chosen), **body})
+        step = reply.read(RedrivenInvocations)
+        refused = [] if step.refused is UNSET else step.refused
+        texts = (f"{one.request_id} {one.error_message}"[:LONGEST_REFUSAL] for one in refused)
+        return replace(
+            progress,
+            marker="" if step.next_marker is UNSET else step.next_marker,
+            done=progress.done + sum(one.repeated is UNSET for one in step.redriven),
+            refused=progress.refused + len(refused),
+            refusals=(*progress.refusals, *texts)[:REFUSALS],
+        )
+
+    def _operation(self, call: Call, chosen: InvocationFilter, name: str) -> str:
+        urn = self._filters.urn(chosen, call.project)
+        text = str(urn) if urn.qualified else urn.function
+        return f"{BASE.format(project_id=call.project)}/functions/{quote(text, safe='')}/async-invocations/{name}"
+
+
+def states_of(kind: Kind, status: str) -> frozenset[State]:
+    return read_states(status) & (ACTIVE if kind == "cancel" else FAILED)
 
 
 def _read(form: Form) -> Progress:

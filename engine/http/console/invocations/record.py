@@ -10,21 +10,19 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from engine.asgi.wire import Reply
+from engine.asgi.wire import HeaderPairs, Reply
 from engine.errors import AccessDenied, FunctiondError, InvalidField, NotFound
 from engine.functions.catalog import Catalog
 from engine.http.api.invocation_actions import RedrivenInvocations, RunAgainReply
 from engine.http.api.records import ExplanationReply
-from engine.http.api.routing import BASE, Call, Handler, whole_number
-from engine.http.console.api_requests import ApiRequests
+from engine.http.api.routing import BASE, Call, whole_number
+from engine.http.console.api_requests import ApiReply
 from engine.http.console.forms import WHOLE, Form, errors_of
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.function_links import name_of
+from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.bodies import SHOWN, body_of, headers_of, pretty
 from engine.http.console.invocations.details import InvocationDetails
-from engine.http.console.notes import see_other
-from engine.http.console.pages import HEADERS, Action, Pages
-from engine.http.console.paths import INVOCATION
+from engine.http.console.pages import HEADERS, PageFamily, Pages, see_other, serves
+from engine.http.console.paths import INVOCATION, name_of
 from engine.http.console.visibility import sees_payloads
 from engine.model import Function, Record
 from engine.model.limits import LONGEST_DELAY
@@ -36,67 +34,55 @@ ONCE = "once"  #: hidden field: a form that is sent twice makes one invocation
 _TEXT = b"text/plain; charset=utf-8"
 
 
-class InvocationPage:
-    def __init__(
-        self, pages: Pages, frame: FunctionFrame, catalog: Catalog, details: InvocationDetails, api: ApiRequests
-    ) -> None:
+class InvocationPage(PageFamily):
+    def __init__(self, pages: Pages, frame: FunctionFrame, catalog: Catalog, details: InvocationDetails) -> None:
         self._pages, self._frame, self._catalog = pages, frame, catalog
-        self._details, self._api = details, api
+        self._details = details
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {
-            INVOCATION: self.show,
-            f"{INVOCATION}/again": self.edit,
-            f"{INVOCATION}/event": self.download_event,
-            f"{INVOCATION}/result": self.download_result,
-        }
-
-    def actions(self) -> Mapping[str, Action]:
-        return {
-            f"{INVOCATION}/cancel": self.cancel,
-            f"{INVOCATION}/redrive": self.redrive,
-            f"{INVOCATION}/again": self.run_again,
-            f"{INVOCATION}/deliver": self.deliver,
-        }
-
+    @serves("ConsoleInvocation")
     async def show(self, call: Call) -> Reply:
         return await self._show(call, await self._details.record(call))
 
+    @serves("ConsoleCancelInvocation")
     async def cancel(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
         body = {"request_id": record.request_id, "type": "force"}
         try:
-            await self._api.send(call, "POST", self._operation(record, "/cancel"), body)
+            await self._send(call, "POST", record, "/cancel", body)
         except FunctiondError as error:
             return await self._refused(call, record, error)
         return see_other(self._path(call, record.request_id), "Cancelled.")
 
+    @serves("ConsoleRedriveInvocation")
     async def redrive(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
-        target = self._operation(record, "/async-invocations/redrive")
+        body = {"request_ids": [record.request_id]}
         try:
-            reply = await self._api.send(call, "POST", target, {"request_ids": [record.request_id]})
+            reply = await self._send(call, "POST", record, "/async-invocations/redrive", body)
         except FunctiondError as error:
             return await self._refused(call, record, error)
         [sent] = reply.read(RedrivenInvocations).redriven
         text = "Redriven." if sent.repeated is UNSET else "Nothing was sent, as it was redriven before."
         return see_other(self._path(call, sent.new_request_id), f"{text} This invocation repeats {sent.request_id}.")
 
+    @serves("ConsoleDeliverAgain")
     async def deliver(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
         target = f"{BASE.format(project_id=call.project)}/deliveries/redrive"
         try:
             number = whole_number("delivery", form.text("delivery"), 0)
-            await self._api.send(call, "POST", target, {"delivery_ids": [number]})
+            await self._frame.api.send(call, "POST", target, {"delivery_ids": [number]})
         except FunctiondError as error:
             return await self._refused(call, record, error)
         return see_other(self._path(call, record.request_id), "The delivery is tried again.")
 
+    @serves("ConsoleRunAgain")
     async def edit(self, call: Call) -> Reply:
         record = await self._details.record(call)
         event = pretty(record.payload) if sees_payloads(call) and len(record.payload) <= EDITED else ""
         return await self._editor(call, record, {"event": event, "priority": str(record.priority), "delay": ""})
 
+    @serves("ConsoleInvokeAgain")
     async def run_again(self, call: Call, form: Form) -> Reply:
         """Invoke again, with the event of the form if it has one."""
         record = await self._details.record(call)
@@ -104,9 +90,9 @@ class InvocationPage:
         try:
             body = _changes(typed) if "event" in form else b"{}"
             key = sha256(form.raw(ONCE).encode() + b" " + body).hexdigest()[:32]
-            target = self._operation(record, f"/async-invocations/{record.request_id}/run-again")
+            path = f"/async-invocations/{record.request_id}/run-again"
             headers = ((b"idempotency-key", f"console:{key}".encode()),)
-            reply = await self._api.send(call, "POST", target, body, headers)
+            reply = await self._send(call, "POST", record, path, body, headers)
         except FunctiondError as error:
             if "event" in form:
                 return await self._editor(call, record, typed, errors_of(error))
@@ -114,10 +100,12 @@ class InvocationPage:
         new = reply.read(RunAgainReply).request_id
         return see_other(self._path(call, new), f"Accepted. This invocation repeats {record.request_id}.")
 
+    @serves("ConsoleEvent")
     async def download_event(self, call: Call) -> Reply:
         record = await self._details.record(call)
         return self._download(call, record.payload, f"{record.request_id}-event.json")
 
+    @serves("ConsoleResult")
     async def download_result(self, call: Call) -> Reply:
         record = await self._details.record(call)
         return self._download(call, record.result, f"{record.request_id}-result.json")
@@ -176,9 +164,9 @@ class InvocationPage:
         }
 
     async def _explanation(self, call: Call, record: Record) -> ExplanationReply | None:
-        target = self._operation(record, f"/async-invocations/{record.request_id}/explain")
+        path = f"/async-invocations/{record.request_id}/explain"
         try:
-            return (await self._api.send(call, "GET", target)).read(ExplanationReply)
+            return (await self._send(call, "GET", record, path)).read(ExplanationReply)
         except FunctiondError:
             return None  # the record has just been pruned, or its place is on a damaged page
 
@@ -188,8 +176,11 @@ class InvocationPage:
             raise NotFound(f"the function of {record.request_id} was deleted")
         return function
 
-    def _operation(self, record: Record, rest: str) -> str:
-        return self._frame.api_path(self._function(record), rest)
+    async def _send(
+        self, call: Call, method: str, record: Record, rest: str, body: Any = None, headers: HeaderPairs = ()
+    ) -> ApiReply:
+        """Make a request to the API about the function of an invocation."""
+        return await self._frame.send(call, method, self._function(record), rest, body, headers)
 
     def _path(self, call: Call, request_id: str) -> str:
         return INVOCATION.format(project_id=call.project, request_id=request_id)

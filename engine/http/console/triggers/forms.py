@@ -14,8 +14,7 @@ from engine.errors import FunctiondError
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE
 from engine.http.console.forms import Form, errors_of
-from engine.http.console.struct_fields import Field, fields_of
-from engine.http.console.struct_forms import Data, errors_beside, read_struct
+from engine.http.console.struct_forms import Data, Field, errors_beside, fields_of, read_struct
 from engine.http.console.triggers.rows import kind_mode
 from engine.model import Function
 from engine.model.crontab import from_crontab

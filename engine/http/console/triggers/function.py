@@ -1,60 +1,54 @@
-"""Triggers of one function, and the forms that create them: choice of a kind, then its options."""
+"""Pages of the triggers of one function: list, choice of a kind, form of its options, and the page of one trigger."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, UnknownTriggerType
+from engine.errors import FunctiondError, UnknownTrigger, UnknownTriggerType
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
-from engine.http.api.routing import Call, Handler
+from engine.http.api.routing import Call
 from engine.http.api.triggers import TriggerReply
-from engine.http.console.api_requests import ApiRequests
-from engine.http.console.forms import Form
-from engine.http.console.function_frame import FunctionFrame
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action
-from engine.http.console.paths import FUNCTION
+from engine.http.console.forms import WHOLE, Form
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.pages import PageFamily, see_other, serves
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
-from engine.http.console.triggers import forms
-from engine.http.console.triggers.rows import TriggerRows, page_of_trigger
+from engine.http.console.triggers.forms import (
+    CHANGED,
+    Kind,
+    create_path,
+    data_of,
+    errors_in_form,
+    fields_of_kind,
+    kind_of,
+    qualifiers_of,
+    trigger_path,
+)
+from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
+from engine.model.crontab import five_fields
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
-from engine.resources.bound_trigger import name_of
+from engine.resources.bound_trigger import BoundTrigger, name_of
 from engine.resources.triggers import Triggers
 
 TAB = "configuration/triggers"
-LIST = f"{FUNCTION}/{TAB}"
-NEW = f"{LIST}/new"
 ROWS = 100
 
 
-class FunctionTriggersPages:
-    def __init__(
-        self,
-        frame: FunctionFrame,
-        api: ApiRequests,
-        catalog: Catalog,
-        triggers: Triggers,
-        rows: TriggerRows,
-        region: str,
-    ) -> None:
-        self._frame, self._api, self._catalog, self._triggers = frame, api, catalog, triggers
-        self._rows, self._region = rows, region
+class FunctionTriggersPages(PageFamily):
+    def __init__(self, frame: FunctionFrame, catalog: Catalog, triggers: Triggers, rows: TriggerRows) -> None:
+        self._frame, self._catalog, self._triggers, self._rows = frame, catalog, triggers, rows
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {LIST: self.show, NEW: self.show_new}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {NEW: self.create}
-
+    @serves("ConsoleFunctionTriggers")
     async def show(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         page = page_of(call, self._triggers.of_function(function.function_id), "limit", maximum=ROWS)
         rows = [self._rows.row(call, trigger) for trigger in page.items]
         return await self._frame.show(call, "functions/triggers.html", tab=TAB, page=page, rows=rows, limit=ROWS)
 
+    @serves("ConsoleNewTrigger")
     async def show_new(self, call: Call) -> Reply:
         """Show the kinds to choose from, or the form of the kind that the query names."""
         self._frame.function_of(call)
@@ -62,23 +56,26 @@ class FunctionTriggersPages:
             kinds = [self._offer(one, plugin) for one in self._triggers.kinds if (plugin := self._triggers.plugin(one))]
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
-        values = shown_values(forms.fields_of_kind(plugin), None)
+        values = shown_values(fields_of_kind(plugin), None)
         active = not plugin.rules.starts_disabled
         return await self._show_form(call, kind, plugin, values=values, qualifier=LATEST, active=active)
 
+    @serves("ConsoleCreateTrigger")
     async def create(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         kind, plugin = self._kind(form.text("kind"))
-        fields = forms.fields_of_kind(plugin)
+        fields = fields_of_kind(plugin)
         qualifier, active = form.text("qualifier") or LATEST, "active" in form or not plugin.rules.may_disable
         errors: Mapping[str, str] = missing_values(fields, form)
         if not errors:
             status = "ACTIVE" if active else "DISABLED"
             try:
-                body = {"trigger_type_code": kind, "event_data": forms.data_of(fields, form), "trigger_status": status}
-                reply = await self._api.send(call, "POST", forms.create_path(function, self._region, qualifier), body)
+                body = {"trigger_type_code": kind, "event_data": data_of(fields, form), "trigger_status": status}
+                reply = await self._frame.api.send(
+                    call, "POST", create_path(function, self._frame.region, qualifier), body
+                )
             except FunctiondError as error:
-                errors = forms.errors_in_form(kind, fields, error)
+                errors = errors_in_form(kind, fields, error)
             else:
                 return self._created(call, reply.read(TriggerReply), active=active)
         values, errors = typed_values(fields, form), {**lost_secrets(fields, form), **errors}
@@ -108,16 +105,16 @@ class FunctionTriggersPages:
             tab=TAB,
             kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
-            fields=forms.fields_of_kind(plugin),
+            fields=fields_of_kind(plugin),
             values=values,
             qualifier=qualifier,
-            qualifiers=forms.qualifiers_of(self._catalog, self._frame.function_of(call)),
+            qualifiers=qualifiers_of(self._catalog, self._frame.function_of(call)),
             active=active,
             errors=errors or {},
         )
 
-    def _offer(self, code: str, plugin: Plugin) -> forms.Kind:
-        return forms.kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
+    def _offer(self, code: str, plugin: Plugin) -> Kind:
+        return kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
 
     def _kind(self, code: str) -> tuple[str, Plugin]:
         """Return a kind in its plugin's spelling, and its plugin. Raises UnknownTriggerType if there is none such."""
@@ -125,3 +122,73 @@ class FunctionTriggersPages:
         if plugin is None:
             raise UnknownTriggerType(code, self._triggers.kinds)
         return next(one for one in plugin.kinds if one.upper() == code.upper()), plugin
+
+    @serves("ConsoleTrigger")
+    async def show_trigger(self, call: Call) -> Reply:
+        trigger = self._trigger(call)
+        path = page_of_trigger(trigger)
+        if path != call.path and path.find("/gateways/") > 0:
+            return see_other(path)
+        return await self._show_trigger(call, trigger, None, {})
+
+    @serves("ConsoleSaveTrigger")
+    async def save(self, call: Call, form: Form) -> Reply:
+        trigger = self._trigger(call)
+        fields, old = fields_of_kind(trigger.plugin), trigger.given
+        errors: Mapping[str, str] = missing_values(fields, form, old)
+        if form.text("generation") != str(trigger.stored.generation):
+            errors = {WHOLE: CHANGED}
+        if not errors:
+            try:
+                if (data := data_of(fields, form, old)) == old:
+                    return see_other(page_of_trigger(trigger), "Nothing was changed.")
+                await self._frame.api.send(call, "PUT", trigger_path(trigger), {"event_data": data})
+            except FunctiondError as error:
+                errors = errors_in_form(trigger.kind, fields, error)
+            else:
+                return see_other(page_of_trigger(trigger), "Saved.")
+        errors = {**lost_secrets(fields, form), **errors}
+        return await self._show_trigger(call, trigger, typed_values(fields, form, old), errors)
+
+    @serves("ConsoleEnableTrigger", status="ACTIVE", word="enabled")
+    @serves("ConsoleDisableTrigger", status="DISABLED", word="disabled")
+    async def set_status(self, call: Call, form: Form, status: str, word: str) -> Reply:
+        trigger = self._trigger(call)
+        await self._frame.api.send(call, "PUT", trigger_path(trigger), {"trigger_status": status})
+        return see_other(page_of_trigger(trigger), f"The trigger is {word}.")
+
+    @serves("ConsoleDeleteTrigger")
+    async def delete(self, call: Call, form: Form) -> Reply:
+        trigger = self._trigger(call)
+        name = name_of(trigger)
+        await self._frame.api.send(call, "DELETE", trigger_path(trigger))
+        return see_other(f"{page_of_function(trigger)}/{TAB}", f"The trigger {name} is deleted.")
+
+    def _trigger(self, call: Call) -> BoundTrigger:
+        """Return the trigger that the path names. Raises UnknownTrigger unless it is one of the path's function."""
+        trigger = self._triggers.find(call.project, call.part("trigger_id"))
+        if trigger.function_id != self._frame.function_of(call).function_id:
+            raise UnknownTrigger(trigger.kind, trigger.id)
+        return trigger
+
+    async def _show_trigger(
+        self, call: Call, trigger: BoundTrigger, values: Mapping[str, str] | None, errors: Mapping[str, str]
+    ) -> Reply:
+        plugin, row = trigger.plugin, self._rows.row(call, trigger)
+        fields = fields_of_kind(plugin) if plugin.options is not None else ()
+        data: dict[str, Any] = row.shown.event_data
+        return await self._frame.show(
+            call,
+            "functions/trigger.html",
+            tab=TAB,
+            live=not errors,  # the form is kept
+            row=row,
+            kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
+            may_disable=plugin.rules.may_disable,
+            warning=five_fields(data),
+            generation=trigger.stored.generation,
+            fields=fields,
+            values=shown_values(fields, trigger.given) if values is None else values,
+            data=data,
+            errors=errors,
+        )

@@ -13,21 +13,17 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, UnknownTrigger
-from engine.http.api.routing import Call, Handler
+from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action, Pages
-from engine.http.console.paths import GATEWAY
-from engine.http.console.struct_fields import Field, flat
-from engine.http.console.struct_forms import missing_values, read_struct, shown_values, typed_values
+from engine.http.console.pages import PageFamily, Pages, see_other, serves
+from engine.http.console.struct_forms import Field, flat, missing_values, read_struct, shown_values, typed_values
 from engine.http.console.triggers.forms import CHANGED, errors_in_form, fields_of_kind, trigger_path
 from engine.http.console.triggers.rows import BACKEND, TriggerRows, is_gateway, page_of_trigger
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import read_options
 from engine.resources.triggers import Triggers
 
-EDIT = f"{GATEWAY}/edit"
 REQUEST = ("protocol", "req_method", "path", "match_mode", "sl_domain", "auth", "cors")
 
 
@@ -37,16 +33,11 @@ class Step(Struct, frozen=True, kw_only=True):
     fields: tuple[Field, ...]
 
 
-class GatewayPages:
+class GatewayPages(PageFamily):
     def __init__(self, pages: Pages, api: ApiRequests, triggers: Triggers, rows: TriggerRows) -> None:
         self._pages, self._api, self._triggers, self._rows = pages, api, triggers, rows
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {GATEWAY: self.show, EDIT: self.edit}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {EDIT: self.proceed}
-
+    @serves("ConsoleGateway")
     async def show(self, call: Call) -> Reply:
         trigger = self._trigger(call)
         row = self._rows.row(call, trigger)
@@ -55,10 +46,12 @@ class GatewayPages:
             call, "triggers/gateway.html", row=row, steps=_steps(fields), texts=_texts(fields, trigger.given)
         )
 
+    @serves("ConsoleEditGateway")
     async def edit(self, call: Call) -> Reply:
         trigger = self._trigger(call)
         return await self._show_step(call, trigger, 1, shown_values(fields_of_kind(trigger.plugin), trigger.given), {})
 
+    @serves("ConsoleSaveGateway")
     async def proceed(self, call: Call, form: Form) -> Reply:
         """Go to the next step or back, or save the API after the last one."""
         trigger = self._trigger(call)

@@ -8,12 +8,10 @@ from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
-from engine.http.api.routing import Call, Handler, own_urn
+from engine.http.api.routing import Call, own_urn
 from engine.http.console.forms import Form
-from engine.http.console.function_links import name_of, path_of
-from engine.http.console.notes import see_other
-from engine.http.console.pages import Action, Pages
-from engine.http.console.paths import PROJECT
+from engine.http.console.pages import PageFamily, Pages, see_other, serves
+from engine.http.console.paths import name_of, path_of
 from engine.http.console.triggers.rows import TriggerRows
 from engine.http.console.visibility import service_shown
 from engine.resources.triggers import Triggers
@@ -24,19 +22,14 @@ ROWS = 100
 OFFERED = 200  #: functions that the page of a new trigger suggests
 
 
-class TriggersPage:
+class TriggersPage(PageFamily):
     def __init__(
         self, pages: Pages, catalog: Catalog, triggers: Triggers, sources: Sources, rows: TriggerRows, region: str
     ) -> None:
         self._pages, self._catalog, self._triggers, self._sources = pages, catalog, triggers, sources
         self._rows, self._region = rows, region
 
-    def pages(self) -> Mapping[str, Handler]:
-        return {f"{PROJECT}/triggers": self.show, f"{PROJECT}/triggers/new": self.show_new}
-
-    def actions(self) -> Mapping[str, Action]:
-        return {f"{PROJECT}/triggers/new": self.choose}
-
+    @serves("ConsoleTriggers")
     async def show(self, call: Call) -> Reply:
         name = call.text("function")
         found = self._triggers.in_project(call.project)
@@ -59,10 +52,12 @@ class TriggersPage:
             },
         )
 
+    @serves("ConsoleNewTriggerFunction")
     async def show_new(self, call: Call) -> Reply:
         """Show the page that asks for the function of a new trigger."""
         return await self._show_new(call, call.text("function"), {})
 
+    @serves("ConsoleChooseTriggerFunction")
     async def choose(self, call: Call, form: Form) -> Reply:
         name = form.text("function")
         try:

@@ -8,8 +8,7 @@ from msgspec import Struct
 
 from engine.http.api.routing import Call
 from engine.http.api.triggers import ProjectTrigger, TriggersApi
-from engine.http.console.function_links import path_of_name
-from engine.http.console.paths import GATEWAY
+from engine.http.console.paths import GATEWAY, path_of_name
 from engine.http.console.visibility import trigger_shown
 from engine.model import Mode
 from engine.model.urn import short_name

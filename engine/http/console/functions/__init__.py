@@ -1,0 +1,1 @@
+"""Pages of functions: the list, creation, and the tabs of one function except its configuration."""

@@ -1,0 +1,183 @@
+"""Overview, the first page of the console: what needs attention, the state of the engine now, and charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from engine.asgi.wire import Reply
+from engine.functions.catalog import Catalog
+from engine.http.api.health import HealthChecks
+from engine.http.api.routing import BASE, Call
+from engine.http.console import words
+from engine.http.console.api_requests import ApiRequests
+from engine.http.console.charts import (
+    RANGES,
+    Chart,
+    FigureTable,
+    Series,
+    TimeAxis,
+    TimeRange,
+    bar_chart,
+    duration_chart,
+    line_chart,
+    range_of,
+)
+from engine.http.console.forms import Form
+from engine.http.console.overview.concerns import ProjectConcerns, engine_concerns
+from engine.http.console.pages import PageFamily, Pages, projects_for, see_other, serves
+from engine.http.console.paths import HOME
+from engine.metrics.histogram import SECONDS
+from engine.metrics.prometheus import Figure
+from engine.metrics.samples import Period, Sample, Samples
+
+PROJECTS = 10  #: projects whose concerns are shown
+SHOWN = 12  #: concerns that are shown at once; the others are folded
+
+
+class OverviewPage(PageFamily):
+    """Page of the engine's state. ``figures`` returns the metrics that /metrics shows."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        catalog: Catalog,
+        health: HealthChecks,
+        figures: Callable[[], Iterable[Figure]],
+        samples: Samples,
+        concerns: ProjectConcerns,
+        api: ApiRequests,
+    ) -> None:
+        self._pages, self._catalog, self._health, self._figures = pages, catalog, health, figures
+        self._samples, self._concerns, self._api = samples, concerns, api
+
+    @serves("ConsoleAcceptClock")
+    async def accept_clock(self, call: Call, form: Form) -> Reply:
+        project = projects_for(call, self._catalog)[0]
+        await self._api.send(call, "POST", f"{BASE.format(project_id=project)}/clock/accept")
+        return see_other(HOME, "The clock is accepted.")
+
+    @serves("ConsoleOverview")
+    async def show(self, call: Call) -> Reply:
+        chosen = range_of(call)
+        figures = {figure.name: figure for figure in self._figures()}
+        value = {name: figure.values[""] for name, figure in figures.items() if "" in figure.values}
+        values = {name: _nonzero(figure) for name, figure in figures.items() if figure.label}
+        concerns = list(engine_concerns(self._health, value, values["held"]))
+        for project in projects_for(call, self._catalog)[:PROJECTS]:
+            concerns += await self._concerns.of(call, project)
+        charts = EngineCharts(self._samples, chosen)
+        return await self._pages.show(
+            call,
+            "overview.html",
+            ready=not self._health.ready(),
+            concerns=sorted(concerns, key=lambda one: not one.urgent),
+            shown=SHOWN,
+            about=self._health.about(""),
+            value=value,
+            values=values,
+            times={name: figure.distribution for name, figure in figures.items() if figure.distribution},
+            ranges=RANGES,
+            chosen=chosen,
+            charts=charts.charts(),
+            table=charts.table(),
+        )
+
+
+def _nonzero(figure: Figure) -> Mapping[str, float]:
+    """Return the nonzero values of a metric by the value of its label, the largest first."""
+    found = {label: value for label, value in figure.values.items() if value}
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+class EngineCharts:
+    """Charts and table of one time range."""
+
+    def __init__(self, samples: Samples, chosen: TimeRange) -> None:
+        self._waiting_now = samples.waiting
+        self._periods = samples.periods(chosen.minutes, chosen.size)
+        self._samples = [one.sample or Sample() for one in self._periods]
+        self._axis = TimeAxis(begins=[one.begin for one in self._periods], minutes=chosen.size, labels=chosen.ticks)
+        self._sum = Sample()
+        for one in self._samples:
+            self._sum.add(one)
+
+    def charts(self) -> Sequence[Chart]:
+        return [self._accepted(), self._ended(), self._waiting(), self._waits()]
+
+    def table(self) -> FigureTable:
+        names = (
+            "Accepted",
+            "Sync calls",
+            "Refused",
+            "Succeeded",
+            "Failed",
+            "Discarded",
+            "Waiting",
+            "Half started within",
+            "99 %",
+        )
+        rows = [(one.begin, _cells(one)) for one in reversed(self._periods) if one.sample is not None]
+        return FigureTable(minutes=self._axis.minutes, names=names, rows=rows)
+
+    def _accepted(self) -> Chart:
+        total = self._sum
+        summary = (
+            f"{words.number(total.accepted)} asynchronous requests, {words.number(total.called)} synchronous calls;"
+            f" {words.number(total.refused)} refused"
+        )
+        series = [
+            self._series("Asynchronous", "accepted", lambda one: one.accepted),
+            self._series("Synchronous", "called", lambda one: one.called),
+            self._series("Refused", "refused", lambda one: one.refused),
+        ]
+        return bar_chart("accepted", "Accepted", summary, self._axis, series)
+
+    def _ended(self) -> Chart:
+        total = self._sum
+        summary = (
+            f"{words.number(total.succeeded)} asynchronous invocations succeeded, {words.number(total.failed)} failed,"
+            f" {words.number(total.discarded)} were discarded"
+        )
+        series = [
+            self._series("Succeeded", "success", lambda one: one.succeeded),
+            self._series("Failed", "fail", lambda one: one.failed),
+            self._series("Discarded", "discard", lambda one: one.discarded),
+        ]
+        return bar_chart("ended", "Ended", summary, self._axis, series)
+
+    def _waiting(self) -> Chart:
+        values = [one.waiting for one in self._periods]
+        most = max((value for value in values if value is not None), default=0)
+        summary = f"{words.number(self._waiting_now)} now, {words.number(most)} at most"
+        series = [Series(name="At most", kind="waiting", values=values)]
+        return line_chart("waiting", "Waiting or running", summary, self._axis, series, area=True)
+
+    def _waits(self) -> Chart:
+        half, most = _quantile(self._sum, 0.5), _quantile(self._sum, 0.99)
+        summary = "No attempt started"
+        if half is not None and most is not None:
+            summary = f"Half of the attempts started {_within(half)} of their due time, 99 % {_within(most)}"
+        series = [
+            self._series("Half within", "half", lambda one: _quantile(one, 0.5)),
+            self._series("99 % within", "nearly-all", lambda one: _quantile(one, 0.99)),
+        ]
+        return duration_chart("waits", "Time until the start", summary, self._axis, series)
+
+    def _series(self, name: str, kind: str, value: Callable[[Sample], float | None]) -> Series:
+        return Series(name=name, kind=kind, values=[value(one) for one in self._samples])
+
+
+def _quantile(sample: Sample, share: float) -> float | None:
+    return words.quantile(sample.wait_seconds, share)
+
+
+def _within(seconds: float) -> str:
+    return f"within {words.span(seconds)}" if seconds < math.inf else f"later than {words.span(SECONDS[-1])}"
+
+
+def _cells(period: Period) -> Sequence[str]:
+    one = period.sample or Sample()
+    counts = (one.accepted, one.called, one.refused, one.succeeded, one.failed, one.discarded, period.waiting or 0)
+    waits = (_quantile(one, 0.5), _quantile(one, 0.99))
+    return [*map(words.number, counts), *("" if value is None else words.span(value) for value in waits)]

@@ -1,0 +1,1 @@
+"""Pages of queues: what waits and why, and the steps that cancel it."""

@@ -1,0 +1,140 @@
+"""Console pages of queues: what waits and why, pause and resume, and the cancellation of all that waits of a function.
+
+The state of the steps of a cancellation is in the form of each page. A small script sends it on; without it, a button.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.asgi.wire import Reply
+from engine.errors import FunctiondError
+from engine.http.api.invocation_actions import CancelledInvocations
+from engine.http.api.paging import page_of
+from engine.http.api.routing import Call
+from engine.http.api.times import short_time
+from engine.http.console.forms import Form, error_of_whole, errors_of, struct_of
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.pages import PageFamily, Pages, see_other, serves
+from engine.http.console.paths import QUEUES, name_of
+from engine.http.console.queues.rows import MOST, QueueRows
+from engine.model import Function, State
+from engine.model.clock import Clock
+from engine.protocols import Records, Selection
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.queue_statistics import QueueStatistics
+
+ROWS = 50
+SAMPLE = 10  #: invocations shown before anything happens
+
+
+class Purge(Struct, frozen=True, kw_only=True):
+    """State of a purge between two steps."""
+
+    until: str  #: only invocations accepted until this second (UTC)
+    running: bool = False  #: cancel running ones, too
+    total: int = 0  #: invocations that waited at the begin
+    done: int = 0
+    round: int = 0  #: ended in this pass over the queue; another pass finds those that it has left out
+    marker: str = "0"
+
+
+class QueuesPage(PageFamily):
+    """Page of all queues of a project. ``statistics`` returns the numbers of the run queue of the engine."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        rows: QueueRows,
+        frame: FunctionFrame,
+        backlog: Backlog,
+        statistics: Callable[[], QueueStatistics],
+        records: Records,
+        clock: Clock,
+    ) -> None:
+        self._pages, self._rows, self._frame = pages, rows, frame
+        self._backlog, self._statistics = backlog, statistics
+        self._records, self._clock = records, clock
+
+    @serves("ConsolePauseQueue")
+    async def pause(self, call: Call, form: Form) -> Reply:
+        function = self._frame.function_of(call)
+        try:
+            await self._frame.send(call, "POST", function, "/pause", {"reason": form.text("reason")})
+        except FunctiondError as error:
+            wrong = {"wrong": function.function_id, "errors": errors_of(error), "typed": form.text("reason")}
+            return await self._show(call, live=False, **wrong)
+        return see_other(_back(call), "Paused. Requests are accepted and wait.")
+
+    @serves("ConsoleResumeQueue")
+    async def resume(self, call: Call, form: Form) -> Reply:
+        await self._frame.send(call, "POST", self._frame.function_of(call), "/resume")
+        return see_other(_back(call), "Resumed.")
+
+    @serves("ConsoleQueues")
+    async def _show(self, call: Call, *, live: bool = True, **data: Any) -> Reply:
+        whole = bool(call.text("all"))
+        page = page_of(call, self._rows.functions(call.project, busy=not whole), "limit", maximum=ROWS)
+        return await self._pages.show(
+            call,
+            "queues.html",
+            live=live,
+            page=page,
+            limit=ROWS,
+            rows=await self._rows.rows(page.items),
+            most=MOST,
+            whole=whole,
+            filters="all=1&" if whole else "",
+            backlog=self._backlog,
+            queue=self._statistics(),
+            **{"wrong": 0, "errors": {}, "typed": "", **data},
+        )
+
+    @serves("ConsolePurge")
+    async def ask_purge(self, call: Call) -> Reply:
+        function = self._frame.function_of(call)
+        [row] = await self._rows.rows([function])
+        waiting = Selection(function_id=function.function_id, states=frozenset({State.WAIT}))
+        sample = (await self._records.search(waiting, None, SAMPLE)).records
+        purge = Purge(until=short_time(self._clock.now()), total=row.waiting)
+        return await self._show_purge(call, function, "queues/purge.html", purge=purge, row=row, sample=sample)
+
+    @serves("ConsolePurgeQueue")
+    async def purge(self, call: Call, form: Form) -> Reply:
+        """Make one step, and show the progress, or the result after the last step."""
+        function, purge = self._frame.function_of(call), struct_of(form, Purge)
+        states = (State.WAIT, State.RUNNING) if purge.running else (State.WAIT,)
+        body = {"status": ",".join(states), "query_end_time": purge.until, "marker": purge.marker}
+        try:
+            reply = await self._frame.send(call, "POST", function, "/async-invocations/cancel", body)
+        except FunctiondError as error:
+            errors = error_of_whole(error)
+            return await self._show_purge(call, function, purge=purge, ended=False, errors=errors)
+        purge, ended = _after(purge, reply.read(CancelledInvocations))
+        return await self._show_purge(call, function, purge=purge, ended=ended, errors={})
+
+    async def _show_purge(
+        self, call: Call, function: Function, template: str = "queues/purging.html", **data: Any
+    ) -> Reply:
+        return await self._pages.show(call, template, live=False, name=name_of(function), **data)
+
+
+def _back(call: Call) -> str:
+    return QUEUES.format(project_id=call.project)
+
+
+def _after(purge: Purge, step: CancelledInvocations) -> tuple[Purge, bool]:
+    """Return the state after a step, and whether it was the last one."""
+    done, in_round = purge.done + len(step.cancelled), purge.round + len(step.cancelled)
+    after = replace(
+        purge,
+        total=max(purge.total, done),
+        done=done,
+        round=in_round if step.next_marker else 0,
+        marker=step.next_marker or "0",
+    )
+    return after, not step.next_marker and not in_round
