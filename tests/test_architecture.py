@@ -30,7 +30,7 @@ LAYERS = (
     {"asgi", "model", "runtimes"},
     {"auth", "isolation", "logs", "metrics"},
     {"executors", "protocols"},
-    {SURFACE, "code", "scheduling", "storage", "testing"},
+    {SURFACE, "code", "scheduling", "storage"},
     {"config", "functions", "maintenance"},
     {"pipeline", "resources"},
     {"triggers"},

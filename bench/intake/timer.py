@@ -14,8 +14,8 @@ import uvloop
 from bench.harness import Figure, Options, Round, scratch
 from bench.intake.embedded import create, running
 from bench.intake.source import TEXT, Source
-from engine.testing import ManualClock
 from plugins.timer import plugin
+from tests.doubles import ManualClock
 
 DUE = 20_000
 

@@ -21,7 +21,7 @@ from engine.model.identity import Identity
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
-from engine.storage.sqlite.row_sums import changed_rows
+from engine.storage.sqlite.checksums import changed_rows
 from engine.storage.sqlite.rows import POISONED
 from plugins.dis.source import ShardCheckpoint
 from plugins.dis.streams import Row, log_of

@@ -1,4 +1,4 @@
-"""Damaged data directories: files that are missing, foreign or of another copy, and damaged pages of each table.
+"""Damaged data directories: files that are missing, foreign, cut or of another copy. For damaged pages, see ``cold``.
 
 Each case says how a start on such a directory must end: the engine goes on, or refuses with a certain message.
 """
@@ -22,7 +22,6 @@ from bench.server import Engine, ServerFailed
 from engine.cli.exit_codes import RESTART, USAGE
 
 PAGE = 4096
-_INNER = (2, 5)  #: first byte of a page that has pages of an index or a table below it
 
 
 class Sources(Struct, frozen=True, kw_only=True):
@@ -139,45 +138,11 @@ def change(*statements: str) -> Callable[[Path, Sources], object]:
     return execute
 
 
-def smashed(name: str) -> Callable[[Path, Sources], object]:
-    """Return the function that damages the first page of a table or index, below all others."""
-
-    def smash(data: Path, sources: Sources) -> None:
-        with closing(sqlite3.connect(data / "journal.db")) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            [[page]] = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
-        with (data / "journal.db").open("r+b") as file:
-            file.seek((page - 1) * PAGE)
-            file.write(b"\xa5" * PAGE)
-
-    return smash
-
-
-def newest_smashed(name: str) -> Callable[[Path, Sources], object]:
-    """Return the function that damages the last page with rows of a table."""
-
-    def smash(data: Path, sources: Sources) -> None:
-        with closing(sqlite3.connect(data / "journal.db")) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            [[page]] = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
-        with (data / "journal.db").open("r+b") as file:
-            while True:
-                file.seek((page - 1) * PAGE)
-                content = file.read(PAGE)
-                if content[0] not in _INNER:
-                    break
-                page = int.from_bytes(content[8:12], "big")
-            file.seek((page - 1) * PAGE)
-            file.write(b"\xa5" * PAGE)
-
-    return smash
-
-
 # --- cases --------------------------------------------------------------------------------------------------
 
 DAMAGED = "the write-ahead log cannot be used"
 LOST, LOG = "missing or empty, but code/ holds packages", "missing or empty, but journal.db-wal holds transactions"
-FILES = (
+CASES = (
     Case(name="no journal, but its log", damage=without("journal.db"), refusal=LOG),
     Case(name="an empty journal, but its log", damage=emptied, refusal=LOG),
     Case(name="neither journal nor log, but code", damage=without("journal.db", "journal.db-wal"), refusal=LOST),
@@ -211,45 +176,6 @@ FILES = (
     Case(name="no mark of the packages", damage=without("code/.journal")),
     Case(name="no files of instances", damage=without("tmp")),
 )
-#: Tables whose first and last pages no engine can do without. Damage there refuses the start, and names the way out.
-NEEDED = (
-    "meta",
-    "function",
-    "function_version",
-    "async_settings",
-    "resource",
-    "cursor",
-    "tally",
-    "damage",
-    "invocation",
-    "payload",
-    "result",
-    "attempt",
-    "owed",
-    "plugin_row",
-)
-#: Indexes that the recovery of work reads.
-RECOVERED = ("ready", "delayed", "running")
-#: Other tables and indexes. The engine runs until a page is needed.
-SPARED = (
-    "idempotency",
-    "finished",
-    "owed_due",
-    "owed_key",
-    "owed_destination",
-    "owed_given_up",
-    "idempotency_expires",
-)
-PAGES = (
-    *(Case(name=f"a page of {name}", damage=smashed(name), refusal="functiond recover") for name in NEEDED),
-    *(Case(name=f"a page of {name}", damage=smashed(name), refusal="malformed") for name in RECOVERED),
-    *(Case(name=f"a page of {name}", damage=smashed(name)) for name in SPARED),
-    *(
-        Case(name=f"the newest page of {name}", damage=newest_smashed(name), refusal="functiond recover")
-        for name in ("invocation", "payload", "result", "attempt")
-    ),
-)
-CASES = (*FILES, *PAGES)
 
 
 def prepare_sources(folder: Path, killed: Path) -> Sources:

@@ -44,14 +44,14 @@ MUTANTS = (
     Mutant(
         name="ordering keys ignored",
         promise="invocations of one ordering key run one after another",
-        module="engine/storage/sqlite/ordering.py",
+        module="engine/storage/sqlite/invocation_writes.py",
         old="    held = db.execute(_UNENDED, key).fetchone() is not None\n",
         new="    held = False\n",
     ),
     Mutant(
         name="log check off",
         promise="a damaged log never loses commits in silence",
-        module="engine/storage/sqlite/ownership.py",
+        module="engine/storage/sqlite/journal_check.py",
         old='        problem = (lost_frames(path) or log_problem(path)) if _size(path) else ""\n',
         new='        problem = ""\n',
     ),
@@ -138,7 +138,7 @@ MUTANTS = (
     Mutant(
         name="idempotency keys ignored",
         promise="a repeated request starts nothing",
-        module="engine/storage/sqlite/idempotency.py",
+        module="engine/storage/sqlite/invocation_writes.py",
         old="    if earlier:\n",
         new="    if False:\n",
     ),

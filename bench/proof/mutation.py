@@ -20,7 +20,7 @@ from bench.proof.lives import temporary
 from bench.proof.mutants import MUTANTS, Mutant
 
 SOURCES = Path(__file__).parents[2]
-PACKAGES = ("engine", "plugins", "bench")
+PACKAGES = ("engine", "plugins", "bench", "tests/doubles")
 MAX_SECONDS = 600  #: of one trial
 CONTROL = "unchanged"
 
@@ -87,6 +87,7 @@ def _catch(folder: Path, mutant: Mutant) -> Result:
 def _copy(folder: Path) -> Path:
     for name in PACKAGES:
         shutil.copytree(SOURCES / name, folder / name)
+    (folder / "tests" / "__init__.py").touch()
     return folder
 
 

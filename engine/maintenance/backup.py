@@ -151,42 +151,20 @@ class Backups:
             progress = BackupProgress(state=state, copied=copied, total=max(copied, total))
             anyio.from_thread.run_sync(on_progress, progress)
 
-        try:
-            journal, packages = journal_name(folder.partial), packages_in(folder.partial)
-        except DataDirectoryUnusable as error:
-            raise BackupFailed(str(folder.path), error.problem, self._recover) from error
-        code, files = self._data / "code", dict[str, Path]()
-        for names in (packed_files(code, packages[name]) for name in sorted(packages)):
-            files |= {f"code/{name}": code / names[0] for name in names}
-        missing = tuple(sorted(name for name in packages if f"code/{name}.package" not in files))
-        sizes = {name: source.stat().st_size for name, source in files.items()}
-        whole = ((path, one.files) for path, one in backups_in(folder.path.parent, journal) if one.whole)
-        last, known = next(whole, (folder.path, {}))
-        folder.check_room(sum(sizes[name] for name in sizes.keys() - known), self._reserve(folder))
-
-        total = size + sum(sizes.values())
-        sums, note = dict[str, str](), counting(partial(tell, "code"), size)
-        if files:
-            write_file(folder.partial / "code/.journal", [journal.encode()], 0o600)
-            sums["code/.journal"] = digest_of(folder.partial / "code/.journal", "sha256")
-        for name, source in files.items():
-            sums[name] = place(source, folder.partial / name, last / name, known.get(name), note)
-        fsync_tree(folder.partial, bool)
-
+        packages = self._packages(folder)
+        total = size + sum(packages.sizes.values())
+        sums = self._copy_packages(folder, packages, counting(partial(tell, "code"), size))
         note = counting(partial(tell, "check"))
         sums["journal.db"] = digest_of(folder.partial / "journal.db", "sha256", note)
-        found = [*verify(folder.partial, note, packed=True)]
-        problems = tuple(one if one.part == "code" else replace(one, advice=self._recover) for one in found)
-        note(0)  # raises if the caller is cancelled, which ends a check of the journal with a problem only
+        problems = self._check(folder, note)
         made_at = datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="seconds")
-        stored = tuple(sorted(packages.keys() - missing))
         folder.finish(
             Manifest(
                 version=self._version,
-                journal=journal,
+                journal=packages.journal,
                 made_at=made_at,
-                packages=stored,
-                missing=missing,
+                packages=packages.stored,
+                missing=packages.missing,
                 files=sums,
                 problems=problems,
             )
@@ -196,13 +174,67 @@ class Backups:
             copied=total,
             total=total,
             path=str(folder.path),
-            packages=len(stored),
-            missing=missing,
+            packages=len(packages.stored),
+            missing=packages.missing,
             problems=problems,
             steps=steps.made,
             slow_steps=steps.slow,
             longest_step=steps.longest,
         )
+
+    def _packages(self, folder: BackupFolder) -> _Packages:
+        """Return the packages to which the copied journal refers. Their files must fit on the disk."""
+        try:
+            journal, named = journal_name(folder.partial), packages_in(folder.partial)
+        except DataDirectoryUnusable as error:
+            raise BackupFailed(str(folder.path), error.problem, self._recover) from error
+        code, files = self._data / "code", dict[str, Path]()
+        for names in (packed_files(code, named[name]) for name in sorted(named)):
+            files |= {f"code/{name}": code / names[0] for name in names}
+        sizes = {name: source.stat().st_size for name, source in files.items()}
+        stored = tuple(name for name in sorted(named) if f"code/{name}.package" in files)
+        whole = ((path, one.files) for path, one in backups_in(folder.path.parent, journal) if one.whole)
+        last, known = next(whole, (folder.path, {}))
+        folder.check_room(sum(sizes[name] for name in sizes.keys() - known), self._reserve(folder))
+        return _Packages(
+            journal=journal,
+            stored=stored,
+            missing=tuple(sorted(named.keys() - set(stored))),
+            files=files,
+            sizes=sizes,
+            last=last,
+            known=known,
+        )
+
+    def _copy_packages(self, folder: BackupFolder, packages: _Packages, note: OnRead) -> dict[str, str]:
+        """Add the packages to the folder, and sync it to disk. Return the SHA-256 of each file."""
+        sums = dict[str, str]()
+        if packages.files:
+            write_file(folder.partial / "code/.journal", [packages.journal.encode()], 0o600)
+            sums["code/.journal"] = digest_of(folder.partial / "code/.journal", "sha256")
+        for name, source in packages.files.items():
+            linked, expected = packages.last / name, packages.known.get(name)
+            sums[name] = place(source, folder.partial / name, linked, expected, note)
+        fsync_tree(folder.partial, bool)
+        return sums
+
+    def _check(self, folder: BackupFolder, note: OnRead) -> tuple[Problem, ...]:
+        """Return the problems for which ``restore`` would refuse the folder."""
+        found = [*verify(folder.partial, note, packed=True)]
+        note(0)  # raises if the caller is cancelled, which ends a check of the journal with a problem only
+        return tuple(one if one.part == "code" else replace(one, advice=self._recover) for one in found)
+
+
+class _Packages(Struct, frozen=True, kw_only=True):
+    """Code packages of a backup. ``known`` has the SHA-256 of files in ``last``, the last whole backup beside it."""
+
+    journal: str  #: name of the journal that refers to them
+    stored: tuple[str, ...]
+    missing: tuple[str, ...]  #: those that the data directory lacks
+    files: dict[str, Path]  #: sources, by their path in the backup
+    sizes: dict[str, int]  #: bytes, by the same path
+    last: Path
+    known: dict[str, str]
 
 
 def place(source: Path, target: Path, linked: Path, expected: str | None, on_step: OnRead) -> str:

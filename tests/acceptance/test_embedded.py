@@ -205,7 +205,7 @@ async def test_an_error_that_ends_the_engine_is_raised_at_the_end_of_the_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lost = asyncio.Event()
-    monkeypatch.setattr("engine.storage.single_engine.SingleEngine.lost", lambda self: lost.wait())
+    monkeypatch.setattr("engine.storage.sqlite.database.SingleEngine.lost", lambda self: lost.wait())
     with pytest.raises(MembershipLost):
         async with Engine(fast=True) as engine:
             lost.set()

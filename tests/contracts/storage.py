@@ -18,7 +18,7 @@ from engine.storage import open_storage
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import database
-from engine.testing import MemoryStorage
+from tests.doubles import MemoryStorage
 from tests.support.disk import FSYNC, FULL, Disk, connection_on
 
 NOW = 1_700_000_000.0

@@ -8,9 +8,9 @@ import pytest
 
 from engine.errors import BadLink, ObjectMissing
 from engine.protocols import CodeLinks
-from engine.testing.links import MemoryLinks
 from plugins.obs.links import ObsLinks
 from plugins.obs.options import ObsSettings
+from tests.doubles.links import MemoryLinks
 
 CONTENT = bytes(range(256)) * 8192  #: 2 MB
 

@@ -12,7 +12,7 @@ import pytest
 
 from engine.model import Code
 from engine.protocols import Executor
-from engine.testing.executor import InlineExecutor
+from tests.doubles.executor import InlineExecutor
 from tests.support.executing import function, invocation, pool
 
 HANDLERS = """

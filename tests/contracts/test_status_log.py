@@ -13,7 +13,6 @@ from engine.logs.target import status_log_target
 from engine.model import Code, State
 from engine.protocols import StatusEntry, StatusTarget, Storage, WaitingEnd
 from engine.storage.sqlite import status_log
-from engine.testing import status_log as memory_status_log
 from tests.contracts.storage import (
     SINK,
     Opened,
@@ -28,6 +27,7 @@ from tests.contracts.storage import (
     stored,
     success,
 )
+from tests.doubles import rows as memory_status_log
 
 WAIT, RUNNING, SUCCESS, FAIL, DISCARD = State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD
 

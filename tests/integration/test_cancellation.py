@@ -27,9 +27,9 @@ from engine.storage import open_storage
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import writer
-from engine.testing import InlineContext, InlineExecutor
 from plugins.function import plugin as function_plugin
 from tests.acceptance.engine_process import REAL_TALLY, TALLY
+from tests.doubles import InlineContext, InlineExecutor
 from tests.support.executing import function
 
 REGION, PROJECT = "local-1", "p"

@@ -19,8 +19,8 @@ from engine.auth.credentials import Token
 from engine.code.store import NO_CODE, CodeSource
 from engine.metrics.progress import Progress
 from engine.model import Function, Request
-from engine.testing import ManualClock
 from tests.acceptance.engine_process import HELD as WAITING
+from tests.doubles import ManualClock
 from tests.support.builders import entry
 from tests.support.http_app import PROJECT, encoded
 from tests.support.triggering import HELD, House, api_client, house, until

@@ -22,9 +22,9 @@ from engine.model import AsyncSettings, DestinationSpec, Record, Request, State
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import Storage
 from engine.resources.triggers import TriggerDraft
-from engine.testing import InlineContext, InlineExecutor, MemoryStorage
 from plugins.function import plugin as function_plugin
 from plugins.timer import plugin as timer_plugin
+from tests.doubles import InlineContext, InlineExecutor, MemoryStorage
 from tests.support.executing import function
 
 REGION, PROJECT = "local-1", "p"

@@ -83,9 +83,8 @@ def _lose_rows_at_a_crash(patch: Patch) -> None:
         tables = witness.world.tables
         key = next((key for key in witness.open if tables.rows[key].ready), 0)
         if key:
-            tables.cancel(tables.rows[key], State.FAIL, 0, "", 0.0)
-            tables.ended = [one for one in tables.ended if one[1] != key]
-            del tables.rows[key]
+            tables.end(tables.rows[key], State.FAIL, Outcome())
+            tables.drop(key)
         end(witness)
 
     patch(Witness, "process_ended", lose)

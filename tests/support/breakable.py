@@ -9,8 +9,8 @@ import anyio.lowlevel
 
 from engine.model import AsyncSettings, Function
 from engine.protocols import StoredResource
-from engine.testing import MemoryCatalogStore
-from engine.testing.resources import MemoryResourceStore
+from tests.doubles import MemoryCatalogStore
+from tests.doubles.store import MemoryResourceStore
 
 
 class BreakableCatalogStore(MemoryCatalogStore):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from engine.model import Invocation
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.storage import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage
 from tests.contracts.storage import NOW, ROOM, made
 from tests.support.pages import Page, PageFile
 

@@ -77,13 +77,13 @@ from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.runtimes.descriptions import InterpreterInfo
 from engine.runtimes.interpreters import Interpreters
-from engine.testing import MemoryCatalogStore, MemoryStorage
-from engine.testing.instances import NoInstances
-from engine.testing.resources import MemoryResourceStore
-from engine.testing.writes import MemoryWrites
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources
+from tests.doubles import MemoryCatalogStore, MemoryStorage
+from tests.doubles.executor import NoInstances
+from tests.doubles.store import MemoryResourceStore
+from tests.doubles.writes import MemoryWrites
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from engine.model.alarms import CHECK
-from engine.testing import ManualClock
 from plugins.timer import source
+from tests.doubles import ManualClock
 
 
 class _PassingClock(ManualClock):

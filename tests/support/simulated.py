@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 from engine import Event, EventSink, Mode, Outcome, PluginContext
 from engine.protocols import Trigger
-from engine.testing import ManualClock
 from plugins.timer import source
+from tests.doubles import ManualClock
 
 
 class Over(BaseException):

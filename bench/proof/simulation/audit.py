@@ -10,7 +10,7 @@ from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import AGE, EPOCH, HOUR, TIMERS, World
 from engine.app.parts import EngineParts
 from engine.model import State
-from engine.testing.rows import Row
+from tests.doubles.rows import Row
 
 #: Seconds between two audits, at least.
 INTERVAL = 5.0
@@ -111,10 +111,7 @@ def check_end(world: World, witness: Witness) -> None:
         if pending.due_at <= now:
             witness.violation(f"delivery {pending.delivery_id} is due, but has not been made")
     for row in tables.rows.values():
-        counted = row.ended_at or math.inf
-        if not world.folder.name:  # the simulated storage keeps what was accepted while the clock was ahead
-            counted = max(counted, row.invocation.accepted_at)
-        if counted <= now - AGE - PRUNED_LATE and not tables.undelivered[row.invocation.key]:
+        if (row.ended_at or math.inf) <= now - AGE - PRUNED_LATE and not tables.undelivered[row.invocation.key]:
             witness.violation(f"invocation {row.invocation.key} is too old, but was not pruned")
     if witness.streamed != world.published:
         witness.violation(f"{witness.streamed} of {world.published} events of the stream were accepted")

@@ -117,7 +117,7 @@ class Clients:
             step_clock(self._world, self._memory)
             self._witness.count["clock steps"] += 1
         elif chance < 0.995:
-            storage.writes.fail(0.0, broken=True)
+            storage.writes.fail_for(0.0, broken=True)
             self.stopping = True
         else:
             self.stopping = True
@@ -125,7 +125,7 @@ class Clients:
     def _fail(self, storage: SimulatedStorage) -> None:
         self._witness.fairness.reset()
         self._world.failures.append(self._world.time())
-        storage.writes.fail(self._random.choice((0.1, 8.0, 20.0)))
+        storage.writes.fail_for(self._random.choice((0.1, 8.0, 20.0)))
 
     def _burst(self, tasks: TaskGroup) -> None:
         """Send many requests at once: for functions that share the slots, or for one whose window is then full."""

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from bench.proof.checker import REAL_TALLY, TALLY, WRONG
-from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.world import LINES, World
 from engine.model import State
-from engine.storage.sqlite.row_sums import changed_rows
-from engine.testing.rows import Row
+from engine.storage.sqlite.checksums import changed_rows
+from tests.doubles.rows import Row
+from tests.doubles.tables import MemoryTables
 
 FINAL = {State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
 _INVOCATIONS = (
@@ -55,7 +55,8 @@ def differences(folder: Path, world: World) -> Iterator[str]:
             ((plugin, table, key, value) for (plugin, table), kept in stores for key, value in kept.items()),
         )
         for function_id, token, key in read("SELECT function_id, token, key FROM idempotency"):
-            if tables.idempotency.get((function_id, token), (0,))[0] != key:
+            used = tables.idempotency.get((function_id, token))
+            if used is None or used.key != key:
                 yield f"the idempotency key {token} is of {key} on disk"
         for table, _, key in changed_rows(database):
             yield f"the row {key} of {table} differs from its checksum"
@@ -92,7 +93,7 @@ def _columns(row: Row) -> tuple[Any, ...]:
     )
 
 
-def _deliveries(tables: Tables) -> Iterator[tuple[Any, ...]]:
+def _deliveries(tables: MemoryTables) -> Iterator[tuple[Any, ...]]:
     for kept, due in ((tables.deliveries, True), (tables.given_up, False)):
         for one in kept.values():
             to = one.destination

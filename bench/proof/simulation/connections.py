@@ -21,7 +21,7 @@ from unittest.mock import patch
 import aiosqlite
 
 from bench.proof.simulation.loop import Crash, SimulatedLoop
-from bench.proof.simulation.writes import COMMIT, FAILURE, SLOW_COMMIT
+from bench.proof.simulation.storage import COMMIT, FAILURE, SLOW_COMMIT
 from engine.storage.sqlite.batch import Batch, Statement, WritingConnection
 
 FILES = ("journal.db", "journal.db-wal")

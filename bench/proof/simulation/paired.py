@@ -13,13 +13,14 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from bench.proof.simulation.storage import SimulatedStorage
-from bench.proof.simulation.tables import Tables
 from bench.proof.simulation.witness import Witness
 from engine.model import Invocation
 from engine.protocols import Page, Purged, Recovery
 from engine.storage.sqlite.batch import Batch, CallRequest, WriteRequest
 from engine.storage.sqlite.writer import Writer
+from tests.doubles.storage import MemoryStorage
+from tests.doubles.tables import MemoryTables
+from tests.doubles.writes import Apply, Done, MemoryWrites
 
 Compare = Callable[[Any, Any], bool]
 #: Methods of each part that are paired. Others only read, and are those of the real storage.
@@ -62,18 +63,19 @@ class Double:
         self.error: Exception | None = None
 
 
-class Capture:
-    """Writes of the simulated storage (see ``writes.Writes``), of which the next one is kept instead of made."""
+class Capture(MemoryWrites):
+    """Writes of the simulated storage, of which the next one is kept instead of made."""
 
     def __init__(self) -> None:
-        self.taken: tuple[Callable[[], Any], Callable[[Any, Exception | None], None] | None] | None = None
+        super().__init__()
+        self.taken: tuple[Apply, Done | None] | None = None
 
-    def submit(self, apply: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+    def submit(self, apply: Apply, done: Done) -> None:
         self.taken = apply, done
 
     keep = submit
 
-    async def call(self, apply: Callable[[], Any]) -> Any:
+    async def call(self, apply: Apply) -> Any:
         self.taken = apply, None
         return await _Answer()
 
@@ -86,7 +88,7 @@ class _Answer:
 class Pair:
     """Pair of storages of one process. ``requests`` are those of the real one that are not on disk yet."""
 
-    def __init__(self, tables: Tables, witness: Witness, simulated: SimulatedStorage, capture: Capture) -> None:
+    def __init__(self, tables: MemoryTables, witness: Witness, simulated: MemoryStorage, capture: Capture) -> None:
         self.tables, self.witness, self.simulated, self.capture = tables, witness, simulated, capture
         self.requests: dict[int, tuple[WriteRequest, list[Double]]] = {}
         self._next: Double | None = None
@@ -95,8 +97,8 @@ class Pair:
             "records.purge": self._purge,
         }
         self._compared: dict[str, Compare] = {
-            "journal.cancel": _equal,
-            "journal.end_all": _equal,
+            "journal.cancel": lambda ours, ended: [ours] == ([*ended.values()] or [None]),
+            "journal.end_all": lambda ours, ended: ours == [(key, size) for key, (_, size) in ended.items()],
             "journal.recover": self._same_recovery,
             "journal.ready": self._same_page,
             "journal.promote": self._same_found,
@@ -204,7 +206,7 @@ class Pair:
     def _purge(self, purged: Purged, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> None:
         keys = [self.simulated.identity.key_of(one) or 0 for one in purged.request_ids]
         tables = self.tables
-        tables.drop_tokens(now)
+        tables.drop_expired_keys(now)
         kept = sum(row.state.final for row in tables.rows.values()) if keys else 0
         for key in keys:
             row = tables.rows.get(key)
@@ -215,7 +217,6 @@ class Pair:
         self.witness.purged([tables.rows[key] for key in keys if key in tables.rows], kept)
         for key in keys:
             if key in tables.rows:
-                tables.undelivered.pop(key, None)
                 tables.drop(key)
 
     # --- comparison -----------------------------------------------------------------------------------------
@@ -224,10 +225,9 @@ class Pair:
         return self._same_invocations(expected.invocations, given.invocations)
 
     def _same_recovery(self, expected: Recovery, given: Recovery) -> bool:
-        backlog = {one: sums for one, sums in given.backlog.items() if one and sums[0]}
-        plain = (expected.backlog, expected.waiting, expected.next_due, expected.revived)
+        plain = (_unended(expected), expected.waiting, expected.next_due, expected.revived)
         poisoned = sorted((one.key, one.crash_count, one.start_crashes) for one in given.poisoned)
-        return plain == (backlog, given.waiting, given.next_due, given.revived) and poisoned == sorted(
+        return plain == (_unended(given), given.waiting, given.next_due, given.revived) and poisoned == sorted(
             (one.key, one.crash_count, one.start_crashes) for one in expected.poisoned
         )
 
@@ -294,13 +294,22 @@ def _equal(expected: Any, given: Any) -> bool:
     return bool(expected == given)
 
 
-def _same_id(new: str, expected: str, given: Any) -> bool:
+def _unended(recovery: Recovery) -> dict[int, tuple[int, int]]:
+    return {one: sums for one, sums in recovery.backlog.items() if one and sums[0]}
+
+
+def _same_id(new: str, expected: Invocation | str, given: Any) -> bool:
     """Compare the id of an appended request. The real storage returns that of an earlier one only."""
-    return expected == (given if isinstance(given, str) else new)
+    return _id(expected) == (given if isinstance(given, str) else new)
 
 
-def _same_ids(expected: list[str], given: Any) -> bool:
-    return list(given[0]) == expected
+def _same_ids(expected: list[Invocation | str], given: Any) -> bool:
+    return list(given[0]) == [_id(one) for one in expected]
+
+
+def _id(stored: Invocation | str) -> str:
+    """Return the id of a stored invocation, or of an earlier one with the same idempotency key."""
+    return stored.request_id if isinstance(stored, Invocation) else stored
 
 
 def _same_deliveries(expected: Any, given: Any) -> bool:

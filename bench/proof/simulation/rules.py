@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bench.proof.simulation.world import AGE, WRITING, Kind, World
 from engine.model import Code
 from engine.protocols import Settlement
-from engine.testing.rows import Row
+from tests.doubles.rows import Row
 
 #: Retry delays of the engine's settings: first, factor, longest, share that is random.
 BASE, FACTOR, LONGEST, JITTER = 1.0, 2.0, 300.0, 0.2

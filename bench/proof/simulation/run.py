@@ -68,6 +68,7 @@ def simulate(seed: int, hours: float, *, first_only: bool = False, stored: bool 
     """
     world = World(seed)
     witness, memory = Witness(world, first_only=first_only), Memory(world.fork())
+    world.tables.observer = witness
     with ExitStack() as stack:
         if stored:
             world.folder = stack.enter_context(temporary()) / "1"
@@ -112,7 +113,7 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
         if not last and random.random() < 0.5:
             loop.crash_at, storage.disk.crash_at = None, (loop.crash_at or 0) // CALLBACKS + 1
     else:
-        storage = SimulatedStorage(world.tables, witness, random, node=world.seed, retention=RETENTION)
+        storage = SimulatedStorage(world.tables, random, node=world.seed, retention=RETENTION)
     try:
         loop.run(_serve(world, witness, memory, storage, until, last))
         witness.count["stops"] += 1

@@ -16,16 +16,16 @@ from typing import Any
 from bench.proof.simulation.comparison import differences
 from bench.proof.simulation.connections import Disk, Writing, inline
 from bench.proof.simulation.paired import Capture, Pair
-from bench.proof.simulation.storage import SimulatedStorage
+from bench.proof.simulation.storage import FAILURE
 from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import World
-from bench.proof.simulation.writes import FAILURE
 from engine.errors import DataDirectoryUnusable
 from engine.model import State
 from engine.protocols import Storage
 from engine.storage import open_storage
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite.batch import Batch
+from tests.doubles.storage import MemoryStorage
 
 #: Shares of the crashes after which a payload is damaged, and after which a damaged log must be refused.
 DAMAGED_PAYLOAD, DAMAGED_LOG = 0.2, 0.2
@@ -34,7 +34,7 @@ LATER_COMMITS = 3
 
 
 class DiskWrites:
-    """Failures of the disk (see ``writes.Writes``), and whether the writer has done everything."""
+    """Failures of the disk (see ``storage.Writes``), and whether the writer has done everything."""
 
     def __init__(self, disk: Disk, random: Random) -> None:
         self._disk, self._random = disk, random
@@ -49,7 +49,7 @@ class DiskWrites:
         writer = self.writer
         return not (writer is None or writer._pending or writer._began or self.failure)
 
-    def fail(self, seconds: float, *, broken: bool = False) -> None:
+    def fail_for(self, seconds: float, *, broken: bool = False) -> None:
         """Let writes fail for ``seconds``, or until a restart if ``broken``."""
         disk = self._disk
         if self.failure or disk.armed is not None:
@@ -93,10 +93,8 @@ class StoredStorage:
 
     def _use(self, real: Any) -> None:
         capture = Capture()
-        simulated = SimulatedStorage(
-            self._world.tables, self._witness, self._random, node=0, retention=self._retention, writes=capture
-        )
-        simulated.use(real.identity)
+        simulated = MemoryStorage(idempotency_retention=self._retention, tables=self._world.tables, writes=capture)
+        simulated.identity = real.identity
         pair = self._pair = Pair(self._world.tables, self._witness, simulated, capture)
         self._real, self.writes.writer = real, real.writer
         self.disk.on_commit, self.disk.loop = pair.committed, self._world.loop

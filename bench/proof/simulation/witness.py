@@ -23,7 +23,8 @@ from bench.proof.simulation.world import FAIR, RETENTION, ROWS, STREAM, WRITING,
 from engine.model import Code, DestinationSpec, Function, Invocation, Mode, Outcome, PendingDelivery, State
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.protocols import Settlement
-from engine.testing.rows import Row
+from tests.doubles.observer import Observer
+from tests.doubles.rows import Row
 
 SLOTS, SYNC_SLOTS, MEMORY = 8, 2, 4096
 DELIVERY_AGE = 86_400.0
@@ -32,7 +33,7 @@ FAIR_BOUND = 1.0 * SLOTS * 10.0
 KEPT = 50  #: violations that are kept in full
 
 
-class Witness:
+class Witness(Observer):
     """Checks of one simulation. If ``first_only``, the process ends at the first violation."""
 
     def __init__(self, world: World, *, first_only: bool = False) -> None:
@@ -117,7 +118,9 @@ class Witness:
             heappush(self._order.setdefault(invocation.function_id, []), invocation.rank_key)
             self.fairness.waits(invocation.function_id, len(waiting))
 
-    def started(self, invocation: Invocation) -> None:
+    def started(self, invocation: Invocation, before: State, *, begun: bool) -> None:
+        if before is not (State.RUNNING if begun else State.WAIT):
+            self.violation(f"an attempt of {_name(invocation)} starts in state {before}")
         self.by_key[invocation.key].state = State.RUNNING
 
     def settled(self, settlement: Settlement) -> None:

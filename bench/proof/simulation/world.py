@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from bench.proof.simulation.tables import Tables
 from engine.model import AsyncSettings, Code, CodePackage, DestinationSpec, Function
 from engine.model.clock import WallClock
 from engine.model.retry_rules import RetryRule
 from engine.model.urn import FunctionUrn
 from engine.protocols import StoredResource
 from engine.resources.bound_trigger import KIND, StoredTrigger
+from tests.doubles.tables import MemoryTables
 
 EPOCH = 1_700_000_000.0  #: time of day at which each simulation starts
 REGION, PROJECT = "local-1", "simulation"
@@ -149,7 +149,7 @@ class World:
         self.steps: list[tuple[float, float]] = [(self.mono, EPOCH - self.mono)]  #: time and new offset of the clock
         self.latest = 0.0  #: latest time that the clock has shown before a step
         self.doubts: set[int] = set()  #: numbers of the steps after which nothing expires for a while
-        self.tables = Tables()
+        self.tables = MemoryTables()
         self.loop: Any = None
         self.kinds = {kind.id: kind for kind in (*LASTING, *PASSING)}
         self.deleted: set[int] = set()

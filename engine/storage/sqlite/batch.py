@@ -20,7 +20,7 @@ from zlib import crc32
 from msgspec.msgpack import encode
 
 from engine.errors import OutcomeUnknown, PageDamaged
-from engine.storage.sqlite.checksums import payload_sum, result_sum, row_sum
+from engine.storage.sqlite.checksums import FIXED, MOVED, RARE, payload_sum, result_sum, row_sum
 from engine.storage.sqlite.damage import is_damage
 
 Row = tuple[Any, ...] | list[Any]
@@ -45,11 +45,6 @@ class Statement(IntEnum):
     RELEASE = 13
     RARE = 14
 
-
-#: Columns of an invocation that a retry changes, and two kinds that never change. Its sum has a part of each kind.
-MOVED = "rank, due, attempt"
-FIXED = "key, function_id, version, alias, source, priority, first_due, hops, memory, size"
-RARE = "ordering_key, trace, trigger_id, cause"
 
 SQL: dict[Statement, str] = {
     Statement.FENCE: (
@@ -79,7 +74,7 @@ SQL: dict[Statement, str] = {
     Statement.ADD_DELIVERY: (
         "INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"
     ),
-    Statement.RELEASE: (  # see ``ordering``
+    Statement.RELEASE: (  # see ``invocation_writes``
         "UPDATE invocation SET state = 1, due = CASE begun WHEN 1 THEN due ELSE min(due, ?3) END,"
         " sum = CASE WHEN begun = 1 OR due <= ?3 THEN sum END WHERE key ="
         " (SELECT key FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
@@ -185,7 +180,8 @@ class Visit(list[Any]):
 
     def __init__(self, function: Callable[[sqlite3.Connection], Any]) -> None:
         super().__init__()
-        self.function, self.value = function, None
+        self.function = function
+        self.value: Any = None
 
 
 class WritingConnection(sqlite3.Connection):

@@ -8,7 +8,7 @@ This process holds locks on that file, and closing any descriptor of it would dr
 only after the connection.
 
 SQLite deletes the log when the last connection is closed. After a failed checkpoint, the file may say that it needs the
-log, see ``log_checks``. Another connection then stays open until the writing one is closed, so that the log stays, too.
+log, see ``journal_check``. Another connection then stays open until the writing one is closed, so that the log stays.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from typing import Self
 
 import structlog
 
-from engine.storage.sqlite.log_checks import ROW, checkpoint
-
 PAGES = 2000  #: pages in the log after which each commit is followed by a checkpoint
 RETRY_PAGES, RETRY_AFTER = 250, 1.0  #: further pages or seconds after which a failed checkpoint is tried again
 
 # Header of the index, documented in https://sqlite.org/walformat.html: version, and number of pages in the log.
 _HEADER, _VERSION, _INDEX_VERSION, _COUNT = 48, Struct("=I"), 3_007_000, Struct("=16xI")
+
+#: Row ``log`` of ``meta``, see ``journal_check``.
+ROW = "INSERT OR REPLACE INTO meta (name, value) VALUES ('log', ?)"
+_SALT = Struct(">32xI")
 
 log = structlog.get_logger("functiond.journal")
 
@@ -52,7 +54,8 @@ class Checkpoints:
         self._succeeded_at = monotonic()
         self._tried_at = 0.0
         self._retry_from = 0  # pages
-        self._failure = self._noted = ""
+        self.failure = ""  #: error of the last checkpoint; empty if it succeeded
+        self._noted = ""
 
     def __enter__(self) -> Self:
         return self
@@ -106,22 +109,17 @@ class Checkpoints:
         pages: int = _COUNT.unpack_from(self._index)[0]
         if pages < PAGES:
             return
-        if self._failure and pages < self._retry_from and monotonic() < self._tried_at + RETRY_AFTER:
+        if self.failure and pages < self._retry_from and monotonic() < self._tried_at + RETRY_AFTER:
             return
         self._tried_at, self._retry_from = monotonic(), pages + RETRY_PAGES
         try:
             complete = self._checkpoint(database, self._index)
         except sqlite3.Error as error:
-            self._failure = str(error)
+            self.failure = str(error)
             return
-        self._failure = ""
+        self.failure = ""
         if complete:
             self._succeeded_at = monotonic()
-
-    @property
-    def failure(self) -> str:
-        """Error of the last checkpoint; empty if it succeeded."""
-        return self._failure
 
     @property
     def age(self) -> float:
@@ -138,7 +136,7 @@ class Checkpoints:
 
     def note_change(self) -> bool:
         """Log a first failure, and the first success after failures. Return whether there was such a change."""
-        failure = self._failure
+        failure = self.failure
         if bool(failure) == bool(self._noted):
             return False
         self._noted = failure
@@ -147,3 +145,11 @@ class Checkpoints:
         else:
             log.info("journal checkpoints again", log_bytes=self.log_size)
         return True
+
+
+def checkpoint(database: sqlite3.Connection, index: mmap.mmap) -> bool:
+    """Copy the pages of the log to the file. Return whether all were copied."""
+    database.execute(ROW, _SALT.unpack_from(index))
+    busy, _, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    database.execute(ROW, (0,))
+    return not busy

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -13,7 +15,8 @@ import aiosqlite
 import anyio
 import anyio.to_thread
 
-from engine.errors import Unavailable
+from engine.errors import DataDirectoryUnusable, DiskFailing, Unavailable, recover
+from engine.errors.files import unusable
 from engine.storage.sqlite.damage import Damage, is_damage
 
 T = TypeVar("T")
@@ -88,3 +91,27 @@ async def _connect(database: Path | str, options: dict[str, Any]) -> aiosqlite.C
         with anyio.CancelScope(shield=True):
             await (await opening).close()
         raise
+
+
+#: Free bytes below which a failed write is taken for a full disk. SQLite reports some of them as I/O errors.
+_FULL = 1 << 16
+
+
+def not_opened(path: Path, error: sqlite3.Error) -> DataDirectoryUnusable:
+    """Return the error for a database that SQLite cannot open, read or write at the start."""
+    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    reason = f"cannot be opened: {error} ({getattr(error, 'sqlite_errorname', 'no code')})"
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
+        return unusable(path, OSError(errno.ENOSPC, reason))
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
+        return unusable(path, OSError(errno.EIO, reason))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return unusable(path, OSError(errno.EROFS, reason))
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+        return DiskFailing(str(path), f"{reason}; stop the program that uses it, then start the engine again")
+    return DataDirectoryUnusable(str(path), f"{reason}; {recover(path.parent)}")
+
+
+def _is_full(folder: Path) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _FULL

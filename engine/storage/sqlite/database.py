@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from importlib.resources import files
@@ -18,22 +18,98 @@ from pathlib import Path
 
 import aiosqlite
 import anyio
+import anyio.to_thread
+from msgspec.structs import replace
 
 from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
 from engine.errors.files import file_errors
 from engine.model.identity import NODE_BITS, Identity
+from engine.protocols import Cluster, CopySteps, StorageStatistics
 from engine.storage.data_directory import Ballast, fsync_folder
 from engine.storage.options import StorageOptions
-from engine.storage.single_engine import SingleEngine
 from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
-from engine.storage.sqlite.connection import Readers, connected
-from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal, not_opened
-from engine.storage.sqlite.row_sums import add_sums
-from engine.storage.sqlite.start_check import check_start
-from engine.storage.sqlite.storage import SQLiteStorage
+from engine.storage.sqlite.checks import check_start
+from engine.storage.sqlite.checksums import add_sums
+from engine.storage.sqlite.connection import Readers, connected, not_opened
+from engine.storage.sqlite.cursors import SQLiteCursors
+from engine.storage.sqlite.damage import Damage, find_page
+from engine.storage.sqlite.invocations import SQLiteJournal
+from engine.storage.sqlite.journal_check import APPLICATION_ID, check_journal
+from engine.storage.sqlite.outbox import SQLiteOutbox
+from engine.storage.sqlite.records import SQLiteRecords
+from engine.storage.sqlite.status_log import SQLiteStatusLog, StatusRows
+from engine.storage.sqlite.stores import SQLiteCatalogStore, SQLiteResourceStore, SQLiteStore
 from engine.storage.sqlite.writer import Writer
+
+
+class SingleEngine:
+    """Member of a cluster of one, which owns all work and is never lost: the locked data directory ensures that."""
+
+    slot = 0
+
+    def owns(self, name: str) -> bool:
+        return True
+
+    async def lost(self) -> None:
+        await anyio.sleep_forever()
+
+
+class SQLiteStorage:
+    """Parts of a storage. Writes need the running task ``writer.run``."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        readers: Readers,
+        identity: Identity,
+        cluster: Cluster,
+        *,
+        options: StorageOptions,
+        damage: Damage,
+    ) -> None:
+        self._readers, self._damage, self._durable = readers, damage, options.durable
+        self.writer, self.identity, self.cluster = writer, identity, cluster
+        states = StatusRows()
+        self.journal = SQLiteJournal(
+            writer, identity, damage=damage, idempotency_retention=options.idempotency_retention, states=states
+        )
+        self.status_log = SQLiteStatusLog(writer, identity, states)
+        self.window = self.journal
+        self.records = SQLiteRecords(readers, writer, identity, damage)
+        self.outbox = SQLiteOutbox(readers, writer, self.journal)
+        self.catalog = SQLiteCatalogStore(writer)
+        self.resources = SQLiteResourceStore(writer)
+        self.cursors = SQLiteCursors(writer, self.journal)
+
+    def store(self, plugin: str) -> SQLiteStore:
+        return SQLiteStore(self.writer, plugin, self._damage)
+
+    async def copy_to(self, folder: Path, on_progress: Callable[[int, int], None]) -> CopySteps:
+        [[size]] = await self.writer.call(lambda database: database.execute("PRAGMA page_size").fetchall())
+        return await self.writer.copy_to(
+            folder / "journal.db", lambda copied, pages: on_progress(copied * size, pages * size)
+        )
+
+    @property
+    def broken(self) -> bool:
+        return self.writer.broken
+
+    async def damaged(self) -> str:
+        await self._damage.ended()
+        found = await self._readers.call(find_page)
+        return await anyio.to_thread.run_sync(self._damage.mark, found)
+
+    def statistics(self) -> StorageStatistics:
+        damage = self._damage
+        return replace(
+            self.writer.statistics(),
+            damage=damage.first,
+            refusal=damage.refusal,
+            unstored=damage.unstored,
+            durable=self._durable,
+        )
+
 
 # Run before all other statements, so that a new file is either empty or has the application id.
 MARK = f"""
@@ -62,10 +138,9 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)
     damage = Damage(options.directory)
-    async with _opened(path, packages_of, reserve, damage) as (database, checkpoints):
+    async with _opened(path, packages_of, reserve, damage) as (database, checkpoints, (node, last_key)):
         if not options.durable:
             await database.execute("PRAGMA synchronous = OFF")
-        node, last_key = await _identity(database, path)
         writer = Writer(database, checkpoints=checkpoints, make_room=reserve.give_up, on_recovered=reserve.take)
         await anyio.to_thread.run_sync(reserve.take)
         identity = Identity(node, last_key, cluster.slot)
@@ -81,7 +156,7 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
 @asynccontextmanager
 async def _opened(
     path: Path, packages_of: str | None, reserve: Ballast, damage: Damage
-) -> AsyncIterator[tuple[aiosqlite.Connection, Checkpoints]]:
+) -> AsyncIterator[tuple[aiosqlite.Connection, Checkpoints, tuple[int, int]]]:
     """Open the writing connection to a journal with the current schema, and take over its checkpoints.
 
     If the disk is full, ``reserve`` is given up. If it fails although little space was free before, a second try
@@ -101,7 +176,8 @@ async def _opened(
 
 async def _open(
     stack: AsyncExitStack, path: Path, packages_of: str | None, damage: Damage
-) -> tuple[aiosqlite.Connection, Checkpoints]:
+) -> tuple[aiosqlite.Connection, Checkpoints, tuple[int, int]]:
+    """Return the writing connection, its checkpoints, and the numbers that ``_prepare`` returns."""
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
     checkpoints = stack.enter_context(Checkpoints(path))  # closed after the connection
     try:
@@ -111,7 +187,8 @@ async def _open(
         await database.execute_fetchall("PRAGMA schema_version")  # rolls back a first start that was interrupted
         await anyio.to_thread.run_sync(checkpoints.hold)
         stack.callback(checkpoints.release)
-        await _prepare(database, path)
+        prepared = Visit(partial(_prepare, path))
+        await database.executemany("", prepared)
         await anyio.to_thread.run_sync(checkpoints.hold)
         with file_errors(path):
             await anyio.to_thread.run_sync(_sync, path)
@@ -120,32 +197,26 @@ async def _open(
                 await database.executemany("", Visit(checkpoints.begin))
     except sqlite3.DatabaseError as error:
         raise not_opened(path, error) from error
-    return database, checkpoints
+    return database, checkpoints, prepared.value
 
 
-async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
-    """Set pragmas, migrate the schema, and check the tables that each start needs."""
-    [[application]] = await database.execute_fetchall("PRAGMA application_id")
+def _prepare(path: Path, db: sqlite3.Connection) -> tuple[int, int]:
+    """Set pragmas, migrate the schema, and check the tables that each start needs.
+
+    Return the journal's number, and the largest key of an invocation.
+    """
+    [[application]] = db.execute("PRAGMA application_id")
     if application != APPLICATION_ID:
-        await database.executescript(MARK)
-    await database.executescript(_PRAGMAS)
-    await _migrate(database, path)
-    await _check_schema(database, path)
-    await database.executemany("", Visit(add_sums))
-    visit = Visit(check_start)
-    await database.executemany("", visit)
-    if visit.value:
-        raise DataDirectoryUnusable(str(path), f"{visit.value}; {recover(path.parent)}")
-    await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
-
-
-async def _identity(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
-    """Return the node number and the largest invocation key in use."""
-    try:
-        [[node]] = await database.execute_fetchall("SELECT value FROM meta WHERE name = 'node'")
-        [[last_key]] = await database.execute_fetchall("SELECT coalesce(max(key), 0) FROM invocation")
-    except sqlite3.DatabaseError as error:
-        raise not_opened(path, error) from error
+        db.executescript(MARK)
+    db.executescript(_PRAGMAS)
+    _migrate(db, path)
+    _check_schema(db, path)
+    add_sums(db)
+    if problem := check_start(db):
+        raise DataDirectoryUnusable(str(path), f"{problem}; {recover(path.parent)}")
+    db.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
+    [[node]] = db.execute("SELECT value FROM meta WHERE name = 'node'")
+    [[last_key]] = db.execute("SELECT coalesce(max(key), 0) FROM invocation")
     return node, last_key
 
 
@@ -164,14 +235,14 @@ def _sync(path: Path) -> None:
     fsync_folder(path.parent)
 
 
-async def _check_schema(database: aiosqlite.Connection, path: Path) -> None:
+def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     """Raise DataDirectoryUnusable if a table or index is missing. ``path`` is the file of the database."""
     names = "SELECT type || ' ' || name FROM sqlite_schema"
     with closing(sqlite3.connect(":memory:")) as model:
         for _, script in scripts():
             model.executescript(script.read_text())
         expected = {name for [name] in model.execute(names)}
-    missing = expected - {name for [name] in await database.execute_fetchall(names)}
+    missing = expected - {name for [name] in db.execute(names)}
     if missing:
         raise DataDirectoryUnusable(str(path), f"damaged, without {', '.join(sorted(missing))}; {RESTORE}")
 
@@ -182,18 +253,17 @@ def scripts() -> list[tuple[int, Traversable]]:
     return [(int(script.name[:4]), script) for script in found if script.name.endswith(".sql")]
 
 
-async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
     """Apply all migrations that are newer than the schema version of the database.
 
     Each migration and the new version number are stored in one transaction. Raises DataDirectoryUnusable if the schema
     is newer than the last migration of this engine.
     """
-    [[version]] = await database.execute_fetchall("PRAGMA user_version")
+    [[version]] = db.execute("PRAGMA user_version")
     numbered = scripts()
     if version > numbered[-1][0]:
         problem = f"was written by a newer functiond (schema {version}); start that version or a newer one"
         raise DataDirectoryUnusable(str(path), problem)
     for number, script in numbered:
         if number > version:
-            sql = script.read_text()
-            await database.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
+            db.executescript(f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -16,10 +16,8 @@ from engine.model.identity import Identity
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
-from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.idempotency import claim
-from engine.storage.sqlite.invocation_writes import append_rows, cancel, end_all, insert_all, settle_rows
-from engine.storage.sqlite.isolated import IsolatedReads
+from engine.storage.sqlite.damage import Damage, IsolatedReads
+from engine.storage.sqlite.invocation_writes import append_rows, claim, end_waiting, insert_all, settle_rows
 from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed, to_invocation
 from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer, answer
@@ -55,12 +53,12 @@ class SQLiteJournal:
     ) -> asyncio.Future[str]:
         self.damage.check()
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        done = partial(self._appended, future, invocation, then)
         if idempotency_key or invocation.ordering_key:
             self.states.announce([invocation.function_id])
-            called = partial(self._called, future, invocation, then)
-            request: WriteRequest = CallRequest(lambda db: self._append(db, invocation, idempotency_key), called)
+            request: WriteRequest = CallRequest(lambda db: self._append(db, invocation, idempotency_key), done)
         else:
-            done, rows = partial(self._appended, future, invocation, then), append_rows(invocation)
+            rows = append_rows(invocation)
             request = WriteRequest(rows + self.states.accepted(invocation) if self.states.targets else rows, done)
         self._writer.submit(request)
         return future
@@ -111,14 +109,16 @@ class SQLiteJournal:
         future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
 
         def done(request: WriteRequest) -> None:
+            request.value = None if request.error else next(iter(request.value.values()), None)
             if then is not None:
-                then(key, request.value if request.error is None else None, request.error is None)
-            if request.error is None and request.value is not None:
+                then(key, request.value, request.error is None)
+            if request.value is not None:
                 self.states.announce([request.value[0]])
                 self.released()  # in case that it had an ordering key
             answer(future, request)
 
-        self._writer.submit(CallRequest(lambda db: self._cancel(db, key, outcome), done))
+        end = WaitingEnd(state=State.FAIL, outcome=outcome)
+        self._writer.submit(CallRequest(lambda db: self._end_waiting(db, [key], end), done))
         return future
 
     def end_all(
@@ -131,15 +131,17 @@ class SQLiteJournal:
         future: asyncio.Future[Sequence[tuple[int, int]]] = asyncio.get_running_loop().create_future()
 
         def done(request: WriteRequest) -> None:
+            ended = {} if request.error else request.value  # after a failed commit, the value is still there
+            request.value = [(key, size) for key, (_, size) in ended.items()]
             if then is not None:
-                then(request.value if request.error is None else (), request.error is None)
+                then(request.value, request.error is None)
             if self.states.targets:
                 self.states.added()
-            if request.error is None and request.value:
+            if request.value:
                 self.released()  # in case that some of them had an ordering key
             answer(future, request)
 
-        self._writer.submit(CallRequest(lambda db: self._end_all(db, keys, end), done))
+        self._writer.submit(CallRequest(lambda db: self._end_waiting(db, keys, end), done))
         return future
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
@@ -176,18 +178,6 @@ class SQLiteJournal:
 
     # --- after the write ------------------------------------------------------------------------------------
 
-    def _called(
-        self,
-        future: asyncio.Future[str],
-        invocation: Invocation,
-        then: Callable[[Invocation, bool], None] | None,
-        request: WriteRequest,
-    ) -> None:
-        """Complete an append by ``_append``. On entry, ``request.value`` is the value that this returned."""
-        if isinstance(request.value, Invocation):
-            invocation, request.value = request.value, None
-        self._appended(future, invocation, then, request)
-
     def _appended(
         self,
         future: asyncio.Future[str],
@@ -197,10 +187,11 @@ class SQLiteJournal:
     ) -> None:
         """Complete an append that the writer has stored or refused: call ``then``, and resolve the future.
 
-        The future gets the request id, or the error. On entry, ``request.value`` is the id of an earlier invocation
-        with the same idempotency key, or None.
+        The future gets the request id, or the error. On entry, ``request.value`` is None, or what ``_append`` returned.
         """
         self.damage.note_append(request.error)
+        if isinstance(request.value, Invocation):
+            invocation, request.value = request.value, None
         request.value = request.value or invocation.request_id
         if then is not None:
             then(invocation, request.error is None and request.value == invocation.request_id)
@@ -230,16 +221,11 @@ class SQLiteJournal:
         earlier = claim(db, invocation, idempotency_key, self._idempotency_retention)
         return None if earlier is None else self._identity.request_id(earlier)
 
-    def _cancel(self, db: sqlite3.Connection, key: int, outcome: Outcome) -> tuple[int, int] | None:
-        found = cancel(db, key, outcome)
-        if found is not None:
-            self.states.insert_ends(db, [key], State.FAIL, outcome)
-        return found
-
-    def _end_all(self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
-        found = end_all(db, keys, end)
-        self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
-        return found
+    def _end_waiting(self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> dict[int, tuple[int, int]]:
+        """End invocations. Return function id and payload size of those that waited, by their keys."""
+        ended = {key: found for key in keys if (found := end_waiting(db, key, end)) is not None}
+        self.states.insert_ends(db, [*ended], end.state, end.outcome)
+        return ended
 
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         cursor = db.execute(

@@ -18,7 +18,7 @@ from engine.errors import BackupFailed, DataDirectoryUnusable
 from engine.model import CodePackage, Dependency, Function
 from engine.model.identity import Identity
 from engine.storage.sqlite.damage import find_page
-from engine.storage.sqlite.ownership import check_journal, is_logged
+from engine.storage.sqlite.journal_check import check_journal, is_logged
 
 _PAGES = 1024  #: pages that are copied at a time
 

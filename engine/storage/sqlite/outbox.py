@@ -10,24 +10,26 @@ from typing import Any
 from engine.errors import PageDamaged
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.protocols import Count, DeliveryCount, DeliveryFilter, PresentDestination
-from engine.storage.sqlite import delivery_lists
 from engine.storage.sqlite.connection import Readers
-from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.delivery_lists import COLUMNS, marks
-from engine.storage.sqlite.invocation_writes import insert_all
-from engine.storage.sqlite.isolated import LeftOut
-from engine.storage.sqlite.status_log import StatusRows
+from engine.storage.sqlite.damage import LeftOut
+from engine.storage.sqlite.invocations import SQLiteJournal
+from engine.storage.sqlite.rows import marks
 from engine.storage.sqlite.writer import Writer
 
-#: Largest number of rows scanned for one page, or for counts. Includes rows that do not match.
+_COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
+#: Statement that returns the number of rows that a page scans, and the id of the last of these rows.
+SCANNED_UNTIL = (
+    "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
+)
+#: Largest number of rows that one page of a list, or of counts, scans. Includes rows that do not match.
 ROWS_SCANNED = 20_000
 Present = PresentDestination | None
 
 
 class SQLiteOutbox:
-    def __init__(self, readers: Readers, writer: Writer, damage: Damage, states: StatusRows | None = None) -> None:
-        self._readers, self._writer, self._damage = readers, writer, damage
-        self._left_out, self._states = LeftOut(damage, "owed", "owed_id"), states or StatusRows()
+    def __init__(self, readers: Readers, writer: Writer, journal: SQLiteJournal) -> None:
+        self._readers, self._writer, self._journal, self._damage = readers, writer, journal, journal.damage
+        self._left_out = LeftOut(journal.damage, "owed", "owed_id")
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
         return await self._writer.call(
@@ -39,13 +41,12 @@ class SQLiteOutbox:
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM owed WHERE owed_id = ?", (pending.delivery_id,))
             if append is not None:
-                insert_all(db, [append])
-                self._states.insert_accepted(db, [append])
+                self._journal.store(db, [append])
 
         if append is not None:
             self._damage.check()
         await self._end(pending, write, self._damage.note_append if append is not None else self._damage.note_end)
-        self._states.announce([append.function_id] if append is not None else [])
+        self._journal.states.announce([append.function_id] if append is not None else [])
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
         sql = "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ? AND since = ?"
@@ -71,8 +72,8 @@ class SQLiteOutbox:
     ) -> tuple[Sequence[PendingDelivery], int]:
         if not functions:
             return [], 0
-        where = delivery_lists.given_up(len(functions))
-        page = f"SELECT {COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
+        where = _given_up(len(functions))
+        page = f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
 
         def read(db: sqlite3.Connection) -> tuple[Sequence[PendingDelivery], int]:
             [count] = db.execute(f"SELECT count(*) {where}", tuple(functions)).fetchone()
@@ -83,15 +84,15 @@ class SQLiteOutbox:
     async def count_given_up(self, functions: Collection[int], most: int) -> Count:
         if not functions:
             return Count(rows=0)
-        sql = delivery_lists.given_up_count(len(functions))
+        sql = f"SELECT count(*) FROM (SELECT 1 {_given_up(len(functions))} LIMIT ?)"
         [count] = await self._readers.call(lambda db: db.execute(sql, (*functions, most + 1)).fetchone())
         return Count(rows=min(count, most), more=count > most)
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         if not chosen.functions:
             return [], 0
-        conditions, values = delivery_lists.conditions(chosen)
-        rows, reached = await self._scan(delivery_lists.page(conditions), after, (*values, limit + 1))
+        sql, values = page(chosen)
+        rows, reached = await self._scan(sql, after, (*values, limit + 1))
         found = [_to_pending(*row) for row in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1].delivery_id
@@ -100,20 +101,32 @@ class SQLiteOutbox:
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
         if not functions:
             return [], 0
-        rows, reached = await self._scan(delivery_lists.counts(len(functions)), after, tuple(functions))
-        return [delivery_lists.to_count(*row) for row in rows], reached
+        sql = (
+            "SELECT function_id, destination, param, due IS NULL, count(*) FROM owed NOT INDEXED"
+            f" WHERE owed_id > ? AND owed_id <= ? AND function_id IN ({marks(len(functions))}) GROUP BY 1, 2, 3, 4"
+        )
+        rows, reached = await self._scan(sql, after, tuple(functions))
+        return [
+            DeliveryCount(
+                function_id=function_id,
+                destination=DestinationSpec(destination=destination, param=param),
+                given_up=bool(given_up),
+                count=count,
+            )
+            for function_id, destination, param, given_up, count in rows
+        ], reached
 
     async def _scan(self, sql: str, after: int, values: tuple[object, ...]) -> tuple[list[Any], int]:
         """Return rows of the next ids, and the last of these ids; 0: none follow."""
 
         def read(db: sqlite3.Connection) -> tuple[list[Any], int]:
-            count, last = db.execute(delivery_lists.SCANNED_UNTIL, (after, ROWS_SCANNED)).fetchone()
+            count, last = db.execute(SCANNED_UNTIL, (after, ROWS_SCANNED)).fetchone()
             return db.execute(sql, (after, last, *values)).fetchall(), last if count == ROWS_SCANNED else 0
 
         return await self._readers.call(read)
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
-        sql = f"SELECT {COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
+        sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
         return await self._writer.call(lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))])
 
     async def revive(
@@ -127,6 +140,25 @@ class SQLiteOutbox:
         return await self._writer.call(lambda db: _discard(db, functions, ids, given_up))
 
 
+def page(chosen: DeliveryFilter) -> tuple[str, tuple[object, ...]]:
+    """Return the SQL for a page of a list in the order of ids, and the values of its placeholders.
+
+    Ids of the page, from and to, precede the values, and the number of rows follows.
+    """
+    wanted = f" AND due IS {'' if chosen.given_up else 'NOT '}NULL AND function_id IN ({marks(len(chosen.functions))})"
+    values: tuple[object, ...] = (*chosen.functions,)
+    if chosen.destination is not None:
+        wanted += " AND destination = ? AND param = ?"
+        values += (chosen.destination.destination, chosen.destination.param)
+    rows = f"owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ?{wanted}"
+    return f"SELECT {_COLUMNS} FROM {rows} ORDER BY owed_id LIMIT ?", values
+
+
+def _given_up(functions: int) -> str:
+    """Return the SQL of the source and the conditions of the given-up deliveries of ``functions`` functions."""
+    return f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({marks(functions)})"
+
+
 def _pending(
     db: sqlite3.Connection, readable: str, now: float, rows: int, each: int
 ) -> tuple[Sequence[PendingDelivery], float | None]:
@@ -135,7 +167,7 @@ def _pending(
     found: list[PendingDelivery] = []
     for destination in destinations:
         page = db.execute(
-            f"SELECT {COLUMNS} FROM owed INDEXED BY owed_destination"
+            f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_destination"
             f" WHERE destination = ? AND param = ? AND due <= ?{readable} ORDER BY due LIMIT ?",
             (*destination, now, each),
         )
@@ -154,7 +186,7 @@ def _pending_isolated(
     )
     listed = left_out.keys(db, sql, (rows + 1,))
     ids = [delivery_id for delivery_id, due in listed[:rows] if due <= now]
-    found = left_out.rows(db, f"SELECT {COLUMNS} FROM owed WHERE owed_id = ?", ids)
+    found = left_out.rows(db, f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", ids)
     return [_to_pending(*row) for row in found], listed[len(ids)][1] if len(ids) < len(listed) else None
 
 
@@ -179,7 +211,7 @@ def revival(functions: int, rows: int) -> str:
     """
     return (
         "UPDATE owed SET due = ?, since = ?, tries = 0"
-        f" WHERE function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING {COLUMNS}"
+        f" WHERE function_id IN ({marks(functions)}) AND owed_id IN ({marks(rows)}) RETURNING {_COLUMNS}"
     )
 
 

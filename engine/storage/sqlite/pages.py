@@ -17,8 +17,7 @@ from weakref import finalize
 
 from msgspec import Struct
 
-from engine.storage.sqlite.wal_frames import PAGE
-from engine.storage.sqlite.wal_pages import LogPages
+from engine.storage.sqlite.wal import PAGE, LogPages
 
 _MAGIC = b"SQLite format 3\0\x10\0"  #: with the size of a page
 _ROOT, _FREE, _OVERFLOW, _MORE_OVERFLOW, _CHILD = range(1, 6)  #: types of pages in the pointer map

@@ -8,21 +8,45 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.model import Record
+from engine.model import Record, State
 from engine.model.identity import Identity, accepted_at, key_at
 from engine.model.retry import HISTORY
 from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
-from engine.storage.sqlite.attempts import ATTEMPTS, to_attempt
 from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.purge import Purge
-from engine.storage.sqlite.record_search import ENDED, RUNNING, Search
-from engine.storage.sqlite.rows import LISTED, to_record
-from engine.storage.sqlite.waiting_scan import read_queued, read_standing, scan_waiting
+from engine.storage.sqlite.record_search import ENDED, Search, filters, span
+from engine.storage.sqlite.rows import ATTEMPTS, HELD, LISTED, READY, RUNNING, to_attempt, to_record
 from engine.storage.sqlite.writer import Writer
 
 _RESULT = "SELECT body, log, sum FROM result WHERE key = ?"
+#: Statement that returns the key of the invocation right before a held one, which may be held too.
+_PREDECESSOR = (
+    "SELECT coalesce((SELECT max(key) FROM invocation INDEXED BY ordering WHERE function_id = i.function_id"
+    " AND ordering_key = i.ordering_key AND state = -1 AND state < 3 AND key < i.key),"
+    " (SELECT max(key) FROM invocation INDEXED BY ordering WHERE function_id = i.function_id"
+    " AND ordering_key = i.ordering_key AND state >= 0 AND state < 3)) FROM invocation i WHERE key = ? AND state = -1"
+)
+#: Rows that one step of a scan of waiting invocations reads, whether they match or not.
+SCANNED = 5000
+
+#: Parts of the scan: the column that sorts a part, the FROM clause of the part, and the condition on the function.
+_WAITING_PARTS = (
+    ("key", "INDEXED BY held WHERE state = -1 AND function_id = ?", ""),
+    ("rank", "INDEXED BY ready WHERE state = 0 AND function_id = ?", ""),
+    ("due", "INDEXED BY delayed WHERE state = 1", " AND function_id = ?"),
+)
+_READY = "SELECT count(*) FROM (SELECT 1 FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ? LIMIT ?)"
+_HELD = "SELECT count(*) FROM (SELECT 1 FROM invocation INDEXED BY held WHERE state = -1 AND function_id = ? LIMIT ?)"
+_FIRST = (
+    "SELECT key, due FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ? ORDER BY rank, key LIMIT 1"
+)
+#: The index of delayed rows has those of all functions, and not their functions.
+_NEXT = (
+    "SELECT function_id, min(due) FROM (SELECT function_id, due FROM invocation INDEXED BY delayed WHERE state = 1"
+    " ORDER BY due LIMIT ?) GROUP BY function_id"
+)
 
 
 class SQLiteRecords:
@@ -53,7 +77,7 @@ class SQLiteRecords:
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
         def read(db: sqlite3.Connection) -> Sequence[Record]:
             found: list[Record] = []
-            for states, back in ((RUNNING, True), (ENDED, False)):
+            for states, back in ((frozenset({State.RUNNING}), True), (ENDED, False)):
                 search = Search(db, Selection(function_id=function_id, states=states))
                 found += search.records(None, most, back, self._identity).records
             return [replace(one, log=_log(db, one.key)) if one.state.final else one for one in found]
@@ -67,13 +91,13 @@ class SQLiteRecords:
         )
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
-        return await self._readers.call(lambda db: scan_waiting(db, selection, after, limit))
+        return await self._readers.call(lambda db: _scan_waiting(db, selection, after, limit))
 
     async def standing(self, key: int, most: int) -> Standing:
-        return await self._readers.call(lambda db: read_standing(db, key, most))
+        return await self._readers.call(lambda db: _read_standing(db, key, most))
 
     async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
-        return await self._readers.call(lambda db: read_queued(db, functions, most))
+        return await self._readers.call(lambda db: _read_queued(db, functions, most))
 
     async def newest(self, before: float) -> float | None:
         sql = "SELECT max(key) FROM invocation WHERE key < ?"
@@ -111,3 +135,63 @@ def _parts_of(db: sqlite3.Connection, record: Record, size: int) -> dict[str, An
         parts["result"], parts["log"], _ = result
     history = db.execute(ATTEMPTS, (record.key,)).fetchall()[-HISTORY:]
     return {**parts, "attempts": tuple(map(to_attempt, history)), "damaged": frozenset(damaged)}
+
+
+def _scan_waiting(db: sqlite3.Connection, selection: Selection, after: Place, limit: int) -> Scan:
+    """Return up to ``limit`` keys of waiting invocations that match, from behind the place ``after``.
+
+    The index of delayed rows has those of all functions, so rows of other functions are read, too.
+    """
+    part, value, key = after
+    keys, left = list[int](), SCANNED
+    while part < len(_WAITING_PARTS):
+        sql, values = _waiting_sql(selection, part)
+        for key_read, value_read, matches in db.execute(sql, (*values, value, value, key, left)):
+            left -= 1
+            if matches:
+                keys.append(key_read)
+            if len(keys) == limit or not left:
+                return Scan(keys=tuple(keys), reached=(part, value_read, key_read))
+        part, value, key = part + 1, float("-inf"), 0
+    return Scan(keys=tuple(keys), reached=None)
+
+
+def _read_standing(db: sqlite3.Connection, key: int, most: int) -> Standing:
+    """Return the place of an invocation. At most ``most`` invocations before it are counted."""
+    sql = "SELECT function_id, rank, state, begun FROM invocation WHERE key = ?"
+    function_id, rank, state, begun = db.execute(sql, (key,)).fetchone() or (0, 0.0, None, 0)
+    if state == HELD:
+        return Standing(predecessor=db.execute(_PREDECESSOR, (key,)).fetchone()[0])
+    if state != READY:
+        return Standing(begun=state == RUNNING and bool(begun))
+    [ahead] = db.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ?"
+        " AND rank <= ? AND (rank < ? OR key < ?) LIMIT ?)",
+        (function_id, rank, rank, key, most),
+    ).fetchone()
+    return Standing(ahead=ahead)
+
+
+def _read_queued(db: sqlite3.Connection, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
+    """Return what waits of each function."""
+    next_due: dict[int, float] = dict(db.execute(_NEXT, (most,)).fetchall())
+    found = {}
+    for one in functions:
+        [ready] = db.execute(_READY, (one, most)).fetchone()
+        [held] = db.execute(_HELD, (one, most)).fetchone()
+        first, first_due = db.execute(_FIRST, (one,)).fetchone() or (None, 0.0)
+        found[one] = Queued(ready=ready, held=held, first=first, first_due=first_due, next_due=next_due.get(one))
+    return found
+
+
+def _waiting_sql(selection: Selection, part: int) -> tuple[str, list[Any]]:
+    column, source, own = _WAITING_PARTS[part]
+    spanned, values = span(selection)
+    conditions, more = filters(selection, frozenset())
+    values += more
+    values.append(selection.function_id)
+    sql = (
+        f"SELECT key, {column}, (true{spanned}{conditions}{own}) FROM invocation {source}"
+        f" AND {column} >= ? AND ({column} > ? OR key > ?) ORDER BY {column}, key LIMIT ?"
+    )
+    return sql, values

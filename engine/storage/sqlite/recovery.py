@@ -14,23 +14,131 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable
 from engine.errors.files import file_errors
+from engine.model import AsyncSettings, Function
 from engine.model.identity import NODE_BITS, Identity
+from engine.protocols import StatusTarget
 from engine.storage.data_directory import fsync_folder
 from engine.storage.sqlite import damage
-from engine.storage.sqlite import recovery_tables as tables
-from engine.storage.sqlite.checksums import payload_problem, result_is_damaged
+from engine.storage.sqlite.checksums import changed_rows, payload_problem, result_is_damaged
 from engine.storage.sqlite.database import MARK, scripts
-from engine.storage.sqlite.delivery_lists import marks
-from engine.storage.sqlite.ordering import release_successors
-from engine.storage.sqlite.ownership import APPLICATION_ID, RECOVERED
+from engine.storage.sqlite.invocation_writes import release_successors
+from engine.storage.sqlite.journal_check import APPLICATION_ID, RECOVERED
 from engine.storage.sqlite.pages import Pages, Place, Row
-from engine.storage.sqlite.row_sums import changed_rows
+from engine.storage.sqlite.rows import marks
+
+#: Tables in the order in which they are recovered, with the meaning of a lost row and the next step.
+_MEANING = {
+    "meta": ("a number of the engine is lost", ""),
+    "function": ("the name of a function is lost", "deploy the function again if it is missing"),
+    "function_version": ("the version of the function cannot run", "deploy or publish it again"),
+    "async_settings": ("retries, age limit and destinations are those of a new function", "set them again"),
+    "resource": ("an alias, trigger, dependency or the like is gone", "create it again"),
+    "cursor": ("its trigger begins as a new one", "compare what it has read with its source"),
+    "plugin_row": ("a stream, topic, record or the like is gone", "create or send it again"),
+    "invocation": ("rows that no index names may be lost, too", "send events again whose ids are not found"),
+    "payload": ("events are lost; those of known invocations are listed", ""),
+    "result": ("records have neither result nor log", ""),
+    "attempt": ("records lack attempts", ""),
+    "owed": ("an outcome is not delivered", "look at its record, and tell the receiver"),
+    "idempotency": ("a repetition of its request runs again", ""),
+    "status_target": ("states of a function are not logged", "set its status log again"),
+    "status_log": ("changes of states are missing in their log stream", ""),
+}
+_TYPES: dict[str, Any] = {"INTEGER": int, "REAL": (float, int), "TEXT": str, "BLOB": bytes}
+#: Columns with JSON, and its type.
+_BODIES: dict[str, tuple[int, Any]] = {
+    "function_version": (2, Function),
+    "async_settings": (2, AsyncSettings),
+    "resource": (3, Any),
+    "status_target": (4, StatusTarget),
+}
+#: Indexes that name invocations: the state of these, and the columns of an entry.
+_INDEXES = {
+    "ready": (0, ("function_id", "rank", "key")),
+    "delayed": (1, ("due", "key")),
+    "running": (2, ("function_id", "key")),
+    "held": (-1, ("function_id", "key")),
+    "finished": (3, ("function_id", "key")),
+    "ordering": (None, ("function_id", "ordering_key", "state", "key")),
+}
+#: Indexes that name rows of other tables: the table, and the condition for the row of an entry.
+_OTHERS = {
+    "owed_key": ("owed", "key = ?1 AND owed_id = ?2"),
+    "idempotency_expires": ("idempotency", "expires = ?1 AND function_id = ?2 AND token = ?3"),
+    "resource_owner": ("resource", "owner = ?1 AND kind = ?2 AND id = ?3"),
+}
+_PREPARE = (
+    "CREATE TEMP TABLE seen (key INTEGER PRIMARY KEY, function_id, state, rank, due, ordering_key)",
+    "DELETE FROM payload WHERE length(body) <> (SELECT size FROM invocation i WHERE i.key = payload.key)",
+    "INSERT OR IGNORE INTO function (function_id, project, package, name) SELECT function_id,"
+    " json_extract(body, '$.project'), json_extract(body, '$.package'), json_extract(body, '$.name')"
+    " FROM (SELECT function_id, CAST(body AS TEXT) AS body FROM function_version)",
+)
+#: Cursors of lost triggers, which get other ids when they are created again.
+_STRAY = (
+    "DELETE FROM cursor WHERE trigger_id NOT IN (SELECT id FROM resource WHERE kind = 'trigger')"
+    " RETURNING trigger_id, name"
+)
+_ALONE = "key NOT IN (SELECT key FROM invocation)"
+#: Invocations without a row that other tables name. Then waiting ones whose event is there get a new row, if their
+#: function has no version but ``latest``.
+_REMAKE = (
+    f"INSERT OR IGNORE INTO seen (key, state) SELECT key, 3 FROM owed WHERE {_ALONE}",
+    f"INSERT OR IGNORE INTO seen (key) SELECT key FROM payload WHERE {_ALONE}",
+    f"INSERT OR IGNORE INTO seen (key) SELECT key FROM result WHERE {_ALONE}",
+    "UPDATE seen SET function_id = i.function_id FROM idempotency i WHERE i.key = seen.key AND state = 1",
+    "INSERT INTO invocation (key, function_id, version, alias, source, state, priority, rank, first_due, due, attempt,"
+    " hops, memory, size, ordering_key) SELECT key, function_id, 'latest', '', 'API', state, 0, coalesce(rank, due,"
+    " at), coalesce(due, at), coalesce(due, at), 1 + (SELECT count(*) FROM attempt a WHERE a.key = s.key), 0, 0,"
+    " length(body), ordering_key FROM (SELECT *, (key >> 15) / 1000.0 AS at FROM seen WHERE state < 3) s"
+    " JOIN payload USING (key) WHERE function_id IN (SELECT function_id FROM function_version GROUP BY 1"
+    " HAVING max(version) = 'latest' AND count(*) = 1)",
+)
+#: Queries for keys of invocations, each with table, state, meaning, and next step.
+_LISTS = {
+    "SELECT key FROM seen JOIN invocation USING (key)": (
+        ("invocation", "WAIT", "only its event is left: it runs without its priority, origin and earlier attempts", "")
+    ),
+    f"SELECT key FROM seen WHERE state < 3 AND {_ALONE}": (
+        ("invocation", "WAIT", "it does not run, and its idempotency key is free again", "send its event again")
+    ),
+    f"SELECT key FROM seen WHERE state >= 3 AND {_ALONE}": (
+        ("invocation", "ended", "its record is lost, and a delivery of its outcome is given up", "")
+    ),
+    f"SELECT key FROM seen WHERE state IS NULL AND {_ALONE}": (
+        ("invocation", "unknown", "it does not run, and its idempotency key is free again", "send its event again")
+    ),
+    "SELECT key FROM invocation WHERE state < 3 AND key NOT IN (SELECT key FROM payload)": (
+        ("payload", "WAIT", "it fails with code 150500, which on_failure gets", "send its event again")
+    ),
+    "SELECT key FROM invocation WHERE state >= 3 AND key NOT IN (SELECT key FROM payload)": (
+        ("payload", "ended", "its record has no event", "")
+    ),
+}
+#: Statements that complete the fresh journal. Running invocations wait again, without a counted crash.
+_COMPLETE = (
+    *(f"DELETE FROM {table} WHERE {_ALONE}" for table in ("payload", "result", "attempt")),
+    f"DELETE FROM idempotency WHERE key IN (SELECT key FROM seen WHERE coalesce(state, 0) < 3) AND {_ALONE}",
+    "DELETE FROM status_log WHERE target_id NOT IN (SELECT target_id FROM status_target)",
+    "INSERT INTO status_log (target_id, state, at, code, message, key) SELECT target_id, 0, strftime('%s'), 0, '', key"
+    " FROM invocation i JOIN status_target USING (function_id, version) WHERE i.state = 2 AND enabled = 1",
+    "UPDATE invocation SET state = 0 WHERE state = 2",
+    "INSERT INTO tally SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id",
+    "INSERT INTO tally SELECT 0, count(*), total(size) + (SELECT total(length(body) + length(r.log)) FROM result r"
+    " JOIN invocation USING (key) WHERE state >= 3) + (SELECT total(length(log)) FROM attempt) FROM invocation"
+    " WHERE state >= 3",
+)
+_WITH_FUNCTION = "function, function_version, async_settings, invocation, idempotency, owed, status_target, seen"
+_LAST_FUNCTION = " UNION ALL ".join(f"SELECT max(function_id) FROM {one}" for one in _WITH_FUNCTION.split(", "))
+_HELD = "SELECT DISTINCT function_id, ordering_key FROM invocation WHERE state = -1 AND ordering_key IS NOT NULL"
+
 
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _OLDER = re.compile(r"(payload|result|attempt)_\d+")  #: tables that earlier engines set aside after damage
@@ -89,7 +197,7 @@ class DamagedJournal:
             new.unlink(missing_ok=True)
             with closing(sqlite3.connect(new, isolation_level=None)) as db:
                 running = self._fill(db)
-                rows = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables.MEANING}
+                rows = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _MEANING}
             owner = self._path.stat()  # the engine's user, although root may run the command
             os.chown(new, owner.st_uid, owner.st_gid)
             with new.open("rb") as file:
@@ -159,7 +267,7 @@ class DamagedJournal:
         """Return whether a row has values of the right types. Tables of earlier engines lack the last columns."""
         columns = self._columns[table]
         for value, (_, kind, required, *_) in zip(row, columns, strict=False):
-            if required if value is None else not isinstance(value, tables.TYPES[kind]):
+            if required if value is None else not isinstance(value, _TYPES[kind]):
                 return False
         return len(row) <= len(columns) and all(not one[2] or one[3] is not None for one in columns[len(row) :])
 
@@ -170,7 +278,7 @@ class DamagedJournal:
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536")
         _create(db)
         db.execute("BEGIN")
-        for table in tables.MEANING:
+        for table in _MEANING:
             for size, rows in groupby(self._meta if table == "meta" else self._rows(table), key=len):
                 names = ", ".join(name for name, *_ in self._columns[table][:size])
                 db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks(size)})", rows)
@@ -179,29 +287,29 @@ class DamagedJournal:
             db.execute(f"DELETE FROM {table} WHERE ({names}) = ({marks(len(key))})", key)
             self._lose(table, self._id(table, key))
         db.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (self._number,))
-        for sql in tables.PREPARE:
+        for sql in _PREPARE:
             db.execute(sql)
-        for row in db.execute(tables.STRAY).fetchall():
+        for row in db.execute(_STRAY).fetchall():
             self._lose("cursor", _text(row))
         if changed or self._gaps or self._pages.log.problem:
             self._find_lost(db)
-        for sql, (table, state, problem, advice) in tables.LISTS.items():
+        for sql, (table, state, problem, advice) in _LISTS.items():
             for [key] in db.execute(sql):
                 self._on_loss(Loss(table, state, problem, advice, self.identity.request_id(key)))
         for table, place in self._gaps:
             after, until = (self._id(table, row) if row else "an end" for row in (place.after, place.until))
             self._lose(table, f"page {place.page}, between {after} and {until}")
         [running] = db.execute("SELECT count(*) FROM invocation WHERE state = 2").fetchone()
-        for sql in tables.COMPLETE:
+        for sql in _COMPLETE:
             db.execute(sql)
-        release_successors(db, db.execute(tables.HELD).fetchall(), time.time())
+        release_successors(db, db.execute(_HELD).fetchall(), time.time())
         self._keep_sequences(db)
         db.execute("COMMIT")
         return int(running)
 
     def _find_lost(self, db: sqlite3.Connection) -> None:
         """Find rows that are named by an index, or by rows of other tables, and are lost."""
-        for name, (state, columns) in tables.INDEXES.items():
+        for name, (state, columns) in _INDEXES.items():
             names = (*columns, "state")[: len(columns) + (state is not None)]
             changes = ", ".join(f"{one} = excluded.{one}" for one in names if one != "key")
             sql = (
@@ -210,9 +318,9 @@ class DamagedJournal:
             )
             entries = (row for row in self._entries(name, len(columns)) if isinstance(row[-1], int))
             db.executemany(sql, ([*row, state][: len(names)] for row in entries))
-        for sql in tables.REMAKE:
+        for sql in _REMAKE:
             db.execute(sql)
-        for name, (table, where) in tables.OTHERS.items():
+        for name, (table, where) in _OTHERS.items():
             for row in self._entries(name, where.count("?")):
                 if not db.execute(f"SELECT 1 FROM {table} WHERE {where}", row).fetchone():
                     self._lose(table, self._id(name, row) if table == "owed" else _text(row))
@@ -225,7 +333,7 @@ class DamagedJournal:
         stored = self._pages.rows(self._roots.get("sqlite_sequence", 0), True, [])
         known = [(row[0], row[1]) for row in stored if len(row) == 2 and isinstance(row[1], int)]
         known += [("function", row[0]) for row in self._rows("tally")]
-        known += [("function", last or 0) for [last] in db.execute(tables.LAST_FUNCTION)]
+        known += [("function", last or 0) for [last] in db.execute(_LAST_FUNCTION)]
         known += db.execute("SELECT name, seq FROM sqlite_sequence").fetchall()
         db.execute("DELETE FROM sqlite_sequence")
         for name in ("function", "owed"):
@@ -233,8 +341,8 @@ class DamagedJournal:
             db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, last))
 
     def _lose(self, table: str, id: str) -> None:
-        if table in tables.MEANING:
-            self._on_loss(Loss(table, "", *tables.MEANING[table], id))
+        if table in _MEANING:
+            self._on_loss(Loss(table, "", *_MEANING[table], id))
 
     def _id(self, table: str, row: Row) -> str:
         if isinstance(row[0], int) and table in ("invocation", "payload", "result", "attempt", "owed_key"):
@@ -272,8 +380,8 @@ def _is_sound(table: str, row: Row) -> bool:
         return not payload_problem(row[0], len(row[1]), row[1], row[2] if len(row) > 2 else None)
     if table == "result":
         return not result_is_damaged(row[0], row[1], row[2], row[3] if len(row) > 3 else None)
-    if table in tables.BODIES:
-        column, kind = tables.BODIES[table]
+    if table in _BODIES:
+        column, kind = _BODIES[table]
         try:
             msgspec.json.decode(row[column], type=kind)
         except (msgspec.MsgspecError, ValueError):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
-from engine.model import Invocation, Outcome, Record, State
+from engine.model import Attempt, Invocation, Record, State
 from engine.model.identity import Identity
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
-from engine.storage.sqlite.checksums import payload_problem, row_sum
+from engine.model.retry_rules import Decision
+from engine.storage.sqlite.checksums import payload_problem
 
 HELD, READY, DELAYED, RUNNING = -1, 0, 1, 2
 STORED: dict[State, int] = {State.RUNNING: 2, State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
@@ -38,37 +39,16 @@ LISTED = (
 POISONED = f"(CASE begun WHEN 1 THEN deaths >= {MAX_CRASHES} ELSE start_deaths >= {MAX_START_CRASHES} END)"
 #: Return of running rows to WAIT after a crash, without its WHERE clause.
 REVIVE = "UPDATE invocation SET state = 0, deaths = deaths + begun, start_deaths = start_deaths + 1 - begun"
-#: End of a waiting invocation, with the values of ``end_row``.
-END = (
-    "UPDATE invocation SET state = ?1, ended = ?4, code = ?5, message = ?6, sum = sum + ?7"
-    " WHERE key = ?8 AND state IN (-1, 0, 1)"
-)
 #: Bytes of a result and its log, and of the logs in the history of an invocation, for the SQL of its key.
 RESULT_SIZE = "coalesce((SELECT length(body) + length(log) FROM result WHERE key = {}), 0)"
 LOGS_SIZE = "coalesce((SELECT sum(length(log)) FROM attempt WHERE key = {}), 0)"
-#: Attributes in the order of the columns ``MOVED`` and ``FIXED`` of ``batch``, up to the size.
-_KEPT = attrgetter(
-    *("rank", "due_at", "attempt", "key", "function_id", "version", "alias", "source", "priority", "first_due_at"),
-    *("hops", "memory"),
+
+
+#: Attempts of an invocation, for ``to_attempt``.
+ATTEMPTS = (
+    "SELECT attempt, started, ended, code, message, log, decision, progress, note, instance FROM attempt WHERE key = ?"
+    " ORDER BY attempt"
 )
-
-
-def append_row(i: Invocation) -> tuple[Any, ...]:
-    return (DELAYED if i.delayed else READY, *_KEPT(i), len(i.payload))
-
-
-def rare_row(i: Invocation) -> tuple[Any, ...] | None:
-    """Return the row for the columns that few invocations have, or None. For ``begun`` see ``ordering``."""
-    if not (i.ordering_key or i.trace or i.trigger_id or i.cause):
-        return None
-    begun = 1 if i.delayed and i.ordering_key else 0
-    return (i.ordering_key or None, i.trace or None, i.trigger_id or None, i.cause or None, begun, i.key)
-
-
-def end_row(key: int, state: State, outcome: Outcome) -> tuple[Any, ...]:
-    """Return the values of ``END``. The second and third have a place in the sum of an end, but no column here."""
-    end = (STORED[state], None, None, outcome.ended_at, outcome.code, outcome.message)
-    return (*end, row_sum(*end), key)
 
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
@@ -130,3 +110,24 @@ def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:
         trigger_id=row[15] or "",
         **large,
     )
+
+
+def to_attempt(row: tuple[Any, ...]) -> Attempt:
+    attempt, started, ended, code, message, log, decision, progress, note, instance = row
+    return Attempt(
+        attempt=attempt,
+        started_at=started,
+        ended_at=ended,
+        code=code,
+        message=message,
+        log=log or b"",
+        decision=None if decision is None else msgspec.json.decode(decision, type=Decision),
+        progress=progress,
+        note=note or "",
+        instance=instance or "",
+    )
+
+
+def marks(count: int) -> str:
+    """Return placeholders for values in an SQL statement."""
+    return ",".join("?" * count)

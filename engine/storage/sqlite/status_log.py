@@ -16,7 +16,7 @@ from engine.protocols import Settlement, StatusEntry, StatusLogStatistics, Statu
 from engine.protocols.status_log import LONGEST_MESSAGE, MOST_ENTRIES
 from engine.storage.sqlite.batch import SQL, Row, Statement
 from engine.storage.sqlite.rows import POISONED, READY, RUNNING, SHOWN, STORED
-from engine.storage.sqlite.store import put_rows
+from engine.storage.sqlite.stores import put_rows
 from engine.storage.sqlite.writer import Writer
 
 #: Row for the present state of a stored invocation, if its version is followed.

@@ -90,7 +90,7 @@ class Writer:
         self._closing = asyncio.Event()
         self._failure = ""
         self._consecutive_failures = 0  #: batches that failed in a row
-        self._broken = False
+        self.broken = False  #: ``run`` has failed, and later requests are not written any more
         self._began = 0.0
         self._sizes = Histogram(SIZES)
         self._seconds = Histogram()
@@ -105,7 +105,7 @@ class Writer:
         Raises NotStored while the disk fails, and ShuttingDown after ``close``. A request with ``retry_until_stored``
         raises neither; such a request is dropped after ``run`` has failed.
         """
-        if self._broken and request.retry_until_stored:
+        if self.broken and request.retry_until_stored:
             return  # the next start continues from the rows on disk
         if not request.retry_until_stored:
             if self._failure:
@@ -154,11 +154,6 @@ class Writer:
         finally:
             self._copying = None
         return copying.steps
-
-    @property
-    def broken(self) -> bool:
-        """True after ``run`` has failed. Later requests are not written any more."""
-        return self._broken
 
     def statistics(self) -> StorageStatistics:
         checkpoints = self._checkpoints
@@ -335,7 +330,7 @@ class Writer:
 
     def _give_up(self, error: BaseException) -> None:
         """Set ``broken``, and fail waiting requests, except those with ``retry_until_stored``."""
-        self._broken = True
+        self.broken = True
         self._failure = self._failure or repr(error)
         self._refuse_pending()
         self._stop_copying()

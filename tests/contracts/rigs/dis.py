@@ -16,9 +16,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from engine.app.api_wiring import build_app
 from engine.app.parts import EngineParts
 from engine.asgi.listener import listen
-from engine.testing import ManualClock
 from plugins.dis import plugin, streams
 from tests.contracts.rigs import base
+from tests.doubles import ManualClock
 from tests.support.streams import Dis
 from tests.support.triggering import house
 

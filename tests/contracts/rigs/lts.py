@@ -13,11 +13,11 @@ import httpx
 from msgspec.structs import replace
 
 from engine import project_log_target
-from engine.testing import ManualClock
 from plugins.lts import lines, plugin, service
 from plugins.lts.groups import stream_name
 from plugins.lts.lines import Item, Lines, encoded
 from tests.contracts.rigs import base
+from tests.doubles import ManualClock
 from tests.support.logs import Lts, messages
 from tests.support.triggering import api_client, house
 

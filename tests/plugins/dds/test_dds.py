@@ -16,11 +16,11 @@ from bson import Binary, Decimal128, Int64, ObjectId, Timestamp
 import plugins.dds.options
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
-from engine.testing import ManualClock
 from plugins.dds import gauss_plugin, plugin
 from plugins.dds.client import MIN_WAIT, NAME, Now, ResumeToken, first_of, read, written
 from plugins.dds.options import USER, DdsOptions, DdsSettings, Instance, check_client
 from plugins.dds.records import Change, EventEncoder, change_of
+from tests.doubles import ManualClock
 from tests.support.certificates import write_certificate
 from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServer, mongo_server
 from tests.support.triggering import House, house, until

@@ -13,9 +13,9 @@ import pytest
 from msgspec import Struct
 
 from engine.resources.bound_trigger import BoundTrigger
-from engine.testing import ManualClock
 from plugins._shared.rows import RowLogs
 from plugins.dis import plugin as dis
+from tests.doubles import ManualClock
 from tests.support.streams import Dis, encoded
 from tests.support.triggering import House, api_client, house, until
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from engine.testing import ManualClock
 from plugins.dis import plugin as dis
 from plugins.dis.shape import LARGEST, Stream, evenly, scaled
+from tests.doubles import ManualClock
 from tests.support.http_app import BASE
 from tests.support.streams import Dis, encoded
 from tests.support.triggering import api_client, house

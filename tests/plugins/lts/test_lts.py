@@ -20,7 +20,6 @@ from msgspec import Struct
 
 from engine import PushRequest, Unavailable, project_log_target
 from engine.resources.bound_trigger import BoundTrigger
-from engine.testing import ManualClock, MemoryStore
 from plugins._shared.vendor_api import Answer, Call, Offer
 from plugins.lts import bodies, service
 from plugins.lts import plugin as lts
@@ -28,6 +27,7 @@ from plugins.lts.lines import PIECE, STATES, Item, Lines, Written, encoded, join
 from plugins.lts.options import MIB
 from plugins.lts.problems import LtsProblem
 from plugins.lts.service import MAX_WAIT, Readers
+from tests.doubles import ManualClock, MemoryStore
 from tests.support.http_app import PROJECT
 from tests.support.logs import Lts, messages, told
 from tests.support.logs import items as items_of

@@ -6,8 +6,8 @@ import pytest
 
 from engine import LogTarget
 from engine.errors import NotStored
-from engine.testing import MemoryStore
 from plugins.lts.groups import ASKED, Groups
+from tests.doubles import MemoryStore
 
 TARGET = LogTarget(group_id="g", group_name="states", stream_id="s", stream_name="states-p")
 

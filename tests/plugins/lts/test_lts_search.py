@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from engine import PushRequest
-from engine.testing import ManualClock, MemoryStore
 from plugins._shared.vendor_api import Call
 from plugins.lts import api, bodies
 from plugins.lts.api import LtsApi
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.lines import STATES, Item, Lines, Row, Written, encoded
 from plugins.lts.options import MIB
+from tests.doubles import ManualClock, MemoryStore
 
 ROWS = 40
 

@@ -18,13 +18,13 @@ from msgspec import Struct, field
 from engine import StoreUnavailable
 from engine.errors import FunctiondError
 from engine.model import DestinationSpec, PendingDelivery
-from engine.testing import ManualClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
 from plugins.obs.options import ObsSettings
 from plugins.obs.service import ObsService
 from plugins.obs.store import ObjectStore
+from tests.doubles import ManualClock
 from tests.plugins.obs.test_obs_stores import Delivering, seen, settings_of
 from tests.support.s3_server import ACCESS, SECRET, S3Server, free_s3_ports, s3_server
 from tests.support.triggering import House, house

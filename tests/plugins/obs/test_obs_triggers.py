@@ -18,7 +18,6 @@ from engine import PluginContext, StoreRefused
 from engine.config.plugin_registry import Registry
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec, PendingDelivery, Request
-from engine.testing import ManualClock
 from plugins.obs import destination as delivery
 from plugins.obs import plugin as obs
 from plugins.obs import watch
@@ -26,6 +25,7 @@ from plugins.obs.destination import Expiry, ObsDestination, ObsParam
 from plugins.obs.folder import FolderStore
 from plugins.obs.snapshot import Snapshot, forget_others, table_of
 from plugins.obs.store import Listing
+from tests.doubles import ManualClock
 from tests.support.triggering import House, house, until
 
 RECORD = b'{"request_context":{"request_id":"id"}}'

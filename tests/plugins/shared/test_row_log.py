@@ -9,8 +9,8 @@ from msgspec import Struct
 from structlog.testing import capture_logs
 
 from engine.errors import DiskLow
-from engine.testing import MemoryStore
 from plugins._shared.rows import RowLogs
+from tests.doubles import MemoryStore
 
 
 class Row(Struct, frozen=True, array_like=True):

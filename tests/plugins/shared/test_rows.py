@@ -6,8 +6,8 @@ import pytest
 from msgspec import Struct
 
 from engine.errors import StoredDataUnreadable
-from engine.testing import MemoryStore
 from plugins._shared.rows import decoded_rows
+from tests.doubles import MemoryStore
 
 
 class Topic(Struct):

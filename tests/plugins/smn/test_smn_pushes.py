@@ -24,13 +24,13 @@ from msgspec.structs import replace
 
 from engine import Forbidden, SettingsError, Unauthorized, Unavailable
 from engine.resources.bound_trigger import BoundTrigger
-from engine.testing import ManualClock
 from plugins._shared.http_client import Fetcher, HttpService
 from plugins.smn import plugin as smn
 from plugins.smn.events import timestamp_of
 from plugins.smn.options import SmnSettings
 from plugins.smn.pushed import KEPT, LIFE, Verifier, read_push
 from plugins.smn.service import SmnService
+from tests.doubles import ManualClock
 from tests.support.http_app import PROJECT
 from tests.support.moto_server import moto_server
 from tests.support.topics import ARN, TOPIC, Served, Signer, encoded, serving

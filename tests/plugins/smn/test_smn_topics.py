@@ -19,8 +19,8 @@ from engine.model.urn import parse_urn
 from engine.protocols import Selection
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
-from engine.testing import ManualClock
 from plugins.smn import plugin as smn
+from tests.doubles import ManualClock
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 from tests.support.triggering import HELD, URN, House, NeverStarts, api_client, house, until
 

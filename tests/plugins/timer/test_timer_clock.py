@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from engine.testing import ManualClock
 from plugins.timer import plugin
 from tests.acceptance.engine_process import rows
+from tests.doubles import ManualClock
 from tests.support.passing import PassingTime
 from tests.support.triggering import House, house, until
 

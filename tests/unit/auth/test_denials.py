@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from engine.auth.denials import LINES, SPAN, DenialLog
 from engine.auth.roles import Principal
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 
 
 def test_lines_about_anonymous_clients_are_limited_and_the_others_counted() -> None:

@@ -9,7 +9,7 @@ from functiond.signing import sign
 
 from engine.auth.signatures import Signatures, Signed
 from engine.auth.signing import read_authorization
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 
 NOW = 1_800_000_000.0
 HEADERS = {"Host": "127.0.0.1:8080", "Content-Type": "application/json", "X-Functiond-Delay": "5"}

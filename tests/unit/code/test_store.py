@@ -33,7 +33,7 @@ from engine.errors import (
     ObjectMissing,
 )
 from engine.model import CodePackage
-from engine.testing.links import MemoryLinks
+from tests.doubles.links import MemoryLinks
 from tests.support.executing import dig
 from tests.support.http_app import encoded, zipped
 

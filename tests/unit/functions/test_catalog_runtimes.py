@@ -11,7 +11,7 @@ from engine.errors import InvalidField, NoInterpreter
 from engine.functions.catalog import Catalog
 from engine.functions.function_rules import FunctionRules
 from engine.model.clock import SystemClock
-from engine.testing import MemoryCatalogStore
+from tests.doubles import MemoryCatalogStore
 from tests.support.http_app import PROJECT, REGION
 from tests.unit.functions.test_catalog import INLINE, draft, urn
 

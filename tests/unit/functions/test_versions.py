@@ -35,7 +35,7 @@ from engine.model import Alias, AsyncSettings, CodePackage, Function
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import StoredResource
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 

@@ -12,9 +12,9 @@ from engine.auth.principals import Principals
 from engine.auth.roles import Principal
 from engine.http.console.session import sessions as module
 from engine.http.console.session.sessions import LIFETIME, MOST, OF_ONE, Sessions
-from engine.testing import ManualClock
-from engine.testing.store import MemoryStore
-from engine.testing.writes import MemoryWrites
+from tests.doubles import ManualClock
+from tests.doubles.store import MemoryStore
+from tests.doubles.writes import MemoryWrites
 
 SECRET, TOKEN = "the-secret-of-a-key", "the-token-of-a-project"
 

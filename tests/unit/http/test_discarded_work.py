@@ -9,7 +9,7 @@ import anyio
 from engine.cli.client import Client
 from engine.cli.findings import Finding, of_engine
 from engine.http.console.paths import HOME
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 from tests.support.http_app import PROJECT
 from tests.support.triggering import HELD, api_client, house, until
 

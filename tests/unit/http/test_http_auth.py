@@ -29,7 +29,7 @@ from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
 from engine.protocols.audit import Trace
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 from tests.support.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
 from tests.support.raw_client import RawClient, connect, read_answers
 

@@ -18,7 +18,7 @@ from engine.auth.signing import hash_of, sign
 from engine.auth.throttle import AuthThrottle
 from engine.code.receiving import REST_LIMIT
 from engine.http.auth import Authenticator
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 from tests.support.http_app import BASE, HELLO, PROJECT, SOURCE, Answer, Api, Chunks, encoded, serve, urn_of
 
 SECRET = "the-secret-of-a-key"

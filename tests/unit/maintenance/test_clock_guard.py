@@ -14,8 +14,8 @@ from engine.maintenance.clock_guard import DAY, ClockGuard
 from engine.model import Invocation
 from engine.model.alarms import Alarms
 from engine.model.expiry import Expiry
-from engine.testing import ManualClock, MemoryStorage
 from tests.contracts.storage import made
+from tests.doubles import ManualClock, MemoryStorage
 from tests.support.damage import storing
 
 LONG = 600.0

@@ -10,8 +10,8 @@ import pytest
 
 from engine.errors import DiskLow
 from engine.maintenance.disk_guard import LOOK_EVERY, ROW, DiskGuard
-from engine.testing import ManualClock, MemoryStore
 from engine.triggers.plugin_contexts import GuardedStore
+from tests.doubles import ManualClock, MemoryStore
 
 ROOM = 1 << 30
 

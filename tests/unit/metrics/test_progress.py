@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from engine.metrics.progress import Progress
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 
 
 def test_the_same_possible_work_at_two_looks_is_a_stall_of_the_time_between() -> None:

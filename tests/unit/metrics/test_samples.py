@@ -15,9 +15,9 @@ from engine.model import Invocation, Mode, Outcome, State
 from engine.protocols import Settlement
 from engine.resources.sample_store import TABLE, SampleStore
 from engine.scheduling.backlog import Backlog, Limits
-from engine.testing import ManualClock
-from engine.testing.store import MemoryStore
-from engine.testing.writes import MemoryWrites
+from tests.doubles import ManualClock
+from tests.doubles.store import MemoryStore
+from tests.doubles.writes import MemoryWrites
 from tests.support.executing import function
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200

@@ -9,7 +9,7 @@ from engine.metrics.usage import Usage
 from engine.model import Code, CodePackage, Function, Outcome
 from engine.protocols import StoredResource
 from engine.resources.usage_store import UsageStore
-from engine.testing.resources import MemoryResourceStore
+from tests.doubles.store import MemoryResourceStore
 from tests.support.builders import waiting
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200

@@ -6,7 +6,7 @@ import pytest
 
 from engine.model import alarms as module
 from engine.model.alarms import SPARE, Alarms
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 
 CHECK = 0.02
 HOUR = 3600.0

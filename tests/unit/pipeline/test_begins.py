@@ -8,7 +8,7 @@ import pytest
 from engine.model import Invocation, State
 from engine.pipeline import begins
 from engine.pipeline.begins import Begins
-from engine.testing import MemoryStorage
+from tests.doubles import MemoryStorage
 
 NOW = 1_700_000_000.0
 

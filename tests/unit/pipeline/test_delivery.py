@@ -32,8 +32,8 @@ from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverab
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock, MemoryStorage
 from tests.contracts.storage import ended
+from tests.doubles import ManualClock, MemoryStorage
 from tests.support.executing import function
 from tests.unit.pipeline.test_dispatcher import LIMITS
 

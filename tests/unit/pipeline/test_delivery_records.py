@@ -12,7 +12,7 @@ from engine.functions.catalog import Catalog
 from engine.model import Record, State
 from engine.model.clock import SystemClock
 from engine.pipeline.delivery_records import DeliveryRecords
-from engine.testing import MemoryStorage
+from tests.doubles import MemoryStorage
 
 NOT_KEPT = "the result has 300000 bytes, more than 262144, and is not kept"
 

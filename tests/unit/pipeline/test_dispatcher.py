@@ -20,7 +20,7 @@ from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import InlineContext, InlineExecutor, ManualClock, MemoryStorage
+from tests.doubles import InlineContext, InlineExecutor, ManualClock, MemoryStorage
 from tests.support.executing import function
 
 MANY = 1 << 40

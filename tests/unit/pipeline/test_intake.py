@@ -17,7 +17,7 @@ from engine.pipeline.invocation_factory import InvocationFactory
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock, MemoryStorage
+from tests.doubles import ManualClock, MemoryStorage
 from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
 from tests.unit.functions.test_versions import DRAFT as FUNCTION
 from tests.unit.functions.test_versions import INLINE, House, opened, urn

@@ -18,8 +18,8 @@ from engine.pipeline.paused_expiry import REST, PausedExpiry
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import InlineExecutor, ManualClock, MemoryStorage
 from tests.contracts.storage import SINK, made
+from tests.doubles import InlineExecutor, ManualClock, MemoryStorage
 from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, until
 
 AGE = 100  #: seconds

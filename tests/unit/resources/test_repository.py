@@ -12,7 +12,7 @@ from msgspec import Struct
 from engine.errors import NotStored
 from engine.protocols import StoredResource
 from engine.resources.repository import Repository
-from engine.testing.resources import MemoryResourceStore
+from tests.doubles.store import MemoryResourceStore
 
 OWNER = "function:1"
 

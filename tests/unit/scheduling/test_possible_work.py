@@ -14,7 +14,7 @@ from engine.protocols import Page
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock
+from tests.doubles import ManualClock
 from tests.support.builders import entry, waiting
 from tests.unit.scheduling.test_scheduler import Disk, SlowDisk, found, scheduling
 

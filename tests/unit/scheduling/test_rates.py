@@ -14,7 +14,7 @@ from engine.scheduling.function_queue import Entry
 from engine.scheduling.rates import Rates
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock, MemoryStorage
+from tests.doubles import ManualClock, MemoryStorage
 
 RATES = st.sampled_from([0.001, 0.3, 1.0, 7.0, 1000.0, 1e6])
 

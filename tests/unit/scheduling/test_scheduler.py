@@ -14,8 +14,8 @@ from engine.model.clock import Clock, SystemClock
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock
 from tests.contracts.storage import KINDS, cancelled, stored
+from tests.doubles import ManualClock
 from tests.support.builders import waiting
 
 

@@ -16,7 +16,7 @@ from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checkpoints import PAGES, Checkpoints
-from engine.storage.sqlite.storage import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage
 from tests.contracts.storage import made
 
 PAGE = 4096

@@ -13,7 +13,7 @@ from engine.protocols import Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checksums import payload_problem, payload_sum, result_is_damaged, result_sum
-from engine.storage.sqlite.storage import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage
 from tests.contracts.storage import NOW, ROOM, made, settled, stored, success
 from tests.support.pages import PageFile
 

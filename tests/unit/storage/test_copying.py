@@ -16,7 +16,7 @@ from engine.protocols import CopySteps
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.copying import PAGES
-from engine.storage.sqlite.storage import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage
 from tests.contracts.storage import made
 
 

@@ -19,8 +19,7 @@ from engine.app.lifecycle import _unreadable
 from engine.errors import DataDirectoryUnusable, DiskFailing, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
-from engine.storage.sqlite.checks import find_problems
-from engine.storage.sqlite.start_check import CATALOG, GROWING
+from engine.storage.sqlite.checks import CATALOG, GROWING, find_problems
 from tests.contracts.storage import NOW, ROOM, cancelled, discarded, made, settled, stored, success
 from tests.support.damage import ROWS, kept, ready, storing
 from tests.support.programs import needs

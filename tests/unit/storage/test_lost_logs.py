@@ -14,8 +14,7 @@ import pytest
 
 from engine.errors import DataDirectoryUnusable
 from engine.storage.sqlite import checkpoints
-from engine.storage.sqlite.checkpoints import PAGES
-from engine.storage.sqlite.log_checks import ROW, checkpoint
+from engine.storage.sqlite.checkpoints import PAGES, ROW, checkpoint
 from tests.contracts.storage import stored
 from tests.support.damage import storing
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.protocols import DeliveryFilter
-from engine.storage.sqlite import delivery_lists, outbox
+from engine.storage.sqlite import outbox
 from tests.contracts.storage import KINDS, SINK, ended
 
 
@@ -45,9 +45,9 @@ async def test_pages_and_rows_made_due_are_found_by_their_ids_and_nothing_is_sor
     async with KINDS["sqlite"](tmp_path)():
         pass
     with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
-        wanted, values = delivery_lists.conditions(DeliveryFilter(functions=[1, 2], destination=SINK))
-        page = plan(database, delivery_lists.page(wanted), 0, 100, *values, 10)
-        looked_at = plan(database, delivery_lists.SCANNED_UNTIL, 0, 100)
+        sql, values = outbox.page(DeliveryFilter(functions=[1, 2], destination=SINK))
+        page = plan(database, sql, 0, 100, *values, 10)
+        looked_at = plan(database, outbox.SCANNED_UNTIL, 0, 100)
         revived = plan(database, outbox.revival(2, 2), 0.0, 0.0, 1, 2, 3, 4)
         removed = plan(database, outbox.removal(2, 2), 1, 2, 3, 4)
 

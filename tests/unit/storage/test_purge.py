@@ -10,8 +10,8 @@ from engine.model.identity import accepted_at, key_at
 from engine.protocols import Purged, Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
+from engine.storage.sqlite.database import SQLiteStorage
 from engine.storage.sqlite.purge import FREE_PAGES, STEP_IDEMPOTENCY_KEYS, STEP_ROWS
-from engine.storage.sqlite.storage import SQLiteStorage
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0

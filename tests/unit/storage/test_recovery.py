@@ -26,7 +26,7 @@ from engine.protocols import Settlement, StoredResource
 from engine.storage.data_directory import locked
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.damage import MARK
-from engine.storage.sqlite.ownership import check_journal
+from engine.storage.sqlite.journal_check import check_journal
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, Recovered, put_in_place
 from tests.acceptance.upgrade import archive
 from tests.contracts.storage import NOW, SINK, made, success

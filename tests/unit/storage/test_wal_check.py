@@ -19,7 +19,7 @@ import pytest
 from engine.errors import DataDirectoryUnusable
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.log_checks import log_problem
+from engine.storage.sqlite.journal_check import log_problem
 from tests.support.programs import program
 
 HEADER, FRAME, PAGE = 32, 24, 4096

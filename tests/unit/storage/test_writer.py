@@ -17,13 +17,13 @@ from msgspec import Struct, field
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import Invocation, State
 from engine.model.identity import Identity
-from engine.protocols import Settlement
+from engine.protocols import Settlement, WaitingEnd
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
-from tests.contracts.storage import NOW, success
+from tests.contracts.storage import NOW, cancelled, success
 from tests.support.disk import FSYNC, FULL, WRITE, Disk, connection_on
 
 
@@ -230,6 +230,21 @@ async def test_callers_of_a_failed_batch_learn_that_nothing_was_stored(tmp_path:
 
         assert isinstance(error, NotStored)
         assert opened.state(one) is None
+
+
+async def test_an_end_in_a_commit_that_failed_is_no_end(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        waiting, ends, told = opened.made(), WaitingEnd(state=State.FAIL, outcome=cancelled()), list[Any]()
+        await opened.journal.append(waiting)
+        opened.disk.fail(WRITE, times=1)
+        error = await fate(opened.journal.cancel(waiting.key, ends.outcome, then=lambda *end: told.append(end)))
+        opened.disk.fail(WRITE, times=1)
+        others = await fate(opened.journal.end_all([waiting.key], ends, then=lambda *end: told.append(end)))
+
+        assert isinstance(error, NotStored)
+        assert isinstance(others, NotStored)
+        assert told == [(waiting.key, None, False), ([], False)]
+        assert opened.state(waiting) == 0
 
 
 async def test_nobody_is_answered_while_it_is_open_what_a_failed_commit_left(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Double of the outbox: pending deliveries in memory."""
+"""Outbox of the double: pending deliveries in memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.protocols import Count, DeliveryCount, DeliveryFilter, PresentDestination
-from engine.testing.tables import MemoryTables
-from engine.testing.writes import MemoryWrites
+from tests.doubles.tables import MemoryTables
+from tests.doubles.writes import MemoryWrites
 
 
 class MemoryOutbox:
@@ -19,33 +19,34 @@ class MemoryOutbox:
         self._tables, self._pending, self._given_up, self._writes = tables, tables.deliveries, tables.given_up, writes
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        self._writes.check()
-        waiting = sorted(self._pending.values(), key=lambda pending: pending.due_at)
-        each = min(each, max(1, rows // max(1, len({pending.destination for pending in waiting}))))
-        due, counts = [], Counter[DestinationSpec]()
-        for pending in waiting:
-            if pending.due_at <= now and counts[pending.destination] < each:
-                counts[pending.destination] += 1
-                due.append(pending)
-        return due, min((pending.due_at for pending in waiting if pending.due_at > now), default=None)
+        return await self._writes.call(lambda: self._tables.due_deliveries(now, rows, each))
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
-        self._writes.check()
-        self._pending.pop(pending.delivery_id, None)
-        if append is not None:
-            self._tables.append(append)
+        def apply() -> None:
+            self._tables.remove_delivery(pending.delivery_id)
+            self._tables.observer.delivered(pending, append)
+            if append is not None:
+                self._tables.append(append)
+                self._tables.observer.stored(append, "")
+
+        await self._writes.call(apply)
+        if append is not None and not append.delayed:
+            self._tables.observer.available(append)
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        self._writes.check()
-        stored = self._pending[pending.delivery_id]
-        if stored.since != pending.since:
-            return
-        changed = replace(stored, tries=stored.tries + 1, error=error)
-        if due_at is None:
-            self._given_up[pending.delivery_id] = replace(changed, due_at=math.inf)
-            del self._pending[pending.delivery_id]
-        else:
-            self._pending[pending.delivery_id] = replace(changed, due_at=due_at)
+        def apply() -> None:
+            stored = self._pending.get(pending.delivery_id)
+            if stored is None or stored.since != pending.since:
+                return
+            self._tables.observer.postponed(stored, due_at)
+            self._tables.remove_delivery(pending.delivery_id)
+            changed = replace(stored, tries=stored.tries + 1, error=error)
+            if due_at is None:
+                self._given_up[pending.delivery_id] = replace(changed, due_at=math.inf)
+            else:
+                self._tables.put_delivery(replace(changed, due_at=due_at))
+
+        await self._writes.call(apply)
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
@@ -81,30 +82,40 @@ class MemoryOutbox:
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         self._writes.check()
         stored = self._pending | self._given_up
-        return [one for _, one in sorted(stored.items()) if one.key == key]
+        return [pending for _, pending in sorted(stored.items()) if pending.key == key]
 
     async def revive(
         self, functions: Collection[int], ids: Collection[int], now: float, present: PresentDestination | None = None
     ) -> Sequence[PendingDelivery]:
-        self._writes.check()
-        stored = self._pending | self._given_up
-        ids = sorted(id for id, pending in stored.items() if id in ids and pending.function_id in functions)
-        if present is not None:
-            rows = ((id, self._tables.rows.get(stored[id].key), stored[id].condition) for id in ids)
-            found = {id: present(stored[id].function_id, row.invocation.version, at) for id, row, at in rows if row}
-            stored |= {id: replace(stored[id], destination=one) for id, one in found.items() if one}
-            ids = [id for id, one in found.items() if one]
-        for id in ids:
-            self._pending[id] = replace(stored[id], due_at=now, since=now, tries=0)
-            self._given_up.pop(id, None)
-        return [self._pending[id] for id in ids]
+        def apply() -> Sequence[PendingDelivery]:
+            stored = self._pending | self._given_up
+            revived = list[PendingDelivery]()
+            for pending in [stored[id] for id in sorted(stored.keys() & ids) if stored[id].function_id in functions]:
+                destination: DestinationSpec | None = pending.destination
+                if present is not None:
+                    row = self._tables.rows.get(pending.key)
+                    destination = None
+                    if row is not None:
+                        destination = present(pending.function_id, row.invocation.version, pending.condition)
+                if destination is not None:
+                    revived.append(replace(pending, destination=destination, due_at=now, since=now, tries=0))
+            for pending in revived:
+                self._tables.remove_delivery(pending.delivery_id)
+                self._given_up.pop(pending.delivery_id, None)
+                self._tables.put_delivery(pending)
+            return revived
+
+        return await self._writes.call(apply)
 
     async def discard(
         self, functions: Collection[int], ids: Collection[int], *, given_up: bool = True
     ) -> Sequence[int]:
-        self._writes.check()
-        stored = self._given_up if given_up else self._pending
-        ids = sorted(id for id, one in stored.items() if id in ids and one.function_id in functions)
-        for id in ids:
-            del stored[id]
-        return ids
+        def apply() -> Sequence[int]:
+            stored = self._given_up if given_up else self._pending
+            discarded = sorted(id for id in stored.keys() & ids if stored[id].function_id in functions)
+            for id in discarded:
+                self._tables.remove_delivery(id)
+                self._given_up.pop(id, None)
+            return discarded
+
+        return await self._writes.call(apply)

@@ -5,34 +5,38 @@ lost journal were replaced by a new one, SQLite would delete the log, and the en
 because no function refers to them. An application id in the file's header distinguishes a journal from a database of
 another program. The journal's name, which is also stored with the code packages, distinguishes it from another journal.
 
-Errors of SQLite at the start become errors that tell the user what to do.
+A torn end is normal after a crash, and damage before later commits is not, see ``wal``.
+
+After a kill, the log's index ``journal.db-shm`` names the log's frames and salts, until a connection is opened. A power
+cut may leave an older index, so that only a log with the same salts is compared.
+
+For copies without index, the database has a row ``log`` in ``meta``: the first salt of the log that the file needs, or
+0. Each checkpoint copies the salt, and the next commit has 0, as a file with all commits therefore has. SQLite adds 1
+to the salt each time that the log begins anew.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
+from struct import Struct as Layout
 
 from msgspec import Struct
 
-from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
-from engine.errors.files import file_errors, unusable
+from engine.errors import RESTORE, DataDirectoryUnusable
+from engine.errors.files import file_errors
 from engine.model.identity import Identity
 from engine.storage.data_directory import check_entry
+from engine.storage.sqlite.connection import not_opened
 from engine.storage.sqlite.damage import marked
-from engine.storage.sqlite.log_checks import log_problem, lost_frames, mark_problem
-from engine.storage.sqlite.wal_frames import HEADER
+from engine.storage.sqlite.wal import FRAME, HEADER, Frames, LogPages
 
 APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
 RECOVERED = "journal.db.recovered"  #: name of a recovered journal until the damaged one has another name
-#: Free bytes below which a failed write is taken for a full disk. SQLite reports some of them as I/O errors.
-_FULL = 1 << 16
 
 
 class _View(Struct, frozen=True, kw_only=True):
@@ -42,7 +46,7 @@ class _View(Struct, frozen=True, kw_only=True):
     version: int
     tables: frozenset[str]
     name: str  #: name of the journal; empty until its first start has set it
-    mark: int  #: see ``log_checks``
+    mark: int  #: row ``log`` in ``meta``, see above
 
 
 def check_journal(path: Path, packages_of: str | None) -> None:
@@ -163,21 +167,81 @@ def check_files(path: Path) -> None:
             check_entry(Path(f"{path}{end}"), stat.S_IFREG)
 
 
-def not_opened(path: Path, error: sqlite3.Error) -> DataDirectoryUnusable:
-    """Return the error for a database that SQLite cannot open, read or write at the start."""
-    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-    reason = f"cannot be opened: {error} ({getattr(error, 'sqlite_errorname', 'no code')})"
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
-        return unusable(path, OSError(errno.ENOSPC, reason))
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
-        return unusable(path, OSError(errno.EIO, reason))
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return unusable(path, OSError(errno.EROFS, reason))
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
-        return DiskFailing(str(path), f"{reason}; stop the program that uses it, then start the engine again")
-    return DataDirectoryUnusable(str(path), f"{reason}; {recover(path.parent)}")
+# See https://sqlite.org/walformat.html: version, validity, bytes of a page, frames and salts; then frames copied.
+_INDEX, _VERSION = Layout("=I8xB1xHI12x8s8x48xI"), 3_007_000
+_LAST_COMMIT = Layout("=16xI")  #: number of frames up to the last commit, in the index
 
 
-def _is_full(folder: Path) -> bool:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _FULL
+def lost_frames(path: Path) -> str:
+    """Return why the log of a database lacks frames that its index names, or an empty text."""
+    file = Path(f"{path.resolve()}-shm")
+    index = file.read_bytes()[: _INDEX.size] if file.exists() else b""
+    if len(index) < _INDEX.size or index[:48] != index[48:96]:
+        return ""
+    version, valid, page, frames, salts, copied = _INDEX.unpack(index)
+    if version != _VERSION or not valid or frames <= copied:
+        return ""
+    header, size = _log(path)
+    if size <= HEADER:
+        return f"it is missing or empty, but had {frames} frames"
+    if header[16:24] == salts and size < HEADER + frames * (FRAME + page):
+        return f"it ends before the last of its {frames} frames"
+    return ""
+
+
+def mark_problem(path: Path, mark: int) -> str:
+    """Return why the log does not belong to a database whose file has ``mark``, or an empty text."""
+    header, size = _log(path)
+    if not mark or (size > HEADER and (int.from_bytes(header[16:20], "big") - mark) & 0xFFFFFFFF in (0, 1)):
+        return ""
+    found = "another one than" if size > HEADER else "missing or empty, but has commits"
+    return f"journal.db-wal is {found} that journal.db needs"
+
+
+def log_problem(path: Path) -> str:
+    """Return why the write-ahead log at ``path`` must not be used, or an empty text. ``path`` is the database's.
+
+    A log without transactions, or none at all, has no problem. The function blocks the calling thread. Raises OSError
+    if the log cannot be read.
+    """
+    log = Path(f"{path.resolve()}-wal")
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        while file.read(1 << 20):  # SQLite takes a log that it cannot read for a damaged database
+            pass
+    try:
+        last_commit = _last_commit(path)
+    except sqlite3.DatabaseError:
+        return ""  # the database itself cannot be read, which the next checks report
+    behind = LogPages(log, last_commit + 1)
+    if behind.problem or behind.frames is None or not last_commit:
+        return behind.problem
+    return _cut(behind.frames, path.stat().st_size, last_commit)
+
+
+def _cut(frames: Frames, size: int, last_commit: int) -> str:
+    """Return why the database cannot have ``size`` bytes, or an empty text. Later pages must be in the log."""
+    pages, stored = frames.frame(last_commit).size, size // frames.page_size
+    unused = (1 << 30) // frames.page_size + 1  # SQLite writes this page never
+    logged = {frames.frame(number).page for number in range(1, last_commit + 1)} if stored < pages else ()
+    lost = next((page for page in range(stored + 1, pages + 1) if not (page in logged or page == unused)), 0)
+    words = "journal.db was cut, or the log is another one"
+    return f"{words}: it ends after page {stored}, and page {lost} is not in the log" if lost else ""
+
+
+def _last_commit(path: Path) -> int:
+    """Return the number of frames up to the last commit that SQLite finds in the log."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        index = Path(f"{path.resolve()}-shm").read_bytes()[:48]
+    return int(_LAST_COMMIT.unpack_from(index)[0])
+
+
+def _log(path: Path) -> tuple[bytes, int]:
+    """Return the header and the size of the log."""
+    log = Path(f"{path.resolve()}-wal")
+    if not log.exists():
+        return b"", 0
+    with log.open("rb") as file:
+        return file.read(HEADER), file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Double of the records: the invocations of the journal in memory, as the API and the console read them."""
+"""Records of the double: the invocations of the journal, as the API and the console read them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from engine.model import Record, State
-from engine.model.identity import AHEAD, key_at, true_end
+from engine.model.identity import AHEAD, accepted_at, key_at, true_end
 from engine.protocols import NEWEST, Count, Found, Place, Purged, Queued, Scan, Selection, Standing
-from engine.testing.rows import Row, newest, to_record
-from engine.testing.tables import MemoryTables
-from engine.testing.writes import MemoryWrites
+from tests.doubles.rows import Row, to_record
+from tests.doubles.tables import MemoryTables
+from tests.doubles.writes import MemoryWrites
 
 
 class MemoryRecords:
@@ -44,7 +44,7 @@ class MemoryRecords:
         return Count(rows=min(rows, most), more=rows > most)
 
     async def get(self, key: int) -> Record | None:
-        row = self._tables.rows.get(key)
+        row = await self._writes.read(lambda: self._tables.rows.get(key))
         return None if row is None else to_record(row)
 
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
@@ -103,37 +103,31 @@ class MemoryRecords:
         )
 
     async def newest(self, before: float) -> float | None:
-        return newest(self._tables.rows, before)
+        return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
-        self._writes.check()
-        undelivered = {pending.key for pending in self._tables.deliveries.values()}
-        ended = [row for _, row in sorted(self._tables.rows.items()) if row.ended_at is not None]
-        kept_rows, kept_size = len(ended), sum(row.size for row in ended)
-        dropped: list[str] = []
-        attempts: dict[str, int] = {}
-        oldest: list[float] = []
-        for row in ended:
-            assert row.ended_at is not None
-            row.ended_at = true_end(row.ended_at, now + ahead)
-            over = kept_rows > rows or kept_size > size
+        return await self._writes.call(lambda: self._purge(now, age, rows, size, ahead))
+
+    def _purge(self, now: float, age: float, rows: int, size: int, ahead: float) -> Purged:
+        self._tables.drop_expired_keys(now)
+        ended, dropped, oldest = len(self._tables.ended), list[Row](), list[float]()
+        for key, row in sorted(self._tables.ended.items()):
+            row.ended_at = true_end(row.ended_at or 0.0, now + ahead)
+            over = len(self._tables.ended) > rows or self._tables.ended_size > size
             counted = _age_from(row, now)
-            if row.invocation.key not in undelivered and (over or counted <= now - age):
-                kept_rows, kept_size = kept_rows - 1, kept_size - row.size
-                dropped.append(row.invocation.request_id)
-                if row.invocation.attempt > 1:
-                    attempts[row.invocation.request_id] = row.invocation.attempt
-                self._drop(row.invocation.key)
+            if not self._tables.undelivered[key] and (over or counted <= now - age):
+                dropped.append(self._tables.drop(key))
             else:
                 oldest.append(counted)
-        next_due = min(oldest) + age if oldest else None
-        over = kept_rows > rows or kept_size > size
-        return Purged(request_ids=tuple(dropped), more=False, over=over, next_due=next_due, attempts=attempts)
-
-    def _drop(self, key: int) -> None:
-        del self._tables.rows[key]
-        for pending in [pending for pending in self._tables.given_up.values() if pending.key == key]:
-            del self._tables.given_up[pending.delivery_id]
+        self._tables.observer.purged(dropped, ended)
+        invocations = [row.invocation for row in dropped]
+        return Purged(
+            request_ids=tuple(one.request_id for one in invocations),
+            more=False,
+            over=len(self._tables.ended) > rows or self._tables.ended_size > size,
+            next_due=min(oldest) + age if oldest else None,
+            attempts={one.request_id: one.attempt for one in invocations if one.attempt > 1},
+        )
 
 
 def _listed(row: Row) -> Record:

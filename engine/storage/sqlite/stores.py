@@ -1,9 +1,9 @@
-"""Functions and their asynchronous settings on disk, as JSON bodies. Fields used in queries have columns too."""
+"""Functions, resources, and the tables of plugins on disk. Functions, settings and resources are JSON bodies."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -12,12 +12,33 @@ from msgspec import Struct
 from engine.errors import StoredDataUnreadable
 from engine.model import AsyncSettings, Function
 from engine.protocols import StoredResource
-from engine.storage.sqlite.resource_store import PUT_RESOURCE, resource_row
+from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.writer import Writer
 
 T = TypeVar("T", bound=Struct)
 
+_PUT_RESOURCE = "INSERT OR REPLACE INTO resource (kind, owner, id, body) VALUES (?,?,?,?)"
+_DELETE_RESOURCE = "DELETE FROM resource WHERE kind = ? AND owner = ? AND id = ?"
 _PUT_SETTINGS = "INSERT OR REPLACE INTO async_settings (function_id, version, body) VALUES (?,?,?)"
+_END = "\U0010ffff" * 2  #: sorts after every key of a plugin
+_RANGE = "FROM plugin_row WHERE plugin = ? AND name = ? AND key > ? AND key < ? ORDER BY key"
+
+
+class SQLiteResourceStore:
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def load(self, kind: str) -> Sequence[StoredResource]:
+        sql = "SELECT owner, id, body FROM resource WHERE kind = ? ORDER BY owner, id"
+        rows = await self._writer.call(lambda db: db.execute(sql, (kind,)).fetchall())
+        return [StoredResource(kind=kind, owner=owner, id=id, body=body) for owner, id, body in rows]
+
+    async def put(self, resource: StoredResource) -> None:
+        row = _resource_row(resource)
+        await self._writer.call(lambda db: db.execute(_PUT_RESOURCE, row).rowcount)
+
+    async def delete(self, kind: str, owner: str, id: str) -> None:
+        await self._writer.call(lambda db: db.execute(_DELETE_RESOURCE, (kind, owner, id)).rowcount)
 
 
 class SQLiteCatalogStore:
@@ -38,12 +59,12 @@ class SQLiteCatalogStore:
 
     async def put_functions(self, functions: Sequence[Function], resources: Sequence[StoredResource] = ()) -> None:
         rows = [(function, msgspec.json.encode(function)) for function in functions]
-        others = [resource_row(resource) for resource in resources]
+        others = [_resource_row(resource) for resource in resources]
 
         def write(db: sqlite3.Connection) -> None:
             for function, body in rows:
                 _put_function(db, function, body)
-            db.executemany(PUT_RESOURCE, others)
+            db.executemany(_PUT_RESOURCE, others)
 
         await self._writer.call(write)
 
@@ -64,8 +85,7 @@ class SQLiteCatalogStore:
         def write(db: sqlite3.Connection) -> None:
             for table in ("function_version", "async_settings"):
                 db.execute(f"DELETE FROM {table} WHERE function_id = ? AND version = ?", (function_id, version))
-            for key in keys:
-                db.execute("DELETE FROM resource WHERE kind = ? AND owner = ? AND id = ?", key)
+            db.executemany(_DELETE_RESOURCE, keys)
 
         await self._writer.call(write)
 
@@ -82,13 +102,12 @@ class SQLiteCatalogStore:
         await self._writer.call(lambda db: db.execute(_PUT_SETTINGS, row).rowcount)
 
     async def delete_settings(self, function_id: int, version: str) -> None:
-        await self._writer.call(
-            lambda db: (
-                db.execute(
-                    "DELETE FROM async_settings WHERE function_id = ? AND version = ?", (function_id, version)
-                ).rowcount
-            )
-        )
+        sql = "DELETE FROM async_settings WHERE function_id = ? AND version = ?"
+        await self._writer.call(lambda db: db.execute(sql, (function_id, version)).rowcount)
+
+
+def _resource_row(resource: StoredResource) -> tuple[str, str, str, bytes]:
+    return resource.kind, resource.owner, resource.id, resource.body
 
 
 def _put_function(db: sqlite3.Connection, function: Function, body: bytes) -> None:
@@ -121,3 +140,41 @@ def _decoded(body: bytes, type: type[T], place: str) -> T:
         return msgspec.json.decode(body, type=type)
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise StoredDataUnreadable(place, str(error)) from error
+
+
+class SQLiteStore:
+    def __init__(self, writer: Writer, plugin: str, damage: Damage) -> None:
+        self._writer, self._plugin, self._damage = writer, plugin, damage
+
+    async def get(self, table: str, key: str) -> bytes | None:
+        sql = "SELECT value FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?"
+        row = await self._writer.call(lambda db: db.execute(sql, (self._plugin, table, key)).fetchone())
+        return None if row is None else bytes(row[0])
+
+    async def scan(
+        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+    ) -> Sequence[tuple[str, bytes]]:
+        sql = f"SELECT key, value {_RANGE} {'DESC' if newest else 'ASC'} LIMIT ?"
+        values = (self._plugin, table, after, until or _END, limit)
+        return await self._writer.call(lambda db: [(key, bytes(value)) for key, value in db.execute(sql, values)])
+
+    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
+        deleted = [(self._plugin, table, key) for key in delete]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?", deleted)
+            put_rows(db, self._plugin, table, put or {})
+
+        await self._writer.call(write)
+
+    async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
+        if self._damage.first:
+            return 0
+        sql = f"DELETE FROM plugin_row WHERE plugin = ? AND name = ? AND key IN (SELECT key {_RANGE} LIMIT ?)"
+        values = (self._plugin, table, self._plugin, table, after, until, limit)
+        return await self._writer.call(lambda db: db.execute(sql, values).rowcount)
+
+
+def put_rows(db: sqlite3.Connection, plugin: str, table: str, put: Mapping[str, bytes]) -> None:
+    rows = [(plugin, table, key, value) for key, value in put.items()]
+    db.executemany("INSERT OR REPLACE INTO plugin_row (plugin, name, key, value) VALUES (?,?,?,?)", rows)

@@ -1,4 +1,4 @@
-"""Double of the executor: functions run as Python callables (handlers) in the test's process."""
+"""Doubles of the executor: functions run as Python callables (handlers) in the test's process, or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.executors.reserve import Reserve
 from engine.model import Begin, Code, Function, Invocation, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.protocol import RESULT_LIMIT
@@ -95,6 +96,16 @@ class InlineExecutor:
                 return Code.TIMEOUT, f"Invoke function timeout: it ran longer than {function.timeout} s", b""
             return _failure(error)
         return _encode(value)
+
+
+class NoInstances:
+    """Pool that starts no instance."""
+
+    def __init__(self) -> None:
+        self.reserve = Reserve(())
+
+    async def warm(self, function: Function) -> bool:
+        return False
 
 
 def _encode(value: Any) -> tuple[Code, str, bytes]:

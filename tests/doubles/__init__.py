@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from engine.model.alarms import CHECK
 from engine.model.clock import WallClock
-from engine.testing.catalog import MemoryCatalogStore
-from engine.testing.executor import InlineContext, InlineExecutor
-from engine.testing.resources import MemoryResourceStore
-from engine.testing.storage import MemoryStorage
-from engine.testing.store import MemoryStore
+from tests.doubles.executor import InlineContext, InlineExecutor
+from tests.doubles.storage import MemoryStorage
+from tests.doubles.store import MemoryCatalogStore, MemoryResourceStore, MemoryStore
 
 __all__ = [
     "InlineContext",

@@ -1,17 +1,16 @@
-"""Rows of storages without a disk: the double of the storage in this package, and that of simulations."""
+"""Rows of the tables: invocations, and entries of the status log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
 
-import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from engine.model import Attempt, DestinationSpec, Invocation, PendingDelivery, Record, State
-from engine.model.identity import accepted_at, key_at
-from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
-from engine.protocols import CursorMove, StoredResource
+from engine.model import Attempt, Invocation, Record, State
+from engine.model.signal import Signal
+from engine.protocols import StatusEntry, StatusTarget
+from engine.protocols.status_log import LONGEST_MESSAGE, MOST_ENTRIES
 
 
 class Row(Struct, kw_only=True):
@@ -60,17 +59,6 @@ class Row(Struct, kw_only=True):
         )
 
 
-def released(held: Invocation, now: float) -> Invocation:
-    """Return a held invocation as the end of its predecessor releases it."""
-    due_at = held.due_at if held.delayed else min(held.due_at, now)
-    return replace(held, held=False, delayed=True, due_at=due_at)
-
-
-def poisoned(crashed: Invocation) -> bool:
-    """Return whether an invocation met too many crashes to run again."""
-    return crashed.crash_count > MAX_CRASHES or crashed.start_crashes > MAX_START_CRASHES
-
-
 def to_record(row: Row) -> Record:
     one = row.invocation
     return Record(
@@ -101,28 +89,34 @@ def to_record(row: Row) -> Record:
     )
 
 
-def newest(keys: Iterable[int], before: float) -> float | None:
-    """Return the time of the newest invocation that was accepted before a time."""
-    return max((accepted_at(key) for key in keys if key < key_at(before)), default=None)
+class MemoryStates:
+    """Entries of the status log, and the versions whose states are logged."""
 
+    def __init__(self) -> None:
+        self.added: Signal[[]] = Signal()
+        self.targets: dict[tuple[int, str], StatusTarget] = {}
+        self.entries: list[StatusEntry] = []
+        self.dropped = self._last_id = 0
 
-def new_delivery(
-    delivery_id: int, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float
-) -> PendingDelivery:
-    return PendingDelivery(
-        delivery_id=delivery_id,
-        key=invocation.key,
-        function_id=invocation.function_id,
-        condition="success" if state is State.SUCCESS else "failure",
-        destination=spec,
-        due_at=due_at,
-    )
-
-
-def move_problem(trigger: StoredResource | None, stored: Mapping[str, bytes], move: CursorMove) -> str:
-    """Return why a cursor must not move; an empty text if it may."""
-    generation = msgspec.json.decode(trigger.body, type=dict[str, object]).get("generation") if trigger else None
-    if trigger is None or (trigger.owner, generation) != (move.owner, move.generation):
-        return "the trigger was changed or deleted meanwhile"
-    moved = next((name for name, position in move.expected.items() if stored.get(name) != position), None)
-    return "" if moved is None else f"its cursor {moved!r} is not at the expected position"
+    def note(
+        self, invocation: Invocation, state: State, at: float | None = None, code: int = 0, message: str = ""
+    ) -> None:
+        """Add an entry if the version of the invocation is followed. Without ``at``, the entry has the present time."""
+        target = self.targets.get((invocation.function_id, invocation.version))
+        if target is None:
+            return
+        if len(self.entries) >= MOST_ENTRIES:
+            self.dropped += 1
+            return
+        self._last_id += 1
+        entry = StatusEntry(
+            entry_id=self._last_id,
+            target=target,
+            request_id=invocation.request_id,
+            state=state,
+            at=time.time() if at is None else at,
+            code=code,
+            message=message[:LONGEST_MESSAGE],
+        )
+        self.entries.append(entry)
+        self.added()
