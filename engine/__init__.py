@@ -40,8 +40,7 @@ from engine.errors import (
     Unauthorized,
     Unavailable,
 )
-from engine.logs.feed import FunctionLines
-from engine.logs.status_lines import StatusLines, WriteRows
+from engine.logs.feed import FunctionLines, StatusLines, WriteRows
 from engine.logs.target import LogTarget, log_target_of, project_log_target
 from engine.model import (
     Code,

@@ -206,15 +206,15 @@ MUTANTS = (
         name="cancelled without releasing the next",
         promise="the end of an invocation starts the next one of its ordering key",
         module="engine/storage/sqlite/invocation_writes.py",
-        old="    if ordering_key is not None:\n",
-        new="    if False:\n",
+        old="        if ordering_key is not None:\n",
+        new="        if False:\n",
         seeds=(6,),
     ),
     Mutant(
         name="pauses ignored",
         promise="no invocation of a paused function starts",
         module="engine/scheduling/scheduler.py",
-        old="                self._queue.pause(function_id)\n",
+        old="            self._queue.pause(function_id)\n",
         new="",
     ),
 )

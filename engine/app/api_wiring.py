@@ -5,9 +5,8 @@ from __future__ import annotations
 from engine import __version__
 from engine.app.api_parts import deliveries_api, triggers_api
 from engine.app.backup_wiring import backups_of
-from engine.app.collectors import read_figures
+from engine.app.collectors import read_families, read_figures
 from engine.app.console_wiring import build_console, session_cookie
-from engine.app.function_figures import read_families
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.asgi.wire import App
@@ -75,7 +74,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
     """Return all families of API operations except invocations."""
     catalog, region, resources, storage = engine.catalog, engine.settings.http.region, engine.resources, engine.storage
     reservations, instances, clock = resources.reservations, engine.pool.alive, engine.clock
-    cancelling, limit = engine.dispatcher.bulk_cancellation, engine.settings.http.async_body_limit
+    cancelling, limit = engine.dispatcher.cancellation, engine.settings.http.async_body_limit
     return [
         Functions(catalog, engine.controls, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),

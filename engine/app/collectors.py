@@ -1,13 +1,24 @@
-"""Metrics of the engine, computed from the statistics of its components."""
+"""Metrics of the engine, from the statistics of its components, and of each function and source, from its counters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
+from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
 from engine.maintenance.disk_guard import free_space
-from engine.metrics.prometheus import Figure, count, gauge, histogram
+from engine.metrics.function_metrics import LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
+from engine.metrics.histogram import Distribution
+from engine.metrics.prometheus import Family, Figure, count, gauge, histogram
+from engine.model import Mode
 from engine.triggers.supervisor import RUNNING
+
+MOST_LAGS = 1000
+_FUNCTION = LABELS[:3]
+_Counted = Sequence[tuple[Labels, FunctionCounters]]
 
 
 def read_figures(engine: EngineParts) -> Iterator[Figure]:
@@ -24,11 +35,9 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
 
 def _intake(engine: EngineParts) -> Iterator[Figure]:
     intake = engine.intake.statistics()
-    accepted: dict[str, float] = {**intake.accepted}
-    refused: dict[str, float] = {**intake.refused}
-    yield count("accepted", "Asynchronous invocations accepted, by source", accepted, "source")
+    yield count("accepted", "Asynchronous invocations accepted, by source", intake.accepted, "source")
     yield count("called", "Synchronous calls accepted", intake.called)
-    yield count("refused", "Requests rejected, by kind of error", refused, "error")
+    yield count("refused", "Requests rejected, by kind of error", intake.refused, "error")
 
 
 def _queue(engine: EngineParts) -> Iterator[Figure]:
@@ -43,16 +52,15 @@ def _queue(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("queue_age_seconds", "Seconds since the oldest invocation at the head of a queue was due", age)
     yield gauge("window_bytes", "Payload bytes of the backlog held in memory", queue.window_bytes)
     yield gauge("running", "Running invocations", queue.running)
-    held: dict[str, float] = dict.fromkeys(engine.scheduler.held, 1.0)
-    yield gauge("held", "1 for each reason why no asynchronous work starts", held, "reason")
+    held = engine.scheduler.held
+    yield gauge("held", "1 for each reason why no asynchronous work starts", dict.fromkeys(held, 1.0), "reason")
 
 
 def _outcomes(engine: EngineParts) -> Iterator[Figure]:
     ends, deliveries = engine.dispatcher.statistics(), engine.delivery.statistics()
-    states: dict[str, float] = {**ends.outcomes}
-    codes: dict[str, float] = {str(int(code)): amount for code, amount in ends.codes.items()}
+    codes = {str(int(code)): amount for code, amount in ends.codes.items()}
     yield count("started", "Attempts started", ends.started)
-    yield count("outcomes", "Asynchronous invocations ended, by state", states, "state")
+    yield count("outcomes", "Asynchronous invocations ended, by state", ends.outcomes, "state")
     yield count("attempts", "Attempts ended, by error code", codes, "code")
     yield count("retries", "Attempts that will be retried", ends.retries)
     yield count("discards", "Invocations discarded: too old, or function deleted", ends.outcomes["DISCARD"])
@@ -70,26 +78,22 @@ def _outcomes(engine: EngineParts) -> Iterator[Figure]:
 
 def _executors(engine: EngineParts) -> Iterator[Figure]:
     pool = engine.pool.statistics()
-    states: dict[str, float] = {"starting": pool.starting, "idle": pool.idle, "busy": pool.busy}
-    ended: dict[str, float] = {"retired": pool.retired, "killed": pool.killed}
+    states = {"starting": pool.starting, "idle": pool.idle, "busy": pool.busy}
+    ended = {"retired": pool.retired, "killed": pool.killed}
     yield gauge("instances", "Instances, by state", states, "state")
-    isolation = {pool.isolation: 1.0}
-    yield gauge("isolation", "1 for the active isolation of instances", isolation, "by")
+    yield gauge("isolation", "1 for the active isolation of instances", {pool.isolation: 1.0}, "by")
     yield gauge("instances_memory_bytes", "Memory limits of all instances", pool.memory << 20)
     yield count("instances_started", "Instances started", pool.started)
     yield count("instances_ended", "Instances ended, by cause", ended, "cause")
-    recycled: dict[str, float] = {**pool.recycled}
-    yield count(
-        "instances_recycled", "Instances replaced by the controls of their function, by cause", recycled, "cause"
-    )
+    recycled = "Instances replaced by the controls of their function, by cause"
+    yield count("instances_recycled", recycled, pool.recycled, "cause")
     yield histogram("cold_start_seconds", "Seconds until a new instance was ready", pool.cold_starts)
 
 
 def _sources(engine: EngineParts) -> Iterator[Figure]:
     sources = engine.sources.statistics()
-    states: dict[str, float] = {**sources.states}
-    running: dict[str, float] = {table: float(health.state == RUNNING) for table, health in sources.services.items()}
-    yield gauge("triggers", "Triggers, by the state of their source", states, "state")
+    running = {table: float(health.state == RUNNING) for table, health in sources.services.items()}
+    yield gauge("triggers", "Triggers, by the state of their source", sources.states, "state")
     yield gauge("plugin_services", "Services of plugins: 1 if running", running, "plugin")
     yield count("trigger_events", "Events of triggers accepted", sources.accepted)
     yield count("trigger_events_refused", "Events of triggers rejected permanently", sources.refused)
@@ -121,10 +125,8 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
 
 
 def _connections(engine: EngineParts) -> Iterator[Figure]:
-    turned_away: dict[str, float] = {**engine.connections.api.turned_away.counts}
-    yield count(
-        "clients_turned_away", "Connections and requests refused, by the limit that was reached", turned_away, "limit"
-    )
+    refused = "Connections and requests refused, by the limit that was reached"
+    yield count("clients_turned_away", refused, engine.connections.api.turned_away.counts, "limit")
 
 
 def _loop(engine: EngineParts) -> Iterator[Figure]:
@@ -139,4 +141,88 @@ def _spans(engine: EngineParts) -> Iterator[Figure]:
     if engine.tracer is not None:
         spans = engine.tracer.statistics()
         results = {"exported": spans.exported, "failed": spans.failed, "dropped": spans.dropped}
-        yield count("spans", "Spans of traces, by what became of them", {**results}, "result")
+        yield count("spans", "Spans of traces, by what became of them", results, "result")
+
+
+# --- of each function and source ----------------------------------------------------------------------
+
+
+def read_families(engine: EngineParts, health: EngineHealth, project: str | None = None) -> Iterator[Family]:
+    """Yield the health of the engine, then the metrics by function and source unless they are off.
+
+    ``project`` is the only one whose functions and triggers are named; None: all are.
+    """
+    healthy = 0.0 if health.problems() else 1.0
+    yield Family(name="healthy", help="0 while /healthz fails", kind="gauge", labels=(), samples=[((), healthy)])
+    labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS, project)
+    yield Family(name="trigger_lag", help="Events not read yet", kind="gauge", labels=labels, samples=lags)
+    metrics = engine.function_metrics
+    if metrics is None:
+        return
+    counted = [*metrics.all()]
+    for family in (*_requests(counted, _running(engine, metrics)), *_ends(counted), *_waiting(engine, metrics)):
+        shown = [one for one in family.samples if project is None or one[0][0] in ("", project)]
+        yield replace(family, samples=shown)
+    used = "Functions and sources that have metrics of their own"
+    yield Family(name="function_labels", help=used, kind="gauge", labels=(), samples=[((), metrics.used)])
+    most = "Largest number of functions and sources that have metrics of their own"
+    yield Family(name="function_labels_limit", help=most, kind="gauge", labels=(), samples=[((), metrics.limit)])
+
+
+def _requests(counted: _Counted, running: Mapping[Labels, int]) -> Iterator[Family]:
+    received = ((labels, one.accepted + one.refused) for labels, one in counted)
+    yield _counter("received", "Requests for a function, accepted or refused, by source", received)
+    started = ((labels, one.attempts.total() + running.get(labels, 0)) for labels, one in counted)
+    yield _counter("started", "Attempts started", started)
+    attempts = (((*labels, str(int(code))), n) for labels, one in counted for code, n in one.attempts.items())
+    yield _counter("attempts", "Attempts ended, by error code", attempts, "code")
+
+
+def _ends(counted: _Counted) -> Iterator[Family]:
+    ended = (((*labels, state), n) for labels, one in counted for state, n in one.ended.items())
+    yield _counter("ended", "Invocations ended, by state", ended, "state")
+    dropped = (((*labels, reason), n) for labels, one in counted for reason, n in one.dropped.items())
+    yield _counter("dropped", "Requests refused, and invocations ended without a result, by reason", dropped, "reason")
+    deliveries = (((*labels, *kind), n) for labels, one in counted for kind, n in one.deliveries.items())
+    yield _counter("deliveries", "Tries of deliveries, by destination and result", deliveries, "destination", "result")
+    waits = [(labels, one.wait_seconds.snapshot()) for labels, one in counted]
+    yield _histogram("wait_seconds", "Seconds from the due time to the start of an attempt", waits)
+    runs = [(labels, one.run_seconds.snapshot()) for labels, one in counted]
+    yield _histogram("run_seconds", "Duration of attempts in seconds", runs)
+
+
+def _waiting(engine: EngineParts, metrics: FunctionMetrics) -> Iterator[Family]:
+    """Yield the gauges of waiting work, by function only: the sums on disk have no sources."""
+    backlog, now = engine.backlog, engine.clock.now()
+    running = Counter(one.function_id for one in engine.dispatcher.running() if one.mode is Mode.ASYNC)
+    waiting: dict[tuple[str, ...], float] = {}
+    ages: dict[tuple[str, ...], float] = {}
+    paused: dict[tuple[str, ...], float] = {}
+    for function_id, labels in metrics.functions().items():
+        waiting[labels] = max(0, backlog.of(function_id)[0] - running[function_id])
+        paused[labels] = float(engine.controls.of(function_id).paused)
+        due_at = engine.scheduler.oldest_due(function_id)
+        ages[labels] = 0.0 if due_at is None else max(0.0, now - due_at)
+    waiting["", "", OTHER] = max(0, backlog.rows - running.total() - sum(waiting.values()))
+    yield _gauge("waiting_invocations", "Accepted asynchronous invocations that do not run and have not ended", waiting)
+    yield _gauge("paused", "1 while the asynchronous invocations of a function are paused", paused)
+    yield _gauge("oldest_age_seconds", "Seconds since the invocation at the head of a function's queue was due", ages)
+
+
+def _running(engine: EngineParts, metrics: FunctionMetrics) -> Mapping[Labels, int]:
+    running: Counter[Labels] = Counter()
+    for invocation in engine.dispatcher.running():
+        running[metrics.labels_of(invocation.function_id, invocation.source)] += 1
+    return running
+
+
+def _histogram(name: str, help: str, samples: Sequence[tuple[Labels, Distribution]]) -> Family:
+    return Family(name=f"function_{name}", help=help, kind="histogram", labels=LABELS, samples=samples)
+
+
+def _gauge(name: str, help: str, values: Mapping[tuple[str, ...], float]) -> Family:
+    return Family(name=f"function_{name}", help=help, kind="gauge", labels=_FUNCTION, samples=[*values.items()])
+
+
+def _counter(name: str, help: str, samples: Iterable[tuple[tuple[str, ...], float]], *more: str) -> Family:
+    return Family(name=f"function_{name}", help=help, kind="counter", labels=(*LABELS, *more), samples=[*samples])

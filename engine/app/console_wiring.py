@@ -93,7 +93,7 @@ def _overview_page(engine: EngineParts, pages: Pages, health: HealthChecks, api:
         scheduler=engine.scheduler,
         clock=engine.clock,
     )
-    return OverviewPage(pages, engine.catalog, health, lambda: read_figures(engine), engine.samples, concerns, api)
+    return OverviewPage(pages, engine.catalog, health, lambda: read_figures(engine), engine.usage, concerns, api)
 
 
 def _function_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
@@ -178,14 +178,13 @@ def _deliveries_page(engine: EngineParts, pages: Pages, api: ApiRequests) -> Del
 
 def _live_events(engine: EngineParts) -> LiveEvents:
     """Return the events that tell pages of changes, connected to the signals of the components that pages show."""
-    live, dispatcher = LiveEvents(_validity(engine), engine.logs, engine.audit, engine.lag), engine.dispatcher
+    live = LiveEvents(_validity(engine), engine.logs, engine.audit, engine.lag)
     engine.intake.accepted.connect(live.note_change)
     engine.intake.refused.connect(live.note_change)
     engine.intake.closed.connect(live.stop)
-    dispatcher.attempt_ended.connect(live.note_change)
-    dispatcher.end_stored.connect(live.note_change)
-    dispatcher.waiting_cancelled.connect(live.note_change)
-    dispatcher.bulk_cancellation.ended.connect(live.note_change)
+    engine.dispatcher.attempt_ended.connect(live.note_change)
+    engine.ends.end_stored.connect(live.note_change)
+    engine.ends.waiting_ended.connect(live.note_change)
     engine.delivery.begun.connect(live.note_change)
     engine.delivery.tried.connect(live.note_change)
     engine.catalog.changed.connect(live.note_change)

@@ -10,8 +10,8 @@ period. Unfinished asynchronous invocations return to WAIT. The storage closes l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ import anyio
 import structlog
 from msgspec import convert
 
-from engine.app.parts import EngineParts, Infrastructure
-from engine.app.tracing import tracing
-from engine.app.wiring import memory_budget, wire
+from engine import __version__
+from engine.app.parts import EngineParts, memory_budget
+from engine.app.signals import connect
 from engine.asgi.tls import ServerTls
 from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
-from engine.config.settings import HttpSettings, Settings
+from engine.config.settings import HttpSettings, Settings, TelemetrySettings
 from engine.errors import (
     DataDirectoryUnusable,
     DiskFailing,
@@ -39,6 +39,8 @@ from engine.errors import (
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.logs.feed import LogBoard
+from engine.metrics.otlp import OtlpExporter
+from engine.metrics.spans import Tracer
 from engine.model.clock import Clock, SystemClock
 from engine.model.urn import LATEST
 from engine.protocols import Cluster, Plugin
@@ -70,7 +72,7 @@ async def run_engine(
     clock, tls = clock or SystemClock(), _tls(settings.http)
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     registry, board = Registry(plugins, settings.plugins), LogBoard()
-    with locked(data_dir), tracing(settings.telemetry) as tracer:
+    with locked(data_dir), _tracing(settings.telemetry) as tracer:
         codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
             open_storage(_storage_options(settings, durable), packages_of=await codes.mark()) as storage,
@@ -84,7 +86,7 @@ async def run_engine(
             ) as pool,
         ):
             codes.belong_to(storage.identity.name)
-            infrastructure = Infrastructure(
+            engine = EngineParts(
                 settings=settings,
                 clock=clock,
                 storage=storage,
@@ -95,13 +97,24 @@ async def run_engine(
                 tls=tls,
                 tracer=tracer,
             )
-            engine = wire(infrastructure)
+            connect(engine)
             async with services(engine):
                 yield engine
 
 
 def _tls(http: HttpSettings) -> ServerTls | None:
     return ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
+
+
+@contextmanager
+def _tracing(settings: TelemetrySettings) -> Iterator[Tracer | None]:
+    """Export spans until the block ends. Yield the maker of spans, or None if the settings name no receiver."""
+    if not settings.endpoint:
+        yield None
+        return
+    exporter = OtlpExporter(settings.endpoint, settings.service_name, __version__)
+    with exporter.running():
+        yield Tracer(exporter, settings.sampling)
 
 
 def _storage_options(settings: Settings, durable: bool) -> StorageOptions:
@@ -138,15 +151,16 @@ async def services(engine: EngineParts) -> AsyncIterator[None]:
         await services.start(engine.loop_watch.run)
         await services.start(engine.function_changes.run)
         await _recover(engine)
-        await services.start(engine.scheduler.run)
-        await services.start(engine.clock_guard.run)
-        await services.start(engine.discarder.run)
-        await services.start(engine.paused_expiry.run)
-        await services.start(engine.pruner.run)
-        await services.start(engine.resources.reservations.run)
-        await services.start(engine.usage_store.run)
-        await services.start(engine.sample_store.run)
-        await services.start(engine.status_log.run)
+        for run in (
+            engine.scheduler.run,
+            engine.clock_guard.run,
+            engine.discarder.run,
+            engine.pruner.run,
+            engine.resources.reservations.run,
+            engine.usage_store.run,
+            engine.status_log.run,
+        ):
+            await services.start(run)
         if engine.settings.queue.host_idle_gate:
             await services.start(watch_pressure, engine.scheduler)
         try:
@@ -217,7 +231,6 @@ async def _recover(engine: EngineParts) -> None:
         await engine.aliases.load()
         await engine.controls.load()
         await engine.usage_store.load()
-        await engine.sample_store.load()
         await engine.sessions.load(engine.authenticator.principals if engine.authenticator else None)
         await engine.status_log.load()
         recovery = await engine.storage.journal.recover()

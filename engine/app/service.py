@@ -18,8 +18,7 @@ from engine.app.connections import raise_file_limit, warn_of_low_limit
 from engine.app.health import EngineHealth
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
-from engine.app.service_manager import service_manager
-from engine.app.watchdog import signs_of_life
+from engine.app.service_manager import service_manager, signs_of_life
 from engine.asgi.listener import listen
 from engine.config.settings import AuthSettings, Settings
 from engine.http.reload import reloading

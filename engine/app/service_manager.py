@@ -1,6 +1,8 @@
 """Messages to the service manager that started the process, by the protocol of systemd's ``sd_notify``.
 
-They go to the datagram socket that the variable NOTIFY_SOCKET names.
+They go to the datagram socket that the variable NOTIFY_SOCKET names. The manager may restart a process that gives no
+signs of life. None is given while the event loop is held, or work stands still that a restart sets going. An idle
+engine wakes twice in the manager's interval, and not at all if the manager expects no signs.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
+import anyio
 import structlog
 
 log = structlog.get_logger("functiond")
@@ -64,3 +68,29 @@ def service_manager(environ: Mapping[str, str] = os.environ) -> ServiceManager |
     meant = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
     microseconds = environ.get("WATCHDOG_USEC", "") if meant else ""
     return ServiceManager(address, int(microseconds) / 1e6 if microseconds.isdecimal() else 0.0)
+
+
+@asynccontextmanager
+async def signs_of_life(manager: ServiceManager | None, stalls: Callable[[], Mapping[str, Any]]) -> AsyncIterator[None]:
+    """Give signs of life until the block ends, while ``stalls`` returns nothing."""
+    if manager is None or not manager.watchdog:
+        yield
+        return
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_signal, manager, stalls)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def _signal(manager: ServiceManager, stalls: Callable[[], Mapping[str, Any]]) -> None:
+    stalled = False
+    while True:
+        found = stalls()
+        if not found:
+            manager.alive()
+        if found and not stalled:
+            log.error("the watchdog gets no signs of life", **found)
+        if bool(found) != stalled:
+            manager.status("; ".join(f"{part}: {problem}" for part, problem in found.items()) or "serving again")
+        stalled = bool(found)
+        await anyio.sleep(manager.watchdog / 2)

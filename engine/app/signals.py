@@ -1,33 +1,34 @@
-"""Signals between the components of an engine: which one hears of an event of which other."""
+"""Signals between the components of an engine: several listeners of one event, and news for a component above."""
 
 from __future__ import annotations
+
+import re
 
 import structlog
 
 from engine.app.parts import EngineParts
-from engine.model import Code, State
+from engine.errors import Overloaded
+from engine.metrics.function_metrics import FunctionMetrics
+from engine.metrics.spans import Tracer
+from engine.model import Function, Invocation, Outcome, Request
+from engine.pipeline.delivery import DeliveryTry
+from engine.pipeline.redrive import SOURCE
 from engine.protocols import WaitingEnd
-from engine.triggers.context import EnabledFunctions
 
 log = structlog.get_logger("functiond.clock")
 
 
-def connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
+def connect(engine: EngineParts) -> None:
     """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
     engine.pool.controls_of = engine.controls.of
-    _connect_loop(engine)
     _connect_clock(engine)
-    _connect_catalog(engine, enabled)
-    _connect_pipeline(engine)
-    _connect_samples(engine)
-
-
-def _connect_loop(engine: EngineParts) -> None:
-    lag = engine.lag
-    lag.in_flight = engine.dispatcher.is_running
-    lag.began.connect(engine.loop_watch.wake)
-    engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
-    engine.dispatcher.attempt_ended.connect(lag.note_attempt)
+    _connect_catalog(engine)
+    _connect_work(engine)
+    _connect_usage(engine)
+    if engine.function_metrics is not None:
+        _connect_metrics(engine.function_metrics, engine)
+    if engine.tracer is not None:
+        _connect_tracer(engine.tracer, engine)
 
 
 def _connect_clock(engine: EngineParts) -> None:
@@ -39,54 +40,89 @@ def _connect_clock(engine: EngineParts) -> None:
     guard.released.connect(engine.scheduler.unpark)
     guard.released.connect(engine.pruner.run_now)
     guard.released.connect(engine.delivery.wake)
+    guard.released.connect(engine.discarder.note_clock)
 
 
-def _connect_catalog(engine: EngineParts, enabled: EnabledFunctions) -> None:
+def _connect_catalog(engine: EngineParts) -> None:
     catalog, controls = engine.catalog, engine.controls
     catalog.changed.connect(engine.resources.triggers.follow)
     catalog.changed.connect(engine.resources.follow)
     catalog.changed.connect(controls.follow)
     catalog.changed.connect(engine.function_changes.apply)
-    catalog.changed.connect(enabled.follow)
+    catalog.changed.connect(engine.enabled.follow)
     catalog.changed.connect(engine.status_log.note_change)
-    catalog.settings_changed.connect(engine.paused_expiry.note_pause)
+    catalog.settings_changed.connect(engine.discarder.note_pause)
     controls.changed.connect(engine.function_changes.apply_controls)
     controls.changed.connect(engine.intake.refuse_calls)
     engine.resources.triggers.changed.connect(engine.sources.follow)
 
 
-def _connect_pipeline(engine: EngineParts) -> None:
-    dispatcher, usage, catalog, clock = engine.dispatcher, engine.usage, engine.catalog, engine.clock
-
-    def note_ends(function_id: int, end: WaitingEnd, rows: int) -> None:
-        if end.outcome.code == Code.EXPIRED:
-            usage.note_ends(function_id, end.state, rows, clock.now())
-
-    engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
+def _connect_work(engine: EngineParts) -> None:
+    lag = engine.lag
+    lag.in_flight = engine.dispatcher.is_running
+    engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
+    engine.dispatcher.attempt_ended.connect(lag.note_attempt)
     engine.storage.journal.released.connect(engine.scheduler.note_release)
-    engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
-    engine.scheduler.pushed_to_paused.connect(engine.paused_expiry.note_push)
-    engine.scheduler.pause_began.connect(engine.paused_expiry.note_pause)
-    engine.clock_guard.released.connect(engine.paused_expiry.note_clock)
-    engine.dispatcher.bulk_cancellation.delivery_added.connect(engine.delivery.wake)
-    dispatcher.attempt_ended.connect(usage.note_attempt)
-    dispatcher.expired.connect(lambda one, state, rows: usage.note_ends(one, state, rows, clock.now()))
-    dispatcher.bulk_cancellation.ended.connect(note_ends)
-    dispatcher.end_stored.connect(engine.pruner.note_end)
-    dispatcher.end_stored.connect(engine.delivery.note_end)
-    dispatcher.bulk_cancellation.ends_stored.connect(engine.pruner.note_end)
+    engine.scheduler.kept_out.connect(engine.discarder.note_push)
     engine.storage.status_log.added.connect(engine.status_log.wake)
     engine.logs.status_store_changed.connect(engine.status_log.wake)
-    usage.used.connect(engine.usage_store.note_use)
     engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
 
 
-def _connect_samples(engine: EngineParts) -> None:
-    samples, dispatcher = engine.samples, engine.dispatcher
-    engine.intake.accepted.connect(samples.note_accepted)
-    engine.intake.refused.connect(lambda request, error: samples.note_refused())
-    dispatcher.attempt_ended.connect(samples.note_attempt)
-    dispatcher.end_stored.connect(samples.note_end)
-    dispatcher.waiting_cancelled.connect(lambda function_id, rows: samples.note_ends(State.FAIL, rows))
-    dispatcher.bulk_cancellation.ended.connect(lambda function_id, end, rows: samples.note_ends(end.state, rows))
-    samples.changed.connect(engine.sample_store.note_change)
+def _connect_usage(engine: EngineParts) -> None:
+    usage, catalog = engine.usage, engine.catalog
+
+    def note_refused(request: Request, error: Exception) -> None:
+        usage.note_refused(catalog.id_of(request.function) if isinstance(error, Overloaded) else None)
+
+    def note_ends(function_id: int, end: WaitingEnd, rows: int) -> None:
+        usage.note_ends(function_id, end.state, end.outcome.code, rows)
+
+    engine.intake.accepted.connect(usage.note_accepted)
+    engine.intake.refused.connect(note_refused)
+    engine.dispatcher.attempt_ended.connect(usage.note_attempt)
+    engine.ends.end_stored.connect(usage.note_end)
+    engine.ends.waiting_ended.connect(note_ends)
+    usage.changed.connect(engine.usage_store.note_change)
+
+
+def _connect_metrics(metrics: FunctionMetrics, engine: EngineParts) -> None:
+    catalog = engine.catalog
+
+    def note_refused(request: Request, error: Exception) -> None:
+        metrics.note_refused(catalog.id_of(request.function), request.source, reason_of(error))
+
+    def note_ends(function_id: int, end: WaitingEnd, rows: int) -> None:
+        metrics.note_removed(function_id, end.outcome.code, rows)
+
+    def note_delivery(done: DeliveryTry) -> None:
+        source = done.record.source if done.record is not None else ""
+        metrics.note_delivery(done.pending.function_id, source, done.pending.destination.destination, done.result)
+
+    engine.intake.accepted.connect(metrics.note_accepted)
+    engine.intake.refused.connect(note_refused)
+    engine.dispatcher.attempt_ended.connect(metrics.note_attempt)
+    engine.ends.end_stored.connect(metrics.note_end)
+    engine.ends.waiting_ended.connect(note_ends)
+    engine.delivery.tried.connect(note_delivery)
+    catalog.changed.connect(metrics.follow)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the name of an error as the value of a label: ``backlog_full`` for BacklogFull."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+
+
+def _connect_tracer(tracer: Tracer, engine: EngineParts) -> None:
+    identity = engine.storage.identity
+
+    def note_attempt(function: Function, invocation: Invocation, outcome: Outcome) -> None:
+        repeats = invocation.cause and invocation.source == SOURCE
+        tracer.note_attempt(function, invocation, outcome, identity.request_id(invocation.cause) if repeats else "")
+
+    def note_delivery(done: DeliveryTry) -> None:
+        if done.record is not None:
+            tracer.note_delivery(done.pending, done.record, done.began_at, engine.clock.now(), done.problem)
+
+    engine.dispatcher.attempt_ended.connect(note_attempt)
+    engine.delivery.tried.connect(note_delivery)

@@ -24,8 +24,14 @@ from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import CodeChanged, FunctionExists, InvalidField, TooManyFunctions
 from engine.functions.function_index import FunctionIndex, Name, name_of
-from engine.functions.function_rules import FunctionRules, check_dependencies, check_function, equal_for_instances
-from engine.functions.settings_rules import check_settings, function_targets
+from engine.functions.function_rules import (
+    FunctionRules,
+    check_dependencies,
+    check_function,
+    check_settings,
+    equal_for_instances,
+    function_targets,
+)
 from engine.model import AsyncSettings, CodePackage, Dependency, Function
 from engine.model.clock import Clock
 from engine.model.signal import Signal
@@ -187,8 +193,8 @@ class Catalog(FunctionIndex):
             old = self.settings_of(function.function_id, function.version)
             if keep_rules and old is not None:
                 settings = msgspec.structs.replace(settings, retry_rules=old.retry_rules)
-            targets = check_settings(settings, function, self._region, self._rules.check_destination)
-            self._check_loop(name_of(function), targets)
+            check_settings(settings, function, self._region, self._rules.check_destination)
+            self._check_loop(name_of(function), function_targets(settings, self._region, function.project))
             now = self._clock.now()
             settings = msgspec.structs.replace(settings, created_at=old.created_at if old else now, modified_at=now)
             await self._store.put_settings(function.function_id, function.version, settings)

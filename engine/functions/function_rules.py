@@ -1,21 +1,24 @@
-"""Validation of functions against the limits that FunctionGraph documents for CreateFunction.
+"""Validation of functions and of their asynchronous settings, against the limits that FunctionGraph documents.
 
-Errors contain the name of the invalid field as in the API.
+The limits are those of CreateFunction and UpdateFunctionAsyncInvokeConfig. Errors contain the name of the invalid field
+as in the API.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from engine.errors import BadDependency, InvalidField, TooManyVariables, VariablesTooLarge
-from engine.model import DestinationSpec, Function
+from engine.model import ENGINE_FAULTS, AsyncSettings, Code, DestinationSpec, Function
 from engine.model.limits import (
     DESCRIPTION,
+    EVENT_AGES,
     HANDLER,
     INITIALIZER_TIMEOUTS,
     INSTANCES,
@@ -23,9 +26,11 @@ from engine.model.limits import (
     NAME_RULE,
     PRE_STOP_TIMEOUTS,
     REQUESTS,
+    RETRIES,
     TIMEOUTS,
 )
-from engine.model.urn import LATEST, NAME, FunctionUrn
+from engine.model.retry_rules import MAX_RULES, RetryRule
+from engine.model.urn import LATEST, NAME, FunctionUrn, parse_urn
 from engine.runtimes.catalog import Family, find_runtime, refusal_of
 
 VARIABLES = 20
@@ -33,6 +38,10 @@ VARIABLES_SIZE = 4_096  #: characters of names and values
 DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, and every list shows them
 WEIGHTS = (0.001, 1_000.0)  #: a wider range would lose shares to rounding in the queue's virtual time
 OWN = "functiond"  #: key in ``details`` of this engine's own settings
+FUNCTION = "FunctionGraph"  #: kind of a destination that is a function
+VENDOR_KINDS = ("OBS", "SMN", "DIS")
+#: Codes that no retry rule can match: successes, cancelled and discarded invocations, and errors of the engine.
+_NEVER_MATCHED = ENGINE_FAULTS | {Code.OK, Code.CANCELLED, Code.FUNCTION_MISSING, Code.EXPIRED}
 
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -240,3 +249,99 @@ def _check_details(details: dict[str, Any]) -> None:
         largest = max(sizes, key=lambda name: sizes[name])
         hint = f"all fields without effect in this engine may have {DETAILS_SIZE} bytes together"
         raise InvalidField(largest, f"{sizes[largest]} bytes", hint)
+
+
+# --- asynchronous settings ----------------------------------------------------------------------------
+
+
+def check_settings(
+    settings: AsyncSettings, function: Function, region: str, check_destination: CheckDestination | None
+) -> None:
+    """Check the asynchronous settings of ``function``.
+
+    ``check_destination`` raises InvalidField for a destination that no plugin accepts; without it, only the kind is
+    checked. Raises InvalidField if a value is out of range, or if a destination is invalid or a function of another
+    project.
+    """
+    for field, value, (low, high) in (
+        ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
+        ("max_async_retry_attempts", settings.max_retries, RETRIES),
+    ):
+        if not low <= value <= high:
+            raise InvalidField(field, value, f"must be from {low} to {high}")
+    _check_retry_rules(settings.retry_rules)
+    check = check_destination or _check_kind
+    for condition, spec in (("on_success", settings.on_success), ("on_failure", settings.on_failure)):
+        if spec is not None:
+            with _errors_of(f"destination_config.{condition}"):
+                _check_destination(spec, region, function.project, check)
+
+
+@contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    """Let each InvalidField of the block name its field with ``path`` before it."""
+    try:
+        yield
+    except InvalidField as error:
+        raise InvalidField(f"{path}.{error.field}", error.value, error.allowed) from None
+
+
+def _check_destination(spec: DestinationSpec, region: str, project: str, check: CheckDestination) -> None:
+    read_param(spec)
+    check(spec)
+    if _is_function(spec) and (urn := _target(spec, region, project)).project != project:
+        raise InvalidField("param.func_urn", str(urn), "must be a function of the same project")
+
+
+def _check_retry_rules(rules: tuple[RetryRule, ...]) -> None:
+    if len(rules) > MAX_RULES:
+        raise InvalidField("retry_rules", len(rules), f"must be at most {MAX_RULES} rules")
+    for number, rule in enumerate(rules, 1):
+        if rule.code and (rule.code in _NEVER_MATCHED or rule.code not in set(Code)):
+            problem = "must be the code of an error of the function, such as 4002 or 4010"
+            raise InvalidField(f"retry_rules[{number - 1}].code", rule.code, problem)
+        if not rule.conditions and number < len(rules):
+            problem = "must be the last rule: without a condition, it matches all errors"
+            raise InvalidField(f"retry_rules[{number - 1}]", "{}", problem)
+        if None not in (rule.base, rule.longest) and (rule.base or 0.0) > (rule.longest or 0.0):
+            raise InvalidField(
+                f"retry_rules[{number - 1}].longest", rule.longest, f"must be at least {rule.base:g}, its base"
+            )
+
+
+def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:
+    """Return the functions that valid settings name as destinations, each as a tuple (project, package, name)."""
+    specs = (settings.on_success, settings.on_failure)
+    urns = (_target(spec, region, project) for spec in specs if spec is not None and _is_function(spec))
+    return {(urn.project, urn.package, urn.name) for urn in urns}
+
+
+def read_param(spec: DestinationSpec) -> dict[str, Any]:
+    """Return the parameters of a destination, which are JSON text.
+
+    Raise InvalidField unless the text is a JSON object.
+    """
+    try:
+        return msgspec.json.decode(spec.param.encode("utf-8", "surrogatepass"), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidField("param", spec.param, "must be the text of a JSON object") from None
+
+
+def _target(spec: DestinationSpec, region: str, project: str) -> FunctionUrn:
+    urn = read_param(spec).get("func_urn")
+    if not isinstance(urn, str):
+        raise InvalidField("param", spec.param, 'a FunctionGraph destination needs {"func_urn": "<function URN>"}')
+    try:
+        return parse_urn(urn, region=region, project=project)
+    except InvalidField as error:
+        raise InvalidField("param.func_urn", error.value, error.allowed) from None
+
+
+def _is_function(spec: DestinationSpec) -> bool:
+    # Case is ignored, as in the search for plugins; otherwise another spelling would bypass the check for loops.
+    return spec.destination.upper() == FUNCTION.upper()
+
+
+def _check_kind(spec: DestinationSpec) -> None:
+    if spec.destination not in VENDOR_KINDS and not _is_function(spec):
+        raise InvalidField("destination", spec.destination, f"must be one of {', '.join((*VENDOR_KINDS, FUNCTION))}")

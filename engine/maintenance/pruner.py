@@ -37,7 +37,7 @@ class Pruner:
         self._rest = REST
         self.purged = 0
 
-    def note_end(self, ended: object = None) -> None:
+    def note_end(self) -> None:
         """Schedule a round of pruning, because invocations have ended and the limits may be exceeded."""
         self._ended.set()
 

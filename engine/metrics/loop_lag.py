@@ -1,27 +1,37 @@
-"""Lag of the event loop: how late a timer fires while work is in flight.
+"""Lag of the event loop: how late a timer fires while work is in flight, and which code holds the loop meanwhile.
 
 Code that holds the loop delays everything else in the engine. The timer runs only while requests or invocations are in
 flight, so an idle engine sleeps. Each part of the engine that begins work on the loop sets ``entry`` first. If a timer
 fires far too late, the last entry is logged, because its work has most likely held the loop.
+
+A held loop answers no request, not even those of probes, whose time limit must notice it. So a thread logs which code
+holds the loop, while it is held. The thread sleeps without wake-ups while nothing is in flight, and wakes twice per
+``stall`` seconds otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
 from engine.asgi.wire import App, Receive, Scope, Send
 from engine.metrics.histogram import Distribution, Histogram
-from engine.model.signal import Signal
 
 INTERVAL = 0.02  #: seconds between two measurements
 HELD = 0.25  #: seconds of lag that are logged
 PATH = 200  #: characters of a path in the log
+FRAMES = 12  #: innermost calls of the loop's thread in the log
 
 Entry = str | Scope  #: name of a part of the engine, or the ASGI scope of a request
 
@@ -32,11 +42,11 @@ class LoopLag:
     """Measurement of the lag of one event loop.
 
     ``in_flight`` returns whether invocations run. Requests count in ``requests``. The measurement starts with ``enter``
-    and ends by itself. ``began`` announces its start.
+    and ends by itself.
     """
 
     def __init__(self, in_flight: Callable[[], bool] = lambda: False) -> None:
-        self.began: Signal[[]] = Signal()
+        self.began = threading.Event()  #: set at each start of the measurement
         self.turned = 0.0  #: time of the last measurement, by ``time.monotonic``
         self.hold = (0.0, 0.0)  #: seconds and end of the last lag that was logged, by ``time.monotonic``
         self.requests = 0  #: number of requests in flight, counted by the HTTP servers
@@ -81,7 +91,7 @@ class LoopLag:
         self._ticking, self._loop = True, asyncio.get_running_loop()
         self.turned = time.monotonic()
         self._schedule()
-        self.began()
+        self.began.set()
 
     def _schedule(self) -> None:
         self._due = self._loop.time() + INTERVAL
@@ -119,3 +129,37 @@ def measured(app: App, lag: LoopLag) -> App:
             lag.requests -= 1
 
     return call
+
+
+class LoopWatch:
+    """Watch over the loop that ``lag`` measures. A loop that makes no turn for ``stall`` seconds is logged once."""
+
+    def __init__(self, lag: LoopLag, stall: float) -> None:
+        self._lag, self._stall = lag, stall
+        self._stopped = threading.Event()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        watched = threading.get_ident()
+        threading.Thread(target=self._watch, args=(watched,), name="loop watch", daemon=True).start()
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stopped.set()
+            self._lag.began.set()  # the thread ends by itself
+
+    def _watch(self, thread: int) -> None:
+        logged = 0.0
+        while self._lag.began.wait() and not self._stopped.is_set():
+            self._lag.began.clear()
+            while self._lag.measuring and not self._stopped.wait(self._stall / 2):
+                turned = self._lag.turned
+                seconds = time.monotonic() - turned
+                if seconds >= self._stall and turned != logged and self._lag.measuring:
+                    logged = turned
+                    log.error("event loop stalled", seconds=round(seconds, 1), stack=_stack(thread))
+
+
+def _stack(thread: int) -> str:
+    frame = sys._current_frames().get(thread)  # ``None`` if the thread has ended
+    return "".join(traceback.format_stack(frame, FRAMES)) if frame is not None else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TextIO
 
 import anyio.to_thread
@@ -30,7 +30,7 @@ class Figure(Struct, frozen=True, kw_only=True):
     name: str
     help: str
     label: str = ""
-    values: dict[str, float] = {}
+    values: Mapping[str, float] = {}
     distribution: Distribution | None = None
     counter: bool = False
 
@@ -48,13 +48,13 @@ class Family(Struct, frozen=True, kw_only=True):
     samples: Sequence[tuple[tuple[str, ...], float | Distribution]]
 
 
-def count(name: str, help: str, value: float | dict[str, float], label: str = "") -> Figure:
-    values = value if isinstance(value, dict) else {"": value}
+def count(name: str, help: str, value: float | Mapping[str, float], label: str = "") -> Figure:
+    values = dict(value) if isinstance(value, Mapping) else {"": value}
     return Figure(name=name, help=help, label=label, values=values, counter=True)
 
 
-def gauge(name: str, help: str, value: float | dict[str, float], label: str = "") -> Figure:
-    values = value if isinstance(value, dict) else {"": value}
+def gauge(name: str, help: str, value: float | Mapping[str, float], label: str = "") -> Figure:
+    values = dict(value) if isinstance(value, Mapping) else {"": value}
     return Figure(name=name, help=help, label=label, values=values)
 
 

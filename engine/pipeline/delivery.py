@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import anyio
@@ -31,6 +31,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from engine.asgi.room import Room
+from engine.config.plugin_registry import Registry
 from engine.errors import PageDamaged, Unavailable
 from engine.errors.groups import with_cause
 from engine.logs.causes import Causes
@@ -41,9 +42,8 @@ from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus, DestinationStatus
 from engine.pipeline.delivery_records import DeliveryRecords
-from engine.pipeline.destinations import Destinations
 from engine.pipeline.intake import Intake
-from engine.protocols import Outbox, PluginContext, Records, Settlement, Undeliverable
+from engine.protocols import Destination, Outbox, PluginContext, Records, Undeliverable
 
 log = structlog.get_logger("functiond.delivery")
 
@@ -57,6 +57,38 @@ RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 DAMAGE_DELAY = 60.0  #: seconds between tries of a delivery that meets a damaged page
 LONGEST = 60.0  #: seconds that one delivery may take
 MAX_AGE = 86_400.0  #: seconds for which a delivery is retried
+
+
+class Destinations:
+    """Destinations by their settings. Each is made once.
+
+    ``context_for`` returns the context of the plugin that has a kind of destination. ``trace_of`` returns the trace
+    context that a try of a delivery sends.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        context_for: Callable[[str], PluginContext],
+        trace_of: Callable[[PendingDelivery, Record], str],
+    ) -> None:
+        self._registry, self._context_for, self.trace_of = registry, context_for, trace_of
+        self._made: dict[DestinationSpec, Destination] = {}
+
+    def get(self, spec: DestinationSpec) -> Destination:
+        destination = self._made.get(spec)
+        if destination is None:
+            destination = self._made[spec] = self._registry.destination(spec)
+        return destination
+
+    def plugin(self, spec: DestinationSpec) -> PluginContext:
+        """Return the context of the plugin that implements the destination."""
+        return self._context_for(spec.destination)
+
+
+def trace_of_request(pending: PendingDelivery, record: Record) -> str:
+    """Return the trace context of the request, which goes out unchanged if the engine makes no spans."""
+    return record.trace
 
 
 class DeliveryStatistics(Struct, frozen=True, kw_only=True):
@@ -110,11 +142,6 @@ class DeliveryWorker:
     def wake(self) -> None:
         """Make ``run`` read the outbox now. Call this after a delivery was added to the outbox."""
         self._work.set()
-
-    def note_end(self, settlement: Settlement) -> None:
-        """Wake the service if an invocation ended with an outcome to deliver."""
-        if settlement.deliver_to is not None:
-            self.wake()
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None:
         """Try one due delivery to each of these destinations now.

@@ -10,7 +10,8 @@ A slot does not wait until its outcome is on disk. If too many outcomes wait for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -20,25 +21,21 @@ from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.metrics.histogram import Distribution, Histogram
-from engine.model import AsyncSettings, Code, Function, Invocation, Mode, Outcome, State
+from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock
-from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.urn import LATEST
-from engine.pipeline.begins import Begins, crashes_text
-from engine.pipeline.bulk_cancellation import BulkCancellation
 from engine.pipeline.cancellation import CANCELLED, Cancellation
-from engine.pipeline.ends import Ends
-from engine.pipeline.settling import SettleOptions, Settling
-from engine.protocols import Executor, Journal, Records
+from engine.pipeline.settling import DispatchOptions, Ends, Settling
+from engine.protocols import Executor, Journal, Storage
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.dispatcher")
 
-#: Outcomes per slot that may wait for the disk. At this number, no further asynchronous work starts.
-UNSETTLED_PER_SLOT = 16
+FIRST_ATTEMPTS = 256  #: attempts after a start of the engine that wait for the record of their begin
+BEGIN_TIMEOUT = 5.0  #: seconds for which an attempt waits for its record, such as while the disk is full
 
 
 class DispatcherStatistics(Struct, frozen=True, kw_only=True):
@@ -51,79 +48,88 @@ class DispatcherStatistics(Struct, frozen=True, kw_only=True):
     run_seconds: Distribution
 
 
-class DispatchOptions(Struct, frozen=True, kw_only=True):
-    slots: int  #: attempts that run at the same time
-    priority_step: float  #: seconds, see ``QueueSettings``
-    retry: RetryPolicy
-    #: returns the trace context that a function gets; None: that of the request
-    trace_of: Callable[[Invocation], str] | None = None
+class Begins:
+    """Record of the begin of a handler, by which a crash of the engine counts for the invocation or for its start.
+
+    The record joins the batch that is being gathered, and the handler does not wait for it. A crash in the next moment
+    may then count as one before the handler began, or not at all. Two kinds of attempts wait until the record is on
+    disk, so that an invocation that kills the engine at once is caught nevertheless:
+
+    - attempts of invocations that met a crash before,
+    - the first attempts after a start of the engine, because such an invocation is soon among them.
+    """
+
+    def __init__(self, journal: Journal, first_attempts: int = FIRST_ATTEMPTS) -> None:
+        self._start, self._first = journal.start, first_attempts
+
+    def of(self, invocation: Invocation, started_at: float) -> Begin:
+        """Return the function that an executor calls before the handler begins."""
+        return partial(self._begin, invocation, started_at)
+
+    def _begin(self, invocation: Invocation, started_at: float) -> Awaitable[None] | None:
+        if self._first <= 0 and not invocation.crash_count and not invocation.start_crashes:
+            self._start(invocation, started_at, begun=True)
+            return None
+        self._first -= 1
+        return self._store(invocation, started_at)
+
+    async def _store(self, invocation: Invocation, started_at: float) -> None:
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            if not stored.done():
+                stored.set_result(None)
+
+        self._start(invocation, started_at, begun=True, then=done)
+        await asyncio.wait([stored], timeout=BEGIN_TIMEOUT)
 
 
 class Dispatcher:
     """Service that runs invocations.
 
-    ``attempt_ended(function, invocation, outcome)`` announces an attempt that has run. ``end_stored(settlement)``
-    announces the end of an invocation that is on disk. ``waiting_cancelled(function_id, rows)`` announces invocations
-    that were cancelled before they ran, ``expired(function_id, state, rows)`` one that was too old to run.
+    ``attempt_ended(function, invocation, outcome)`` announces an attempt that has run.
     """
 
     def __init__(
         self,
         *,
         scheduler: Scheduler,
-        journal: Journal,
-        records: Records,
+        storage: Storage,
         executor: Executor,
         catalog: Catalog,
         backlog: Backlog,
         clock: Clock,
+        ends: Ends,
         options: DispatchOptions,
     ) -> None:
-        self._scheduler, self._journal, self._executor, self._catalog = scheduler, journal, executor, catalog
+        self._scheduler, self._journal, self._executor, self._catalog = scheduler, storage.journal, executor, catalog
         self._backlog, self._clock, self._policy, self._slots = backlog, clock, options.retry, options.slots
-        self._trace_of = options.trace_of
+        self._trace_of, self._ends = options.trace_of, ends
         self._running: dict[int, Entry] = {}
         self._abandoned: list[Invocation] = []  #: invocations that ran when their slots were cancelled
         self._drained = asyncio.Event()
         self._drained.set()
-        self._begins, self._started, self._ends = Begins(journal), 0, Ends(records)
+        self._begins, self._started = Begins(storage.journal), 0
         self._settling = Settling(
             scheduler=scheduler,
-            journal=journal,
+            journal=storage.journal,
             catalog=catalog,
             backlog=backlog,
             clock=clock,
-            ends=self._ends,
-            options=SettleOptions(
-                unsettled=options.slots * UNSETTLED_PER_SLOT,
-                priority_step=options.priority_step,
-                retry=options.retry,
-            ),
+            ends=ends,
+            options=options,
         )
-        self._cancellation = Cancellation(
+        self.cancellation = Cancellation(
             scheduler=scheduler,
-            journal=journal,
-            records=records,
+            journal=storage.journal,
+            records=storage.records,
             executor=executor,
             backlog=backlog,
             clock=clock,
-            ends=self._ends,
+            ends=ends,
             running=self._running,
-        )
-        self.bulk_cancellation = BulkCancellation(
-            scheduler=scheduler,
-            journal=journal,
-            records=records,
-            backlog=backlog,
-            clock=clock,
-            ends=self._ends,
-            running=self._running,
-            single=self._cancellation,
         )
         self.attempt_ended: Signal[[Function, Invocation, Outcome]] = Signal()
-        self.expired: Signal[[int, State, int]] = Signal()
-        self.end_stored = self._settling.end_stored
-        self.waiting_cancelled = self._cancellation.waiting_cancelled
         self._wait_seconds, self._run_seconds = Histogram(), Histogram()
 
     # --- the service ----------------------------------------------------------------------------------------
@@ -154,7 +160,7 @@ class Dispatcher:
     def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
         """End invocations as FAIL, because the engine crashed too often while they ran. Users can redrive them."""
         for invocation in invocations:
-            text, now = crashes_text(invocation), self._clock.now()
+            text, now = _crashes_text(invocation), self._clock.now()
             log.error("invocation poisoned", request_id=invocation.request_id, problem=text)
             outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
             self._settling.settle(invocation, outcome, may_retry=False)
@@ -163,7 +169,7 @@ class Dispatcher:
 
     async def cancel(self, key: int) -> bool:
         """End a waiting or running invocation, see ``Cancellation.cancel``."""
-        return await self._cancellation.cancel(key)
+        return await self.cancellation.cancel(key)
 
     async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (the timeout raises no error)
         """Wait until the invocation has ended, see ``Ends.wait``."""
@@ -221,7 +227,7 @@ class Dispatcher:
             if not self._running:
                 self._drained.set()
         seconds = elapsed() - since
-        self._cancellation.requested.discard(invocation.key)
+        self.cancellation.requested.discard(invocation.key)
         self._answer(entry, outcome)
         self._ends.note_code(outcome.code)
         if invocation.mode is Mode.ASYNC:
@@ -241,7 +247,6 @@ class Dispatcher:
             rules = self._policy.rules(self._settings(invocation))
             if self._policy.too_old(invocation, rules, now):
                 text = f"older than {rules.max_age:g} s before it could start"
-                self.expired(invocation.function_id, State.DISCARD, 1)
                 return Outcome(code=Code.EXPIRED, message=text, started_at=now, ended_at=now), False
             if invocation.damage:
                 log.error("invocation damaged", request_id=invocation.request_id, problem=invocation.damage)
@@ -265,7 +270,7 @@ class Dispatcher:
             log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
             text = f"the engine could not run the invocation: {error}"
             return Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=self._clock.now())
-        if invocation.key in self._cancellation.requested and not outcome.ok:
+        if invocation.key in self.cancellation.requested and not outcome.ok:
             return msgspec.structs.replace(outcome, code=Code.CANCELLED, message=CANCELLED)
         return outcome
 
@@ -281,3 +286,10 @@ class Dispatcher:
 
 def _shut_down(now: float) -> Outcome:
     return Outcome(code=Code.ENGINE, message="the engine stopped", started_at=now, ended_at=now)
+
+
+def _crashes_text(invocation: Invocation) -> str:
+    """Return the message of an invocation that met too many crashes of the engine."""
+    text = f"the engine crashed {invocation.crash_count} times while this invocation was running"
+    starts = invocation.start_crashes
+    return f"{text}, and {starts} times before its handler began" if starts else text

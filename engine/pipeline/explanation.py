@@ -13,7 +13,7 @@ from engine.model import Record, State
 from engine.model.clock import Clock, rfc3339
 from engine.model.identity import Identity
 from engine.protocols import Records
-from engine.scheduling.obstacles import Obstacles
+from engine.scheduling.runqueue import Obstacles
 from engine.scheduling.scheduler import Scheduler
 
 MOST_AHEAD = 10_000  #: invocations that are counted

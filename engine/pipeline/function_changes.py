@@ -59,4 +59,5 @@ class FunctionChanges:
         """Pause a function, or end its pause, and set its rate, as its controls say."""
         controls = self._controls.of(function_id)
         self._scheduler.set_rate(function_id, controls.rate, controls.burst)
-        self._scheduler.set_pause(function_id, controls.pause_reason if controls.paused else None)
+        if self._scheduler.set_pause(function_id, controls.pause_reason if controls.paused else None):
+            self._discarder.note_pause(function_id)

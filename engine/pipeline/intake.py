@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import (
     CallTimedOut,
@@ -25,18 +27,21 @@ from engine.errors import (
     FunctionPaused,
     IdempotencyConflict,
     InvalidField,
-    Overloaded,
     ShuttingDown,
     Unavailable,
 )
 from engine.functions.catalog import Catalog
+from engine.functions.function_rules import priority_cap
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, Invocation, Mode, Outcome, Request
+from engine.model.clock import Clock
+from engine.model.identity import Identity
 from engine.model.limits import ORDERING_KEY
 from engine.model.signal import Signal
-from engine.model.urn import LATEST, FunctionUrn
-from engine.pipeline.invocation_factory import InvocationFactory
+from engine.model.trace import HEADER, trace_of
+from engine.model.urn import LATEST
 from engine.protocols import CursorMove, Cursors, Journal
+from engine.runtimes.catalog import Family, find_runtime
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
@@ -49,13 +54,54 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
     refused: dict[str, int]  #: by error class
 
 
+class InvocationFactory:
+    """Maker of new invocations. ``priority_step`` is in seconds, see ``QueueSettings``."""
+
+    def __init__(self, identity: Identity, clock: Clock, priority_step: float) -> None:
+        self._identity, self._priority_step = identity, priority_step
+        self._now, self._expiry = clock.now, clock.expiry
+
+    def make(self, request: Request, function: Function) -> Invocation:
+        """Return a new invocation for a request. The invocation is neither stored nor counted in the backlog."""
+        now, identity, headers = self._now(), self._identity, request.headers
+        due_at = now + request.delay
+        priority = min(request.priority, priority_cap(function)) if request.priority else 0
+        key = identity.next_key(now)
+        made = Invocation(  # at most 15 arguments: CPython passes more of them by a dictionary, three times slower
+            key=key,
+            request_id=identity.request_id(key),
+            function_id=function.function_id,
+            version=function.version,
+            alias=request.function.alias or "",
+            mode=request.mode,
+            source=request.source,
+            payload=_payload(request, function),
+            priority=priority,
+            rank=due_at - priority * self._priority_step,
+            first_due_at=due_at,
+            due_at=due_at,
+            delayed=request.delay > 0,
+            hops=request.hops,
+            # 0 stands for the memory of ``latest``, with which the queue is configured.
+            memory=request.memory or (0 if function.version == LATEST else function.memory_size),
+        )
+        if trace := request.trace or (trace_of(headers[HEADER]) if headers is not None and HEADER in headers else ""):
+            made = replace(made, trace=trace)
+        if request.ordering_key:
+            made = replace(made, ordering_key=request.ordering_key)
+        if request.trigger_id or request.cause:
+            made = replace(made, trigger_id=request.trigger_id, cause=request.cause)
+        in_doubt = self._expiry.check() if request.idempotency_key else self._expiry.held
+        return replace(made, trusted_at=self._expiry.now()) if in_doubt else made
+
+
 class Intake:
     """Acceptance of requests.
 
     ``accepted(invocation, rows)`` announces accepted requests: asynchronous ones that are on disk, or synchronous ones
     that are queued. All ``rows`` of them have the function and source of ``invocation``. ``refused(request, error)``
-    announces each refused request, of a batch only the first one. ``overloaded(urn)`` announces each request that is
-    refused with Overloaded. ``closed()`` announces the end of acceptance, when the engine begins to stop.
+    announces each refused request, of a batch only the first one. ``closed()`` announces the end of acceptance, when
+    the engine begins to stop.
     """
 
     def __init__(
@@ -72,7 +118,6 @@ class Intake:
     ) -> None:
         self.accepted: Signal[[Invocation, int]] = Signal()
         self.refused: Signal[[Request, Exception]] = Signal()
-        self.overloaded: Signal[[FunctionUrn]] = Signal()
         self.closed: Signal[[]] = Signal()
         self._catalog, self._journal, self._cursors = catalog, journal, cursors
         self._scheduler, self._backlog, self._disk = scheduler, backlog, disk
@@ -99,7 +144,16 @@ class Intake:
         the ordering key is none.
         """
         try:
-            return await self._accept(request)
+            function = self._check(request)
+            invocation = self._factory.make(request, function)
+            self._disk.check(len(invocation.payload))
+            self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
+            try:
+                stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self._queue)
+            except BaseException:
+                self._backlog.remove(invocation.function_id, len(invocation.payload))
+                raise
+            return await stored
         except Exception as error:
             self._count_refusal(error, request)
             raise
@@ -111,7 +165,26 @@ class Intake:
         with another payload.
         """
         try:
-            return await self._accept_batch(requests, move)
+            if self._closed:
+                raise ShuttingDown
+            made = [
+                (self._factory.make(request, self._check(request)), request.idempotency_key) for request in requests
+            ]
+            if made:
+                self._disk.check(sum(len(invocation.payload) for invocation, _ in made))
+            with ExitStack() as undo:
+                shares: dict[int, list[int]] = {}
+                names: dict[int, str] = {}
+                for (invocation, _), request in zip(made, requests, strict=True):
+                    shares.setdefault(invocation.function_id, []).append(len(invocation.payload))
+                    names.setdefault(invocation.function_id, request.function.name)
+                for function_id, sizes in shares.items():
+                    rows, size = len(sizes), sum(sizes)
+                    self._backlog.admit_batch(function_id, rows, size, names[function_id])
+                    undo.callback(self._backlog.remove, function_id, size, rows=rows)
+                stored = self._cursors.append(made, move, then=self._queue_each)
+                undo.pop_all()
+            return await stored
         except Exception as error:
             if requests:
                 self._count_refusal(error, requests[0])
@@ -164,7 +237,25 @@ class Intake:
         if the function is paused, or is paused while the request waits.
         """
         try:
-            return await self._call(request)
+            function = self._check(request)
+            if (reason := self._scheduler.pause_reason(function.function_id)) is not None:
+                raise FunctionPaused(function.name, reason)
+            invocation = self._factory.make(request, function)
+            self._backlog.admit_sync(len(invocation.payload))
+            self._called += 1
+            self.accepted(invocation, 1)
+            reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._scheduler.push(invocation, reply)
+            try:
+                async with asyncio.timeout(self._sync_timeout):
+                    # Shielded, so that neither the timeout nor a cancellation of the caller ends the run.
+                    return invocation.request_id, function, await asyncio.shield(reply)
+            except TimeoutError:
+                begun = not self._withdraw(invocation)
+                raise CallTimedOut(self._sync_timeout, invocation.request_id, begun=begun) from None
+            except asyncio.CancelledError:
+                self._withdraw(invocation)
+                raise
         except Exception as error:
             self._count_refusal(error, request)
             raise
@@ -219,38 +310,6 @@ class Intake:
         self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + rows
         self.accepted(invocation, rows)
 
-    async def _accept(self, request: Request) -> str:
-        function = self._check(request)
-        invocation = self._factory.make(request, function)
-        self._disk.check(len(invocation.payload))
-        self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
-        try:
-            stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self._queue)
-        except BaseException:
-            self._backlog.remove(invocation.function_id, len(invocation.payload))
-            raise
-        return await stored
-
-    async def _accept_batch(self, requests: Sequence[Request], move: CursorMove | None) -> Sequence[str]:
-        if self._closed:
-            raise ShuttingDown
-        made = [(self._factory.make(request, self._check(request)), request.idempotency_key) for request in requests]
-        if made:
-            self._disk.check(sum(len(invocation.payload) for invocation, _ in made))
-        with ExitStack() as undo:
-            shares: dict[int, list[int]] = {}
-            names: dict[int, str] = {}
-            for (invocation, _), request in zip(made, requests, strict=True):
-                shares.setdefault(invocation.function_id, []).append(len(invocation.payload))
-                names.setdefault(invocation.function_id, request.function.name)
-            for function_id, sizes in shares.items():
-                rows, size = len(sizes), sum(sizes)
-                self._backlog.admit_batch(function_id, rows, size, names[function_id])
-                undo.callback(self._backlog.remove, function_id, size, rows=rows)
-            stored = self._cursors.append(made, move, then=self._queue_each)
-            undo.pop_all()
-        return await stored
-
     async def _accept_each(self, requests: Sequence[Request]) -> Sequence[str | FunctiondError]:
         results: list[str | FunctiondError] = [""] * len(requests)
         places: list[int] = []
@@ -285,27 +344,6 @@ class Intake:
             results[place] = request_id or IdempotencyConflict(requests[place].idempotency_key)
         return results
 
-    async def _call(self, request: Request) -> tuple[str, Function, Outcome]:
-        function = self._check(request)
-        if (reason := self._scheduler.pause_reason(function.function_id)) is not None:
-            raise FunctionPaused(function.name, reason)
-        invocation = self._factory.make(request, function)
-        self._backlog.admit_sync(len(invocation.payload))
-        self._called += 1
-        self.accepted(invocation, 1)
-        reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._scheduler.push(invocation, reply)
-        try:
-            async with asyncio.timeout(self._sync_timeout):
-                # Shielded, so that neither the timeout nor a cancellation of the caller ends the run.
-                return invocation.request_id, function, await asyncio.shield(reply)
-        except TimeoutError:
-            begun = not self._withdraw(invocation)
-            raise CallTimedOut(self._sync_timeout, invocation.request_id, begun=begun) from None
-        except asyncio.CancelledError:
-            self._withdraw(invocation)
-            raise
-
     def _withdraw(self, invocation: Invocation) -> bool:
         """Remove a waiting synchronous call from queue and count. Return False if its run has begun or ended."""
         waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
@@ -328,8 +366,6 @@ class Intake:
 
     def _count_refusal(self, error: Exception, request: Request) -> None:
         self.refused(request, error)
-        if isinstance(error, Overloaded):
-            self.overloaded(request.function)
         kind = type(error).__name__
         self._refused[kind] = self._refused.get(kind, 0) + 1
 
@@ -343,3 +379,16 @@ def _check_options(request: Request) -> None:
         raise InvalidField("ordering_key", key, "needs an asynchronous invocation")
     if not (len(key) <= ORDERING_KEY and key.isascii() and key.isprintable()):
         raise InvalidField("ordering_key", key, f"must be 1 to {ORDERING_KEY} printable ASCII characters")
+
+
+def _payload(request: Request, function: Function) -> bytes:
+    """Return the payload for ``function``. The version that an alias chooses decides whether it is an HTTP function."""
+    if request.http_members is not None and _takes_http(function.runtime):
+        return b"%b,%b}" % (request.payload[:-1], request.http_members())
+    return request.payload
+
+
+@cache
+def _takes_http(runtime: str) -> bool:
+    found = find_runtime(runtime)
+    return found is not None and found.family is Family.HTTP

@@ -8,11 +8,10 @@ applies the same limits to these requests as to all others.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from engine.errors import (
     FunctiondError,
@@ -23,31 +22,21 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of, selection_of
-from engine.model import Code, DestinationSpec, PendingDelivery, Record, Request, State
+from engine.model import Code, PendingDelivery, Record, Request, State
 from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.circuit_breaker import DeliveryStatus
+from engine.pipeline.delivery import DeliveryWorker
+from engine.pipeline.intake import Intake
 from engine.protocols import Count, DeliveryFilter, Outbox, Records
 
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
 
 
-class Accepting(Protocol):
-    async def accept(self, request: Request) -> str: ...
-
-
-class Deliveries(Protocol):
-    """Delivery worker as seen by ``Redrive``: the state of a delivery, and probes of destinations."""
-
-    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
-
-    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus: ...
-
-
 class Chosen(Struct, frozen=True, kw_only=True):
-    """Filter of failed invocations. Cancelled ones match only if ``codes`` has their code."""
+    """Filter of failed invocations: fields of ``Selection``. Cancelled ones match only if ``codes`` has their code."""
 
     states: frozenset[State] = FAILED
     codes: frozenset[int] = frozenset()  #: empty: any
@@ -81,12 +70,12 @@ class Redrive:
         *,
         outbox: Outbox,
         records: Records,
-        intake: Accepting,
+        intake: Intake,
         catalog: Catalog,
         identity: Identity,
         clock: Clock,
         region: str,
-        deliveries: Deliveries,
+        deliveries: DeliveryWorker,
     ) -> None:
         self._outbox, self._records, self._intake, self._catalog = outbox, records, intake, catalog
         self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
@@ -168,18 +157,7 @@ class Redrive:
         Unavailable or FunctionDisabled after some invocations, the step ends early. If this happens at the first
         invocation, the error is raised.
         """
-        scope = replace(
-            selection_of(self._catalog, urn),
-            states=chosen.states,
-            codes=chosen.codes,
-            source=chosen.source,
-            trigger_id=chosen.trigger_id,
-            begin=chosen.begin,
-            end=chosen.end,
-            below=below,
-            limit=limit,
-            counted=counted,
-        )
+        scope = replace(selection_of(self._catalog, urn), **asdict(chosen), below=below, limit=limit, counted=counted)
         found, total = await self._records.list(scope)
         count = total if counted else None
         last = len(found) < limit if count is None else count <= len(found)

@@ -23,8 +23,7 @@ from msgspec import Struct
 
 from engine.errors import Overloaded, Unavailable
 from engine.functions.catalog import Catalog
-from engine.logs.feed import LogBoard
-from engine.logs.status_lines import StatusLine, StatusLines
+from engine.logs.feed import LogBoard, StatusLine, StatusLines
 from engine.logs.target import LogTarget, status_log_target_of
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, State

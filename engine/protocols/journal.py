@@ -119,16 +119,6 @@ class Journal(Protocol):
         """
         ...
 
-    def cancel(
-        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
-    ) -> Awaitable[tuple[int, int] | None]:
-        """End a waiting invocation as FAIL. Return its function id and payload size, or None if it does not wait.
-
-        ``then(key, found, stored)`` is called as soon as the write has succeeded or failed. ``found`` is the returned
-        value, and ``stored`` is False after a failure.
-        """
-        ...
-
     def end_all(
         self,
         keys: Sequence[int],

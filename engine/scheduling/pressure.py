@@ -10,13 +10,13 @@ import asyncio
 import os
 import select
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from engine.errors import SettingsError
+from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.pressure")
 
@@ -29,16 +29,8 @@ QUIET = 2.5
 REASON = "the host is busy"
 
 
-class Gate(Protocol):
-    """Scheduler as seen by this module: an object that stops and resumes the start of asynchronous work."""
-
-    def hold(self, reason: str) -> None: ...
-
-    def resume(self, reason: str) -> None: ...
-
-
-async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Stop asynchronous work at the gate while the host is busy.
+async def watch_pressure(scheduler: Scheduler, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    """Hold asynchronous work while the host is busy.
 
     Raises SettingsError if the kernel does not report pressure.
     """
@@ -51,13 +43,15 @@ async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STA
     try:
         with select.epoll() as signals:
             signals.register(pressure, select.EPOLLPRI)
-            await follow(signals, gate, task_status)
+            await follow(signals, scheduler, task_status)
     finally:
         os.close(pressure)
 
 
-async def follow(signals: select.epoll, gate: Gate, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Stop asynchronous work at the gate at a signal, and resume it after ``QUIET`` seconds without a signal.
+async def follow(
+    signals: select.epoll, scheduler: Scheduler, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+) -> None:
+    """Hold asynchronous work at a signal, and resume it after ``QUIET`` seconds without a signal.
 
     ``signals`` polls the kernel's trigger. The kernel clears a signal when the event loop polls it, so that nothing has
     to be read.
@@ -68,10 +62,10 @@ async def follow(signals: select.epoll, gate: Gate, task_status: TaskStatus[None
         task_status.started()
         while True:
             await busy.wait()
-            gate.hold(REASON)
+            scheduler.hold(REASON)
             while busy.is_set():
                 busy.clear()
                 await asyncio.sleep(QUIET)  # runs only while the host is busy
-            gate.resume(REASON)
+            scheduler.resume(REASON)
     finally:
         loop.remove_reader(signals.fileno())

@@ -17,16 +17,59 @@ three crashes of the engine takes all asynchronous slots, so that no other async
 
 from __future__ import annotations
 
+from collections import defaultdict
 from heapq import heappop, heappush, heapreplace
+
+from msgspec import Struct
 
 from engine.model import Invocation, Mode
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
-from engine.scheduling.mode_queue import ModeQueue
-from engine.scheduling.obstacles import Obstacles
-from engine.scheduling.queue_statistics import QueueStatistics
 from engine.scheduling.rates import Rates
 from engine.scheduling.share import Share
+
+
+class Obstacles(Struct, frozen=True, kw_only=True):
+    """State of one function, from which follows why its next asynchronous invocation does not start."""
+
+    limit: int  #: largest number of concurrent runs; -1: no limit
+    running: int  #: runs of the function
+    parked: bool  #: waits until the clock is trusted
+    next_token: float | None  #: when the rate allows the next start, by the time of the event loop; None: it does now
+    slots: int  #: slots for asynchronous work, in total
+    slot_free: bool  #: one of them is free
+    memory: int  #: MiB that one more run takes
+    memory_free: int  #: MiB
+    alone: bool  #: an invocation that met crashes of the engine runs alone
+
+    @property
+    def full(self) -> bool:
+        return self.limit >= 0 and self.running >= self.limit
+
+
+class QueueStatistics(Struct, frozen=True, kw_only=True):
+    """Numbers of the run queue, as health and metrics show them."""
+
+    slots: int
+    sync_slots: int  #: of ``slots``, those that asynchronous work leaves free
+    memory_limit: int  #: MiB
+    running: int
+    running_sync: int
+    memory: int  #: MiB that running invocations take
+    waiting_in_memory: int
+    window_bytes: int
+    oldest_due_at: float | None  #: earliest due time among the first entries of all queues; None: no entry in memory
+    functions: int  #: functions with a share
+
+
+class _ModeQueue:
+    """Queues of all functions for synchronous or asynchronous work, and the order of functions that can run next."""
+
+    def __init__(self) -> None:
+        self.queues: defaultdict[int, FunctionQueue] = defaultdict(FunctionQueue)
+        self.order: list[tuple[float, int]] = []  #: heap of (virtual time, function); only the top is up to date
+        self.queued: set[int] = set()
+        self.running = 0
 
 
 class RunQueue:
@@ -46,8 +89,8 @@ class RunQueue:
         self._memory = memory
         self.page_rows, self.page_size, self._all_size = window_rows, window_size, windows_size
         self._suspect_crashes = suspect_crashes
-        self._shares: dict[int, Share] = {}
-        self._sync, self._async = ModeQueue(), ModeQueue()
+        self._shares: defaultdict[int, Share] = defaultdict(Share)
+        self._sync, self._async = _ModeQueue(), _ModeQueue()
         self._running = 0
         self._virtual = 0.0
         self._used_memory = 0
@@ -67,13 +110,13 @@ class RunQueue:
         ``memory`` is the MiB of an instance, ``concurrent_requests`` the requests that an instance serves at a time. A
         higher limit takes effect at the next ``pop``.
         """
-        share = self._share(function_id)
+        share = self._shares[function_id]
         share.weight, share.limit, share.memory, share.concurrent_requests = weight, limit, memory, concurrent_requests
         self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:
         """Note that invocations of the function wait on disk, so that ``needs_refill`` returns the function."""
-        self._queue_of(self._async, function_id).horizon = BEGINNING
+        self._async.queues[function_id].horizon = BEGINNING
         self._low.add(function_id)
 
     # --- in and out -----------------------------------------------------------------------------------------
@@ -81,7 +124,7 @@ class RunQueue:
     def push(self, entry: Entry) -> bool:
         """Add an entry. Return False if it is only on disk, so that nothing else can start now."""
         function_id, mode_queue = entry.invocation.function_id, self._mode_queue(entry.invocation.mode)
-        queue = self._queue_of(mode_queue, function_id)
+        queue = mode_queue.queues[function_id]
         before = queue.size
         if not queue.offer(entry):
             return False
@@ -111,7 +154,7 @@ class RunQueue:
     def release(self, entry: Entry, seconds: float) -> None:
         """Free the slot and memory that ``pop`` took for an entry. ``seconds`` is the duration of the run."""
         invocation = entry.invocation
-        share = self._share(invocation.function_id)
+        share = self._shares[invocation.function_id]
         share.end(entry, seconds)
         self._mode_queue(invocation.mode).running -= 1
         self._running -= 1
@@ -125,7 +168,7 @@ class RunQueue:
     def refund(self, entry: Entry) -> None:
         """Free slot, memory and token of an entry that has not started after all. The caller adds it again."""
         invocation = entry.invocation
-        share = self._share(invocation.function_id)
+        share = self._shares[invocation.function_id]
         if share.rated and invocation.mode is Mode.ASYNC:
             share.spent = self._rates.refund(invocation.function_id)
         self.release(entry, entry.seconds)
@@ -150,7 +193,7 @@ class RunQueue:
 
     def park(self, function_id: int) -> None:
         """Let no asynchronous invocation of a function start until ``unpark``."""
-        self._share(function_id).parked = True
+        self._shares[function_id].parked = True
 
     def unpark(self) -> None:
         for share in self._shares.values():
@@ -160,7 +203,7 @@ class RunQueue:
 
     def set_rate(self, function_id: int, rate: float, burst: int, now: float) -> None:
         """Let ``rate`` asynchronous invocations of a function start in a second, ``burst`` at once; 0: no limit."""
-        share = self._share(function_id)
+        share = self._shares[function_id]
         share.rated, share.spent = rate > 0, self._rates.set(function_id, rate, burst, now)
         self.rated = bool(self._rates)
         self._enqueue(self._async, function_id)
@@ -172,20 +215,20 @@ class RunQueue:
     def renew(self, now: float) -> None:
         """Let the functions start invocations whose rates allow it at ``now``."""
         for function_id in self._rates.renewed(now):
-            self._share(function_id).spent = False
+            self._shares[function_id].spent = False
             self._enqueue(self._async, function_id)
 
     def pause(self, function_id: int) -> None:
         """Let no asynchronous invocation of a function start until ``end_pause``. Drop its entries from memory."""
-        self._share(function_id).paused = True
-        queue = self._queue_of(self._async, function_id)
+        self._shares[function_id].paused = True
+        queue = self._async.queues[function_id]
         self._held -= queue.size
         queue.empty()
         self._low.discard(function_id)
 
     def end_pause(self, function_id: int) -> None:
         """Let asynchronous invocations of a function start again, which ``needs_refill`` lets the caller read."""
-        self._share(function_id).paused = False
+        self._shares[function_id].paused = False
         self.expect(function_id)
 
     def remove_calls(self, function_id: int) -> list[Entry]:
@@ -225,7 +268,7 @@ class RunQueue:
         return bool(self._low)
 
     def refill(self, function_id: int, page: list[Entry], *, complete: bool) -> None:
-        queue = self._queue_of(self._async, function_id)
+        queue = self._async.queues[function_id]
         before = queue.size
         queue.refill(page, complete)
         self._held += queue.size - before
@@ -235,7 +278,7 @@ class RunQueue:
 
     def refill_failed(self, function_id: int) -> None:
         """End a refill whose page could not be read, so that ``needs_refill`` returns the function again."""
-        self._queue_of(self._async, function_id).refill((), complete=False)
+        self._async.queues[function_id].refill((), complete=False)
         self._low.add(function_id)
 
     def running(self, function_id: int) -> int:
@@ -287,7 +330,7 @@ class RunQueue:
 
     # --- choosing -------------------------------------------------------------------------------------------
 
-    def _choose(self, mode_queue: ModeQueue, take: bool, now: float = 0.0) -> Entry | None:
+    def _choose(self, mode_queue: _ModeQueue, take: bool, now: float = 0.0) -> Entry | None:
         while mode_queue.order:
             virtual, function_id = mode_queue.order[0]
             share, queue = self._shares.get(function_id), mode_queue.queues.get(function_id)
@@ -324,7 +367,7 @@ class RunQueue:
             return True
         return not (self._alone or (self._suspect(invocation) and self._async.running))
 
-    def _take(self, mode_queue: ModeQueue, queue: FunctionQueue, share: Share) -> Entry:
+    def _take(self, mode_queue: _ModeQueue, queue: FunctionQueue, share: Share) -> Entry:
         entry = queue.pop()
         invocation = entry.invocation
         self._virtual = share.virtual
@@ -342,20 +385,8 @@ class RunQueue:
 
     # --- queues and their order -----------------------------------------------------------------------------
 
-    def _share(self, function_id: int) -> Share:
-        if (share := self._shares.get(function_id)) is None:
-            share = self._shares[function_id] = Share()
-        return share
-
-    def _mode_queue(self, mode: Mode) -> ModeQueue:
+    def _mode_queue(self, mode: Mode) -> _ModeQueue:
         return self._async if mode is Mode.ASYNC else self._sync
-
-    def _queue_of(self, mode_queue: ModeQueue, function_id: int) -> FunctionQueue:
-        queues = mode_queue.queues
-        queue = queues.get(function_id)
-        if queue is None:
-            queue = queues[function_id] = FunctionQueue()
-        return queue
 
     def _clear(self, function_id: int) -> None:
         """Remove all state of a dropped function when it has no runs and no waiting synchronous calls."""
@@ -369,14 +400,14 @@ class RunQueue:
         self._enqueue(self._sync, function_id)
         self._enqueue(self._async, function_id)
 
-    def _enqueue(self, mode_queue: ModeQueue, function_id: int) -> None:
+    def _enqueue(self, mode_queue: _ModeQueue, function_id: int) -> None:
         """Add a function to the order of functions that can run next.
 
         Does nothing if the function is in this order already, has no entries, or has as many runs as its limit allows.
         """
         if not mode_queue.queues.get(function_id) or function_id in mode_queue.queued:
             return
-        share = self._share(function_id)
+        share = self._shares[function_id]
         if not share.full and not ((share.parked or share.spent) and mode_queue is self._async):
             share.virtual = max(share.virtual, self._virtual)
             heappush(mode_queue.order, (share.virtual, function_id))

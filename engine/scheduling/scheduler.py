@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -24,11 +24,7 @@ from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.function_queue import Entry
-from engine.scheduling.obstacles import Obstacles
-from engine.scheduling.queue_statistics import QueueStatistics
-from engine.scheduling.runqueue import RunQueue
-from engine.scheduling.token_timer import TokenTimer
-from engine.scheduling.withheld import Withheld
+from engine.scheduling.runqueue import Obstacles, QueueStatistics, RunQueue
 
 log = structlog.get_logger("functiond.scheduler")
 
@@ -36,25 +32,73 @@ log = structlog.get_logger("functiond.scheduler")
 PROMOTE_ROWS = 256
 #: Seconds before a failed read is retried.
 RETRY_DELAY = 1.0
+LONGEST_TOKEN = 3600.0  #: seconds until the timer of tokens looks again
+
+
+class TokenTimer:
+    """Timer for the next start that the rate of a function allows: renews the rates, and then calls ``renewed``.
+
+    The timer is set only while a function has used up its rate.
+    """
+
+    def __init__(self, queue: RunQueue, renewed: Callable[[], None]) -> None:
+        self._queue, self._renewed = queue, renewed
+        self._timer: asyncio.Handle | None = None
+        self._fires_at = 0.0  #: by the clock of the loop; uvloop has no timer for what is due within half a millisecond
+
+    def now(self) -> float:
+        """Return the time of the event loop in seconds, which no step of the clock changes."""
+        return asyncio.get_running_loop().time()
+
+    def set(self) -> None:
+        """Set the timer for the first token, if any function waits for one, and the timer is not earlier."""
+        moment = self._queue.next_token()
+        if moment is None:
+            return
+        loop = asyncio.get_running_loop()
+        moment = min(moment, loop.time() + LONGEST_TOKEN)
+        if self._timer is None or moment < self._fires_at:
+            self.cancel()
+            self._fires_at, self._timer = moment, loop.call_at(moment, self._expire)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._queue.renew(self.now())
+        self._renewed()
+        self.set()
+
+
+class _Withheld:
+    """State of an invocation that must not start while callers try to end it, such as by a cancellation."""
+
+    __slots__ = ("callers", "ended", "entry")
+
+    def __init__(self) -> None:
+        self.callers = 0
+        self.entry: Entry | None = None  #: entry to put back: it was removed from the queue, or was to be added
+        self.ended = False
 
 
 class Scheduler:
     """Assignment of queued entries to slots.
 
-    ``pushed_to_closed(function_id)`` announces an asynchronous invocation that was pushed for a closed function,
-    ``pushed_to_paused(invocation)`` one of a paused function. ``pause_began(function_id)`` announces a pause.
+    ``kept_out(invocation)`` announces an asynchronous invocation that was pushed and only waits on disk, because its
+    function is closed or paused.
     """
 
     def __init__(self, queue: RunQueue, window: Window, clock: Clock) -> None:
-        self.pushed_to_closed: Signal[[int]] = Signal()
-        self.pushed_to_paused: Signal[[Invocation]] = Signal()
-        self.pause_began: Signal[[int]] = Signal()
+        self.kept_out: Signal[[Invocation]] = Signal()
         self._queue = queue
         self._window = window
         self._clock = clock
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
-        self._withheld: dict[int, Withheld] = {}
+        self._withheld: dict[int, _Withheld] = {}
         self._reads = False  #: rows are being read from disk
         self._ended: list[int] = []  #: withheld keys that ended during the read
         self._closed: set[int] = set()
@@ -81,7 +125,7 @@ class Scheduler:
         """Add an invocation to the queue, with the future that a synchronous caller waits for.
 
         A delayed one only sets the timer, because it waits on disk. A held one waits there for ``note_release``. For an
-        asynchronous invocation of a closed function (see ``close``), ``pushed_to_closed`` is called instead.
+        asynchronous invocation of a closed or paused function, ``kept_out`` is called instead.
         """
         if (invocation.delayed or invocation.held) and invocation.function_id not in self._closed:
             if not invocation.held:
@@ -116,23 +160,23 @@ class Scheduler:
         )
         self._hand_out()
 
-    def set_pause(self, function_id: int, reason: str | None) -> None:
+    def set_pause(self, function_id: int, reason: str | None) -> bool:
         """Start no asynchronous invocation of a function, for a reason that may be empty. None ends the pause.
 
-        During a pause, the invocations of the function are only on disk, and take no memory.
+        During a pause, the invocations of the function are only on disk, and take no memory. Return whether a pause
+        begins.
         """
-        if reason is None and self._paused.pop(function_id, None) is not None:
+        begins = reason is not None and function_id not in self._paused
+        if begins:
+            self._queue.pause(function_id)
+            self._hand_out()  # the first entry may have blocked others
+        if reason is not None:
+            self._paused[function_id] = reason
+        elif self._paused.pop(function_id, None) is not None:
             # Slots start the invocations that they were given before the pause first. Otherwise a page that is read
             # from disk would have them, too.
             asyncio.get_running_loop().call_soon(self._end_pause, function_id)
-        elif reason is not None:
-            begins = function_id not in self._paused
-            if begins:
-                self._queue.pause(function_id)
-                self._hand_out()  # the first entry may have blocked others
-            self._paused[function_id] = reason
-            if begins:
-                self.pause_began(function_id)
+        return begins
 
     def set_rate(self, function_id: int, rate: float, burst: int) -> None:
         """Let ``rate`` asynchronous invocations of a function start in a second, ``burst`` at once; 0: no limit."""
@@ -197,7 +241,7 @@ class Scheduler:
 
         If several callers withhold an invocation, each must call ``reinstate``.
         """
-        withheld = self._withheld.setdefault(key, Withheld())
+        withheld = self._withheld.setdefault(key, _Withheld())
         withheld.callers += 1
         withheld.entry = self._remove(function_id, key) or withheld.entry
 
@@ -341,13 +385,10 @@ class Scheduler:
 
     def _enqueue(self, entry: Entry) -> None:
         invocation = entry.invocation
-        if invocation.function_id in self._closed and invocation.mode is Mode.ASYNC:
-            self.pushed_to_closed(invocation.function_id)
-            return
-        if self._paused and invocation.function_id in self._paused and invocation.mode is Mode.ASYNC:
-            self.pushed_to_paused(invocation)
-            return  # it waits on disk
-        if self._queue.push(entry):
+        function_id = invocation.function_id
+        if (function_id in self._closed or function_id in self._paused) and invocation.mode is Mode.ASYNC:
+            self.kept_out(invocation)
+        elif self._queue.push(entry):
             self._hand_out()
 
     def _remove(self, function_id: int, key: int) -> Entry | None:

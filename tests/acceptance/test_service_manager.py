@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
-from engine.app.service_manager import ServiceManager, service_manager
-from engine.app.watchdog import signs_of_life
+from engine.app.service_manager import ServiceManager, service_manager, signs_of_life
 from tests.acceptance.engine_process import HELD, EngineProcess
 from tests.acceptance.test_loop_held import PLUGIN
 

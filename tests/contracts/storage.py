@@ -13,7 +13,7 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from engine.model import Code, DestinationSpec, Invocation, Outcome, State
-from engine.protocols import Settlement, Storage
+from engine.protocols import Settlement, Storage, WaitingEnd
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
 from engine.storage.options import StorageOptions
@@ -137,6 +137,9 @@ def failure(invocation: Invocation, **fields: Any) -> Outcome:
 
 def cancelled(moment: float = NOW) -> Outcome:
     return Outcome(code=Code.CANCELLED, message="canceled", ended_at=moment)
+
+
+CANCELLED = WaitingEnd(state=State.FAIL, outcome=cancelled())
 
 
 def discarded(moment: float = NOW) -> Outcome:

@@ -11,10 +11,10 @@ from engine.errors import NotStored
 from engine.model import Code, State
 from engine.protocols import FIRST, Place, Selection, Storage, WaitingEnd
 from tests.contracts.storage import (
+    CANCELLED,
     NOW,
     SINK,
     Opened,
-    cancelled,
     discarded,
     ended,
     failure,
@@ -22,8 +22,6 @@ from tests.contracts.storage import (
     started,
     stored,
 )
-
-CANCELLED = WaitingEnd(state=State.FAIL, outcome=cancelled())
 
 
 async def scanned(storage: Storage, selection: Selection, limit: int = 500) -> list[Sequence[int]]:

@@ -12,10 +12,10 @@ from engine.model.retry import HISTORY
 from engine.model.retry_rules import Decision
 from engine.protocols import Storage, WaitingEnd
 from tests.contracts.storage import (
+    CANCELLED,
     NOW,
     ROOM,
     Opened,
-    cancelled,
     discarded,
     ended,
     failure,
@@ -336,8 +336,8 @@ async def test_a_waiting_one_is_cancelled_once(opened: Opened) -> None:
     async with opened() as storage:
         one = await stored(storage, 5, payload=b"1234")
 
-        assert await storage.journal.cancel(one.key, cancelled()) == (5, 4)
-        assert await storage.journal.cancel(one.key, cancelled()) is None
+        assert await storage.journal.end_all([one.key], CANCELLED) == [(one.key, 4)]
+        assert await storage.journal.end_all([one.key], CANCELLED) == []
         assert await state_of(storage, one) is State.FAIL
 
 
@@ -359,7 +359,7 @@ async def test_what_was_discarded_counts_as_ended(opened: Opened) -> None:
 async def test_a_delayed_one_is_cancelled_and_never_due(opened: Opened) -> None:
     async with opened() as storage:
         one = await stored(storage, delayed=True)
-        await storage.journal.cancel(one.key, cancelled())
+        await storage.journal.end_all([one.key], CANCELLED)
 
         assert await storage.window.promote(one.due_at + 1, 10, ROOM) == ((), None)
 
@@ -368,7 +368,7 @@ async def test_a_running_one_is_not_cancelled_here(opened: Opened) -> None:
     async with opened() as storage:
         one = await started(storage)
 
-        assert await storage.journal.cancel(one.key, cancelled()) is None
+        assert await storage.journal.end_all([one.key], CANCELLED) == []
         assert await state_of(storage, one) is State.RUNNING
 
 
@@ -377,12 +377,12 @@ async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(opened: Opene
         one = await stored(storage)
         heard: list[object] = []
         waiting = asyncio.ensure_future(
-            storage.journal.cancel(one.key, cancelled(), then=lambda *decided: heard.append(decided))
+            storage.journal.end_all([one.key], CANCELLED, then=lambda *decided: heard.append(decided))
         )
         waiting.cancel()
         await stored(storage)
 
-        assert heard == [(one.key, (1, 2), True)]
+        assert heard == [([(one.key, 2)], True)]
 
 
 async def test_no_idempotency_key_expires_while_the_clock_is_not_trusted(opened: Opened) -> None:
@@ -554,7 +554,7 @@ async def test_a_start_finds_how_much_was_promised(opened: Opened) -> None:
         await started(storage, 2, payload=b"12")
         await ended(storage, 3)
         gone = await stored(storage, 4)
-        await storage.journal.cancel(gone.key, cancelled())
+        await storage.journal.end_all([gone.key], CANCELLED)
 
     async with opened() as storage:
         backlog = (await storage.journal.recover()).backlog
@@ -565,7 +565,7 @@ async def test_a_start_finds_how_much_is_kept_of_what_ended(opened: Opened) -> N
     async with opened() as storage:
         one = await started(storage, payload=b"12")
         again = await retried(storage, one, failure(one, result=b"1234567"))
-        await storage.journal.cancel(again.key, cancelled())
+        await storage.journal.end_all([again.key], CANCELLED)
         two = await started(storage, payload=b"123")
         await settled(storage, two, success(two, result=b"1", log=b"1"))
 

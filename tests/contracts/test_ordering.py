@@ -15,11 +15,11 @@ from engine.errors import CursorMoved, IdempotencyConflict, NotStored
 from engine.model import Invocation, State
 from engine.protocols import FIRST, CursorMove, Place, Selection, Storage, WaitingEnd
 from tests.contracts.storage import (
+    CANCELLED,
     KINDS,
     NOW,
     ROOM,
     Opened,
-    cancelled,
     discarded,
     failure,
     made,
@@ -39,9 +39,6 @@ async def ready(storage: Storage, function_id: int = 1) -> list[int]:
     await storage.window.promote(LATER, 1000, ROOM)
     page = await storage.window.ready(function_id, BEGINNING, 1000, ROOM)
     return [one.key for one in page.invocations]
-
-
-CANCELLED = WaitingEnd(state=State.FAIL, outcome=cancelled())
 
 
 async def in_order(storage: Storage, *keys: str, **fields: Any) -> list[Invocation]:
@@ -103,7 +100,7 @@ async def test_the_journal_announces_each_release(opened: Opened) -> None:
         await asyncio.sleep(0)
         assert len(released) == 1
         await ready(storage)
-        await storage.journal.cancel(second.key, cancelled())
+        await storage.journal.end_all([second.key], CANCELLED)
         assert len(released) == 2
 
 
@@ -160,7 +157,7 @@ async def test_a_cancelled_first_invocation_releases_the_next(opened: Opened) ->
     async with opened() as storage:
         first, second = await in_order(storage, "a", "a")
 
-        assert await storage.journal.cancel(first.key, cancelled()) == (1, 2)
+        assert await storage.journal.end_all([first.key], CANCELLED) == [(first.key, 2)]
         assert await ready(storage) == [second.key]
 
 
@@ -168,7 +165,7 @@ async def test_a_held_invocation_can_be_cancelled_and_is_skipped(opened: Opened)
     async with opened() as storage:
         first, second, third = await in_order(storage, "a", "a", "a")
 
-        assert await storage.journal.cancel(second.key, cancelled()) == (1, 2)
+        assert await storage.journal.end_all([second.key], CANCELLED) == [(second.key, 2)]
         assert await ready(storage) == [first.key]
         await end(storage, first)
         assert await ready(storage) == [third.key]
@@ -289,7 +286,7 @@ async def test_the_predecessor_of_a_held_invocation_is_the_one_right_before_it(o
         places = [await storage.records.standing(key, 9) for key in (first, second, third)]
         assert [place.predecessor for place in places] == [None, first, second]
         storage.journal.start(ones[0], NOW)
-        await storage.journal.cancel(second, cancelled())
+        await storage.journal.end_all([second], CANCELLED)
         assert (await storage.records.standing(third, 9)).predecessor == first
 
 
@@ -362,7 +359,7 @@ async def step(storage: Storage, model: Model, action: str, number: int) -> None
     elif action == "cancel" and everything:
         one = everything[number % len(everything)]
         model.remove(one)
-        assert await storage.journal.cancel(one.key, cancelled()) is not None
+        assert await storage.journal.end_all([one.key], CANCELLED)
     elif action in ("end", "retry") and model.firsts:
         one = model.firsts[number % len(model.firsts)]
         storage.journal.start(one, NOW)

@@ -8,10 +8,10 @@ from typing import Any
 from engine.model import Invocation, Outcome, State
 from engine.protocols import FIRST, Selection, Storage
 from tests.contracts.storage import (
+    CANCELLED,
     NOW,
     SINK,
     Opened,
-    cancelled,
     ended,
     failure,
     made,
@@ -389,6 +389,6 @@ async def test_many_rows_are_purged_in_steps(opened: Opened) -> None:
             appended = storage.journal.append(one)
         await appended
         for one in rows:
-            await storage.journal.cancel(one.key, cancelled(NOW))
+            await storage.journal.end_all([one.key], CANCELLED)
 
         assert sorted(await purge(storage, NOW + AGE + 1)) == sorted(one.request_id for one in rows)

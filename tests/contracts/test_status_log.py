@@ -14,6 +14,7 @@ from engine.model import Code, State
 from engine.protocols import StatusEntry, StatusTarget, Storage, WaitingEnd
 from engine.storage.sqlite import status_log
 from tests.contracts.storage import (
+    CANCELLED,
     SINK,
     Opened,
     cancelled,
@@ -108,9 +109,9 @@ async def test_cancelling_and_discarding_are_logged(opened: Opened) -> None:
     async with opened() as storage:
         await followed(storage, 1)
         one, purged, other = [await stored(storage) for _ in range(3)]
-        await storage.journal.cancel(one.key, cancelled())
+        await storage.journal.end_all([one.key], CANCELLED)
         await storage.journal.end_all([one.key, purged.key], WaitingEnd(state=State.FAIL, outcome=cancelled()))
-        await storage.journal.cancel(one.key, cancelled())
+        await storage.journal.end_all([one.key], CANCELLED)
         await storage.journal.end_all([other.key], WaitingEnd(state=State.DISCARD, outcome=discarded()))
 
         ends = [(entry.request_id, entry.state, entry.code) for entry in await entries(storage)][3:]
@@ -162,7 +163,7 @@ async def test_versions_that_are_not_followed_are_not_logged(opened: Opened) -> 
         await ended(storage, 2)
         await ended(storage, 1, version="v1")
         cancelled_one = await stored(storage, 1, version="v1")
-        await storage.journal.cancel(cancelled_one.key, cancelled())
+        await storage.journal.end_all([cancelled_one.key], CANCELLED)
         before = await states(storage)
         await storage.status_log.follow(1, [target(1, "v1")])
         one = await ended(storage, 1, version="v1")
@@ -245,7 +246,7 @@ async def test_entries_are_announced(opened: Opened) -> None:
         none = len(announced)
         one = await stored(storage)
         accepted = len(announced)
-        await storage.journal.cancel(one.key, cancelled())
+        await storage.journal.end_all([one.key], CANCELLED)
 
         assert none == 0
         assert 0 < accepted < len(announced)
@@ -299,7 +300,7 @@ async def test_entries_beyond_the_limit_are_dropped_and_counted(opened: Opened) 
             await followed(storage, 1)
             one = await ended(storage)
             two = await stored(storage)
-            await storage.journal.cancel(two.key, cancelled())
+            await storage.journal.end_all([two.key], CANCELLED)
             found = await entries(storage)
             await storage.status_log.hand_over(found[-1].entry_id, "lts", "lines", {})
             three = await stored(storage)

@@ -11,14 +11,14 @@ import pytest
 
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import State
-from engine.protocols import Settlement, Storage, StoredResource, WaitingEnd
+from engine.protocols import Settlement, Storage, StoredResource
 from engine.scheduling.function_queue import BEGINNING
 from tests.contracts.storage import (
+    CANCELLED,
     NOW,
     ROOM,
     SINK,
     Opened,
-    cancelled,
     ended,
     made,
     settled,
@@ -28,7 +28,6 @@ from tests.contracts.storage import (
 )
 from tests.contracts.test_catalog_store import FUNCTION
 
-CANCELLED = WaitingEnd(state=State.FAIL, outcome=cancelled())
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")
 REFUSED = (NotStored, OutcomeUnknown)
 
@@ -36,7 +35,6 @@ REFUSED = (NotStored, OutcomeUnknown)
 WRITES: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "append": lambda storage: storage.journal.append(made(storage)),
     "append once": lambda storage: storage.journal.append(made(storage), idempotency_key="key"),
-    "cancel": lambda storage: storage.journal.cancel(1, cancelled()),
     "end all": lambda storage: storage.journal.end_all([1], CANCELLED),
     "release": lambda storage: storage.journal.release([]),
     "promote": lambda storage: storage.window.promote(NOW, 10, ROOM),
@@ -74,7 +72,7 @@ async def test_when_a_write_is_done_all_earlier_ones_are_done_too(opened: Opened
             storage.journal.append(one)
         storage.journal.start(running, NOW)
         storage.journal.settle(Settlement(invocation=running, state=State.SUCCESS, outcome=success(running)))
-        storage.journal.cancel(waiting.key, cancelled())
+        storage.journal.end_all([waiting.key], CANCELLED)
         await storage.store("dis").write("records", {"a": b"1"})
 
         states = [await storage.records.get(one.key) for one in (waiting, running, *appended)]
@@ -93,8 +91,6 @@ async def test_a_read_sees_what_was_submitted_before_it(opened: Opened) -> None:
         storage.journal.settle(end)
         assert len((await storage.outbox.due(NOW + 10_000, 10, 10))[0]) == 3
 
-        storage.journal.append(waiting := made(storage, 2))
-        assert await storage.journal.cancel(waiting.key, cancelled()) == (2, 2)
         storage.journal.append(waiting := made(storage, 2))
         assert await storage.journal.end_all([waiting.key], CANCELLED) == [(waiting.key, 2)]
         storage.journal.append(delayed := made(storage, 2, delayed=True))
@@ -115,7 +111,7 @@ async def test_callbacks_come_in_the_order_of_the_calls_and_before_their_callers
         settlement = Settlement(invocation=running, state=State.SUCCESS, outcome=success(running))
         first = storage.journal.append(made(storage), then=lambda *_: told.append("append"))
         storage.journal.settle(settlement, then=lambda _: told.append("settle"))
-        second = storage.journal.cancel(waiting.key, cancelled(), then=lambda *_: told.append("cancel"))
+        second = storage.journal.end_all([waiting.key], CANCELLED, then=lambda *_: told.append("cancel"))
         last = storage.cursors.append([(made(storage), "")], then=lambda *_: told.append("cursors"))
 
         async def caller(write: Awaitable[object]) -> list[str]:
@@ -214,12 +210,12 @@ async def test_a_write_that_fails_later_calls_back_and_is_not_there(opened: Open
         futures: list[Awaitable[object]] = []
         for call in (
             lambda: storage.journal.append(refused, then=lambda _, stored: told.append(stored)),
-            lambda: storage.journal.cancel(waiting.key, cancelled(), then=lambda *found: told.append(found[1:])),
+            lambda: storage.journal.end_all([waiting.key], CANCELLED, then=lambda *ended: told.append(ended)),
             lambda: storage.cursors.append([(made(storage), "")], then=lambda stored, _: told.append(bool(stored))),
         ):
             with suppress(NotStored):  # raised at once if the storage knows already
                 futures.append(call())
-        expected = [False, (None, False), False] if futures else []
+        expected = [False, ((), False), False] if futures else []
         for future in futures:
             with pytest.raises(REFUSED):
                 await future
@@ -239,7 +235,7 @@ async def test_a_call_that_raises_at_once_does_not_call_back(opened: Opened) -> 
             await storage.journal.append(made(storage))
         for call in (
             lambda: storage.journal.append(made(storage), then=lambda *_: told.append("append")),
-            lambda: storage.journal.cancel(1, cancelled(), then=lambda *_: told.append("cancel")),
+            lambda: storage.journal.end_all([1], CANCELLED, then=lambda *_: told.append("cancel")),
             lambda: storage.cursors.append([(made(storage), "")], then=lambda *_: told.append("cursors")),
         ):
             with pytest.raises(NotStored):

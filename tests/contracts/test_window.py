@@ -8,7 +8,7 @@ from engine.model import Invocation, State
 from engine.protocols import Settlement, Storage
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
-from tests.contracts.storage import NOW, ROOM, Opened, cancelled, ended, made, started, stored, success
+from tests.contracts.storage import CANCELLED, NOW, ROOM, Opened, ended, made, started, stored, success
 
 BEGINNING = (float("-inf"), 0)
 
@@ -62,7 +62,7 @@ async def test_only_what_waits_for_its_turn_is_ready(opened: Opened) -> None:
         await ended(storage)
         await stored(storage, delayed=True)
         await stored(storage, 2)
-        await storage.journal.cancel((await stored(storage)).key, cancelled())
+        await storage.journal.end_all([(await stored(storage)).key], CANCELLED)
         one = await stored(storage)
 
         assert await keys_of(storage) == [one.key]
@@ -84,7 +84,7 @@ async def test_a_page_has_nothing_that_was_started_or_ended_before_it(opened: Op
         storage.journal.start(begun, NOW)
         storage.journal.start(over, NOW)
         storage.journal.settle(Settlement(invocation=over, state=State.SUCCESS, outcome=success(over)))
-        storage.journal.cancel(gone.key, cancelled())
+        storage.journal.end_all([gone.key], CANCELLED)
 
         assert await keys_of(storage) == [left.key]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
-from engine.model import Invocation, Outcome, State
+from engine.model import Invocation, State
 from engine.model.retry import MAX_CRASHES, MAX_START_CRASHES
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Settlement, WaitingEnd
@@ -83,22 +83,6 @@ class MemoryJournal:
                 self.released()
 
         self._writes.keep(apply, done)
-
-    def cancel(
-        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
-    ) -> asyncio.Future[tuple[int, int] | None]:
-        future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
-        answer = answer_of(future)
-
-        def done(value: tuple[int, int] | None, error: Exception | None) -> None:
-            if value is not None:
-                self.released()
-            if then is not None:
-                then(key, value, error is None)
-            answer(value, error)
-
-        self._writes.submit(lambda: self._end_waiting(key, WaitingEnd(state=State.FAIL, outcome=outcome)), done)
-        return future
 
     def end_all(
         self,

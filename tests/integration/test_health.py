@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,9 @@ async def timed(folder: Path, **settings: Any) -> AsyncIterator[tuple[House, htt
     """Run an engine whose times, also those of its progress, are those of a manual clock."""
     clock = ManualClock()
     async with house(folder, clock=clock, **settings) as place:
-        place = House(engine=replace(place.engine, progress=Progress(clock.now)))
+        engine = copy(place.engine)
+        engine.progress = Progress(clock.now)
+        place = House(engine=engine)
         async with api_client(place) as client:
             yield place, client, clock
 

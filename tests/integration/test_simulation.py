@@ -186,7 +186,7 @@ def _prefer_a_function(patch: Patch) -> None:
 
     def unpaid(self: RunQueue, entry: Any, seconds: float) -> None:
         release(self, entry, seconds)
-        self._share(entry.invocation.function_id).virtual = 0.0
+        self._shares[entry.invocation.function_id].virtual = 0.0
 
     patch(RunQueue, "_take", free)
     patch(RunQueue, "release", unpaid)
@@ -213,8 +213,8 @@ def _never_wake_for_delayed_work(patch: Patch) -> None:
 
 
 def _ignore_idempotency_keys(patch: Patch) -> None:
-    accept = Intake._accept
-    patch(Intake, "_accept", lambda self, request: accept(self, replace(request, idempotency_key="")))
+    accept = Intake.accept
+    patch(Intake, "accept", lambda self, request: accept(self, replace(request, idempotency_key="")))
 
 
 def _leave_cursors(patch: Patch) -> None:

@@ -65,10 +65,12 @@ from engine.model import DestinationSpec, Function, Invocation, Outcome, Pending
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.model.signal import Signal
-from engine.pipeline.bulk_cancellation import CancelStep
+from engine.pipeline.cancellation import CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
+from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.explanation import Explanation, Reason
 from engine.pipeline.failed_deliveries import FailedDeliveries
+from engine.pipeline.intake import Intake
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
@@ -77,6 +79,7 @@ from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.runtimes.descriptions import InterpreterInfo
 from engine.runtimes.interpreters import Interpreters
+from engine.scheduling.backlog import Backlog, Limits
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources
@@ -85,6 +88,7 @@ from tests.doubles.executor import NoInstances
 from tests.doubles.store import MemoryResourceStore
 from tests.doubles.writes import MemoryWrites
 
+NO_ROOM = Limits(rows=0, size=0, function_rows=0, function_size=0, sync_rows=0, sync_size=0)
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
 BASE = f"/v2/{PROJECT}/fgs/functions"
@@ -352,7 +356,8 @@ class Api(Struct, kw_only=True):
             clock=engine.clock, records=storage.records, store=storage.store("clock"), tolerance=1.0
         )
         catalog, resources, clock, identity = self.catalog, self.resources, engine.clock, engine.identity
-        bound_to, reservations, usage = resources.triggers.bound_to, resources.reservations, Usage(catalog.project_of)
+        bound_to, reservations = resources.triggers.bound_to, resources.reservations
+        usage = Usage(clock, Backlog(NO_ROOM), catalog.project_of)
         versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
         health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=_metrics)
         storage = MemoryStorage()
@@ -363,12 +368,12 @@ class Api(Struct, kw_only=True):
         redrive = Redrive(
             outbox=self.kept_deliveries.outbox,
             records=engine,
-            intake=engine,
+            intake=cast("Intake", engine),
             catalog=catalog,
             identity=identity,
             clock=clock,
             region=REGION,
-            deliveries=NoDeliveries(),
+            deliveries=cast("DeliveryWorker", NoDeliveries()),
         )
         controls = FunctionControls(catalog, self.kept)
         failed = FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive)

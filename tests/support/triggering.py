@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import anyio
 import httpx
 from anyio.abc import TaskStatus
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.app.api_wiring import build_app
 from engine.app.lifecycle import run_engine
@@ -139,7 +139,9 @@ async def until(true: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def api_client(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API with the plugins' mounts; yield an HTTP client of it."""
-    app = build_app(replace(place.engine, authenticator=authenticator))
+    engine = copy(place.engine)
+    engine.authenticator = authenticator
+    app = build_app(engine)
     async with (
         listen(app, "127.0.0.1", 0) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=60) as client,

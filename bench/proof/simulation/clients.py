@@ -277,7 +277,7 @@ class Clients:
         self._witness.cancelling[function_id] += 1
         selection, states = Selection(function_id=function_id), frozenset({State.WAIT})
         try:
-            step = await self._engine.dispatcher.bulk_cancellation.step(selection, states, FIRST, 50)
+            step = await self._engine.dispatcher.cancellation.step(selection, states, FIRST, 50)
         except FunctiondError as error:
             self._witness.count[type(error).__name__] += 1
             return  # the ends may still come

@@ -22,8 +22,8 @@ from bench.proof.simulation.stored import StoredStorage, create
 from bench.proof.simulation.witness import KEPT, MEMORY, SLOTS, SYNC_SLOTS, Witness
 from bench.proof.simulation.world import AGE, HOUR, REGION, RETENTION, ROWS, MachineClock, World
 from engine.app.lifecycle import services
-from engine.app.parts import EngineParts, Infrastructure
-from engine.app.wiring import wire
+from engine.app.parts import EngineParts
+from engine.app.signals import connect
 from engine.config.plugin_registry import Registry
 from engine.config.settings import (
     ExecutorSettings,
@@ -147,7 +147,8 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
 
 async def _serve(world: World, witness: Witness, memory: Memory, storage: Any, until: float, last: bool) -> None:
     async with storage.opened():
-        engine = wire(_infrastructure(world, witness, storage))
+        engine = _engine(world, witness, storage)
+        connect(engine)
         async with services(engine):
             auditor = Auditor(world, witness, storage, engine)
             world.loop.on_idle = auditor.look
@@ -166,7 +167,7 @@ async def _serve(world: World, witness: Witness, memory: Memory, storage: Any, u
             auditor.draining = True
 
 
-def _infrastructure(world: World, witness: Witness, storage: Any) -> Infrastructure:
+def _engine(world: World, witness: Witness, storage: Any) -> EngineParts:
     random, clock = world.fork(), MachineClock(world)
     world.clock = clock
     pool: Any = SimulatedPool(world, witness, random)
@@ -174,7 +175,7 @@ def _infrastructure(world: World, witness: Witness, storage: Any) -> Infrastruct
     board = LogBoard()
     board.status_store = StateStream(world, storage.identity)
     plugins = [timer_plugin, function_plugin, simulated_plugin(world, witness, random)]
-    return Infrastructure(
+    return EngineParts(
         settings=_settings(),
         clock=clock,
         storage=storage,

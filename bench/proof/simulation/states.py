@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.proof.simulation.world import LINES, World
-from engine.logs.status_lines import StatusLines, WriteRows
+from engine.logs.feed import StatusLines, WriteRows
 from engine.model.identity import Identity
 
 #: Numbers of the states in a line, in the numbers of the database.

@@ -26,7 +26,7 @@ from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.limits import LONGEST_DELAY, Label
 from engine.model.urn import FunctionUrn
-from engine.pipeline.bulk_cancellation import CancelStep
+from engine.pipeline.cancellation import CancelStep
 from engine.pipeline.redrive import FAILED, Chosen, Edit, Redrive
 from engine.protocols import Place, Selection
 

@@ -19,7 +19,8 @@ from engine.errors import BadMetricQuery, BadQuery
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_LIMIT, PAGE, bounds
 from engine.http.api.routing import BASE, FUNCTION, FUNCTIONS, ApiFamily, Call, read, whole_number
-from engine.metrics.usage import Stretch, Tally, Usage
+from engine.metrics.samples import Stretch, Tally
+from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.resources.reservations import Reservations
 

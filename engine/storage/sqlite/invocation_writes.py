@@ -64,23 +64,25 @@ def _end_row(key: int, state: State, outcome: Outcome) -> tuple[Any, ...]:
     return (*end, row_sum(*end), key)
 
 
-def end_waiting(db: sqlite3.Connection, key: int, end: WaitingEnd) -> tuple[int, int] | None:
-    """End a waiting invocation. Return its function id and payload size, or None if it does not wait."""
-    outcome = end.outcome
+def end_all(db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+    """End waiting invocations. Return key and payload size of those that waited."""
+    ended: list[tuple[int, int]] = []
     returned = f"{_END} RETURNING function_id, size, attempt, ordering_key"
-    found = db.execute(returned, _end_row(key, end.state, outcome)).fetchone()
-    if found is None:
-        return None
-    function_id, size, attempt, ordering_key = found
-    if ordering_key is not None:
-        release_successors(db, [(function_id, ordering_key)], outcome.ended_at)
-    # result and log of an earlier attempt
-    kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
-    db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
-    if (to := end.deliver_to) is not None:
-        row = (key, function_id, "failure", to.destination, to.param, outcome.ended_at)
-        db.execute(SQL[Statement.ADD_DELIVERY], row)
-    return function_id, size
+    for key in keys:
+        row = db.execute(returned, _end_row(key, end.state, end.outcome)).fetchone()
+        if row is None:
+            continue
+        function_id, size, attempt, ordering_key = row
+        if ordering_key is not None:
+            release_successors(db, [(function_id, ordering_key)], end.outcome.ended_at)
+        # result and log of an earlier attempt
+        kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
+        db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
+        if (to := end.deliver_to) is not None:
+            pending = (key, function_id, "failure", to.destination, to.param, end.outcome.ended_at)
+            db.execute(SQL[Statement.ADD_DELIVERY], pending)
+        ended.append((key, size))
+    return ended
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:

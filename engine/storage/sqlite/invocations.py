@@ -11,13 +11,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.errors import PageDamaged
-from engine.model import Invocation, Outcome, State
+from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
 from engine.storage.sqlite.damage import Damage, IsolatedReads
-from engine.storage.sqlite.invocation_writes import append_rows, claim, end_waiting, insert_all, settle_rows
+from engine.storage.sqlite.invocation_writes import append_rows, claim, end_all, insert_all, settle_rows
 from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed, to_invocation
 from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.writer import Writer, answer
@@ -103,24 +103,6 @@ class SQLiteJournal:
             rows += self.states.ended(settlement)
         self._writer.submit(WriteRequest(rows, done, True))
 
-    def cancel(
-        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
-    ) -> asyncio.Future[tuple[int, int] | None]:
-        future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
-
-        def done(request: WriteRequest) -> None:
-            request.value = None if request.error else next(iter(request.value.values()), None)
-            if then is not None:
-                then(key, request.value, request.error is None)
-            if request.value is not None:
-                self.states.announce([request.value[0]])
-                self.released()  # in case that it had an ordering key
-            answer(future, request)
-
-        end = WaitingEnd(state=State.FAIL, outcome=outcome)
-        self._writer.submit(CallRequest(lambda db: self._end_waiting(db, [key], end), done))
-        return future
-
     def end_all(
         self,
         keys: Sequence[int],
@@ -131,17 +113,16 @@ class SQLiteJournal:
         future: asyncio.Future[Sequence[tuple[int, int]]] = asyncio.get_running_loop().create_future()
 
         def done(request: WriteRequest) -> None:
-            ended = {} if request.error else request.value  # after a failed commit, the value is still there
-            request.value = [(key, size) for key, (_, size) in ended.items()]
+            ended = () if request.error else request.value  # after a failed commit, the value is still there
             if then is not None:
-                then(request.value, request.error is None)
+                then(ended, request.error is None)
             if self.states.targets:
                 self.states.added()
-            if request.value:
+            if ended:
                 self.released()  # in case that some of them had an ordering key
             answer(future, request)
 
-        self._writer.submit(CallRequest(lambda db: self._end_waiting(db, keys, end), done))
+        self._writer.submit(CallRequest(lambda db: self._end_all(db, keys, end), done))
         return future
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
@@ -221,11 +202,10 @@ class SQLiteJournal:
         earlier = claim(db, invocation, idempotency_key, self._idempotency_retention)
         return None if earlier is None else self._identity.request_id(earlier)
 
-    def _end_waiting(self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> dict[int, tuple[int, int]]:
-        """End invocations. Return function id and payload size of those that waited, by their keys."""
-        ended = {key: found for key in keys if (found := end_waiting(db, key, end)) is not None}
-        self.states.insert_ends(db, [*ended], end.state, end.outcome)
-        return ended
+    def _end_all(self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+        found = end_all(db, keys, end)
+        self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
+        return found
 
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         cursor = db.execute(

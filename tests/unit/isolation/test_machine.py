@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.app.wiring import memory_budget
+from engine.app.parts import memory_budget
 from engine.config.settings import Settings, default_slots
 from engine.isolation.machine import usable_memory
 
@@ -52,7 +52,7 @@ def test_a_container_that_sees_its_group_as_the_root_is_limited(tmp_path: Path) 
 
 
 def test_three_quarters_of_it_are_for_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.app.wiring.usable_memory", lambda: 400 * MIB)
+    monkeypatch.setattr("engine.app.parts.usable_memory", lambda: 400 * MIB)
 
     assert memory_budget(Settings()) == 300
 

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 from structlog.testing import capture_logs
 
-from engine.metrics.loop_lag import LoopLag
-from engine.metrics.loop_watch import LoopWatch
+from engine.metrics.loop_lag import LoopLag, LoopWatch
 
 STALL = 0.1
 DEADLINE = 20.0  #: seconds; only a failing test takes so long
@@ -20,7 +19,6 @@ DEADLINE = 20.0  #: seconds; only a failing test takes so long
 async def watched() -> AsyncIterator[LoopLag]:
     lag = LoopLag()
     watch = LoopWatch(lag, STALL)
-    lag.began.connect(watch.wake)
     async with anyio.create_task_group() as tasks:
         await tasks.start(watch.run)
         yield lag

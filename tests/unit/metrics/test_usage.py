@@ -6,10 +6,12 @@ import anyio
 
 from engine.metrics import usage
 from engine.metrics.usage import Usage
-from engine.model import Code, CodePackage, Function, Outcome
-from engine.protocols import StoredResource
+from engine.model import Code, CodePackage, Function, Outcome, State
+from engine.protocols import Settlement, StoredResource
 from engine.resources.usage_store import UsageStore
-from tests.doubles.store import MemoryResourceStore
+from engine.scheduling.backlog import Backlog, Limits
+from tests.doubles import ManualClock
+from tests.doubles.store import MemoryResourceStore, MemoryStore
 from tests.support.builders import waiting
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
@@ -29,16 +31,33 @@ FUNCTION = Function(
 
 
 INVOCATION = waiting(1)
+LIMITS = Limits(rows=9, size=9, function_rows=9, function_size=9, sync_rows=9, sync_size=9)
 
 
 def ended(moment: float, seconds: float = 1.0, code: int = 0) -> Outcome:
     return Outcome(code=code, started_at=moment - seconds, ended_at=moment)
 
 
-def used(*outcomes: Outcome) -> Usage:
-    counted = Usage(lambda function_id: "project")
-    for outcome in outcomes:
-        counted.note_attempt(FUNCTION, INVOCATION, outcome)
+class Counted(Usage):
+    """Usage with a clock that tests set."""
+
+    def __init__(self, project: str | None = "project") -> None:
+        self.clock = ManualClock(NOON)
+        super().__init__(self.clock, Backlog(LIMITS), lambda function_id: project)
+
+    def count(self, *outcomes: Outcome) -> None:
+        """Count attempts of a function, each at its end."""
+        for outcome in outcomes:
+            self.go_to(outcome.ended_at)
+            self.note_attempt(FUNCTION, INVOCATION, outcome)
+
+    def go_to(self, moment: float) -> None:
+        self.clock.advance(moment - self.clock.now())
+
+
+def used(*outcomes: Outcome) -> Counted:
+    counted = Counted()
+    counted.count(*outcomes)
     return counted
 
 
@@ -79,7 +98,7 @@ def test_nothing_happened_in_a_time_that_ends_before_it_begins() -> None:
 
 def test_refusals_are_counted_without_attempts() -> None:
     counted = used()
-    counted.note_reject(1, NOON)
+    counted.note_refused(1)
 
     whole = counted.totals(NOON, NOON)[1]
 
@@ -94,12 +113,14 @@ def test_minutes_are_kept_for_a_day() -> None:
 
 
 def test_memory_is_bounded_also_with_many_functions() -> None:
-    counted = Usage(lambda function_id: None)
+    counted = Counted()
     for minute in range(3):
+        counted.go_to(NOON + minute * 60)
         for number in range(usage.TALLIES // 2 + 1):
-            counted.note_reject(number, NOON + minute * 60)
+            counted.note_refused(number)
 
-    counted.note_reject(0, NOON + 180)
+    counted.go_to(NOON + 180)
+    counted.note_refused(0)
 
     assert not counted.totals(NOON, NOON + 60)
     assert counted.totals(NOON + 120, NOON + 120)[1].rejects == 1
@@ -117,18 +138,18 @@ def test_a_month_adds_up_its_minutes_and_the_running_one() -> None:
 async def test_months_outlive_the_engine_and_are_written_only_when_they_change() -> None:
     store, counted = MemoryResourceStore(), used(ended(NOON, 2.0))
     async with anyio.create_task_group() as tasks:
-        first = UsageStore(counted, store)
-        counted.used.connect(first.note_use)
+        first = UsageStore(counted, MemoryStore(), store)
+        counted.changed.connect(first.note_change)
         await first.load()
         await tasks.start(first.run)
-        counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + 60, 6.0))
+        counted.count(ended(NOON + 60, 6.0))
         tasks.cancel_scope.cancel()
 
     (row,) = await store.load("usage")
-    again = Usage(lambda function_id: "project")
-    second = UsageStore(again, store)
+    again = Counted()
+    second = UsageStore(again, MemoryStore(), store)
     await second.load()
-    again.note_attempt(FUNCTION, INVOCATION, ended(NOON + 120, 8.0))
+    again.count(ended(NOON + 120, 8.0))
 
     assert (row.owner, row.id) == ("project:project", "2023-11")
     assert [(month.count, month.gb_seconds) for month in again.months("project")] == [(3, 2.0)]
@@ -145,13 +166,13 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
 
     store = Store()
     async with anyio.create_task_group() as tasks:
-        months = UsageStore(counted, store, pause=0)
-        counted.used.connect(months.note_use)
+        months = UsageStore(counted, MemoryStore(), store)
+        counted.changed.connect(months.note_change)
         await months.load()
         await tasks.start(months.run)
         for month in range(13):
-            counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + month * 30.5 * 86_400))
-        counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + 12 * 30.5 * 86_400 + 60))
+            counted.count(ended(NOON + month * 30.5 * 86_400))
+        counted.count(ended(NOON + 12 * 30.5 * 86_400 + 60))
         await written.wait()
         tasks.cancel_scope.cancel()
 
@@ -159,10 +180,10 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
 
 
 def test_what_a_deleted_function_did_is_in_no_month() -> None:
-    counted = Usage(lambda function_id: None)
-    counted.note_attempt(FUNCTION, INVOCATION, ended(NOON))
+    counted = Counted(project=None)
+    counted.count(ended(NOON))
 
-    counted.note_attempt(FUNCTION, INVOCATION, ended(NOON + 60))
+    counted.count(ended(NOON + 60))
 
     assert counted.months("project") == []
 
@@ -173,3 +194,12 @@ def test_failures_are_counted_over_the_whole_day() -> None:
     assert dict(counted.sums("errors")) == {FUNCTION.function_id: 2}
     assert dict(counted.sums("errors", NOON + 3600)) == {FUNCTION.function_id: 1}
     assert dict(used(ended(NOON)).sums("errors")) == {}
+
+
+def test_what_became_too_old_is_counted_by_function() -> None:
+    counted = used()
+    counted.note_ends(1, State.DISCARD, Code.EXPIRED, 3)
+    counted.note_ends(1, State.DISCARD, Code.FUNCTION_MISSING)
+    counted.note_end(Settlement(invocation=INVOCATION, state=State.DISCARD, outcome=Outcome(code=Code.EXPIRED)))
+
+    assert dict(counted.sums("expired")) == {1: 4}

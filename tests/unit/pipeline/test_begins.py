@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from engine.model import Invocation, State
-from engine.pipeline import begins
-from engine.pipeline.begins import Begins
+from engine.pipeline import dispatcher
+from engine.pipeline.dispatcher import Begins
 from tests.doubles import MemoryStorage
 
 NOW = 1_700_000_000.0
@@ -54,7 +54,7 @@ async def test_what_met_a_crash_waits_for_its_record(crashes: dict[str, int]) ->
 
 
 async def test_a_handler_begins_although_the_disk_stays_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(begins, "TIMEOUT", 0.01)
+    monkeypatch.setattr(dispatcher, "BEGIN_TIMEOUT", 0.01)
     storage = MemoryStorage()
     one = await stored(storage)
     storage.fail()

@@ -24,7 +24,7 @@ async def cancelled(
     following: Place | None = place
     while following is not None:
         selection = Selection(function_id=function_id)
-        step = await now.dispatcher.bulk_cancellation.step(selection, states, following, limit)
+        step = await now.dispatcher.cancellation.step(selection, states, following, limit)
         keys += step.keys
         following = step.reached
     return keys
@@ -42,7 +42,7 @@ async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:
         delayed = await now.send(delayed=True, due_at=SystemClock().now() + 1000)
         other = await now.send(2)
         told = list[int]()
-        now.dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: told.append(len(keys)))
+        now.announced.waiting_ended.connect(lambda function_id, end, rows: told.append(rows))
 
         keys = await cancelled(now, limit=150)
         now.gate.set()
@@ -68,7 +68,7 @@ async def test_running_invocations_are_cancelled_on_demand() -> None:
 
 
 async def test_more_running_ones_than_one_step_ends_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.pipeline.bulk_cancellation.MOST_RUNNING", 2)
+    monkeypatch.setattr("engine.pipeline.cancellation.MOST_RUNNING", 2)
     async with dispatching(slots=5) as now:
         running = [await now.send() for _ in range(5)]
         for one in running:
@@ -122,7 +122,7 @@ async def test_whenever_all_are_cancelled_each_ends_once(turns: int) -> None:
 async def test_ends_are_announced_with_function_state_and_number() -> None:
     async with dispatching() as now:
         told = list[tuple[int, State, int]]()
-        now.dispatcher.bulk_cancellation.ended.connect(lambda one, end, rows: told.append((one, end.state, rows)))
+        now.announced.waiting_ended.connect(lambda one, end, rows: told.append((one, end.state, rows)))
         await now.running(await now.send())
         for _ in range(3):
             await now.send(2)

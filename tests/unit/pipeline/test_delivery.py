@@ -22,12 +22,20 @@ from engine.model.alarms import CHECK
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
 from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
-from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, DAMAGE_DELAY, MAX_AGE, PAGE, SHARED, DeliveryWorker
+from engine.pipeline.delivery import (
+    ALL_AT_ONCE,
+    AT_ONCE,
+    DAMAGE_DELAY,
+    MAX_AGE,
+    PAGE,
+    SHARED,
+    DeliveryWorker,
+    Destinations,
+    trace_of_request,
+)
 from engine.pipeline.delivery import LONGEST as LONGEST_DELIVERY
 from engine.pipeline.delivery_records import DeliveryRecords
-from engine.pipeline.destinations import Destinations, trace_of_request
-from engine.pipeline.intake import Intake
-from engine.pipeline.invocation_factory import InvocationFactory
+from engine.pipeline.intake import Intake, InvocationFactory
 from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverable
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import anyio
 import pytest
 
 from engine.errors import NotStored, PageDamaged
+from engine.functions.catalog import Catalog
 from engine.model import Code, State
 from engine.model.clock import SystemClock
+from engine.model.retry import RetryPolicy
 from engine.pipeline import discarder
 from engine.pipeline.discarder import Discarder
 from engine.protocols import Place, Scan, Selection
@@ -21,9 +24,15 @@ from tests.unit.pipeline.test_dispatcher import Dispatching, dispatching, until
 @asynccontextmanager
 async def discarding() -> AsyncIterator[tuple[Dispatching, Discarder]]:
     async with dispatching() as now, anyio.create_task_group() as tasks:
-        bulk = now.dispatcher.bulk_cancellation
-        made = Discarder(now.storage.records, now.scheduler, bulk, SystemClock())
-        now.scheduler.pushed_to_closed.connect(made.enqueue)
+        made = Discarder(
+            scheduler=now.scheduler,
+            storage=now.storage,
+            cancellation=now.dispatcher.cancellation,
+            catalog=cast("Catalog", now.functions),
+            policy=RetryPolicy(),
+            clock=SystemClock(),
+        )
+        now.scheduler.kept_out.connect(made.note_push)
         await tasks.start(made.run)
         yield now, made
         tasks.cancel_scope.cancel()
@@ -32,7 +41,7 @@ async def discarding() -> AsyncIterator[tuple[Dispatching, Discarder]]:
 async def test_all_that_waits_ends_in_steps_and_others_stay() -> None:
     async with discarding() as (now, made):
         steps = list[int]()
-        now.dispatcher.bulk_cancellation.ends_stored.connect(lambda keys: steps.append(len(keys)))
+        now.announced.waiting_ended.connect(lambda function_id, end, rows: steps.append(rows))
         running = await now.send()
         await now.running(running)
         gone = [await now.send() for _ in range(250)]

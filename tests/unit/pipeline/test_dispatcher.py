@@ -11,11 +11,14 @@ from msgspec import Struct, field
 
 from engine.errors import NotStored, OutcomeUnknown
 from engine.functions.catalog import Catalog
+from engine.maintenance.pruner import Pruner
 from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Outcome, State
 from engine.model.clock import Clock, SystemClock
 from engine.model.retry import RetryPolicy
-from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
-from engine.protocols import Settlement
+from engine.pipeline.delivery import DeliveryWorker
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.settling import DispatchOptions, Ends
+from engine.protocols import Settlement, WaitingEnd
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
@@ -51,6 +54,7 @@ class Dispatching(Struct, kw_only=True):
     executor: InlineExecutor
     functions: Functions
     gate: asyncio.Event
+    announced: Ends
     ends: list[Settlement] = field(default_factory=list)
 
     def push(self, function_id: int = 1) -> Invocation:
@@ -84,6 +88,18 @@ class Dispatching(Struct, kw_only=True):
         return record.state
 
 
+class Followers:
+    """Pruner and delivery worker that nobody runs."""
+
+    def note_end(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+def ends_of(storage: MemoryStorage) -> Ends:
+    return Ends(storage.records, cast("Pruner", Followers()), cast("DeliveryWorker", Followers()))
+
+
 @asynccontextmanager
 async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIterator[Dispatching]:
     gate, storage, functions = asyncio.Event(), MemoryStorage(), Functions()
@@ -93,18 +109,18 @@ async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIte
 
     executor = InlineExecutor({"job": job, "other": lambda event, context: event})
     scheduler = Scheduler(RunQueue(slots=slots, sync_slots=0, memory=10_000), storage.window, SystemClock())
-    backlog, ends = Backlog(LIMITS), list[Settlement]()
+    backlog, ends, announced = Backlog(LIMITS), list[Settlement](), ends_of(storage)
     dispatcher = Dispatcher(
         scheduler=scheduler,
-        journal=storage.journal,
-        records=storage.records,
+        storage=storage,
         executor=executor,
         catalog=cast("Catalog", functions),
         backlog=backlog,
         clock=clock or SystemClock(),
+        ends=announced,
         options=DispatchOptions(slots=slots, priority_step=60.0, retry=RetryPolicy(base=0.01)),
     )
-    dispatcher.end_stored.connect(ends.append)
+    announced.end_stored.connect(ends.append)
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
         await tasks.start(dispatcher.run)
@@ -117,6 +133,7 @@ async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIte
                 executor=executor,
                 functions=functions,
                 gate=gate,
+                announced=announced,
                 ends=ends,
             )
         tasks.cancel_scope.cancel()
@@ -138,13 +155,13 @@ def doubt(clock: ManualClock, noticed: bool) -> None:
 def refuse_cancels(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let cancels fail like those of a journal whose commit fails."""
 
-    def cancel(key: int, outcome: Outcome, *, then: Callable[..., None]) -> asyncio.Future[None]:
+    def refuse(keys: list[int], end: WaitingEnd, *, then: Callable[..., None]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(then, key, None, False)
+        asyncio.get_running_loop().call_soon(then, (), False)
         asyncio.get_running_loop().call_soon(future.set_exception, NotStored("disk full"))
         return future
 
-    monkeypatch.setattr(storage.journal, "cancel", cancel)
+    monkeypatch.setattr(storage.journal, "end_all", refuse)
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------

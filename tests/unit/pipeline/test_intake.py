@@ -12,8 +12,7 @@ from msgspec.structs import replace
 from engine.errors import FunctionDisabled, FunctionPaused, IdempotencyConflict, InvalidField, NotStored
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
-from engine.pipeline.intake import Intake
-from engine.pipeline.invocation_factory import InvocationFactory
+from engine.pipeline.intake import Intake, InvocationFactory
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler

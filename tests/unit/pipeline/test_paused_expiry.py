@@ -13,14 +13,15 @@ from msgspec import Struct
 from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, Function, Invocation, State
 from engine.model.retry import RetryPolicy
-from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
-from engine.pipeline.paused_expiry import REST, PausedExpiry
+from engine.pipeline.discarder import REST, Discarder
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.settling import DispatchOptions
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from tests.contracts.storage import SINK, made
 from tests.doubles import InlineExecutor, ManualClock, MemoryStorage
-from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, until
+from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, ends_of, until
 
 AGE = 100  #: seconds
 
@@ -43,7 +44,8 @@ class House(Struct, kw_only=True):
     clock: ManualClock
     backlog: Backlog
     dispatcher: Dispatcher
-    told: list[Sequence[int]]
+    discarder: Discarder
+    told: list[int]
 
     async def send(self, function_id: int = 1, *, ago: float = 0.0, **fields: Any) -> Invocation:
         """Store an invocation that has been due for so many seconds."""
@@ -53,6 +55,10 @@ class House(Struct, kw_only=True):
         await self.storage.journal.append(one)
         self.scheduler.push(one)
         return one
+
+    def pause(self) -> None:
+        if self.scheduler.set_pause(1, ""):
+            self.discarder.note_pause(1)
 
     def states(self, *invocations: Invocation) -> list[State]:
         return [self.storage.rows[one.key].state for one in invocations]
@@ -67,28 +73,32 @@ async def expiring() -> AsyncIterator[House]:
     storage, functions, clock, backlog = MemoryStorage(), Ageing(), ManualClock(check=0.01), Backlog(LIMITS)
     queue = RunQueue(slots=1, sync_slots=0, memory=1000)
     scheduler, executor = Scheduler(queue, storage.window, clock), InlineExecutor({"job": lambda event, context: 1})
-    policy, catalog = RetryPolicy(), cast("Catalog", functions)
+    policy, catalog, ends = RetryPolicy(), cast("Catalog", functions), ends_of(storage)
     dispatcher = Dispatcher(
         scheduler=scheduler,
-        journal=storage.journal,
-        records=storage.records,
+        storage=storage,
         executor=executor,
         catalog=catalog,
         backlog=backlog,
         clock=clock,
+        ends=ends,
         options=DispatchOptions(slots=1, priority_step=60.0, retry=policy),
     )
-    bulk, told = dispatcher.bulk_cancellation, list[Sequence[int]]()
-    expiry = PausedExpiry(
-        scheduler=scheduler, window=storage.window, bulk=bulk, catalog=catalog, policy=policy, clock=clock
+    told = list[int]()
+    discarder = Discarder(
+        scheduler=scheduler,
+        storage=storage,
+        cancellation=dispatcher.cancellation,
+        catalog=catalog,
+        policy=policy,
+        clock=clock,
     )
     storage.journal.released.connect(scheduler.note_release)
-    scheduler.pause_began.connect(expiry.note_pause)
-    scheduler.pushed_to_paused.connect(expiry.note_push)
-    bulk.ends_stored.connect(told.append)
+    scheduler.kept_out.connect(discarder.note_push)
+    ends.waiting_ended.connect(lambda function_id, end, rows: told.append(rows))
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
-        await tasks.start(expiry.run)
+        await tasks.start(discarder.run)
         with anyio.fail_after(20):
             yield House(
                 storage=storage,
@@ -97,6 +107,7 @@ async def expiring() -> AsyncIterator[House]:
                 clock=clock,
                 backlog=backlog,
                 dispatcher=dispatcher,
+                discarder=discarder,
                 told=told,
             )
         tasks.cancel_scope.cancel()
@@ -105,7 +116,7 @@ async def expiring() -> AsyncIterator[House]:
 async def test_what_is_too_old_at_the_pause_ends_and_what_is_young_waits() -> None:
     async with expiring() as house:
         old, young = await house.send(ago=AGE + 1), await house.send(ago=AGE - 50)
-        house.scheduler.set_pause(1, "")
+        house.pause()
         await until(lambda: bool(house.told))
 
         assert house.states(old, young) == [State.DISCARD, State.WAIT]
@@ -117,7 +128,7 @@ async def test_what_is_too_old_at_the_pause_ends_and_what_is_young_waits() -> No
 
 async def test_the_clock_wakes_the_expiry_of_what_is_pushed_during_the_pause() -> None:
     async with expiring() as house:
-        house.scheduler.set_pause(1, "")
+        house.pause()
         await house.turns()
         one = await house.send()
         await house.turns()
@@ -134,21 +145,21 @@ async def test_the_clock_wakes_the_expiry_of_what_is_pushed_during_the_pause() -
 
 async def test_a_backlog_of_several_pages_ends_and_another_function_is_left_alone() -> None:
     async with expiring() as house:
-        house.scheduler.set_pause(1, "")
+        house.pause()
         old = [await house.send(ago=AGE + 500 - number) for number in range(450)]
         young, other = await house.send(), await house.send(2, ago=AGE + 1)
         house.clock.advance(2 * REST)
         await until(lambda: set(house.states(*old)) == {State.DISCARD})
 
         assert house.states(young, other) == [State.WAIT, State.WAIT]
-        assert sum(len(keys) for keys in house.told) == 450
+        assert sum(house.told) == 450
 
 
 async def test_a_priority_does_not_hide_the_age_of_others() -> None:
     async with expiring() as house:
         ahead = await house.send(ago=AGE - 10, rank=house.clock.now() - 900, priority=9)
         old = await house.send(ago=AGE + 1)
-        house.scheduler.set_pause(1, "")
+        house.pause()
         await until(lambda: bool(house.told))
 
         assert house.states(ahead, old) == [State.WAIT, State.DISCARD]
@@ -158,7 +169,7 @@ async def test_a_successor_that_is_released_during_the_pause_ends_when_it_is_too
     async with expiring() as house:
         keyed = [await house.send(ago=AGE - 1 - number, ordering_key="k") for number in (0, 1)]
         young = await house.send()
-        house.scheduler.set_pause(1, "")
+        house.pause()
         await house.turns()
         house.clock.advance(2 + REST)
         await until(lambda: house.states(keyed[0]) == [State.DISCARD])
@@ -173,7 +184,7 @@ async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set() -> None:
     async with expiring() as house:
         house.functions.settings = None
         one = await house.send(ago=1e6)
-        house.scheduler.set_pause(1, "")
+        house.pause()
         await house.send()
         await house.turns()
 
@@ -182,7 +193,7 @@ async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set() -> None:
 
 async def test_after_the_end_of_the_pause_slots_find_what_is_too_old() -> None:
     async with expiring() as house:
-        house.scheduler.set_pause(1, "")
+        house.pause()
         one = await house.send()
         await house.turns()
         house.scheduler.set_pause(1, None)
@@ -195,7 +206,7 @@ async def test_after_the_end_of_the_pause_slots_find_what_is_too_old() -> None:
 async def test_while_the_clock_is_in_doubt_nothing_ends() -> None:
     async with expiring() as house:
         house.clock.expiry.watch(30 * 86_400.0)
-        house.scheduler.set_pause(1, "")
+        house.pause()
         one = await house.send()
         house.clock.advance(60 * 86_400.0)
         await house.turns()
@@ -207,7 +218,7 @@ async def test_a_refused_write_is_tried_again() -> None:
     async with expiring() as house:
         one = await house.send(ago=AGE + 1)
         house.storage.fail()
-        house.scheduler.set_pause(1, "")
+        house.pause()
         await house.turns()
         assert house.states(one) == [State.WAIT]
         house.storage.heal()

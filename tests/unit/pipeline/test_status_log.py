@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from engine.errors import DiskLow, Overloaded
-from engine.logs.status_lines import StatusLines, WriteRows
+from engine.logs.feed import StatusLines, WriteRows
 from engine.model import AsyncSettings, Request
 from engine.pipeline import status_log
 from tests.support.triggering import House, house, until

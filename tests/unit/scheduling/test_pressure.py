@@ -9,12 +9,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 
 from engine.scheduling import pressure
 from engine.scheduling.pressure import REASON, watch_pressure
+from engine.scheduling.scheduler import Scheduler
 
 
 class Gate:
@@ -34,7 +36,7 @@ class Gate:
 async def watching() -> AsyncIterator[Gate]:
     gate = Gate()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(watch_pressure, gate)
+        await tasks.start(watch_pressure, cast("Scheduler", gate))
         yield gate
         tasks.cancel_scope.cancel()
 
@@ -66,7 +68,7 @@ async def test_the_gate_opens_again_when_there_is_no_news(monkeypatch: pytest.Mo
     with kernel, teller, select.epoll() as news:
         news.register(kernel, select.EPOLLIN)
         async with asyncio.timeout(60), anyio.create_task_group() as tasks:
-            await tasks.start(pressure.follow, news, gate)
+            await tasks.start(pressure.follow, news, cast("Scheduler", gate))
             for _ in range(2):
                 gate.held, gate.open = asyncio.Event(), asyncio.Event()
                 teller.send(b"busy")

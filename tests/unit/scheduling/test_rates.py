@@ -156,7 +156,7 @@ async def test_the_scheduler_hands_out_starts_as_the_rate_allows_and_then_sleeps
     async with asyncio.timeout(30):
         while made.next_token() is not None:  # noqa: ASYNC110  (no event tells of it)
             await asyncio.sleep(0.005)
-    assert not scheduler._tokens.is_set
+    assert scheduler._tokens._timer is None
 
 
 async def test_a_look_for_possible_work_uses_up_no_rate() -> None:

@@ -14,7 +14,7 @@ from engine.model.clock import Clock, SystemClock
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from tests.contracts.storage import KINDS, cancelled, stored
+from tests.contracts.storage import CANCELLED, KINDS, stored
 from tests.doubles import ManualClock
 from tests.support.builders import waiting
 
@@ -152,8 +152,8 @@ async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: P
             for _ in range(turns):  # in one of these turns, the end and the page arrive in one commit
                 await asyncio.sleep(0)
             scheduler.withhold(1, one.key)
-            await storage.journal.cancel(
-                one.key, cancelled(), then=lambda key, _, on_disk: scheduler.reinstate(key, ended=on_disk)
+            await storage.journal.end_all(
+                [one.key], CANCELLED, then=lambda _, on_disk: scheduler.reinstate(one.key, ended=on_disk)
             )
 
             assert (await scheduler.take()).invocation.key == other.key
@@ -240,7 +240,7 @@ async def test_nothing_of_a_closed_function_is_handed_out_wherever_it_comes_from
     disk = Disk(*rows, delayed=(waiting(key=1200),))
     async with scheduling(disk, slots=20) as scheduler, asyncio.timeout(60):
         told: asyncio.Queue[int] = asyncio.Queue()
-        scheduler.pushed_to_closed.connect(told.put_nowait)
+        scheduler.kept_out.connect(lambda invocation: told.put_nowait(invocation.function_id))
         scheduler.recover(found(1, next_due=0.0))
         scheduler.push(waiting(2, key=1300))
         scheduler.close(1)
@@ -263,7 +263,7 @@ async def test_a_synchronous_call_of_a_closed_function_has_its_turn() -> None:
 async def test_what_was_forgotten_when_its_function_closed_stays_out() -> None:
     async with scheduling(Disk()) as scheduler:
         told: list[int] = []
-        scheduler.pushed_to_closed.connect(told.append)
+        scheduler.kept_out.connect(lambda invocation: told.append(invocation.function_id))
         scheduler.push(waiting(key=1700))
         scheduler.withhold(1, 1700)
         scheduler.close(1)

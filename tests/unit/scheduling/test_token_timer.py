@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.scheduling.token_timer import TokenTimer
+from engine.scheduling.scheduler import TokenTimer
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uvloop is the loop in production there")

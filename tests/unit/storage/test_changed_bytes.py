@@ -18,7 +18,7 @@ from typing import Any
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checks import find_problems
-from tests.contracts.storage import cancelled, ended, failure, made, retried, started, stored
+from tests.contracts.storage import CANCELLED, ended, failure, made, retried, started, stored
 
 PAGE = 4096
 ROWS = 40
@@ -44,7 +44,7 @@ async def filled(folder: Path) -> None:
             outcome = failure(again, log=log, instance=random.randbytes(16).hex())
             await retried(storage, again, outcome)
             await started(storage, **fields)
-            await storage.journal.cancel((await stored(storage, **fields)).key, cancelled())
+            await storage.journal.end_all([(await stored(storage, **fields)).key], CANCELLED)
         await storage.journal._writer.call(lambda db: fill_others(db, random))
 
 

@@ -20,7 +20,7 @@ from engine.errors import DataDirectoryUnusable, DiskFailing, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import CATALOG, GROWING, find_problems
-from tests.contracts.storage import NOW, ROOM, cancelled, discarded, made, settled, stored, success
+from tests.contracts.storage import CANCELLED, NOW, ROOM, discarded, made, settled, stored, success
 from tests.support.damage import ROWS, kept, ready, storing
 from tests.support.programs import needs
 
@@ -214,7 +214,7 @@ async def test_a_list_at_a_damaged_page_fails_alone_and_nothing_is_pruned_from_t
             storage.records.list(Selection(function_id=1)),
             storage.records.search(Selection(functions=frozenset({1, 2})), None, 1000),
             storage.records.get(lost[0]),
-            storage.journal.cancel(lost[0], cancelled()),
+            storage.journal.end_all([lost[0]], CANCELLED),
         ):
             with pytest.raises(PageDamaged, match="see /healthz"):
                 await call

@@ -15,7 +15,7 @@ from msgspec import Struct
 from structlog.testing import capture_logs
 
 from engine import Event, Plugin, PluginContext, SourceIdentity, TriggerContext, TriggerRules
-from engine.app.function_figures import MOST_LAGS
+from engine.app.collectors import MOST_LAGS
 from engine.cli.commands import run
 from engine.errors import CursorMoved, InvalidField, Overloaded, SourceReplaced
 from engine.protocols import EVENT_LIMIT

@@ -19,7 +19,8 @@ from engine.http.api.secrets import without_credentials
 from engine.http.console import words
 from engine.http.console.paths import DOCS, HOME, PROJECT, name_of, path_of
 from engine.http.console.visibility import sees_secrets
-from engine.metrics.usage import Tally, Usage
+from engine.metrics.samples import Tally
+from engine.metrics.usage import Usage
 from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.urn import LATEST

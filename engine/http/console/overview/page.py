@@ -29,7 +29,8 @@ from engine.http.console.pages import PageFamily, Pages, projects_for, see_other
 from engine.http.console.paths import HOME
 from engine.metrics.histogram import SECONDS
 from engine.metrics.prometheus import Figure
-from engine.metrics.samples import Period, Sample, Samples
+from engine.metrics.samples import Period, Sample
+from engine.metrics.usage import Usage
 
 PROJECTS = 10  #: projects whose concerns are shown
 SHOWN = 12  #: concerns that are shown at once; the others are folded
@@ -44,12 +45,12 @@ class OverviewPage(PageFamily):
         catalog: Catalog,
         health: HealthChecks,
         figures: Callable[[], Iterable[Figure]],
-        samples: Samples,
+        usage: Usage,
         concerns: ProjectConcerns,
         api: ApiRequests,
     ) -> None:
         self._pages, self._catalog, self._health, self._figures = pages, catalog, health, figures
-        self._samples, self._concerns, self._api = samples, concerns, api
+        self._usage, self._concerns, self._api = usage, concerns, api
 
     @serves("ConsoleAcceptClock")
     async def accept_clock(self, call: Call, form: Form) -> Reply:
@@ -66,7 +67,7 @@ class OverviewPage(PageFamily):
         concerns = list(engine_concerns(self._health, value, values["held"]))
         for project in projects_for(call, self._catalog)[:PROJECTS]:
             concerns += await self._concerns.of(call, project)
-        charts = EngineCharts(self._samples, chosen)
+        charts = EngineCharts(self._usage, chosen)
         return await self._pages.show(
             call,
             "overview.html",
@@ -93,9 +94,9 @@ def _nonzero(figure: Figure) -> Mapping[str, float]:
 class EngineCharts:
     """Charts and table of one time range."""
 
-    def __init__(self, samples: Samples, chosen: TimeRange) -> None:
-        self._waiting_now = samples.waiting
-        self._periods = samples.periods(chosen.minutes, chosen.size)
+    def __init__(self, usage: Usage, chosen: TimeRange) -> None:
+        self._waiting_now = usage.waiting
+        self._periods = usage.periods(chosen.minutes, chosen.size)
         self._samples = [one.sample or Sample() for one in self._periods]
         self._axis = TimeAxis(begins=[one.begin for one in self._periods], minutes=chosen.size, labels=chosen.ticks)
         self._sum = Sample()

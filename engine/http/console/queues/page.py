@@ -26,7 +26,7 @@ from engine.model import Function, State
 from engine.model.clock import Clock
 from engine.protocols import Records, Selection
 from engine.scheduling.backlog import Backlog
-from engine.scheduling.queue_statistics import QueueStatistics
+from engine.scheduling.runqueue import QueueStatistics
 
 ROWS = 50
 SAMPLE = 10  #: invocations shown before anything happens
