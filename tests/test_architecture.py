@@ -30,7 +30,7 @@ SURFACE = "engine"  #: the only package that plugins may import
 
 #: Layers from the lowest up: an import goes to a lower layer, or stays inside one package.
 LAYERS = (
-    {"errors"},
+    {"errors", "functiond"},
     {"asgi", "model", "runtimes"},
     {"auth", "isolation", "logs", "metrics"},
     {"executors", "protocols"},
@@ -39,10 +39,12 @@ LAYERS = (
     {"pipeline", "resources"},
     {"triggers"},
     {"http"},
-    {"app"},
+    {"app", "deploy"},
     {"cli"},
     {"__main__", "docs", "embedded"},
 )
+#: Modules of the client that load an embedded engine, from the lowest up. They are above all layers.
+ABOVE = ("functiond", "pytest_functiond")
 
 
 def _name(file: Path) -> str:
@@ -55,7 +57,7 @@ def _sources(*folders: str) -> dict[str, Path]:
 
 
 def _parts(*folders: str) -> dict[str, Path]:
-    """Return all modules except the workers, which are separate programs, and the client, a separate package."""
+    """Return all modules except the workers, which are separate programs, and the client, see ``_client``."""
     apart = ("engine.workers", "engine.client")
     return {name: file for name, file in _sources(*folders).items() if not name.startswith(apart)}
 
@@ -81,7 +83,7 @@ def _imported(file: Path) -> list[tuple[str, str | None]]:
 
 
 def _graph() -> dict[str, set[str]]:
-    return _graph_of(_parts("engine", "plugins"))
+    return _graph_of({**_parts("engine", "plugins"), **_client()})
 
 
 def _graph_of(modules: dict[str, Path]) -> dict[str, set[str]]:
@@ -99,11 +101,14 @@ def _client() -> dict[str, Path]:
 
 
 def _part(module: str) -> str:
-    """Return the first name below ``engine``: a module or a package."""
-    return module.split(".")[1] if "." in module else module
+    """Return the first name below ``engine``: a module or a package; for modules of the client, its name."""
+    top, *below = module.split(".")
+    return below[0] if below and top != "functiond" else top
 
 
 def _layer(module: str) -> int:
+    if module in ABOVE:
+        return len(LAYERS) + ABOVE.index(module)
     part = _part(module)
     found = [number for number, layer in enumerate(LAYERS) if part in layer]
     assert found, f"{module} has no layer yet: give it one in {Path(__file__).name}"
@@ -111,15 +116,15 @@ def _layer(module: str) -> int:
 
 
 def test_imports_go_down() -> None:
-    edges = [(name, used) for name, targets in _graph().items() for used in targets if name.startswith("engine")]
+    edges = [(name, used) for name, targets in _graph().items() for used in targets if not name.startswith("plugins")]
 
-    apart = [(name, used) for name, used in edges if _part(name) != _part(used)]
+    apart = [(name, used) for name, used in edges if _part(name) != _part(used) or not {name, used}.isdisjoint(ABOVE)]
     assert [f"{name} -> {used}" for name, used in apart if _layer(used) >= _layer(name)] == []
     assert len(apart) > 50
 
 
 @pytest.mark.parametrize(
-    "modules", [_parts("engine", "plugins"), _workers(), _client()], ids=["parts", "workers", "client"]
+    "modules", [{**_parts("engine", "plugins"), **_client()}, _workers()], ids=["parts and client", "workers"]
 )
 def test_there_is_no_cycle(modules: dict[str, Path]) -> None:
     graph = _graph_of(modules)
@@ -133,7 +138,7 @@ def test_there_is_no_cycle(modules: dict[str, Path]) -> None:
 def test_every_module_has_one_layer() -> None:
     named = [part for layer in LAYERS for part in layer]
 
-    assert {_part(name) for name in _parts("engine")} <= set(named)
+    assert {_part(name) for name in _parts("engine")} | {"functiond"} <= set(named)
     assert len(named) == len(set(named))
 
 
@@ -196,10 +201,13 @@ def test_workers_need_the_standard_library_only() -> None:
 
 
 def test_the_client_needs_httpx_and_msgspec_only() -> None:
-    alone = {name: file for name, file in _client().items() if name != "functiond.embedding"}
-    used = {one.split(".")[0] for file in alone.values() for one in _loaded(ast.parse(file.read_text()))}
+    used = {name: set(_loaded(ast.parse(file.read_text()))) for name, file in _client().items()}
 
-    assert used - sys.stdlib_module_names == {"functiond", "httpx", "msgspec", "pytest"}
+    assert used["functiond"] >= {"engine.embedded"}
+    used["functiond"].remove("engine.embedded")
+    tops = {name: {module.split(".")[0] for module in modules} for name, modules in used.items()}
+    assert set().union(*tops.values()) - sys.stdlib_module_names == {"functiond", "httpx", "msgspec", "pytest"}
+    assert [name for name, modules in tops.items() if "httpx" in modules] == ["functiond.async_transport"]
 
 
 def test_workers_load_no_module_for_types_only() -> None:

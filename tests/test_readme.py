@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.cli.client import Client
+from engine.deploy.client import Client
 from tests.support.documents import DOCS, PAGES, README, block, blocks, page_id, section
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.ports import free_port

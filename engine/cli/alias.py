@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 from cyclopts import App, Parameter
 
-from engine.cli.client import UsageError, path_of
 from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import path_of
+from engine.errors import UsageError
 
 app = App(name="alias", help="List, create, update and delete aliases of a function.")
 

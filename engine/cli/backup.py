@@ -15,14 +15,14 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from engine.app.backup_wiring import backups_of, keys_of
-from engine.cli.client import ApiError, Client, NotRunning, UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.logs import JSON_LINES
 from engine.cli.output import Output, print_json, size_text, write
-from engine.cli.progress import Show, progress_line
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
-from engine.errors import DataDirectoryLocked, FunctiondError
+from engine.deploy.client import ApiError, Client, NotRunning
+from engine.deploy.progress import Show, progress_line
+from engine.errors import DataDirectoryLocked, FunctiondError, UsageError
 from engine.maintenance.backup import BackupMade, BackupProgress
 from engine.maintenance.backup_folder import add_keys, is_backup, remove_older
 from engine.model.clock import SystemClock

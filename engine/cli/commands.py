@@ -13,10 +13,9 @@ from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.console import Console
 
 from engine import __version__
-from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED, USAGE
 from engine.cli.output import write
-from engine.errors import DataDirectoryUnusable, FunctiondError
+from engine.errors import DataDirectoryUnusable, FunctiondError, UsageError
 
 _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
@@ -31,8 +30,8 @@ _ENGINE_COMMANDS = {
 _CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),
     "dev": ("dev.command:dev", "Deploy a function at each change, show its log, and send it events by keys."),
-    "apply": ("manifest.apply:apply", "Create and update functions, triggers, topics and streams from a manifest."),
-    "export": ("manifest.export:export", "Write a manifest of the project."),
+    "apply": ("apply:apply", "Create and update functions, triggers, topics and streams from a manifest."),
+    "export": ("export:export", "Write a manifest of the project."),
     "functions": ("functions:functions", "List the functions."),
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),

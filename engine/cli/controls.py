@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 
-from engine.cli.client import UsageError, path_of
-from engine.cli.fields import read_value
 from engine.cli.output import Output, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import path_of
+from engine.deploy.fields import read_value
+from engine.errors import UsageError
 from engine.model.controls import Controls
 
 

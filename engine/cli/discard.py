@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, UsageError
 from engine.cli.output import Output, print_json
-from engine.cli.progress import status_line
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client
+from engine.deploy.progress import status_line
+from engine.errors import UsageError
 
 STEP = 500  #: deliveries per request
 

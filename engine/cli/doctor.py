@@ -11,13 +11,13 @@ import msgspec
 from cyclopts import Parameter
 
 from engine import __version__
-from engine.cli.client import Client, NoReply, NotRunning, NotTrusted
 from engine.cli.exit_codes import FAILED
 from engine.cli.findings import Finding, of_engine
 from engine.cli.machine_checks import of_machine
 from engine.cli.output import Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
+from engine.deploy.client import Client, NoReply, NotRunning, NotTrusted
 from engine.errors import SettingsError
 from engine.metrics.prometheus import configure_logging
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine.cli.client import path_of
 from engine.cli.invocations import find_invocation
 from engine.cli.output import Output, coloured, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import path_of
 
 
 def explain(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:

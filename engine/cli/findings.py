@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.cli.client import ApiError, Client
+from engine.deploy.client import ApiError, Client
 from engine.model.urn import short_name
 
 WAIT = 5.0  #: seconds for which an engine may take to tell its health

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.cli.client import Client, path_of
 from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client, path_of
 from engine.model.urn import short_name
 
 

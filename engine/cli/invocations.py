@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, path_of
 from engine.cli.functions import all_names
 from engine.cli.output import Output, Raw, check_raw, coloured, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.trigger import trigger_id_of
+from engine.deploy.client import Client, path_of
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, UsageError, path_of
 from engine.cli.exit_codes import FAILED
 from engine.cli.invoke_batch import send_batch
 from engine.cli.invoke_options import AsyncOptions, Flag
 from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client, path_of
+from engine.errors import UsageError
 
 LONGEST_WAIT = 60.0  #: longest wait of the API in seconds; longer waits need several requests
 SYNCHRONOUS = AsyncOptions()

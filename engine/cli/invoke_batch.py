@@ -11,13 +11,15 @@ from time import sleep
 from typing import Any, BinaryIO
 
 import msgspec
+from functiond.steps import Reply
 from msgspec import Raw, Struct
 
-from engine.cli.client import Answer, ApiError, Client, NotRunning, UsageError, checked, path_of
 from engine.cli.exit_codes import FAILED
 from engine.cli.invoke_options import AsyncOptions
 from engine.cli.output import print_json, write
-from engine.cli.progress import status_line
+from engine.deploy.client import ApiError, Client, NotRunning, checked, path_of
+from engine.deploy.progress import status_line
+from engine.errors import UsageError
 
 EVENTS, BYTES = 1_000, 6 << 20  #: limits of a batch
 FRAME = len('{"events":[]}')
@@ -100,7 +102,7 @@ class BatchSender:
             self._wait(answer, again[0][1])
         return [line for line, _ in again]
 
-    def _answer(self, body: bytes) -> Answer:
+    def _answer(self, body: bytes) -> Reply:
         """Return the reply to a batch. After the first reply, wait for an engine that restarts."""
         for _ in range(TRIES):
             try:
@@ -115,7 +117,7 @@ class BatchSender:
                 return answer
         raise failure
 
-    def _wait(self, answer: Answer, reason: str) -> None:
+    def _wait(self, answer: Reply, reason: str) -> None:
         seconds = answer.headers.get("retry-after", "")
         wait = float(seconds) if seconds.isdigit() else PAUSE
         write(f"functiond: {reason}; next try in {wait:g} s", errors=True)
@@ -172,7 +174,7 @@ def _batches(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
         yield batch
 
 
-def _json(answer: Answer) -> dict[str, Any]:
+def _json(answer: Reply) -> dict[str, Any]:
     try:
         body = answer.json
     except ValueError:

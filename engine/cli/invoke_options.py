@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from engine.cli.client import UsageError
+from engine.errors import UsageError
 from engine.model.limits import LONGEST_DELAY
 
 Flag = Parameter(negative="", show_default=False)

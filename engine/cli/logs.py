@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, UsageError, path_of
 from engine.cli.invocations import find_invocation
 from engine.cli.output import Raw, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client, path_of
+from engine.errors import UsageError
 
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 EVENTS, JSON_LINES = "text/event-stream", "application/x-ndjson"

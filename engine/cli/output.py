@@ -19,7 +19,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 
-from engine.cli.client import UsageError
+from engine.errors import UsageError
 from engine.model.text import CONTROLS, visible
 
 #: Option of commands that print data of functions.

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, path_of
 from engine.cli.output import Output, print_json
-from engine.cli.progress import status_line
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client, path_of
+from engine.deploy.progress import status_line
 
 
 def purge(

@@ -9,11 +9,10 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.output import Output, print_json, write
-from engine.cli.progress import progress_line
-from engine.errors import DataDirectoryLocked
+from engine.deploy.progress import progress_line
+from engine.errors import DataDirectoryLocked, UsageError
 from engine.maintenance.backup_folder import is_backup
 from engine.maintenance.verification import newest_whole_backup
 from engine.storage import DamagedJournal, Loss, put_in_place

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, UsageError, path_of
 from engine.cli.invocations import find_invocation
 from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client, path_of
+from engine.errors import UsageError
 from engine.model.urn import short_name
 
 STEP = 500  #: invocations or deliveries per request

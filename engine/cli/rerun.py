@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from engine.cli.client import UsageError, path_of
 from engine.cli.invocations import find_invocation
 from engine.cli.invoke import read_event
 from engine.cli.output import Output, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import path_of
+from engine.errors import UsageError
 
 
 def rerun(

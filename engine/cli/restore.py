@@ -10,8 +10,8 @@ import msgspec
 from cyclopts import Parameter
 
 from engine.cli.output import Output, print_json, size_text
-from engine.cli.progress import progress_line
 from engine.config.settings import load_settings
+from engine.deploy.progress import progress_line
 from engine.maintenance.restore import RestoreProgress
 from engine.maintenance.restore import restore as restore_backup
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from engine.cli.client import Client, UsageError
 from engine.cli.output import Output, print_done, print_json, print_table
-from engine.cli.services import (
+from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client
+from engine.deploy.services import (
     GROUPS,
     STREAMS,
     all_groups,
@@ -23,7 +24,7 @@ from engine.cli.services import (
     log_streams,
     stream_path,
 )
-from engine.cli.target import DEFAULT_TARGET, Target
+from engine.errors import UsageError
 
 app = App(name="stream", help="List, create, update and delete data streams (NAME) and log streams (GROUP/NAME).")
 

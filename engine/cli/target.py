@@ -7,8 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from engine.cli.client import Client, Key, UsageError
 from engine.cli.output import program
+from engine.deploy.client import Client
+from engine.errors import UsageError
 
 
 @Parameter(name="*")
@@ -45,14 +46,17 @@ class Target:
     "Print JSON only."
 
     def client(self) -> Client:
-        return Client(self.url, self.project, program(), self._key(), ca_file=self.ca_file, token=self.token)
-
-    def _key(self) -> Key | None:
         if bool(self.access_key) != bool(self.secret_key):
             raise UsageError("--access-key and --secret-key must be given together")
-        if not self.access_key:
-            return None
-        return Key(access=self.access_key, secret=self.secret_key, token=self.security_token)
+        return Client(
+            self.url,
+            self.project,
+            program(),
+            token=self.security_token if self.access_key else self.token,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            ca_file=self.ca_file,
+        )
 
 
 DEFAULT_TARGET = Target()

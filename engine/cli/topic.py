@@ -6,10 +6,10 @@ import json
 
 from cyclopts import App
 
-from engine.cli.client import path_of
 from engine.cli.output import Output, print_done, print_json, print_table
-from engine.cli.services import TOPICS, all_topics, find_topic, topic_path
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import path_of
+from engine.deploy.services import TOPICS, all_topics, find_topic, topic_path
 from engine.model.urn import short_name
 
 app = App(name="topic", help="List, create and delete topics, publish to them, and subscribe functions.")

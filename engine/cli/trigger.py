@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from engine.cli import timers
-from engine.cli.client import Client, UsageError, path_of
-from engine.cli.fields import expected, read_fields
 from engine.cli.output import Output, print_json
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy import timers
+from engine.deploy.client import Client, path_of, path_of_trigger
+from engine.deploy.fields import expected, read_fields
+from engine.errors import UsageError
 from engine.model.urn import short_name
 
 app = App(name="trigger", help="Create, show, update, move and delete triggers.")
@@ -163,11 +164,6 @@ def find_trigger(client: Client, text: str) -> dict[str, Any]:
 def trigger_id_of(client: Client, text: str) -> str:
     """Return the id of the project's trigger with this id or name. An id may be that of a deleted trigger."""
     return text if _ID.fullmatch(text) else str(find_trigger(client, text)["trigger_id"])
-
-
-def path_of_trigger(trigger: dict[str, Any]) -> str:
-    """Return the path of a trigger, relative to the project."""
-    return f"/triggers{path_of(trigger['func_urn'])}/{trigger['trigger_type_code']}/{trigger['trigger_id']}"
 
 
 def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | None) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.cli.client import path_of
 from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.cli.timers import due_text
+from engine.deploy.client import path_of
+from engine.deploy.timers import due_text
 from engine.model.urn import short_name
 
 COLUMNS = (

@@ -12,8 +12,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from engine.cli.client import UsageError
 from engine.cli.output import print_json, write
+from engine.errors import UsageError
 
 PROGRAM, CONFIG = "/opt/functiond/bin/functiond", "/etc/functiond/functiond.toml"  #: in the file
 #: Folders that the service does not see (ProtectHome, PrivateTmp).

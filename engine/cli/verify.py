@@ -10,13 +10,12 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED
 from engine.cli.output import Output, print_json, write
-from engine.cli.progress import Show, progress_line
 from engine.code.package_files import counting
 from engine.config.settings import load_settings
-from engine.errors import DataDirectoryLocked
+from engine.deploy.progress import Show, progress_line
+from engine.errors import DataDirectoryLocked, UsageError
 from engine.maintenance.backup_folder import is_backup
 from engine.maintenance.verification import verify as find_problems
 from engine.storage.data_directory import locked

@@ -6,9 +6,9 @@ from typing import Any
 
 from cyclopts import App
 
-from engine.cli.client import Client, path_of
 from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.client import Client, path_of
 
 app = App(name="version", help="List, publish and delete versions of a function.")
 

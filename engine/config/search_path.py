@@ -17,6 +17,7 @@ from engine.errors import SettingsError
 
 PLUGINS = "plugins"  #: package of the built-in plugins
 ROOT = str(Path(__file__).parents[2])  #: folder of the packages ``engine`` and ``plugins``
+CLIENT = os.path.join(ROOT, "engine", "client")  #: folder of the package ``functiond`` in a clone
 
 
 def drop_current_folder() -> None:
@@ -33,6 +34,12 @@ def append_current_folder() -> None:
     folder = _current_folder()
     if folder and folder not in sys.path:
         sys.path.append(folder)
+
+
+def append_client() -> None:
+    """Append the folder of the package ``functiond`` to ``sys.path`` in a clone that is not installed."""
+    if find_spec("functiond") is None:
+        sys.path.append(CLIENT)
 
 
 def import_own_plugins() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -11,22 +13,47 @@ from types import TracebackType
 from typing import Any, Never
 
 import structlog
+from msgspec.structs import replace
 
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
 from engine.app.service import serve
 from engine.config.plugin_registry import load_plugins
 from engine.config.settings import Settings, load_settings
-from engine.embedded.deploying import refuse_in_description
-from engine.embedded.fast import fast_settings, temporary_data
-from engine.embedded.hosting import Host
-from engine.embedded.running import AsyncRunningEngine, RunningEngine
-from engine.embedded.task import EngineTask
-from engine.embedded.thread import EngineThread
+from engine.embedded.hosting import EngineTask, EngineThread, Host
+from engine.embedded.running import AsyncRunningEngine, RunningEngine, refuse_in_description
 from engine.errors import SettingsError
 from engine.protocols import Plugin
 
+#: Settings of the fast mode that a program may override: nothing that the engine holds is worth a wait at its end.
+_DEFAULTS = {"grace": 0.0, "storage.ballast": 0}
 log = structlog.get_logger("functiond")
+
+
+def fast_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a program with the defaults of the fast mode.
+
+    Raises SettingsError if they name a data directory: the fast mode must never run on data that is kept.
+    """
+    if (folder := given.get("storage.data_dir")) is not None:
+        raise SettingsError(
+            f"storage.data_dir is {folder!r}, but the fast mode keeps nothing: leave out storage.data_dir, or fast"
+        )
+    return {**_DEFAULTS, **given}
+
+
+@contextmanager
+def temporary_data(settings: Settings) -> Iterator[Settings]:
+    """Yield the settings with a new data directory, which is deleted at the end of the block.
+
+    A directory that a configuration file names is left alone. ``tempfile.TemporaryDirectory`` would delete the
+    directory at the exit of each fork of the program, too.
+    """
+    folder = tempfile.mkdtemp(prefix="functiond-fast-")
+    try:
+        yield replace(settings, storage=replace(settings.storage, data_dir=str(Path(folder, "data"))))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Engine:

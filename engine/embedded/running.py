@@ -3,14 +3,69 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from functiond.app import App
+from functiond.client import AsyncClient, Client
+from functiond.configuration import Configuration
 
 from engine.config.settings import Settings
-from engine.embedded.deploying import deploy
+from engine.deploy import client as api
+from engine.deploy.apps import PROGRAM, describe, store_app
+from engine.deploy.packaging import BuildOptions
+from engine.errors import UsageError
 
-if TYPE_CHECKING:
-    from functiond import App, AsyncClient, Client
+
+def deploy(app: App, configuration: Configuration) -> None:
+    """Deploy an app as ``functiond deploy MODULE:APP`` does. Functions that left its code are deleted."""
+    given = configuration
+    client = api.Client(
+        given.url,
+        given.project,
+        token=given.token,
+        access_key=given.access_key,
+        secret_key=given.secret_key,
+        ca_file=given.ca_file,
+    )
+    target, root = place_of(app)
+    found = describe(target, [str(root), *(os.path.abspath(folder) for folder in sys.path)])
+    store_app(client, found, {}, BuildOptions(), prune=True)
+
+
+def place_of(app: App) -> tuple[str, Path]:
+    """Return the name of an app, such as ``tasks:app``, and the folder from which its module is imported."""
+    owners = {function.__module__ for function in app.functions.values()}
+    for name, module in sorted(sys.modules.items(), key=lambda item: item[0] not in owners):
+        attributes = getattr(module, "__dict__", {})
+        for attribute in [one for one, value in attributes.items() if value is app]:
+            if getattr(module, "__file__", None):
+                full = _full_name(name, module)
+                depth = full.count(".") + hasattr(module, "__path__")
+                return f"{full}:{attribute}", Path(str(module.__file__)).absolute().parents[depth]
+    raise UsageError("the app is not a name in a module with a file: write `app = App()` at the top of a module")
+
+
+def refuse_in_description() -> None:
+    """Raise UsageError in the process that imports an app's module for its deployment.
+
+    An engine that the module starts would deploy the app from there, and so on without end.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name == PROGRAM:
+        raise UsageError('the import of the module starts an engine: start it below `if __name__ == "__main__":`')
+
+
+def _full_name(name: str, module: ModuleType) -> str:
+    """Return the name by which other programs import a module; that of a script is the stem of its file."""
+    if name != "__main__":
+        return name
+    spec = module.__spec__
+    return spec.name.removesuffix(".__main__") if spec is not None else Path(str(module.__file__)).stem
 
 
 class RunningEngine:
@@ -22,8 +77,6 @@ class RunningEngine:
 
     def client(self, **options: Any) -> Client:
         """Return a new client, which is closed with the engine. ``options`` are those of ``Client``."""
-        from functiond import Client
-
         return self._clients.enter_context(Client(self.url, **{**access(self.settings), **options}))
 
     def deploy(self, app: App) -> None:
@@ -49,8 +102,6 @@ class AsyncRunningEngine:
 
     def client(self, **options: Any) -> AsyncClient:
         """Return a new client, which is closed with the engine. ``options`` are those of ``AsyncClient``."""
-        from functiond import AsyncClient
-
         client = AsyncClient(self.url, **{**access(self.settings), **options})
         self._clients.push_async_exit(client)
         return client

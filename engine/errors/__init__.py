@@ -2,6 +2,7 @@
 
     FunctiondError
     ├── SettingsError                   the engine cannot start as configured
+    ├── UsageError                      options of a command that cannot be used
     ├── DataDirectoryLocked             another engine owns the data directory
     ├── DataDirectoryUnusable           files inaccessible, damaged, missing, not an engine's, or of a newer engine
     │   └── DiskFailing                 a later start may succeed: the disk is full, or a read or write failed
@@ -100,6 +101,10 @@ class FunctiondError(Exception):
 
 class SettingsError(FunctiondError):
     """Unusable settings: an unknown name, an invalid value, settings that exclude each other, or an unreadable file."""
+
+
+class UsageError(FunctiondError):
+    """Options or arguments of a command that cannot be used. The command exits with code USAGE."""
 
 
 class DataDirectoryLocked(FunctiondError):

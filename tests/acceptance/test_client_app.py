@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.cli.apps.description import describe
-from engine.cli.client import UsageError
 from engine.cli.commands import make_app
+from engine.deploy.apps import describe
+from engine.errors import UsageError
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
 

@@ -23,9 +23,8 @@ import pytest
 import structlog
 from functiond import App, Client, ClientClosed, Engine, NotFound, Unavailable, Unreachable
 
-from engine.cli.client import UsageError
 from engine.embedded import RunningEngine
-from engine.errors import DataDirectoryLocked, MembershipLost, SettingsError
+from engine.errors import DataDirectoryLocked, MembershipLost, SettingsError, UsageError
 from engine.storage.data_directory import locked
 from tests.support.engine_process import CLEAN, ROOT
 from tests.support.ports import free_port

@@ -13,7 +13,7 @@ from typing import IO, Any
 import pytest
 from msgspec import Struct
 
-from engine.cli.client import ApiError, Client
+from engine.deploy.client import ApiError, Client
 from tests.support.engine_process import CLEAN, ROOT
 
 OLD, NEW = "the-token-of-before", "the-token-of-after"

@@ -14,12 +14,12 @@ from tests.support.engine_process import CLEAN, ROOT
 
 pytestmark = pytest.mark.long
 
-#: Distributions of httpx and msgspec, without those of the engine.
-NEEDED = ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "msgspec", "typing_extensions")
+#: Distributions of httpx, which the extra adds for the asyncio client. All else needs msgspec only.
+EXTRA = ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "typing_extensions")
 PYTEST = ("iniconfig", "packaging", "pluggy", "pygments", "pytest")
 USE = """
 import sys
-from functiond import App, AsyncClient, Client
+from functiond import App, Client
 
 app = App(Client("http://127.0.0.1:9", project="p"))
 
@@ -31,6 +31,7 @@ assert double(4) == 8
 assert "engine" not in sys.modules
 print(sys.modules["functiond"].__file__)
 """
+USE_ASYNC = "from functiond import AsyncClient; AsyncClient('http://127.0.0.1:9')"
 
 
 def run(*command: str | Path, path: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -49,12 +50,15 @@ def test_the_client_needs_the_wheel_and_its_extra_only(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
 
-    assert "pip install 'functiond[client]'" in run(python, "-c", USE, code=1).stderr
-    (tmp_path / "needed").mkdir()
-    for name in NEEDED:
-        link(name, tmp_path / "needed")
-    used = run(python, "-c", USE, path=str(tmp_path / "needed")).stdout
+    needed = tmp_path / "needed"
+    needed.mkdir()
+    link("msgspec", needed)
+    used = run(python, "-c", USE, path=str(needed)).stdout
     assert Path(used.strip()).is_relative_to(tmp_path / "venv")
+    assert "pip install 'functiond[client]'" in run(python, "-c", USE_ASYNC, path=str(needed), code=1).stderr
+    for name in EXTRA:
+        link(name, needed)
+    run(python, "-c", USE_ASYNC, path=str(needed))
     (tmp_path / "pytest").mkdir()
     for name in PYTEST:
         link(name, tmp_path / "pytest")

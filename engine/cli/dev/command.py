@@ -8,17 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engine.cli.apps import is_app
-from engine.cli.client import Client, NotRunning, UsageError
 from engine.cli.deploy import check_app_options
-from engine.cli.deploy_options import Asynchronous, Configuration, Installation
+from engine.cli.deploy_options import AsynchronousOptions, Configuration, Installation
 from engine.cli.dev.deployables import Deployable, DeployableApp, DeployableFunction, Options
 from engine.cli.dev.own_engine import own_engine
 from engine.cli.dev.session import Session
 from engine.cli.output import write
-from engine.cli.packaging import default_name
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import is_loopback
+from engine.deploy.apps import is_app
+from engine.deploy.client import Client, NotRunning
+from engine.deploy.functions import Asynchronous
+from engine.deploy.packaging import default_name
+from engine.errors import UsageError
 
 UNCHANGED, INSTALLED, UNCHANGED_ASYNC = Configuration(), Installation(), Asynchronous()
 _PROBE = 5.0  #: seconds within which a running engine replies
@@ -32,7 +34,7 @@ def dev(
     data_dir: Path | None = None,
     configuration: Configuration = UNCHANGED,
     installation: Installation = INSTALLED,
-    asynchronous: Asynchronous = UNCHANGED_ASYNC,
+    asynchronous: AsynchronousOptions = UNCHANGED_ASYNC,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Deploy a function, and deploy it again at each change. Show its log, and send it events by keys.

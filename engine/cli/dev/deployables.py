@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from engine.cli.apps import describe, show_app, store_app
-from engine.cli.apps.description import AppDescription
-from engine.cli.client import UsageError
-from engine.cli.deploy import deploy_function
-from engine.cli.deploy_options import Asynchronous, Configuration, Installation
+from functiond.describe import Description
+
+from engine.cli.deploy import show_app
+from engine.cli.deploy_options import Configuration, Installation
 from engine.cli.output import Output
-from engine.cli.packaging.files import select
 from engine.cli.target import Target
+from engine.deploy.apps import describe, store_app
+from engine.deploy.functions import Asynchronous, deploy_function
+from engine.deploy.packaging.files import select
+from engine.errors import UsageError
 
 _APP_FILES = (".functiondignore", ".gitignore", "requirements.txt", "pyproject.toml")
 
@@ -63,7 +65,9 @@ class DeployableFunction:
         return _state([self._path])
 
     def deploy(self, target: Target) -> list[str]:
-        stored = deploy_function(target.client(), self._path, self._name, *self._options)
+        configuration, installation, asynchronous = self._options
+        config, options = configuration.fields(), installation.options()
+        stored = deploy_function(target.client(), self._path, self._name, config, options, asynchronous)
         Output().print(stored.summary(self._name))
         return [self._name]
 
@@ -75,11 +79,11 @@ class DeployableApp:
 
     def __init__(self, text: str, options: Options) -> None:
         self._text, self._options = text, options
-        self._app: AppDescription | None = None
+        self._app: Description | None = None
 
     @property
     def watched(self) -> Path:
-        return self._app.root if self._app else Path.cwd()
+        return Path(self._app.root) if self._app else Path.cwd()
 
     def read(self) -> None:
         self._app = describe(self._text)
@@ -91,7 +95,7 @@ class DeployableApp:
     def deploy(self, target: Target) -> list[str]:
         assert self._app is not None, "read is called before"
         config = self._options.configuration.fields()
-        done = store_app(target.client(), self._app, config, self._options.installation, prune=False)
+        done = store_app(target.client(), self._app, config, self._options.installation.options(), prune=False)
         show_app(done)
         return [one.func_name for one in done.functions]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.json import decode
 
-from engine.cli.client import ApiError, Client, NotRunning, path_of
 from engine.cli.logs import EVENTS
+from engine.deploy.client import ApiError, Client, NotRunning, path_of
 
 _RETRY = 1.0  #: seconds until a lost connection is tried again
 _BEGIN = 5.0  #: longest wait for the begin of the stream in seconds

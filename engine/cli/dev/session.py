@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from queue import Queue
 
-from engine.cli.client import Client, path_of
 from engine.cli.dev.deployables import Deployable
 from engine.cli.dev.following import Item, follow
 from engine.cli.dev.keyboard import Keyboard, has_keys
@@ -18,6 +17,7 @@ from engine.cli.dev.watching import watching
 from engine.cli.exit_codes import FAILED
 from engine.cli.output import write
 from engine.cli.target import Target
+from engine.deploy.client import Client, path_of
 from engine.errors import FunctiondError
 
 _FIRST = ("APIG", "TIMER")  #: trigger types with the first keys

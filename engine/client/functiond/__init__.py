@@ -1,14 +1,9 @@
 """Client of functiond, functions that are deployed from code, and the engine inside a program."""
 
-from importlib.util import find_spec
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if find_spec("httpx") is None:
-    raise ImportError("the client of functiond needs httpx: pip install 'functiond[client]'")
-
-from functiond.app import App, Function, get_context
-from functiond.async_client import AsyncClient, AsyncHandle
-from functiond.client import Client, Handle
 from functiond.errors import (
     ApiError,
     BadArgument,
@@ -34,11 +29,16 @@ from functiond.errors import (
     UnknownFunction,
     Unreachable,
 )
-from functiond.events import Event
-from functiond.records import LogLine, Record
 
 if TYPE_CHECKING:
     from engine.embedded import Engine as Engine
+    from functiond.app import App, Function, get_context
+    from functiond.client import AsyncClient, AsyncHandle, Client, Handle
+    from functiond.events import Event
+    from functiond.records import LogLine, Record
+
+#: Modules that a program loads by using their names: not each program needs asyncio, which is slow to import.
+_LATER = ("client", "app")
 
 #: Without ``Engine``, which imports the whole engine, so that `import *` does not.
 __all__ = [
@@ -79,8 +79,22 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name != "Engine":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from functiond.embedding import load_engine
+    """Return a name of a module that is loaded now.
 
-    return load_engine()
+    Raises ImportError for ``Engine`` if another module than that of this installation has the name ``engine``.
+    """
+    if name != "Engine":
+        modules = (import_module(f"functiond.{module}") for module in _LATER if name in __all__)
+        for module in modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from engine.embedded import Engine
+    except ModuleNotFoundError as error:
+        if error.name != "engine.embedded":
+            raise
+        other = sys.modules["engine"]
+        place = getattr(other, "__file__", None) or next(iter(getattr(other, "__path__", [])), "another module")
+        raise ImportError(f"{place} has the name of functiond's package `engine`: rename yours") from None
+    return Engine

@@ -1,35 +1,48 @@
-"""URL, project and credentials of an engine, as given or from the environment, and the headers of each request."""
+"""URL, project and credentials of an engine, and the headers by which requests prove who sends them."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import ssl
 import time
 from collections.abc import Mapping
-from urllib.parse import quote, urlsplit
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from msgspec import Struct
 
 from functiond.errors import BadConfiguration
-from functiond.signing import sign
 
 URL = "http://127.0.0.1:8080"
+ALGORITHM = "SDK-HMAC-SHA256"
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
-    """Engine, project and credentials of a client, and bounds of its retries.
+    """Engine, project and credentials of a client, and bounds of its retries. Raises BadConfiguration.
 
     The representation as text contains no secret.
     """
 
-    url: str
-    project: str
-    token: str
-    access_key: str
-    secret_key: str
-    ca_file: str
-    retries: int
-    timeout: float
+    url: str  #: as ``checked_url`` returns it
+    project: str = "default"
+    token: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    ca_file: str = ""
+    retries: int = 5
+    timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if bool(self.access_key) != bool(self.secret_key):
+            raise BadConfiguration("access_key and secret_key must be given together")
+        for name, value in (("token", self.token), ("access_key", self.access_key)):
+            if not (value.isascii() and value.isprintable() and value == value.strip()):
+                raise BadConfiguration(f"{name} has characters that no header may have: remove spaces and line ends")
+        if self.retries < 0 or not self.timeout > 0:
+            given = f"retries is {self.retries} and timeout {self.timeout}"
+            raise BadConfiguration(f"{given}: give 0 or more retries, and some seconds")
 
     @property
     def functions(self) -> str:
@@ -45,12 +58,12 @@ class Configuration(Struct, frozen=True, kw_only=True):
         access, secret, moment = self.access_key, self.secret_key, time.time()
         return headers | sign(method, target, headers, body, access=access, secret=secret, moment=moment)
 
-    def tls(self) -> ssl.SSLContext | bool:
-        """Return the certificates to trust: those of ``ca_file``, or True for those of the system."""
-        if not self.ca_file:
-            return ssl.create_default_context() if self.url.startswith("https:") else True
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the certificates to trust: those of ``ca_file``, else those of the system. None: no https."""
+        if not self.url.startswith("https:"):
+            return None
         try:
-            return ssl.create_default_context(cafile=self.ca_file)
+            return ssl.create_default_context(cafile=self.ca_file or None)
         except OSError as error:
             problem = error.strerror or str(error)
             raise BadConfiguration(f"ca_file is {self.ca_file!r} ({problem}): name a PEM file") from None
@@ -59,53 +72,64 @@ class Configuration(Struct, frozen=True, kw_only=True):
         return f"Configuration(url={self.url!r}, project={self.project!r})"
 
 
-def configuration(
-    *,
-    url: str | None,
-    token: str | None,
-    access_key: str | None,
-    secret_key: str | None,
-    project: str | None,
-    ca_file: str | None,
-    retries: int,
-    timeout: float,
-) -> Configuration:
-    """Return the configuration of a client. What is None comes from the environment (``FUNCTIOND_URL`` and so on).
-
-    Credentials come from the environment only if none are given. Raises BadConfiguration.
-    """
-    if token is None and access_key is None and secret_key is None:
-        access_key, secret_key = _environment("ACCESS_KEY"), _environment("SECRET_KEY")
-        token = _environment("SECURITY_TOKEN" if access_key else "TOKEN")
-    if bool(access_key) != bool(secret_key):
-        raise BadConfiguration("access_key and secret_key must be given together")
-    for name, value in (("token", token), ("access_key", access_key)):
-        if value and not (value.isascii() and value.isprintable() and value == value.strip()):
-            raise BadConfiguration(f"{name} has characters that no header may have: remove spaces and line ends")
-    if retries < 0 or not timeout > 0:
-        raise BadConfiguration(f"retries is {retries} and timeout {timeout}: give 0 or more retries, and some seconds")
-    return Configuration(
-        url=_checked_url(url or _environment("URL") or URL),
-        project=project or _environment("PROJECT") or "default",
-        token=token or "",
-        access_key=access_key or "",
-        secret_key=secret_key or "",
-        ca_file=_environment("CA_FILE") if ca_file is None else ca_file,
-        retries=retries,
-        timeout=timeout,
-    )
-
-
-def _environment(name: str) -> str:
+def environment(name: str) -> str:
+    """Return the value of a variable such as ``FUNCTIOND_URL``; empty if it is not set."""
     return os.environ.get(f"FUNCTIOND_{name}", "")
 
 
-def _checked_url(url: str) -> str:
+def checked_url(url: str) -> str:
+    """Return the URL of an engine with scheme, host and port only. Raises BadConfiguration if it has other parts."""
+    problem = "must look like http://127.0.0.1:8080 or https://host"
+    if "@" in url:
+        raise BadConfiguration("url has a login: leave it out, and set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY")
     try:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        whole = parts.hostname and parts.port != 0 and not (parts.username or parts.path.strip("/") or parts.query)
+        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError as error:  # such as a port above 65,535
-        raise BadConfiguration(f"url is {url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not whole:
-        raise BadConfiguration(f"url is {url!r}: it must look like http://127.0.0.1:8080 or https://host")
+        raise BadConfiguration(f"url is {url!r}: the URL {problem} ({error})") from None
+    if not usable:
+        raise BadConfiguration(f"url is {url!r}: the URL {problem}")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise BadConfiguration(
+            f"url is {url!r}: the URL {problem}, without a path: an engine is at the root of its host"
+        )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def sign(
+    method: str, target: str, headers: Mapping[str, str], body: bytes, *, access: str, secret: str, moment: float
+) -> dict[str, str]:
+    """Return the headers X-Sdk-Date and Authorization of a request.
+
+    ``target`` is path and query. All ``headers`` are signed, and must include Host. ``moment`` is the time in seconds
+    since the epoch.
+    """
+    date = datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%SZ")
+    signed = sorted({**{name.lower(): value.strip() for name, value in headers.items()}, "x-sdk-date": date}.items())
+    names = ";".join(name for name, _ in signed)
+    path, _, query = target.partition("?")
+    canonical = "\n".join(
+        (
+            method,
+            _canonical_path(path),
+            _canonical_query(query),
+            *(f"{name}:{value}" for name, value in signed),
+            "",
+            names,
+            hashlib.sha256(body).hexdigest(),
+        )
+    )
+    text = f"{ALGORITHM}\n{date}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    signature = hmac.digest(secret.encode(), text.encode(), "sha256").hex()
+    authorization = f"{ALGORITHM} Access={access}, SignedHeaders={names}, Signature={signature}"
+    return {"X-Sdk-Date": date, "Authorization": authorization}
+
+
+def _canonical_path(path: str) -> str:
+    path = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
+    return path if path.endswith("/") else f"{path}/"
+
+
+def _canonical_query(query: str) -> str:
+    pairs = sorted(parse_qsl(query, keep_blank_values=True))
+    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)

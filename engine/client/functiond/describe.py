@@ -30,6 +30,11 @@ class Description(Struct, frozen=True, kw_only=True):
     instance: str  #: file that is the package ``functiond`` in instances
     functions: list[Deployment]
 
+    @property
+    def handlers(self) -> str:
+        """File with the handlers of the app, without its suffix, by its name in the package."""
+        return f"functiond_apps/{self.module.replace('.', '/')}/{self.app}"
+
 
 def describe(target: str) -> Description:
     """Import an app and return its description. Raises BadConfiguration if there is none."""

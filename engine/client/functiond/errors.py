@@ -50,7 +50,7 @@ class Unreachable(ClientError):
     """Request without a reply. If ``sent``, the engine may have received and executed it."""
 
     def __init__(self, url: str, problem: str, *, sent: bool) -> None:
-        self.sent = sent
+        self.sent, self.problem = sent, problem
         hint = "it may have received the request" if sent else "start one with `functiond serve`, or give another url"
         super().__init__(f"no reply from an engine at {url} ({problem}): {hint}")
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
+import random
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from functiond.codec import decode_result
 from functiond.configuration import Configuration
 from functiond.errors import (
+    ApiError,
+    BadArgument,
     BadResult,
+    ClientError,
     InvocationCancelled,
     InvocationDiscarded,
     InvocationFailed,
     Overloaded,
     ResultTimeout,
+    TooLarge,
     Unavailable,
     Unreachable,
+    error_class,
 )
-from functiond.events import Event
-from functiond.log_stream import LogReader
-from functiond.records import Record
+from functiond.events import Event, Item, batches, decode_result
+from functiond.records import LogReader, Record
 from functiond.steps import (
     JSON,
     LONGEST_LIMIT,
@@ -36,6 +41,7 @@ from functiond.steps import (
     decoded,
     delay_after,
     error_of,
+    retry_after,
     sent,
 )
 
@@ -43,6 +49,7 @@ LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows
 LONGEST_CALL = 100.0  #: seconds of a synchronous call; the engine's default is 90
 QUIET = 60.0  #: seconds without a byte of a log; the engine sends one each 15 s
 CANCELLED = 4208
+RETRY_DELAY = 1.0  #: seconds until events without room are sent again, if the engine does not ask for more
 UNBOUNDED = 1_000_000  #: retries, where time is the only bound
 
 
@@ -58,38 +65,109 @@ class RequestId(Struct):
     request_id: str
 
 
+class ItemResult(Struct):
+    request_id: str = ""
+    error_code: str = ""
+    error_msg: str = ""
+
+
+class Sent(Struct, frozen=True):
+    """Request ids of accepted events, and errors of refused ones, by position."""
+
+    ids: dict[int, str]
+    errors: dict[int, ClientError]
+
+
 class Operations:
     def __init__(self, configuration: Configuration) -> None:
         self._base = configuration.functions
-        self.limits = RetryLimits(configuration.retries, configuration.timeout)
+        self._limits = RetryLimits(configuration.retries, configuration.timeout)
 
     def enqueue(self, function: str, event: Event) -> Steps[str]:
         """Queue an invocation and return its request id. The engine has stored the invocation by then."""
         keyed = event.with_key()
         request = self._post(function, "invocations-async", keyed.body(), keyed.headers)
-        reply = yield from sent(request, self.limits)
+        reply = yield from sent(request, self._limits)
         return decoded(reply, RequestId).request_id
+
+    def enqueue_many(self, function: str, events: Iterable[object]) -> Steps[Sent]:
+        """Queue invocations for all events, in their order.
+
+        Those without room are sent again, within the client's limits. An event that is refused for another reason does
+        not stop the others. If the connection breaks, all that are left get the error. Raises Unreachable or ApiError
+        if no event was accepted because of the whole request.
+        """
+        if isinstance(events, Mapping | str | bytes):
+            raise BadArgument(f"events is a {type(events).__name__}: give a list of events")
+        keyed = [(one if isinstance(one, Event) else Event(event=one)).with_key() for one in events]
+        waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
+        found, limits, accepted, tries, began = Sent({}, {}), self._limits, 0, 0, time.monotonic()
+        while True:
+            asked = yield from self._send(function, waiting, found)
+            delay = max(RETRY_DELAY, asked) * random.uniform(1, 1.5)
+            waiting = [item for item in waiting if _may_repeat(found.errors.get(item.position))]
+            if len(found.ids) > accepted:
+                accepted, tries, began = len(found.ids), 0, time.monotonic()
+            tries += 1
+            if not waiting or tries > limits.retries or time.monotonic() - began + delay > limits.timeout:
+                return found
+            yield Sleep(delay)
+
+    def _send(self, function: str, items: Sequence[Item], found: Sent) -> Steps[float]:
+        """Send items once, until there is no room or no connection. All items that are left get this error.
+
+        Return the seconds after which the engine asks for another attempt.
+        """
+        done, asked = 0, 0.0
+        for batch in batches(items):
+            done += len(batch)
+            try:
+                body = b'{"events":[%b]}' % b",".join(item.body for item in batch)
+                reply = yield from sent(self._post(function, "invocations-async/batch", body, {}), self._limits)
+                asked = retry_after(reply) or 0.0
+                _keep(batch, found, decoded(reply, dict[str, Any]))
+            except ApiError as error:
+                whole = "results" not in error.details and not isinstance(error, TooLarge)
+                if whole and not found.ids:  # such as an unknown function
+                    raise
+                asked = error.retry_after or 0.0
+                _keep(batch, found, error.details, error)
+            except Unreachable as error:
+                if not found.ids:
+                    raise
+                found.errors.update((item.position, error) for item in [*batch, *items[done:]])
+                break
+            refusals = [found.errors.get(item.position) for item in batch]
+            full = next(filter(_may_repeat, refusals), None)
+            if full:
+                found.errors.update((item.position, full) for item in items[done:])
+                break
+        return asked
 
     def call(self, function: str, event: object, kind: Any, timeout: float | None) -> Steps[Any]:
         """Run a function and return its result. A call that may have run is not sent again."""
-        limits, wait = self.limits, LONGEST_CALL
+        limits, wait = self._limits, LONGEST_CALL
         if timeout is not None:
             timeout = min(timeout, LONGEST_LIMIT)
             limits = RetryLimits(limits.retries, min(timeout, limits.timeout))
             wait = timeout - limits.timeout
         request = self._post(function, "invocations", Event(event=event).body(), {}, wait=wait, repeatable=False)
         reply = yield from sent(request, limits)
-        headers = {name.lower(): value for name, value in reply.headers.items()}
-        request_id, text = headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
+        request_id, text = reply.headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
         if not request_id:
             raise error_of(reply)
-        if headers.get("x-is-func-err") == "true":
-            code = int(headers.get("x-func-err-code", 0))
+        if reply.headers.get("x-is-func-err") == "true":
+            code = int(reply.headers.get("x-func-err-code", 0))
             raise _failure(InvocationFailed, request_id, code, "", text)
         return decode_result(text, kind, request_id)
 
-    def record(self, function: str, request_id: str, wait: float = 0.0) -> Steps[Record]:
-        return (yield from self._record(function, request_id, wait, self.limits))
+    def record(
+        self, function: str, request_id: str, wait: float = 0.0, limits: RetryLimits | None = None
+    ) -> Steps[Record]:
+        """Return what the engine tells about an invocation, after ``wait`` seconds or at its end."""
+        target = self._target(function, f"async-invocations/{quote(request_id, safe='')}?wait={wait:.3f}")
+        reply = yield from sent(Request(method="GET", target=target, wait=wait), limits or self._limits)
+        return decoded(reply, Record)
 
     def result(self, function: str, request_id: str, kind: Any, timeout: float | None) -> Steps[Any]:
         """Wait for the end of an invocation and return its result, or raise its failure.
@@ -103,14 +181,14 @@ class Operations:
             left = max(0.0, until - time.monotonic())
             wait = min(left, LONGEST_WAIT)
             try:
-                limits = RetryLimits(0, min(left - wait, self.limits.timeout))
-                record = yield from self._record(function, request_id, wait, limits)
+                limits = RetryLimits(0, min(left - wait, self._limits.timeout))
+                record = yield from self.record(function, request_id, wait, limits)
             except (Unreachable, Overloaded, Unavailable) as problem:
                 now = time.monotonic()
                 if timeout is not None and now >= until:
                     raise ResultTimeout(request_id, timeout, "", str(problem)) from problem
                 delay = delay_after(problem, failures)
-                if now + delay - heard > LONGEST_WAIT + self.limits.timeout:
+                if now + delay - heard > LONGEST_WAIT + self._limits.timeout:
                     raise
                 failures += 1
                 yield Sleep(min(delay, until - now))
@@ -124,23 +202,15 @@ class Operations:
     def cancel(self, function: str, request_id: str) -> Steps[None]:
         """Cancel an invocation that waits or runs. Raise BadRequest if it has ended."""
         body = msgspec.json.encode({"request_id": request_id, "type": "force"})
-        yield from sent(self._post(function, "cancel", body, {}), self.limits)
+        yield from sent(self._post(function, "cancel", body, {}), self._limits)
 
     def logs(self, function: str, request_id: str, *, follow: bool) -> tuple[Request, LogReader]:
         accept = "text/event-stream" if follow else "application/x-ndjson"
         target = self._target(function, f"async-invocations/{quote(request_id, safe='')}/logs")
-        limit = QUIET if follow else self.limits.timeout
+        limit = QUIET if follow else self._limits.timeout
         request = Request(method="GET", target=target, headers={"Accept": accept}, limit=limit)
-        limits = RetryLimits(UNBOUNDED, self.limits.timeout) if follow else self.limits
+        limits = RetryLimits(UNBOUNDED, self._limits.timeout) if follow else self._limits
         return request, LogReader(limits, follow=follow)
-
-    def batch(self, function: str, items: Sequence[bytes]) -> Request:
-        return self._post(function, "invocations-async/batch", b'{"events":[%b]}' % b",".join(items), {})
-
-    def _record(self, function: str, request_id: str, wait: float, limits: RetryLimits) -> Steps[Record]:
-        target = self._target(function, f"async-invocations/{quote(request_id, safe='')}?wait={wait:.3f}")
-        reply = yield from sent(Request(method="GET", target=target, wait=wait), limits)
-        return decoded(reply, Record)
 
     def _post(
         self,
@@ -183,3 +253,29 @@ def _failure(kind: type[InvocationFailed], request_id: str, code: int, message: 
         body = ErrorBody()
     shown = message or body.error_message or text
     return kind(request_id, code, shown, error_type=body.error_type, traceback=body.stack_trace)
+
+
+def _keep(batch: Sequence[Item], found: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:
+    """Keep what a reply says about each event of a batch. ``refusal`` is the error of the whole batch, if any."""
+    results = msgspec.convert(reply.get("results", []), list[ItemResult])
+    if refusal and len(results) != len(batch):
+        found.errors.update((item.position, refusal) for item in batch)
+        return
+    for item, result in zip(batch, results, strict=True):
+        found.errors.pop(item.position, None)
+        if result.request_id:
+            found.ids[item.position] = result.request_id
+        else:
+            status = _status(result.error_code)
+            kind = error_class(status, result.error_code)
+            found.errors[item.position] = kind(status, result.error_code, result.error_msg)
+
+
+def _status(code: str) -> int:
+    """Return the status of an error code: codes such as FSS.0429 contain it."""
+    general = re.fullmatch(r"FSS\.0(\d{3})", code)
+    return int(general[1]) if general else 400
+
+
+def _may_repeat(error: ClientError | None) -> bool:
+    return isinstance(error, Overloaded | Unavailable)

@@ -6,9 +6,10 @@ result. ``transport`` runs operations on sockets, for synchronous and asynchrono
 
 from __future__ import annotations
 
+import json
 import random
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,8 @@ JSON = "application/json"
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0  #: seconds between attempts, if the engine names none
 LONGEST_LIMIT = 1e6  #: seconds; sockets have no much longer time limits
 LARGEST_REPLY = 128 << 20  #: bytes; an engine's largest describes an invocation whose event and result are escaped
+#: Ends of the names of fields that describe an error, and the names that some services of the engine use for them.
+_ERROR_FIELDS = (("code", "code"), ("msg", "message"))
 REPLY = 1.0  #: seconds that each attempt has at least, even beyond a time limit
 
 
@@ -29,23 +32,30 @@ class Request(Struct, frozen=True, kw_only=True):
     method: str
     target: str  #: path and query
     body: bytes = b""
+    pieces: Iterable[bytes] | None = None  #: ``body`` in parts, for a caller that shows the progress of an upload
     headers: Mapping[str, str] = {}
     wait: float = 0.0  #: seconds by which the engine may delay its reply
     repeatable: bool = True  #: a second execution changes nothing
-    limit: float = 0.0  #: seconds in which the reply must come; ``sent`` sets them
+    limit: float = LONGEST_LIMIT  #: seconds in which the reply must come
 
 
 class Reply(Struct, frozen=True, kw_only=True):
     status: int
-    headers: Mapping[str, str]  #: names in any case
+    headers: Mapping[str, str]  #: names in lower case
     body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Value of the body; None for an empty one. Raises ValueError if it is no JSON."""
+        return json.loads(self.body) if self.body else None
 
 
 class Sleep(Struct, frozen=True):
     seconds: float
 
 
-Steps = Generator[Request | Sleep, Reply | None, T]
+#: Yields what to do, and gets the reply to a request, or the error of one without a reply.
+Steps = Generator[Request | Sleep, Reply | Unreachable | None, T]
 
 
 class RetryLimits(Struct, frozen=True):
@@ -66,17 +76,12 @@ def sent(request: Request, limits: RetryLimits) -> Steps[Reply]:
     """
     began, attempt = time.monotonic(), 0
     while True:
-        problem: Unreachable | ApiError
         left = max(REPLY, began + limits.timeout - time.monotonic())
-        try:
-            reply = yield replace(request, limit=request.wait + left)
-        except Unreachable as error:
-            problem = error
-        else:
-            assert reply is not None
-            if reply.status < 300:
-                return reply
-            problem = error_of(reply)
+        outcome = yield replace(request, limit=request.wait + left)
+        assert outcome is not None
+        if isinstance(outcome, Reply) and outcome.status < 300:
+            return outcome
+        problem = error_of(outcome) if isinstance(outcome, Reply) else outcome
         delay = delay_after(problem, attempt)
         attempt += 1
         late = time.monotonic() - began + delay > limits.timeout
@@ -109,16 +114,15 @@ def decoded(reply: Reply, kind: type[T]) -> T:
 
 def retry_after(reply: Reply) -> float | None:
     """Return the seconds after which the engine asks for another attempt, if it names some."""
-    asked = next((value for name, value in reply.headers.items() if name.lower() == "retry-after"), "")
+    asked = reply.headers.get("retry-after", "")
     return float(asked) if asked.isdigit() else None
 
 
 def error_of(reply: Reply) -> ApiError:
     """Return the error that a reply describes. Replies of proxies, in other forms, are quoted."""
-    headers = {name.lower(): value for name, value in reply.headers.items()}
     try:
         told = msgspec.json.decode(reply.body, type=dict[str, Any])
-        code, message = str(told["error_code"]), str(told["error_msg"])
+        code, message = (str(told.get(f"error_{short}") or told[name]) for short, name in _ERROR_FIELDS)
     except (msgspec.DecodeError, KeyError):
         told, code = {}, f"HTTP {reply.status}"
         message = f"{reply.body[:200].decode('utf-8', 'replace')} (is this a functiond engine?)"
@@ -126,7 +130,7 @@ def error_of(reply: Reply) -> ApiError:
         reply.status,
         code,
         message,
-        request_id=headers.get("x-cff-request-id") or headers.get("x-request-id", ""),
+        request_id=reply.headers.get("x-cff-request-id") or reply.headers.get("x-request-id", ""),
         retry_after=retry_after(reply),
         details=told,
     )

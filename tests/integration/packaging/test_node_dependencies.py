@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.cli.client import UsageError
-from engine.cli.packaging import cache
-from engine.cli.packaging.archive import zipped
-from engine.cli.packaging.files import select
-from engine.cli.packaging.installing import with_dependencies
-from engine.cli.packaging.node_checks import check_syntax
+from engine.deploy.packaging import cache
+from engine.deploy.packaging.files import select, zipped
+from engine.deploy.packaging.installing import with_dependencies
+from engine.deploy.packaging.node import check_syntax
+from engine.errors import UsageError
 from engine.runtimes.catalog import Family
 from engine.runtimes.descriptions import InterpreterInfo, describe
 from tests.support.distributions import add_npm_package

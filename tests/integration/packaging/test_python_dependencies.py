@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.cli.client import UsageError
-from engine.cli.packaging import cache
-from engine.cli.packaging.archive import zipped
-from engine.cli.packaging.files import select
-from engine.cli.packaging.installing import with_dependencies
-from engine.cli.packaging.python_dependencies import find_dependencies
+from engine.deploy.packaging import cache
+from engine.deploy.packaging.files import select, zipped
+from engine.deploy.packaging.installing import with_dependencies
+from engine.deploy.packaging.python import find_dependencies
+from engine.errors import UsageError
 from engine.runtimes.catalog import Family
 from engine.runtimes.descriptions import InterpreterInfo, describe
 from engine.runtimes.interpreters import own_interpreter
@@ -252,7 +251,7 @@ def test_a_list_without_requirements_installs_nothing(folder: Path, name: str, t
 
 
 def test_without_uv_and_pip_the_user_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.cli.packaging.python_dependencies.find_spec", {}.get)
+    monkeypatch.setattr("engine.deploy.packaging.python.find_spec", {}.get)
     monkeypatch.setenv("PATH", str(tmp_path))
     (folder / "requirements.txt").write_text("tiny\n")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from functiond.app import Deployment
+from functiond.describe import Description
 
-from engine.cli.apps.description import AppDescription, AppFunction, describe
-from engine.cli.apps.staging import staged
-from engine.cli.client import UsageError
+from engine.deploy.apps import describe, staged
+from engine.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -16,15 +17,16 @@ def folder_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def app(root: Path, *parts: str) -> AppDescription:
+def app(root: Path, *parts: str) -> Description:
     instance = root / "instance"
     instance.write_text("# functiond\n")
-    function = AppFunction(
-        name="a-b", attribute="run", timeout=None, memory=None, retries=None, max_age=None, on_success=None,
-        on_failure=None, schedule=None, zone=None,
-    )  # fmt: skip
-    return AppDescription(
-        module="shop.jobs", app="app", root=root, parts=list(parts), instance=instance, functions=[function]
+    return Description(
+        module="shop.jobs",
+        app="app",
+        root=str(root),
+        parts=list(parts),
+        instance=str(instance),
+        functions=[Deployment(name="a-b", attribute="run")],
     )
 
 

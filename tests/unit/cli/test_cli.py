@@ -4,9 +4,10 @@ import ast
 
 import pytest
 
-from engine.cli.client import Client, UsageError, path_of
 from engine.cli.commands import run
 from engine.cli.exit_codes import FAILED, USAGE
+from engine.deploy.client import Client, path_of
+from engine.errors import UsageError
 from tests.support.engine_process import ROOT
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.client import UsageError
-from engine.cli.packaging import cache
+from engine.deploy.packaging import cache
+from engine.errors import UsageError
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.cli.client import UsageError
-from engine.cli.destination_options import DestinationOption, read_destination
+from engine.deploy.destinations import DestinationOption, read_destination
+from engine.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from queue import Queue
 
 import pytest
 
-from engine.cli.client import UsageError
 from engine.cli.commands import make_app
-from engine.cli.deploy_options import Asynchronous, Configuration, Installation
+from engine.cli.deploy_options import Configuration, Installation
 from engine.cli.dev.deployables import DeployableFunction, Options
 from engine.cli.dev.watching import watching
+from engine.deploy.functions import Asynchronous
+from engine.errors import UsageError
 
 
 def deployable_of(path: Path) -> DeployableFunction:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.cli.client import Client, UsageError
-from engine.cli.manifest.export import _write_code
-from engine.cli.manifest.project import Project
+from engine.cli.export import _write_code
+from engine.deploy.client import Client
+from engine.deploy.manifest.project import Project
+from engine.errors import UsageError
 
 
 class Engine(Client):

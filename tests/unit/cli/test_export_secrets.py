@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.cli.manifest.describing import holds_secret
+from engine.deploy.manifest.describing import holds_secret
 
 
 @pytest.mark.parametrize(

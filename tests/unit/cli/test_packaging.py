@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.client import UsageError
-from engine.cli.packaging import archive, default_handler, default_name, pack
-from engine.cli.packaging.defaults import default_language
-from engine.cli.packaging.files import select
-from engine.cli.packaging.node_checks import check_handler as check_node_handler
-from engine.cli.packaging.python_checks import check_handler, check_syntax
 from engine.code.unpacking import Limits
+from engine.deploy.packaging import default_name
+from engine.deploy.packaging.building import default_handler, default_language, reading
+from engine.deploy.packaging.files import select, zipped
+from engine.deploy.packaging.node import check_handler as check_node_handler
+from engine.deploy.packaging.python import check_handler, check_syntax
+from engine.errors import UsageError
 from engine.runtimes.catalog import Family
 from engine.runtimes.descriptions import InterpreterInfo, describe
 from engine.runtimes.interpreters import own_interpreter
@@ -27,6 +27,12 @@ def files(folder: Path, *names: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(os.fsencode(f"# {name}\n"))
     return folder
+
+
+def pack(path: Path) -> bytes:
+    """Return the package of a folder or file without its dependencies."""
+    with reading(path):
+        return zipped(select(path).found if path.is_dir() else {path.name: path}, str(path))
 
 
 def names_in(package: bytes) -> list[str]:
@@ -141,7 +147,7 @@ def test_links_that_lead_elsewhere_are_refused(tmp_path: Path, target: str, prob
 
 
 def test_links_that_multiply_files_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "LIMITS", Limits(entries=1000))
+    monkeypatch.setattr("engine.deploy.packaging.files.LIMITS", Limits(entries=1000))
     for level in range(20):
         (tmp_path / f"d{level}").mkdir()
         for name in ("a", "b"):
@@ -171,7 +177,7 @@ def test_a_package_that_is_too_large_is_told_with_its_largest_folders(
 ) -> None:
     files(tmp_path, "index.py", "node_modules/big/x", "node_modules/small/x")
     (tmp_path / "node_modules/big/x").write_bytes(os.urandom(3 << 20))
-    monkeypatch.setattr(archive, "PACKAGE_LIMIT", 2 << 20)
+    monkeypatch.setattr("engine.deploy.packaging.files.PACKAGE_LIMIT", 2 << 20)
 
     with pytest.raises(UsageError, match=r"has more than 2.0 MiB, the largest being node_modules/big \(3.0 MiB\)"):
         pack(tmp_path)
@@ -190,12 +196,6 @@ def test_one_file_is_a_package_of_its_own(tmp_path: Path) -> None:
 
     assert names_in(pack(tmp_path / "hello.py")) == ["hello.py"]
     assert (default_name(tmp_path / "hello.py"), default_handler(Path("hello.py"))) == ("hello", "hello.handler")
-
-
-def test_a_zip_is_taken_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "ready.zip").write_bytes(b"PK")
-
-    assert pack(tmp_path / "ready.zip") == b"PK"
 
 
 def test_a_folder_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

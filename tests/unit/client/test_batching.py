@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from functiond.batching import enqueue_many
-from functiond.configuration import configuration
+from functiond.configuration import Configuration
 from functiond.operations import Operations
 from functiond.steps import Reply, Request, Sleep
 
-NOTHING: dict[str, Any] = dict.fromkeys(("token", "access_key", "secret_key", "project", "ca_file"))
 FULL = {"error_code": "FSS.0429", "error_msg": "no room"}
 
 
 def reply(*results: dict[str, str], seconds: str) -> Reply:
     body = json.dumps({"results": results}).encode()
-    return Reply(status=202, headers={"Retry-After": seconds}, body=body)
+    return Reply(status=202, headers={"retry-after": seconds}, body=body)
 
 
 def test_events_without_room_wait_as_long_as_the_engine_asks() -> None:
-    operations = Operations(configuration(url="http://a", retries=5, timeout=60.0, **NOTHING))
-    steps = enqueue_many(operations, "f", [1, 2])
+    operations = Operations(Configuration(url="http://a"))
+    steps = operations.enqueue_many("f", [1, 2])
     first = next(steps)
     wait = steps.send(reply({"request_id": "a"}, FULL, seconds="20"))
     assert isinstance(wait, Sleep)

@@ -17,7 +17,7 @@ from uuid import UUID
 import functiond
 import pytest
 from functiond import BadResult, instance
-from functiond.codec import decode, decode_result, encode
+from functiond.events import decode, decode_result, encode
 from msgspec import DecodeError, Meta, Struct
 
 T = TypeVar("T")

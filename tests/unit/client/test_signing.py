@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from functiond.signing import sign
+from functiond.configuration import sign
 
 from engine.auth.signatures import Signatures, Signed
 from engine.auth.signing import read_authorization

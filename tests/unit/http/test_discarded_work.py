@@ -6,8 +6,8 @@ from pathlib import Path
 
 import anyio
 
-from engine.cli.client import Client
 from engine.cli.findings import Finding, of_engine
+from engine.deploy.client import Client
 from engine.http.console.paths import HOME
 from tests.doubles import ManualClock
 from tests.support.http_app import PROJECT

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.cli.client import UsageError
-from engine.cli.timers import for_api, read_schedule
-from engine.errors import InvalidField
+from engine.deploy.timers import for_api, read_schedule
+from engine.errors import InvalidField, UsageError
 from engine.model.crontab import five_fields, from_crontab
 from plugins.timer.options import TimerOptions
 

@@ -1,0 +1,1 @@
+"""Deployment over the API: packages of folders, apps and manifests."""

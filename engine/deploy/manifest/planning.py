@@ -1,0 +1,73 @@
+"""Plan of all changes that a manifest asks for, in an order in which each finds what it needs.
+
+Topics and streams come first, then functions, versions and aliases, then settings and triggers, which may name any of
+them. Deletions go the other way; those of triggers come before new triggers, which may need the same bucket or path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from msgspec import UNSET, Struct
+
+from engine.deploy.client import path_of
+from engine.deploy.manifest.changes import Change, deletion
+from engine.deploy.manifest.functions import function_changes
+from engine.deploy.manifest.kinds import Kinds
+from engine.deploy.manifest.project import Project, References
+from engine.deploy.manifest.reading import Function, Manifest
+from engine.deploy.manifest.services import service_changes, service_deletions
+from engine.deploy.manifest.triggers import TriggerPlanner
+from engine.deploy.manifest.versions import alias_changes, control_changes, settings_changes, version_changes
+from engine.model.urn import LATEST
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    changes: list[Change]
+    unnamed: list[Change]  #: deletions of what the manifest does not name; empty if ``changes`` has them
+
+
+def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets: bool) -> Plan:
+    """Compare a manifest with a project. With ``prune``, delete what the manifest does not name.
+
+    Raises UsageError for a reference to what neither exists nor is declared, and for data that no engine accepts.
+    """
+    references, kinds = References(project, manifest, prune=prune), Kinds(manifest.secrets)
+    functions = list(manifest.functions.values())
+    planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
+    changes = list(service_changes(manifest, project))
+    changes += [change for one in functions for change in function_changes(one, project)]
+    changes += [change for one in functions for change in version_changes(one, project)]
+    changes += [change for one in functions for change in alias_changes(one, project, prune=prune)]
+    changes += [change for one in functions for change in settings_changes(one, project, references, kinds)]
+    changes += [change for one in functions for change in control_changes(one, project)]
+    plans = [planner.plan(one) for one in functions]
+    new_triggers = [change for plan in plans for change in plan.changes]
+    old_triggers = [change for plan in plans for change in plan.unnamed]
+    deletions = list(_deletions(manifest, project))
+    if prune:
+        return Plan(changes=[*changes, *old_triggers, *new_triggers, *deletions], unnamed=[])
+    return Plan(changes=[*changes, *new_triggers], unnamed=[*old_triggers, *deletions])
+
+
+def _deletions(manifest: Manifest, project: Project) -> Iterator[Change]:
+    """Yield the deletions of all that the manifest does not name, except triggers of functions that it names."""
+    for function in manifest.functions.values():
+        yield from _deletions_of(function, project)
+    for name in project.functions:
+        if name not in manifest.functions:
+            yield deletion(project.client, "function", name, path_of(name))
+    yield from service_deletions(manifest, project)
+
+
+def _deletions_of(function: Function, project: Project) -> Iterator[Change]:
+    name, client = function.name, project.client
+    for alias in project.aliases(name):
+        if alias not in function.aliases:
+            yield deletion(client, "alias", f"{name}:!{alias}", path_of(name, f"/aliases/{quote(alias, safe='')}"))
+    if function.own.async_invoke_config is UNSET and LATEST in project.settings(name):
+        yield deletion(client, "asynchronous settings", name, path_of(name, "/async-invoke-config"))
+    for version in project.versions(name):
+        if version not in function.versions:
+            yield deletion(client, "version", f"{name}:{version}", path_of(project.urn(name, version)))

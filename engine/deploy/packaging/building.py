@@ -1,0 +1,148 @@
+"""Package of a function, made from its folder or file for the interpreter that will run it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.deploy.client import Client
+from engine.deploy.packaging import node, python
+from engine.deploy.packaging.files import Selection, select, zipped
+from engine.deploy.packaging.installing import Files, with_dependencies
+from engine.deploy.packaging.node import NODE
+from engine.deploy.packaging.tools import default_runtime, interpreter_of
+from engine.errors import UsageError
+from engine.runtimes.catalog import BY_BOOTSTRAP, Family, find_runtime
+from engine.runtimes.descriptions import InterpreterInfo
+
+_SHOWN = 3  #: names of a note
+
+
+def default_name(path: Path) -> str:
+    """Return the default name of a function deployed from ``path``: the folder's name, or the file's without suffix."""
+    path = path.resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def default_handler(path: Path) -> str:
+    return f"{path.stem}.handler" if path.suffix in (".py", *NODE) else "index.handler"
+
+
+def default_language(path: Path) -> Family:
+    """Return Node.js for a JavaScript file or a folder with ``index.js``, else Python.
+
+    The suffixes .mjs and .cjs count as .js.
+    """
+    found = path.suffix in NODE or any((path / f"index{suffix}").is_file() for suffix in NODE)
+    return Family.NODE if found else Family.PYTHON
+
+
+class BuildOptions(Struct, frozen=True, kw_only=True):
+    """Runtime and handler of the function; if empty, they follow from the folder and the engine."""
+
+    runtime: str = ""
+    handler: str = ""
+    install: bool = True  #: dependencies
+    reinstall: bool = False  #: also those that the cache has
+    layered: bool = False  #: the engine adds other packages, which may contain the handler
+
+
+class Build(Struct, frozen=True, kw_only=True):
+    """Package of a function, with the runtime and the handler that it was made for."""
+
+    package: bytes
+    runtime: str
+    handler: str
+    interpreter: InterpreterInfo | None = None  #: loads the handler; None: none does, or it is a zip package
+    notes: list[str] = []  #: lines for the user, such as the secrets that were left out
+
+
+def build(client: Client, path: Path, options: BuildOptions) -> Build:
+    """Make the package of a function from a folder, a file, or a zip package, which stays unchanged.
+
+    Raises UsageError if the code has syntax errors or no such handler, a file cannot be read or packed, or the package
+    is too large.
+    """
+    with reading(path):
+        runtime = options.runtime or default_runtime(client, default_language(path))
+        handler = options.handler or default_handler(path)
+        if path.suffix == ".zip" and path.is_file():
+            package = path.read_bytes()
+            return Build(package=package, runtime=runtime, handler=handler, notes=_missing(package, runtime, handler))
+        selection = select(path) if path.is_dir() else Selection(found={path.name: path})
+        installs_for = interpreter_of(client, runtime)
+        interpreter = installs_for if runtime not in BY_BOOTSTRAP else None
+        notes = [*_left_out(selection), _check_syntax(selection.found, interpreter, path)]
+        completed: AbstractContextManager[Files] = nullcontext(selection.found)
+        if installs_for is not None and options.install and path.is_dir():
+            completed = with_dependencies(path, selection.found, installs_for, reinstall=options.reinstall)
+        with completed as files:
+            notes.append(_check_handler(files, runtime, handler, interpreter, options.layered))
+            package = zipped(files, str(path))
+        notes = [note for note in notes if note]
+        return Build(package=package, runtime=runtime, handler=handler, interpreter=interpreter, notes=notes)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise UsageError for files of the block that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename or path}: {error.strerror}") from None
+
+
+def _left_out(selection: Selection) -> list[str]:
+    """Return lines about secrets, special files, and what a file names that was not written for functions."""
+    advice = "set variables by --env, or rename it if the function needs it"
+    notes = [f"left out {name}, which may hold secrets: {advice}" for name in selection.secrets]
+    notes += [f"left out {name}: it is neither a file nor a folder" for name in selection.unusable]
+    if selection.ignored and selection.rules == ".gitignore":
+        more = f" and {len(selection.ignored) - _SHOWN} more" if len(selection.ignored) > _SHOWN else ""
+        names = ", ".join(selection.ignored[:_SHOWN])
+        notes.append(f"left out {names}{more}, as .gitignore says; a file .functiondignore would replace it")
+    return notes
+
+
+def _check_syntax(own: Files, interpreter: InterpreterInfo | None, path: Path) -> str:
+    if interpreter is None:
+        return ""
+    if interpreter.language is Family.NODE:
+        node.check_syntax(own, interpreter)
+        return ""
+    return python.check_syntax(own, interpreter, path if path.is_dir() else path.parent)
+
+
+def _check_handler(files: Files, runtime: str, handler: str, interpreter: InterpreterInfo | None, layered: bool) -> str:
+    if interpreter is None:
+        if "bootstrap" not in files:
+            raise UsageError(f"the package has no file bootstrap, which the runtime {runtime} starts: add one")
+        return ""
+    check = node.check_handler if interpreter.language is Family.NODE else python.check_handler
+    try:
+        return check(files, handler)
+    except UsageError as problem:
+        if layered:
+            return str(problem)
+        raise
+
+
+def _missing(package: bytes, runtime: str, handler: str) -> list[str]:
+    """Return a line if a zip package lacks the file that the handler names. The engine reports invalid packages."""
+    found, module = find_runtime(runtime), handler.rpartition(".")[0]
+    try:
+        names = {name: Path(name) for name in zipfile.ZipFile(io.BytesIO(package)).namelist()}
+    except zipfile.BadZipFile:
+        return []
+    if found is None or not module:
+        return []
+    if found.family is Family.PYTHON and not python.module_file(names, module):
+        return [f"the package has no {module}.py for the handler {handler}: set another --handler"]
+    if found.family is Family.NODE and not any(f"{module}{suffix}" in names for suffix in NODE):
+        return [f"the package has no {module}.js for the handler {handler}: set another --handler"]
+    return []
