@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the modules of other parts than that of ``--part``."""
     if part := config.getoption("--part"):
         number, parts = map(int, part.split("/"))
-        kept = [one for one in items if (crc32(one.nodeid.partition("::")[0].encode()) - number) % parts == 0]
+        kept = [item for item in items if (crc32(item.nodeid.partition("::")[0].encode()) - number) % parts == 0]
         config.hook.pytest_deselected(items=[*{*items} - {*kept}])
         items[:] = kept
 

@@ -143,7 +143,10 @@ def test_every_module_has_one_layer() -> None:
 
 
 def test_plugins_know_the_surface_of_the_engine_only() -> None:
-    used = {name: {one for one in targets if one.startswith("engine")} for name, targets in _plugin_imports().items()}
+    used = {
+        name: {target for target in targets if target.startswith("engine")}
+        for name, targets in _plugin_imports().items()
+    }
 
     assert {name: targets for name, targets in used.items() if not targets <= {SURFACE}} == {}
     assert any(targets for targets in used.values())
@@ -371,7 +374,7 @@ def test_a_lambda_and_a_method_count_as_callbacks() -> None:
     ("constant", "home"),
     [("RESULT_LIMIT = 6 << 20", "engine.runtimes.protocol"), ("PRE_STOP_GRACE = 1.0", "engine.app.service")],
 )
-def test_what_two_modules_agree_on_stands_in_one(constant: str, home: str) -> None:
+def test_a_constant_that_two_modules_need_is_defined_once(constant: str, home: str) -> None:
     assert [name for name, file in _parts("engine").items() if f"\n{constant}" in file.read_text()] == [home]
 
 

@@ -46,7 +46,7 @@ def test_lines_have_a_width(page: Path) -> None:
 def test_sentences_name_their_subjects(page: Path) -> None:
     paragraphs = " ".join(line or "\n" for line in prose(page) if not line.startswith("|")).split("\n")
 
-    assert [found for one in paragraphs for found in VAGUE.findall(one.strip())] == []
+    assert [found for paragraph in paragraphs for found in VAGUE.findall(paragraph.strip())] == []
 
 
 @each_page
@@ -164,7 +164,9 @@ def test_every_option_in_the_table_of_commands_exists(capsys: pytest.CaptureFixt
     named = {name: set(re.findall(r"--[a-z][a-z-]+", row)) for name, row in rows}
     helps = {name: _help(name, capsys) for name, options in named.items() if options}
 
-    missing = [(name, one) for name, options in named.items() for one in options if f" {one} " not in helps[name]]
+    missing = [
+        (name, option) for name, options in named.items() for option in options if f" {option} " not in helps[name]
+    ]
     assert missing == []
     assert len(helps) >= 4
 

@@ -19,6 +19,7 @@ from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.contracts import rigs
 from tests.contracts.rigs.base import Rig, Target
 from tests.support.triggering import House, api_client, house
+from tests.support.waiting import until
 
 MODULES = [module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name != "base"]
 RIGS: list[type[Rig]] = [import_module(f"{rigs.__name__}.{name}").Rig for name in MODULES]
@@ -31,7 +32,7 @@ def params_of(chosen: Iterable[type[Rig]]) -> list[Any]:
 
 def having(**traits: bool) -> pytest.MarkDecorator:
     """Run a test only with the sources that have these traits."""
-    chosen = [one for one in RIGS if all(getattr(one, name) is value for name, value in traits.items())]
+    chosen = [rig for rig in RIGS if all(getattr(rig, name) is value for name, value in traits.items())]
     return pytest.mark.parametrize("rig", params_of(chosen), indirect=True)
 
 
@@ -58,16 +59,19 @@ class Scene(Struct, kw_only=True):
 
     async def has(self, *numbers: int) -> None:
         """Return once exactly these numbers have been accepted."""
-        while sorted(found := await self.numbers()) != sorted(numbers):
-            assert len(found) <= len(numbers), f"{found} is more than {numbers}"
-            await anyio.sleep(0.005)
+
+        async def have_come() -> bool:
+            accepted = await self.numbers()
+            assert len(accepted) <= len(numbers), f"{accepted} is more than {numbers}"
+            return sorted(accepted) == sorted(numbers)
+
+        await until(have_come)
 
     async def runs(self) -> None:
         await self.is_in("running")
 
     async def is_in(self, state: str) -> None:
-        while self.place.state(self.trigger).state != state:  # noqa: ASYNC110  (a state offers no event)
-            await anyio.sleep(0.005)
+        await until(lambda: self.place.state(self.trigger).state == state)
 
 
 @asynccontextmanager
@@ -123,7 +127,6 @@ async def process_scene(rig: Rig) -> AsyncIterator[ProcessScene]:
         body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
         made = engine.ask("POST", path, body).json
         one = ProcessScene(rig=rig, engine=engine, made=made, path=f"{path}/{rig.kind}/{made['trigger_id']}/state")
-        while one.state()["state"] != "running":  # noqa: ASYNC110  (a state offers no event)
-            await anyio.sleep(0.01)
+        await until(lambda: one.state()["state"] == "running")
         with anyio.fail_after(100):
             yield one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from engine.model import Code, DestinationSpec, Invocation, Outcome, State
+from engine.model import Code, DestinationSpec, Invocation, Outcome, Record, State
 from engine.protocols import Settlement, Storage, WaitingEnd
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
@@ -22,6 +22,7 @@ from tests.doubles import MemoryStorage
 from tests.support.disk import FSYNC, FULL, Disk, connection_on
 
 NOW = 1_700_000_000.0
+BEGINNING = (float("-inf"), 0)  #: rank and key before those of all invocations
 ROOM = 1 << 20  #: bytes; more than any test stores
 SINK = DestinationSpec(destination="FunctionGraph", param='{"func_urn":"urn:x"}')
 RETENTION = 100.0  #: seconds for which idempotency keys are stored
@@ -97,6 +98,17 @@ async def started(storage: Storage, function_id: int = 1, *, begun: bool = True,
     storage.journal.start(invocation, invocation.due_at, begun=begun)
     await storage.window.ready(function_id, (0.0, 0), 0, 0)  # written after the start, in the same or a later commit
     return invocation
+
+
+async def record_of(storage: Storage, invocation: Invocation) -> Record:
+    record = await storage.records.get(invocation.key)
+    assert record is not None
+    return record
+
+
+async def ready_of(storage: Storage, function_id: int = 1, limit: int = 1000) -> Sequence[Invocation]:
+    """Return the ready invocations of a function, in order."""
+    return (await storage.window.ready(function_id, BEGINNING, limit, ROOM)).invocations
 
 
 async def settled(storage: Storage, invocation: Invocation, outcome: Outcome, **fields: Any) -> None:

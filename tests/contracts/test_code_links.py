@@ -39,6 +39,6 @@ async def test_an_object_that_is_not_there_is_missing(links: CodeLinks, link: st
 
 
 @pytest.mark.parametrize("link", ["", "in/code.zip", "file:///bucket/in/code.zip", "obs://bucket"])
-async def test_what_is_no_link_is_refused(links: CodeLinks, link: str) -> None:
+async def test_a_text_that_is_no_link_is_refused(links: CodeLinks, link: str) -> None:
     with pytest.raises(BadLink):
         await links.open(link).__aenter__()

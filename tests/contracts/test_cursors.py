@@ -11,7 +11,7 @@ import pytest
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import ContentKey, Invocation
 from engine.protocols import CursorMove, Storage, StoredResource
-from tests.contracts.storage import Opened, made
+from tests.contracts.storage import Opened, made, ready_of
 
 OWNER = "function:1"
 
@@ -38,7 +38,7 @@ async def appended(storage: Storage, *requests: tuple[Invocation, str], move: Cu
     return ids, told
 
 
-async def test_requests_and_cursor_are_one_step(opened: Opened) -> None:
+async def test_requests_and_cursor_are_stored_together(opened: Opened) -> None:
     async with opened() as storage:
         await put_trigger(storage)
         one, two = made(storage, payload=b"12"), made(storage, payload=b"345")
@@ -55,8 +55,7 @@ async def test_requests_of_a_batch_keep_their_trace_contexts(opened: Opened) -> 
         await appended(storage, (made(storage, trace="t"), ""), (made(storage), ""))
 
     async with opened() as storage:
-        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)
-        assert [one.trace for one in page.invocations] == ["t", ""]
+        assert [one.trace for one in await ready_of(storage)] == ["t", ""]
 
 
 @pytest.mark.parametrize(
@@ -64,16 +63,15 @@ async def test_requests_of_a_batch_keep_their_trace_contexts(opened: Opened) -> 
     [step({"0": b"9"}, {"0": b"6"}), step({"0": b"9"}, {"0": None}), step({"0": b"9"}, {"0": b"7"}, generation=2)],
     ids=["another position", "a first one", "another generation"],
 )
-async def test_nothing_is_stored_when_the_cursor_is_not_where_it_was(opened: Opened, move: CursorMove) -> None:
-    async with opened() as storage:
-        await put_trigger(storage)
-        await appended(storage, move=step({"0": b"7"}, {"0": None}))
+async def test_nothing_is_stored_when_the_cursor_has_moved(storage: Storage, move: CursorMove) -> None:
+    await put_trigger(storage)
+    await appended(storage, move=step({"0": b"7"}, {"0": None}))
 
-        ids, told = await appended(storage, (made(storage), ""), (made(storage), "key"), move=move)
+    ids, told = await appended(storage, (made(storage), ""), (made(storage), "key"), move=move)
 
-        assert (ids, told) == ("moved", [False, False])
-        assert await storage.cursors.read("t") == {"0": b"7"}
-        assert (await storage.journal.recover()).backlog == {}
+    assert (ids, told) == ("moved", [False, False])
+    assert await storage.cursors.read("t") == {"0": b"7"}
+    assert (await storage.journal.recover()).backlog == {}
 
 
 async def test_a_key_with_content_is_repeated_by_content_and_otherwise_refuses_the_batch(opened: Opened) -> None:
@@ -89,52 +87,48 @@ async def test_a_key_with_content_is_repeated_by_content_and_otherwise_refuses_t
         assert (await storage.journal.recover()).backlog[1] == (1, 1)
 
 
-async def test_a_refused_step_leaves_its_neighbours_in_the_commit_alone(opened: Opened) -> None:
-    async with opened() as storage:
-        await put_trigger(storage)
-        before, after = made(storage), made(storage)
-        futures = [
-            storage.journal.append(before),
-            storage.cursors.append([(made(storage), "")], step({"0": b"1"}, {"0": b"?"})),
-            storage.journal.append(after),
-        ]
+async def test_a_refused_step_leaves_its_neighbours_in_the_commit_alone(storage: Storage) -> None:
+    await put_trigger(storage)
+    before, after = made(storage), made(storage)
+    futures = [
+        storage.journal.append(before),
+        storage.cursors.append([(made(storage), "")], step({"0": b"1"}, {"0": b"?"})),
+        storage.journal.append(after),
+    ]
 
-        with pytest.raises(CursorMoved):
-            await futures[1]
-        assert [await futures[0], await futures[2]] == [before.request_id, after.request_id]
-        assert (await storage.journal.recover()).backlog[1][0] == 2
-
-
-async def test_a_duplicate_gives_the_earlier_id_and_a_key_used_otherwise_none(opened: Opened) -> None:
-    async with opened() as storage:
-        one = made(storage, payload=b"1")
-        await appended(storage, (one, "key"))
-        fresh = made(storage, payload=b"3")
-
-        ids, told = await appended(
-            storage, (made(storage, payload=b"1"), "key"), (made(storage, payload=b"2"), "key"), (fresh, "other")
-        )
-
-        assert ids == [one.request_id, "", fresh.request_id]
-        assert told == [False, False, True]
+    with pytest.raises(CursorMoved):
+        await futures[1]
+    assert [await futures[0], await futures[2]] == [before.request_id, after.request_id]
+    assert (await storage.journal.recover()).backlog[1][0] == 2
 
 
-async def test_each_partition_has_its_own_cursor(opened: Opened) -> None:
-    async with opened() as storage:
-        await put_trigger(storage)
-        await appended(storage, move=step({"0": b"a", "1": b"b"}, {}))
-        await appended(storage, move=step({"1": b"c"}, {"1": b"b"}))
+async def test_a_duplicate_gives_the_earlier_id_and_a_key_used_otherwise_none(storage: Storage) -> None:
+    one = made(storage, payload=b"1")
+    await appended(storage, (one, "key"))
+    fresh = made(storage, payload=b"3")
 
-        assert await storage.cursors.read("t") == {"0": b"a", "1": b"c"}
+    ids, told = await appended(
+        storage, (made(storage, payload=b"1"), "key"), (made(storage, payload=b"2"), "key"), (fresh, "other")
+    )
+
+    assert ids == [one.request_id, "", fresh.request_id]
+    assert told == [False, False, True]
 
 
-async def test_a_changed_trigger_keeps_its_cursors_and_a_deleted_one_takes_them_along(opened: Opened) -> None:
-    async with opened() as storage:
-        await put_trigger(storage)
-        await appended(storage, move=step({"0": b"a"}, {"0": None}))
-        await put_trigger(storage, generation=2)
-        kept = await storage.cursors.read("t")
-        await storage.resources.delete("trigger", OWNER, "t")
+async def test_each_partition_has_its_own_cursor(storage: Storage) -> None:
+    await put_trigger(storage)
+    await appended(storage, move=step({"0": b"a", "1": b"b"}, {}))
+    await appended(storage, move=step({"1": b"c"}, {"1": b"b"}))
 
-        assert (kept, await storage.cursors.read("t")) == ({"0": b"a"}, {})
-        assert await appended(storage, move=step({"0": b"b"}, {})) == ("moved", [])
+    assert await storage.cursors.read("t") == {"0": b"a", "1": b"c"}
+
+
+async def test_a_changed_trigger_keeps_its_cursors_and_a_deleted_one_takes_them_along(storage: Storage) -> None:
+    await put_trigger(storage)
+    await appended(storage, move=step({"0": b"a"}, {"0": None}))
+    await put_trigger(storage, generation=2)
+    kept = await storage.cursors.read("t")
+    await storage.resources.delete("trigger", OWNER, "t")
+
+    assert (kept, await storage.cursors.read("t")) == ({"0": b"a"}, {})
+    assert await appended(storage, move=step({"0": b"b"}, {})) == ("moved", [])

@@ -96,7 +96,7 @@ async def executor(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 @pytest.mark.parametrize("event", ['{"a": [1, null]}', "[1.5, true]", "7", "false"])
-async def test_what_is_no_text_comes_back_as_json(executor: Executor, event: str) -> None:
+async def test_a_result_that_is_no_text_comes_back_as_json(executor: Executor, event: str) -> None:
     outcome = await executor.execute(function("echo"), invocation(event))
 
     assert (outcome.code, outcome.message, outcome.result.decode()) == (Code.OK, "", event)
@@ -132,16 +132,14 @@ async def test_the_largest_result_is_6_mib(executor: Executor) -> None:
         ("no_memory", Code.OUT_OF_MEMORY, ""),
     ],
 )
-async def test_what_user_code_does_wrong_is_an_outcome(
-    executor: Executor, handler: str, code: Code, message: str
-) -> None:
+async def test_an_error_of_user_code_is_an_outcome(executor: Executor, handler: str, code: Code, message: str) -> None:
     outcome = await executor.execute(function(handler), invocation())
 
     assert outcome.code == code
     assert message in outcome.message
 
 
-async def test_an_exception_is_told_with_the_users_frames_only(executor: Executor) -> None:
+async def test_an_exception_has_the_frames_of_user_code_only(executor: Executor) -> None:
     outcome = await executor.execute(function("divide"), invocation('{"by": 0}'))
 
     body = json.loads(outcome.result)
@@ -174,7 +172,7 @@ async def test_a_running_invocation_can_be_cancelled(executor: Executor) -> None
     assert not executor.cancel(asked.key)
 
 
-async def test_the_begin_is_told_before_the_handler_begins(executor: Executor, tmp_path: Path) -> None:
+async def test_the_begin_is_announced_before_the_handler_begins(executor: Executor, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     asked = invocation(json.dumps({"path": str(begun)}))
 
@@ -210,7 +208,7 @@ async def test_an_invocation_can_be_cancelled_while_its_begin_is_stored(executor
     assert (await asyncio.wait_for(running, 60)).code == Code.CANCELLED
 
 
-async def test_what_does_not_run_cannot_be_cancelled(executor: Executor) -> None:
+async def test_an_invocation_that_does_not_run_cannot_be_cancelled(executor: Executor) -> None:
     assert not executor.cancel(12345)
 
 

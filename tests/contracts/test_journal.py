@@ -20,6 +20,8 @@ from tests.contracts.storage import (
     ended,
     failure,
     made,
+    ready_of,
+    record_of,
     retried,
     settled,
     started,
@@ -29,124 +31,113 @@ from tests.contracts.storage import (
 
 
 async def state_of(storage: Storage, invocation: Invocation) -> State:
-    record = await storage.records.get(invocation.key)
-    assert record is not None
-    return record.state
+    return (await record_of(storage, invocation)).state
 
 
 # --- appending ----------------------------------------------------------------------------------------------
 
 
-async def test_what_was_appended_waits_as_it_was_asked_for(opened: Opened) -> None:
-    async with opened() as storage:
-        one = made(
-            storage,
-            7,
-            version="v1",
-            alias="live",
-            source="OBS",
-            payload=b'{"a":1}',
-            priority=3,
-            rank=5.0,
-            hops=2,
-            memory=256,
-            trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            cause=9,
-        )
-        request_id = await storage.journal.append(one)
+async def test_an_appended_invocation_waits_with_all_its_fields(storage: Storage) -> None:
+    one = made(
+        storage,
+        7,
+        version="v1",
+        alias="live",
+        source="OBS",
+        payload=b'{"a":1}',
+        priority=3,
+        rank=5.0,
+        hops=2,
+        memory=256,
+        trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        cause=9,
+    )
+    request_id = await storage.journal.append(one)
 
-        assert request_id == one.request_id
-        assert (await storage.window.ready(7, (float("-inf"), 0), 10, 1 << 20)).invocations == (one,)
-
-
-async def test_the_callback_hears_of_the_row_before_the_caller_does(opened: Opened) -> None:
-    async with opened() as storage:
-        heard: list[tuple[int, bool]] = []
-        one = made(storage)
-        await storage.journal.append(one, then=lambda i, fresh: heard.append((i.key, fresh)))
-
-        assert heard == [(one.key, True)]
+    assert request_id == one.request_id
+    assert await ready_of(storage, 7) == (one,)
 
 
-async def test_a_caller_who_goes_away_leaves_a_whole_row_and_a_callback(opened: Opened) -> None:
-    async with opened() as storage:
-        heard: list[bool] = []
-        one = made(storage)
-        waiting = asyncio.ensure_future(storage.journal.append(one, then=lambda _, fresh: heard.append(fresh)))
-        waiting.cancel()
-        await stored(storage)
+async def test_the_callback_of_a_row_runs_before_its_caller_continues(storage: Storage) -> None:
+    heard: list[tuple[int, bool]] = []
+    one = made(storage)
+    await storage.journal.append(one, then=lambda i, fresh: heard.append((i.key, fresh)))
 
-        assert heard == [True]
-        assert await state_of(storage, one) is State.WAIT
+    assert heard == [(one.key, True)]
 
 
-async def test_a_token_used_again_gives_the_first_id_and_stores_nothing(opened: Opened) -> None:
-    async with opened() as storage:
-        first, again = made(storage, at=NOW), made(storage, at=NOW + 99)
-        fresh: list[bool] = []
-        await storage.journal.append(first, idempotency_key="t")
-        request_id = await storage.journal.append(
-            again, idempotency_key="t", then=lambda _, stored: fresh.append(stored)
-        )
+async def test_a_caller_who_goes_away_leaves_a_whole_row_and_a_callback(storage: Storage) -> None:
+    heard: list[bool] = []
+    one = made(storage)
+    waiting = asyncio.ensure_future(storage.journal.append(one, then=lambda _, fresh: heard.append(fresh)))
+    waiting.cancel()
+    await stored(storage)
 
-        assert request_id == first.request_id
-        assert fresh == [False]
-        assert await storage.records.get(again.key) is None
+    assert heard == [True]
+    assert await state_of(storage, one) is State.WAIT
 
 
-async def test_two_requests_with_one_token_in_one_breath_are_one_row(opened: Opened) -> None:
-    async with opened() as storage:
-        one, other = made(storage, at=NOW), made(storage, at=NOW)
-        ids = await asyncio.gather(
-            storage.journal.append(one, idempotency_key="t"), storage.journal.append(other, idempotency_key="t")
-        )
+async def test_a_repeated_idempotency_key_gives_the_first_id_and_stores_nothing(storage: Storage) -> None:
+    first, again = made(storage, at=NOW), made(storage, at=NOW + 99)
+    fresh: list[bool] = []
+    await storage.journal.append(first, idempotency_key="t")
+    request_id = await storage.journal.append(again, idempotency_key="t", then=lambda _, stored: fresh.append(stored))
 
-        assert list(ids) == [one.request_id, one.request_id]
-
-
-async def test_a_token_with_another_payload_is_a_conflict(opened: Opened) -> None:
-    async with opened() as storage:
-        await storage.journal.append(made(storage, at=NOW, payload=b"1"), idempotency_key="t")
-        fresh: list[bool] = []
-
-        with pytest.raises(IdempotencyConflict):
-            await storage.journal.append(
-                made(storage, at=NOW, payload=b"2"), idempotency_key="t", then=lambda _, stored: fresh.append(stored)
-            )
-        assert fresh == [False]
+    assert request_id == first.request_id
+    assert fresh == [False]
+    assert await storage.records.get(again.key) is None
 
 
-async def test_a_token_belongs_to_one_function(opened: Opened) -> None:
-    async with opened() as storage:
-        one, other = made(storage, 1, at=NOW), made(storage, 2, at=NOW)
-        await storage.journal.append(one, idempotency_key="t")
+async def test_two_requests_of_one_turn_with_one_idempotency_key_are_one_row(storage: Storage) -> None:
+    one, other = made(storage, at=NOW), made(storage, at=NOW)
+    ids = await asyncio.gather(
+        storage.journal.append(one, idempotency_key="t"), storage.journal.append(other, idempotency_key="t")
+    )
 
-        assert await storage.journal.append(other, idempotency_key="t") == other.request_id
-
-
-async def test_a_token_is_free_again_after_its_retention(opened: Opened) -> None:
-    async with opened() as storage:
-        await storage.journal.append(made(storage, at=NOW), idempotency_key="t")
-        late = made(storage, at=NOW + 101)
-
-        assert await storage.journal.append(late, idempotency_key="t") == late.request_id
+    assert list(ids) == [one.request_id, one.request_id]
 
 
-async def test_the_retention_of_a_token_is_told_by_the_clock_also_after_it_was_set_back(opened: Opened) -> None:
-    async with opened() as storage:
-        ahead = made(storage, at=NOW + 10_000)
-        await storage.journal.append(ahead, idempotency_key="ahead")
-        await storage.journal.append(made(storage, at=NOW + 20_000))
+async def test_an_idempotency_key_with_another_payload_is_a_conflict(storage: Storage) -> None:
+    await storage.journal.append(made(storage, at=NOW, payload=b"1"), idempotency_key="t")
+    fresh: list[bool] = []
+
+    with pytest.raises(IdempotencyConflict):
         await storage.journal.append(
-            made(storage, at=NOW), idempotency_key="t"
-        )  # keys grow even when the clock is set back
-
-        late = made(storage, at=NOW + 101)
-        assert await storage.journal.append(late, idempotency_key="t") == late.request_id
-        assert await storage.journal.append(made(storage, at=NOW + 10_000), idempotency_key="ahead") == ahead.request_id
+            made(storage, at=NOW, payload=b"2"), idempotency_key="t", then=lambda _, stored: fresh.append(stored)
+        )
+    assert fresh == [False]
 
 
-async def test_a_token_outlives_the_engine(opened: Opened) -> None:
+async def test_an_idempotency_key_belongs_to_one_function(storage: Storage) -> None:
+    one, other = made(storage, 1, at=NOW), made(storage, 2, at=NOW)
+    await storage.journal.append(one, idempotency_key="t")
+
+    assert await storage.journal.append(other, idempotency_key="t") == other.request_id
+
+
+async def test_an_idempotency_key_is_free_again_after_its_retention(storage: Storage) -> None:
+    await storage.journal.append(made(storage, at=NOW), idempotency_key="t")
+    late = made(storage, at=NOW + 101)
+
+    assert await storage.journal.append(late, idempotency_key="t") == late.request_id
+
+
+async def test_the_retention_of_an_idempotency_key_follows_the_clock_also_after_it_was_set_back(
+    storage: Storage,
+) -> None:
+    ahead = made(storage, at=NOW + 10_000)
+    await storage.journal.append(ahead, idempotency_key="ahead")
+    await storage.journal.append(made(storage, at=NOW + 20_000))
+    await storage.journal.append(
+        made(storage, at=NOW), idempotency_key="t"
+    )  # keys grow even when the clock is set back
+
+    late = made(storage, at=NOW + 101)
+    assert await storage.journal.append(late, idempotency_key="t") == late.request_id
+    assert await storage.journal.append(made(storage, at=NOW + 10_000), idempotency_key="ahead") == ahead.request_id
+
+
+async def test_an_idempotency_key_outlives_the_engine(opened: Opened) -> None:
     async with opened() as storage:
         first = made(storage, at=NOW)
         await storage.journal.append(first, idempotency_key="t")
@@ -158,68 +149,57 @@ async def test_a_token_outlives_the_engine(opened: Opened) -> None:
 # --- end of an attempt ----------------------------------------------------------------------------------
 
 
-async def test_a_first_success_has_its_result_and_no_history(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        await settled(storage, one, success(one, result=b'"yes"', log=b"said"))
+async def test_a_first_success_has_its_result_and_no_history(storage: Storage) -> None:
+    one = await started(storage)
+    await settled(storage, one, success(one, result=b'"yes"', log=b"said"))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert (record.state, record.result, record.log, record.attempts) == (State.SUCCESS, b'"yes"', b"said", ())
-        assert (record.started_at, record.ended_at) == (one.due_at, one.due_at + 1)
+    record = await record_of(storage, one)
+    assert (record.state, record.result, record.log, record.attempts) == (State.SUCCESS, b'"yes"', b"said", ())
+    assert (record.started_at, record.ended_at) == (one.due_at, one.due_at + 1)
 
 
-async def test_a_start_and_its_end_in_one_breath_are_an_end(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage)
-        storage.journal.start(one, one.due_at)
-        await settled(storage, one, success(one))
+async def test_a_start_and_its_end_in_one_turn_are_an_end(storage: Storage) -> None:
+    one = await stored(storage)
+    storage.journal.start(one, one.due_at)
+    await settled(storage, one, success(one))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert (record.state, record.attempt, record.started_at) == (State.SUCCESS, 1, one.due_at)
+    record = await record_of(storage, one)
+    assert (record.state, record.attempt, record.started_at) == (State.SUCCESS, 1, one.due_at)
 
 
-async def test_a_failure_leaves_its_error_and_an_attempt(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        await settled(storage, one, failure(one))
+async def test_a_failure_leaves_its_error_and_an_attempt(storage: Storage) -> None:
+    one = await started(storage)
+    await settled(storage, one, failure(one))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert (record.state, record.code, record.message) == (State.FAIL, Code.USER_EXCEPTION, "no")
-        assert [(a.attempt, a.code) for a in record.attempts] == [(1, Code.USER_EXCEPTION)]
+    record = await record_of(storage, one)
+    assert (record.state, record.code, record.message) == (State.FAIL, Code.USER_EXCEPTION, "no")
+    assert [(a.attempt, a.code) for a in record.attempts] == [(1, Code.USER_EXCEPTION)]
 
 
-async def test_a_retry_waits_until_it_is_due(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one))
+async def test_a_retry_waits_until_it_is_due(storage: Storage) -> None:
+    one = await started(storage)
+    again = await retried(storage, one, failure(one))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert (record.state, record.attempt, record.due_at) == (State.WAIT, 2, again.due_at)
-        assert (await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations == ()
+    record = await record_of(storage, one)
+    assert (record.state, record.attempt, record.due_at) == (State.WAIT, 2, again.due_at)
+    assert await ready_of(storage) == ()
 
 
-async def test_a_retry_remembers_how_often_the_function_failed(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one))
-        [due], _ = await storage.window.promote(again.due_at, 10, ROOM)
+async def test_a_retry_remembers_how_often_the_function_failed(storage: Storage) -> None:
+    one = await started(storage)
+    again = await retried(storage, one, failure(one))
+    [due], _ = await storage.window.promote(again.due_at, 10, ROOM)
 
-        assert (due.attempt, due.failures, due.rank, due.first_due_at) == (2, 1, again.rank, one.first_due_at)
+    assert (due.attempt, due.failures, due.rank, due.first_due_at) == (2, 1, again.rank, one.first_due_at)
 
 
-async def test_of_an_invocation_that_is_tried_again_and_again_the_newest_attempts_are_kept(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        for _ in range(HISTORY + 5):
-            one = await retried(storage, one, failure(one, code=Code.ENGINE))
+async def test_of_an_invocation_that_is_tried_again_and_again_the_newest_attempts_are_kept(storage: Storage) -> None:
+    one = await started(storage)
+    for _ in range(HISTORY + 5):
+        one = await retried(storage, one, failure(one, code=Code.ENGINE))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert [a.attempt for a in record.attempts] == list(range(6, HISTORY + 6))
+    record = await record_of(storage, one)
+    assert [a.attempt for a in record.attempts] == list(range(6, HISTORY + 6))
 
 
 async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opened) -> None:
@@ -231,49 +211,42 @@ async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opene
         third = await retried(storage, again, failure(again, log=b"two"))
         await settled(storage, third, failure(third, log=b"three"), decision=none)
 
-        record = await storage.records.get(one.key)
-        assert record is not None
+        record = await record_of(storage, one)
         assert [(a.attempt, a.log, a.decision) for a in record.attempts] == [
             (1, b"one", later), (2, b"two", None), (3, b"", none),
         ]  # fmt: skip
         assert record.log == b"three"
 
 
-async def test_attempts_keep_the_progress_that_was_reported_last(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one, progress=0.25, note="one of four"))
-        third = await retried(storage, again, failure(again))
-        await settled(storage, third, failure(third, log=b"three", progress=1.0))
+async def test_attempts_keep_the_progress_that_was_reported_last(storage: Storage) -> None:
+    one = await started(storage)
+    again = await retried(storage, one, failure(one, progress=0.25, note="one of four"))
+    third = await retried(storage, again, failure(again))
+    await settled(storage, third, failure(third, log=b"three", progress=1.0))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert [(a.progress, a.note) for a in record.attempts] == [(0.25, "one of four"), (None, ""), (1.0, "")]
+    record = await record_of(storage, one)
+    assert [(a.progress, a.note) for a in record.attempts] == [(0.25, "one of four"), (None, ""), (1.0, "")]
 
 
-async def test_attempts_keep_the_instance_that_ran_them(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one, instance="a"))
-        await settled(storage, again, success(again, instance="b"))
+async def test_attempts_keep_the_instance_that_ran_them(storage: Storage) -> None:
+    one = await started(storage)
+    again = await retried(storage, one, failure(one, instance="a"))
+    await settled(storage, again, success(again, instance="b"))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert [each.instance for each in record.attempts] == ["a", "b"]
+    record = await record_of(storage, one)
+    assert [each.instance for each in record.attempts] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("progress", "kept"), [(None, []), (0.0, [(1, 0.0, "begun")])])
 async def test_a_first_success_is_kept_with_the_attempts_if_it_has_progress(
-    opened: Opened, progress: float | None, kept: list[tuple[int, float, str]]
+    storage: Storage, progress: float | None, kept: list[tuple[int, float, str]]
 ) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        note = "" if progress is None else "begun"
-        await settled(storage, one, Outcome(progress=progress, note=note), state=State.SUCCESS)
+    one = await started(storage)
+    note = "" if progress is None else "begun"
+    await settled(storage, one, Outcome(progress=progress, note=note), state=State.SUCCESS)
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert [(a.attempt, a.progress, a.note) for a in record.attempts] == kept
+    record = await record_of(storage, one)
+    assert [(a.attempt, a.progress, a.note) for a in record.attempts] == kept
 
 
 async def test_logs_of_earlier_attempts_count_until_they_are_dropped(opened: Opened) -> None:
@@ -294,54 +267,48 @@ async def test_logs_of_earlier_attempts_count_until_they_are_dropped(opened: Ope
     assert sizes == [(0, 4 * HISTORY), (1, 4 * (HISTORY - 1) + 2), (0, 0)]
 
 
-async def test_a_purge_tells_the_last_attempts_of_retried_invocations(opened: Opened) -> None:
-    async with opened() as storage:
-        await ended(storage)
-        one = await started(storage)
-        again = await retried(storage, one, failure(one))
-        await settled(storage, again, success(again))
+async def test_a_purge_returns_the_last_attempts_of_retried_invocations(storage: Storage) -> None:
+    await ended(storage)
+    one = await started(storage)
+    again = await retried(storage, one, failure(one))
+    await settled(storage, again, success(again))
 
-        purged = await storage.records.purge(one.due_at + 99, age=1.0, rows=10, size=1 << 20)
-        assert (len(purged.request_ids), purged.attempts) == (2, {one.request_id: 2})
-
-
-async def test_a_silent_success_keeps_nothing_of_the_failure_before(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one))
-        await storage.window.promote(again.due_at, 10, ROOM)
-        storage.journal.start(again, again.due_at)
-        await settled(storage, again, success(again))
-
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert (record.state, record.code, record.message, record.result) == (State.SUCCESS, 0, "", b"")
-        assert [a.code for a in record.attempts] == [Code.USER_EXCEPTION, Code.OK]
+    purged = await storage.records.purge(one.due_at + 99, age=1.0, rows=10, size=1 << 20)
+    assert (len(purged.request_ids), purged.attempts) == (2, {one.request_id: 2})
 
 
-async def test_what_never_ran_has_no_start_and_no_attempt(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage)
-        await settled(storage, one, failure(one, code=Code.EXPIRED), state=State.DISCARD, ran=False)
+async def test_a_silent_success_keeps_nothing_of_the_failure_before(storage: Storage) -> None:
+    one = await started(storage)
+    again = await retried(storage, one, failure(one))
+    await storage.window.promote(again.due_at, 10, ROOM)
+    storage.journal.start(again, again.due_at)
+    await settled(storage, again, success(again))
 
-        record = await storage.records.get(one.key)
-        assert record is not None
-        assert (record.state, record.started_at, record.attempts) == (State.DISCARD, None, ())
+    record = await record_of(storage, one)
+    assert (record.state, record.code, record.message, record.result) == (State.SUCCESS, 0, "", b"")
+    assert [a.code for a in record.attempts] == [Code.USER_EXCEPTION, Code.OK]
+
+
+async def test_an_invocation_that_never_ran_has_no_start_and_no_attempt(storage: Storage) -> None:
+    one = await stored(storage)
+    await settled(storage, one, failure(one, code=Code.EXPIRED), state=State.DISCARD, ran=False)
+
+    record = await record_of(storage, one)
+    assert (record.state, record.started_at, record.attempts) == (State.DISCARD, None, ())
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------
 
 
-async def test_a_waiting_one_is_cancelled_once(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage, 5, payload=b"1234")
+async def test_a_waiting_invocation_is_cancelled_once(storage: Storage) -> None:
+    one = await stored(storage, 5, payload=b"1234")
 
-        assert await storage.journal.end_all([one.key], CANCELLED) == [(one.key, 4)]
-        assert await storage.journal.end_all([one.key], CANCELLED) == []
-        assert await state_of(storage, one) is State.FAIL
+    assert await storage.journal.end_all([one.key], CANCELLED) == [(one.key, 4)]
+    assert await storage.journal.end_all([one.key], CANCELLED) == []
+    assert await state_of(storage, one) is State.FAIL
 
 
-async def test_what_was_discarded_counts_as_ended(opened: Opened) -> None:
+async def test_a_discarded_invocation_counts_as_ended(opened: Opened) -> None:
     async with opened() as storage:
         one = made(storage, 5, payload=b"12345678")
         await storage.journal.append(one)
@@ -356,69 +323,65 @@ async def test_what_was_discarded_counts_as_ended(opened: Opened) -> None:
         assert (recovery.backlog.get(5, (0, 0)), recovery.waiting, recovery.next_due) == ((0, 0), frozenset(), None)
 
 
-async def test_a_delayed_one_is_cancelled_and_never_due(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage, delayed=True)
-        await storage.journal.end_all([one.key], CANCELLED)
+async def test_a_cancelled_delayed_invocation_is_never_due(storage: Storage) -> None:
+    one = await stored(storage, delayed=True)
+    await storage.journal.end_all([one.key], CANCELLED)
 
-        assert await storage.window.promote(one.due_at + 1, 10, ROOM) == ((), None)
-
-
-async def test_a_running_one_is_not_cancelled_here(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await started(storage)
-
-        assert await storage.journal.end_all([one.key], CANCELLED) == []
-        assert await state_of(storage, one) is State.RUNNING
+    assert await storage.window.promote(one.due_at + 1, 10, ROOM) == ((), None)
 
 
-async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage)
-        heard: list[object] = []
-        waiting = asyncio.ensure_future(
-            storage.journal.end_all([one.key], CANCELLED, then=lambda *decided: heard.append(decided))
-        )
-        waiting.cancel()
-        await stored(storage)
+async def test_a_running_invocation_is_not_cancelled_by_the_journal(storage: Storage) -> None:
+    one = await started(storage)
 
-        assert heard == [([(one.key, 2)], True)]
+    assert await storage.journal.end_all([one.key], CANCELLED) == []
+    assert await state_of(storage, one) is State.RUNNING
 
 
-async def test_no_idempotency_key_expires_while_the_clock_is_not_trusted(opened: Opened) -> None:
-    async with opened() as storage:
-        early = made(storage, at=NOW)
-        assert await storage.journal.append(early, idempotency_key="k") == early.request_id
-        doubtful = made(storage, at=NOW + 1e9, trusted_at=NOW + 10)
-        assert await storage.journal.append(doubtful, idempotency_key="k") == early.request_id
-        other = made(storage, at=NOW + 1e9, trusted_at=NOW + 10)
-        assert await storage.journal.append(other, idempotency_key="other") == other.request_id
-        accepted = made(storage, at=NOW + 1e9 + 1)
-        assert await storage.journal.append(accepted, idempotency_key="other") == other.request_id
-        assert await storage.journal.append(accepted, idempotency_key="k") == accepted.request_id
+async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(storage: Storage) -> None:
+    one = await stored(storage)
+    heard: list[object] = []
+    waiting = asyncio.ensure_future(
+        storage.journal.end_all([one.key], CANCELLED, then=lambda *decided: heard.append(decided))
+    )
+    waiting.cancel()
+    await stored(storage)
+
+    assert heard == [([(one.key, 2)], True)]
+
+
+async def test_no_idempotency_key_expires_while_the_clock_is_not_trusted(storage: Storage) -> None:
+    early = made(storage, at=NOW)
+    assert await storage.journal.append(early, idempotency_key="k") == early.request_id
+    doubtful = made(storage, at=NOW + 1e9, trusted_at=NOW + 10)
+    assert await storage.journal.append(doubtful, idempotency_key="k") == early.request_id
+    other = made(storage, at=NOW + 1e9, trusted_at=NOW + 10)
+    assert await storage.journal.append(other, idempotency_key="other") == other.request_id
+    accepted = made(storage, at=NOW + 1e9 + 1)
+    assert await storage.journal.append(accepted, idempotency_key="other") == other.request_id
+    assert await storage.journal.append(accepted, idempotency_key="k") == accepted.request_id
 
 
 # --- restart ----------------------------------------------------------------------------
 
 
-async def test_what_is_released_waits_without_having_died(opened: Opened) -> None:
+async def test_a_released_invocation_waits_without_a_counted_crash(opened: Opened) -> None:
     async with opened() as storage:
         one = await started(storage)
         await storage.journal.release([one])
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
-        [waiting] = (await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
+        [waiting] = await ready_of(storage)
         assert (recovery.revived, recovery.waiting, waiting.crash_count) == (0, frozenset({1}), 0)
 
 
-async def test_what_was_running_waits_again_with_one_death_more(opened: Opened) -> None:
+async def test_a_running_invocation_waits_again_with_one_crash_more(opened: Opened) -> None:
     async with opened() as storage:
         await started(storage)
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
-        [waiting] = (await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
+        [waiting] = await ready_of(storage)
         assert (recovery.revived, waiting.crash_count, waiting.start_crashes, waiting.attempt) == (1, 1, 0, 1)
 
 
@@ -428,7 +391,7 @@ async def test_a_crash_before_the_handler_began_is_counted_apart(opened: Opened)
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
-        [waiting] = (await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
+        [waiting] = await ready_of(storage)
         assert (recovery.revived, waiting.crash_count, waiting.start_crashes, waiting.attempt) == (1, 0, 1, 1)
 
 
@@ -442,8 +405,7 @@ async def test_a_handler_that_begins_after_the_dispatch_counts_as_begun(opened: 
 
     async with opened() as storage:
         await storage.journal.recover()
-        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)
-        [waiting] = [found for found in page.invocations if found.key == one.key]
+        [waiting] = [found for found in await ready_of(storage) if found.key == one.key]
         assert (waiting.crash_count, waiting.start_crashes) == (1, 0)
 
 
@@ -456,31 +418,28 @@ async def test_a_further_attempt_has_not_begun_when_it_is_dispatched(opened: Ope
 
     async with opened() as storage:
         await storage.journal.recover()
-        page = await storage.window.ready(1, (float("-inf"), 0), 10, 1 << 20)
-        [waiting] = [found for found in page.invocations if found.key == one.key]
+        [waiting] = [found for found in await ready_of(storage) if found.key == one.key]
         assert (waiting.crash_count, waiting.start_crashes) == (0, 1)
 
 
-async def test_a_start_tells_when_it_is_stored(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage)
-        heard = asyncio.Event()
-        storage.journal.start(one, NOW)
-        storage.journal.start(one, NOW, begun=True, then=heard.set)
-        await asyncio.wait_for(heard.wait(), 60)
+async def test_a_start_calls_back_when_it_is_stored(storage: Storage) -> None:
+    one = await stored(storage)
+    heard = asyncio.Event()
+    storage.journal.start(one, NOW)
+    storage.journal.start(one, NOW, begun=True, then=heard.set)
+    await asyncio.wait_for(heard.wait(), 60)
 
-        assert await state_of(storage, one) is State.RUNNING
+    assert await state_of(storage, one) is State.RUNNING
 
 
-async def test_a_start_tells_also_when_its_end_is_stored_with_it(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage)
-        heard = asyncio.Event()
-        storage.journal.start(one, NOW, begun=True, then=heard.set)
-        await settled(storage, one, success(one))
-        await asyncio.wait_for(heard.wait(), 60)
+async def test_a_start_calls_back_also_when_its_end_is_stored_with_it(storage: Storage) -> None:
+    one = await stored(storage)
+    heard = asyncio.Event()
+    storage.journal.start(one, NOW, begun=True, then=heard.set)
+    await settled(storage, one, success(one))
+    await asyncio.wait_for(heard.wait(), 60)
 
-        assert await state_of(storage, one) is State.SUCCESS
+    assert await state_of(storage, one) is State.SUCCESS
 
 
 async def test_a_retry_that_was_running_waits_again_at_once(opened: Opened) -> None:
@@ -495,7 +454,7 @@ async def test_a_retry_that_was_running_waits_again_at_once(opened: Opened) -> N
         assert (recovery.waiting, recovery.next_due) == (frozenset({1}), None)
 
 
-async def test_a_fourth_death_condemns_and_the_others_live(opened: Opened) -> None:
+async def test_a_fourth_crash_poisons_an_invocation_and_no_other(opened: Opened) -> None:
     async with opened() as storage:
         at_fault = await started(storage)
     for _ in range(3):
@@ -512,7 +471,7 @@ async def test_a_fourth_death_condemns_and_the_others_live(opened: Opened) -> No
         assert await state_of(storage, innocent) is State.WAIT
 
 
-async def test_only_a_tenth_crash_condemns_what_had_not_begun(opened: Opened) -> None:
+async def test_only_a_tenth_crash_before_the_begin_poisons_an_invocation(opened: Opened) -> None:
     async with opened() as storage:
         slow = await started(storage, begun=False)
     for _ in range(9):
@@ -527,7 +486,7 @@ async def test_only_a_tenth_crash_condemns_what_had_not_begun(opened: Opened) ->
         assert [(one.key, one.crash_count, one.start_crashes) for one in recovery.poisoned] == [(slow.key, 0, 10)]
 
 
-async def test_crashes_before_the_begin_do_not_spare_what_crashes_while_it_runs(opened: Opened) -> None:
+async def test_crashes_before_the_begin_do_not_spare_an_invocation_that_crashes_while_it_runs(opened: Opened) -> None:
     """A handler that kills the engine is caught at its fourth crash, however often its start was interrupted."""
     async with opened() as storage:
         at_fault = await started(storage)

@@ -168,19 +168,18 @@ async def test_raw_output_written_before_the_answer_is_in_the_log_of_the_request
     await end(launching, instance)
 
 
-async def test_code_that_cannot_be_loaded_is_an_answer(launching: Launching) -> None:
-    instance, answer = await launching.load("missing")
+@pytest.mark.parametrize(
+    ("handler", "initializer", "code"),
+    [("missing", "", Code.ENTRY_NOT_FOUND), ("echo", "index.never", Code.INITIALIZER_ERROR)],
+    ids=["code without its handler", "an initializer that raises"],
+)
+async def test_code_that_cannot_be_loaded_is_an_answer(
+    launching: Launching, handler: str, initializer: str, code: Code
+) -> None:
+    instance, answer = await launching.load(handler, initializer_handler=initializer)
 
     assert answer is not None
-    assert answer.code == Code.ENTRY_NOT_FOUND
-    await end(launching, instance)
-
-
-async def test_an_initializer_that_fails_is_an_answer(launching: Launching) -> None:
-    instance, answer = await launching.load("echo", initializer_handler="index.never")
-
-    assert answer is not None
-    assert answer.code == Code.INITIALIZER_ERROR
+    assert answer.code == code
     await end(launching, instance)
 
 
@@ -289,7 +288,7 @@ async def test_the_interpreter_of_a_runtime_is_one_of_all(launching: Launching) 
     assert replace(bootstraps[0], runtime="") in [replace(one, runtime="") for one in everything]
 
 
-async def test_capacity_for_one_more_is_there(launching: Launching) -> None:
+async def test_a_launcher_has_capacity_for_another_instance(launching: Launching) -> None:
     assert launching.launcher.has_capacity(function("echo"))
     assert launching.launcher.isolation
     assert launching.launcher.http_network in ("own", "mapped", "shared")

@@ -21,6 +21,7 @@ from tests.contracts.rigs.base import Rig
 from tests.contracts.rigs.dis import Own
 from tests.contracts.rigs.lts import Written
 from tests.contracts.scenes import RIGS, Scene, process_scene, scene
+from tests.support.waiting import until
 
 ALL: list[type[Rig]] = [*RIGS, Own, Written]
 SECONDS = 60.0  #: after which a test fails
@@ -95,8 +96,7 @@ class Trial(Struct, kw_only=True):
             await self.one.place.engine.dispatcher.cancel(key)
 
     async def waits(self, text: str) -> None:
-        while text not in self.problem:  # noqa: ASYNC110  (no event)
-            await anyio.sleep(0.005)
+        await until(lambda: text in self.problem)
 
 
 @asynccontextmanager
@@ -154,7 +154,7 @@ def _while_stopped(do: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize(("rig", "parts", "reader"), list(_cases()), indirect=["rig"])
-async def test_nothing_is_lost_in_silence_when_it_is_made_anew(rig: Rig, parts: str, reader: str) -> None:
+async def test_no_event_is_lost_unreported_when_the_source_is_made_anew(rig: Rig, parts: str, reader: str) -> None:
     async def make_anew() -> None:
         await rig.remove(it.one.target)
         await rig.restore(it.one.target, parts)
@@ -180,7 +180,7 @@ async def test_nothing_is_lost_in_silence_when_it_is_made_anew(rig: Rig, parts: 
 
 
 @pytest.mark.parametrize("rig", [pytest.param(one, id=_name(one)) for one in ALL if one.parts], indirect=["rig"])
-async def test_a_removal_is_said_until_it_is_back(rig: Rig) -> None:
+async def test_a_removal_is_reported_until_the_source_is_back(rig: Rig) -> None:
     async with trial(rig, "full") as it:
         await rig.remove(it.one.target)
         with anyio.fail_after(SECONDS):
@@ -201,7 +201,7 @@ async def test_a_removal_is_said_until_it_is_back(rig: Rig) -> None:
     ],
     indirect=["rig"],
 )
-async def test_what_retention_passes_unread_is_counted(rig: Rig, reader: str) -> None:
+async def test_events_that_retention_removes_unread_are_counted(rig: Rig, reader: str) -> None:
     async with trial(rig, reader) as it:
         await rig.expire()
         await it.send(*range(10, 20))

@@ -23,6 +23,8 @@ from tests.contracts.storage import (
     discarded,
     failure,
     made,
+    ready_of,
+    record_of,
     retried,
     settled,
     started,
@@ -30,15 +32,13 @@ from tests.contracts.storage import (
     success,
 )
 
-BEGINNING = (float("-inf"), 0)
 LATER = NOW + 1e6
 
 
 async def ready(storage: Storage, function_id: int = 1) -> list[int]:
     """Promote due invocations, and return the keys of all that are ready."""
     await storage.window.promote(LATER, 1000, ROOM)
-    page = await storage.window.ready(function_id, BEGINNING, 1000, ROOM)
-    return [one.key for one in page.invocations]
+    return [one.key for one in await ready_of(storage, function_id)]
 
 
 async def in_order(storage: Storage, *keys: str, **fields: Any) -> list[Invocation]:
@@ -50,143 +50,129 @@ async def end(storage: Storage, invocation: Invocation) -> None:
     await settled(storage, invocation, success(invocation))
 
 
-async def test_only_the_first_of_a_key_is_ready(opened: Opened) -> None:
-    async with opened() as storage:
-        a, b, _, _ = await in_order(storage, "a", "b", "a", "b")
-        free = await stored(storage)
+async def test_only_the_first_of_a_key_is_ready(storage: Storage) -> None:
+    a, b, _, _ = await in_order(storage, "a", "b", "a", "b")
+    free = await stored(storage)
 
-        assert await ready(storage) == [a.key, b.key, free.key]
-
-
-async def test_the_same_key_of_another_function_is_another_key(opened: Opened) -> None:
-    async with opened() as storage:
-        await stored(storage, ordering_key="a")
-        other = await stored(storage, 2, ordering_key="a")
-
-        assert await ready(storage, 2) == [other.key]
+    assert await ready(storage) == [a.key, b.key, free.key]
 
 
-async def test_a_caller_learns_whether_the_stored_invocation_is_held(opened: Opened) -> None:
-    async with opened() as storage:
-        found: list[tuple[bool, bool]] = []
+async def test_the_same_key_of_another_function_is_another_key(storage: Storage) -> None:
+    await stored(storage, ordering_key="a")
+    other = await stored(storage, 2, ordering_key="a")
 
-        for _ in range(2):
-            one = made(storage, ordering_key="a")
-            await storage.journal.append(one, then=lambda one, stored: found.append((one.held, stored)))
-
-        assert found == [(False, True), (True, True)]
+    assert await ready(storage, 2) == [other.key]
 
 
-async def test_the_end_of_an_invocation_releases_the_next_in_order_of_acceptance(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second, third = await in_order(storage, "a", "a", "a")
-        await end(storage, first)
+async def test_a_caller_learns_whether_the_stored_invocation_is_held(storage: Storage) -> None:
+    found: list[tuple[bool, bool]] = []
 
-        assert await ready(storage) == [second.key]
-        await end(storage, second)
-        assert await ready(storage) == [third.key]
+    for _ in range(2):
+        one = made(storage, ordering_key="a")
+        await storage.journal.append(one, then=lambda one, stored: found.append((one.held, stored)))
 
-
-async def test_the_journal_announces_each_release(opened: Opened) -> None:
-    async with opened() as storage:
-        released = []
-        storage.journal.released.connect(lambda: released.append(True))
-        free, first, second, _ = [await stored(storage, ordering_key=key) for key in ("", "a", "a", "a")]
-        await end(storage, free)
-        await asyncio.sleep(0)
-        assert not released
-
-        await end(storage, first)
-        await asyncio.sleep(0)
-        assert len(released) == 1
-        await ready(storage)
-        await storage.journal.end_all([second.key], CANCELLED)
-        assert len(released) == 2
+    assert found == [(False, True), (True, True)]
 
 
-async def test_a_failure_without_a_retry_releases_the_next(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second = await in_order(storage, "a", "a")
-        storage.journal.start(first, NOW)
-        await settled(storage, first, failure(first))
+async def test_the_end_of_an_invocation_releases_the_next_in_order_of_acceptance(storage: Storage) -> None:
+    first, second, third = await in_order(storage, "a", "a", "a")
+    await end(storage, first)
 
-        assert await ready(storage) == [second.key]
-
-
-async def test_a_retry_holds_its_successors(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second = await in_order(storage, "a", "a")
-        storage.journal.start(first, NOW)
-        retry = await retried(storage, first, failure(first))
-
-        assert await ready(storage) == [first.key]
-        await end(storage, retry)
-        assert await ready(storage) == [second.key]
+    assert await ready(storage) == [second.key]
+    await end(storage, second)
+    assert await ready(storage) == [third.key]
 
 
-async def test_a_delayed_invocation_holds_its_successors(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second = await stored(storage, ordering_key="a", delayed=True), await stored(storage, ordering_key="a")
+async def test_the_journal_announces_each_release(storage: Storage) -> None:
+    released = []
+    storage.journal.released.connect(lambda: released.append(True))
+    free, first, second, _ = [await stored(storage, ordering_key=key) for key in ("", "a", "a", "a")]
+    await end(storage, free)
+    await asyncio.sleep(0)
+    assert not released
 
-        assert await ready(storage) == [first.key]
-        await end(storage, first)
-        assert await ready(storage) == [second.key]
-
-
-async def test_a_held_invocation_keeps_its_delay(opened: Opened) -> None:
-    async with opened() as storage:
-        first = await stored(storage, ordering_key="a")
-        second = await stored(storage, ordering_key="a", delayed=True, due_at=NOW + 5000.0, rank=NOW + 5000.0)
-        await end(storage, first)
-
-        assert await storage.window.promote(NOW + 4000.0, 10, ROOM) == ((), NOW + 5000.0)
-        assert await ready(storage) == [second.key]
+    await end(storage, first)
+    await asyncio.sleep(0)
+    assert len(released) == 1
+    await ready(storage)
+    await storage.journal.end_all([second.key], CANCELLED)
+    assert len(released) == 2
 
 
-async def test_a_held_invocation_does_not_wait_for_a_clock_that_was_set_back(opened: Opened) -> None:
-    async with opened() as storage:
-        first = await started(storage, ordering_key="a", at=NOW)
-        second = await stored(storage, ordering_key="a", at=NOW + 3600.0)
-        await settled(storage, first, success(first))
+async def test_a_failure_without_a_retry_releases_the_next(storage: Storage) -> None:
+    first, second = await in_order(storage, "a", "a")
+    storage.journal.start(first, NOW)
+    await settled(storage, first, failure(first))
 
-        promoted, _ = await storage.window.promote(NOW + 1.0, 10, ROOM)
-        assert [one.key for one in promoted] == [second.key]
+    assert await ready(storage) == [second.key]
 
 
-async def test_a_cancelled_first_invocation_releases_the_next(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second = await in_order(storage, "a", "a")
+async def test_a_retry_holds_its_successors(storage: Storage) -> None:
+    first, second = await in_order(storage, "a", "a")
+    storage.journal.start(first, NOW)
+    retry = await retried(storage, first, failure(first))
 
-        assert await storage.journal.end_all([first.key], CANCELLED) == [(first.key, 2)]
-        assert await ready(storage) == [second.key]
-
-
-async def test_a_held_invocation_can_be_cancelled_and_is_skipped(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second, third = await in_order(storage, "a", "a", "a")
-
-        assert await storage.journal.end_all([second.key], CANCELLED) == [(second.key, 2)]
-        assert await ready(storage) == [first.key]
-        await end(storage, first)
-        assert await ready(storage) == [third.key]
-        record = await storage.records.get(second.key)
-        assert record is not None
-        assert (record.state, record.held) == (State.FAIL, False)
+    assert await ready(storage) == [first.key]
+    await end(storage, retry)
+    assert await ready(storage) == [second.key]
 
 
-async def test_held_invocations_of_a_deleted_function_are_discarded(opened: Opened) -> None:
-    async with opened() as storage:
-        ones = await in_order(storage, *"aaabbc")
-        other = await stored(storage, 2, ordering_key="a")
-        place: Place | None = FIRST
-        while place is not None:
-            scan = await storage.records.waiting(Selection(function_id=1), place, 2)
-            await storage.journal.end_all(scan.keys, WaitingEnd(state=State.DISCARD, outcome=discarded()))
-            place = scan.reached
+async def test_a_delayed_invocation_holds_its_successors(storage: Storage) -> None:
+    first, second = await stored(storage, ordering_key="a", delayed=True), await stored(storage, ordering_key="a")
 
-        records = [await storage.records.get(one.key) for one in ones]
-        assert {one.state for one in records if one} == {State.DISCARD}
-        assert await ready(storage, 2) == [other.key]
+    assert await ready(storage) == [first.key]
+    await end(storage, first)
+    assert await ready(storage) == [second.key]
+
+
+async def test_a_held_invocation_keeps_its_delay(storage: Storage) -> None:
+    first = await stored(storage, ordering_key="a")
+    second = await stored(storage, ordering_key="a", delayed=True, due_at=NOW + 5000.0, rank=NOW + 5000.0)
+    await end(storage, first)
+
+    assert await storage.window.promote(NOW + 4000.0, 10, ROOM) == ((), NOW + 5000.0)
+    assert await ready(storage) == [second.key]
+
+
+async def test_a_held_invocation_does_not_wait_for_a_clock_that_was_set_back(storage: Storage) -> None:
+    first = await started(storage, ordering_key="a", at=NOW)
+    second = await stored(storage, ordering_key="a", at=NOW + 3600.0)
+    await settled(storage, first, success(first))
+
+    promoted, _ = await storage.window.promote(NOW + 1.0, 10, ROOM)
+    assert [one.key for one in promoted] == [second.key]
+
+
+async def test_a_cancelled_first_invocation_releases_the_next(storage: Storage) -> None:
+    first, second = await in_order(storage, "a", "a")
+
+    assert await storage.journal.end_all([first.key], CANCELLED) == [(first.key, 2)]
+    assert await ready(storage) == [second.key]
+
+
+async def test_a_held_invocation_can_be_cancelled_and_is_skipped(storage: Storage) -> None:
+    first, second, third = await in_order(storage, "a", "a", "a")
+
+    assert await storage.journal.end_all([second.key], CANCELLED) == [(second.key, 2)]
+    assert await ready(storage) == [first.key]
+    await end(storage, first)
+    assert await ready(storage) == [third.key]
+    record = await record_of(storage, second)
+    assert (record.state, record.held) == (State.FAIL, False)
+
+
+async def test_held_invocations_of_a_deleted_function_are_discarded(storage: Storage) -> None:
+    ones = await in_order(storage, *"aaabbc")
+    other = await stored(storage, 2, ordering_key="a")
+    place: Place | None = FIRST
+    while place is not None:
+        scan = await storage.records.waiting(Selection(function_id=1), place, 2)
+        await storage.journal.end_all(scan.keys, WaitingEnd(state=State.DISCARD, outcome=discarded()))
+        place = scan.reached
+
+    records = [await storage.records.get(one.key) for one in ones]
+    assert {record.state for record in records if record} == {State.DISCARD}
+    assert await ready(storage, 2) == [other.key]
 
 
 async def test_held_invocations_are_still_held_after_a_crash(opened: Opened) -> None:
@@ -221,101 +207,94 @@ async def test_an_ordering_key_survives_a_restart_and_a_retry(opened: Opened) ->
         assert (found.ordering_key, found.attempt) == ("a", 2)
 
 
-async def test_a_batch_holds_its_own_later_invocations_and_moves_no_cursor_alone(opened: Opened) -> None:
-    async with opened() as storage:
-        ones = [made(storage, ordering_key=key) for key in ("a", "b", "a", "")]
-        held: list[bool] = []
-        await storage.cursors.append(
-            [(one, "") for one in ones], then=lambda stored, _: held.extend(one.held for one in stored)
-        )
+async def test_a_batch_holds_its_own_later_invocations_and_moves_no_cursor_alone(storage: Storage) -> None:
+    ones = [made(storage, ordering_key=key) for key in ("a", "b", "a", "")]
+    held: list[bool] = []
+    await storage.cursors.append(
+        [(one, "") for one in ones], then=lambda stored, _: held.extend(one.held for one in stored)
+    )
 
-        assert held == [False, False, True, False]
-        assert await ready(storage) == [ones[0].key, ones[1].key, ones[3].key]
-        move = CursorMove(trigger_id="t", owner="function:1", generation=1, expected={}, positions={"p": b"1"})
-        with pytest.raises(CursorMoved):
-            await storage.cursors.append([(made(storage, ordering_key="c"), "")], move)
-        assert len(await ready(storage)) == 3
-
-
-async def test_a_repeated_idempotency_key_takes_no_place_in_the_order(opened: Opened) -> None:
-    async with opened() as storage:
-        first, again, other = [made(storage, ordering_key="a") for _ in range(3)]
-        await storage.journal.append(first, idempotency_key="k")
-
-        assert await storage.journal.append(again, idempotency_key="k") == first.request_id
-        with pytest.raises(IdempotencyConflict):
-            await storage.journal.append(made(storage, ordering_key="a", payload=b"[]"), idempotency_key="k")
-        await storage.journal.append(other, idempotency_key="l")
-        await end(storage, first)
-        assert await ready(storage) == [other.key]
+    assert held == [False, False, True, False]
+    assert await ready(storage) == [ones[0].key, ones[1].key, ones[3].key]
+    move = CursorMove(trigger_id="t", owner="function:1", generation=1, expected={}, positions={"p": b"1"})
+    with pytest.raises(CursorMoved):
+        await storage.cursors.append([(made(storage, ordering_key="c"), "")], move)
+    assert len(await ready(storage)) == 3
 
 
-async def test_a_refused_invocation_holds_no_other(opened: Opened) -> None:
-    async with opened() as storage:
-        opened.fail()
-        with pytest.raises(NotStored):
-            await stored(storage, ordering_key="a")
-        opened.heal()
-        while storage.statistics().failure:  # noqa: ASYNC110  (no event tells of it)
-            await asyncio.sleep(0.001)
-        one = await stored(storage, ordering_key="a")
+async def test_a_repeated_idempotency_key_takes_no_place_in_the_order(storage: Storage) -> None:
+    first, again, other = [made(storage, ordering_key="a") for _ in range(3)]
+    await storage.journal.append(first, idempotency_key="k")
 
-        assert await ready(storage) == [one.key]
-
-
-async def test_records_and_lists_show_held_invocations(opened: Opened) -> None:
-    async with opened() as storage:
-        first, second, third = await in_order(storage, "a", "a", "b")
-        records, count = await storage.records.list(Selection(function_id=1))
-
-        assert [(one.key, one.state, one.held, one.ordering_key) for one in records] == [
-            (first.key, State.WAIT, False, "a"),
-            (third.key, State.WAIT, False, "b"),
-            (second.key, State.WAIT, True, "a"),
-        ]
-        assert count == 3
-        waiting = Selection(functions=frozenset({1, 2}), states=frozenset({State.WAIT}))
-        assert (await storage.records.list(waiting))[1] == 3
+    assert await storage.journal.append(again, idempotency_key="k") == first.request_id
+    with pytest.raises(IdempotencyConflict):
+        await storage.journal.append(made(storage, ordering_key="a", payload=b"[]"), idempotency_key="k")
+    await storage.journal.append(other, idempotency_key="l")
+    await end(storage, first)
+    assert await ready(storage) == [other.key]
 
 
-async def test_the_predecessor_of_a_held_invocation_is_the_one_right_before_it(opened: Opened) -> None:
-    async with opened() as storage:
-        ones = await in_order(storage, "a", "a", "a")
-        first, second, third = [one.key for one in ones]
+async def test_a_refused_invocation_holds_no_other(storage: Storage, opened: Opened) -> None:
+    opened.fail()
+    with pytest.raises(NotStored):
+        await stored(storage, ordering_key="a")
+    opened.heal()
+    while storage.statistics().failure:  # noqa: ASYNC110  (no event tells of it)
+        await asyncio.sleep(0.001)
+    one = await stored(storage, ordering_key="a")
 
-        places = [await storage.records.standing(key, 9) for key in (first, second, third)]
-        assert [place.predecessor for place in places] == [None, first, second]
-        storage.journal.start(ones[0], NOW)
-        await storage.journal.end_all([second], CANCELLED)
-        assert (await storage.records.standing(third, 9)).predecessor == first
-
-
-async def test_a_scan_for_bulk_cancellation_has_held_invocations_first(opened: Opened) -> None:
-    async with opened() as storage:
-        ones = await in_order(storage, *"aaabb")
-        selection, place, keys = Selection(function_id=1), FIRST, list[int]()
-        while True:
-            scan = await storage.records.waiting(selection, place, 2)
-            keys += scan.keys
-            await storage.journal.end_all(scan.keys, CANCELLED)
-            if scan.reached is None:
-                break
-            place = scan.reached
-
-        assert keys == [ones[n].key for n in (1, 2, 4, 0, 3)]
-        assert await ready(storage) == []
+    assert await ready(storage) == [one.key]
 
 
-async def test_the_end_of_many_releases_the_next_of_each_key(opened: Opened) -> None:
-    async with opened() as storage:
-        released = []
-        storage.journal.released.connect(lambda: released.append(True))
-        ones = await in_order(storage, *"aaab")
+async def test_records_and_lists_show_held_invocations(storage: Storage) -> None:
+    first, second, third = await in_order(storage, "a", "a", "b")
+    records, count = await storage.records.list(Selection(function_id=1))
 
-        assert len(await storage.journal.end_all([ones[0].key, ones[1].key], CANCELLED)) == 2
-        await asyncio.sleep(0)
-        assert released
-        assert sorted(await ready(storage)) == [ones[2].key, ones[3].key]
+    assert [(record.key, record.state, record.held, record.ordering_key) for record in records] == [
+        (first.key, State.WAIT, False, "a"),
+        (third.key, State.WAIT, False, "b"),
+        (second.key, State.WAIT, True, "a"),
+    ]
+    assert count == 3
+    waiting = Selection(functions=frozenset({1, 2}), states=frozenset({State.WAIT}))
+    assert (await storage.records.list(waiting))[1] == 3
+
+
+async def test_the_predecessor_of_a_held_invocation_is_the_one_right_before_it(storage: Storage) -> None:
+    ones = await in_order(storage, "a", "a", "a")
+    first, second, third = [one.key for one in ones]
+
+    places = [await storage.records.standing(key, 9) for key in (first, second, third)]
+    assert [place.predecessor for place in places] == [None, first, second]
+    storage.journal.start(ones[0], NOW)
+    await storage.journal.end_all([second], CANCELLED)
+    assert (await storage.records.standing(third, 9)).predecessor == first
+
+
+async def test_a_scan_for_bulk_cancellation_has_held_invocations_first(storage: Storage) -> None:
+    ones = await in_order(storage, *"aaabb")
+    selection, place, keys = Selection(function_id=1), FIRST, list[int]()
+    while True:
+        scan = await storage.records.waiting(selection, place, 2)
+        keys += scan.keys
+        await storage.journal.end_all(scan.keys, CANCELLED)
+        if scan.reached is None:
+            break
+        place = scan.reached
+
+    assert keys == [ones[n].key for n in (1, 2, 4, 0, 3)]
+    assert await ready(storage) == []
+
+
+async def test_the_end_of_many_releases_the_next_of_each_key(storage: Storage) -> None:
+    released = []
+    storage.journal.released.connect(lambda: released.append(True))
+    ones = await in_order(storage, *"aaab")
+
+    assert len(await storage.journal.end_all([ones[0].key, ones[1].key], CANCELLED)) == 2
+    await asyncio.sleep(0)
+    assert released
+    assert sorted(await ready(storage)) == [ones[2].key, ones[3].key]
 
 
 # --- any sequence of steps ----------------------------------------------------------------------------------
@@ -344,7 +323,7 @@ class Model:
         return [line[0] for line in self.open.values() if line]
 
     async def check(self, storage: Storage) -> None:
-        assert sorted(await ready(storage)) == sorted(one.key for one in self.firsts)
+        assert sorted(await ready(storage)) == sorted(first.key for first in self.firsts)
 
 
 async def step(storage: Storage, model: Model, action: str, number: int) -> None:

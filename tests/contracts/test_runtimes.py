@@ -30,9 +30,9 @@ SANDBOXED = IsolationOptions(isolation="bubblewrap")
 def families(*deeds: str) -> list[Any]:
     """Return parameters for the families that support all these actions; Python with every kind of start."""
     able = [
-        pytest.param((one, NO_ISOLATION), marks=_programs(one), id=one.runtime)
-        for one in DIALECTS
-        if not one.lacks.intersection(deeds)
+        pytest.param((dialect, NO_ISOLATION), marks=_programs(dialect), id=dialect.runtime)
+        for dialect in DIALECTS
+        if not dialect.lacks.intersection(deeds)
     ]
     sandboxed = pytest.param((PYTHON, SANDBOXED), marks=needs("bwrap"), id="sandboxed Python")
     return [*able, pytest.param((PYTHON, IsolationOptions(isolation="process")), id="forked Python"), sandboxed]
@@ -72,7 +72,7 @@ async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
 
 
 @pytest.mark.parametrize("value", [{"a": [1, None, "é"]}, [1.5, True], 7, False, {}])
-async def test_what_comes_in_as_json_can_go_out_as_json(run: Runner, value: Any) -> None:
+async def test_an_event_in_json_can_be_the_result(run: Runner, value: Any) -> None:
     assert json.loads(await run.give("echo", value)) == value
 
 
@@ -86,7 +86,7 @@ async def test_an_instance_serves_one_request_after_another(run: Runner) -> None
 
 
 @able_to("fail")
-async def test_a_failure_is_told_as_documented(run: Runner) -> None:
+async def test_a_failure_has_the_documented_form(run: Runner) -> None:
     outcome = await run("fail")
 
     body = json.loads(outcome.result)
@@ -103,7 +103,7 @@ async def test_a_failure_is_told_as_documented(run: Runner) -> None:
 
 
 @able_to("ask")
-async def test_an_error_tells_what_it_says_about_a_retry(run: Runner) -> None:
+async def test_an_error_may_say_whether_and_when_to_retry(run: Runner) -> None:
     asked = {"retry_after": 7.5}, {"retryable": False}, {"retry_after": -1, "retryable": True}, {"retry_after": "7"}
     outcomes = [await run("ask", said) for said in asked]
 
@@ -136,7 +136,7 @@ async def test_the_largest_result_comes_whole(run: Runner) -> None:
 
 
 @able_to("bad")
-async def test_what_cannot_be_written_as_json_is_no_result(run: Runner) -> None:
+async def test_a_value_that_is_no_json_is_no_result(run: Runner) -> None:
     outcome = await run("bad")
 
     assert outcome.code == Code.BAD_RESULT
@@ -208,13 +208,13 @@ async def test_requests_of_one_instance_overlap_where_the_function_allows_it(run
 @pytest.mark.parametrize(
     "run",
     [
-        pytest.param((one, SANDBOXED), marks=[needs("bwrap"), *_programs(one)], id=one.runtime)
-        for one in DIALECTS
-        if one is not PYTHON
+        pytest.param((dialect, SANDBOXED), marks=[needs("bwrap"), *_programs(dialect)], id=dialect.runtime)
+        for dialect in DIALECTS
+        if dialect is not PYTHON
     ],
     indirect=True,
 )
-async def test_what_is_not_python_lives_in_a_sandbox_as_well(run: Runner) -> None:
+async def test_each_runtime_works_in_a_sandbox(run: Runner) -> None:
     assert json.loads(await run.give("echo", {"a": "é"})) == {"a": "é"}
     assert await run.give("data", "COLOUR", user_data={"COLOUR": "rot"}) == "rot"
     assert {(line.stream, line.text) for line in decode((await run("say", "eins")).log)} == {

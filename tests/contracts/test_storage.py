@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import State
+from engine.model.identity import SLOT_BITS
 from engine.protocols import Settlement, Storage, StoredResource
 from engine.scheduling.function_queue import BEGINNING
 from tests.contracts.storage import (
@@ -21,12 +22,14 @@ from tests.contracts.storage import (
     Opened,
     ended,
     made,
+    record_of,
     settled,
     started,
     stored,
     success,
 )
 from tests.contracts.test_catalog_store import FUNCTION
+from tests.support.waiting import until
 
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")
 REFUSED = (NotStored, OutcomeUnknown)
@@ -55,73 +58,66 @@ READS: dict[str, Callable[[Storage], Awaitable[object]]] = {
 }
 
 
-async def until(true: Callable[[], bool]) -> None:
-    with anyio.fail_after(60):
-        while not true():  # noqa: ASYNC110  (a storage notifies its callers only)
-            await anyio.sleep(0.001)
-
-
 # --- order --------------------------------------------------------------------------------------------------
 
 
-async def test_when_a_write_is_done_all_earlier_ones_are_done_too(opened: Opened) -> None:
-    async with opened() as storage:
-        waiting, running = await stored(storage), await stored(storage)
-        appended = [made(storage) for _ in range(20)]
-        for one in appended:
-            storage.journal.append(one)
-        storage.journal.start(running, NOW)
-        storage.journal.settle(Settlement(invocation=running, state=State.SUCCESS, outcome=success(running)))
-        storage.journal.end_all([waiting.key], CANCELLED)
-        await storage.store("dis").write("records", {"a": b"1"})
+async def test_when_a_write_is_done_all_earlier_ones_are_done_too(storage: Storage) -> None:
+    waiting, running = await stored(storage), await stored(storage)
+    appended = [made(storage) for _ in range(20)]
+    for one in appended:
+        storage.journal.append(one)
+    storage.journal.start(running, NOW)
+    storage.journal.settle(Settlement(invocation=running, state=State.SUCCESS, outcome=success(running)))
+    storage.journal.end_all([waiting.key], CANCELLED)
+    await storage.store("dis").write("records", {"a": b"1"})
 
-        states = [await storage.records.get(one.key) for one in (waiting, running, *appended)]
-        assert [record and record.state for record in states] == [State.FAIL, State.SUCCESS] + [State.WAIT] * 20
+    states = [await storage.records.get(one.key) for one in (waiting, running, *appended)]
+    assert [record and record.state for record in states] == [State.FAIL, State.SUCCESS] + [State.WAIT] * 20
 
 
-async def test_a_read_sees_what_was_submitted_before_it(opened: Opened) -> None:
-    async with opened() as storage:
-        one, two = await started(storage), await started(storage)
-        for running in (one, two):
-            end = Settlement(invocation=running, state=State.SUCCESS, outcome=success(running), deliver_to=SINK)
-            storage.journal.settle(end)
-            assert [pending.key for pending in await storage.outbox.deliveries_of(running.key)] == [running.key]
-        three = await started(storage)
-        end = Settlement(invocation=three, state=State.SUCCESS, outcome=success(three), deliver_to=SINK)
+async def test_a_read_sees_what_was_submitted_before_it(storage: Storage) -> None:
+    one, two = await started(storage), await started(storage)
+    for running in (one, two):
+        end = Settlement(invocation=running, state=State.SUCCESS, outcome=success(running), deliver_to=SINK)
         storage.journal.settle(end)
-        assert len((await storage.outbox.due(NOW + 10_000, 10, 10))[0]) == 3
+        assert [pending.key for pending in await storage.outbox.deliveries_of(running.key)] == [running.key]
+    three = await started(storage)
+    end = Settlement(invocation=three, state=State.SUCCESS, outcome=success(three), deliver_to=SINK)
+    storage.journal.settle(end)
+    assert len((await storage.outbox.due(NOW + 10_000, 10, 10))[0]) == 3
 
-        storage.journal.append(waiting := made(storage, 2))
-        assert await storage.journal.end_all([waiting.key], CANCELLED) == [(waiting.key, 2)]
-        storage.journal.append(delayed := made(storage, 2, delayed=True))
-        assert [one.key for one in (await storage.window.promote(delayed.due_at, 10, ROOM))[0]] == [delayed.key]
+    storage.journal.append(waiting := made(storage, 2))
+    assert await storage.journal.end_all([waiting.key], CANCELLED) == [(waiting.key, 2)]
+    storage.journal.append(waiting := made(storage, 2))
+    assert await storage.journal.end_all([waiting.key], CANCELLED) == [(waiting.key, 2)]
+    storage.journal.append(delayed := made(storage, 2, delayed=True))
+    assert [one.key for one in (await storage.window.promote(delayed.due_at, 10, ROOM))[0]] == [delayed.key]
 
-        written = asyncio.ensure_future(storage.store("dis").write("records", {"a": b"1"}))
-        put = asyncio.ensure_future(storage.resources.put(RESOURCE))
-        await asyncio.sleep(0)  # both have begun
-        assert await storage.store("dis").get("records", "a") == b"1"
-        assert await storage.resources.load("event") == [RESOURCE]
-        await asyncio.gather(written, put)
+    written = asyncio.ensure_future(storage.store("dis").write("records", {"a": b"1"}))
+    put = asyncio.ensure_future(storage.resources.put(RESOURCE))
+    await asyncio.sleep(0)  # both have begun
+    assert await storage.store("dis").get("records", "a") == b"1"
+    assert await storage.resources.load("event") == [RESOURCE]
+    await asyncio.gather(written, put)
 
 
-async def test_callbacks_come_in_the_order_of_the_calls_and_before_their_callers_continue(opened: Opened) -> None:
-    async with opened() as storage:
-        waiting, running = await stored(storage), await started(storage)
-        told: list[str] = []
-        settlement = Settlement(invocation=running, state=State.SUCCESS, outcome=success(running))
-        first = storage.journal.append(made(storage), then=lambda *_: told.append("append"))
-        storage.journal.settle(settlement, then=lambda _: told.append("settle"))
-        second = storage.journal.end_all([waiting.key], CANCELLED, then=lambda *_: told.append("cancel"))
-        last = storage.cursors.append([(made(storage), "")], then=lambda *_: told.append("cursors"))
+async def test_callbacks_come_in_the_order_of_the_calls_and_before_their_callers_continue(storage: Storage) -> None:
+    waiting, running = await stored(storage), await started(storage)
+    told: list[str] = []
+    settlement = Settlement(invocation=running, state=State.SUCCESS, outcome=success(running))
+    first = storage.journal.append(made(storage), then=lambda *_: told.append("append"))
+    storage.journal.settle(settlement, then=lambda _: told.append("settle"))
+    second = storage.journal.end_all([waiting.key], CANCELLED, then=lambda *_: told.append("cancel"))
+    last = storage.cursors.append([(made(storage), "")], then=lambda *_: told.append("cursors"))
 
-        async def caller(write: Awaitable[object]) -> list[str]:
-            await write
-            return list(told)
+    async def caller(write: Awaitable[object]) -> list[str]:
+        await write
+        return list(told)
 
-        seen = await asyncio.gather(caller(first), caller(second), caller(last))
+    seen = await asyncio.gather(caller(first), caller(second), caller(last))
 
-        assert told == ["append", "settle", "cancel", "cursors"]
-        assert [list(told[:n]) for n in (1, 3, 4)] == [one[:n] for one, n in zip(seen, (1, 3, 4), strict=True)]
+    assert told == ["append", "settle", "cancel", "cursors"]
+    assert [list(told[:n]) for n in (1, 3, 4)] == [one[:n] for one, n in zip(seen, (1, 3, 4), strict=True)]
 
 
 async def test_an_end_that_was_reported_is_there_for_the_next_engine(opened: Opened) -> None:
@@ -130,8 +126,7 @@ async def test_an_end_that_was_reported_is_there_for_the_next_engine(opened: Ope
         await settled(storage, one, success(one), deliver_to=SINK)
 
     async with opened() as storage:
-        record = await storage.records.get(one.key)
-        assert record is not None
+        record = await record_of(storage, one)
         assert record.state is State.SUCCESS
         assert [pending.key for pending in await storage.outbox.deliveries_of(one.key)] == [one.key]
 
@@ -151,55 +146,56 @@ async def test_new_keys_are_larger_than_those_of_all_stored_invocations(opened: 
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_while_writes_fail_calls_are_refused_and_then_work_again(opened: Opened, write: str) -> None:
-    async with opened() as storage:
-        await stored(storage)
-        opened.fail()
+async def test_while_writes_fail_calls_are_refused_and_then_work_again(
+    storage: Storage, opened: Opened, write: str
+) -> None:
+    await stored(storage)
+    opened.fail()
 
-        with pytest.raises(REFUSED):
-            await WRITES[write](storage)
-        assert storage.statistics().failure
-        with pytest.raises(REFUSED):
-            await WRITES[write](storage)
-        opened.heal()
-        await until(lambda: not storage.statistics().failure)
+    with pytest.raises(REFUSED):
         await WRITES[write](storage)
-        assert not storage.broken
+    assert storage.statistics().failure
+    with pytest.raises(REFUSED):
+        await WRITES[write](storage)
+    opened.heal()
+    await until(lambda: not storage.statistics().failure)
+    await WRITES[write](storage)
+    assert not storage.broken
 
 
-async def test_a_refused_delivery_is_still_pending(opened: Opened) -> None:
-    async with opened() as storage:
-        await ended(storage, deliver_to=SINK)
-        [pending], _ = await storage.outbox.due(NOW + 10_000, 10, 10)
-        opened.fail()
-        with pytest.raises(REFUSED):
-            await storage.outbox.delivered(pending, append=made(storage, 2))
-        opened.heal()
-        await until(lambda: not storage.statistics().failure)
+async def test_a_refused_delivery_is_still_pending(storage: Storage, opened: Opened) -> None:
+    await ended(storage, deliver_to=SINK)
+    [pending], _ = await storage.outbox.due(NOW + 10_000, 10, 10)
+    opened.fail()
+    with pytest.raises(REFUSED):
+        await storage.outbox.delivered(pending, append=made(storage, 2))
+    opened.heal()
+    await until(lambda: not storage.statistics().failure)
 
-        assert (await storage.outbox.due(NOW + 10_000, 10, 10))[0] == [pending]
-        assert (await storage.window.ready(2, BEGINNING, 10, ROOM)).invocations == ()
+    assert (await storage.outbox.due(NOW + 10_000, 10, 10))[0] == [pending]
+    assert (await storage.window.ready(2, BEGINNING, 10, ROOM)).invocations == ()
 
 
-async def test_starts_and_ends_are_kept_while_writes_fail_and_stored_in_their_order(opened: Opened) -> None:
-    async with opened() as storage:
-        one, two = await stored(storage), await stored(storage)
-        opened.fail()
-        with pytest.raises(REFUSED):
-            await storage.journal.append(made(storage))
-        told: list[int] = []
-        for invocation in (one, two):
-            storage.journal.start(invocation, NOW)
-            settlement = Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation))
-            storage.journal.settle(settlement, then=lambda settlement: told.append(settlement.invocation.key))
-        await anyio.sleep(0.01)
-        before = list(told)
-        opened.heal()
-        await until(lambda: len(told) == 2)
+async def test_starts_and_ends_are_kept_while_writes_fail_and_stored_in_their_order(
+    storage: Storage, opened: Opened
+) -> None:
+    one, two = await stored(storage), await stored(storage)
+    opened.fail()
+    with pytest.raises(REFUSED):
+        await storage.journal.append(made(storage))
+    told: list[int] = []
+    for invocation in (one, two):
+        storage.journal.start(invocation, NOW)
+        settlement = Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation))
+        storage.journal.settle(settlement, then=lambda settlement: told.append(settlement.invocation.key))
+    await anyio.sleep(0.01)
+    before = list(told)
+    opened.heal()
+    await until(lambda: len(told) == 2)
 
-        assert (before, told) == ([], [one.key, two.key])
-        records = [await storage.records.get(invocation.key) for invocation in (one, two)]
-        assert [record and record.state for record in records] == [State.SUCCESS, State.SUCCESS]
+    assert (before, told) == ([], [one.key, two.key])
+    records = [await storage.records.get(invocation.key) for invocation in (one, two)]
+    assert [record and record.state for record in records] == [State.SUCCESS, State.SUCCESS]
 
 
 async def test_a_write_that_fails_later_calls_back_and_is_not_there(opened: Opened) -> None:
@@ -315,3 +311,23 @@ async def test_a_storage_that_only_a_restart_can_cure_ends_its_block(opened: Ope
     async with opened() as storage:
         assert (await storage.journal.recover()).revived == 1
         assert (storage.broken, told) == (False, [])
+
+
+# --- clusters of one engine ----------------------------------------------------------------------------------
+
+
+async def test_the_slot_fits_into_a_key(storage: Storage) -> None:
+    assert 0 <= storage.cluster.slot < 1 << SLOT_BITS
+
+
+async def test_an_engine_alone_owns_all_work(storage: Storage) -> None:
+    assert storage.cluster.owns("a trigger")
+    assert storage.cluster.owns("another trigger")
+
+
+async def test_an_engine_alone_stays_a_member(storage: Storage) -> None:
+    with anyio.move_on_after(0.01) as waited:
+        await storage.cluster.lost()
+
+    assert waited.cancelled_caught
+    assert not storage.broken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from random import Random
 
 import anyio
@@ -14,7 +15,8 @@ from engine.errors import InvalidField
 from engine.protocols import Selection
 from tests.contracts.rigs.base import Rig
 from tests.contracts.scenes import NOWHERE, having, process_scene, scene
-from tests.support.triggering import house, until
+from tests.support.triggering import house
+from tests.support.waiting import until
 
 
 async def test_each_event_calls_the_function_once(rig: Rig) -> None:
@@ -60,8 +62,7 @@ async def test_a_deleted_trigger_takes_nothing(rig: Rig) -> None:
         await one.send(1)
         await one.has(1)
         await one.place.delete(one.trigger)
-        while one.place.engine.sources.state(one.trigger.id) is not None:  # noqa: ASYNC110  (it offers no event)
-            await anyio.sleep(0.005)
+        await until(lambda: one.place.engine.sources.state(one.trigger.id) is None)
 
         assert await one.send(2) == [rig.pulls]
         await one.has(1)
@@ -95,8 +96,7 @@ async def test_a_full_backlog_makes_the_source_or_the_sender_wait(rig: Rig) -> N
         await one.send(1)
         await one.has(1)
         taken = await one.send(2)
-        while rig.pulls and "backlog" not in one.place.state(one.trigger).problem:  # noqa: ASYNC110  (as above)
-            await anyio.sleep(0.005)
+        await until(lambda: not rig.pulls or "backlog" in one.place.state(one.trigger).problem)
         before = await one.numbers()
         [first] = await one.place.keys()
         await one.place.engine.dispatcher.cancel(first)
@@ -108,13 +108,12 @@ async def test_a_full_backlog_makes_the_source_or_the_sender_wait(rig: Rig) -> N
 
 
 @having(breakable=True)
-async def test_a_source_that_loses_its_outside_says_so_and_comes_back(rig: Rig) -> None:
+async def test_a_source_whose_server_fails_reports_a_problem_and_comes_back(rig: Rig) -> None:
     async with scene(rig) as one:
         await one.send(1)
         await one.has(1)
         await rig.breaks()
-        while not one.place.state(one.trigger).problem:  # noqa: ASYNC110  (a state offers no event)
-            await anyio.sleep(0.005)
+        await until(lambda: one.place.state(one.trigger).problem)
         await rig.mends()
         await one.send(2)
 
@@ -140,9 +139,7 @@ async def _kill_twice(rig: Rig) -> None:
             one.engine.kill()
             one.engine.start()
         for number in range(1, last + 1) if not rig.pulls else ():  # push senders repeat events without an answer
-            while not await one.send(number):  # noqa: ASYNC110  (a starting source offers no event)
-                await anyio.sleep(0.01)
-        while len(one.numbers()) < last:  # noqa: ASYNC110  (rows offer no event)
-            await anyio.sleep(0.02)
+            await until(partial(one.send, number))
+        await until(lambda: len(one.numbers()) >= last)
 
         assert sorted(one.numbers()) == list(range(1, last + 1))

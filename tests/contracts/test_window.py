@@ -8,127 +8,114 @@ from engine.model import Invocation, State
 from engine.protocols import Settlement, Storage
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
-from tests.contracts.storage import CANCELLED, NOW, ROOM, Opened, ended, made, started, stored, success
-
-BEGINNING = (float("-inf"), 0)
+from tests.contracts.storage import BEGINNING, CANCELLED, NOW, ROOM, Opened, ended, made, started, stored, success
 
 
 async def keys_of(storage: Storage, function_id: int = 1, *, rows: int = 100) -> list[int]:
     page = await storage.window.ready(function_id, BEGINNING, rows, ROOM)
-    return [one.key for one in page.invocations]
+    return [invocation.key for invocation in page.invocations]
 
 
-async def test_the_smallest_rank_comes_first_and_of_equals_the_oldest(opened: Opened) -> None:
-    async with opened() as storage:
-        second, third = await stored(storage, rank=5.0), await stored(storage, rank=5.0)
-        first = await stored(storage, rank=-60.0)
+async def test_the_smallest_rank_comes_first_and_of_equals_the_oldest(storage: Storage) -> None:
+    second, third = await stored(storage, rank=5.0), await stored(storage, rank=5.0)
+    first = await stored(storage, rank=-60.0)
 
-        assert await keys_of(storage) == [first.key, second.key, third.key]
-
-
-async def test_a_page_begins_behind_the_horizon_also_among_equals(opened: Opened) -> None:
-    async with opened() as storage:
-        one, two, three = [await stored(storage, rank=5.0) for _ in range(3)]
-
-        page = await storage.window.ready(1, one.rank_key, 10, ROOM)
-
-        assert [i.key for i in page.invocations] == [two.key, three.key]
-        assert page.complete
+    assert await keys_of(storage) == [first.key, second.key, third.key]
 
 
-async def test_a_page_says_whether_more_may_follow(opened: Opened) -> None:
-    async with opened() as storage:
-        for _ in range(3):
-            await stored(storage)
+async def test_a_page_begins_behind_the_horizon_also_among_equals(storage: Storage) -> None:
+    one, two, three = [await stored(storage, rank=5.0) for _ in range(3)]
 
-        assert not (await storage.window.ready(1, BEGINNING, 2, ROOM)).complete
-        assert (await storage.window.ready(1, BEGINNING, 4, ROOM)).complete
+    page = await storage.window.ready(1, one.rank_key, 10, ROOM)
 
-
-async def test_a_page_ends_when_it_has_bytes_enough_but_has_at_least_one_row(opened: Opened) -> None:
-    async with opened() as storage:
-        for _ in range(3):
-            await stored(storage, payload=b"x" * 100)
-
-        page = await storage.window.ready(1, BEGINNING, 10, 50)
-
-        assert len(page.invocations) == 1
-        assert not page.complete
+    assert [i.key for i in page.invocations] == [two.key, three.key]
+    assert page.complete
 
 
-async def test_only_what_waits_for_its_turn_is_ready(opened: Opened) -> None:
-    async with opened() as storage:
-        await started(storage)
-        await ended(storage)
-        await stored(storage, delayed=True)
-        await stored(storage, 2)
-        await storage.journal.end_all([(await stored(storage)).key], CANCELLED)
-        one = await stored(storage)
+async def test_a_page_has_a_mark_whether_more_may_follow(storage: Storage) -> None:
+    for _ in range(3):
+        await stored(storage)
 
-        assert await keys_of(storage) == [one.key]
+    assert not (await storage.window.ready(1, BEGINNING, 2, ROOM)).complete
+    assert (await storage.window.ready(1, BEGINNING, 4, ROOM)).complete
 
 
-async def test_a_page_sees_what_was_submitted_before_it(opened: Opened) -> None:
-    async with opened() as storage:
-        one, two = await stored(storage), made(storage)
-        storage.journal.start(one, NOW)
-        appended = storage.journal.append(two)
+async def test_a_page_ends_when_it_has_bytes_enough_but_has_at_least_one_row(storage: Storage) -> None:
+    for _ in range(3):
+        await stored(storage, payload=b"x" * 100)
 
-        assert await keys_of(storage) == [two.key]
-        await appended
+    page = await storage.window.ready(1, BEGINNING, 10, 50)
 
-
-async def test_a_page_has_nothing_that_was_started_or_ended_before_it(opened: Opened) -> None:
-    async with opened() as storage:
-        begun, over, gone, left = [await stored(storage) for _ in range(4)]
-        storage.journal.start(begun, NOW)
-        storage.journal.start(over, NOW)
-        storage.journal.settle(Settlement(invocation=over, state=State.SUCCESS, outcome=success(over)))
-        storage.journal.end_all([gone.key], CANCELLED)
-
-        assert await keys_of(storage) == [left.key]
+    assert len(page.invocations) == 1
+    assert not page.complete
 
 
-async def test_what_is_due_is_promoted_earliest_first_and_the_next_due_time_given(opened: Opened) -> None:
-    async with opened() as storage:
-        late = await stored(storage, delayed=True, due_at=NOW + 30)
-        two = await stored(storage, delayed=True, due_at=NOW + 20)
-        one = await stored(storage, 2, delayed=True, due_at=NOW + 10)
+async def test_only_what_waits_for_its_turn_is_ready(storage: Storage) -> None:
+    await started(storage)
+    await ended(storage)
+    await stored(storage, delayed=True)
+    await stored(storage, 2)
+    await storage.journal.end_all([(await stored(storage)).key], CANCELLED)
+    one = await stored(storage)
 
-        promoted, next_due = await storage.window.promote(NOW + 20, 10, ROOM)
-
-        assert [i.key for i in promoted] == [one.key, two.key]
-        assert [i.delayed for i in promoted] == [False, False]
-        assert next_due == late.due_at
+    assert await keys_of(storage) == [one.key]
 
 
-async def test_a_promotion_takes_as_many_rows_as_it_may(opened: Opened) -> None:
-    async with opened() as storage:
-        one, two = [await stored(storage, delayed=True, due_at=NOW + n) for n in (1, 2)]
+async def test_a_page_sees_what_was_submitted_before_it(storage: Storage) -> None:
+    one, two = await stored(storage), made(storage)
+    storage.journal.start(one, NOW)
+    appended = storage.journal.append(two)
 
-        promoted, next_due = await storage.window.promote(NOW + 5, 1, ROOM)
-
-        assert [i.key for i in promoted] == [one.key]
-        assert next_due == two.due_at
-
-
-async def test_a_promotion_takes_about_as_many_bytes_as_it_may_and_says_that_more_is_due(opened: Opened) -> None:
-    async with opened() as storage:
-        rows = [await stored(storage, delayed=True, due_at=NOW + n, payload=b"x" * 10) for n in range(3)]
-
-        promoted, next_due = await storage.window.promote(NOW + 5, 10, 15)
-
-        assert [i.key for i in promoted] == [row.key for row in rows[:2]]
-        assert next_due == rows[2].due_at
+    assert await keys_of(storage) == [two.key]
+    await appended
 
 
-async def test_what_was_promoted_is_ready_and_not_promoted_again(opened: Opened) -> None:
-    async with opened() as storage:
-        one = await stored(storage, delayed=True, due_at=NOW)
-        await storage.window.promote(NOW, 10, ROOM)
+async def test_a_page_has_nothing_that_was_started_or_ended_before_it(storage: Storage) -> None:
+    begun, over, gone, left = [await stored(storage) for _ in range(4)]
+    storage.journal.start(begun, NOW)
+    storage.journal.start(over, NOW)
+    storage.journal.settle(Settlement(invocation=over, state=State.SUCCESS, outcome=success(over)))
+    storage.journal.end_all([gone.key], CANCELLED)
 
-        assert await keys_of(storage) == [one.key]
-        assert await storage.window.promote(NOW, 10, ROOM) == ((), None)
+    assert await keys_of(storage) == [left.key]
+
+
+async def test_due_invocations_are_promoted_earliest_first_with_the_next_due_time(storage: Storage) -> None:
+    late = await stored(storage, delayed=True, due_at=NOW + 30)
+    two = await stored(storage, delayed=True, due_at=NOW + 20)
+    one = await stored(storage, 2, delayed=True, due_at=NOW + 10)
+
+    promoted, next_due = await storage.window.promote(NOW + 20, 10, ROOM)
+
+    assert [i.key for i in promoted] == [one.key, two.key]
+    assert [i.delayed for i in promoted] == [False, False]
+    assert next_due == late.due_at
+
+
+async def test_a_promotion_takes_as_many_rows_as_allowed(storage: Storage) -> None:
+    one, two = [await stored(storage, delayed=True, due_at=NOW + n) for n in (1, 2)]
+
+    promoted, next_due = await storage.window.promote(NOW + 5, 1, ROOM)
+
+    assert [i.key for i in promoted] == [one.key]
+    assert next_due == two.due_at
+
+
+async def test_a_promotion_takes_about_as_many_bytes_as_allowed_and_returns_the_next_due_time(storage: Storage) -> None:
+    rows = [await stored(storage, delayed=True, due_at=NOW + n, payload=b"x" * 10) for n in range(3)]
+
+    promoted, next_due = await storage.window.promote(NOW + 5, 10, 15)
+
+    assert [i.key for i in promoted] == [row.key for row in rows[:2]]
+    assert next_due == rows[2].due_at
+
+
+async def test_a_promoted_invocation_is_ready_and_not_promoted_again(storage: Storage) -> None:
+    one = await stored(storage, delayed=True, due_at=NOW)
+    await storage.window.promote(NOW, 10, ROOM)
+
+    assert await keys_of(storage) == [one.key]
+    assert await storage.window.promote(NOW, 10, ROOM) == ((), None)
 
 
 async def test_the_order_on_disk_is_the_order_in_memory(opened: Opened) -> None:

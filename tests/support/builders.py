@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from engine.model import Invocation, Mode
+from engine.code.store import NO_CODE
+from engine.model import Function, Invocation, Mode
 from engine.scheduling.function_queue import Entry
 
 _keys = count(1)
@@ -25,3 +26,18 @@ def entry(function_id: int = 1, **fields: Any) -> Entry:
 def call(function_id: int = 1, **fields: Any) -> Entry:
     """Return a synchronous invocation."""
     return Entry(waiting(function_id, mode=Mode.SYNC, **fields))
+
+
+def a_function(function_id: int = 1, **fields: Any) -> Function:
+    """Return a function; by default ``hello``, in Python, without code."""
+    values: dict[str, Any] = {
+        "project": "project",
+        "package": "default",
+        "name": "hello",
+        "runtime": "Python3.10",
+        "handler": "index.handler",
+        "timeout": 3,
+        "memory_size": 128,
+        "code": NO_CODE,
+    }
+    return Function(function_id=function_id, **(values | fields))

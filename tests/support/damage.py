@@ -8,21 +8,30 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec import Struct
 
+from engine.errors import DataDirectoryUnusable
 from engine.model import Invocation
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.database import SQLiteStorage
-from tests.contracts.storage import NOW, ROOM, made
+from tests.contracts.storage import BEGINNING, NOW, ROOM, made
 from tests.support.pages import Page, PageFile
 
-BEGINNING = (float("-inf"), 0)
 ROWS = 160  #: enough for several pages of each table
 
 
 def storing(folder: Path) -> Any:
     return open_sqlite(StorageOptions(directory=folder))
+
+
+async def refusal(folder: Path) -> str:
+    """Return the words with which a start on a data directory is refused."""
+    with pytest.raises(DataDirectoryUnusable) as refused:
+        async with storing(folder):
+            pass
+    return str(refused.value)
 
 
 class StoredRows(Struct):
@@ -61,7 +70,7 @@ async def ready(storage: SQLiteStorage, function_id: int, rows: int = ROWS) -> l
     keys, after = list[int](), BEGINNING
     while True:
         page = await storage.window.ready(function_id, after, rows, ROOM)
-        keys += [one.key for one in page.invocations]
+        keys += [invocation.key for invocation in page.invocations]
         if page.complete:
             return keys
         after = page.invocations[-1].rank_key if page.invocations else after

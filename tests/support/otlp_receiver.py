@@ -74,7 +74,7 @@ def _decoded(request: Any) -> Iterator[Received]:
 
 
 def _attributes(pairs: Any) -> Mapping[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in pairs}
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
 
 
 @contextmanager

@@ -37,8 +37,7 @@ class RawClient:
     async def send(self, data: bytes) -> None:
         """Send ``data``, in one packet if it fits into the buffer of the system."""
         await self._loop.sock_sendall(self._sock, data)
-        for _ in range(LOOP_ROUNDS):
-            await asyncio.sleep(0)
+        await _let_listener_read()
 
     async def until(self, mark: bytes, count: int = 1) -> bytes:
         """Return all bytes that were received, once they contain ``mark`` ``count`` times."""
@@ -88,6 +87,11 @@ class RawClient:
         self._sock.close()
 
 
+async def _let_listener_read() -> None:
+    for _ in range(LOOP_ROUNDS):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def connect(port: int, *, buffer: int = 0, source: str = "") -> AsyncIterator[RawClient]:
     """Connect to a port of this machine. ``buffer`` is the size of the receive buffer, if not the system's.
@@ -103,6 +107,17 @@ async def connect(port: int, *, buffer: int = 0, source: str = "") -> AsyncItera
             sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         yield RawClient(sock)
+    await _let_listener_read()
+
+
+async def first_answer(port: int, request: bytes) -> bytes:
+    """Send a request, which need not be complete. Return the bytes of the first answer, which has a length."""
+    async with connect(port) as client:
+        await client.send(request)
+        head, _, _ = (await client.until(b"\r\n\r\n")).partition(b"\r\n\r\n")
+        length = next(int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: "))
+        await client.until_size(len(head) + 4 + length)
+        return client.received
 
 
 def read_answers(received: bytes, *, bodiless: Collection[int] = ()) -> list[Answer]:

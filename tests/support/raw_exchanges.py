@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import anyio
 import pytest
@@ -105,6 +106,16 @@ def post(*fields: bytes, body: bytes = b"42") -> bytes:
 def get_of(size: int, *fields: bytes) -> bytes:
     """Return a GET request of ``size`` bytes."""
     return get(*fields, b"x: " + b"a" * (size - len(get(*fields, b"x: "))))
+
+
+def seen_as(name: str, sent: bytes | tuple[Step, ...], request: str, body: bytes = b"", **fields: Any) -> Row:
+    """Return a row in which the application sees this one request, and answers it."""
+    return Row(**{"name": name, "sent": sent, "answers": OK, "seen": ((request, body),), "shared": False, **fields})
+
+
+def closing(name: str, sent: bytes, *seen: tuple[str, bytes], **fields: Any) -> Row:
+    """Return a row in which ``seen`` is answered, the connection is closed, and nothing more is read."""
+    return Row(name, sent, (OK,) * len(seen), seen, closed=True, cut=False, **fields)
 
 
 def each(rows: Sequence[Row]) -> pytest.MarkDecorator:

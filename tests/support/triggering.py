@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from copy import copy
 from pathlib import Path
@@ -18,7 +18,7 @@ from engine.app.api_wiring import build_app
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
 from engine.asgi.listener import listen
-from engine.code.store import NO_CODE, CodeSource
+from engine.code.store import CodeSource
 from engine.config.settings import Settings, load_settings
 from engine.http.auth import Authenticator
 from engine.model import Function, State
@@ -28,7 +28,9 @@ from engine.protocols import Plugin, Selection, TriggerContext
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
 from engine.triggers.sources import SourceState
+from tests.support.builders import a_function
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
+from tests.support.waiting import until as until
 
 URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
 #: No reserved disk space, and short retry delays.
@@ -99,17 +101,7 @@ def settings_of(folder: Path, **settings: Any) -> Settings:
 
 
 def _hello() -> Function:
-    return Function(
-        function_id=0,
-        project=PROJECT,
-        package="default",
-        name="hello",
-        runtime="Python3.10",
-        handler="index.handler",
-        timeout=60,
-        memory_size=128,
-        code=NO_CODE,
-    )
+    return a_function(function_id=0, project=PROJECT, timeout=60)
 
 
 class NeverStarts:
@@ -128,12 +120,6 @@ async def messages(place: House, count: int) -> list[str]:
         if len(found) >= count:
             return found
         await anyio.sleep(0.01)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait until the condition holds; the time limit is that of ``house``."""
-    while not true():  # noqa: ASYNC110  (what is looked at offers no event)
-        await anyio.sleep(0.002)
 
 
 @asynccontextmanager

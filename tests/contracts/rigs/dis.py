@@ -48,7 +48,7 @@ class Rig(base.Rig):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
-        with (  # run in a thread of its own, as the fixture enters and leaves this in different tasks
+        with (  # in a thread of its own, as the suite lets the loop of the engine under test stand still
             start_blocking_portal() as self._portal,
             patch.object(streams, "SWEEP", 0.005),
             self._portal.wrap_async_context_manager(house(self.folder / "dis", [plugin], clock=self._clock)) as place,

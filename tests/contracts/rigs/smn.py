@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from anyio.from_thread import start_blocking_portal
-
 from tests.contracts.rigs import base
 from tests.contracts.rigs.webhook import push
 from tests.support.topics import TOPIC, Signer, encoded, serving
@@ -23,8 +21,7 @@ class Rig(base.Rig):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
         self._signer, self._signed = Signer(), dict[int, bytes]()
-        # Run in a thread of its own, as the fixture enters and leaves this in different tasks.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving(self._signer)):
+        async with serving(self._signer):
             self.settings["plugins.smn.private_hosts"] = self._signer.host
             yield self
 

@@ -7,14 +7,12 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
-import uvloop
 
 from engine.asgi.admission import ADVICE, ClientRules, ConnectionCounts, TurnedAway
 from engine.asgi.forwarded import TrustedProxies
@@ -22,68 +20,52 @@ from engine.asgi.listener import listen
 from engine.asgi.tls import ServerTls
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.certificates import write_certificate
-from tests.unit.asgi.test_listener import GET, App, Client
+from tests.support.raw_client import RawClient, connect
+from tests.support.waiting import until
+from tests.unit.asgi.test_listener import GET, App
 
-DEADLINE = 60
 OTHER = "127.0.1.9"
 
-LOOPS = ["uvloop", "asyncio"]
-each_loop = pytest.mark.parametrize(
-    "new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"]
-)
 
-
-def run(new_loop: Callable[[], asyncio.AbstractEventLoop], test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(asyncio.wait_for(test(), DEADLINE))
-
-
-@asynccontextmanager
-async def connected(port: int, address: str = "127.0.0.1") -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
-    try:
-        yield Client(reader, writer)
-    finally:
-        writer.close()
-        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-
-
-async def served(client: Client, *headers: bytes) -> bool:
+async def served(client: RawClient, *headers: bytes) -> bool:
     """Return whether a request on the connection gets the application's response."""
-    client.write(GET + b"".join(line + b"\r\n" for line in headers) + b"\r\n")
+    await client.send(GET + b"".join(line + b"\r\n" for line in headers) + b"\r\n")
     try:
-        return (await client.head()).startswith(b"HTTP/1.1 20")
-    except (asyncio.IncompleteReadError, ConnectionError):
+        return (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 20")
+    except (EOFError, ConnectionError):
         return False
+
+
+async def rest(client: RawClient) -> bytes:
+    """Return all bytes until the listener closes or resets the connection."""
+    with suppress(ConnectionResetError):
+        await client.rest()
+    return client.received
 
 
 async def end(scope: Scope, receive: Receive, send: Send) -> None:
     await respond(scope, send, Reply(status=204))
 
 
-@each_loop
-def test_one_client_gets_a_quarter_of_the_connections(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    async def test() -> None:
-        rules = ClientRules(connections=40)
-        async with listen(end, "127.0.0.1", 0, rules=rules) as port, AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(connected(port)) for _ in range(10)]
-            assert [await served(client) for client in clients] == [True] * 10
+async def test_one_client_gets_a_quarter_of_the_connections() -> None:
+    rules = ClientRules(connections=40)
+    async with listen(end, "127.0.0.1", 0, rules=rules) as port, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(port)) for _ in range(10)]
+        assert [await served(client) for client in clients] == [True] * 10
 
-            excess = [await stack.enter_async_context(connected(port)) for _ in range(12)]
-            heads = [(await client.rest())[:13] for client in excess]
-            assert heads == [b"HTTP/1.1 429 "] * 8 + [b""] * 4
-            assert await served(await stack.enter_async_context(connected(port, OTHER)))
-            assert rules.turned_away.counts["client_connections"] == 12
-
-    run(new_loop, test)
+        excess = [await stack.enter_async_context(connect(port)) for _ in range(12)]
+        heads = [(await rest(client))[:13] for client in excess]
+        assert heads == [b"HTTP/1.1 429 "] * 8 + [b""] * 4
+        assert await served(await stack.enter_async_context(connect(port, source=OTHER)))
+        assert rules.turned_away.counts["client_connections"] == 12
 
 
 async def test_a_client_whose_connections_end_gets_new_ones() -> None:
     async with listen(end, "127.0.0.1", 0, rules=ClientRules(client_connections=1)) as port:
         for _ in range(3):
-            async with connected(port) as client:
-                client.write(GET + b"Connection: close\r\n\r\n")
-                assert (await client.rest()).startswith(b"HTTP/1.1 204 ")
+            async with connect(port) as client:
+                await client.send(GET + b"Connection: close\r\n\r\n")
+                assert (await rest(client)).startswith(b"HTTP/1.1 204 ")
 
 
 @pytest.mark.parametrize(
@@ -117,28 +99,28 @@ async def test_requests_through_a_proxy_count_for_their_client() -> None:
     rules = ClientRules(client_connections=2, proxies=TrustedProxies(["127.0.0.1"]))
     forwarded = b"X-Forwarded-For: 203.0.113.%d"
     async with listen(app, "127.0.0.1", 0, rules=rules) as port, AsyncExitStack() as stack:
-        proxy = [await stack.enter_async_context(connected(port)) for _ in range(5)]
+        proxy = [await stack.enter_async_context(connect(port)) for _ in range(5)]
         for client in proxy[:2]:
-            client.write(GET + forwarded % 1 + b"\r\n\r\n")
+            await client.send(GET + forwarded % 1 + b"\r\n\r\n")
         await app.entered.wait()
-        proxy[2].write(GET + forwarded % 1 + b"\r\n\r\n")
-        refused = await proxy[2].rest()
+        await proxy[2].send(GET + forwarded % 1 + b"\r\n\r\n")
+        refused = await rest(proxy[2])
         app.release.set()
 
         assert refused.startswith(b"HTTP/1.1 429 ")
         assert await served(proxy[3], forwarded % 2)
         for client in proxy[:2]:
-            assert (await client.answer()).startswith(b"HTTP/1.1 200 ")
+            assert (await client.until(b"ok")).startswith(b"HTTP/1.1 200 ")
         assert await served(proxy[4], forwarded % 1)  # connections between two requests count for no client
 
 
 async def test_all_connections_of_a_proxy_count_together_in_the_limit_of_all() -> None:
     rules = ClientRules(connections=4, proxies=TrustedProxies(["127.0.0.1"]))
     async with listen(end, "127.0.0.1", 0, rules=rules) as port, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(connected(port)) for _ in range(4)]
+        clients = [await stack.enter_async_context(connect(port)) for _ in range(4)]
         assert [await served(client) for client in clients] == [True] * 4
 
-        assert (await (await stack.enter_async_context(connected(port))).rest()).startswith(b"HTTP/1.1 503 ")
+        assert (await rest(await stack.enter_async_context(connect(port)))).startswith(b"HTTP/1.1 503 ")
         assert rules.turned_away.counts["connections"] == 1
 
 
@@ -146,8 +128,8 @@ async def test_descriptors_of_the_engines_own_work_are_not_used_up() -> None:
     with os.fdopen(os.open(os.devnull, os.O_RDONLY)) as lowest_free:
         rules = ClientRules(files=lowest_free.fileno() + 20)
     with _used_descriptors(rules.files):
-        async with listen(end, "127.0.0.1", 0, rules=rules) as port, connected(port) as client:
-            assert await client.rest() == b""
+        async with listen(end, "127.0.0.1", 0, rules=rules) as port, connect(port) as client:
+            assert await rest(client) == b""
     assert rules.turned_away.counts["files"] == 1
 
 
@@ -174,51 +156,38 @@ def _no_free_descriptor() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@each_loop
-def test_a_listener_without_a_free_descriptor_lets_clients_wait(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    async def test() -> None:
-        rules = ClientRules()
-        async with listen(end, "127.0.0.1", 0, rules=rules) as port:
-            with socket.socket() as client:
-                client.setblocking(False)
-                with _no_free_descriptor():
-                    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-                        os.open(os.devnull, os.O_RDONLY)
-                    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
-                    while not rules.turned_away.counts["files"]:  # noqa: ASYNC110  (a count offers no event)
-                        await asyncio.sleep(0.01)
-                await asyncio.get_running_loop().sock_sendall(client, GET + b"\r\n")
-                answer = await asyncio.get_running_loop().sock_recv(client, 1000)
-        assert answer.startswith(b"HTTP/1.1 204 ")
-
-    run(new_loop, test)
+async def test_a_listener_without_a_free_descriptor_lets_clients_wait() -> None:
+    rules = ClientRules()
+    async with listen(end, "127.0.0.1", 0, rules=rules) as port:
+        with socket.socket() as client:
+            client.setblocking(False)
+            with _no_free_descriptor():
+                with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                    os.open(os.devnull, os.O_RDONLY)
+                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+                await until(lambda: rules.turned_away.counts["files"])
+            await asyncio.get_running_loop().sock_sendall(client, GET + b"\r\n")
+            answer = await asyncio.get_running_loop().sock_recv(client, 1000)
+    assert answer.startswith(b"HTTP/1.1 204 ")
 
 
-@each_loop
-def test_connections_in_their_handshake_count(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
-) -> None:
+async def test_connections_in_their_handshake_count(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     tls = ServerTls(tmp_path / "cert.pem", tmp_path / "key.pem")
     rules = ClientRules(client_connections=2)
 
-    async def test() -> None:
-        async with listen(end, "127.0.0.1", 0, rules=rules, tls=tls) as port:
-            async with AsyncExitStack() as stack:
-                clients = [await stack.enter_async_context(connected(port)) for _ in range(11)]
-                assert await clients[-1].rest() == b""
-                assert rules.turned_away.counts["client_connections"] == 9
-            async with connected(port) as broken:
-                broken.write(GET + b"\r\n")
-                await broken.rest()
-            async with AsyncExitStack() as stack:  # failed handshakes count no more
-                clients = [await stack.enter_async_context(connected(port)) for _ in range(11)]
-                assert await clients[-1].rest() == b""
-        assert rules.turned_away.counts["client_connections"] == 18
-
-    run(new_loop, test)
+    async with listen(end, "127.0.0.1", 0, rules=rules, tls=tls) as port:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connect(port)) for _ in range(11)]
+            assert await rest(clients[-1]) == b""
+            assert rules.turned_away.counts["client_connections"] == 9
+        async with connect(port) as broken:
+            await broken.send(GET + b"\r\n")
+            await rest(broken)
+        async with AsyncExitStack() as stack:  # failed handshakes count no more
+            clients = [await stack.enter_async_context(connect(port)) for _ in range(11)]
+            assert await rest(clients[-1]) == b""
+    assert rules.turned_away.counts["client_connections"] == 18
 
 
 def test_a_flood_of_refusals_is_logged_once() -> None:

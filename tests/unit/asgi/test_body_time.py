@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, suppress
 
 import anyio
 import pytest
@@ -12,7 +12,7 @@ from engine.asgi.admission import ClientRules
 from engine.asgi.deadline import BodyTime
 from engine.asgi.listener import listen
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
-from tests.unit.asgi.test_listener import connect
+from tests.support.raw_client import connect
 
 DEADLINE = 60
 CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -42,18 +42,18 @@ def post(length: int) -> bytes:
 
 @pytest.fixture
 def rules() -> ClientRules:
-    return ClientRules(body_timeout=1.0)
+    return ClientRules(body_timeout=0.4)
 
 
 @pytest.mark.parametrize(("head", "piece"), [(post(1 << 20), b"x"), (CHUNKED, b"1\r\nx\r\n")], ids=["plain", "chunked"])
 async def test_a_body_that_dribbles_ends(head: bytes, piece: bytes, rules: ClientRules) -> None:
     app = Reader()
     async with listen(app, "127.0.0.1", 0, rules=rules) as port, connect(port) as client:
-        client.write(head)
+        await client.send(head)
         rest = asyncio.create_task(client.rest())
-        with anyio.fail_after(DEADLINE):
+        with anyio.fail_after(DEADLINE), suppress(ConnectionError):
             while not rest.done():
-                client.write(piece)
+                await client.send(piece)
                 await asyncio.sleep(0.05)
 
         assert (await rest).startswith(b"HTTP/1.1 408 ")
@@ -108,12 +108,12 @@ async def test_time_in_which_the_engine_does_not_read_is_not_counted(rules: Clie
         await respond(scope, send, Reply(body=b"%d" % found))
 
     async with listen(app, "127.0.0.1", 0, rules=rules) as port, connect(port) as client:
-        client.write(post(size) + b"x" * (size // 2))
-        await asyncio.sleep(3)  # longer than the time for half of the body
+        await client.send(post(size) + b"x" * (size // 2))
+        await asyncio.sleep(2)  # longer than the time for half of the body
         release.set()
-        client.write(b"x" * (size // 2))
+        await client.send(b"x" * (size // 2))
 
-        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_client_that_waits_for_100_continue_is_not_too_slow(rules: ClientRules) -> None:
@@ -124,10 +124,10 @@ async def test_a_client_that_waits_for_100_continue_is_not_too_slow(rules: Clien
         await respond(scope, send, Reply(body=(await receive())["body"]))
 
     async with listen(app, "127.0.0.1", 0, rules=rules) as port, connect(port) as client:
-        client.write(post(2).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
-        await asyncio.sleep(1.2)  # longer than the time for a body
+        await client.send(post(2).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        await asyncio.sleep(0.6)  # longer than the time for a body
         release.set()
-        assert (await client.head()).startswith(b"HTTP/1.1 100 ")
-        client.write(b"ok")
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await client.send(b"ok")
 
-        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        await client.until(b"HTTP/1.1 200 ")

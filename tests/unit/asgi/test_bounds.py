@@ -35,6 +35,7 @@ from tests.support.scripted_app import PROBE, ScriptedApp, no_problems
 
 ABORTED = ("POST /t", None)
 STREAMED = 16 << 20
+BRIEF = 0.4  #: seconds of a limit whose end a test waits for
 
 
 async def statuses(client: RawClient) -> list[int]:
@@ -105,7 +106,7 @@ async def test_a_silent_connection_is_closed() -> None:
 
 @pytest.mark.parametrize("before", [b"", get(), PLAIN])
 async def test_a_head_must_be_complete_in_time(before: bytes) -> None:
-    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
         await client.send(before + get()[:-2])
 
         assert (await statuses(client))[: bool(before)] == [200] * bool(before)
@@ -114,7 +115,7 @@ async def test_a_head_must_be_complete_in_time(before: bytes) -> None:
 
 async def test_a_head_that_comes_byte_by_byte_must_be_complete_in_time() -> None:
     app = ScriptedApp()
-    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+    async with listen(app, "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
         await client.send(get()[:-2] + b"x: ")
         with anyio.fail_after(LIMIT):
             await client.pour(b"a", pause=0.05)
@@ -123,7 +124,7 @@ async def test_a_head_that_comes_byte_by_byte_must_be_complete_in_time() -> None
 
 
 async def test_a_kept_connection_is_closed_in_time_without_an_answer() -> None:
-    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
         await client.send(get())
 
         assert await statuses(client) == [200]
@@ -131,10 +132,10 @@ async def test_a_kept_connection_is_closed_in_time_without_an_answer() -> None:
 
 async def test_a_request_may_take_longer_than_its_head() -> None:
     app = ScriptedApp()
-    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+    async with listen(app, "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
         await client.send(post(b"Content-Length: 2", b"Connection: close").replace(b"/t", b"/hold"))
         await app.entered.wait()
-        await asyncio.sleep(1.2)  # longer than the limit for a head
+        await asyncio.sleep(1.5 * BRIEF)  # longer than the limit for a head
         app.release.set()
 
         assert await statuses(client) == [200]
@@ -144,7 +145,7 @@ async def test_a_request_may_take_longer_than_its_head() -> None:
 @pytest.mark.parametrize("sent", [b"", b"1", b"a\r\n1"], ids=["nothing", "one-byte", "more"])
 async def test_a_body_that_stops_coming_is_cut_off(head: bytes, sent: bytes) -> None:
     app = ScriptedApp()
-    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
         await client.send(head + sent)
         with anyio.fail_after(LIMIT):
             [answer] = read_answers(await client.rest())
@@ -158,14 +159,14 @@ async def test_a_body_that_stops_coming_is_cut_off(head: bytes, sent: bytes) -> 
 async def test_a_body_that_comes_slowly_is_not_cut_off() -> None:
     app = ScriptedApp()
     async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
-        await client.send(post(b"Content-Length: 6", body=b""))
-        for _ in range(6):
+        await client.send(post(b"Content-Length: 4", body=b""))
+        for _ in range(4):
             await client.send(b"4")
             await asyncio.sleep(0.3)
         client.end()
 
         assert await statuses(client) == [200]
-    assert app.seen == [("POST /t", b"444444")]
+    assert app.seen == [("POST /t", b"4444")]
 
 
 async def test_bodies_beyond_what_may_be_held_are_refused_and_not_run() -> None:
@@ -365,7 +366,11 @@ class Streaming:
 
 async def test_a_client_that_reads_nothing_of_a_streamed_answer_is_cut_off_in_time() -> None:
     app = Streaming()
-    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port, buffer=4096) as client:
+    async with (
+        no_problems(),
+        listen(app, "127.0.0.1", 0, keep_alive=BRIEF) as port,
+        connect(port, buffer=4096) as client,
+    ):
         await client.send(get())
         with anyio.fail_after(LIMIT):
             await app.ended.wait()
@@ -380,7 +385,11 @@ async def test_a_client_that_reads_no_earlier_answer_is_cut_off_in_time() -> Non
         await respond(scope, send, Reply(body=bytes(STREAMED)))
         ended.release()
 
-    async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port, buffer=4096) as client:
+    async with (
+        no_problems(),
+        listen(app, "127.0.0.1", 0, keep_alive=BRIEF) as port,
+        connect(port, buffer=4096) as client,
+    ):
         await client.send(get() * 2)
         with anyio.fail_after(LIMIT):
             await ended.acquire()
@@ -391,7 +400,7 @@ async def test_a_client_that_reads_slowly_gets_all_of_a_streamed_answer() -> Non
     app = Streaming()
     async with no_problems(), listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
         await client.send(get(b"Connection: close"))
-        for size in range(1 << 20, STREAMED, 1 << 20):
+        for size in range(2 << 20, STREAMED, 2 << 20):
             await client.until_size(size)
             await asyncio.sleep(0.2)
         with anyio.fail_after(LIMIT):

@@ -8,49 +8,30 @@ from engine.asgi.listener import HEAD_LIMIT, listen
 from engine.asgi.reader import Part, RequestReader
 from engine.asgi.responses import Refusal
 from tests.support.raw_client import connect
-from tests.support.raw_exchanges import CHUNKED, GOT, OK, POSTED, End, Row, check, each, get, post
+from tests.support.raw_exchanges import CHUNKED, GOT, OK, POSTED, End, Row, check, each, get, post, seen_as
 from tests.support.scripted_app import ScriptedApp
 
 LAST = b"0\r\n\r\n"
 ABORTED = ("POST /t", None)
 LONG = b"[" + b"0," * 100 + b"0]"
 
+
 CHUNKS = [
     Row("one chunk", CHUNKED + b"2\r\n42\r\n" + LAST, OK, (POSTED,)),
     Row("two chunks", CHUNKED + b"1\r\n4\r\n1\r\n2\r\n" + LAST, OK, (POSTED,)),
     Row("no chunk", CHUNKED + LAST + get(), (OK, OK), (("POST /t", b""), GOT), shared=False),
     Row("a size with leading zeros", CHUNKED + b"0002\r\n42\r\n000\r\n\r\n", OK, (POSTED,)),
-    Row(
-        "a size in small letters",
-        CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n" + LAST,
-        OK,
-        (("POST /t", LONG),),
-        shared=False,
-    ),
-    Row(
-        "a size in capitals",
-        CHUNKED + b"%X\r\n" % len(LONG) + LONG + b"\r\n" + LAST,
-        OK,
-        (("POST /t", LONG),),
-        shared=False,
-    ),
+    seen_as("a size in small letters", CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n" + LAST, "POST /t", LONG),
+    seen_as("a size in capitals", CHUNKED + b"%X\r\n" % len(LONG) + LONG + b"\r\n" + LAST, "POST /t", LONG),
     Row("an extension", CHUNKED + b'2;a=b;c="d e"\r\n42\r\n0;x\r\n\r\n', OK, (POSTED,)),
-    Row(
-        "a chunk that looks like the end",
-        CHUNKED + b"5\r\n" + LAST + b"\r\n" + LAST,
-        OK,
-        (("POST /t", LAST),),
-        shared=False,
-    ),
-    Row(
-        "a chunk of 100 KiB",
-        CHUNKED + b"19000\r\n" + b"4" * 0x19000 + b"\r\n" + LAST,
-        OK,
-        (("POST /t", b"4" * 0x19000),),
-        shared=False,
-    ),
+    seen_as("a chunk that looks like the end", CHUNKED + b"5\r\n" + LAST + b"\r\n" + LAST, "POST /t", LAST),
+    seen_as("a chunk of 100 KiB", CHUNKED + b"19000\r\n" + b"4" * 0x19000 + b"\r\n" + LAST, "POST /t", b"4" * 0x19000),
     Row("a request behind a chunked body", CHUNKED + b"2\r\n42\r\n" + LAST + get(), (OK, OK), (POSTED, GOT)),
 ]
+
+#: Bytes in the place of a size and a chunk, whose last line ends here.
+NO_CHUNKS = b"|no size|+2\r\n42|-2\r\n42|0x2\r\n42|2h\r\n42| 2\r\n42|2 \r\n42|2\t\r\n42|2_0\r\n42|2.\r\n42|2\n42|2\r42"
+NO_CHUNKS += b"|2\r\n423|2;a\n42|2;a\r42|2;a\x00\r\n42|10000000000000002\r\n42|\xb2\r\n42|\x002\r\n42"
 
 #: Bytes in the place of a chunk. The body is aborted, and what follows is no request.
 WRONG = [
@@ -61,30 +42,7 @@ WRONG = [
             400,
             (ABORTED,),
         )
-        for chunk in (
-            b"\r\n",
-            b"no size\r\n",
-            b"+2\r\n42\r\n",
-            b"-2\r\n42\r\n",
-            b"0x2\r\n42\r\n",
-            b"2h\r\n42\r\n",
-            b" 2\r\n42\r\n",
-            b"2 \r\n42\r\n",
-            b"2\t\r\n42\r\n",
-            b"2_0\r\n42\r\n",
-            b"2.\r\n42\r\n",
-            b"2\n42\r\n",
-            b"2\r42\r\n",
-            b"2\r\n42\n",
-            b"2\r\n42",
-            b"2\r\n423\r\n",
-            b"2;a\n42\r\n",
-            b"2;a\r42\r\n",
-            b"2;a\x00\r\n42\r\n",
-            b"10000000000000002\r\n42\r\n",
-            b"\xb2\r\n42\r\n",
-            b"\x002\r\n42\r\n",
-        )
+        for chunk in (*(line + b"\r\n" for line in NO_CHUNKS.split(b"|")), b"2\r\n42\n", b"2\r\n42")
     ),
     Row("a first chunk without a size", CHUNKED + b"no size\r\n" + get(), 400, (ABORTED,), cut=False),
     Row(

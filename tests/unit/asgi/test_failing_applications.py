@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -17,34 +18,18 @@ def to(path: bytes, request: bytes = PLAIN) -> bytes:
     return request.replace(b"/t", path)
 
 
+def failing(name: str, sent: bytes, *seen: tuple[str, bytes], answers: tuple[int, ...] = (500,), **fields: Any) -> Row:
+    """Return a row in which the application fails, which is logged."""
+    return Row(name, sent, answers, seen, logs=True, shared=False, **fields)
+
+
+RAISED = ("POST /raise", b"42")
 ROWS = [
-    Row("raises", to(b"/raise"), 500, (("POST /raise", b"42"),), logs=True, shared=False),
-    Row(
-        "raises for HTTP/1.0",
-        to(b"/raise").replace(b"HTTP/1.1", b"HTTP/1.0"),
-        500,
-        (("POST /raise", b"42"),),
-        logs=True,
-        shared=False,
-    ),
-    Row(
-        "raises for HEAD",
-        get().replace(b"GET /g", b"HEAD /raise"),
-        500,
-        (("HEAD /raise", b""),),
-        bodiless=(0,),
-        logs=True,
-        shared=False,
-    ),
-    Row(
-        "raises behind a good request",
-        PLAIN + to(b"/raise"),
-        (OK, 500),
-        (POSTED, ("POST /raise", b"42")),
-        logs=True,
-        shared=False,
-    ),
-    Row("answers nothing", to(b"/silent"), 500, (("POST /silent", b"42"),), logs=True, shared=False),
+    failing("raises", to(b"/raise"), RAISED),
+    failing("raises for HTTP/1.0", to(b"/raise").replace(b"HTTP/1.1", b"HTTP/1.0"), RAISED),
+    failing("raises for HEAD", get().replace(b"GET /g", b"HEAD /raise"), ("HEAD /raise", b""), bodiless=(0,)),
+    failing("raises behind a good request", PLAIN + to(b"/raise"), POSTED, RAISED, answers=(OK, 500)),
+    failing("answers nothing", to(b"/silent"), ("POST /silent", b"42")),
     Row("answers 204", get().replace(b"/g", b"/204") + PLAIN, (204, OK), (("GET /204", b""), POSTED), shared=False),
     Row("answers 304", get().replace(b"/g", b"/304") + PLAIN, (304, OK), (("GET /304", b""), POSTED), shared=False),
     Row(

@@ -10,7 +10,7 @@ from engine.asgi.admission import ClientRules
 from engine.asgi.forwarded import FORWARDED, HOPS, Forwarded, TrustedProxies
 from engine.asgi.listener import listen
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
-from tests.unit.asgi.test_listener import connect
+from tests.support.raw_client import connect
 
 PEER = "10.0.0.1"
 CLIENT = "198.51.100.7"
@@ -109,7 +109,7 @@ async def tell(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_a_listener_believes_trusted_proxies_only(trusted: list[str], told: list[str | None]) -> None:
     rules = ClientRules(proxies=TrustedProxies(trusted))
     async with listen(tell, "127.0.0.1", 0, rules=rules) as port, connect(port) as client:
-        client.write(
+        await client.send(
             b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Forwarded-For: 203.0.113.1, "
             b"198.51.100.7\r\nX-Forwarded-Host: api.example\r\nX-Forwarded-Proto: https\r\n\r\n"
         )

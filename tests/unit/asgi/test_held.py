@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from engine.asgi.listener_state import STREAMED, HeldBytes, ListenerState
 from engine.asgi.responses import Refusal
 from engine.asgi.room import Room
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_pieces, respond
+from tests.support.waiting import until
 
 CLIENT = "192.0.2.1"
 
@@ -25,6 +27,9 @@ def listener_state() -> ListenerState:
 
 async def test_pieces_that_the_application_has_released_are_held_no_more() -> None:
     sizes: list[int] = []
+
+    def passed(size: int) -> bool:
+        return sum(sizes) >= size
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def take(piece: bytes) -> None:
@@ -40,9 +45,7 @@ async def test_pieces_that_the_application_has_released_are_held_no_more() -> No
                 writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2500\r\n\r\n")
                 for piece in range(5):
                     writer.write(b"x" * 500)
-                    async with asyncio.timeout(30):
-                        while sum(sizes) < 2500 * number + 500 * (piece + 1):  # noqa: ASYNC110
-                            await asyncio.sleep(0.001)
+                    await until(partial(passed, 2500 * number + 500 * (piece + 1)))
 
                 assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
 

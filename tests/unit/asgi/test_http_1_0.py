@@ -6,7 +6,7 @@ import pytest
 
 from engine.asgi.listener import listen
 from tests.support.raw_client import connect, read_answers
-from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, Row, check, each, exchange, get, masked, post
+from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, Row, check, closing, each, exchange, get, masked, post
 from tests.support.scripted_app import ScriptedApp, problems
 
 KEEP = b"Connection: keep-alive"
@@ -16,45 +16,30 @@ def old(request: bytes) -> bytes:
     return request.replace(b"HTTP/1.1", b"HTTP/1.0")
 
 
+PARTS = ("POST /parts", b"42")
 ROWS = [
-    Row("a GET", old(get()) + PLAIN, OK, (GOT,), closed=True, cut=False),
+    closing("a GET", old(get()) + PLAIN, GOT),
     Row("a GET without fields", b"GET /g HTTP/1.0\r\n\r\n", OK, (GOT,), closed=True, fields=(), shared=False),
-    Row("a POST", old(PLAIN) + PLAIN, OK, (POSTED,), closed=True, cut=False),
+    closing("a POST", old(PLAIN) + PLAIN, POSTED),
     Row(
         "a HEAD", old(get()).replace(b"GET", b"HEAD"), OK, (("HEAD /g", b""),), closed=True, bodiless=(0,), shared=False
     ),
-    Row("close", old(get(b"Connection: close")) + PLAIN, OK, (GOT,), closed=True, cut=False),
+    closing("close", old(get(b"Connection: close")) + PLAIN, GOT),
     Row("keep-alive", old(get(KEEP)), OK, (GOT,), closed=False),
     Row("keep-alive in capitals", old(get(KEEP.upper())), OK, (GOT,), closed=False),
-    Row(
+    closing(
         "keep-alive of each request",
         old(get(KEEP) + post(KEEP, b"Content-Length: 2") + get()) + PLAIN,
-        (OK,) * 3,
-        (GOT, POSTED, GOT),
-        closed=True,
-        cut=False,
+        *(GOT, POSTED, GOT),
     ),
-    Row("keep-alive and close", old(get(b"Connection: close, keep-alive")) + PLAIN, OK, (GOT,), closed=True, cut=False),
-    Row(
-        "a body without a length", old(post(body=b"42")), OK, (("POST /t", b""),), closed=True, cut=False, shared=False
-    ),
+    closing("keep-alive and close", old(get(b"Connection: close, keep-alive")) + PLAIN, GOT),
+    closing("a body without a length", old(post(body=b"42")), ("POST /t", b""), shared=False),
     Row("keep-alive of a refused request", old(get(KEEP, b"A b: c")), 400),
-    Row(
-        "an answer without length",
-        old(PLAIN).replace(b"/t", b"/parts") + PLAIN,
-        OK,
-        (("POST /parts", b"42"),),
-        closed=True,
-        cut=False,
-        shared=False,
-    ),
-    Row(
+    closing("an answer without length", old(PLAIN).replace(b"/t", b"/parts") + PLAIN, PARTS, shared=False),
+    closing(
         "keep-alive of an answer without length",
         old(post(KEEP, b"Content-Length: 2")).replace(b"/t", b"/parts") + PLAIN,
-        OK,
-        (("POST /parts", b"42"),),
-        closed=True,
-        cut=False,
+        PARTS,
         shared=False,
     ),
 ]

@@ -7,12 +7,11 @@ import errno
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from engine.asgi.listener import listen
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
@@ -23,9 +22,7 @@ from tests.support.engine_process import ROOT
 BOTH = ("127.0.0.1", "::1")
 DEADLINE = 60.0  #: seconds after which a test fails; never waited for in a passing test
 
-each_loop = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 each_host = pytest.mark.parametrize("host", ["localhost", *BOTH, "0.0.0.0", "::"])
-Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,33 +53,23 @@ def taken(address: str, port: int = 0) -> Iterator[int]:
         yield one.getsockname()[1]
 
 
-@each_loop
 @each_host
-def test_both_loopback_addresses_are_served_and_kept(loop: Loop, host: str) -> None:
-    async def test() -> int:
-        async with asyncio.timeout(DEADLINE), listen(app, host, 0) as port:
-            assert [await ask(address, port) for address in BOTH] == [b"served", b"served"]
-            for address in BOTH:
-                with pytest.raises(OSError, match="in use"):
-                    bind_as_a_function(address, port)
-        return port
+async def test_both_loopback_addresses_are_served_and_kept(host: str) -> None:
+    async with listen(app, host, 0) as port:
+        assert [await ask(address, port) for address in BOTH] == [b"served", b"served"]
+        for address in BOTH:
+            with pytest.raises(OSError, match="in use"):
+                bind_as_a_function(address, port)
 
-    with asyncio.Runner(loop_factory=loop) as runner:
-        port = runner.run(test())
     for address in BOTH:
         bind_as_a_function(address, port)
 
 
-@each_loop
-def test_another_address_is_served_alone(loop: Loop) -> None:
-    async def test() -> None:
-        async with asyncio.timeout(DEADLINE), listen(app, "127.0.0.2", 0) as port:
-            assert await ask("127.0.0.2", port) == b"served"
-            with taken("::1", port), taken("127.0.0.1", port):
-                pass
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(test())
+async def test_another_address_is_served_alone() -> None:
+    async with listen(app, "127.0.0.2", 0) as port:
+        assert await ask("127.0.0.2", port) == b"served"
+        with taken("::1", port), taken("127.0.0.1", port):
+            pass
 
 
 @pytest.mark.parametrize(("host", "other"), [BOTH, BOTH[::-1]])

@@ -107,6 +107,6 @@ async def test_request_lines_are_as_the_standard_says(row: Row) -> None:
     await check(row)
 
 
-def test_a_target_that_is_not_ascii_is_told_as_such() -> None:
+def test_a_target_that_is_not_ascii_is_refused_with_the_reason() -> None:
     with pytest.raises(Refusal, match="not ASCII; percent-encode them"):
         parse_line("GET /ä HTTP/1.1".encode())

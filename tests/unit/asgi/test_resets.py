@@ -7,18 +7,13 @@ import logging
 import random
 import socket
 import struct
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import pytest
-import uvloop
 
 from engine.asgi.listener import listen
 from engine.asgi.wire import ClientDisconnect, Receive, Reply, Scope, Send, read_body, respond
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
-EACH_LOOP = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
 SMALL = b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -65,33 +60,22 @@ def misbehave(port: int, seed: int) -> None:
                 reset_on_close(client)
 
 
-@EACH_LOOP
-def test_a_reset_is_never_an_error(
-    run: Run, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_reset_is_never_an_error(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     errors: list[dict[str, Any]] = []
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    with caplog.at_level(logging.WARNING):
         async with listen(app, "127.0.0.1", 0, grace=1) as port:
             await asyncio.gather(*(asyncio.to_thread(misbehave, port, seed) for seed in range(6)))
-
-    with caplog.at_level(logging.WARNING):
-        run(main())
 
     assert errors == []
     assert caplog.records == []
     assert capsys.readouterr().out == ""  # the log of the listener
 
 
-@EACH_LOOP
-def test_a_client_that_resets_an_idle_connection_when_the_listener_ends_is_no_error(run: Run) -> None:
-    async def main() -> None:
-        async with listen(app, "127.0.0.1", 0, grace=1) as port:
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                client.setblocking(False)
-                await asyncio.get_running_loop().sock_sendall(client, SMALL)
-                assert await asyncio.get_running_loop().sock_recv(client, 1000)
-                reset_on_close(client)  # the loop has not yet read the reset
-
-    run(main())
+async def test_a_client_that_resets_an_idle_connection_when_the_listener_ends_is_no_error() -> None:
+    async with listen(app, "127.0.0.1", 0, grace=1) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(client, SMALL)
+            assert await asyncio.get_running_loop().sock_recv(client, 1000)
+            reset_on_close(client)  # the loop has not yet read the reset

@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from engine.asgi.acceptor import Acceptor, bind
 from engine.asgi.connection import Connection
@@ -31,18 +30,6 @@ from tests.support.programs import needs
 
 HOST = "127.0.0.1"
 DEADLINE = 60.0  #: seconds after which a test fails; never waited for in a passing test
-
-each_loop = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-Loop = Callable[[], asyncio.AbstractEventLoop]
-
-
-def run(loop: Loop, test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await test()
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(bounded())
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,8 +76,7 @@ def post(connection: ssl.SSLSocket, body: bytes = b"") -> bytes:
     return reply.read()
 
 
-@each_loop
-def test_a_client_that_trusts_the_certificate_is_answered(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+async def test_a_client_that_trusts_the_certificate_is_answered(tls: ServerTls, tmp_path: Path) -> None:
     def ask(port: int) -> tuple[bytes, str | None]:
         context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
         connection = http.client.HTTPSConnection(HOST, port, timeout=DEADLINE, context=context)
@@ -100,20 +86,14 @@ def test_a_client_that_trusts_the_certificate_is_answered(loop: Loop, tls: Serve
         connection.close()
         return body, version
 
-    async def test() -> None:
-        async with listen(app, HOST, 0, tls=tls) as port:
-            body, version = await asyncio.to_thread(ask, port)
-            assert body == b"https " + b"x" * 3_000_000
-            assert version in ("TLSv1.2", "TLSv1.3")
-
-    run(loop, test)
+    async with listen(app, HOST, 0, tls=tls) as port:
+        body, version = await asyncio.to_thread(ask, port)
+        assert body == b"https " + b"x" * 3_000_000
+        assert version in ("TLSv1.2", "TLSv1.3")
 
 
-@each_loop
 @pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
-def test_a_refusal_arrives_while_the_body_is_sent(
-    loop: Loop, tls: ServerTls, tmp_path: Path, connection: bytes
-) -> None:
+async def test_a_refusal_arrives_while_the_body_is_sent(tls: ServerTls, tmp_path: Path, connection: bytes) -> None:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(scope, send, Reply(status=413, body=b"refused"))
 
@@ -127,31 +107,23 @@ def test_a_refusal_arrives_while_the_body_is_sent(
             reply.begin()
             return reply.status, reply.read()
 
-    async def test() -> None:
-        async with listen(refuse, HOST, 0, tls=tls) as port:
-            found = [await asyncio.to_thread(upload, port) for _ in range(20)]
-            assert found == [(413, b"refused")] * 20
-
-    run(loop, test)
+    async with listen(refuse, HOST, 0, tls=tls) as port:
+        found = [await asyncio.to_thread(upload, port) for _ in range(20)]
+        assert found == [(413, b"refused")] * 20
 
 
-@each_loop
-def test_http_1_1_is_agreed_on(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+async def test_http_1_1_is_agreed_on(tls: ServerTls, tmp_path: Path) -> None:
     def agreed(port: int) -> str | None:
         with connect(port, tmp_path) as connection:
             return connection.selected_alpn_protocol()
 
-    async def test() -> None:
-        async with listen(app, HOST, 0, tls=tls) as port:
-            assert await asyncio.to_thread(agreed, port) == "http/1.1"
-
-    run(loop, test)
+    async with listen(app, HOST, 0, tls=tls) as port:
+        assert await asyncio.to_thread(agreed, port) == "http/1.1"
 
 
-@each_loop
 @pytest.mark.parametrize("name", ["localhost", HOST, None])
-def test_a_reloaded_certificate_holds_for_new_connections(
-    loop: Loop, tls: ServerTls, tmp_path: Path, name: str | None
+async def test_a_reloaded_certificate_holds_for_new_connections(
+    tls: ServerTls, tmp_path: Path, name: str | None
 ) -> None:
     def drive(port: int) -> None:
         old = certificate_in(tmp_path)
@@ -164,56 +136,55 @@ def test_a_reloaded_certificate_holds_for_new_connections(
             assert old != after
             assert post(earlier, b"still") == b"https still"
 
-    async def test() -> None:
-        async with listen(app, HOST, 0, tls=tls) as port:
-            await asyncio.to_thread(drive, port)
-
-    run(loop, test)
+    async with listen(app, HOST, 0, tls=tls) as port:
+        await asyncio.to_thread(drive, port)
 
 
-@each_loop
-def test_a_broken_certificate_leaves_the_old_one_in_use(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
-    async def test() -> None:
-        old = certificate_in(tmp_path)
-        async with listen(app, HOST, 0, tls=tls) as port:
-            (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
-            with pytest.raises(SettingsError):
-                tls.reload()
-            assert await asyncio.to_thread(presented, port, tmp_path, "localhost") == old
-
-    run(loop, test)
+def break_key(folder: Path) -> None:
+    (folder / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
 
 
-@each_loop
-def test_unfinished_handshakes_do_not_delay_the_end(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
-    async def test() -> None:
-        moment = asyncio.get_running_loop().time
-        async with listen(app, HOST, 0, grace=0.0, tls=tls) as port:
-            _, writer = await asyncio.open_connection(HOST, port)
-            # The reply to another client shows that the earlier connection was accepted.
-            assert await asyncio.to_thread(presented, port, tmp_path, None)
-            began = moment()
-        assert moment() - began < 5  # the handshake may take 10
-        writer.close()
-
-    run(loop, test)
+def expire(folder: Path) -> None:
+    write_certificate(folder, begin=-2 * DAY, end=-DAY)
 
 
-@each_loop
-@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"\0" * 20])
-def test_a_client_without_tls_is_disconnected_quietly_with_a_hint_for_http(
-    loop: Loop, tls: ServerTls, caplog: pytest.LogCaptureFixture, sent: bytes
+@pytest.mark.parametrize(
+    ("spoil", "problem"), [(break_key, "cannot use"), (expire, "expired at")], ids=["broken", "expired"]
+)
+async def test_a_certificate_that_cannot_be_used_leaves_the_old_one_in_use(
+    tls: ServerTls, tmp_path: Path, spoil: Callable[[Path], None], problem: str
 ) -> None:
-    async def test() -> None:
+    old = certificate_in(tmp_path)
+    async with listen(app, HOST, 0, tls=tls) as port:
+        spoil(tmp_path)
+        with pytest.raises(SettingsError, match=problem):
+            tls.reload()
+        assert await asyncio.to_thread(presented, port, tmp_path, "localhost") == old
+
+
+async def test_unfinished_handshakes_do_not_delay_the_end(tls: ServerTls, tmp_path: Path) -> None:
+    moment = asyncio.get_running_loop().time
+    async with listen(app, HOST, 0, grace=0.0, tls=tls) as port:
+        _, writer = await asyncio.open_connection(HOST, port)
+        # The reply to another client shows that the earlier connection was accepted.
+        assert await asyncio.to_thread(presented, port, tmp_path, None)
+        began = moment()
+    assert moment() - began < 5  # the handshake may take 10
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"\0" * 20])
+async def test_a_client_without_tls_is_disconnected_quietly_with_a_hint_for_http(
+    tls: ServerTls, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    with caplog.at_level(logging.WARNING):
         async with listen(app, HOST, 0, tls=tls) as port:
             reader, writer = await asyncio.open_connection(HOST, port)
             writer.write(sent)
             answer = await reader.read()
             writer.close()
-        assert answer.startswith(b"HTTP/1.1 400 ") == (b"use https://" in answer) == sent.startswith(b"GET")
 
-    with caplog.at_level(logging.WARNING):
-        run(loop, test)
+    assert answer.startswith(b"HTTP/1.1 400 ") == (b"use https://" in answer) == sent.startswith(b"GET")
     assert caplog.records == []
 
 
@@ -255,26 +226,23 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> Non
     )
 
 
-@pytest.mark.parametrize("begin", [-400 * DAY, -20_000 * DAY], ids=["this century", "the last one"])
-def test_an_expired_certificate_is_refused(tmp_path: Path, begin: timedelta) -> None:
+EXPIRED, LATER = ("expired at", "renew the certificate"), ("is not valid before", "check this machine's clock")
+
+
+@pytest.mark.parametrize(
+    ("begin", "limit", "words"),
+    [(-400 * DAY, DAY, EXPIRED), (-20_000 * DAY, DAY, EXPIRED), (DAY, 0 * DAY, LATER), (30_000 * DAY, 0 * DAY, LATER)],
+    ids=["expired in this century", "expired in the last one", "valid later in this century", "valid in the next one"],
+)
+def test_a_certificate_is_refused_outside_its_validity(
+    tmp_path: Path, begin: timedelta, limit: timedelta, words: tuple[str, str]
+) -> None:
     write_certificate(tmp_path, begin=begin, end=begin + DAY)
 
     problem = problem_of(tmp_path / "cert.pem", tmp_path / "key.pem")
-
-    ended = f"{datetime.now(UTC) + begin + DAY:%Y-%m-%d}"
-    assert problem.startswith(f"http.tls_certificate {tmp_path}/cert.pem expired at {ended} ")
-    assert problem.endswith(" UTC; renew the certificate")
-
-
-@pytest.mark.parametrize("begin", [DAY, 30_000 * DAY], ids=["this century", "the next one"])
-def test_a_certificate_that_is_not_valid_yet_is_refused(tmp_path: Path, begin: timedelta) -> None:
-    write_certificate(tmp_path, begin=begin, end=begin + DAY)
-
-    problem = problem_of(tmp_path / "cert.pem", tmp_path / "key.pem")
-
-    begins = f"{datetime.now(UTC) + begin:%Y-%m-%d}"
-    assert problem.startswith(f"http.tls_certificate {tmp_path}/cert.pem is not valid before {begins} ")
-    assert problem.endswith(" UTC; check this machine's clock")
+    moment = f"{datetime.now(UTC) + begin + limit:%Y-%m-%d}"
+    assert problem.startswith(f"http.tls_certificate {tmp_path}/cert.pem {words[0]} {moment} ")
+    assert problem.endswith(f" UTC; {words[1]}")
 
 
 def test_the_validity_of_the_first_certificate_counts(tmp_path: Path) -> None:
@@ -288,35 +256,18 @@ def test_the_validity_of_the_first_certificate_counts(tmp_path: Path) -> None:
     assert ServerTls(chain, tmp_path / "key.pem").context.get_ca_certs() == []
 
 
-@each_loop
-def test_an_expired_certificate_leaves_the_old_one_in_use(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
-    async def test() -> None:
-        old = certificate_in(tmp_path)
-        async with listen(app, HOST, 0, tls=tls) as port:
-            write_certificate(tmp_path, begin=-2 * DAY, end=-DAY)
-            with pytest.raises(SettingsError, match="expired at"):
-                tls.reload()
-            assert await asyncio.to_thread(presented, port, tmp_path, "localhost") == old
-
-    run(loop, test)
-
-
-@each_loop
-def test_a_lost_connection_may_be_cut(loop: Loop, tls: ServerTls, tmp_path: Path) -> None:
+async def test_a_lost_connection_may_be_cut(tls: ServerTls, tmp_path: Path) -> None:
     """The event loop tells of a lost TLS connection a turn after it has closed the socket."""
 
-    async def test() -> None:
-        state = ListenerState(app, keep_alive=DEADLINE, held_limit=0)
-        connection = Connection(state)
-        acceptor = Acceptor(await bind(HOST, 0), lambda admission: connection, state.rules, tls)
-        await asyncio.to_thread(presented, acceptor.port, tmp_path, None)
-        while connection.transport.get_extra_info("socket") is not None:  # noqa: ASYNC110  (nothing tells of it)
-            await asyncio.sleep(0)
-        connection.cut(reset=True)
-        await acceptor.close()
-        await state.idle.wait()
-
-    run(loop, test)
+    state = ListenerState(app, keep_alive=DEADLINE, held_limit=0)
+    connection = Connection(state)
+    acceptor = Acceptor(await bind(HOST, 0), lambda admission: connection, state.rules, tls)
+    await asyncio.to_thread(presented, acceptor.port, tmp_path, None)
+    while connection.transport.get_extra_info("socket") is not None:  # noqa: ASYNC110  (nothing tells of it)
+        await asyncio.sleep(0)
+    connection.cut(reset=True)
+    await acceptor.close()
+    await state.idle.wait()
 
 
 @needs("openssl")
@@ -360,11 +311,10 @@ def test_a_file_that_vanishes_while_it_is_loaded_leaves_the_old_certificate(
     assert tls.context is before
 
 
-@each_loop
 @pytest.mark.parametrize(
     "sent", [b"nonsense\r\n\r\n", b"POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n" + b"x" * 100_000]
 )
-def test_a_refusal_ends_with_close_notify(loop: Loop, tls: ServerTls, tmp_path: Path, sent: bytes) -> None:
+async def test_a_refusal_ends_with_close_notify(tls: ServerTls, tmp_path: Path, sent: bytes) -> None:
     def ask(port: int) -> bytes:
         with connect(port, tmp_path) as connection:
             connection.sendall(sent)
@@ -373,9 +323,6 @@ def test_a_refusal_ends_with_close_notify(loop: Loop, tls: ServerTls, tmp_path: 
                 answer += piece
             return answer
 
-    async def test() -> None:
-        async with listen(app, HOST, 0, tls=tls) as port:
-            answer = await asyncio.to_thread(ask, port)
-        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 417 "))
-
-    run(loop, test)
+    async with listen(app, HOST, 0, tls=tls) as port:
+        answer = await asyncio.to_thread(ask, port)
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 417 "))

@@ -70,7 +70,7 @@ def test_of_many_those_are_cut_that_have_stopped_reading() -> None:
     assert cut(readers) == [1]
 
 
-def test_of_too_many_the_one_that_has_read_nothing_for_the_longest_time_is_cut_at_once() -> None:
+def test_the_reader_that_has_read_nothing_for_the_longest_time_is_cut_when_there_are_too_many() -> None:
     clock = Clock()
     responses, readers = UnsentResponses(LIMIT, clock), [Reader() for _ in range(9)]
     for reader in readers[:8]:

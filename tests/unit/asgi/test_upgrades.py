@@ -15,6 +15,7 @@ from tests.support.raw_exchanges import (
     Until,
     check,
     check_refusal,
+    closing,
     each,
     exchange,
     get,
@@ -46,14 +47,7 @@ IGNORED = [
         (OK, OK),
         (POSTED, POSTED),
     ),
-    Row(
-        "h2c that closes",
-        JAVA.replace(b"Upgrade, ", b"close, Upgrade, ", 1) + PLAIN,
-        OK,
-        (POSTED,),
-        closed=True,
-        cut=False,
-    ),
+    closing("h2c that closes", JAVA.replace(b"Upgrade, ", b"close, Upgrade, ", 1) + PLAIN, POSTED),
     Row(
         "h2c with a request as its body",
         post(*H2C, b"Content-Length: %d" % len(get()), body=get()) + PLAIN,
@@ -98,7 +92,7 @@ async def test_an_upgrade_is_ignored_unless_it_is_to_websocket(row: Row) -> None
     await check(row)
 
 
-async def test_a_refused_websocket_is_told_why() -> None:
+async def test_a_refused_websocket_gets_the_reason() -> None:
     async with listen(ScriptedApp(), "127.0.0.1", 0) as port:
         [answer] = read_answers(await exchange(port, REFUSED[0], 0))
 

@@ -44,10 +44,10 @@ def test_a_file_brings_keys_and_tokens(tmp_path: Path) -> None:
 def test_an_operator_has_no_project(tmp_path: Path) -> None:
     auth = load(private(tmp_path, f"[[tokens]]\ntoken = '{TOKEN}'\nrole = 'operator'\n")).auth
 
-    assert [(one.project, one.role) for one in auth.tokens] == [("", "operator")]
+    assert [(token.project, token.role) for token in auth.tokens] == [("", "operator")]
 
 
-def test_what_the_file_holds_stands_beside_what_the_settings_hold(tmp_path: Path) -> None:
+def test_credentials_of_the_file_and_of_the_settings_are_valid_together(tmp_path: Path) -> None:
     file = private(tmp_path, KEYS)
     inline = KEYS.replace("[[keys]]", "[[auth.keys]]").replace("AK1", "AK2")
     settings = private(tmp_path, f"auth.file = '{file}'\n{inline}", name="functiond.toml")
@@ -122,7 +122,7 @@ def test_settings_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
         (TOKENS + TOKENS, "a token is configured twice"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_told_without_secrets(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_is_refused_without_showing_secrets(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         load(private(tmp_path, text))
 
@@ -131,7 +131,7 @@ def test_what_is_wrong_in_the_file_is_told_without_secrets(tmp_path: Path, text:
 
 
 @pytest.mark.parametrize("what", ["nothing", "folder", "pipe"])
-def test_what_is_no_file_is_told(tmp_path: Path, what: str) -> None:
+def test_a_path_without_a_readable_file_is_refused(tmp_path: Path, what: str) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe", 0o600)
 
@@ -144,7 +144,7 @@ def test_with_credentials_any_address_is_taken(tmp_path: Path, host: str) -> Non
     assert load(private(tmp_path, TOKENS), http__host=host).http.host == host
 
 
-def test_keys_that_are_no_tables_are_told(tmp_path: Path) -> None:
+def test_keys_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     settings = private(tmp_path, f"[auth]\nfile = '{private(tmp_path, KEYS)}'\nkeys = 1\n", name="functiond.toml")
 
     with pytest.raises(SettingsError, match=r"auth\.keys: must be a list"):

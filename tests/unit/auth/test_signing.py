@@ -91,7 +91,7 @@ def verified(authorization: str, method: str, target: str, headers: dict[str, st
 
 
 @given(segments=st.lists(names, max_size=4), query=st.lists(st.tuples(names, text), max_size=4), body=st.binary())
-def test_what_the_vendors_signer_signs_is_verified(segments: list[str], query: Pairs, body: bytes) -> None:
+def test_a_signature_of_the_vendors_signer_is_verified(segments: list[str], query: Pairs, body: bytes) -> None:
     path = "/v2/" + "/".join(quote(part, safe="") for part in segments)
 
     authorization, target = by_the_sdk("POST", path, query, body)
@@ -102,7 +102,7 @@ def test_what_the_vendors_signer_signs_is_verified(segments: list[str], query: P
 
 
 @given(segments=st.lists(names, max_size=4), query=st.lists(st.tuples(names, text), max_size=4), body=st.binary())
-def test_what_we_sign_is_what_the_vendor_and_the_specification_sign(
+def test_our_signature_is_that_of_the_vendor_and_of_the_specification(
     segments: list[str], query: Pairs, body: bytes
 ) -> None:
     path = "/v2/" + "/".join(quote(part, safe="") for part in segments)
@@ -214,7 +214,7 @@ def test_the_parts_of_authorization_are_read() -> None:
 @pytest.mark.parametrize(
     "value", ["", "2026-01-31", "20260231T000000Z", "20260131T240000Z", "20260131T235959", "x" * 16]
 )
-def test_what_is_no_date_is_none(value: str) -> None:
+def test_a_text_that_is_no_date_has_no_moment(value: str) -> None:
     assert read_date(value.encode()) is None
 
 

@@ -1,3 +1,5 @@
+"""Command line: errors of use, and destinations as options."""
+
 from __future__ import annotations
 
 import ast
@@ -7,6 +9,7 @@ import pytest
 from engine.cli.commands import run
 from engine.cli.exit_codes import FAILED, USAGE
 from engine.deploy.client import Client, path_of
+from engine.deploy.destinations import DestinationOption, read_destination
 from engine.errors import UsageError
 from tests.support.engine_process import ROOT
 
@@ -20,7 +23,7 @@ def test_a_name_with_any_character_stays_one_part_of_the_path() -> None:
     "url",
     ["ftp://x", "http://", "https://", "", "http://a:b", "http://a:99999", "http://[::1", "http://a/b", "http://a?b"],
 )
-def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="must look like"):
         Client(url, "default", "functiond")
 
@@ -61,7 +64,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(command: str, said: str, capsys: 
     assert said in captured.err
 
 
-def test_an_engine_that_does_not_run_is_told_with_how_to_start_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_engine_that_does_not_run_is_an_error_that_says_how_to_start_it(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["functions", "--url", "http://127.0.0.1:1"])
 
     captured = capsys.readouterr()
@@ -84,3 +87,44 @@ def test_only_the_functions_of_one_module_write_what_comes_from_functions() -> N
 
     assert found == []
     assert len(modules) > 10
+
+
+# --- destinations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "fields"),
+    [
+        ("hello", "FunctionGraph", {"func_urn": "hello"}),
+        ("package:hello", "FunctionGraph", {"func_urn": "package:hello"}),
+        ("urn:fss:r:p:function:default:f:!live", "FunctionGraph", {"func_urn": "urn:fss:r:p:function:default:f:!live"}),
+        ("functiongraph:func_urn=hello", "FunctionGraph", {"func_urn": "hello"}),
+        ("SMN:topic_urn=urn:smn:r:p:t", "SMN", {"topic_urn": "urn:smn:r:p:t"}),
+        ("smn:topic_urn=alarms", "SMN", {"topic_urn": "alarms"}),
+        ("OBS:bucket=results,prefix=a/,expires=7", "OBS", {"bucket": "results", "prefix": "a/", "expires": 7}),
+        ("DIS:stream_name=123", "DIS", {"stream_name": "123"}),
+        ("KAFKA:instance_id=main,topic=t", "KAFKA", {"instance_id": "main", "topic": "t"}),
+        ("WEBHOOK:url=https://h/?a=1,2&b=3", "WEBHOOK", {"url": "https://h/?a=1,2&b=3"}),
+        ("OWN:path=/tmp/x,count=3", "OWN", {"path": "/tmp/x", "count": 3}),
+    ],
+)
+def test_a_destination_is_a_function_or_a_kind_with_fields(text: str, kind: str, fields: dict[str, object]) -> None:
+    assert read_destination("--on-success", text) == DestinationOption(kind=kind, fields=fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("SMN:topic=alarms", r"SMN has no field topic: did you mean topic_urn\?"),
+        ("KAFKA:instance_id=main", "topic .*; KAFKA has instance_id, topic"),
+        ("SMN:", "topic_urn .*; SMN has topic_urn"),
+        ("FunctionGraph:", "func_urn .*; FunctionGraph has func_urn"),
+        ("OBS:bucket=results,expires=soon", "expires must be a whole number"),
+        ("WEBHOOK:url=ftp://x", "must be a complete one that begins with http"),
+        ("SMN:topic_urn=a,topic_urn=b", "each field once"),
+        ("SMN:=a", "write KIND:FIELD=VALUE"),
+    ],
+)
+def test_a_wrong_field_is_an_error_that_names_the_option(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=f"^--on-failure is {text}: .*{problem}"):
+        read_destination("--on-failure", text)

@@ -22,7 +22,7 @@ def fill(new: Path) -> None:
         (new / f"{number}.py").touch()
 
 
-def test_nobody_else_may_read_or_write_it(folder: Path) -> None:
+def test_other_users_may_neither_read_nor_write_the_cache(folder: Path) -> None:
     with cache.entry("key", fill) as kept:
         pass
 
@@ -62,7 +62,7 @@ def test_other_processes_see_an_entry_whole_or_not_at_all() -> None:
     assert seen <= {50}
 
 
-def test_what_another_process_removes_while_the_cache_is_pruned_is_skipped(
+def test_files_that_another_process_removes_during_pruning_are_skipped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = folder / ".new-gone"

@@ -68,7 +68,7 @@ def test_the_unit_lacks_the_options_that_functions_cannot_live_with(capsys: pyte
         (("--program", "/usr/bin/env", "--config", "/etc/%n.toml"), "'/etc/%n.toml' has characters"),
     ],
 )
-def test_what_a_service_cannot_start_is_refused(
+def test_a_program_that_a_service_cannot_start_is_refused(
     arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["unit", *arguments]) == USAGE

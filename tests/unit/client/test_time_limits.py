@@ -84,7 +84,7 @@ def test_the_time_limit_of_a_client_holds(server: str, request: pytest.FixtureRe
             handle.cancel,
         ]
         began = time.monotonic()
-        for sending in [threads.submit(one) for one in sends]:
+        for sending in [threads.submit(send) for send in sends]:
             with pytest.raises(Unreachable) as caught:
                 sending.result(LONG)
             assert caught.value.sent == (server == "silent")

@@ -28,7 +28,7 @@ def view(file: Path, path: str = "index.py") -> PackageView:
 def test_a_file_is_listed_and_shown(tmp_path: Path) -> None:
     shown = view(package(tmp_path))
 
-    assert [(one.path, one.size) for one in shown.files.files] == [("index.py", 600)]
+    assert [(file.path, file.size) for file in shown.files.files] == [("index.py", 600)]
     assert shown.text is not None
     assert shown.text.text == "x = 1\n" * 100
     assert view(package(tmp_path), "lib").text is None

@@ -11,10 +11,10 @@ import pytest
 
 from engine.code.browsing import view_package
 from engine.code.checks import Find, problem_of
-from engine.model import Function
 from engine.model.invocation import CodePackage
 from engine.runtimes.catalog import Family
 from engine.runtimes.interpreters import Interpreter, Interpreters
+from tests.support.builders import a_function
 from tests.support.http_app import zipped
 from tests.support.programs import needs
 
@@ -33,17 +33,7 @@ async def problem(
 ) -> str:
     file = folder / "package.zip"
     file.write_bytes(package)
-    function = Function(
-        function_id=1,
-        project="p",
-        package="default",
-        name="f",
-        runtime=runtime,
-        handler="index.handler",
-        timeout=1,
-        memory_size=128,
-        code=PACKAGE,
-    )
+    function = a_function(function_id=1, project="p", name="f", runtime=runtime, timeout=1, code=PACKAGE)
     view = view_package(file, PACKAGE, lambda files: shown if shown in {one.path for one in files.files} else "")
     return await problem_of(function, view, find)
 

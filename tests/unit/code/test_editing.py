@@ -1,4 +1,4 @@
-"""Change of one file in a zip package: the other files keep their content, name, mode and time."""
+"""Change of one file in a zip package: other files keep content, name, mode and time, and lines keep their ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.code import editing
-from engine.code.editing import with_file
+from engine.code.editing import COMPARED, with_file, with_line_ends
 from engine.errors import InvalidField
 
 
@@ -36,7 +36,7 @@ def test_only_the_content_of_the_file_changes(tmp_path: Path) -> None:
             assert after.read(new) == (b"new" if new.filename == "bootstrap" else before.read(old))
 
 
-def test_unchanged_lines_keep_their_ends(tmp_path: Path) -> None:
+def test_unchanged_lines_of_a_changed_file_keep_their_ends(tmp_path: Path) -> None:
     file, target = tmp_path / "a.package", io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("index.py", "a\r\nb\nc\n")
@@ -69,3 +69,32 @@ def test_a_package_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypat
 
     with pytest.raises(InvalidField, match="unpacks to more than 10 bytes"):
         with_file(package(tmp_path), io.BytesIO(), "index.py", "new")
+
+
+# --- ends of lines -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "after"),
+    [
+        ("", "a\nb", "a\nb"),
+        ("a", "a\nb", "a\nb"),
+        ("a\r\nb\r\n", "a\nnew\nb\n", "a\r\nnew\r\nb\r\n"),
+        ("a\r\nb\nc\n", "a\nb\nc\n", "a\r\nb\nc\n"),
+        ("a\r\nb\nc\nd\r\n", "a\nnew\nc\nd\n", "a\r\nnew\r\nc\nd\r\n"),
+        ("a\r\nb\nc\rd", "first\na\nb\nc\nd\n", "first\r\na\r\nb\nc\rd\r\n"),
+        ("a\nb\r\nc\nd", "a\nc", "a\nc"),
+    ],
+)
+def test_unchanged_lines_keep_their_ends(before: str, text: str, after: str) -> None:
+    assert with_line_ends(text, before) == after
+
+
+def test_many_changed_lines_get_the_most_common_end() -> None:
+    many = [str(number) for number in range(COMPARED + 2)]
+    before = "a\r\nb\r\n" + "\n".join(many) + "\nc\r\n"
+
+    assert with_line_ends("\n".join(["a", "b", *many, "c", ""]), before) == before
+    assert with_line_ends("\n".join(["a", "B", "b", *many[:-1], "c", ""]), before) == (
+        "a\r\nB\nb\n" + "\n".join(many[:-1]) + "\nc\r\n"
+    )

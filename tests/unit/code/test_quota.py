@@ -36,12 +36,12 @@ def test_a_package_is_admitted_up_to_the_byte() -> None:
         admit(package("large", 41))
 
 
-def test_what_is_there_already_is_admitted_again() -> None:
+def test_a_stored_package_is_admitted_again() -> None:
     with quota(100, package("a", 100)).claims("p") as admit:
         admit(package("a", 100))
 
 
-def test_what_is_replaced_makes_room_if_nobody_else_has_it() -> None:
+def test_a_replaced_package_makes_room_unless_others_use_it() -> None:
     with quota(100, package("a", 100)).claims("p", replaced="a") as admit:
         admit(package("b", 100))
     published = quota(100, package("a", 100), package("a", 100))
@@ -49,7 +49,7 @@ def test_what_is_replaced_makes_room_if_nobody_else_has_it() -> None:
         admit(package("b", 100))
 
 
-def test_what_is_on_its_way_counts_until_it_is_there_or_given_up() -> None:
+def test_an_upload_counts_until_it_is_stored_or_given_up() -> None:
     empty = quota(100)
 
     with empty.claims("p") as admit, empty.claims("p") as other:

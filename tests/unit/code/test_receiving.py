@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from engine.code.receiving import REST_LIMIT, SHORT, CodeCutter
+from engine.code.upload import Upload
 from engine.errors import FieldsTooLarge, NotJson
+from tests.support.full_disk import full_disk
 
 LIMIT = 4 << 20
 CODE = random.Random(1).randbytes(3 * SHORT)
@@ -139,3 +142,21 @@ def test_other_fields_are_bounded(cutter: CodeCutter, block: bytes) -> None:
 def test_one_text_of_code_is_allowed(cutter: CodeCutter) -> None:
     with pytest.raises(FieldsTooLarge):
         read(cutter, json.dumps([{"file": TEXT}, {"file": TEXT}]).encode(), 4096)
+
+
+# --- whole uploads -------------------------------------------------------------------------------------------
+
+
+def entries(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
+
+
+async def test_an_aborted_upload_leaves_nothing_on_a_full_disk(tmp_path: Path) -> None:
+    upload = Upload(tmp_path, anyio.CapacityLimiter(1), keep_free=0, field="file", limit=1 << 20)
+    await upload.feed(b'{"file": "' + b"A" * (2 * SHORT))
+    assert entries(tmp_path)
+
+    with full_disk():
+        await upload.close()
+
+    assert entries(tmp_path) == []

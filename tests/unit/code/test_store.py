@@ -100,12 +100,6 @@ async def test_a_dot_in_a_module_is_a_folder_to_python_only(store: CodeStore) ->
     assert all((store.folder(code) / file).is_file() for file, code in codes.items())
 
 
-async def test_inline_code_of_node_left_out_becomes_its_function(store: CodeStore) -> None:
-    code = await store.add(inline(""), handler="index.start", runtime="Node.js18.15")
-
-    assert (store.folder(code) / "index.js").read_text().startswith("exports.start = async (event, context) =>")
-
-
 @pytest.mark.parametrize("kind", ["inline", "zip"])
 @pytest.mark.parametrize("runtime", ["Custom", "http", "Lambda"])
 async def test_a_bootstrap_left_out_becomes_a_program(store: CodeStore, runtime: str, kind: str) -> None:
@@ -116,20 +110,22 @@ async def test_a_bootstrap_left_out_becomes_a_program(store: CodeStore, runtime:
     assert written.stat().st_mode & 0o777 == 0o755
 
 
+async def test_inline_code_left_out_becomes_a_function_that_runs(store: CodeStore) -> None:
+    python = await store.add(inline(""), handler="index.start")
+    node = await store.add(inline(""), handler="index.start", runtime="Node.js18.15")
+
+    names: dict[str, object] = {}
+    exec((store.folder(python) / "index.py").read_text(), names)
+    assert callable(names["start"])
+    assert (store.folder(node) / "index.js").read_text().startswith("exports.start = async (event, context) =>")
+
+
 async def test_the_same_source_for_another_file_is_another_package(store: CodeStore) -> None:
     first = await store.add(inline("x = 1"), handler="a.run")
     second = await store.add(inline("x = 1"), handler="b.run")
 
     assert first.sha256 != second.sha256
     assert (store.folder(second) / "b.py").exists()
-
-
-async def test_inline_code_left_out_becomes_a_function_that_runs(store: CodeStore) -> None:
-    code = await store.add(inline(""), handler="index.start")
-
-    names: dict[str, object] = {}
-    exec((store.folder(code) / "index.py").read_text(), names)
-    assert callable(names["start"])
 
 
 async def test_a_package_is_unpacked_and_kept_as_it_came(store: CodeStore) -> None:
@@ -158,32 +154,27 @@ async def test_a_name_in_utf8_without_the_flag_is_read_as_utf8(store: CodeStore)
     assert (store.folder(code) / "zähler").exists()
 
 
+NAMES = ["../evil", "a/../../evil", "/etc/evil", "C:evil", "a\\b", "a//b", "a\nb", "x" * 256, "/".join("d" * 70), ".."]
+TYPES = {"link": stat.S_IFLNK, "tty": stat.S_IFCHR, "disk": stat.S_IFBLK, "fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK}
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["../evil", "a/../../evil", "/etc/evil", "C:evil", "a\\b", "a//b", "a\nb", "x" * 256, "/".join("d" * 70), ".."],
+    ("content", "problem"),
+    [
+        pytest.param(b"PK hello", "not a sound zip file", id="no zip file"),
+        pytest.param(entry("nam?.py").replace(b"nam?", b"nam\xff"), "UTF-8", id="a name that is not UTF-8"),
+        *(pytest.param(entry(name), "name", id=f"the name {name[:20]!r}") for name in NAMES),
+        *(
+            pytest.param(entry(name, mode=mode | 0o777), "neither a file nor a folder", id=f"the type {name}")
+            for name, mode in TYPES.items()
+        ),
+        pytest.param(entry("a", method=zipfile.ZIP_BZIP2), "deflate", id="bzip2, which needs unbounded memory"),
+        pytest.param(entry("a", method=zipfile.ZIP_LZMA), "deflate", id="LZMA, which needs unbounded memory"),
+    ],
 )
-async def test_a_name_that_is_no_plain_relative_path_is_refused(store: CodeStore, name: str) -> None:
-    with pytest.raises(InvalidField, match="name"):
-        await store.add(package(entry(name)), handler=HANDLER)
-
-
-async def test_a_name_that_is_not_utf8_is_refused(store: CodeStore) -> None:
-    content = entry("nam?.py").replace(b"nam?.py", b"nam\xff.py")
-
-    with pytest.raises(InvalidField, match="UTF-8"):
+async def test_a_package_that_cannot_be_unpacked_is_refused(store: CodeStore, content: bytes, problem: str) -> None:
+    with pytest.raises(InvalidField, match=problem):
         await store.add(package(content), handler=HANDLER)
-
-
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
-async def test_links_and_devices_are_refused(store: CodeStore, kind: int) -> None:
-    with pytest.raises(InvalidField, match="neither a file nor a folder"):
-        await store.add(package(entry("link", b"/etc/passwd", mode=kind | 0o777)), handler=HANDLER)
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-async def test_methods_that_need_unbounded_memory_are_refused(store: CodeStore, method: int) -> None:
-    with pytest.raises(InvalidField, match="deflate"):
-        await store.add(package(entry("a", method=method)), handler=HANDLER)
 
 
 @pytest.mark.parametrize("names", [("a", "./a"), ("a", "a/b"), ("a/b", "a")])
@@ -240,13 +231,8 @@ def test_damage_anywhere_is_refused_or_harmless(
     assert [path.name for path in folder.parent.iterdir()] == ["inside"]
 
 
-async def test_what_is_no_zip_file_is_refused(store: CodeStore) -> None:
-    with pytest.raises(InvalidField, match="not a sound zip file"):
-        await store.add(package(b"PK hello"), handler=HANDLER)
-
-
 @pytest.mark.parametrize("text", ["not base64!", "abc", "é", "eA==eA==", "eA==" + "\n" * (1 << 20) + "eA=="])
-async def test_what_is_no_base64_is_refused(store: CodeStore, text: str) -> None:
+async def test_text_that_is_no_base64_is_refused(store: CodeStore, text: str) -> None:
     with pytest.raises(InvalidField, match="base64"):
         await store.add(CodeSource(kind="inline", file=text), handler=HANDLER)
 

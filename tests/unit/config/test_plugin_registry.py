@@ -101,7 +101,7 @@ def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], mess
         ('{"board": 1, "boards": [1]}', "param.board is 1: no such key: did you mean boards?"),
     ],
 )
-def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param: str, told: str) -> None:
+def test_an_invalid_destination_is_refused_with_field_value_and_range(param: str, told: str) -> None:
     racks = Plugin(kinds=("RACK",), param=Library, destination=Nowhere)
 
     with pytest.raises(InvalidField) as caught:

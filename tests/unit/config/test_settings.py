@@ -94,17 +94,14 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ("shared_dependencies = ['numpy']\n", "shared_dependencies.* is 'numpy': must be project/name"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_is_refused_with_its_problem(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load_settings(file=toml(tmp_path, text))
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*none.toml: No such file"):
         load_settings(file=tmp_path / "none.toml")
-
-
-def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "functiond.toml"
     file.write_bytes(b"\xff\xfe\x00")
 
@@ -112,13 +109,8 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         load_settings(file=file)
 
 
-def test_a_secret_that_does_not_fit_is_not_shown() -> None:
-    with pytest.raises(SettingsError, match=r"^auth\.keys\[0\]: must be an object$"):
-        load_settings(environ={"FUNCTIOND_AUTH__KEYS": "a secret"})
-
-
 @pytest.mark.parametrize("value", ["true", "false"])
-def test_a_setting_that_has_been_removed_is_told_with_what_to_do(tmp_path: Path, value: str) -> None:
+def test_a_removed_setting_is_refused_with_what_to_do(tmp_path: Path, value: str) -> None:
     said = r"^the setting http\.update_resets has been removed: .*: delete the setting$"
 
     with pytest.raises(SettingsError, match=said):
@@ -127,15 +119,20 @@ def test_a_setting_that_has_been_removed_is_told_with_what_to_do(tmp_path: Path,
         load_settings(environ={"FUNCTIOND_HTTP__UPDATE_RESETS": value})
 
 
-@pytest.mark.parametrize("name", ["FUNCTIOND_QUEUE__AGING", "FUNCTIOND_AGEING", "FUNCTIOND_HTTP__PORT__X"])
-def test_a_variable_that_is_no_setting_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError):
-        load_settings(environ={name: "1"})
-
-
-def test_a_section_and_a_plain_value_of_it_do_not_go_together() -> None:
-    with pytest.raises(SettingsError, match="http"):
-        load_settings(environ={"FUNCTIOND_HTTP": "1", "FUNCTIOND_HTTP__PORT": "1"})
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"FUNCTIOND_QUEUE__AGING": "1"}, "queue.aging"),
+        ({"FUNCTIOND_AGEING": "1"}, "ageing"),
+        ({"FUNCTIOND_HTTP__PORT__X": "1"}, "http.port"),
+        ({"FUNCTIOND_HTTP": "1", "FUNCTIOND_HTTP__PORT": "1"}, "http"),
+        ({"FUNCTIOND_AUTH__KEYS": "a secret"}, r"^auth\.keys\[0\]: must be an object$"),
+    ],
+    ids=["no setting", "no section", "a plain value with parts", "a section with a plain value", "an unshown secret"],
+)
+def test_an_invalid_variable_is_refused(environ: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        load_settings(environ=environ)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.com", ""])
@@ -151,7 +148,7 @@ def test_an_address_of_this_machine_is_taken(host: str) -> None:
 
 def test_every_setting_listed_can_be_set_by_its_variable() -> None:
     settings = [one for one in all_settings() if "<" not in one.name]
-    given = {one.variable: _sample(one.type, one.default) for one in settings}
+    given = {setting.variable: _sample(setting.type, setting.default) for setting in settings}
 
     load_settings(environ=given)
 

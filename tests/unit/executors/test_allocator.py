@@ -142,7 +142,7 @@ class Crowd:
             self.launcher.finish(pending[pick % len(pending)], code)
 
     def die(self, pick: int) -> None:
-        alive = [one for one in self.launcher.instances if one.end is None and one.ready]
+        alive = [instance for instance in self.launcher.instances if instance.end is None and instance.ready]
         if alive:
             alive[pick % len(alive)].kill(End.EXITED)
 

@@ -65,7 +65,11 @@ async def test_a_request_that_was_not_read_runs_on_another_instance(tmp_path: Pa
 
     outcome = await pool_of(launcher, tmp_path).execute(function("any"), invocation())
 
-    assert (outcome.ok, len(launcher.instances), [one.assigned for one in launcher.instances]) == (True, TRIES, [0] * 3)
+    assert (outcome.ok, len(launcher.instances), [instance.assigned for instance in launcher.instances]) == (
+        True,
+        TRIES,
+        [0] * 3,
+    )
     assert plain(outcome.log) == b"started\n" * TRIES
 
 

@@ -34,12 +34,12 @@ class Loop:
 
     @property
     def pending(self) -> list[float]:
-        return [one.at for one in self.timers if not one.cancelled]
+        return [timer.at for timer in self.timers if not timer.cancelled]
 
     def advance(self, seconds: float) -> None:
         end = self.now + seconds
         while due := sorted(
-            (one for one in self.timers if not one.cancelled and one.at <= end), key=lambda one: one.at
+            (timer for timer in self.timers if not timer.cancelled and timer.at <= end), key=lambda one: one.at
         ):
             self.timers.remove(due[0])
             self.now = due[0].at

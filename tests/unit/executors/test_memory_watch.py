@@ -40,7 +40,7 @@ class Played:
         return self.eventfd
 
     def measure(self, enclosures: Sequence[Any]) -> Sequence[int]:
-        return [next(one._sizes, LITTLE) for one in enclosures]
+        return [next(enclosure._sizes, LITTLE) for enclosure in enclosures]
 
     def kill(self, end: Any) -> None:
         self.end = end
@@ -86,7 +86,9 @@ async def happens(event: asyncio.Event) -> None:
         await event.wait()
 
 
-async def test_what_grows_beyond_its_limit_after_an_alarm_is_ended_soon(watch: Callable[..., MemoryWatch]) -> None:
+async def test_an_instance_that_exceeds_its_limit_after_an_alarm_is_ended_soon(
+    watch: Callable[..., MemoryWatch],
+) -> None:
     played = Played(LITTLE, LITTLE, LITTLE, MUCH)
     watch(played)
 

@@ -73,7 +73,7 @@ async def test_raw_output_comes_with_its_stream_and_in_whole_lines(raw: tuple[Ou
     assert said == [(STDOUT, b"a line\n"), (STDERR, b"an error\n"), (STDOUT, b"an unfinished one\n")]
 
 
-async def test_what_was_written_before_the_end_is_read_at_it(raw: tuple[Output, int, int, Said]) -> None:
+async def test_output_written_before_the_end_is_read_at_the_end(raw: tuple[Output, int, int, Said]) -> None:
     output, stdout, _, said = raw
     os.write(stdout, b"unfinished")
 

@@ -73,7 +73,7 @@ async def test_a_new_function_is_found_by_urn_and_by_id(catalog: Catalog) -> Non
     assert (function.revision, function.version, function.code.kind) == (1, "latest", "inline")
 
 
-async def test_what_is_not_there_is_named_as_what_it_is(catalog: Catalog) -> None:
+async def test_the_missing_object_is_named_with_its_kind(catalog: Catalog) -> None:
     function = await catalog.create(draft(), INLINE)
 
     with pytest.raises(UnknownFunction):
@@ -115,7 +115,7 @@ async def test_changes_at_once_lose_nothing_of_each_other(catalog: Catalog) -> N
     assert (found.timeout, found.memory_size, found.description) == (9, 256, "new")
 
 
-async def test_of_two_creations_at_once_one_wins(catalog: Catalog) -> None:
+async def test_one_of_two_simultaneous_creations_wins(catalog: Catalog) -> None:
     ends: list[str] = []
 
     async def create() -> None:
@@ -149,7 +149,7 @@ class SlowLinks:
         yield self._content
 
 
-async def test_code_that_is_long_in_coming_holds_up_nobody(store: BreakableCatalogStore, tmp_path: Path) -> None:
+async def test_code_that_arrives_slowly_delays_no_other_change(store: BreakableCatalogStore, tmp_path: Path) -> None:
     links = SlowLinks(zipped(index__py=SOURCE))
     catalog = Catalog(store, CodeStore(tmp_path, links=links), SystemClock(), region=REGION)
 
@@ -210,7 +210,7 @@ async def test_one_of_two_replacements_of_the_same_code_is_refused(catalog: Cata
     assert refused == [f"the code was changed meanwhile (its digest is {digest}): read it, and change it again"]
 
 
-async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: BreakableCatalogStore) -> None:
+async def test_a_change_that_cannot_be_stored_is_not_shown(catalog: Catalog, store: BreakableCatalogStore) -> None:
     function = await catalog.create(draft(), INLINE)
     store.broken = NotStored("disk full")
 
@@ -222,7 +222,9 @@ async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: Bre
     assert catalog.find(urn()) == function
 
 
-async def test_what_instances_notice_makes_a_new_revision_and_every_change_is_told(catalog: Catalog) -> None:
+async def test_a_change_that_instances_notice_makes_a_new_revision_and_each_change_is_announced(
+    catalog: Catalog,
+) -> None:
     told: list[tuple[int, int | None]] = []
 
     def tell(function_id: int, function: Function | None) -> None:
@@ -360,7 +362,7 @@ def test_a_list_of_functions_takes_names_urns_and_a_star() -> None:
     assert not listed(["hell", "other:hello"])(hello)
 
 
-async def test_what_only_this_engine_knows_has_defaults() -> None:
+async def test_fields_of_this_engine_alone_have_defaults() -> None:
     assert (priority_cap(draft()), weight(draft())) == (9, 1.0)
     own = draft(details={"functiond": {"priority_cap": 3, "weight": 2}})
     assert (priority_cap(own), weight(own)) == (3, 2)

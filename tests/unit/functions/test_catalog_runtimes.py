@@ -59,7 +59,7 @@ async def test_a_function_whose_interpreter_is_gone_can_still_be_changed(
 
 
 @pytest.mark.parametrize("handler", ["bootstrap", "Assembly::Namespace.Class::Method", "-"])
-async def test_a_bootstrap_may_be_told_any_handler(catalog: Catalog, handler: str) -> None:
+async def test_a_bootstrap_may_have_any_handler(catalog: Catalog, handler: str) -> None:
     source = CodeSource(kind="inline", file="eA==")
 
     assert (await catalog.create(draft(runtime="Custom", handler=handler), source)).handler == handler

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
-from engine.code.store import NO_CODE, CodeSource, CodeStore
+from engine.code.store import CodeSource, CodeStore
 from engine.errors import (
     AliasExists,
     AliasInUse,
@@ -37,20 +37,11 @@ from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import StoredResource
 from tests.doubles import ManualClock
 from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
+from tests.support.builders import a_function
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
-DRAFT = Function(
-    function_id=0,
-    project=PROJECT,
-    package="default",
-    name="hello",
-    runtime="Python3.10",
-    handler="index.handler",
-    timeout=3,
-    memory_size=128,
-    code=NO_CODE,
-)
+DRAFT = a_function(function_id=0, project=PROJECT)
 
 
 class House(Struct):
@@ -137,7 +128,7 @@ async def test_a_name_is_given_once(house: House) -> None:
         await house.publish("v1")
 
 
-async def test_what_has_not_changed_is_not_published_again(house: House) -> None:
+async def test_an_unchanged_function_is_not_published_again(house: House) -> None:
     await house.versions.publish(urn(), name="v1")
     await house.catalog.limit(urn(), 7)
 
@@ -307,7 +298,7 @@ async def test_each_change_is_one_write(house: House) -> None:
     assert writes == [3, 3, 2]
 
 
-async def test_those_who_watch_hear_of_versions(house: House) -> None:
+async def test_changes_of_versions_are_announced(house: House) -> None:
     told: list[list[str]] = []
 
     def tell(function_id: int, _: Function | None) -> None:
@@ -322,7 +313,7 @@ async def test_those_who_watch_hear_of_versions(house: House) -> None:
     assert told == [["latest", "v1"], ["latest"], []]
 
 
-async def test_what_the_store_refuses_does_not_show(house: House) -> None:
+async def test_a_version_that_cannot_be_stored_is_not_shown(house: House) -> None:
     await house.publish("v1")
     await house.catalog.update(urn(), {"timeout": 60})
     house.store.broken = house.kept.broken = NotStored("disk full")
@@ -462,7 +453,7 @@ async def test_a_version_knows_what_was_accepted_before_it_also_after_the_clock_
     assert again.versions._identity.next_key(house.clock.now()) > version.created_key
 
 
-async def test_of_an_alias_and_a_deletion_at_once_one_wins(house: House) -> None:
+async def test_either_an_alias_or_a_simultaneous_deletion_wins(house: House) -> None:
     await house.publish("v1")
     await house.publish("v2")
     ends: list[str] = []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.http.api.function_shapes import ConfigBody
-from tests.support.http_app import PROJECT, Api, encoded, serve, urn_of, zipped
+from tests.support.http_app import PROJECT, Api, encoded, urn_of, zipped
 
 FUNCTION = f"/{urn_of(version='')}"
 CONFIG = f"{FUNCTION}/config"
@@ -55,12 +53,6 @@ KEPT: dict[str, Any] = {
     "functiond": {"priority_cap": 3},
 }
 GIVEN = {**{name: given for name, (given, _) in RESET.items()}, **LOG}
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        yield api
 
 
 async def shown(api: Api, *names: str) -> dict[str, Any]:
@@ -246,7 +238,5 @@ async def test_patch_changes_latest_only(api: Api) -> None:
     await api.send("POST", f"{FUNCTION}/versions", {"version": "v1"})
 
     refused = await api.send("PATCH", f"{FUNCTION}:v1/config", {"timeout": 10})
-    absent = await api.send("PATCH", f"/{urn_of('nobody')}/config", {"timeout": 10})
 
     assert (refused.status, refused.json["error_code"]) == (400, "FSS.1015")
-    assert (absent.status, absent.json["error_code"]) == (404, "FSS.1051")

@@ -22,6 +22,7 @@ from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
 from engine.model.controls import Controls
 from engine.protocols.audit import Trace
+from tests.support.console import form_token
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 
@@ -47,31 +48,25 @@ async def sign_in(client: httpx.AsyncClient, **fields: str) -> None:
     assert reply.status_code == 303, reply.text
 
 
-async def form_of(client: httpx.AsyncClient, path: str) -> str:
-    found = re.search(r'name="form_token" value="(\w+)"', (await client.get(path)).text)
-    assert found is not None
-    return found[1]
-
-
-async def test_what_a_reader_does_is_traced_with_the_credential(tmp_path: Path) -> None:
+async def test_actions_in_the_console_are_traced_with_the_credential(tmp_path: Path) -> None:
     traces: list[Trace] = []
     async with console(tmp_path) as (place, client):
         with place.engine.audit.subscribed(traces.append), capture_logs() as lines:
             await client.post(SIGN_IN, data={"kind": "key", "access": "AK1", "secret": "wrong-secret-of-it"})
             await sign_in(client, kind="key", access="AK1", secret=SECRET)
-            token = await form_of(client, HELLO)
+            token = await form_token(client, HELLO)
             await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"})
             await client.post(f"{HELLO}/resume", data={"form_token": token})
             await client.post(SIGN_OUT, data={"form_token": token})
 
     operations = ["ConsoleSignIn", "PauseFunction", "ResumeFunction", "ConsoleSignOut"]
-    assert [one.operation for one in traces] == operations
-    assert {(one.user, one.role, one.project, one.source_ip) for one in traces} == {
+    assert [trace.operation for trace in traces] == operations
+    assert {(trace.user, trace.role, trace.project, trace.source_ip) for trace in traces} == {
         ("AK1", "admin", PROJECT, "127.0.0.1")
     }
     assert (traces[0].resource_type, traces[0].request) == ("session", None)
     events = ["not authenticated", "signed in", "signed out"]
-    assert [one["event"] for one in lines if one["event"] in events] == events
+    assert [line["event"] for line in lines if line["event"] in events] == events
     assert SECRET not in str(traces) + str(lines)
 
 
@@ -80,7 +75,7 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
     async with console(tmp_path) as (place, client):
         with place.engine.audit.subscribed(traces.append):
             await sign_in(client, token=TOKENS["read"])
-            token = await form_of(client, HELLO)
+            token = await form_token(client, HELLO)
             sent_from = {"Referer": f"{client.base_url}{HELLO}/configuration?a=b"}
             refused = await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"}, headers=sent_from)
             page = await client.get(HELLO)
@@ -93,7 +88,7 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
     assert f'<a href="{HELLO}/configuration?a=b">Back to the page</a>' in refused.text
     assert f'action="{HELLO}/pause"' not in page.text
     assert f"{HOME}projects/" not in hidden.text.replace("&#34;", "")
-    assert {one.operation for one in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
+    assert {trace.operation for trace in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
 
 
 async def test_emptied_controls_get_their_defaults(tmp_path: Path) -> None:
@@ -101,7 +96,7 @@ async def test_emptied_controls_get_their_defaults(tmp_path: Path) -> None:
         await sign_in(client, token=TOKENS["admin"])
         [function] = place.engine.catalog.list(PROJECT)
         await place.engine.controls.change(function.urn(""), {"burst": 3, "recycle_requests": 7, "rate": 0.5})
-        token = await form_of(client, f"{HELLO}/configuration/concurrency")
+        token = await form_token(client, f"{HELLO}/configuration/concurrency")
         fields = {"form_token": token, "burst": "", "recycle_requests": "", "rate": ""}
         reply = await client.post(f"{HELLO}/configuration/concurrency/controls", data=fields)
 
@@ -111,10 +106,10 @@ async def test_emptied_controls_get_their_defaults(tmp_path: Path) -> None:
 
 async def test_the_role_invoke_sees_no_page_by_sending_its_form(tmp_path: Path) -> None:
     known = {"project_id": PROJECT, "function": "hello"}
-    paths = [re.sub(r"{(\w+)}", lambda found: known.get(found[1], "x"), one.path) for one in ACTIONS]
+    paths = [re.sub(r"{(\w+)}", lambda found: known.get(found[1], "x"), action.path) for action in ACTIONS]
     async with console(tmp_path) as (_, client):
         await sign_in(client, token=TOKENS["invoke"])
-        fields = {"form_token": await form_of(client, f"{HOME}docs/")}
+        fields = {"form_token": await form_token(client, f"{HOME}docs/")}
         sent = {path: await client.post(path, data=fields) for path in paths if path not in (SIGN_IN, SIGN_OUT)}
 
     assert len(sent) > 30
@@ -155,7 +150,7 @@ async def test_the_editor_of_an_event_sends_6_mib(tmp_path: Path) -> None:
     event = '["' + '","' * 2_000_000 + '"]'
     async with console(tmp_path) as (_, client):
         await sign_in(client, token=TOKENS["admin"])
-        fields = {"form_token": await form_of(client, f"{HELLO}/test"), "mode": "async", "event": event}
+        fields = {"form_token": await form_token(client, f"{HELLO}/test"), "mode": "async", "event": event}
         page = await client.get(f"{HELLO}/test")
         reply = await client.post(f"{HELLO}/test", files={name: (None, text) for name, text in fields.items()})
         encoded = await client.post(f"{HELLO}/test", data=fields)
@@ -173,7 +168,7 @@ async def test_the_role_read_has_no_package_packed(tmp_path: Path, monkeypatch: 
     async with console(tmp_path) as (place, client):
         await sign_in(client, token=TOKENS["read"])
         [function] = place.engine.catalog.list(PROJECT)
-        fields = {"form_token": await form_of(client, HELLO), "digest": function.code.digest, "code": "x"}
+        fields = {"form_token": await form_token(client, HELLO), "digest": function.code.digest, "code": "x"}
         reply = await client.post(f"{HELLO}/code/file?file=index.py", data=fields)
 
     assert (reply.status_code, packed) == (403, [])
@@ -195,7 +190,7 @@ async def test_many_wrong_attempts_are_delayed_and_then_refused(
                 guesses.start_soon(guess, client)
         await sign_in(client, token=TOKENS["admin"])
 
-    statuses = [one.status_code for one in replies]
+    statuses = [reply.status_code for reply in replies]
     assert (statuses[:4], statuses.count(429)) == ([401, 429, 429, 429], 3)
     assert "Too many failed attempts" in replies[1].text
     assert int(replies[1].headers["retry-after"]) > 0
@@ -216,7 +211,7 @@ async def test_a_bug_in_a_page_is_a_page_with_the_navigation(tmp_path: Path, mon
     assert "internal error; see the engine" in reply.text
     assert f"{HOME}projects/{PROJECT}/functions" in reply.text
     assert "a bug" not in reply.text
-    assert "request failed" in [one["event"] for one in lines]
+    assert "request failed" in [line["event"] for line in lines]
     assert (api.status_code, api.headers["content-type"]) == (401, "application/json")
 
 
@@ -229,12 +224,12 @@ async def test_an_unknown_page_of_a_project_keeps_the_project(tmp_path: Path) ->
             await client.get(f"{HELLO}/nothing"),
         ]
 
-    assert [one.status_code for one in replies] == [404] * 3
-    assert all(f'href="{HOME}projects/{PROJECT}/functions"' in one.text for one in replies)
+    assert [reply.status_code for reply in replies] == [404] * 3
+    assert all(f'href="{HOME}projects/{PROJECT}/functions"' in reply.text for reply in replies)
 
 
 async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_path: Path) -> None:
-    paths = [one.path.format(project_id=PROJECT, function="hello") for one in PAGES if _is_plain(one.path)]
+    paths = [page.path.format(project_id=PROJECT, function="hello") for page in PAGES if _is_plain(page.path)]
     buttons: dict[str, dict[str, list[str]]] = {"read": {}, "admin": {}}
     async with console(tmp_path) as (_, client):
         for role, found in buttons.items():

@@ -1,4 +1,4 @@
-"""Requests of browsers: names and attributes of cookies, and connections over which a secret key is taken."""
+"""Connections over which the console takes a secret key, and names and attributes of its cookies."""
 
 from __future__ import annotations
 
@@ -8,29 +8,6 @@ from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.wire import CONSOLE_COOKIES, Scope
 from engine.http.console.pages import COOKIE
 from engine.http.console.session.browser import is_encrypted, is_private, make_cookie, session_cookie
-
-
-def test_over_https_no_other_host_and_no_plain_http_can_set_the_session() -> None:
-    proxied = Forwarded(client="192.0.2.1", chain="192.0.2.1", scheme="https", port="443")
-    names = [session_cookie(scope, "n") for scope in ({"scheme": "https"}, {"scheme": "http", FORWARDED: proxied})]
-
-    assert names == ["__Host-n"] * 2
-    assert make_cookie(names[0], "v", max_age=7) == (
-        b"set-cookie",
-        b"__Host-n=v; Path=/; HttpOnly; SameSite=Strict; Max-Age=7; Secure",
-    )
-
-
-def test_without_https_the_session_is_for_pages_of_the_console() -> None:
-    assert make_cookie(session_cookie({"scheme": "http"}, "n"), "v", max_age=7) == (
-        b"set-cookie",
-        b"n=v; Path=/console/; HttpOnly; SameSite=Strict; Max-Age=7",
-    )
-
-
-def test_gateways_know_the_cookies_of_the_console() -> None:
-    assert COOKIE.encode().startswith(CONSOLE_COOKIES)
-
 
 LOCAL = {b"host": b"127.0.0.1:8080"}
 REMOTE = {b"host": b"engine.example"}
@@ -74,3 +51,28 @@ def test_nobody_can_read_a_private_connection(given: Scope, headers: dict[bytes,
 def test_only_https_is_encrypted() -> None:
     assert is_encrypted(scope("https", "192.0.2.1"))
     assert not is_encrypted(scope("http", "127.0.0.1"))
+
+
+# --- cookies -------------------------------------------------------------------------------------------------
+
+
+def test_over_https_no_other_host_and_no_plain_http_can_set_the_session() -> None:
+    proxied = Forwarded(client="192.0.2.1", chain="192.0.2.1", scheme="https", port="443")
+    names = [session_cookie(scope, "n") for scope in ({"scheme": "https"}, {"scheme": "http", FORWARDED: proxied})]
+
+    assert names == ["__Host-n"] * 2
+    assert make_cookie(names[0], "v", max_age=7) == (
+        b"set-cookie",
+        b"__Host-n=v; Path=/; HttpOnly; SameSite=Strict; Max-Age=7; Secure",
+    )
+
+
+def test_without_https_the_session_is_for_pages_of_the_console() -> None:
+    assert make_cookie(session_cookie({"scheme": "http"}, "n"), "v", max_age=7) == (
+        b"set-cookie",
+        b"n=v; Path=/console/; HttpOnly; SameSite=Strict; Max-Age=7",
+    )
+
+
+def test_gateways_know_the_cookies_of_the_console() -> None:
+    assert COOKIE.encode().startswith(CONSOLE_COOKIES)

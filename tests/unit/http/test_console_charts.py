@@ -25,17 +25,17 @@ def series(*values: float | None, name: str = "Done") -> Series:
 def test_bars_lie_on_each_other() -> None:
     chart = bar_chart(*TEXT, axis(2), [series(1, 3), series(1, None, name="Lost")])
 
-    assert [(one.kind, round(one.y), round(one.height)) for one in chart.bars] == [
+    assert [(bar.kind, round(bar.y), round(bar.height)) for bar in chart.bars] == [
         ("done", 67, 33), ("lost", 33, 33), ("done", 0, 100),
     ]  # fmt: skip
     assert chart.ticks == ["3", "2", "1", "0"]
     assert chart.legend == [("done", "Done"), ("lost", "Lost")]
 
 
-def test_a_period_says_what_it_has() -> None:
+def test_a_period_shows_its_numbers() -> None:
     chart = bar_chart(*TEXT, axis(2, 15), [series(1200, None), series(None, None, name="Lost")])
 
-    assert [one.title for one in chart.slots] == ["12:00 to 12:15 UTC: 1,200 done", "12:15 to 12:30 UTC: nothing"]
+    assert [slot.title for slot in chart.slots] == ["12:00 to 12:15 UTC: 1,200 done", "12:15 to 12:30 UTC: nothing"]
 
 
 def test_an_empty_chart_has_an_axis() -> None:

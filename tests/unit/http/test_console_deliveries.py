@@ -15,6 +15,7 @@ from engine.http.console.paths import HOME
 from engine.model import DestinationSpec
 from engine.protocols import DeliveryFilter
 from tests.contracts.storage import ended
+from tests.support.console import form_token
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 
@@ -48,9 +49,8 @@ async def stored(place: House) -> list[tuple[int, bool, DestinationSpec]]:
 
 
 async def act(client: httpx.AsyncClient, path: str = HERE, **fields: Any) -> httpx.Response:
-    token = re.search(r'name="form_token" value="(\w+)"', (await client.get(HERE)).text)
-    assert token is not None
-    return await client.post(path, data={**fields, "form_token": token[1]}, follow_redirects=True)
+    data = {**fields, "form_token": await form_token(client, HERE)}
+    return await client.post(path, data=data, follow_redirects=True)
 
 
 async def test_one_delivery_is_redirected_to_the_present_destination(tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from msgspec.structs import replace
 
 from engine.code.store import CodeSource
 from engine.http.console.overview.concerns import NAMED
 from engine.http.console.paths import HOME, SIGN_IN
-from tests.contracts.storage import failure, made, retried, started, stored
+from engine.logs.lines import STDOUT, encode
+from engine.storage.sqlite.connection import Readers
+from tests.contracts.storage import NOW, failure, made, retried, settled, started, stored, success
+from tests.support.console import form_token
 from tests.support.http_app import PROJECT, SOURCE, encoded
 from tests.support.triggering import api_client, house
 
@@ -46,12 +49,6 @@ async def console(folder: Path) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     ):
         sent = await client.post(f"{API}/invocations-async", json={"k": SECRET}, headers=headers("admin"))
         yield client, sent.json()["request_id"]
-
-
-async def form_of(client: httpx.AsyncClient, path: str) -> str:
-    found = re.search(r'name="form_token" value="(\w+)"', (await client.get(path)).text)
-    assert found is not None
-    return found[1]
 
 
 async def test_events_and_actions_are_for_those_who_may(tmp_path: Path) -> None:
@@ -93,7 +90,7 @@ async def test_an_action_is_refused_to_a_reader(tmp_path: Path) -> None:
     async with console(tmp_path) as (client, request_id):
         path = f"{HERE}/invocations/{request_id}"
         await client.post(SIGN_IN, data=TOKENS["read"])
-        data = {"form_token": await form_of(client, path)}
+        data = {"form_token": await form_token(client, path)}
         replies = [
             await client.post(f"{path}/{action}", data=data) for action in ("cancel", "redrive", "again", "deliver")
         ]
@@ -155,7 +152,7 @@ async def test_many_are_not_chosen_by_text(tmp_path: Path) -> None:
         path = f"{HERE}/functions/hello/invocations/cancel"
         await client.post(SIGN_IN, data=TOKENS["admin"])
         shown = await client.get(f"{path}?text=x")
-        sent = await client.post(path, data={"form_token": await form_of(client, path), "text": "x"})
+        sent = await client.post(path, data={"form_token": await form_token(client, path), "text": "x"})
         record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("admin"))
 
     assert (shown.status_code, sent.status_code, record.json()["status"]) == (400, 400, "WAIT")
@@ -165,7 +162,7 @@ async def test_numbers_of_many_digits_are_refused(tmp_path: Path) -> None:
     async with console(tmp_path) as (client, request_id):
         path = f"{HERE}/invocations/{request_id}"
         await client.post(SIGN_IN, data=TOKENS["admin"])
-        token, number = {"form_token": await form_of(client, path)}, "9" * 5000
+        token, number = {"form_token": await form_token(client, path)}, "9" * 5000
         delivered = await client.post(f"{path}/deliver", data={**token, "delivery": number})
         concurrency = f"{HERE}/functions/hello/configuration/concurrency"
         capped = await client.post(concurrency, data={**token, "priority_cap": number})
@@ -177,7 +174,7 @@ async def test_an_empty_editor_is_not_saved(tmp_path: Path) -> None:
     async with console(tmp_path) as (client, _):
         await client.post(SIGN_IN, data=TOKENS["admin"])
         path = f"{HERE}/functions/hello"
-        saved = await client.post(f"{path}/code", data={"form_token": await form_of(client, path), "code": ""})
+        saved = await client.post(f"{path}/code", data={"form_token": await form_token(client, path), "code": ""})
 
     assert (saved.status_code, "write some code" in saved.text) == (400, True)
 
@@ -236,7 +233,7 @@ async def test_a_second_redrive_says_that_nothing_was_sent(tmp_path: Path) -> No
         await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
         path, many = f"{HERE}/invocations/{request_id}", f"{HERE}/functions/hello/invocations/redrive"
         await client.post(SIGN_IN, data=TOKENS["admin"])
-        token = {"form_token": await form_of(client, path)}
+        token = {"form_token": await form_token(client, path)}
         pages = [await client.post(f"{path}/redrive", data=token, follow_redirects=True) for _ in range(2)]
         fields = {**token, "code": "4208", "total": "1", "done": "0", "refused": "0"}
         all_again = await client.post(many, data=fields)
@@ -270,3 +267,30 @@ async def test_the_list_of_more_failing_functions_is_filtered(tmp_path: Path) ->
     assert listed.count("alarm") == NAMED + 2
     assert ">hello</a>" not in listed
     assert "No function whose name contains “hello” failed in the last 24 hours" in none
+
+
+# --- logs of a function --------------------------------------------------------------------------------------
+
+
+LOGS = f"{HOME}projects/{PROJECT}/functions/hello/logs"
+
+
+async def test_the_log_of_a_function_is_one_search_however_many_wait_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches, call = list[object](), Readers.call
+
+    def noting(readers: Readers, function: Any) -> Any:
+        searches.append(function)
+        return call(readers, function)
+
+    monkeypatch.setattr(Readers, "call", noting)
+    async with house(tmp_path) as place, api_client(place) as client:
+        for number in range(25):
+            one = await started(place.engine.storage)
+            await settled(place.engine.storage, one, success(one, log=encode(int(NOW * 1000), STDOUT, b"%d." % number)))
+        searches.clear()
+        page = (await client.get(LOGS)).text
+
+    assert len(searches) == 1
+    assert [number for number in range(25) if f">{number}.<" in page] == list(range(5, 25))

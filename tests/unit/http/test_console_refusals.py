@@ -16,6 +16,7 @@ from engine.http.console.paths import HOME
 from engine.resources.tags import Tags
 from plugins.kafka import plugin as kafka
 from plugins.webhook import plugin as webhook
+from tests.support.console import form_token
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 
@@ -25,7 +26,7 @@ SECRET = "sixteen-characters-or-more"
 
 class Console:
     def __init__(self, client: httpx.AsyncClient, place: House) -> None:
-        self._client, self._token, self.place = client, "", place
+        self._client, self.place = client, place
 
     async def get(self, path: str) -> str:
         reply = await self._client.get(path)
@@ -34,9 +35,7 @@ class Console:
 
     async def send(self, page: str, path: str, **fields: Any) -> httpx.Response:
         """Send a form of a page."""
-        found = re.search(r'name="form_token" value="(\w+)"', await self.get(page))
-        assert found is not None
-        return await self._client.post(path, data={"form_token": found[1], **fields})
+        return await self._client.post(path, data={"form_token": await form_token(self._client, page), **fields})
 
 
 @asynccontextmanager

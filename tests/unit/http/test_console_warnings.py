@@ -1,7 +1,8 @@
-"""Warnings of pages: code that cannot run, and APIs of a gateway that answers over another scheme."""
+"""Warnings of pages: code that cannot run, another scheme of a gateway, and names of unknown things."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from engine.config.plugin_registry import load_plugins
 from engine.http.console.paths import HOME
-from tests.support.http_app import PROJECT
-from tests.support.triggering import api_client, house
+from engine.triggers import supervisor
+from tests.support.http_app import PROJECT, REGION
+from tests.support.triggering import api_client, house, until
 
 HELLO = f"{HOME}projects/{PROJECT}/functions/hello"
 API = {
@@ -62,3 +64,69 @@ async def test_the_page_of_an_api_tells_the_scheme_that_answers(tmp_path: Path, 
     for one in (page, listed, kinds):
         assert "APIG (dedicated)" in one
         assert ">DEDICATEDGATEWAY<" not in one
+
+
+# --- unknown names -------------------------------------------------------------------------------------------
+
+
+HERE = f"{HOME}projects/{PROJECT}/functions/hello/configuration"
+SETTINGS = f"/v2/{PROJECT}/fgs/functions/hello/async-invoke-config"
+TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"
+HOOK = {"url": "https://example.com/outcomes"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "param", "name"),
+    [
+        ("WEBHOOK", {**HOOK, "secret": "typo"}, "typo"),
+        ("SMN", {"topic_urn": TOPIC}, TOPIC),
+        ("DIS", {"stream_name": "clicks"}, "clicks"),
+        ("WEBHOOK", {**HOOK, "secret": "known"}, ""),
+        ("WEBHOOK", HOOK, ""),
+    ],
+)
+async def test_a_destination_that_names_what_does_not_exist_is_marked(
+    tmp_path: Path, kind: str, param: dict[str, str], name: str
+) -> None:
+    secrets = {"known": "a-secret-of-the-engine"}
+    async with house(tmp_path, load_plugins(), plugins__webhook__secrets=secrets) as place, api_client(place) as client:
+        body = {"destination_config": {"on_failure": {"destination": kind, "param": json.dumps(param)}}}
+        assert (await client.put(SETTINGS, json=body)).status_code == 200
+        page = await client.get(f"{HERE}/asynchronous")
+
+    assert page.status_code == 200
+    assert ("names something that does not exist" in page.text) is bool(name)
+    assert (f"{name} does not exist; create it" in page.text) is bool(name)
+
+
+async def test_a_trigger_of_an_unknown_topic_is_in_trouble_until_the_topic_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CALM", 0.02)
+    async with house(tmp_path, load_plugins()) as place, api_client(place) as client:
+        trigger = await place.create("SMN", topic_urn=TOPIC)
+        await until(lambda: bool(place.state(trigger).problem))
+        pages = [(await client.get(f"{HERE}/triggers{path}")).text for path in ("", f"/{trigger.id}")]
+        overview = (await client.get(HOME)).text
+        await client.post(f"/v2/{PROJECT}/notifications/topics", json={"name": "orders"})
+        await until(lambda: not place.state(trigger).problem)
+        after = (await client.get(f"{HERE}/triggers")).text
+        await client.delete(f"/v2/{PROJECT}/notifications/topics/{TOPIC}")
+        await until(lambda: bool(place.state(trigger).problem))
+
+    for page in pages:
+        assert f"{TOPIC} does not exist: create it, or correct the URN" in page
+        assert 'class="state trouble"' in page
+        assert 'class="state running"' not in page
+    assert "SMN trigger of hello has a problem" in overview
+    assert 'class="state running"' in after
+
+
+async def test_a_trigger_of_an_unknown_log_group_says_so(tmp_path: Path) -> None:
+    async with house(tmp_path, load_plugins()) as place, api_client(place) as client:
+        trigger = await place.create("LTS", log_group_id="typo", log_topic_id="typo")
+        await until(lambda: bool(place.state(trigger).problem))
+        page = (await client.get(f"{HERE}/triggers/{trigger.id}")).text
+
+    assert "this log stream was not created here" in page
+    assert 'class="state trouble"' in page

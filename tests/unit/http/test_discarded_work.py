@@ -16,7 +16,7 @@ from tests.support.triggering import HELD, api_client, house, until
 HELLO = f"/v2/{PROJECT}/fgs/functions/hello"
 
 
-async def test_what_was_discarded_for_its_age_is_told_for_a_day(tmp_path: Path) -> None:
+async def test_invocations_discarded_for_their_age_are_shown_for_a_day(tmp_path: Path) -> None:
     clock = ManualClock(check=0.01)
     async with house(tmp_path, clock=clock) as place, api_client(place) as client:
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from engine.logs.target import LogTarget
-from tests.support.http_app import PROJECT, Api, serve, urn_of
+from tests.support.http_app import PROJECT, Api, urn_of
+
+pytestmark = pytest.mark.usefixtures("hello")
 
 PATH = f"/{urn_of()}/async-invoke-config"
 FULL = {
@@ -21,13 +20,6 @@ FULL = {
     "enable_async_status_log": True,
     "log_group_id": "g",
 }
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
 
 
 async def test_settings_come_back_as_they_were_put(api: Api) -> None:
@@ -81,7 +73,7 @@ async def test_retry_rules_that_cannot_work_are_refused(api: Api, rules: list[ob
     assert (put.status, problem in put.json["error_msg"]) == (400, True), put.json
 
 
-async def test_what_is_left_out_has_the_documented_default(api: Api) -> None:
+async def test_omitted_fields_have_the_documented_defaults(api: Api) -> None:
     await api.send("PUT", PATH, FULL)
 
     put = await api.send("PUT", PATH, {})
@@ -159,12 +151,6 @@ async def test_a_refused_destination_is_named_with_its_field(
     answer = await api.send("PUT", PATH, {"destination_config": {condition: destination}})
 
     assert answer.json["error_msg"].partition(" is ")[0] == f"destination_config.{condition}.{field}"
-
-
-async def test_settings_need_a_function(api: Api) -> None:
-    answer = await api.send("PUT", f"/{urn_of('nobody')}/async-invoke-config", {})
-
-    assert (answer.status, answer.json["error_code"]) == (404, "FSS.1051")
 
 
 async def test_the_status_log_is_created_again_only_for_those_who_enable_it(api: Api) -> None:

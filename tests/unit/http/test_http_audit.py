@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -17,14 +17,8 @@ from engine.model.text import MASK
 from engine.protocols import Plugin, PluginContext
 from engine.protocols.audit import AuditTrail, Trace
 from engine.resources.trigger_rules import marked
-from tests.support.http_app import PROJECT, Api, encoded, serve, urn_of
+from tests.support.http_app import PROJECT, Api, encoded, urn_of
 from tests.support.triggering import api_client, house
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        yield api
 
 
 @pytest.fixture
@@ -100,7 +94,7 @@ async def test_a_backup_leaves_a_trace_with_its_path(api: Api, heard: list[Trace
     assert not await anyio.Path(f"{path}.partial").exists()
 
 
-async def test_what_changes_nothing_leaves_no_trace(api: Api, heard: list[Trace]) -> None:
+async def test_a_request_that_changes_nothing_leaves_no_trace(api: Api, heard: list[Trace]) -> None:
     await api.create()
     heard.clear()
 
@@ -132,7 +126,7 @@ def test_long_texts_are_cut_at_any_depth() -> None:
     assert without_secrets([{"file": "x" * 5000}]) == [{"file": "x" * 1024 + "..."}]
 
 
-def test_a_listener_that_fails_harms_nobody() -> None:
+def test_a_failing_listener_affects_no_other() -> None:
     audit, traces = AuditTrail(), list[Trace]()
     trace = msgspec.convert(dict.fromkeys(Trace.__struct_fields__, "") | {"time": 0.0, "code": 200}, Trace)
 
@@ -154,7 +148,7 @@ class Watchman:
             await anyio.sleep_forever()
 
 
-async def test_a_plugin_hears_what_the_api_of_its_engine_changes(tmp_path: Path) -> None:
+async def test_a_plugin_gets_traces_of_changes_by_the_api(tmp_path: Path) -> None:
     watchman = Watchman()
     plugin = Plugin(kinds=("WATCH",), serve=lambda settings: watchman)
     async with house(tmp_path, [plugin]) as place, api_client(place) as client:

@@ -31,7 +31,8 @@ from engine.http.guard import Guard
 from engine.protocols.audit import Trace
 from tests.doubles import ManualClock
 from tests.support.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
-from tests.support.raw_client import RawClient, connect, read_answers
+from tests.support.raw_client import RawClient, connect, first_answer, read_answers
+from tests.support.waiting import until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's warnings
@@ -78,7 +79,7 @@ async def secured(tmp_path: Path) -> AsyncIterator[SecuredApi]:
 
 @asynccontextmanager
 async def secured_api(
-    tmp_path: Path, *, delay: float = DELAY, held_limit: int = 256 << 20
+    tmp_path: Path, *, delay: float = DELAY, held_limit: int = 256 << 20, grace: float = 5.0
 ) -> AsyncIterator[SecuredApi]:
     clock = ManualClock()
     past, soon = (datetime.fromtimestamp(clock.now() + offset, UTC) for offset in (-1, 3600))
@@ -103,7 +104,9 @@ async def secured_api(
     )
     async with serve(tmp_path) as api:
         await api.create()
-        async with listen(api.app(authenticator=authenticator), "127.0.0.1", 0, held_limit=held_limit) as port:
+        async with listen(
+            api.app(authenticator=authenticator), "127.0.0.1", 0, held_limit=held_limit, grace=grace
+        ) as port:
             api.port = port
             yield SecuredApi(api, clock, failures)
 
@@ -266,7 +269,7 @@ async def test_the_date_is_part_of_what_is_signed(secured: SecuredApi) -> None:
         ("POST", INVOKE, b'{"k": 1}', {"Content-Type": "application/json; x=y"}),
     ],
 )
-async def test_what_is_changed_on_the_way_is_refused(
+async def test_a_request_that_was_changed_on_the_way_is_refused(
     secured: SecuredApi, method: str, target: str, body: bytes, header: dict[str, str]
 ) -> None:
     headers = secured.signed("POST", INVOKE, b'{"k": 1}', X_Cff_Instance_Memory="128")
@@ -295,7 +298,7 @@ async def test_a_signed_header_cannot_be_taken_away(secured: SecuredApi) -> None
     assert refusal(missing, 401, "FSS.0401", "idempotency-key is listed in SignedHeaders but missing")
 
 
-async def test_what_terraform_signs_is_enough(secured: SecuredApi) -> None:
+async def test_a_request_signed_as_by_terraform_is_served(secured: SecuredApi) -> None:
     """Send the headers that Terraform's SDK adds after signing: Host, project and security token."""
     headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "golangsdk/2.0.0"}
     headers |= sign("POST", INVOKE, headers, b"{}\n", access="TEMP", secret=SECRET, moment=secured.clock.now())
@@ -437,7 +440,7 @@ async def test_a_body_too_large_is_refused_before_it_is_read(secured: SecuredApi
 async def test_a_body_that_says_it_is_too_large_is_not_waited_for(secured: SecuredApi) -> None:
     headers = "".join(f"{name}: {value}\r\n" for name, value in secured.signed("POST", INVOKE, b"{}").items())
 
-    answer = await raw(
+    answer = await first_answer(
         secured.api.port,
         f"POST {INVOKE} HTTP/1.1\r\nContent-Length: 300000\r\nConnection: close\r\n{headers}\r\n".encode(),
     )
@@ -449,8 +452,8 @@ async def test_a_body_in_chunks_is_verified(secured: SecuredApi) -> None:
     headers = "".join(f"{name}: {value}\r\n" for name, value in secured.signed("POST", INVOKE, b'{"a": 1}').items())
     head = f"POST {INVOKE} HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n{headers}\r\n"
 
-    right = await raw(secured.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n')
-    wrong = await raw(secured.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 2}\r\n0\r\n\r\n')
+    right = await first_answer(secured.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n')
+    wrong = await first_answer(secured.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 2}\r\n0\r\n\r\n')
 
     assert right.startswith(b"HTTP/1.1 202 ")
     assert wrong.startswith(b"HTTP/1.1 401 ")
@@ -465,7 +468,7 @@ async def test_a_wrong_signature_of_a_declared_hash_is_refused_before_the_body(
     headers = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
 
     with anyio.fail_after(50):  # the body never arrives
-        answer = await raw(
+        answer = await first_answer(
             secured.api.port,
             f"POST {INVOKE} HTTP/1.1\r\nContent-Length: 200000\r\nConnection: close\r\n{headers}\r\n".encode(),
         )
@@ -485,16 +488,6 @@ async def test_a_body_is_compared_with_the_hash_that_was_signed(secured: Secured
     assert [answer.status for answer in answers] == [401, 401, 202]
     assert "the body does not match X-Sdk-Content-Sha256" in answers[0].json["error_msg"]
     assert [request.payload for request in secured.api.engine.requests] == [b'{"a": 1}']
-
-
-async def raw(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    try:
-        return await reader.read()
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 @pytest.fixture
@@ -565,19 +558,16 @@ async def test_a_window_that_has_ended_counts_no_more(secured: SecuredApi) -> No
 
 async def test_a_delayed_refusal_keeps_no_body(tmp_path: Path) -> None:
     target, body = f"{BASE}/{urn_of()}/invocations", b'"' + b"x" * (4 << 20) + b'"'
-    async with secured_api(tmp_path, delay=3600.0) as secured:
+    async with secured_api(tmp_path, delay=3600.0, grace=0.1) as secured:
         for _ in range(LIMIT):
             await secured.ask("GET", BASE, secret="another-secret-here")
 
         tracemalloc.start()
         try:
             refused = asyncio.create_task(secured.ask("POST", target, body, secret="another-secret-here"))
-            async with asyncio.timeout(60):
-                while not secured.failures.waiting:  # noqa: ASYNC110  (neither offers an event)
-                    await asyncio.sleep(0.001)
-                assert tracemalloc.get_traced_memory()[1] > len(body), "the body was read"
-                while tracemalloc.get_traced_memory()[0] > len(body) / 2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
+            await until(lambda: secured.failures.waiting)
+            assert tracemalloc.get_traced_memory()[1] > len(body), "the body was read"
+            await until(lambda: tracemalloc.get_traced_memory()[0] <= len(body) / 2)
         finally:
             tracemalloc.stop()
         assert not refused.done()
@@ -658,7 +648,7 @@ def test_without_credentials_both_names_must_be_of_this_machine(host: bytes, rep
         Guard(credentials=False).check(scope, {b"host": host})
 
 
-def test_what_is_remembered_of_failures_is_bounded() -> None:
+def test_the_memory_of_failures_is_bounded() -> None:
     failures = AuthThrottle(ManualClock(), limit=1, window=WINDOW)
 
     for number in range(SUBJECTS + 10):

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.errors import BacklogFull, FunctionDisabled, IdempotencyConflict, InvalidField
 from engine.http.api.batches import BATCH_LIMIT, MOST_EVENTS, read_batch
-from tests.support.http_app import Answer, Api, serve, urn_of
+from tests.support.http_app import Answer, Api, urn_of
 from tests.support.work import calls, turns_during
 
+pytestmark = pytest.mark.usefixtures("hello")
+
 JSON = {b"content-type": b"application/json"}
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
 
 
 async def send(api: Api, *events: object, name: str = "hello", **headers: str) -> Answer:
@@ -71,7 +64,7 @@ async def test_an_event_that_cannot_be_has_its_error_in_its_place(api: Api, even
     assert (answer.status, answer.json["accepted"], answer.json["refused"]) == (202, 2, 1)
     assert refused["error_code"].startswith("FSS.04")
     assert words in refused["error_msg"]
-    assert [one.payload for one in api.engine.requests] == [b"1", b"3"]
+    assert [request.payload for request in api.engine.requests] == [b"1", b"3"]
     assert [first["request_id"], last["request_id"]] == [api.engine.identity.request_id(key) for key in api.engine.rows]
 
 
@@ -117,7 +110,7 @@ async def test_a_batch_without_an_accepted_event_has_the_status_of_its_errors(
     assert (answer.status, answer.headers.get("retry-after")) == (status if status == 429 else 400, retry_after)
     assert (answer.json["accepted"], answer.json["refused"]) == (0, 2)
     assert answer.json["error_msg"].startswith("no event is accepted; events[")
-    assert [one["error_code"] for one in answer.json["results"]] == ["FSS.0400", f"FSS.0{status}"]
+    assert [result["error_code"] for result in answer.json["results"]] == ["FSS.0400", f"FSS.0{status}"]
 
 
 async def test_an_unknown_function_is_reported_once(api: Api) -> None:

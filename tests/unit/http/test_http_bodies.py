@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -25,7 +23,7 @@ from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
 from engine.model.text import without_nulls
 from engine.protocols import Operation
-from tests.support.http_app import PROJECT, Api, serve, urn_of
+from tests.support.http_app import PROJECT, Api, urn_of
 
 CONFIG = {"func_name": "f", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128, "timeout": 3}
 HILL = b"[" * (DEPTH - 2) + b"]" * (DEPTH - 2)
@@ -46,13 +44,6 @@ class Work:
         self.calls += event in ("call", "c_call")
         owner = getattr(called, "__self__", None)
         self.size += len(owner) if event == "c_call" and isinstance(owner, bytes) else 0
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
 
 
 @pytest.mark.parametrize(
@@ -109,7 +100,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         ),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_value_and_what_would_do(kind: Any, body: object, said: str) -> None:
+def test_an_invalid_field_is_named_with_its_value_and_the_allowed_ones(kind: Any, body: object, said: str) -> None:
     with pytest.raises(InvalidField) as caught:
         decode(json.encode(body), kind)
 
@@ -161,8 +152,9 @@ LIMITS = [
 ]
 
 
+@pytest.mark.usefixtures("hello")
 @pytest.mark.parametrize(("method", "path", "field", "value", "code"), LIMITS)
-async def test_what_the_document_does_not_allow_is_refused(
+async def test_a_value_that_the_document_does_not_allow_is_refused(
     api: Api, method: str, path: str, field: str, value: object, code: str
 ) -> None:
     schema = schema_of(method, path)
@@ -196,6 +188,7 @@ INVOKING = {"AsyncInvokeFunction", "InvokeFunction"}
 BODIES = [one for one in OPERATIONS if one.body is not None and one.name not in CODE | INVOKING]
 
 
+@pytest.mark.usefixtures("hello")
 @pytest.mark.parametrize("operation", BODIES, ids=lambda one: one.name)
 async def test_a_body_has_the_size_of_what_it_carries_at_most(api: Api, operation: Operation) -> None:
     await api.send("POST", f"/v2/{PROJECT}/fgs/functions/hello/aliases", {"name": "a", "version": "latest"}, base="")
@@ -280,6 +273,7 @@ def test_of_many_values_none_is_shown(count: int, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.usefixtures("hello")
 async def test_a_deep_event_of_a_trigger_breaks_nothing(api: Api) -> None:
     path = f"/v2/{PROJECT}/fgs/triggers/{urn_of()}"
     body = b'{"trigger_type_code": "KAFKA", "event_data": %b}' % nested(500)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from engine.model import State
 from engine.protocols import FIRST
-from tests.support.http_app import Api, serve, urn_of
+from tests.support.http_app import Api, urn_of
+
+pytestmark = pytest.mark.usefixtures("hello")
 
 PATH = f"/{urn_of(version='')}/async-invocations/cancel"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
 
 
 async def test_without_a_body_all_that_waits_is_cancelled_step_by_step(api: Api) -> None:

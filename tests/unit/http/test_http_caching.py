@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import httpx
 import pytest
 
-from tests.support.http_app import BASE, HELLO, Api, serve, urn_of
+from tests.support.http_app import BASE, HELLO, Api, urn_of
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as running:
-        await running.create()
-        yield running
+pytestmark = pytest.mark.usefixtures("hello")
 
 
 @pytest.mark.parametrize(

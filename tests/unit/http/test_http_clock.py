@@ -1,19 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
-from tests.support.http_app import PROJECT, Api, serve
+from tests.support.http_app import PROJECT, Api
 
 CLOCK = f"/v2/{PROJECT}/fgs/clock"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        yield api
 
 
 async def test_a_trusted_clock_is_shown_with_its_time_only(api: Api) -> None:

@@ -6,7 +6,6 @@ import base64
 import json
 import random
 import zipfile
-from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from engine.auth.signing import hash_of, sign
 from engine.auth.throttle import AuthThrottle
 from engine.code.receiving import REST_LIMIT
 from engine.http.auth import Authenticator
+from engine.http.spool import IN_MEMORY, Spool, SpoolSpace
 from tests.doubles import ManualClock
+from tests.support.full_disk import full_disk
 from tests.support.http_app import BASE, HELLO, PROJECT, SOURCE, Answer, Api, Chunks, encoded, serve, urn_of
 
 SECRET = "the-secret-of-a-key"
@@ -35,12 +36,6 @@ def package() -> bytes:
 
 ZIP = package()
 BODY = json.dumps({**HELLO, "code_type": "zip", "func_code": {"file": encoded(ZIP)}}).encode()
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path / "code") as api:
-        yield api
 
 
 def temporary(folder: Path) -> list[str]:
@@ -66,7 +61,7 @@ def failed(answer: Answer, status: int, code: str, said: str) -> bool:
 async def test_large_code_is_stored_as_it_was_sent(api: Api, tmp_path: Path) -> None:
     answer = await api.send("POST", "", BODY)
 
-    assert (answer.status, stored(api), temporary(tmp_path / "code")) == (200, ZIP, [])
+    assert (answer.status, stored(api), temporary(tmp_path)) == (200, ZIP, [])
 
 
 async def test_large_code_replaces_that_of_a_function(api: Api) -> None:
@@ -89,7 +84,7 @@ async def test_a_large_dependency_is_stored(api: Api, tmp_path: Path) -> None:
 
     answer = await api.send("POST", "/version", body, base=BASE.replace("functions", "dependencies"))
 
-    assert (answer.status, answer.json["size"], temporary(tmp_path / "code")) == (200, len(ZIP), [])
+    assert (answer.status, answer.json["size"], temporary(tmp_path)) == (200, len(ZIP), [])
 
 
 async def test_a_large_package_is_imported(api: Api, tmp_path: Path) -> None:
@@ -100,7 +95,7 @@ async def test_a_large_package_is_imported(api: Api, tmp_path: Path) -> None:
     answer = await api.send("POST", "/import", body)
 
     codes = {function.name: function.code.sha256 for function in api.catalog.list(PROJECT)}
-    assert (answer.status, temporary(tmp_path / "code")) == (200, [])
+    assert (answer.status, temporary(tmp_path)) == (200, [])
     assert codes["copy"] == codes["hello"]
 
 
@@ -123,7 +118,7 @@ async def test_errors_are_those_of_small_bodies(
     answer = await api.send("POST", "", {**json.loads(BODY), **fields})
 
     assert failed(answer, status, code, said), answer.json
-    assert temporary(tmp_path / "code") == []
+    assert temporary(tmp_path) == []
 
 
 @pytest.mark.parametrize("body", [BODY[:-1], BODY + b"x", b"[" * 200_000, BODY.replace(b'"hello"', b'"\xff"')])
@@ -131,7 +126,7 @@ async def test_broken_bodies_are_not_json(api: Api, tmp_path: Path, body: bytes)
     answer = await api.send("POST", "", body)
 
     assert failed(answer, 406, "FSS.0406", "the body must be JSON in UTF-8"), answer.json
-    assert temporary(tmp_path / "code") == []
+    assert temporary(tmp_path) == []
 
 
 async def test_a_large_body_needs_the_type_of_json(api: Api) -> None:
@@ -203,3 +198,12 @@ async def test_signed_code_is_stored_once_its_signature_is_verified(tmp_path: Pa
         assert (right.status, stored(api)) == (200, ZIP)
         assert failed(chunked, 409, "FSS.1061", "The function has existed")
         assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_a_full_disk_does_not_affect_the_end_of_a_request(tmp_path: Path) -> None:
+    spool = Spool(SpoolSpace(tmp_path), "192.0.2.1", proven=False)
+    await spool.write(b"x" * (IN_MEMORY + 1))
+    await spool.write(b"x")
+
+    with full_disk():
+        await spool.close()

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from engine.functions.controls import FunctionControls
 from engine.model.controls import Controls
 from engine.protocols.audit import Trace
-from tests.support.http_app import Api, serve, urn_of
+from tests.support.http_app import Api, urn_of
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
+pytestmark = pytest.mark.usefixtures("hello")
 
 
 PATH = f"/{urn_of()}/controls"
@@ -70,10 +62,6 @@ async def test_an_invalid_control_is_refused_by_its_name(api: Api, body: dict[st
     assert (await api.send("GET", PATH)).json["paused"] is False
 
 
-async def test_controls_of_an_unknown_function_are_not_found(api: Api) -> None:
-    assert (await api.send("PATCH", f"/{urn_of('other')}/controls", {"paused": True})).status == 404
-
-
 async def test_controls_are_read_again_after_a_restart_and_go_with_the_function(api: Api) -> None:
     await api.send("PATCH", PATH, {"paused": True})
     function_id = api.catalog.list(api.catalog.all()[0].project)[0].function_id
@@ -109,13 +97,13 @@ async def test_pause_and_resume_are_operations_of_their_own_and_leave_traces(api
 
     assert [one.json["paused"] for one in (paused, again, resumed)] == [True, True, False]
     assert [one.json["pause_reason"] for one in (paused, again, resumed)] == ["migration", "", ""]
-    assert [one.operation for one in traces] == [
+    assert [trace.operation for trace in traces] == [
         "PauseFunction",
         "PauseFunction",
         "ResumeFunction",
         "UpdateFunctionControls",
     ]
-    assert {(one.resource_type, one.resource_name) for one in traces} == {("function", "hello")}
+    assert {(trace.resource_type, trace.resource_name) for trace in traces} == {("function", "hello")}
     assert (await api.send("POST", f"/{urn_of()}/pause", {"why": "x"})).status == 400
 
 

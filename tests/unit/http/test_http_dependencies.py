@@ -83,7 +83,7 @@ async def test_the_list_names_dependencies_and_the_list_of_versions_names_versio
     versions = (await ask(api, "GET", f"/{whole['id']}/version")).json["dependencies"]
 
     assert (whole["id"], whole["dep_id"], whole["version"]) == (first["dep_id"], first["dep_id"], 2)
-    assert [one["id"] for one in versions] == [second["id"], first["id"]]
+    assert [version["id"] for version in versions] == [second["id"], first["id"]]
     assert whole["id"] not in (first["id"], second["id"])
     assert (await ask(api, "GET", f"/{whole['id']}")).json == whole
 
@@ -106,7 +106,7 @@ async def test_the_id_of_a_dependency_stands_for_its_newest_version_in_a_functio
 
     created = (await api.create(depend_version_list=[first["dep_id"]])).json
 
-    assert [one["id"] for one in created["dependencies"]] == [second["id"]]
+    assert [dependency["id"] for dependency in created["dependencies"]] == [second["id"]]
     assert created["depend_version_list"] == [first["dep_id"]]
 
 
@@ -277,7 +277,7 @@ async def test_a_function_of_another_project_uses_a_shared_dependency_and_no_oth
     denied, used = await _user(api, "other", own["id"]), await _user(api, "other", tool["id"])
 
     assert refused(denied, 404, "FSS.1056")
-    assert (used.status, [one["name"] for one in used.json["dependencies"]]) == (200, ["tool"])
+    assert (used.status, [dependency["name"] for dependency in used.json["dependencies"]]) == (200, ["tool"])
     assert (await ask(api, "GET", f"/{tool['id']}/version", root=OTHER)).json["count"] == 1
     assert refused(await ask(api, "GET", f"/{own['id']}/version", root=OTHER), 404, "FSS.1056")
     assert refused(await ask(api, "DELETE", f"/{tool['id']}"), 412, "FSS.1033")

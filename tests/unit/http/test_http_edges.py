@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from engine import errors
 from engine.http.api.errors import error_reply
 from engine.http.guard import is_local_host, is_local_origin
-from tests.support.http_app import BASE, PROJECT, Api, serve, urn_of
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        yield api
-
-
-async def raw(port: int, request: bytes) -> bytes:
-    """Return one response, or all bytes until the server closes the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: "))
-        return head + await reader.readexactly(length)
-    finally:
-        writer.close()
-        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+from tests.support.http_app import BASE, PROJECT, Api, urn_of
+from tests.support.raw_client import first_answer
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]", "[::1]:80"])
@@ -98,7 +78,7 @@ async def test_an_error_of_workflow_metrics_has_its_request_id_in_the_body_too(a
     assert answer.json["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_what_is_broken_inside_is_not_shown_outside(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_internal_error_does_not_show_its_message(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     await api.create()
     api.engine.refuses = ZeroDivisionError("secret")
 
@@ -159,7 +139,7 @@ async def test_a_body_of_unknown_length_is_counted_as_it_comes(api: Api) -> None
     head = f"POST {BASE}/{urn_of()}/invocations-async HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
 
-    answer = await raw(api.port, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 9)
+    answer = await first_answer(api.port, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 9)
 
     assert answer.startswith(b"HTTP/1.1 413 ")
 
@@ -169,7 +149,7 @@ async def test_chunks_make_one_event(api: Api) -> None:
     head = f"POST {BASE}/{urn_of()}/invocations-async HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunks = b"".join(b"3\r\n" + part + b"\r\n" for part in (b'{"a', b'":1', b',"b', b'":2')) + b"1\r\n}\r\n0\r\n\r\n"
 
-    answer = await raw(api.port, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    answer = await first_answer(api.port, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
 
     assert answer.startswith(b"HTTP/1.1 202 ")
     assert json.loads(api.engine.requests[0].payload) == {"a": 1, "b": 2}
@@ -250,7 +230,7 @@ def test_every_error_that_a_request_may_meet_has_its_status_and_code() -> None:
 
 
 @pytest.mark.parametrize("error", [errors.BacklogFull("hello", 5, "rows"), errors.DiskLow(1, 2), errors.ShuttingDown()])
-def test_who_should_come_back_is_told_when(error: errors.Overloaded | errors.Unavailable) -> None:
+def test_a_temporary_refusal_has_a_time_to_retry_after(error: errors.Overloaded | errors.Unavailable) -> None:
     reply = error_reply(error)
 
     assert reply.status in (429, 503)
@@ -263,4 +243,4 @@ async def test_an_unknown_function_is_refused_before_its_event_is_read(api: Api,
     path = f"{BASE}/{urn_of('absent')}/{call}".encode()
     head = b"POST %b HTTP/1.1\r\nHost: localhost\r\n%b\r\nContent-Type: application/json\r\n\r\n" % (path, framing)
 
-    assert (await raw(api.port, head)).startswith(b"HTTP/1.1 404 ")
+    assert (await first_answer(api.port, head)).startswith(b"HTTP/1.1 404 ")

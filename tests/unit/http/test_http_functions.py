@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.http_app import PROJECT, REGION, SOURCE, Api, encoded, serve, urn_of, zipped
+from tests.support.http_app import BASE, PROJECT, REGION, SOURCE, Api, encoded, serve, urn_of, zipped
 
 REQUIRED = {
     "func_name", "domain_id", "namespace", "project_name", "package", "runtime", "timeout", "handler", "memory_size",
@@ -24,12 +23,6 @@ CONFIG = {
     "runtime": "Python3.10",
     "timeout": 9,
 }
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        yield api
 
 
 async def test_a_created_function_is_shown_with_all_that_the_api_promises(api: Api) -> None:
@@ -108,40 +101,12 @@ async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, m
     assert shown.json["digest"] == created.json["digest"]
 
 
-async def test_code_is_not_replaced_by_none(api: Api) -> None:
-    await api.create()
-
-    answer = await api.send("PUT", f"/{urn_of()}/code", {"code_type": "inline", "func_code": {}})
-
-    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1012")
-
-
-async def test_a_new_configuration_resets_what_it_leaves_out(api: Api) -> None:
-    await api.create(description="old", user_data='{"A": "1"}')
-
-    strategy = {"concurrency": 7, "concurrent_num": 2}
-    changed = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "strategy_config": strategy})
-
-    assert changed.status == 200
-    assert (changed.json["timeout"], changed.json["memory_size"]) == (9, 256)
-    assert (changed.json["description"], changed.json["user_data"]) == ("", "")
-    assert changed.json["strategy_config"] == strategy
-
-
 async def test_variables_can_be_taken_away(api: Api) -> None:
     await api.create(user_data='{"A": "1"}')
 
     changed = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "user_data": ""})
 
     assert changed.json["user_data"] == ""
-
-
-async def test_a_function_cannot_be_renamed(api: Api) -> None:
-    await api.create()
-
-    answer = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "func_name": "other"})
-
-    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1002")
 
 
 @pytest.mark.parametrize("number", [-1, 0, 1000])
@@ -177,12 +142,6 @@ async def test_a_list_can_be_narrowed(api: Api) -> None:
     assert [f["func_name"] for f in by_package.json["functions"]] == ["apple"]
 
 
-async def test_a_bad_page_is_refused(api: Api) -> None:
-    answer = await api.send("GET", "?maxitems=-1")
-
-    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
-
-
 async def test_a_deleted_function_is_gone(api: Api) -> None:
     await api.create()
 
@@ -202,22 +161,6 @@ async def test_a_function_may_be_called_like_a_part_of_a_path(api: Api, name: st
 
     assert deleted.status == 204
     assert (not_meant.status, not_meant.json["error_code"]) == (405, "FSS.0405")
-
-
-async def test_latest_alone_cannot_be_deleted(api: Api) -> None:
-    await api.create()
-
-    answer = await api.send("DELETE", f"/{urn_of()}")
-
-    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1015")
-
-
-async def test_a_name_is_taken_once(api: Api) -> None:
-    await api.create()
-
-    again = await api.create()
-
-    assert (again.status, again.json["error_code"]) == (409, "FSS.1061")
 
 
 @pytest.mark.parametrize(
@@ -255,17 +198,32 @@ async def test_each_field_that_is_wrong_has_its_code(
     assert not api.catalog.all()
 
 
-async def test_a_missing_field_is_named(api: Api) -> None:
-    answer = await api.send("POST", "", {"func_name": "hello"})
-
-    assert answer.status == 400
-    assert "package" in answer.json["error_msg"] or "runtime" in answer.json["error_msg"]
+LARGE = {"Content-Type": "application/json", "Content-Length": "99999999"}
 
 
-async def test_a_body_that_only_code_can_make_so_large_is_told_as_code(api: Api) -> None:
-    answer = await api.send("POST", "", None, {"Content-Type": "application/json", "Content-Length": "99999999"})
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "code"),
+    [
+        ("PUT", f"/{urn_of()}/code", {"code_type": "inline", "func_code": {}}, {}, 400, "FSS.1012"),
+        ("GET", "?maxitems=-1", None, {}, 400, "FSS.1001"),
+        ("DELETE", f"/{urn_of()}", None, {}, 400, "FSS.1015"),
+        ("POST", "", None, LARGE, 413, "FSS.1071"),
+    ],
+    ids=[
+        "no code in the place of code",
+        "a page of less than nothing",
+        "latest alone",
+        "a body that only code can fill",
+    ],
+)
+async def test_a_request_that_cannot_be_served_has_its_code(
+    api: Api, method: str, path: str, body: object, headers: dict[str, str], status: int, code: str
+) -> None:
+    await api.create()
+    answer = await api.send(method, path, body, headers)
 
-    assert (answer.status, answer.json["error_code"]) == (413, "FSS.1071")
+    assert (answer.status, answer.json["error_code"]) == (status, code)
+    assert len(api.catalog.all()) == 1
 
 
 @pytest.mark.parametrize(
@@ -273,18 +231,22 @@ async def test_a_body_that_only_code_can_make_so_large_is_told_as_code(api: Api)
     [
         ("GET", "config", None),
         ("PUT", "config", CONFIG),
+        ("PATCH", "config", {"timeout": 10}),
         ("GET", "code", None),
         ("PUT", "code", {"code_type": "inline", "func_code": {}}),
         ("PUT", "config-max-instance", {"max_instance_num": 1}),
+        ("PUT", "async-invoke-config", {}),
+        ("PATCH", "controls", {"paused": True}),
+        ("GET", "async-invocations", None),
+        ("POST", "invocations-async", None),
     ],
 )
-async def test_what_is_not_there_cannot_be_shown_or_changed(api: Api, method: str, path: str, body: object) -> None:
+async def test_an_unknown_function_is_not_found(api: Api, method: str, path: str, body: object) -> None:
     answer = await api.send(method, f"/{urn_of('nobody')}/{path}", body)
-
     assert (answer.status, answer.json["error_code"]) == (404, "FSS.1051")
 
 
-async def test_health_is_what_the_engine_says_of_itself(api: Api) -> None:
+async def test_health_shows_the_problems_of_the_engine(api: Api) -> None:
     well = [(await api.send("GET", path, base="")).status for path in ("/healthz", "/readyz")]
     api.health["journal"] = "a commit takes too long"
     ill = [await api.send("GET", path, base="") for path in ("/healthz", "/readyz")]
@@ -293,3 +255,24 @@ async def test_health_is_what_the_engine_says_of_itself(api: Api) -> None:
     assert (well, [answer.status for answer in ill]) == ([200, 200], [503, 503])
     assert all(answer.json["journal"] == "a commit takes too long" for answer in ill)
     assert (metrics.raw, metrics.headers["content-type"].split(";")[0]) == (b"up 1\n", "text/plain")
+
+
+FGS = BASE.removesuffix("/functions")
+
+
+@pytest.mark.parametrize("has_node", [False, True])
+async def test_runtimes_without_an_interpreter_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_node: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", "/nonexistent")
+    if has_node:
+        (tmp_path / "node").write_text("#!/bin/sh\necho 20.1.0\necho /real/node\necho /real/node\n")
+        (tmp_path / "node").chmod(0o755)
+
+    async with serve(tmp_path / "code") as api:
+        listed = await api.send("GET", "/runtimetypes", base=FGS)
+
+    names = [one["type"] for one in listed.json]
+    assert any(name.startswith("Node.js") for name in names) == has_node
+    assert {"Python2.7", "Python3.10", "Custom", "http", "Lambda"} <= set(names)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,20 +12,23 @@ import pytest
 from anyio.abc import ByteStream
 from msgspec.structs import replace
 
+from engine.asgi import streaming
+from engine.asgi.listener import listen
 from engine.logs.feed import Listener, LogBoard
 from engine.logs.lines import LOGGER, STDERR, STDOUT, TAIL, encode, last
 from engine.model import Attempt, Outcome, State
 from tests.support.executing import invocation
-from tests.support.http_app import BASE, Api, serve, urn_of
+from tests.support.http_app import BASE, Api, urn_of
+
+pytestmark = pytest.mark.usefixtures("hello")
 
 KEPT = encode(1_500, STDOUT, b"one") + encode(2_000, STDERR, b"two")
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
+@pytest.fixture(autouse=True)
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let listeners notice soon that a reader has gone."""
+    monkeypatch.setattr(streaming, "PROBE_PAUSE", 0.02)
 
 
 class Events:
@@ -133,7 +135,7 @@ async def test_the_log_of_an_unknown_invocation_is_not_found(api: Api) -> None:
     assert answer.status == 404
 
 
-async def test_a_followed_invocation_tells_what_was_what_comes_and_its_end(api: Api) -> None:
+async def test_a_followed_invocation_streams_earlier_lines_later_ones_and_its_end(api: Api) -> None:
     request_id = await accepted(api)
     api.engine.logs[request_id] = KEPT
     events = await follow(api, f"/{urn_of()}/async-invocations/{request_id}/logs")
@@ -168,7 +170,7 @@ async def test_following_what_has_ended_ends(api: Api) -> None:
     ]  # fmt: skip
 
 
-async def test_a_followed_function_tells_of_all_its_runs_and_instances(api: Api) -> None:
+async def test_a_followed_function_streams_lines_of_all_its_runs_and_instances(api: Api) -> None:
     await accepted(api)
     events = await follow(api, f"/{urn_of()}/logs")
     async with events.stream:
@@ -180,7 +182,7 @@ async def test_a_followed_function_tells_of_all_its_runs_and_instances(api: Api)
     assert [(data["request_id"], data["text"]) for _, data in told] == [("a run", "x"), ("", "y")]
 
 
-async def test_a_followed_function_tells_of_ends_of_attempts_on_request(api: Api) -> None:
+async def test_a_followed_function_streams_ends_of_attempts_on_request(api: Api) -> None:
     request_id = await accepted(api)
     function = api.catalog.find(api.engine.requests[0].function)
     run = replace(invocation(), request_id=request_id, attempt=2)
@@ -207,7 +209,7 @@ async def test_a_followed_function_tells_of_ends_of_attempts_on_request(api: Api
     }
 
 
-async def test_a_quiet_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quiet_stream_has_heartbeats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.http.live_logs.QUIET", 0.01)
     events = await follow(api, f"/{urn_of()}/logs")
     async with events.stream:
@@ -219,7 +221,7 @@ async def test_a_quiet_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.
     assert b"event" not in seen.partition(b"\r\n\r\n")[2]
 
 
-async def test_a_reader_that_goes_away_is_forgotten(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_disconnects_is_unsubscribed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = anyio.Event()
 
     @contextmanager
@@ -238,9 +240,8 @@ async def test_a_reader_that_goes_away_is_forgotten(api: Api, monkeypatch: pytes
         await forgotten.wait()
 
 
-async def test_the_end_of_the_listener_ends_the_streams(tmp_path: Path) -> None:
-    async with serve(tmp_path) as api:
-        await api.create()
+async def test_the_end_of_the_listener_ends_the_streams(api: Api) -> None:
+    async with listen(api.app(), "127.0.0.1", 0, grace=0.1) as api.port:
         events = await follow(api, f"/{urn_of()}/logs")
         await events.begun()
 
@@ -251,7 +252,7 @@ async def test_the_end_of_the_listener_ends_the_streams(tmp_path: Path) -> None:
     assert rest == b"0\r\n\r\n"
 
 
-async def test_what_instances_wrote_for_no_request_comes_in_the_order_of_time(api: Api) -> None:
+async def test_output_of_instances_outside_requests_is_ordered_by_time(api: Api) -> None:
     api.engine.logs[""] = encode(2_000, STDERR, b"later") + encode(1_000, STDERR, b"sooner")
 
     answer = await api.send("GET", f"/{urn_of()}/logs")

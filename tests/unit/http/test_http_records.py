@@ -1,11 +1,9 @@
-"""Lists of asynchronous invocations, complete records, and cancelling."""
+"""Lists of asynchronous invocations, complete records, explanations, cancelling, and running again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import anyio
 import pytest
@@ -14,15 +12,11 @@ from msgspec.structs import replace
 from engine.model import Request, State
 from engine.model.identity import key_at
 from engine.model.urn import parse_urn
-from tests.support.http_app import BASE, Answer, Api, serve, urn_of
+from engine.pipeline.explanation import MOST_AHEAD
+from tests.support.http_app import BASE, Answer, Api, urn_of
 from tests.support.raw_client import connect, read_answers
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
+pytestmark = pytest.mark.usefixtures("hello")
 
 
 async def invoked(api: Api, name: str = "hello", version: str = ":latest") -> str:
@@ -152,7 +146,7 @@ async def test_a_list_is_of_the_version_or_alias_in_its_urn(api: Api) -> None:
     assert ids(await listed(api, f"request_id={sent[':v1']}")) == [sent[":v1"]]
 
 
-async def test_one_record_can_be_asked_for_and_an_unknown_one_is_an_empty_list(api: Api) -> None:
+async def test_a_record_can_be_listed_by_id_and_an_unknown_id_gives_an_empty_list(api: Api) -> None:
     one, _ = await invoked(api), await invoked(api)
 
     found, unknown = await listed(api, f"request_id={one}"), await listed(api, "request_id=nobody")
@@ -161,7 +155,7 @@ async def test_one_record_can_be_asked_for_and_an_unknown_one_is_an_empty_list(a
     assert (unknown.status, unknown.json) == (200, {"invocations": [], "count": 0, "next_marker": 0})
 
 
-async def test_active_ones_can_be_asked_for_by_name_up_to_ten(api: Api) -> None:
+async def test_up_to_ten_active_invocations_can_be_listed_by_id(api: Api) -> None:
     one, two, _ = [await invoked(api) for _ in range(3)]
 
     found = await listed(api, f"requests={one}%2C{two}%2Cnobody", "active-async-invocations")
@@ -200,12 +194,6 @@ async def test_a_filter_that_cannot_be_is_refused(api: Api, query: str) -> None:
     answer = await listed(api, query)
 
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
-
-
-async def test_a_list_of_an_unknown_function_is_not_found(api: Api) -> None:
-    answer = await api.send("GET", f"/{urn_of('nobody')}/async-invocations")
-
-    assert answer.status == 404
 
 
 async def test_the_whole_record_holds_what_went_in_and_what_came_out(api: Api) -> None:
@@ -270,7 +258,7 @@ async def test_a_wait_has_bounds(api: Api, wait: str) -> None:
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
 
 
-async def test_a_cancelled_invocation_says_so(api: Api) -> None:
+async def test_a_cancelled_invocation_has_its_code(api: Api) -> None:
     request_id = await invoked(api)
 
     body = {"request_id": request_id, "type": "force"}
@@ -338,3 +326,87 @@ async def test_a_wait_for_the_end_lasts_no_longer_than_its_client(api: Api) -> N
             [answer] = read_answers(await client.rest())
 
     assert (answer.status, json.loads(answer.body)["status"]) == (200, "WAIT")
+
+
+# --- explanations --------------------------------------------------------------------------------------------
+
+
+RECORDS = f"/{urn_of()}/async-invocations"
+
+
+async def test_an_explanation_has_place_and_reasons(api: Api) -> None:
+    sent = (await api.invoke()).json["request_id"]
+    api.engine.ahead = 3
+    counted = (await api.send("GET", f"{RECORDS}/{sent}/explain")).json
+    api.engine.ahead = MOST_AHEAD
+    more = (await api.send("GET", f"{RECORDS}/{sent}/explain")).json
+    api.engine.ahead = None
+    without = (await api.send("GET", f"{RECORDS}/{sent}/explain")).json
+
+    assert (counted["request_id"], counted["status"], counted["ahead"]) == (sent, "WAIT", 3)
+    assert counted["reasons"] == [{"reason": "order", "text": "others first"}]
+    assert (counted["ahead_is_more"], more["ahead_is_more"], "ahead" in without) == (False, True, False)
+
+
+async def test_an_unknown_invocation_is_not_explained(api: Api) -> None:
+    assert (await api.send("GET", f"{RECORDS}/some/explain")).status == 404
+
+
+async def test_a_record_says_that_its_function_is_paused_while_it_waits(api: Api) -> None:
+    sent = (await api.invoke()).json["request_id"]
+    assert "paused" not in (await api.send("GET", f"{RECORDS}/{sent}")).json
+    await api.send("PATCH", f"/{urn_of()}/controls", {"paused": True})
+    assert (await api.send("GET", f"{RECORDS}/{sent}")).json["paused"] is True
+    api.engine.finish(sent)
+
+    assert "paused" not in (await api.send("GET", f"{RECORDS}/{sent}")).json
+
+
+# --- invocations that are run again --------------------------------------------------------------------------
+
+
+async def ended(api: Api) -> str:
+    request_id: str = (await api.invoke(body={"n": 1})).json["request_id"]
+    api.engine.finish(request_id, State.SUCCESS)
+    return request_id
+
+
+async def test_the_event_is_sent_again_as_it_was_or_edited(api: Api) -> None:
+    old = await ended(api)
+    plain = await api.send("POST", f"{RECORDS}/{old}/run-again")
+    body = {"event": [1, {"a": None}], "priority": 9, "delay": 2.5}
+    edited = await api.send("POST", f"{RECORDS}/{old}/run-again", body, {"Idempotency-Key": "k"})
+
+    assert (plain.status, edited.status, plain.json["request_id"] != old) == (202, 202, True)
+    first, second = api.engine.requests[1:]
+    assert (first.payload, first.idempotency_key, first.source) == (b'{"n": 1}', "", "REDRIVE")
+    assert (second.payload, second.priority, second.delay) == (b'[1, {"a": null}]', 9, 2.5)
+    assert second.idempotency_key == "k"
+
+
+@pytest.mark.parametrize(
+    "body", [{"events": 1}, {"priority": 10}, {"delay": -1}, b"[", {"event": "x" * (257 << 10)}, b"null1"]
+)
+async def test_a_wrong_body_invokes_nothing(api: Api, body: object) -> None:
+    old = await ended(api)
+
+    assert (await api.send("POST", f"{RECORDS}/{old}/run-again", body)).status in (400, 406, 413)
+    assert len(api.engine.requests) == 1
+
+
+@pytest.mark.parametrize("priority", [10, None, "x"])
+async def test_a_wrong_field_beside_an_event_is_named(api: Api, priority: object) -> None:
+    body = {"event": {"a": None}, "priority": priority}
+    refused = await api.send("POST", f"{RECORDS}/{await ended(api)}/run-again", body)
+
+    assert (refused.status, len(api.engine.requests)) == (400, 1)
+    assert "priority is" in refused.json["error_msg"]
+    assert "whole number from 0 to 9" in refused.json["error_msg"]
+
+
+async def test_an_invocation_that_has_not_ended_is_not_run_again(api: Api) -> None:
+    waiting = (await api.invoke()).json["request_id"]
+    refused = await api.send("POST", f"{RECORDS}/{waiting}/run-again")
+
+    assert (refused.status, "is WAIT" in refused.json["error_msg"]) == (400, True)
+    assert (await api.send("POST", f"{RECORDS}/some/run-again")).status == 404

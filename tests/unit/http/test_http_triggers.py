@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.acceptance.triggering import GOOD
-from tests.support.http_app import PROJECT, Answer, Api, serve, urn_of
+from tests.support.http_app import PROJECT, Answer, Api, urn_of
+
+pytestmark = pytest.mark.usefixtures("hello")
 
 FGS = f"/v2/{PROJECT}/fgs"
 TIMER = {"name": "t", "schedule_type": "Cron", "schedule": "@every 1h30m", "user_event": "Created by terraform"}
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
 
 
 async def send(api: Api, method: str, path: str, body: object = None) -> Answer:
@@ -36,7 +29,7 @@ def path_of(trigger: Answer, urn: str = urn_of()) -> str:
     return f"/triggers/{urn}/{trigger.json['trigger_type_code']}/{trigger.json['trigger_id']}"
 
 
-async def test_what_terraform_asks_in_the_life_of_a_trigger(api: Api) -> None:
+async def test_requests_of_terraform_create_change_show_and_delete_a_trigger(api: Api) -> None:
     created = await create(api, trigger_status="")
     changed = await send(api, "PUT", path_of(created), {"trigger_status": "DISABLED", "event_data": TIMER})
     shown = await send(api, "GET", path_of(created))
@@ -64,7 +57,7 @@ async def test_a_reply_has_what_the_api_promises(api: Api) -> None:
     assert reply["event_data"] == TIMER
 
 
-async def test_what_was_given_as_empty_is_shown_so(api: Api) -> None:
+async def test_options_given_as_empty_are_shown_as_empty(api: Api) -> None:
     created = await create(api, "OBS", {"bucket": "b", "events": ["s3:ObjectCreated:*"], "prefix": "a/", "suffix": ""})
 
     changed = await send(api, "PUT", path_of(created), {"event_data": [{"prefix": ""}]})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from engine.asgi.streaming import Stream
 from engine.asgi.wire import Reply
 from engine.http.api.large_replies import PIECE, STEP, list_reply, whole_file, with_code
+from tests.support.work import turns_during
 
 
 async def body_of(reply: Reply) -> bytes:
@@ -36,17 +36,7 @@ async def test_a_list_is_sent_as_one_object(count: int, size: int) -> None:
 
 
 async def test_other_tasks_run_between_the_steps_of_a_large_list() -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(count())
-    await list_reply("items", ["x" * STEP] * 10)
-    other.cancel()
+    _, turns = await turns_during(list_reply("items", ["x" * STEP] * 10))
 
     assert turns >= 10
 

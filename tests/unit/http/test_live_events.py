@@ -16,6 +16,7 @@ from engine.http.console.live import EACH, LISTENERS, LiveEvents
 from engine.logs.feed import LogBoard
 from engine.metrics.loop_lag import LoopLag
 from engine.protocols.audit import AuditTrail
+from tests.support.waiting import until
 
 
 async def no_body() -> Message:
@@ -66,8 +67,7 @@ async def test_changes_in_a_row_are_one_event_and_one_more_after_the_pause() -> 
         for number in (1, 2):
             for _ in range(100):
                 events.live.note_change("ignored")
-            while events.changes < number:  # noqa: ASYNC110  (another task writes them)
-                await anyio.sleep(0.001)
+            await until(lambda number=number: events.changes >= number)  # type: ignore[misc]
         await anyio.sleep(0.1)
 
     assert events.changes == 2

@@ -12,7 +12,9 @@ from tests.support.executing import function
 
 
 def batch(*texts: str) -> FunctionLines:
-    return FunctionLines(function=function("f"), request_id="r", lines=tuple(Line(1.0, "stdout", one) for one in texts))
+    return FunctionLines(
+        function=function("f"), request_id="r", lines=tuple(Line(1.0, "stdout", text) for text in texts)
+    )
 
 
 def texts(tail: LogTail, position: int, limit: int = 100) -> list[str]:

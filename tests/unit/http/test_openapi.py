@@ -43,7 +43,7 @@ async def test_every_family_of_operations_is_served(tmp_path: Path) -> None:
         families = build_families(place.engine, HealthChecks())
 
     assert {type(family) for family in families} | {Invocations} == set(FAMILIES)
-    assert len({one.name for one in OPERATIONS}) == len(OPERATIONS)
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
 
 
 def tables() -> Iterator[Table]:
@@ -66,13 +66,13 @@ async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Pat
         elsewhere = (await client.get("/openapi.json")).json()["paths"]
 
     found = {one["operationId"] for methods in listed.values() for one in methods.values()}
-    served = [one for known in tables() for one in known.operations]
+    served = [operation for known in tables() for operation in known.operations]
     assert found == {one.name for one in [*OPERATIONS, *served]}
     assert len(found) == len(OPERATIONS) + len(served)
-    assert set(elsewhere) == {one.path for one in OPERATIONS}
+    assert set(elsewhere) == {operation.path for operation in OPERATIONS}
 
 
-def test_what_plugins_offer_is_described_as_their_handlers_read_it() -> None:
+def test_operations_of_plugins_are_described_as_their_handlers_read_them() -> None:
     for known in tables():
         for offer in known.offers.values():
             kinds = [kind for kind in (offer.body, offer.query) if kind is not None]
@@ -86,7 +86,7 @@ def test_every_operation_of_the_sdk_is_here_but_those_of_absent_families() -> No
 
     wanted = {name for name in names if name in EMPTY_LISTS or not LEFT_OUT.search(name)}
 
-    assert {one.name for one in OPERATIONS if not one.own} == wanted
+    assert {operation.name for operation in OPERATIONS if not operation.own} == wanted
     assert len(wanted) > 60
 
 

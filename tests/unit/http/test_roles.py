@@ -37,6 +37,7 @@ from plugins.webhook import plugin as webhook
 from tests.support.documents import DOCS
 from tests.support.http_app import PROJECT
 from tests.support.triggering import HELD, House, api_client, house
+from tests.support.waiting import until
 
 PLUGINS = [cts, dis, eventgrid, lts, obs, smn, webhook]
 RIGHTS: Mapping[str, dict[str, Any]] = {
@@ -70,9 +71,7 @@ async def secured(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]
         house(folder, PLUGINS, auth__tokens=tokens) as place,
         api_client(place, authenticator=place.engine.authenticator) as client,
     ):
-        with anyio.fail_after(60):
-            while not has_all_routes(place):  # noqa: ASYNC110  (the start of a service offers no event)
-                await anyio.sleep(0.002)
+        await until(lambda: has_all_routes(place))
         yield place, client
 
 
@@ -126,12 +125,12 @@ async def test_each_role_uses_its_operations_and_no_others(tmp_path: Path, right
                 assert reply.headers["x-request-id"]
 
         assert len(served) > 35
-        assert any(may(rights, one) for one in operations)
-        assert rights == "admin" or not all(may(rights, one) for one in operations)
+        assert any(may(rights, operation) for operation in operations)
+        assert rights == "admin" or not all(may(rights, operation) for operation in operations)
 
 
 def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
-    by_role = {role: {one.name for one in OPERATIONS if role in one.roles} for role in ROLES}
+    by_role = {role: {operation.name for operation in OPERATIONS if role in operation.roles} for role in ROLES}
     engine = {"ShowHealth", "ShowReadiness", "ShowDocument"}
     whole = {"CreateBackup", "AcceptClock", "ShowClock", "ShowFigures"}
     status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation", "ExplainAsyncInvocation"}
@@ -140,7 +139,7 @@ def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
     assert by_role["invoke"] == engine | status | calls | {"CancelAsyncInvocation"}
     assert by_role["admin"] == set()
     assert by_role["operator"] == engine | whole
-    changes = {one.name for one in OPERATIONS if one.method != "GET"} - {"ShowResInstanceInfo"}
+    changes = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {"ShowResInstanceInfo"}
     assert not by_role["read"] & changes
     assert not by_role["read"] & {"ShowFunctionCode", "ExportFunction"}
 
@@ -205,9 +204,11 @@ async def plant(place: House, client: httpx.AsyncClient) -> str:
     accepted = await change("POST", f"{FUNCTIONS}/hello/invocations-async", {"k": PAYLOAD})
     request_id: str = accepted["request_id"]
     place.engine.scheduler.resume(HELD)
-    with anyio.fail_after(60):
-        while HOOK not in (await ask(client, "admin", "GET", DELIVERIES)).text:  # noqa: ASYNC110
-            await anyio.sleep(0.01)
+
+    async def is_owed() -> bool:
+        return HOOK in (await ask(client, "admin", "GET", DELIVERIES)).text
+
+    await until(is_owed)
     return request_id
 
 
@@ -241,9 +242,11 @@ async def test_a_large_list_shows_the_role_read_no_secrets_either(
 
     assert [ENVIRONMENT in reply.text for reply in shown.values()] == [False, False, True]
     lists = {rights: reply.json() for rights, reply in shown.items()}
-    assert [[one["version"] for one in answer["versions"]] for answer in lists.values()] == [["latest", "one"]] * 3
+    assert [[version["version"] for version in answer["versions"]] for answer in lists.values()] == [
+        ["latest", "one"]
+    ] * 3
     assert all(answer["count"] == 2 for answer in lists.values())
-    assert {one["user_data"] for one in lists["read"]["versions"]} == {""}
+    assert {version["user_data"] for version in lists["read"]["versions"]} == {""}
 
 
 #: Rights with which each text is seen in some reply.
@@ -309,7 +312,7 @@ async def test_the_console_shows_a_role_only_what_it_may_open(tmp_path: Path) ->
     assert "/metrics" in docs["read"]
     assert "/metrics" not in docs["invoke"]
     assert all(f"{HOME}projects/" in page for page in lists.values())
-    assert {one.status_code for one in files} == {200}
+    assert {file.status_code for file in files} == {200}
 
 
 async def test_each_denial_is_logged_with_credential_and_role(tmp_path: Path) -> None:

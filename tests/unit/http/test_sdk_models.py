@@ -24,7 +24,9 @@ _INNER = re.compile(r"^(?:list\[|dict\(str, )(\w+)[\])]$")
 
 def shaped(side: str) -> list[Operation]:
     """Return operations with a struct, or a list of structs, on that side."""
-    return [one for one in OPERATIONS if not one.own and struct_of(getattr(one, side)) is not None]
+    return [
+        operation for operation in OPERATIONS if not operation.own and struct_of(getattr(operation, side)) is not None
+    ]
 
 
 def struct_of(kind: Any) -> inspect.StructType | None:
@@ -75,7 +77,9 @@ def test_a_body_has_every_field_that_the_sdk_sends(operation: Operation) -> None
     assert list(lacking(operation.name, model, shape)) == []
 
 
-@pytest.mark.parametrize("operation", [one for one in OPERATIONS if not one.own], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "operation", [operation for operation in OPERATIONS if not operation.own], ids=lambda one: one.name
+)
 def test_a_path_query_and_headers_have_every_parameter_that_the_sdk_sends(operation: Operation) -> None:
     request = getattr(fg, f"{operation.name}Request")
     sent = {name.lower() for attribute, name in request.attribute_map.items() if attribute not in ("body", "func_urn")}

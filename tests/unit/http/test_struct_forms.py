@@ -56,7 +56,7 @@ def test_fields_have_the_words_and_bounds_of_their_types() -> None:
     assert kind.options == [("2", "Private"), ("1", "Public")]
     assert (size.control, size.low, size.high, size.required) == ("number", 1, 100, True)
     assert BY_KEY["ssl_enable"].label == "SSL enable"
-    assert [one.name for one in BY_KEY["inner"].fields] == ["data.inner.mode", "data.inner.timeout"]
+    assert [field.name for field in BY_KEY["inner"].fields] == ["data.inner.mode", "data.inner.timeout"]
     assert "other" not in BY_KEY
 
 
@@ -114,7 +114,7 @@ def test_text_that_is_no_number_is_kept_for_the_error(text: str) -> None:
     assert read_struct(FIELDS, form(topic_urn="t", kind="1", size=text))["size"] == text
 
 
-def test_what_was_typed_is_shown_again_except_for_secrets() -> None:
+def test_typed_values_are_shown_again_except_for_secrets() -> None:
     shown = typed_values(FIELDS, form(topic_urn="<b>", password="secret", ssl_enable="true"))
 
     assert (shown["data.topic_urn"], shown["data.password"], shown["data.ssl_enable"]) == ("<b>", "", "true")

@@ -6,12 +6,9 @@ fields as empty, too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
-from tests.support.http_app import Api, serve, urn_of
+from tests.support.http_app import Api, urn_of
 from tests.support.terraform import ALWAYS, ONLY_UPDATES
 
 #: Configuration update: no function name, and unset values are 0 or empty.
@@ -27,15 +24,10 @@ UPDATE = {
 }
 FUNCTION = urn_of(version="")
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serve(tmp_path) as api:
-        await api.create()
-        yield api
+pytestmark = pytest.mark.usefixtures("hello")
 
 
-async def test_its_update_changes_what_it_says(api: Api) -> None:
+async def test_an_update_of_terraform_changes_the_fields_that_it_has(api: Api) -> None:
     await api.send("PUT", f"/{FUNCTION}/config-max-instance", {"max_instance_num": 7})
 
     changed = await api.send("PUT", f"/{FUNCTION}/config", UPDATE)
@@ -45,7 +37,7 @@ async def test_its_update_changes_what_it_says(api: Api) -> None:
     assert shown.items() >= {**UPDATE, "strategy_config": {"concurrency": 7, "concurrent_num": 2}}.items()
 
 
-async def test_its_update_resets_what_it_leaves_out(api: Api) -> None:
+async def test_an_update_of_terraform_resets_the_fields_that_it_omits(api: Api) -> None:
     given = {"user_data": '{"a":"1"}', "initializer_timeout": 7, "xrole": "agency", "lts_custom_tag": {"b": "2"}}
     await api.send("PUT", f"/{FUNCTION}/config-max-instance", {"max_instance_num": 7})
     await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, **given})
@@ -77,7 +69,7 @@ async def test_variables_are_shown_as_they_were_written(api: Api, text: str) -> 
     assert api.catalog.all()[0].user_data == ({"B": "1", "A": "<2"} if "B" in text else {})
 
 
-async def test_an_alias_without_extra_versions_says_nothing_of_them(api: Api) -> None:
+async def test_an_alias_without_extra_versions_has_no_field_for_them(api: Api) -> None:
     await api.send("POST", f"/{FUNCTION}/versions", {"version": "v1", "description": ""})
 
     made = await api.send("POST", f"/{FUNCTION}/aliases", {"name": "prod", "version": "v1"})

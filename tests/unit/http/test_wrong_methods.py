@@ -16,7 +16,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 def methods_of(path: str, operations: Iterable[Operation] = OPERATIONS) -> set[str]:
     """Return the methods of all operations at a path. Templates such as ``{request_id}`` and ``cancel`` both match."""
-    return {one.method for one in operations if variables(one.path, path.split("/")) is not None}
+    return {operation.method for operation in operations if variables(operation.path, path.split("/")) is not None}
 
 
 async def test_a_wrong_method_is_answered_with_those_that_the_path_has(tmp_path: Path) -> None:

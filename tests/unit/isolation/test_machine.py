@@ -24,7 +24,7 @@ def usable(folder: Path, groups: str, limits: dict[str, int | str]) -> int:
     return usable_memory(folder, folder / "own")
 
 
-def test_without_a_limit_it_is_the_machines(tmp_path: Path) -> None:
+def test_without_a_limit_the_memory_is_that_of_the_machine(tmp_path: Path) -> None:
     limits: dict[str, int | str] = {"a/memory.max": "max", "memory/b/memory.limit_in_bytes": 0x7FFFFFFFFFFFF000}
 
     assert usable(tmp_path, "4:memory:/b\n0::/a\n", limits) == MACHINE
@@ -51,7 +51,7 @@ def test_a_container_that_sees_its_group_as_the_root_is_limited(tmp_path: Path) 
     assert usable(tmp_path, "4:memory:/docker/0a1b2c\n", limits) == 6 * MIB
 
 
-def test_three_quarters_of_it_are_for_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_quarters_of_the_memory_are_for_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.app.parts.usable_memory", lambda: 400 * MIB)
 
     assert memory_budget(Settings()) == 300

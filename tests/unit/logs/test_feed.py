@@ -25,7 +25,7 @@ def said(text: str, request_id: str = "r") -> FunctionLines:
     return FunctionLines(function=function("f"), request_id=request_id, lines=(Line(1.0, "stdout", text),))
 
 
-def test_a_listener_hears_one_function_or_all() -> None:
+def test_a_listener_gets_lines_of_one_function_or_of_all() -> None:
     board, heard = LogBoard(), list[tuple[str, str]]()
     mine, other = function("mine", function_id=1), function("other", function_id=2)
     with (
@@ -39,7 +39,7 @@ def test_a_listener_hears_one_function_or_all() -> None:
     assert heard == [("one", "x"), ("all", "x"), ("all", "y")]
 
 
-def test_a_listener_hears_what_called_the_function() -> None:
+def test_a_listener_gets_the_cause_of_a_run() -> None:
     board, heard = LogBoard(), list[tuple[str, str, int]]()
     run = invocation(source="LTS", hops=3)
     with board.subscribed(lambda told: heard.append((told.request_id, told.source, told.hops))):
@@ -49,7 +49,7 @@ def test_a_listener_hears_what_called_the_function() -> None:
     assert heard == [(run.request_id, "LTS", 3), ("", "", 0)]
 
 
-def test_a_listener_that_fails_harms_nobody() -> None:
+def test_a_failing_listener_affects_no_other() -> None:
     board, heard = LogBoard(), list[FunctionLines]()
 
     def fail(told: FunctionLines) -> None:
@@ -105,7 +105,7 @@ class Ears:
             await anyio.sleep_forever()
 
 
-async def test_a_plugin_hears_what_functions_write(tmp_path: Path) -> None:
+async def test_a_plugin_gets_the_output_of_functions(tmp_path: Path) -> None:
     ears = Ears()
     plugin = Plugin(kinds=("EARS",), serve=lambda settings: ears)
     async with run_engine(settings_of(tmp_path), plugins=[plugin]) as engine:

@@ -23,7 +23,7 @@ def test_text_comes_back_as_it_was_written(texts: list[str]) -> None:
     assert plain(log).decode() == "".join(text + "\n" for text in texts)
 
 
-def test_what_is_not_in_the_format_is_text_without_a_time() -> None:
+def test_bytes_outside_the_format_are_text_without_a_time() -> None:
     assert list(decode(b"from an older engine\n")) == [Line(0.0, "stdout", "from an older engine")]
     assert list(decode(b"")) == []
 

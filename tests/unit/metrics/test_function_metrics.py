@@ -7,9 +7,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.metrics.function_metrics import OTHER, FunctionCounters, FunctionMetrics, Labels
-from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome, State
+from engine.model import Code, Function, Invocation, Mode, Outcome, State
 from engine.protocols import Settlement
-from tests.support.builders import waiting
+from tests.support.builders import a_function, waiting
 
 REST: Labels = ("", "", OTHER, OTHER)
 
@@ -42,17 +42,7 @@ class Counted:
 
 
 def function(function_id: int) -> Function:
-    return Function(
-        function_id=function_id,
-        project="project",
-        package="default",
-        name=f"f{function_id}",
-        runtime="Python3.10",
-        handler="index.handler",
-        timeout=3,
-        memory_size=128,
-        code=CodePackage(sha256="", digest="", size=0),
-    )
+    return a_function(function_id=function_id, name=f"f{function_id}")
 
 
 def test_an_invocation_is_counted_for_its_function_and_source() -> None:

@@ -1,44 +1,34 @@
 from __future__ import annotations
 
+import pytest
+
 from engine.metrics.progress import Progress
 from tests.doubles import ManualClock
 
 
-def test_the_same_possible_work_at_two_looks_is_a_stall_of_the_time_between() -> None:
+@pytest.mark.parametrize(
+    ("part", "work", "stalled"),
+    [("part", 1, 30.0), ("part", 2, 0.0), ("part", None, 0.0), ("other", 1, 0.0)],
+    ids=["the same work", "other work, which is progress", "no possible work", "work of another part"],
+)
+def test_the_same_possible_work_of_a_part_at_two_looks_is_a_stall_of_the_time_between(
+    part: str, work: object, stalled: float
+) -> None:
     clock = ManualClock()
     progress = Progress(clock.now)
-
-    first = progress.stalled("part", ("start", 1))
+    first = progress.stalled("part", 1)
     clock.advance(30)
 
-    assert (first, progress.stalled("part", ("start", 1))) == (0.0, 30.0)
+    assert (first, progress.stalled(part, work)) == (0.0, stalled)
 
 
-def test_other_work_is_progress() -> None:
+@pytest.mark.parametrize(("between", "stalled"), [(2, 5.0), (None, 0.0)], ids=["other work", "no possible work"])
+def test_a_stall_is_counted_from_the_last_progress(between: object, stalled: float) -> None:
     clock = ManualClock()
     progress = Progress(clock.now)
-    progress.stalled("part", ("start", 1))
+    progress.stalled("part", 1)
     clock.advance(30)
-
-    assert progress.stalled("part", ("start", 2)) == 0.0
+    progress.stalled("part", between)
     clock.advance(5)
-    assert progress.stalled("part", ("start", 2)) == 5.0
 
-
-def test_a_look_without_possible_work_ends_a_stall() -> None:
-    clock = ManualClock()
-    progress = Progress(clock.now)
-    progress.stalled("part", ("start", 1))
-    clock.advance(30)
-
-    assert progress.stalled("part", None) == 0.0
-    assert progress.stalled("part", ("start", 1)) == 0.0
-
-
-def test_parts_are_looked_at_separately() -> None:
-    clock = ManualClock()
-    progress = Progress(clock.now)
-    progress.stalled("part", ("start", 1))
-    clock.advance(30)
-
-    assert progress.stalled("other", ("start", 1)) == 0.0
+    assert progress.stalled("part", between or 1) == stalled

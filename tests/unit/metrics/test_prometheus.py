@@ -1,4 +1,4 @@
-"""Metrics in Prometheus format, and log output."""
+"""Histograms, metrics in Prometheus format, and log output."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_figures_come_out_in_the_format_of_prometheus() -> None:
     assert samples["functiond_time_sum", "a"] == 5.05
 
 
-def test_what_libraries_log_are_lines_like_ours() -> None:
+def test_log_lines_of_libraries_have_the_form_of_ours() -> None:
     """Run in a separate process, because logging is configured once per process."""
     program = """
 import logging
@@ -99,3 +99,34 @@ def test_a_console_gets_no_control_characters_of_values() -> None:
     assert "said \\x1b]52;c;eA==\\x07" in run.stderr
     assert "ValueError: x\\x1b[2J\n" in run.stderr
     assert "\x1b" not in run.stderr
+
+
+# --- histograms ----------------------------------------------------------------------------------------------
+
+
+def test_observations_fall_into_the_first_bucket_that_holds_them() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 9.0):
+        histogram.observe(value)
+
+    snapshot = histogram.snapshot()
+
+    assert (snapshot.counts, snapshot.count, snapshot.total) == ((2, 1, 1), 4, 12.0)
+
+
+def test_a_snapshot_stays_as_it_was() -> None:
+    histogram = Histogram((1.0,))
+    snapshot = histogram.snapshot()
+
+    histogram.observe(1.0)
+
+    assert snapshot.count == 0
+
+
+def test_a_negative_duration_counts_as_none() -> None:
+    """Such durations come from a step of the clock back during an attempt."""
+    times = Histogram((0.1, 1.0))
+
+    times.observe(-5.0)
+
+    assert (times.snapshot().counts, times.snapshot().total) == ((1, 0, 0), 0.0)

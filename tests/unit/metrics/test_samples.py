@@ -89,7 +89,7 @@ def test_a_minute_without_events_stores_and_announces_nothing() -> None:
     assert list(counted.usage.unsaved()) == [NOON // 60]
 
 
-def test_what_waits_is_known_in_minutes_without_events() -> None:
+def test_waiting_work_is_known_in_minutes_without_events() -> None:
     counted = Counted()
     counted.accept()
     counted.backlog.add(1, 0, rows=7)
@@ -238,7 +238,7 @@ def test_a_clock_that_is_set_far_ahead_drops_nothing_while_it_is_in_doubt() -> N
     assert counted.accepted(2) == [2, 1]
 
 
-async def test_what_was_not_written_is_written_later() -> None:
+async def test_samples_that_could_not_be_written_are_written_later() -> None:
     writes = MemoryWrites()
     counted = Counted(MemoryStore(writes))
     async with anyio.create_task_group() as tasks:

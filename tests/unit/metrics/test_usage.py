@@ -6,28 +6,18 @@ import anyio
 
 from engine.metrics import usage
 from engine.metrics.usage import Usage
-from engine.model import Code, CodePackage, Function, Outcome, State
+from engine.model import Code, Outcome, State
 from engine.protocols import Settlement, StoredResource
 from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog, Limits
 from tests.doubles import ManualClock
 from tests.doubles.store import MemoryResourceStore, MemoryStore
-from tests.support.builders import waiting
+from tests.support.builders import a_function, waiting
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
 
 
-FUNCTION = Function(
-    function_id=1,
-    project="project",
-    package="default",
-    name="used",
-    runtime="Python3.10",
-    handler="index.handler",
-    timeout=3,
-    memory_size=128,
-    code=CodePackage(sha256="", digest="", size=0),
-)
+FUNCTION = a_function(function_id=1, name="used")
 
 
 INVOCATION = waiting(1)
@@ -82,7 +72,7 @@ def test_a_long_time_comes_in_so_many_stretches() -> None:
     assert {stretch.tally.count for stretch in stretches if stretch.tally} == {2}
 
 
-def test_what_other_functions_did_is_not_counted() -> None:
+def test_usage_of_other_functions_is_not_counted() -> None:
     assert 2 not in used(ended(NOON)).totals(NOON, NOON)
 
 
@@ -179,7 +169,7 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
     assert [row.id for row in await store.load("usage")][::11] == ["2023-12", "2024-11"]
 
 
-def test_what_a_deleted_function_did_is_in_no_month() -> None:
+def test_usage_of_a_deleted_function_is_in_no_month() -> None:
     counted = Counted(project=None)
     counted.count(ended(NOON))
 

@@ -182,14 +182,14 @@ SAID: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(ANY_RULES, KINDS, TEXTS, CODES, SAID, st.integers(0, HISTORY), st.integers(0, 9))
-def test_whatever_rules_and_error_say_the_limits_hold(
+def test_no_rule_and_no_error_exceeds_the_limits(
     rules: Rules, kind: str, text: str, code: int, said: dict[str, Any], faults: int, failures: int
 ) -> None:
     outcome = failed(kind, text, code, **said)
     attempt = faults + failures + 1
     retry, decision = decided(outcome, rules, failures=failures, attempt=attempt)
 
-    first = next((one for one in rules.retry_rules if meets(one, kind, text, code)), None)
+    first = next((rule for rule in rules.retry_rules if meets(rule, kind, text, code)), None)
     allowed = rules.retries if first is None else first.max_retries
     assert decision is not None
     assert decision.retry is (retry is not None)

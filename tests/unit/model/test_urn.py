@@ -23,11 +23,11 @@ def parsed(text: str) -> FunctionUrn:
         (f"{WHOLE}:!live", f"{WHOLE}:!live"),
     ],
 )
-def test_what_a_short_form_leaves_out_is_filled_in(text: str, meaning: str) -> None:
+def test_parts_that_a_short_form_omits_are_filled_in(text: str, meaning: str) -> None:
     assert str(parsed(text)) == meaning
 
 
-def test_an_alias_is_told_from_a_version() -> None:
+def test_an_alias_is_distinguished_from_a_version() -> None:
     assert parsed(f"{WHOLE}:!live").alias == "live"
     assert parsed(f"{WHOLE}:v1").alias is None
 

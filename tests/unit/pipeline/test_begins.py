@@ -39,7 +39,7 @@ async def test_the_first_attempts_after_a_start_wait_for_their_records() -> None
 
 
 @pytest.mark.parametrize("crashes", [{"crash_count": 1}, {"start_crashes": 1}])
-async def test_what_met_a_crash_waits_for_its_record(crashes: dict[str, int]) -> None:
+async def test_an_invocation_that_met_a_crash_waits_for_its_record(crashes: dict[str, int]) -> None:
     storage = MemoryStorage()
     one = await stored(storage, **crashes)
     storage.fail()

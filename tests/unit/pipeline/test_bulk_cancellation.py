@@ -11,7 +11,8 @@ from engine.errors import NotStored
 from engine.model import Code, Invocation, State
 from engine.model.clock import SystemClock
 from engine.protocols import FIRST, Place, Selection
-from tests.unit.pipeline.test_dispatcher import Dispatching, dispatching, until
+from tests.support.waiting import until
+from tests.unit.pipeline.test_dispatcher import Dispatching, dispatching
 
 WAIT, BOTH = frozenset({State.WAIT}), frozenset({State.WAIT, State.RUNNING})
 
@@ -31,7 +32,7 @@ async def cancelled(
 
 
 def states(now: Dispatching, invocations: Sequence[Invocation]) -> set[State]:
-    return {now.storage.rows[one.key].state for one in invocations}
+    return {now.storage.rows[invocation.key].state for invocation in invocations}
 
 
 async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:

@@ -43,6 +43,7 @@ from engine.scheduling.scheduler import Scheduler
 from tests.contracts.storage import ended
 from tests.doubles import ManualClock, MemoryStorage
 from tests.support.executing import function
+from tests.support.waiting import in_own_task, until
 from tests.unit.pipeline.test_dispatcher import LIMITS
 
 SPEC = DestinationSpec(destination="TEST", param="{}")
@@ -163,49 +164,49 @@ async def delivering(
         tasks.cancel_scope.cancel()
 
 
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110  (``delivering`` bounds the time)
-        await asyncio.sleep(0)
+@pytest.fixture
+async def now() -> AsyncIterator[Delivering]:
+    async with in_own_task(delivering()) as now:
+        yield now
 
 
-async def test_a_pending_delivery_is_made_once_and_removed() -> None:
-    async with delivering() as now:
-        pending = await now.add()
-        await now.decided(1)
-        now.delivery.wake()
-        await asyncio.sleep(0)
+async def test_a_pending_delivery_is_made_once_and_removed(now: Delivering) -> None:
+    pending = await now.add()
+    await now.decided(1)
+    now.delivery.wake()
+    await asyncio.sleep(0)
 
-        assert now.recorder.seen == [pending]
-        assert now.storage.deliveries == {}
-
-
-async def test_a_delivery_that_fails_is_tried_again_later() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
-        pending = await now.add()
-        await now.decided(1)
-        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
-
-        next_attempt = now.storage.deliveries[pending.delivery_id]
-        assert (next_attempt.tries, next_attempt.error) == (1, "closed")
-        assert next_attempt.due_at > now.clock.now()
+    assert now.recorder.seen == [pending]
+    assert now.storage.deliveries == {}
 
 
-async def test_a_damaged_page_is_no_failure_of_the_destination_and_no_delivery_is_given_up_for_it() -> None:
-    async with delivering() as now:
-        await now.add()
-        await now.decided(1)
-        now.recorder.then = lambda _: PageDamaged("malformed")
-        now.clock.advance(2 * MAX_AGE)
-        pending = await now.add()
-        await now.decided(2)
-        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
-        now.recorder.then = lambda _: None
-        await now.add()
-        await now.decided(3)
+async def test_a_delivery_that_fails_is_tried_again_later(now: Delivering) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    pending = await now.add()
+    await now.decided(1)
+    await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
-        assert now.storage.deliveries.keys() == {pending.delivery_id}
-        assert 0 < now.storage.deliveries[pending.delivery_id].due_at - now.clock.now() <= DAMAGE_DELAY
+    next_attempt = now.storage.deliveries[pending.delivery_id]
+    assert (next_attempt.tries, next_attempt.error) == (1, "closed")
+    assert next_attempt.due_at > now.clock.now()
+
+
+async def test_a_damaged_page_is_no_failure_of_the_destination_and_no_delivery_is_given_up_for_it(
+    now: Delivering,
+) -> None:
+    await now.add()
+    await now.decided(1)
+    now.recorder.then = lambda _: PageDamaged("malformed")
+    now.clock.advance(2 * MAX_AGE)
+    pending = await now.add()
+    await now.decided(2)
+    await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
+    now.recorder.then = lambda _: None
+    await now.add()
+    await now.decided(3)
+
+    assert now.storage.deliveries.keys() == {pending.delivery_id}
+    assert 0 < now.storage.deliveries[pending.delivery_id].due_at - now.clock.now() <= DAMAGE_DELAY
 
 
 async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() -> None:
@@ -218,73 +219,68 @@ async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() ->
         await now.decided(2)
 
 
-async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: Undeliverable("nobody there")
-        pending = await now.add()
-        await now.decided(1)
-        await until(lambda: not now.storage.deliveries)
+async def test_an_undeliverable_outcome_is_given_up_at_once(now: Delivering) -> None:
+    now.recorder.then = lambda _: Undeliverable("nobody there")
+    pending = await now.add()
+    await now.decided(1)
+    await until(lambda: not now.storage.deliveries)
 
-        assert now.storage.given_up[pending.delivery_id].error == "nobody there"
-
-
-async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
-        pending = await now.add()
-        await now.decided(1)
-        tries = 1
-        while pending.delivery_id not in now.storage.given_up:
-            assert tries < 100
-            now.clock.advance(MAX_AGE / 10)
-            now.delivery.wake()
-            tries += 1
-            await now.decided(tries)
-            await asyncio.sleep(0)
-
-        assert 10 <= tries <= 12
-        assert now.delivery.statistics().given_up == 1
+    assert now.storage.given_up[pending.delivery_id].error == "nobody there"
 
 
-async def test_a_clock_in_doubt_gives_up_no_delivery() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
-        now.clock.expiry.hold(now.clock.now())
-        pending = await now.add()
-        now.clock.advance(1e9)
-        await now.decided(1)
-        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
+async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried(now: Delivering) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    pending = await now.add()
+    await now.decided(1)
+    tries = 1
+    while pending.delivery_id not in now.storage.given_up:
+        assert tries < 100
+        now.clock.advance(MAX_AGE / 10)
+        now.delivery.wake()
+        tries += 1
+        await now.decided(tries)
+        await asyncio.sleep(0)
 
-        assert now.storage.given_up == {}
-
-
-async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
-    async with delivering() as now:
-        first = await now.add()
-        slow = asyncio.Event()
-        now.recorder.then = lambda pending: slow.wait() if pending == first else None
-        for _ in range(5):
-            await now.add()
-        await now.decided(5)
-
-        assert list(now.storage.deliveries) == [first.delivery_id]
-        slow.set()
-        await now.decided(6)
+    assert 10 <= tries <= 12
+    assert now.delivery.statistics().given_up == 1
 
 
-async def test_one_that_hangs_holds_up_no_other_however_many_deliveries_are_pending() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
-        for _ in range(PAGE + 1):
-            await now.add()
-        await until(lambda: len(now.recorder.seen) == AT_ONCE)
+async def test_a_clock_in_doubt_gives_up_no_delivery(now: Delivering) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    now.clock.expiry.hold(now.clock.now())
+    pending = await now.add()
+    now.clock.advance(1e9)
+    await now.decided(1)
+    await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
-        await now.add(OTHER)
-        await now.decided(1)
-        assert now.recorder.seen[-1].destination == OTHER
+    assert now.storage.given_up == {}
 
 
-async def test_many_that_hang_hold_up_no_other() -> None:
+async def test_a_slow_destination_does_not_delay_the_others(now: Delivering) -> None:
+    first = await now.add()
+    slow = asyncio.Event()
+    now.recorder.then = lambda pending: slow.wait() if pending == first else None
+    for _ in range(5):
+        await now.add()
+    await now.decided(5)
+
+    assert list(now.storage.deliveries) == [first.delivery_id]
+    slow.set()
+    await now.decided(6)
+
+
+async def test_a_hanging_destination_delays_no_other_however_many_deliveries_are_pending(now: Delivering) -> None:
+    now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
+    for _ in range(PAGE + 1):
+        await now.add()
+    await until(lambda: len(now.recorder.seen) == AT_ONCE)
+
+    await now.add(OTHER)
+    await now.decided(1)
+    assert now.recorder.seen[-1].destination == OTHER
+
+
+async def test_many_hanging_destinations_delay_no_other() -> None:
     hanging = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(300)]
     async with delivering() as now:
         now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
@@ -353,143 +349,143 @@ async def test_a_destination_that_is_back_gets_all_outcomes_within_ten_seconds()
             assert tries <= 200 / 2 + 10  # at most one in ten seconds, after the first few
 
 
-async def test_a_delivery_that_fails_alone_is_tried_more_and_more_seldom() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda pending: OSError("not this one") if pending.delivery_id == 2 else None
-        for _ in range(200):
-            await now.add()
+async def test_a_delivery_that_fails_alone_is_tried_more_and_more_seldom(now: Delivering) -> None:
+    now.recorder.then = lambda pending: OSError("not this one") if pending.delivery_id == 2 else None
+    for _ in range(200):
+        await now.add()
+        await now.settled()
+        now.clock.advance(LONGEST / 2)
+
+    assert now.delivery.statistics().failed < 15
+
+
+async def test_outcomes_for_a_deleted_function_are_kept_for_a_day_with_one_line_in_the_log(now: Delivering) -> None:
+    now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="deleted")
+    with capture_logs() as logged:
+        await now.add_together(*[SPEC] * 30)
+        for _ in range(20):
             await now.settled()
-            now.clock.advance(LONGEST / 2)
+            now.clock.advance(LONGEST)
+            now.delivery.wake()
+    status = now.delivery.destination_status(SPEC)
+    lines = [line for line in logged if line["event"] == "delivery failed"]
+    now.recorder.accepts = None
+    await until(lambda: now.storage.deliveries == {})
 
-        assert now.delivery.statistics().failed < 15
-
-
-async def test_outcomes_for_a_deleted_function_are_kept_for_a_day_with_one_line_in_the_log() -> None:
-    async with delivering() as now:
-        now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="deleted")
-        with capture_logs() as logged:
-            await now.add_together(*[SPEC] * 30)
-            for _ in range(20):
-                await now.settled()
-                now.clock.advance(LONGEST)
-                now.delivery.wake()
-        status = now.delivery.destination_status(SPEC)
-        lines = [line for line in logged if line["event"] == "delivery failed"]
-        now.recorder.accepts = None
-        await until(lambda: now.storage.deliveries == {})
-
-        assert now.storage.given_up == {}
-        assert now.delivery.statistics().delivered == 30
-        assert status.failures > 10
-        assert "deleted" in status.problem
-        assert len(lines) == 1
+    assert now.storage.given_up == {}
+    assert now.delivery.statistics().delivered == 30
+    assert status.failures > 10
+    assert "deleted" in status.problem
+    assert len(lines) == 1
 
 
-async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
+async def test_a_failing_destination_gets_one_delivery_at_a_time_until_it_succeeds(now: Delivering) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    await now.add()
+    await now.decided(1)
+    gate = asyncio.Event()
+    now.recorder.then = lambda _: gate.wait()
+    for _ in range(5):
         await now.add()
-        await now.decided(1)
-        gate = asyncio.Event()
-        now.recorder.then = lambda _: gate.wait()
-        for _ in range(5):
-            await now.add()
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert now.delivery.statistics().under_way == 1
-        gate.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert now.delivery.statistics().under_way == 1
+    gate.set()
 
-        await now.decided(6)
+    await now.decided(6)
 
 
-async def test_pending_deliveries_to_one_that_fails_again_wait_together_and_hold_up_no_other() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
-        await now.add()
-        await now.decided(1)
-        await now.add_together(SPEC, SPEC, SPEC, SPEC, OTHER)
-        await now.decided(3)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        tried = [pending.destination for pending in now.recorder.seen]
-        now.recorder.then = lambda _: None
-        now.clock.advance(LONGEST)
-        now.delivery.wake()
-        await now.decided(8)
+async def test_pending_deliveries_to_a_destination_that_fails_again_wait_together_and_delay_no_other(
+    now: Delivering,
+) -> None:
+    now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
+    await now.add()
+    await now.decided(1)
+    await now.add_together(SPEC, SPEC, SPEC, SPEC, OTHER)
+    await now.decided(3)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    tried = [pending.destination for pending in now.recorder.seen]
+    now.recorder.then = lambda _: None
+    now.clock.advance(LONGEST)
+    now.delivery.wake()
+    await now.decided(8)
 
-        assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
-        assert now.storage.deliveries == {}
-
-
-async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_is_given_up() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
-        await now.add()
-        await now.decided(1)
-        await now.add_together(SPEC, SPEC)
-        await now.decided(2)
-        now.clock.advance(MAX_AGE + 10)
-        now.delivery.wake()
-        await until(lambda: now.delivery.statistics().given_up == 3)
-
-        assert sorted(pending.tries for pending in now.recorder.seen) == [0, 0, 0, 1, 1]
+    assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
+    assert now.storage.deliveries == {}
 
 
-async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_asked_for() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
-        await now.add()
-        await now.decided(1)
-        await now.add_together(SPEC, SPEC, SPEC, SPEC)
-        await now.decided(2)
-        now.delivery.probe([SPEC])
-        await now.decided(3)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        tried = len(now.recorder.seen)
-        now.recorder.then = lambda _: None
-        now.delivery.probe([SPEC])
-        await now.decided(5)
+async def test_a_delivery_that_waited_for_a_day_behind_a_failing_one_has_its_try_and_is_given_up(
+    now: Delivering,
+) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    await now.add()
+    await now.decided(1)
+    await now.add_together(SPEC, SPEC)
+    await now.decided(2)
+    now.clock.advance(MAX_AGE + 10)
+    now.delivery.wake()
+    await until(lambda: now.delivery.statistics().given_up == 3)
 
-        assert tried == 3
-        assert sorted(pending.tries for pending in now.storage.deliveries.values()) == [1, 1, 1]
+    assert sorted(pending.tries for pending in now.recorder.seen) == [0, 0, 0, 1, 1]
 
 
-async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda _: OSError("closed")
-        await now.add()
-        await now.decided(1)
-        now.recorder.then = lambda _: anyio.sleep_forever()
-        await now.add_together(SPEC, SPEC)
-        await until(lambda: len(now.recorder.seen) == 2)
-        hanging, waiting = sorted(pending.delivery_id for pending in now.storage.deliveries.values())[1:]
-        now.recorder.then = lambda _: None
-        now.delivery.probe([SPEC])
-        await now.decided(2)
-        await until(lambda: waiting not in now.storage.deliveries)
+async def test_a_paused_destination_gets_one_delivery_at_once_on_request(now: Delivering) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    await now.add()
+    await now.decided(1)
+    await now.add_together(SPEC, SPEC, SPEC, SPEC)
+    await now.decided(2)
+    now.delivery.probe([SPEC])
+    await now.decided(3)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    tried = len(now.recorder.seen)
+    now.recorder.then = lambda _: None
+    now.delivery.probe([SPEC])
+    await now.decided(5)
 
-        assert now.delivery.delivery_status(now.storage.deliveries[hanging]).under_way
-
-
-async def test_a_pending_delivery_shows_whether_its_destination_fails_and_when_it_is_tried_again() -> None:
-    async with delivering() as now:
-        now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
-        await now.add()
-        await now.decided(1)
-        [first] = now.storage.deliveries.values()
-        once = now.delivery.delivery_status(first)
-        await now.add_together(SPEC, SPEC)
-        await now.decided(2)
-        moment, twice = now.clock.now(), now.delivery.delivery_status(first)
-
-        assert (once.failing, once.held_until, once.under_way) == (True, 0.0, False)
-        assert (twice.failing, twice.under_way) == (True, False)
-        assert moment < twice.held_until <= moment + LONGEST
-        assert now.delivery.delivery_status(replace(first, destination=OTHER)) == DeliveryStatus()
+    assert tried == 3
+    assert sorted(pending.tries for pending in now.storage.deliveries.values()) == [1, 1, 1]
 
 
-async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_is_tried_when_that_is_asked_for_though_another_hangs(now: Delivering) -> None:
+    now.recorder.then = lambda _: OSError("closed")
+    await now.add()
+    await now.decided(1)
+    now.recorder.then = lambda _: anyio.sleep_forever()
+    await now.add_together(SPEC, SPEC)
+    await until(lambda: len(now.recorder.seen) == 2)
+    hanging, waiting = sorted(pending.delivery_id for pending in now.storage.deliveries.values())[1:]
+    now.recorder.then = lambda _: None
+    now.delivery.probe([SPEC])
+    await now.decided(2)
+    await until(lambda: waiting not in now.storage.deliveries)
+
+    assert now.delivery.delivery_status(now.storage.deliveries[hanging]).under_way
+
+
+async def test_a_pending_delivery_shows_whether_its_destination_fails_and_when_it_is_tried_again(
+    now: Delivering,
+) -> None:
+    now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
+    await now.add()
+    await now.decided(1)
+    [first] = now.storage.deliveries.values()
+    once = now.delivery.delivery_status(first)
+    await now.add_together(SPEC, SPEC)
+    await now.decided(2)
+    moment, twice = now.clock.now(), now.delivery.delivery_status(first)
+
+    assert (once.failing, once.held_until, once.under_way) == (True, 0.0, False)
+    assert (twice.failing, twice.under_way) == (True, False)
+    assert moment < twice.held_until <= moment + LONGEST
+    assert now.delivery.delivery_status(replace(first, destination=OTHER)) == DeliveryStatus()
+
+
+async def test_an_invocation_stored_when_the_time_of_its_delivery_is_up_is_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with delivering(longest=0.3) as now:
         delivered = now.storage.outbox.delivered
 
@@ -506,20 +502,19 @@ async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeyp
         assert now.backlog.of(9) == (1, len(queued.invocation.payload))
 
 
-async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
-    async with delivering() as now:
-        gate = asyncio.Event()
-        now.recorder.then = lambda _: gate.wait()
-        for _ in range(AT_ONCE + 10):
-            await now.add()
-        await until(lambda: len(now.recorder.seen) == AT_ONCE)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert now.delivery.statistics().under_way == AT_ONCE
-        gate.set()
+async def test_more_than_may_be_under_way_follow_as_others_end(now: Delivering) -> None:
+    gate = asyncio.Event()
+    now.recorder.then = lambda _: gate.wait()
+    for _ in range(AT_ONCE + 10):
+        await now.add()
+    await until(lambda: len(now.recorder.seen) == AT_ONCE)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert now.delivery.statistics().under_way == AT_ONCE
+    gate.set()
 
-        await now.decided(AT_ONCE + 10)
-        assert sorted(pending.delivery_id for pending in now.recorder.seen) == list(range(1, AT_ONCE + 11))
+    await now.decided(AT_ONCE + 10)
+    assert sorted(pending.delivery_id for pending in now.recorder.seen) == list(range(1, AT_ONCE + 11))
 
 
 async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:

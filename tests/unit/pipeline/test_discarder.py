@@ -17,8 +17,9 @@ from engine.model.retry import RetryPolicy
 from engine.pipeline import discarder
 from engine.pipeline.discarder import Discarder
 from engine.protocols import Place, Scan, Selection
+from tests.support.waiting import until
 from tests.unit.pipeline.test_bulk_cancellation import states
-from tests.unit.pipeline.test_dispatcher import Dispatching, dispatching, until
+from tests.unit.pipeline.test_dispatcher import Dispatching, dispatching
 
 
 @asynccontextmanager
@@ -59,7 +60,7 @@ async def test_all_that_waits_ends_in_steps_and_others_stay() -> None:
         assert now.dispatcher.statistics().outcomes["DISCARD"] == 251
 
 
-async def test_what_comes_later_ends_too() -> None:
+async def test_invocations_that_come_during_the_discard_end_too() -> None:
     async with discarding() as (now, made):
         made.discard(1)
         late = [await now.send(), await now.send(delayed=True, due_at=1e12)]
@@ -71,7 +72,7 @@ async def test_what_comes_later_ends_too() -> None:
 @pytest.mark.parametrize(
     ("error", "state"), [(PageDamaged("malformed"), State.WAIT), (NotStored("disk full"), State.DISCARD)]
 )
-async def test_a_failing_disk_delays_it_and_a_damaged_page_ends_it(
+async def test_a_failing_disk_delays_the_discard_and_a_damaged_page_ends_it(
     monkeypatch: pytest.MonkeyPatch, error: Exception, state: State
 ) -> None:
     monkeypatch.setattr(discarder, "RETRY_DELAY", 0)

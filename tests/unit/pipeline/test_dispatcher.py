@@ -25,6 +25,7 @@ from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from tests.doubles import InlineContext, InlineExecutor, ManualClock, MemoryStorage
 from tests.support.executing import function
+from tests.support.waiting import until
 
 MANY = 1 << 40
 LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sync_rows=MANY, sync_size=MANY)
@@ -139,11 +140,6 @@ async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIte
         tasks.cancel_scope.cancel()
 
 
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110  (``dispatching`` bounds the time)
-        await asyncio.sleep(0)
-
-
 def doubt(clock: ManualClock, noticed: bool) -> None:
     """Make a later step of the clock one in doubt: already noticed, or by the first component that asks for the age."""
     if noticed:
@@ -167,7 +163,9 @@ def refuse_cancels(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> N
 # --- cancelling ---------------------------------------------------------------------------------------------
 
 
-async def test_a_cancel_that_the_disk_refuses_leaves_it_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancel_that_the_disk_refuses_leaves_the_invocation_in_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with dispatching() as now:
         await now.running(await now.send())
         waiting = await now.send(2)
@@ -179,7 +177,7 @@ async def test_a_cancel_that_the_disk_refuses_leaves_it_in_the_queue(monkeypatch
         assert await now.end_of(waiting) is State.SUCCESS
 
 
-async def test_what_became_due_during_a_refused_cancel_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invocation_that_became_due_during_a_refused_cancel_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async with dispatching() as now:
         waiting = await now.send(2, delayed=True, due_at=SystemClock().now() + 0.02)
         refuse_cancels(now.storage, monkeypatch)
@@ -206,7 +204,7 @@ async def test_a_cancel_is_counted_once_also_if_its_caller_went_away() -> None:
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_whenever_it_is_cancelled_it_ends_once(turns: int) -> None:
+async def test_an_invocation_ends_once_whenever_it_is_cancelled(turns: int) -> None:
     async with dispatching() as now:
         first = await now.send()
         await now.running(first)
@@ -224,7 +222,7 @@ async def test_whenever_it_is_cancelled_it_ends_once(turns: int) -> None:
         assert sum(now.dispatcher.statistics().outcomes.values()) == 2
 
 
-async def test_what_is_on_its_way_to_a_slot_is_cancelled_as_running() -> None:
+async def test_an_invocation_on_its_way_to_a_slot_is_cancelled_as_running() -> None:
     async with dispatching() as now:
         one = now.push()
 
@@ -280,7 +278,7 @@ async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts
 # --- stopping -----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_on_its_way_to_a_slot_is_waited_for() -> None:
+async def test_a_cancel_waits_for_an_invocation_on_its_way_to_a_slot() -> None:
     async with dispatching() as now:
         one = now.push()
         asyncio.get_running_loop().call_later(0.01, now.gate.set)
@@ -289,7 +287,7 @@ async def test_what_is_on_its_way_to_a_slot_is_waited_for() -> None:
         assert now.executor.done == [one]
 
 
-async def test_nothing_is_waited_for_whose_slot_was_cancelled() -> None:
+async def test_a_caller_does_not_wait_for_an_invocation_whose_slot_was_cancelled() -> None:
     async with dispatching() as now:
         one = await now.send()
         async with anyio.create_task_group() as others:
@@ -333,7 +331,7 @@ async def test_the_message_of_a_poisoned_invocation_counts_crashes_before_its_ha
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-async def test_what_is_too_old_by_a_clock_in_doubt_waits_until_the_clock_is_trusted(noticed: bool) -> None:
+async def test_an_invocation_too_old_by_a_doubtful_clock_waits_until_the_clock_is_trusted(noticed: bool) -> None:
     clock = ManualClock(SystemClock().now())
     async with dispatching(clock=clock) as now:
         now.functions.settings = AsyncSettings(max_age=3600)

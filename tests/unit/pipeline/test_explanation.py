@@ -46,7 +46,7 @@ class House:
         return await self.explainer.explain(record)
 
     async def reasons(self, invocation: Invocation) -> list[str]:
-        return [one.reason for one in (await self.explained(invocation)).reasons]
+        return [reason.reason for reason in (await self.explained(invocation)).reasons]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_a_held_invocation_names_the_one_before_it(house: House) -> None:
         await house.storage.journal.append(one)
     place = await house.explained(third)
 
-    assert (place.ahead, [one.reason for one in place.reasons]) == (None, ["held"])
+    assert (place.ahead, [reason.reason for reason in place.reasons]) == (None, ["held"])
     assert second.request_id in place.reasons[0].text
     assert "'k 1'" in place.reasons[0].text
     assert first.request_id in (await house.explained(second)).reasons[0].text
@@ -78,7 +78,7 @@ async def test_a_used_up_rate_is_a_reason(house: House) -> None:
     assert await house.reasons(waiting) == []
 
 
-async def test_the_next_one_has_no_reason_and_a_later_one_those_before_it(house: House) -> None:
+async def test_the_next_invocation_has_no_reason_and_a_later_one_those_before_it(house: House) -> None:
     first, second = await house.send(), await house.send()
 
     assert (await house.reasons(first), await house.reasons(second)) == ([], ["order"])
@@ -105,14 +105,14 @@ async def test_a_delay_and_a_retry_tell_their_time(house: House) -> None:
     assert found.reasons[0].text.endswith("Z, as attempt 2")
 
 
-async def test_the_limit_of_the_function_is_told(house: House) -> None:
+async def test_the_limit_of_the_function_is_a_reason(house: House) -> None:
     house.configure(limit=1)
     await house.run()
 
     assert await house.reasons(await house.send()) == ["limit"]
 
 
-async def test_busy_slots_and_missing_memory_are_told(house: House) -> None:
+async def test_busy_slots_and_missing_memory_are_reasons(house: House) -> None:
     house.configure(2, memory=950)
     await house.run(2)
     one = await house.send()
@@ -123,7 +123,7 @@ async def test_busy_slots_and_missing_memory_are_told(house: House) -> None:
     assert await house.reasons(one) == ["slots"]
 
 
-async def test_what_holds_the_whole_engine_is_told(house: House) -> None:
+async def test_a_hold_of_the_whole_engine_is_a_reason(house: House) -> None:
     house.scheduler.hold("the host is busy")
     found = await house.explained(await house.send())
 
@@ -138,6 +138,6 @@ async def test_a_function_whose_ages_are_in_doubt_waits_for_the_clock(house: Hou
     assert "clock" in await house.reasons(await house.send(rank=-1e9))
 
 
-async def test_a_running_one_is_starting_until_its_handler_begins(house: House) -> None:
+async def test_a_running_invocation_is_starting_until_its_handler_begins(house: House) -> None:
     assert await house.reasons(await house.run(begun=False)) == ["starting"]
     assert await house.reasons(await house.run()) == ["running"]

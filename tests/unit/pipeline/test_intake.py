@@ -186,7 +186,7 @@ async def test_calls_that_wait_when_their_function_is_paused_are_refused(ingress
     ingress.intake.refuse_calls(function_id)
 
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(one) for one in ends] == [FunctionPaused] * 3
+    assert [type(end) for end in ends] == [FunctionPaused] * 3
     assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
+import pytest
 from msgspec import Struct
 
 from engine.functions.catalog import Catalog
@@ -21,7 +22,8 @@ from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from tests.contracts.storage import SINK, made
 from tests.doubles import InlineExecutor, ManualClock, MemoryStorage
-from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, ends_of, until
+from tests.support.waiting import in_own_task, until
+from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, ends_of
 
 AGE = 100  #: seconds
 
@@ -61,7 +63,7 @@ class House(Struct, kw_only=True):
             self.discarder.note_pause(1)
 
     def states(self, *invocations: Invocation) -> list[State]:
-        return [self.storage.rows[one.key].state for one in invocations]
+        return [self.storage.rows[invocation.key].state for invocation in invocations]
 
     async def turns(self) -> None:
         """Let the clock notice a step, and all tasks do what they can."""
@@ -113,115 +115,112 @@ async def expiring() -> AsyncIterator[House]:
         tasks.cancel_scope.cancel()
 
 
-async def test_what_is_too_old_at_the_pause_ends_and_what_is_young_waits() -> None:
-    async with expiring() as house:
-        old, young = await house.send(ago=AGE + 1), await house.send(ago=AGE - 50)
-        house.pause()
-        await until(lambda: bool(house.told))
-
-        assert house.states(old, young) == [State.DISCARD, State.WAIT]
-        row = house.storage.rows[old.key]
-        assert (row.code, row.started_at) == (Code.EXPIRED, None)
-        assert (house.backlog.rows, house.dispatcher.statistics().outcomes["DISCARD"]) == (1, 1)
-        assert [one.key for one in house.storage.deliveries.values()] == [old.key]
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with in_own_task(expiring()) as house:
+        yield house
 
 
-async def test_the_clock_wakes_the_expiry_of_what_is_pushed_during_the_pause() -> None:
-    async with expiring() as house:
-        house.pause()
-        await house.turns()
-        one = await house.send()
-        await house.turns()
-        assert house.clock.alarms.count == 1
-        house.clock.advance(AGE - 1)
-        await house.turns()
-        assert house.states(one) == [State.WAIT]
+async def test_old_invocations_end_at_the_pause_and_young_ones_wait(house: House) -> None:
+    old, young = await house.send(ago=AGE + 1), await house.send(ago=AGE - 50)
+    house.pause()
+    await until(lambda: bool(house.told))
 
-        house.clock.advance(1 + REST)
-        await until(lambda: house.states(one) == [State.DISCARD])
-        await house.turns()
-        assert house.clock.alarms.count == 0  # nothing is left that could grow too old
+    assert house.states(old, young) == [State.DISCARD, State.WAIT]
+    row = house.storage.rows[old.key]
+    assert (row.code, row.started_at) == (Code.EXPIRED, None)
+    assert (house.backlog.rows, house.dispatcher.statistics().outcomes["DISCARD"]) == (1, 1)
+    assert [one.key for one in house.storage.deliveries.values()] == [old.key]
 
 
-async def test_a_backlog_of_several_pages_ends_and_another_function_is_left_alone() -> None:
-    async with expiring() as house:
-        house.pause()
-        old = [await house.send(ago=AGE + 500 - number) for number in range(450)]
-        young, other = await house.send(), await house.send(2, ago=AGE + 1)
-        house.clock.advance(2 * REST)
-        await until(lambda: set(house.states(*old)) == {State.DISCARD})
+async def test_the_clock_wakes_the_expiry_of_what_is_pushed_during_the_pause(house: House) -> None:
+    house.pause()
+    await house.turns()
+    one = await house.send()
+    await house.turns()
+    assert house.clock.alarms.count == 1
+    house.clock.advance(AGE - 1)
+    await house.turns()
+    assert house.states(one) == [State.WAIT]
 
-        assert house.states(young, other) == [State.WAIT, State.WAIT]
-        assert sum(house.told) == 450
-
-
-async def test_a_priority_does_not_hide_the_age_of_others() -> None:
-    async with expiring() as house:
-        ahead = await house.send(ago=AGE - 10, rank=house.clock.now() - 900, priority=9)
-        old = await house.send(ago=AGE + 1)
-        house.pause()
-        await until(lambda: bool(house.told))
-
-        assert house.states(ahead, old) == [State.WAIT, State.DISCARD]
+    house.clock.advance(1 + REST)
+    await until(lambda: house.states(one) == [State.DISCARD])
+    await house.turns()
+    assert house.clock.alarms.count == 0  # nothing is left that could grow too old
 
 
-async def test_a_successor_that_is_released_during_the_pause_ends_when_it_is_too_old_itself() -> None:
-    async with expiring() as house:
-        keyed = [await house.send(ago=AGE - 1 - number, ordering_key="k") for number in (0, 1)]
-        young = await house.send()
-        house.pause()
-        await house.turns()
-        house.clock.advance(2 + REST)
-        await until(lambda: house.states(keyed[0]) == [State.DISCARD])
-        await house.turns()
-        house.clock.advance(2 * REST)
+async def test_a_backlog_of_several_pages_ends_and_another_function_is_left_alone(house: House) -> None:
+    house.pause()
+    old = [await house.send(ago=AGE + 500 - number) for number in range(450)]
+    young, other = await house.send(), await house.send(2, ago=AGE + 1)
+    house.clock.advance(2 * REST)
+    await until(lambda: set(house.states(*old)) == {State.DISCARD})
 
-        await until(lambda: house.states(*keyed) == [State.DISCARD, State.DISCARD])
-        assert house.states(young) == [State.WAIT]
+    assert house.states(young, other) == [State.WAIT, State.WAIT]
+    assert sum(house.told) == 450
 
 
-async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set() -> None:
-    async with expiring() as house:
-        house.functions.settings = None
-        one = await house.send(ago=1e6)
-        house.pause()
-        await house.send()
-        await house.turns()
+async def test_a_priority_does_not_hide_the_age_of_others(house: House) -> None:
+    ahead = await house.send(ago=AGE - 10, rank=house.clock.now() - 900, priority=9)
+    old = await house.send(ago=AGE + 1)
+    house.pause()
+    await until(lambda: bool(house.told))
 
-        assert (house.states(one), house.clock.alarms.count) == ([State.WAIT], 0)
+    assert house.states(ahead, old) == [State.WAIT, State.DISCARD]
 
 
-async def test_after_the_end_of_the_pause_slots_find_what_is_too_old() -> None:
-    async with expiring() as house:
-        house.pause()
-        one = await house.send()
-        await house.turns()
-        house.scheduler.set_pause(1, None)
-        house.clock.advance(AGE + REST)
-        await house.turns()
+async def test_a_successor_that_is_released_during_the_pause_ends_when_it_is_too_old_itself(house: House) -> None:
+    keyed = [await house.send(ago=AGE - 1 - number, ordering_key="k") for number in (0, 1)]
+    young = await house.send()
+    house.pause()
+    await house.turns()
+    house.clock.advance(2 + REST)
+    await until(lambda: house.states(keyed[0]) == [State.DISCARD])
+    await house.turns()
+    house.clock.advance(2 * REST)
 
-        assert (house.states(one), house.told, house.clock.alarms.count) == ([State.WAIT], [], 0)
-
-
-async def test_while_the_clock_is_in_doubt_nothing_ends() -> None:
-    async with expiring() as house:
-        house.clock.expiry.watch(30 * 86_400.0)
-        house.pause()
-        one = await house.send()
-        house.clock.advance(60 * 86_400.0)
-        await house.turns()
-
-        assert house.states(one) == [State.WAIT]
+    await until(lambda: house.states(*keyed) == [State.DISCARD, State.DISCARD])
+    assert house.states(young) == [State.WAIT]
 
 
-async def test_a_refused_write_is_tried_again() -> None:
-    async with expiring() as house:
-        one = await house.send(ago=AGE + 1)
-        house.storage.fail()
-        house.pause()
-        await house.turns()
-        assert house.states(one) == [State.WAIT]
-        house.storage.heal()
-        house.clock.advance(2 * REST)
+async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set(house: House) -> None:
+    house.functions.settings = None
+    one = await house.send(ago=1e6)
+    house.pause()
+    await house.send()
+    await house.turns()
 
-        await until(lambda: house.states(one) == [State.DISCARD])
+    assert (house.states(one), house.clock.alarms.count) == ([State.WAIT], 0)
+
+
+async def test_after_the_end_of_the_pause_slots_find_what_is_too_old(house: House) -> None:
+    house.pause()
+    one = await house.send()
+    await house.turns()
+    house.scheduler.set_pause(1, None)
+    house.clock.advance(AGE + REST)
+    await house.turns()
+
+    assert (house.states(one), house.told, house.clock.alarms.count) == ([State.WAIT], [], 0)
+
+
+async def test_while_the_clock_is_in_doubt_nothing_ends(house: House) -> None:
+    house.clock.expiry.watch(30 * 86_400.0)
+    house.pause()
+    one = await house.send()
+    house.clock.advance(60 * 86_400.0)
+    await house.turns()
+
+    assert house.states(one) == [State.WAIT]
+
+
+async def test_a_refused_write_is_tried_again(house: House) -> None:
+    one = await house.send(ago=AGE + 1)
+    house.storage.fail()
+    house.pause()
+    await house.turns()
+    assert house.states(one) == [State.WAIT]
+    house.storage.heal()
+    house.clock.advance(2 * REST)
+
+    await until(lambda: house.states(one) == [State.DISCARD])

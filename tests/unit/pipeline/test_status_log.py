@@ -75,7 +75,7 @@ async def test_lines_wait_until_the_streams_have_room(tmp_path: Path) -> None:
         assert (state.written, state.waiting, state.dropped) == (2, 0, 0)
 
 
-async def test_an_unexpected_error_of_the_streams_is_told_and_retried(tmp_path: Path) -> None:
+async def test_an_unexpected_error_of_the_streams_is_logged_and_retried(tmp_path: Path) -> None:
     streams = Streams()
     streams.problem = KeyError("bug")
     async with logging(tmp_path) as place:

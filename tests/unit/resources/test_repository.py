@@ -41,7 +41,7 @@ def repository_on(store: Store, alive: set[int]) -> Repository[Note]:
     return Repository(store, "note", Note, lambda function_id: function_id in alive)
 
 
-async def test_what_was_put_is_there_after_a_load() -> None:
+async def test_stored_resources_are_there_after_a_load() -> None:
     store = Store()
     await repository_on(store, {1}).put(OWNER, "a", Note(text="x"))
     later = repository_on(store, {1})
@@ -51,7 +51,7 @@ async def test_what_was_put_is_there_after_a_load() -> None:
     assert dict(later.of(OWNER)) == {"a": Note(text="x")}
 
 
-async def test_what_could_not_be_stored_is_not_shown() -> None:
+async def test_a_resource_that_could_not_be_stored_is_not_shown() -> None:
     store = Store()
     repository = repository_on(store, {1})
     store.broken = True

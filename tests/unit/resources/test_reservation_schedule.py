@@ -56,7 +56,7 @@ def test_a_cron_without_start_does_not_act_for_times_before_it_was_put() -> None
     assert reserved(cron(9, 5, start_time=1), put=noon).scheduled_at(noon).count == 5
 
 
-def test_what_is_put_again_stays_in_force() -> None:
+def test_a_schedule_that_is_put_again_stays_in_force() -> None:
     old = reserved(cron(9, 5))
 
     again = Reservation(count=2, tactics=Tactics(cron_configs=[cron(18, 0), cron(9, 5)])).put_at(at(12), old)
@@ -64,7 +64,7 @@ def test_what_is_put_again_stays_in_force() -> None:
     assert (again.scheduled_at(at(12)).count, again.scheduled_at(at(18)).count) == (5, 0)
 
 
-def test_the_largest_is_what_it_may_come_to() -> None:
+def test_the_largest_count_is_the_most_that_may_be_reserved() -> None:
     assert [reserved().largest, reserved(cron(9, 5), cron(18, 0)).largest, reserved(cron(9, 0)).largest] == [1, 5, 1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -54,7 +55,7 @@ async def put(api: Api, count: int, name: str = "hello", *crons: CronConfig) -> 
     await api.resources.reservations.put(urn, Reservation(count=count, tactics=tactics))
 
 
-async def test_what_will_not_start_is_asked_for_once_until_something_changes(tmp_path: Path) -> None:
+async def test_instances_that_do_not_start_are_requested_once_until_a_change(tmp_path: Path) -> None:
     pool = Pool(works=False)
     async with reserving(tmp_path, pool) as api:
         await put(api, 3)
@@ -81,22 +82,33 @@ async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
     assert pool.asked == ["hello"] * 3
 
 
-async def test_a_project_reserves_ninety_instances_in_all(tmp_path: Path) -> None:
+NOON = "0 0 12 * * ?"
+
+
+@pytest.mark.parametrize(
+    ("first", "name", "count", "crons", "problem"),
+    [
+        ((80,), "other", 11, (), "has 80 elsewhere"),
+        ((1, "hello", CronConfig(cron=NOON, count=80)), "other", 0, (CronConfig(cron=NOON, count=11),), "has 80 else"),
+        ((0,), "small", 3, (), "may have 2 instances"),
+    ],
+    ids=["ninety in a project", "ninety in a project with the most that crons reserve", "a function's own limit"],
+)
+async def test_more_instances_than_allowed_cannot_be_reserved(
+    tmp_path: Path, first: Any, name: str, count: int, crons: tuple[CronConfig, ...], problem: str
+) -> None:
     async with reserving(tmp_path, Pool(works=True)) as api:
         await api.create("other")
-        await put(api, 80)
-
-        with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
-            await put(api, 11, "other")
-        await put(api, 90)
-
-
-async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> None:
-    async with reserving(tmp_path, Pool(works=True)) as api:
         await api.create("small", strategy_config={"concurrency": 2})
+        await put(api, *first)
+        with pytest.raises(TooManyReserved, match=problem):
+            await put(api, count, name, *crons)
 
-        with pytest.raises(TooManyReserved, match="may have 2 instances"):
-            await put(api, 3, "small")
+
+async def test_a_function_replaces_its_own_reservation(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Pool(works=True)) as api:
+        await put(api, 80)
+        await put(api, 90)
 
 
 async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) -> None:
@@ -109,16 +121,6 @@ async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) 
         assert api.resources.reservations.count(1) == 2
 
     assert pool.asked[:2] == ["hello"] * 2
-
-
-async def test_what_crons_may_ask_for_counts_as_reserved(tmp_path: Path) -> None:
-    noon = "0 0 12 * * ?"
-    async with reserving(tmp_path, Pool(works=True)) as api:
-        await api.create("other")
-        await put(api, 1, "hello", CronConfig(cron=noon, count=80))
-
-        with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
-            await put(api, 0, "other", CronConfig(cron=noon, count=11))
 
 
 async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Path) -> None:
@@ -137,7 +139,9 @@ async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Pa
         assert [one.count for one in api.resources.reservations.find(PROJECT)] == [1]
 
 
-async def test_what_cannot_be_deleted_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reservation_that_cannot_be_deleted_does_not_end_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = Pool(works=True)
     async with reserving(tmp_path, pool) as api:
         reservations, version = api.resources.reservations, urn_of(version=":v1")

@@ -42,7 +42,7 @@ class Login(Struct, frozen=True, kw_only=True):
             raise ValueError("a password needs a user")
 
 
-def test_what_does_not_go_together_is_told_without_its_secrets() -> None:
+def test_options_that_exclude_each_other_are_refused_without_showing_secrets() -> None:
     plugin = Plugin(kinds=("OWN",), options=Login)
 
     with pytest.raises(InvalidTrigger, match=r"^event_data is .*a password needs a user") as told:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import Meta, Struct
 
-from engine.code.store import NO_CODE, CodeSource, CodeStore
+from engine.code.store import CodeSource, CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.errors import (
     InvalidField,
@@ -34,6 +34,7 @@ from engine.resources import trigger_rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
 from engine.resources.triggers import TRIGGERS, TriggerDraft, Triggers
 from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
+from tests.support.builders import a_function
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 from tests.support.work import calls
 
@@ -104,20 +105,10 @@ async def bench(tmp_path: Path) -> Bench:
 
 
 def draft(name: str) -> Function:
-    return Function(
-        function_id=0,
-        project=PROJECT,
-        package="default",
-        name=name,
-        runtime="Python3.10",
-        handler="index.handler",
-        timeout=3,
-        memory_size=128,
-        code=NO_CODE,
-    )
+    return a_function(function_id=0, project=PROJECT, name=name)
 
 
-async def test_who_watches_is_told_of_every_change(bench: Bench) -> None:
+async def test_every_change_is_announced(bench: Bench) -> None:
     created = await bench.create(**TIMER)
     changed = await bench.triggers.update(hello(), "TIMER", created.id, [{"schedule": "4m"}])
     await bench.triggers.delete(hello(), "TIMER", created.id)
@@ -137,7 +128,7 @@ async def test_a_trigger_knows_since_when_it_is_enabled(bench: Bench) -> None:
     assert [found for found in generations if found[0] not in (3, 4)] == [(1, 1), (2, 1), (5, 5), (6, 5)]
 
 
-async def test_what_the_disk_refuses_shows_nowhere(bench: Bench) -> None:
+async def test_a_trigger_that_cannot_be_stored_is_shown_nowhere(bench: Bench) -> None:
     created = await bench.create(**TIMER)
     bench.store.broken = NotStored("disk full")
 
@@ -152,7 +143,7 @@ async def test_what_the_disk_refuses_shows_nowhere(bench: Bench) -> None:
     assert bench.told == [(created.id, created)]
 
 
-async def test_a_refused_change_tells_nobody_and_changes_nothing(bench: Bench) -> None:
+async def test_a_refused_change_is_not_announced_and_changes_nothing(bench: Bench) -> None:
     created = await bench.create(**TIMER)
 
     with pytest.raises(InvalidTrigger):
@@ -162,7 +153,7 @@ async def test_a_refused_change_tells_nobody_and_changes_nothing(bench: Bench) -
     assert bench.triggers.show(hello(), "TIMER", created.id) is created
 
 
-async def test_who_watches_is_told_when_a_function_takes_its_triggers_along(bench: Bench) -> None:
+async def test_triggers_deleted_with_their_function_are_announced(bench: Bench) -> None:
     created = await bench.create(**TIMER)
 
     await bench.catalog.delete(hello())
@@ -231,7 +222,7 @@ async def test_other_kinds_neither_count_toward_the_ten_triggers_nor_are_limited
     assert len(list(bench.triggers.all())) == 2 * TRIGGERS + 2
 
 
-async def test_of_two_alike_created_at_once_one_is_refused(bench: Bench) -> None:
+async def test_one_of_two_equal_triggers_created_at_once_is_refused(bench: Bench) -> None:
     refused: list[Exception] = []
 
     async def create() -> None:
@@ -304,7 +295,9 @@ async def test_wide_data_is_refused_before_it_is_compared_with_anything(
         assert made() < 200_000, "about 5 for each value, without a search for the nearest key"
 
 
-async def test_wide_data_that_is_stored_already_is_used_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wide_data_that_is_stored_already_is_used_and_logged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     types = [f"type{number}" for number in range(30_000)]
     with monkeypatch.context() as before:
         before.setattr(trigger_rules, "excess", lambda kind, data: None)
@@ -405,6 +398,6 @@ async def test_a_body_on_disk_is_read_by_older_and_newer_engines(bench: Bench) -
     assert later == created.stored
 
 
-async def test_an_unknown_type_is_told_with_the_nearest(bench: Bench) -> None:
+async def test_an_unknown_type_is_refused_with_the_nearest(bench: Bench) -> None:
     with pytest.raises(InvalidField, match="did you mean TIMER"):
         await bench.create("TIMRE", **TIMER)

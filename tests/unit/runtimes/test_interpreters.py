@@ -46,7 +46,9 @@ def program(path: Path, *told: str) -> None:
         ("Java8", None, (0, 0)),
     ],
 )
-def test_a_runtimes_name_tells_what_serves_it(name: str, family: Family | None, version: tuple[int, int]) -> None:
+def test_the_family_of_a_runtime_follows_from_its_name(
+    name: str, family: Family | None, version: tuple[int, int]
+) -> None:
     found = find_runtime(name)
 
     assert found is not None
@@ -175,14 +177,14 @@ async def test_an_interpreter_installed_later_is_found_without_a_new_start(machi
 
 
 @pytest.mark.parametrize(("runtime", "argument"), [("Custom", "custom"), ("http", "http"), ("provided.al2", "lambda")])
-async def test_what_brings_its_own_bootstrap_is_served_by_the_bridge(runtime: str, argument: str) -> None:
+async def test_runtimes_with_their_own_bootstrap_are_served_by_the_bridge(runtime: str, argument: str) -> None:
     command = await Interpreters().worker_command(runtime)
 
     assert (command[0], Path(command[2]).name, command[3:]) == (OWN, "bridge_worker.py", [argument])
 
 
 @pytest.mark.parametrize("runtime", ["Java8", "C#(.NET Core 6.0)", "Custom Image", "Python", "nonsense"])
-async def test_what_nothing_here_runs_is_refused_with_what_does(runtime: str) -> None:
+async def test_a_runtime_without_an_interpreter_is_refused_with_those_that_have_one(runtime: str) -> None:
     with pytest.raises(InvalidField, match="this engine runs Python3") as refused:
         await Interpreters().check(runtime)
 

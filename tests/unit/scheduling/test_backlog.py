@@ -29,7 +29,7 @@ def test_each_limit_refuses_on_its_own(held: list[tuple[int, int]], more: tuple[
         backlog.admit(*more, "one")
 
 
-def test_what_ends_makes_room() -> None:
+def test_an_ended_invocation_makes_room() -> None:
     backlog = Backlog(LIMITS)
     backlog.admit(1, 30, "one")
     backlog.admit(1, 30, "one")
@@ -40,7 +40,7 @@ def test_what_ends_makes_room() -> None:
     assert (backlog.rows, backlog.size, backlog.of(1)) == (2, 60, (2, 60))
 
 
-def test_what_was_found_on_disk_counts_but_not_what_has_ended() -> None:
+def test_invocations_on_disk_count_except_ended_ones() -> None:
     backlog = Backlog(LIMITS)
 
     backlog.load({0: (99, 9_999), 1: (2, 20), 2: (0, 0)})
@@ -91,7 +91,7 @@ def test_a_batch_beyond_every_limit_goes_in_when_nothing_else_is_there() -> None
         ([], (0, 0), None),
     ],
 )
-def test_those_before_the_first_without_room_are_counted(
+def test_invocations_before_the_first_without_room_are_counted(
     sizes: list[int], counted: tuple[int, int], limit: str | None
 ) -> None:
     backlog = Backlog(LIMITS)
@@ -104,7 +104,7 @@ def test_those_before_the_first_without_room_are_counted(
     assert limit is None or re.search(limit, str(full))
 
 
-def test_those_of_other_functions_take_room_from_a_batch() -> None:
+def test_invocations_of_other_functions_take_room_from_a_batch() -> None:
     backlog = Backlog(LIMITS)
     backlog.admit(2, 50, "two")
     backlog.admit(2, 1, "two")
@@ -115,7 +115,7 @@ def test_those_of_other_functions_take_room_from_a_batch() -> None:
     assert "all functions" in str(full)
 
 
-async def test_who_waits_for_room_is_woken_by_the_end_that_makes_enough_of_it() -> None:
+async def test_a_caller_that_waits_for_room_is_woken_by_the_end_that_makes_enough() -> None:
     backlog = Backlog(LIMITS)
     backlog.admit(1, 10, "one")
     backlog.admit(1, 10, "one")

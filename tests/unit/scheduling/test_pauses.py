@@ -100,7 +100,7 @@ async def test_a_page_that_was_read_before_a_pause_loses_nothing_after_it() -> N
         assert await start_all(scheduler, disk, 8) == list(range(4, 12))
 
 
-async def test_what_a_slot_was_given_before_a_pause_does_not_start_twice() -> None:
+async def test_an_invocation_that_a_slot_was_given_before_a_pause_does_not_start_twice() -> None:
     disk = SlowDisk()
     disk.rows = [waiting(2, key=7)]
     async with scheduling(disk, slots=3) as scheduler, asyncio.timeout(20):

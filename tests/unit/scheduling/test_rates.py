@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +16,9 @@ from engine.model import Invocation, Mode
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.rates import Rates
 from engine.scheduling.runqueue import RunQueue
-from engine.scheduling.scheduler import Scheduler
+from engine.scheduling.scheduler import Scheduler, TokenTimer
 from tests.doubles import ManualClock, MemoryStorage
+from tests.support.waiting import until
 
 RATES = st.sampled_from([0.001, 0.3, 1.0, 7.0, 1000.0, 1e6])
 
@@ -153,9 +157,7 @@ async def test_the_scheduler_hands_out_starts_as_the_rate_allows_and_then_sleeps
     assert taken[1] < taken[-1]
     assert taken[-1] >= 3 / 50.0 - 0.001
     assert all(earlier <= later for earlier, later in pairwise(taken))
-    async with asyncio.timeout(30):
-        while made.next_token() is not None:  # noqa: ASYNC110  (no event tells of it)
-            await asyncio.sleep(0.005)
+    await until(lambda: made.next_token() is None)
     assert scheduler._tokens._timer is None
 
 
@@ -183,3 +185,28 @@ async def test_a_parked_invocation_gives_its_token_back() -> None:
     async with asyncio.timeout(30):
         assert (await scheduler.take()).invocation.key == 1
     scheduler._tokens.cancel()
+
+
+# --- the timer of tokens -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uvloop is the loop in production there")
+def test_a_token_that_is_due_at_once_sets_the_timer_again_and_again() -> None:
+    import uvloop
+
+    async def renewed_times() -> int:
+        loop, left, done = asyncio.get_running_loop(), [3, 2, 1], asyncio.Event()
+        queue: Any = SimpleNamespace(next_token=lambda: loop.time() if left else None, renew=lambda now: left.pop())
+
+        def renewed() -> None:
+            timer.set()  # as a dispatch does, before the timer sets itself
+            if not left:
+                done.set()
+
+        timer = TokenTimer(queue, renewed)
+        timer.set()
+        timer.set()
+        await asyncio.wait_for(done.wait(), 30)
+        return 3 - len(left)
+
+    assert uvloop.run(renewed_times()) == 3

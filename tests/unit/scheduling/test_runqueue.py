@@ -79,7 +79,7 @@ def test_a_disabled_function_waits_until_it_is_enabled() -> None:
     assert q.pop() is not None
 
 
-def test_what_does_not_fit_into_memory_keeps_its_place() -> None:
+def test_an_entry_without_room_in_memory_keeps_its_place() -> None:
     q = queue(memory=100)
     q.configure(1, weight=1.0, limit=-1, memory=60)
     q.configure(2, weight=1.0, limit=-1, memory=80)
@@ -332,7 +332,7 @@ def test_while_the_windows_are_full_no_page_is_read_that_would_be_let_go_of_at_o
     assert q.needs_refill() == (2, rows[0].invocation.rank_key)
 
 
-def test_what_was_taken_out_and_came_back_is_counted_once() -> None:
+def test_an_entry_that_was_taken_out_and_came_back_is_counted_once() -> None:
     q = queue(window_rows=2)
     one, *others = (entry(key=710 + n, rank=float(n), payload=b"x") for n in range(5))
     q.push(one)

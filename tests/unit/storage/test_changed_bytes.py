@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import pytest
 
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
@@ -113,10 +116,16 @@ def shares(folder: Path, flips: int) -> Iterator[tuple[str, int, list[int]]]:
         yield name, len(used), missed
 
 
-async def test_a_changed_bit_of_any_table_or_index_is_found(tmp_path: Path) -> None:
-    await filled(tmp_path)
-    assert not [*find_problems(tmp_path)]
-    missed = {name: found for name, _, found in shares(tmp_path, FLIPS)}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    asyncio.run(filled(folder))
+    return folder
+
+
+def test_a_changed_bit_of_any_table_or_index_is_found(folder: Path) -> None:
+    assert not [*find_problems(folder)]
+    missed = {name: found for name, _, found in shares(folder, FLIPS)}
 
     assert missed.keys() >= {"invocation", "payload", "result", "attempt", "delayed", "plugin_row", "status_log"}
     for name, positions in missed.items():
@@ -124,8 +133,8 @@ async def test_a_changed_bit_of_any_table_or_index_is_found(tmp_path: Path) -> N
         assert not positions or name in ("sqlite_schema", "sqlite_sequence"), (name, positions)
 
 
-async def test_a_value_of_another_type_is_a_problem_and_no_error(tmp_path: Path) -> None:
-    await filled(tmp_path)
+def test_a_value_of_another_type_is_a_problem_and_no_error(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "journal.db", tmp_path)
     with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
         database.execute("UPDATE invocation SET function_id = 'text' WHERE key IN (SELECT min(key) FROM invocation)")
 

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import Invocation, State
+from engine.model import State
 from engine.protocols import Settlement
 from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checksums import payload_problem, payload_sum, result_is_damaged, result_sum
-from engine.storage.sqlite.database import SQLiteStorage
-from tests.contracts.storage import NOW, ROOM, made, settled, stored, success
+from tests.contracts.storage import NOW, ROOM, made, ready_of, settled, stored, success
 from tests.support.pages import PageFile
-
-BEGINNING = (float("-inf"), 0)
 
 
 def storing(folder: Path):  # type: ignore[no-untyped-def]
@@ -28,10 +25,6 @@ def flip(folder: Path, old: bytes, new: bytes) -> None:
     PageFile(folder / "journal.db").replace(old, new)
 
 
-async def ready(storage: SQLiteStorage, function_id: int = 1) -> tuple[Invocation, ...]:
-    return (await storage.window.ready(function_id, BEGINNING, 10, ROOM)).invocations
-
-
 async def test_a_payload_with_a_flipped_byte_is_read_as_damaged(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
         sound = await stored(storage, payload=b'{"amount": 5000000}')
@@ -39,7 +32,7 @@ async def test_a_payload_with_a_flipped_byte_is_read_as_damaged(tmp_path: Path) 
     flip(tmp_path, b"1000000", b"9000000")
 
     async with storing(tmp_path) as storage:
-        first, second = await ready(storage)
+        first, second = await ready_of(storage)
 
         assert (first.payload, first.damage) == (sound.payload, "")
         assert "checksum" in second.damage
@@ -69,7 +62,7 @@ async def test_a_payload_under_the_key_of_another_row_is_read_as_damaged(tmp_pat
             )
 
     async with storing(tmp_path) as storage:
-        assert ["checksum" in each.damage for each in await ready(storage)] == [True, True]
+        assert ["checksum" in each.damage for each in await ready_of(storage)] == [True, True]
 
 
 async def test_a_missing_payload_is_read_as_damaged(tmp_path: Path) -> None:
@@ -79,7 +72,7 @@ async def test_a_missing_payload_is_read_as_damaged(tmp_path: Path) -> None:
         database.execute("DELETE FROM payload")
 
     async with storing(tmp_path) as storage:
-        [invocation] = await ready(storage)
+        [invocation] = await ready_of(storage)
 
         assert "missing" in invocation.damage
 
@@ -94,7 +87,7 @@ async def test_rows_without_checksums_are_read_as_before(tmp_path: Path) -> None
         database.execute("UPDATE result SET sum = NULL")
 
     async with storing(tmp_path) as storage:
-        [invocation_read] = await ready(storage)
+        [invocation_read] = await ready_of(storage)
         record = await storage.records.get(invocation.key)
 
         assert (invocation_read.payload, invocation_read.damage) == (waiting.payload, "")

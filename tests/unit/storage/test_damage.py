@@ -16,12 +16,12 @@ import anyio
 import pytest
 
 from engine.app.lifecycle import _unreadable
-from engine.errors import DataDirectoryUnusable, DiskFailing, PageDamaged
+from engine.errors import DiskFailing, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import CATALOG, GROWING, find_problems
 from tests.contracts.storage import CANCELLED, NOW, ROOM, discarded, made, settled, stored, success
-from tests.support.damage import ROWS, kept, ready, storing
+from tests.support.damage import ROWS, kept, ready, refusal, storing
 from tests.support.programs import needs
 
 #: Lets reads at one offset of one file fail, as those of a bad sector do.
@@ -226,7 +226,7 @@ async def test_a_list_at_a_damaged_page_fails_alone_and_nothing_is_pruned_from_t
         assert await storage.store("a").purge("table", "z") == 0
 
 
-async def test_the_discarder_is_told_of_a_damaged_page(tmp_path: Path) -> None:
+async def test_a_discard_that_meets_a_damaged_page_fails(tmp_path: Path) -> None:
     data = await kept(tmp_path)
     data.smash("invocation")
 
@@ -338,14 +338,6 @@ async def test_damage_that_an_earlier_engine_went_on_with_refuses_the_start(tmp_
     assert "an earlier engine found damaged pages" in await refusal(tmp_path)
     [problem] = find_problems(tmp_path)
     assert problem.advice == "run `functiond recover DIR`"
-
-
-async def refusal(folder: Path) -> str:
-    """Return the words with which a start on a data directory is refused."""
-    with pytest.raises(DataDirectoryUnusable) as refused:
-        async with storing(folder):
-            pass
-    return str(refused.value)
 
 
 async def test_a_read_that_failed_once_at_the_start_is_no_damage(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
-from engine.errors import DataDirectoryUnusable
 from engine.storage.sqlite import checkpoints
 from engine.storage.sqlite.checkpoints import PAGES, ROW, checkpoint
 from tests.contracts.storage import stored
-from tests.support.damage import storing
+from tests.support.damage import refusal, storing
 
 ROWS = 40
 JOURNAL, LOG, INDEX = "journal.db", "journal.db-wal", "journal.db-shm"
@@ -65,13 +64,6 @@ LOST: dict[str, tuple[Change, str]] = {
     "journal of an earlier moment": (swapped(JOURNAL, "early"), "journal.db"),
     "journal of another engine": (swapped(JOURNAL, "other"), "journal.db"),
 }
-
-
-async def refusal(data: Path) -> str:
-    with pytest.raises(DataDirectoryUnusable) as refused:
-        async with storing(data):
-            pass
-    return str(refused.value)
 
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["with its index", "as a copy without index"])

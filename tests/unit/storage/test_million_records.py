@@ -84,7 +84,7 @@ async def test_a_search_for_text_ends_after_a_few_steps(folder: Path) -> None:
                 break
 
         assert read == ROWS
-        assert [one.message for one in step.records] == [RARE]
+        assert [record.message for record in step.records] == [RARE]
         assert sorted(steps)[len(steps) // 2] < STEP
 
 

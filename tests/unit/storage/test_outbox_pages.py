@@ -13,7 +13,7 @@ from engine.storage.sqlite import outbox
 from tests.contracts.storage import KINDS, SINK, ended
 
 
-async def test_a_page_that_has_looked_at_enough_rows_ends_early_and_tells_where_to_go_on(
+async def test_a_page_that_has_read_enough_rows_ends_early_with_the_place_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "ROWS_SCANNED", 3)

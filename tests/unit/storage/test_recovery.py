@@ -30,6 +30,7 @@ from engine.storage.sqlite.journal_check import check_journal
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, Recovered, put_in_place
 from tests.acceptance.upgrade import archive
 from tests.contracts.storage import NOW, SINK, made, success
+from tests.support.builders import a_function
 from tests.support.damage import rows_of, storing
 from tests.support.full_disk import full_disk
 from tests.support.pages import PageFile
@@ -53,15 +54,10 @@ class Original(Struct):
 
 
 def function(number: int) -> Function:
-    return Function(
+    return a_function(
         function_id=number,
         project="p",
-        package="default",
         name=f"f{number}",
-        runtime="Python3.10",
-        handler="index.handler",
-        timeout=3,
-        memory_size=128,
         code=CodePackage(sha256=f"{number}" * 64, digest="", size=1),
         description="x" * 900,
     )
@@ -160,7 +156,7 @@ def recovered(folder: Path, request_id: str = "") -> tuple[Recovered, set[str]]:
     """Return what a recovery has done, and the ids that it listed as lost."""
     losses = list[Loss]()
     done = DamagedJournal(folder, on_loss=losses.append, request_id=request_id).recover()
-    return done, {one.id for one in losses}
+    return done, {loss.id for loss in losses}
 
 
 def violations(original: Original, folder: Path, lost: set[str]) -> list[str]:
@@ -230,7 +226,7 @@ async def test_a_waiting_invocation_runs_again_although_its_row_is_lost(original
     recovered(data)
     async with storing(data) as storage:
         page = await storage.window.ready(row[1], (float("-inf"), 0), 1000, 1 << 30)
-        [found] = [one for one in page.invocations if one.key == row[0]]
+        [found] = [invocation for invocation in page.invocations if invocation.key == row[0]]
         assert (found.payload, found.rank, found.version, found.attempt) == (event, row[2], "latest", 1)
 
 

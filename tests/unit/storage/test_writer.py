@@ -14,7 +14,7 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
+from engine.errors import JournalBroken, NotStored, OutcomeUnknown
 from engine.model import Invocation, State
 from engine.model.identity import Identity
 from engine.protocols import Settlement, WaitingEnd
@@ -25,6 +25,7 @@ from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
 from tests.contracts.storage import NOW, cancelled, success
 from tests.support.disk import FSYNC, FULL, WRITE, Disk, connection_on
+from tests.support.waiting import in_own_task, until
 
 
 class Opened(Struct, kw_only=True):
@@ -95,6 +96,12 @@ async def fate(waiting: Any) -> BaseException | None:
 # --- without failures ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
+    async with in_own_task(writing(tmp_path)) as opened:
+        yield opened
+
+
 async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
     async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
         settings = [
@@ -105,38 +112,34 @@ async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> N
         assert settings == ["wal", 2, 2]  # FULL: the log is synced at each commit; INCREMENTAL
 
 
-async def test_what_came_in_one_breath_is_one_commit(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        await asyncio.gather(*(opened.journal.append(opened.made()) for _ in range(20)))
+async def test_requests_of_one_turn_are_one_commit(opened: Opened) -> None:
+    await asyncio.gather(*(opened.journal.append(opened.made()) for _ in range(20)))
 
-        assert opened.writer.statistics().commit_seconds.count == 1
-
-
-async def test_those_on_their_way_join_the_commit(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-
-        async def append_after(turns: int) -> None:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            await opened.journal.append(opened.made())
-
-        await asyncio.gather(*(append_after(turns) for turns in (0, 1, 2, 2, 4)))
-
-        assert sizes(opened) == (1, 5)
+    assert opened.writer.statistics().commit_seconds.count == 1
 
 
-async def test_a_commit_does_not_wait_for_all_who_ever_come(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        first = opened.journal.append(opened.made())
-        turns = 0
-        while not first.done():
-            opened.journal.append(opened.made())
-            turns += 1
+async def test_requests_of_the_next_turns_join_the_commit(opened: Opened) -> None:
+    async def append_after(turns: int) -> None:
+        for _ in range(turns):
             await asyncio.sleep(0)
+        await opened.journal.append(opened.made())
 
-        commits, carried = sizes(opened)
-        assert commits == 1
-        assert carried < turns
+    await asyncio.gather(*(append_after(turns) for turns in (0, 1, 2, 2, 4)))
+
+    assert sizes(opened) == (1, 5)
+
+
+async def test_a_commit_does_not_wait_for_all_who_ever_come(opened: Opened) -> None:
+    first = opened.journal.append(opened.made())
+    turns = 0
+    while not first.done():
+        opened.journal.append(opened.made())
+        turns += 1
+        await asyncio.sleep(0)
+
+    commits, carried = sizes(opened)
+    assert commits == 1
+    assert carried < turns
 
 
 def sizes(opened: Opened) -> tuple[int, int]:
@@ -145,14 +148,11 @@ def sizes(opened: Opened) -> tuple[int, int]:
     return batches.count, int(batches.total)
 
 
-async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_disk_does_not_block_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with writing(tmp_path) as now:
         now.disk.answer = threading.Event()
         stored = now.journal.append(now.made())
-        while not now.disk.busy.is_set():  # noqa: ASYNC110  (set by a thread)
-            await asyncio.sleep(0.001)
+        await until(now.disk.busy.is_set)
         monkeypatch.setattr("engine.storage.sqlite.writer.GIL_YIELD", 90.0)  # a pause of that length would be noticed
         await asyncio.sleep(0.02)
         now.disk.answer.set()
@@ -161,47 +161,30 @@ async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
         assert now.disk.patient
 
 
-async def test_what_was_submitted_before_close_is_stored_and_nothing_after(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        one = opened.made()
-        waiting = opened.journal.append(one)
-        opened.writer.close()
-        with pytest.raises(ShuttingDown):
-            opened.journal.append(opened.made())
+async def test_a_cancelled_caller_leaves_nothing_half_done(opened: Opened) -> None:
+    caller = asyncio.ensure_future(opened.writer.call(lambda db: db.execute("INSERT INTO meta VALUES ('x', 1)")))
+    await asyncio.sleep(0)
+    caller.cancel()
 
-        assert await fate(waiting) is None
-        assert opened.state(one) == 0
+    assert await opened.writer.call(lambda db: db.execute("SELECT value FROM meta WHERE name = 'x'").fetchone()) == (1,)
 
 
-async def test_a_cancelled_caller_leaves_nothing_half_done(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        caller = asyncio.ensure_future(opened.writer.call(lambda db: db.execute("INSERT INTO meta VALUES ('x', 1)")))
-        await asyncio.sleep(0)
-        caller.cancel()
+async def test_a_bad_row_fails_its_caller_only(opened: Opened) -> None:
+    good, other = opened.made(), opened.made()
+    fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (good, good, other)))
 
-        assert await opened.writer.call(
-            lambda db: db.execute("SELECT value FROM meta WHERE name = 'x'").fetchone()
-        ) == (1,)
-
-
-async def test_a_bad_row_fails_its_caller_only(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        good, other = opened.made(), opened.made()
-        fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (good, good, other)))
-
-        assert [type(error) for error in fates] == [type(None), sqlite3.IntegrityError, type(None)]
-        assert [opened.state(one) for one in (good, other)] == [0, 0]
+    assert [type(error) for error in fates] == [type(None), sqlite3.IntegrityError, type(None)]
+    assert [opened.state(one) for one in (good, other)] == [0, 0]
 
 
 @pytest.mark.parametrize("fields", [{"version": "\ud800"}, {"priority": 1 << 70}, {"memory": object()}])
-async def test_a_row_that_cannot_be_bound_fails_its_caller_only(tmp_path: Path, fields: dict[str, Any]) -> None:
-    async with writing(tmp_path) as opened:
-        good, bad = opened.made(), opened.made(**fields)
-        fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (bad, good)))
+async def test_a_row_that_cannot_be_bound_fails_its_caller_only(opened: Opened, fields: dict[str, Any]) -> None:
+    good, bad = opened.made(), opened.made(**fields)
+    fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (bad, good)))
 
-        assert [error is None for error in fates] == [False, True]
-        assert [opened.state(one) for one in (bad, good)] == [None, 0]
-        assert await fate(opened.journal.append(opened.made())) is None
+    assert [error is None for error in fates] == [False, True]
+    assert [opened.state(one) for one in (bad, good)] == [None, 0]
+    assert await fate(opened.journal.append(opened.made())) is None
 
 
 async def test_a_call_that_fails_takes_back_its_own_rows_only(tmp_path: Path) -> None:
@@ -222,35 +205,32 @@ async def test_a_call_that_fails_takes_back_its_own_rows_only(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "COMMIT"])
-async def test_callers_of_a_failed_batch_learn_that_nothing_was_stored(tmp_path: Path, statement: str) -> None:
-    async with writing(tmp_path) as opened:
-        one = opened.made()
-        opened.disk.fail(WRITE, statement, times=1)
-        error = await fate(opened.journal.append(one))
+async def test_callers_of_a_failed_batch_learn_that_nothing_was_stored(opened: Opened, statement: str) -> None:
+    one = opened.made()
+    opened.disk.fail(WRITE, statement, times=1)
+    error = await fate(opened.journal.append(one))
 
-        assert isinstance(error, NotStored)
-        assert opened.state(one) is None
-
-
-async def test_an_end_in_a_commit_that_failed_is_no_end(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        waiting, ends, told = opened.made(), WaitingEnd(state=State.FAIL, outcome=cancelled()), list[Any]()
-        await opened.journal.append(waiting)
-        opened.disk.fail(WRITE, times=1)
-        error = await fate(opened.journal.end_all([waiting.key], ends, then=lambda *end: told.append(end)))
-
-        assert isinstance(error, NotStored)
-        assert told == [((), False)]
-        assert opened.state(waiting) == 0
+    assert isinstance(error, NotStored)
+    assert opened.state(one) is None
 
 
-async def test_nobody_is_answered_while_it_is_open_what_a_failed_commit_left(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        opened.disk.fail(WRITE, times=3)  # the commit, and two fences
-        error = await fate(opened.journal.append(opened.made()))
+async def test_an_end_in_a_commit_that_failed_is_no_end(opened: Opened) -> None:
+    waiting, end, told = opened.made(), WaitingEnd(state=State.FAIL, outcome=cancelled()), list[Any]()
+    await opened.journal.append(waiting)
+    opened.disk.fail(WRITE, times=1)
+    error = await fate(opened.journal.end_all([waiting.key], end, then=lambda *ended: told.append(ended)))
 
-        assert isinstance(error, NotStored)
-        assert (opened.disk.times, opened.disk.met) == (0, 3)
+    assert isinstance(error, NotStored)
+    assert told == [((), False)]
+    assert opened.state(waiting) == 0
+
+
+async def test_no_caller_is_answered_before_the_outcome_of_a_failed_commit_is_known(opened: Opened) -> None:
+    opened.disk.fail(WRITE, times=3)  # the commit, and two fences
+    error = await fate(opened.journal.append(opened.made()))
+
+    assert isinstance(error, NotStored)
+    assert (opened.disk.times, opened.disk.met) == (0, 3)
 
 
 async def test_a_caller_learns_that_the_outcome_is_unknown_after_the_deadline(tmp_path: Path) -> None:
@@ -261,39 +241,15 @@ async def test_a_caller_learns_that_the_outcome_is_unknown_after_the_deadline(tm
         assert isinstance(error, OutcomeUnknown)
 
 
-async def test_while_the_disk_fails_newcomers_are_refused_at_once(tmp_path: Path) -> None:
-    async with writing(tmp_path, max_wait=0.05) as opened:
-        opened.disk.fail(FULL)
-        await fate(opened.journal.append(opened.made()))
+async def test_requests_during_a_failing_commit_are_refused_and_not_left_waiting(opened: Opened) -> None:
+    opened.disk.fail(FULL)
+    first = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
+    await until(lambda: opened.writer.number)
+    second = opened.journal.append(opened.made())
 
-        with pytest.raises(NotStored):
-            opened.journal.append(opened.made())
-        assert opened.writer.statistics().failure
-
-
-async def test_those_who_came_during_the_failing_commit_are_refused_and_not_forgotten(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        opened.disk.fail(FULL)
-        first = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
-        while not opened.writer.number:  # noqa: ASYNC110  (the batch is under way for a few turns only)
-            await asyncio.sleep(0)
-        second = opened.journal.append(opened.made())
-
-        assert isinstance(await fate(second), NotStored)
-        opened.disk.heal()
-        assert isinstance(await first, NotStored)
-
-
-async def test_the_writer_goes_on_when_the_disk_does(tmp_path: Path) -> None:
-    async with writing(tmp_path, max_wait=0.0) as opened:
-        one = opened.made()
-        opened.disk.fail(FULL)
-        await fate(opened.journal.append(opened.made()))
-        opened.disk.heal()
-        await until(lambda: not opened.writer.statistics().failure)
-
-        assert await fate(opened.journal.append(one)) is None
-        assert opened.state(one) == 0
+    assert isinstance(await fate(second), NotStored)
+    opened.disk.heal()
+    assert isinstance(await first, NotStored)
 
 
 async def test_room_is_made_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -305,67 +261,49 @@ async def test_room_is_made_when_the_disk_is_full(tmp_path: Path) -> None:
         assert asked == [True]
 
 
-async def test_an_end_waits_in_memory_until_the_disk_takes_it(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        one = opened.made()
-        await opened.journal.append(one)
-        opened.disk.fail(WRITE, times=4)
-        opened.journal.start(one, NOW)
-        settled = asyncio.get_running_loop().create_future()
-        settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
-        opened.journal.settle(settlement, then=settled.set_result)
-        await settled
+async def test_a_start_and_its_end_from_either_side_of_the_failure_keep_their_order(opened: Opened) -> None:
+    one = opened.made()
+    await opened.journal.append(one)
+    opened.disk.fail(FULL)
+    opened.journal.start(one, NOW)
+    await until(lambda: bool(opened.writer.statistics().failure))
+    settled = asyncio.get_running_loop().create_future()
+    settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
+    opened.journal.settle(settlement, then=settled.set_result)
+    opened.disk.heal()
+    await settled
 
-        assert opened.state(one) == 3
-        assert opened.disk.times == 0
-
-
-async def test_a_start_and_its_end_from_either_side_of_the_failure_keep_their_order(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        one = opened.made()
-        await opened.journal.append(one)
-        opened.disk.fail(FULL)
-        opened.journal.start(one, NOW)
-        await until(lambda: bool(opened.writer.statistics().failure))
-        settled = asyncio.get_running_loop().create_future()
-        settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
-        opened.journal.settle(settlement, then=settled.set_result)
-        opened.disk.heal()
-        await settled
-
-        assert opened.state(one) == 3
+    assert opened.state(one) == 3
 
 
-async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        one = opened.made()
-        await opened.journal.append(one)
-        settled = full_for_results(opened, one)
-        await until(lambda: opened.disk.met > 3)
-        met, began = opened.disk.met, monotonic()
-        await until(lambda: opened.disk.met > met + 4)
-        seconds = monotonic() - began
-        error = await fate(opened.writer.call(lambda db: None))
-        opened.disk.heal()
-        await settled
+async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(opened: Opened) -> None:
+    one = opened.made()
+    await opened.journal.append(one)
+    settled = full_for_results(opened, one)
+    await until(lambda: opened.disk.met > 3)
+    met, began = opened.disk.met, monotonic()
+    await until(lambda: opened.disk.met > met + 4)
+    seconds = monotonic() - began
+    error = await fate(opened.writer.call(lambda db: None))
+    opened.disk.heal()
+    await settled
 
-        assert seconds > 4 * 0.02  # the longest pause between attempts
-        assert isinstance(error, NotStored)
-        assert opened.state(one) == 3
-        assert opened.writer.statistics().failure == ""
+    assert seconds > 4 * 0.02  # the longest pause between attempts
+    assert isinstance(error, NotStored)
+    assert opened.state(one) == 3
+    assert opened.writer.statistics().failure == ""
 
 
-async def test_a_writer_closed_while_an_end_finds_no_room_ends(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        one = opened.made()
-        await opened.journal.append(one)
-        full_for_results(opened, one)
-        await until(lambda: opened.disk.met > 1)
-        opened.writer.close()
-        await until(lambda: bool(opened.ended))
+async def test_a_writer_closed_while_an_end_finds_no_room_ends(opened: Opened) -> None:
+    one = opened.made()
+    await opened.journal.append(one)
+    full_for_results(opened, one)
+    await until(lambda: opened.disk.met > 1)
+    opened.writer.close()
+    await until(lambda: bool(opened.ended))
 
-        assert opened.ended == [None]
-        assert opened.state(one) == 0  # left to the next engine
+    assert opened.ended == [None]
+    assert opened.state(one) == 0  # left to the next engine
 
 
 def full_for_results(opened: Opened, one: Invocation) -> asyncio.Future[Settlement]:
@@ -380,39 +318,36 @@ def full_for_results(opened: Opened, one: Invocation) -> asyncio.Future[Settleme
 # --- after a failed fsync -----------------------------------------------------------------------------------
 
 
-async def test_a_failed_fsync_is_mended_by_a_fence(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        opened.disk.fail(FSYNC, times=1)
-        error = await fate(opened.journal.append(opened.made()))
+async def test_a_failed_fsync_is_mended_by_a_fence(opened: Opened) -> None:
+    opened.disk.fail(FSYNC, times=1)
+    error = await fate(opened.journal.append(opened.made()))
 
-        assert isinstance(error, NotStored)
-        assert await fate(opened.journal.append(opened.made())) is None
-
-
-async def test_a_failed_fsync_without_a_fence_ends_the_writer(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        opened.disk.fail(FSYNC, times=2)
-        error = await fate(opened.journal.append(opened.made()))
-        await until(lambda: bool(opened.ended))
-
-        assert isinstance(error, OutcomeUnknown)
-        assert isinstance(opened.ended[0], JournalBroken)
-        assert opened.writer.broken
+    assert isinstance(error, NotStored)
+    assert await fate(opened.journal.append(opened.made())) is None
 
 
-async def test_a_broken_writer_refuses_callers_and_lets_ends_go(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        opened.disk.fail(FSYNC, times=2)
-        await fate(opened.journal.append(opened.made()))
-        await until(lambda: bool(opened.ended))
-        opened.journal.start(opened.made(), NOW)
+async def test_a_failed_fsync_without_a_fence_ends_the_writer(opened: Opened) -> None:
+    opened.disk.fail(FSYNC, times=2)
+    error = await fate(opened.journal.append(opened.made()))
+    await until(lambda: bool(opened.ended))
 
-        with pytest.raises(NotStored):
-            opened.journal.append(opened.made())
-        assert opened.writer._pending == []  # as nothing would ever empty it
+    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(opened.ended[0], JournalBroken)
+    assert opened.writer.broken
 
 
-async def test_a_fault_in_what_is_told_ends_the_writer_and_leaves_nobody_waiting(tmp_path: Path) -> None:
+async def test_a_broken_writer_refuses_callers_and_lets_ends_go(opened: Opened) -> None:
+    opened.disk.fail(FSYNC, times=2)
+    await fate(opened.journal.append(opened.made()))
+    await until(lambda: bool(opened.ended))
+    opened.journal.start(opened.made(), NOW)
+
+    with pytest.raises(NotStored):
+        opened.journal.append(opened.made())
+    assert opened.writer._pending == []  # as nothing would ever empty it
+
+
+async def test_an_error_in_a_callback_ends_the_writer_and_leaves_no_caller_waiting(tmp_path: Path) -> None:
     def faulty(invocation: Invocation, stored: bool) -> None:
         raise ZeroDivisionError
 
@@ -426,18 +361,11 @@ async def test_a_fault_in_what_is_told_ends_the_writer_and_leaves_nobody_waiting
         assert await waiting is None  # stored by the same commit
 
 
-async def test_a_writer_that_is_closed_during_a_failure_ends_and_leaves_nobody_waiting(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        opened.disk.fail(FULL)
-        waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
-        await until(lambda: bool(opened.writer.statistics().failure))
-        opened.writer.close()
+async def test_a_writer_closed_during_a_failure_ends_and_leaves_no_caller_waiting(opened: Opened) -> None:
+    opened.disk.fail(FULL)
+    waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
+    await until(lambda: bool(opened.writer.statistics().failure))
+    opened.writer.close()
 
-        assert isinstance(await waiting, OutcomeUnknown)
-        await until(lambda: opened.ended == [None])
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Turn the loop until ``true()``; ``writing`` bounds the time."""
-    while not true():  # noqa: ASYNC110  (the writer notifies its callers only)
-        await asyncio.sleep(0.001)
+    assert isinstance(await waiting, OutcomeUnknown)
+    await until(lambda: opened.ended == [None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers import supervisor
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house, until
+from tests.support.waiting import in_own_task
 
 
 class FeedOptions(Struct, frozen=True, kw_only=True):
@@ -74,36 +75,41 @@ def feed() -> Feed:
     return Feed()
 
 
-async def running(place: House, feed: Feed, name: str = "a") -> BoundTrigger:
+async def running(place: House, name: str = "a") -> BoundTrigger:
     trigger = await place.create("FEED", name=name)
     await until(lambda: place.state(trigger).state == "running")
     return trigger
 
 
-async def test_each_source_lives_as_its_trigger_does(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()]) as place:
-        one, two = await running(place, feed, "a"), await running(place, feed, "b")
-        await place.update(one, status="DISABLED")
-        await until(lambda: place.state(one).state == "disabled")
-        await place.update(one, status="ACTIVE", name="c")
-        await until(lambda: "+c" in feed.log)
-        await place.delete(one)
-        await until(lambda: "-c" in feed.log)
+@pytest.fixture
+async def place(tmp_path: Path, feed: Feed) -> AsyncIterator[House]:
+    async with in_own_task(house(tmp_path, [feed.plugin()])) as place:
+        yield place
 
-        assert feed.log == ["+a", "+b", "-a", "+c", "-c"]
-        assert place.state(two).state == "running"
+
+async def test_each_source_starts_stops_and_changes_with_its_trigger(place: House, feed: Feed) -> None:
+    one, two = await running(place, "a"), await running(place, "b")
+    await place.update(one, status="DISABLED")
+    await until(lambda: place.state(one).state == "disabled")
+    await place.update(one, status="ACTIVE", name="c")
+    await until(lambda: "+c" in feed.log)
+    await place.delete(one)
+    await until(lambda: "-c" in feed.log)
+
+    assert feed.log == ["+a", "+b", "-a", "+c", "-c"]
+    assert place.state(two).state == "running"
 
 
 async def test_sources_stop_with_the_engine_and_start_with_the_next(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
-        await running(place, feed)
+        await running(place)
     async with house(tmp_path, [feed.plugin()]):
         await until(lambda: feed.log == ["+a", "-a", "+a"])
 
 
-async def test_a_source_is_told_whether_its_trigger_is_gone(tmp_path: Path, feed: Feed) -> None:
+async def test_a_source_knows_at_its_end_whether_its_trigger_was_deleted(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
-        one, _ = await running(place, feed, "a"), await running(place, feed, "b")
+        one, _ = await running(place, "a"), await running(place, "b")
         await place.update(one, name="c")
         await until(lambda: "+c" in feed.log)
         await place.delete(one)
@@ -112,16 +118,15 @@ async def test_a_source_is_told_whether_its_trigger_is_gone(tmp_path: Path, feed
     assert {name: context.deleted for name, context in feed.contexts.items()} == {"a": False, "b": False, "c": True}
 
 
-async def test_a_deleted_function_takes_its_sources_along(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()]) as place:
-        await running(place, feed)
-        await place.engine.catalog.delete(place.urn)
+async def test_a_deleted_function_takes_its_sources_along(place: House, feed: Feed) -> None:
+    await running(place)
+    await place.engine.catalog.delete(place.urn)
 
-        await until(lambda: feed.log == ["+a", "-a"])
-        await until(lambda: place.engine.sources.statistics().states == {})
+    await until(lambda: feed.log == ["+a", "-a"])
+    await until(lambda: place.engine.sources.statistics().states == {})
 
 
-async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, feed: Feed) -> None:
+async def test_a_failing_source_starts_again_and_reports_the_reason(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = ExceptionGroup("lost", [OSError("refused by the broker"), OSError("refused by the broker")])
     async with house(tmp_path, [feed.plugin()], retry__base=0.3) as place:
         trigger = await place.create("FEED", name="a")
@@ -139,7 +144,7 @@ async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_
 ) -> None:
     monkeypatch.setattr(supervisor, "CALM", 0.02)
     async with house(tmp_path, [feed.plugin()]) as place:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         context, shown = feed.contexts["a"], list[str]()
         context.report_notice("begun again")
         await context.accept_batch([Event(payload=b"1")], {"0": b"1"})
@@ -157,7 +162,7 @@ async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_
 
 async def test_problems_and_losses_stay_in_the_state_while_events_go_on(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, api_client(place) as api:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         context = feed.contexts["a"]
         with capture_logs() as logs:
             for problem in ("slow", "", "slow", ""):
@@ -187,7 +192,7 @@ async def test_problems_and_losses_stay_in_the_state_while_events_go_on(tmp_path
 async def test_a_source_starts_again_at_once_when_what_it_reads_was_made_anew(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = ExceptionGroup("readers", [SourceReplaced("queue 1", "queue 2")])
     async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place:
-        trigger = await running(place, feed)
+        trigger = await running(place)
 
         assert feed.log == ["+a", "+a"]
         assert (place.state(trigger).problem, place.state(trigger).failures) == ("", 0)
@@ -212,7 +217,7 @@ async def test_a_batch_that_waited_is_given_up_if_its_queue_is_another_now(tmp_p
         return queues[-1]
 
     async with house(tmp_path, [feed.plugin()], queue__function_rows=1) as place:
-        trigger, identity = await running(place, feed), SourceIdentity("queue 1", look)
+        trigger, identity = await running(place), SourceIdentity("queue 1", look)
         context, refused = feed.contexts["a"], list[str]()
         [first] = await context.accept_batch([Event(payload=b"1")], {identity.text: b"1"}, check=identity.check)
 
@@ -235,7 +240,7 @@ async def test_a_batch_that_waited_is_given_up_if_its_queue_is_another_now(tmp_p
 
 async def test_the_lag_of_a_source_is_shown_until_its_trigger_is_changed(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, api_client(place) as api:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         feed.contexts["a"].report_lag({f"t/{number}": number for number in range(1, MOST_LAGS + 10)})
         figures = (await api.get("/metrics")).text
         feed.contexts["a"].report_lag({"t/0": 7})
@@ -252,7 +257,7 @@ async def test_the_lag_of_a_source_is_shown_until_its_trigger_is_changed(tmp_pat
 
 async def test_a_position_that_a_user_sets_is_where_the_source_starts_again(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, api_client(place) as api:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         earlier = feed.contexts["a"]
         await earlier.accept_batch([Event(payload=b"1")], {"0": b"1", "1": b"1"})
         path = f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/seek"
@@ -298,7 +303,7 @@ async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, fe
 async def test_a_source_that_is_cancelled_by_its_own_library_starts_again(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = asyncio.CancelledError()
     async with house(tmp_path, [feed.plugin()]) as place:
-        trigger = await running(place, feed)
+        trigger = await running(place)
 
         assert feed.log == ["+a", "+a"]
         await place.delete(trigger)
@@ -318,7 +323,7 @@ async def test_a_failing_source_can_be_changed_at_once(tmp_path: Path, feed: Fee
 
 async def test_a_push_source_is_replaced_without_a_gap(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin(start_before_stop=True)]) as place:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         await place.update(trigger, name="b")
 
         await until(lambda: feed.log == ["+a", "+b", "-a"])
@@ -326,7 +331,7 @@ async def test_a_push_source_is_replaced_without_a_gap(tmp_path: Path, feed: Fee
 
 async def test_a_batch_and_its_cursor_are_there_after_a_restart(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         ids = await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"2")], {"0": b"2"})
         assert len(set(ids)) == 2
         assert place.state(trigger).accepted == 2
@@ -338,44 +343,42 @@ async def test_a_batch_and_its_cursor_are_there_after_a_restart(tmp_path: Path, 
         assert await place.events() == [1, 2]
 
 
-async def test_cursors_outlive_a_change_but_the_old_source_cannot_move_them(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()]) as place:
-        trigger = await running(place, feed)
-        old = feed.contexts["a"]
-        await old.accept_batch([Event(payload=b"1")], {"0": b"1"})
-        await place.update(trigger, name="b")
-        await until(lambda: "b" in feed.contexts)
+async def test_cursors_outlive_a_change_but_the_old_source_cannot_move_them(place: House, feed: Feed) -> None:
+    trigger = await running(place)
+    old = feed.contexts["a"]
+    await old.accept_batch([Event(payload=b"1")], {"0": b"1"})
+    await place.update(trigger, name="b")
+    await until(lambda: "b" in feed.contexts)
 
-        with pytest.raises(CursorMoved):
-            await old.accept_batch([Event(payload=b"2")], {"0": b"2"})
-        assert feed.contexts["b"].cursors == {"0": b"1"}
-        assert (feed.contexts["b"].generation, old.generation) == (2, 1)
-        assert await place.events() == [1]
+    with pytest.raises(CursorMoved):
+        await old.accept_batch([Event(payload=b"2")], {"0": b"2"})
+    assert feed.contexts["b"].cursors == {"0": b"1"}
+    assert (feed.contexts["b"].generation, old.generation) == (2, 1)
+    assert await place.events() == [1]
 
 
-async def test_cursors_pass_what_is_refused_for_good_and_duplicates(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()]) as place:
-        trigger = await running(place, feed)
-        large = b'"' + b"x" * EVENT_LIMIT + b'"'
-        events = [
-            Event(payload=b"1", idempotency_key="k"),
-            Event(payload=large),
-            Event(payload=b"2", idempotency_key="k"),
-            Event(payload=b"1", idempotency_key="k"),
-            Event(payload=b"3"),
-        ]
+async def test_cursors_pass_what_is_refused_for_good_and_duplicates(place: House, feed: Feed) -> None:
+    trigger = await running(place)
+    large = b'"' + b"x" * EVENT_LIMIT + b'"'
+    events = [
+        Event(payload=b"1", idempotency_key="k"),
+        Event(payload=large),
+        Event(payload=b"2", idempotency_key="k"),
+        Event(payload=b"1", idempotency_key="k"),
+        Event(payload=b"3"),
+    ]
 
-        first, too_large, conflict, duplicate, last = await feed.contexts["a"].accept_batch(events, {"0": b"5"})
+    first, too_large, conflict, duplicate, last = await feed.contexts["a"].accept_batch(events, {"0": b"5"})
 
-        assert (too_large, conflict, duplicate) == ("", "", first)
-        assert last not in ("", first)
-        assert await place.events() == [1, 3]
-        assert (await place.cursors(trigger), place.state(trigger).refused) == ({"0": b"5"}, 2)
+    assert (too_large, conflict, duplicate) == ("", "", first)
+    assert last not in ("", first)
+    assert await place.events() == [1, 3]
+    assert (await place.cursors(trigger), place.state(trigger).refused) == ({"0": b"5"}, 2)
 
 
 async def test_a_full_backlog_pauses_pull_sources_until_there_is_room(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()], queue__function_rows=2) as place, anyio.create_task_group() as tasks:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         first, _ = await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"2")], {"0": b"2"})
         tasks.start_soon(feed.contexts["a"].accept_batch, [Event(payload=b"3")], {"0": b"3"})
         await until(lambda: "paused" in place.state(trigger).problem)
@@ -387,20 +390,19 @@ async def test_a_full_backlog_pauses_pull_sources_until_there_is_room(tmp_path: 
         assert await place.events() == [1, 2, 3]
 
 
-async def test_figures_do_not_go_back_when_a_trigger_goes(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()]) as place:
-        trigger = await running(place, feed)
-        await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"x" * (EVENT_LIMIT + 1))])
-        await place.delete(trigger)
-        await until(lambda: place.engine.sources.state(trigger.id) is None)
+async def test_figures_do_not_go_back_when_a_trigger_goes(place: House, feed: Feed) -> None:
+    trigger = await running(place)
+    await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"x" * (EVENT_LIMIT + 1))])
+    await place.delete(trigger)
+    await until(lambda: place.engine.sources.state(trigger.id) is None)
 
-        figures = place.engine.sources.statistics()
-        assert (figures.accepted, figures.refused, figures.states) == (1, 1, {})
+    figures = place.engine.sources.statistics()
+    assert (figures.accepted, figures.refused, figures.states) == (1, 1, {})
 
 
 async def test_a_batch_larger_than_a_limit_goes_in_alone(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()], queue__function_rows=2) as place:
-        await running(place, feed)
+        await running(place)
 
         ids = await feed.contexts["a"].accept_batch([Event(payload=b"1")] * 5)
 
@@ -409,7 +411,7 @@ async def test_a_batch_larger_than_a_limit_goes_in_alone(tmp_path: Path, feed: F
 
 async def test_a_full_backlog_refuses_push_sources(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()], queue__function_rows=1) as place:
-        await running(place, feed)
+        await running(place)
         await feed.contexts["a"].accept(Event(payload=b"1"))
 
         with pytest.raises(Overloaded) as refused:
@@ -419,7 +421,7 @@ async def test_a_full_backlog_refuses_push_sources(tmp_path: Path, feed: Feed) -
 
 async def test_a_function_that_is_switched_off_pauses_its_pull_sources(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         await place.engine.catalog.limit(place.urn, 0)
         tasks.start_soon(feed.contexts["a"].accept_batch, [Event(payload=b"1")], {"0": b"1"})
         await until(lambda: "Disabled" in place.state(trigger).problem)
@@ -430,7 +432,7 @@ async def test_a_function_that_is_switched_off_pauses_its_pull_sources(tmp_path:
 
 async def test_a_source_may_wait_for_the_end_of_what_it_started(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
-        await running(place, feed)
+        await running(place)
         context, ended = feed.contexts["a"], list[str]()
         request_id = await context.accept(Event(payload=b"1"))
 
@@ -450,7 +452,7 @@ async def test_a_source_may_wait_for_the_end_of_what_it_started(tmp_path: Path, 
 
 async def test_stopping_keeps_what_was_handed_over_and_nothing_else(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
-        trigger = await running(place, feed)
+        trigger = await running(place)
         await feed.contexts["a"].accept_batch([Event(payload=b"1")], {"0": b"1"})
         place.engine.intake.close()
         tasks.start_soon(feed.contexts["a"].accept_batch, [Event(payload=b"2")], {"0": b"2"})
@@ -484,7 +486,7 @@ async def test_a_service_of_a_plugin_runs_before_its_triggers_and_is_theirs(tmp_
     lamp = Lamp()
     async with house(tmp_path, [with_service(feed, lamp)]) as place:
         assert lamp.on
-        await running(place, feed)
+        await running(place)
 
         plugin = feed.contexts["a"].plugin
         assert plugin.service is lamp
