@@ -10,7 +10,6 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
@@ -23,24 +22,25 @@ import pytest
 from tests.acceptance.engine_process import PROJECT as ENGINE_PROJECT
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.acceptance.engine_process import urn_of as engine_urn
-from tests.acceptance.test_sdk import Platform, create, ended, platform_on, urn_of
-from tests.acceptance.test_sdk_bootstrap import deploy
+from tests.acceptance.sdk import (
+    SDK_WARNINGS,
+    BasicCredentials,
+    Platform,
+    SdkRequest,
+    Signer,
+    create,
+    deploy,
+    ended,
+    fg,
+    platform_on,
+    urn_of,
+)
 from tests.acceptance.triggering import add, delete, show, update
 from tests.support.bridging import needs_mapping
 from tests.support.gateways import API
 from tests.support.ports import free_port
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.auth.credentials import BasicCredentials
-    from huaweicloudsdkcore.sdk_request import SdkRequest
-    from huaweicloudsdkcore.signer.signer import Signer
-    from huaweicloudsdkfunctiongraph import v2 as fg
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 #: The path selects the action.
 SOURCE = """
@@ -284,7 +284,7 @@ def published(engine: EngineProcess, name: str, source: str) -> str:
     return url
 
 
-def test_who_waits_is_answered_before_the_engine_ends_and_others_are_sent_away(tmp_path: Path) -> None:
+def test_waiting_callers_are_answered_before_the_engine_ends_and_others_are_sent_away(tmp_path: Path) -> None:
     port = str(free_port())
     os.mkfifo(tmp_path / "told")
     settings = {"FUNCTIOND_PLUGINS__APIG__PORT": port, "FUNCTIOND_GRACE": "60"}

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.test_sdk import Platform, create, platform_on
-from tests.acceptance.test_sdk_bootstrap import call as invoke
-from tests.acceptance.test_sdk_bootstrap import deploy
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, deploy, platform_on
+from tests.acceptance.sdk import call as invoke
 from tests.acceptance.triggering import add, show
 from tests.support.bridging import needs_mapping
 from tests.support.gateways import API
@@ -23,8 +22,7 @@ from tests.support.ports import free_port
 
 pytestmark = [
     needs_mapping,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+    *SDK_WARNINGS,
 ]
 
 #: Server that answers with the bytes that it received, and with the value of the header X-U in a header.

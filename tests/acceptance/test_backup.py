@@ -21,7 +21,7 @@ import pytest
 from engine.maintenance.backup import place
 from engine.runtimes.interpreters import WORKERS
 from tests.acceptance.engine_process import PROJECT, TALLY, EngineProcess, engine_on, rows
-from tests.support.engine_process import functiond
+from tests.support.cli import functiond_here
 from tests.support.http_app import zipped
 
 BACKUPS = f"/v2/{PROJECT}/fgs/backups"
@@ -212,10 +212,10 @@ def test_destinations_that_cannot_be_used_are_refused_and_nothing_is_made(
 
 def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess, tmp_path: Path) -> None:
     package = zipped(index__py=ECHO, part__py="x = 1\n")
-    assert functiond("deploy", write(tmp_path / "zipped.zip", package), url=url_of(engine)).returncode == 0
+    assert functiond_here("deploy", write(tmp_path / "zipped.zip", package), url=url_of(engine)).returncode == 0
     [used] = [row[0] for row in rows(tmp_path / "data", "SELECT body ->> '$.code.sha256' FROM function_version"
                                      " WHERE body ->> '$.name' = 'zipped'")]  # fmt: skip
-    made = functiond("backup", tmp_path / "backup", url=url_of(engine))
+    made = functiond_here("backup", tmp_path / "backup", url=url_of(engine))
 
     assert (made.returncode, made.stderr) == (0, "")
     assert "2 code packages" in made.stdout
@@ -229,7 +229,7 @@ def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess,
         if path.is_file() and path.name != "backup.json"
     }
     (tmp_path / "data" / "code" / f"{used}.package").unlink()
-    lacking = functiond("backup", tmp_path / "lacking", "--json", url=url_of(engine))
+    lacking = functiond_here("backup", tmp_path / "lacking", "--json", url=url_of(engine))
     assert (lacking.returncode, json.loads(lacking.stdout)["missing"]) == (1, [used])
     assert f"code: {used}.package is missing\n  deploy the functions that use it again" in lacking.stderr
 
@@ -237,11 +237,11 @@ def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess,
 def test_a_backup_of_a_damaged_journal_fails_and_removes_no_whole_one(engine: EngineProcess, tmp_path: Path) -> None:
     fill(engine, 1)
     nightly = ("--keep", "2", "--json")
-    first = functiond("backup", tmp_path / "b1", *nightly, url=url_of(engine))
+    first = functiond_here("backup", tmp_path / "b1", *nightly, url=url_of(engine))
     engine.kill(children=True)
     offline = (*nightly, "--data-dir", tmp_path / "data")
     sound = shutil.copytree(tmp_path / "data", tmp_path / "sound")
-    others = [functiond("backup", tmp_path / name, *offline) for name in ("b2", "b3")]
+    others = [functiond_here("backup", tmp_path / name, *offline) for name in ("b2", "b3")]
     assert [one.returncode for one in (first, *others)] == [0, 0, 0], others
     assert {path.name for path in tmp_path.glob("b*")} == {"b2", "b3"}
     [package] = (tmp_path / "b3" / "code").glob("*.package")
@@ -255,17 +255,17 @@ def test_a_backup_of_a_damaged_journal_fails_and_removes_no_whole_one(engine: En
         file.seek((root - 1) * size)
         file.write(b"\xff" * 512)
     for name in ("b4", "b5"):
-        damaged = functiond("backup", tmp_path / name, *offline)
+        damaged = functiond_here("backup", tmp_path / name, *offline)
         assert (damaged.returncode, "Traceback" in damaged.stderr) == (1, False)
         assert re.search(r"functiond: journal: payload page \d+: ", damaged.stderr), damaged.stderr
         assert f"`functiond recover {tmp_path / 'data'}`" in damaged.stderr
     assert {path.name for path in tmp_path.glob("b*")} == {"b2", "b3", "b5"}
-    assert functiond("restore", tmp_path / "b5", "--data-dir", tmp_path / "no").returncode == 1
-    assert functiond("verify", tmp_path / "b3").returncode == 0
+    assert functiond_here("restore", tmp_path / "b5", "--data-dir", tmp_path / "no").returncode == 1
+    assert functiond_here("verify", tmp_path / "b3").returncode == 0
 
     shutil.rmtree(tmp_path / "data")
     sound.rename(tmp_path / "data")
-    whole = functiond("backup", tmp_path / "b6", *offline)
+    whole = functiond_here("backup", tmp_path / "b6", *offline)
     assert (whole.returncode, {path.name for path in tmp_path.glob("b*")}) == (0, {"b5", "b6"})
 
 
@@ -294,7 +294,7 @@ def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None
         engine.headers = {"X-Auth-Token": token}
         refused = engine.ask("POST", BACKUPS, {"path": "no", "with_key": True})
         without, copied = (
-            functiond("backup", *given, "--json", url=url_of(engine), environ=environ)
+            functiond_here("backup", *given, "--json", url=url_of(engine), environ=environ)
             for given in (("without",), ("with", "--with-key"))
         )
         said = [line for line in engine.log if "backups are made in the data directory" in line]
@@ -306,8 +306,8 @@ def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None
     assert sorted(folder.iterdir()) == [Path(json.loads(one.stdout)["path"]) for one in (copied, without)]
     assert {one.stat().st_mode & 0o777 for one in (folder, *folder.iterdir())} == {0o700}
     assert not any(token.encode() in file.read_bytes() for file in (folder / "without").rglob("*") if file.is_file())
-    assert functiond("verify", folder / "with").returncode == 0
-    restored = functiond("restore", folder / "with", "--data-dir", tmp_path / "restored", "--json")
+    assert functiond_here("verify", folder / "with").returncode == 0
+    restored = functiond_here("restore", folder / "with", "--data-dir", tmp_path / "restored", "--json")
     assert json.loads(restored.stdout)["keys"] == ["credentials.toml"]
     copy = tmp_path / "restored" / "keys" / "credentials.toml"
     assert copy.read_bytes() == secret.read_bytes()
@@ -316,13 +316,13 @@ def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None
 
 def test_a_stopped_engine_is_backed_up_from_its_data_directory(engine: EngineProcess, tmp_path: Path) -> None:
     waiting = engine.accepted("echo", {}, X_Functiond_Delay="100000")
-    refused = functiond("backup", tmp_path / "backup", "--data-dir", tmp_path / "data")
+    refused = functiond_here("backup", tmp_path / "backup", "--data-dir", tmp_path / "data")
     assert refused.returncode == 2
     assert f"in use by process {engine.pid}: leave out --data-dir" in refused.stderr
     engine.kill(children=True)
     assert (tmp_path / "data" / "journal.db-wal").stat().st_size > 0
 
-    made = functiond("backup", tmp_path / "backup", "--data-dir", tmp_path / "data", "--json")
+    made = functiond_here("backup", tmp_path / "backup", "--data-dir", tmp_path / "data", "--json")
 
     assert json.loads(made.stdout)["path"] == str(tmp_path / "backup")
     assert (tmp_path / "data" / "journal.db-wal").stat().st_size > 0

@@ -11,7 +11,7 @@ import pytest
 
 from engine.cli.commands import run as run_command
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, rows, urn_of
-from tests.support.engine_process import functiond
+from tests.support.cli import functiond_here
 
 ROOM = 2_000
 ECHO = "def handler(event, context):\n    return event\n"
@@ -104,10 +104,10 @@ def test_the_lines_of_a_file_are_sent_once_each_past_a_full_backlog_and_a_restar
 def test_lines_that_cannot_be_events_are_told_by_number(engine: EngineProcess) -> None:
     text = '{"n": 1}\n{"n": \n"' + "x" * (256 << 10) + '"\n[]\n"' + "x" * (6 << 20) + '"\n'
 
-    run = functiond(*arguments(engine, "--batch", "-", "--delay", "60", "--json"), stdin=text)
+    run = functiond_here(*arguments(engine, "--batch", "-", "--delay", "60", "--json"), stdin=text)
     shown = {one.pop("line"): one for one in map(json.loads, run.stdout.splitlines())}
-    repeat = functiond(*arguments(engine, "--batch", "-", "--idempotency-key", "import"), stdin="1\n2\n")
-    again = functiond(*arguments(engine, "--batch", "-", "--idempotency-key", "import"), stdin="1\n2\n3\n")
+    repeat = functiond_here(*arguments(engine, "--batch", "-", "--idempotency-key", "import"), stdin="1\n2\n")
+    again = functiond_here(*arguments(engine, "--batch", "-", "--idempotency-key", "import"), stdin="1\n2\n3\n")
 
     assert run.returncode == 1
     assert [sorted(shown[line]) for line in (1, 4)] == [["request_id"], ["request_id"]]

@@ -50,7 +50,9 @@ def read(run: subprocess.CompletedProcess[str]) -> Any:
 
 def send(engine: EngineProcess, path: str, body: Any, kind: str = "application/json") -> None:
     headers = {"Content-Type": kind}
-    httpx.post(f"{engine.url}/{path}", content=json.dumps(body), headers=headers, trust_env=False).raise_for_status()
+    httpx.post(
+        f"{engine.url}/{path}", content=json.dumps(body), headers=headers, trust_env=False, timeout=60
+    ).raise_for_status()
 
 
 def refused(*arguments: str, code: int, url: str = "") -> str:
@@ -143,13 +145,13 @@ def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_pa
         "strategy_config": {"concurrency": 7, "concurrent_num": 1},
     }
     config = "v2/default/fgs/functions/whole/config"
-    httpx.patch(f"{engine.url}/{config}", json=set_by_api, trust_env=False).raise_for_status()
-    before = httpx.get(f"{engine.url}/{config}", trust_env=False).json()
+    httpx.patch(f"{engine.url}/{config}", json=set_by_api, trust_env=False, timeout=60).raise_for_status()
+    before = httpx.get(f"{engine.url}/{config}", trust_env=False, timeout=60).json()
 
     deploy(engine, tmp_path, "whole", told, "--timeout", "10")
     deploy(engine, tmp_path, "whole", told, "--memory", "256")
 
-    after = httpx.get(f"{engine.url}/{config}", trust_env=False).json()
+    after = httpx.get(f"{engine.url}/{config}", trust_env=False, timeout=60).json()
     times = {name: after[name] for name in ("last_modified", "image_name", "cpu")}
     assert before.items() >= set_by_api.items()
     assert after == {**before, "timeout": 10, "memory_size": 256, **times}
@@ -159,19 +161,19 @@ def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_pa
 def test_a_wrong_option_of_deploy_changes_nothing(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "same", ECHO)
     config = f"{engine.url}/v2/default/fgs/functions/same/config"
-    before = httpx.get(config, trust_env=False).json()
+    before = httpx.get(config, trust_env=False, timeout=60).json()
     (tmp_path / "same.py").write_text(FAIL)
 
     said = refused("deploy", str(tmp_path / "same.py"), "--memory", "256", "--timeout", "1", url=engine.url, code=1)
 
     assert "FSS.1008" in said
-    assert httpx.get(config, trust_env=False).json() == before
+    assert httpx.get(config, trust_env=False, timeout=60).json() == before
 
 
 def test_a_package_that_is_refused_leaves_the_options_as_they_were(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "intact", ECHO)
     config = f"{engine.url}/v2/default/fgs/functions/intact/config"
-    before = httpx.get(config, trust_env=False).json()
+    before = httpx.get(config, trust_env=False, timeout=60).json()
     (tmp_path / "intact.zip").write_bytes(b"no zip")
 
     said = refused(
@@ -180,7 +182,7 @@ def test_a_package_that_is_refused_leaves_the_options_as_they_were(engine: Engin
         code=1,
     )
 
-    after = httpx.get(config, trust_env=False).json()
+    after = httpx.get(config, trust_env=False, timeout=60).json()
     times = {name: after[name] for name in ("last_modified", "image_name")}
     assert "FSS.1011" in said
     assert after == {**before, **times}

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+from tests.support.cli import functiond_here
+from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
 
 pytestmark = pytest.mark.long
 
@@ -58,15 +59,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     folder = tmp_path_factory.mktemp("cli_auth")
     with engine_process(folder, environ=credentials(folder)) as running:
         (folder / "hello.py").write_text("def handler(event, context):\n    return event\n")
-        done = functiond("deploy", folder / "hello.py", url=running.url, environ=KEY)
+        done = functiond_here("deploy", folder / "hello.py", url=running.url, environ=KEY)
         assert done.returncode == 0, done.stderr
         yield running
 
 
 def test_with_a_key_every_command_is_served(engine: EngineProcess) -> None:
-    called = functiond("invoke", "hello", "--data", '{"é": "a  b"}', url=engine.url, environ=KEY)
-    left = functiond("invoke", "hello", "--async", "--idempotency-key", "k", url=engine.url, environ=KEY)
-    listed = functiond("invocations", "hello", "--limit", "5", "--json", url=engine.url, environ=KEY)
+    called = functiond_here("invoke", "hello", "--data", '{"é": "a  b"}', url=engine.url, environ=KEY)
+    left = functiond_here("invoke", "hello", "--async", "--idempotency-key", "k", url=engine.url, environ=KEY)
+    listed = functiond_here("invocations", "hello", "--limit", "5", "--json", url=engine.url, environ=KEY)
 
     assert json.loads(called.stdout) == {"é": "a  b"}
     assert left.stdout.strip() in listed.stdout
@@ -84,9 +85,9 @@ def test_services_and_manifests_take_the_key(engine: EngineProcess, tmp_path: Pa
         ("export", exported),
         ("apply", exported, "--plan", "--prune"),
     )
-    runs = [functiond(*one, url=engine.url, environ=KEY) for one in commands]
-    listed = functiond("topic", "list", url=engine.url, environ=reader)
-    refused = functiond("export", url=engine.url, environ=reader)
+    runs = [functiond_here(*one, url=engine.url, environ=KEY) for one in commands]
+    listed = functiond_here("topic", "list", url=engine.url, environ=reader)
+    refused = functiond_here("export", url=engine.url, environ=reader)
 
     assert [(one.returncode, one.stderr) for one in runs] == [(0, "")] * len(runs)
     assert runs[-1].stdout == "Nothing to change.\n"
@@ -98,7 +99,7 @@ def test_services_and_manifests_take_the_key(engine: EngineProcess, tmp_path: Pa
 def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
     temporary = ("--access-key", "TEMP", "--secret-key", SECRET, "--security-token", SECURITY)
 
-    done = functiond("functions", "--project", "p1", *temporary, url=engine.url)
+    done = functiond_here("functions", "--project", "p1", *temporary, url=engine.url)
 
     assert (done.returncode, "hello" in done.stdout) == (0, True), done.stderr
 
@@ -106,20 +107,20 @@ def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
 def test_a_token_is_sent_if_there_is_no_key(engine: EngineProcess) -> None:
     environ = {"FUNCTIOND_TOKEN": "token-of-a-reader", "FUNCTIOND_PROJECT": "p1"}
 
-    assert "hello" in functiond("functions", url=engine.url, environ=environ).stdout
-    assert "the role read may not" in functiond("invoke", "hello", url=engine.url, environ=environ).stderr
-    assert "hello" in functiond("functions", url=engine.url, environ={"FUNCTIOND_TOKEN": "wrong", **KEY}).stdout
+    assert "hello" in functiond_here("functions", url=engine.url, environ=environ).stdout
+    assert "the role read may not" in functiond_here("invoke", "hello", url=engine.url, environ=environ).stderr
+    assert "hello" in functiond_here("functions", url=engine.url, environ={"FUNCTIOND_TOKEN": "wrong", **KEY}).stdout
 
 
 def test_a_command_beyond_the_role_says_which_role_it_needs(engine: EngineProcess) -> None:
     invoker, reader = KEY | {"FUNCTIOND_ACCESS_KEY": "INVOKER"}, KEY | {"FUNCTIOND_ACCESS_KEY": "READER"}
-    invoked = functiond(
+    invoked = functiond_here(
         "invoke", "hello", "--async", "--wait", "--json", "--data", '{"a": 1}', url=engine.url, environ=invoker
     )
     request_id = json.loads(invoked.stdout)["request_id"]
-    shown = functiond("show", request_id, "--function", "hello", url=engine.url, environ=reader)
-    listed = functiond("functions", url=engine.url, environ=invoker)
-    called = functiond("invoke", "hello", "--data", "{}", url=engine.url, environ=reader)
+    shown = functiond_here("show", request_id, "--function", "hello", url=engine.url, environ=reader)
+    listed = functiond_here("functions", url=engine.url, environ=invoker)
+    called = functiond_here("invoke", "hello", "--data", "{}", url=engine.url, environ=reader)
 
     assert json.loads(invoked.stdout)["result"] == {"a": 1}
     assert "payload" not in json.loads(invoked.stdout)
@@ -143,7 +144,7 @@ def test_a_command_beyond_the_role_says_which_role_it_needs(engine: EngineProces
 def test_a_refusal_is_one_line_without_the_secret(
     engine: EngineProcess, changed: dict[str, str], said: str, code: int
 ) -> None:
-    done = functiond("functions", url=engine.url, environ=KEY | changed)
+    done = functiond_here("functions", url=engine.url, environ=KEY | changed)
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert said in done.stderr
@@ -151,7 +152,7 @@ def test_a_refusal_is_one_line_without_the_secret(
 
 
 def test_the_help_shows_no_secret() -> None:
-    done = functiond("functions", "--help", environ=KEY)
+    done = functiond_here("functions", "--help", environ=KEY)
 
     assert "--secret-key" in done.stdout
     assert SECRET not in done.stdout

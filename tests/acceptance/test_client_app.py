@@ -161,13 +161,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         yield running
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "tasks.py").write_text(TASKS)
-    (tmp_path / "helper.py").write_text('SUFFIX = ".jpg"\n')
-    (tmp_path / "other.py").write_text("raise SystemExit('not a part of the app')\n")
-    (tmp_path / "requirements.txt").write_text("functiond[client]\n")
-    return tmp_path
+@pytest.fixture(scope="module")
+def project(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an app that has been deployed."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "tasks.py").write_text(TASKS)
+    (folder / "helper.py").write_text('SUFFIX = ".jpg"\n')
+    (folder / "other.py").write_text("raise SystemExit('not a part of the app')\n")
+    (folder / "requirements.txt").write_text("functiond[client]\n")
+    deployed = {row["func_name"]: row["action"] for row in deploy(engine, folder)["functions"]}
+    assert deployed == dict.fromkeys(("resize", "moves", "fail", "seen"), "created")
+    return folder
 
 
 def run(engine: EngineProcess, folder: Path, *arguments: str, path: Path = CLIENT) -> subprocess.CompletedProcess[str]:
@@ -184,7 +188,7 @@ def deploy(engine: EngineProcess, folder: Path, *options: str) -> Any:
 
 
 def get(engine: EngineProcess, path: str) -> Any:
-    return httpx.get(f"{engine.url}/v2/default/fgs/{path}", trust_env=False).raise_for_status().json()
+    return httpx.get(f"{engine.url}/v2/default/fgs/{path}", trust_env=False, timeout=60).raise_for_status().json()
 
 
 def timers(engine: EngineProcess, name: str) -> list[Mapping[str, Any]]:
@@ -192,10 +196,6 @@ def timers(engine: EngineProcess, name: str) -> list[Mapping[str, Any]]:
 
 
 def test_functions_run_here_and_on_the_engine(engine: EngineProcess, project: Path) -> None:
-    assert {one["func_name"]: one["action"] for one in deploy(engine, project)["functions"]} == dict.fromkeys(
-        ("resize", "moves", "fail", "seen"), "created"
-    )
-
     done = run(engine, project, "-c", PROGRAM)
     assert (done.returncode, done.stdout) == (0, "resizing a.png\ndone\n"), done.stderr
     config = get(engine, "functions/resize/config")
@@ -207,12 +207,11 @@ def test_functions_run_here_and_on_the_engine(engine: EngineProcess, project: Pa
     assert ":moves" in settings["destination_config"]["on_failure"]["param"]
 
 
-def test_events_without_the_client_are_checked_by_the_annotations(engine: EngineProcess, project: Path) -> None:
-    deploy(engine, project)
-
+@pytest.mark.usefixtures("project")
+def test_events_without_the_client_are_checked_by_the_annotations(engine: EngineProcess) -> None:
     def call(event: object) -> Any:
         return httpx.post(
-            f"{engine.url}/v2/default/fgs/functions/resize/invocations", json=event, trust_env=False
+            f"{engine.url}/v2/default/fgs/functions/resize/invocations", json=event, trust_env=False, timeout=60
         ).json()
 
     event = {"path": "a.png", "width": 5, "at": "2026-01-31T12:30:00Z"}
@@ -223,7 +222,6 @@ def test_events_without_the_client_are_checked_by_the_annotations(engine: Engine
 
 
 def test_a_schedule_becomes_a_timer_and_goes_with_it(engine: EngineProcess, project: Path) -> None:
-    deploy(engine, project)
     timer = {"name": "from-code", "schedule_type": "Cron"}
     assert timers(engine, "seen") == [{**timer, "schedule": "CRON_TZ=Europe/Berlin 0 0 3 * * 1-6,0"}]
 
@@ -239,7 +237,6 @@ def test_a_schedule_becomes_a_timer_and_goes_with_it(engine: EngineProcess, proj
 
 
 def test_functions_that_left_the_code_are_told_and_pruned(engine: EngineProcess, project: Path) -> None:
-    deploy(engine, project)
     less = TASKS.replace("@app.function(retries=0, on_failure=move)\ndef fail", "def fail")
     (project / "tasks.py").write_text(less)
 
@@ -308,26 +305,32 @@ def test_a_module_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pytes
             describe(target)
 
 
-def test_an_error_of_the_engine_names_the_function(engine: EngineProcess, tmp_path: Path) -> None:
-    functions = "@app.function()\ndef one(): ...\n@app.function(timeout=1)\ndef two(): ...\n"
+@pytest.mark.parametrize(
+    ("functions", "words"),
+    [
+        (
+            "@app.function()\ndef good(): ...\n@app.function(timeout=1)\ndef hasty(): ...\n",
+            "functiond: FSS.1008 function hasty: timeout is 1: must be",
+        ),
+        (
+            "@app.function()\ndef unsent(): ...\n@app.function(on_success='nobody')\ndef sender(): ...\n",
+            "functiond: FSS.1051 function sender: Not found the function nobody",
+        ),
+    ],
+    ids=["a value is refused", "a destination is unknown and what comes before is not stored"],
+)
+def test_an_error_of_the_engine_names_the_function(
+    engine: EngineProcess, tmp_path: Path, functions: str, words: str
+) -> None:
     (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
     done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
-    assert done.stderr.startswith("functiond: FSS.1008 function two: timeout is 1: must be")
-    assert done.returncode == 1
 
-
-def test_an_app_with_an_unknown_destination_is_not_stored(engine: EngineProcess, tmp_path: Path) -> None:
-    functions = "@app.function()\ndef unsent(): ...\n@app.function(on_success='nobody')\ndef sender(): ...\n"
-    (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
-    done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
-    assert done.stderr.startswith("functiond: FSS.1051 function sender: Not found the function nobody")
-    assert "unsent" not in run(engine, tmp_path, "-m", "engine", "functions").stdout
+    assert (done.returncode, done.stderr[: len(words)]) == (1, words)
+    assert "unsent" not in {row["func_name"] for row in get(engine, "functions")["functions"]}
 
 
 def test_destinations_may_name_functions_of_the_app_with_their_package(engine: EngineProcess, tmp_path: Path) -> None:
-    functions = (
-        "@app.function(on_success='default:receiver')\ndef sender(): ...\n@app.function()\ndef receiver(x): ...\n"
-    )
+    functions = "@app.function(on_success='default:later')\ndef sooner(): ...\n@app.function()\ndef later(x): ...\n"
     (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
     done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import pytest
 from functiond import AsyncClient, BadConfiguration, BadResult, Client, Forbidden, Overloaded, Unauthorized, Unreachable
 
 from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on, rows
-from tests.support.engine_process import functiond
+from tests.support.cli import functiond_here
 from tests.support.ports import free_port
 
 ECHO = "def handler(event, context):\n    return event\n"
@@ -100,7 +100,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]
     with engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as engine:
         (folder / "echo.py").write_text(ECHO)
         key = {"FUNCTIOND_PROJECT": PROJECT, "FUNCTIOND_ACCESS_KEY": "AK", "FUNCTIOND_SECRET_KEY": SECRET}
-        deployed = functiond("deploy", folder / "echo.py", url=url_of(engine), environ=key)
+        deployed = functiond_here("deploy", folder / "echo.py", url=url_of(engine), environ=key)
         assert deployed.returncode == 0, deployed.stderr
         yield engine
 

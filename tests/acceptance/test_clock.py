@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance import wrong_clock
 from tests.acceptance.engine_process import PROJECT, EngineProcess, rows
-from tests.support.engine_process import functiond
+from tests.support.cli import functiond_here
 
 pytestmark = pytest.mark.long
 
@@ -55,44 +55,19 @@ def until(true: Callable[[], bool]) -> None:
         sleep(0.02)
 
 
-def test_a_start_a_year_ahead_discards_nothing_until_the_clock_is_accepted(engine: Skewed) -> None:
-    engine.create("echo", ECHO)
-    engine.create("aged", ECHO)
-    engine.configure("aged", max_async_event_age_in_seconds=3600)
-    old = engine.accepted("echo")
-    until(lambda: engine.record("echo", old)["status"] == "SUCCESS")
-    waiting = engine.accepted("aged", X_Functiond_Delay="3000")
-    engine.restart(365)
-    new = engine.accepted("echo")
-    until(lambda: engine.record("echo", new)["status"] == "SUCCESS")
-    shown = engine.ask("GET", CLOCK).json
-
-    assert (shown["trusted"], shown["ahead"] // DAY) == (False, 365)
-    assert "365 days ahead" in engine.ask("GET", "/readyz").json["clock"]
-    assert any("functiond clock accept" in line for line in engine.log)
-    assert engine.record("aged", waiting)["status"] == "WAIT"
-    assert engine.record("echo", old)["status"] == "SUCCESS"
-
-    url = f"http://127.0.0.1:{engine.port}"
-    assert "365 days after the last trusted time" in " ".join(functiond("clock", url=url).stdout.split())
-    assert "trusts its clock" in functiond("clock", "accept", url=url).stdout
-    until(lambda: engine.record("aged", waiting)["status"] == "DISCARD")
-    until(lambda: rows(engine.data, "SELECT count(*) FROM invocation") == [(2,)])  # the old one is pruned
-    assert engine.ask("GET", CLOCK).json["trusted"] is True
-
-
-def test_a_step_of_a_year_discards_nothing_until_the_clock_is_accepted(engine: Skewed) -> None:
+@pytest.mark.parametrize("started", [True, False], ids=["a start", "a step"])
+def test_a_clock_a_year_ahead_discards_nothing_until_it_is_accepted(engine: Skewed, started: bool) -> None:
     engine.create("echo", ECHO)
     engine.create("aged", ECHO)
     engine.configure("aged", max_async_event_age_in_seconds=3600)
     old = engine.accepted("echo", Idempotency_Key="once")
     until(lambda: engine.record("echo", old)["status"] == "SUCCESS")
     waiting = engine.accepted("aged", X_Functiond_Delay="3000")
-    engine.set(365)
+    (engine.restart if started else engine.set)(365)
     again = engine.accepted("echo", Idempotency_Key="once")
     new = engine.accepted("echo")
     until(lambda: engine.record("echo", new)["status"] == "SUCCESS")
-    until(lambda: '"the clock was set"' in "".join(engine.log))
+    until(lambda: started or '"the clock was set"' in "".join(engine.log))
     shown = engine.ask("GET", CLOCK).json
 
     assert again == old
@@ -103,9 +78,12 @@ def test_a_step_of_a_year_discards_nothing_until_the_clock_is_accepted(engine: S
     assert engine.record("aged", waiting)["status"] == "WAIT"
     assert engine.record("echo", old)["status"] == "SUCCESS"
 
-    assert engine.ask("POST", f"{CLOCK}/accept").json["trusted"] is True
+    url = f"http://127.0.0.1:{engine.port}"
+    assert "365 days after the last trusted time" in " ".join(functiond_here("clock", url=url).stdout.split())
+    assert "trusts its clock" in functiond_here("clock", "accept", url=url).stdout
     until(lambda: engine.record("aged", waiting)["status"] == "DISCARD")
     until(lambda: rows(engine.data, "SELECT count(*) FROM invocation") == [(2,)])  # the old one is pruned
+    assert engine.ask("GET", CLOCK).json["trusted"] is True
 
 
 def test_a_step_that_is_undone_discards_nothing(engine: Skewed) -> None:

@@ -73,31 +73,6 @@ def test_what_terraform_no_longer_names_is_gone_after_its_update(engine: EngineP
     assert function.call() == [None, None]
 
 
-@pytest.mark.parametrize("part", [VARIABLES, NETWORK, GPU, STOP, TAGS], ids=lambda part: "-".join(part))
-def test_a_part_that_terraform_no_longer_names_goes_alone(engine: EngineProcess, part: dict[str, Any]) -> None:
-    given = {**VARIABLES, **NETWORK, **GPU, **STOP, **AGENCY, **TAGS}
-    function = Resource(engine, "-".join(part).replace("_", "-"), **given, **LOG)
-
-    left = {name: value for name, value in given.items() if name not in part}
-    function.update(**left)
-
-    empty = {name: "" if name in {*VARIABLES, "pre_stop_handler"} else None for name in part}
-    assert function.read(*given, *LOG) == {**left, **LOG, **empty}
-
-
-def test_the_log_stays_while_terraform_names_an_agency(engine: EngineProcess) -> None:
-    function = Resource(engine, "logs", **AGENCY, **TAGS, **LOG)
-    created = function.read(*LOG, *TAGS, "log_group_id")
-    function.update(**AGENCY, memory_size=256)
-    kept = function.read(*LOG, *TAGS, "log_group_id")
-
-    function.update(**TAGS)
-
-    assert created == {**LOG, **TAGS, "log_group_id": "g"}
-    assert kept == {**LOG, "lts_custom_tag": None, "log_group_id": "g"}
-    assert function.read(*LOG, *TAGS, "log_group_id") == {**dict.fromkeys((*LOG, *TAGS)), "log_group_id": ""}
-
-
 def test_an_update_is_kept_when_the_engine_is_killed(engine: EngineProcess) -> None:
     function = Resource(engine, "kept", **VARIABLES, **AGENCY)
     function.update(**AGENCY)

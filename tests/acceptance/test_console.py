@@ -332,7 +332,7 @@ def test_foreign_pages_are_kept_out(engine: EngineProcess, header: dict[str, str
     assert (page.reply.status, "evil.example" in page.text) == (403, True)
 
 
-def test_it_can_be_switched_off(tmp_path: Path) -> None:
+def test_the_console_can_be_switched_off(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_HTTP__CONSOLE="false") as engine:
         replies = [engine.ask("GET", path, headers={"Accept": "text/html"}) for path in ("/", HOME)]
 

@@ -268,13 +268,6 @@ def test_a_secret_key_is_taken_only_where_nobody_can_read_it(
     assert ("Secret key" in shown.text.replace("A secret key", "")) is taken
 
 
-def test_the_api_takes_no_password(engine: EngineProcess) -> None:
-    given = {"Authorization": "Basic " + base64.b64encode(f"me:{TOKEN}".encode()).decode()}
-    reply = engine.ask("GET", f"/v2/{PROJECT}/fgs/functions", headers=given)
-
-    assert (reply.status, reply.headers["www-authenticate"]) == (401, "SDK-HMAC-SHA256")
-
-
 def test_large_and_foreign_bodies_are_refused(engine: EngineProcess) -> None:
     large = post(engine, f"{HOME}sign-in", {"token": "x" * 200_000})
     other = engine.ask("POST", f"{HOME}sign-in", {"kind": "token", "token": TOKEN})

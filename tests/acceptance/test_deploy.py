@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import functiond_here
 from tests.support.distributions import add_wheel
-from tests.support.engine_process import EngineProcess, engine_process, functiond
+from tests.support.engine_process import EngineProcess, engine_process
 
 OWN = "{}.{}".format(*sys.version_info)
 HANDLER = "import sys, tiny\ndef handler(event, context):\n    return [tiny.VALUE, '%d.%d' % sys.version_info[:2]]\n"
@@ -62,9 +63,9 @@ def test_a_function_runs_with_its_requirements(engine: EngineProcess, tmp_path: 
     (folder / "notes.md").write_text("")
     (folder / ".gitignore").write_text("*.md\n")
 
-    run = functiond("deploy", folder, url=engine.url, environ=environ)
-    again = functiond("deploy", folder, "--json", url=engine.url, environ=environ)
-    called = functiond("invoke", "needy", url=engine.url)
+    run = functiond_here("deploy", folder, url=engine.url, environ=environ)
+    again = functiond_here("deploy", folder, "--json", url=engine.url, environ=environ)
+    called = functiond_here("invoke", "needy", url=engine.url)
 
     assert run.returncode == 0, run.stderr
     assert json.loads(called.stdout) == [1, OWN]
@@ -86,8 +87,8 @@ def test_the_server_of_an_http_function_finds_its_requirements(
     (folder / "bootstrap").chmod(0o755)
     event = {"httpMethod": "GET", "path": "/", "headers": {}}
 
-    run = functiond("deploy", folder, "--runtime", "http", url=engine.url, environ=environ)
-    called = functiond("invoke", "served", "--data", json.dumps(event), url=engine.url)
+    run = functiond_here("deploy", folder, "--runtime", "http", url=engine.url, environ=environ)
+    called = functiond_here("invoke", "served", "--data", json.dumps(event), url=engine.url)
 
     assert run.returncode == 0, run.stderr
     assert f" for Python {OWN}." in run.stderr
@@ -97,8 +98,8 @@ def test_the_server_of_an_http_function_finds_its_requirements(
 def test_without_installation_the_folder_is_sent_as_it_is(engine: EngineProcess, tmp_path: Path) -> None:
     folder = write(tmp_path / "bare", index_py=HANDLER, requirements_txt="no-such-distribution\n")
 
-    run = functiond("deploy", folder, "--no-install", url=engine.url)
-    called = functiond("invoke", "bare", url=engine.url)
+    run = functiond_here("deploy", folder, "--no-install", url=engine.url)
+    called = functiond_here("invoke", "bare", url=engine.url)
 
     assert run.returncode == 0, run.stderr
     assert "No module named 'tiny'" in called.stdout
@@ -127,21 +128,21 @@ def test_code_that_cannot_run_is_refused_before_it_is_sent(
 ) -> None:
     folder = write(tmp_path / "broken", **files)
 
-    run = functiond("deploy", folder, *options, url=engine.url)
+    run = functiond_here("deploy", folder, *options, url=engine.url)
 
     assert run.returncode != 0
     assert said in run.stderr
-    assert "broken" not in functiond("functions", url=engine.url).stdout
+    assert "broken" not in functiond_here("functions", url=engine.url).stdout
 
 
 def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: Path) -> None:
     folder = write(tmp_path / "source", index_py="def handler(event, context): ...\n")
-    assert functiond("topic", "create", "alarms", url=engine.url).returncode == 0
+    assert functiond_here("topic", "create", "alarms", url=engine.url).returncode == 0
     success, failure = ("--on-success", "DIS:stream_name=outcomes"), ("--on-failure", "smn:topic_urn=alarms")
 
-    first = functiond("deploy", folder, *success, *failure, "--status-log", "--json", url=engine.url)
-    second = functiond("deploy", folder, "--on-success", "", "--json", url=engine.url)
-    wrong = functiond("deploy", folder, "--name", "unsent", "--on-failure", "SMN:topic=alarms", url=engine.url)
+    first = functiond_here("deploy", folder, *success, *failure, "--status-log", "--json", url=engine.url)
+    second = functiond_here("deploy", folder, "--on-success", "", "--json", url=engine.url)
+    wrong = functiond_here("deploy", folder, "--name", "unsent", "--on-failure", "SMN:topic=alarms", url=engine.url)
 
     settings = json.loads(first.stdout)["async_invoke_config"]
     found = {name: json.loads(one["param"]) for name, one in settings["destination_config"].items()}
@@ -149,11 +150,11 @@ def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: P
     assert found["on_failure"]["topic_urn"].endswith(":alarms")
     assert settings["enable_async_status_log"] is True
     assert set(json.loads(second.stdout)["async_invoke_config"]["destination_config"]) == {"on_failure"}
-    absent = functiond("deploy", folder, "--name", "unsent", "--on-success", "nobody", url=engine.url)
+    absent = functiond_here("deploy", folder, "--name", "unsent", "--on-success", "nobody", url=engine.url)
 
     assert (wrong.returncode, "did you mean topic_urn?" in wrong.stderr) == (2, True)
     assert (absent.returncode, "the function nobody" in absent.stderr) == (1, True)
-    assert "unsent" not in functiond("functions", url=engine.url).stdout
+    assert "unsent" not in functiond_here("functions", url=engine.url).stdout
 
 
 def test_variables_come_from_options_and_from_the_environment(engine: EngineProcess, tmp_path: Path) -> None:
@@ -161,9 +162,9 @@ def test_variables_come_from_options_and_from_the_environment(engine: EngineProc
     folder = write(tmp_path / "variables", index_py=source)
     options = ("--env", "GIVEN=a=b", "--env", "PASSED")
 
-    run = functiond("deploy", folder, *options, url=engine.url, environ={"PASSED": "-secret"})
-    unset = functiond("deploy", folder, *options, url=engine.url)
+    run = functiond_here("deploy", folder, *options, url=engine.url, environ={"PASSED": "-secret"})
+    unset = functiond_here("deploy", folder, *options, url=engine.url)
 
     assert run.returncode == 0, run.stderr
-    assert functiond("invoke", "variables", url=engine.url).stdout.strip() == "a=b-secret"
+    assert functiond_here("invoke", "variables", url=engine.url).stdout.strip() == "a=b-secret"
     assert (unset.returncode, "set the environment variable PASSED" in unset.stderr) == (2, True)

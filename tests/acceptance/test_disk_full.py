@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -62,6 +62,13 @@ def fill(folder: Path, *, leave: int = 0) -> None:
     with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
         while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > leave:
             file.write(bytes(4096))
+
+
+def wait_for(file: Path) -> None:
+    deadline = monotonic() + 60
+    while not file.exists():
+        assert monotonic() < deadline, f"{file} has not come"
+        sleep(0.02)
 
 
 def empty(folder: Path) -> None:
@@ -127,7 +134,7 @@ def test_whatever_got_a_202_is_there_after_a_full_disk_and_a_kill(
 
 
 @both
-def test_it_accepts_again_without_a_restart_once_there_is_room(
+def test_a_full_engine_accepts_again_without_a_restart_once_there_is_room(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with failing(kind, tmp_path, request) as (engine, fail, mend):
@@ -165,7 +172,7 @@ def test_ends_that_came_while_the_disk_was_full_are_not_lost(
 
 
 @pytest.mark.parametrize("kind", ["limit"])
-def test_it_stops_in_order_while_the_disk_is_full_and_nothing_is_lost(
+def test_an_engine_stops_in_order_while_the_disk_is_full_and_nothing_is_lost(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with failing(kind, tmp_path, request) as (engine, fail, _):
@@ -204,6 +211,7 @@ def test_a_ballast_gives_room_for_ends_when_the_disk_is_full(small_disk: Path, t
         engine.create("echo", ECHO)
         held = engine.accepted("held", {"gate": str(gate), "runs": str(runs)})
         assert (engine.data / "ballast").stat().st_size == 2 << 20
+        wait_for(runs)  # a start on a full disk would be another matter
         fill(small_disk)
         send_until(engine, 503)
         gate.touch()

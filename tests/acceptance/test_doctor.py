@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.engine_process import EngineProcess, engine_process, functiond
+from tests.support.cli import functiond_here
+from tests.support.engine_process import EngineProcess, engine_process
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.long
@@ -48,7 +49,7 @@ def nowhere() -> str:
 
 
 def test_a_healthy_engine_has_no_findings(engine: EngineProcess) -> None:
-    text, values = functiond("doctor", url=engine.url), functiond("doctor", "--json", url=engine.url)
+    text, values = functiond_here("doctor", url=engine.url), functiond_here("doctor", "--json", url=engine.url)
 
     assert (text.returncode, values.returncode) == (0, 0), text
     assert "nothing is wrong" in text.stdout
@@ -60,8 +61,8 @@ def test_a_failing_trigger_and_destination_are_named_with_cause_and_next_step(tm
     hook = {"destination": "WEBHOOK", "param": json.dumps({"url": nowhere()})}
     address = nowhere().removeprefix("http://")
     topic = {"instance_id": "i", "topic_ids": ["t"], "batch_size": 1, "kafka_connect_address": address}
-    with engine_process(tmp_path) as engine, httpx.Client(base_url=f"{engine.url}/v2/default/fgs") as api:
-        assert functiond("deploy", tmp_path / "echo.py", url=engine.url).returncode == 0
+    with engine_process(tmp_path) as engine, httpx.Client(base_url=f"{engine.url}/v2/default/fgs", timeout=60) as api:
+        assert functiond_here("deploy", tmp_path / "echo.py", url=engine.url).returncode == 0
         api.put("/functions/echo/async-invoke-config", json={"destination_config": {"on_success": hook}})
         trigger = {"trigger_type_code": "KAFKA", "trigger_status": "ACTIVE", "event_data": topic}
         api.post("/triggers/echo", json=trigger).raise_for_status()
@@ -69,7 +70,7 @@ def test_a_failing_trigger_and_destination_are_named_with_cause_and_next_step(tm
 
         deadline, found = time.monotonic() + DEADLINE, dict[str, dict[str, Any]]()
         while found.keys() != {"trigger", "destination"} and time.monotonic() < deadline:
-            run = functiond("doctor", "--json", url=engine.url)
+            run = functiond_here("doctor", "--json", url=engine.url)
             found = findings(run)
 
     assert run.returncode == 1
@@ -82,7 +83,7 @@ def test_a_failing_trigger_and_destination_are_named_with_cause_and_next_step(tm
 def test_an_engine_that_does_not_reply_is_told_from_one_that_does_not_run(engine: EngineProcess) -> None:
     os.kill(engine.process.pid, signal.SIGSTOP)
     try:
-        run = functiond("doctor", "--json", url=engine.url)
+        run = functiond_here("doctor", "--json", url=engine.url)
     finally:
         os.kill(engine.process.pid, signal.SIGCONT)
 
@@ -93,7 +94,7 @@ def test_an_engine_that_does_not_reply_is_told_from_one_that_does_not_run(engine
 
 
 def test_without_an_engine_the_machine_is_checked(tmp_path: Path) -> None:
-    run = functiond("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere())
+    run = functiond_here("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere())
     found = findings(run)
 
     assert run.returncode == 1
@@ -103,7 +104,7 @@ def test_without_an_engine_the_machine_is_checked(tmp_path: Path) -> None:
 
 
 def test_an_engine_elsewhere_is_found_by_its_lock(engine: EngineProcess, data: Path) -> None:
-    run = functiond("doctor", "--json", "--data-dir", data / "data", url=nowhere())
+    run = functiond_here("doctor", "--json", "--data-dir", data / "data", url=nowhere())
 
     assert f"process {engine.process.pid} has locked it" in findings(run)["data"]["problem"]
     assert "--url" in findings(run)["data"]["advice"]
@@ -117,7 +118,7 @@ def test_a_taken_port_a_full_disk_and_a_missing_journal_are_named(tmp_path: Path
             "FUNCTIOND_HTTP__PORT": str(taken.getsockname()[1]),
             "FUNCTIOND_STORAGE__FREE_SPACE": str(1 << 60),
         }
-        run = functiond("doctor", "--data-dir", tmp_path / "data", url=nowhere(), environ=settings)
+        run = functiond_here("doctor", "--data-dir", tmp_path / "data", url=nowhere(), environ=settings)
 
     assert run.returncode == 1
     assert "Address already in use" in run.stdout
@@ -132,9 +133,9 @@ def test_a_clock_behind_the_journal_a_file_as_directory_and_a_wrong_setting_are_
     os.utime(tmp_path / "data" / "journal.db", (later, later))
     (tmp_path / "file").touch()
 
-    clock = functiond("doctor", "--data-dir", tmp_path / "data", url=nowhere())
-    folder = functiond("doctor", "--data-dir", tmp_path / "file", url=nowhere())
-    setting = functiond("doctor", url=nowhere(), environ={"FUNCTIOND_QUEUE__ROWS": "0", "HOME": str(tmp_path)})
+    clock = functiond_here("doctor", "--data-dir", tmp_path / "data", url=nowhere())
+    folder = functiond_here("doctor", "--data-dir", tmp_path / "file", url=nowhere())
+    setting = functiond_here("doctor", url=nowhere(), environ={"FUNCTIOND_QUEUE__ROWS": "0", "HOME": str(tmp_path)})
 
     assert "clock: is 2.0 hours behind" in clock.stdout
     assert "is no directory that user" in folder.stdout
@@ -143,7 +144,7 @@ def test_a_clock_behind_the_journal_a_file_as_directory_and_a_wrong_setting_are_
 
 def test_an_interpreter_that_the_settings_name_must_run(tmp_path: Path) -> None:
     environ = {"FUNCTIOND_EXECUTOR__NODE": str(tmp_path / "node"), "FUNCTIOND_EXECUTOR__PYTHON": str(tmp_path / "py")}
-    run = functiond("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere(), environ=environ)
+    run = functiond_here("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere(), environ=environ)
 
     serious = {one["where"]: one["serious"] for one in json.loads(run.stdout)["findings"]}
     assert serious["runtime Node.js18.15"]
@@ -168,7 +169,7 @@ def other_program() -> Iterator[str]:
 
 def test_another_program_at_the_address_is_no_engine() -> None:
     with other_program() as url:
-        run = functiond("doctor", "--json", url=url)
+        run = functiond_here("doctor", "--json", url=url)
 
     assert (run.returncode, list(findings(run))) == (1, ["engine"])
     assert "another program" in findings(run)["engine"]["problem"]
@@ -180,8 +181,8 @@ def test_without_credentials_the_project_cannot_be_looked_at(tmp_path: Path) -> 
     file.chmod(0o600)
     keys = {"FUNCTIOND_ACCESS_KEY": "AK1", "FUNCTIOND_SECRET_KEY": "a-secret-of-the-key"}
     with engine_process(tmp_path, environ={"FUNCTIOND_AUTH__FILE": str(file)}) as engine:
-        anonymous = functiond("doctor", "--json", url=engine.url)
-        known = functiond("doctor", "--json", url=engine.url, environ=keys)
+        anonymous = functiond_here("doctor", "--json", url=engine.url)
+        known = functiond_here("doctor", "--json", url=engine.url, environ=keys)
 
     assert (anonymous.returncode, known.returncode) == (1, 0)
     assert "FUNCTIOND_ACCESS_KEY" in findings(anonymous)["project"]["advice"]

@@ -173,7 +173,7 @@ TOKEN = {"token": "t" * 16, "project": "mine"}
 async def test_credentials_of_the_settings_are_used(auth: dict[str, Any], tasks: Any) -> None:
     async with Engine(settings={**HOST, **auth}, fast=True) as engine:
         await engine.deploy(tasks.app)
-        async with httpx.AsyncClient(trust_env=False) as stranger:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as stranger:
             refused = await stranger.get(f"{engine.url}/v2/mine/fgs/functions")
 
         assert await tasks.resize.call_async("a") == "a 100"

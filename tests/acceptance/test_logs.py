@@ -17,7 +17,8 @@ from urllib.request import urlopen
 import pytest
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
-from tests.support.engine_process import CLEAN, ROOT, functiond
+from tests.support.cli import functiond_here
+from tests.support.engine_process import CLEAN, ROOT
 from tests.support.gateways import API
 from tests.support.ports import free_port
 
@@ -56,7 +57,7 @@ def test_every_line_is_kept_with_its_stream(engine: EngineProcess) -> None:
     request_id = engine.accepted("talks", {"lines": 2000})
     engine.record("talks", request_id, wait=30)
 
-    run = functiond("logs", request_id, "--json", environ=there(engine))
+    run = functiond_here("logs", request_id, "--json", environ=there(engine))
 
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     texts = [line["text"].rpartition(" INFO ")[2] for line in lines]
@@ -71,7 +72,7 @@ def test_the_log_of_a_function_is_that_of_its_last_invocations(engine: EnginePro
     for event in ("a", "b"):
         engine.record("twice", engine.accepted("twice", event), wait=30)
 
-    run = functiond("logs", "twice", environ=there(engine))
+    run = functiond_here("logs", "twice", environ=there(engine))
 
     assert [line.split(maxsplit=2)[1:] for line in run.stdout.splitlines()] == [["stdout", "a"], ["stdout", "b"]]
 
@@ -94,23 +95,23 @@ def test_three_attempts_keep_three_logs(engine: EngineProcess, tmp_path: Path) -
     engine.record("tries", request_id, wait=30)
 
     def shown(*options: str) -> list[str]:
-        return functiond("logs", request_id, *options, environ=there(engine)).stdout.splitlines()
+        return functiond_here("logs", request_id, *options, environ=there(engine)).stdout.splitlines()
 
     of_each = [shown("--attempt", str(number)) for number in (1, 2, 3)]
     assert [lines[0][-14:] for lines in of_each] == [f"x of attempt {n}" for n in (1, 2, 3)]
     assert [lines[1].split(" failed with ")[0][-36:] for lines in of_each] == [request_id] * 3
     assert len(of_each[1][0]) > 9000
     assert shown() == of_each[2]
-    refused = functiond("logs", request_id, "--attempt", "4", environ=there(engine))
+    refused = functiond_here("logs", request_id, "--attempt", "4", environ=there(engine))
     assert (refused.returncode, "from 1 to 3" in refused.stderr) == (1, True)
-    assert functiond("logs", "tries", "--attempt", "1", environ=there(engine)).returncode == 2
+    assert functiond_here("logs", "tries", "--attempt", "1", environ=there(engine)).returncode == 2
 
 
 def test_a_line_of_the_logger_is_shown_with_its_time_once(engine: EngineProcess) -> None:
     request_id = engine.accepted("talks", {})
     engine.record("talks", request_id, wait=30)
 
-    shown = functiond("logs", request_id, environ=there(engine)).stdout.splitlines()
+    shown = functiond_here("logs", request_id, environ=there(engine)).stdout.splitlines()
 
     [logged] = [line for line in shown if "logged" in line]
     assert logged.split(maxsplit=1)[1] == f"logger {request_id} INFO logged"
@@ -173,8 +174,8 @@ def test_a_failed_call_of_each_kind_is_in_the_log_of_its_function(engine: Engine
             if not expected:
                 following.terminate()
 
-    shown = functiond("logs", "fails", "--limit", "50", environ=there(engine)).stdout
-    of_errors = functiond("logs", "fails", "--limit", "50", "--errors", environ=there(engine)).stdout
+    shown = functiond_here("logs", "fails", "--limit", "50", environ=there(engine)).stdout
+    of_errors = functiond_here("logs", "fails", "--limit", "50", "--errors", environ=there(engine)).stdout
 
     for kind in KINDS:
         message = f"failed with 4002: function invocation exception, error: LookupError: no price of {kind}."

@@ -357,6 +357,7 @@ class Proxy(BaseHTTPRequestHandler):
             content=body,
             headers={"Content-Type": "application/json"},
             trust_env=False,
+            timeout=60,
         )
         if self.command != "GET":
             type(self).changed()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.engine_process import BASE, HELD, PROJECT, REAL_TALLY, engine_on, rows, urn_of
-from tests.support.engine_process import functiond, functiond_on_a_terminal
+from tests.support.cli import functiond_here
+from tests.support.engine_process import functiond_on_a_terminal
 
 pytestmark = pytest.mark.long
 
@@ -73,19 +74,21 @@ def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
         url = f"http://127.0.0.1:{engine.port}"
-        paused = functiond("pause", "job", "--reason", "so [it] is", "--project", PROJECT, url=url)
+        paused = functiond_here("pause", "job", "--reason", "so [it] is", "--project", PROJECT, url=url)
         assert (paused.returncode, paused.stdout) == (0, "paused job\n"), paused.stderr
         assert engine.ask("GET", CONTROLS).json["pause_reason"] == "so [it] is"
         engine.accepted("job")
         second = engine.accepted("job")
-        explained = functiond("explain", second, "--project", PROJECT, url=url)
+        explained = functiond_here("explain", second, "--project", PROJECT, url=url)
         assert explained.stdout.splitlines() == [
             f"{second} WAIT",
             "  paused    the function is paused (so [it] is); resume it",
             "  order     one invocation of the function starts before it",
         ], explained.stderr
-        assert functiond("show", second, "--project", PROJECT, url=url).stdout.startswith(f"{second} WAIT (paused)\n")
-        resumed = functiond("resume", "job", "--json", "--project", PROJECT, url=url)
+        assert functiond_here("show", second, "--project", PROJECT, url=url).stdout.startswith(
+            f"{second} WAIT (paused)\n"
+        )
+        resumed = functiond_here("resume", "job", "--json", "--project", PROJECT, url=url)
 
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
 
@@ -96,8 +99,8 @@ def test_the_list_of_functions_marks_paused_ones(tmp_path: Path) -> None:
         engine.create("other", ECHO)
         url = f"http://127.0.0.1:{engine.port}"
         assert engine.ask("PATCH", CONTROLS, {"paused": True}).status == 200
-        listed = functiond("functions", "--project", PROJECT, url=url)
-        marked = functiond("functions", "--json", "--project", PROJECT, url=url)
+        listed = functiond_here("functions", "--project", PROJECT, url=url)
+        marked = functiond_here("functions", "--json", "--project", PROJECT, url=url)
 
         lines = {line.split()[0]: line.split()[-1] for line in listed.stdout.splitlines()}
         assert (lines["NAME"], lines["job"]) == ("STATE", "paused"), listed.stderr
@@ -110,23 +113,23 @@ def test_the_command_line_shows_and_changes_controls(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
         url = f"http://127.0.0.1:{engine.port}"
-        changed = functiond("controls", "job", "rate=0.5", "burst=3", "--project", PROJECT, url=url)
-        shown = functiond("controls", "job", "--json", "--project", PROJECT, url=url)
+        changed = functiond_here("controls", "job", "rate=0.5", "burst=3", "--project", PROJECT, url=url)
+        shown = functiond_here("controls", "job", "--json", "--project", PROJECT, url=url)
         assert changed.stdout.splitlines()[2:4] == ["rate             0.5", "burst            3"], changed.stderr
         assert (json.loads(shown.stdout)["rate"], json.loads(shown.stdout)["burst"]) == (0.5, 3)
 
-        wrong = functiond("controls", "job", "bursts=3", "--project", PROJECT, url=url)
+        wrong = functiond_here("controls", "job", "bursts=3", "--project", PROJECT, url=url)
         assert (wrong.returncode, wrong.stderr) == (
             2,
             "functiond: 'bursts=3' is not a control and its value: did you mean burst=…?\n",
         )
-        twice = functiond("controls", "job", "burst=3", "burst=4", "--project", PROJECT, url=url)
+        twice = functiond_here("controls", "job", "burst=3", "burst=4", "--project", PROJECT, url=url)
         assert (twice.returncode, twice.stderr) == (2, "functiond: burst is given twice: give each control once\n")
-        no_number = functiond("controls", "job", "rate=NaN", "--project", PROJECT, url=url)
+        no_number = functiond_here("controls", "job", "rate=NaN", "--project", PROJECT, url=url)
         assert (no_number.returncode, "rate is 'NaN': must be a number from 0" in no_number.stderr) == (1, True)
-        reason = functiond("controls", "job", "paused=true", "pause_reason=2026", "--project", PROJECT, url=url)
+        reason = functiond_here("controls", "job", "paused=true", "pause_reason=2026", "--project", PROJECT, url=url)
         assert reason.stdout.splitlines()[:2] == ["paused           true", "pause_reason     2026"], reason.stderr
-        refused = functiond("controls", "job", "burst=0", "--project", PROJECT, url=url)
+        refused = functiond_here("controls", "job", "burst=0", "--project", PROJECT, url=url)
         assert refused.returncode == 1
         assert "burst" in refused.stderr
 
@@ -137,7 +140,7 @@ def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> Non
         engine.ask("PATCH", CONTROLS, {"paused": True})
         waiting = [engine.accepted("job", {"n": n}) for n in range(3)]
         delayed = engine.accepted("job", {}, X_Functiond_Delay="900")
-        purged = functiond("purge", "job", "--project", PROJECT, url=f"http://127.0.0.1:{engine.port}")
+        purged = functiond_here("purge", "job", "--project", PROJECT, url=f"http://127.0.0.1:{engine.port}")
         assert (purged.returncode, purged.stdout) == (0, "cancelled 4 of job\n"), purged.stderr
         engine.kill()
         engine.start()
@@ -170,11 +173,11 @@ def test_what_was_purged_is_sent_again_and_one_with_another_event(tmp_path: Path
         url = f"http://127.0.0.1:{engine.port}"
         engine.ask("PATCH", CONTROLS, {"paused": True})
         purged = engine.accepted("job", {"n": 1})
-        assert functiond("purge", "job", "--project", PROJECT, url=url).returncode == 0
+        assert functiond_here("purge", "job", "--project", PROJECT, url=url).returncode == 0
         engine.ask("PATCH", CONTROLS, {"paused": False})
         options = ("--failed", "--function", "job", "--error-code", "4208", "--project", PROJECT, "--json")
-        again = json.loads(functiond("redrive", *options, url=url).stdout)
-        edited = functiond("rerun", purged, "--data", '{"n": 2}', "--project", PROJECT, "--json", url=url)
+        again = json.loads(functiond_here("redrive", *options, url=url).stdout)
+        edited = functiond_here("rerun", purged, "--data", '{"n": 2}', "--project", PROJECT, "--json", url=url)
 
         assert [one["request_id"] for one in again] == [purged]
         assert engine.record("job", again[0]["new_request_id"], wait=60)["result"] == '{"n": 1}'

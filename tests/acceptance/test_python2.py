@@ -12,7 +12,7 @@ import pytest
 from engine.model import Code
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
-from tests.support.engine_process import functiond
+from tests.support.cli import functiond_here
 from tests.support.http_app import encoded
 
 WARNING = "this engine has no Python 2: Python 3 runs functions of Python2.7, and fails at syntax of Python 2"
@@ -87,16 +87,6 @@ def test_an_imported_function_of_python_2_comes_with_the_warning(engine: EngineP
     assert (imported.status, imported.json["runtime"], imported.headers.get(HEADER)) == (200, OLD, WARNING)
 
 
-def test_the_log_of_the_first_run_has_the_warning(engine: EngineProcess) -> None:
-    create(engine, "logged")
-    create(engine, "newer", runtime=NEW)
-
-    first, second, newer = ended(engine, "logged"), ended(engine, "logged"), ended(engine, "newer")
-
-    assert first["log"].splitlines() == [WARNING, "ran"]
-    assert (second["log"], newer["log"]) == ("ran\n", "ran\n")
-
-
 def test_a_run_that_fails_at_old_syntax_has_the_warning_in_its_log(engine: EngineProcess) -> None:
     create(engine, "statement", STATEMENT)
 
@@ -123,7 +113,7 @@ def test_deploy_prints_the_warning(engine: EngineProcess, tmp_path: Path, runtim
     (tmp_path / "deployed.py").write_text(VERSION)
     url = f"http://127.0.0.1:{engine.port}"
 
-    run = functiond("deploy", tmp_path / "deployed.py", "--runtime", runtime, "--json", url=url)
+    run = functiond_here("deploy", tmp_path / "deployed.py", "--runtime", runtime, "--json", url=url)
 
     assert (run.returncode, run.stderr.splitlines()) == (0, warnings)
     assert json.loads(run.stdout)["runtime"] == runtime

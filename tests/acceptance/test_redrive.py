@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
-from tests.support.engine_process import functiond
+from tests.support.cli import functiond_here
 
 pytestmark = pytest.mark.long
 
@@ -47,7 +47,7 @@ class Gone(BaseHTTPRequestHandler):
 
 def run(engine: EngineProcess, *arguments: str) -> Any:
     environ = {"FUNCTIOND_PROJECT": PROJECT}
-    done = functiond(*arguments, "--json", url=f"http://127.0.0.1:{engine.port}", environ=environ)
+    done = functiond_here(*arguments, "--json", url=f"http://127.0.0.1:{engine.port}", environ=environ)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -100,7 +100,7 @@ def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_p
         assert run(engine, "discard", "--all", "--function", "two") == {"discarded": 1}
         assert run(engine, "discard", "--all") == {"discarded": 1}
         assert run(engine, "discard", "--all") == {"discarded": 0}
-        assert functiond("discard", url="http://127.0.0.1:1").returncode == 2
+        assert functiond_here("discard", url="http://127.0.0.1:1").returncode == 2
         server.shutdown()
 
 
@@ -229,4 +229,4 @@ def test_what_went_well_or_is_not_there_is_not_sent_again(tmp_path: Path) -> Non
 
         assert (well.status, "SUCCESS" in well.json["error_msg"]) == (400, True)
         assert (unknown.status, neither.status, both.status, lost.status, none) == (404, 400, 400, 400, [])
-        assert functiond("redrive", url="http://127.0.0.1:1").returncode == 2
+        assert functiond_here("redrive", url="http://127.0.0.1:1").returncode == 2

@@ -25,6 +25,7 @@ from engine.model.clock import SystemClock
 from engine.protocols import CopySteps
 from engine.storage import copy_offline
 from tests.acceptance.engine_process import PROJECT, engine_on, rows
+from tests.support.cli import functiond_here
 from tests.support.engine_process import functiond, functiond_on_a_terminal
 from tests.support.http_app import encoded, zipped
 
@@ -61,7 +62,7 @@ def change(folder: Path, *statements: str) -> None:
 
 
 def problems(folder: Path) -> list[Any]:
-    run = functiond("verify", folder, "--json")
+    run = functiond_here("verify", folder, "--json")
     found: list[Any] = json.loads(run.stdout)["problems"]
     assert (run.returncode, run.stderr) == (1 if found else 0, "")
     return found
@@ -72,7 +73,7 @@ def test_a_restored_directory_finds_all_request_ids_and_goes_on(
 ) -> None:
     folder, ids = backup
     assert problems(folder) == []
-    done = functiond("restore", folder, "--data-dir", tmp_path / "data")
+    done = functiond_here("restore", folder, "--data-dir", tmp_path / "data")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "Two copies must not both accept work" in done.stdout
@@ -85,7 +86,7 @@ def test_a_restored_directory_finds_all_request_ids_and_goes_on(
         assert new[-12:] == next(iter(ids))[-12:]  # the same journal
         triggers = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggers/echo").json
         assert [one["event_data"]["name"] for one in triggers] == ["tick"]
-        in_use = functiond("verify", tmp_path / "data")
+        in_use = functiond_here("verify", tmp_path / "data")
         assert (in_use.returncode, f"in use by process {engine.pid}" in in_use.stderr) == (2, True)
 
 
@@ -106,7 +107,7 @@ def test_a_restore_tells_its_progress(backup: tuple[Path, dict[str, str]], tmp_p
 
 
 def test_a_restore_shows_its_progress_on_a_terminal_only(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    piped = functiond("restore", backup[0], "--data-dir", tmp_path / "piped")
+    piped = functiond_here("restore", backup[0], "--data-dir", tmp_path / "piped")
     code, shown = functiond_on_a_terminal("restore", backup[0], "--data-dir", tmp_path / "shown", TERM="xterm")
     quiet_code, quiet = functiond_on_a_terminal("restore", backup[0], "--data-dir", tmp_path / "json", "--json")
 
@@ -162,10 +163,10 @@ def test_a_restore_goes_to_an_empty_directory_only(backup: tuple[Path, dict[str,
     folder, data = backup[0], tmp_path / "data"
     data.mkdir()
     (data / "mine").write_text("mine")
-    refused = functiond("restore", folder, "--data-dir", data)
-    inside = functiond("restore", folder, "--data-dir", folder / "data")
-    absent = functiond("restore", tmp_path / "none", "--data-dir", tmp_path / "other")
-    no_backup = functiond("restore", data, "--data-dir", tmp_path / "other")
+    refused = functiond_here("restore", folder, "--data-dir", data)
+    inside = functiond_here("restore", folder, "--data-dir", folder / "data")
+    absent = functiond_here("restore", tmp_path / "none", "--data-dir", tmp_path / "other")
+    no_backup = functiond_here("restore", data, "--data-dir", tmp_path / "other")
 
     assert [one.returncode for one in (refused, inside, absent, no_backup)] == [1] * 4
     assert "name an empty data directory" in refused.stderr
@@ -175,7 +176,7 @@ def test_a_restore_goes_to_an_empty_directory_only(backup: tuple[Path, dict[str,
     assert [path.name for path in data.iterdir()] == ["mine"]
     assert not (tmp_path / "other").exists()
     (data / "mine").unlink()
-    assert functiond("restore", folder, "--data-dir", data).returncode == 0
+    assert functiond_here("restore", folder, "--data-dir", data).returncode == 0
 
 
 @pytest.mark.parametrize("part", ["unfinished", "journal", "package", "manifest", "used"])
@@ -189,12 +190,12 @@ def test_a_backup_that_is_not_whole_is_not_restored(part: str, copy: Path, tmp_p
     }
     spoil, told = damage[part]
     spoil()
-    done = functiond("restore", copy, "--data-dir", tmp_path / "data")
+    done = functiond_here("restore", copy, "--data-dir", tmp_path / "data")
 
     assert (done.returncode, told in done.stderr) == (1, True), done.stderr
     assert not (tmp_path / "data").exists()
     if part == "package":
-        forced = functiond("restore", copy, "--data-dir", tmp_path / "data", "--force")
+        forced = functiond_here("restore", copy, "--data-dir", tmp_path / "data", "--force")
         assert (forced.returncode, {one["part"] for one in problems(tmp_path / "data")}) == (0, {"code"})
 
 
@@ -242,7 +243,7 @@ def test_a_restore_without_room_leaves_nothing(backup: tuple[Path, dict[str, str
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounts are not allowed here")
     try:
-        done = functiond("restore", backup[0], "--data-dir", tmp_path / "small" / "data")
+        done = functiond_here("restore", backup[0], "--data-dir", tmp_path / "small" / "data")
         left = list((tmp_path / "small").iterdir())
     finally:
         subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
@@ -265,7 +266,7 @@ def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -
     [source] = [file for file in (copy / "code").glob("*/index.py") if not (file.parent / "inner.py").exists()]
     source.write_text("raise SystemExit")
     found = {(one["part"], one["problem"].split(":")[0][:30]) for one in problems(copy)}
-    told = functiond("verify", copy)
+    told = functiond_here("verify", copy)
 
     parts = ["backup", "backup", "backup", "code", "code", "cursor", "invocation", "payload", "tally"]
     assert sorted(part for part, _ in found) == parts
@@ -299,7 +300,7 @@ def test_verify_survives_damaged_pages_and_files_of_other_programs(copy: Path, t
     assert {one["part"] for one in problems(copy)} & {"journal", "catalog"}
     (copy / "journal.db").write_text("no database")
     assert "journal" in {one["part"] for one in problems(copy)}
-    other = functiond("verify", tmp_path)
+    other = functiond_here("verify", tmp_path)
     assert (other.returncode, "has no journal.db" in other.stderr) == (2, True)
 
 

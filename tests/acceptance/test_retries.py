@@ -59,13 +59,6 @@ def noted(file: Path, count: int = 1) -> list[Any]:
 # --- retries ------------------------------------------------------------------------------------------------
 
 
-def test_without_settings_a_function_error_is_not_tried_again(engine: EngineProcess) -> None:
-    engine.create("fail", FAIL)
-    end = engine.record("fail", engine.accepted("fail", {"n": 1}), wait=30)
-
-    assert (end["status"], end["error_code"], end["attempt"]) == ("FAIL", 4002, 1)
-
-
 def test_a_function_error_uses_up_the_retries_each_later_than_the_one_before(engine: EngineProcess) -> None:
     engine.create("fail", FAIL)
     engine.configure("fail", max_async_retry_attempts=3)
@@ -130,15 +123,6 @@ def test_a_retry_that_succeeds_is_a_success_with_its_history(engine: EngineProce
     assert [attempt["error_code"] for attempt in end["attempts"]] == [4002, 0]
 
 
-def test_no_retry_goes_beyond_the_maximum_age(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="300") as engine:
-        engine.create("fail", FAIL)
-        engine.configure("fail", max_async_retry_attempts=3, max_async_event_age_in_seconds=120)
-        end = engine.record("fail", engine.accepted("fail"), wait=30)
-
-    assert (end["status"], end["attempt"]) == ("FAIL", 1)
-
-
 # --- discarding ---------------------------------------------------------------------------------------------
 
 
@@ -168,8 +152,8 @@ def test_what_waits_for_a_deleted_function_is_discarded_at_once(tmp_path: Path) 
         delete(engine, "echo")
         ended(engine, len(waiting))
 
-        found = dict(rows(engine.data, "SELECT code, count(*) FROM invocation WHERE state = 5 GROUP BY code"))
-        assert found == {4024: len(waiting)}
+        codes = dict(rows(engine.data, "SELECT code, count(*) FROM invocation WHERE state = 5 GROUP BY code"))
+        assert codes == {4024: len(waiting)}
         assert engine.record("sleep", running)["status"] == "RUNNING"
         assert engine.metric("functiond_backlog_invocations") == 1
         assert engine.send("echo").status == 404
@@ -199,7 +183,7 @@ def test_each_of_a_deleted_functions_invocations_has_one_end(tmp_path: Path) -> 
             sent = [senders.submit(engine.send, "echo") for _ in range(400)]
             sent[40].result()
             delete(engine, "echo")
-        ended(engine, [one.result().status for one in sent].count(202))
+        ended(engine, [reply.result().status for reply in sent].count(202))
 
         assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
         assert engine.metric("functiond_backlog_invocations") == 0
@@ -307,26 +291,26 @@ def test_a_chain_ends_after_sixteen_hops(engine: EngineProcess) -> None:
 # --- cancelling ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["running", "waiting", "delayed", "retrying"])
-def test_a_cancelled_one_fails_with_4208_and_owes_nothing(tmp_path: Path, when: str) -> None:
+def test_a_cancelled_invocation_fails_with_4208_and_owes_nothing_in_each_state(tmp_path: Path) -> None:
     settings = {"FUNCTIOND_EXECUTOR__SLOTS": "1", "FUNCTIOND_EXECUTOR__SYNC_SLOTS": "0", "FUNCTIOND_RETRY__BASE": "600"}
     with engine_on(tmp_path / "data", **settings) as engine:
         sink(engine, tmp_path)
-        name = "fail" if when == "retrying" else "sleep"
-        engine.create(name, FAIL if when == "retrying" else SLEEP, timeout=900)
         both = {"on_failure": to("sink"), "on_success": to("sink")}
-        engine.configure(name, max_async_retry_attempts=2, destination_config=both)
-        if when == "waiting":
-            engine.accepted(name)
-        delay = {"X_Functiond_Delay": "600"} if when == "delayed" else {}
-        request_id = engine.accepted(name, **delay)
-        until(engine, name, request_id, "RUNNING" if when == "running" else "WAIT", when == "retrying")
+        for name, source in (("fail", FAIL), ("sleep", SLEEP)):
+            engine.create(name, source, timeout=900)
+            engine.configure(name, max_async_retry_attempts=2, destination_config=both)
+        retrying = engine.accepted("fail")
+        until(engine, "fail", retrying, "WAIT", tried=True)
+        running = engine.accepted("sleep")
+        until(engine, "sleep", running, "RUNNING", tried=False)
+        waiting, delayed = engine.accepted("sleep"), engine.accepted("sleep", X_Functiond_Delay="600")
 
-        assert engine.cancel(name, request_id).status == 200
-        end = engine.record(name, request_id, wait=30)
-        assert (end["status"], end["error_code"]) == ("FAIL", 4208)
+        for name, request_id in (("fail", retrying), ("sleep", delayed), ("sleep", waiting), ("sleep", running)):
+            assert engine.cancel(name, request_id).status == 200
+            end = engine.record(name, request_id, wait=30)
+            assert (end["status"], end["error_code"]) == ("FAIL", 4208)
+            assert engine.cancel(name, request_id).status == 200  # repeated, as by a caller that got no answer
         assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
-        assert engine.cancel(name, request_id).status == 200  # repeated, as by a caller that got no answer
 
 
 def until(engine: EngineProcess, name: str, request_id: str, status: str, tried: bool) -> None:
@@ -337,12 +321,3 @@ def until(engine: EngineProcess, name: str, request_id: str, status: str, tried:
             return
         assert monotonic() < deadline, record
         sleep(0.02)
-
-
-def test_what_has_ended_cannot_be_cancelled(engine: EngineProcess) -> None:
-    engine.create("echo", ECHO)
-    request_id = engine.accepted("echo")
-    engine.record("echo", request_id, wait=30)
-
-    assert engine.cancel("echo", request_id).status == 400
-    assert engine.record("echo", request_id)["status"] == "SUCCESS"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, dis
 from tests.acceptance.two_keys import SECRET, Guarded, guarded
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-    from huaweicloudsdkdis import v2 as dis
 
 #: Writes each received record to a file.
 NOTE = """
@@ -31,10 +26,7 @@ def handler(event, context):
 
 OFTEN = {"polling_interval": 10, "polling_unit": "ms"}
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 @pytest.fixture(scope="module")

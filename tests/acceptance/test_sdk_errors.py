@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -17,13 +16,8 @@ from msgspec import Struct
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import engine_on
+from tests.acceptance.sdk import SDK_WARNINGS, ServiceResponseException, fg, sdk_client, sdk_home
 from tests.support.http_app import HELLO, PROJECT, SOURCE, encoded, urn_of, zipped
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.auth.credentials import BasicCredentials
-    from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
-    from huaweicloudsdkfunctiongraph import v2 as fg
 
 SECRET = "sixteen-characters-or-more"
 OTHER = "0" * 32
@@ -77,10 +71,7 @@ OF_FUNCTIONS = [one.name for one in OPERATIONS if not one.own and "{function_urn
 ANY_BODY = ("InvokeFunction", "AsyncInvokeFunction", "UpdateVersionAlias")
 WITH_BODY = [one.name for one in OPERATIONS if not one.own and one.body is not None and one.name not in ANY_BODY]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 class Platform(Struct):
@@ -96,22 +87,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     file.touch(0o600)
     file.write_text(KEY.format("AK1", SECRET, PROJECT) + KEY.format("AK2", SECRET, OTHER))
     settings = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_AUTH__FAILURES": "10000"}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        engine_on(folder / "data", **settings) as engine,
-        ExitStack() as stack,
-    ):
-        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
-
-        def client(access: str, secret: str) -> Any:
-            builder = fg.FunctionGraphClient.new_builder().with_credentials(BasicCredentials(access, secret, PROJECT))
-            made = builder.with_endpoint(f"http://127.0.0.1:{engine.port}").build()
-            stack.callback(made._http_client._session.close)
-            return made
-
-        here = Platform(
-            client=client("AK1", SECRET), stranger=client("AK1", "wrong" + SECRET), neighbour=client("AK2", SECRET)
-        )
+    with sdk_home(folder), engine_on(folder / "data", **settings) as engine, ExitStack() as stack:
+        keys = (("AK1", SECRET), ("AK1", "wrong" + SECRET), ("AK2", SECRET))
+        client, stranger, neighbour = (sdk_client(engine.port, stack, *key, project=PROJECT) for key in keys)
+        here = Platform(client=client, stranger=stranger, neighbour=neighbour)
         ask(here.client, "CreateFunction", body=HELLO)
         yield here
 
@@ -182,6 +161,11 @@ def body(operation: str, /, **changes: object) -> dict[str, object]:
     return {"body": {**given, **changes}}
 
 
+def imported(**files: str) -> dict[str, object]:
+    """Return the body of an import of a package with these files."""
+    return body("ImportFunction", file_code=encoded(zipped(**files)))
+
+
 def variables(count: int, size: int = 0) -> str:
     return json.dumps({f"V{number}": "x" * size for number in range(count)})
 
@@ -244,15 +228,31 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     ("UpdateTrigger", {}, 404, "FSS.1140"),
     ("DeleteFunctionTrigger", {}, 404, "FSS.1140"),
     ("UpdateFunctionReservedInstancesCount", {"body": {"count": 91}}, 400, "FSS.1076"),
+    ("UpdateFunctionReservedInstancesCount", {"body": {"count": -1}}, 400, "FSS.0400"),
+    (
+        "UpdateFunctionReservedInstancesCount",
+        {"body": {"count": 1, "tactics_config": {"cron_configs": [{"cron": "noon"}]}}},
+        400,
+        "FSS.0400",
+    ),
     ("ListFunctionReservedInstances", {"urn": urn_of("absent")}, 404, "FSS.1051"),
     ("ListReservedInstanceConfigs", {"limit": "x"}, 400, "FSS.1001"),
     ("CreateEvent", body("CreateEvent", name="x" * 26), 400, "FSS.1074"),
+    ("CreateEvent", body("CreateEvent", content=encoded("{no json")), 400, "FSS.1074"),
+    ("CreateEvent", body("CreateEvent", content="not base64!"), 400, "FSS.1074"),
     ("CreateEvent", body("CreateEvent", content=encoded(json.dumps("x" * 4096))), 403, "FSS.1069"),
     ("ShowEvent", {}, 404, "FSS.1070"),
     ("UpdateEvent", {}, 404, "FSS.1070"),
     ("DeleteEvent", {}, 404, "FSS.1070"),
     ("CreateDependencyVersion", body("CreateDependencyVersion", name="1st"), 400, "FSS.1024"),
+    ("CreateDependencyVersion", body("CreateDependencyVersion", depend_file=encoded("no zip")), 400, "FSS.1024"),
     ("CreateDependencyVersion", body("CreateDependencyVersion", depend_type="tar"), 400, "FSS.1032"),
+    (
+        "CreateDependencyVersion",  # no store is configured
+        body("CreateDependencyVersion", depend_type="obs", depend_link="obs://bucket/x.zip"),
+        400,
+        "FSS.1032",
+    ),
     ("ShowDependencyVersion", {}, 404, "FSS.1056"),
     ("DeleteDependencyVersion", {}, 404, "FSS.1056"),
     ("ListDependencyVersion", {}, 404, "FSS.1056"),
@@ -264,7 +264,13 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     ("ListFunctionVersions", {"maxitems": "x"}, 400, "FSS.1001"),
     ("ImportFunction", body("ImportFunction", func_name="1st"), 400, "FSS.1002"),
     ("ImportFunction", body("ImportFunction", file_type="tar"), 400, "FSS.1013"),
-    ("ImportFunction", body("ImportFunction", file_code=encoded(zipped(nothing__txt="x"))), 400, "FSS.1022"),
+    ("ImportFunction", body("ImportFunction", file_code=encoded("no zip")), 400, "FSS.1011"),
+    ("ImportFunction", imported(**{"../out__yaml": "{}"}), 400, "FSS.1011"),
+    ("ImportFunction", imported(nothing__txt="x"), 400, "FSS.1022"),
+    ("ImportFunction", imported(a__yaml="{}", b__yaml="{}", c__py=""), 400, "FSS.1022"),
+    ("ImportFunction", imported(a__yaml="name: value", c__py=""), 400, "FSS.1025"),
+    ("ImportFunction", imported(a__yaml='{"func_name": "new"}', c__py=""), 400, "FSS.1025"),
+    ("ImportFunction", imported(a__yaml="{}", c__py=""), 404, "FSS.1057"),
     ("CreateTags", {"body": {"tags": [{"key": "x" * 129}]}, "resource_id": urn_of()}, 400, "FSS.0400"),
     ("DeleteTags", {"resource_type": "workflows"}, 404, "FSS.0404"),
     ("ListFunctionTags", {"resource_id": urn_of("absent")}, 404, "FSS.1051"),
@@ -274,6 +280,7 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     ("ListFunctionStatistics", {"period": "0"}, 400, "FSS.1001"),
     ("ShowFunctionMetrics", {"period": "x"}, 400, "FSS.1001"),
     ("ExportFunction", {"function_urn": urn_of("hello"), "config": "maybe"}, 400, "FSS.1001"),
+    ("ListStatistics", {"filter": "beauty"}, 400, "FSS.1001"),
     ("ListStatistics", {"option": "4", "filter": "monthly_report"}, 400, "FSS.1001"),
     ("ListFunctionAsMetric", {"type": "beauty"}, 400, "FSS.1001"),
     ("ShowTenantMetric", {"metric_type": "beauty"}, 400, "FGS.3002"),

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.acceptance.engine_process import PROJECT, Reply, urn_of
+from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, lts
 from tests.acceptance.two_keys import OTHERS_TOKEN, Guarded, guarded
 from tests.support.logs import messages
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-    from huaweicloudsdklts import v2 as lts
 
 #: Prints the number of its event, or returns the lines of an LTS event.
 SPEAKER = """
@@ -30,10 +25,7 @@ def handler(event, context):
         print("heard", line["message"])
 """
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,17 @@ import pytest
 
 from plugins.obs.opening import StoreOpener
 from plugins.obs.options import ObsSettings
-from tests.acceptance.test_sdk import (
+from tests.acceptance.sdk import (
     ECHO,
+    SDK_WARNINGS,
+    ClientRequestException,
     Platform,
+    ServerResponseException,
     create,
     encoded,
     ended,
+    fg,
     invoke,
-    platform,
     platform_on,
     refused,
     urn_of,
@@ -28,17 +30,9 @@ from tests.acceptance.test_sdk_resources import add_dependency, delete_dependenc
 from tests.support.http_app import zipped
 from tests.support.s3_server import S3Server, free_s3_ports, s3_server
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException, ServerResponseException
-    from huaweicloudsdkfunctiongraph import v2 as fg
-
-__all__ = ["platform"]  # fixture: an engine without a store
-
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+    *SDK_WARNINGS,
 ]
 
 

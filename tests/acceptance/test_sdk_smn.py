@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Struct
 
 from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, engine_on, urn_of
-from tests.acceptance.two_keys import SECRET, key_file, sdk_client
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-    from huaweicloudsdksmn import v2 as smn
+from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, sdk_home, smn
+from tests.acceptance.two_keys import SECRET, Guarded, key_file
 
 #: Waits for a gate file, then appends each received message to a file.
 NOTE = """
@@ -32,26 +26,13 @@ def handler(event, context):
             file.write(record['smn']['message'] + chr(10))
 """
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
-
-
-class Service(Struct):
-    engine: EngineProcess
-    stack: ExitStack
-    folder: Path
-
-    def client(self, **key: str) -> Any:
-        return sdk_client(smn.SmnClient, self.engine.port, self.stack, **key)
+pytestmark = SDK_WARNINGS
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("HOME", str(tmp_path))  # the SDK writes a file to it
-    with engine_on(tmp_path / "data") as engine, ExitStack() as stack:
-        yield Service(engine=engine, stack=stack, folder=tmp_path)
+def service(tmp_path: Path) -> Iterator[Guarded]:
+    with sdk_home(tmp_path), engine_on(tmp_path / "data") as engine, ExitStack() as stack:
+        yield Guarded(engine=engine, kind=smn.SmnClient, stack=stack)
 
 
 def create(client: Any, name: str) -> str:
@@ -81,8 +62,8 @@ def lines(path: Path, least: int) -> list[str]:
     return seen
 
 
-def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: Service) -> None:
-    gate, path = service.folder / "gate", service.folder / "noted"
+def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: Guarded) -> None:
+    gate, path = service.engine.data.parent / "gate", service.engine.data.parent / "noted"
     service.engine.create("note", NOTE.format(gate=str(gate), path=str(path)), strategy_config={"concurrency": 1})
     urn = create(service.client(), "orders")
     told = subscribe(service.engine, "note", urn)
@@ -102,7 +83,7 @@ def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: S
     assert lines(path, 21)[-1] == "the next"
 
 
-def test_the_sdk_lists_shows_renames_and_deletes_topics(service: Service) -> None:
+def test_the_sdk_lists_shows_renames_and_deletes_topics(service: Guarded) -> None:
     client = service.client()
     urns = [create(client, name) for name in ("a", "b", "c")]
     again = create(client, "a")
@@ -132,9 +113,9 @@ def add_subscription(client: Any, urn: str) -> None:
     client.add_subscription(smn.AddSubscriptionRequest(topic_urn=urn, body=body))
 
 
-def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Service) -> None:
-    engine, path = service.engine, service.folder / "noted"
-    engine.create("again", NOTE.format(gate=str(service.folder), path=str(path)))
+def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Guarded) -> None:
+    engine, path = service.engine, service.engine.data.parent / "noted"
+    engine.create("again", NOTE.format(gate=str(service.engine.data.parent), path=str(path)))
     urn = create(service.client(), "rounds")
     subscribe(engine, "again", urn)
     to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
@@ -149,16 +130,18 @@ def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Ser
     assert "loop" in given_up[0]["error"]
 
 
-def test_outcomes_are_published_to_a_topic_elsewhere_by_who_has_its_keys(service: Service) -> None:
-    path = service.folder / "noted"
-    service.engine.create("note", NOTE.format(gate=str(service.folder), path=str(path)))
+def test_outcomes_are_published_to_a_topic_elsewhere_by_who_has_its_keys(service: Guarded) -> None:
+    path = service.engine.data.parent / "noted"
+    service.engine.create("note", NOTE.format(gate=str(service.engine.data.parent), path=str(path)))
     urn = create(service.client(), "outcomes")
     subscribe(service.engine, "note", urn)
     service.engine.close()
     settings = {"FUNCTIOND_PLUGINS__SMN__ACCESS_KEY": "AK1", "FUNCTIOND_PLUGINS__SMN__SECRET_KEY": SECRET}
-    with engine_on(service.folder / "data", FUNCTIOND_AUTH__FILE=str(key_file(service.folder))) as there:
+    with engine_on(
+        service.engine.data.parent / "data", FUNCTIOND_AUTH__FILE=str(key_file(service.engine.data.parent))
+    ) as there:
         settings["FUNCTIOND_PLUGINS__SMN__ENDPOINT"] = f"http://127.0.0.1:{there.port}"
-        with engine_on(service.folder / "here", **settings) as here:
+        with engine_on(service.engine.data.parent / "here", **settings) as here:
             here.create("work", "def handler(event, context):\n    return event['n'] * 2\n")
             to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
             here.configure("work", destination_config={"on_success": to_topic})

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import time
-import warnings
-from contextlib import closing
 from typing import Any
 
-import pytest
-
-from tests.acceptance.test_sdk import PROJECT, Platform, create, ended, platform, urn_of
+from tests.acceptance.sdk import PROJECT, SDK_WARNINGS, Platform, create, ended, fg, urn_of
 from tests.acceptance.triggering import add
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkfunctiongraph import v2 as fg
-
-__all__ = ["platform"]  # fixture
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 SAYS_WHAT = """
 def handler(event, context):
@@ -37,10 +22,8 @@ def runs(platform: Platform, name: str, trigger: Any) -> None:
     path = f"/v2/{PROJECT}/fgs/triggers/{urn_of(name)}/{trigger.trigger_type_code}/{trigger.trigger_id}/state"
     deadline = time.monotonic() + 60
     while True:
-        with closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)) as connection:
-            connection.request("GET", path)
-            if json.loads(connection.getresponse().read())["state"] == "running":
-                return
+        if platform.engine.ask("GET", path).json["state"] == "running":
+            return
         assert time.monotonic() < deadline
 
 

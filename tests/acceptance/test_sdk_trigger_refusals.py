@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
 
-from tests.acceptance.test_sdk import Platform, create, platform, refused, urn_of
-from tests.acceptance.triggering import GOOD, add, delete, function, listed, show, update
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, urn_of
+from tests.acceptance.triggering import GOOD, add, delete, listed, show, update
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkfunctiongraph import v2 as fg
-
-__all__ = ["function", "platform"]  # fixtures
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 @pytest.mark.parametrize(
@@ -161,16 +151,3 @@ def test_a_project_has_ten_triggers_of_the_audit_service(platform: Platform) -> 
 
     for number in range(10):
         platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of(f"auditor-{number}", "")))
-
-
-def test_functions_that_are_missing_have_no_triggers(platform: Platform) -> None:
-    with refused(404, "FSS.1051"):
-        add(platform, "nobody", "TIMER", GOOD["TIMER"])
-    with refused(404, "FSS.1051"):
-        listed(platform, "nobody")
-    with refused(404, "FSS.1051"):
-        platform.client.batch_delete_function_triggers(
-            fg.BatchDeleteFunctionTriggersRequest(function_urn=urn_of("nobody"))
-        )
-    with refused(400, "FSS.1309"):
-        listed(platform, "urn:fss:bad")

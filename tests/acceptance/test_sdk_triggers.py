@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
 
-from tests.acceptance.test_sdk import Platform, create, platform, refused, urn_of
-from tests.acceptance.triggering import GOOD, add, alias, batch_delete, delete, function, listed, publish, show, update
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, urn_of
+from tests.acceptance.triggering import GOOD, add, alias, batch_delete, delete, listed, publish, show, update
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkfunctiongraph import v2 as fg
-
-__all__ = ["function", "platform"]  # fixtures
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 ASYNCHRONOUS = ("SMN", "OBS", "DIS", "TIMER", "LTS", "CTS", "DDS", "KAFKA")
@@ -173,19 +163,3 @@ def test_an_alias_with_triggers_cannot_be_deleted(platform: Platform) -> None:
 
     delete(platform, urn, trigger)
     assert platform.client.delete_version_alias(request).status_code == 204
-
-
-def test_triggers_go_with_their_version_and_their_function(platform: Platform) -> None:
-    create(platform, "going")
-    publish(platform, "going", "v1")
-    latest, version = urn_of("going"), urn_of("going", ":v1")
-    kept = add(platform, latest, "OBS", {**GOOD["OBS"], "bucket": "going"})
-    add(platform, version, "TIMER", GOOD["TIMER"])
-
-    platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=version))
-    assert listed(platform, latest) == [kept.trigger_id]
-    platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of("going", "")))
-    create(platform, "going")
-
-    assert listed(platform, latest) == []
-    add(platform, latest, "OBS", {**GOOD["OBS"], "bucket": "going"})

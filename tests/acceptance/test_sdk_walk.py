@@ -6,20 +6,14 @@ The contents of replies are checked by the tests of each family of operations.
 from __future__ import annotations
 
 import io
-import warnings
 import zipfile
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from engine.http.operations import OPERATIONS
+from tests.acceptance.sdk import SDK_WARNINGS, fg
 from tests.acceptance.test_sdk_errors import BODIES, FUNCTION, TIMER, Platform, ask, platform
 from tests.support.http_app import encoded, urn_of, zipped
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkfunctiongraph import v2 as fg
 
 __all__ = ["platform"]  # fixture
 
@@ -29,10 +23,7 @@ NEVER = {"ShowWorkFlowMetric"}
 
 Do = Callable[..., Any]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 def test_every_operation_is_answered_with_its_documented_status(platform: Platform) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -82,35 +80,6 @@ def logged(engine: EngineProcess) -> list[str]:
 
 
 # --- one engine per directory ---------------------------------------------------------------------------------
-
-
-def test_a_second_engine_on_the_directory_is_refused_and_told_who_has_it(engine: EngineProcess) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(engine.data)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert second.returncode == 2
-    assert f"process {engine.pid}" in second.stderr
-    assert engine.ask("GET", "/healthz").status == 200
-
-
-def test_a_damaged_journal_is_named_and_left_as_it_is(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "journal.db").write_bytes(b"not a database at all" * 1000)
-    engine = EngineProcess(data)
-    try:
-        with pytest.raises(AssertionError, match=r"journal\.db"):
-            engine.start()
-
-        assert engine.wait() == 2
-        assert (data / "journal.db").read_bytes() == b"not a database at all" * 1000
-    finally:
-        engine.close()
 
 
 # --- graceful -----------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class Provider(Struct):
         marker = 0.0
         while True:
             separator = "&" if "?" in path else "?"
-            page = self.shown(f"{path}{separator}maxitems=100&marker={marker:g}")
+            page = self.shown(f"{path}{separator}maxitems=2&marker={marker:g}")
             if not page["dependencies"]:
                 return pages
             pages.append(page["dependencies"])
@@ -81,46 +80,6 @@ def body(name: str, package: str = "first", **fields: str) -> dict[str, str]:
     }
 
 
-def test_the_life_of_a_dependency(provider: Provider) -> None:
-    created = provider.ask("POST", ROOT, body("whole"))
-    one = f"{ROOT}/{created.json['id']}"
-    state = provider.shown(one)
-    planned = provider.shown(one)
-    update = body("whole_update", "second", runtime="Python3.6", description="Updated by terraform script")
-    updated = provider.ask("PUT", one, update)
-    after = provider.shown(one)
-    imported = provider.shown(one)
-    deleted, gone = provider.ask("DELETE", one), provider.ask("GET", one)
-
-    assert (created.status, updated.status, deleted.status, gone.status) == (200, 200, 204, 404)
-    assert (state, after) == (planned, imported)
-    assert (
-        state.items()
-        >= {
-            "name": "whole",
-            "runtime": "Python2.7",
-            "description": "Created by terraform script",
-            "link": link("first"),
-            "etag": hashlib.md5(FIRST).hexdigest(),
-            "size": len(FIRST),
-            "owner": PROJECT,
-            "version": 1,
-        }.items()
-    )
-    assert (
-        after.items()
-        >= {
-            "id": state["id"],
-            "name": "whole_update",
-            "runtime": "Python3.6",
-            "description": "Updated by terraform script",
-            "link": link("second"),
-            "etag": hashlib.md5(SECOND).hexdigest(),
-            "size": len(SECOND),
-        }.items()
-    )
-
-
 def test_the_life_of_a_version_with_each_form_of_import(provider: Provider) -> None:
     made = provider.ask("POST", f"{ROOT}/version", body("versioned")).json
     one = f"{ROOT}/{made['dep_id']}/version/{made['version']}"
@@ -138,23 +97,6 @@ def test_the_life_of_a_version_with_each_form_of_import(provider: Provider) -> N
     assert (deleted.status, gone.status, gone.json["error_code"]) == (204, 404, "FSS.1056")
 
 
-def test_a_function_follows_the_dependency_that_it_names_by_its_id(provider: Provider) -> None:
-    lib = provider.ask("POST", ROOT, body("followed", runtime="Python3.10")).json
-    provider.engine.create("follower", SOURCE, depend_version_list=[lib["id"]])
-    first = provider.called("follower")
-
-    provider.ask("PUT", f"{ROOT}/{lib['id']}", body("followed", "second", runtime="Python3.10"))
-    second = provider.called("follower")
-    config = provider.shown(f"{BASE}/{urn_of('follower')}/config")
-    used = provider.ask("DELETE", f"{ROOT}/{lib['id']}")
-    provider.ask("DELETE", f"{BASE}/{urn_of('follower').removesuffix(':latest')}")
-    deleted = provider.ask("DELETE", f"{ROOT}/{lib['id']}")
-
-    assert (first, second) == ("first", "second")
-    assert config["depend_version_list"] == [lib["id"]]  # the plan after the update has no difference
-    assert (used.status, used.json["error_code"], deleted.status) == (412, "FSS.1033", 204)
-
-
 def test_a_changed_package_outlives_a_crash_of_the_engine(provider: Provider) -> None:
     lib = provider.ask("POST", ROOT, body("durable", runtime="Python3.10")).json
     provider.engine.create("lasting", SOURCE, depend_version_list=[lib["id"]])
@@ -169,19 +111,17 @@ def test_a_changed_package_outlives_a_crash_of_the_engine(provider: Provider) ->
 
 
 def test_more_dependencies_and_versions_than_a_page_holds(provider: Provider) -> None:
-    names = [f"many{number:03}" for number in range(105)]
-    ids = [provider.ask("POST", ROOT, body(name)).json["id"] for name in names]
-    for _ in range(103):
-        last = provider.ask("POST", f"{ROOT}/version", body("many000")).json
+    ids = [provider.ask("POST", ROOT, body(f"many{number}")).json["id"] for number in range(3)]
+    for _ in range(2):
+        last = provider.ask("POST", f"{ROOT}/version", body("many0")).json
 
     pages = provider.pages(f"{ROOT}?dependency_type=private&runtime=Python2.7&name=many")
     versions = provider.pages(f"{ROOT}/{ids[0]}/version")
 
-    assert [len(page) for page in pages] == [100, 5]
+    assert [len(page) for page in pages] == [2, 1]
     assert [one["id"] for page in pages for one in page] == ids
-    assert [len(page) for page in versions] == [100, 4]
-    assert [one["version"] for page in versions for one in page] == list(range(104, 0, -1))
-    assert (last["dep_id"], last["version"]) == (ids[0], 104)
+    assert [[one["version"] for one in page] for page in versions] == [[3, 2], [1]]
+    assert (last["dep_id"], last["version"]) == (ids[0], 3)
 
 
 def test_public_packages_are_those_that_the_setting_names(provider: Provider) -> None:
@@ -197,13 +137,6 @@ def test_public_packages_are_those_that_the_setting_names(provider: Provider) ->
     assert none == []
     assert (public["id"], public["owner"], public["name"]) == (made["dep_id"], "public", "numpy")
     assert provider.called("user") == "first"
-
-
-def test_an_unknown_runtime_is_refused_with_the_words_that_the_provider_expects(provider: Provider) -> None:
-    reply = provider.ask("GET", f"{ROOT}?maxitems=100&runtime=runtime_not_found&marker=0")
-
-    assert (reply.status, reply.json["error_code"]) == (400, "FSS.1005")
-    assert "Invalid runtime." in reply.json["error_msg"]
 
 
 @pytest.mark.parametrize(("package", "status", "code"), [("absent", 404, "FSS.1054"), ("broken", 400, "FSS.1024")])

@@ -35,11 +35,21 @@ POLICY = json.dumps(
 )
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path / "data") as engine:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path_factory.mktemp("services") / "data") as engine:
         engine.headers["User-Agent"] = "terraform-provider-iac golangsdk/2.0.0"
         yield engine
+
+
+@pytest.fixture
+def engine(running: EngineProcess) -> Iterator[EngineProcess]:
+    """Return the engine of all tests; delete the topic and the log groups that the test leaves behind."""
+    yield running
+    running.ask("DELETE", f"{TOPICS}/{URN}")
+    for group in running.ask("GET", GROUPS).json["log_groups"]:
+        if group["log_group_name"] != "functiond":
+            running.ask("DELETE", f"{GROUPS}/{group['log_group_id']}")
 
 
 def tags_of(tags: dict[str, str]) -> list[dict[str, str]]:
@@ -291,19 +301,24 @@ def test_the_life_of_the_status_log(engine: EngineProcess) -> None:
     assert created_again["log_stream_id"] == stream["log_stream_id"]
 
 
-def test_the_status_log_exists_once_it_is_asked_for_or_a_function_enables_it(engine: EngineProcess) -> None:
-    engine.create("hello", "def handler(event, context):\n    return event\n")
-    before = engine.ask("GET", GROUPS).json["log_groups"]
-    target = engine.ask("GET", f"{STATUS}/async-status-log-detail").json
-    asked = group_of(engine, target["group_id"])
-    engine.ask("DELETE", f"{GROUPS}/{target['group_id']}/streams/{target['stream_id']}")
-    urn = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
-    settings = {"max_async_event_age_in_seconds": 60, "max_async_retry_attempts": 1, "enable_async_status_log": True}
-    put = engine.ask("PUT", f"{STATUS}/{urn}/async-invoke-config", settings)
+def test_the_status_log_exists_once_it_is_asked_for_or_a_function_enables_it(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("hello", "def handler(event, context):\n    return event\n")
+        before = engine.ask("GET", GROUPS).json["log_groups"]
+        target = engine.ask("GET", f"{STATUS}/async-status-log-detail").json
+        asked = group_of(engine, target["group_id"])
+        engine.ask("DELETE", f"{GROUPS}/{target['group_id']}/streams/{target['stream_id']}")
+        urn = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
+        settings = {
+            "max_async_event_age_in_seconds": 60,
+            "max_async_retry_attempts": 1,
+            "enable_async_status_log": True,
+        }
+        put = engine.ask("PUT", f"{STATUS}/{urn}/async-invoke-config", settings)
 
-    assert [group["log_group_name"] for group in before] == ["functiond"]
-    assert asked is not None
-    assert asked["log_group_name"] == target["group_name"] == "functiond-async-status"
-    assert put.status == 200
-    found = engine.ask("GET", f"{GROUPS}/{target['group_id']}/streams").json["log_streams"]
-    assert [one["log_stream_id"] for one in found] == [target["stream_id"]]
+        assert [group["log_group_name"] for group in before] == ["functiond"]
+        assert asked is not None
+        assert asked["log_group_name"] == target["group_name"] == "functiond-async-status"
+        assert put.status == 200
+        found = engine.ask("GET", f"{GROUPS}/{target['group_id']}/streams").json["log_streams"]
+        assert [one["log_stream_id"] for one in found] == [target["stream_id"]]

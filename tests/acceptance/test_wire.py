@@ -6,33 +6,22 @@ Terraform sends raw colons in URNs and ``event_data`` as one object, and reads l
 from __future__ import annotations
 
 import json
-import re
-import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
-from tests.support.http_app import encoded, zipped
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkcore.auth.credentials import BasicCredentials
-    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-    from huaweicloudsdkfunctiongraph import v2 as fg
+from tests.acceptance.sdk import SDK_WARNINGS, sdk_client, sdk_home
 
 FGS = f"/v2/{PROJECT}/fgs"
 ECHO = "def handler(event, context):\n    return event\n"
 TIMER = {"name": "tick", "schedule_type": "Cron", "schedule": "@every 1h30m"}
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 
 class Wire(Struct):
@@ -46,117 +35,9 @@ class Wire(Struct):
 @pytest.fixture(scope="module")
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     folder = tmp_path_factory.mktemp("wire")
-    with pytest.MonkeyPatch.context() as patch, engine_on(folder / "data") as engine:
-        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
-        builder = fg.FunctionGraphClient.new_builder().with_credentials(BasicCredentials("any", "any", PROJECT))
-        sdk = builder.with_endpoint(f"http://127.0.0.1:{engine.port}").build()
+    with sdk_home(folder), engine_on(folder / "data") as engine, ExitStack() as stack:
         engine.create("hello", ECHO)
-        try:
-            yield Wire(engine=engine, sdk=sdk)
-        finally:
-            sdk._http_client._session.close()
-
-
-@pytest.mark.parametrize(
-    "urn",
-    [
-        urn_of("hello"),
-        urn_of("hello").removesuffix(":latest"),
-        "hello",
-        "default:hello",
-        f"{PROJECT}:default:hello",
-        f"{PROJECT}:default:hello:latest",
-    ],
-)
-def test_a_urn_may_be_whole_or_short_raw_or_encoded(wire: Wire, urn: str) -> None:
-    raw = wire.ask("GET", f"{BASE}/{urn}/config")
-    encoded = wire.ask("GET", f"{BASE}/{quote(urn, safe='')}/config")
-    sdk = wire.sdk.show_function_config(fg.ShowFunctionConfigRequest(function_urn=urn))
-    called = wire.ask("POST", f"{BASE}/{urn}/invocations", {"k": 1})
-
-    assert {raw.json["func_urn"], encoded.json["func_urn"], sdk.func_urn} == {urn_of("hello")}
-    assert (called.status, called.json) == (200, {"k": 1})
-
-
-def test_lists_of_triggers_and_aliases_are_arrays_and_others_are_objects(wire: Wire) -> None:
-    wire.engine.create("listed", ECHO)
-    urn = urn_of("listed")
-    empty = [wire.ask("GET", f"{FGS}/triggers/{urn}").json, wire.ask("GET", f"{BASE}/{urn}/aliases").json]
-    wire.ask("POST", f"{BASE}/{urn}/aliases", {"name": "live", "version": "latest"})
-    wire.ask("POST", f"{FGS}/triggers/{urn}", {"trigger_type_code": "TIMER", "event_data": TIMER})
-
-    [alias] = wire.sdk.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn)).body
-    [trigger] = wire.sdk.list_function_triggers(fg.ListFunctionTriggersRequest(function_urn=urn)).body
-
-    assert (empty, alias.name, trigger.trigger_type_code) == ([[], []], "live", "TIMER")
-    assert wire.ask("GET", BASE).json.keys() == {"functions", "count", "next_marker"}
-
-
-def test_the_code_of_a_record_is_a_number_and_its_times_have_no_zone(wire: Wire) -> None:
-    wire.engine.create("fails", "def handler(event, context):\n    raise ValueError('no')\n")
-    wire.engine.record("fails", wire.engine.accepted("fails"), wait=60)
-
-    curl = {"User_Agent": "curl/8.5.0"}
-    [raw] = wire.ask("GET", f"{BASE}/{urn_of('fails')}/async-invocations", **curl).json["invocations"]
-    listing = fg.ListAsyncInvocationsRequest(function_urn=urn_of("fails"))
-    [sdk] = wire.sdk.list_async_invocations(listing).invocations
-
-    assert raw["error_code"] == sdk.error_code == 4002
-    assert re.fullmatch(TIME, raw["start_time"])
-    assert re.fullmatch(TIME, raw["end_time"])
-    assert str(sdk.status) == raw["status"] == "FAIL"
-
-
-@pytest.mark.parametrize("form", [list, dict])
-def test_an_update_takes_event_data_as_list_and_as_object(wire: Wire, form: type) -> None:
-    path = f"{FGS}/triggers/{urn_of('hello')}"
-    made = wire.ask("POST", path, {"trigger_type_code": "TIMER", "event_data": TIMER}).json
-    change = {"schedule": "@every 2h"}
-
-    one = f"{path}/TIMER/{made['trigger_id']}"
-    changed = wire.ask("PUT", one, {"event_data": TIMER | change if form is dict else [change]})
-    gone = wire.ask("DELETE", one)
-
-    assert (changed.status, changed.json["event_data"]) == (200, TIMER | change)
-    assert gone.status == 204
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("GET", "/nowhere", None, 404),
-        ("GET", f"{FGS}/nowhere", None, 404),
-        ("PATCH", BASE, {}, 405),
-        ("GET", f"{BASE}/absent/config", None, 404),
-        ("GET", f"{BASE}/hello/async-invocations?limit=x", None, 400),
-        ("POST", BASE, b"{", 406),
-        ("POST", BASE, b"\xff", 406),
-        ("POST", BASE, {}, 400),
-        ("POST", f"{BASE}/absent/invocations-async", {}, 404),
-        ("POST", f"{BASE}/absent/invocations", {}, 404),
-        ("POST", f"{BASE}/hello/invocations-async", b"x" * (257 << 10), 413),
-        ("POST", f"{BASE}/urn:fss:a:other:function:default:hello/invocations-async", {}, 403),
-    ],
-)
-def test_every_error_has_a_request_id_and_the_shape_of_errors(
-    wire: Wire, method: str, path: str, body: object, status: int
-) -> None:
-    reply = wire.ask(method, path, body)
-
-    assert reply.status == status
-    assert re.fullmatch(r"[0-9a-f-]{36}", reply.headers["x-request-id"])
-    assert reply.headers["content-type"] == "application/json"
-    assert re.fullmatch(r"FSS\.\d{4}", reply.json["error_code"])
-    assert reply.json["error_msg"]
-
-
-def test_the_sdk_reads_the_same_request_id_code_and_message(wire: Wire) -> None:
-    with pytest.raises(ClientRequestException) as caught:
-        wire.sdk.show_function_config(fg.ShowFunctionConfigRequest(function_urn="absent"))
-    raw = wire.ask("GET", f"{BASE}/absent/config").json
-
-    assert (caught.value.error_code, caught.value.error_msg) == (raw["error_code"], raw["error_msg"])
-    assert re.fullmatch(r"[0-9a-f-]{36}", caught.value.request_id)
+        yield Wire(engine=engine, sdk=sdk_client(engine.port, stack, "any", "any", project=PROJECT))
 
 
 def test_quotas_are_of_the_own_project(wire: Wire) -> None:
@@ -192,44 +73,6 @@ def test_what_is_deleted_is_answered_by_204_without_a_body(wire: Wire) -> None:
 
     assert [(one.status, one.body) for one in deleted] == [(204, b"")] * len(deleted)
     assert [one.headers.get("content-length") for one in deleted] == [None] * len(deleted)
-
-
-def test_pages_are_walked_by_their_markers(wire: Wire) -> None:
-    for number in range(5):
-        wire.engine.create(f"page{number}", ECHO, package="pages")
-
-    pages, marker = list[list[str]](), 0
-    while len(pages) < 9:
-        request = fg.ListFunctionsRequest(marker=str(marker), maxitems="2", package_name="pages")
-        page = wire.sdk.list_functions(request)
-        raw = wire.ask("GET", f"{BASE}?marker={marker}&maxitems=2&package_name=pages").json
-        assert [one.func_name for one in page.functions] == [one["func_name"] for one in raw["functions"]]
-        pages.append([one.func_name for one in page.functions])
-        if page.next_marker in (0, marker):
-            break
-        marker = page.next_marker
-
-    assert pages == [["page0", "page1"], ["page2", "page3"], ["page4"], []]
-    assert (raw["count"], raw["next_marker"]) == (5, 5)
-
-
-def test_terraform_reads_records_until_the_marker_stands_still(wire: Wire) -> None:
-    wire.engine.create("many", ECHO)
-    sent = {wire.engine.accepted("many") for _ in range(5)}
-    for request_id in sent:
-        wire.engine.record("many", request_id, wait=60)
-
-    seen: list[str] = []
-    marker, terraform = "0", {"User_Agent": "terraform-provider-iac golangsdk/2.0.0"}
-    while True:
-        page = wire.ask("GET", f"{BASE}/{urn_of('many')}/async-invocations?limit=2&marker={marker}", **terraform).json
-        seen += [one["request_id"] for one in page["invocations"]]
-        after = page["next_marker"]
-        if after in ("0", marker) or len(seen) > 9:
-            break
-        marker = after
-
-    assert sorted(seen) == sorted(sent)
 
 
 def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
@@ -325,49 +168,3 @@ def holds(shown: Any, given: Any) -> bool:
     if isinstance(given, dict):
         return all(name in shown and holds(shown[name], value) for name, value in given.items())
     return bool(shown == given)
-
-
-def test_versions_dependencies_and_reservations_are_made_and_taken_away_as_terraform_does(wire: Wire) -> None:
-    wire.engine.create("pillar", ECHO)
-    path, package = f"{BASE}/{urn_of('pillar').removesuffix(':latest')}", encoded(zipped(shared__py="VALUE = 1\n"))
-    layer = {"name": "layer", "runtime": "Python3.10", "depend_type": "zip", "depend_file": package}
-
-    first, second = (wire.ask("POST", f"{FGS}/dependencies/version", layer).json for _ in range(2))
-    published = wire.ask("POST", f"{path}/versions", {"version": "v1", "description": "first"})
-    shown = wire.ask("GET", f"{path}/versions").json["versions"][1]
-    reserved = wire.ask("PUT", f"{path}:v1/reservedinstances", {"count": 1, "idle_mode": False}).json
-    held = wire.ask("GET", f"{BASE}/reservedinstanceconfigs?function_urn={path.rpartition('/')[2]}").json
-    released = wire.ask("PUT", f"{path}:v1/reservedinstances", {"count": 0}).json
-    deleted = wire.ask("DELETE", f"{path}:v1")
-    layers = f"{FGS}/dependencies/{first['dep_id']}/version"
-    left = [wire.ask("DELETE", f"{layers}/{one['version']}").status for one in (first, second)]
-
-    assert (published.status, shown["version"], shown["version_description"]) == (200, "v1", "first")
-    assert (reserved["count"], released["count"], held["count"]) == (1, 0, 1)
-    assert holds(held["reserved_instances"][0], {"qualifier_type": "version", "qualifier_name": "v1", "min_count": 1})
-    assert (deleted.status, [one["version"] for one in wire.ask("GET", f"{path}/versions").json["versions"]]) == (
-        204,
-        ["latest"],
-    )
-    assert (second["version"], left, wire.ask("GET", layers).status) == (2, [204, 204], 404)
-
-
-def test_the_rest_of_what_terraform_asks(wire: Wire) -> None:
-    urn, param = urn_of("hello").removesuffix(":latest"), json.dumps({"func_urn": urn_of("sink")})
-    settings = {
-        "max_async_event_age_in_seconds": 3500,
-        "max_async_retry_attempts": 2,
-        "destination_config": {"on_failure": {"destination": "FunctionGraph", "param": param}},
-    }
-
-    kinds, features = wire.ask("GET", f"{FGS}/triggertypes"), wire.ask("GET", f"{FGS}/feature")
-    put = wire.ask("PUT", f"{BASE}/{urn}/async-invoke-config", settings)
-    got = wire.ask("GET", f"{BASE}/{urn}/async-invoke-config")
-    reserved = wire.ask("PUT", f"{BASE}/{urn}/reservedinstances", {"count": 0, "idle_mode": False})
-    tags = wire.ask("GET", f"/v2/{PROJECT}/functions/{urn}/tags")
-    wire.ask("DELETE", f"{BASE}/{urn}/async-invoke-config")
-
-    assert {"TIMER", "OBS", "KAFKA", "APIG"} <= set(kinds.json)
-    assert features.json == {}
-    assert (put.status, got.json.items() >= settings.items(), reserved.status) == (200, True, 200)
-    assert tags.json == {"tags": [], "sys_tags": []}

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
 
-from tests.acceptance.test_sdk import PROJECT, REGION, Platform, create, urn_of
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # warnings of the SDK's own code
-    from huaweicloudsdkfunctiongraph import v2 as fg
-
+from tests.acceptance.sdk import PROJECT, REGION, Platform, create, fg, urn_of
 
 DDS = {"instance_id": "i", "db_name": "d", "collection_name": "c", "db_password": "secret", "batch_size": 10}
 APIG = {

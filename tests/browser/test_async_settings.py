@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
-from tests.browser.axe import violations
 
 HERE = f"/console/projects/{PROJECT}/functions/{{}}/configuration/asynchronous"
 HOSTILE = '<script>alert("1")</script> \u202e\'"&'
@@ -177,9 +176,3 @@ def test_the_form_works_without_scripts(engine: EngineProcess, browser: Browser)
     assert made["retry_rules"] == [{"error_type": "Busy", "max_retries": 0}, {"max_retries": 1}]
     assert made["max_async_event_age_in_seconds"] == 77
     context.close()
-
-
-def test_the_page_is_accessible(page: Page) -> None:
-    page.goto(HERE.format("full"))
-
-    assert violations(page) == []

@@ -23,30 +23,6 @@ def controls(engine: EngineProcess) -> dict[str, object]:
     return found
 
 
-def test_a_function_is_paused_and_resumed(engine: EngineProcess, page: Page) -> None:
-    page.goto(f"{HERE}/functions")
-    page.get_by_role("link", name="hello", exact=True).click()
-    page.get_by_text("Pause…").click()
-    page.get_by_label("Reason").fill("<b>moving</b>")
-    page.get_by_role("button", name="Pause").click()
-
-    expect(page.get_by_role("status")).to_contain_text("Paused")
-    assert (controls(engine)["paused"], controls(engine)["pause_reason"]) == (True, "<b>moving</b>")
-
-    page.get_by_role("button", name="Resume").click()
-
-    expect(page.get_by_role("status")).to_contain_text("Resumed")
-    assert controls(engine)["paused"] is False
-
-
-def test_a_form_without_the_token_of_its_page_changes_nothing(engine: EngineProcess) -> None:
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    reply = engine.ask("POST", f"{HERE}/functions/hello/pause", b"reason=x", headers=headers)
-
-    assert reply.status == 403
-    assert controls(engine)["paused"] is False
-
-
 def test_an_error_of_an_action_says_so(page: Page) -> None:
     page.goto(f"{HERE}/functions/hello")
     page.get_by_text("Pause…").click()

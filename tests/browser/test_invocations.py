@@ -231,46 +231,6 @@ def test_a_running_invocation_shows_progress_and_is_not_green(engine: EngineProc
     expect(page.locator("h1 .state")).to_have_text("FAIL")
 
 
-def test_many_are_cancelled_then_redriven(engine: EngineProcess, page: Page) -> None:
-    engine.ask("POST", f"{BASE}/{urn_of('chained')}/pause", {})
-    for n in range(12):
-        engine.accepted("chained", {"text": str(n)})
-    page.goto(f"{HERE}/invocations?function=chained&status=WAIT")
-    page.get_by_role("link", name="Cancel these").click()
-    expect(page.locator("main")).to_contain_text("12 wait. Cancelled ones end as FAIL")
-    expect(page.locator("tbody tr")).to_have_count(10)
-    page.get_by_role("button", name="Cancel them").click()
-    expect(page.get_by_role("status")).to_have_text("12 invocations cancelled.")
-
-    page.get_by_role("link", name="Show the invocations").click()
-    page.get_by_text("More filters").click()
-    page.get_by_label("Error code").fill("4208")
-    page.get_by_role("button", name="Search").click()
-    page.get_by_role("link", name="Run failed again").click()
-    expect(page.locator("main")).to_contain_text("12 invocations failed")
-    page.get_by_role("button", name="Run them again").click()
-    expect(page.get_by_role("status")).to_have_text("12 invocations accepted again.")
-    page.get_by_role("link", name="Show the new invocations").click()
-    expect(page.locator("table.invocations tbody tr").nth(11)).to_be_visible()  # other tests redrive, too
-    engine.ask("POST", f"{BASE}/{urn_of('chained')}/resume")
-
-
-def test_steps_go_on_by_a_button_without_scripts(engine: EngineProcess, page: Page) -> None:
-    engine.ask("POST", f"{BASE}/{urn_of('good')}/pause", {})
-    for n in range(3):
-        engine.accepted("good", {"n": n}, X_Functiond_Delay="600")
-    plain = page.context.browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)  # type: ignore[union-attr]
-    page = plain.new_page()
-    page.goto(f"{HERE}/functions/good/invocations/cancel?status=WAIT&source=API")
-    with page.expect_navigation():
-        page.get_by_role("button", name="Cancel them").click()
-    while (button := page.get_by_role("button", name="Continue")).count():
-        with page.expect_navigation():
-            button.click()
-    expect(page.get_by_role("status")).to_have_text("3 invocations cancelled.")
-    plain.close()
-
-
 def test_a_refused_filter_is_accessible(page: Page) -> None:
     page.goto(f"{HERE}/invocations?request=zz")
 

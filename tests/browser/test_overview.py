@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
-from tests.browser.axe import violations
 
 HERE = f"/console/projects/{PROJECT}"
 HOSTILE = "<script>alert(1)</script> \u202eesrever " + "long" * 50
@@ -100,11 +99,3 @@ def test_a_range_that_does_not_exist_says_which_do(engine: EngineProcess) -> Non
 
     assert reply.status == 400
     assert b"15min, 1h, 24h" in reply.body
-
-
-@pytest.mark.parametrize("path", ["/console/?range=24h", f"{HERE}/functions/bad/monitoring"])
-def test_the_pages_are_accessible(page: Page, path: str) -> None:
-    page.goto(path)
-    page.get_by_text("Show the figures as a table").click()
-
-    assert violations(page) == []

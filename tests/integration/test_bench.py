@@ -60,13 +60,6 @@ def test_accept_batch_compares_with_sqlite_alone_of_the_same_run(tmp_path: Path)
     assert found["decode 6 MiB"].median > 0
 
 
-def test_end_to_end_counts_only_what_has_ended(tmp_path: Path) -> None:
-    found = measure("end_to_end", tmp_path)
-
-    assert 0 < found["end to end"].median <= found["accepted"].median
-    assert found["children"].median > 0
-
-
 def test_the_status_log_is_compared_with_a_run_without_it(tmp_path: Path) -> None:
     found = measure("status_log", tmp_path)
 
@@ -74,60 +67,43 @@ def test_the_status_log_is_compared_with_a_run_without_it(tmp_path: Path) -> Non
     assert found["with / without"].median == pytest.approx(ratio)
 
 
-def test_latency_reaches_every_handler(tmp_path: Path) -> None:
-    found = measure("latency", tmp_path)
-
-    assert found["requests"].median > 0
-    assert 0 < found["start p50"].median <= found["start p99"].median <= found["start worst"].median
-
-
-def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
-    found = measure("recovery", tmp_path, scale=0.02)
-
-    assert all(found[f"first {what}"].median > 0 for what in ("202", "run", "202 after kill -9", "run after kill -9"))
-    assert found["queued"].median > 10_000
-
-
-def test_backup_measures_the_copy_and_the_load_beside_it(tmp_path: Path) -> None:
-    found = measure("backup", tmp_path)
-
-    assert found["copied"].median > 10
-    assert 0 < found["p50 beside"].median <= found["p99 beside"].median <= found["worst beside"].median
-    assert all(found[name].median > 0 for name in ("p99", "log", "longest step", "rate"))
-
-
-def test_purge_measures_the_load_beside_it(tmp_path: Path) -> None:
-    found = measure("purge", tmp_path, scale=0.005)
-
-    assert found["purged"].median == 5000
-    assert 0 < found["p50 beside"].median <= found["p99 beside"].median <= found["worst beside"].median
+#: Scale by scenario, and chains of figures, each at most as large as the next; a number bounds the figures behind it.
+CHAINS: dict[str, tuple[float, list[list[str | float]]]] = {
+    "end_to_end": (0.001, [["end to end", "accepted"], ["children"]]),
+    "latency": (0.001, [["requests"], ["start p50", "start p99", "start worst"]]),
+    "recovery": (
+        0.02,
+        [["first 202"], ["first run"], ["first 202 after kill -9"], ["first run after kill -9"], [10_001, "queued"]],
+    ),
+    "backup": (
+        0.001,
+        [[10, "copied"], ["p50 beside", "p99 beside", "worst beside"], ["p99"], ["log"], ["longest step"], ["rate"]],
+    ),
+    "purge": (0.005, [[5000, "purged", 5000], ["p50 beside", "p99 beside", "worst beside"]]),
+    "backlog": (
+        0.001,
+        [
+            [f"{kind} {length}"]
+            for kind in ("pop", "memory", "drain")
+            for length in ("1,000", "10,000", "100,000", "1,000,000")
+        ],
+    ),
+    "idle": (0.001, [[1, "memory"]]),
+    "cold_start": (0.001, [["spawn p50", "spawn p95"], ["fork p50", "fork p95"]]),
+    "dispatch": (0.001, [["round trip p50", "round trip p99"], ["one after another"]]),
+}
 
 
-def test_backlog_measures_every_length(tmp_path: Path) -> None:
-    found = measure("backlog", tmp_path)
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_scenario_measures_its_figures(tmp_path: Path, name: str) -> None:
+    scale, chains = CHAINS[name]
 
-    lengths = ("1,000", "10,000", "100,000", "1,000,000")
-    assert all(found[f"{kind} {n}"].median > 0 for kind in ("pop", "memory", "drain") for n in lengths)
+    found = measure(name, tmp_path, scale)
 
-
-def test_idle_looks_at_a_living_engine(tmp_path: Path) -> None:
-    found = measure("idle", tmp_path)
-
-    assert found["memory"].median > 1
-    assert found["wake-ups"].median >= 0
-
-
-def test_cold_starts_are_measured_by_the_way_they_come_to_be(tmp_path: Path) -> None:
-    found = measure("cold_start", tmp_path)
-
-    assert all(0 < found[f"{way} p50"].median <= found[f"{way} p95"].median for way in ("spawn", "fork"))
-
-
-def test_dispatch_measures_round_trips(tmp_path: Path) -> None:
-    found = measure("dispatch", tmp_path)
-
-    assert 0 < found["round trip p50"].median <= found["round trip p99"].median
-    assert found["one after another"].median > 0
+    for chain in chains:
+        values = [found[one].median if isinstance(one, str) else one for one in chain]
+        assert values == sorted(values), chain
+        assert values[0] > 0, chain
 
 
 @pytest.mark.parametrize("kind", ["silent", "slow heads", "TLS pipelines"])

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
@@ -17,13 +18,22 @@ from unittest import mock
 import pytest
 
 from engine.cli.commands import run
+from tests.support.engine_process import CLEAN
 
 
-def functiond_here(*arguments: str | Path, url: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def functiond_here(
+    *arguments: str | Path, url: str = "", stdin: str = "", environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run one command in this process."""
-    given, out, error = [*map(str, arguments), "--url", url], StringIO(), StringIO()
+    given, out, error = [*map(str, arguments)], StringIO(), StringIO()
     source = TextIOWrapper(BytesIO(stdin.encode()))
-    with redirect_stdout(out), redirect_stderr(error), mock.patch.object(sys, "stdin", source):
+    environment = {**CLEAN, **({"FUNCTIOND_URL": url} if url else {}), **(environ or {})}
+    with (
+        redirect_stdout(out),
+        redirect_stderr(error),
+        mock.patch.object(sys, "stdin", source),
+        mock.patch.dict(os.environ, environment, clear=True),
+    ):
         code = run(given)
     return subprocess.CompletedProcess(given, code, out.getvalue(), error.getvalue())
 

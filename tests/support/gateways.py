@@ -19,5 +19,5 @@ API: dict[str, Any] = {
     "env_name": "RELEASE",
     "env_id": "e",
     "auth": "NONE",
-    "func_info": {"timeout": 5000},
+    "func_info": {"timeout": 60_000},
 }

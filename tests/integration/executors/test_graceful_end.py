@@ -192,9 +192,31 @@ def after_begin(outcome: Outcome) -> str:
     return output(outcome).partition("began\n")[2]
 
 
-@pytest.mark.parametrize(("handler", "concurrency"), [("plain", 1), ("awaiting", 1), ("awaiting", 2)])
-async def test_a_cancelled_handler_cleans_up(opened: Pool, handler: str, concurrency: int) -> None:
-    assert await cancelled(opened, function(handler, concurrent_num=concurrency)) == "cleaned up\n"
+NODE_RUNTIME = {"runtime": "Node.js18.15"}
+
+
+@pytest.mark.parametrize(
+    ("handler", "fields", "lines"),
+    [
+        ("plain", {}, ["cleaned up"]),
+        ("awaiting", {}, ["cleaned up"]),
+        ("awaiting", {"concurrent_num": 2}, ["cleaned up"]),
+        ("heeding", {}, ["ends, cancelled", "told cancelled"]),
+        ("heeding", {"concurrent_num": 2}, ["ends, cancelled", "told cancelled"]),
+        ("raising", {}, ["told cancelled"]),
+        ("handling", {}, ["SIGTERM", "ends"]),
+        ("parent", {}, PARENT),
+        pytest.param("aborted", NODE_RUNTIME, ["aborted cancelled true"], marks=needs("node")),
+        pytest.param("calledBack", NODE_RUNTIME, ["told cancelled"], marks=needs("node")),
+        pytest.param("handling", NODE_RUNTIME, ["SIGTERM cancelled"], marks=needs("node")),
+        pytest.param("waiting", NODE_RUNTIME, [], marks=needs("node")),
+    ],
+)
+async def test_a_cancelled_handler_is_told_and_cleans_up(
+    opened: Pool, handler: str, fields: dict[str, Any], lines: list[str]
+) -> None:
+    """Handlers end by an exception, by their own decision, by a signal, or with processes that they started."""
+    assert await cancelled_lines(opened, function(handler, **fields)) == lines
 
 
 @pytest.mark.parametrize("handler", ["plain", "awaiting"])
@@ -203,13 +225,6 @@ async def test_a_handler_that_runs_too_long_cleans_up(opened: Pool, handler: str
 
     assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, "cleaned up\n")
     assert "longer than the 1 s allowed" in outcome.message
-
-
-@pytest.mark.parametrize("concurrency", [1, 2])
-async def test_a_handler_that_heeds_the_notice_goes_on_to_its_end(opened: Pool, concurrency: int) -> None:
-    asked = function("heeding", concurrent_num=concurrency)
-
-    assert await cancelled(opened, asked) == "told cancelled\nends, cancelled\n"
 
 
 async def test_a_repeated_cancel_does_not_tell_the_handler_again(opened: Pool) -> None:
@@ -225,18 +240,6 @@ async def test_a_handler_is_told_that_its_time_is_over(opened: Pool) -> None:
 
     assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, "told timeout\nends, timeout\n")
     assert b"the answer" not in outcome.result
-
-
-async def test_an_error_in_a_callback_interrupts_the_handler(opened: Pool) -> None:
-    assert await cancelled(opened, function("raising")) == "told cancelled\n"
-
-
-async def test_a_signal_handler_of_user_code_gets_the_signal(opened: Pool) -> None:
-    assert await cancelled_lines(opened, function("handling")) == ["SIGTERM", "ends"]
-
-
-async def test_processes_that_the_handler_started_get_the_signal(opened: Pool) -> None:
-    assert await cancelled_lines(opened, function("parent")) == PARENT
 
 
 async def test_a_handler_that_does_not_end_is_killed_after_the_grace_period(tmp_path: Path) -> None:
@@ -310,20 +313,6 @@ async def test_a_cancelled_handler_in_a_sandbox_cleans_up(tmp_path: Path) -> Non
     async with pool(tmp_path, SOURCE, term_grace=LONG, sandbox=IsolationOptions(isolation="bubblewrap")) as opened:
         assert await cancelled(opened, function("plain")) == "cleaned up\n"
         assert await cancelled_lines(opened, function("parent")) == PARENT
-
-
-@needs("node")
-@pytest.mark.parametrize(
-    ("handler", "log"),
-    [
-        ("aborted", "aborted cancelled true\n"),
-        ("calledBack", "told cancelled\n"),
-        ("handling", "SIGTERM cancelled\n"),
-        ("waiting", ""),
-    ],
-)
-async def test_a_node_handler_is_told(opened: Pool, handler: str, log: str) -> None:
-    assert await cancelled(opened, function(handler, runtime="Node.js18.15")) == log
 
 
 async def test_a_bootstrap_gets_the_signal(opened: Pool, tmp_path: Path) -> None:

@@ -37,11 +37,6 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
 # --- choice of the instance ---
 
 
-async def test_a_warm_instance_serves_again(opened: Pool) -> None:
-    assert await pid_of(opened) == await pid_of(opened)
-    assert opened.statistics().started == 1
-
-
 async def test_a_failed_attempt_names_its_instance(opened: Pool) -> None:
     outcome = await opened.execute(function("fail"), invocation())
     assert outcome.instance

@@ -73,15 +73,6 @@ async def test_a_stopped_instance_ends_by_the_timeout(opened: Pool, tmp_path: Pa
     await exit_of(pid)
 
 
-async def test_cancelling_ends_the_instance(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
-
-    assert opened.cancel(running.invocation.key)
-    assert (await running.outcome).code == Code.CANCELLED
-    await exit_of(pid)
-
-
 async def test_an_instance_that_is_being_started_can_be_cancelled(opened: Pool) -> None:
     asked = invocation()
     await opened.check_runtime("Python3.10")  # else the search for an interpreter would be cancelled

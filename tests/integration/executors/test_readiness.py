@@ -43,7 +43,9 @@ def runs(tmp_path: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-async def test_who_started_the_instance_can_still_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_started_the_instance_can_still_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with pool(tmp_path, SOURCE) as opened:
         told: list[bool] = []
         asked = invocation()
@@ -53,7 +55,7 @@ async def test_who_started_the_instance_can_still_be_cancelled(tmp_path: Path, m
     assert (told, outcome.code, runs(tmp_path)) == ([True], Code.CANCELLED, 0)
 
 
-async def test_who_waited_for_the_instance_can_still_be_cancelled(
+async def test_a_request_that_waited_for_the_instance_can_still_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pool(tmp_path, SOURCE) as opened:

@@ -85,27 +85,26 @@ async def pids(opened: Pool, asked: Function, *events: Any) -> list[int]:
 # --- recycling ---
 
 
-async def test_an_instance_is_replaced_after_its_last_request(opened: Pool) -> None:
-    control(opened, recycle_requests=2)
+@pytest.mark.parametrize(
+    ("controls", "megabytes", "served", "recycled"),
+    [
+        ({"recycle_requests": 2}, (1, 1, 1, 1, 1), [2, 2, 1], {"requests": 2, "memory": 0}),
+        ({"recycle_memory": 50}, (1, 1, 80, 1), [3, 1], {"requests": 0, "memory": 1}),
+        ({}, (80, 80, 80), [3], {"requests": 0, "memory": 0}),
+    ],
+    ids=["requests", "memory", "no controls"],
+)
+async def test_an_instance_is_replaced_after_as_many_requests_or_as_much_memory_as_is_set(
+    opened: Pool, controls: dict[str, int], megabytes: tuple[int, ...], served: list[int], recycled: dict[str, int]
+) -> None:
+    control(opened, **controls)
 
-    found = await pids(opened, function("pid"), *range(5))
+    found = await pids(opened, function("take", memory_size=128), *megabytes)
 
-    assert [found.count(pid) for pid in dict.fromkeys(found)] == [2, 2, 1]
-    assert opened.statistics().recycled == {"requests": 2, "memory": 0}
-    await exit_of(found[0])
-
-
-async def test_an_instance_that_has_used_too_much_memory_is_replaced(opened: Pool) -> None:
-    control(opened, recycle_memory=50)
-
-    found = await pids(opened, function("take", memory_size=128), 1, 1, 80, 1)
-
-    assert [found.count(pid) for pid in dict.fromkeys(found)] == [3, 1]
-    assert opened.statistics().recycled == {"requests": 0, "memory": 1}
-
-
-async def test_without_controls_an_instance_stays(opened: Pool) -> None:
-    assert len(set(await pids(opened, function("take", memory_size=128), 80, 80, 80))) == 1
+    assert [found.count(pid) for pid in dict.fromkeys(found)] == served
+    assert opened.statistics().recycled == recycled
+    if len(served) > 1:
+        await exit_of(found[0])
 
 
 async def test_a_recycled_instance_ends_when_its_last_request_has_ended(opened: Pool, tmp_path: Path) -> None:
@@ -154,14 +153,21 @@ async def test_no_request_is_lost_under_load(opened: Pool, handler: str, concurr
 
 
 @pytest.mark.parametrize(
-    ("handler", "concurrency"), [("warned", 1), ("warned", 2), ("warned_async", 1), ("warned_async", 2)]
+    ("handler", "runtime", "concurrency"),
+    [
+        ("warned", "Python3.10", 1),
+        ("warned", "Python3.10", 2),
+        ("warned_async", "Python3.10", 1),
+        ("warned_async", "Python3.10", 2),
+        pytest.param("warned", "Node.js18.15", 1, marks=needs("node")),
+    ],
 )
-async def test_a_handler_is_warned_and_goes_on(opened: Pool, handler: str, concurrency: int) -> None:
+async def test_a_handler_is_warned_and_goes_on(opened: Pool, handler: str, runtime: str, concurrency: int) -> None:
     control(opened, soft_timeout=0.2)
 
-    outcome = await opened.execute(function(handler, concurrent_num=concurrency), invocation())
+    outcome = await opened.execute(function(handler, runtime=runtime, concurrent_num=concurrency), invocation())
 
-    assert (outcome.code, outcome.result) == (Code.OK, b'[false, ""]')
+    assert (outcome.code, json.loads(outcome.result)) == (Code.OK, [False, ""])
     assert b"still running after the soft timeout of 0.2 s" in plain(outcome.log)
     assert opened.statistics().alive == 1
 
@@ -176,15 +182,6 @@ async def test_a_warning_that_is_read_together_with_its_request_is_heard(opened:
 
     assert [one.code for one in outcomes] == [Code.OK, Code.OK]
     assert opened.statistics().alive == 1
-
-
-@needs("node")
-async def test_a_node_handler_is_warned_and_goes_on(opened: Pool) -> None:
-    control(opened, soft_timeout=0.2)
-
-    outcome = await opened.execute(function("warned", runtime="Node.js18.15"), invocation())
-
-    assert (outcome.code, outcome.result) == (Code.OK, b'[false,""]')
 
 
 async def test_an_attempt_that_exits_before_it_reads_the_warning_is_not_repeated(opened: Pool, tmp_path: Path) -> None:

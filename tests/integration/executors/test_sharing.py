@@ -204,13 +204,6 @@ async def test_a_death_among_several_is_nobodys_fault_until_the_third_time(opene
     assert codes == [(Code.ENGINE, Code.ENGINE)] * 2 + [(Code.USER_EXCEPTION, Code.ENGINE)]
 
 
-async def test_a_death_of_one_alone_is_its_own_fault(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path, shared())
-    os.kill(await running.pid(), signal.SIGKILL)
-
-    assert (await running.outcome).code == Code.USER_EXCEPTION
-
-
 async def test_a_request_given_up_at_any_step_leaves_its_neighbour_an_answer(opened: Pool) -> None:
     await opened.check_runtime("Python3.10")
     codes = set()
@@ -264,7 +257,7 @@ async def test_a_start_goes_on_for_a_second_request_when_the_first_is_cancelled(
     assert opened.statistics().started == 1
 
 
-async def test_who_waits_for_an_instance_can_be_cancelled_alone(opened: Pool, tmp_path: Path) -> None:
+async def test_a_request_that_waits_for_an_instance_can_be_cancelled_alone(opened: Pool, tmp_path: Path) -> None:
     gate = tmp_path / "code" / "gate"
     os.mkfifo(gate)
     asked = function("pid", concurrent_num=2, initializer_handler="index.slow_at_first")

@@ -77,10 +77,6 @@ def draw(event, context):
     return [random.random(), random.SystemRandom().random(), os.urandom(4).hex()]
 
 
-def leave(event, context):
-    os._exit(7)
-
-
 def square(number):
     return number * number
 
@@ -204,12 +200,6 @@ async def test_files_named_like_modules_that_the_template_has_loaded_win(opened:
     assert {Path(file).parent for file in json.loads(outcome.result)} == {tmp_path / "code"}
 
 
-async def test_the_status_of_a_death_is_known(opened: Pool) -> None:
-    outcome = await opened.execute(function("leave"), invocation())
-
-    assert (outcome.code, "status 7" in outcome.message) == (Code.USER_EXCEPTION, True)
-
-
 async def test_what_a_dead_instance_had_forked_is_swept_up(opened: Pool, tmp_path: Path) -> None:
     template = template_of(opened)
     outcome = await opened.execute(function("stray"), invocation())
@@ -217,13 +207,6 @@ async def test_what_a_dead_instance_had_forked_is_swept_up(opened: Pool, tmp_pat
     assert "status 3" in outcome.message
     for pid in [pid for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)) if pid != template.pid]:
         await exit_of(pid)
-
-
-async def test_a_signal_from_elsewhere_is_told(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    os.kill(await running.pid(), signal.SIGSEGV)
-
-    assert "SIGSEGV" in (await running.outcome).message
 
 
 async def test_when_the_template_dies_running_calls_finish_and_a_new_one_comes(opened: Pool, tmp_path: Path) -> None:

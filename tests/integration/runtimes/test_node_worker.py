@@ -19,7 +19,7 @@ from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
 from tests.integration.executors.test_template import ready
-from tests.support.executing import Running, exit_of, function, invocation, marker, pool
+from tests.support.executing import function, invocation, marker, pool
 from tests.support.programs import needs
 
 pytestmark = [
@@ -260,15 +260,6 @@ async def test_an_error_shows_the_frames_of_user_code_and_no_others(folder: Path
     assert outcome.result.decode() == json.dumps(body, indent=4)
 
 
-async def test_a_result_may_have_six_megabytes_and_no_more(run: Any) -> None:
-    limit = 6 << 20
-
-    fits, excess = await run(node("text"), limit), await run(node("text"), limit + 2)
-
-    assert (fits.code, len(fits.result)) == (Code.OK, limit)
-    assert (excess.code, "more than the 6291456 allowed" in excess.message) == (Code.RESPONSE_TOO_LARGE, True)
-
-
 async def test_what_nobody_caught_ends_the_instance_after_the_answer(run: Any) -> None:
     asked = node("restless")
     first = value(await run(asked, "ask"))
@@ -330,10 +321,6 @@ async def test_user_data_never_raises(run: Any) -> None:
     answers = value(await run(asked, [["s"], ["none"], ["none", "default"], ["toString"], []]))
 
     assert answers == ["2", None, "default", None, {"s": "2"}]
-
-
-async def test_remaining_time_counts_down_from_the_timeout(run: Any) -> None:
-    assert 20_000 < value(await run(node("remaining", timeout=30))) <= 30_000
 
 
 async def test_the_environment_is_the_documented_one_and_the_users(folder: Path, run: Any) -> None:
@@ -452,16 +439,6 @@ async def test_an_error_that_nobody_caught_fails_the_request_that_caused_it(run:
 
 
 # --- end --------------------------------------------------------------------------------------------------
-
-
-async def test_a_cancelled_function_is_gone(tmp_path: Path, opened: Pool) -> None:
-    running = Running(opened, tmp_path, node("wait"))
-    pid = await running.pid()
-
-    assert opened.cancel(running.invocation.key)
-
-    assert (await running.outcome).code == Code.CANCELLED
-    await exit_of(pid)
 
 
 async def test_an_endless_function_times_out_with_its_lines(run: Any, opened: Pool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -80,24 +79,6 @@ async def test_requests_at_a_time_keep_their_answers_and_their_lines_apart(
         assert words >= {"first", "logging", "executor", "INFO", "logger", f"request-{ticket}"}
         assert words & {"a", "b", "c"} == {event}
     assert {line.ticket for line in instance.lines} == {7, 8, 9}
-
-
-def test_what_a_thread_writes_after_the_answer_is_the_instances(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    source = """
-import threading
-
-
-def handler(event, context):
-    threading.Thread(target=lambda: print(open(event).read())).start()
-"""
-    with PythonProcess(tmp_path, source, concurrency=2) as instance:
-        instance.call(str(gate))
-        gate.write_text("late")
-        next(instance.frames())
-
-    assert instance.lines == [Line(0, 1, "late")]
 
 
 def test_what_a_pool_is_given_may_have_any_name(tmp_path: Path) -> None:

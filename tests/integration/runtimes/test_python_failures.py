@@ -241,14 +241,6 @@ def test_functions_of_an_app_fail_without_frames_of_functiond(tmp_path: Path, ki
     assert "functiond" not in refused.result.decode()
 
 
-def test_the_error_body_is_indented_by_four(tmp_path: Path) -> None:
-    told = answer(tmp_path, "def handler(event, context): raise LookupError('gone')")
-
-    assert told.result.startswith(
-        b'{\n    "errorMessage": "gone",\n    "errorType": "LookupError",\n    "stackTrace": [\n'
-    )
-
-
 def test_what_a_thread_of_the_functions_raises_fails_nobody(tmp_path: Path) -> None:
     source = """
 import threading
@@ -265,12 +257,6 @@ def handler(event, context):
 
         assert instance.answer().result == b"done"
     assert instance.lines[-1].text == "ZeroDivisionError: division by zero"
-
-
-def test_code_that_cannot_be_parsed_is_shown_where(tmp_path: Path) -> None:
-    told = answer(tmp_path, "def handler(event, context)\n    pass")
-
-    assert (told.code, "index.py, line 1" in told.message) == (Code.ENTRY_NOT_FOUND, True)
 
 
 def test_a_failure_while_loading_shows_the_users_frames_only(tmp_path: Path) -> None:

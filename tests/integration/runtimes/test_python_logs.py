@@ -251,11 +251,12 @@ def handler(event, context):
     assert sorted(raw) == sorted(f"{name} {n} {name}" for name in "abcd" for n in range(200))
 
 
-def test_what_a_thread_writes_after_the_answer_is_the_instances(tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_what_a_thread_writes_after_the_answer_is_the_instances(tmp_path: Path, concurrency: int) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     body = "threading.Thread(target=lambda: print(open(event).read())).start()"
-    with PythonProcess(tmp_path, _handler(body)) as instance:
+    with PythonProcess(tmp_path, _handler(body), concurrency=concurrency) as instance:
         instance.call(str(gate))
         gate.write_text("late")
         next(instance.frames())

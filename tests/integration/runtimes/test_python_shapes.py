@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.model import Code
 from engine.runtimes.interpreters import WORKERS
 from tests.support.python_process import PythonProcess
 
@@ -201,21 +200,6 @@ def handler(event, context):
         assert [instance.call(), instance.call()] == [1, 1]
 
 
-def test_large_events_and_results_come_whole(tmp_path: Path) -> None:
-    source = "def handler(event, context): return event[::-1]"
-    event = "ab" * (2 << 20)
-    with PythonProcess(tmp_path, source) as instance:
-        instance.ask(event)
-
-        assert instance.answer().result == event[::-1].encode()
-
-
-def test_a_function_keeps_its_state_between_requests(tmp_path: Path) -> None:
-    source = "calls = []\ndef handler(event, context):\n    calls.append(event)\n    return calls"
-    with PythonProcess(tmp_path, source) as instance:
-        assert [instance.call(n) for n in (1, 2)] == [[1], [1, 2]]
-
-
 def test_dataclasses_enums_and_pickles_find_their_module(tmp_path: Path) -> None:
     source = """
 import dataclasses, enum, pickle, typing
@@ -282,11 +266,3 @@ def handler(event, context):
         texts = ["n=" + text, text + "!", f"{text} {text}", text, text]
 
         assert instance.call() == [*texts, number + 1, number + 1, number * 2, number, True, True]
-
-
-@pytest.mark.parametrize(
-    ("handler", "text"), [("index", "write file.function"), (".handler", "write file.function"), ("index.none", "none")]
-)
-def test_a_handler_that_names_nothing_is_4001(tmp_path: Path, handler: str, text: str) -> None:
-    with PythonProcess(tmp_path, "", handler=handler) as instance:
-        assert (instance.ready.code, text in instance.ready.message) == (Code.ENTRY_NOT_FOUND, True)

@@ -78,7 +78,9 @@ async def gateway(folder: Path, *apis: dict[str, Any], **settings: Any) -> Async
         for api in apis:
             trigger = await place.create("APIG", **{**API, **ASYNC, **api})
             await place.engine.sources.settled(trigger.id)
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url(place), trust_env=False, verify=False))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=url(place), trust_env=False, verify=False, timeout=60)
+        )
         yield Gateway(place, client)
 
 
@@ -242,14 +244,14 @@ async def test_guesses_count_for_their_client_whatever_it_puts_before_its_addres
 async def test_gateways_limit_the_connections_of_a_client(tmp_path: Path) -> None:
     async with gateway(tmp_path, {}, http__client_connections=1) as at:
         assert (await at.client.get("/orders")).status_code == 202
-        async with httpx.AsyncClient(base_url=at.client.base_url, trust_env=False, verify=False) as second:
+        async with httpx.AsyncClient(base_url=at.client.base_url, trust_env=False, verify=False, timeout=60) as second:
             refused = await second.get("/orders")
 
         assert refused.status_code == 429
         assert at.place.engine.connections.api.turned_away.counts["client_connections"] == 1
 
 
-async def test_who_signs_with_a_key_of_the_engine_may_call_an_iam_api(tmp_path: Path) -> None:
+async def test_a_key_of_the_engine_may_call_an_iam_api(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"auth": "IAM"}, **AUTH) as at:
         good = signature(at, "/orders?b=2&a=1", b"x")
         replies = [
@@ -401,7 +403,7 @@ async def test_no_project_publishes_an_api_that_takes_requests_of_another(tmp_pa
             with pytest.raises(TriggerClash, match="another project"):
                 await place.engine.resources.triggers.update(urn, "APIG", other.id, [theft])
         await claim("DEDICATEDGATEWAY", **thefts[0])
-        async with httpx.AsyncClient(base_url=url(place), trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url(place), trust_env=False, timeout=60) as client:
             assert (await client.get("/pay/7")).status_code == 202
 
         assert {trigger_status(one) for one in refusals} == {(409, "FSS.1147")}
@@ -409,7 +411,7 @@ async def test_no_project_publishes_an_api_that_takes_requests_of_another(tmp_pa
         assert [event["resource"] for event in await place.events()] == ["/pay/{id}"]
 
 
-async def test_of_stored_apis_that_collide_the_oldest_answers_and_the_other_shows_a_problem(tmp_path: Path) -> None:
+async def test_the_oldest_of_stored_apis_that_collide_answers_and_the_other_shows_a_problem(tmp_path: Path) -> None:
     unchecked = replace(plugin, rules=replace(plugin.rules, taken=None))
     async with two_projects(tmp_path, unchecked) as (place, claim):
         first = await place.create("APIG", **{**API, **ASYNC, "path": "/pay/{id}"})
@@ -422,7 +424,7 @@ async def test_of_stored_apis_that_collide_the_oldest_answers_and_the_other_show
         urn = parse_urn(late.function, region=REGION, project="another")
         await place.engine.resources.triggers.update(urn, "APIG", late.id, [{"name": "renamed"}])
         renamed = await place.update(first, name="renamed")
-        async with httpx.AsyncClient(base_url=url(place), trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url(place), trust_env=False, timeout=60) as client:
             before = await client.get("/pay/7")
             events = await place.events()
             await place.delete(first)
@@ -450,7 +452,7 @@ async def test_functions_see_neither_the_console_s_cookie_nor_a_token_that_nobod
         assert not any(TOKEN in str(headers) for headers in (first, second))
 
 
-async def test_who_comes_when_there_is_no_room_is_told_when_to_come_again(tmp_path: Path) -> None:
+async def test_a_caller_without_room_is_told_when_to_come_again(tmp_path: Path) -> None:
     async with gateway(tmp_path, {}, queue__function_rows=1) as at:
         await at.client.get("/orders")
         full = await at.client.get("/orders")
@@ -569,7 +571,7 @@ async def test_gateways_speak_tls_with_the_certificate_of_the_engine(tmp_path: P
         trigger = await at.place.create("DEDICATEDGATEWAY", **{**API, **ASYNC, "instance_id": "i"})
         await at.place.engine.sources.settled(trigger.id)
         addresses = [url(at.place, kind).replace("http:", "https:") for kind in ("APIG", "DEDICATEDGATEWAY")]
-        async with httpx.AsyncClient(trust_env=False, verify=trust) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=trust, timeout=60) as client:
             assert [(await client.get(f"{address}/orders")).status_code for address in addresses] == [202, 202]
             plain = await client.get(addresses[0].replace("https:", "http:") + "/orders")
             assert (plain.status_code, "use https://" in plain.text) == (400, True)

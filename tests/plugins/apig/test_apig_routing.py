@@ -73,53 +73,92 @@ def table() -> Iterator[Table]:
         yield Table(stack)
 
 
-def test_a_whole_path_is_answered_as_it_is(table: Table) -> None:
-    table.add("a", path="/orders")
+#: Paths of APIs by name, in short; or all their options.
+Apis = dict[str, str | dict[str, str]]
 
-    assert table.ask("/orders") == ("a", {})
-    assert [table.ask(path) for path in ("/", "/orders/", "/orders/1", "/order", "/orders2")] == [None] * 5
+ROUTES: dict[str, tuple[Apis, dict[str, Any]]] = {
+    "a whole path": (
+        {"a": "/orders"},
+        {"/orders": ("a", {}), **dict.fromkeys(("/", "/orders/", "/orders/1", "/order", "/orders2"))},
+    ),
+    "parameters are segments, and are decoded": (
+        {"a": "/shops/{shop}/orders/{number}"},
+        {
+            "/shops/k%C3%B6ln%2F1/orders/7": ("a", {"shop": "köln/1", "number": "7"}),
+            **dict.fromkeys(("/shops/x/orders/", "/shops/x/orders/7/8", "/shops//orders/7")),
+        },
+    ),
+    "a parameter is part of a segment": (
+        {"a": "/files/cat-{name}.jpg"},
+        {
+            "/files/cat-a.b.jpg": ("a", {"name": "a.b"}),
+            **dict.fromkeys(("/files/cat-.jpg", "/files/cat-a.png", "/files/dog-a.jpg")),
+        },
+    ),
+    "parameters are percent-encoded": (
+        {"a": "/shops/%7Bshop%7D/k%C3%B6ln-{id}%2Fend", "b": "/files/%7Bpath+%7D"},
+        {"/shops/7/k%C3%B6ln-9%2Fend": ("a", {"shop": "7", "id": "9"}), "/files/a/b": ("b", {"path": "a/b"})},
+    ),
+    "a brace that names no parameter is text": (
+        {"a": "/a%7Bb/c}", "b": "/x%7B{id}%7D"},
+        {"/a%7Bb/c%7D": ("a", {}), "/x%7B7%7D": ("b", {"id": "7"})},
+    ),
+    "a beginning takes whole segments": (
+        {"a": {"path": "/shop", "match_mode": "SWA"}},
+        {"/shop": ("a", {}), "/shop/b/c%20d": ("a", {"": "b/c d"}), "/shopping": None},
+    ),
+    "a beginning is the root": (
+        {"a": {"path": "/", "match_mode": "SWA"}},
+        {"/": ("a", {}), "/x/y": ("a", {"": "x/y"})},
+    ),
+    "a greedy parameter takes the rest, but not nothing": (
+        {"a": "/files/{path+}"},
+        {"/files/a/b.txt": ("a", {"path": "a/b.txt"}), "/files": None, "/files/": None},
+    ),
+    "the more exact path wins": (
+        {
+            "all": {"path": "/", "match_mode": "SWA"},
+            "begin": {"path": "/orders", "match_mode": "SWA"},
+            "parameter": "/orders/{id}",
+            "whole": "/orders/new",
+        },
+        {
+            "/orders/new": ("whole", {}),
+            "/orders/1": ("parameter", {"id": "1"}),
+            "/orders/1/2": ("begin", {"": "1/2"}),
+            "/else": ("all", {"": "else"}),
+        },
+    ),
+    "a path without the method leaves the request to a less exact one": (
+        {"post": {"path": "/orders/new", "req_method": "POST"}, "get": {"path": "/orders/{id}", "req_method": "GET"}},
+        {"POST /orders/new": ("post", {}), "/orders/new": ("get", {"id": "new"}), "PUT /orders/new": None},
+    ),
+    "a method by name goes before any": (
+        {"any": {"req_method": "ANY"}, "put": {"req_method": "PUT"}},
+        {"PUT /orders": ("put", {}), "/orders": ("any", {}), "DELETE /orders": ("any", {})},
+    ),
+}
 
 
-def test_parameters_take_a_segment_each_and_are_decoded(table: Table) -> None:
-    table.add("a", path="/shops/{shop}/orders/{number}")
+@pytest.mark.parametrize(("apis", "answers"), ROUTES.values(), ids=ROUTES)
+def test_a_request_is_answered_by_the_api_that_fits_best(table: Table, apis: Apis, answers: dict[str, Any]) -> None:
+    for name, options in apis.items():
+        table.add(name, **({"path": options} if isinstance(options, str) else options))
 
-    assert table.ask("/shops/k%C3%B6ln%2F1/orders/7") == ("a", {"shop": "köln/1", "number": "7"})
-    assert [table.ask(path) for path in ("/shops/x/orders/", "/shops/x/orders/7/8", "/shops//orders/7")] == [None] * 3
-
-
-def test_a_parameter_may_be_part_of_a_segment(table: Table) -> None:
-    table.add("a", path="/files/cat-{name}.jpg")
-
-    assert table.ask("/files/cat-a.b.jpg") == ("a", {"name": "a.b"})
-    assert [table.ask(f"/files/{name}") for name in ("cat-.jpg", "cat-a.png", "dog-a.jpg")] == [None] * 3
+    asked = {request: request.rpartition(" ")[::2] for request in answers}
+    assert {request: table.ask(path, *filter(None, [method])) for request, (method, path) in asked.items()} == answers
 
 
-@pytest.mark.parametrize("path", ["/{a}/{a}", "/{}", "/{a}{b}", "/{a}.{b}", "/{a/b}"])
-def test_parameters_that_could_be_mistaken_are_refused(table: Table, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/{a}/{a}", "/{}", "/{a}{b}", "/{a}.{b}", "/{a/b}"),
+        *(MANY, "/%7Ba%7D%7Bb%7D", "/{a%7D%7Bb}", "/{a}%7Bb%7D", "/%7B%7D", "/{a}/{%61}"),
+    ],
+)
+def test_parameters_that_could_be_mistaken_once_they_are_decoded_are_refused(table: Table, path: str) -> None:
     with pytest.raises(InvalidField):
         table.add("a", path=path)
-
-
-@pytest.mark.parametrize("path", [MANY, "/%7Ba%7D%7Bb%7D", "/{a%7D%7Bb}", "/{a}%7Bb%7D", "/%7B%7D", "/{a}/{%61}"])
-def test_parameters_are_checked_as_they_are_matched_which_is_decoded(table: Table, path: str) -> None:
-    with pytest.raises(InvalidField):
-        table.add("a", path=path)
-
-
-def test_a_parameter_may_be_percent_encoded(table: Table) -> None:
-    table.add("a", path="/shops/%7Bshop%7D/k%C3%B6ln-{id}%2Fend")
-    table.add("b", path="/files/%7Bpath+%7D")
-
-    assert table.ask("/shops/7/k%C3%B6ln-9%2Fend") == ("a", {"shop": "7", "id": "9"})
-    assert table.ask("/files/a/b") == ("b", {"path": "a/b"})
-
-
-def test_a_brace_that_names_no_parameter_is_text(table: Table) -> None:
-    table.add("a", path="/a%7Bb/c}")
-    table.add("b", path="/x%7B{id}%7D")
-
-    assert table.ask("/a%7Bb/c%7D") == ("a", {})
-    assert table.ask("/x%7B7%7D") == ("b", {"id": "7"})
 
 
 @given(*[st.text("ab\n/", max_size=4)] * 3)
@@ -134,55 +173,6 @@ def test_no_path_of_an_api_is_tried_in_many_ways(table: Table, letters: int) -> 
     table.add_unchecked("a", MANY)
 
     assert table.ask("/" + "x" * letters) is None
-
-
-def test_a_beginning_takes_whole_segments_and_tells_the_rest(table: Table) -> None:
-    table.add("a", path="/shop", match_mode="SWA")
-
-    assert table.ask("/shop") == ("a", {})
-    assert table.ask("/shop/b/c%20d") == ("a", {"": "b/c d"})
-    assert table.ask("/shopping") is None
-
-
-def test_a_beginning_may_be_the_root(table: Table) -> None:
-    table.add("a", path="/", match_mode="SWA")
-
-    assert table.ask("/") == ("a", {})
-    assert table.ask("/x/y") == ("a", {"": "x/y"})
-
-
-def test_a_greedy_parameter_takes_what_is_left_but_not_nothing(table: Table) -> None:
-    table.add("a", path="/files/{path+}")
-
-    assert table.ask("/files/a/b.txt") == ("a", {"path": "a/b.txt"})
-    assert table.ask("/files") is None
-    assert table.ask("/files/") is None
-
-
-def test_the_more_exact_path_wins_whatever_the_order(table: Table) -> None:
-    table.add("all", path="/", match_mode="SWA")
-    table.add("begin", path="/orders", match_mode="SWA")
-    table.add("parameter", path="/orders/{id}")
-    table.add("whole", path="/orders/new")
-
-    paths = ("/orders/new", "/orders/1", "/orders/1/2", "/else")
-    assert [table.ask(path)[0] for path in paths] == ["whole", "parameter", "begin", "all"]
-
-
-def test_a_path_without_the_method_leaves_the_request_to_a_less_exact_one(table: Table) -> None:
-    table.add("post", path="/orders/new", req_method="POST")
-    table.add("get", path="/orders/{id}", req_method="GET")
-
-    assert table.ask("/orders/new", "POST") == ("post", {})
-    assert table.ask("/orders/new", "GET") == ("get", {"id": "new"})
-    assert table.ask("/orders/new", "PUT") is None
-
-
-def test_a_method_by_name_goes_before_any(table: Table) -> None:
-    table.add("any", req_method="ANY")
-    table.add("put", req_method="PUT")
-
-    assert [table.ask("/orders", method)[0] for method in ("PUT", "GET", "DELETE")] == ["put", "any", "any"]
 
 
 def test_an_api_with_a_domain_is_found_under_it_only(table: Table) -> None:
@@ -335,9 +325,7 @@ def test_apis_that_answer_the_same_request_collide(one: Any, other: Any, request
 @pytest.mark.parametrize(
     "mine", [{}, {"sl_domain": "gateway.example.com"}, {"group_id": "gateway"}, {"group_id": "127"}]
 )
-def test_of_two_projects_the_one_that_claimed_a_request_first_gets_it(
-    table: Table, mine: dict[str, Any], host: str
-) -> None:
+def test_the_first_of_two_projects_that_claim_a_request_gets_it(table: Table, mine: dict[str, Any], host: str) -> None:
     late = table.add_of("late", 2, **mine, path="/pay/7")
     first = table.add_of("first", 1, path="/pay/{id}", req_method="GET")
 

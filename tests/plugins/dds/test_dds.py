@@ -113,7 +113,7 @@ def test_a_document_that_nobody_can_read_stops_nothing_and_its_key_is_told() -> 
         (change("drop"), "{}"),
     ],
 )
-def test_of_a_document_that_is_gone_its_key_is_told(gone: Change, told: str) -> None:
+def test_the_key_of_a_document_that_is_gone_is_told(gone: Change, told: str) -> None:
     [event] = encoder().events([gone])
 
     assert records(event.payload)[0]["full_document"] == told
@@ -352,7 +352,9 @@ async def test_what_comes_under_the_name_of_a_collection_that_is_gone_is_read_on
         await is_in(place, trigger, "running", "a new collection of its name is read from its beginning (over)")
 
 
-async def test_or_else_the_trigger_stops_until_it_is_changed(tmp_path: Path, server: MongoServer) -> None:
+async def test_a_trigger_of_a_dropped_collection_may_stop_until_it_is_changed(
+    tmp_path: Path, server: MongoServer
+) -> None:
     stopping: dict[str, Any] = {**QUICK, "plugins__dds__on_lost": "stop"}
     async with house(tmp_path / "data", [plugin], **stopping) as place, server.client() as client:
         trigger = await watching(place, server)

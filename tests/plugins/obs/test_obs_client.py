@@ -194,6 +194,7 @@ def error(status: str, code: str) -> bytes:
 
 
 GOOD = answer("200 OK", b"good")
+SILENT = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.mark.parametrize(
@@ -206,35 +207,24 @@ GOOD = answer("200 OK", b"good")
         (error("400 Bad Request", "ExpiredToken"), True),
         (answer("200 OK", b"half", length=100, last=True), True),
         (b"no HTTP\r\n\r\nConnection: close", True),
+        (SILENT, True),
     ],
-    ids=["no key", "no bucket", "refused", "slow down", "expired", "half", "no HTTP"],
+    ids=["no key", "no bucket", "refused", "slow down", "expired", "half", "no HTTP", "no answer in time"],
 )
 async def test_only_a_lost_connection_or_expired_credentials_replace_the_client(
     tmp_path: Path, made: Made, reply: bytes, replaced: bool
 ) -> None:
+    silent = reply == SILENT
     async with (
         scripted(Scripted({"good": GOOD, "bad": reply})) as service,
-        house(tmp_path, [obs], **settings_of(service)) as place,
+        house(tmp_path, [obs], **settings_of(service, **({"timeout": 1.0} if silent else {}))) as place,
     ):
         assert await read(place, "good") == b"good"
-        with pytest.raises(FunctiondError):
+        with pytest.raises(FunctiondError, match="within 1 s" if silent else None):
             await read(place, "bad")
         assert await read(place, "good") == b"good"
 
         assert made.closed == ([True, False] if replaced else [False])
-
-
-async def test_a_store_that_does_not_answer_in_time_gets_another_client(tmp_path: Path, made: Made) -> None:
-    async with (
-        scripted(Scripted({"good": GOOD, "silent": b"HTTP/1.1 200 OK\r\n"})) as service,
-        house(tmp_path, [obs], **settings_of(service, timeout=1.0)) as place,
-    ):
-        assert await read(place, "good") == b"good"
-        with pytest.raises(StoreUnavailable, match="within 1 s"):
-            await read(place, "silent")
-        assert await read(place, "good") == b"good"
-
-        assert made.closed == [True, False]
 
 
 async def test_a_client_that_failed_is_closed_when_the_last_request_that_uses_it_ends(
@@ -256,7 +246,7 @@ async def test_a_client_that_failed_is_closed_when_the_last_request_that_uses_it
 
 
 async def test_a_request_that_is_cancelled_keeps_no_client_open(tmp_path: Path, made: Made) -> None:
-    server = Scripted({"good": GOOD, "silent": b"HTTP/1.1 200 OK\r\n"})
+    server = Scripted({"good": GOOD, "silent": SILENT})
     server.replies["bad"] = answer("200 OK", b"half", length=100, last=True)
     async with scripted(server) as service, house(tmp_path, [obs], **settings_of(service)) as place:
         async with anyio.create_task_group() as tasks:
@@ -297,7 +287,7 @@ async def test_an_error_of_the_reader_is_its_own_and_replaces_no_client(tmp_path
 
 
 async def test_requests_that_hang_keep_no_other_waiting(tmp_path: Path, made: Made) -> None:
-    server = Scripted({"good": GOOD, "silent": b"HTTP/1.1 200 OK\r\n"})
+    server = Scripted({"good": GOOD, "silent": SILENT})
     async with scripted(server) as service, house(tmp_path, [obs], **settings_of(service)) as place:
         async with anyio.create_task_group() as tasks:
             for _ in range(4 * BATCH_SIZE):

@@ -211,7 +211,7 @@ def test_a_token_is_shown_in_two_ways(header: bytes, shown: bool) -> None:
     assert has_token(header, "a-token") is shown
 
 
-async def test_who_posts_must_show_the_token_where_there_is_one(tmp_path: Path) -> None:
+async def test_a_push_must_show_the_token_where_there_is_one(tmp_path: Path) -> None:
     async with house(tmp_path, [obs], plugins__obs__token="a-token") as place, api_client(place) as client:
         await listening(place, events=["ObjectCreated"])
         headers = {"authorization": "Bearer a-token"}

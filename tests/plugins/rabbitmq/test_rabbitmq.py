@@ -237,7 +237,7 @@ async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away
         await until(lambda: place.state(trigger).refused == 1)
 
 
-async def test_of_large_messages_few_are_held(
+async def test_few_large_messages_are_held(
     tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[int] = []

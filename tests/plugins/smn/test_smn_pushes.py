@@ -339,7 +339,7 @@ async def test_what_moto_signs_is_believed_without_a_subject(tmp_path: Path) -> 
 
         plugin = replace(smn, serve=partial(SmnService, fetch=fetch))
         async with (
-            httpx.AsyncClient(trust_env=False, verify=False) as aws,
+            httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as aws,
             house(tmp_path, [plugin]) as place,
             api_client(place) as api,
         ):

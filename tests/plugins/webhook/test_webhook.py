@@ -177,7 +177,7 @@ async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> 
         assert (reply.status_code, "retry-after" in reply.headers) == (503, True)
 
 
-async def test_who_posts_for_a_function_that_is_switched_off_hears_when_to_come_again(tmp_path: Path) -> None:
+async def test_a_push_for_a_function_that_is_switched_off_is_told_when_to_come_again(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
@@ -391,7 +391,10 @@ def test_a_claim_is_for_one_word_behind_the_project() -> None:
 
 
 async def test_a_plugin_may_listen_on_a_port_of_its_own(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with (
+        house(tmp_path, [webhook]) as place,
+        httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as client,
+    ):
         routes = place.engine.plugins.context_for("WEBHOOK").routes
         async with routes.listen(routes.app(nothing), "127.0.0.1", 0) as port:
             reply = await client.put(f"http://127.0.0.1:{port}/any/path")

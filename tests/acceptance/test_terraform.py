@@ -1,13 +1,20 @@
-"""Requests of Terraform's provider on a running engine: mounts, packages, tags and test events."""
+"""Requests of Terraform's provider on a running engine: mounts, packages, tags, test events and triggers.
+
+The resource ``huaweicloud_fgs_function_trigger`` compares ``event_data`` as text with its configuration: another key in
+a reply is a change in every plan. The older ``huaweicloud_fgs_trigger`` reads lists and changes the status only.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, REGION, EngineProcess, Reply, engine_on, urn_of
+from tests.support.documents import DOCS, blocks
 from tests.support.http_app import SOURCE, encoded
 from tests.support.terraform import ALWAYS, ONLY_UPDATES
 
@@ -31,7 +38,8 @@ UPDATE = {
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("details") / "data") as engine:
+    with engine_on(tmp_path_factory.mktemp("terraform") / "data") as engine:
+        engine.headers["User-Agent"] = "terraform-provider-iac golangsdk/2.0.0"
         yield engine
 
 
@@ -193,3 +201,68 @@ def test_a_test_event_has_no_time_of_change_until_it_is_changed(engine: EnginePr
     assert ["last_modified" in one for one in before] == [False, False]
     assert [one["last_modified"] > 1e9 for one in after] == [True, True]
     assert engine.ask("GET", event).status == 404
+
+
+# --- triggers ---
+
+TRIGGERS = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}"
+TIMER = {"name": "t_rate", "schedule_type": "Rate", "schedule": "3m"}
+
+
+@pytest.fixture
+def triggers(engine: EngineProcess) -> Iterator[None]:
+    """Create the function of the triggers, and delete the triggers that the test leaves behind."""
+    create(engine, "hello")
+    yield
+    engine.ask("DELETE", TRIGGERS)
+
+
+def trigger(engine: EngineProcess, kind: str, data: dict[str, Any], **fields: str) -> Reply:
+    return engine.ask("POST", TRIGGERS, {"trigger_type_code": kind, "event_data": data, **fields})
+
+
+def test_what_the_engine_adds_is_beside_the_data(engine: EngineProcess, triggers: None) -> None:
+    hook = trigger(engine, "WEBHOOK", {"name": "pushes", "secret": "16-characters-or-more"})
+    topic, timer = (
+        trigger(engine, "SMN", {"topic_urn": f"urn:smn:{REGION}:{PROJECT}:orders"}),
+        trigger(engine, "TIMER", TIMER),
+    )
+
+    assert topic.json["path"] == f"/triggers/smn/{topic.json['trigger_id']}"
+    assert topic.json["subscription_status"] == "Unconfirmed"
+    assert hook.json["event_data"] == {"name": "pushes", "secret": "******"}
+    assert hook.json["path"] == f"/triggers/webhook/{hook.json['trigger_id']}"
+    assert timer.json.keys().isdisjoint({"path", "subscription_status"})
+
+
+def test_the_life_of_a_trigger_in_the_older_resource(engine: EngineProcess, triggers: None) -> None:
+    data = {"name": "t", "schedule": "3d", "schedule_type": "Rate", "user_event": ""}
+    created = trigger(engine, "TIMER", data, trigger_status="", event_type_code="MessageCreated")
+    first = engine.ask("GET", TRIGGERS).json
+    engine.ask("PUT", f"{TRIGGERS}/TIMER/{created.json['trigger_id']}", {"trigger_status": "DISABLED"})
+    second = engine.ask("GET", TRIGGERS).json
+    deleted = engine.ask("DELETE", f"{TRIGGERS}/TIMER/{created.json['trigger_id']}")
+
+    assert (created.status, deleted.status, engine.ask("GET", TRIGGERS).json) == (201, 204, [])
+    assert [(one["trigger_status"], one["event_data"]) for one in (*first, *second)] == [
+        ("ACTIVE", data),
+        ("DISABLED", data),
+    ]
+
+
+def test_the_data_in_the_example_of_the_documents_is_accepted_and_shown_unchanged(
+    engine: EngineProcess, triggers: None
+) -> None:
+    text = "\n".join(one.text for one in blocks(DOCS / "terraform.md", "hcl"))
+    resources = re.findall(r'type +?= "(\w+)"\n +event_data = jsonencode\((\{.*?\n  \})\)', text, re.DOTALL)
+    params = re.findall(r'destination = "(\w+)"\n +param +?= jsonencode\((\{.*?\})\)', text)
+    created = [trigger(engine, kind, json.loads(data)) for kind, data in resources]
+    settings: dict[str, Any] = {
+        end: {"destination": kind, "param": re.sub(r"huaweicloud_[\w.]+", '"urn:smn:local-1:p:t"', param)}
+        for end, (kind, param) in zip(("on_success", "on_failure"), params, strict=True)
+    }
+    put = engine.ask("PUT", f"{BASE}/{urn_of('hello')}/async-invoke-config", {"destination_config": settings})
+
+    assert [kind for kind, _ in resources] == ["TIMER", "APIG"]
+    assert [one.json["event_data"] for one in created] == [json.loads(data) for _, data in resources]
+    assert (put.status, put.json["destination_config"]) == (200, settings)
