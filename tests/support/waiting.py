@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SECONDS = 60  #: after which a state counts as never reached
-TURNS = 100  #: of the event loop, in each of which a state in memory is looked at before the first pause
+QUICK_TURNS = 100  #: of the event loop, in each of which a state in memory is looked at before the first pause
 PAUSE = 0.003  #: seconds
 
 
@@ -23,7 +23,7 @@ async def until(look: Callable[[], object]) -> None:
     async with asyncio.timeout(SECONDS):
         for turn in count():
             value = look()
-            pause = PAUSE if isawaitable(value) or turn >= TURNS else 0
+            pause = PAUSE if isawaitable(value) or turn >= QUICK_TURNS else 0
             if await value if isawaitable(value) else value:
                 return
             await asyncio.sleep(pause)
