@@ -27,7 +27,7 @@ from bench.proof.clients import ECHO, STREAM, path_of
 from bench.proof.cold_data import LATER, PAGE, TAKEN, Filled, Receiver, fill
 from bench.proof.lives import ENVIRONMENT, temporary
 from bench.server import PROJECT, Engine, ServerFailed
-from engine.cli.exit_codes import USAGE
+from engine.cli.output import USAGE
 
 _APART = 40  #: trials between the first ones of two seeds
 LOAD, SLOW = 3.0, 10.0  #: seconds of load, and of a call that crawls

@@ -19,7 +19,7 @@ from bench.proof.checker import recover
 from bench.proof.lives import ENVIRONMENT, Violation, temporary
 from bench.proof.recording import Calls, Recorder
 from bench.server import Engine, ServerFailed
-from engine.cli.exit_codes import RESTART, USAGE
+from engine.cli.output import RESTART, USAGE
 
 PAGE = 4096
 

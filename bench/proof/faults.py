@@ -18,7 +18,7 @@ from bench.proof import promises as p
 from bench.proof.lives import ENVIRONMENT, Lives, Violation, check_copy, lives, temporary, transient, until
 from bench.proof.recording import Calls, Recorder
 from bench.server import Engine, ServerFailed
-from engine.cli.exit_codes import RESTART
+from engine.cli.output import RESTART
 
 #: Errors by kind of call, and the largest number of the call that fails under load.
 ERRORS = {

@@ -7,12 +7,10 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from engine.cli.exit_codes import FAILED, WOULD_CHANGE
-from engine.cli.output import Output, print_json, write
+from engine.cli.options import Flag
+from engine.cli.output import FAILED, WOULD_CHANGE, Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.manifest.changes import Change, Field
 from engine.deploy.manifest.planning import Plan, make_plan
@@ -24,7 +22,6 @@ from engine.model.text import MASK
 
 LONGEST = 100  #: characters of a value
 _COLOURS = {"create": "green", "update": "yellow", "delete": "red"}
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 class Shown:

@@ -15,30 +15,30 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from engine.app.backup_wiring import backups_of, keys_of
-from engine.cli.exit_codes import FAILED
+from engine.cli.data_directory import unused
 from engine.cli.logs import JSON_LINES
-from engine.cli.output import Output, print_json, size_text, write
+from engine.cli.options import ConfigFile, Flag
+from engine.cli.output import FAILED, print_result, size_text, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.deploy.client import ApiError, Client, NotRunning
 from engine.deploy.progress import Show, progress_line
-from engine.errors import DataDirectoryLocked, FunctiondError, UsageError
+from engine.errors import FunctiondError, UsageError
 from engine.maintenance.backup import BackupMade, BackupProgress
 from engine.maintenance.backup_folder import add_keys, is_backup, remove_older
 from engine.model.clock import SystemClock
 from engine.protocols import CopySteps
 from engine.storage import copy_offline
-from engine.storage.data_directory import locked
 
 
 def backup(
     destination: Path,
     /,
     *,
-    with_key: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    with_key: Flag = False,
     keep: Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)] = None,
     data_dir: Path | None = None,
-    config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
+    config: ConfigFile = None,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Back up a data directory: its journal, and the code packages of functions and dependencies.
@@ -81,10 +81,7 @@ def backup(
         add_keys(Path(made["path"]), keys)
     if keep is not None:
         remove_older(Path(made["path"]), keep)
-    if target.json:
-        print_json(made)
-    else:
-        _print(made)
+    print_result(made, _text(made), made["path"], json=target.json)
     for one in made["problems"]:
         write(f"functiond: {one['part']}: {one['problem']}\n  {one['advice']}", errors=True)
     return FAILED if made["problems"] else 0
@@ -122,20 +119,12 @@ def _offline(settings: Settings, destination: Path, show: Show) -> dict[str, Any
     def note(progress: BackupProgress) -> None:
         show(msgspec.to_builtins(progress))
 
-    try:
-        with locked(data):
-            return dict(msgspec.to_builtins(anyio.run(make)))
-    except DataDirectoryLocked as error:
-        owner = f"process {error.pid}" if error.pid else "another process"
-        raise UsageError(
-            f"{data} is in use by {owner}: leave out --data-dir, so that the running engine makes the backup"
-        ) from None
+    with unused(data, "leave out --data-dir, so that the running engine makes the backup"):
+        return dict(msgspec.to_builtins(anyio.run(make)))
 
 
-def _print(made: dict[str, Any]) -> None:
+def _text(made: dict[str, Any]) -> str:
     held = f", writes held up for at most {made['longest_step'] * 1000:.1f} ms" if made["longest_step"] else ""
     packages = f"{made['packages']} code package{'' if made['packages'] == 1 else 's'}"
-    output = Output()
     state = "[bold red]backed up, not whole,[/]" if made["problems"] else "[bold green]backed up[/]"
-    output.print(f"{state} {size_text(made['copied'])} with {packages}{held}")
-    output.paste(made["path"])
+    return f"{state} {size_text(made['copied'])} with {packages}{held}"

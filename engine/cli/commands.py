@@ -13,8 +13,7 @@ from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.console import Console
 
 from engine import __version__
-from engine.cli.exit_codes import FAILED, USAGE
-from engine.cli.output import write
+from engine.cli.output import FAILED, USAGE, write
 from engine.errors import DataDirectoryUnusable, FunctiondError, UsageError
 
 _ENGINE_COMMANDS = {
@@ -22,9 +21,9 @@ _ENGINE_COMMANDS = {
     "unit": ("unit:unit", "Print a unit of systemd that runs this installation as a service."),
     "settings": ("show_settings:settings", "List every setting with its default."),
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
-    "restore": ("restore:restore", "Restore a backup into an empty data directory."),
-    "recover": ("recover:recover", "Recover a damaged data directory."),
-    "verify": ("verify:verify", "Check a data directory or a backup."),
+    "restore": ("data_directory:restore", "Restore a backup into an empty data directory."),
+    "recover": ("data_directory:recover", "Recover a damaged data directory."),
+    "verify": ("data_directory:verify", "Check a data directory or a backup."),
     "doctor": ("doctor:doctor", "Say what is wrong with an engine or this machine, and what to do next."),
 }
 _CLIENT_COMMANDS = {
@@ -36,24 +35,24 @@ _CLIENT_COMMANDS = {
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),
     "triggers": ("triggers:triggers", "List triggers and the state of their sources."),
-    "trigger": ("trigger:app", "Create, show, update and delete triggers."),
+    "trigger": ("triggers:app", "Create, show, update and delete triggers."),
     "topic": ("topic:app", "List, create and delete topics, publish to them, and subscribe functions."),
     "stream": ("stream:app", "List, create, update and delete data streams and log streams."),
-    "version": ("version:app", "List, publish and delete versions of a function."),
-    "alias": ("alias:app", "List, create, update and delete aliases of a function."),
-    "destinations": ("destinations:destinations", "List destinations and the causes of their failures."),
+    "version": ("versions:versions", "List, publish and delete versions of a function."),
+    "alias": ("versions:aliases", "List, create, update and delete aliases of a function."),
+    "destinations": ("deliveries:destinations", "List destinations and the causes of their failures."),
     "invocations": ("invocations:invocations", "List asynchronous invocations."),
     "show": ("invocations:show", "Show one invocation."),
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),
-    "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
-    "rerun": ("rerun:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
-    "discard": ("discard:discard", "Remove deliveries that were given up."),
-    "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
-    "controls": ("controls:controls", "Show or change pause, rate, recycling and soft timeout of a function."),
-    "pause": ("controls:pause", "Start no invocation of a function, and let its events wait."),
-    "resume": ("controls:resume", "End the pause of a function."),
-    "explain": ("explain:explain", "Show why an invocation waits."),
-    "purge": ("purge:purge", "Cancel all invocations of a function that wait."),
+    "redrive": ("deliveries:redrive", "Send failed deliveries or invocations again."),
+    "rerun": ("invoke:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
+    "discard": ("deliveries:discard", "Remove deliveries that were given up."),
+    "deliveries": ("deliveries:deliveries", "List pending deliveries, and deliveries that were given up."),
+    "controls": ("functions:controls", "Show or change pause, rate, recycling and soft timeout of a function."),
+    "pause": ("functions:pause", "Start no invocation of a function, and let its events wait."),
+    "resume": ("functions:resume", "End the pause of a function."),
+    "explain": ("invocations:explain", "Show why an invocation waits."),
+    "purge": ("invocations:purge", "Cancel all invocations of a function that wait."),
     "clock": ("clock:clock", "Show whether the engine trusts its clock, or accept it."),
     "cancel": ("invocations:cancel", "Cancel a waiting or running invocation."),
 }

@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from msgspec import to_builtins
 
-from engine.cli.deploy_options import AsynchronousOptions, Configuration, Installation
-from engine.cli.output import Output, print_json, write
+from engine.cli.options import Flag, Texts
+from engine.cli.output import Output, print_json, print_result, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.apps import AppDeployment, describe, is_app, store_app
 from engine.deploy.functions import Asynchronous, deploy_function, terms_of
-from engine.deploy.packaging import default_name
+from engine.deploy.packaging import BuildOptions, default_name
 from engine.errors import UsageError
 
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Configuration of the function. Options that are not given stay unchanged."""
+
+    handler: str | None = None
+    "Entry point, as file.function. [default: index.handler, or FILE.handler for a file]"
+
+    runtime: str | None = None
+    "Runtime, such as Python3.10. [default: that of this Python if the engine has it, else its newest; or of Node.js]"
+
+    timeout: int | None = None
+    "Maximum duration of a run in seconds. [default: 30]"
+
+    memory: int | None = None
+    "Memory of an instance in MB. [default: 128]"
+
+    env: Texts = ()
+    """Environment variable NAME=VALUE, or NAME for its value in the environment of this command. Repeat for several.
+    Replaces all existing variables."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the options that were given, by the names of their fields in the API."""
+        named = {
+            "handler": self.handler,
+            "runtime": self.runtime,
+            "timeout": self.timeout,
+            "memory_size": self.memory,
+            "user_data": json.dumps(_variables(self.env)) if self.env else None,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """Dependencies of a folder, which are installed for the interpreter of the function."""
+
+    install: bool = True
+    "Install requirements.txt or the dependencies of pyproject.toml, and package.json, into the package."
+
+    reinstall: Flag = False
+    "Install them again, also if the cache has them."
+
+    def options(self) -> BuildOptions:
+        return BuildOptions(install=self.install, reinstall=self.reinstall)
+
+
+AsynchronousOptions = Annotated[Asynchronous, Parameter(name="*")]
 UNCHANGED, INSTALLED, UNCHANGED_ASYNC = Configuration(), Installation(), Asynchronous()
 
 
@@ -27,7 +80,7 @@ def deploy(
     configuration: Configuration = UNCHANGED,
     installation: Installation = INSTALLED,
     asynchronous: AsynchronousOptions = UNCHANGED_ASYNC,
-    prune: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    prune: Flag = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Create a function, or update its code and the given options. Other configuration stays unchanged.
@@ -55,13 +108,9 @@ def deploy(
     name = name or default_name(path)
     client, options = target.client(), installation.options()
     stored = deploy_function(client, path, name, configuration.fields(), options, asynchronous)
-    if target.json:
-        print_json({**stored.function, "async_invoke_config": stored.settings})
-    else:
-        output = Output()
-        output.print(stored.summary(name))
-        output.print(f"  {terms_of(stored.function, stored.settings)}")
-        output.paste(stored.function["func_urn"])
+    text = f"{stored.summary(name)}\n  {terms_of(stored.function, stored.settings)}"
+    made = {**stored.function, "async_invoke_config": stored.settings}
+    print_result(made, text, stored.function["func_urn"], json=target.json)
 
 
 def check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:
@@ -84,3 +133,13 @@ def show_app(done: AppDeployment) -> None:
         output.print(f"[bold green]deleted[/] [bold]{name}[/]")
     if done.gone and not done.pruned:
         write(f"functiond: not in the code any more: {', '.join(done.gone)}; add --prune to delete", errors=True)
+
+
+def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator and name not in os.environ:
+            raise UsageError(f"--env is {pair}: write NAME=VALUE, or set the environment variable {pair} before")
+        variables[name] = value if separator else os.environ[name]
+    return variables

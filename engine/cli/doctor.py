@@ -2,30 +2,77 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import socket
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
+import anyio
 import msgspec
-from cyclopts import Parameter
+from msgspec import Struct
 
 from engine import __version__
-from engine.cli.exit_codes import FAILED
-from engine.cli.findings import Finding, of_engine
-from engine.cli.machine_checks import of_machine
-from engine.cli.output import Output, print_json, write
+from engine.cli.options import ConfigFile
+from engine.cli.output import FAILED, Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
-from engine.deploy.client import Client, NoReply, NotRunning, NotTrusted
-from engine.errors import SettingsError
+from engine.deploy.client import ApiError, Client, NoReply, NotRunning, NotTrusted
+from engine.errors import DataDirectoryLocked, FunctiondError, SettingsError
+from engine.isolation.bubblewrap import find_bubblewrap
+from engine.maintenance.disk_guard import free_space
 from engine.metrics.prometheus import configure_logging
+from engine.model.urn import short_name
+from engine.runtimes.interpreters import Interpreters
+from engine.storage.data_directory import locked
+
+WAIT = 5.0  #: seconds for which an engine may take to tell its health
+_CREDENTIALS = (
+    "set FUNCTIOND_TOKEN, or FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY, to those of this engine, and try again"
+)
+#: Next step by part of the health. The texts of other parts name theirs themselves.
+_ADVICE = {
+    "journal": "look at the disk of the data directory (df, dmesg): a failing or full disk stops all writes",
+    "loop": "look for `event loop stalled` in the engine's log: its stack names the code, such as that of a plugin",
+    "intake": "new work is refused until then; accepted work goes on",
+    "clock": "correct the clock, or run: functiond clock accept",
+    "plugins": "look at the engine's log",
+}
+_STATUSES = frozenset({"status", "isolation", "http_network"})  #: fields of health and readiness that are no problems
+#: Module that each plugin with an extra of the same name needs.
+_EXTRAS = {
+    "kafka": "aiokafka",
+    "rabbitmq": "aiormq",
+    "dds": "pymongo",
+    "obs": "aiobotocore",
+    "smn": "cryptography",
+    "webhook": "httpx",
+}
+_NAMES = {"webhook": "http"}  #: extras that have other names than their plugins
+_RUNTIMES = {"Python3.10": "python", "Node.js18.15": "node"}
+FILES = 4096  #: open files below which few connections and instances are possible
+FUTURE = 60.0  #: seconds by which a file may seem newer than now
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """Something that is wrong, or worth knowing: where, what, and the next step."""
+
+    where: str
+    problem: str
+    advice: str
+    serious: bool = True  #: False: the engine works all the same
 
 
 def doctor(
     *,
     data_dir: Path | None = None,
-    config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
+    config: ConfigFile = None,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Say what is wrong with an engine, where, and what to do next.
@@ -84,3 +131,198 @@ def _print(found: Sequence[Finding], url: str, *, serious: bool) -> None:
     if not serious:
         Output().print(f"[bold green]nothing is wrong[/] with functiond {__version__} at", end="\n")
         Output().paste(url)
+
+
+# --- a running engine -----------------------------------------------------------------------------------------
+
+
+def of_engine(client: Client) -> Iterator[Finding]:
+    """Yield what is wrong with a running engine and the client's project.
+
+    Raises the errors of ``Client.probe`` if it cannot be asked.
+    """
+    health, ready = client.probe("/healthz", WAIT), client.probe("/readyz", WAIT)
+    states = _fields(health.body), _fields(ready.body)
+    if not all(states):
+        advice = "name the address of an engine by --url"
+        yield Finding(where="engine", problem="another program replies at this address", advice=advice)
+        return
+    yield from _health(*states)
+    try:
+        yield from _triggers(client.of_project)
+        yield from _destinations(client.of_project)
+        yield from _deliveries(client.of_project)
+        yield from _expired(client.of_project)
+    except ApiError as error:
+        advice = _CREDENTIALS if error.status == 401 else "use credentials of this project with the role read or admin"
+        yield Finding(where="project", problem=f"cannot be looked at: {error}", advice=advice)
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    """Return the fields of health or readiness; none if the reply is that of another program."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) and "status" in found else {}
+
+
+def _health(health: dict[str, Any], ready: dict[str, Any]) -> Iterator[Finding]:
+    parts = {**ready, **health}
+    for part in parts.keys() - _STATUSES:
+        serious = health["status"] != "degraded" or part not in health
+        yield Finding(where=part, problem=str(parts[part]), advice=_ADVICE.get(part, ""), serious=serious)
+    if not parts.keys() - _STATUSES:
+        for status in (health["status"], ready["status"]):
+            if status not in ("ok", "ready"):
+                yield Finding(
+                    where="engine", problem=f"is {status}, and tells why to known clients", advice=_CREDENTIALS
+                )
+
+
+def _triggers(client: Client) -> Iterator[Finding]:
+    for one in client.get_all("/triggers", "triggers"):
+        source = one["source"]
+        if source["problem"] or source["state"] == "failing":
+            failing = source["state"] == "failing"
+            again = f"is tried again at {source['next_try']}; " if failing else ""
+            yield Finding(
+                where=f"trigger {one['trigger_id']} ({one['trigger_type_code']} of {short_name(one['func_urn'])})",
+                problem=source["problem"],
+                advice=f"{again}correct the trigger's options, its plugin's settings, or the system that it reads",
+                serious=failing,
+            )
+
+
+def _destinations(client: Client) -> Iterator[Finding]:
+    for one in client.get_all("/destinations", "destinations"):
+        if one["state"] != "ok":
+            yield Finding(
+                where=f"destination {one['destination']} {one['param']} of {short_name(one['func_urn'])}",
+                problem=f"{one['problem']} ({one['failures']} failures in a row since {one['since']})",
+                advice="outcomes wait and are tried again for a day; correct the destination, or the system behind it",
+            )
+
+
+def _expired(client: Client) -> Iterator[Finding]:
+    for one in client.get("/function/report", type="expiredcount")["values"]:
+        name, problem = short_name(one["key"]), f"{one['value']} events of the last day were too old to start"
+        advice = f"raise its maximum age, or run them: functiond redrive --failed --status DISCARD --function {name}"
+        yield Finding(where=f"function {name}", problem=f"{problem}, and discarded", advice=advice, serious=False)
+
+
+def _deliveries(client: Client) -> Iterator[Finding]:
+    count = client.get("/deliveries", limit=1)["count"]
+    if count:
+        yield Finding(
+            where="deliveries",
+            problem=f"{count} outcomes were given up",
+            advice="see them with functiond deliveries, send them again with functiond redrive --all",
+        )
+
+
+# --- this machine ---------------------------------------------------------------------------------------------
+
+
+def of_machine(settings: Settings) -> Iterator[Finding]:
+    """Yield what would keep an engine with these settings from working on this machine. No data is changed."""
+    folder = settings.storage.path.absolute()
+    yield from _directory(folder, settings.storage.free_space)
+    yield from _port(settings.http.host, settings.http.port)
+    yield from _open_files()
+    yield from _interpreters(settings)
+    yield from _sandbox(settings)
+    yield from _extras(settings)
+
+
+def _directory(folder: Path, needed: int) -> Iterator[Finding]:
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    where = f"data directory {folder}"
+    if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        user = f"user {os.getuid()}"
+        problem = f"{existing} is no directory that {user} can read and write"
+        yield Finding(where=where, problem=problem, advice=f"change its owner: chown -R {os.getuid()} {existing}")
+        return
+    if (free := free_space(existing)) < needed:
+        problem = f"{free >> 20} MiB are free on its disk, and new work needs {needed >> 20} MiB"
+        yield Finding(where=where, problem=problem, advice="free some space, or lower storage.free_space")
+    if not folder.exists():
+        return
+    try:
+        with locked(folder, create=False):
+            yield from _stored(folder, where)
+    except DataDirectoryLocked as error:
+        owner = f"process {error.pid}" if error.pid else "another process"
+        yield Finding(
+            where=where,
+            problem=f"{owner} has locked it: an engine that runs there listens elsewhere or does not answer",
+            advice="name its address by --url, or look at its log; kill it only if it answers no signal",
+        )
+    except FunctiondError as error:
+        yield Finding(where=where, problem=str(error), advice="correct this before the engine is started")
+
+
+def _stored(folder: Path, where: str) -> Iterator[Finding]:
+    journal = folder / "journal.db"
+    if not journal.exists():
+        with suppress(OSError):
+            if any((folder / "code").iterdir()):
+                problem = f"{journal.name} is missing beside stored packages"
+                yield Finding(where=where, problem=problem, advice="restore a backup: functiond restore")
+        return
+    ahead = journal.stat().st_mtime - time.time()
+    if ahead > FUTURE:
+        problem = f"is {ahead / 3600:.1f} hours behind the last change of {journal.name}"
+        yield Finding(where="clock", problem=problem, advice="correct the clock before the engine is started")
+
+
+def _port(host: str, port: int) -> Iterator[Finding]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((host, port))
+        except OSError as error:
+            problem = f"cannot be listened on: {error.strerror}"
+            yield Finding(
+                where=f"port {port} of {host}", problem=problem, advice="stop its owner, or use another --port"
+            )
+
+
+def _open_files() -> Iterator[Finding]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        advice = "raise it (ulimit -n, LimitNOFILE of systemd)"
+        yield Finding(where="open files", problem=f"at most {hard} are allowed", advice=advice, serious=False)
+
+
+def _interpreters(settings: Settings) -> Iterator[Finding]:
+    interpreters = Interpreters(python=settings.executor.python, node=settings.executor.node)
+    for runtime, name in _RUNTIMES.items():
+        try:
+            anyio.run(interpreters.check, runtime)
+        except FunctiondError as error:
+            # Many machines have functions in one language only.
+            given = bool(getattr(settings.executor, name))
+            yield Finding(where=f"runtime {runtime}", problem=str(error), advice="", serious=given)
+
+
+def _sandbox(settings: Settings) -> Iterator[Finding]:
+    executor = settings.executor
+    if executor.isolation == "process":
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fence = {"tmp": executor.tmp_size, "network": not executor.network}
+        found = find_bubblewrap(Path(folder) / "tmp", fence)
+    if isinstance(found, str):
+        advice = "install bubblewrap, or accept that functions run as plain processes (executor.isolation = process)"
+        needed = executor.isolation == "bubblewrap" or not executor.network
+        yield Finding(where="sandbox", problem=found, advice=advice, serious=needed)
+
+
+def _extras(settings: Settings) -> Iterator[Finding]:
+    for plugin, module in _EXTRAS.items():
+        if plugin in settings.plugins and find_spec(module) is None:
+            extra = _NAMES.get(plugin, plugin)
+            problem = f"the settings have a table plugins.{plugin}, and the package {module} is missing"
+            yield Finding(where=f"plugin {plugin}", problem=problem, advice=f"pip install '.[{extra}]' in the clone")

@@ -8,10 +8,8 @@ import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from engine.cli.options import Flag
 from engine.cli.output import Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.manifest.describing import described, revealed, variables_in
@@ -23,7 +21,6 @@ from engine.model.urn import NAME
 
 #: Files that name dependencies, which ``apply`` installs.
 DEPENDENCIES = ("requirements.txt", "pyproject.toml", "package.json")
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def export(

@@ -1,25 +1,24 @@
-"""``functiond functions`` and ``functiond delete``."""
+"""``functiond functions``, ``delete``, ``controls``, ``pause`` and ``resume``: functions and their controls."""
 
 from __future__ import annotations
 
+import difflib
+import json
 from typing import Any
 
-from engine.cli.output import Output, print_json, print_table
+from engine.cli.output import Output, print_done, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.deploy.client import Client, path_of
+from engine.deploy.client import path_of
+from engine.deploy.fields import read_value
+from engine.errors import UsageError
+from engine.model.controls import Controls
 from engine.model.urn import short_name
 
 
 def functions(*, target: Target = DEFAULT_TARGET) -> None:
     """List the functions of the project."""
-    found = all_functions(target.client())
-    if target.json:
-        print_json(found)
-    elif not found:
-        Output().print("No functions.", style="dim")
-    else:
-        columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED", "STATE")
-        print_table(columns, (_row(function) for function in found))
+    columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED", "STATE")
+    print_list(target.client().get_all("", "functions"), "No functions.", columns, _row, json=target.json)
 
 
 def delete(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -31,22 +30,78 @@ def delete(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
         Name or URN of the function.
     """
     target.client().send("DELETE", path_of(name))
-    if target.json:
-        print_json({"deleted": name})
-    else:
-        Output().print(f"[bold green]deleted[/] [bold]{name}[/]")
+    print_done("deleted", name, json=target.json)
 
 
-def all_functions(client: Client) -> list[dict[str, Any]]:
-    return client.get_all("", "functions")
+def controls(name: str, /, *changes: str, target: Target = DEFAULT_TARGET) -> None:
+    """Show the controls of a function: pause, rate of starts, recycling of instances, soft timeout. Or change some.
 
-
-def all_names(client: Client) -> list[str]:
-    """Return the URNs, without versions, of all functions of the client's project.
-
-    Lists of invocations for such a URN include the invocations of every version.
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    changes
+        Controls to change, such as ``rate=5 burst=10``. The others stay as they are.
     """
-    return [":".join(one["func_urn"].split(":")[:7]) for one in all_functions(client)]
+    client, path = target.client(), path_of(name, "/controls")
+    fields: dict[str, object] = {}
+    for text in changes:
+        field, value = _change_of(text)
+        if field in fields:
+            raise UsageError(f"{field} is given twice: give each control once")
+        fields[field] = value
+    shown = client.patch(path, fields) if fields else client.get(path)
+    if target.json:
+        print_json(shown)
+    else:
+        for field, value in shown.items():
+            Output().print(f"[bold]{field:<17}[/]", end="")
+            Output().data(value if isinstance(value, str) else json.dumps(value), "")
+
+
+def pause(name: str, /, *, reason: str = "", target: Target = DEFAULT_TARGET) -> None:
+    """Start no invocation of a function until ``functiond resume``.
+
+    Asynchronous requests are still accepted, and wait. Synchronous ones are refused with the reason. Invocations that
+    run go on. The pause survives restarts of the engine.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    reason
+        Text for the refused callers and for other operators.
+    """
+    _change(name, {"paused": True, "pause_reason": reason}, "[bold yellow]paused[/]", target)
+
+
+def resume(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """End the pause of a function. Its waiting invocations start in their order.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    """
+    _change(name, {"paused": False}, "[bold green]resumed[/]", target)
+
+
+def _change(name: str, changes: dict[str, object], done: str, target: Target) -> None:
+    controls = target.client().patch(path_of(name, "/controls"), changes)
+    print_result(controls, f"{done} [bold]{name}[/]", json=target.json)
+
+
+def _change_of(text: str) -> tuple[str, object]:
+    """Return the field and the value of ``field=value``. A value that is no JSON is a text, and so is a reason."""
+    field, separator, value = text.partition("=")
+    names = Controls.__struct_fields__
+    if not separator or field not in names:
+        near = difflib.get_close_matches(field, names, n=1)
+        hint = f"did you mean {near[0]}=…?" if near else f"expected one of {', '.join(names)}"
+        raise UsageError(f"{text!r} is not a control and its value: {hint}")
+    if field == "pause_reason":  # such as a bare year
+        return field, value
+    return field, read_value(value)
 
 
 def _row(function: dict[str, Any]) -> tuple[str, ...]:

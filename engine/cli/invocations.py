@@ -1,19 +1,18 @@
-"""``functiond invocations``, ``show`` and ``cancel``: state of asynchronous invocations."""
+"""``functiond invocations``, ``show``, ``explain``, ``cancel`` and ``purge``: asynchronous invocations."""
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
-from cyclopts import Parameter
-
-from engine.cli.functions import all_names
-from engine.cli.output import Output, Raw, check_raw, coloured, print_json, print_table
+from engine.cli.options import Codes, Flag, Raw, Texts
+from engine.cli.output import Output, check_raw, coloured, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.cli.trigger import trigger_id_of
+from engine.cli.triggers import trigger_id_of
 from engine.deploy.client import Client, path_of
+from engine.deploy.progress import status_line
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
 
@@ -39,7 +38,7 @@ def invocations(
     name: str | None = None,
     /,
     *,
-    status: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    status: Texts = (),
     limit: int = 20,
     hours: float = 1.0,
     trigger: str = "",
@@ -65,7 +64,7 @@ def invocations(
     """
     check_raw(raw)
     client = target.client()
-    names = [name] if name else all_names(client)
+    names = [name] if name else _all_names(client)
     trigger = trigger and trigger_id_of(client, trigger)
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
     found: list[dict[str, Any]] = []
@@ -75,13 +74,8 @@ def invocations(
         found += [{"function": short_name(one), **item} for item in page["invocations"]]
     # Request ids start with the time of acceptance.
     found = sorted(found, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
-    if target.json:
-        print_json(found)
-    elif not found:
-        back = "hour" if hours == 1 else f"{hours:g} hours"
-        Output().print(f"No invocations in the last {back}.", style="dim")
-    else:
-        print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found), raw=raw)
+    none = f"No invocations in the last {'hour' if hours == 1 else f'{hours:g} hours'}."
+    print_list(found, none, ("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), _row, json=target.json, raw=raw)
 
 
 def show(request_id: str, /, *, function: str | None = None, raw: Raw = False, target: Target = DEFAULT_TARGET) -> None:
@@ -100,8 +94,8 @@ def show(request_id: str, /, *, function: str | None = None, raw: Raw = False, t
     _, record = find_invocation(target.client(), request_id, function)
     if target.json:
         print_json(record)
-        return
-    _print_record(Output(raw=raw), record)
+    else:
+        _print_record(Output(raw=raw), record)
 
 
 def _print_record(output: Output, record: dict[str, Any]) -> None:
@@ -144,6 +138,30 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n" + " " * 12)
 
 
+def explain(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
+    """Show why an invocation waits, and how many invocations of its function start before it.
+
+    Parameters
+    ----------
+    request_id
+        Request id of the invocation, which the engine returned on acceptance.
+    function
+        Name or URN of its function. [default: search all functions]
+    """
+    client = target.client()
+    name, record = find_invocation(client, request_id, function)
+    found = client.get(path_of(name, f"/async-invocations/{record['request_id']}/explain"))
+    if target.json:
+        print_json(found)
+        return
+    output = Output()
+    output.print(f"[bold]{found['request_id']}[/] {coloured(found['status'])}")
+    for one in found["reasons"]:
+        output.data(f"  {one['reason']:<9} {one['text']}", style="")
+    if found["status"] == "WAIT" and not found["reasons"]:
+        output.print("  It starts next.", style="dim")
+
+
 def cancel(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
     """Cancel a waiting or running invocation.
 
@@ -156,12 +174,57 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
     """
     client = target.client()
     function, _ = find_invocation(client, request_id, function)
-    body = json.dumps({"request_id": request_id, "type": "force"}).encode()
-    client.send("POST", path_of(function, "/cancel"), body)
-    if target.json:
-        print_json({"cancelled": request_id})
-    else:
-        Output().print(f"[bold green]cancelled[/] {request_id}")
+    client.post(path_of(function, "/cancel"), {"request_id": request_id, "type": "force"})
+    print_result({"cancelled": request_id}, f"[bold green]cancelled[/] {request_id}", json=target.json)
+
+
+def purge(
+    name: str,
+    /,
+    *,
+    running: Flag = False,
+    source: str = "",
+    error_code: Codes = (),
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Cancel the waiting invocations of a function, of those that were accepted before the command started.
+
+    They end as FAIL with code 4208, stay in the lists, and reach no destination. Pause the function first if none of
+    them may start meanwhile.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    running
+        Cancel running invocations, too.
+    source
+        Cancel only invocations of this trigger type, or of ``API``. [default: any]
+    error_code
+        Cancel only invocations whose last attempt failed with this code. Repeat for several.
+    """
+    client = target.client()
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    states = "WAIT,RUNNING" if running else "WAIT"
+    body = {"status": states, "source": source, "error_codes": list(error_code), "query_end_time": end}
+    count = 0
+    with status_line("cancelled", quiet=target.json) as show:
+        for ended in _purge_steps(client, name, body):
+            count += ended
+            show(f"{count:,}")
+    print_result({"cancelled": count}, f"[bold green]cancelled[/] {count} of [bold]{name}[/]", json=target.json)
+
+
+def _purge_steps(client: Client, name: str, body: dict[str, Any]) -> Iterator[int]:
+    """Make steps until no more invocations are left. Yield how many each has ended."""
+    ended = True
+    while ended:  # another pass finds those that a pass has left out
+        ended, marker = False, "0"
+        while marker:
+            step = client.post(path_of(name, "/async-invocations/cancel"), {**body, "marker": marker})
+            marker = step["next_marker"]
+            ended = ended or bool(step["cancelled"])
+            yield len(step["cancelled"])
 
 
 def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
@@ -170,13 +233,20 @@ def find_invocation(client: Client, request_id: str, function: str | None) -> tu
     If ``function`` is None, all functions of the project are searched. Raises UnknownInvocation if no searched function
     has the invocation, or ApiError if ``function`` is given and does not have it.
     """
-    names = [function] if function else all_names(client)
-    for name in names:
+    for name in [function] if function else _all_names(client):
         read = client.get if function else client.find
         record = read(path_of(name, f"/async-invocations/{quote(request_id, safe='')}"))
         if record is not None:
             return name, record
     raise UnknownInvocation(request_id)
+
+
+def _all_names(client: Client) -> list[str]:
+    """Return the URNs, without versions, of all functions of the client's project.
+
+    Lists of invocations for such a URN include the invocations of every version.
+    """
+    return [":".join(one["func_urn"].split(":")[:7]) for one in client.get_all("", "functions")]
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

@@ -14,9 +14,8 @@ import msgspec
 from functiond.steps import Reply
 from msgspec import Raw, Struct
 
-from engine.cli.exit_codes import FAILED
 from engine.cli.invoke_options import AsyncOptions
-from engine.cli.output import print_json, write
+from engine.cli.output import FAILED, print_json, write
 from engine.deploy.client import ApiError, Client, NotRunning, checked, path_of
 from engine.deploy.progress import status_line
 from engine.errors import UsageError

@@ -10,10 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from engine.cli.options import Flag
 from engine.errors import UsageError
 from engine.model.limits import LONGEST_DELAY
-
-Flag = Parameter(negative="", show_default=False)
 
 
 @Parameter(name="*")
@@ -21,14 +20,14 @@ Flag = Parameter(negative="", show_default=False)
 class AsyncOptions:
     """Options of an asynchronous invocation."""
 
-    asynchronous: Annotated[bool, Parameter(name="--async"), Flag] = False
+    asynchronous: Annotated[Flag, Parameter(name="--async")] = False
     "Queue the invocation and print its request id. The invocation is on disk and will run."
 
     batch: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
     """With --async: file with an event as JSON in each line, or - for standard input. Options such as --delay hold for
     each event. With --idempotency-key, the key of an event is KEY-LINE."""
 
-    wait: Annotated[bool, Flag] = False
+    wait: Flag = False
     "With --async: wait for the end of the invocation and print its result."
 
     timeout: float | None = None

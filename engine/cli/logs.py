@@ -11,7 +11,8 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from engine.cli.invocations import find_invocation
-from engine.cli.output import Raw, check_raw, print_json, write
+from engine.cli.options import Flag, Raw
+from engine.cli.output import check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import Client, path_of
 from engine.errors import UsageError
@@ -25,8 +26,8 @@ def logs(
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
-    errors: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    instances: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    errors: Flag = False,
+    instances: Flag = False,
     attempt: int | None = None,
     limit: int = 10,
     raw: Raw = False,

@@ -1,4 +1,4 @@
-"""Functions that write the results of commands: text, coloured on a terminal, or JSON.
+"""Results of commands: text, coloured on a terminal, or JSON; and their exit codes.
 
 Results contain text of functions and of other clients. Its control characters would command the user's terminal, so
 they are printed as escapes. With ``--raw``, they are written unchanged to a file or a pipe.
@@ -10,11 +10,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
-from cyclopts import Parameter
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +21,10 @@ from rich.markup import escape
 from engine.errors import UsageError
 from engine.model.text import CONTROLS, visible
 
-#: Option of commands that print data of functions.
-Raw = Annotated[bool, Parameter(negative="", show_default=False)]
+#: Exit codes. FAILED: the command, or the function that it called, failed. USAGE: the command line, the settings or the
+#: data directory must be corrected first. RESTART: a supervisor should restart the engine. WOULD_CHANGE: a plan has
+#: changes.
+FAILED, USAGE, RESTART, WOULD_CHANGE = 1, 2, 3, 4
 _TEXT = "\n\t"  #: control characters of a text of several lines
 _COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # states of invocations
 _COLOURS |= {"running": "green", "failing": "red", "paused": "yellow"}  # states of sources, destinations and functions
@@ -81,13 +82,22 @@ def print_json(value: object, indent: int | None = 2) -> None:
     print(CONTROLS.sub(_json_escape, text), flush=True)
 
 
+def print_result(value: object, text: str, paste: str = "", *, json: bool) -> None:
+    """Print a result as JSON, or as a text, with ``paste`` below it for users to copy."""
+    if json:
+        print_json(value)
+        return
+    output = Output()
+    output.print(text)
+    if paste:
+        output.paste(paste)
+
+
 def print_done(action: str, name: str, *, json: bool, kind: str = "", function: str = "") -> None:
     """Print that something was done, as ``{"deleted": "prod"}`` or as ``deleted alias prod of resize``."""
-    if json:
-        print_json({action: name})
-        return
     named = f"{kind} [bold]{name}[/]" if kind else f"[bold]{name}[/]"
-    Output().print(f"[bold green]{action}[/] {named}{f' of [bold]{function}[/]' if function else ''}")
+    text = f"[bold green]{action}[/] {named}{f' of [bold]{function}[/]' if function else ''}"
+    print_result({action: name}, text, json=json)
 
 
 def _json_escape(found: re.Match[str]) -> str:
@@ -111,6 +121,24 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, raw: b
         padded[-1] = line[-1]
         text = "  ".join(escape(cell) if number == 0 else coloured(cell) for cell in padded)
         output.print(text, style="bold" if number == 0 else None)
+
+
+def print_list(
+    found: Sequence[dict[str, Any]],
+    empty: str,
+    columns: Sequence[str],
+    row: Callable[[dict[str, Any]], Sequence[str]],
+    *,
+    json: bool,
+    raw: bool = False,
+) -> None:
+    """Print objects as JSON, or as a table with a row for each; without objects, the text ``empty``."""
+    if json:
+        print_json(found)
+    elif found:
+        print_table(columns, map(row, found), raw=raw)
+    else:
+        Output().print(empty, style="dim")
 
 
 def coloured(text: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import Parameter
 from msgspec import NODEFAULT, Struct, inspect
 
+from engine.cli.options import Flag
 from engine.cli.output import print_json, print_table
 from engine.config.settings import Settings
 
@@ -27,11 +27,10 @@ class Setting(Struct, frozen=True, kw_only=True):
         return (self.name, self.type, self.default, self.variable)
 
 
-Flag = Parameter(negative="", show_default=False)
 HEAD = ("Setting", "Type", "Default", "Environment variable")
 
 
-def settings(*, json: Annotated[bool, Flag] = False, markdown: Annotated[bool, Flag] = False) -> None:
+def settings(*, json: Flag = False, markdown: Flag = False) -> None:
     """List every setting with its default.
 
     Parameters

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from engine.cli.options import Flag
 from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import Client
@@ -31,7 +32,6 @@ app = App(name="stream", help="List, create, update and delete data streams (NAM
 Partitions = Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)]
 Hours = Annotated[int | None, Parameter(validator=Number(gte=24, lte=72), show_default=False)]
 Days = Annotated[int | None, Parameter(validator=Number(gte=1, lte=365), show_default=False)]
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 DataType = Literal["BLOB", "JSON", "CSV", "FILE"]
 GROUP_DAYS = 7  #: retention of a new log group
 
@@ -119,9 +119,8 @@ def update(
     _check_options(name, {"--partitions": partitions, "--hours": hours, "--data-type": data_type}, {"--days": days})
     changes = _given({"partition_count": partitions, "data_duration": hours, "data_type": data_type})
     if not changes and days is None:
-        raise UsageError(
-            f"nothing to change: give {'--days' if '/' in name else '--partitions, --hours or --data-type'}"
-        )
+        options = "--days" if "/" in name else "--partitions, --hours or --data-type"
+        raise UsageError(f"nothing to change: give {options}")
     if "/" in name:
         stream = find_log_stream(client, name)
         path = f"{GROUPS}/{stream.group['log_group_id']}/streams-ttl/{stream.stream['log_stream_id']}"
@@ -132,13 +131,7 @@ def update(
 
 
 @app.command
-def delete(
-    name: str,
-    /,
-    *,
-    group: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    target: Target = DEFAULT_TARGET,
-) -> None:
+def delete(name: str, /, *, group: Flag = False, target: Target = DEFAULT_TARGET) -> None:
     """Delete a stream with its records or lines. Triggers on it stay, and get no more events.
 
     Parameters

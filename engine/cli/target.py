@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from engine.cli.options import Flag
 from engine.cli.output import program
 from engine.deploy.client import Client
 from engine.errors import UsageError
@@ -42,7 +43,7 @@ class Target:
     ca_file: Annotated[str, Parameter(env_var="FUNCTIOND_CA_FILE", show_default=False)] = ""
     "PEM file with the certificates to trust for https, in place of those of the system."
 
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    json: Flag = False
     "Print JSON only."
 
     def client(self) -> Client:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
+from typing import Any
 
 from cyclopts import App
 
-from engine.cli.output import Output, print_done, print_json, print_table
+from engine.cli.output import print_done, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
 from engine.deploy.services import TOPICS, all_topics, find_topic, topic_path
@@ -18,14 +20,9 @@ app = App(name="topic", help="List, create and delete topics, publish to them, a
 @app.command(name="list")
 def list_topics(*, target: Target = DEFAULT_TARGET) -> None:
     """List the topics of the project."""
-    found = all_topics(target.client())
-    if target.json:
-        print_json(found)
-    elif not found:
-        Output().print("No topics.", style="dim")
-    else:
-        rows = ((one["name"], one["display_name"], one["topic_urn"], one["create_time"]) for one in found)
-        print_table(("NAME", "DISPLAY NAME", "URN", "CREATED"), rows)
+    row = itemgetter("name", "display_name", "topic_urn", "create_time")
+    columns = ("NAME", "DISPLAY NAME", "URN", "CREATED")
+    print_list(all_topics(target.client()), "No topics.", columns, row, json=target.json)
 
 
 @app.command
@@ -41,13 +38,10 @@ def create(name: str, /, *, display_name: str = "", target: Target = DEFAULT_TAR
     """
     body = json.dumps({"name": name, "display_name": display_name}).encode()
     answer = target.client().service().send("POST", TOPICS, body)
-    urn = answer.json["topic_urn"]
-    if target.json:
-        print_json({"name": name, "topic_urn": urn, "created": answer.status == 201})
-    else:
-        action = "created" if answer.status == 201 else "exists:"
-        Output().print(f"[bold green]{action}[/] topic [bold]{name}[/]")
-        Output().paste(urn)
+    urn, created = answer.json["topic_urn"], answer.status == 201
+    result = {"name": name, "topic_urn": urn, "created": created}
+    text = f"[bold green]{'created' if created else 'exists:'}[/] topic [bold]{name}[/]"
+    print_result(result, text, urn, json=target.json)
 
 
 @app.command
@@ -95,12 +89,10 @@ def publish(name: str, message: str, /, *, subject: str = "", target: Target = D
     """
     client = target.client()
     body = {"message": message, "subject": subject}
-    sent = client.service().post(topic_path(find_topic(client, name), "/publish"), body)
-    if target.json:
-        print_json({"message_id": sent["message_id"]})
-    else:
-        Output().print(f"[bold green]published[/] to [bold]{name}[/]")
-        Output().paste(sent["message_id"])
+    message_id = client.service().post(topic_path(find_topic(client, name), "/publish"), body)["message_id"]
+    print_result(
+        {"message_id": message_id}, f"[bold green]published[/] to [bold]{name}[/]", message_id, json=target.json
+    )
 
 
 @app.command
@@ -118,11 +110,8 @@ def subscribe(name: str, function: str, /, *, target: Target = DEFAULT_TARGET) -
     data = {"topic_urn": find_topic(client, name)["topic_urn"]}
     body = {"trigger_type_code": "SMN", "event_data": data, "trigger_status": "ACTIVE"}
     made = client.of_project.post(f"/triggers{path_of(function)}", body)
-    if target.json:
-        print_json(made)
-    else:
-        Output().print(f"[bold green]subscribed[/] [bold]{short_name(function)}[/] to [bold]{name}[/]")
-        Output().paste(made["trigger_id"])
+    text = f"[bold green]subscribed[/] [bold]{short_name(function)}[/] to [bold]{name}[/]"
+    print_result(made, text, made["trigger_id"], json=target.json)
 
 
 @app.command
@@ -138,10 +127,8 @@ def subscriptions(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     urn = find_topic(client, name)["topic_urn"]
     triggers = client.of_project.get_all("/triggers", "triggers")
     found = [one for one in triggers if one["trigger_type_code"] == "SMN" and one["event_data"].get("topic_urn") == urn]
-    if target.json:
-        print_json(found)
-    elif not found:
-        Output().print("No subscriptions.", style="dim")
-    else:
-        rows = ((one["trigger_id"], short_name(one["func_urn"]), one["source"]["state"]) for one in found)
-        print_table(("TRIGGER ID", "FUNCTION", "STATE"), rows)
+    print_list(found, "No subscriptions.", ("TRIGGER ID", "FUNCTION", "STATE"), _subscription_row, json=target.json)
+
+
+def _subscription_row(trigger: dict[str, Any]) -> tuple[str, ...]:
+    return trigger["trigger_id"], short_name(trigger["func_urn"]), trigger["source"]["state"]

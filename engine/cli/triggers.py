@@ -1,14 +1,28 @@
-"""``functiond triggers``: list of triggers, with the mode of each and the state of its source."""
+"""``functiond triggers`` and ``trigger``: list of triggers, and their creation, change and deletion."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from engine.cli.output import Output, print_json, print_table
+import msgspec
+from cyclopts import App, Parameter
+
+from engine.cli.output import Output, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.deploy.client import path_of
-from engine.deploy.timers import due_text
+from engine.deploy import timers
+from engine.deploy.client import Client, path_of, path_of_trigger
+from engine.deploy.fields import expected, read_fields
+from engine.errors import UsageError
 from engine.model.urn import short_name
+
+app = App(name="trigger", help="Create, show, update, move and delete triggers.")
+
+Status = Literal["ACTIVE", "DISABLED"]
+File = Annotated[Path | None, Parameter(show_default=False)]
+Crontab = Annotated[str | None, Parameter(show_default=False)]
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 COLUMNS = (
     "TRIGGER ID",
@@ -39,18 +53,177 @@ def triggers(name: str | None = None, /, *, target: Target = DEFAULT_TARGET) -> 
     client = target.client()
     found = client.of_project.get_all("/triggers", "triggers")
     if name:
-        urn = _without_version(client.get(path_of(name, "/config"))["func_urn"])
-        found = [one for one in found if _without_version(one["func_urn"]) == urn]
-    if target.json:
-        print_json(found)
-    elif not found:
-        Output().print("No triggers.", style="dim")
-    else:
-        print_table(COLUMNS, map(_row, found))
+        urn = client.get(path_of(name, "/config"))["func_urn"].split(":")[:7]  # of any version
+        found = [one for one in found if one["func_urn"].split(":")[:7] == urn]
+    print_list(found, "No triggers.", COLUMNS, _row, json=target.json)
 
 
-def _without_version(urn: str) -> list[str]:
-    return urn.split(":")[:7]
+@app.command
+def create(
+    function: str,
+    kind: str,
+    /,
+    *fields: str,
+    crontab: Crontab = None,
+    data: File = None,
+    status: Status | None = None,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Create a trigger, such as ``create report TIMER name=nightly --crontab "0 3 * * *"``.
+
+    Parameters
+    ----------
+    function
+        Name or URN of the function. A URN may name a version or an alias.
+    kind
+        Type of the trigger, such as TIMER.
+    fields
+        Fields of the trigger's event_data, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
+        the text 5.
+    crontab
+        Schedule of a TIMER, in place of schedule_type and schedule: minute, hour, day of the month, month, day of the
+        week. CRON_TZ=Europe/Berlin before it sets the time zone.
+    data
+        JSON file with event_data, to which the fields are added.
+    status
+        State of the new trigger. [default: that of its type]
+    """
+    client = target.client().of_project
+    known = client.get("/triggertypes")
+    if kind.upper() not in {one.upper() for one in known}:
+        raise UsageError(f"{kind} is not a type of triggers: {expected(kind.upper(), known)}")
+    body = {"trigger_type_code": kind, "event_data": _data(kind, fields, data, crontab)}
+    shown = client.post(f"/triggers{path_of(function)}", body | ({"trigger_status": status} if status else {}))
+    _print_due(shown, "created", function, target)
+
+
+@app.command
+def show(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Show a trigger with its event_data and the state of its source.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    """
+    print_json(find_trigger(target.client(), trigger_id))
+
+
+@app.command
+def update(
+    trigger_id: str,
+    /,
+    *fields: str,
+    crontab: Crontab = None,
+    data: File = None,
+    status: Status | None = None,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Change fields of a trigger's event_data, or its status. Other fields stay as they are.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    fields
+        Fields of event_data to change, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
+        the text 5.
+    crontab
+        New schedule of a TIMER, as for ``create``.
+    data
+        JSON file with a whole event_data, which replaces the old one.
+    status
+        ACTIVE or DISABLED.
+    """
+    if not fields and data is None and status is None and crontab is None:
+        raise UsageError("nothing to change: give fields as NAME=VALUE, --crontab, --data or --status")
+    client = target.client()
+    old = find_trigger(client, trigger_id)
+    body: dict[str, Any] = {"trigger_status": status} if status else {}
+    if fields or data or crontab is not None:
+        given = _data(old["trigger_type_code"], fields, data, crontab)
+        body["event_data"] = given if data else [given]  # a list is merged into the old data, an object replaces it
+    shown = client.of_project.put(path_of_trigger(old), body)
+    _print_due(shown, "updated", old["func_urn"], target)
+
+
+@app.command
+def seek(trigger_id: str, /, *positions: str, target: Target = DEFAULT_TARGET) -> None:
+    """Set from where a disabled Kafka trigger reads, such as ``seek orders orders/0=1200 refunds=latest``.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    positions
+        Positions, as PARTITION=POSITION or TOPIC=POSITION: an offset, earliest, latest, or a time.
+    """
+    client = target.client()
+    given = {"positions": dict(one.rpartition("=")[::2] for one in positions)}
+    print_json(client.of_project.post(f"{path_of_trigger(find_trigger(client, trigger_id))}/seek", given))
+
+
+@app.command
+def delete(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a trigger.
+
+    Parameters
+    ----------
+    trigger_id
+        Id of the trigger, or its name if no other trigger has it.
+    """
+    client = target.client()
+    found = find_trigger(client, trigger_id)
+    client.of_project.send("DELETE", path_of_trigger(found))
+    _print({"deleted": found["trigger_id"]}, found, "deleted", found["func_urn"], target)
+
+
+def find_trigger(client: Client, text: str) -> dict[str, Any]:
+    """Return the project's trigger with this id or name. Raise UsageError if there is none, or several."""
+    triggers = client.of_project.get_all("/triggers", "triggers")
+    found = [one for one in triggers if text == one["trigger_id"]] or [one for one in triggers if text == one["name"]]
+    if len(found) > 1:
+        ids = ", ".join(f"{one['trigger_id']} ({short_name(one['func_urn'])})" for one in found)
+        raise UsageError(f"several triggers are named {text}: name one by its id: {ids}")
+    if not found:
+        hint = expected(text, [one["name"] for one in triggers]) if triggers else "the project has no triggers"
+        raise UsageError(f"no trigger {text}: {hint}")
+    return found[0]
+
+
+def trigger_id_of(client: Client, text: str) -> str:
+    """Return the id of the project's trigger with this id or name. An id may be that of a deleted trigger."""
+    return text if _ID.fullmatch(text) else str(find_trigger(client, text)["trigger_id"])
+
+
+def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | None) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if file is not None:
+        try:
+            given = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        except OSError as error:
+            raise UsageError(f"--data is {file}: {error.strerror}") from None
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"--data is {file}: it must hold a JSON object: {error}") from None
+    given |= read_fields(fields)
+    if crontab is not None:
+        if kind.upper() != timers.KIND:
+            raise UsageError(f"--crontab is {crontab!r}: only triggers of the type {timers.KIND} have a schedule")
+        given["crontab"] = crontab
+    timers.warn(kind, given)
+    return timers.for_api(kind, given)
+
+
+def _print_due(trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
+    _print(trigger, trigger, action, function, target)
+    if not target.json and (due := timers.next_due(target.client(), function, trigger)):
+        Output().print(f"  due {due}", style="dim")
+
+
+def _print(result: object, trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
+    kind, status = trigger["trigger_type_code"], trigger["trigger_status"].lower()
+    text = f"[bold green]{action}[/] {kind} trigger of [bold]{short_name(function)}[/], {status}"
+    print_result(result, text, trigger["trigger_id"], json=target.json)
 
 
 def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
@@ -67,7 +240,7 @@ def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
         _mode(trigger),
         trigger["name"],
         _address(trigger),
-        due_text(source, 1),
+        timers.due_text(source, 1),
         source["next_try"].replace("T", " "),
         source["problem"],
     )

@@ -8,17 +8,14 @@ import sys
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from engine.cli.options import Flag
 from engine.cli.output import print_json, write
 from engine.errors import UsageError
 
 PROGRAM, CONFIG = "/opt/functiond/bin/functiond", "/etc/functiond/functiond.toml"  #: in the file
 #: Folders that the service does not see (ProtectHome, PrivateTmp).
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
 
 

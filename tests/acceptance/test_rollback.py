@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.commands import run
-from engine.cli.exit_codes import USAGE
+from engine.cli.output import USAGE
 from tests.acceptance.engine_process import EngineProcess
 from tests.support.documents import DOCS, block
 from tests.support.http_app import HELLO

@@ -8,8 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engine.cli.deploy import check_app_options
-from engine.cli.deploy_options import AsynchronousOptions, Configuration, Installation
+from engine.cli.deploy import (
+    INSTALLED,
+    UNCHANGED,
+    UNCHANGED_ASYNC,
+    AsynchronousOptions,
+    Configuration,
+    Installation,
+    check_app_options,
+)
 from engine.cli.dev.deployables import Deployable, DeployableApp, DeployableFunction, Options
 from engine.cli.dev.own_engine import own_engine
 from engine.cli.dev.session import Session
@@ -18,11 +25,9 @@ from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import is_loopback
 from engine.deploy.apps import is_app
 from engine.deploy.client import Client, NotRunning
-from engine.deploy.functions import Asynchronous
 from engine.deploy.packaging import default_name
 from engine.errors import UsageError
 
-UNCHANGED, INSTALLED, UNCHANGED_ASYNC = Configuration(), Installation(), Asynchronous()
 _PROBE = 5.0  #: seconds within which a running engine replies
 
 

@@ -8,8 +8,7 @@ from typing import NamedTuple, Protocol
 
 from functiond.describe import Description
 
-from engine.cli.deploy import show_app
-from engine.cli.deploy_options import Configuration, Installation
+from engine.cli.deploy import Configuration, Installation, show_app
 from engine.cli.output import Output
 from engine.cli.target import Target
 from engine.deploy.apps import describe, store_app

@@ -14,8 +14,7 @@ from engine.cli.dev.following import Item, follow
 from engine.cli.dev.keyboard import Keyboard, has_keys
 from engine.cli.dev.screen import Screen, menu_of
 from engine.cli.dev.watching import watching
-from engine.cli.exit_codes import FAILED
-from engine.cli.output import write
+from engine.cli.output import FAILED, write
 from engine.cli.target import Target
 from engine.deploy.client import Client, path_of
 from engine.errors import FunctiondError

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from engine.cli.commands import run
-from engine.cli.exit_codes import FAILED, USAGE
+from engine.cli.output import FAILED, USAGE
 from engine.deploy.client import Client, path_of
 from engine.deploy.destinations import DestinationOption, read_destination
 from engine.errors import UsageError

@@ -8,7 +8,7 @@ from queue import Queue
 import pytest
 
 from engine.cli.commands import make_app
-from engine.cli.deploy_options import Configuration, Installation
+from engine.cli.deploy import Configuration, Installation
 from engine.cli.dev.deployables import DeployableFunction, Options
 from engine.cli.dev.watching import watching
 from engine.deploy.functions import Asynchronous

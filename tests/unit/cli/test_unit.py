@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.commands import run
-from engine.cli.exit_codes import USAGE
+from engine.cli.output import USAGE
 from engine.config.settings import Settings
 from tests.support.documents import DOCS, section
 from tests.support.programs import program

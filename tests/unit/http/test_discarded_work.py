@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from engine.cli.findings import Finding, of_engine
+from engine.cli.doctor import Finding, of_engine
 from engine.deploy.client import Client
 from engine.http.console.paths import HOME
 from tests.doubles import ManualClock

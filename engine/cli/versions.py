@@ -1,23 +1,77 @@
-"""``functiond alias``: names for versions of a function."""
+"""``functiond version`` and ``functiond alias``: published versions of a function, and names for them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from engine.cli.output import Output, print_done, print_json, print_table
+from engine.cli.options import Flag, Texts
+from engine.cli.output import print_done, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
 from engine.errors import UsageError
 
-app = App(name="alias", help="List, create, update and delete aliases of a function.")
+versions = App(name="version", help="List, publish and delete versions of a function.")
+aliases = App(name="alias", help="List, create, update and delete aliases of a function.")
 
-Weights = Annotated[tuple[str, ...], Parameter(name="--weight", negative="", show_default=False)]
+
+@versions.command(name="list")
+def list_versions(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """List the versions of a function, latest included.
+
+    Parameters
+    ----------
+    function
+        Name or URN of the function.
+    """
+    found = target.client().get_all(path_of(function, "/versions"), "versions")
+    columns = ("VERSION", "RUNTIME", "CHANGED", "DESCRIPTION")
+    print_list(found, "No versions.", columns, _version_row, json=target.json)
 
 
-@app.command(name="list")
+@versions.command
+def publish(
+    function: str, /, *, name: str = "", description: str = "", digest: str = "", target: Target = DEFAULT_TARGET
+) -> None:
+    """Publish the latest code and configuration of a function as a version, which never changes.
+
+    Parameters
+    ----------
+    function
+        Name or URN of the function.
+    name
+        Name of the version, such as v1. [default: made from the time]
+    description
+        Description of the version.
+    digest
+        Publish only if the code has this MD5, SHA-256 or SHA-512.
+    """
+    body = {"version": name, "description": description, "digest": digest}
+    made = target.client().post(path_of(function, "/versions"), body)
+    text = f"[bold green]published[/] version [bold]{made['version']}[/] of [bold]{made['func_name']}[/]"
+    print_result(made, text, made["func_urn"], json=target.json)
+
+
+@versions.command(name="delete")
+def delete_version(function: str, version: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a version, with its triggers and with the aliases whose main version it is.
+
+    Parameters
+    ----------
+    function
+        Name or URN of the function.
+    version
+        Name of the version.
+    """
+    client = target.client()
+    urn: str = client.get(path_of(function, "/config"))["func_urn"]
+    client.send("DELETE", path_of(":".join([*urn.split(":")[:7], version])))
+    print_done("deleted", version, json=target.json, kind="version", function=function)
+
+
+@aliases.command(name="list")
 def list_aliases(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     """List the aliases of a function.
 
@@ -27,22 +81,18 @@ def list_aliases(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
         Name or URN of the function.
     """
     found = target.client().get(path_of(function, "/aliases"))
-    if target.json:
-        print_json(found)
-    elif not found:
-        Output().print("No aliases.", style="dim")
-    else:
-        print_table(("ALIAS", "VERSION", "OTHER VERSIONS", "DESCRIPTION"), map(_row, found))
+    columns = ("ALIAS", "VERSION", "OTHER VERSIONS", "DESCRIPTION")
+    print_list(found, "No aliases.", columns, _alias_row, json=target.json)
 
 
-@app.command
+@aliases.command
 def create(
     function: str,
     name: str,
     version: str,
     /,
     *,
-    weight: Weights = (),
+    weight: Texts = (),
     description: str = "",
     target: Target = DEFAULT_TARGET,
 ) -> None:
@@ -71,15 +121,15 @@ def create(
     _print(made, "created", target)
 
 
-@app.command
+@aliases.command
 def update(
     function: str,
     name: str,
     /,
     *,
     version: str | None = None,
-    weight: Weights = (),
-    no_weights: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    weight: Texts = (),
+    no_weights: Flag = False,
     description: str | None = None,
     target: Target = DEFAULT_TARGET,
 ) -> None:
@@ -115,8 +165,8 @@ def update(
     _print(client.put(path, body), "updated", target)
 
 
-@app.command
-def delete(function: str, name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+@aliases.command(name="delete")
+def delete_alias(function: str, name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     """Delete an alias, with its triggers.
 
     Parameters
@@ -140,15 +190,17 @@ def _weights(pairs: tuple[str, ...]) -> dict[str, int]:
     return weights
 
 
-def _row(alias: dict[str, Any]) -> tuple[str, ...]:
+def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
+    changed = version["last_modified"].replace("T", " ")
+    return version["version"], version["runtime"], changed, version.get("version_description", "")
+
+
+def _alias_row(alias: dict[str, Any]) -> tuple[str, ...]:
     others = [f"{version} {percent} %" for version, percent in alias.get("additional_version_weights", {}).items()]
     others += [f"{version} by rules" for version in alias.get("additional_version_strategy", {})]
     return alias["name"], alias["version"], ", ".join(others), alias["description"]
 
 
 def _print(alias: dict[str, Any], action: str, target: Target) -> None:
-    if target.json:
-        print_json(alias)
-    else:
-        Output().print(f"[bold green]{action}[/] alias [bold]{alias['name']}[/] for version {alias['version']}")
-        Output().paste(alias["alias_urn"])
+    text = f"[bold green]{action}[/] alias [bold]{alias['name']}[/] for version {alias['version']}"
+    print_result(alias, text, alias["alias_urn"], json=target.json)

@@ -1,23 +1,29 @@
-"""``functiond deliveries`` and ``redrive``: list pending deliveries; send failed work again."""
+"""``functiond destinations``, ``deliveries``, ``redrive``, ``discard``: deliveries of outcomes; failed work again."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from engine.cli.invocations import find_invocation
-from engine.cli.output import Output, print_json, print_table
+from engine.cli.options import Codes, Flag
+from engine.cli.output import Output, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import Client, path_of
+from engine.deploy.progress import status_line
 from engine.errors import UsageError
 from engine.model.urn import short_name
 
 STEP = 500  #: invocations or deliveries per request
+
+
+def destinations(*, target: Target = DEFAULT_TARGET) -> None:
+    """List the destinations of all functions, with their states since the engine started."""
+    found = target.client().of_project.get_all("/destinations", "destinations")
+    columns = ("FUNCTION", "ON", "DESTINATION", "STATE", "FAILURES", "NEXT TRY", "PROBLEM")
+    print_list(found, "No destinations.", columns, _destination_row, json=target.json)
 
 
 def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TARGET) -> None:
@@ -39,26 +45,21 @@ def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TAR
         page = client.get("/deliveries", limit=limit - len(waiting), after=further)
         waiting += page["retrying"]
     found += waiting
-    if target.json:
-        print_json(found)
-    elif not found:
-        Output().print("No pending deliveries.", style="dim")
-    else:
-        columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
-        print_table(columns, map(_row, found))
-        if page["next_after"]:
-            Output().print(f"To list more: functiond deliveries --after {page['next_after']}", style="dim")
+    columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
+    print_list(found, "No pending deliveries.", columns, _delivery_row, json=target.json)
+    if found and page["next_after"] and not target.json:
+        Output().print(f"To list more: functiond deliveries --after {page['next_after']}", style="dim")
 
 
 def redrive(
     *ids: str,
-    all: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    failed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    all: Flag = False,
+    failed: Flag = False,
     function: str | None = None,
     hours: float = 24.0,
     limit: int | None = None,
     status: str = "",
-    error_code: Annotated[tuple[int, ...], Parameter(negative="", show_default=False)] = (),
+    error_code: Codes = (),
     source: str = "",
     target: Target = DEFAULT_TARGET,
 ) -> None:
@@ -123,16 +124,21 @@ def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str 
 
 def _deliver(client: Client, numbers: Sequence[int]) -> Iterator[int]:
     """Send deliveries again, without numbers all that were given up. Yield the numbers of those that were sent."""
-    path, after = "/deliveries/redrive", 0
     if numbers:
-        yield from client.of_project.post(path, {"delivery_ids": numbers})["redriven"]
-        return
-    while True:
-        step = client.of_project.post(path, {"all": True, "limit": STEP, "after": after})
-        yield from step["redriven"]
-        after = step["next_after"]
-        if not after:
-            return
+        yield from client.of_project.post("/deliveries/redrive", {"delivery_ids": numbers})["redriven"]
+    else:
+        for step in _given_up(client, "redrive", {}):
+            yield from step["redriven"]
+
+
+def _given_up(client: Client, action: str, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Redrive or discard all deliveries that were given up, in steps. Yield the reply to each."""
+    after: int | None = 0
+    while after is not None:
+        body = {"all": True, "limit": STEP, "after": after, **chosen}
+        step = client.of_project.post(f"/deliveries/{action}", body)
+        yield step
+        after = step["next_after"] or None
 
 
 def _redrive_failed(
@@ -156,7 +162,7 @@ def _redrive_failed(
 
 
 def _send(client: Client, function: str, body: dict[str, Any]) -> Any:
-    return client.send("POST", path_of(function, "/async-invocations/redrive"), json.dumps(body).encode()).json
+    return client.post(path_of(function, "/async-invocations/redrive"), body)
 
 
 def _print_result(one: dict[str, Any]) -> None:
@@ -167,7 +173,50 @@ def _print_result(one: dict[str, Any]) -> None:
     Output().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
 
 
-def _row(item: dict[str, Any]) -> tuple[str, ...]:
+def discard(*deliveries: int, all: Flag = False, function: str = "", target: Target = DEFAULT_TARGET) -> None:
+    """Remove deliveries that were given up. They cannot be sent again afterwards; their invocations stay.
+
+    Parameters
+    ----------
+    deliveries
+        Delivery numbers, as ``functiond deliveries`` lists them.
+    all
+        Remove all that were given up.
+    function
+        Remove only those of this function, for --all. [default: all functions]
+    """
+    if bool(deliveries) is all:
+        raise UsageError("give delivery numbers, or use --all")
+    if function and not all:
+        raise UsageError("--function needs --all")
+    client, count = target.client(), 0
+    steps = _given_up(client, "discard", {"function": function}) if all else _discard_named(client, deliveries)
+    with status_line("discarded", quiet=target.json) as show:
+        for step in steps:
+            count += len(step["discarded"])
+            show(f"{count:,}")
+    none = "[dim]Nothing to discard: no such delivery was given up.[/]"
+    print_result({"discarded": count}, f"[bold green]discarded[/] {count}" if count else none, json=target.json)
+
+
+def _discard_named(client: Client, deliveries: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    for first in range(0, len(deliveries), STEP):
+        yield client.of_project.post("/deliveries/discard", {"delivery_ids": deliveries[first : first + STEP]})
+
+
+def _destination_row(one: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        short_name(one["func_urn"]),
+        one["condition"],
+        one["destination"],
+        one["state"],
+        str(one["failures"]),
+        one["next_try"].replace("T", " "),
+        one["problem"],
+    )
+
+
+def _delivery_row(item: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(item["delivery_id"]),
         short_name(item["func_urn"]),
