@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import sleep
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
-from functiond.steps import Reply
+from functiond.events import BATCH_BYTES, FRAME, Event, Item, batches
+from functiond.operations import ItemResult
+from functiond.steps import Reply, error_of, retry_after
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from engine.cli.invoke_options import AsyncOptions
 from engine.cli.output import FAILED, print_json, write
@@ -20,21 +23,14 @@ from engine.deploy.client import ApiError, Client, NotRunning, checked, path_of
 from engine.deploy.progress import status_line
 from engine.errors import UsageError
 
-EVENTS, BYTES = 1_000, 6 << 20  #: limits of a batch
-FRAME = len('{"events":[]}')
 PAUSE = 2.0  #: seconds before the next try, if the reply names none
 TRIES = 30  #: tries in a row that get no reply
 RETRIED = (429, 503)
+FULL = "FSS.0429"  #: error of an event without room
 
 
-class _Line(Struct, frozen=True, kw_only=True):
-    number: int  #: in the file, from 1
-    entry: bytes  #: event with its options, as an entry of a batch
-
-
-class _Refusal(Struct, frozen=True, kw_only=True):
-    error_code: str
-    error_msg: str
+class _Results(Struct):
+    results: list[ItemResult]
 
 
 class BatchSender:
@@ -46,23 +42,22 @@ class BatchSender:
     def __init__(self, client: Client, name: str, options: AsyncOptions, *, json: bool) -> None:
         self._client, self._path, self._json = client, path_of(name, "/invocations-async/batch"), json
         self._key = options.idempotency_key or secrets.token_hex(16)
-        given = {"priority": options.priority, "delay": options.delay, "ordering_key": options.ordering_key}
-        self._options = {field: value for field, value in given.items() if value is not None}
+        self._event = Event(priority=options.priority, delay=options.delay, ordering_key=options.ordering_key)
         self._reached = False
         self.accepted = self.refused = 0
 
     def send(self, file: BinaryIO) -> Iterator[int]:
         """Send all lines. Yield the number of lines that have been accepted or refused, after each batch."""
-        for batch in _batches(self._lines(file)):
-            results: dict[int, Any] = {}
-            waiting: Sequence[_Line] = batch
+        for batch in batches(self._lines(file)):
+            results: dict[int, ItemResult] = {}
+            waiting = batch
             while waiting:
                 waiting = self._exchange(waiting, results)
             for line in batch:
-                self._show(line.number, results[line.number])
+                self._show(line.position, results[line.position])
             yield self.accepted + self.refused
 
-    def _lines(self, file: BinaryIO) -> Iterator[_Line]:
+    def _lines(self, file: BinaryIO) -> Iterator[Item]:
         for number, text in enumerate(file, 1):
             event = text.strip()
             if not event:
@@ -71,35 +66,30 @@ class BatchSender:
                 event.decode()
                 msgspec.json.decode(event, type=Raw)
             except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-                self._show(number, _Refusal(error_code="", error_msg=f"not JSON: {error}"))
+                self._show(number, ItemResult(error_msg=f"not JSON: {error}"))
                 continue
-            entry = msgspec.json.encode({"key": f"{self._key}-{number}", **self._options, "event": Raw(event)})
-            if FRAME + len(entry) > BYTES:
-                self._show(number, _Refusal(error_code="", error_msg=f"larger than a batch of {BYTES} bytes"))
+            line = Item(number, replace(self._event, key=f"{self._key}-{number}", event=Raw(event)).item())
+            if FRAME + len(line.body) > BATCH_BYTES:
+                self._show(number, ItemResult(error_msg=f"larger than a batch of {BATCH_BYTES} bytes"))
                 continue
-            yield _Line(number=number, entry=entry)
+            yield line
 
-    def _exchange(self, lines: Sequence[_Line], results: dict[int, Any]) -> Sequence[_Line]:
+    def _exchange(self, lines: list[Item], results: dict[int, ItemResult]) -> list[Item]:
         """Send lines once and store their results. Wait and return those that must be sent again."""
-        answer = self._answer(b'{"events":[%b]}' % b",".join(line.entry for line in lines))
-        body = _json(answer)
-        if "results" not in body:
+        answer = self._answer(b'{"events":[%b]}' % b",".join(line.body for line in lines))
+        try:
+            found = msgspec.json.decode(answer.body, type=_Results).results
+        except msgspec.DecodeError:
             if answer.status not in RETRIED:
                 checked(answer)
-                raise ApiError(answer.status, "HTTP", "the reply has no results")
-            self._wait(answer, body.get("error_msg", ""))
+                raise ApiError(answer.status, "HTTP", "the reply has no results") from None
+            self._wait(answer, error_of(answer).message)
             return lines
-        again = []
-        for line, result in zip(lines, body["results"], strict=True):
-            if result.get("error_code") == "FSS.0429":
-                again.append((line, result["error_msg"]))
-            elif "request_id" in result:
-                results[line.number] = result["request_id"]
-            else:
-                results[line.number] = msgspec.convert(result, _Refusal)
+        results.update((line.position, result) for line, result in zip(lines, found, strict=True))
+        again = [line for line in lines if results[line.position].error_code == FULL]
         if again:
-            self._wait(answer, again[0][1])
-        return [line for line, _ in again]
+            self._wait(answer, results[again[0].position].error_msg)
+        return again
 
     def _answer(self, body: bytes) -> Reply:
         """Return the reply to a batch. After the first reply, wait for an engine that restarts."""
@@ -117,19 +107,21 @@ class BatchSender:
         raise failure
 
     def _wait(self, answer: Reply, reason: str) -> None:
-        seconds = answer.headers.get("retry-after", "")
-        wait = float(seconds) if seconds.isdigit() else PAUSE
+        asked = retry_after(answer)
+        wait = PAUSE if asked is None else asked
         write(f"functiond: {reason}; next try in {wait:g} s", errors=True)
         sleep(wait)
 
-    def _show(self, number: int, result: str | _Refusal) -> None:
-        if isinstance(result, str):
+    def _show(self, number: int, result: ItemResult) -> None:
+        if result.request_id:
             self.accepted += 1
-            print_json({"line": number, "request_id": result}, indent=None) if self._json else write(result)
+            shown = {"line": number, "request_id": result.request_id}
+            print_json(shown, indent=None) if self._json else write(result.request_id)
             return
         self.refused += 1
         if self._json:
-            print_json({"line": number, **msgspec.to_builtins(result)}, indent=None)
+            refusal = {"error_code": result.error_code, "error_msg": result.error_msg}
+            print_json({"line": number, **refusal}, indent=None)
         else:
             write(f"functiond: line {number}: {f'{result.error_code} {result.error_msg}'.strip()}", errors=True)
 
@@ -146,36 +138,10 @@ def send_batch(client: Client, name: str, file: Path, options: AsyncOptions, *, 
     return FAILED if sender.refused else 0
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
+def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
     if file == Path("-"):
-        yield sys.stdin.buffer
-        return
+        return nullcontext(sys.stdin.buffer)
     try:
-        opened = file.open("rb")
+        return file.open("rb")
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    with opened:
-        yield opened
-
-
-def _batches(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
-    """Yield the lines in batches within the limits."""
-    batch: list[_Line] = []
-    size = FRAME
-    for line in lines:
-        if len(batch) == EVENTS or size + len(line.entry) > BYTES:
-            yield batch
-            batch, size = [], FRAME
-        batch.append(line)
-        size += len(line.entry) + 1
-    if batch:
-        yield batch
-
-
-def _json(answer: Reply) -> dict[str, Any]:
-    try:
-        body = answer.json
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}

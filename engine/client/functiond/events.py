@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -121,18 +121,20 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Item(Struct, frozen=True):
-    position: int  #: in the list of all events
+    position: int  #: in the list of all events, or number of a line
     body: bytes
 
 
-def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Divide items into batches that the engine accepts. An item that is too large is a batch of its own."""
-    start, size = 0, FRAME
-    for end, item in enumerate(items):
+    batch: list[Item] = []
+    size = FRAME
+    for item in items:
         more = len(item.body) + 1
-        if end > start and (size + more > BATCH_BYTES or end - start == BATCH_EVENTS):
-            yield items[start:end]
-            start, size = end, FRAME
+        if batch and (size + more > BATCH_BYTES or len(batch) == BATCH_EVENTS):
+            yield batch
+            batch, size = [], FRAME
+        batch.append(item)
         size += more
-    if start < len(items):
-        yield items[start:]
+    if batch:
+        yield batch
