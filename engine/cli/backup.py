@@ -16,7 +16,6 @@ from cyclopts.validators import Number
 
 from engine.app.backup_wiring import backups_of, keys_of
 from engine.cli.data_directory import unused
-from engine.cli.logs import JSON_LINES
 from engine.cli.options import ConfigFile, Flag
 from engine.cli.output import FAILED, print_result, size_text, write
 from engine.cli.target import DEFAULT_TARGET, Target
@@ -91,7 +90,7 @@ def _online(client: Client, destination: Path, show: Show) -> dict[str, Any]:
     body = json.dumps({"path": str(destination)}).encode()
     last: dict[str, Any] = {}
     try:
-        for line in client.of_project.lines("/backups", JSON_LINES, method="POST", body=body):
+        for line in client.of_project.lines("/backups", method="POST", body=body):
             last = json.loads(line)
             if "error_code" in last:
                 raise ApiError(200, last["error_code"], last["error_msg"])

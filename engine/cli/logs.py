@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,11 +13,9 @@ from engine.cli.invocations import find_invocation
 from engine.cli.options import Flag, Raw
 from engine.cli.output import check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.cli.triggers import ID
 from engine.deploy.client import Client, path_of
 from engine.errors import UsageError
-
-_REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-EVENTS, JSON_LINES = "text/event-stream", "application/x-ndjson"
 
 
 def logs(
@@ -56,10 +53,10 @@ def logs(
         Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
-    if attempt is not None and (follow or not _REQUEST_ID.fullmatch(name)):
+    if attempt is not None and (follow or not ID.fullmatch(name)):
         raise UsageError("--attempt needs the request id of an invocation, and does not go with --follow")
     client = target.client()
-    if _REQUEST_ID.fullmatch(name):
+    if ID.fullmatch(name):
         function, _ = find_invocation(client, name, None)
         query = "" if attempt is None else f"?attempt={attempt}"
         paths = [path_of(function, f"/async-invocations/{quote(name)}/logs{query}")]
@@ -93,19 +90,15 @@ def _in_order(client: Client, paths: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _lines(client: Client, path: str) -> Iterator[dict[str, Any]]:
-    yield from map(json.loads, client.lines(path, JSON_LINES))
+    yield from map(json.loads, client.lines(path))
 
 
 def _events(client: Client, path: str) -> Iterator[dict[str, Any]]:
-    name = ""
-    for line in client.lines(path, EVENTS):
-        field, _, value = line.partition(b": ")
-        if field == b"event":
-            name = value.decode()
-        elif field == b"data" and name == "line":
-            yield json.loads(value)
-        elif field == b"data" and name == "dropped":
-            write(f"functiond: {json.loads(value)['lines']} lines were dropped: written too fast", errors=True)
+    for name, data in client.events(path):
+        if data and name == b"line":
+            yield json.loads(data)
+        elif data and name == b"dropped":
+            write(f"functiond: {json.loads(data)['lines']} lines were dropped: written too fast", errors=True)
 
 
 def _shown(line: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ app = App(name="trigger", help="Create, show, update, move and delete triggers."
 Status = Literal["ACTIVE", "DISABLED"]
 File = Annotated[Path | None, Parameter(show_default=False)]
 Crontab = Annotated[str | None, Parameter(show_default=False)]
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  #: of triggers and requests
 
 COLUMNS = (
     "TRIGGER ID",
@@ -193,7 +193,7 @@ def find_trigger(client: Client, text: str) -> dict[str, Any]:
 
 def trigger_id_of(client: Client, text: str) -> str:
     """Return the id of the project's trigger with this id or name. An id may be that of a deleted trigger."""
-    return text if _ID.fullmatch(text) else str(find_trigger(client, text)["trigger_id"])
+    return text if ID.fullmatch(text) else str(find_trigger(client, text)["trigger_id"])
 
 
 def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | None) -> dict[str, Any]:

@@ -49,40 +49,23 @@ class ApiError(FunctiondError):
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        self.status, self.code = status, code
+        self.status, self.code, self.message = status, code, message
         super().__init__(f"{code} {message}")
 
 
 class Client:
     """Client of one engine for one project, on the connections of the package ``functiond``, without retries.
 
-    Requests are signed with the access key if it is given; ``token`` is then its security token. Paths are relative to
-    the functions of the project (``/v2/PROJECT/fgs/functions``). ``start`` is the command that starts this program.
-    The constructor raises UsageError. Methods raise NotRunning if the engine cannot be reached, NotTrusted if its
+    ``access`` are the other fields of ``Configuration``, such as ``token``. Paths are relative to the functions of the
+    project (``/v2/PROJECT/fgs/functions``). ``start`` is the command that starts this program. The constructor raises
+    UsageError. Methods raise NotRunning if the engine cannot be reached, NotTrusted if its
     certificate fails the check, and ApiError if it replies with an error.
     """
 
-    def __init__(
-        self,
-        url: str,
-        project: str,
-        start: str = "functiond",
-        *,
-        token: str = "",
-        access_key: str = "",
-        secret_key: str = "",
-        ca_file: str = "",
-    ) -> None:
+    def __init__(self, url: str, project: str, start: str = "functiond", **access: Any) -> None:
         self.project, self._url, self._start = project, url, start
         try:
-            configuration = Configuration(
-                url=checked_url(url),
-                project=project,
-                token=token,
-                access_key=access_key,
-                secret_key=secret_key,
-                ca_file=ca_file,
-            )
+            configuration = Configuration(url=checked_url(url), project=project, **access)
             self._transport = Transport(configuration, agent=AGENT)
         except errors.BadConfiguration as error:
             option, _, problem = str(error).partition(" ")
@@ -178,7 +161,17 @@ class Client:
         with self._opened(request) as reply:
             return read(self._transport.configuration, reply)
 
-    def lines(self, path: str, accept: str, *, method: str = "GET", body: bytes = b"") -> Iterator[bytes]:
+    def events(self, path: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the name and the data of each event at ``path`` as it arrives; without data, other lines in between."""
+        name = b""
+        for line in self.lines(path, accept="text/event-stream"):
+            field, _, value = line.partition(b": ")
+            name = value if field == b"event" else name
+            yield name, value if field == b"data" else b""
+
+    def lines(
+        self, path: str, *, accept: str = "application/x-ndjson", method: str = "GET", body: bytes = b""
+    ) -> Iterator[bytes]:
         """Yield each line of the reply to a request as it arrives, without its line end."""
         given = {"Content-Type": JSON, "Accept": accept}
         with self._opened(Request(method=method, target=self._base + path, body=body, headers=given)) as reply:

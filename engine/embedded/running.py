@@ -13,6 +13,7 @@ from typing import Any
 from functiond.app import App
 from functiond.client import AsyncClient, Client
 from functiond.configuration import Configuration
+from msgspec.structs import asdict
 
 from engine.config.settings import Settings
 from engine.deploy import client as api
@@ -23,15 +24,7 @@ from engine.errors import UsageError
 
 def deploy(app: App, configuration: Configuration) -> None:
     """Deploy an app as ``functiond deploy MODULE:APP`` does. Functions that left its code are deleted."""
-    given = configuration
-    client = api.Client(
-        given.url,
-        given.project,
-        token=given.token,
-        access_key=given.access_key,
-        secret_key=given.secret_key,
-        ca_file=given.ca_file,
-    )
+    client = api.Client(**asdict(configuration))
     target, root = place_of(app)
     found = describe(target, [str(root), *(os.path.abspath(folder) for folder in sys.path)])
     store_app(client, found, {}, BuildOptions(), prune=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.json import decode
 
-from engine.cli.logs import EVENTS
 from engine.deploy.client import ApiError, Client, NotRunning, path_of
 
 _RETRY = 1.0  #: seconds until a lost connection is tried again
@@ -65,15 +64,11 @@ def _follow(client: Client, function: str, put: Callable[[str, Item], None], beg
     told = ""
     while True:
         try:
-            kind = None
-            for line in client.lines(path_of(function, "/logs?attempts=true"), EVENTS):
+            for name, data in client.events(path_of(function, "/logs?attempts=true")):
                 begun.set()
                 told = ""
-                field, _, value = line.partition(b": ")
-                if field == b"event":
-                    kind = _KINDS.get(value)
-                elif field == b"data" and kind is not None:
-                    put(function, decode(value, type=kind))
+                if data and name in _KINDS:
+                    put(function, decode(data, type=_KINDS[name]))
             reason = "the engine stops"
         except (NotRunning, ApiError) as error:
             reason = str(error)
