@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -185,13 +185,13 @@ def store_app(
     replaced = [f"{name} was deployed from elsewhere, and is replaced" for name in sorted(others)]
     for note in [*built.notes, *replaced]:
         report(f"functiond: {note}")
-    shown = {}
+    shown: dict[str, dict[str, Any]] = {}
     for function in app.functions:
-        with _told(function):
+        with _told(function, shown):
             shown[function.name] = _store(client, app, function, built, config)
     deployed = []
     for function in app.functions:  # destinations may be any of the functions, so all are stored before
-        with _told(function):
+        with _told(function, shown):
             terms = terms_of(shown[function.name], settings[function.name].apply(client, function.name))
             schedule, due = set_timer(client, function.name, timer_of(function))
         action = "updated" if function.name in existing else "created"
@@ -205,13 +205,13 @@ def store_app(
 
 
 @contextmanager
-def _told(function: Deployment) -> Iterator[None]:
-    """Name the function in errors of the engine."""
+def _told(function: Deployment, stored: Collection[str] = ()) -> Iterator[None]:
+    """Name the function in errors of the engine, and those whose code is stored by then."""
     try:
         yield
     except ApiError as error:
-        message = str(error).removeprefix(f"{error.code} ")
-        raise ApiError(error.status, error.code, f"function {function.name}: {message}") from None
+        note = f"; stored already: {', '.join(stored)}" if stored else ""
+        raise ApiError(error.status, error.code, f"function {function.name}: {error.message}{note}") from None
 
 
 def _build(client: Client, app: Description, options: BuildOptions) -> Build:

@@ -306,26 +306,29 @@ def test_a_module_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("functions", "words"),
+    ("functions", "words", "end"),
     [
         (
             "@app.function()\ndef good(): ...\n@app.function(timeout=1)\ndef hasty(): ...\n",
             "functiond: FSS.1008 function hasty: timeout is 1: must be",
+            "; stored already: good\n",
         ),
         (
             "@app.function()\ndef unsent(): ...\n@app.function(on_success='nobody')\ndef sender(): ...\n",
             "functiond: FSS.1051 function sender: Not found the function nobody",
+            "",
         ),
     ],
     ids=["a value is refused", "a destination is unknown and what comes before is not stored"],
 )
-def test_an_error_of_the_engine_names_the_function(
-    engine: EngineProcess, tmp_path: Path, functions: str, words: str
+def test_an_error_of_the_engine_names_the_function_and_those_that_are_stored(
+    engine: EngineProcess, tmp_path: Path, functions: str, words: str, end: str
 ) -> None:
     (tmp_path / "tasks.py").write_text(f"{APP}{functions}")
     done = run(engine, tmp_path, "-m", "engine", "deploy", "tasks:app")
 
     assert (done.returncode, done.stderr[: len(words)]) == (1, words)
+    assert done.stderr.endswith(end)
     assert "unsent" not in {row["func_name"] for row in get(engine, "functions")["functions"]}
 
 
