@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec import Struct, inspect
 
-from engine.config.plugin_settings import read_table
 from engine.config.search_path import describe_shadow, import_own_plugins
 from engine.config.validation import describe_issue
 from engine.errors import InvalidField, SettingsError
@@ -115,7 +115,36 @@ def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str,
             near = difflib.get_close_matches(name, kinds, n=1)
             hint = f"did you mean plugins.{near[0]}?" if near else f"known: {', '.join(sorted(kinds)) or 'none'}"
             raise SettingsError(f"unknown setting plugins.{name}: {hint}")
-    return {name: read_table(name, tables.get(name, {}), kind) for name, kind in kinds.items()}
+    return {name: _read_table(name, tables.get(name, {}), kind) for name, kind in kinds.items()}
+
+
+def _read_table(name: str, table: Any, kind: type[Struct]) -> Any:
+    """Return the table of a plugin in the settings as a struct of the type ``kind``.
+
+    A list in an environment variable is written as comma-separated text. Raises SettingsError if the table is invalid,
+    or has a setting that the mapping ``REPLACED`` of ``kind`` lists with the advice for its users.
+    """
+    for old, advice in getattr(kind, "REPLACED", {}).items():
+        if isinstance(table, dict) and old in table:
+            raise SettingsError(f"plugins.{name}.{old} has been replaced: {advice}")
+    try:
+        return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
+    except msgspec.ValidationError as error:
+        found = describe_issue(error, table, kind)  # the value may be a secret
+        raise SettingsError(f"{'.'.join(filter(None, ('plugins', name, found.field)))}: {found.allowed}") from None
+
+
+def _with_lists(value: Any, kind: inspect.Type) -> Any:
+    if isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    if isinstance(kind, inspect.StructType) and isinstance(value, dict):
+        types = {field.encode_name: field.type for field in kind.fields}
+        return {name: _with_lists(one, types[name]) if name in types else one for name, one in value.items()}
+    if isinstance(kind, inspect.DictType) and isinstance(value, dict):
+        return {name: _with_lists(one, kind.value_type) for name, one in value.items()}
+    if isinstance(kind, inspect.ListType | inspect.VarTupleType) and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
 
 
 def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
@@ -125,9 +154,7 @@ def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
     ``plugins``.
     """
     import_own_plugins()
-    found: list[Plugin] = []
-    for entry in entry_points(group=GROUP):
-        found.append(entry.load())
+    found: list[Plugin] = [entry.load() for entry in entry_points(group=GROUP)]
     for name in modules:
         found.extend(_from_module(name))
     return found
