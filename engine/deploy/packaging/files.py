@@ -84,31 +84,6 @@ def _mib(size: int) -> str:
     return f"{size / (1 << 20):,.1f} MiB"
 
 
-class IgnoreRules:
-    """Rules of one folder. Paths are relative to it, with ``/`` between their parts."""
-
-    def __init__(self, root: Path) -> None:
-        self.file = next((name for name in IGNORE_FILES if (root / name).is_file()), "")  #: empty: there is none
-        self._spec = _read(root / self.file) if self.file else GitIgnoreSpec([])
-
-    def is_secret(self, path: str) -> bool:
-        return any(fnmatchcase(part, pattern) for part in path.split("/") for pattern in _SECRETS)
-
-    def excludes(self, path: str) -> bool:
-        """Return whether no package contains the path, whatever the ignore file says."""
-        caches = "/node_modules/.cache/" in f"/{path}/"
-        return caches or path.endswith(".pyc") or not _EXCLUDED.isdisjoint(path.split("/"))
-
-    def ignores(self, path: str, *, folder: bool) -> bool:
-        """Return whether the ignore file names the path."""
-        return self._spec.match_file(f"{path}/" if folder else path)
-
-
-def is_environment(folder: str) -> bool:
-    """Return whether a folder is a virtual environment."""
-    return os.path.exists(os.path.join(folder, "pyvenv.cfg"))
-
-
 def _read(file: Path) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines(file.read_text().splitlines())
@@ -132,20 +107,21 @@ def select(root: Path) -> Selection:
     Raises UsageError if a link leads out of the folder, a name is not allowed in packages, or the files are too many or
     too large; OSError if a file or folder cannot be read.
     """
-    rules = IgnoreRules(root)
-    selection = Selection(rules=rules.file)
-    _Walk(root, rules, selection).visit(os.path.realpath(root), "", ())
+    selection = Selection(rules=next((name for name in IGNORE_FILES if (root / name).is_file()), ""))
+    _Walk(root, selection).visit(os.path.realpath(root), "", ())
     if not selection.found:
-        hint = f" besides those that {rules.file} names" if selection.ignored else ""
+        hint = f" besides those that {selection.rules} names" if selection.ignored else ""
         raise UsageError(f"{root} contains no files{hint}: a function needs at least one, such as index.py")
     return selection
 
 
 class _Walk:
-    def __init__(self, root: Path, rules: IgnoreRules, selection: Selection) -> None:
+    """Walk through a folder. Paths are relative to it, with ``/`` between their parts."""
+
+    def __init__(self, root: Path, selection: Selection) -> None:
         self._shown, self._root = root, os.path.realpath(root)
-        self._rules, self._selection = rules, selection
-        self._totals = Totals(str(root))
+        self._selection, self._totals = selection, Totals(str(root))
+        self._ignored = _read(root / selection.rules) if selection.rules else GitIgnoreSpec([])
 
     def visit(self, folder: str, prefix: str, parents: tuple[str, ...]) -> None:
         """Select the files below ``folder``, a real path. ``parents`` are the real paths of the folders around it."""
@@ -167,11 +143,12 @@ class _Walk:
                 self._selection.unusable.append(path)
 
     def _leaves_out(self, path: str, entry: os.DirEntry[str]) -> bool:
-        if self._rules.excludes(path) or (entry.is_dir() and is_environment(entry.path)):
+        environment = entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+        if environment or _is_excluded(path):
             return True
-        if self._rules.is_secret(path):
+        if _is_secret(path):
             self._selection.secrets.append(path)
-        elif self._rules.ignores(path, folder=entry.is_dir()):
+        elif self._ignored.match_file(f"{path}/" if entry.is_dir() else path):
             self._selection.ignored.append(path)
         else:
             return False
@@ -185,7 +162,7 @@ class _Walk:
             problem = "is outside the folder: put a copy in its place"
         elif target in parents:
             problem = "contains the link: remove the link"
-        elif self._rules.is_secret(inside) or self._rules.excludes(inside):
+        elif _is_secret(inside) or _is_excluded(inside):
             problem = "is never packed: remove the link"
         if problem:
             shown = f"{self._shown / path} is a link to {os.readlink(entry)}, which {problem}"
@@ -201,3 +178,13 @@ class _Walk:
             raise UsageError(
                 f"the name {str(self._shown / path)!r} {problem}: rename it, or name it in .functiondignore"
             )
+
+
+def _is_secret(path: str) -> bool:
+    return any(fnmatchcase(part, pattern) for part in path.split("/") for pattern in _SECRETS)
+
+
+def _is_excluded(path: str) -> bool:
+    """Return whether no package contains the path, whatever the ignore file says."""
+    caches = "/node_modules/.cache/" in f"/{path}/"
+    return caches or path.endswith(".pyc") or not _EXCLUDED.isdisjoint(path.split("/"))

@@ -13,8 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 from engine.deploy.packaging import cache
+from engine.deploy.packaging.building import with_dependencies
 from engine.deploy.packaging.files import select, zipped
-from engine.deploy.packaging.installing import with_dependencies
 from engine.deploy.packaging.python import find_dependencies
 from engine.errors import UsageError
 from engine.runtimes.catalog import Family
