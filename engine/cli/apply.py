@@ -12,8 +12,8 @@ from typing import Any
 from engine.cli.options import Flag
 from engine.cli.output import FAILED, WOULD_CHANGE, Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.deploy.manifest.changes import Change, Field
-from engine.deploy.manifest.planning import Plan, make_plan
+from engine.deploy.manifest.changes import Change, Field, Plan
+from engine.deploy.manifest.planning import make_plan
 from engine.deploy.manifest.project import REFERENCED, Project
 from engine.deploy.manifest.reading import read_manifest
 from engine.errors import FunctiondError, UsageError

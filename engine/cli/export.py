@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.cli.options import Flag
 from engine.cli.output import Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.deploy.manifest.describing import described, revealed, variables_in
+from engine.deploy.manifest.describing import described, manifest_text, revealed, variables_in
 from engine.deploy.manifest.functions import files_of, mode_of, stored_code
 from engine.deploy.manifest.project import Data, Project
 from engine.deploy.packaging import BuildOptions, build
@@ -67,8 +67,6 @@ def export(
         advice = f"set {', '.join(variables)} in the environment before apply"
         notes.append(f"Secrets: {advice}.")
         write(f"functiond: secrets are left out: {advice}", errors=True)
-    from engine.deploy.manifest.describing import manifest_text  # its library is slow to import
-
     text, count = manifest_text(data, notes), len(data["functions"])
     if file is None and target.json:
         print_json({"manifest": text, "functions": count, "variables": variables})

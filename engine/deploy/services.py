@@ -34,11 +34,7 @@ class LogStream(NamedTuple):
 
 def all_topics(client: Client) -> list[dict[str, Any]]:
     """Return the topics of the project, sorted by name."""
-    service, found, count = client.service(), list[dict[str, Any]](), 1
-    while len(found) < count:
-        page = service.get(TOPICS, offset=len(found), limit=PAGE)
-        found += page["topics"]
-        count = page["topic_count"] if page["topics"] else 0
+    found = client.service().get_all(TOPICS, "topics", start="offset", total="topic_count", limit=PAGE)
     return sorted(found, key=lambda topic: str(topic["name"]))
 
 

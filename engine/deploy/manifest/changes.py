@@ -33,6 +33,12 @@ class Change:
         return f"{self.action} {self.kind} {self.name}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    changes: list[Change]
+    unnamed: list[Change]  #: deletions of what the manifest does not name; empty if ``changes`` has them
+
+
 def changes(
     kind: str, name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any], run: Callable[[], object]
 ) -> Iterator[Change]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from engine.deploy.client import path_of
-from engine.deploy.manifest.changes import Change, deletion
+from engine.deploy.manifest.changes import Change, Plan, deletion
 from engine.deploy.manifest.functions import function_changes
 from engine.deploy.manifest.kinds import Kinds
 from engine.deploy.manifest.project import Project, References
@@ -21,11 +21,6 @@ from engine.deploy.manifest.services import service_changes, service_deletions
 from engine.deploy.manifest.triggers import TriggerPlanner
 from engine.deploy.manifest.versions import alias_changes, control_changes, settings_changes, version_changes
 from engine.model.urn import LATEST
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    changes: list[Change]
-    unnamed: list[Change]  #: deletions of what the manifest does not name; empty if ``changes`` has them
 
 
 def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets: bool) -> Plan:

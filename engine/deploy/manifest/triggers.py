@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, structs
 
 from engine.deploy.client import path_of, path_of_trigger
 from engine.deploy.fields import expected
-from engine.deploy.manifest.changes import Change, Field, created, deletion, differences, hidden
+from engine.deploy.manifest.changes import Change, Field, Plan, created, deletion, differences, hidden
 from engine.deploy.manifest.kinds import Kinds
 from engine.deploy.manifest.project import Data, Project, References
 from engine.deploy.manifest.reading import Function, TriggerTable
@@ -29,11 +29,6 @@ class Wanted(Struct, frozen=True, kw_only=True):
     data: Data  #: event_data as the engine will show it
 
 
-class TriggerPlan(Struct, frozen=True, kw_only=True):
-    changes: list[Change]
-    unnamed: list[Change]  #: deletions of triggers of the function that the manifest does not name
-
-
 class TriggerPlanner:
     """``send_secrets``: secrets count as changed, because the engine does not show stored ones."""
 
@@ -41,7 +36,8 @@ class TriggerPlanner:
         self._project, self._references, self._kinds = project, references, kinds
         self._send_secrets = send_secrets
 
-    def plan(self, function: Function) -> TriggerPlan:
+    def plan(self, function: Function) -> Plan:
+        """Return the changes to triggers of a function, and the deletions of those that the manifest does not name."""
         left = self._project.triggers_of(function.name)
         changes: list[Change] = []
         seen: dict[tuple[str, str, str], int] = {}
@@ -56,7 +52,7 @@ class TriggerPlanner:
             if old is not None:
                 left.remove(old)
             changes += self._changes(wanted, old)
-        return TriggerPlan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
+        return Plan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
 
     def _wanted(self, function: Function, table: TriggerTable, path: str) -> Wanted:
         kind, known = table.trigger_type_code.upper(), self._project.trigger_types
