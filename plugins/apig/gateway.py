@@ -36,7 +36,6 @@ from engine import (
     read_body,
     respond,
 )
-from plugins.apig import problems
 from plugins.apig.access import Access
 from plugins.apig.events import (
     GatewayRequest,
@@ -48,7 +47,7 @@ from plugins.apig.events import (
     write_head,
 )
 from plugins.apig.options import ApigSettings
-from plugins.apig.problems import Problem
+from plugins.apig.problems import Problem, bad_reply, refused
 from plugins.apig.routing import ANY, RELEASE, Found, Route, RouteTable, host_of
 
 log = structlog.get_logger("functiond.apig")
@@ -57,6 +56,10 @@ KEY = b"idempotency-key"
 ORIGIN, METHOD, HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
 ALLOW = b"access-control-allow-origin"
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_NO_API = (
+    "The API does not exist or has not been published in the environment: check method, path and Host, and "
+    "X-Stage, which names the environment"
+)
 MAX_AGE = b"3600"  #: seconds for which browsers may cache the answer
 
 
@@ -84,14 +87,16 @@ class Gateway:
         except Problem as problem:
             reply, delay = _problem_reply(problem, request_id), problem.delay
         except FunctiondError as error:
-            reply = _problem_reply(problems.refused(error), request_id)
+            reply = _problem_reply(refused(error), request_id)
         except asyncio.CancelledError:
             # Only the listener cancels a request, when it closes, and it waits for this reply.
-            reply = _problem_reply(problems.ending(), request_id)
+            ending = "Backend unavailable: the gateway is shutting down"
+            reply = _problem_reply(Problem(503, "APIG.0201", ending, ((b"retry-after", b"2"),)), request_id)
         except Exception:
             # A bug must fail its own request only, not others on this listener.
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            reply = _problem_reply(problems.internal(), request_id)
+            internal = Problem(500, "APIG.0601", "Internal server error: see the engine's log")
+            reply = _problem_reply(internal, request_id)
         await hold_back(delay)  # the body is no longer held
         lines = reply.headers if route is None else _allow_origins(route, reply.headers)
         await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
@@ -112,7 +117,7 @@ class Gateway:
             if target is not None and target.route.options.cors:
                 return target, True
         if found is None:
-            raise problems.no_api()
+            raise Problem(404, "APIG.0101", _NO_API)
         return found, False
 
     async def _answer(self, found: Found, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Reply:
@@ -183,7 +188,8 @@ async def _call(route: Route, event: Event) -> Reply:
         async with asyncio.timeout(seconds):
             request_id, outcome = await route.context.call(event)
     except TimeoutError:
-        raise problems.timed_out(seconds) from None
+        message = f"Backend timeout: the function has not ended after {seconds:g} s and runs on"
+        raise Problem(504, "APIG.0201", message) from None
     header = (b"x-cff-request-id", request_id.encode())
     try:
         reply = _replied(outcome)
@@ -201,11 +207,11 @@ def _replied(outcome: Outcome) -> Reply:
     if outcome.ok:
         return read_reply(outcome.result)
     if outcome.engine_fault:
-        raise problems.unavailable("the engine could not run the function")
+        raise Problem(502, "APIG.0201", "Backend unavailable: the engine could not run the function")
     if outcome.code == Code.TIMEOUT:
         raise Problem(504, "APIG.0201", f"Backend timeout: {outcome.message}")
     # Errors of user code are not shown to clients. The function's owner finds them by the request id.
-    raise problems.bad_reply(f"the function failed (code {outcome.code})")
+    raise bad_reply(f"the function failed (code {outcome.code})")
 
 
 def _problem_reply(problem: Problem, request_id: str) -> Reply:

@@ -27,30 +27,6 @@ class Problem(Exception):
         return msgspec.json.encode({"error_code": self.code, "error_msg": self.message, "request_id": request_id})
 
 
-def no_api() -> Problem:
-    message = (
-        "The API does not exist or has not been published in the environment: check method, path and Host, and "
-        "X-Stage, which names the environment"
-    )
-    return Problem(404, "APIG.0101", message)
-
-
-def timed_out(seconds: float) -> Problem:
-    return Problem(504, "APIG.0201", f"Backend timeout: the function has not ended after {seconds:g} s and runs on")
-
-
-def unavailable(message: str) -> Problem:
-    return Problem(502, "APIG.0201", f"Backend unavailable: {message}")
-
-
-def ending() -> Problem:
-    return Problem(503, "APIG.0201", "Backend unavailable: the gateway is shutting down", ((b"retry-after", b"2"),))
-
-
-def internal() -> Problem:
-    return Problem(500, "APIG.0601", "Internal server error: see the engine's log")
-
-
 def bad_reply(message: str) -> Problem:
     """Return the error reply for a function that ran, but did not return a valid reply (FunctionGraph: FSS.1202)."""
     return Problem(500, "FSS.1202", message)
