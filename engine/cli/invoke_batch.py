@@ -11,7 +11,7 @@ from time import sleep
 from typing import BinaryIO
 
 import msgspec
-from functiond.events import BATCH_BYTES, FRAME, Event, Item, batches
+from functiond.events import BATCH_BYTES, FRAME, Item, batches
 from functiond.operations import ItemResult
 from functiond.steps import Reply, error_of, retry_after
 from msgspec import Raw, Struct
@@ -42,7 +42,7 @@ class BatchSender:
     def __init__(self, client: Client, name: str, options: AsyncOptions, *, json: bool) -> None:
         self._client, self._path, self._json = client, path_of(name, "/invocations-async/batch"), json
         self._key = options.idempotency_key or secrets.token_hex(16)
-        self._event = Event(priority=options.priority, delay=options.delay, ordering_key=options.ordering_key)
+        self._event = options.event
         self._reached = False
         self.accepted = self.refused = 0
 

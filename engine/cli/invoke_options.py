@@ -1,4 +1,4 @@
-"""Options of ``functiond invoke --async``, and their conversion to headers of an API request."""
+"""Options of ``functiond invoke --async``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+from functiond.errors import BadArgument
+from functiond.events import Event
 
 from engine.cli.options import Flag
 from engine.errors import UsageError
@@ -54,15 +56,17 @@ class AsyncOptions:
         if self.batch and self.wait:
             raise UsageError("--wait is for one event: omit it with --batch")
 
+    @property
+    def event(self) -> Event:
+        """Event with these options, and without content."""
+        return Event(key=self.idempotency_key, delay=self.delay, priority=self.priority, ordering_key=self.ordering_key)
+
     def headers(self) -> dict[str, str]:
-        """Return the headers of the request."""
-        options = {
-            "X-Functiond-Priority": self.priority,
-            "X-Functiond-Delay": self.delay,
-            "X-Functiond-Ordering-Key": self.ordering_key,
-            "Idempotency-Key": self.idempotency_key,
-        }
-        return {field: str(value) for field, value in options.items() if value is not None}
+        """Return the headers of the request. Raise UsageError if a key has characters that headers do not allow."""
+        try:
+            return self.event.headers
+        except BadArgument as error:
+            raise UsageError(f"an option cannot be sent: {error}") from None
 
     @property
     def max_wait(self) -> float | None:

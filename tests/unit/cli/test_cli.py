@@ -49,6 +49,7 @@ def test_a_login_in_a_url_is_refused_and_not_shown() -> None:
         ("invoke f --async --timeout 1", "--timeout needs --wait"),
         ("invoke f - --data 1", "give the event once"),
         ("invoke f --file /nowhere", "cannot read /nowhere"),
+        ("invoke f --async --ordering-key ключ", "ordering_key is 'ключ': it may have printable ASCII characters only"),
         ("redrive", "or use --all"),
         ("redrive --all --function f", "omit --function"),
         ("redrive --failed", "name the function whose invocations"),
