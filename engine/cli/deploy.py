@@ -116,8 +116,7 @@ def deploy(
 def check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:
     """Raise UsageError if an option was given that the code of an app decides for each function."""
     config = configuration.fields()
-    given = name is not None or asynchronous != UNCHANGED_ASYNC or not config.keys() <= {"runtime", "user_data"}
-    if given:
+    if name is not None or asynchronous != UNCHANGED_ASYNC or not config.keys() <= {"runtime", "user_data"}:
         raise UsageError("an app takes --runtime and --env only: give other options to @app.function() in its code")
 
 
