@@ -45,7 +45,7 @@ _CLIENT_COMMANDS = {
     "show": ("invocations:show", "Show one invocation."),
     "logs": ("logs:logs", "Print the logs of an invocation or a function."),
     "redrive": ("deliveries:redrive", "Send failed deliveries or invocations again."),
-    "rerun": ("invoke:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
+    "rerun": ("deliveries:rerun", "Invoke a function again with the event of an earlier invocation, or an edited one."),
     "discard": ("deliveries:discard", "Remove deliveries that were given up."),
     "deliveries": ("deliveries:deliveries", "List pending deliveries, and deliveries that were given up."),
     "controls": ("functions:controls", "Show or change pause, rate, recycling and soft timeout of a function."),

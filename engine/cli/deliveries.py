@@ -1,13 +1,15 @@
-"""``functiond destinations``, ``deliveries``, ``redrive``, ``discard``: deliveries of outcomes; failed work again."""
+"""Commands for deliveries of outcomes, and for failed work that is sent or run again."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any
 
 from engine.cli.invocations import find_invocation
+from engine.cli.invoke import File, Text, read_event
 from engine.cli.options import Codes, Flag
 from engine.cli.output import Output, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
@@ -171,6 +173,48 @@ def _print_result(one: dict[str, Any]) -> None:
         return
     sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
     Output().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
+
+
+def rerun(
+    request_id: str,
+    /,
+    *,
+    data: Text = None,
+    file: File = None,
+    priority: int | None = None,
+    delay: float | None = None,
+    function: str | None = None,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Invoke a function again with the event of an invocation that has ended, or with an edited event.
+
+    Parameters
+    ----------
+    request_id
+        Request id of the earlier invocation.
+    data
+        Edited event as JSON. [default: the earlier event]
+    file
+        File that contains the edited event; ``-`` for standard input.
+    priority
+        0 to 9. [default: that of the earlier invocation]
+    delay
+        Seconds to wait before the first run.
+    function
+        Name or URN of the function. [default: search all functions]
+    """
+    client = target.client()
+    changes: dict[str, Any] = {"priority": priority, "delay": delay}
+    body = {name: value for name, value in changes.items() if value is not None}
+    if data is not None or file is not None:
+        try:
+            body["event"] = json.loads(read_event(False, data, file))
+        except ValueError as error:
+            raise UsageError(f"the event is not JSON ({error}): correct --data or --file") from None
+    name, _ = find_invocation(client, request_id, function)
+    found = client.post(path_of(name, f"/async-invocations/{request_id}/run-again"), body)
+    text = f"[bold green]invoked again[/] {request_id} as {found['request_id']}"
+    print_result(found, text, json=target.json)
 
 
 def discard(*deliveries: int, all: Flag = False, function: str = "", target: Target = DEFAULT_TARGET) -> None:

@@ -1,4 +1,4 @@
-"""``functiond invoke`` and ``rerun``: call a function, queue an invocation, or invoke again with an earlier event."""
+"""``functiond invoke``: call a function and wait for the result, or queue an asynchronous invocation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from engine.cli.invocations import find_invocation
 from engine.cli.invoke_batch import send_batch
 from engine.cli.invoke_options import AsyncOptions
 from engine.cli.options import Flag, Raw
-from engine.cli.output import FAILED, check_raw, print_json, print_result, write
+from engine.cli.output import FAILED, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import Client, path_of
 from engine.errors import UsageError
@@ -61,53 +60,11 @@ def invoke(
         if standard_input or data is not None or file is not None:
             raise UsageError("--batch has the events: omit --data, --file and -")
         return send_batch(target.client(), name, options.batch, options, json=target.json)
-    body = _read_event(standard_input, data, file)
+    body = read_event(standard_input, data, file)
     client, form = target.client(), _Form(json=target.json, log=log, raw=raw)
     if options.asynchronous:
         return _invoke_async(client, name, body, options, form)
     return _call(client, name, body, form)
-
-
-def rerun(
-    request_id: str,
-    /,
-    *,
-    data: Text = None,
-    file: File = None,
-    priority: int | None = None,
-    delay: float | None = None,
-    function: str | None = None,
-    target: Target = DEFAULT_TARGET,
-) -> None:
-    """Invoke a function again with the event of an invocation that has ended, or with an edited event.
-
-    Parameters
-    ----------
-    request_id
-        Request id of the earlier invocation.
-    data
-        Edited event as JSON. [default: the earlier event]
-    file
-        File that contains the edited event; ``-`` for standard input.
-    priority
-        0 to 9. [default: that of the earlier invocation]
-    delay
-        Seconds to wait before the first run.
-    function
-        Name or URN of the function. [default: search all functions]
-    """
-    client = target.client()
-    changes: dict[str, Any] = {"priority": priority, "delay": delay}
-    body = {name: value for name, value in changes.items() if value is not None}
-    if data is not None or file is not None:
-        try:
-            body["event"] = json.loads(_read_event(False, data, file))
-        except ValueError as error:
-            raise UsageError(f"the event is not JSON ({error}): correct --data or --file") from None
-    name, _ = find_invocation(client, request_id, function)
-    found = client.post(path_of(name, f"/async-invocations/{request_id}/run-again"), body)
-    text = f"[bold green]invoked again[/] {request_id} as {found['request_id']}"
-    print_result(found, text, json=target.json)
 
 
 class _Form(NamedTuple):
@@ -118,7 +75,7 @@ class _Form(NamedTuple):
     raw: bool
 
 
-def _read_event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
+def read_event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
     """Return the event that options name: its text, its file, or standard input. Raise UsageError for several."""
     if standard_input + (data is not None) + (file is not None) > 1:
         raise UsageError("give the event once: as --data, as --file, or as - for standard input")

@@ -95,7 +95,7 @@ class BatchSender:
         """Return the reply to a batch. After the first reply, wait for an engine that restarts."""
         for _ in range(TRIES):
             try:
-                answer = self._client.exchange("POST", self._path, body)
+                answer = self._client.send("POST", self._path, body, check=False)
             except NotRunning as error:
                 if not self._reached:
                     raise

@@ -140,26 +140,18 @@ class Client:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         pieces: Iterable[bytes] | None = None,
+        *,
+        check: bool = True,
     ) -> Reply:
-        """Send a request and return the reply.
+        """Send a request and return the reply, without ``check`` also one that is an error.
 
         ``pieces``, if given, yields ``body`` in parts, so that the caller can show the progress of an upload.
         """
-        return checked(self.exchange(method, path, body, headers, pieces))
-
-    def exchange(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        pieces: Iterable[bytes] | None = None,
-    ) -> Reply:
-        """Do the same as ``send``, but also return a reply that is an error."""
         given = {"Content-Type": JSON, **(headers or {})}
         request = Request(method=method, target=self._base + path, body=body, headers=given, pieces=pieces)
-        with self._opened(request) as reply:
-            return read(self._transport.configuration, reply)
+        with self._opened(request) as opened:
+            reply = read(self._transport.configuration, opened)
+        return checked(reply) if check else reply
 
     def events(self, path: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield the name and the data of each event at ``path`` as it arrives; without data, other lines in between."""
