@@ -203,9 +203,10 @@ def read_reply(result: bytes) -> Reply:
         raise bad_reply(f"the function returned statusCode {returned.statusCode}: it must be 200 to 599")
     try:
         if returned.rawHeaders is not None:
-            headers = tuple(_raw_headers(returned.rawHeaders))
+            headers = tuple(_encoded(returned.rawHeaders, "latin-1", "strict"))
         else:
-            headers = tuple(_headers((returned.headers or {}) | (returned.multiValueHeaders or {})))
+            named = (returned.headers or {}) | (returned.multiValueHeaders or {})
+            headers = tuple(_encoded(_repeated(named), "utf-8", "replace"))
     except ValueError as error:
         raise bad_reply(f"the function returned a bad header: {error}") from None
     text = returned.body or ""
@@ -230,42 +231,28 @@ def _read(result: bytes) -> _Returned:
         raise bad_reply(f"the function must return an object with {needed}: {error}") from None
 
 
-def _headers(given: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the encoded headers of a function's result.
+def _repeated(headers: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, values in headers.items():
+        for value in values if isinstance(values, list) else [values]:
+            yield name, value
+
+
+def _encoded(headers: Iterable[tuple[str, Any]], charset: str, errors: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the headers of a function's result as bytes, without those of the connection.
 
     Raises ValueError for a name or value that HTTP does not allow.
     """
-    for name, values in given.items():
-        lower = _name(name)
+    for name, value in headers:
+        lower = name.lower()
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a valid name")
         if lower in _OF_THE_CONNECTION:
             continue
-        for value in values if isinstance(values, list) else [values]:
-            yield lower.encode(), _value(name, value).encode("utf-8", "replace")
-
-
-def _raw_headers(given: Iterable[tuple[str, str]]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers of an HTTP function's server as it sent them.
-
-    Raises ValueError for a name or value that HTTP does not allow.
-    """
-    for name, value in given:
-        lower = _name(name)
-        if lower not in _OF_THE_CONNECTION:
-            yield lower.encode(), _value(name, value).encode("latin-1")
-
-
-def _name(name: str) -> str:
-    """Return the name of a header in lower case. Raises ValueError if HTTP does not allow it."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a valid name")
-    return name.lower()
-
-
-def _value(name: str, value: Any) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    if not _VALUE.fullmatch(text):
-        raise ValueError(f"{name} has characters that are not allowed in a header")
-    return text.strip(" \t")  # only these: other spaces of Unicode are bytes of the value
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        if not _VALUE.fullmatch(text):
+            raise ValueError(f"{name} has characters that are not allowed in a header")
+        # only these: other spaces of Unicode are bytes of the value
+        yield lower.encode(), text.strip(" \t").encode(charset, errors)
 
 
 def example(kind: str) -> bytes:

@@ -85,18 +85,17 @@ class Gateway:
         except ClientDisconnect:
             return
         except Problem as problem:
-            reply, delay = _problem_reply(problem, request_id), problem.delay
+            reply, delay = problem.reply(request_id), problem.delay
         except FunctiondError as error:
-            reply = _problem_reply(refused(error), request_id)
+            reply = refused(error).reply(request_id)
         except asyncio.CancelledError:
             # Only the listener cancels a request, when it closes, and it waits for this reply.
             ending = "Backend unavailable: the gateway is shutting down"
-            reply = _problem_reply(Problem(503, "APIG.0201", ending, ((b"retry-after", b"2"),)), request_id)
+            reply = Problem(503, "APIG.0201", ending, ((b"retry-after", b"2"),)).reply(request_id)
         except Exception:
             # A bug must fail its own request only, not others on this listener.
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            internal = Problem(500, "APIG.0601", "Internal server error: see the engine's log")
-            reply = _problem_reply(internal, request_id)
+            reply = Problem(500, "APIG.0601", "Internal server error: see the engine's log").reply(request_id)
         await hold_back(delay)  # the body is no longer held
         lines = reply.headers if route is None else _allow_origins(route, reply.headers)
         await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
@@ -212,10 +211,6 @@ def _replied(outcome: Outcome) -> Reply:
         raise Problem(504, "APIG.0201", f"Backend timeout: {outcome.message}")
     # Errors of user code are not shown to clients. The function's owner finds them by the request id.
     raise bad_reply(f"the function failed (code {outcome.code})")
-
-
-def _problem_reply(problem: Problem, request_id: str) -> Reply:
-    return Reply(status=problem.status, headers=problem.headers, body=problem.body(request_id))
 
 
 def joined_headers(scope: Scope) -> dict[bytes, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from engine import FunctiondError, HeaderPairs, NotFound, retry_after, status_of
+from engine import FunctiondError, HeaderPairs, NotFound, Reply, retry_after, status_of
 
 #: Start of the message by status; ``API request error: `` for all others.
 _STARTS = {
@@ -23,8 +23,9 @@ class Problem(Exception):
         self.status, self.code, self.message, self.headers, self.delay = status, code, message, headers, delay
         super().__init__(message)
 
-    def body(self, request_id: str) -> bytes:
-        return msgspec.json.encode({"error_code": self.code, "error_msg": self.message, "request_id": request_id})
+    def reply(self, request_id: str) -> Reply:
+        body = {"error_code": self.code, "error_msg": self.message, "request_id": request_id}
+        return Reply(status=self.status, headers=self.headers, body=msgspec.json.encode(body))
 
 
 def bad_reply(message: str) -> Problem:

@@ -156,10 +156,8 @@ class Groups:
             if not owners:
                 raise LtsProblem(p.NO_STREAM, f"The log stream does not exist: {stream_id}")
             group = self._changeable(project, owners[0])
-            changed = tuple(
-                replace(one, tags=change(one.tags)) if one.id == stream_id else one for one in group.streams
-            )
-            await self._save(project, replace(group, streams=changed))
+            stream = self.stream(project, group.id, stream_id)
+            await self._save_stream(project, group, replace(stream, tags=change(stream.tags)))
 
     async def change(self, project: str, group_id: str, days: int) -> Group:
         async with self._changing:
@@ -189,8 +187,7 @@ class Groups:
         async with self._changing:
             group = self._changeable(project, group_id)
             changed = replace(self.stream(project, group_id, stream_id), days=days)
-            streams = tuple(changed if one.id == stream_id else one for one in group.streams)
-            await self._save(project, replace(group, streams=streams))
+            await self._save_stream(project, group, changed)
             return changed
 
     async def delete_stream(self, project: str, group_id: str, stream_id: str) -> None:
@@ -219,6 +216,10 @@ class Groups:
         await self._store.write(TABLE, {f"{project}/{group.id}": msgspec.json.encode(group)})
         self._remember(project, group)
         return group
+
+    async def _save_stream(self, project: str, group: Group, changed: LogStream) -> None:
+        streams = tuple(changed if one.id == changed.id else one for one in group.streams)
+        await self._save(project, replace(group, streams=streams))
 
     def _remember(self, project: str, group: Group) -> None:
         self._groups.setdefault(project, {})[group.id] = group

@@ -59,7 +59,7 @@ def test_a_gateway_has_another_status_for_a_missing_function_only(error: Functio
     problem = refused(error)
 
     assert problem.status == (502 if isinstance(error, errors.NotFound) else RAISED[error])
-    assert json.loads(problem.body("id"))["error_code"] == ("APIG.0308" if problem.status == 429 else "APIG.0201")
+    assert json.loads(problem.reply("id").body)["error_code"] == ("APIG.0308" if problem.status == 429 else "APIG.0201")
     assert problem.message.endswith(str(error))
     assert dict(problem.headers) == {
         name: value for name, value in error_reply(error).headers if name == b"retry-after"
