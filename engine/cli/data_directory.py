@@ -53,16 +53,16 @@ def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Fl
     """
     checked = (folder or load_settings(file=config, environ=os.environ).storage.path).absolute()
     with progress_line("verifying", quiet=json) as show:
-        found = _check(checked, show)
+        problems = _check(checked, show)
     if json:
-        print_json({"path": str(checked), "problems": msgspec.to_builtins(found)})
-        return FAILED if found else 0
-    for one in found:
+        print_json({"path": str(checked), "problems": msgspec.to_builtins(problems)})
+        return FAILED if problems else 0
+    for one in problems:
         write(f"{one.part}: {one.problem}\n  {one.advice}")
-    if not found:
+    if not problems:
         Output().print("[bold green]no problems[/] found in", end="\n")
         Output().paste(str(checked))
-    return FAILED if found else 0
+    return FAILED if problems else 0
 
 
 def _check(folder: Path, show: Show) -> list[Problem]:

@@ -23,9 +23,9 @@ STEP = 500  #: invocations or deliveries per request
 
 def destinations(*, target: Target = DEFAULT_TARGET) -> None:
     """List the destinations of all functions, with their states since the engine started."""
-    found = target.client().of_project.get_all("/destinations", "destinations")
+    listed = target.client().of_project.get_all("/destinations", "destinations")
     columns = ("FUNCTION", "ON", "DESTINATION", "STATE", "FAILURES", "NEXT TRY", "PROBLEM")
-    print_list(found, "No destinations.", columns, _destination_row, json=target.json)
+    print_list(listed, "No destinations.", columns, _destination_row, json=target.json)
 
 
 def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TARGET) -> None:
@@ -40,16 +40,16 @@ def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TAR
     """
     client = target.client().of_project
     page = client.get("/deliveries", limit=limit, after=after)
-    found = [] if after else page["deliveries"]
+    listed = [] if after else page["deliveries"]
     waiting = page["retrying"]
     # A page may be short: it covers a limited number of rows, also of given-up deliveries and other projects.
     while len(waiting) < limit and (further := page["next_after"]):
         page = client.get("/deliveries", limit=limit - len(waiting), after=further)
         waiting += page["retrying"]
-    found += waiting
+    listed += waiting
     columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
-    print_list(found, "No pending deliveries.", columns, _delivery_row, json=target.json)
-    if found and page["next_after"] and not target.json:
+    print_list(listed, "No pending deliveries.", columns, _delivery_row, json=target.json)
+    if listed and page["next_after"] and not target.json:
         Output().print(f"To list more: functiond deliveries --after {page['next_after']}", style="dim")
 
 
@@ -106,9 +106,9 @@ def redrive(
         print_json(list(done))
         return
     empty = True
-    for one in done:
+    for result in done:
         empty = False
-        _print_result(one)
+        _print_result(result)
     if empty:
         reason = "no delivery has this number" if ids else "no delivery was given up"
         reason = f"no invocation failed in the last {hours:g} hours" if failed else reason
@@ -167,12 +167,13 @@ def _send(client: Client, function: str, body: dict[str, Any]) -> Any:
     return client.post(path_of(function, "/async-invocations/redrive"), body)
 
 
-def _print_result(one: dict[str, Any]) -> None:
-    if "error_message" in one:
-        Output().print(f"not sent again {one['request_id']}: {one['error_message']}", style="yellow", markup=False)
+def _print_result(result: dict[str, Any]) -> None:
+    if "error_message" in result:
+        text = f"not sent again {result['request_id']}: {result['error_message']}"
+        Output().print(text, style="yellow", markup=False)
         return
-    sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
-    Output().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
+    sent = f" as {result['new_request_id']}" if "new_request_id" in result else ""
+    Output().print(f"[bold green]sent again[/] {result.get('delivery_id', result.get('request_id'))}{sent}")
 
 
 def rerun(
@@ -212,9 +213,9 @@ def rerun(
         except ValueError as error:
             raise UsageError(f"the event is not JSON ({error}): correct --data or --file") from None
     name, _ = find_invocation(client, request_id, function)
-    found = client.post(path_of(name, f"/async-invocations/{request_id}/run-again"), body)
-    text = f"[bold green]invoked again[/] {request_id} as {found['request_id']}"
-    print_result(found, text, json=target.json)
+    invoked = client.post(path_of(name, f"/async-invocations/{request_id}/run-again"), body)
+    text = f"[bold green]invoked again[/] {request_id} as {invoked['request_id']}"
+    print_result(invoked, text, json=target.json)
 
 
 def discard(*deliveries: int, all: Flag = False, function: str = "", target: Target = DEFAULT_TARGET) -> None:
@@ -248,15 +249,15 @@ def _discard_named(client: Client, deliveries: tuple[int, ...]) -> Iterator[dict
         yield client.of_project.post("/deliveries/discard", {"delivery_ids": deliveries[first : first + STEP]})
 
 
-def _destination_row(one: dict[str, Any]) -> tuple[str, ...]:
+def _destination_row(destination: dict[str, Any]) -> tuple[str, ...]:
     return (
-        short_name(one["func_urn"]),
-        one["condition"],
-        one["destination"],
-        one["state"],
-        str(one["failures"]),
-        one["next_try"].replace("T", " "),
-        one["problem"],
+        short_name(destination["func_urn"]),
+        destination["condition"],
+        destination["destination"],
+        destination["state"],
+        str(destination["failures"]),
+        destination["next_try"].replace("T", " "),
+        destination["problem"],
     )
 
 

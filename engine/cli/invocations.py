@@ -67,15 +67,15 @@ def invocations(
     names = [name] if name else _all_names(client)
     trigger = trigger and trigger_id_of(client, trigger)
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
-    found: list[dict[str, Any]] = []
-    for one in names:
+    listed: list[dict[str, Any]] = []
+    for function in names:
         query = {"status": ",".join(status).upper(), "limit": limit, "query_begin_time": begin}
-        page = client.get(path_of(one, "/async-invocations"), **query, trigger_id=trigger)
-        found += [{"function": short_name(one), **item} for item in page["invocations"]]
+        page = client.get(path_of(function, "/async-invocations"), **query, trigger_id=trigger)
+        listed += [{"function": short_name(function), **item} for item in page["invocations"]]
     # Request ids start with the time of acceptance.
-    found = sorted(found, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
+    listed = sorted(listed, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
     none = f"No invocations in the last {'hour' if hours == 1 else f'{hours:g} hours'}."
-    print_list(found, none, ("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), _row, json=target.json, raw=raw)
+    print_list(listed, none, ("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), _row, json=target.json, raw=raw)
 
 
 def show(request_id: str, /, *, function: str | None = None, raw: Raw = False, target: Target = DEFAULT_TARGET) -> None:
@@ -150,15 +150,15 @@ def explain(request_id: str, /, *, function: str | None = None, target: Target =
     """
     client = target.client()
     name, record = find_invocation(client, request_id, function)
-    found = client.get(path_of(name, f"/async-invocations/{record['request_id']}/explain"))
+    told = client.get(path_of(name, f"/async-invocations/{record['request_id']}/explain"))
     if target.json:
-        print_json(found)
+        print_json(told)
         return
     output = Output()
-    output.print(f"[bold]{found['request_id']}[/] {coloured(found['status'])}")
-    for one in found["reasons"]:
-        output.data(f"  {one['reason']:<9} {one['text']}", style="")
-    if found["status"] == "WAIT" and not found["reasons"]:
+    output.print(f"[bold]{told['request_id']}[/] {coloured(told['status'])}")
+    for reason in told["reasons"]:
+        output.data(f"  {reason['reason']:<9} {reason['text']}", style="")
+    if told["status"] == "WAIT" and not told["reasons"]:
         output.print("  It starts next.", style="dim")
 
 

@@ -78,14 +78,14 @@ class BatchSender:
         """Send lines once and store their results. Wait and return those that must be sent again."""
         answer = self._answer(b'{"events":[%b]}' % b",".join(line.body for line in lines))
         try:
-            found = msgspec.json.decode(answer.body, type=_Results).results
+            replied = msgspec.json.decode(answer.body, type=_Results).results
         except msgspec.DecodeError:
             if answer.status not in RETRIED:
                 checked(answer)
                 raise ApiError(answer.status, "HTTP", "the reply has no results") from None
             self._wait(answer, error_of(answer).message)
             return lines
-        results.update((line.position, result) for line, result in zip(lines, found, strict=True))
+        results.update((line.position, result) for line, result in zip(lines, replied, strict=True))
         again = [line for line in lines if results[line.position].error_code == FULL]
         if again:
             self._wait(answer, results[again[0].position].error_msg)

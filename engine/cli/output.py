@@ -124,7 +124,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, raw: b
 
 
 def print_list(
-    found: Sequence[dict[str, Any]],
+    objects: Sequence[dict[str, Any]],
     empty: str,
     columns: Sequence[str],
     row: Callable[[dict[str, Any]], Sequence[str]],
@@ -134,9 +134,9 @@ def print_list(
 ) -> None:
     """Print objects as JSON, or as a table with a row for each; without objects, the text ``empty``."""
     if json:
-        print_json(found)
-    elif found:
-        print_table(columns, map(row, found), raw=raw)
+        print_json(objects)
+    elif objects:
+        print_table(columns, map(row, objects), raw=raw)
     else:
         Output().print(empty, style="dim")
 

@@ -126,8 +126,9 @@ def subscriptions(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     client = target.client()
     urn = find_topic(client, name)["topic_urn"]
     triggers = client.of_project.get_all("/triggers", "triggers")
-    found = [one for one in triggers if one["trigger_type_code"] == "SMN" and one["event_data"].get("topic_urn") == urn]
-    print_list(found, "No subscriptions.", ("TRIGGER ID", "FUNCTION", "STATE"), _subscription_row, json=target.json)
+    smn = (trigger for trigger in triggers if trigger["trigger_type_code"] == "SMN")
+    listed = [trigger for trigger in smn if trigger["event_data"].get("topic_urn") == urn]
+    print_list(listed, "No subscriptions.", ("TRIGGER ID", "FUNCTION", "STATE"), _subscription_row, json=target.json)
 
 
 def _subscription_row(trigger: dict[str, Any]) -> tuple[str, ...]:

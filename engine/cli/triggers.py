@@ -51,11 +51,11 @@ def triggers(name: str | None = None, /, *, target: Target = DEFAULT_TARGET) -> 
         Name or URN of the function. [default: all functions]
     """
     client = target.client()
-    found = client.of_project.get_all("/triggers", "triggers")
+    listed = client.of_project.get_all("/triggers", "triggers")
     if name:
         urn = client.get(path_of(name, "/config"))["func_urn"].split(":")[:7]  # of any version
-        found = [one for one in found if one["func_urn"].split(":")[:7] == urn]
-    print_list(found, "No triggers.", COLUMNS, _row, json=target.json)
+        listed = [trigger for trigger in listed if trigger["func_urn"].split(":")[:7] == urn]
+    print_list(listed, "No triggers.", COLUMNS, _row, json=target.json)
 
 
 @app.command
@@ -173,9 +173,9 @@ def delete(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
         Id of the trigger, or its name if no other trigger has it.
     """
     client = target.client()
-    found = find_trigger(client, trigger_id)
-    client.of_project.send("DELETE", path_of_trigger(found))
-    _print({"deleted": found["trigger_id"]}, found, "deleted", found["func_urn"], target)
+    trigger = find_trigger(client, trigger_id)
+    client.of_project.send("DELETE", path_of_trigger(trigger))
+    _print({"deleted": trigger["trigger_id"]}, trigger, "deleted", trigger["func_urn"], target)
 
 
 def find_trigger(client: Client, text: str) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def list_versions(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     function
         Name or URN of the function.
     """
-    found = target.client().get_all(path_of(function, "/versions"), "versions")
+    published = target.client().get_all(path_of(function, "/versions"), "versions")
     columns = ("VERSION", "RUNTIME", "CHANGED", "DESCRIPTION")
-    print_list(found, "No versions.", columns, _version_row, json=target.json)
+    print_list(published, "No versions.", columns, _version_row, json=target.json)
 
 
 @versions.command
@@ -80,9 +80,9 @@ def list_aliases(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     function
         Name or URN of the function.
     """
-    found = target.client().get(path_of(function, "/aliases"))
+    named = target.client().get(path_of(function, "/aliases"))
     columns = ("ALIAS", "VERSION", "OTHER VERSIONS", "DESCRIPTION")
-    print_list(found, "No aliases.", columns, _alias_row, json=target.json)
+    print_list(named, "No aliases.", columns, _alias_row, json=target.json)
 
 
 @aliases.command
