@@ -135,12 +135,13 @@ def _deliver(client: Client, numbers: Sequence[int]) -> Iterator[int]:
 
 def _given_up(client: Client, action: str, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Redrive or discard all deliveries that were given up, in steps. Yield the reply to each."""
-    after: int | None = 0
-    while after is not None:
-        body = {"all": True, "limit": STEP, "after": after, **chosen}
-        step = client.of_project.post(f"/deliveries/{action}", body)
+    after = 0
+    while True:
+        step = client.of_project.post(f"/deliveries/{action}", {"all": True, "limit": STEP, "after": after, **chosen})
         yield step
-        after = step["next_after"] or None
+        after = step["next_after"]
+        if not after:
+            return
 
 
 def _redrive_failed(

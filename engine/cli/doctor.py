@@ -69,12 +69,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     serious: bool = True  #: False: the engine works all the same
 
 
-def doctor(
-    *,
-    data_dir: Path | None = None,
-    config: ConfigFile = None,
-    target: Target = DEFAULT_TARGET,
-) -> int:
+def doctor(*, data_dir: Path | None = None, config: ConfigFile = None, target: Target = DEFAULT_TARGET) -> int:
     """Say what is wrong with an engine, where, and what to do next.
 
     A running engine is asked about its health and about the triggers, destinations and deliveries of the project. If no
