@@ -83,12 +83,12 @@ class Allocator:
         try:
             found = await assignment
         except asyncio.CancelledError:
-            call.cancelled = True
+            call.stopped = End.CANCELLED
             raise
         finally:
             call.initialised += self._clock.now() - began
             self._end_wait(waiting, call, assignment)
-        if found is None or call.cancelled:
+        if found is None or call.stopped is not None:
             return Ended(CANCELLED.answer, call.written())
         return found
 
@@ -115,7 +115,7 @@ class Allocator:
         """Remove a call that no longer waits. Release an instance that was assigned to the call after its cancel."""
         waiting.discard(call)
         assigned = None if assignment.cancelled() or assignment.exception() else assignment.result()
-        if call.cancelled and isinstance(assigned, Instance):
+        if call.stopped is not None and isinstance(assigned, Instance):
             self.release(assigned)
         self._drop_if_empty(call.key, waiting)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple, Protocol
 
 from engine.executors.log_buffer import NOTHING, LogBuffer, Written
@@ -37,24 +37,34 @@ class Ended(NamedTuple):
     written: Written
 
 
+class State(Enum):
+    """State of a call on its way to an answer.
+
+        WAITING ──▶ UNSENT ──▶ SENT ──▶ ANSWERED
+           ▲          ▲ │       └────▶ RESPONSIBLE, COLLATERAL
+           └──────────┴─┴─────────────────────────┘
+
+    The last two are the states of a call whose instance ended, or has given the call up. If the instance certainly
+    ended before it read the request, the call takes the next instance.
+    """
+
+    UNSENT = auto()  #: no instance has its frame: none is assigned, or the frame is not sent yet
+    WAITING = auto()  #: for an instance
+    SENT = auto()  #: the frame was passed to the channel
+    ANSWERED = auto()
+    RESPONSIBLE = auto()  #: without an answer: the instance ended because of this call, or served no other
+    COLLATERAL = auto()  #: without an answer: the instance served several calls, and another may be the reason
+
+
+#: Looked up with each request.
+UNSENT, WAITING, SENT, ANSWERED, RESPONSIBLE, COLLATERAL = State
+
+
 class Server(Protocol):
     """Instance that serves calls, as a call knows it."""
 
     @property
     def id(self) -> str: ...
-
-    @property
-    def end(self) -> End | None: ...
-
-    @property
-    def unread(self) -> bool:
-        """True if the instance certainly ended before it read the last frame."""
-        ...
-
-    @property
-    def last_invoked(self) -> int:
-        """Ticket of the request whose frame was sent last; -1 if another frame followed."""
-        ...
 
     def interrupt(self, end: End, call: Call) -> None:
         """Have the handler of a call end, and the call with it."""
@@ -64,100 +74,97 @@ class Server(Protocol):
 class Call:
     """Request that waits for an instance or is assigned to one, or the start of an instance (ticket ``ITSELF``).
 
-    ``key`` and ``function`` say which instances can serve the request.
+    ``key`` and ``function`` say which instances can serve the request. Its methods are the only changes of ``state``.
     """
 
     __slots__ = (
-        "assignment", "cancelled", "deadline", "fresh", "function", "grace_timer", "initialised", "instance",
-        "interrupted", "invocation", "key", "log_buffer", "progress", "responsible", "soft_timer", "started_by",
-        "ticket", "unsent", "waiter",
+        "deadline", "function", "future", "initialised", "instance", "invocation", "key", "log_buffer", "progress",
+        "started_by", "state", "stopped", "ticket", "timer", "tries",
     )  # fmt: skip
 
     def __init__(self, key: Key, function: Function, invocation: Invocation | None) -> None:
         self.key, self.function = key, function
         self.invocation = invocation  #: None: start of an instance without a request
+        self.state = UNSENT
+        self.stopped: End | None = None  #: CANCELLED or TIMEOUT: must end, here and anywhere; an answer does not count
+        self.future: asyncio.Future[Any]  #: result of the state WAITING or SENT
         self.instance: Server | None = None
-        self.log_buffer: LogBuffer | None = None  #: created with the first line
-        self.assignment: asyncio.Future[Any] | None = None  #: of an instance or the call's end, while it waits for one
-        self.started_by: Call | None = None  #: start of an instance that began for this request
-        self.initialised = 0.0  #: seconds for which the request waited for an instance
-        self.fresh = False  #: assigned when its instance became ready
-        self.cancelled = False  #: must not run, neither here nor on another instance
         self.ticket = ITSELF
-        self.waiter: asyncio.Future[Answer | None] | None = None
+        self.tries = 0  #: instances that were started for it and became ready
+        self.started_by: Call | None = None  #: start of an instance that began for this request
         self.deadline = 0.0  #: time of the loop at which the call is over
-        self.grace_timer: asyncio.TimerHandle | None = None  #: ends the grace period of its handler
-        self.soft_timer: asyncio.TimerHandle | None = None  #: tells its handler that its soft timeout is over
-        self.interrupted: End | None = None  #: why its handler was told to end; its answer no longer counts
+        self.timer: asyncio.TimerHandle | None = None  #: end of the soft timeout, or of the grace period of its handler
+        self.log_buffer: LogBuffer | None = None  #: created with the first line
+        self.initialised = 0.0  #: seconds for which the request waited for an instance
         self.progress: tuple[float, str] | None = None  #: reported last: fraction and note
-        self.responsible = False  #: the instance ended because of this call, or served no other
-        self.unsent = False
 
-    def cancel(self) -> bool:
-        """Cancel the request: end its wait, or interrupt its handler. Return False if the request has ended already.
+    # --- waiting for an instance ---
 
-        A request can be cancelled until its task resumes, even if an instance has been assigned meanwhile.
-        """
-        if (assignment := self.assignment) is not None:
-            if not assignment.done():
-                assignment.set_result(None)
-            elif assignment.cancelled() or assignment.exception() or isinstance(assignment.result(), Ended):
-                return False
-            self.cancelled = True
-            return True
-        waiter, instance = self.waiter, self.instance
-        if instance is None and waiter is None:  # an instance is assigned, but the request is not sent yet
-            self.cancelled = True
-            return True
-        if instance is None or (waiter is not None and waiter.done() and (waiter.cancelled() or waiter.result())):
-            return False
-        self.cancelled = True
-        instance.interrupt(End.CANCELLED, self)
-        return True
+    def wait(self) -> asyncio.Future[Any]:
+        """Begin to wait for an instance. Return the future of the instance, or of the end of the call."""
+        self.state, self.future = WAITING, asyncio.get_running_loop().create_future()
+        return self.future
+
+    def end_wait(self) -> None:
+        """End the wait. Keep the lines of the start that began for the request; its later lines are its instance's."""
+        self.state, start, self.started_by = UNSENT, self.started_by, None
+        if start is not None:
+            self.log_buffer, start.log_buffer, start.invocation = start.log_buffer, None, None
 
     def enter_start(self, start: Call) -> None:
         """Have the start that begins for the request add its lines to those of the request."""
         self.started_by = start
         start.invocation, start.log_buffer = self.invocation, self.log_buffer
 
-    def leave_start(self) -> None:
-        """Keep the lines of the start that began for the request. Its later lines are its instance's own."""
-        start, self.started_by = self.started_by, None
-        if start is not None:
-            self.log_buffer, start.log_buffer, start.invocation = start.log_buffer, None, None
+    # --- in an instance ---
 
     def begin(self, instance: Server, ticket: int) -> None:
         """Assign the call to an instance, which sends its frame next."""
-        self.instance, self.ticket, self.waiter = instance, ticket, None
-        self.responsible = self.unsent = False
+        # A start that was stopped in one instance goes on in the next; a request that was stopped begins nowhere.
+        self.state, self.instance, self.ticket, self.stopped = UNSENT, instance, ticket, None
+
+    def send(self, future: asyncio.Future[Any]) -> None:
+        """Begin to wait for the answer."""
+        self.state, self.future = SENT, future
+
+    def answer(self, answer: Answer) -> None:
+        self.state = ANSWERED
+        self.future.set_result(answer)
+
+    def lose(self, state: State) -> None:
+        """End the wait for the answer without one, unless it is over."""
+        if self.pending:
+            self.state = state
+            self.future.set_result(None)
 
     @property
-    def answered(self) -> bool:
-        """True if the request has its answer, or certainly receives none."""
-        return self.waiter is not None and self.waiter.done()
+    def pending(self) -> bool:
+        """True while a caller waits for the answer, and it may still come."""
+        return self.state is SENT and not self.future.cancelled()
 
     @property
     def abandoned(self) -> bool:
         """True if the caller stopped waiting for the answer. The instance is killed when the caller's task resumes."""
-        return self.waiter is not None and self.waiter.cancelled()
+        return self.state is SENT and self.future.cancelled()
 
-    def give_up(self) -> None:
-        """End the wait of the request's caller without an answer."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    # --- anywhere ---
 
-    @property
-    def unread(self) -> bool:
-        """True if the instance certainly ended before it read the request, so that no user code ran for it."""
-        # Evaluated late, because the loop may report the connection reset after the exit.
-        instance = self.instance
-        return self.unsent or (
-            instance is not None
-            and self.responsible
-            and instance.end is End.EXITED
-            and instance.unread
-            and instance.last_invoked == self.ticket
-        )
+    def cancel(self) -> bool:
+        """Cancel the request: end its wait, or interrupt its handler. Return False if the request has ended already.
+
+        A request can be cancelled until its task resumes, even if an instance has been assigned meanwhile.
+        """
+        if self.state is WAITING:
+            if not self.future.done():
+                self.future.set_result(None)
+            elif self.future.cancelled() or self.future.exception() or isinstance(self.future.result(), Ended):
+                return False
+        elif self.state is ANSWERED or self.abandoned:
+            return False
+        if self.state is SENT and self.instance is not None:
+            self.instance.interrupt(End.CANCELLED, self)
+        self.stopped = self.stopped or End.CANCELLED
+        return True
 
     def written(self) -> Written:
         """Return the log lines up to now, including those of the start that began for the request."""

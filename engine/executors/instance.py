@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from engine.executors.call import Call, End, Key
+from engine.executors.call import Call, End, Key, State
 from engine.executors.deadlines import Deadlines
 from engine.executors.log_buffer import LogBuffer
 from engine.executors.log_recorder import LogRecorder
@@ -143,53 +143,57 @@ class Instance:
         """Set the channel to the process. Call once, before the first request."""
         self._channel = channel
 
-    async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
+    async def request(self, call: Call, frame: bytes, seconds: float, soft_timeout: float = 0.0) -> Answer | None:
         """Send a frame and wait for the answer. Return None if the instance ended instead; ``end`` is then the reason.
 
-        Interrupt the call if it has no answer within ``seconds``.
+        Interrupt the call if it has no answer within ``seconds``. Tell the handler after ``soft_timeout`` seconds, if
+        it still runs then; 0: do not tell it.
         """
         if self.end is not None:
-            call.unsent = True
             return None
-        self.calls[call.ticket], call.interrupted = call, None  # a start may have been interrupted in another instance
+        self.calls[call.ticket] = call
         if self._warning and call.invocation is not None:
             self._record(call, self._recorder.now(), NOTE, self._warning.encode())
             self._warning = ""
         if self.watched:
             self._on_work(self)
         waiter: asyncio.Future[Answer | None] = self._loop.create_future()
-        call.waiter = waiter
+        call.send(waiter)
         self._deadlines.set(call, seconds)
+        if soft_timeout:
+            call.timer = self._loop.call_later(soft_timeout, self._warn, call, soft_timeout)
         self.last_invoked = call.ticket
         try:
             if self._channel is None or not self._channel.write(frame):
-                call.unsent = True
-                self.kill(End.EXITED)
+                self.unread = True
+                self.kill(End.EXITED, call)
             return await waiter
         except asyncio.CancelledError:
             self.kill(End.ABANDONED, call)
             raise
         finally:
-            if call.grace_timer is not None:
-                call.grace_timer.cancel()
-            if call.soft_timer is not None:
-                call.soft_timer.cancel()
+            if call.timer is not None:
+                call.timer.cancel()
             del self.calls[call.ticket]
 
     def invoke(
         self, call: Call, invocation: Invocation, seconds: float, soft_timeout: float = 0.0
     ) -> Awaitable[Answer | None]:
-        """Send an invocation and wait for the answer. Return None, or interrupt the call, as ``request`` does.
-
-        Tell the handler after ``soft_timeout`` seconds, if it still runs then; 0: do not tell it.
-        """
+        """Send an invocation and wait for the answer, as ``request`` does."""
         self._ticket = (self._ticket + 1) % _TICKETS or 1
         call.begin(self, self._ticket)
-        if soft_timeout:
-            call.soft_timer = self._loop.call_later(soft_timeout, self._warn, call, soft_timeout)
         alias = f"{invocation.alias} {invocation.trace}" if invocation.trace else invocation.alias
         frame = invoke_frame(self._ticket, invocation.request_id, alias, invocation.payload)
-        return self.request(call, frame, seconds)
+        return self.request(call, frame, seconds, soft_timeout)
+
+    def left_unread(self, call: Call) -> bool:
+        """Return whether the instance certainly ended before it read a request, so that no user code ran for it.
+
+        Ask late, because the loop may report the connection reset after the exit.
+        """
+        if call.state is not State.RESPONSIBLE:
+            return call.state is State.UNSENT
+        return self.end is End.EXITED and self.unread and self.last_invoked == call.ticket
 
     def kill(self, end: End, cause: Call | None = None) -> None:
         """Kill the process and the processes that it started.
@@ -206,17 +210,19 @@ class Instance:
     def interrupt(self, end: End, call: Call) -> None:
         """Tell the handler of a call to end. Kill the instance if the call has no answer after the grace period.
 
-        Kill it at once if there is no grace period, or if no handler runs for the call. Later interruptions of the same
-        call have no effect.
+        Kill it at once if there is no grace period, or if it starts. Later interruptions of the same call have no
+        effect.
         """
         channel = self._channel
-        if call.interrupted is not None or self.end is not None:
+        if call.stopped is not None or self.end is not None:
             return
-        call.interrupted = end
-        if not self._grace or channel is None or call.ticket == ITSELF or call.ticket not in self.calls:
+        call.stopped = end
+        if not self._grace or channel is None or call.ticket == ITSELF:
             self.kill(end, call)
             return
-        call.grace_timer = self._loop.call_later(self._grace, self._end_grace, end, call)
+        if call.timer is not None:
+            call.timer.cancel()
+        call.timer = self._loop.call_later(self._grace, self._end_grace, end, call)
         self.last_invoked = -1
         if not channel.write(notice_frame(call.ticket, _NOTICES[end])):
             self.kill(end, call)
@@ -237,17 +243,17 @@ class Instance:
         channel.write(stop_frame())
 
     def _time_out(self, call: Call) -> None:
-        if not call.answered:
+        if call.pending:
             self.interrupt(End.TIMEOUT, call)
 
     def _end_grace(self, end: End, call: Call) -> None:
-        if not call.answered:  # otherwise the other requests of the instance would end for nothing
+        if call.pending:  # otherwise the other requests of the instance would end for nothing
             self.kill(end, call)
 
     def _warn(self, call: Call, seconds: float) -> None:
         """Tell the handler of a call that its soft timeout is over."""
         channel = self._channel
-        if call.answered or call.interrupted is not None or self.end is not None or channel is None:
+        if not call.pending or call.stopped is not None or channel is None:
             return
         self.last_invoked = -1
         self._record(
@@ -258,16 +264,14 @@ class Instance:
     def _end(self, end: End, cause: Call | None = None) -> None:
         self.end = end
         self._deadlines.cancel()
-        if cause is not None:  # also if its answer has just arrived
-            cause.responsible = True
-            cause.give_up()
+        if cause is not None:
+            cause.lose(State.RESPONSIBLE)
         if self._channel is not None:
             self.unread = self._channel.read_rest() or self.unread
             self._channel.read_output()
-        waiting = [call for call in self.calls.values() if not call.answered]
-        for call in waiting:
-            call.responsible = cause is None and len(waiting) == 1
-            call.give_up()
+        pending = [call for call in self.calls.values() if call.pending]
+        for call in pending:
+            call.lose(State.RESPONSIBLE if cause is None and len(pending) == 1 else State.COLLATERAL)
         self._owner.instance_ended(self)
 
     # --- called by the channel (``ChannelOwner``) and for the process ---
@@ -288,26 +292,22 @@ class Instance:
         if isinstance(frame, Logged):
             self._record(call, frame.at, frame.stream, frame.text)
             return
-        if call is not None and call.answered and (self.end is not None or call.abandoned):
-            return  # too late
         ready = frame.kind == READY
-        if call is None or call.waiter is None or call.answered or ready != (frame.ticket == ITSELF):
+        if call is None or not call.pending or ready != (frame.ticket == ITSELF):
+            if call is not None and not call.pending and (self.end is not None or call.abandoned):
+                return  # too late
             raise FrameError(f"answer to ticket {frame.ticket}, which is not waiting for one")
         if frame.code not in _WORKER_CODES:
             raise FrameError(f"answer with the unknown code {frame.code}")
-        if call.interrupted is not None:
-            self._end_interrupted(call, call.interrupted)
+        if call.stopped is not None:  # an instance for one request ends with it
+            if self.concurrency == 1:
+                self.kill(call.stopped, call)
+            else:
+                call.lose(State.RESPONSIBLE)
             return
         if self._channel is not None and (ready or self.concurrency == 1):
             self._channel.read_output()
-        call.waiter.set_result(frame)
-
-    def _end_interrupted(self, call: Call, end: End) -> None:
-        """End a call whose handler was told to end and has answered. An instance for one request ends with it."""
-        if self.concurrency == 1:
-            self.kill(end, call)
-        else:
-            call.give_up()
+        call.answer(frame)
 
     def record_output(self, stream: int, text: bytes) -> None:
         """Record raw output in the log of the running request, or of the instance if it may serve several requests."""

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.call import Call, Ended, key_of
+from engine.executors.call import Call, Ended, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
@@ -171,7 +171,7 @@ class Pool:
         If the instance ended before it read the request, no user code ran. The call is then assigned again, but to at
         most ``TRIES`` instances that were started for it.
         """
-        fresh, controls = 0, self.controls_of(invocation.function_id)
+        controls = self.controls_of(invocation.function_id)
         while True:
             instance = self.allocator.acquire(call) or await self.allocator.wait(call)
             if isinstance(instance, Ended):
@@ -179,7 +179,7 @@ class Pool:
             try:
                 if begin is not None and (stored := begin()) is not None:
                     await stored
-                    if call.cancelled:
+                    if call.stopped is not None:
                         return Ended(CANCELLED.answer, call.written())
                 self.allocator.note_request(instance, controls)
                 answer = await instance.invoke(call, invocation, call.function.timeout, controls.soft_timeout)
@@ -189,15 +189,14 @@ class Pool:
                 self.allocator.release(instance)
             if answer is not None:
                 return Ended(answer, call.written())
-            fresh, call.fresh = fresh + call.fresh, False
-            if not call.unread or call.cancelled or call.interrupted or fresh == TRIES:
+            if not instance.left_unread(call) or call.stopped is not None or call.tries == TRIES:
                 return Ended(self._fault(instance, call, invocation).answer, call.written())
 
     def _fault(self, instance: Instance, call: Call, invocation: Invocation) -> Fault:
         """Return code and message for a request whose instance ended, possibly because of another request."""
-        if call.interrupted is not None:
-            return interrupted_fault(call.interrupted, call.function)
-        if call.responsible:
+        if call.stopped is not None:
+            return interrupted_fault(call.stopped, call.function)
+        if call.state is State.RESPONSIBLE:
             return call_fault(instance)
         times = self._collateral.pop(invocation.key, 0) + 1
         fault = collateral_fault(instance, times)

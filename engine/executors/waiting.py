@@ -62,8 +62,7 @@ class WaitingCalls:
         Its result is an instance, the end of the call if a start failed, or None if the call was cancelled.
         """
         self._calls[call] = None
-        call.assignment = asyncio.get_running_loop().create_future()
-        return call.assignment
+        return call.wait()
 
     def add_start(self, start: Start) -> None:
         self._starts[start.call] = start
@@ -77,14 +76,13 @@ class WaitingCalls:
         A start whose process exists goes on, unless the call was cancelled.
         """
         self._calls.pop(call, None)
-        call.assignment = None
         own = self._starts.get(call.started_by) if call.started_by is not None else None
-        call.leave_start()
+        call.end_wait()
         if own is not None:
-            self._stop_unneeded(own, started=call.cancelled)
+            self._stop_unneeded(own, started=call.stopped is not None)
         elif not self._calls:
             for start in list(self.starts):
-                self._stop_unneeded(start, started=call.cancelled)
+                self._stop_unneeded(start, started=call.stopped is not None)
 
     def _stop_unneeded(self, start: Start, *, started: bool) -> None:
         """Stop a start if no call needs it. If its process exists, stop it only if ``started`` is True."""
@@ -96,8 +94,7 @@ class WaitingCalls:
     def cancel(self) -> None:
         """Cancel the wait of all calls, like the cancellation of their tasks."""
         for call in self._calls:
-            if call.assignment is not None:
-                call.assignment.cancel()
+            call.future.cancel()
 
     def serve(self, instance: Instance, start: Start | None = None) -> None:
         """Assign calls to the instance, as many as it can serve.
@@ -108,7 +105,7 @@ class WaitingCalls:
             call = self._next(start)
             if self._settle(call, instance):
                 instance.assigned += 1
-                call.fresh = start is not None
+                call.tries += start is not None
 
     def fail(self, start: Start, reason: Ended | Exception) -> bool:
         """End the calls that no other start serves. Return False if there are none."""
@@ -125,10 +122,10 @@ class WaitingCalls:
     def _settle(self, call: Call, result: Instance | Ended | Exception) -> bool:
         """Set the result of a call's wait. Return False if the call was cancelled before."""
         del self._calls[call]
-        if call.assignment is None or call.assignment.done():
+        if call.future.done():
             return False
         if isinstance(result, Exception):
-            call.assignment.set_exception(result)
+            call.future.set_exception(result)
         else:
-            call.assignment.set_result(result)
+            call.future.set_result(result)
         return True

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.errors import InvalidField
-from engine.executors.call import Call, End, key_of
+from engine.executors.call import Call, End, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
@@ -205,7 +205,7 @@ async def test_a_killed_process_ends_its_request_and_reports_its_status(launchin
 
     answer, call = await asking
 
-    assert (answer, instance.end, call.responsible) == (None, End.EXITED, True)
+    assert (answer, instance.end, call.state) == (None, End.EXITED, State.RESPONSIBLE)
     await instance.closed.wait()
     assert instance.exit_status == -signal.SIGKILL
 
@@ -216,7 +216,7 @@ async def test_a_process_that_exits_in_a_request_reports_its_status(launching: L
     answer, call = await ask(instance)
 
     await instance.closed.wait()
-    assert (answer, instance.end, instance.exit_status, call.unread) == (None, End.EXITED, 7, False)
+    assert (answer, instance.end, instance.exit_status, instance.left_unread(call)) == (None, End.EXITED, 7, False)
 
 
 async def test_a_request_that_was_not_read_is_known_to_be_unread(launching: Launching) -> None:
@@ -230,7 +230,7 @@ async def test_a_request_that_was_not_read_is_known_to_be_unread(launching: Laun
     answer, call = await asking
     await instance.closed.wait()
 
-    assert (answer, call.unread) == (None, True)
+    assert (answer, instance.left_unread(call)) == (None, True)
 
 
 async def test_a_killed_instance_leaves_no_process_and_no_file(launching: Launching) -> None:

@@ -30,7 +30,6 @@ class Leaving(Bare):
         call.begin(self, 1)
         if self.stays:
             return Answer(DONE, Code.OK, 0, "", b"1")
-        call.unsent = True
         self.kill(End.EXITED)
         return None
 
