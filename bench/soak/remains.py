@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from engine.isolation.cgroup_lock import PREFIX
+from engine.isolation.cgroup import PREFIX
 from engine.isolation.detect import cgroup_mounts
 from engine.isolation.limits import ENGINE_VARIABLE
 from engine.isolation.processes import marked

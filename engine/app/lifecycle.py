@@ -36,7 +36,7 @@ from engine.errors import (
     Unavailable,
     recover,
 )
-from engine.executors.local.sandbox import IsolationOptions
+from engine.executors.local.spawners import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.logs.feed import LogBoard
 from engine.metrics.otlp import OtlpExporter

@@ -32,10 +32,9 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine.code.default_code import default_code, inline_file
-from engine.code.receiving import Base64Decoder, ReceivedCode
+from engine.code.package_files import PackageChecks
+from engine.code.receiving import Base64Decoder, ReceivedCode, Upload, not_stored
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
-from engine.code.upload import Upload
-from engine.code.verification import PackageChecks
 from engine.code.work_turns import WorkTurns
 from engine.errors import (
     BadLink,
@@ -43,7 +42,6 @@ from engine.errors import (
     CodePackageTooLarge,
     InlineCodeTooLarge,
     InvalidField,
-    NotStored,
 )
 from engine.errors.files import file_errors
 from engine.isolation.orphans import remove_tree
@@ -224,7 +222,7 @@ class CodeStore:
                     self._check_free(package.parent)
                     await file.write(block)
         except OSError as error:
-            raise _not_stored(error) from error
+            raise not_stored(error) from error
 
     def _keep(self, name: str, new: Path, target: tuple[str, int] | None) -> None:
         """Unpack the package in the folder ``new``, and rename the folder to ``name``.
@@ -265,7 +263,7 @@ class CodeStore:
         try:
             return await self._turns.run(work)
         except OSError as error:
-            raise _not_stored(error) from error
+            raise not_stored(error) from error
 
     def _original(self, name: str) -> Path:
         return self._folder / f"{name}.package"
@@ -387,7 +385,3 @@ def _blocks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as opened:
         while block := opened.read(_STEP):
             yield block
-
-
-def _not_stored(error: OSError) -> NotStored:
-    return NotStored(f"the code package: {error.strerror or error}")

@@ -6,7 +6,7 @@ import asyncio
 from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple, Protocol
 
-from engine.executors.log_buffer import NOTHING, LogBuffer, Written
+from engine.executors.logs import NOTHING, LogBuffer, Written
 from engine.model import Function, Invocation
 from engine.runtimes.protocol import ITSELF, Answer
 

@@ -16,13 +16,12 @@ requests of the instance then end, too. Each ``Call`` records whether its reques
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from engine.executors.call import Call, End, Key, State
-from engine.executors.deadlines import Deadlines
-from engine.executors.log_buffer import LogBuffer
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.logs import LogBuffer, LogRecorder
 from engine.executors.process import Channel, InstanceProcess
 from engine.logs.lines import NOTE, STDERR
 from engine.model import Code, Function, Invocation
@@ -47,6 +46,7 @@ from engine.runtimes.protocol import (
 
 _TICKETS = 1 << 32
 _EXIT_TIMEOUT = 2.0  #: seconds from the end of the connection to the exit of the process and its status
+_SHORTEST_TIMER = 0.001  #: seconds; the loop counts time in milliseconds
 _NOTICES = {End.CANCELLED: NOTICE_CANCELLED, End.TIMEOUT: NOTICE_TIMEOUT}
 
 HEAP_EXHAUSTED = b"JavaScript heap out of memory"  #: written by Node.js to stderr before it aborts
@@ -355,3 +355,49 @@ class Instance:
         self._owner.instance_closed(self)
         if self.log_buffer is not None:
             self._recorder.keep(self.key[0], self.log_buffer)
+
+
+class Deadlines:
+    """Deadlines of ``calls``, which the instance adds and removes. ``expire`` is called with each that is over.
+
+    All have one timer, because one for each call would be set and cancelled with each request, which takes a
+    microsecond or two. It stays set when a call ends, and is set again only when it fires, for the earliest deadline of
+    the calls that run then. After the last call it fires once for nothing.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, calls: Mapping[int, Call], expire: Callable[[Call], None]
+    ) -> None:
+        self._loop, self._calls, self._expire = loop, calls, expire
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0  #: by the clock of the loop
+
+    def set(self, call: Call, seconds: float) -> None:
+        """End ``call`` after ``seconds``, unless it is no longer among the calls then."""
+        call.deadline = deadline = self._loop.time() + seconds
+        if self._timer is None:
+            self._set_timer(deadline, seconds)
+        elif deadline < self._fires_at:
+            self._timer.cancel()
+            self._set_timer(deadline, seconds)
+
+    def cancel(self) -> None:
+        """End no further calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, deadline: float, seconds: float) -> None:
+        self._fires_at, self._timer = deadline, self._loop.call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        over = [call for call in self._calls.values() if call.deadline <= now]
+        for call in over:
+            call.deadline = math.inf
+        earliest = min((call.deadline for call in self._calls.values()), default=math.inf)
+        if earliest < math.inf:
+            self._set_timer(earliest, max(earliest - now, _SHORTEST_TIMER))
+        for call in over:
+            self._expire(call)

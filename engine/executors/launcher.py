@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from engine.executors.call import Call, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.model import Function
-from engine.runtimes.descriptions import InterpreterInfo
+from engine.runtimes.interpreters import InterpreterInfo
 from engine.runtimes.protocol import Answer
 
 

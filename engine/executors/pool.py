@@ -21,9 +21,8 @@ from engine.executors.call import Call, Ended, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
-from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions, open_spawner
-from engine.executors.log_files import LogFiles
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions, open_spawner
+from engine.executors.logs import LogFiles, LogRecorder
 from engine.executors.outcomes import CANCELLED, Fault, call_fault, collateral_fault, interrupted_fault
 from engine.executors.run_errors import RunErrors
 from engine.isolation.detect import detect_isolation

@@ -11,8 +11,7 @@ import asyncio
 import structlog
 
 from engine.executors.call import Ended
-from engine.executors.log_buffer import LogBuffer, Written
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.logs import LogBuffer, LogRecorder, Written
 from engine.logs.causes import SPAN, Causes
 from engine.logs.lines import TAIL, last
 from engine.model import Code, Function, Invocation, Mode

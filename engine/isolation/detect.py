@@ -1,19 +1,37 @@
-"""Detection of the mechanism that limits instances on this host. Each mechanism is tried, the strongest first."""
+"""Detection of the kernel's mechanisms that instances use on this host: limits, of which the strongest is tried first,
+and the mapping of ports.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import os
+import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.isolation.cgroup import V1, V2, CgroupIsolation, Layout, write
-from engine.isolation.cgroup_lock import PREFIX, group_locked, lock_group, remove_stale_groups
+from engine.isolation.cgroup import (
+    PREFIX,
+    V1,
+    V2,
+    CgroupIsolation,
+    Layout,
+    group_locked,
+    lock_group,
+    remove_stale_groups,
+    write,
+)
 from engine.isolation.limits import Isolation
 from engine.isolation.rlimits import RlimitIsolation
 
 CONTROLLERS = ("memory", "pids")
 _MARKER = re.compile(r"[\w.-]{1,100}", re.ASCII)
 _LEAF = ".engine"  #: suffix of the group into which the engine moves itself (version 2)
+_OLDEST = (5, 5)  #: first kernel that can continue a system call after a user notification
+_SECCOMP = {"x86_64": 317, "aarch64": 277}  #: number of the system call, by machine
+_SET_FILTER, _NEW_LISTENER = 1, 8
 
 
 def detect_isolation(marker: str) -> Isolation:
@@ -140,3 +158,14 @@ def _lines(file: str) -> list[str]:
         return Path(file).read_text().splitlines()
     except OSError:
         return []
+
+
+def can_map_ports() -> bool:
+    """Return whether ``engine/workers/bridge_ports.py`` can map ports of HTTP functions here. Changes nothing."""
+    number = _SECCOMP.get(platform.machine())
+    version = tuple(int(part) for part in os.uname().release.split(".", 2)[:2] if part.isdecimal())
+    if number is None or version < _OLDEST:
+        return False
+    # The kernel checks the requested operation before the filter. The filter is missing here: EFAULT means supported.
+    result = ctypes.CDLL(None, use_errno=True).syscall(number, _SET_FILTER, _NEW_LISTENER, None)
+    return result == -1 and ctypes.get_errno() == errno.EFAULT

@@ -7,8 +7,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from engine.isolation.cgroup import remove_group
-from engine.isolation.cgroup_lock import PREFIX, group_locked
+from engine.isolation.cgroup import PREFIX, group_locked, remove_group
 from engine.isolation.detect import cgroup_mounts, check_marker
 from engine.isolation.limits import ENGINE_VARIABLE
 from engine.isolation.processes import kill_marked

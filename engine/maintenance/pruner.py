@@ -11,7 +11,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.errors import Unavailable
-from engine.executors.log_files import LogFiles
+from engine.executors.logs import LogFiles
 from engine.model.clock import Clock
 from engine.protocols import Purged, Records
 

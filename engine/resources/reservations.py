@@ -27,7 +27,7 @@ from anyio.abc import TaskStatus
 from msgspec import Meta, Struct, field
 
 from engine.errors import InvalidField, NotFound, TooManyReserved, Unavailable
-from engine.executors.reserve import Reserve
+from engine.executors.idle import Reserve
 from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.clock import Clock

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.executors.reserve import Reserve
+from engine.executors.idle import Reserve
 from engine.model import Begin, Code, Function, Invocation, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.protocol import RESULT_LIMIT

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from engine.isolation.ports import can_map_ports
+from engine.isolation.detect import can_map_ports
 
 WORKER = Path(__file__).parents[2] / "engine" / "workers" / "bridge_worker.py"
 SETUP, INVOKE, STOP = 1, 2, 3

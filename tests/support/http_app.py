@@ -77,8 +77,7 @@ from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selectio
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
-from engine.runtimes.descriptions import InterpreterInfo
-from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.interpreters import InterpreterInfo, Interpreters
 from engine.scheduling.backlog import Backlog, Limits
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions

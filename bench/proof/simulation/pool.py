@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import World
-from engine.executors.reserve import Reserve
+from engine.executors.idle import Reserve
 from engine.model import Begin, Code, Function, Invocation, Outcome, PendingDelivery
 from engine.protocols import DeliveryContext, Event, Plugin, TriggerContext
 

@@ -23,7 +23,7 @@ from engine.deploy.packaging.tools import default_runtime, interpreter_of, inter
 from engine.deploy.progress import report
 from engine.errors import UsageError
 from engine.runtimes.catalog import BY_BOOTSTRAP, Family, find_runtime
-from engine.runtimes.descriptions import InterpreterInfo
+from engine.runtimes.interpreters import InterpreterInfo
 
 _SHOWN = 3  #: names of a note
 _FORMAT = 1  #: of the cache's entries; after a change, earlier entries are not used

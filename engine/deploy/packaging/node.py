@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from engine.deploy.packaging.tools import interpreter_text, local_builder, local_interpreter, run_tool
 from engine.errors import UsageError
-from engine.runtimes.descriptions import InterpreterInfo
+from engine.runtimes.interpreters import InterpreterInfo
 
 NODE = (".js", ".mjs", ".cjs")
 _AT_MOST = 100  #: files; each takes a process

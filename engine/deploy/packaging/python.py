@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from engine.deploy.packaging.tools import LocalInterpreter, interpreter_text, local_builder, local_interpreter, run_tool
 from engine.errors import UsageError
-from engine.runtimes.descriptions import InterpreterInfo
+from engine.runtimes.interpreters import InterpreterInfo
 
 _SHOWN = 5  #: errors of one report
 _LONGEST = 200  #: characters of a line of code

@@ -18,8 +18,7 @@ from engine.deploy.progress import status_line
 from engine.errors import InvalidField, UsageError
 from engine.model.text import visible
 from engine.runtimes.catalog import Family, runtime_name
-from engine.runtimes.descriptions import InterpreterInfo, describe
-from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.interpreters import InterpreterInfo, Interpreters, describe
 
 _SHOWN = 12  #: first lines of a program, and last ones, that an error shows
 #: Settings of users for other installations than these.

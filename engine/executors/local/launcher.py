@@ -7,6 +7,7 @@ user created many. Starting and cleaning have separate threads, so that neither 
 from __future__ import annotations
 
 import asyncio
+import errno
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,19 +20,18 @@ from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.local.channel import LocalChannel
+from engine.executors.local.child import ChildProcess
 from engine.executors.local.memory_watch import MemoryWatch
-from engine.executors.local.process import LocalProcess
-from engine.executors.local.shared_port import SharedPort
 from engine.executors.local.spawn import InstanceSpec, ProcessSpec, Spawned, environment, setup
 from engine.executors.local.spawners import Spawner
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.logs import LogRecorder
+from engine.executors.process import Exit
+from engine.isolation.detect import can_map_ports
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.isolation.orphans import remove_tree
-from engine.isolation.ports import can_map_ports
 from engine.model import CodePackage, Function
 from engine.runtimes.catalog import Family, find_runtime
-from engine.runtimes.descriptions import InterpreterInfo
-from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.interpreters import InterpreterInfo, Interpreters
 from engine.runtimes.protocol import Answer, setup_frame
 
 _START_THREADS, _CLEAN_THREADS = 2, 2  #: numbers of threads
@@ -263,3 +263,70 @@ def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | 
 def _clear(process: LocalProcess, tmp: Path) -> None:
     process.remove_enclosure()
     remove_tree(tmp)
+
+
+class LocalProcess:
+    """Child process and its enclosure (protocol ``InstanceProcess``).
+
+    The enclosure is created in a thread while the process starts: ``enclosing`` is its future result.
+    """
+
+    def __init__(self, id: str, child: ChildProcess) -> None:
+        self.id, self.child = id, child
+        self.enclosing: Future[Enclosure | OSError] | None = None
+        self.enclosure: Enclosure | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.child.alive
+
+    def kill(self) -> None:
+        self.child.kill()
+        if self.enclosure is not None:
+            self.enclosure.kill()
+
+    def reap(self) -> Exit:
+        # Asked first: the process is a zombie and still holds its pid, so its group is certainly its own.
+        out_of_memory = self.enclosure is not None and self.enclosure.out_of_memory()
+        return Exit(self.child.reap(), out_of_memory)
+
+    def remove_enclosure(self) -> None:
+        """Remove the enclosure as soon as it exists. Blocks."""
+        enclosing = self.enclosing
+        enclosure = enclosing.result() if enclosing is not None and not enclosing.cancelled() else None
+        if enclosure is not None and not isinstance(enclosure, OSError):
+            enclosure.remove()
+
+
+class SharedPort:
+    """Port on which the servers of all HTTP functions listen if instances share the host's network.
+
+    Only one instance with this port runs at a time. An idle one is dismissed when another function or version needs the
+    port.
+    """
+
+    def __init__(self) -> None:
+        self._holder: Instance | None = None
+
+    @property
+    def is_free(self) -> bool:
+        return self._holder is None or self._holder.closed.is_set()
+
+    async def free(self) -> None:
+        """Wait until no instance has the port. The caller must then call ``hold`` without awaiting in between.
+
+        An idle instance that has the port is dismissed. Raises OSError if the instance is not idle.
+        """
+        while (holder := self._holder) is not None and not holder.closed.is_set():
+            if holder.end is None and not holder.idle:
+                raise OSError(errno.EADDRINUSE, "the port of HTTP functions is in use, since there is one for all")
+            holder.dismiss()
+            await holder.closed.wait()
+
+    def hold(self, instance: Instance) -> None:
+        """Assign the port to an instance, until the process of the instance has exited."""
+        self._holder = instance

@@ -12,8 +12,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from engine.code.receiving import Upload
 from engine.code.store import CodeStore
-from engine.code.upload import Upload
 from engine.errors import BadDependency
 from engine.http.api.paging import ITEMS, page_of
 from engine.http.api.routing import BASE, CODE_LIMIT, ApiFamily, BodyCall, Call, Subject, operation, read

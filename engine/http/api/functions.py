@@ -9,8 +9,8 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
+from engine.code.receiving import Upload
 from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore
-from engine.code.upload import Upload
 from engine.errors import CodeMissing, CodePackageTooLarge, FieldsTooLarge, InvalidField, PayloadTooLarge
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls

@@ -13,9 +13,8 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.code.function_package import CONFIG_LIMIT, Packed, open_package, pack
-from engine.code.receiving import ReceivedCode
+from engine.code.receiving import ReceivedCode, Upload
 from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore, check_received, decoded
-from engine.code.upload import Upload
 from engine.errors import (
     BadQuery,
     FieldsTooLarge,

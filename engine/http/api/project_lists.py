@@ -17,7 +17,7 @@ from engine.http.api.routing import BASE, ApiFamily, Call, read
 from engine.model.limits import INSTANCES
 from engine.resources.reservations import MAX_PER_PROJECT, Reservations
 from engine.runtimes.catalog import OFFERED, Family, find_runtime
-from engine.runtimes.descriptions import InterpreterInfo
+from engine.runtimes.interpreters import InterpreterInfo
 
 _AGENCIES = ("xrole", "app_xrole")  #: fields of functions that name one
 MB = 1 << 20

@@ -35,8 +35,8 @@ from engine.asgi.wire import (
 )
 from engine.auth.roles import OPERATOR, PRINCIPAL, Principal, Role
 from engine.auth.verifier import address_of
+from engine.code.receiving import Upload
 from engine.code.store import PACKAGE_LIMIT
-from engine.code.upload import Upload
 from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import decode
 from engine.model.urn import FunctionUrn, parse_urn

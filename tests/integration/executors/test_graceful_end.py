@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.sandbox import IsolationOptions
+from engine.executors.local.spawners import IsolationOptions
 from engine.executors.pool import Pool
 from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome

@@ -16,10 +16,18 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
+from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
-from engine.isolation.cgroup import V2, CgroupEnclosure, CgroupIsolation, Layout, members
-from engine.isolation.cgroup_lock import PREFIX, group_locked, remove_stale_groups
+from engine.isolation.cgroup import (
+    PREFIX,
+    V2,
+    CgroupEnclosure,
+    CgroupIsolation,
+    Layout,
+    group_locked,
+    members,
+    remove_stale_groups,
+)
 from engine.isolation.detect import cgroup_mounts, check_marker, detect_isolation
 from engine.isolation.limits import Limits
 from engine.isolation.orphans import kill_orphans

@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 
 from engine.executors.allocator import TRIES
-from engine.executors.log_buffer import LogBuffer
-from engine.executors.log_files import LogFiles
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.logs import LogBuffer, LogFiles, LogRecorder
 from engine.executors.pool import Pool
 from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.feed import FunctionLines, LogBoard

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.executors.allocator import Start, WaitingCalls
 from engine.executors.call import End
 from engine.executors.instance import Instance
-from engine.executors.waiting import Start, WaitingCalls
 from engine.model import Code
 from engine.runtimes.protocol import READY, Answer, Logged
 from tests.support.executing import function, invocation, pool

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine.executors import run_errors
-from engine.executors.log_files import LogFiles
+from engine.executors.logs import LogFiles
 from engine.executors.pool import Pool
 from engine.logs import causes
 from engine.logs.feed import FunctionLines, LogBoard

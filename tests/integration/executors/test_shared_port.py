@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
+from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
 from engine.functions.function_rules import request_limit
 from engine.model import Code

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.log_files import LogFiles
+from engine.executors.logs import LogFiles
 from engine.executors.outcomes import MAX_COLLATERAL
 from engine.executors.pool import Pool
 from engine.logs.lines import plain

@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.sandbox import IsolationOptions
-from engine.executors.local.spawners import HostSpawner
+from engine.executors.local.spawners import HostSpawner, IsolationOptions
 from engine.executors.local.template import Template
 from engine.executors.pool import Pool
 from engine.isolation.orphans import kill_orphans
@@ -237,7 +236,7 @@ async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool,
 async def test_a_template_that_is_stopped_holds_no_dead_instance(
     opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.executors.local.forked._STATUS_TIMEOUT", 0.05)
+    monkeypatch.setattr("engine.executors.local.template._STATUS_TIMEOUT", 0.05)
     running = Running(opened, tmp_path)
     pid = await running.pid()
     stop(template_of(opened).pid)

@@ -21,7 +21,7 @@ from engine.deploy.packaging.files import select, zipped
 from engine.deploy.packaging.node import check_syntax
 from engine.errors import UsageError
 from engine.runtimes.catalog import Family
-from engine.runtimes.descriptions import InterpreterInfo, describe
+from engine.runtimes.interpreters import InterpreterInfo, describe
 from tests.support.distributions import add_npm_package
 from tests.support.programs import needs, program
 

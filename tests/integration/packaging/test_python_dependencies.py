@@ -18,8 +18,7 @@ from engine.deploy.packaging.files import select, zipped
 from engine.deploy.packaging.python import find_dependencies
 from engine.errors import UsageError
 from engine.runtimes.catalog import Family
-from engine.runtimes.descriptions import InterpreterInfo, describe
-from engine.runtimes.interpreters import own_interpreter
+from engine.runtimes.interpreters import InterpreterInfo, describe, own_interpreter
 from tests.support.distributions import add_source_package, add_wheel
 
 TOOLS = ("uv", "pip")

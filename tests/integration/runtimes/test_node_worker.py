@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from engine.executors.local.sandbox import IsolationOptions
-from engine.executors.log_files import log_file
+from engine.executors.local.spawners import IsolationOptions
+from engine.executors.logs import log_file
 from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.lines import decode

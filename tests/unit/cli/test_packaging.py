@@ -17,8 +17,7 @@ from engine.deploy.packaging.node import check_handler as check_node_handler
 from engine.deploy.packaging.python import check_handler, check_syntax
 from engine.errors import UsageError
 from engine.runtimes.catalog import Family
-from engine.runtimes.descriptions import InterpreterInfo, describe
-from engine.runtimes.interpreters import own_interpreter
+from engine.runtimes.interpreters import InterpreterInfo, describe, own_interpreter
 
 
 def files(folder: Path, *names: str) -> Path:

@@ -10,8 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from engine.code.receiving import REST_LIMIT, SHORT, CodeCutter
-from engine.code.upload import Upload
+from engine.code.receiving import REST_LIMIT, SHORT, CodeCutter, Upload
 from engine.errors import FieldsTooLarge, NotJson
 from tests.support.full_disk import full_disk
 

@@ -17,7 +17,7 @@ from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.model import Code, Function
 from engine.model.clock import SystemClock
-from engine.runtimes.descriptions import InterpreterInfo
+from engine.runtimes.interpreters import InterpreterInfo
 from engine.runtimes.protocol import READY, Answer
 from tests.support.executing import function
 

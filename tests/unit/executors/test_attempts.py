@@ -8,9 +8,7 @@ from engine.executors.allocator import TRIES, Allocator
 from engine.executors.call import Call, End
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
-from engine.executors.log_buffer import LogBuffer
-from engine.executors.log_files import LogFiles
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.logs import LogBuffer, LogFiles, LogRecorder
 from engine.executors.pool import Pool
 from engine.logs.feed import LogBoard
 from engine.logs.lines import STDOUT, encode, plain

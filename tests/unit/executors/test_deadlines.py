@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from engine.executors.call import Call
-from engine.executors.deadlines import Deadlines
+from engine.executors.instance import Deadlines
 
 
 class Timer:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from engine.executors.call import Call, End, key_of
 from engine.executors.instance import Instance
-from engine.executors.log_files import LogFiles
-from engine.executors.log_recorder import LogRecorder
+from engine.executors.logs import LogFiles, LogRecorder
 from engine.executors.process import Exit
 from engine.logs.feed import LogBoard
 from engine.model import Code

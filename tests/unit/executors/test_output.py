@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.executors.local.output import Output
-from engine.executors.log_buffer import Written
-from engine.executors.log_files import LogFiles, log_file
+from engine.executors.local.channel import Output
+from engine.executors.logs import LogFiles, Written, log_file
 from engine.executors.pool import Pool
 from engine.logs.lines import STDERR, STDOUT, decode, plain
 from engine.model import Mode

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from engine.errors import NotStored, TooManyReserved
-from engine.executors.reserve import Reserve
+from engine.executors.idle import Reserve
 from engine.model import Function
 from engine.model.urn import parse_urn
 from engine.resources.reservations import CronConfig, Reservation, Tactics

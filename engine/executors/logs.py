@@ -1,12 +1,13 @@
-"""Files of logs that the journal does not store, in the format of ``engine.logs.lines``.
+"""Logs of attempts and instances: buffers of the newest lines, files of what the journal does not store, the recorder.
+
+Files are in the format of ``engine.logs.lines``:
 
     xx/<request_id>                     whole log of a first attempt, if longer than the tail stored in the journal
     xx/<request_id>.<n>                 the same of attempt n, from 2 on
     i<function_id>/<first time>-<any>   lines of an instance that belong to no request
 
 The files together have a size limit, above which the oldest files are deleted. Files are not synchronised to disk. A
-standby that takes over on another machine has only the tails, which are in the journal. No method raises an error,
-because a full disk must not turn a success into a failure. Methods may block.
+standby that takes over on another machine has only the tails, which are in the journal.
 """
 
 from __future__ import annotations
@@ -14,16 +15,67 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
-from engine.executors.log_buffer import Written
-from engine.logs.lines import TAIL
+from engine.logs.feed import LogBoard
+from engine.logs.lines import ERROR, NOTE, TAIL, encode, last
+from engine.model import Function, Invocation
+from engine.model.clock import Clock
 from engine.model.retry import HISTORY
 
 SHOWN = 1 << 20  #: bytes; stop reading instances' lines beyond this
+_OWN_LIMIT = 64 << 10  #: bytes of an instance's own lines
 _REMAINING_SHARE = 0.9  #: share of the limit that remains after the oldest were deleted
+
+
+class Written(NamedTuple):
+    """Log lines in the format of ``engine.logs.lines``, and the number of older bytes dropped before them."""
+
+    kept: bytes
+    dropped: int
+
+    def whole(self) -> bytes:
+        """Return the lines, after a note on the dropped bytes if there are any."""
+        if not self.dropped:
+            return self.kept
+        at = int(self.kept[:13])
+        return encode(at, NOTE, b"[%d bytes before this were dropped]" % self.dropped) + self.kept
+
+
+NOTHING = Written(b"", 0)
+
+
+class LogBuffer:
+    """Newest log lines of one request, or of an instance if ``invocation`` is None, up to ``limit`` bytes."""
+
+    def __init__(self, invocation: Invocation | None, limit: int) -> None:
+        self.invocation = invocation
+        self._limit = limit
+        self._lines = bytearray()
+        self._dropped = 0
+
+    def add(self, lines: bytes) -> None:
+        """Append lines in the format of ``engine.logs.lines``."""
+        self._lines += lines
+        if len(self._lines) > 2 * self._limit + (1 << 16):  # rarely, because the kept lines are copied
+            self._shorten()
+
+    def written(self) -> Written:
+        """Return the buffered lines and the number of bytes dropped up to now."""
+        if not self._lines:
+            return NOTHING
+        if len(self._lines) > self._limit:
+            self._shorten()
+        return Written(bytes(self._lines), self._dropped)
+
+    def _shorten(self) -> None:
+        kept = last(bytes(self._lines), self._limit)
+        self._dropped += len(self._lines) - len(kept)
+        self._lines[:] = kept
 
 
 def log_file(folder: Path, request_id: str, attempt: int = 1) -> Path:
@@ -32,7 +84,10 @@ def log_file(folder: Path, request_id: str, attempt: int = 1) -> Path:
 
 
 class LogFiles:
-    """Log files of one data directory. Methods may be called from any thread."""
+    """Log files of one data directory. Methods may be called from any thread, and may block.
+
+    No method raises an error, because a full disk must not turn a success into a failure.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
@@ -132,3 +187,41 @@ class LogFiles:
             for entry in os.scandir(folder.path):
                 status = entry.stat()
                 yield status.st_mtime_ns, status.st_size, entry.path
+
+
+class LogRecorder:
+    """Recorder of the output of instances.
+
+    Adds lines to the buffer of their request and publishes them on the log board. ``limit`` is the size of a request's
+    buffer in bytes. Lines that belong to no request go to ``files`` when their instance has ended.
+    """
+
+    def __init__(self, files: LogFiles, *, limit: int, clock: Clock, board: LogBoard) -> None:
+        self._files, self._limit, self._clock, self._board = files, limit, clock, board
+        self._thread = ThreadPoolExecutor(1, "functiond-log")
+
+    def now(self) -> int:
+        """Return the time in milliseconds since the epoch, for raw output, which contains no time."""
+        return int(self._clock.now() * 1000)
+
+    def begin(self, invocation: Invocation | None) -> LogBuffer:
+        return LogBuffer(invocation, self._limit if invocation else min(self._limit, _OWN_LIMIT))
+
+    def write(self, log_buffer: LogBuffer, function: Function, at: int, stream: int, text: bytes) -> None:
+        lines = encode(at, stream, text)
+        log_buffer.add(lines)
+        self._board.publish(function, log_buffer.invocation, lines)
+
+    def end(self, function: Function, invocation: Invocation, error: str) -> bytes:
+        """Publish the error with which a run ends. Return its lines."""
+        lines = encode(self.now(), ERROR, error.encode("utf-8", "replace"))
+        self._board.publish(function, invocation, lines)
+        return lines
+
+    def keep(self, function_id: int, log_buffer: LogBuffer) -> None:
+        """Write the lines of an ended instance that belong to no request to a file, in a thread."""
+        self._thread.submit(self._files.keep_instance, function_id, log_buffer.written())
+
+    def close(self) -> None:
+        """Wait until all files are written. Blocks."""
+        self._thread.shutdown()
