@@ -23,7 +23,6 @@ PARAMETERS = 8  #: of a constructor, without ``self``
 LONGER = {
     "engine/errors/__init__.py": "a tree of small classes, which is looked up by name",
     "engine/executors/allocator.py": "instances, and the calls and starts that wait for them, are one state",
-    "engine/executors/instance.py": "instance and deadlines of its calls",
     "engine/scheduling/runqueue.py": "order and capacity are one state, which each start changes",
     "engine/scheduling/scheduler.py": "queue, pauses, withheld entries and reads share one state",
 }

@@ -88,7 +88,7 @@ class Allocator:
             call.initialised += self._clock.now() - began
             self._end_wait(waiting, call, assignment)
         if found is None or call.stopped is not None:
-            return Ended(CANCELLED.answer, call.written())
+            return Ended(CANCELLED, call.written())
         return found
 
     def release(self, instance: Instance) -> None:
@@ -159,7 +159,7 @@ class Allocator:
         return await asyncio.shield(self._begin(waiting, Start(key, function)))
 
     def _begin(self, waiting: WaitingCalls, start: Start) -> asyncio.Task[bool]:
-        waiting.add_start(start)
+        waiting.starts[start.call] = start
         start.task = asyncio.ensure_future(self._run(start, waiting))
         self._tasks.add(start.task)
         start.task.add_done_callback(self._tasks.discard)
@@ -178,7 +178,7 @@ class Allocator:
                     break
         except Exception as error:  # a bug
             failure = error
-        waiting.remove_start(start)
+        del waiting.starts[start.call]
         received = failure is not None and waiting.fail(start, failure)
         if failure is None and start.instance is not None:
             start.instance.ready, start.instance.obsolete = True, start.instance.obsolete or start.obsolete
@@ -197,9 +197,9 @@ class Allocator:
             self._free_memory(call.key[-1])
             start.instance = instance = self._launcher.launch(plan, self)
         except InvalidField as problem:
-            return Ended(runtime_fault(problem).answer, call.written())
+            return Ended(runtime_fault(problem), call.written())
         except OSError as error:
-            return Ended(launch_fault(error, command).answer, call.written())
+            return Ended(launch_fault(error, command), call.written())
         self.alive.add(instance)
         self.present.add(instance)
         self.memory += instance.memory
@@ -220,13 +220,13 @@ class Allocator:
             answer = await self._launcher.load(instance, call)
         except OSError as error:
             instance.kill(End.UNFIT)
-            return Ended(launch_fault(error, command).answer, call.written())
+            return Ended(launch_fault(error, command), call.written())
         if answer is not None and answer.code == Code.OK and instance.end is None:
             self.cold_starts.observe(self._clock.now() - began)
             return None
         instance.kill(End.UNFIT)
         if answer is None or answer.code == Code.OK:  # the instance ended right after its answer
-            answer = start_fault(instance, call.function).answer
+            answer = start_fault(instance, call.function)
         return Ended(answer, call.written())
 
     def _free_memory(self, memory: int) -> None:
@@ -245,7 +245,7 @@ class Allocator:
         def outdated(key: Key) -> bool:
             return key[0] == function_id and key[2] not in keep
 
-        for start in (start for waiting in self._waiting.values() for start in waiting.starts):
+        for start in (start for waiting in self._waiting.values() for start in waiting.starts.values()):
             start.obsolete = start.obsolete or outdated(start.call.key)
         idle = []
         for instance in [one for one in self.alive if outdated(one.key)]:
@@ -339,19 +339,15 @@ class WaitingCalls:
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency  #: of each instance
         self._calls: OrderedDict[Call, None] = OrderedDict()
-        self._starts: dict[Call, Start] = {}  #: by the start's own call
+        self.starts: dict[Call, Start] = {}  #: by the start's own call
 
     def __bool__(self) -> bool:
-        return bool(self._calls or self._starts)
-
-    @property
-    def starts(self) -> Iterable[Start]:
-        return self._starts.values()
+        return bool(self._calls or self.starts)
 
     @property
     def uncovered(self) -> int:
         """Number of waiting calls that the starting instances together cannot serve. Negative: spare concurrency."""
-        return len(self._calls) - len(self._starts) * self._concurrency
+        return len(self._calls) - len(self.starts) * self._concurrency
 
     @property
     def need_each_start(self) -> bool:
@@ -366,31 +362,25 @@ class WaitingCalls:
         self._calls[call] = None
         return call.wait()
 
-    def add_start(self, start: Start) -> None:
-        self._starts[start.call] = start
-
-    def remove_start(self, start: Start) -> None:
-        del self._starts[start.call]
-
     def discard(self, call: Call) -> None:
         """Remove a call that no longer waits, and stop its start, or all starts after the last call, if not needed.
 
         A start whose process exists goes on, unless the call was cancelled.
         """
         self._calls.pop(call, None)
-        own = self._starts.get(call.started_by) if call.started_by is not None else None
+        own = self.starts.get(call.started_by) if call.started_by is not None else None
         call.end_wait()
         if own is not None:
             self._stop_unneeded(own, started=call.stopped is not None)
         elif not self._calls:
-            for start in list(self.starts):
+            for start in list(self.starts.values()):
                 self._stop_unneeded(start, started=call.stopped is not None)
 
     def _stop_unneeded(self, start: Start, *, started: bool) -> None:
         """Stop a start if no call needs it. If its process exists, stop it only if ``started`` is True."""
         needed = start.cause is None or self.need_each_start
         if not needed and (started or start.instance is None):
-            self.remove_start(start)
+            del self.starts[start.call]
             start.task.cancel()
 
     def cancel(self) -> None:

@@ -115,10 +115,9 @@ class Instance:
         self.closed = asyncio.Event()
         self.log_buffer: LogBuffer | None = None  #: lines that belong to no call
         self._function, self._owner, self._recorder, self._on_work = function, owner, recorder, on_work
-        self._grace = grace
+        self._process, self._grace = process, grace
         self._pre_stop = function.pre_stop_limit if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
-        self._process = process
         self._channel: Channel | None = None
         self._reader = FrameReader()
         self._ticket = ITSELF
@@ -210,8 +209,7 @@ class Instance:
     def interrupt(self, end: End, call: Call) -> None:
         """Tell the handler of a call to end. Kill the instance if the call has no answer after the grace period.
 
-        Kill it at once if there is no grace period, or if it starts. Later interruptions of the same call have no
-        effect.
+        Kill it at once without a grace period, or while it starts. Later interruptions of a call have no effect.
         """
         channel = self._channel
         if call.stopped is not None or self.end is not None:
@@ -222,7 +220,7 @@ class Instance:
             return
         if call.timer is not None:
             call.timer.cancel()
-        call.timer = self._loop.call_later(self._grace, self._end_grace, end, call)
+        call.timer = self._loop.call_later(self._grace, self._end_grace, call)
         self.last_invoked = -1
         if not channel.write(notice_frame(call.ticket, _NOTICES[end])):
             self.kill(end, call)
@@ -246,9 +244,9 @@ class Instance:
         if call.pending:
             self.interrupt(End.TIMEOUT, call)
 
-    def _end_grace(self, end: End, call: Call) -> None:
-        if call.pending:  # otherwise the other requests of the instance would end for nothing
-            self.kill(end, call)
+    def _end_grace(self, call: Call) -> None:
+        if call.pending and call.stopped is not None:  # else the instance's other requests would end for nothing
+            self.kill(call.stopped, call)
 
     def _warn(self, call: Call, seconds: float) -> None:
         """Tell the handler of a call that its soft timeout is over."""
@@ -256,9 +254,8 @@ class Instance:
         if not call.pending or call.stopped is not None or channel is None:
             return
         self.last_invoked = -1
-        self._record(
-            call, self._recorder.now(), NOTE, f"still running after the soft timeout of {seconds:g} s".encode()
-        )
+        note = f"still running after the soft timeout of {seconds:g} s"
+        self._record(call, self._recorder.now(), NOTE, note.encode())
         channel.write(notice_frame(call.ticket, NOTICE_SOFT_TIMEOUT))
 
     def _end(self, end: End, cause: Call | None = None) -> None:

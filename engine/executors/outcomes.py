@@ -1,4 +1,4 @@
-"""Codes and messages of attempts whose instance sent no answer, or for which no instance could be started."""
+"""Answers to requests whose instance sent none, or for which no instance could be started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-from typing import NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
 from engine.executors.call import End
@@ -35,20 +34,13 @@ INVOCATION = "function invocation exception, error: "
 INITIALIZATION = "function initialization exception, error: "
 
 
-class Fault(NamedTuple):
-    """Code and message that an Outcome contains if the instance sent no answer."""
-
-    code: Code
-    message: str
-
-    @property
-    def answer(self) -> Answer:
-        """Return the answer that replaces a missing one, in the form in which an instance reports a failure."""
-        body = {"errorMessage": self.message, "errorType": self.code.name, "stackTrace": []}
-        return Answer(DONE, self.code, 0, self.message, json.dumps(body, indent=4).encode())
+def fault(code: Code, message: str) -> Answer:
+    """Return the answer in place of a missing one, in the form in which an instance reports a failure."""
+    body = {"errorMessage": message, "errorType": code.name, "stackTrace": []}
+    return Answer(DONE, code, 0, message, json.dumps(body, indent=4).encode())
 
 
-CANCELLED = Fault(Code.CANCELLED, "the invocation was cancelled")
+CANCELLED = fault(Code.CANCELLED, "the invocation was cancelled")
 #: Number of instances that may end during a request until the request is considered the cause.
 MAX_COLLATERAL = 3
 _COLLATERAL_REASONS = {
@@ -58,23 +50,23 @@ _COLLATERAL_REASONS = {
 }
 
 
-def interrupted_fault(end: End, function: Function) -> Fault:
-    """Return code and message for a request whose handler was told to end, whether it has answered since or not."""
+def interrupted_fault(end: End, function: Function) -> Answer:
+    """Return the answer for a request whose handler was told to end, whether it has answered since or not."""
     if end is End.CANCELLED:
         return CANCELLED
-    return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
+    return fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
 
 
-def call_fault(instance: Instance) -> Fault:
-    """Return code and message for a request without an answer.
+def call_fault(instance: Instance) -> Answer:
+    """Return the answer for a request that got none.
 
     The request was the only one of its instance, or made the instance end.
     """
-    return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _exit_reason(instance))
+    return _common_fault(instance) or fault(Code.USER_EXCEPTION, INVOCATION + _exit_reason(instance))
 
 
-def collateral_fault(instance: Instance, times: int) -> Fault:
-    """Return code and message for a request whose instance ended while it served several requests.
+def collateral_fault(instance: Instance, times: int) -> Answer:
+    """Return the answer for a request whose instance ended while it served several requests.
 
     Another request may be the cause. ``times`` is the number of times that this has happened to the request, including
     now. The first ``MAX_COLLATERAL`` - 1 times use up no retry. Without this maximum, a request that itself makes its
@@ -82,61 +74,61 @@ def collateral_fault(instance: Instance, times: int) -> Fault:
     API: CancelAsyncInvocation).
     """
     if instance.end is End.CANCELLED:
-        return Fault(Code.CANCELLED, "function invocation canceled: so was another that its instance served")
+        return fault(Code.CANCELLED, "function invocation canceled: so was another that its instance served")
     if instance.out_of_memory:
         reason = f"its requests together used more than its {instance.memory} MB of memory"
     else:
         reason = _COLLATERAL_REASONS.get(instance.end or End.EXITED) or _exit_reason(instance)
     text = f"the instance ended before its answer: {reason}"
     if times < MAX_COLLATERAL:
-        return Fault(Code.ENGINE, f"{text}; it will be tried again")
-    return Fault(Code.USER_EXCEPTION, f"{INVOCATION}{text}, and this is the {times}th time for this request")
+        return fault(Code.ENGINE, f"{text}; it will be tried again")
+    return fault(Code.USER_EXCEPTION, f"{INVOCATION}{text}, and this is the {times}th time for this request")
 
 
-def start_fault(instance: Instance, function: Function) -> Fault:
-    """Return code and message for an instance that ended in its initializer or while it loaded the user code."""
+def start_fault(instance: Instance, function: Function) -> Answer:
+    """Return the answer for an instance that ended in its initializer or while it loaded the user code."""
     if instance.end is End.TIMEOUT and function.initializer_handler:
         limit = function.initializer_timeout
-        return Fault(Code.INIT_TIMEOUT, f"{INITIALIZATION}it ran longer than the {limit} s allowed")
+        return fault(Code.INIT_TIMEOUT, f"{INITIALIZATION}it ran longer than the {limit} s allowed")
     if instance.end is End.TIMEOUT:
-        return Fault(Code.TIMEOUT, f"Invoke function timeout: loading the code took longer than {function.timeout} s")
-    return _common_fault(instance) or Fault(Code.INIT_FAILED, INITIALIZATION + _exit_reason(instance))
+        return fault(Code.TIMEOUT, f"Invoke function timeout: loading the code took longer than {function.timeout} s")
+    return _common_fault(instance) or fault(Code.INIT_FAILED, INITIALIZATION + _exit_reason(instance))
 
 
-def launch_fault(error: OSError, command: str) -> Fault:
-    """Return code and message for an instance whose process could not be started.
+def launch_fault(error: OSError, command: str) -> Answer:
+    """Return the answer for an instance whose process could not be started.
 
     The function is not the cause, so the failure uses up no retry.
     """
     reason = error.strerror or str(error)
     if error.errno in _EXHAUSTED:
-        return Fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
+        return fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
     if error.filename == command or os.path.basename(error.filename or "") == "bwrap":
         advice = "it ran before: install it again, or restart the engine to search for another one"
     else:
         advice = "check that the data directory is complete and the engine may use it, then deploy the function again"
-    return Fault(Code.ENGINE, f"cannot start an instance: {reason} ({error.filename or command}); {advice}")
+    return fault(Code.ENGINE, f"cannot start an instance: {reason} ({error.filename or command}); {advice}")
 
 
-def runtime_fault(problem: InvalidField) -> Fault:
-    """Return code and message for a function whose runtime cannot run on this machine.
+def runtime_fault(problem: InvalidField) -> Answer:
+    """Return the answer for a function whose runtime cannot run on this machine.
 
     The function is not the cause of a missing interpreter, so this failure uses up no retry.
     """
     if isinstance(problem, NoInterpreter):
-        return Fault(Code.ENGINE, f"cannot start an instance: {problem}")
-    return Fault(Code.ENTRY_NOT_FOUND, f"function entry exception, error: {problem}")
+        return fault(Code.ENGINE, f"cannot start an instance: {problem}")
+    return fault(Code.ENTRY_NOT_FOUND, f"function entry exception, error: {problem}")
 
 
-def _common_fault(instance: Instance) -> Fault | None:
+def _common_fault(instance: Instance) -> Answer | None:
     if instance.end is End.CANCELLED:
         return CANCELLED
     if instance.end is End.GARBLED:
-        return Fault(
+        return fault(
             Code.USER_EXCEPTION, INVOCATION + "the code wrote to the engine's socket, which it must leave alone"
         )
     if instance.out_of_memory or (instance.heap_exhausted and (instance.exit_status or 0) < 0):
-        return Fault(Code.OUT_OF_MEMORY, f"the function used more than its {instance.memory} MB of memory")
+        return fault(Code.OUT_OF_MEMORY, f"the function used more than its {instance.memory} MB of memory")
     return None
 
 

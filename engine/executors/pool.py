@@ -23,7 +23,7 @@ from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.logs import LogFiles, LogRecorder
-from engine.executors.outcomes import CANCELLED, Fault, call_fault, collateral_fault, interrupted_fault
+from engine.executors.outcomes import CANCELLED, call_fault, collateral_fault, interrupted_fault
 from engine.executors.run_errors import RunErrors
 from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
@@ -35,6 +35,7 @@ from engine.model import Begin, Code, CodePackage, Function, Invocation, Mode, O
 from engine.model.clock import Clock, SystemClock
 from engine.model.controls import Controls
 from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.protocol import Answer
 
 _NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
@@ -179,7 +180,7 @@ class Pool:
                 if begin is not None and (stored := begin()) is not None:
                     await stored
                     if call.stopped is not None:
-                        return Ended(CANCELLED.answer, call.written())
+                        return Ended(CANCELLED, call.written())
                 self.allocator.note_request(instance, controls)
                 answer = await instance.invoke(call, invocation, call.function.timeout, controls.soft_timeout)
                 if answer is not None:
@@ -189,10 +190,10 @@ class Pool:
             if answer is not None:
                 return Ended(answer, call.written())
             if not instance.left_unread(call) or call.stopped is not None or call.tries == TRIES:
-                return Ended(self._fault(instance, call, invocation).answer, call.written())
+                return Ended(self._fault(instance, call, invocation), call.written())
 
-    def _fault(self, instance: Instance, call: Call, invocation: Invocation) -> Fault:
-        """Return code and message for a request whose instance ended, possibly because of another request."""
+    def _fault(self, instance: Instance, call: Call, invocation: Invocation) -> Answer:
+        """Return the answer for a request whose instance ended, possibly because of another request."""
         if call.stopped is not None:
             return interrupted_fault(call.stopped, call.function)
         if call.state is State.RESPONSIBLE:
