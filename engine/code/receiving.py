@@ -33,6 +33,7 @@ _OVERLAP = 256  #: bytes of a key, the colon, and spaces between them that two p
 _STEP = 64 << 10  #: bytes that are read at a time; several copies of them exist
 _SHOWN = 100  #: characters of invalid code that an error shows
 _LONGEST_ESCAPE = len(rb"\u0041")
+_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  #: with its closing quote
 
 T = TypeVar("T")
 
@@ -74,9 +75,9 @@ class CodeCutter:
         Raises OSError if the disk refuses a write.
         """
         for start in range(0, len(piece), _STEP):
-            data, self._held = self._held + piece[start : start + _STEP], b""
-            while data:
-                data = self._read_text(data) if self._in_text else self._read_fields(data)
+            data, self._held, at = self._held + piece[start : start + _STEP], b"", 0
+            while at < len(data):
+                at = self._read_text(data, at) if self._in_text else self._read_fields(data, at)
 
     def end(self) -> bytes:
         """Return the JSON without the code."""
@@ -92,39 +93,40 @@ class CodeCutter:
             with suppress(OSError):
                 self._text.close()
 
-    def _read_fields(self, data: bytes) -> bytes:
-        """Read until a text that may be code begins. Return the bytes from there on."""
-        found = self._key.search(data)
+    def _read_fields(self, data: bytes, at: int) -> int:
+        """Read from index ``at`` until a text that may be code begins. Return its index."""
+        found = self._key.search(data, at)
+        self._in_text = found is not None
+        end = found.end() if found is not None else max(at, len(data) - _OVERLAP)
+        self._keep(data[at:end])
         if found is None:
-            self._keep(data[:-_OVERLAP])
-            self._held = data[-_OVERLAP:]
-            return b""
-        self._keep(data[: found.end()])
-        self._in_text = True
-        return data[found.end() :]
+            self._held, end = data[end:], len(data)
+        return end
 
-    def _read_text(self, data: bytes) -> bytes:
-        """Read until the text ends. Return the bytes from its closing quote on."""
-        plain = data.replace(rb"\\", b"__").replace(rb"\"", b"__")  # as long as the data; all quotes left are closing
-        end = plain.find(b'"')
-        if self._text is None and (end if end >= 0 else len(data)) <= SHORT:
-            if end < 0:
-                self._held = data
-                return b""
-            self._keep(data[:end])
-            self._in_text = False
-            return data[end:]
+    def _read_text(self, data: bytes, at: int) -> int:
+        """Read from index ``at`` until the text ends. Return the index of its closing quote."""
         if self._text is None:
+            # Without a copy of the rest of the data, because a step may have thousands of short texts.
+            found = _TEXT.match(data, at, at + SHORT + 1)
+            if found is not None:
+                self._keep(data[at : found.end() - 1])
+                self._in_text = False
+                return found.end() - 1
+            if len(data) - at <= SHORT:
+                self._held = data[at:]
+                return len(data)
             self._begin_code()
         assert self._text is not None
+        plain = data[at:].replace(rb"\\", b"__").replace(rb"\"", b"__")  # as long as before; quotes left are closing
+        end = plain.find(b'"')
         if end < 0:
-            end = _complete(plain)
+            end = at + _complete(plain)
             self._held = data[end:]
-            self._text.write(data[:end])
-            return b""
-        self._text.write(data[:end])
+            self._text.write(data[at:end])
+            return len(data)
+        self._text.write(data[at : at + end])
         self.code, self._in_text, self._text = self._text.end(), False, None
-        return data[end:]
+        return at + end
 
     def _begin_code(self) -> None:
         if self.code is not None:

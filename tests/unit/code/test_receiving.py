@@ -150,6 +150,34 @@ def entries(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir()]
 
 
+class Counted(bytes):
+    """Data that counts the bytes which are copied from it."""
+
+    copied = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return self._counted(part) if isinstance(index, slice) else part
+
+    def __radd__(self, other: bytes) -> bytes:
+        return self._counted(other + bytes(self))
+
+    def replace(self, *arguments: Any) -> bytes:
+        return self._counted(super().replace(*arguments))
+
+    @staticmethod
+    def _counted(part: bytes) -> bytes:
+        Counted.copied += len(part)
+        return Counted(part)
+
+
+def test_many_short_texts_are_read_without_copies_of_the_rest(cutter: CodeCutter) -> None:
+    body, Counted.copied = Counted(b'{"file":"' * 10_000), 0
+
+    assert read(cutter, body, len(body)) == body
+    assert Counted.copied < 10 * len(body)
+
+
 async def test_an_aborted_upload_leaves_nothing_on_a_full_disk(tmp_path: Path) -> None:
     upload = Upload(tmp_path, anyio.CapacityLimiter(1), keep_free=0, field="file", limit=1 << 20)
     await upload.feed(b'{"file": "' + b"A" * (2 * SHORT))
