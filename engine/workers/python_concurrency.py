@@ -9,7 +9,7 @@ import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from python_failures import OK, Failure, warn
+from python_failures import OK, USER, Failure, failure, warn
 from python_instance import Caller, Instance, Request, completed
 from python_notices import parse, tell_elsewhere
 from python_wire import INVOKE, ITSELF, NOTICE, STOP, Wire
@@ -36,16 +36,21 @@ class SharedWire(Wire):
     def __init__(self, fd: int) -> None:
         Wire.__init__(self, fd)
         self.open: set[Origin] = set()  # requests without an answer
+        self.entered: list[Request] = []  # the request read last, until the thread or task that serves it takes it
 
     def current(self) -> "Origin":
         request = REQUEST.get()
         return request if request in self.open else ITSELF
 
-    def enter(self, body: bytes) -> Request:
-        """Return the request in an INVOKE frame. Notices about it are accepted from now on."""
-        request = Request(body)
-        self.open.add(request)
-        return request
+    def enter(self, body: bytes) -> "list[Request]":
+        """Consume an INVOKE frame. Return a list with its request, which ``take`` removes.
+
+        Notices about the request are accepted from now on.
+        """
+        values = [Request(body)], self.received[self.length() :]
+        list(map(setattr, (self, self), ("entered", "received"), values))  # in one call: see ``Wire.begin``
+        self.open.update(self.entered)
+        return self.entered
 
     def begin(self, request: "Origin") -> None:
         REQUEST.set(request)
@@ -108,25 +113,46 @@ def serve_threads(wire: "SharedWire", instance: Instance, concurrency: int) -> N
         try:
             kind, body = wire.read()
             if kind == INVOKE:
-                request = wire.enter(body)
-                threads.submit(answer, wire, instance, request)
-                wire.consume()
+                threads.submit(answer, wire, instance, wire.enter(body))
             elif kind == NOTICE:
                 wire.consume()
                 threading.Thread(target=notify, args=(wire, body), name="notice", daemon=True).start()
             else:
                 serving = False
-        except BaseException as error:  # raised by a signal handler of user code
-            warn("between requests", error)
+        except BaseException as error:
+            recover(wire, error)
     if kind == STOP:
         instance.stop()
 
 
-def answer(wire: "SharedWire", instance: Instance, request: Request) -> None:
+def answer(wire: "SharedWire", instance: Instance, entered: "list[Request]") -> None:
     """Compute and send the answer to one request. Call in a thread, and in a context of its own."""
-    wire.begin(request)
-    request.run(instance)
-    request.finish(wire)
+    request = take(entered)
+    if request is not None:
+        wire.begin(request)
+        request.run(instance)
+        request.finish(wire)
+
+
+def take(entered: "list[Request]") -> "Request | None":
+    """Return the request in the list, which is to be served once. Return None if it was taken before."""
+    try:
+        return entered.pop()
+    except IndexError:
+        return None
+
+
+def recover(wire: "SharedWire", error: BaseException) -> None:
+    """Report an error that a signal handler of user code has raised, or the lack of a thread.
+
+    The request that was read last fails with it, unless it is served already.
+    """
+    request = take(wire.entered)
+    if request is None:
+        warn("between requests", error)
+    else:
+        request.fail(failure(USER, error))
+        request.finish(wire)
 
 
 def notify(wire: "SharedWire", body: bytes) -> "Request | None":
@@ -154,26 +180,29 @@ def serve_loop(wire: "SharedWire", instance: Instance) -> None:
     ended: asyncio.Future[int | None] = loop.create_future()  # with the kind of the frame that ends it
     tasks: dict[Request, asyncio.Task[None]] = {}
 
-    def start(request: Request) -> None:
-        task = tasks[request] = loop.create_task(answer_async(wire, instance, request))
+    def start(entered: "list[Request]") -> None:
+        (request,) = entered
+        task = tasks[request] = loop.create_task(answer_async(wire, instance, entered))
         task.add_done_callback(lambda _: tasks.pop(request))
 
     def readable() -> None:
-        while True:
-            kind, body = wire.read()
-            if kind == INVOKE:
-                start(wire.enter(body))
-            elif kind == NOTICE:
-                unheeded = contextvars.copy_context().run(notify, wire, body)
-                if unheeded is not None:
-                    tasks[unheeded].cancel()
-            else:
-                loop.remove_reader(wire.fd)
-                ended.set_result(kind)
-                return
-            wire.consume()
-            if not wire.has_frame():
-                return
+        try:
+            while not ended.done():
+                kind, body = wire.read()
+                if kind == INVOKE:
+                    start(wire.enter(body))
+                elif kind == NOTICE:
+                    wire.consume()
+                    unheeded = contextvars.copy_context().run(notify, wire, body)
+                    if unheeded is not None:
+                        tasks[unheeded].cancel()
+                else:
+                    loop.remove_reader(wire.fd)
+                    ended.set_result(kind)
+                if not wire.has_frame():
+                    return
+        except BaseException as error:
+            recover(wire, error)
 
     loop.add_reader(wire.fd, readable)
     while not ended.done():
@@ -185,8 +214,11 @@ def serve_loop(wire: "SharedWire", instance: Instance) -> None:
         instance.stop()
 
 
-async def answer_async(wire: "SharedWire", instance: Instance, request: Request) -> None:
+async def answer_async(wire: "SharedWire", instance: Instance, entered: "list[Request]") -> None:
     """Compute and send the answer to one request. Call in a task of its own, which also has a context of its own."""
+    request = take(entered)
+    if request is None:
+        return
     wire.begin(request)
     try:
         request.answer = OK, "", await instance.invoke_async(request)

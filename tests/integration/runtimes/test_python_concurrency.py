@@ -81,6 +81,37 @@ async def test_requests_at_a_time_keep_their_answers_and_their_lines_apart(
     assert {line.ticket for line in instance.lines} == {7, 8, 9}
 
 
+def test_a_request_for_which_no_thread_starts_fails_and_does_not_run(tmp_path: Path) -> None:
+    source = """
+import threading
+ran, start, refused = [], threading.Thread.start, threading.Event()
+
+
+def refuse_second(thread):
+    if thread.name == "request_1":
+        refused.set()
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+
+threading.Thread.start = refuse_second
+
+
+def handler(event, context):
+    ran.append(event)
+    refused.wait(20)
+    return ran
+"""
+    with PythonProcess(tmp_path, source, concurrency=2) as instance:
+        for ticket, event in ((1, "first"), (2, "second")):
+            instance.ask(event, ticket)
+        answers = {answer.ticket: answer for answer in (instance.answer() for _ in range(2))}
+        assert instance.call("third") == ["first", "third"]
+
+    assert (answers[1].code, answers[2].code) == (0, Code.USER_EXCEPTION)
+    assert "can't start new thread" in answers[2].message
+
+
 def test_what_a_pool_is_given_may_have_any_name(tmp_path: Path) -> None:
     source = """
 from concurrent.futures import ThreadPoolExecutor
