@@ -12,7 +12,7 @@ import re
 from urllib.parse import quote, urlencode
 
 from bridge_http import Message, write_message
-from bridge_wire import Invocation
+from worker_frames import Invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup")
         ("X-APIG-Request-Id", context.get("requestId")),
         ("X-APIG-Source-Ip", context.get("sourceIp")),
         ("X-APIG-Source-Stage", context.get("stage")),
-        ("X-CFF-Request-Id", invocation.request_id),
+        ("X-CFF-Request-Id", invocation.id),
         ("X-CFF-Memory", setup["memory"]),
         ("X-CFF-Timeout", setup["timeout"]),
         ("X-CFF-Func-Version", setup["version"]),

@@ -1,15 +1,21 @@
-"""Child process that runs the user's ``bootstrap``, and its descendants. Standard library only, Python 3.9 syntax."""
+"""Child process that runs the user's ``bootstrap``, its descendants, and the check that a connection is from one.
+
+Other functions on the host could connect to the runtime API, too, but must not receive this function's events. Standard
+library only, Python 3.9 syntax.
+"""
 
 import ctypes
 import errno
 import os
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import time
 from contextlib import suppress
 
-from bridge_outcomes import ENTRY, INIT_FAILED, CannotStart
+from worker_frames import ENTRY, INIT_FAILED, PREFIX, high_water
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +24,21 @@ if TYPE_CHECKING:
 
 PARENT_DEATH_SIGNAL, CHILD_SUBREAPER = 1, 36  # of prctl
 MAX_AGE = 0.1  #: seconds until the peak of memory is measured again
+SOCK_DIAG = 4  # of netlink
+BY_FAMILY, REQUEST = 20, 1  # of its messages
+HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+QUESTION = struct.Struct("=BBBxI")  # family, protocol, extensions, states
+ENDS = struct.Struct("!HH4s12x4s12x4x8s")  # ports, addresses, interface, cookie
+ANY_COOKIE = b"\xff" * 8
+INODE = 84  # offset in an answer
+
+
+class CannotStart(Exception):
+    """Instance that cannot be started. The text of the exception explains what to do."""
+
+    def __init__(self, code: int, text: str) -> None:
+        Exception.__init__(self, PREFIX[code] + text)
+        self.code = code
 
 
 def find_bootstrap(folders: "list[str]") -> str:
@@ -146,11 +167,55 @@ def children(pid: int) -> "Iterator[int]":
         return  # exited, or not supported by this kernel
 
 
-def high_water(pid: int) -> int:
+# --- connections of descendants ---
+
+
+def is_ours(sock: socket.socket) -> bool:
+    """Return whether a descendant of this process has the other end of the connection. False if nobody has it now."""
     try:
-        with open(f"/proc/{pid}/status") as file:
-            text = file.read()
-        at = text.index("VmHWM:")
-        return int(text[at + 6 : text.index("kB", at)])
-    except (OSError, ValueError):
-        return 0
+        link = f"socket:[{inode_of(sock.getpeername(), sock.getsockname())}]"
+    except OSError:
+        return False
+    return any(link in descriptors(pid) for pid in descendants())
+
+
+def check_kernel(listener: socket.socket) -> None:
+    """Raise CannotStart unless the kernel provides everything that ``is_ours`` needs."""
+    try:
+        os.stat(f"/proc/self/task/{os.getpid()}/children")
+        if inode_of(listener.getsockname(), ("0.0.0.0", 0)) != os.fstat(listener.fileno()).st_ino:
+            raise OSError("other inode")
+    except OSError as error:
+        text = f"the kernel does not tell which process uses the runtime API ({error})"
+        advice = "load its module tcp_diag, or use a kernel with CONFIG_INET_DIAG and CONFIG_PROC_CHILDREN"
+        raise CannotStart(INIT_FAILED, f"{text}: {advice}") from None
+
+
+def inode_of(end: "tuple[str, int]", other: "tuple[str, int]") -> int:
+    """Return the inode of the socket that has the first address, connected to the second.
+
+    Raises OSError if the kernel does not provide it.
+    """
+    (address, port), (other_address, other_port) = end, other
+    body = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ENDS.pack(
+        port, other_port, socket.inet_aton(address), socket.inet_aton(other_address), ANY_COOKIE
+    )
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as netlink:
+        netlink.send(HEADER.pack(HEADER.size + len(body), BY_FAMILY, REQUEST, 0, 0) + body)
+        answer = netlink.recv(4096)
+    if HEADER.unpack_from(answer)[1] != BY_FAMILY:
+        raise OSError("no answer")
+    inode: int = struct.unpack_from("=I", answer, INODE)[0]
+    return inode
+
+
+def descriptors(pid: int) -> "Iterator[str]":
+    """Yield the targets of the symbolic links in /proc/<pid>/fd, one for each open descriptor of the process."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        numbers = os.listdir(folder)
+    except OSError:
+        return  # exited
+    for number in numbers:
+        with suppress(OSError):  # closed meanwhile
+            yield os.readlink(f"{folder}/{number}")

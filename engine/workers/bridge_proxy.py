@@ -11,9 +11,9 @@ import time
 from bridge_apig import BadEvent, read_event, write_reply
 from bridge_http import BadMessage, Message, Reader
 from bridge_loop import Connection, connect
-from bridge_outcomes import INIT_FAILED, OK, PREFIX, USER, CannotStart, error_body
 from bridge_ports import PORT, PortMap
-from bridge_wire import Invocation
+from bridge_process import CannotStart
+from worker_frames import INIT_FAILED, OK, PREFIX, USER, Invocation, error_body
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

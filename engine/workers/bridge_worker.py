@@ -11,27 +11,29 @@ process; the bridge itself writes nothing to the pipes.
 import json
 import os
 import signal
+import socket
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from bridge_api import Api
-from bridge_dialects import Custom, Lambda
+from bridge_api import Api, Custom, Lambda
 from bridge_loop import READ, Loop
-from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body
-from bridge_process import Bootstrap, become_subreaper, exit_with_parent, find_bootstrap
+from bridge_process import Bootstrap, CannotStart, become_subreaper, exit_with_parent, find_bootstrap
 from bridge_proxy import Proxy
-from bridge_wire import (
+from worker_frames import (
     CANCELLED,
     DONE,
     INVOKE,
     NOTICE,
+    OK,
     READY,
     SETUP,
     STOP,
     TIMEOUT,
-    EngineClosed,
+    TOO_LARGE,
     Invocation,
-    Wire,
+    answer_frame,
+    error_body,
 )
 
 del sys.path[0]
@@ -42,6 +44,54 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from worker_types import Setup
+
+
+HEAD = 5  #: bytes of length and kind of a frame
+
+
+class EngineClosed(Exception):
+    """End of the connection to the engine, which has closed the socket or has exited."""
+
+
+class Wire:
+    """Socket to the engine."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        self.socket = socket.socket(fileno=fd)
+
+    def peek(self) -> "int | None":
+        """Return the kind of the next frame without reading the frame, or None if no frame has arrived.
+
+        Raises EngineClosed if the engine has closed the socket.
+        """
+        try:
+            head = self.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        if not head:
+            raise EngineClosed
+        return head[4] if len(head) == HEAD else None
+
+    def read(self) -> "tuple[int, bytes]":
+        """Wait for the next frame and return its kind and body.
+
+        Raises EngineClosed if the engine has closed the socket.
+        """
+        head = self.exactly(HEAD)
+        return head[4], self.exactly(int.from_bytes(head[:4], "big") - 1)
+
+    def exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data), socket.MSG_WAITALL)
+            if not more:
+                raise EngineClosed
+            data += more
+        return data
+
+    def answer(self, kind: int, ticket: int, code: int, memory: int, message: str, result: bytes) -> None:
+        self.socket.sendall(answer_frame(kind, ticket, code, memory, message, result))
 
 
 class Bridge:
@@ -112,7 +162,9 @@ class Bridge:
             # Unread until a client requests it: if bootstrap exits before, the engine detects that the invocation has
             # not run.
             if self.front.can_take_request():
-                self.front.invoke(Invocation(self.wire.read()[1], self.setup["timeout"]))
+                invocation = Invocation(self.wire.read()[1])
+                invocation.deadline = int((time.time() + self.setup["timeout"]) * 1000)
+                self.front.invoke(invocation)
             else:
                 self.watching = False
                 self.loop.unwatch(self.wire.socket)

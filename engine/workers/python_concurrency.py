@@ -9,10 +9,11 @@ import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from python_failures import OK, USER, Failure, failure, warn
+from python_failures import Failure, failure, warn
 from python_instance import Caller, Instance, Request, completed
 from python_notices import parse, tell_elsewhere
-from python_wire import INVOKE, ITSELF, NOTICE, STOP, Wire
+from python_wire import ITSELF, Wire
+from worker_frames import INVOKE, NOTICE, OK, STOP, USER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,25 +4,16 @@ Standard library only, Python 3.9 syntax.
 """
 
 import errno
-import json
 import os
 import sys
+
+from worker_frames import DISK_FULL, LONGEST_MESSAGE, NO_MEMORY, PREFIX, error_body, wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED, NO_MEMORY, DISK_FULL = 0, 4001, 4002, 4004, 4007, 4009, 4205, 4207
-PREFIX = {
-    ENTRY: "function entry exception, error: ",
-    USER: "function invocation exception, error: ",
-    BAD_RESULT: "function result is invalid, error: ",
-    INIT_RAISED: "function initialization exception, error: ",
-    NO_MEMORY: "function memory exceeded, error: ",
-    DISK_FULL: "function disk usage exceeded, error: ",
-}
-LONGEST_MESSAGE, LONGEST_LINE, FRAMES = 4096, 2000, 50
-LONGEST_DELAY = 1e9  # seconds; the engine has a limit of its own
+LONGEST_LINE, FRAMES = 2000, 50
 WORKERS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 LIBRARY = os.path.dirname(os.__file__) + os.sep
 INSTALLED = tuple(LIBRARY + name + os.sep for name in ("site-packages", "dist-packages"))
@@ -34,7 +25,7 @@ class Failure(Exception):
     def __init__(self, code: int, text: str, result: "bytes | None" = None) -> None:
         Exception.__init__(self, text)
         self.code, self.text = code, text
-        self.result = error_body(text, "FunctionError", []) if result is None else result
+        self.result = error_body(text[:LONGEST_MESSAGE], "FunctionError") if result is None else result
 
 
 def failure(code: int, error: BaseException) -> Failure:
@@ -64,20 +55,12 @@ def describe(error: BaseException) -> "tuple[str, bytes]":
         text = str(error)
     except Exception:
         text = ""
-    return f"{kind}: {text}" if text else kind, error_body(text, kind, user_frames(error.__traceback__), wishes(error))
-
-
-def wishes(error: BaseException) -> "dict[str, object]":
-    """Return what an exception says about a retry: its ``retry_after`` in seconds, and a false ``retryable``."""
     try:
-        after, found = getattr(error, "retry_after", None), dict[str, object]()
-        if isinstance(after, (int, float)) and not isinstance(after, bool) and 0 <= after <= LONGEST_DELAY:
-            found["retryAfter"] = float(after)
-        if getattr(error, "retryable", None) is False:
-            found["retryable"] = False
+        said = wishes(getattr(error, "retry_after", None), getattr(error, "retryable", None))
     except BaseException:  # attributes of user code may raise
-        return {}
-    return found
+        said = {}
+    body = error_body(text[:LONGEST_MESSAGE], kind, user_frames(error.__traceback__), said)
+    return f"{kind}: {text}" if text else kind, body
 
 
 def user_frames(trace: "TracebackType | None") -> "list[str]":
@@ -102,11 +85,6 @@ def user_frames(trace: "TracebackType | None") -> "list[str]":
 
 def is_library(file: str) -> bool:
     return file.startswith((WORKERS, LIBRARY, "<frozen")) and not file.startswith(INSTALLED)
-
-
-def error_body(message: str, kind: str, trace: "list[str]", said: "dict[str, object] | None" = None) -> bytes:
-    body = {"errorMessage": message[:LONGEST_MESSAGE], "errorType": kind, "stackTrace": trace, **(said or {})}
-    return json.dumps(body, indent=4).encode()
 
 
 def warn(what: str, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Loading and calling of the handler and initializer of a Python function, and conversion of results to answers.
+"""Loading and calling of the handlers of a Python function, and conversion of results to answers.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -8,11 +8,11 @@ import os
 import sys
 
 from python_context import Context, Logger
-from python_failures import BAD_RESULT, INIT_RAISED, OK, TOO_LARGE, USER, Failure, failure, warn
-from python_loading import load
+from python_failures import Failure, failure, warn
 from python_notices import TEXTS, Notices
 from python_output import flush
-from python_wire import DONE, ITSELF, Wire
+from python_wire import ITSELF, Wire
+from worker_frames import BAD_RESULT, DONE, ENTRY, INIT_RAISED, OK, PREFIX, TOO_LARGE, USER, Invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,15 +24,11 @@ if TYPE_CHECKING:
     from worker_types import Setup
 
 
-class Request:
-    """Request that an INVOKE frame contains, and its answer."""
+class Request(Invocation):
+    """Request for the handler, and its answer."""
 
     def __init__(self, body: bytes) -> None:
-        split = 6 + body[4]
-        end = split + body[5]
-        self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
-        self.alias, _, self.traceparent = body[split:end].decode().partition(" ")
-        self.event = body[end:]
+        Invocation.__init__(self, body)
         self.answer: tuple[int, str, bytes] = (OK, "", b"")
         self.context: Context | None = None  # once the handler is about to run
         self.early = ""  # reason in a notice that arrived before
@@ -216,3 +212,48 @@ def attributes(value: object) -> "dict[str, object]":
     except TypeError:
         hint = ": return its tolist()" if hasattr(value, "tolist") else ""
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable{hint}") from None
+
+
+# --- lookup of handlers ---
+
+
+def load(entry: str, loaded: "dict[str, ModuleType]") -> "Callable[..., Any]":
+    """Return the callable that ``file.function`` names in the folder.
+
+    ``loaded`` keeps the instance's modules by path, as some are not in ``sys.modules``. Raises Failure if the callable
+    cannot be imported or found.
+    """
+    path, dot, name = entry.rpartition(".")
+    if not (dot and path and name):
+        raise Failure(ENTRY, f"{PREFIX[ENTRY]}'{entry}' is not a handler; write file.function")
+    try:
+        target: Callable[..., Any] | None = getattr(load_module(path.strip("/"), entry, loaded), name, None)
+    except BaseException as error:
+        raise failure(ENTRY, error) from None
+    if not callable(target):
+        raise Failure(ENTRY, f"{PREFIX[ENTRY]}there is no function '{name}' in {path}")
+    return target
+
+
+def load_module(path: str, entry: str, loaded: "dict[str, ModuleType]") -> "ModuleType":
+    from importlib import import_module, util
+
+    if path in loaded:
+        return loaded[path]
+    name = path.replace("/", ".")
+    existing = sys.modules.get(name)
+    file = os.path.join(os.getcwd(), path + ".py")
+    if existing is not None and getattr(existing, "__file__", None) == file:
+        return existing
+    if os.path.isfile(file):
+        spec = util.spec_from_file_location(name, file)
+        assert spec
+        assert spec.loader  # a file has one if its name ends with .py
+        module = util.module_from_spec(spec)
+        sys.modules.setdefault(name, module)  # a file named like a loaded standard module must not replace it
+        spec.loader.exec_module(module)
+        loaded[path] = module
+        return module
+    if util.find_spec(name.partition(".")[0]) is None:
+        raise Failure(ENTRY, f"{PREFIX[ENTRY]}there is no file {path}.py for the handler '{entry}'")
+    return import_module(name)

@@ -11,7 +11,8 @@ import os
 import signal
 
 from python_failures import warn
-from python_wire import CANCELLED, ITSELF, NOTICE, SOFT_TIMEOUT, TIMEOUT, Wire
+from python_wire import ITSELF, Wire
+from worker_frames import CANCELLED, NOTICE, SOFT_TIMEOUT, TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ import resource
 import time
 from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
+from worker_frames import LOG, PROGRESS, answer_frame, high_water
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,11 +20,7 @@ if TYPE_CHECKING:
 
     from worker_types import Origin
 
-SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4
-CANCELLED, TIMEOUT, SOFT_TIMEOUT = 1, 2, 3  # reasons of notices
-READY, DONE, LOG, PROGRESS = 1, 2, 3, 4
 STDOUT, STDERR, LOGGER = 1, 2, 3
-LONGEST_MESSAGE = 4096  # characters
 LONGEST_TEXT = 64 << 10  # bytes of a LOG frame
 READ = 1 << 16
 WHOLE = 1 << 14  # bytes that the kernel accepts whole or not at all
@@ -116,18 +114,8 @@ class Wire:
         if os.getpid() != self.pid:
             self.flush()
             os._exit(0)  # a fork by user code returned from the handler; only one process may answer
-        text = message[:LONGEST_MESSAGE].encode("utf-8", "replace") if message else b""
         with self.lock:
-            frames = (
-                (15 + len(text) + len(result)).to_bytes(4, "big")
-                + bytes((kind,))
-                + request.ticket.to_bytes(4, "big")
-                + code.to_bytes(2, "big")
-                + self.memory.peak().to_bytes(4, "big")
-                + len(text).to_bytes(4, "big")
-                + text
-                + result
-            )
+            frames = answer_frame(kind, request.ticket, code, self.memory.peak(), message, result)
             if self.unfinished:
                 frames = b"".join(self.finished(request)) + frames
             self.end(request, frames)
@@ -284,20 +272,7 @@ class Memory:
         if usage.ru_maxrss > self.inherited:
             return usage.ru_maxrss
         if usage.ru_minflt != self.faults:
-            self.cached = self.high_water() or usage.ru_maxrss
+            self.cached = high_water("self") or usage.ru_maxrss
             # Reading /proc causes page faults, too.
             self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         return self.cached
-
-    @staticmethod
-    def high_water() -> int:
-        try:
-            fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                text = os.read(fd, 4096)
-            finally:
-                os.close(fd)
-            at = text.index(b"VmHWM:")
-            return int(text[at + 6 : text.index(b"kB", at)])
-        except (OSError, ValueError):
-            return 0

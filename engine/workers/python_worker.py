@@ -11,10 +11,11 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from python_failures import OK, USER, Failure, failure, warn
+from python_failures import Failure, failure, warn
 from python_instance import Instance, Request
 from python_output import flush, redirect
-from python_wire import INVOKE, ITSELF, NOTICE, READY, SETUP, STOP, Wire
+from python_wire import ITSELF, Wire
+from worker_frames import INVOKE, NOTICE, OK, READY, SETUP, STOP, USER
 
 del sys.path[0]
 

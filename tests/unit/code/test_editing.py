@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.code import editing
-from engine.code.editing import COMPARED, with_file, with_line_ends
+from engine.code.browsing import COMPARED, with_file, with_line_ends
 from engine.errors import InvalidField
 
 

@@ -1,0 +1,86 @@
+"""Frames, answers and error bodies of the workers that are written in Python: of functions, and of bootstraps.
+
+Standard library only, Python 3.9 syntax. ``engine/runtimes/protocol.py`` describes the frames; codes, messages and
+error bodies are FunctionGraph's.
+"""
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4
+CANCELLED, TIMEOUT, SOFT_TIMEOUT = 1, 2, 3  # reasons of notices
+READY, DONE, LOG, PROGRESS = 1, 2, 3, 4
+OK, ENTRY, USER, TOO_LARGE, BAD_RESULT = 0, 4001, 4002, 4004, 4007
+INIT_RAISED, INIT_FAILED, NO_MEMORY, DISK_FULL = 4009, 4201, 4205, 4207
+PREFIX = {
+    ENTRY: "function entry exception, error: ",
+    USER: "function invocation exception, error: ",
+    BAD_RESULT: "function result is invalid, error: ",
+    INIT_RAISED: "function initialization exception, error: ",
+    INIT_FAILED: "function initialization exception, error: ",
+    NO_MEMORY: "function memory exceeded, error: ",
+    DISK_FULL: "function disk usage exceeded, error: ",
+}
+LONGEST_MESSAGE = 4096  # characters
+LONGEST_DELAY = 1e9  # seconds; the engine has a limit of its own
+
+
+class Invocation:
+    """Request that an INVOKE frame contains."""
+
+    deadline = 0  # milliseconds since the epoch, if the bridge has set it
+
+    def __init__(self, body: bytes) -> None:
+        split = 6 + body[4]
+        end = split + body[5]
+        self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
+        self.alias, _, self.traceparent = body[split:end].decode().partition(" ")
+        self.event = body[end:]
+
+
+def answer_frame(kind: int, ticket: int, code: int, memory: int, message: str, result: bytes) -> bytes:
+    """Return the frame of an answer. ``memory`` is the peak in KiB."""
+    text = message[:LONGEST_MESSAGE].encode("utf-8", "replace") if message else b""
+    return (
+        (15 + len(text) + len(result)).to_bytes(4, "big")
+        + bytes((kind,))
+        + ticket.to_bytes(4, "big")
+        + code.to_bytes(2, "big")
+        + memory.to_bytes(4, "big")
+        + len(text).to_bytes(4, "big")
+        + text
+        + result
+    )
+
+
+def error_body(message: str, kind: str, trace: "Sequence[str]" = (), said: "dict[str, object] | None" = None) -> bytes:
+    body = {"errorMessage": message, "errorType": kind, "stackTrace": list(trace), **(said or {})}
+    return json.dumps(body, indent=4).encode()
+
+
+def wishes(after: object, retryable: object) -> "dict[str, object]":
+    """Return the fields of an error body for what an error says about a retry: seconds until it, or False."""
+    found = dict[str, object]()
+    if isinstance(after, (int, float)) and not isinstance(after, bool) and 0 <= after <= LONGEST_DELAY:
+        found["retryAfter"] = float(after)
+    if retryable is False:
+        found["retryable"] = False
+    return found
+
+
+def high_water(pid: "int | str") -> int:
+    """Return the highest resident memory of a process in KiB, or 0 if it has exited. Reads /proc."""
+    try:
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 4096)
+        finally:
+            os.close(fd)
+        at = text.index(b"VmHWM:")
+        return int(text[at + 6 : text.index(b"kB", at)])
+    except (OSError, ValueError):
+        return 0
