@@ -37,14 +37,26 @@ WORKERS = Path(__file__).parents[1] / "workers"
 BRIDGE = WORKERS / "bridge_worker.py"  #: worker of functions with their own ``bootstrap``
 
 _PYTHON_NAME = re.compile(r"python(3)\.(\d{1,2})")
-#: Arguments that print three lines: version, running program, and base interpreter of its virtual environment.
-_PROBES = {
+PROBE_TIMEOUT = 30.0  #: seconds until an interpreter must have answered
+#: Programs, also for versions that no worker supports. They print a JSON list with the fields of InterpreterInfo from
+#: ``version`` on, then the running program, and the base interpreter of its virtual environment.
+_PROGRAMS = {
     Family.PYTHON: (
         *("-I", "-S", "-c"),
-        "import sys; e = sys.executable; print('%d.%d' % sys.version_info[:2], e, getattr(sys, '_base_executable', e), "
-        "sep='\\n')",
+        "import json, platform, sys, sysconfig; libc = platform.libc_ver(); e = sys.executable; "
+        # Before Python 3.14, libc_ver() does not know musl, which has one binary interface since 1.2.
+        "musl = 'musl' in str(sysconfig.get_config_var('HOST_GNU_TYPE')) and ('musl', '1.2'); "
+        "print(json.dumps(['%d.%d.%d' % sys.version_info[:3], sys.implementation.name, platform.machine()] "
+        "+ list(musl or libc) + [e, getattr(sys, '_base_executable', e)]))",
     ),
-    Family.NODE: ("-p", "[process.versions.node, process.execPath, process.execPath].join('\\n')"),
+    Family.NODE: (
+        "-p",
+        "const none = { getReport: () => ({ header: {} }) }, { report = none } = process; "
+        "report.excludeNetwork = true; const glibc = report.getReport().header.glibcVersionRuntime; "
+        "const machine = {x64: 'x86_64', arm64: 'aarch64'}[process.arch] || process.arch; "
+        "const other = process.platform === 'linux' ? 'musl' : ''; const path = process.execPath; "
+        "JSON.stringify([process.versions.node, 'node', machine, glibc ? 'glibc' : other, glibc || '', path, path])",
+    ),
 }
 _FOLDERS = {
     Family.PYTHON: ("/opt/function/runtime/python3*/rtsp/python/bin", "~/.pyenv/versions/3*/bin"),
@@ -56,6 +68,23 @@ _FILES = {Family.PYTHON: "python3.*", Family.NODE: "node"}
 class Interpreter(NamedTuple):
     version: tuple[int, int]
     path: str
+
+
+class InterpreterInfo(Struct, frozen=True, kw_only=True):
+    """Interpreter that runs functions of ``runtime``."""
+
+    runtime: str
+    language: Family  #: ``python`` or ``node``
+    version: str  #: such as 3.11.7
+    implementation: str  #: such as cpython
+    machine: str  #: such as x86_64 or aarch64
+    libc: str  #: ``glibc`` or ``musl``; empty: unknown
+    libc_version: str  #: empty: unknown
+
+    @property
+    def minor(self) -> tuple[int, int]:
+        major, minor, *_ = self.version.split(".")
+        return int(major), int(minor)
 
 
 class Interpreters:
@@ -238,16 +267,7 @@ def _probe(path: str, family: Family, *, keep_venv: bool = False) -> Interpreter
     The path in a virtual environment is replaced by the path of the base interpreter, except with ``keep_venv``.
     """
     try:
-        process = subprocess.run(
-            [path, *_PROBES[family]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=PROBE_TIMEOUT,
-            check=True,
-            text=True,
-        )
-        version, real, base = process.stdout.splitlines()
+        version, *_, real, base = _answer(path, family)
         major, minor, *_ = version.split(".")
         return Interpreter((int(major), int(minor)), real if keep_venv else base)
     except (OSError, subprocess.SubprocessError, ValueError):
@@ -258,49 +278,24 @@ def _dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-PROBE_TIMEOUT = 30.0  #: seconds until an interpreter must have answered
-#: Programs that print a JSON list with the fields of InterpreterInfo from ``version`` on.
-_PROGRAMS = {
-    Family.PYTHON: (
-        *("-I", "-S", "-c"),
-        "import json, platform, sys, sysconfig; libc = platform.libc_ver(); "
-        # Before Python 3.14, libc_ver() does not know musl, which has one binary interface since 1.2.
-        "musl = 'musl' in str(sysconfig.get_config_var('HOST_GNU_TYPE')) and ('musl', '1.2'); "
-        "print(json.dumps(['%d.%d.%d' % sys.version_info[:3], sys.implementation.name, platform.machine(), "
-        "*(musl or libc)]))",
-    ),
-    Family.NODE: (
-        "-p",
-        "process.report.excludeNetwork = true; const glibc = process.report.getReport().header.glibcVersionRuntime; "
-        "const machine = {x64: 'x86_64', arm64: 'aarch64'}[process.arch] ?? process.arch; "
-        "const other = process.platform === 'linux' ? 'musl' : ''; "
-        "JSON.stringify([process.versions.node, 'node', machine, glibc ? 'glibc' : other, glibc ?? ''])",
-    ),
-}
+@lru_cache(maxsize=64)
+def _cached_answer(path: str, language: Family, changed_at: int) -> Any:
+    """Return what an executable says about itself, until its file changes."""
+    return _answer(path, language)
 
 
-class InterpreterInfo(Struct, frozen=True, kw_only=True):
-    """Interpreter that runs functions of ``runtime``."""
-
-    runtime: str
-    language: Family  #: ``python`` or ``node``
-    version: str  #: such as 3.11.7
-    implementation: str  #: such as cpython
-    machine: str  #: such as x86_64 or aarch64
-    libc: str  #: ``glibc`` or ``musl``; empty: unknown
-    libc_version: str  #: empty: unknown
-
-    @property
-    def minor(self) -> tuple[int, int]:
-        major, minor, *_ = self.version.split(".")
-        return int(major), int(minor)
+def _answer(path: str, language: Family) -> Any:
+    nothing = subprocess.DEVNULL
+    command = [path, *_PROGRAMS[language]]
+    return json.loads(subprocess.check_output(command, stdin=nothing, stderr=nothing, timeout=PROBE_TIMEOUT))
 
 
 def describe(runtime: str, language: Family, path: str) -> InterpreterInfo | None:
     """Return the description of an executable, or None if it does not run. Blocks at the first call for a file."""
     try:
-        details = _details(path, language, os.stat(path).st_mtime_ns)
-        version, implementation, machine, libc, libc_version = details
+        version, implementation, machine, libc, libc_version, *_ = _cached_answer(
+            path, language, os.stat(path).st_mtime_ns
+        )
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     return InterpreterInfo(
@@ -312,11 +307,3 @@ def describe(runtime: str, language: Family, path: str) -> InterpreterInfo | Non
         libc=libc,
         libc_version=libc_version,
     )
-
-
-@lru_cache(maxsize=64)
-def _details(path: str, language: Family, changed_at: int) -> Any:
-    """Return what an executable says about itself, until its file changes."""
-    command = [path, *_PROGRAMS[language]]
-    nothing = subprocess.DEVNULL
-    return json.loads(subprocess.check_output(command, stdin=nothing, stderr=nothing, timeout=PROBE_TIMEOUT))

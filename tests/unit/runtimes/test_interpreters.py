@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from pathlib import Path
@@ -27,9 +28,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def program(path: Path, *told: str) -> None:
-    """Write a program that prints these lines whatever its arguments."""
-    path.write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(told) + "\n" if told else "#!/bin/sh\nexit 127\n")
+def program(path: Path, version: str = "", *told: str) -> None:
+    """Write a program that answers like an interpreter of a version, whatever its arguments. Without one, it fails."""
+    said = json.dumps([version, "any", "any", "", "", *told])
+    path.write_text(f"#!/bin/sh\necho '{said}'\n" if version else "#!/bin/sh\nexit 127\n")
     path.chmod(0o755)
 
 
@@ -207,7 +209,8 @@ async def test_the_interpreter_of_a_runtime_is_described() -> None:
 
 
 async def test_installed_interpreters_are_listed_the_newest_first_each_by_its_own_runtime(machine: Path) -> None:
-    program(machine / "node", "[]")  # does not answer like Node.js
+    program(machine / "node", "20.1.0")
+    (machine / "node").write_text("#!/bin/sh\necho '[]'\n")  # does not answer like Node.js
     program(machine / "python3.99")
     (machine / OWN_RUNTIME.lower()).symlink_to(OWN)
 
