@@ -15,7 +15,7 @@ import zipfile
 from pathlib import PurePath
 
 from engine.errors import CodeMissing, InvalidField
-from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.catalog import Family, family_of
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  #: earliest time that a zip file can contain: equal code gives equal packages
 
@@ -112,7 +112,7 @@ def default_code(kind: str, handler: str, runtime: str, path: str = "") -> bytes
     """
     if not handler:
         raise CodeMissing(kind)
-    name, family = handler.rpartition(".")[2], family_of(runtime)
+    name, family = handler.rpartition(".")[2], family_of(runtime) or Family.PYTHON
     handlers = _NODE_MODULE if path.endswith(".mjs") else _HANDLERS.get(family, "")
     text = handlers.format(name) if family.interpreted else _BOOTSTRAPS[family]
     return _zipped(text.encode(), *inline_file(handler, runtime)) if kind == "zip" else text.encode()
@@ -138,7 +138,7 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
     Node.js (``.mjs``) from a script. Raises InvalidField if the handler of an interpreted runtime does not have
     the form ``file.function``.
     """
-    family = family_of(runtime)
+    family = family_of(runtime) or Family.PYTHON
     if not family.interpreted:
         return "bootstrap", 0o755
     module = handler.rpartition(".")[0]
@@ -148,9 +148,3 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
         return module.replace(".", os.sep) + ".py", 0o644
     suffix = PurePath(filename).suffix
     return module + (suffix if suffix in _NODE_SUFFIXES else ".js"), 0o644
-
-
-def family_of(runtime: str) -> Family:
-    """Return the family of the runtime with this name; that of Python if this engine has no such runtime."""
-    found = find_runtime(runtime)
-    return found.family if found and found.family else Family.PYTHON

@@ -31,7 +31,7 @@ from engine.model.limits import (
 )
 from engine.model.retry_rules import MAX_RULES, RetryRule
 from engine.model.urn import LATEST, NAME, FunctionUrn, parse_urn
-from engine.runtimes.catalog import Family, find_runtime, refusal_of
+from engine.runtimes.catalog import Family, family_of, find_runtime, refusal_of
 
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
@@ -128,8 +128,7 @@ def request_limit(function: Function, *, shared_port: bool) -> int:
     ``shared_port`` states that instances share the engine's network, where their HTTP servers listen on one port. An
     HTTP function then has a single instance at most.
     """
-    runtime = find_runtime(function.runtime)
-    alone = shared_port and runtime is not None and runtime.family is Family.HTTP and function.max_instances != 0
+    alone = shared_port and family_of(function.runtime) is Family.HTTP and function.max_instances != 0
     instances = 1 if alone else function.max_instances
     return instances if instances < 0 else instances * function.concurrent_num
 

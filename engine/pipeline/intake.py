@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from functools import cache
 from itertools import groupby
 from operator import attrgetter
 
@@ -41,7 +40,7 @@ from engine.model.signal import Signal
 from engine.model.trace import HEADER, trace_of
 from engine.model.urn import LATEST
 from engine.protocols import CursorMove, Cursors, Journal
-from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.catalog import Family, family_of
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
@@ -383,12 +382,6 @@ def _check_options(request: Request) -> None:
 
 def _payload(request: Request, function: Function) -> bytes:
     """Return the payload for ``function``. The version that an alias chooses decides whether it is an HTTP function."""
-    if request.http_members is not None and _takes_http(function.runtime):
+    if request.http_members is not None and family_of(function.runtime) is Family.HTTP:
         return b"%b,%b}" % (request.payload[:-1], request.http_members())
     return request.payload
-
-
-@cache
-def _takes_http(runtime: str) -> bool:
-    found = find_runtime(runtime)
-    return found is not None and found.family is Family.HTTP

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -87,6 +88,13 @@ def find_runtime(name: str) -> Runtime | None:
     if named[1] == "Python" and version[0] != 3 and version != (2, 7):
         return None
     return Runtime(name=name, family=Family.PYTHON if named[1] == "Python" else Family.NODE, version=version)
+
+
+@lru_cache(256)
+def family_of(name: str) -> Family | None:
+    """Return the family of the runtime with this name. None: there is none, or this engine cannot run it."""
+    found = find_runtime(name)
+    return found.family if found is not None else None
 
 
 def runtime_name(family: Family, version: tuple[int, int]) -> str:

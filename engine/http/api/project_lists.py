@@ -16,7 +16,7 @@ from engine.http.api.paging import ITEMS, PAGE, page_of
 from engine.http.api.routing import BASE, ApiFamily, Call, read
 from engine.model.limits import INSTANCES
 from engine.resources.reservations import MAX_PER_PROJECT, Reservations
-from engine.runtimes.catalog import OFFERED, Family, find_runtime
+from engine.runtimes.catalog import OFFERED, Family, family_of
 from engine.runtimes.interpreters import InterpreterInfo
 
 _AGENCIES = ("xrole", "app_xrole")  #: fields of functions that name one
@@ -89,7 +89,7 @@ class ProjectListsApi(ApiFamily):
         runs: dict[Family | None, bool] = {}
         found = []
         for name, display_name in OFFERED.items():
-            family = _family(name)
+            family = family_of(name)
             if family not in runs:
                 runs[family] = await self._can_run(name)
             if runs[family]:
@@ -155,11 +155,6 @@ class ProjectListsApi(ApiFamily):
         except InvalidField:
             return False
         return True
-
-
-def _family(name: str) -> Family | None:
-    found = find_runtime(name)
-    return found.family if found is not None else None
 
 
 def _empty(call: Call, limit: str) -> int:

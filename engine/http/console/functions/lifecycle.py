@@ -30,7 +30,7 @@ from engine.http.console.struct_forms import number_of
 from engine.model.limits import MEMORY_SIZES, TIMEOUTS
 from engine.model.urn import short_name
 from engine.resources.triggers import Triggers
-from engine.runtimes.catalog import ELSEWHERE, OFFERED, Family, find_runtime, refusal_of
+from engine.runtimes.catalog import ELSEWHERE, OFFERED, Family, family_of, refusal_of
 
 DEFAULTS = {
     "package": "default",
@@ -100,7 +100,7 @@ class CreationPage(PageFamily):
         problems: dict[Family | None, str] = {}
         found = []
         for name, label in OFFERED.items():
-            family = _family(name)
+            family = family_of(name)
             if family not in problems:
                 problems[family] = await self._problem(name)
             found.append(_choice(name, label, problems[family]))
@@ -121,13 +121,8 @@ def _choice(name: str, label: str, problem: str) -> RuntimeChoice:
 
 
 def _default_handler(runtime: str) -> str:
-    family = _family(runtime)
+    family = family_of(runtime)
     return DEFAULTS["handler"] if family is None or family.interpreted else _BOOTSTRAP
-
-
-def _family(name: str) -> Family | None:
-    found = find_runtime(name)
-    return found.family if found is not None else None
 
 
 def _by_problem(choices: Any) -> dict[str, list[str]]:
