@@ -135,7 +135,7 @@ class Client:
         self.invocation: Invocation | None = None  #: being sent
         self.continued = False
         self.lasting = True
-        self.connection = Connection(api.bridge.loop, sock, self.read, self.on_closed)
+        self.connection = Connection(api.bridge.loop, sock, self.read, lambda: api.on_closed(self))
 
     def read(self, data: bytes) -> None:
         try:
@@ -147,7 +147,7 @@ class Client:
                 if self.reader.head.get("expect"):
                     self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         except BadMessage as problem:
-            self.connection.on_data = self.ignore
+            self.connection.on_data = lambda data: None  # what follows a malformed request is ignored
             self.lasting = False
             self.refuse(400, "BadRequest", str(problem))
 
@@ -164,12 +164,6 @@ class Client:
             self.api.fail_start(self, message)
         else:
             self.refuse(404, "NotFound", "the runtime API has these: " + self.api.dialect.PATHS)
-
-    def ignore(self, data: bytes) -> None:
-        """Ignore further data of a client that has sent a malformed request."""
-
-    def on_closed(self) -> None:
-        self.api.on_closed(self)
 
     def deliver(self, invocation: Invocation, headers: "Headers") -> None:
         self.invocation = invocation

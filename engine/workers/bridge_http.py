@@ -54,6 +54,7 @@ class Reader:
         self.buffer = bytearray()
         self.ended = False  #: the peer has closed its side
         self.head: Message | None = None  #: the message being read, without its body
+        self.body = bytearray()  #: of this message
         self.bodiless = False  #: the next response answers HEAD and has no body, whatever its headers state
         self.steps = self.messages()
 
@@ -73,17 +74,18 @@ class Reader:
     def messages(self) -> "Generator[Message | None, None, None]":
         while True:
             message = yield from self.read_head()
-            self.head = message
+            self.head, self.body = message, bytearray()
             coding = message.get("transfer-encoding").lower()
             if self.response and (self.bodiless or message.status in NO_BODY or message.status < 200):
                 pass
             elif coding.endswith("chunked"):
                 yield from self.read_chunks(message)
             elif message.get("content-length"):
-                yield from self.read_sized(message, number(message.get("content-length"), 10))
+                yield from self.read_span(message, number(message.get("content-length"), 10))
             elif self.response:
                 message.lasting = False
                 yield from self.read_rest(message)
+            message.body = bytes(self.body)
             message.lasting = message.lasting and persists(message, self.response)
             self.head = None
             yield message
@@ -106,45 +108,36 @@ class Reader:
         return Message(start, [pair(line) for line in lines[1:]])
 
     def read_rest(self, message: Message) -> "Generator[None, None, None]":
-        kept = bytearray()
         while not self.ended:
-            self.keep(message, kept, len(self.buffer))
+            self.keep(message, len(self.buffer))
             yield None
-        self.keep(message, kept, len(self.buffer))
-        message.body = bytes(kept)
-
-    def read_sized(self, message: Message, size: int) -> "Generator[None, None, None]":
-        kept = bytearray()
-        yield from self.read_span(message, kept, size)
-        message.body = bytes(kept)
+        self.keep(message, len(self.buffer))
 
     def read_chunks(self, message: Message) -> "Generator[None, None, None]":
-        kept = bytearray()
         while True:
             size = number((yield from self.line()).partition(";")[0], 16)
             if size == 0:
                 break
-            yield from self.read_span(message, kept, size)
+            yield from self.read_span(message, size)
             yield from self.line()
         while True:
             trailer = yield from self.line()
             if not trailer:
                 break
             message.headers.append(pair(trailer))
-        message.body = bytes(kept)
 
-    def read_span(self, message: Message, kept: bytearray, size: int) -> "Generator[None, None, None]":
+    def read_span(self, message: Message, size: int) -> "Generator[None, None, None]":
         while size:
             part = min(size, len(self.buffer))
-            self.keep(message, kept, part)
+            self.keep(message, part)
             size -= part
             if size:
                 yield None
 
-    def keep(self, message: Message, kept: bytearray, part: int) -> None:
+    def keep(self, message: Message, part: int) -> None:
         message.size += part
         if message.size <= self.limit:
-            kept += self.buffer[:part]
+            self.body += self.buffer[:part]
         del self.buffer[:part]
 
     def line(self) -> "Generator[None, None, str]":

@@ -70,14 +70,6 @@ def exit_with_parent(parent: int, number: int) -> None:
         os._exit(0)
 
 
-def become_subreaper() -> None:
-    """Have the kernel make this process the parent of its descendants whose parent exits.
-
-    These descendants can then be found and receive signals.
-    """
-    prctl(CHILD_SUBREAPER, 1)
-
-
 class Bootstrap:
     """Child process that runs the user's bootstrap. ``pidfd`` becomes readable when the process exits."""
 

@@ -193,10 +193,8 @@ class Upstream:
         elif self.used and not self.response_started and self.exchange.method in SAFE_TO_REPEAT:
             self.proxy.send_on_new_connection(self.release())
         else:
-            self.proxy.bridge.loop.later(EXIT_GRACE, self.lose)
-
-    def lose(self) -> None:
-        self.fail_exchange("the server closed the connection before it had answered", "ConnectionClosed")
+            text = "the server closed the connection before it had answered"
+            self.proxy.bridge.loop.later(EXIT_GRACE, lambda: self.fail_exchange(text, "ConnectionClosed"))
 
     def conclude(self, message: Message) -> None:
         reply = write_reply(message)

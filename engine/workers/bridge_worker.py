@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bridge_api import Api, Custom, Lambda
 from bridge_loop import READ, Loop
-from bridge_process import Bootstrap, CannotStart, become_subreaper, exit_with_parent, find_bootstrap
+from bridge_process import CHILD_SUBREAPER, Bootstrap, CannotStart, exit_with_parent, find_bootstrap, prctl
 from bridge_proxy import Proxy
 from worker_frames import (
     CANCELLED,
@@ -236,7 +236,7 @@ def main(family: str, fd: int) -> None:
         # suffice: it is not always watched.
         signal.signal(signal.SIGTERM, raise_engine_closed)
         exit_with_parent(os.getppid(), signal.SIGTERM)
-        become_subreaper()
+        prctl(CHILD_SUBREAPER, 1)  # descendants whose parent exits stay descendants, which receive signals
         kind, body = wire.read()
         if kind == SETUP:
             bridge = Bridge(wire, family, json.loads(body))

@@ -70,7 +70,7 @@ class Notices:
         """Return the reason in the next notice about the request, or an empty text if no notice has arrived."""
         self.reading = True
         try:
-            while self.wire.has_frame() or self.has_data():
+            while self.wire.has_frame() or any(fcntl.ioctl(self.wire.fd, FIONREAD, bytes(4))):
                 kind, body = self.wire.read()
                 if kind != NOTICE:
                     break
@@ -81,9 +81,6 @@ class Notices:
             return ""
         finally:
             self.reading = False
-
-    def has_data(self) -> bool:
-        return any(fcntl.ioctl(self.wire.fd, FIONREAD, bytes(4)))
 
     def tell(self, request: "Interrupted", reason: str) -> None:
         """Run the callbacks of the request. If it must end, send SIGTERM to the process group.
