@@ -87,11 +87,10 @@ class CodeCutter:
 
     def close(self) -> None:
         """Close all files. A disk that does not take the rest of them is no problem: they are not needed any more."""
-        with suppress(OSError):
-            self._rest.close()
-        if self._text is not None:
-            with suppress(OSError):
-                self._text.close()
+        for file in (self._rest, self._text):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
 
     def _read_fields(self, data: bytes, at: int) -> int:
         """Read from index ``at`` until a text that may be code begins. Return its index."""
@@ -115,8 +114,10 @@ class CodeCutter:
             if len(data) - at <= SHORT:
                 self._held = data[at:]
                 return len(data)
-            self._begin_code()
-        assert self._text is not None
+            if self.code is not None:
+                raise FieldsTooLarge(REST_LIMIT)  # one text of code is more than any request needs
+            self._keep(self.word.encode())
+            self._text = _CodeText(self._folder / "package", self._limit)
         plain = data[at:].replace(rb"\\", b"__").replace(rb"\"", b"__")  # as long as before; quotes left are closing
         end = plain.find(b'"')
         if end < 0:
@@ -127,12 +128,6 @@ class CodeCutter:
         self._text.write(data[at : at + end])
         self.code, self._in_text, self._text = self._text.end(), False, None
         return at + end
-
-    def _begin_code(self) -> None:
-        if self.code is not None:
-            raise FieldsTooLarge(REST_LIMIT)  # one text of code is more than any request needs
-        self._keep(self.word.encode())
-        self._text = _CodeText(self._folder / "package", self._limit)
 
     def _keep(self, text: bytes) -> None:
         self._rest_size += len(text)

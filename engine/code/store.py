@@ -132,9 +132,7 @@ class CodeStore:
 
         Raises CodePackageTooLarge if it has more than ``PACKAGE_LIMIT`` bytes.
         """
-        if package.size > PACKAGE_LIMIT:
-            raise CodePackageTooLarge(PACKAGE_LIMIT)
-        return await anyio.Path(self._original(package.sha256)).read_bytes()
+        return await anyio.Path(self.file(package)).read_bytes()
 
     def file(self, package: CodePackage) -> Path:
         """Return the path of the source text or zip file as it was received.
@@ -375,10 +373,8 @@ def _describe(file: Path, source: CodeSource, target: str) -> CodePackage:
 
 
 def _md5(file: Path) -> str:
-    found = hashlib.md5(usedforsecurity=False)
-    for block in _blocks(file):
-        found.update(block)
-    return found.hexdigest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

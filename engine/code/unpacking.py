@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,17 +48,18 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits, pause: Callable[[], 
     if _count(package, _CENTRAL) > limits.entries:
         raise _rejected(f"it has more than {limits.entries} entries")
     try:
-        with zipfile.ZipFile(package) as archive:
+        with _opened(package) as archive:
             entries = [(_path(info), info) for info in reversed(archive.infolist())]
             budget = _Budget(package.seek(0, os.SEEK_END), limits, folder, pause)
             archive.NameToInfo.clear()
             archive.filelist.clear()
             while entries:  # freeing all entries at once would hold the interpreter
                 path, info = entries.pop()
-                _extract(archive, info, folder / path, budget)
+                if info.is_dir():
+                    make_folders(folder / path)
+                else:
+                    write_file(folder / path, _blocks(archive, info, budget), _mode(info))
                 pause()
-    except _BROKEN as error:
-        raise _broken(error) from None
     except FileExistsError as error:
         raise _rejected(f"it names {Path(error.filename).name} twice") from None
     except NotADirectoryError as error:
@@ -66,12 +68,9 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits, pause: Callable[[], 
 
 def contents(package: BinaryIO) -> Iterator[tuple[Path, int, int]]:
     """Yield relative path, size and CRC-32 of each file in a zip. Raises InvalidField if it is damaged."""
-    try:
-        with zipfile.ZipFile(package) as archive:
-            for path, info in files_of(archive):
-                yield Path(path), info.file_size, info.CRC
-    except _BROKEN as error:
-        raise _broken(error) from None
+    with _opened(package) as archive:
+        for path, info in files_of(archive):
+            yield Path(path), info.file_size, info.CRC
 
 
 def files_of(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
@@ -88,25 +87,29 @@ def unpack_changed(package: BinaryIO, folder: Path, limits: Limits) -> list[Path
     """
     changed: list[Path] = []
     budget = _Budget(package.seek(0, os.SEEK_END), limits, folder)
-    try:
-        with zipfile.ZipFile(package) as archive:
-            for info in archive.infolist():
-                path = _path(info)
-                if info.is_dir() or "__pycache__" in path.parts or has_sum(folder / path, info.file_size, info.CRC):
-                    continue
-                make_folders((folder / path).parent)
-                replace_file(folder / path, _blocks(archive, info, budget), _mode(info))
-                changed.append(path)
-    except _BROKEN as error:
-        raise _broken(error) from None
+    with _opened(package) as archive:
+        for info in archive.infolist():
+            path = _path(info)
+            if info.is_dir() or "__pycache__" in path.parts or has_sum(folder / path, info.file_size, info.CRC):
+                continue
+            replace_file(folder / path, _blocks(archive, info, budget), _mode(info))
+            changed.append(path)
     return changed
 
 
-def _broken(error: Exception) -> Exception:
-    """Return the error for a zip that cannot be read. If the disk failed, which ``zipfile`` hides, it is that error."""
-    if isinstance(error.__context__, OSError) and error.__context__.errno == errno.EIO:
-        return error.__context__
-    return _rejected(f"it is not a sound zip file: {error}")
+@contextmanager
+def _opened(package: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Open a zip until the block ends. Raises InvalidField if it cannot be read.
+
+    If the disk failed, which ``zipfile`` hides, its error is raised instead.
+    """
+    try:
+        with zipfile.ZipFile(package) as archive:
+            yield archive
+    except _BROKEN as error:
+        if isinstance(error.__context__, OSError) and error.__context__.errno == errno.EIO:
+            raise error.__context__ from None
+        raise _rejected(f"it is not a sound zip file: {error}") from None
 
 
 def has_sum(path: Path, size: int, checksum: int) -> bool:
@@ -193,14 +196,6 @@ def name_of(info: zipfile.ZipInfo) -> str:
         return info.orig_filename.encode("cp437").decode()
     except UnicodeError:
         raise _rejected(f"the name {info.orig_filename!r} is not UTF-8") from None
-
-
-def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, budget: _Budget) -> None:
-    if info.is_dir():
-        make_folders(target)
-        return
-    make_folders(target.parent)
-    write_file(target, _blocks(archive, info, budget), _mode(info))
 
 
 def _mode(info: zipfile.ZipInfo) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.code import editing
+from engine.code import browsing
 from engine.code.browsing import COMPARED, with_file, with_line_ends
 from engine.errors import InvalidField
 
@@ -65,7 +65,7 @@ def test_a_file_that_is_missing_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_package_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(editing, "UNPACKED_LIMIT", 10)
+    monkeypatch.setattr(browsing, "UNPACKED_LIMIT", 10)
 
     with pytest.raises(InvalidField, match="unpacks to more than 10 bytes"):
         with_file(package(tmp_path), io.BytesIO(), "index.py", "new")

@@ -14,10 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
-from engine.code.browsing import FileText, PackageFiles, view_package
+from engine.code.browsing import FileText, PackageFiles, is_editable, view_package, with_file, with_line_ends
 from engine.code.checks import Find, problem_of
 from engine.code.default_code import inline_file
-from engine.code.editing import is_editable, with_file, with_line_ends
 from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeStore
 from engine.errors import AccessDenied, CodeChanged, FunctiondError, InvalidField, InvalidRequest, NotFound
 from engine.http.api.large_replies import PIECE, whole_file
