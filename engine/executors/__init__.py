@@ -3,5 +3,5 @@
     Pool ──▶ Allocator ──▶ Launcher ──▶ Instance
 
 The pool runs attempts. The allocator chooses the instance of each, or has the launcher start one. Instances on this
-machine are in ``local``. The allocator keeps its instances and calls in ``idle``, ``reserve`` and ``waiting``.
+machine are in ``local``.
 """

@@ -86,7 +86,11 @@ class Allocator:
             raise
         finally:
             call.initialised += self._clock.now() - began
-            self._end_wait(waiting, call, assignment)
+            waiting.discard(call)
+            assigned = None if assignment.cancelled() or assignment.exception() else assignment.result()
+            if call.stopped is not None and isinstance(assigned, Instance):  # cancelled since it was assigned
+                self.release(assigned)
+            self._drop_if_empty(call.key, waiting)
         if found is None or call.stopped is not None:
             return Ended(CANCELLED, call.written())
         return found
@@ -109,14 +113,6 @@ class Allocator:
                 instance.dismiss()
             else:
                 self.idle.put(instance)
-
-    def _end_wait(self, waiting: WaitingCalls, call: Call, assignment: asyncio.Future[Instance | Ended | None]) -> None:
-        """Remove a call that no longer waits. Release an instance that was assigned to the call after its cancel."""
-        waiting.discard(call)
-        assigned = None if assignment.cancelled() or assignment.exception() else assignment.result()
-        if call.stopped is not None and isinstance(assigned, Instance):
-            self.release(assigned)
-        self._drop_if_empty(call.key, waiting)
 
     def _waiting_for(self, key: Key, function: Function) -> WaitingCalls:
         if key not in self._waiting:
@@ -194,7 +190,8 @@ class Allocator:
         try:
             plan = await self._launcher.prepare(call.key, call.function)
             command = plan.command[0]
-            self._free_memory(call.key[-1])
+            while self._limit and self.memory + call.key[-1] > self._limit and self.idle.dismiss_oldest():
+                pass
             start.instance = instance = self._launcher.launch(plan, self)
         except InvalidField as problem:
             return Ended(runtime_fault(problem), call.written())
@@ -228,10 +225,6 @@ class Allocator:
         if answer is None or answer.code == Code.OK:  # the instance ended right after its answer
             answer = start_fault(instance, call.function)
         return Ended(answer, call.written())
-
-    def _free_memory(self, memory: int) -> None:
-        while self._limit and self.memory + memory > self._limit and self.idle.dismiss_oldest():
-            pass
 
     # --- ending ---------------------------------------------------------------------------------------------
 

@@ -83,11 +83,6 @@ class IdleInstances:
         self.discard(instance)
         self._dismiss(instance)
 
-    def _postpone(self, instance: Instance) -> None:
-        instance.idle_since = self._loop.time() + _KEEP_INTERVAL
-        del self._by_age[instance]
-        self._by_age[instance] = None
-
     def _expire(self) -> None:
         """Dismiss the instances that were idle for the full time, and set the timer for the next instance.
 
@@ -101,7 +96,8 @@ class IdleInstances:
                 self._timer = self._loop.call_later(left, self._expire)
                 return
             if self._keeps(oldest):
-                self._postpone(oldest)
+                oldest.idle_since = self._loop.time() + _KEEP_INTERVAL
+                self._by_age[oldest] = self._by_age.pop(oldest)  # now the last
             else:
                 self._remove(oldest)
 

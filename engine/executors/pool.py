@@ -14,7 +14,6 @@ import anyio
 import structlog
 from anyio import to_thread
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.executors.allocator import TRIES, Allocator
 from engine.executors.call import Call, Ended, State, key_of
@@ -43,23 +42,14 @@ MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
 log = structlog.get_logger("functiond")
 
 
-class PoolOptions(Struct, frozen=True, kw_only=True):
-    """Settings of a pool.
+class PoolOptions(LocalOptions, frozen=True, kw_only=True):
+    """Settings of a pool, and of its instances."""
 
-    ``marker`` identifies the data directory and all processes started for it; two running engines must not use the same
-    marker.
-    """
-
-    tmp: Path  #: folder of the instances' temporary folders
     log_dir: Path
-    marker: str
-    region: str = "local-1"
     memory: int = 0  #: MiB of all instances together; 0: no limit
     idle: float = 300.0  #: seconds after which an instance without work is dismissed
-    processes: int = 1024  #: most processes of one instance
     log_size: int = 1 << 20  #: newest bytes kept of each log
     log_space: int = 1 << 30  #: bytes of all log files together
-    term_grace: float = 2.0  #: seconds that a handler may clean up when its request is cancelled or runs too long
     sandbox: IsolationOptions = NO_ISOLATION
 
 
@@ -104,15 +94,9 @@ async def open_pool(
     files = LogFiles(options.log_dir, options.log_space)
     recorder = LogRecorder(files, limit=options.log_size, clock=clock, board=board or LogBoard())
     launcher = LocalLauncher(
-        LocalOptions(
-            code_path=code_path,
-            check_code=check_code,
-            tmp=options.tmp,
-            marker=options.marker,
-            region=options.region,
-            processes=options.processes,
-            term_grace=options.term_grace,
-        ),
+        options,
+        code_path=code_path,
+        check_code=check_code,
         spawner=spawner,
         isolation=isolation,
         interpreters=interpreters or Interpreters(),
@@ -158,12 +142,23 @@ class Pool:
         # After a crash, there may be a file of the same attempt.
         if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
             await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written, invocation.attempt)
-        outcome = self._outcome(ended, started_at, call.initialised)
-        if not outcome.code and invocation.attempt == 1 and call.progress is None:
-            return outcome  # the history leaves it out, see ``Settlement.in_history``
+        answer = ended.answer
         progress, note = call.progress or (None, "")
-        instance = "" if call.instance is None else call.instance.id
-        return replace(outcome, progress=progress, note=note, instance=instance)
+        # The history leaves out such a success, see ``Settlement.in_history``.
+        unlisted = not answer.code and invocation.attempt == 1 and progress is None
+        return Outcome(
+            code=Code.OK if answer.code == 0 else Code(answer.code),
+            message=answer.message,
+            result=answer.result,
+            log=last(ended.written.kept, TAIL),
+            started_at=started_at,
+            ended_at=self._clock.now(),
+            memory_used=answer.memory_used,
+            initialised=call.initialised,
+            progress=progress,
+            note=note,
+            instance="" if unlisted or call.instance is None else call.instance.id,
+        )
 
     async def _run(self, call: Call, invocation: Invocation, begin: Begin | None) -> Ended:
         """Assign the call to an instance and send it the request. Return the end of the attempt.
@@ -205,19 +200,6 @@ class Pool:
             while len(self._collateral) > MAX_TRACKED:
                 del self._collateral[next(iter(self._collateral))]
         return fault
-
-    def _outcome(self, ended: Ended, started_at: float, initialised: float) -> Outcome:
-        answer = ended.answer
-        return Outcome(
-            code=Code.OK if answer.code == 0 else Code(answer.code),
-            message=answer.message,
-            result=answer.result,
-            log=last(ended.written.kept, TAIL),
-            started_at=started_at,
-            ended_at=self._clock.now(),
-            memory_used=answer.memory_used,
-            initialised=initialised,
-        )
 
     def cancel(self, key: int) -> bool:
         running = self._running.get(key)

@@ -112,18 +112,21 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
     found = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), privileged=is_root())
     try:
         found.prepare()
-        command = [
-            *found.command(own_interpreter().path, WORKERS, ()),
-            "--probe",
-            json.dumps({**fence, "user": found.user}),
-        ]
+    except OSError as error:
+        return f"bubblewrap cannot be started: {error}"
+    problem = probe(found.command(own_interpreter().path, WORKERS, ()), {**fence, "user": found.user})
+    return f"bubblewrap {problem}" if problem else found
+
+
+def probe(command: Sequence[str], fence: dict[str, Any]) -> str:
+    """Return why the template that ``command`` starts cannot put an instance into a fence; empty: it can. Blocks."""
+    command = [*command, "--probe", json.dumps(fence)]
+    try:
         tried = subprocess.run(command, capture_output=True, timeout=_PROBE_TIMEOUT, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"bubblewrap cannot be started: {error}"
-    if tried.returncode:
-        output = " ".join(tried.stderr.decode(errors="replace").split())[-300:]
-        return f"bubblewrap lacks permissions that it needs on this machine: {output}"
-    return found
+        return f"cannot be started: {error}"
+    output = " ".join(tried.stderr.decode(errors="replace").split())[-300:]
+    return f"lacks permissions that it needs on this machine: {output}" if tried.returncode else ""
 
 
 def _system() -> Iterator[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.executors.local.launcher import Launched, LocalLauncher
+from engine.executors.local.launcher import LocalLauncher, LocalProcess
 from engine.executors.local.spawners import Spawner
 from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.logs.lines import decode
@@ -113,9 +113,9 @@ def local_spawner(opened: Pool) -> Spawner:
     return _local(opened)._spawner
 
 
-def launched(opened: Pool) -> Launched:
-    """Return process and channel of the only instance of a pool."""
-    ((_, found),) = _local(opened)._launched.items()
+def launched(opened: Pool) -> LocalProcess:
+    """Return the process of the only instance of a pool."""
+    ((_, found),) = _local(opened)._processes.items()
     return found
 
 

@@ -47,7 +47,7 @@ class ChildProcess(Protocol):
         """
         ...
 
-    def watch(self, on_exit: Callable[[], None]) -> None:
+    def watch(self, on_exit: Callable[[], object]) -> None:
         """Call ``on_exit`` once, from the event loop, when the process has exited."""
         ...
 
@@ -92,7 +92,7 @@ class OwnChild:
     def alive(self) -> bool:
         return self._pidfd >= 0
 
-    def watch(self, on_exit: Callable[[], None]) -> None:
+    def watch(self, on_exit: Callable[[], object]) -> None:
         def ended() -> None:
             self._loop.remove_reader(self._pidfd)
             self._close()

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -30,7 +30,7 @@ from engine.isolation.detect import can_map_ports
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage, Function
-from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.catalog import Family, family_of
 from engine.runtimes.interpreters import InterpreterInfo, Interpreters
 from engine.runtimes.protocol import Answer, setup_frame
 
@@ -40,23 +40,17 @@ Result = TypeVar("Result")
 
 
 class LocalOptions(Struct, frozen=True, kw_only=True):
-    """Settings common to all instances on this machine."""
+    """Settings common to all instances on this machine.
 
-    code_path: Callable[[CodePackage], Path]
-    check_code: Callable[[CodePackage], Awaitable[None]] | None = None
-    tmp: Path
+    ``marker`` identifies the data directory and all processes started for it; two running engines must not use the same
+    marker.
+    """
+
+    tmp: Path  #: folder of the instances' temporary folders
     marker: str
-    region: str
-    processes: int
-    term_grace: float
-
-
-class Launched(NamedTuple):
-    """Instance on this machine, from ``launch`` to ``clear``."""
-
-    spec: InstanceSpec
-    process: LocalProcess
-    channel: LocalChannel
+    region: str = "local-1"
+    processes: int = 1024  #: most processes of one instance
+    term_grace: float = 2.0  #: seconds that a handler may clean up when its request is cancelled or runs too long
 
 
 class LocalLauncher:
@@ -66,19 +60,21 @@ class LocalLauncher:
         self,
         options: LocalOptions,
         *,
+        code_path: Callable[[CodePackage], Path],
+        check_code: Callable[[CodePackage], Awaitable[None]] | None,
         spawner: Spawner,
         isolation: Isolation,
         interpreters: Interpreters,
         recorder: LogRecorder,
     ) -> None:
         self._options, self._spawner, self._isolation, self._recorder = options, spawner, isolation, recorder
-        self._interpreters = interpreters
+        self._code_path, self._check_code, self._interpreters = code_path, check_code, interpreters
         self._maps_ports = can_map_ports()
         self._port = SharedPort()
         self._starters = ThreadPoolExecutor(_START_THREADS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
         self._memory = MemoryWatch(isolation, self._cleaners)
-        self._launched: dict[Instance, Launched] = {}
+        self._processes: dict[Instance, LocalProcess] = {}  #: from ``launch`` to ``clear``
 
     @property
     def isolation(self) -> str:
@@ -108,9 +104,9 @@ class LocalLauncher:
         The first call for a runtime searches for its interpreter, and the first call for a package checks its files.
         Both take time. Raises OSError also if the package is damaged.
         """
-        if self._options.check_code is not None:
+        if self._check_code is not None:
             for package in (function.code, *(one.code for one in function.dependencies)):
-                await self._options.check_code(package)
+                await self._check_code(package)
         command = await self._interpreters.worker_command(function.runtime, key[-1])
         if self._shares_port(function):
             await self._port.free()
@@ -135,7 +131,7 @@ class LocalLauncher:
         return instance
 
     def _connect(self, plan: LaunchPlan, owner: InstanceOwner, spec: InstanceSpec, spawned: Spawned) -> Instance:
-        process = LocalProcess(spec.instance_id, spawned.child)
+        process = LocalProcess(spec, spawned.child)
         instance = Instance(
             process,
             key=plan.key,
@@ -145,24 +141,24 @@ class LocalLauncher:
             on_work=self._memory.note_work,
             grace=self._options.term_grace,
         )
-        channel = LocalChannel(spawned, instance)
-        instance.connect(channel)
+        process.channel = LocalChannel(spawned, instance)
+        instance.connect(process.channel)
         spawned.child.watch(instance.exited)
-        self._launched[instance] = Launched(spec, process, channel)
+        self._processes[instance] = process
         return instance
 
     async def load(self, instance: Instance, start: Call) -> Answer | None:
-        launched = self._launched[instance]
-        answer = await self._load(instance, launched, start)
+        process = self._processes[instance]
+        answer = await self._load(instance, process, start)
         if answer is None and instance.end is End.EXITED:
             await instance.closed.wait()  # sets the exit status
-            if launched.process.child.failure is not None:
-                raise launched.process.child.failure
+            if process.child.failure is not None:
+                raise process.child.failure
         return answer
 
-    async def _load(self, instance: Instance, launched: Launched, start: Call) -> Answer | None:
-        function, process, channel = start.function, launched.process, launched.channel
-        enclosing = self._enclose(launched, function)
+    async def _load(self, instance: Instance, process: LocalProcess, start: Call) -> Answer | None:
+        function, channel = start.function, process.channel
+        process.enclosing = enclosing = self._enclose(process, function)
         await channel.open()
         if not process.alive:  # exited meanwhile
             channel.abort()
@@ -184,20 +180,18 @@ class LocalLauncher:
             return None
         self._memory.add(instance, enclosure)
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
-        frame = setup_frame(setup(function, self._spawner.seen_inside(launched.spec)))
+        frame = setup_frame(setup(function, self._spawner.seen_inside(process.spec)))
         return await instance.request(start, frame, timeout)
 
-    def _enclose(self, launched: Launched, function: Function) -> Future[Enclosure | OSError]:
+    def _enclose(self, process: LocalProcess, function: Function) -> Future[Enclosure | OSError]:
         limits = Limits(
-            memory=launched.spec.memory,
+            memory=process.spec.memory,
             processes=self._options.processes,
-            enters=launched.process.child.waits,
+            enters=process.child.waits,
             tmp=self._spawner.tmp,
-            address_space=_family(function) is Family.PYTHON,
+            address_space=family_of(function.runtime) is Family.PYTHON,
         )
-        enclosing = self._starters.submit(_capture_error, self._isolation.enclose, launched.spec.instance_id, limits)
-        launched.process.enclosing = enclosing
-        return enclosing
+        return self._starters.submit(_capture_error, self._isolation.enclose, process.id, limits)
 
     async def _admit(self, process: LocalProcess, enclosure: Enclosure) -> OSError | None:
         if process.child.waits:
@@ -207,10 +201,9 @@ class LocalLauncher:
 
     def clear(self, instance: Instance) -> None:
         """Remove the cgroup and the temporary folder of a closed instance, in a thread, without waiting."""
-        launched = self._launched.pop(instance)
         self._memory.discard(instance)
         self._spawner.ended(instance.key[:3])
-        self._cleaners.submit(_clear, launched.process, launched.spec.tmp)
+        self._cleaners.submit(self._processes.pop(instance).clear)
 
     async def close(self) -> None:
         """Wait until the cgroups and temporary folders of all instances are removed, then stop the threads."""
@@ -233,10 +226,10 @@ class LocalLauncher:
             instance_id=instance_id,
             marker=self._options.marker,
             region=self._options.region,
-            code=self._options.code_path(function.code).absolute(),  # absolute: a child has another working folder
+            code=self._code_path(function.code).absolute(),  # absolute: a child has another working folder
             tmp=self._options.tmp.absolute() / instance_id[:12],  # short: the path of a socket has at most 107 bytes
             memory=memory,
-            layers=tuple(self._options.code_path(one.code).absolute() for one in function.dependencies),
+            layers=tuple(self._code_path(one.code).absolute() for one in function.dependencies),
             own_network=self.http_network == "own" and _serves_http(function),
             maps_port=self.http_network == "mapped" and _serves_http(function),
         )
@@ -244,12 +237,7 @@ class LocalLauncher:
 
 def _serves_http(function: Function) -> bool:
     """Return whether the function is an HTTP function, whose instances listen on one fixed port."""
-    return _family(function) is Family.HTTP
-
-
-def _family(function: Function) -> Family | None:
-    runtime = find_runtime(function.runtime)
-    return runtime.family if runtime is not None else None
+    return family_of(function.runtime) is Family.HTTP
 
 
 def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:
@@ -260,19 +248,16 @@ def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | 
         return error
 
 
-def _clear(process: LocalProcess, tmp: Path) -> None:
-    process.remove_enclosure()
-    remove_tree(tmp)
-
-
 class LocalProcess:
     """Child process and its enclosure (protocol ``InstanceProcess``).
 
     The enclosure is created in a thread while the process starts: ``enclosing`` is its future result.
     """
 
-    def __init__(self, id: str, child: ChildProcess) -> None:
-        self.id, self.child = id, child
+    channel: LocalChannel  #: set when its instance exists
+
+    def __init__(self, spec: InstanceSpec, child: ChildProcess) -> None:
+        self.id, self.spec, self.child = spec.instance_id, spec, child
         self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
 
@@ -294,12 +279,13 @@ class LocalProcess:
         out_of_memory = self.enclosure is not None and self.enclosure.out_of_memory()
         return Exit(self.child.reap(), out_of_memory)
 
-    def remove_enclosure(self) -> None:
-        """Remove the enclosure as soon as it exists. Blocks."""
+    def clear(self) -> None:
+        """Remove the enclosure as soon as it exists, then the temporary folder. Blocks."""
         enclosing = self.enclosing
         enclosure = enclosing.result() if enclosing is not None and not enclosing.cancelled() else None
         if enclosure is not None and not isinstance(enclosure, OSError):
             enclosure.remove()
+        remove_tree(self.spec.tmp)
 
 
 class SharedPort:

@@ -129,7 +129,7 @@ def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
     tmp, code = str(spec.tmp), str(spec.code)
     variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": tmp, "TMPDIR": tmp}
     variables |= {name: value for name, value in user.items() if _exportable(name, value)}
-    variables |= {
+    return variables | {
         "RUNTIME_PROJECT_ID": function.project,
         "RUNTIME_PACKAGE": function.package,
         "RUNTIME_FUNC_NAME": function.name,
@@ -153,7 +153,6 @@ def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
         ENGINE_VARIABLE: spec.marker,
         INSTANCE_VARIABLE: spec.instance_id,
     }
-    return variables
 
 
 def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:

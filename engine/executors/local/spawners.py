@@ -7,8 +7,7 @@ bubblewrap sandboxes, with one template per function, version and revision insid
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,17 +19,17 @@ from msgspec import Struct
 from engine.errors import SettingsError
 from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, spawn
 from engine.executors.local.template import ForkedChild, Template
-from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap, find_bubblewrap
+from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap, find_bubblewrap, probe
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 log = structlog.get_logger("functiond")
 
 SandboxKey = tuple[int, str, int]  #: function_id, version, revision; their instances share a sandbox
-_PROBE_TIMEOUT = 20.0  #: seconds
 
 _WORKER = WORKERS / "python_worker.py"
 TEMPLATE = WORKERS / "python_template.py"
+_OWN_NETWORK: dict[str, Any] = {"tmp": None, "network": True, "user": None}  #: fence without a sandbox
 _LINGER = 60.0  #: seconds that a sandbox stays after its last instance
 _PLACEHOLDER = "0" * 32  #: overwritten by the instance's id, which has the same length
 #: Variables read only when a program starts: a fork cannot apply them.
@@ -97,59 +96,43 @@ class HostSpawner:
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         return spec
 
-    def prepare(self, python: str) -> None:
-        """Start the template of an interpreter now. Raises OSError if the template cannot be started."""
-        _keep_until_closed(self._templates.get(python), self._closing)
-        command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
-        self._templates[python] = Template(command, template_environment(self._marker), self._closing.discard)
-
-    def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
-        if spec.own_network:
-            return self._start_fenced(spec, process, {"tmp": None, "network": True, "user": None})
-        if any(name.startswith(_RUNS_CODE) for name in process.environment):
-            return self._start_fenced(spec, process, None)
-        # Forks of a template get low descriptors. Node.js passes descriptors above 16 to the programs that it starts.
-        python, argv = (process.command[0], None) if _is_python(process) else (own_interpreter().path, process.command)
-        if self._forking and (argv or _can_fork(process)):
-            template = self._template(python)
-            if template is not None and template.ready.is_set():
-                try:
-                    return spawn(process, spec.tmp, partial(fork, template, argv, None))
-                except OSError:
-                    pass  # started by the engine instead
-        return spawn(process, spec.tmp)
-
-    def _start_fenced(self, spec: InstanceSpec, process: ProcessSpec, fence: dict[str, Any] | None) -> Spawned:
-        """Start a program through a template.
-
-        The process that the template forks creates its namespaces (``fence``), waits until the limits are in force, and
-        then executes the program.
-        """
-        python = own_interpreter().path
+    def prepare(self, python: str) -> Template:
+        """Return the template of an interpreter. Start it unless it runs; raises OSError if it cannot be started."""
         template = self._templates.get(python)
         if template is None or not template.alive:
-            self.prepare(python)
-            template = self._templates[python]
-            assert template is not None
-        return spawn(process, spec.tmp, partial(fork, template, process.command, fence))
+            _keep_until_closed(template, self._closing)
+            command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
+            template = Template(command, template_environment(self._marker), self._closing.discard)
+            self._templates[python] = template
+        return template
+
+    def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
+        own = own_interpreter().path
+        fence = _OWN_NETWORK if spec.own_network else None
+        if fence is not None or any(name.startswith(_RUNS_CODE) for name in process.environment):
+            # The fork creates its namespaces, waits until the limits are in force, and then executes the program.
+            return spawn(process, spec.tmp, partial(fork, self.prepare(own), process.command, fence))
+        # Forks of a template get low descriptors. Node.js passes descriptors above 16 to the programs that it starts.
+        python, argv = (process.command[0], None) if _is_python(process) else (own, process.command)
+        if self._forking and (argv or _can_fork(process)):
+            with suppress(OSError):  # then started by the engine instead
+                template = self._second_use(python)
+                if template is not None and template.ready.is_set():
+                    return spawn(process, spec.tmp, partial(fork, template, argv, None))
+        return spawn(process, spec.tmp)
+
+    def _second_use(self, python: str) -> Template | None:
+        """Return the template of an interpreter, but None at the first use of the interpreter."""
+        if python in self._templates:
+            return self.prepare(python)
+        self._templates[python] = None
+        return None
 
     def ended(self, key: SandboxKey) -> None:
         """Do nothing: there is no sandbox to close, and the templates run until ``close``."""
 
     async def close(self) -> None:
         await _close([*(template for template in self._templates.values() if template), *self._closing])
-
-    def _template(self, python: str) -> Template | None:
-        if python not in self._templates:
-            self._templates[python] = None
-            return None
-        template = self._templates[python]
-        if template is None or not template.alive:
-            try:
-                self.prepare(python)
-            except OSError:
-                return None
-        return self._templates[python]
 
 
 class SandboxSpawner:
@@ -311,22 +294,13 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
         raise SettingsError(
             "executor.network = false needs the bubblewrap sandbox: install bubblewrap, or set executor.network = true"
         )
-    own_network = sandbox.http_network == "own" and await to_thread.run_sync(_own_network)
-    if sandbox.http_network == "own" and not own_network:
-        log.warning("HTTP functions use the host's network", reason="no network namespaces here")
+    own, own_network = own_interpreter().path, sandbox.http_network == "own"
+    if own_network:
+        problem = await to_thread.run_sync(probe, [own, "-I", str(TEMPLATE)], _OWN_NETWORK)
+        if problem:
+            log.warning("HTTP functions use the host's network", reason="no network namespaces here")
+            own_network = False
     spawner = HostSpawner(marker, forking=sandbox.fork_server != "off", own_network=own_network)
     if sandbox.fork_server == "start":
-        spawner.prepare(own_interpreter().path)
+        spawner.prepare(own)
     return spawner
-
-
-def _own_network() -> bool:
-    """Return whether this machine allows a process to have a network namespace. Blocks."""
-    fence: dict[str, Any] = {"tmp": None, "network": True, "user": None}
-    command = [own_interpreter().path, "-I", str(TEMPLATE), "--probe", json.dumps(fence)]
-    try:
-        return not subprocess.run(
-            command, capture_output=True, timeout=_PROBE_TIMEOUT, stdin=subprocess.DEVNULL
-        ).returncode
-    except (OSError, subprocess.SubprocessError):
-        return False

@@ -59,7 +59,7 @@ class Template:
         self._socket.setblocking(False)
         try:
             with theirs:
-                self._process = OwnChild(self._start(command, environment, theirs.fileno()), self._loop)
+                self._process = self._start(command, environment, theirs.fileno())
         except BaseException:
             self._socket.close()
             self._stderr.close()
@@ -95,14 +95,21 @@ class Template:
 
         Call when all forks have exited.
         """
-        self._disconnect()
+        if self._connected:
+            self._loop.remove_reader(self._socket)
+            with suppress(OSError):  # tells the template even if a fork of the engine's process holds the socket
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+            # Not killed at once: the template may still be writing its error, and killing a sandbox leaves its inner
+            # process as a zombie for the process that reaps orphans on this machine.
+            self._kill_timer = self._loop.call_later(_EXIT_TIMEOUT, self._process.kill)
 
     @property
     def _connected(self) -> bool:
         return self._socket.fileno() >= 0
 
-    def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+    def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> OwnChild:
+        process = subprocess.Popen(
             [part.format(fd=fd) if part == "{fd}" else part for part in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -111,6 +118,7 @@ class Template:
             env=environment,
             start_new_session=True,
         )
+        return OwnChild(process, self._loop)
 
     def _reap(self, number: int) -> None:
         """Let the template reap a fork that has exited or was never started.
@@ -140,7 +148,7 @@ class Template:
             except OSError:  # reset: it exited with packets unread
                 data, fds = b"", []
             if not data:
-                self._disconnect()
+                self.close()
                 return
             self._handle(json.loads(data), fds)
 
@@ -175,20 +183,10 @@ class Template:
         for child in [child for child in self._children.values() if not child.exists]:
             child.on_failed(OSError(errno.ETIMEDOUT, reason))
 
-    def _disconnect(self) -> None:
-        if self._connected:
-            self._loop.remove_reader(self._socket)
-            with suppress(OSError):  # tells the template even if a fork of the engine's process holds the socket
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
-            # Not killed at once: the template may still be writing its error, and killing a sandbox leaves its inner
-            # process as a zombie for the process that reaps orphans on this machine.
-            self._kill_timer = self._loop.call_later(_EXIT_TIMEOUT, self._process.kill)
-
     def _process_exited(self) -> None:
         if self._connected:
             self._read()  # packets sent before the exit
-        self._disconnect()
+        self.close()
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         for child in list(self._children.values()):
@@ -231,7 +229,7 @@ class ForkedChild:
         self._loop = asyncio.get_running_loop()
         self._spawned: asyncio.Future[None] = self._loop.create_future()
         self._error: OSError | None = None
-        self._on_exit: Callable[[], None] = lambda: None
+        self._on_exit: Callable[[], object] = lambda: None
         self._status: int | None = None
         self._pidfd = -1
         self._spawn_timer = self._loop.call_later(max_wait, on_overdue)
@@ -245,7 +243,7 @@ class ForkedChild:
         if self._error is not None:
             raise self._error
 
-    def watch(self, on_exit: Callable[[], None]) -> None:
+    def watch(self, on_exit: Callable[[], object]) -> None:
         self._on_exit = on_exit
 
     def kill(self) -> None:
@@ -253,20 +251,24 @@ class ForkedChild:
         if self._pidfd >= 0:
             # Both, because the process may not have created its group yet. The first process of a pid namespace is in
             # another group than its instance.
-            self._kill_group()
+            with suppress(ProcessLookupError, PermissionError):
+                if self.pid and not (self._template_gone and self._exited):  # otherwise the pid may have been reused
+                    os.killpg(self.pid, signal.SIGKILL)
             with suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def reap(self) -> int | None:
         if not self._reaped:
             self._reaped = True
-            self._close()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
             self._release()
         return self._status
 
     def abandon(self) -> None:
         self.kill()
-        self.watch(self._reap_ignored)
+        self.watch(self.reap)
 
     # --- called by the template ---
 
@@ -306,14 +308,6 @@ class ForkedChild:
 
     # --- internal ---
 
-    def _reap_ignored(self) -> None:
-        self.reap()
-
-    def _kill_group(self) -> None:
-        if self.pid and not (self._template_gone and self._exited):  # otherwise the pid may have been reused
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-
     def _process_exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
         self._exited = True
@@ -331,11 +325,6 @@ class ForkedChild:
         if self.alive:
             self.alive = False
             self._on_exit()
-
-    def _close(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
 
 
 def _pid_of(pidfd: int) -> int:

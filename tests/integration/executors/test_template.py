@@ -122,7 +122,7 @@ async def ready(opened: Pool) -> None:
 
 def reap_later(opened: Pool) -> Callable[[], object]:
     """Disable reaping for the only instance; return the function that reaps it."""
-    child = launched(opened).process.child
+    child = launched(opened).child
     reap = child.reap
     child.reap = lambda: None  # type: ignore[method-assign]
     return reap
@@ -292,7 +292,7 @@ async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: P
 async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid = await running.pid()
-    template_of(opened)._disconnect()  # same effect on the template as a killed engine
+    template_of(opened).close()  # same effect on the template as a killed engine
 
     await exit_of(pid)
     assert not is_alive(pid)
