@@ -74,7 +74,7 @@ class Server(Protocol):
 class Call:
     """Request that waits for an instance or is assigned to one, or the start of an instance (ticket ``ITSELF``).
 
-    ``key`` and ``function`` say which instances can serve the request. Its methods are the only changes of ``state``.
+    ``key`` and ``function`` say which instances can serve the request. Only its methods change ``state``.
     """
 
     __slots__ = (
@@ -107,7 +107,8 @@ class Call:
 
     def end_wait(self) -> None:
         """End the wait. Keep the lines of the start that began for the request; its later lines are its instance's."""
-        self.state, start, self.started_by = UNSENT, self.started_by, None
+        self.state = UNSENT
+        start, self.started_by = self.started_by, None
         if start is not None:
             self.log_buffer, start.log_buffer, start.invocation = start.log_buffer, None, None
 
@@ -121,7 +122,8 @@ class Call:
     def begin(self, instance: Server, ticket: int) -> None:
         """Assign the call to an instance, which sends its frame next."""
         # A start that was stopped in one instance goes on in the next; a request that was stopped begins nowhere.
-        self.state, self.instance, self.ticket, self.stopped = UNSENT, instance, ticket, None
+        self.state, self.stopped = UNSENT, None
+        self.instance, self.ticket = instance, ticket
 
     def send(self, future: asyncio.Future[Any]) -> None:
         """Begin to wait for the answer."""

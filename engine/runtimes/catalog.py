@@ -37,13 +37,6 @@ class Runtime(Struct, frozen=True, kw_only=True):
     family: Family | None = None  #: None: this engine cannot run it
     version: tuple[int, int] = (0, 0)  #: requested version; Python and Node.js only
 
-    @property
-    def warning(self) -> str:
-        """Text for users if another version of the language, with another syntax, runs the functions; else empty."""
-        if self.family is not Family.PYTHON or self.version[0] != 2:
-            return ""
-        return f"this engine has no Python 2: Python 3 runs functions of {self.name}, and fails at syntax of Python 2"
-
 
 IMAGE = "Custom Image"
 #: Names of the platform that this engine cannot run. Their packages can be stored nevertheless.
@@ -112,6 +105,11 @@ def refusal_of(name: str) -> str:
 
 
 def warning_of(name: str) -> str:
-    """Return the warning of the runtime with this name; empty if it has none, or no runtime has the name."""
+    """Return a text for users if another version of the language, with another syntax, runs functions of this runtime.
+
+    Return an empty text for all other runtimes.
+    """
     found = find_runtime(name)
-    return found.warning if found is not None else ""
+    if found is None or found.family is not Family.PYTHON or found.version[0] != 2:
+        return ""
+    return f"this engine has no Python 2: Python 3 runs functions of {name}, and fails at syntax of Python 2"
