@@ -185,7 +185,7 @@ class CodeStore:
         new = self._folder / f".new-{uuid.uuid4().hex}"
         try:
             await self._in_thread(lambda: new.mkdir(parents=True))
-            self._check_free(new)
+            check_free(new, self._limits.keep_free)
             yield new
         finally:
             with anyio.CancelScope(shield=True):
@@ -198,7 +198,8 @@ class CodeStore:
         """
         received, limit = source.received, INLINE_LIMIT if source.kind == "inline" else PACKAGE_LIMIT
         if received is not None and not received.is_empty and source.kind in ("inline", "zip"):
-            await self._in_thread(lambda: _take(received, package, limit))
+            check_received(received, limit)
+            await self._in_thread(lambda: received.file.rename(package))
         elif source.kind in ("inline", "zip"):
             await self._in_thread(lambda: package.write_bytes(decoded(source.file, limit) or left_out()))
         elif source.kind != "obs":
@@ -217,7 +218,7 @@ class CodeStore:
                     size += len(block)
                     if size > LINKED_LIMIT:
                         raise CodePackageTooLarge(LINKED_LIMIT)
-                    self._check_free(package.parent)
+                    check_free(package.parent, self._limits.keep_free)
                     await file.write(block)
         except OSError as error:
             raise not_stored(error) from error
@@ -253,9 +254,6 @@ class CodeStore:
             code.rename(self._folder / name)
 
     # --- inside ---------------------------------------------------------------------------------------------
-
-    def _check_free(self, folder: Path) -> None:
-        check_free(folder, self._limits.keep_free)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
@@ -330,12 +328,6 @@ def _left_out(source: CodeSource, handler: str, runtime: str, path: str) -> byte
     if source.file or source.received is not None or source.url:
         raise CodeMissing(source.kind)
     return default_code(source.kind, handler, runtime, path)
-
-
-def _take(received: ReceivedCode, package: Path, limit: int) -> None:
-    """Move the code that was decoded while it arrived to the file ``package``. Raises the errors of ``decoded``."""
-    check_received(received, limit)
-    received.file.rename(package)
 
 
 def check_received(received: ReceivedCode, limit: int) -> None:
