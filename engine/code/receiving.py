@@ -46,10 +46,6 @@ class ReceivedCode(Struct, frozen=True, kw_only=True):
     problem: str = ""
     start: str = ""  #: first characters of the text
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.size and not self.problem
-
 
 class CodeCutter:
     """Reader of one body. Call ``feed`` for each piece, then ``end``. Both block the calling thread.

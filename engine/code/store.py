@@ -197,7 +197,7 @@ class CodeStore:
         Calls ``left_out`` for default code if there is none.
         """
         received, limit = source.received, INLINE_LIMIT if source.kind == "inline" else PACKAGE_LIMIT
-        if received is not None and not received.is_empty and source.kind in ("inline", "zip"):
+        if received is not None and (received.size or received.problem) and source.kind in ("inline", "zip"):
             check_received(received, limit)
             await self._in_thread(lambda: received.file.rename(package))
         elif source.kind in ("inline", "zip"):
