@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import base64
+import re
 import socket
 import ssl
-import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.asgi.certificate_validity import validity_of
 from engine.asgi.responses import Refusal
 from engine.errors import SettingsError
+from engine.errors.files import check_closed
 
 #: Seconds that a client may take for the TLS handshake.
 HANDSHAKE_TIMEOUT = 10.0
@@ -101,7 +101,7 @@ def _load(certificate: Path, key: Path) -> ssl.SSLContext:
 def _loaded(certificate: Path, key: Path) -> ssl.SSLContext:
     text = _read_part(certificate, _CERTIFICATE, "CERTIFICATE-----", "a certificate, followed by its issuers'")
     _read_part(key, _KEY, "PRIVATE KEY-----", "the certificate's private key")
-    _check_private(key)
+    check_closed(key, key.stat(), f"{_KEY} {key} is a secret")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!SHA1")  # Debian's Python also offers those of RSA
@@ -135,19 +135,6 @@ def _read_part(file: Path, setting: str, mark: str, content: str) -> str:
     return text
 
 
-def _check_private(key: Path) -> None:
-    """Raise SettingsError unless the key belongs to this user or root, and is closed to other users."""
-    status = key.stat()
-    if status.st_uid not in (os.geteuid(), 0):
-        raise SettingsError(
-            f"{_KEY} {key} is a secret and belongs to user {status.st_uid}: change its owner to user {os.geteuid()}, "
-            "which runs the engine"
-        )
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        raise SettingsError(f"{_KEY} {key} is a secret and others have access (mode {mode:04o}): chmod 600 {key}")
-
-
 def _check_validity(certificate: Path, text: str) -> None:
     """Raise SettingsError unless the first certificate of the file is valid now. Clients would refuse it."""
     try:
@@ -161,3 +148,51 @@ def _check_validity(certificate: Path, text: str) -> None:
         raise SettingsError(
             f"{_CERTIFICATE} {certificate} is not valid before {begin:{_TIME}} UTC; check this machine's clock"
         )
+
+
+_PEM = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([\sA-Za-z0-9+/=]+)-----END")
+_VERSION, _SHORT_YEAR = 0xA0, 0x17  #: tags of optional parts: the version, a time with two digits for the year
+
+
+def validity_of(text: str) -> tuple[datetime, datetime]:
+    """Return the begin and the end of the validity of the first certificate in a PEM file.
+
+    Raises ValueError if the text contains no certificate, or a malformed one.
+    """
+    found = _PEM.search(text)
+    if found is None:
+        raise ValueError("no certificate")
+    der = base64.b64decode(found[1])
+    try:
+        return _validity(der)
+    except IndexError:
+        raise ValueError("the certificate is cut short") from None
+
+
+def _validity(der: bytes) -> tuple[datetime, datetime]:
+    _, certificate, _ = _element(der, 0)
+    _, content, _ = _element(der, certificate)
+    tag, _, end = _element(der, content)
+    at = end if tag == _VERSION else content
+    for _ in ("serial number", "algorithm of the signature", "issuer"):
+        _, _, at = _element(der, at)
+    _, begin, _ = _element(der, at)
+    _, _, until = _element(der, begin)
+    return _time(der, begin), _time(der, until)
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """Return the tag of the element at a position, and the positions of its content and its end."""
+    tag, length, start = der[at], der[at + 1], at + 2
+    if length & 0x80:  # the length itself has several bytes
+        size = length & 0x7F
+        length, start = int.from_bytes(der[start : start + size], "big"), start + size
+    return tag, start, start + length
+
+
+def _time(der: bytes, at: int) -> datetime:
+    tag, start, end = _element(der, at)
+    text = der[start:end].decode("latin-1")
+    if tag == _SHORT_YEAR:
+        text = ("19" if text >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

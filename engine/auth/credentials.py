@@ -1,14 +1,17 @@
 """Credentials of clients: access keys that sign requests, bearer tokens, and the TOML file that contains both.
 
-The ``repr`` of each type omits secrets, so that log lines and messages with such objects contain none.
+Tokens, access keys and names lead to the identity of a client. The ``repr`` of each type omits secrets, so that log
+lines and messages with such objects contain none.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +19,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from engine.auth.roles import Role
+from engine.auth.roles import Principal, Role
+from engine.auth.signing import is_same
 from engine.errors import SettingsError
+from engine.errors.files import check_closed
 
 Project = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Access = Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")]  #: printable; no comma or =, which would end the value
@@ -95,14 +100,7 @@ def check_private(file: Path, status: os.stat_result) -> None:
     """Raise SettingsError unless ``file`` is a regular file, owned by this user or root, and closed to other users."""
     if not stat.S_ISREG(status.st_mode):
         raise SettingsError(f"{file} contains credentials, so it must be a regular file")
-    if status.st_uid not in (os.geteuid(), 0):
-        raise SettingsError(
-            f"{file} contains credentials and belongs to user {status.st_uid}: "
-            f"change its owner to user {os.geteuid()}, which runs the engine"
-        )
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        raise SettingsError(f"{file} contains credentials and others have access (mode {mode:04o}): chmod 600 {file}")
+    check_closed(file, status, f"{file} contains credentials")
 
 
 def first_twice(names: Iterable[str]) -> str | None:
@@ -112,3 +110,68 @@ def first_twice(names: Iterable[str]) -> str | None:
             return name
         seen.add(name)
     return None
+
+
+_NO_SECRET = hashlib.sha256(b"").digest()  # no access key has an empty secret
+
+
+class Principals:
+    """Present credentials of an engine."""
+
+    def __init__(self, keys: Sequence[AccessKey], tokens: Sequence[Token]) -> None:
+        projects = {one.project for one in (*keys, *tokens) if one.project}
+        self.several = len(projects) > 1  #: credentials name several projects
+        self._keys = {key.access: self._key_principal(key) for key in keys}
+        # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
+        self._tokens = {_digest(one.token.encode()): self._token_principal(one) for one in tokens}
+        # No access key has a space, so none has the name of a token.
+        self._named = {one.name: one for one in (*self._keys.values(), *self._tokens.values())}
+        self.operated = any(one.operates for one in self._named.values())
+
+    def of_token(self, token: bytes) -> Principal | None:
+        return self._tokens.get(_digest(token))
+
+    def of_access(self, access: str) -> Principal | None:
+        return self._keys.get(access)
+
+    def of_secret(self, access: str, secret: bytes, token: bytes) -> Principal | None:
+        """Return the principal of an access key, if secret key and security token are those of the key.
+
+        ``token`` is empty for a key without one. The time of the call does not reveal which of them is wrong.
+        """
+        key = self._keys.get(access)
+        expected = _digest(key.secret) if key else _NO_SECRET
+        same_secret = is_same(_digest(secret), expected)
+        same_token = is_same(_digest(token), _digest((key.token if key else None) or b""))
+        return key if same_secret and same_token else None
+
+    def named(self, name: str) -> Principal | None:
+        """Return the principal with a name, as logs and traces show it."""
+        return self._named.get(name)
+
+    def _key_principal(self, key: AccessKey) -> Principal:
+        token = key.token.encode() if key.token is not None else None
+        return self._principal(key.access, key, secret=key.secret.encode(), token=token)
+
+    def _token_principal(self, one: Token) -> Principal:
+        digest = _digest(one.token.encode())
+        return self._principal(f"token {digest.hex()[:12]}", one, secret=digest)
+
+    def _principal(
+        self, name: str, given: AccessKey | Token, *, secret: bytes, token: bytes | None = None
+    ) -> Principal:
+        return Principal(
+            name=name,
+            project=given.project,
+            prefix=f"/v2/{given.project}/" if given.project else "/",
+            expires=given.expires.timestamp() if given.expires else math.inf,
+            role=given.role,
+            operates=given.role == "operator" or (given.role == "admin" and not self.several),
+            payloads=given.payloads,
+            secret=secret,
+            token=token,
+        )
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()

@@ -1,14 +1,15 @@
-"""Failed access to files of the engine, as errors that say what to do next."""
+"""Problems with files of the engine, as errors that say what to do next: failed access, and access of other users."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import DataDirectoryUnusable, DiskFailing
+from engine.errors import DataDirectoryUnusable, DiskFailing, SettingsError
 
 _FULL = "free some space, then start the engine again"
 _FAILING = "look for disk errors in the kernel's log, then start the engine again"
@@ -52,3 +53,16 @@ def file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unusable(error.filename or path, error) from error
+
+
+def check_closed(file: Path, status: os.stat_result, shown: str) -> None:
+    """Raise SettingsError unless ``file`` belongs to this user or root and is closed to others.
+
+    ``shown`` is the begin of the message: the file, and why others must not read it.
+    """
+    if status.st_uid not in (os.geteuid(), 0):
+        advice = f"change its owner to user {os.geteuid()}, which runs the engine"
+        raise SettingsError(f"{shown} and belongs to user {status.st_uid}: {advice}")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise SettingsError(f"{shown} and others have access (mode {mode:04o}): chmod 600 {file}")

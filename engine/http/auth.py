@@ -23,9 +23,8 @@ from pathlib import Path
 from engine.asgi.addresses import network_of
 from engine.asgi.error_replies import hold_back
 from engine.asgi.wire import HOLD_FOR, Headers, Message, ReadBody, Receive, Scope, read_body, read_pieces
-from engine.auth.credentials import AccessKey, Token
+from engine.auth.credentials import AccessKey, Principals, Token
 from engine.auth.denials import DenialLog
-from engine.auth.principals import Principals
 from engine.auth.roles import PRINCIPAL, Principal
 from engine.auth.signing import is_same
 from engine.auth.throttle import AuthThrottle
@@ -135,7 +134,7 @@ class Authenticator:
         principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)
-            await self._verifier.verify_before(read, claim, scope, headers)
+            await self._verifier.verify_before(read, claim)
         try:
             principal.check(CALL, ("invoke",))
         except AccessDenied as error:
@@ -173,7 +172,7 @@ class Authenticator:
             raise MissingCredentials(
                 "credentials are needed; sign the request with an access key, or send X-Auth-Token"
             )
-        claim = self._verifier.claim(headers, address_of(scope), self._secret)
+        claim = self._verifier.claim(scope, headers, self._secret)
         principal = self.principals.of_access(claim.proof.access)
         assert principal is not None  # the verifier has found its secret
         if problem := self._problem(principal, headers):
@@ -195,14 +194,14 @@ class Authenticator:
         self, claim: Claim, principal: Principal, scope: Scope, headers: Headers, receive: Receive
     ) -> Receive:
         """Read and verify the body. Return the ASGI callable that receives it again."""
-        declared = self._verifier.declared_hash(claim, scope, headers)
+        declared = self._verifier.declared_hash(claim)
         if declared is not None and HOLD_FOR in scope:
             scope[HOLD_FOR](f"project {principal.project}")
         limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_LIMIT)
         is_short = int(headers.get(b"content-length", 0)) <= IN_MEMORY and b"transfer-encoding" not in headers
         if is_short or limit != CODE_LIMIT:
             body = await read_body(receive, headers, limit)
-            await self._verifier.verify(claim, scope, headers, body, declared)
+            await self._verifier.verify(claim, body, declared)
             return _Replay(body, receive)
         spool = Spool(self._spooling, network_of(address_of(scope)), proven=declared is not None)
         scope[CLEAN_UP] = spool.close
@@ -210,7 +209,7 @@ class Authenticator:
             await read_pieces(receive, headers, limit, spool.write)
         except PayloadTooLarge:
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None  # only code makes such a body large
-        self._verifier.verify_hash(claim, scope, headers, spool.hash, declared)
+        self._verifier.verify_hash(claim, spool.hash, declared)
         return _Spooled(spool, receive)
 
 

@@ -45,8 +45,8 @@ class PluginAuthenticator:
         return await self._authenticator.identify(scope, headers, read)
 
     async def signer(self, keys: Mapping[str, bytes], scope: Scope, headers: Headers, read: ReadBody) -> str:
-        claim = self._verifier.claim(headers, address_of(scope), keys.get)
-        await self._verifier.verify_before(read, claim, scope, headers)
+        claim = self._verifier.claim(scope, headers, keys.get)
+        await self._verifier.verify_before(read, claim)
         return claim.proof.access
 
     def attempt(self, scope: Scope) -> AbstractContextManager[None]:

@@ -7,8 +7,9 @@ import hashlib
 import pytest
 from functiond.configuration import sign
 
-from engine.auth.signatures import Signatures, Signed
-from engine.auth.signing import read_authorization
+from engine.auth.throttle import AuthThrottle
+from engine.auth.verifier import SignatureVerifier
+from engine.errors import Unauthorized
 from tests.doubles import ManualClock
 
 NOW = 1_800_000_000.0
@@ -17,14 +18,16 @@ HEADERS = {"Host": "127.0.0.1:8080", "Content-Type": "application/json", "X-Func
 
 def problem(method: str, target: str, body: bytes, *, secret: str = "secret", received: bytes | None = None) -> str:
     headers = HEADERS | sign(method, target, HEADERS, body, access="AK", secret="secret", moment=NOW)
-    proof = read_authorization(headers["Authorization"].encode())
-    assert proof is not None
     path, _, query = target.encode().partition(b"?")
     wire = {name.lower().encode(): value.encode() for name, value in headers.items()}
-    verifier = Signatures(ManualClock(NOW))
-    signed = Signed(method=method.encode(), path=path, query=query, headers=wire)
+    clock, scope = ManualClock(NOW), {"method": method, "raw_path": path, "query_string": query}
+    verifier = SignatureVerifier(clock, AuthThrottle(clock, limit=9, window=1.0))
     digest = hashlib.sha256(body if received is None else received).hexdigest().encode()
-    return verifier.bad_head(wire, proof) or verifier.mismatch(signed, digest, proof, secret.encode())
+    try:
+        verifier.verify_hash(verifier.claim(scope, wire, lambda access: secret.encode()), digest)
+    except Unauthorized as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.auth.credentials import AccessKey, Token
-from engine.auth.principals import Principals
+from engine.auth.credentials import AccessKey, Principals, Token
 from engine.auth.roles import Principal
 from engine.http.console.session import sessions as module
 from engine.http.console.session.sessions import LIFETIME, MOST, OF_ONE, Sessions

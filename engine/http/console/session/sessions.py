@@ -23,7 +23,7 @@ import structlog
 from msgspec import Struct
 
 from engine.asgi.wire import Headers, Receive, Scope
-from engine.auth.principals import Principals
+from engine.auth.credentials import Principals
 from engine.auth.roles import Principal
 from engine.auth.signing import is_same
 from engine.errors import AccessDenied, Unavailable
