@@ -11,17 +11,15 @@ from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.asynchronous.destinations import DestinationForms
+from engine.http.console.asynchronous.form import DestinationForms
 from engine.http.console.asynchronous.page import AsyncSettingsPage
 from engine.http.console.asynchronous.status_log import StatusLinesPage
 from engine.http.console.configuration.basics import BasicsPage
 from engine.http.console.configuration.concurrency import ConcurrencyPage
-from engine.http.console.configuration.environment import EnvironmentPage
 from engine.http.console.configuration.reserved import ReservedPages
-from engine.http.console.configuration.tags import TagsPage
+from engine.http.console.configuration.rows import EnvironmentPage, TagsPage
 from engine.http.console.configuration.versions import AliasPages, VersionsPage
-from engine.http.console.deliveries.destinations import Destinations
-from engine.http.console.deliveries.page import DeliveriesPage
+from engine.http.console.deliveries import DeliveriesPage, Destinations
 from engine.http.console.docs import DocsPage
 from engine.http.console.functions.code import CodePage
 from engine.http.console.functions.frame import FunctionFrame
@@ -40,14 +38,12 @@ from engine.http.console.live import LiveEvents
 from engine.http.console.overview.concerns import ProjectConcerns
 from engine.http.console.overview.page import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
-from engine.http.console.queues.page import QueuesPage
-from engine.http.console.queues.rows import QueueRows
+from engine.http.console.queues import QueueRows, QueuesPage
 from engine.http.console.session.sessions import SESSION, FormTokens
 from engine.http.console.session.sign_in import SignIn
 from engine.http.console.site import Console
-from engine.http.console.triggers.function import FunctionTriggersPages
 from engine.http.console.triggers.gateway import GatewayPages
-from engine.http.console.triggers.project import TriggersPage
+from engine.http.console.triggers.pages import FunctionTriggersPages, TriggersPage
 from engine.http.console.triggers.rows import TriggerRows
 from engine.pipeline.explanation import Explainer
 from engine.pipeline.redrive import SOURCE

@@ -13,10 +13,11 @@ from engine.config.settings import RetrySettings
 from engine.errors import FunctiondError, NoAsyncSettings
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call
-from engine.http.console.asynchronous.destinations import CONDITIONS, DestinationForms
 from engine.http.console.asynchronous.form import (
+    CONDITIONS,
     LOG,
     AsyncSettingsForm,
+    DestinationForms,
     Settings,
     Shown,
     changed_order,

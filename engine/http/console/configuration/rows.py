@@ -1,19 +1,35 @@
-"""Rows of names and values in forms, such as environment variables and tags.
+"""Pages whose forms have rows of names and values: environment variables, plain and encrypted, and tags.
 
 Each row has the fields ``key``, ``value`` and ``old``, its name before; an empty ``old`` is a new row. Without scripts,
 spare rows at the end take new entries, and each stored row has a checkbox ``remove``.
+
+Values of encrypted variables are never sent to a browser. An empty value of a row that exists keeps the stored one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
-from engine.errors import InvalidField
+from engine.errors import FunctiondError, InvalidField, InvalidRequest
+from engine.functions.function_rules import VARIABLES, VARIABLES_SIZE
+from engine.http.api.routing import Call
+from engine.http.console.configuration.forms import SettingsForm, SettingsPage, Update, digest_of, errors_beside
 from engine.http.console.forms import Form
+from engine.http.console.functions.frame import FunctionFrame
+from engine.http.console.struct_forms import lines
+from engine.http.console.visibility import sees_secrets, value_shown
+from engine.model import Function
+from engine.resources.tags import MAX_TAGS, Tags, check_tag
 
 ROWS = "rows"  #: field of an error that stands beside rows
+PLAIN, ENCRYPTED = "user_data", "encrypted_user_data"
+PREFIX = {PLAIN: "", ENCRYPTED: "e-"}  #: of the names of form fields with variables
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -55,3 +71,156 @@ def check_rows(rows: Iterable[Row]) -> None:
 
 def table_of(rows: Iterable[Row]) -> dict[str, str]:
     return {row.key: row.value for row in rows}
+
+
+class Variables(Struct, frozen=True, kw_only=True):
+    """Rows as typed, and the variables that they make, by the API's name of the list."""
+
+    rows: Mapping[str, Sequence[Row]]
+    variables: Mapping[str, dict[str, str]]
+
+
+class EnvironmentForm(SettingsForm[Variables]):
+    """Form of both lists of variables."""
+
+    operation = "ConsoleSaveEnvironment"
+    note = "Saved. New instances have these variables."
+
+    def shown(self, function: Function) -> object:
+        return _stored(function)
+
+    def read(self, function: Function, form: Form) -> Variables:
+        rows = {name: with_errors(rows_in(form, PREFIX[name])) for name in PREFIX}
+        plain, encrypted = function.user_data, function.encrypted_user_data
+        variables = {
+            # A browser changes line breaks, so a value that differs in them only is the stored one.
+            PLAIN: {
+                row.key: plain[row.old] if row.old in plain and lines(plain[row.old]) == row.value else row.value
+                for row in rows[PLAIN]
+            },
+            ENCRYPTED: {
+                row.key: encrypted[row.old] if row.old in encrypted and not row.value else row.value
+                for row in rows[ENCRYPTED]
+            },
+        }
+        return Variables(rows=rows, variables=variables)
+
+    def updates(self, function: Function, typed: Variables) -> Sequence[Update]:
+        check_rows(row for rows in typed.rows.values() for row in rows)
+        body = {
+            name: msgspec.json.encode(variables).decode() if variables else ""
+            for name, variables in typed.variables.items()
+            if list(variables.items()) != list(getattr(function, name).items())
+        }
+        target = self._frame.api_path(function, "/config")
+        return [Update(method="PATCH", target=target, body=body)] if body else []
+
+    def explain(self, typed: Variables, error: FunctiondError) -> tuple[Variables, Mapping[str, str]]:
+        """Return the rows with the error at the variable that it names, and errors by field."""
+        if not isinstance(error, InvalidField) or error.field == ROWS:
+            return typed, errors_beside(error, (ROWS, *PREFIX))
+        rows = {
+            name: [
+                replace(one, error=error.allowed) if (name, one.key) == (error.field, error.value) else one
+                for one in some
+            ]
+            for name, some in typed.rows.items()
+        }
+        if rows != typed.rows:
+            return replace(typed, rows=rows), {ROWS: error.allowed}
+        return typed, {error.field: f"{error.value}: {error.allowed}"}
+
+
+class EnvironmentPage(SettingsPage[Variables]):
+    """Page of the variables, which only those roles see that see secrets."""
+
+    operation = "ConsoleEnvironment"
+    tab, template, versioned = "configuration/environment", "functions/environment.html", True
+
+    def __init__(self, frame: FunctionFrame) -> None:
+        super().__init__(frame, [EnvironmentForm(frame)])
+
+    def data(self, call: Call, function: Function, typed: Variables | None) -> Mapping[str, Any]:
+        stored, sees = _stored(function), sees_secrets(call)
+        rows = typed.rows if typed is not None else _rows(function)
+        return {
+            "viewed": function,
+            "most": VARIABLES,
+            "size": VARIABLES_SIZE,
+            "used": {name: sum(len(key) + len(value) for key, value in table.items()) for name, table in stored},
+            "rows": rows if sees else {PLAIN: (), ENCRYPTED: ()},
+            "seen": digest_of(stored) if sees else "",
+            "sees": sees,
+        }
+
+
+def _stored(function: Function) -> tuple[tuple[str, dict[str, str]], ...]:
+    return (PLAIN, function.user_data), (ENCRYPTED, function.encrypted_user_data)
+
+
+def _rows(function: Function) -> dict[str, list[Row]]:
+    hidden = dict.fromkeys(function.encrypted_user_data, "")
+    return {PLAIN: rows_of(function.user_data), ENCRYPTED: rows_of(hidden)}
+
+
+class TagsForm(SettingsForm[Sequence[Row]]):
+    """Form of the tags. All are checked before the first request, since the API removes and adds them by two."""
+
+    operation = "ConsoleSaveTags"
+
+    def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
+        super().__init__(frame)
+        self._tags = tags
+
+    def shown(self, function: Function) -> object:
+        return self._tags.of(function).tags
+
+    def read(self, function: Function, form: Form) -> Sequence[Row]:
+        return [_checked(row) for row in with_errors(rows_in(form))]
+
+    def updates(self, function: Function, typed: Sequence[Row]) -> Sequence[Update]:
+        check_rows(typed)
+        old, new = self._tags.of(function).tags, table_of(typed)
+        if len(new) > MAX_TAGS:
+            raise InvalidRequest(f"A function may have {MAX_TAGS} tags; remove some.")
+        gone = [{"key": key} for key in old if key not in new]
+        added = [{"key": key, "value": value} for key, value in new.items() if old.get(key) != value]
+        path = f"/v2/{function.project}/functions/{quote(self._frame.urn_of(function), safe='')}/tags"
+        removed = f"Removed {', '.join(one['key'] for one in gone)}, and saved nothing else; save again. "
+        changes = (("DELETE", "delete", gone, removed), ("POST", "create", added, ""))
+        return [
+            Update(method=method, target=f"{path}/{action}", body={"tags": tags}, done=done)
+            for method, action, tags, done in changes
+            if tags
+        ]
+
+
+class TagsPage(SettingsPage[Sequence[Row]]):
+    """Page of the tags."""
+
+    operation = "ConsoleTags"
+    tab, template = "configuration/tags", "functions/tags.html"
+
+    def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
+        super().__init__(frame, [TagsForm(frame, tags)])
+        self._tags = tags
+
+    def data(self, call: Call, function: Function, typed: Sequence[Row] | None) -> Mapping[str, Any]:
+        stored = self._tags.of(function)
+        rows = rows_of(dict(sorted(stored.tags.items()))) if typed is None else typed
+        return {
+            "rows": value_shown(call, to_builtins(rows)),
+            "sys_tags": value_shown(call, stored.sys_tags),
+            "most": MAX_TAGS,
+            "seen": digest_of(stored.tags),
+        }
+
+
+def _checked(row: Row) -> Row:
+    """Return the row with an error if the API would refuse the tag."""
+    try:
+        check_tag(row.key, row.value)
+    except InvalidField as error:
+        part = "The name" if error.field.endswith("key") else "The value"
+        return row if row.error else replace(row, error=f"{part} {error.allowed}")
+    return row

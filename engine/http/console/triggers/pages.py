@@ -1,4 +1,7 @@
-"""Pages of the triggers of one function: list, choice of a kind, form of its options, and the page of one trigger."""
+"""Pages of triggers: those of a project with the states of their sources, those of a function, and one trigger.
+
+A new trigger begins with the choice of a kind, whose options are the form.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, UnknownTrigger, UnknownTriggerType
+from engine.errors import FunctiondError, InvalidField, UnknownTrigger, UnknownTriggerType
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
-from engine.http.api.routing import Call
+from engine.http.api.routing import Call, own_urn
 from engine.http.api.triggers import TriggerReply
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, see_other, serves
+from engine.http.console.pages import PageFamily, Pages, see_other, serves
+from engine.http.console.paths import name_of, path_of
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
 from engine.http.console.triggers.forms import (
     CHANGED,
@@ -27,14 +31,76 @@ from engine.http.console.triggers.forms import (
     trigger_path,
 )
 from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
+from engine.http.console.visibility import service_shown
 from engine.model.crontab import five_fields
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
-from engine.resources.bound_trigger import BoundTrigger, name_of
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.bound_trigger import name_of as trigger_name
 from engine.resources.triggers import Triggers
+from engine.triggers.sources import Sources
+from engine.triggers.supervisor import RUNNING
 
 TAB = "configuration/triggers"
 ROWS = 100
+OFFERED = 200  #: functions that the page of a new trigger suggests
+
+
+class TriggersPage(PageFamily):
+    def __init__(
+        self, pages: Pages, catalog: Catalog, triggers: Triggers, sources: Sources, rows: TriggerRows, region: str
+    ) -> None:
+        self._pages, self._catalog, self._triggers, self._sources = pages, catalog, triggers, sources
+        self._rows, self._region = rows, region
+
+    @serves("ConsoleTriggers")
+    async def show(self, call: Call) -> Reply:
+        name = call.text("function")
+        found = self._triggers.in_project(call.project)
+        if name:
+            function = self._catalog.find(own_urn(name, call.project, self._region))
+            found = [trigger for trigger in found if trigger.function_id == function.function_id]
+        page = page_of(call, found, "limit", maximum=ROWS)
+        services = self._sources.statistics().services
+        return await self._pages.show(
+            call,
+            "triggers.html",
+            function=name,
+            page=page,
+            limit=ROWS,
+            rows=[self._rows.row(call, trigger) for trigger in page.items],
+            services={
+                table: service_shown(call, one)
+                for table, one in services.items()
+                if one.state != RUNNING or one.problem
+            },
+        )
+
+    @serves("ConsoleNewTriggerFunction")
+    async def show_new(self, call: Call) -> Reply:
+        """Show the page that asks for the function of a new trigger."""
+        return await self._show_new(call, call.text("function"), {})
+
+    @serves("ConsoleChooseTriggerFunction")
+    async def choose(self, call: Call, form: Form) -> Reply:
+        name = form.text("function")
+        try:
+            function = self._catalog.find(own_urn(name, call.project, self._region))
+        except FunctiondError as error:
+            problem = error.allowed if isinstance(error, InvalidField) else str(error)
+            problem = problem if name else "Enter the name of a function."
+            return await self._show_new(call, name, {"function": problem})
+        return see_other(path_of(function, "/configuration/triggers/new"))
+
+    async def _show_new(self, call: Call, name: str, errors: Mapping[str, str]) -> Reply:
+        functions = self._catalog.list(call.project)[:OFFERED]
+        return await self._pages.show(
+            call,
+            "triggers/function.html",
+            function=name,
+            functions=[name_of(one) for one in functions],
+            errors=errors,
+        )
 
 
 class FunctionTriggersPages(PageFamily):
@@ -86,7 +152,7 @@ class FunctionTriggersPages(PageFamily):
     def _created(self, call: Call, reply: TriggerReply, *, active: bool) -> Reply:
         trigger = self._triggers.find(call.project, reply.trigger_id)
         text = "is created." if active else "is created, and disabled."
-        return see_other(page_of_trigger(trigger), f"The trigger {name_of(trigger)} {text}")
+        return see_other(page_of_trigger(trigger), f"The trigger {trigger_name(trigger)} {text}")
 
     async def _show_form(
         self,
@@ -160,7 +226,7 @@ class FunctionTriggersPages(PageFamily):
     @serves("ConsoleDeleteTrigger")
     async def delete(self, call: Call, form: Form) -> Reply:
         trigger = self._trigger(call)
-        name = name_of(trigger)
+        name = trigger_name(trigger)
         await self._frame.api.send(call, "DELETE", trigger_path(trigger))
         return see_other(f"{page_of_function(trigger)}/{TAB}", f"The trigger {name} is deleted.")
 

@@ -1,11 +1,12 @@
-"""Console pages of queues: what waits and why, pause and resume, and the cancellation of all that waits of a function.
+"""Pages of queues: what waits and why, pause and resume, and the cancellation of all that waits of a function.
 
 The state of the steps of a cancellation is in the form of each page. A small script sends it on; without it, a button.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -13,6 +14,8 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError
+from engine.functions.catalog import Catalog
+from engine.functions.controls import FunctionControls
 from engine.http.api.invocation_actions import CancelledInvocations
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
@@ -21,15 +24,86 @@ from engine.http.console.forms import Form, error_of_whole, errors_of, struct_of
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import PageFamily, Pages, see_other, serves
 from engine.http.console.paths import QUEUES, name_of
-from engine.http.console.queues.rows import MOST, QueueRows
-from engine.model import Function, State
+from engine.model import Function, Invocation, Mode, State
 from engine.model.clock import Clock
-from engine.protocols import Records, Selection
+from engine.model.controls import Controls
+from engine.model.identity import Identity
+from engine.pipeline.explanation import Explainer, Reason
+from engine.protocols import Queued, Records, Selection
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import QueueStatistics
+from engine.scheduling.scheduler import Scheduler
 
 ROWS = 50
-SAMPLE = 10  #: invocations shown before anything happens
+MOST = 10_000  #: invocations of a kind that are counted
+SAMPLE = 10  #: invocations shown before a purge
+
+
+class QueueRow(Struct, frozen=True, kw_only=True):
+    """Queue of one function."""
+
+    function: Function  #: version ``latest``
+    name: str
+    controls: Controls
+    waiting: int
+    kinds: Queued
+    delayed: int | None  #: None: too many wait to tell
+    running: int  #: attempts, synchronous calls included
+    limit: int  #: largest number of concurrent runs; -1: no limit
+    first: str  #: request id of the ready invocation that starts first; empty: none is ready
+    reasons: Sequence[Reason]  #: for which no ready one starts; empty: the first one starts next
+
+
+class QueueRows:
+    """Reader of queues. ``runs`` returns the invocations that run now."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        controls: FunctionControls,
+        backlog: Backlog,
+        scheduler: Scheduler,
+        explainer: Explainer,
+        records: Records,
+        identity: Identity,
+        runs: Callable[[], Iterable[Invocation]],
+    ) -> None:
+        self._catalog, self._controls, self._backlog, self._scheduler = catalog, controls, backlog, scheduler
+        self._explainer, self._records, self._identity, self._runs = explainer, records, identity, runs
+
+    def functions(self, project: str, *, busy: bool) -> Sequence[Function]:
+        """Return the functions of a project by name; with ``busy``, those that are paused, or have work."""
+        found = sorted(self._catalog.list(project), key=name_of)
+        return [one for one in found if self._is_busy(one.function_id)] if busy else found
+
+    async def rows(self, functions: Sequence[Function]) -> list[QueueRow]:
+        kinds = await self._records.queued([one.function_id for one in functions], MOST)
+        running = Counter(run.function_id for run in self._runs() if run.mode is Mode.ASYNC)
+        return [self._row(one, kinds.get(one.function_id, Queued()), running) for one in functions]
+
+    def _is_busy(self, function_id: int) -> bool:
+        return bool(
+            self._backlog.of(function_id)[0]
+            or self._controls.of(function_id).paused
+            or self._scheduler.running(function_id)
+        )
+
+    def _row(self, function: Function, kinds: Queued, running: Counter[int]) -> QueueRow:
+        function_id = function.function_id
+        waiting = max(0, self._backlog.of(function_id)[0] - running[function_id])
+        counted = kinds.ready < MOST and kinds.held < MOST
+        return QueueRow(
+            function=function,
+            name=name_of(function),
+            controls=self._controls.of(function_id),
+            waiting=waiting,
+            kinds=kinds,
+            delayed=max(0, waiting - kinds.ready - kinds.held) if counted else None,
+            running=self._scheduler.running(function_id),
+            limit=self._scheduler.obstacles(function_id).limit,
+            first=self._identity.request_id(kinds.first) if kinds.first is not None else "",
+            reasons=self._explainer.reasons_of(function_id) if waiting else (),
+        )
 
 
 class Purge(Struct, frozen=True, kw_only=True):

@@ -1,1 +1,0 @@
-"""Pages of deliveries: those that wait, are retried or were given up, and the state of their destinations."""

@@ -1,1 +1,0 @@
-"""Pages of queues: what waits and why, and the steps that cancel it."""
