@@ -9,7 +9,7 @@ import struct
 from engine.asgi.addresses import address_of
 from engine.asgi.admission import Admission
 from engine.asgi.deadline import BodyTime, Deadline, DropTime
-from engine.asgi.exchange import Exchange, start_task
+from engine.asgi.exchange import Exchange
 from engine.asgi.listener_state import LARGE, HeldBytes, ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import Refusal
@@ -174,10 +174,7 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         if self._eof:
             exchange.half_close()
-        task = start_task(self._loop, exchange.run(self.listener.app, scope))
-        if not task.done():
-            exchange.task = task
-            self.listener.tasks.add(task)
+        exchange.start(self.listener.app, scope, self._loop)
         if not whole:  # checked once the application has had its first step, and may have named the holder
             self._loop.call_soon(self._check_held)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -16,6 +16,8 @@ from engine.asgi.responses import CONTINUE, STATUS_LINES, Header, Refusal, Respo
 from engine.asgi.wire import HALF_CLOSED, RELEASE, TARGET, WHOLE_REPLY, App, Message, Scope
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
+#: Argument of tasks that starts them at once: a request then reaches the engine without a further turn of the loop.
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 BUFFERED = 64 << 10  #: bytes of a body that wait for the application before reading pauses
 
 log = structlog.get_logger("functiond")
@@ -69,7 +71,7 @@ class Exchange:
         self._start: tuple[int, list[Header]] | None = None
         self._response: ResponseBody | None = None
         self.written = 0  #: bytes of the last write
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.aborted = self.answered = False
 
     @property
@@ -108,7 +110,14 @@ class Exchange:
             "extensions": {WHOLE_REPLY: {"write": self.write_whole}},
         }
 
-    async def run(self, app: App, scope: Scope) -> None:
+    def start(self, app: App, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
+        """Call ``app`` in a task of the listener."""
+        task = asyncio.Task(self._run(app, scope), loop=loop, **_EAGER)
+        if not task.done():
+            self._task = task
+            self._owner.listener.tasks.add(task)
+
+    async def _run(self, app: App, scope: Scope) -> None:
         """Call ``app``. Send a response with status 500 if it fails or does not send any."""
         try:
             await app(scope, self.receive, self.send)
@@ -123,8 +132,8 @@ class Exchange:
                 self._report_silence()
                 self._fail()
         finally:
-            if self.task is not None:
-                self._owner.listener.tasks.discard(self.task)
+            if self._task is not None:
+                self._owner.listener.tasks.discard(self._task)
 
     def _report_silence(self) -> None:
         """Log that the application ended without a complete response, unless it may have taken the client for gone."""
@@ -291,15 +300,3 @@ class Exchange:
             self._complete(keep_alive=False)
         else:
             self._owner.cut(reset=self.ends_with_connection)
-
-
-if sys.version_info >= (3, 12):
-
-    def start_task(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task at once: a request then reaches the engine without a further turn of the loop."""
-        return asyncio.Task(run, loop=loop, eager_start=True)
-
-else:
-
-    def start_task(loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return loop.create_task(run)

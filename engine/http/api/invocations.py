@@ -161,7 +161,8 @@ class Invocations(ApiFamily):
 
         The reply has its request id and is sent after the invocation is on disk.
         """
-        payload = await self._event(urn, headers, receive, self._async_limit)
+        self._check_known(urn, headers)
+        payload = _event(headers, await read_body(receive, headers, self._async_limit))
         request = Request(function=urn, payload=payload, headers=headers)
         if not headers.keys().isdisjoint(OPTIONS):
             request = replace(
@@ -194,7 +195,8 @@ class Invocations(ApiFamily):
         if b"x-functiond-ordering-key" in headers:
             key = headers[b"x-functiond-ordering-key"].decode("latin-1")
             raise InvalidField("X-Functiond-Ordering-Key", key, "needs an asynchronous invocation")
-        payload = await self._event(urn, headers, receive, self._sync_limit)
+        self._check_known(urn, headers)
+        payload = _event(headers, await read_body(receive, headers, self._sync_limit))
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
         request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory, headers=headers)
         request_id, function, outcome = await self._intake.call(request)
@@ -216,14 +218,10 @@ class Invocations(ApiFamily):
             raise InvalidField("function_urn", head.decode("latin-1"), "must be UTF-8") from None
         return own_urn(urn, project, self._region)
 
-    async def _event(self, urn: FunctionUrn, headers: Headers, receive: Receive, limit: int) -> bytes:
-        if len(headers.get(b"content-length", LARGE)) >= len(LARGE):  # smaller ones arrive with their heads
-            self.catalog.find(urn)  # refuses an unknown function before its event is in memory
-        body = await read_body(receive, headers, limit)
-        if not body:
-            return b"{}"
-        check_json(headers, body)
-        return body
+    def _check_known(self, urn: FunctionUrn, headers: Headers) -> None:
+        """Refuse an unknown function before its event is in memory. Small events arrive with their heads."""
+        if len(headers.get(b"content-length", LARGE)) >= len(LARGE):
+            self.catalog.find(urn)
 
     def _memory(self, urn: FunctionUrn, value: bytes | None) -> int:
         if not value:
@@ -236,6 +234,13 @@ class Invocations(ApiFamily):
                 "X-Cff-Instance-Memory", text, "needs enable_dynamic_memory in the function's configuration"
             )
         return int(text)
+
+
+def _event(headers: Headers, body: bytes) -> bytes:
+    if not body:
+        return b"{}"
+    check_json(headers, body)
+    return body
 
 
 #: Operations that ``find`` checks the caller's role for.
