@@ -9,10 +9,11 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Dialog, Page
 
-from engine.http.console.paths import PAGES, STATIC
+from engine.http.console.paths import STATIC
 from tests.acceptance.engine_process import PROJECT, EngineProcess
 from tests.browser.axe import violations
 from tests.browser.hostile import NAME, fill
+from tests.support.console_operations import PAGES
 
 #: Paths that are no pages: streams of events, and those that lead to another page.
 STREAMS = {"ConsoleEvents", "ConsoleFunctionLogStream"}

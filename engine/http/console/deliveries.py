@@ -23,7 +23,7 @@ from engine.http.api.routing import BASE, Call, own_urn, whole_number
 from engine.http.api.secrets import param_shown, without_credentials
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import Form, error_of_whole, struct_of
-from engine.http.console.pages import PageFamily, Pages, see_other, serves
+from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import DELIVERIES, name_of
 from engine.http.console.visibility import delivery_shown, sees_secrets
 from engine.model import DestinationSpec, Function, PendingDelivery
@@ -220,7 +220,7 @@ class DeliveriesPage(PageFamily):
         self._pages, self._deliveries, self._destinations = pages, deliveries, destinations
         self._api, self._items = api, items
 
-    @serves("ConsoleSelectedDeliveries")
+    @post("ConsoleSelectedDeliveries", DELIVERIES)
     async def act(self, call: Call, form: Form) -> Reply:
         """Send the selected deliveries again, or discard them.
 
@@ -247,8 +247,8 @@ class DeliveriesPage(PageFamily):
         note = _note(len(done), len(ids), *words)
         return see_other(DELIVERIES.format(project_id=call.project) + chosen.suffix, note)
 
-    @serves("ConsoleRedriveAll", verb="redrive")
-    @serves("ConsoleDiscardAll", verb="discard")
+    @get("ConsoleRedriveAll", f"{DELIVERIES}/redrive", ADMIN, verb="redrive")
+    @get("ConsoleDiscardAll", f"{DELIVERIES}/discard", ADMIN, verb="discard")
     async def _ask(self, call: Call, verb: Verb) -> Reply:
         """Show how many deliveries would be handled, with the first of them."""
         chosen = await self._destinations.chosen(call)
@@ -277,8 +277,8 @@ class DeliveriesPage(PageFamily):
             sample=[(one, param_text(one.param)) for one in items],
         )
 
-    @serves("ConsoleRedriveDeliveries", verb="redrive")
-    @serves("ConsoleDiscardDeliveries", verb="discard")
+    @post("ConsoleRedriveDeliveries", f"{DELIVERIES}/redrive", verb="redrive")
+    @post("ConsoleDiscardDeliveries", f"{DELIVERIES}/discard", verb="discard")
     async def _step(self, call: Call, form: Form, verb: Verb) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
         progress = struct_of(form, Progress)
@@ -301,7 +301,7 @@ class DeliveriesPage(PageFamily):
     async def _show_step(self, call: Call, verb: Verb, template: str = "deliveries/steps.html", **data: Any) -> Reply:
         return await self._pages.show(call, template, live=False, verb=verb, **data)
 
-    @serves("ConsoleDeliveries")
+    @get("ConsoleDeliveries", DELIVERIES)
     async def _show(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
         chosen = await self._destinations.chosen(call)
         limit = bounds(call, "limit", maximum=ROWS)[1]

@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.asgi.wire import Reply
 from engine.errors import NotFound
 from engine.http.api.routing import Call
-from engine.http.console.pages import HEADERS, PageFamily, Pages, serves
+from engine.http.console.pages import EVERYONE, HEADERS, PageFamily, Pages, get
 from engine.http.console.paths import DOCS
 
 if TYPE_CHECKING:
@@ -43,11 +43,16 @@ class DocsPage(PageFamily):
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
 
-    @serves("ConsoleDocs")
+    @get("ConsoleDocs", DOCS, EVERYONE)
     async def show_index(self, call: Call) -> Reply:
         return await self._show(call, INDEX)
 
-    @serves("ConsoleDocsPage")
+    @get("ConsoleDocsIndex", DOCS.rstrip("/"), EVERYONE)
+    async def lead(self, call: Call) -> Reply:
+        """Redirect to the index, whose path ends with a slash."""
+        return Reply(status=307, headers=(*HEADERS, (b"location", DOCS.encode())))
+
+    @get("ConsoleDocsPage", f"{DOCS}{{page}}", EVERYONE)
     async def show(self, call: Call) -> Reply:
         name = call.part("page")
         if name in _images():

@@ -17,7 +17,8 @@ from engine.asgi.streaming import EVENTS, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call
-from engine.http.console.pages import HEADERS, PageFamily, browser_of, serves
+from engine.http.console.pages import HEADERS, PageFamily, browser_of, get
+from engine.http.console.paths import CHANGES
 from engine.logs.feed import LogFeed
 from engine.metrics.loop_lag import LoopLag
 from engine.protocols.audit import Audit
@@ -55,7 +56,7 @@ class LiveEvents(PageFamily):
         self._stopping = True
         self.note_change()
 
-    @serves("ConsoleEvents")
+    @get("ConsoleEvents", CHANGES)
     async def show(self, call: Call) -> Reply:
         """Return a stream of events. Raises InvalidRequest unless the request accepts it, Unavailable at the limit.
 

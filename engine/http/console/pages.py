@@ -16,9 +16,9 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine.asgi.wire import HeaderPairs, Message, Reply, Scope
-from engine.auth.roles import PRINCIPAL
+from engine.auth.roles import PRINCIPAL, Role
 from engine.functions.catalog import Catalog
-from engine.http.api.routing import Call
+from engine.http.api.routing import READ, Call
 from engine.http.console import words
 from engine.http.console.paths import HOME, MODULES, PROJECT, SCRIPTS, SIGN_IN, SIGN_OUT, STATIC, STYLES
 from engine.http.console.session.browser import asked_path, make_cookie, read_cookie
@@ -27,6 +27,7 @@ from engine.http.console.visibility import value_shown
 from engine.http.operations import BY_NAME
 from engine.model.clock import Clock
 from engine.model.urn import short_name
+from engine.protocols import Operation
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,6 +50,8 @@ HEADERS = (
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+ADMIN: tuple[Role, ...] = ()  #: roles of pages that are for admin only, like the operations that they need
+EVERYONE: tuple[Role, ...] = ("invoke", "read", "operator")
 SECTIONS = ("functions", "invocations", "queues", "triggers", "deliveries")
 #: Key in the ASGI scope: True if no foreign web page makes the request, so that its reply may show the navigation.
 GUARDED = "functiond.guarded"
@@ -104,27 +107,53 @@ class Reader(Struct, frozen=True, kw_only=True):
     ends_at: float  #: end of the session; 0: signed in by a header of the request
 
 
-def serves(*operations: str, **given: str) -> Callable[[F], F]:
-    """Mark a method of a page family as the handler of operations, which ``paths`` lists by their names.
+def get(name: str, path: str, roles: tuple[Role, ...] = READ, **given: str) -> Callable[[F], F]:
+    """Declare that a method of a page family shows a page, for ``roles`` and admin.
 
-    ``given`` are arguments of the method besides the call and the form.
+    ``given`` are arguments of the method besides the call.
     """
+    return _declare(PageOperation(name=name, method="GET", path=path, roles=roles, given=given))
 
+
+def post(name: str, path: str, roles: tuple[Role, ...] = READ, **given: str) -> Callable[[F], F]:
+    """Declare that a method of a page family carries out what a form asks for.
+
+    A role that may open pages may send any form, because a refused one shows its page again: the operation of the API
+    that it uses checks the role. ``given`` are arguments of the method besides the call and the form.
+    """
+    return _declare(PageOperation(name=name, method="POST", path=path, roles=roles, given=given))
+
+
+def _declare(declared: PageOperation) -> Callable[[F], F]:
     def mark(method: F) -> F:
-        vars(method).setdefault(_SERVED, []).extend((name, given) for name in operations)
+        vars(method).setdefault(_SERVED, []).append(declared)
         return method
 
     return mark
 
 
-class PageFamily:
-    """Pages about one kind of thing, and the actions of their forms: the methods that ``serves`` marks."""
+class PageOperation(Operation, frozen=True, kw_only=True):
+    """Operation of the console, and arguments of its handler."""
 
-    def handlers(self) -> Iterator[tuple[str, PageHandler]]:
-        """Yield the names of operations, and their handlers."""
-        for attribute, method in getmembers(type(self), isfunction):
-            for name, given in vars(method).get(_SERVED, ()):
-                yield name, partial(getattr(self, attribute), **given)
+    roles: tuple[Role, ...] = READ
+    own: bool = True
+    given: Mapping[str, Any] = {}
+
+
+class PageFamily:
+    """Pages about one kind of thing, and the actions of their forms: the methods that ``get`` and ``post`` mark."""
+
+    @classmethod
+    def operations(cls) -> Iterator[tuple[PageOperation, str]]:
+        """Yield the operations, each with the name of the method that serves it."""
+        for attribute, method in getmembers(cls, isfunction):
+            for declared in vars(method).get(_SERVED, ()):
+                yield declared, attribute
+
+    def handlers(self) -> Iterator[tuple[PageOperation, PageHandler]]:
+        """Yield the operations with their handlers."""
+        for declared, attribute in self.operations():
+            yield declared, partial(getattr(self, attribute), **declared.given)
 
 
 def may_read(call: Call) -> bool:

@@ -1,14 +1,11 @@
-"""Pages and actions of the console: their names, URL paths and roles; and the paths of functions."""
+"""URL paths of the console: of its pages, its static files, and functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import quote
 
-from engine.auth.roles import Role
 from engine.model import Function
 from engine.model.urn import short_name
-from engine.protocols import Operation
 
 HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
@@ -67,150 +64,6 @@ FILES = {
 }
 #: Paths that a browser requests before somebody has signed in; their replies reveal nothing about this engine.
 OPEN = ("/", "/console", SIGN_IN, SIGN_OUT, *(STATIC + name for name in FILES))
-
-
-def _operations(method: str, roles: tuple[Role, ...], paths: Mapping[str, str]) -> tuple[Operation, ...]:
-    return tuple(Operation(name=name, method=method, path=path, roles=roles, own=True) for name, path in paths.items())
-
-
-#: Pages that need credentials, with the roles that may open them.
-PAGES = (
-    *_operations(
-        "GET",
-        ("read",),
-        {
-            "ConsoleOverview": HOME,
-            "ConsoleEvents": CHANGES,
-            "ConsoleFunctions": f"{PROJECT}/functions",
-            "ConsoleFunction": FUNCTION,
-            "ConsoleTest": f"{FUNCTION}/test",
-            "ConsoleMonitoring": f"{FUNCTION}/monitoring",
-            "ConsoleFunctionInvocations": f"{FUNCTION}/invocations",
-            "ConsoleFunctionLogs": f"{FUNCTION}/logs",
-            "ConsoleFunctionLogStream": f"{FUNCTION}/logs/stream",
-            "ConsoleBasics": CONFIGURATION,
-            "ConsoleEnvironment": f"{CONFIGURATION}/environment",
-            "ConsoleConcurrency": f"{CONFIGURATION}/concurrency",
-            "ConsoleFunctionTriggers": f"{CONFIGURATION}/triggers",
-            "ConsoleTrigger": f"{CONFIGURATION}/triggers/{{trigger_id}}",
-            "ConsoleAsyncSettings": ASYNC_SETTINGS,
-            "ConsoleStatusLog": f"{ASYNC_SETTINGS}/status-log",
-            "ConsoleVersions": f"{CONFIGURATION}/versions",
-            "ConsoleAlias": f"{CONFIGURATION}/aliases/{{alias}}",
-            "ConsoleTags": f"{CONFIGURATION}/tags",
-            "ConsoleReserved": f"{CONFIGURATION}/reserved",
-            "ConsoleReservation": f"{CONFIGURATION}/reserved/{{qualifier}}",
-            "ConsoleInvocations": f"{PROJECT}/invocations",
-            "ConsoleInvocation": INVOCATION,
-            "ConsoleEvent": f"{INVOCATION}/event",
-            "ConsoleResult": f"{INVOCATION}/result",
-            "ConsoleQueues": QUEUES,
-            "ConsoleTriggers": f"{PROJECT}/triggers",
-            "ConsoleGateway": GATEWAY,
-            "ConsoleDeliveries": DELIVERIES,
-        },
-    ),
-    *_operations(
-        "GET",
-        ("invoke", "read", "operator"),
-        {
-            "ConsoleDocs": DOCS,
-            "ConsoleDocsPage": f"{DOCS}{{page}}",
-            "ConsoleDocsIndex": DOCS.rstrip("/"),
-            "ConsoleNoPage": f"{HOME}{{rest:path}}",
-            "ConsoleSignInPage": SIGN_IN,
-            "ConsoleStart": HOME.rstrip("/"),
-            "Start": "/",
-            **{f"ConsoleFile{number}": STATIC + name for number, name in enumerate(FILES)},
-        },
-    ),
-    # For the role admin only, like the operations that they need.
-    *_operations(
-        "GET",
-        (),
-        {
-            "ConsoleCreateFunction": CREATE_FUNCTION,
-            "ConsoleFunctionPackage": f"{FUNCTION}/package",
-            "ConsoleFunctionRemoval": f"{FUNCTION}/delete",
-            "ConsoleNewTrigger": f"{CONFIGURATION}/triggers/new",
-            "ConsoleNewAlias": f"{CONFIGURATION}/new-alias",
-            "ConsoleNewReservation": f"{CONFIGURATION}/new-reservation",
-            "ConsoleRunAgain": f"{INVOCATION}/again",
-            "ConsoleCancelOfProject": MANY["cancel"],
-            "ConsoleRedriveOfProject": MANY["redrive"],
-            "ConsoleCancelMany": f"{FUNCTION}/invocations/cancel",
-            "ConsoleRedriveMany": f"{FUNCTION}/invocations/redrive",
-            "ConsolePurge": f"{QUEUE}/purge",
-            "ConsoleNewTriggerFunction": f"{PROJECT}/triggers/new",
-            "ConsoleEditGateway": f"{GATEWAY}/edit",
-            "ConsoleRedriveAll": f"{DELIVERIES}/redrive",
-            "ConsoleDiscardAll": f"{DELIVERIES}/discard",
-        },
-    ),
-)
-#: Paths to which forms are sent. A role that may open pages may send any form, because a refused one shows its page
-#: again: the operation of the API that it uses checks the role.
-ACTIONS = (
-    *_operations("POST", ("invoke", "read", "operator"), {"ConsoleSignIn": SIGN_IN, "ConsoleSignOut": SIGN_OUT}),
-    *_operations(
-        "POST",
-        ("read",),
-        {
-            "ConsoleAcceptClock": f"{HOME}clock/accept",
-            "ConsoleMakeFunction": CREATE_FUNCTION,
-            "ConsoleDeleteFunction": f"{FUNCTION}/delete",
-            "ConsolePauseFunction": f"{FUNCTION}/pause",
-            "ConsoleResumeFunction": f"{FUNCTION}/resume",
-            "ConsoleSaveCode": f"{FUNCTION}/code",
-            "ConsoleSaveFile": f"{FUNCTION}/code/file",
-            "ConsoleUploadPackage": f"{FUNCTION}/package",
-            "ConsoleChooseDependencies": f"{FUNCTION}/dependencies",
-            "ConsoleTestFunction": f"{FUNCTION}/test",
-            "ConsoleSaveEvent": f"{FUNCTION}/test/save",
-            "ConsoleDeleteEvent": f"{FUNCTION}/test/delete",
-            "ConsoleSaveBasics": CONFIGURATION,
-            "ConsoleSaveEnvironment": f"{CONFIGURATION}/environment",
-            "ConsoleSaveConcurrency": f"{CONFIGURATION}/concurrency",
-            "ConsoleSaveControls": f"{CONFIGURATION}/concurrency/controls",
-            "ConsolePauseWithReason": f"{CONFIGURATION}/concurrency/pause",
-            "ConsoleEndPause": f"{CONFIGURATION}/concurrency/resume",
-            "ConsoleCreateTrigger": f"{CONFIGURATION}/triggers/new",
-            "ConsoleSaveTrigger": f"{CONFIGURATION}/triggers/{{trigger_id}}",
-            "ConsoleEnableTrigger": f"{CONFIGURATION}/triggers/{{trigger_id}}/enable",
-            "ConsoleDisableTrigger": f"{CONFIGURATION}/triggers/{{trigger_id}}/disable",
-            "ConsoleDeleteTrigger": f"{CONFIGURATION}/triggers/{{trigger_id}}/delete",
-            "ConsoleSaveAsyncSettings": ASYNC_SETTINGS,
-            "ConsoleRemoveAsyncSettings": f"{ASYNC_SETTINGS}/remove",
-            "ConsolePublishVersion": f"{CONFIGURATION}/versions",
-            "ConsoleDeleteVersion": f"{CONFIGURATION}/versions/delete",
-            "ConsoleCreateAlias": f"{CONFIGURATION}/new-alias",
-            "ConsoleSaveAlias": f"{CONFIGURATION}/aliases/{{alias}}",
-            "ConsoleDeleteAlias": f"{CONFIGURATION}/aliases/{{alias}}/delete",
-            "ConsoleSaveTags": f"{CONFIGURATION}/tags",
-            "ConsoleReserve": f"{CONFIGURATION}/new-reservation",
-            "ConsoleSaveReservation": f"{CONFIGURATION}/reserved/{{qualifier}}",
-            "ConsoleRemoveReservation": f"{CONFIGURATION}/reserved/{{qualifier}}/remove",
-            "ConsoleCancelInvocation": f"{INVOCATION}/cancel",
-            "ConsoleRedriveInvocation": f"{INVOCATION}/redrive",
-            "ConsoleInvokeAgain": f"{INVOCATION}/again",
-            "ConsoleDeliverAgain": f"{INVOCATION}/deliver",
-            "ConsoleCancelInvocationsOfProject": MANY["cancel"],
-            "ConsoleRedriveInvocationsOfProject": MANY["redrive"],
-            "ConsoleCancelInvocations": f"{FUNCTION}/invocations/cancel",
-            "ConsoleRedriveInvocations": f"{FUNCTION}/invocations/redrive",
-            "ConsoleChooseTriggerFunction": f"{PROJECT}/triggers/new",
-            "ConsoleSaveGateway": f"{GATEWAY}/edit",
-            "ConsolePauseQueue": f"{QUEUE}/pause",
-            "ConsoleResumeQueue": f"{QUEUE}/resume",
-            "ConsolePurgeQueue": f"{QUEUE}/purge",
-            "ConsoleSelectedDeliveries": DELIVERIES,
-            "ConsoleRedriveDeliveries": f"{DELIVERIES}/redrive",
-            "ConsoleDiscardDeliveries": f"{DELIVERIES}/discard",
-        },
-    ),
-)
-#: Operations of the console by their names.
-BY_NAME = {one.name: one for one in (*PAGES, *ACTIONS)}
 
 
 def is_page(path: str) -> bool:

@@ -22,8 +22,8 @@ from engine.http.api.routing import Call
 from engine.http.api.times import short_time
 from engine.http.console.forms import Form, error_of_whole, errors_of, struct_of
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, Pages, see_other, serves
-from engine.http.console.paths import QUEUES, name_of
+from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
+from engine.http.console.paths import QUEUE, QUEUES, name_of
 from engine.model import Function, Invocation, Mode, State
 from engine.model.clock import Clock
 from engine.model.controls import Controls
@@ -134,7 +134,7 @@ class QueuesPage(PageFamily):
         self._backlog, self._statistics = backlog, statistics
         self._records, self._clock = records, clock
 
-    @serves("ConsolePauseQueue")
+    @post("ConsolePauseQueue", f"{QUEUE}/pause")
     async def pause(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         try:
@@ -144,12 +144,12 @@ class QueuesPage(PageFamily):
             return await self._show(call, live=False, **wrong)
         return see_other(_back(call), "Paused. Requests are accepted and wait.")
 
-    @serves("ConsoleResumeQueue")
+    @post("ConsoleResumeQueue", f"{QUEUE}/resume")
     async def resume(self, call: Call, form: Form) -> Reply:
         await self._frame.send(call, "POST", self._frame.function_of(call), "/resume")
         return see_other(_back(call), "Resumed.")
 
-    @serves("ConsoleQueues")
+    @get("ConsoleQueues", QUEUES)
     async def _show(self, call: Call, *, live: bool = True, **data: Any) -> Reply:
         whole = bool(call.text("all"))
         page = page_of(call, self._rows.functions(call.project, busy=not whole), "limit", maximum=ROWS)
@@ -168,7 +168,7 @@ class QueuesPage(PageFamily):
             **{"wrong": 0, "errors": {}, "typed": "", **data},
         )
 
-    @serves("ConsolePurge")
+    @get("ConsolePurge", f"{QUEUE}/purge", ADMIN)
     async def ask_purge(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         [row] = await self._rows.rows([function])
@@ -177,7 +177,7 @@ class QueuesPage(PageFamily):
         purge = Purge(until=short_time(self._clock.now()), total=row.waiting)
         return await self._show_purge(call, function, "queues/purge.html", purge=purge, row=row, sample=sample)
 
-    @serves("ConsolePurgeQueue")
+    @post("ConsolePurgeQueue", f"{QUEUE}/purge")
     async def purge(self, call: Call, form: Form) -> Reply:
         """Make one step, and show the progress, or the result after the last step."""
         function, purge = self._frame.function_of(call), struct_of(form, Purge)

@@ -19,10 +19,11 @@ from engine.auth.credentials import Token
 from engine.http.console import docs
 from engine.http.console.functions import code as function_code
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.paths import ACTIONS, CHANGES, HOME, PAGES, SIGN_IN, SIGN_OUT
+from engine.http.console.paths import CHANGES, HOME, SIGN_IN, SIGN_OUT
 from engine.model.controls import Controls
 from engine.protocols.audit import Trace
 from tests.support.console import form_token
+from tests.support.console_operations import ACTIONS, PAGES
 from tests.support.http_app import PROJECT
 from tests.support.triggering import House, api_client, house
 

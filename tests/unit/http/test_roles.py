@@ -23,7 +23,7 @@ from engine.auth.roles import ROLES, Role
 from engine.http.api import large_replies
 from engine.http.api.routing import BASE
 from engine.http.api.secrets import param_shown, without_credentials
-from engine.http.console.paths import FILES, HOME, OPEN, PAGES
+from engine.http.console.paths import FILES, HOME, OPEN
 from engine.http.operations import OPERATIONS
 from engine.protocols import Operation, Plugin, PluginContext
 from engine.protocols.audit import Trace
@@ -34,6 +34,7 @@ from plugins.lts import plugin as lts
 from plugins.obs import plugin as obs
 from plugins.smn import plugin as smn
 from plugins.webhook import plugin as webhook
+from tests.support.console_operations import PAGES
 from tests.support.documents import DOCS
 from tests.support.http_app import PROJECT
 from tests.support.triggering import HELD, House, api_client, house

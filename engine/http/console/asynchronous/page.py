@@ -29,7 +29,8 @@ from engine.http.console.asynchronous.form import (
 from engine.http.console.configuration.forms import CHANGED, digest_of, is_stale
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, see_other, serves
+from engine.http.console.pages import PageFamily, get, post, see_other
+from engine.http.console.paths import ASYNC_SETTINGS
 from engine.http.console.struct_forms import lost_secrets, missing_values
 from engine.logs.target import status_log_target_of
 from engine.model import Function
@@ -48,13 +49,13 @@ class AsyncSettingsPage(PageFamily):
         self._frame, self._catalog, self._defaults = frame, catalog, defaults
         self._kinds, self._form = kinds, AsyncSettingsForm(kinds)
 
-    @serves("ConsoleAsyncSettings")
+    @get("ConsoleAsyncSettings", ASYNC_SETTINGS)
     async def show(self, call: Call) -> Reply:
         version = self._version(call)
         settings = await self._settings(call, version)
         return await self._show(call, version, settings, self._form.shown(settings))
 
-    @serves("ConsoleSaveAsyncSettings")
+    @post("ConsoleSaveAsyncSettings", ASYNC_SETTINGS)
     async def save(self, call: Call, form: Form) -> Reply:
         """Store the settings, or change the number or order of the rules in the form, which stores nothing."""
         version = self._version(call)
@@ -78,7 +79,7 @@ class AsyncSettingsPage(PageFamily):
             return await self._show(call, version, settings, shown, {**lost, **self._form.errors(error, shown)})
         return see_other(self._page_of(version), "Saved. The settings hold for the next attempts and outcomes.")
 
-    @serves("ConsoleRemoveAsyncSettings")
+    @post("ConsoleRemoveAsyncSettings", f"{ASYNC_SETTINGS}/remove")
     async def remove(self, call: Call, form: Form) -> Reply:
         version = self._version(call)
         await self._frame.send(call, "DELETE", version, _api_part(version))

@@ -13,7 +13,8 @@ from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call
 from engine.http.console.forms import WHOLE, errors_of
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, serves
+from engine.http.console.pages import PageFamily, get
+from engine.http.console.paths import ASYNC_SETTINGS
 from engine.logs.target import LogTarget, status_log_target_of
 from engine.model import Function, State
 from engine.pipeline.status_log import SEQ_STATUS
@@ -53,7 +54,7 @@ class StatusLinesPage(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog) -> None:
         self._frame, self._catalog = frame, catalog
 
-    @serves("ConsoleStatusLog")
+    @get("ConsoleStatusLog", f"{ASYNC_SETTINGS}/status-log")
     async def show(self, call: Call) -> Reply:
         version, before = self._frame.version_of(call), call.text("before")
         settings = self._catalog.settings_of(version.function_id, version.version)

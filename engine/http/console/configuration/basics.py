@@ -25,8 +25,6 @@ _MEMORY = tuple(Choice(value=size, label=f"{size:,} MB, {cpu_of(size) / 1000:.1f
 class BasicsForm(FieldsForm):
     """Form of the basic settings. ``max_timeout`` is the engine's limit in seconds."""
 
-    operation = "ConsoleSaveBasics"
-
     def __init__(self, frame: FunctionFrame, max_timeout: int) -> None:
         super().__init__(frame)
         self._max_timeout = max_timeout
@@ -68,12 +66,12 @@ class BasicsForm(FieldsForm):
 class BasicsPage(SettingsPage[Values]):
     """Page of the basic settings."""
 
-    operation = "ConsoleBasics"
+    operation, actions = "ConsoleBasics", {"ConsoleSaveBasics": ""}
     tab, template, versioned = "configuration", "functions/basics.html", True
 
     def __init__(self, frame: FunctionFrame, max_timeout: int) -> None:
         self._form = BasicsForm(frame, max_timeout)
-        super().__init__(frame, [self._form])
+        super().__init__(frame, self._form)
 
     def data(self, call: Call, function: Function, typed: Values | None) -> Mapping[str, Any]:
         shown = self._form.shown(function)

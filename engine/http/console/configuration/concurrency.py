@@ -17,7 +17,8 @@ from engine.http.api.routing import Call
 from engine.http.console.configuration.forms import FieldsForm, SettingsPage, Values, digest_of, errors_beside
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import serves
+from engine.http.console.pages import post
+from engine.http.console.paths import CONFIGURATION
 from engine.http.console.struct_forms import Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
@@ -54,8 +55,6 @@ class Share(Struct, frozen=True, kw_only=True):
 
 
 class InstancesForm(FieldsForm):
-    operation = "ConsoleSaveConcurrency"
-
     def fields(self, function: Function) -> Sequence[Field]:
         return fields_of(Share)
 
@@ -87,7 +86,7 @@ class InstancesForm(FieldsForm):
 
 
 class ControlsForm(FieldsForm):
-    operation, target = "ConsoleSaveControls", "/controls"
+    target = "/controls"
 
     def __init__(self, frame: FunctionFrame, controls: FunctionControls) -> None:
         super().__init__(frame)
@@ -111,14 +110,15 @@ class ConcurrencyPage(SettingsPage[Values]):
     """Page with a form of the instances, one of the controls, and one that pauses the function."""
 
     operation = "ConsoleConcurrency"
+    actions = {"ConsoleSaveConcurrency": "", "ConsoleSaveControls": "/controls"}
     tab, template = "configuration/concurrency", "functions/concurrency.html"
 
     def __init__(self, frame: FunctionFrame, controls: FunctionControls) -> None:
         self._fields = {"instances": InstancesForm(frame), "controls": ControlsForm(frame, controls)}
-        super().__init__(frame, self._fields.values())
+        super().__init__(frame, *self._fields.values())
         self._controls = controls
 
-    @serves("ConsolePauseWithReason")
+    @post("ConsolePauseWithReason", f"{CONFIGURATION}/concurrency/pause")
     async def pause(self, call: Call, form: Form) -> Reply:
         """Pause the function, or change the reason of its pause."""
         function, reason = self._frame.function_of(call), form.text("pause_reason")
@@ -130,7 +130,7 @@ class ConcurrencyPage(SettingsPage[Values]):
             return await self._show(call, function, {"pause_reason": reason}, errors)
         return self._done(function, "Paused. Requests are accepted and wait.")
 
-    @serves("ConsoleEndPause")
+    @post("ConsoleEndPause", f"{CONFIGURATION}/concurrency/resume")
     async def resume(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         await self._frame.send(call, "POST", function, "/resume")

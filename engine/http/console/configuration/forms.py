@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -20,7 +19,8 @@ from engine.errors import FunctiondError
 from engine.http.api.routing import Call
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, PageHandler, see_other
+from engine.http.console.pages import PageFamily, PageOperation, see_other
+from engine.http.console.paths import FUNCTION
 from engine.http.console.struct_forms import Field, changed_values, shown_values, typed_values
 from engine.model import Function
 
@@ -62,7 +62,6 @@ class Update(Struct, frozen=True, kw_only=True):
 class SettingsForm(ABC, Generic[T]):
     """Form of a page. ``T`` is the type of what its reader has typed."""
 
-    operation: ClassVar[str]  #: to which the form is sent
     note: ClassVar[str] = "Saved."
 
     def __init__(self, frame: FunctionFrame) -> None:
@@ -120,28 +119,32 @@ class SettingsPage(PageFamily, ABC, Generic[T]):
     """Page of one form or several. A form is stored at once, or shown again with its errors."""
 
     operation: ClassVar[str]
+    actions: ClassVar[Mapping[str, str]]  #: operations to which the forms are sent, with their paths below the page's
     tab: ClassVar[str]  #: path below that of the function
     template: ClassVar[str]
     versioned: ClassVar[bool] = False  #: published versions have the page, too
 
-    def __init__(self, frame: FunctionFrame, forms: Iterable[SettingsForm[T]]) -> None:
+    def __init__(self, frame: FunctionFrame, *forms: SettingsForm[T]) -> None:
         self._frame, self._forms = frame, forms
 
     @abstractmethod
     def data(self, call: Call, function: Function, typed: T | None) -> Mapping[str, Any]:
         """Return the data of the template, for what is ``typed`` in one of the forms or else for what is stored."""
 
-    def handlers(self) -> Iterator[tuple[str, PageHandler]]:
-        yield from super().handlers()
-        yield self.operation, self.show
-        for form in self._forms:
-            yield form.operation, partial(self._save, form)
+    @classmethod
+    def operations(cls) -> Iterator[tuple[PageOperation, str]]:
+        yield from super().operations()
+        path = f"{FUNCTION}/{cls.tab}"
+        yield PageOperation(name=cls.operation, method="GET", path=path), "show"
+        for number, (name, rest) in enumerate(cls.actions.items()):
+            yield PageOperation(name=name, method="POST", path=path + rest, given={"number": number}), "save"
 
     async def show(self, call: Call) -> Reply:
         return await self._show(call, self._frame.version_of(call) if self.versioned else self._frame.function_of(call))
 
-    async def _save(self, settings: SettingsForm[T], call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
+    async def save(self, call: Call, form: Form, number: int) -> Reply:
+        """Store what was typed in one of the forms."""
+        settings, function = self._forms[number], self._frame.function_of(call)
         typed = settings.read(function, form)
         if is_stale(form, settings.shown(function)):
             return await self._show(call, function, typed, {WHOLE: CHANGED})

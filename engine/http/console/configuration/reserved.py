@@ -23,7 +23,8 @@ from engine.http.api.routing import Call
 from engine.http.console.configuration.forms import CHANGED, digest_of, errors_beside, is_stale
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, see_other, serves
+from engine.http.console.pages import ADMIN, PageFamily, get, post, see_other
+from engine.http.console.paths import CONFIGURATION
 from engine.http.console.struct_forms import Choice, Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
@@ -119,12 +120,12 @@ class ReservedPages(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog, reservations: Reservations) -> None:
         self._frame, self._catalog, self._reservations = frame, catalog, reservations
 
-    @serves("ConsoleNewReservation")
+    @get("ConsoleNewReservation", f"{CONFIGURATION}/new-reservation", ADMIN)
     async def show_new(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         return await self._show(call, function, ReservationForm(count="1"), None)
 
-    @serves("ConsoleReservation")
+    @get("ConsoleReservation", f"{CONFIGURATION}/reserved/{{qualifier}}")
     async def show(self, call: Call) -> Reply:
         function, qualifier = self._frame.function_of(call), call.part("qualifier")
         reserved = self._found(function, qualifier)
@@ -132,7 +133,8 @@ class ReservedPages(PageFamily):
             raise NotFound(f"no reservation of {qualifier[:100]} (it may have been removed)")
         return await self._show(call, function, form_of(qualifier, reserved.reservation), reserved)
 
-    @serves("ConsoleReserve", "ConsoleSaveReservation")
+    @post("ConsoleReserve", f"{CONFIGURATION}/new-reservation")
+    @post("ConsoleSaveReservation", f"{CONFIGURATION}/reserved/{{qualifier}}")
     async def save(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         typed = read_form(form, call.parts.get("qualifier", ""))
@@ -156,7 +158,7 @@ class ReservedPages(PageFamily):
             return await self._show(call, function, typed, None, {"count": NOTHING})
         return see_other(self._frame.page_path(function, LIST), "Saved." if kept else REMOVED)
 
-    @serves("ConsoleRemoveReservation")
+    @post("ConsoleRemoveReservation", f"{CONFIGURATION}/reserved/{{qualifier}}/remove")
     async def remove(self, call: Call, form: Form) -> Reply:
         function, qualifier = self._frame.function_of(call), call.part("qualifier")
         try:
@@ -165,7 +167,7 @@ class ReservedPages(PageFamily):
             return await self._list(call, errors_beside(error, ()))
         return see_other(self._frame.page_path(function, LIST), REMOVED)
 
-    @serves("ConsoleReserved")
+    @get("ConsoleReserved", f"{CONFIGURATION}/reserved")
     async def _list(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:
         function = self._frame.function_of(call)
         return await self._frame.show(

@@ -83,7 +83,6 @@ class Variables(Struct, frozen=True, kw_only=True):
 class EnvironmentForm(SettingsForm[Variables]):
     """Form of both lists of variables."""
 
-    operation = "ConsoleSaveEnvironment"
     note = "Saved. New instances have these variables."
 
     def shown(self, function: Function) -> object:
@@ -134,11 +133,11 @@ class EnvironmentForm(SettingsForm[Variables]):
 class EnvironmentPage(SettingsPage[Variables]):
     """Page of the variables, which only those roles see that see secrets."""
 
-    operation = "ConsoleEnvironment"
+    operation, actions = "ConsoleEnvironment", {"ConsoleSaveEnvironment": ""}
     tab, template, versioned = "configuration/environment", "functions/environment.html", True
 
     def __init__(self, frame: FunctionFrame) -> None:
-        super().__init__(frame, [EnvironmentForm(frame)])
+        super().__init__(frame, EnvironmentForm(frame))
 
     def data(self, call: Call, function: Function, typed: Variables | None) -> Mapping[str, Any]:
         stored, sees = _stored(function), sees_secrets(call)
@@ -165,8 +164,6 @@ def _rows(function: Function) -> dict[str, list[Row]]:
 
 class TagsForm(SettingsForm[Sequence[Row]]):
     """Form of the tags. All are checked before the first request, since the API removes and adds them by two."""
-
-    operation = "ConsoleSaveTags"
 
     def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
         super().__init__(frame)
@@ -198,11 +195,11 @@ class TagsForm(SettingsForm[Sequence[Row]]):
 class TagsPage(SettingsPage[Sequence[Row]]):
     """Page of the tags."""
 
-    operation = "ConsoleTags"
+    operation, actions = "ConsoleTags", {"ConsoleSaveTags": ""}
     tab, template = "configuration/tags", "functions/tags.html"
 
     def __init__(self, frame: FunctionFrame, tags: Tags) -> None:
-        super().__init__(frame, [TagsForm(frame, tags)])
+        super().__init__(frame, TagsForm(frame, tags))
         self._tags = tags
 
     def data(self, call: Call, function: Function, typed: Sequence[Row] | None) -> Mapping[str, Any]:

@@ -24,7 +24,8 @@ from engine.http.api.versions import CreateAliasBody, PublishBody
 from engine.http.console.configuration.forms import CHANGED, digest_of, errors_beside, is_stale
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, see_other, serves
+from engine.http.console.pages import ADMIN, PageFamily, get, post, see_other
+from engine.http.console.paths import CONFIGURATION
 from engine.http.console.struct_forms import Choice, fields_of, lines, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Alias, Function, Strategy
@@ -47,11 +48,11 @@ class VersionsPage(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog) -> None:
         self._frame, self._catalog = frame, catalog
 
-    @serves("ConsoleVersions")
+    @get("ConsoleVersions", f"{CONFIGURATION}/versions")
     async def show(self, call: Call) -> Reply:
         return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""))
 
-    @serves("ConsolePublishVersion")
+    @post("ConsolePublishVersion", f"{CONFIGURATION}/versions")
     async def publish(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         values = {one.name: form.text(one.name) for one in _PUBLISH}
@@ -62,7 +63,7 @@ class VersionsPage(PageFamily):
         version = reply.read(dict[str, object])["version"]
         return see_other(self._frame.page_path(function, PATH), f"Published version {version}.")
 
-    @serves("ConsoleDeleteVersion")
+    @post("ConsoleDeleteVersion", f"{CONFIGURATION}/versions/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
         function, version = self._frame.function_of(call), form.text("version") or LATEST
         try:
@@ -180,24 +181,24 @@ class AliasPages(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog) -> None:
         self._frame, self._catalog = frame, catalog
 
-    @serves("ConsoleNewAlias")
+    @get("ConsoleNewAlias", f"{CONFIGURATION}/new-alias", ADMIN)
     async def show_new(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         newest = self._catalog.versions(function.function_id)[-1].version
         return await self._show(call, function, AliasForm(version=newest), None)
 
-    @serves("ConsoleAlias")
+    @get("ConsoleAlias", f"{CONFIGURATION}/aliases/{{alias}}")
     async def show(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         alias = self._alias(call, function)
         return await self._show(call, function, form_of(alias), alias)
 
-    @serves("ConsoleCreateAlias")
+    @post("ConsoleCreateAlias", f"{CONFIGURATION}/new-alias")
     async def create(self, call: Call, form: Form) -> Reply:
         function, typed = self._frame.function_of(call), read_form(form)
         return await self._store(call, function, typed, None)
 
-    @serves("ConsoleSaveAlias")
+    @post("ConsoleSaveAlias", f"{CONFIGURATION}/aliases/{{alias}}")
     async def save(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         alias = self._alias(call, function)
@@ -206,7 +207,7 @@ class AliasPages(PageFamily):
             return await self._show(call, function, typed, alias, {WHOLE: CHANGED})
         return await self._store(call, function, typed, alias)
 
-    @serves("ConsoleDeleteAlias")
+    @post("ConsoleDeleteAlias", f"{CONFIGURATION}/aliases/{{alias}}/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         alias = self._alias(call, function)

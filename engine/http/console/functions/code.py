@@ -23,7 +23,8 @@ from engine.http.api.large_replies import PIECE, whole_file
 from engine.http.api.routing import Call
 from engine.http.console.forms import Form, errors_of
 from engine.http.console.functions.frame import NOT_SENT, FunctionFrame, PauseForm
-from engine.http.console.pages import HEADERS, PageFamily, may, see_other, serves
+from engine.http.console.pages import ADMIN, HEADERS, PageFamily, get, may, post, see_other
+from engine.http.console.paths import FUNCTION
 from engine.model import Dependency, Function
 from engine.resources.dependencies import Dependencies
 
@@ -46,11 +47,11 @@ class CodePage(PageFamily):
         self._frame, self._codes, self._dependencies = frame, codes, dependencies
         self._find = find
 
-    @serves("ConsoleFunction")
+    @get("ConsoleFunction", FUNCTION)
     async def show(self, call: Call) -> Reply:
         return await self._show(call)
 
-    @serves("ConsolePauseFunction")
+    @post("ConsolePauseFunction", f"{FUNCTION}/pause")
     async def pause(self, call: Call, form: Form) -> Reply:
         """Pause the function, by the form in the heading of its pages."""
         function, reason = self._frame.function_of(call), form.text("reason")
@@ -60,13 +61,13 @@ class CodePage(PageFamily):
             return await self._show(call, pause=PauseForm(reason=reason, error="; ".join(errors_of(error).values())))
         return see_other(self._frame.page_path(function), "Paused. Requests are accepted and wait.")
 
-    @serves("ConsoleResumeFunction")
+    @post("ConsoleResumeFunction", f"{FUNCTION}/resume")
     async def resume(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         await self._frame.send(call, "POST", function, "/resume")
         return see_other(self._frame.page_path(function), "Resumed.")
 
-    @serves("ConsoleFunctionPackage")
+    @get("ConsoleFunctionPackage", f"{FUNCTION}/package", ADMIN)
     async def download(self, call: Call) -> Reply:
         """Send the package of a version as it was received: a zip, or the source text of inline code."""
         code = self._frame.version_of(call).code
@@ -78,7 +79,7 @@ class CodePage(PageFamily):
         kind = b"text/plain; charset=utf-8" if inline else b"application/zip"
         return whole_file(file, code.size, kind, *HEADERS, named)
 
-    @serves("ConsoleSaveCode")
+    @post("ConsoleSaveCode", f"{FUNCTION}/code")
     async def save(self, call: Call, form: Form) -> Reply:
         """Store inline code."""
         function, code = self._frame.function_of(call), form.raw("code")
@@ -95,7 +96,7 @@ class CodePage(PageFamily):
             return await self._show(call, typed=_typed(field, code, form), errors=_beside(field, error))
         return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
 
-    @serves("ConsoleSaveFile")
+    @post("ConsoleSaveFile", f"{FUNCTION}/code/file")
     async def save_file(self, call: Call, form: Form) -> Reply:
         """Store the package with other text in the file that the query names."""
         if not may(call, _UPDATE):  # packing takes some seconds, so the operation must not be the first to check
@@ -117,7 +118,7 @@ class CodePage(PageFamily):
         page = self._frame.page_path(function, f"?file={quote(path)}")
         return see_other(page, f"Saved {path}. The next invocation runs this code.")
 
-    @serves("ConsoleUploadPackage")
+    @post("ConsoleUploadPackage", f"{FUNCTION}/package")
     async def upload(self, call: Call, form: Form) -> Reply:
         """Store a zip package, which is passed on while it arrives."""
         function, file = self._frame.function_of(call), form.file
@@ -131,7 +132,7 @@ class CodePage(PageFamily):
             return await self._show(call, errors=_beside("package", error))
         return see_other(self._frame.page_path(function), "Uploaded. The next invocation runs this code.")
 
-    @serves("ConsoleChooseDependencies")
+    @post("ConsoleChooseDependencies", f"{FUNCTION}/dependencies")
     async def choose_dependencies(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         body = {"depend_version_list": form.all("dependency")}

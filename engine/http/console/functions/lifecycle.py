@@ -24,8 +24,8 @@ from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.code import with_package, with_text
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.functions.listing import FunctionLoad
-from engine.http.console.pages import PageFamily, Pages, see_other, serves
-from engine.http.console.paths import PROJECT, path_of_name
+from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
+from engine.http.console.paths import CREATE_FUNCTION, FUNCTION, PROJECT, path_of_name
 from engine.http.console.struct_forms import number_of
 from engine.model.limits import MEMORY_SIZES, TIMEOUTS
 from engine.model.urn import short_name
@@ -61,11 +61,11 @@ class CreationPage(PageFamily):
     def __init__(self, pages: Pages, api: ApiRequests, check_runtime: CheckRuntime) -> None:
         self._pages, self._api, self._check_runtime = pages, api, check_runtime
 
-    @serves("ConsoleCreateFunction")
+    @get("ConsoleCreateFunction", CREATE_FUNCTION, ADMIN)
     async def show(self, call: Call) -> Reply:
         return await self._show(call, DEFAULTS)
 
-    @serves("ConsoleMakeFunction")
+    @post("ConsoleMakeFunction", CREATE_FUNCTION)
     async def create(self, call: Call, form: Form) -> Reply:
         typed = {name: form.raw(name) for name in ("func_name", "description", "code", *DEFAULTS)}
         path = f"/v2/{call.project}/fgs/functions"
@@ -170,7 +170,7 @@ class RemovalPage(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog, triggers: Triggers, load: FunctionLoad) -> None:
         self._frame, self._catalog, self._triggers, self._load = frame, catalog, triggers, load
 
-    @serves("ConsoleDeleteFunction")
+    @post("ConsoleDeleteFunction", f"{FUNCTION}/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         try:
@@ -181,7 +181,7 @@ class RemovalPage(PageFamily):
             return await self._show(call, form.text("name"), errors_of(error))
         return see_other(PROJECT.format(project_id=call.project) + "/functions", f"Deleted {function.name}.")
 
-    @serves("ConsoleFunctionRemoval")
+    @get("ConsoleFunctionRemoval", f"{FUNCTION}/delete", ADMIN)
     async def _show(self, call: Call, typed: str = "", errors: Mapping[str, str] | None = None) -> Reply:
         function_id = self._frame.function_of(call).function_id
         triggers = [one for one in self._triggers.in_project(call.project) if one.function_id == function_id]

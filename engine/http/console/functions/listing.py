@@ -13,7 +13,8 @@ from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
-from engine.http.console.pages import PageFamily, Pages, serves
+from engine.http.console.pages import PageFamily, Pages, get
+from engine.http.console.paths import PROJECT
 from engine.metrics.usage import Usage
 from engine.model import Alias, AsyncSettings, Function
 from engine.model.controls import Controls
@@ -75,7 +76,7 @@ class FunctionsPage(PageFamily):
         self._pages, self._catalog, self._controls, self._usage = pages, catalog, controls, usage
         self._triggers, self._load, self._region = triggers, load, region
 
-    @serves("ConsoleFunctions")
+    @get("ConsoleFunctions", f"{PROJECT}/functions")
     async def show(self, call: Call) -> Reply:
         name = call.text("name").strip()
         failures, failing = self._usage.sums("errors"), bool(call.text("failing"))

@@ -25,7 +25,8 @@ from engine.http.api.logs import LogArchive, log_of
 from engine.http.api.routing import Call
 from engine.http.api.times import exact_time
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import HEADERS, PageFamily, browser_of, serves
+from engine.http.console.pages import HEADERS, PageFamily, browser_of, get
+from engine.http.console.paths import FUNCTION
 from engine.http.live_logs import QUIET, Lines, LogTail, LogTails
 from engine.logs.feed import LogFeed
 from engine.logs.lines import Line, decode, last
@@ -69,7 +70,7 @@ class FunctionLogs(PageFamily):
         self._stopping = True
         self._tails.wake()
 
-    @serves("ConsoleFunctionLogs")
+    @get("ConsoleFunctionLogs", f"{FUNCTION}/logs")
     async def show(self, call: Call) -> Reply:
         function, request_id, text = self._frame.function_of(call), call.text("request_id").strip(), call.text("text")
         only_errors, error = bool(call.text("errors")), ""
@@ -91,7 +92,7 @@ class FunctionLogs(PageFamily):
             stream=self._frame.page_path(function, f"/logs/stream?{urlencode({'request_id': request_id})}"),
         )
 
-    @serves("ConsoleFunctionLogStream")
+    @get("ConsoleFunctionLogStream", f"{FUNCTION}/logs/stream")
     async def stream(self, call: Call) -> Reply:
         """Return a stream of lines. Raises InvalidRequest unless the request accepts it, Unavailable at the limit."""
         function, request_id = self._frame.function_of(call), call.text("request_id").strip()

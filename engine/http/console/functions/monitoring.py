@@ -23,7 +23,8 @@ from engine.http.console.charts import (
     range_of,
 )
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, serves
+from engine.http.console.pages import PageFamily, get
+from engine.http.console.paths import FUNCTION
 from engine.metrics.function_metrics import FunctionCounters, FunctionMetrics
 from engine.metrics.histogram import Distribution
 from engine.model import Function
@@ -51,7 +52,7 @@ class MonitoringPage(PageFamily):
         self._frame, self._metrics = frame, metrics
         self._clock, self._started_at = clock, clock.now()
 
-    @serves("ConsoleMonitoring")
+    @get("ConsoleMonitoring", f"{FUNCTION}/monitoring")
     async def show(self, call: Call) -> Reply:
         chosen, function = range_of(call), self._frame.function_of(call)
         reply = await self._frame.send(call, "GET", function, f"/statistics/{chosen.minutes}")

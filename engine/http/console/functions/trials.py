@@ -28,8 +28,8 @@ from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.functions.logs import shown_lines
 from engine.http.console.invocations.bodies import SHOWN, pretty
-from engine.http.console.pages import HEADERS, PageFamily, may, see_other, serves
-from engine.http.console.paths import PROJECT
+from engine.http.console.pages import HEADERS, PageFamily, get, may, post, see_other
+from engine.http.console.paths import FUNCTION, PROJECT
 from engine.http.console.visibility import sees_payloads
 from engine.http.live_logs import Batch, LogQueue
 from engine.logs.feed import FunctionLines, LogFeed
@@ -58,7 +58,7 @@ class TrialPage(PageFamily):
     def __init__(self, frame: FunctionFrame, events: Events, triggers: Triggers, logs: LogFeed) -> None:
         self._frame, self._events, self._triggers, self._logs = frame, events, triggers, logs
 
-    @serves("ConsoleTest")
+    @get("ConsoleTest", f"{FUNCTION}/test")
     async def show(self, call: Call) -> Reply:
         """Show the event that the query names: ``from=sample:<kind>``, or ``from=event:<id>``."""
         kind, _, name = call.text("from").partition(":")
@@ -73,7 +73,7 @@ class TrialPage(PageFamily):
             typed |= {"event": _content(event) if sees_payloads(call) else "", "name": event.name}
         return await self._show(call, typed)
 
-    @serves("ConsoleTestFunction")
+    @post("ConsoleTestFunction", f"{FUNCTION}/test")
     async def run(self, call: Call, form: Form) -> Reply:
         """Run the function with the event that was typed.
 
@@ -100,7 +100,7 @@ class TrialPage(PageFamily):
             return await self._show(call, typed, errors=errors_of(error))
         return await self._show(call, typed, run=run_of(reply))
 
-    @serves("ConsoleSaveEvent")
+    @post("ConsoleSaveEvent", f"{FUNCTION}/test/save")
     async def save(self, call: Call, form: Form) -> Reply:
         """Save the event under the name that was typed. An event of this name is replaced."""
         function, name = self._frame.function_of(call), form.text("name")
@@ -116,7 +116,7 @@ class TrialPage(PageFamily):
             return await self._show(call, _typed(form), errors=errors_of(error))
         return see_other(self._page(call, f"?from=event:{reply.read(EventName).id}"), f"Saved the event {name}.")
 
-    @serves("ConsoleDeleteEvent")
+    @post("ConsoleDeleteEvent", f"{FUNCTION}/test/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
         """Delete a saved event."""
         function = self._frame.function_of(call)

@@ -19,8 +19,8 @@ from engine.http.api.routing import Call
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
 from engine.http.console.invocations.triggers import InvocationTriggers
-from engine.http.console.pages import PageFamily, Pages, serves
-from engine.http.console.paths import MANY, name_of
+from engine.http.console.pages import PageFamily, Pages, get
+from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of
 from engine.model import Function, State
 from engine.model.identity import accepted_at
 from engine.protocols import NEWEST, Count, Found, Place, Records
@@ -46,14 +46,14 @@ class InvocationLists(PageFamily):
         self._pages, self._frame, self._catalog, self._records = pages, frame, catalog, records
         self._filters, self._sources, self._triggers = filters, sources, triggers
 
-    @serves("ConsoleInvocations")
+    @get("ConsoleInvocations", f"{PROJECT}/invocations")
     async def show_project(self, call: Call) -> Reply:
         functions = {one.function_id: one for one in self._catalog.list(call.project)}
         chosen = filter_of(call.text)
         data = await self._data(call, chosen, functions)
         return await self._pages.show(call, "invocations.html", tab="", filter=chosen, **data)
 
-    @serves("ConsoleFunctionInvocations")
+    @get("ConsoleFunctionInvocations", f"{FUNCTION}/invocations")
     async def show_function(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         name = name_of(function)

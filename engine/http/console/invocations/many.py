@@ -24,8 +24,8 @@ from engine.http.api.routing import BASE, Call, whole_number
 from engine.http.console.forms import Form
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.filters import ANY, Filters, InvocationFilter, filter_of
-from engine.http.console.pages import PageFamily, Pages, may, serves
-from engine.http.console.paths import MANY, PROJECT, name_of
+from engine.http.console.pages import ADMIN, PageFamily, Pages, get, may, post
+from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of
 from engine.model import Code, Record, State
 from engine.pipeline.redrive import FAILED
 from engine.protocols import Count, Records, Selection
@@ -67,8 +67,10 @@ class ManyInvocations(PageFamily):
     ) -> None:
         self._pages, self._frame, self._catalog, self._records, self._filters = pages, frame, catalog, records, filters
 
-    @serves("ConsoleCancelOfProject", "ConsoleCancelMany", kind="cancel")
-    @serves("ConsoleRedriveOfProject", "ConsoleRedriveMany", kind="redrive")
+    @get("ConsoleCancelOfProject", MANY["cancel"], ADMIN, kind="cancel")
+    @get("ConsoleCancelMany", f"{FUNCTION}/invocations/cancel", ADMIN, kind="cancel")
+    @get("ConsoleRedriveOfProject", MANY["redrive"], ADMIN, kind="redrive")
+    @get("ConsoleRedriveMany", f"{FUNCTION}/invocations/redrive", ADMIN, kind="redrive")
     async def _preview(self, call: Call, kind: Kind) -> Reply:
         """Show how many invocations match, and some of them."""
         listed = self._checked(call, kind, filter_of(call.text))
@@ -94,8 +96,10 @@ class ManyInvocations(PageFamily):
             most=COUNTED,
         )
 
-    @serves("ConsoleCancelInvocationsOfProject", "ConsoleCancelInvocations", kind="cancel")
-    @serves("ConsoleRedriveInvocationsOfProject", "ConsoleRedriveInvocations", kind="redrive")
+    @post("ConsoleCancelInvocationsOfProject", MANY["cancel"], kind="cancel")
+    @post("ConsoleCancelInvocations", f"{FUNCTION}/invocations/cancel", kind="cancel")
+    @post("ConsoleRedriveInvocationsOfProject", MANY["redrive"], kind="redrive")
+    @post("ConsoleRedriveInvocations", f"{FUNCTION}/invocations/redrive", kind="redrive")
     async def _step(self, call: Call, form: Form, kind: Kind) -> Reply:
         chosen = self._checked(call, kind, filter_of(form.text))
         if "running" in form:

@@ -21,7 +21,7 @@ from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.bodies import SHOWN, body_of, headers_of, pretty
 from engine.http.console.invocations.details import InvocationDetails
-from engine.http.console.pages import HEADERS, PageFamily, Pages, see_other, serves
+from engine.http.console.pages import ADMIN, HEADERS, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import INVOCATION, name_of
 from engine.http.console.visibility import sees_payloads
 from engine.model import Function, Record
@@ -39,11 +39,11 @@ class InvocationPage(PageFamily):
         self._pages, self._frame, self._catalog = pages, frame, catalog
         self._details = details
 
-    @serves("ConsoleInvocation")
+    @get("ConsoleInvocation", INVOCATION)
     async def show(self, call: Call) -> Reply:
         return await self._show(call, await self._details.record(call))
 
-    @serves("ConsoleCancelInvocation")
+    @post("ConsoleCancelInvocation", f"{INVOCATION}/cancel")
     async def cancel(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
         body = {"request_id": record.request_id, "type": "force"}
@@ -53,7 +53,7 @@ class InvocationPage(PageFamily):
             return await self._refused(call, record, error)
         return see_other(self._path(call, record.request_id), "Cancelled.")
 
-    @serves("ConsoleRedriveInvocation")
+    @post("ConsoleRedriveInvocation", f"{INVOCATION}/redrive")
     async def redrive(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
         body = {"request_ids": [record.request_id]}
@@ -65,7 +65,7 @@ class InvocationPage(PageFamily):
         text = "Redriven." if sent.repeated is UNSET else "Nothing was sent, as it was redriven before."
         return see_other(self._path(call, sent.new_request_id), f"{text} This invocation repeats {sent.request_id}.")
 
-    @serves("ConsoleDeliverAgain")
+    @post("ConsoleDeliverAgain", f"{INVOCATION}/deliver")
     async def deliver(self, call: Call, form: Form) -> Reply:
         record = await self._details.record(call)
         target = f"{BASE.format(project_id=call.project)}/deliveries/redrive"
@@ -76,13 +76,13 @@ class InvocationPage(PageFamily):
             return await self._refused(call, record, error)
         return see_other(self._path(call, record.request_id), "The delivery is tried again.")
 
-    @serves("ConsoleRunAgain")
+    @get("ConsoleRunAgain", f"{INVOCATION}/again", ADMIN)
     async def edit(self, call: Call) -> Reply:
         record = await self._details.record(call)
         event = pretty(record.payload) if sees_payloads(call) and len(record.payload) <= EDITED else ""
         return await self._editor(call, record, {"event": event, "priority": str(record.priority), "delay": ""})
 
-    @serves("ConsoleInvokeAgain")
+    @post("ConsoleInvokeAgain", f"{INVOCATION}/again")
     async def run_again(self, call: Call, form: Form) -> Reply:
         """Invoke again, with the event of the form if it has one."""
         record = await self._details.record(call)
@@ -100,12 +100,12 @@ class InvocationPage(PageFamily):
         new = reply.read(RunAgainReply).request_id
         return see_other(self._path(call, new), f"Accepted. This invocation repeats {record.request_id}.")
 
-    @serves("ConsoleEvent")
+    @get("ConsoleEvent", f"{INVOCATION}/event")
     async def download_event(self, call: Call) -> Reply:
         record = await self._details.record(call)
         return self._download(call, record.payload, f"{record.request_id}-event.json")
 
-    @serves("ConsoleResult")
+    @get("ConsoleResult", f"{INVOCATION}/result")
     async def download_result(self, call: Call) -> Reply:
         record = await self._details.record(call)
         return self._download(call, record.result, f"{record.request_id}-result.json")

@@ -25,7 +25,7 @@ from engine.http.console.charts import (
 )
 from engine.http.console.forms import Form
 from engine.http.console.overview.concerns import ProjectConcerns, engine_concerns
-from engine.http.console.pages import PageFamily, Pages, projects_for, see_other, serves
+from engine.http.console.pages import PageFamily, Pages, get, post, projects_for, see_other
 from engine.http.console.paths import HOME
 from engine.metrics.histogram import SECONDS
 from engine.metrics.prometheus import Figure
@@ -52,13 +52,13 @@ class OverviewPage(PageFamily):
         self._pages, self._catalog, self._health, self._figures = pages, catalog, health, figures
         self._usage, self._concerns, self._api = usage, concerns, api
 
-    @serves("ConsoleAcceptClock")
+    @post("ConsoleAcceptClock", f"{HOME}clock/accept")
     async def accept_clock(self, call: Call, form: Form) -> Reply:
         project = projects_for(call, self._catalog)[0]
         await self._api.send(call, "POST", f"{BASE.format(project_id=project)}/clock/accept")
         return see_other(HOME, "The clock is accepted.")
 
-    @serves("ConsoleOverview")
+    @get("ConsoleOverview", HOME)
     async def show(self, call: Call) -> Reply:
         chosen = range_of(call)
         figures = {figure.name: figure for figure in self._figures()}

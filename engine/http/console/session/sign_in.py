@@ -23,8 +23,8 @@ from engine.http.api.routing import Call
 from engine.http.auth import Authenticator
 from engine.http.console import words
 from engine.http.console.forms import WHOLE, Form, errors_of, read_fields
-from engine.http.console.pages import HEADERS, Pages, see_other
-from engine.http.console.paths import DOCS, HOME, SIGN_IN
+from engine.http.console.pages import EVERYONE, HEADERS, PageFamily, Pages, get, post, see_other
+from engine.http.console.paths import DOCS, HOME, SIGN_IN, SIGN_OUT
 from engine.http.console.session.browser import (
     asked_path,
     is_encrypted,
@@ -56,7 +56,7 @@ class _Asked(Struct, frozen=True, kw_only=True):
     errors: Mapping[str, str] = {}
 
 
-class SignIn:
+class SignIn(PageFamily):
     """Pages and forms for signing in and out. ``authenticator`` is None if the engine requires no credentials."""
 
     def __init__(
@@ -72,6 +72,7 @@ class SignIn:
         self._pages, self._tokens, self._sessions, self._authenticator = pages, tokens, sessions, authenticator
         self._cookie, self._audit, self._clock = cookie, audit, clock
 
+    @get("ConsoleSignInPage", SIGN_IN, EVERYONE)
     async def show(self, call: Call) -> Reply:
         path = local_path(call.text("next"))
         if self._authenticator is None or call.principal is not None:
@@ -97,6 +98,7 @@ class SignIn:
             message = "Your session has ended. Sign in again."
         return await self._page(scope, 401, _Asked(next=path, message=message), _challenge(error))
 
+    @post("ConsoleSignIn", SIGN_IN, EVERYONE)
     async def sign_in(self, call: Call) -> Reply:
         form = await read_fields(call, LIMIT)
         path = local_path(form.text("next"))
@@ -114,6 +116,7 @@ class SignIn:
         reply = error_reply(error)
         return await self._page(call.scope, reply.status, asked, _relevant(reply))
 
+    @post("ConsoleSignOut", SIGN_OUT, EVERYONE)
     async def sign_out(self, call: Call) -> Reply:
         form = await read_fields(call, LIMIT)
         session_id = call.scope.get(SESSION)

@@ -16,7 +16,8 @@ from engine.errors import FunctiondError, UnknownTrigger
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form
-from engine.http.console.pages import PageFamily, Pages, see_other, serves
+from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
+from engine.http.console.paths import GATEWAY
 from engine.http.console.struct_forms import Field, flat, missing_values, read_struct, shown_values, typed_values
 from engine.http.console.triggers.forms import CHANGED, errors_in_form, fields_of_kind, trigger_path
 from engine.http.console.triggers.rows import BACKEND, TriggerRows, is_gateway, page_of_trigger
@@ -37,7 +38,7 @@ class GatewayPages(PageFamily):
     def __init__(self, pages: Pages, api: ApiRequests, triggers: Triggers, rows: TriggerRows) -> None:
         self._pages, self._api, self._triggers, self._rows = pages, api, triggers, rows
 
-    @serves("ConsoleGateway")
+    @get("ConsoleGateway", GATEWAY)
     async def show(self, call: Call) -> Reply:
         trigger = self._trigger(call)
         row = self._rows.row(call, trigger)
@@ -46,12 +47,12 @@ class GatewayPages(PageFamily):
             call, "triggers/gateway.html", row=row, steps=_steps(fields), texts=_texts(fields, trigger.given)
         )
 
-    @serves("ConsoleEditGateway")
+    @get("ConsoleEditGateway", f"{GATEWAY}/edit", ADMIN)
     async def edit(self, call: Call) -> Reply:
         trigger = self._trigger(call)
         return await self._show_step(call, trigger, 1, shown_values(fields_of_kind(trigger.plugin), trigger.given), {})
 
-    @serves("ConsoleSaveGateway")
+    @post("ConsoleSaveGateway", f"{GATEWAY}/edit")
     async def proceed(self, call: Call, form: Form) -> Reply:
         """Go to the next step or back, or save the API after the last one."""
         trigger = self._trigger(call)

@@ -16,8 +16,8 @@ from engine.http.api.routing import Call, own_urn
 from engine.http.api.triggers import TriggerReply
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, Pages, see_other, serves
-from engine.http.console.paths import name_of, path_of
+from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
+from engine.http.console.paths import CONFIGURATION, PROJECT, name_of, path_of
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
 from engine.http.console.triggers.forms import (
     CHANGED,
@@ -43,6 +43,7 @@ from engine.triggers.supervisor import RUNNING
 
 TAB = "configuration/triggers"
 ROWS = 100
+_TRIGGER = f"{CONFIGURATION}/triggers/{{trigger_id}}"
 OFFERED = 200  #: functions that the page of a new trigger suggests
 
 
@@ -53,7 +54,7 @@ class TriggersPage(PageFamily):
         self._pages, self._catalog, self._triggers, self._sources = pages, catalog, triggers, sources
         self._rows, self._region = rows, region
 
-    @serves("ConsoleTriggers")
+    @get("ConsoleTriggers", f"{PROJECT}/triggers")
     async def show(self, call: Call) -> Reply:
         name = call.text("function")
         found = self._triggers.in_project(call.project)
@@ -76,12 +77,12 @@ class TriggersPage(PageFamily):
             },
         )
 
-    @serves("ConsoleNewTriggerFunction")
+    @get("ConsoleNewTriggerFunction", f"{PROJECT}/triggers/new", ADMIN)
     async def show_new(self, call: Call) -> Reply:
         """Show the page that asks for the function of a new trigger."""
         return await self._show_new(call, call.text("function"), {})
 
-    @serves("ConsoleChooseTriggerFunction")
+    @post("ConsoleChooseTriggerFunction", f"{PROJECT}/triggers/new")
     async def choose(self, call: Call, form: Form) -> Reply:
         name = form.text("function")
         try:
@@ -107,14 +108,14 @@ class FunctionTriggersPages(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog, triggers: Triggers, rows: TriggerRows) -> None:
         self._frame, self._catalog, self._triggers, self._rows = frame, catalog, triggers, rows
 
-    @serves("ConsoleFunctionTriggers")
+    @get("ConsoleFunctionTriggers", f"{CONFIGURATION}/triggers")
     async def show(self, call: Call) -> Reply:
         function = self._frame.function_of(call)
         page = page_of(call, self._triggers.of_function(function.function_id), "limit", maximum=ROWS)
         rows = [self._rows.row(call, trigger) for trigger in page.items]
         return await self._frame.show(call, "functions/triggers.html", tab=TAB, page=page, rows=rows, limit=ROWS)
 
-    @serves("ConsoleNewTrigger")
+    @get("ConsoleNewTrigger", f"{CONFIGURATION}/triggers/new", ADMIN)
     async def show_new(self, call: Call) -> Reply:
         """Show the kinds to choose from, or the form of the kind that the query names."""
         self._frame.function_of(call)
@@ -126,7 +127,7 @@ class FunctionTriggersPages(PageFamily):
         active = not plugin.rules.starts_disabled
         return await self._show_form(call, kind, plugin, values=values, qualifier=LATEST, active=active)
 
-    @serves("ConsoleCreateTrigger")
+    @post("ConsoleCreateTrigger", f"{CONFIGURATION}/triggers/new")
     async def create(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         kind, plugin = self._kind(form.text("kind"))
@@ -189,7 +190,7 @@ class FunctionTriggersPages(PageFamily):
             raise UnknownTriggerType(code, self._triggers.kinds)
         return next(one for one in plugin.kinds if one.upper() == code.upper()), plugin
 
-    @serves("ConsoleTrigger")
+    @get("ConsoleTrigger", _TRIGGER)
     async def show_trigger(self, call: Call) -> Reply:
         trigger = self._trigger(call)
         path = page_of_trigger(trigger)
@@ -197,7 +198,7 @@ class FunctionTriggersPages(PageFamily):
             return see_other(path)
         return await self._show_trigger(call, trigger, None, {})
 
-    @serves("ConsoleSaveTrigger")
+    @post("ConsoleSaveTrigger", _TRIGGER)
     async def save(self, call: Call, form: Form) -> Reply:
         trigger = self._trigger(call)
         fields, old = fields_of_kind(trigger.plugin), trigger.given
@@ -216,14 +217,14 @@ class FunctionTriggersPages(PageFamily):
         errors = {**lost_secrets(fields, form), **errors}
         return await self._show_trigger(call, trigger, typed_values(fields, form, old), errors)
 
-    @serves("ConsoleEnableTrigger", status="ACTIVE", word="enabled")
-    @serves("ConsoleDisableTrigger", status="DISABLED", word="disabled")
+    @post("ConsoleEnableTrigger", f"{_TRIGGER}/enable", status="ACTIVE", word="enabled")
+    @post("ConsoleDisableTrigger", f"{_TRIGGER}/disable", status="DISABLED", word="disabled")
     async def set_status(self, call: Call, form: Form, status: str, word: str) -> Reply:
         trigger = self._trigger(call)
         await self._frame.api.send(call, "PUT", trigger_path(trigger), {"trigger_status": status})
         return see_other(page_of_trigger(trigger), f"The trigger is {word}.")
 
-    @serves("ConsoleDeleteTrigger")
+    @post("ConsoleDeleteTrigger", f"{_TRIGGER}/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
         trigger = self._trigger(call)
         name = trigger_name(trigger)
