@@ -24,6 +24,7 @@ from engine.asgi.wire import App
 from engine.code.store import NO_CODE, CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.errors import FunctiondError
+from engine.executors.pool import Pool
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
@@ -65,10 +66,11 @@ from engine.model import DestinationSpec, Function, Invocation, Outcome, Pending
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.model.signal import Signal
-from engine.pipeline.cancellation import CancelStep
+from engine.pipeline.cancellation import Cancellation, CancelStep
 from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
 from engine.pipeline.delivery import DeliveryWorker
-from engine.pipeline.explanation import Explanation, Reason
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.explanation import Explainer, Explanation, Reason
 from engine.pipeline.failed_deliveries import FailedDeliveries
 from engine.pipeline.intake import Intake
 from engine.pipeline.redrive import Redrive
@@ -333,7 +335,8 @@ class Api(Struct, kw_only=True):
     def app(self, *, engine: Engine | None = None, authenticator: Authenticator | None = None) -> App:
         """Return the application. ``engine`` replaces the double of intake, dispatcher and records."""
         engine = engine or self.engine
-        invocations = Invocations(engine, self.catalog, REGION, async_limit=256 << 10, sync_limit=6 << 20)
+        intake = cast("Intake", engine)
+        invocations = Invocations(intake, self.catalog, REGION, async_limit=256 << 10, sync_limit=6 << 20)
         families = audited(self.families(engine), self.audit, engine.clock)
         return HttpServer(invocations, families, REGION, authenticator=authenticator)
 
@@ -364,15 +367,18 @@ class Api(Struct, kw_only=True):
         backups = Backups(data, storage.copy_to, below=data.parent, keep_free=0, clock=clock, version="")
         guard = DiskGuard(self.codes.folder(NO_CODE), 0, clock)
         states = StatusLogWorker(storage.status_log, catalog, self.board, guard, REGION)
+        intake, dispatcher, pool = cast("Intake", engine), cast("Dispatcher", engine), cast("Pool", engine)
+        cancellation, explainer = cast("Cancellation", engine), cast("Explainer", engine)
+        deliveries = cast("DeliveryWorker", NoDeliveries())
         redrive = Redrive(
             outbox=self.kept_deliveries.outbox,
             records=engine,
-            intake=cast("Intake", engine),
+            intake=intake,
             catalog=catalog,
             identity=identity,
             clock=clock,
             region=REGION,
-            deliveries=cast("DeliveryWorker", NoDeliveries()),
+            deliveries=deliveries,
         )
         controls = FunctionControls(catalog, self.kept)
         failed = FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive)
@@ -380,12 +386,12 @@ class Api(Struct, kw_only=True):
             Functions(catalog, controls, versions, self.codes, usage, reservations, REGION),
             VersionsApi(catalog, versions, REGION),
             AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
-            InvocationRecords(catalog, controls, engine, identity, engine, engine, clock, engine),
-            LogsApi(catalog, engine, identity, engine, self.board, engine, self.attempt_ended.connected),
-            DeliveriesApi(redrive, failed, NoDeliveries(), catalog, identity, REGION),
+            InvocationRecords(catalog, controls, engine, identity, dispatcher, pool, clock, explainer),
+            LogsApi(catalog, engine, identity, dispatcher, self.board, pool, self.attempt_ended.connected),
+            DeliveriesApi(redrive, failed, deliveries, catalog, identity, REGION),
             AsyncSettingsApi(catalog, self.board, states, REGION),
             ControlsApi(controls),
-            InvocationActionsApi(catalog, redrive, engine, identity, clock, 256 << 10),
+            InvocationActionsApi(catalog, redrive, cancellation, identity, clock, 256 << 10),
             TriggersApi(resources.triggers, cast("Sources", NoSources()), self.plugins(storage), storage.cursors),
             ReservedApi(reservations, REGION),
             EventsApi(resources.events),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -22,6 +22,7 @@ from engine.http.api.errors import error_reply, status_and_code
 from engine.model import Request
 from engine.model.limits import IDEMPOTENCY_KEY, LONGEST_DELAY, ORDERING_KEY
 from engine.model.urn import FunctionUrn
+from engine.pipeline.intake import Intake
 
 #: Headers of a single request that a batch has in its events instead, with the names that they have there.
 EVENT_OPTIONS = {
@@ -38,12 +39,6 @@ MOST_EVENTS = 1_000
 _OBJECTS = 10_000
 _SHOWN = 1 << 10  #: bytes of an event whose values errors show
 _STEP = 10  #: events that are decoded alone, until other work of the loop has its turn
-
-
-class BatchIntake(Protocol):
-    async def accept_each(self, requests: Sequence[Request]) -> Sequence[str | FunctiondError]:
-        """Accept requests for one function in one commit. Return a request id or an error for each."""
-        ...
 
 
 class BatchResult(Struct, frozen=True, kw_only=True):
@@ -75,7 +70,7 @@ def check_options(headers: Headers) -> None:
 
 
 async def accept_events(
-    intake: BatchIntake,
+    intake: Intake,
     events: Sequence[BatchEvent | InvalidField],
     urn: FunctionUrn,
     headers: Headers,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -21,7 +21,7 @@ from engine.model import DestinationSpec, Function, PendingDelivery
 from engine.model.identity import Identity
 from engine.model.limits import Label, Param
 from engine.model.urn import LATEST
-from engine.pipeline.circuit_breaker import DestinationStatus
+from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.failed_deliveries import DeliveryScope, DeliveryStep, FailedDeliveries
 from engine.pipeline.redrive import Redrive
 
@@ -111,12 +111,6 @@ class DestinationList(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
-class DestinationStates(Protocol):
-    def destination_status(self, destination: DestinationSpec) -> DestinationStatus:
-        """Return the state of a destination."""
-        ...
-
-
 class DeliveriesApi(ApiFamily):
     subject = Subject("delivery")
 
@@ -124,7 +118,7 @@ class DeliveriesApi(ApiFamily):
         self,
         redrive: Redrive,
         deliveries: FailedDeliveries,
-        destinations: DestinationStates,
+        destinations: DeliveryWorker,
         catalog: Catalog,
         identity: Identity,
         region: str,

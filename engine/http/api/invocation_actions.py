@@ -6,7 +6,7 @@ A request that selects by filter is one step. Its reply has ``next_marker``, fro
 from __future__ import annotations
 
 import math
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -26,9 +26,8 @@ from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.limits import LONGEST_DELAY, Label
 from engine.model.urn import FunctionUrn
-from engine.pipeline.cancellation import CancelStep
+from engine.pipeline.cancellation import Cancellation
 from engine.pipeline.redrive import FAILED, Chosen, Edit, Redrive
-from engine.protocols import Place, Selection
 
 STEP = 500  #: invocations that one step covers
 BATCH_SIZE = 100  #: invocations sent again by one request that lists them, or sets no limit
@@ -39,10 +38,6 @@ Limit = Annotated[int, Meta(ge=1, le=STEP)]
 Codes = Annotated[list[int], Meta(max_length=50)]
 Priority = Annotated[int, Meta(ge=0, le=9)]
 Delay = Annotated[float, Meta(ge=0, le=LONGEST_DELAY)]
-
-
-class Cancelling(Protocol):
-    async def step(self, selection: Selection, states: frozenset[State], after: Place, limit: int) -> CancelStep: ...
 
 
 class CancelInvocationsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,9 +124,15 @@ class InvocationActionsApi(ApiFamily):
     subject = Subject("invocation", ("function_urn",), ("func_name",))
 
     def __init__(
-        self, catalog: Catalog, redrive: Redrive, cancelling: Cancelling, identity: Identity, clock: Clock, limit: int
+        self,
+        catalog: Catalog,
+        redrive: Redrive,
+        cancellation: Cancellation,
+        identity: Identity,
+        clock: Clock,
+        limit: int,
     ) -> None:
-        self._catalog, self._redrive, self._cancelling = catalog, redrive, cancelling
+        self._catalog, self._redrive, self._cancellation = catalog, redrive, cancellation
         self._identity, self._clock, self._limit = identity, clock, limit
 
     @operation(
@@ -206,7 +207,7 @@ class InvocationActionsApi(ApiFamily):
             begin=read_time("query_begin_time", begin) if begin else 0.0,
             end=read_end("query_end_time", end) if end else math.inf,
         )
-        step = await self._cancelling.step(scope, states, read_place(body.marker), body.limit)
+        step = await self._cancellation.step(scope, states, read_place(body.marker), body.limit)
         ids = [self._identity.request_id(key) for key in step.keys]
         return CancelledInvocations(cancelled=ids, next_marker=show_place(step.reached))
 

@@ -11,7 +11,7 @@ import base64
 import math
 from collections.abc import Awaitable
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -25,7 +25,6 @@ from engine.functions.catalog import Catalog
 from engine.http.api.batches import (
     BATCH_LIMIT,
     BatchBody,
-    BatchIntake,
     BatchReply,
     accept_events,
     check_options,
@@ -36,6 +35,7 @@ from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.limits import IDEMPOTENCY_KEY, LONGEST_DELAY, MEMORY_SIZES, ORDERING_KEY
 from engine.model.urn import FunctionUrn
+from engine.pipeline.intake import Intake
 
 #: Headers of an asynchronous request that are options of its invocation.
 OPTIONS = (
@@ -53,19 +53,6 @@ LARGE = b"100000"  #: Content-Length of an event that may arrive in several pack
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
-class RequestIntake(BatchIntake, Protocol):
-    async def accept(self, request: Request) -> str:
-        """Accept an asynchronous request. Return the request id of its invocation after the invocation is on disk."""
-        ...
-
-    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """Run a request synchronously. Return its request id, the version that ran, and the outcome.
-
-        Raises CallTimedOut if the request does not end in time.
-        """
-        ...
-
-
 class CallResult(Struct, frozen=True, kw_only=True):
     """Body of the reply to a synchronous request that has the header ``X-CFF-Request-Version: v1``."""
 
@@ -78,9 +65,7 @@ class CallResult(Struct, frozen=True, kw_only=True):
 class Invocations(ApiFamily):
     """Operations that invoke functions in ``region``. The limits are those of events, in bytes."""
 
-    def __init__(
-        self, intake: RequestIntake, catalog: Catalog, region: str, *, async_limit: int, sync_limit: int
-    ) -> None:
+    def __init__(self, intake: Intake, catalog: Catalog, region: str, *, async_limit: int, sync_limit: int) -> None:
         self._intake, self.catalog, self._region = intake, catalog, region
         self._async_limit, self._sync_limit = async_limit, sync_limit
         self._target = lru_cache(4096)(self._read_target)

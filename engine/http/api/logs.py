@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Protocol
 
 import anyio
 import msgspec
@@ -15,9 +14,9 @@ from msgspec import UNSET, Struct, UnsetType
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import BadQuery
+from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of
-from engine.http.api.records import RunEnds, RunProgress
 from engine.http.api.routing import FUNCTION, JSON_LINES, ApiFamily, Call, read
 from engine.http.api.times import exact_time
 from engine.http.live_logs import AttemptEnd, Batch, FollowAttempts, LogQueue, attempt_end
@@ -26,32 +25,11 @@ from engine.logs.lines import TAIL, Line, decode
 from engine.logs.lines import last as last_lines
 from engine.model import Function, Invocation, Outcome, Record, State
 from engine.model.identity import Identity
+from engine.pipeline.dispatcher import Dispatcher
 from engine.protocols import Records
 
 STEP = 2_000  #: lines that are encoded at a time
 LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
-
-
-class LogArchive(RunProgress, Protocol):
-    """Stored output of functions, and the progress of running ones.
-
-    The bytes have the format that ``engine.logs.lines`` reads.
-    """
-
-    def running_log(self, key: int, attempt: int | None = None) -> bytes | None:
-        """Return the log of a running attempt up to now; None if it, or any attempt with ``None``, is not running."""
-        ...
-
-    async def log(self, request_id: str, attempt: int) -> bytes | None:
-        """Return the log of an ended attempt; None if its stored record has the whole log."""
-        ...
-
-    async def instance_log(self, function_id: int) -> bytes:
-        """Return recent output of the function that belongs to no stored invocation.
-
-        Its instances wrote it outside any request, such as during their start, or a synchronous call failed.
-        """
-        ...
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
@@ -73,9 +51,9 @@ class LogsApi(ApiFamily):
         catalog: Catalog,
         records: Records,
         identity: Identity,
-        runs: RunEnds,
+        runs: Dispatcher,
         feed: LogFeed,
-        archive: LogArchive,
+        archive: Pool,
         follow_attempts: FollowAttempts,
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
@@ -114,7 +92,7 @@ class LogsApi(ApiFamily):
 
     @read("ShowFunctionLogs", f"{FUNCTION}/logs", LogItem, query=("attempts",), content=JSON_LINES.decode(), own=True)
     async def show_function(self, call: Call) -> Reply:
-        """Return recent lines of the function that belong to no stored invocation, see ``LogArchive.instance_log``.
+        """Return recent lines of the function that belong to no stored invocation, see ``Pool.instance_log``.
 
         A request with ``Accept: text/event-stream`` gets, as server-sent events, all lines that the function writes
         from then on. With ``attempts=true``, an event ``attempt`` tells the end of each attempt.
@@ -174,7 +152,7 @@ class LogsApi(ApiFamily):
             await self._runs.ended(key, LONG)
 
 
-async def log_of(archive: LogArchive, record: Record, attempt: int | None = None) -> bytes:
+async def log_of(archive: Pool, record: Record, attempt: int | None = None) -> bytes:
     """Return the log of an attempt of an invocation; without a number, that of the newest attempt that has begun."""
     running = archive.running_log(record.key, attempt)
     if running is not None:

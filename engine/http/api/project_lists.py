@@ -21,6 +21,8 @@ from engine.runtimes.interpreters import InterpreterInfo
 
 _AGENCIES = ("xrole", "app_xrole")  #: fields of functions that name one
 MB = 1 << 20
+#: Raises InvalidField if this machine cannot run a runtime.
+CheckRuntime = Callable[[str], Awaitable[None]]
 
 
 class RuntimeType(Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ class ProjectListsApi(ApiFamily):
         catalog: Catalog,
         reservations: Reservations,
         instances: Callable[[Collection[int]], int],
-        check_runtime: Callable[[str], Awaitable[None]],
+        check_runtime: CheckRuntime,
         find_interpreters: Callable[[str], Awaitable[list[InterpreterInfo]]],
     ) -> None:
         self._catalog, self._reservations, self._instances = catalog, reservations, instances
@@ -85,16 +87,9 @@ class ProjectListsApi(ApiFamily):
 
     @read("ListRuntimeTypes", f"{BASE}/runtimetypes", list[RuntimeType], own=True)
     async def list_runtimes(self, call: Call) -> list[RuntimeType]:
-        """List the runtimes that this machine can run. One interpreter serves all versions of its language."""
-        runs: dict[Family | None, bool] = {}
-        found = []
-        for name, display_name in OFFERED.items():
-            family = family_of(name)
-            if family not in runs:
-                runs[family] = await self._can_run(name)
-            if runs[family]:
-                found.append(RuntimeType(type=name, display_name=display_name))
-        return found
+        """List the runtimes that this machine can run."""
+        problems = await problems_of_runtimes(self._check_runtime)
+        return [RuntimeType(type=name, display_name=label) for name, label in OFFERED.items() if not problems[name]]
 
     @read("ListInterpreters", f"{BASE}/interpreters", list[InterpreterInfo], query=("runtime",), own=True)
     async def list_interpreters(self, call: Call) -> list[InterpreterInfo]:
@@ -149,12 +144,21 @@ class ProjectListsApi(ApiFamily):
         ]
         return Quotas(quotas=QuotaList(resources=found))
 
-    async def _can_run(self, runtime: str) -> bool:
-        try:
-            await self._check_runtime(runtime)
-        except InvalidField:
-            return False
-        return True
+
+async def problems_of_runtimes(check: CheckRuntime) -> dict[str, str]:
+    """Return why this machine cannot run each runtime that the catalog offers, by name; empty: it can.
+
+    One interpreter serves all versions of its language.
+    """
+    by_family: dict[Family | None, str] = {}
+    for name in OFFERED:
+        if (family := family_of(name)) not in by_family:
+            by_family[family] = ""
+            try:
+                await check(name)
+            except InvalidField as error:
+                by_family[family] = error.allowed
+    return {name: by_family[family_of(name)] for name in OFFERED}
 
 
 def _empty(call: Call, limit: str) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from engine.asgi.streaming import until_disconnected
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
+from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.invocation_filter import record_of, selection_of
@@ -34,7 +34,8 @@ from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.limits import LABEL
 from engine.model.retry_rules import Decision
-from engine.pipeline.explanation import MOST_AHEAD, Explanation, Reason
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.explanation import MOST_AHEAD, Explainer, Reason
 from engine.protocols import FIRST, Count, Found, Records, Selection
 
 DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
@@ -45,24 +46,6 @@ MAX_COUNT = 10_000  #: records that a page with ``after`` counts
 _FILTER = (*PAGE, "status", "query_begin_time", "query_end_time", "after", "error_text", "trigger_id")
 
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
-
-
-class RunEnds(Protocol):
-    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
-        """Wait until the invocation with this key has ended, at most ``timeout`` seconds."""
-        ...
-
-
-class RunControl(RunEnds, Protocol):
-    async def cancel(self, key: int) -> bool:
-        """Cancel the waiting or running invocation with this key. Return False if it has already ended."""
-        ...
-
-
-class RunProgress(Protocol):
-    def progress(self, key: int) -> tuple[float, str] | None:
-        """Return the fraction and the note that a running invocation has reported last, if it has."""
-        ...
 
 
 class InvocationItem(Struct, frozen=True, kw_only=True):
@@ -138,10 +121,6 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     damaged: list[str] | UnsetType = UNSET  #: of payload, result and attempts: damaged on disk, so left out
 
 
-class Explaining(Protocol):
-    async def explain(self, record: Record) -> Explanation: ...
-
-
 class ExplanationReply(Struct, frozen=True, kw_only=True):
     """State of an invocation, and the reasons for which it waits, the most important first.
 
@@ -166,13 +145,13 @@ class InvocationRecords(ApiFamily):
         controls: FunctionControls,
         records: Records,
         identity: Identity,
-        runs: RunControl,
-        running: RunProgress,
+        runs: Dispatcher,
+        running: Pool,
         clock: Clock,
-        explaining: Explaining,
+        explainer: Explainer,
     ) -> None:
         self._catalog, self._controls, self._records, self._identity = catalog, controls, records, identity
-        self._runs, self._running, self._clock, self._explaining = runs, running, clock, explaining
+        self._runs, self._running, self._clock, self._explainer = runs, running, clock, explainer
 
     @read(
         "ListAsyncInvocations",
@@ -279,7 +258,7 @@ class InvocationRecords(ApiFamily):
     async def explain(self, call: Call) -> ExplanationReply:
         function = self._catalog.find(call.urn)
         record = await record_of(self._records, self._identity, function, call.part("request_id"))
-        found = await self._explaining.explain(record)
+        found = await self._explainer.explain(record)
         return ExplanationReply(
             request_id=record.request_id,
             status=record.state,

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField, NotFound, Unavailable
 from engine.functions.catalog import Catalog
-from engine.http.api.deliveries import STEP, DeliveriesApi, DestinationStates
+from engine.http.api.deliveries import STEP, DeliveriesApi
 from engine.http.api.paging import bounds
 from engine.http.api.routing import BASE, Call, own_urn, whole_number
 from engine.http.api.secrets import param_shown, without_credentials
@@ -28,6 +28,7 @@ from engine.http.console.paths import DELIVERIES, name_of
 from engine.http.console.visibility import delivery_shown, sees_secrets
 from engine.model import DestinationSpec, Function, PendingDelivery
 from engine.pipeline.circuit_breaker import DestinationStatus
+from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.failed_deliveries import DeliveryCounts, DeliveryScope, FailedDeliveries
 
 ROWS = 50
@@ -86,7 +87,7 @@ class Chosen(Struct, frozen=True, kw_only=True):
 class Destinations:
     """Reader of destinations, and of the filters that choose deliveries by them."""
 
-    def __init__(self, catalog: Catalog, states: DestinationStates, deliveries: FailedDeliveries, region: str) -> None:
+    def __init__(self, catalog: Catalog, states: DeliveryWorker, deliveries: FailedDeliveries, region: str) -> None:
         self._catalog, self._states, self._deliveries, self._region = catalog, states, deliveries, region
 
     def rows(self, call: Call, counts: DeliveryCounts, function: Function | None) -> list[DestinationRow]:

@@ -30,7 +30,7 @@ from engine.http.console.configuration.forms import CHANGED, digest_of, is_stale
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import PageFamily, get, post, see_other
-from engine.http.console.paths import ASYNC_SETTINGS
+from engine.http.console.paths import ASYNC_SETTINGS, path_of
 from engine.http.console.struct_forms import lost_secrets, missing_values
 from engine.logs.target import status_log_target_of
 from engine.model import Function
@@ -145,7 +145,7 @@ class AsyncSettingsPage(PageFamily):
 
     def _page_of(self, version: Function) -> str:
         query = "" if version.version == "latest" else f"?qualifier={quote(version.version, safe='')}"
-        return self._frame.page_path(version, f"{PATH}{query}")
+        return path_of(version, f"{PATH}{query}")
 
 
 def _api_part(version: Function) -> str:

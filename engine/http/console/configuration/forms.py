@@ -20,7 +20,7 @@ from engine.http.api.routing import Call
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import PageFamily, PageOperation, see_other
-from engine.http.console.paths import FUNCTION
+from engine.http.console.paths import FUNCTION, path_of
 from engine.http.console.struct_forms import Field, changed_values, shown_values, typed_values
 from engine.model import Function
 
@@ -171,4 +171,4 @@ class SettingsPage(PageFamily, ABC, Generic[T]):
         )
 
     def _done(self, function: Function, note: str) -> Reply:
-        return see_other(self._frame.page_path(function, f"/{self.tab}"), note)
+        return see_other(path_of(function, f"/{self.tab}"), note)

@@ -24,7 +24,7 @@ from engine.http.console.configuration.forms import CHANGED, digest_of, errors_b
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import ADMIN, PageFamily, get, post, see_other
-from engine.http.console.paths import CONFIGURATION
+from engine.http.console.paths import CONFIGURATION, path_of
 from engine.http.console.struct_forms import Choice, Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
@@ -147,7 +147,7 @@ class ReservedPages(PageFamily):
             return await self._show(call, function, typed, reserved, {WHOLE: CHANGED})
         body = body_of(typed, before)
         if before is not None and body == body_of(form_of(typed.qualifier, before), before):
-            return see_other(self._frame.page_path(function, LIST), "Nothing was changed.")
+            return see_other(path_of(function, LIST), "Nothing was changed.")
         try:
             await self._frame.send(call, "PUT", function, _api_part(typed.qualifier), body)
         except FunctiondError as error:
@@ -156,7 +156,7 @@ class ReservedPages(PageFamily):
         kept = self._found(function, typed.qualifier) is not None
         if not kept and reserved is None:
             return await self._show(call, function, typed, None, {"count": NOTHING})
-        return see_other(self._frame.page_path(function, LIST), "Saved." if kept else REMOVED)
+        return see_other(path_of(function, LIST), "Saved." if kept else REMOVED)
 
     @post("ConsoleRemoveReservation", f"{CONFIGURATION}/reserved/{{qualifier}}/remove")
     async def remove(self, call: Call, form: Form) -> Reply:
@@ -165,7 +165,7 @@ class ReservedPages(PageFamily):
             await self._frame.send(call, "PUT", function, _api_part(qualifier), {"count": 0})
         except FunctiondError as error:
             return await self._list(call, errors_beside(error, ()))
-        return see_other(self._frame.page_path(function, LIST), REMOVED)
+        return see_other(path_of(function, LIST), REMOVED)
 
     @get("ConsoleReserved", f"{CONFIGURATION}/reserved")
     async def _list(self, call: Call, errors: Mapping[str, str] | None = None) -> Reply:

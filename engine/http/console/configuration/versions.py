@@ -25,7 +25,7 @@ from engine.http.console.configuration.forms import CHANGED, digest_of, errors_b
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import ADMIN, PageFamily, get, post, see_other
-from engine.http.console.paths import CONFIGURATION
+from engine.http.console.paths import CONFIGURATION, path_of
 from engine.http.console.struct_forms import Choice, fields_of, lines, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Alias, Function, Strategy
@@ -34,6 +34,7 @@ from engine.model.urn import LATEST
 TAB = "configuration/versions"
 PATH = f"/{TAB}"
 _PUBLISH = fields_of(PublishBody)
+_EMPTY = dict.fromkeys((field.name for field in _PUBLISH), "")
 NO_VERSION = "choose a version in each row, or empty the row"
 STORED = "stored"  #: choice that keeps how the rules of each version are combined
 _SHARE = ("version", "percent")
@@ -48,10 +49,6 @@ class VersionsPage(PageFamily):
     def __init__(self, frame: FunctionFrame, catalog: Catalog) -> None:
         self._frame, self._catalog = frame, catalog
 
-    @get("ConsoleVersions", f"{CONFIGURATION}/versions")
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""))
-
     @post("ConsolePublishVersion", f"{CONFIGURATION}/versions")
     async def publish(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
@@ -61,7 +58,7 @@ class VersionsPage(PageFamily):
         except FunctiondError as error:
             return await self._show(call, values, errors_beside(error, values))
         version = reply.read(dict[str, object])["version"]
-        return see_other(self._frame.page_path(function, PATH), f"Published version {version}.")
+        return see_other(path_of(function, PATH), f"Published version {version}.")
 
     @post("ConsoleDeleteVersion", f"{CONFIGURATION}/versions/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
@@ -69,10 +66,13 @@ class VersionsPage(PageFamily):
         try:
             await self._frame.send(call, "DELETE", function, quote(f":{version}", safe=""))
         except FunctiondError as error:
-            return await self._show(call, dict.fromkeys((one.name for one in _PUBLISH), ""), errors_beside(error, ()))
-        return see_other(self._frame.page_path(function, PATH), f"Deleted version {version}.")
+            return await self._show(call, errors=errors_beside(error, ()))
+        return see_other(path_of(function, PATH), f"Deleted version {version}.")
 
-    async def _show(self, call: Call, values: Mapping[str, str], errors: Mapping[str, str] | None = None) -> Reply:
+    @get("ConsoleVersions", f"{CONFIGURATION}/versions")
+    async def _show(
+        self, call: Call, values: Mapping[str, str] = _EMPTY, errors: Mapping[str, str] | None = None
+    ) -> Reply:
         function = self._frame.function_of(call)
         latest, *published = self._catalog.versions(function.function_id)
         return await self._frame.show(
@@ -215,14 +215,14 @@ class AliasPages(PageFamily):
             await self._frame.send(call, "DELETE", function, _api_part(alias.name))
         except FunctiondError as error:
             return await self._show(call, function, form_of(alias), alias, errors_beside(error, ()))
-        return see_other(self._frame.page_path(function, PATH), f"Deleted alias {alias.name}.")
+        return see_other(path_of(function, PATH), f"Deleted alias {alias.name}.")
 
     async def _store(self, call: Call, function: Function, typed: AliasForm, alias: Alias | None) -> Reply:
         if wrong := errors_in(typed):
             return await self._show(call, function, typed, alias, wrong)
         body = body_of(typed, alias)
         if alias is not None and body == body_of(form_of(alias), alias):
-            return see_other(self._frame.page_path(function, PATH), "Nothing was changed.")
+            return see_other(path_of(function, PATH), "Nothing was changed.")
         try:
             if alias is None:
                 await self._frame.send(call, "POST", function, "/aliases", {"name": typed.name, **body})
@@ -231,7 +231,7 @@ class AliasPages(PageFamily):
         except FunctiondError as error:
             return await self._show(call, function, typed, alias, _errors(error))
         done = "Created" if alias is None else "Saved"
-        return see_other(self._frame.page_path(function, PATH), f"{done} alias {typed.name}.")
+        return see_other(path_of(function, PATH), f"{done} alias {typed.name}.")
 
     async def _show(
         self,

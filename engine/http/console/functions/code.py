@@ -24,7 +24,7 @@ from engine.http.api.routing import Call
 from engine.http.console.forms import Form, errors_of
 from engine.http.console.functions.frame import NOT_SENT, FunctionFrame, PauseForm
 from engine.http.console.pages import ADMIN, HEADERS, PageFamily, get, may, post, see_other
-from engine.http.console.paths import FUNCTION
+from engine.http.console.paths import FUNCTION, path_of
 from engine.model import Dependency, Function
 from engine.resources.dependencies import Dependencies
 
@@ -47,10 +47,6 @@ class CodePage(PageFamily):
         self._frame, self._codes, self._dependencies = frame, codes, dependencies
         self._find = find
 
-    @get("ConsoleFunction", FUNCTION)
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call)
-
     @post("ConsolePauseFunction", f"{FUNCTION}/pause")
     async def pause(self, call: Call, form: Form) -> Reply:
         """Pause the function, by the form in the heading of its pages."""
@@ -59,13 +55,13 @@ class CodePage(PageFamily):
             await self._frame.send(call, "POST", function, "/pause", {"reason": reason})
         except FunctiondError as error:
             return await self._show(call, pause=PauseForm(reason=reason, error="; ".join(errors_of(error).values())))
-        return see_other(self._frame.page_path(function), "Paused. Requests are accepted and wait.")
+        return see_other(path_of(function), "Paused. Requests are accepted and wait.")
 
     @post("ConsoleResumeFunction", f"{FUNCTION}/resume")
     async def resume(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         await self._frame.send(call, "POST", function, "/resume")
-        return see_other(self._frame.page_path(function), "Resumed.")
+        return see_other(path_of(function), "Resumed.")
 
     @get("ConsoleFunctionPackage", f"{FUNCTION}/package", ADMIN)
     async def download(self, call: Call) -> Reply:
@@ -94,7 +90,7 @@ class CodePage(PageFamily):
             await self._replace(call, form, with_text({"code_filename": filename}, code))
         except FunctiondError as error:
             return await self._show(call, typed=_typed(field, code, form), errors=_beside(field, error))
-        return see_other(self._frame.page_path(function), "Saved. The next invocation runs this code.")
+        return see_other(path_of(function), "Saved. The next invocation runs this code.")
 
     @post("ConsoleSaveFile", f"{FUNCTION}/code/file")
     async def save_file(self, call: Call, form: Form) -> Reply:
@@ -115,7 +111,7 @@ class CodePage(PageFamily):
                 await self._replace(call, form, with_package({"code_filename": function.code.filename}, _pieces(file)))
         except FunctiondError as error:
             return await self._show(call, typed=_typed("code", text, form), errors=_beside("code", error))
-        page = self._frame.page_path(function, f"?file={quote(path)}")
+        page = path_of(function, f"?file={quote(path)}")
         return see_other(page, f"Saved {path}. The next invocation runs this code.")
 
     @post("ConsoleUploadPackage", f"{FUNCTION}/package")
@@ -130,7 +126,7 @@ class CodePage(PageFamily):
         except FunctiondError as error:
             await file.discard()
             return await self._show(call, errors=_beside("package", error))
-        return see_other(self._frame.page_path(function), "Uploaded. The next invocation runs this code.")
+        return see_other(path_of(function), "Uploaded. The next invocation runs this code.")
 
     @post("ConsoleChooseDependencies", f"{FUNCTION}/dependencies")
     async def choose_dependencies(self, call: Call, form: Form) -> Reply:
@@ -140,7 +136,7 @@ class CodePage(PageFamily):
             await self._frame.send(call, "PATCH", function, "/config", body)
         except FunctiondError as error:
             return await self._show(call, errors=_beside("dependency", error))
-        return see_other(self._frame.page_path(function), "Dependencies saved.")
+        return see_other(path_of(function), "Dependencies saved.")
 
     async def _replace(self, call: Call, form: Form, body: Any) -> None:
         """Replace the code that the form was made from. Raises CodeChanged if the function has other code."""
@@ -148,6 +144,7 @@ class CodePage(PageFamily):
         function = self._frame.function_of(call)
         await self._frame.send(call, "PUT", function, "/code", body, condition, keep_body=False)
 
+    @get("ConsoleFunction", FUNCTION)
     async def _show(
         self,
         call: Call,

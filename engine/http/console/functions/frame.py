@@ -113,10 +113,6 @@ class FunctionFrame:
         """Make a request to the API about a function. See ``api_path`` and ``ApiRequests.send``."""
         return await self.api.send(call, method, self.api_path(function, rest), body, headers, keep_body=keep_body)
 
-    def page_path(self, function: Function, rest: str = "") -> str:
-        """Return the percent-encoded path of a function's page, with ``rest`` after it."""
-        return path_of(function, rest)
-
     async def show(self, call: Call, template: str, *, tab: str, pause: PauseForm = NOT_SENT, **data: Any) -> Reply:
         """Show a page of the function that the path names. ``tab`` is its path, as in ``TABS`` or ``CONFIGURATION``."""
         function = self.function_of(call)
@@ -126,7 +122,7 @@ class FunctionFrame:
             function=function,
             name=name_of(function),
             controls=self._controls.of(function.function_id),
-            function_path=self.page_path(function),
+            function_path=path_of(function),
             tabs=TABS,
             configuration=CONFIGURATION if tab.startswith("configuration") else (),
             tab=tab,

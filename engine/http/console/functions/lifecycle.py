@@ -7,7 +7,7 @@ reader has seen what goes with it and has typed its name.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -18,6 +18,7 @@ from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT
 from engine.errors import FunctiondError, InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.function_shapes import FunctionReply
+from engine.http.api.project_lists import CheckRuntime, problems_of_runtimes
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form, errors_of
@@ -30,7 +31,7 @@ from engine.http.console.struct_forms import number_of
 from engine.model.limits import MEMORY_SIZES, TIMEOUTS
 from engine.model.urn import short_name
 from engine.resources.triggers import Triggers
-from engine.runtimes.catalog import ELSEWHERE, OFFERED, Family, family_of, refusal_of
+from engine.runtimes.catalog import ELSEWHERE, OFFERED, family_of, refusal_of
 
 DEFAULTS = {
     "package": "default",
@@ -43,8 +44,6 @@ DEFAULTS = {
 _BOOTSTRAP = "bootstrap"  #: handler of a runtime that starts a program; it is not used
 #: Fields whose errors stand beside another one.
 _BESIDE = {"func_code": "code", "code_type": "code"}
-
-CheckRuntime = Callable[[str], Awaitable[None]]
 
 
 class RuntimeChoice(Struct, frozen=True, kw_only=True):
@@ -61,10 +60,6 @@ class CreationPage(PageFamily):
     def __init__(self, pages: Pages, api: ApiRequests, check_runtime: CheckRuntime) -> None:
         self._pages, self._api, self._check_runtime = pages, api, check_runtime
 
-    @get("ConsoleCreateFunction", CREATE_FUNCTION, ADMIN)
-    async def show(self, call: Call) -> Reply:
-        return await self._show(call, DEFAULTS)
-
     @post("ConsoleMakeFunction", CREATE_FUNCTION)
     async def create(self, call: Call, form: Form) -> Reply:
         typed = {name: form.raw(name) for name in ("func_name", "description", "code", *DEFAULTS)}
@@ -79,7 +74,10 @@ class CreationPage(PageFamily):
         page = path_of_name(call.project, name)
         return see_other(page, f"Created {name}.")
 
-    async def _show(self, call: Call, typed: Mapping[str, str], errors: Mapping[str, str] | None = None) -> Reply:
+    @get("ConsoleCreateFunction", CREATE_FUNCTION, ADMIN)
+    async def _show(
+        self, call: Call, typed: Mapping[str, str] = DEFAULTS, errors: Mapping[str, str] | None = None
+    ) -> Reply:
         choices = await self._choices()
         chosen = next((one for one in choices if one.name == typed["runtime"]), choices[0])
         return await self._pages.show(
@@ -96,22 +94,10 @@ class CreationPage(PageFamily):
         )
 
     async def _choices(self) -> list[RuntimeChoice]:
-        """Return the runtimes of the catalog. One interpreter serves all versions of its language."""
-        problems: dict[Family | None, str] = {}
-        found = []
-        for name, label in OFFERED.items():
-            family = family_of(name)
-            if family not in problems:
-                problems[family] = await self._problem(name)
-            found.append(_choice(name, label, problems[family]))
-        return [*found, *(_choice(name, name, refusal_of(name)) for name in sorted(ELSEWHERE))]
-
-    async def _problem(self, runtime: str) -> str:
-        try:
-            await self._check_runtime(runtime)
-        except InvalidField as error:
-            return error.allowed
-        return ""
+        """Return the runtimes of the catalog."""
+        problems = await problems_of_runtimes(self._check_runtime)
+        offered = [_choice(name, label, problems[name]) for name, label in OFFERED.items()]
+        return [*offered, *(_choice(name, name, refusal_of(name)) for name in sorted(ELSEWHERE))]
 
 
 def _choice(name: str, label: str, problem: str) -> RuntimeChoice:

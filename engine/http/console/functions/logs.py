@@ -20,13 +20,14 @@ from msgspec import Struct
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
 from engine.errors import InvalidRequest, Unavailable, UnknownInvocation
+from engine.executors.pool import Pool
 from engine.functions.invocation_filter import record_of
-from engine.http.api.logs import LogArchive, log_of
+from engine.http.api.logs import log_of
 from engine.http.api.routing import Call
 from engine.http.api.times import exact_time
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import HEADERS, PageFamily, browser_of, get
-from engine.http.console.paths import FUNCTION
+from engine.http.console.paths import FUNCTION, path_of
 from engine.http.live_logs import QUIET, Lines, LogTail, LogTails
 from engine.logs.feed import LogFeed
 from engine.logs.lines import Line, decode, last
@@ -56,7 +57,7 @@ class FunctionLogs(PageFamily):
         frame: FunctionFrame,
         records: Records,
         identity: Identity,
-        archive: LogArchive,
+        archive: Pool,
         feed: LogFeed,
         is_valid: Callable[[Call], bool],
     ) -> None:
@@ -89,7 +90,7 @@ class FunctionLogs(PageFamily):
             text=text,
             only_errors=only_errors,
             error=error,
-            stream=self._frame.page_path(function, f"/logs/stream?{urlencode({'request_id': request_id})}"),
+            stream=path_of(function, f"/logs/stream?{urlencode({'request_id': request_id})}"),
         )
 
     @get("ConsoleFunctionLogStream", f"{FUNCTION}/logs/stream")

@@ -29,7 +29,7 @@ from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.functions.logs import shown_lines
 from engine.http.console.invocations.bodies import SHOWN, pretty
 from engine.http.console.pages import HEADERS, PageFamily, get, may, post, see_other
-from engine.http.console.paths import FUNCTION, PROJECT
+from engine.http.console.paths import FUNCTION, PROJECT, path_of
 from engine.http.console.visibility import sees_payloads
 from engine.http.live_logs import Batch, LogQueue
 from engine.logs.feed import FunctionLines, LogFeed
@@ -127,7 +127,7 @@ class TrialPage(PageFamily):
         return see_other(self._page(call), "Deleted the event.")
 
     def _page(self, call: Call, rest: str = "") -> str:
-        return self._frame.page_path(self._frame.function_of(call), "/test" + rest)
+        return path_of(self._frame.function_of(call), "/test" + rest)
 
     def _urn(self, call: Call) -> FunctionUrn:
         return self._frame.function_of(call).urn(self._frame.region)

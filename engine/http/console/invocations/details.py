@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import UnknownInvocation
+from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.http.api.deliveries import DeliveriesApi, DeliveryItem
-from engine.http.api.logs import LogArchive, attempt_of, log_of
+from engine.http.api.logs import attempt_of, log_of
 from engine.http.api.routing import Call
 from engine.http.console.invocations.triggers import InvocationTriggers, TriggerLink
 from engine.http.console.visibility import delivery_shown
@@ -68,7 +69,7 @@ class InvocationDetails:
         catalog: Catalog,
         records: Records,
         identity: Identity,
-        archive: LogArchive,
+        archive: Pool,
         redrive: Redrive,
         api: DeliveriesApi,
         triggers: InvocationTriggers,

@@ -20,7 +20,7 @@ from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
 from engine.http.console.invocations.triggers import InvocationTriggers
 from engine.http.console.pages import PageFamily, Pages, get
-from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of
+from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of, path_of
 from engine.model import Function, State
 from engine.model.identity import accepted_at
 from engine.protocols import NEWEST, Count, Found, Place, Records
@@ -107,7 +107,7 @@ class InvocationLists(PageFamily):
         if not chosen.function:
             return {kind: path.format(project_id=call.project) for kind, path in MANY.items()}
         function = self._catalog.find(self._filters.urn(chosen, call.project))
-        return {kind: self._frame.page_path(function, f"/invocations/{kind}") for kind in MANY}
+        return {kind: path_of(function, f"/invocations/{kind}") for kind in MANY}
 
 
 def _refusal(error: InvalidField | NotFound) -> tuple[dict[str, str], int]:

@@ -25,7 +25,7 @@ from engine.http.console.forms import Form
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.filters import ANY, Filters, InvocationFilter, filter_of
 from engine.http.console.pages import ADMIN, PageFamily, Pages, get, may, post
-from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of
+from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of, path_of
 from engine.model import Code, Record, State
 from engine.pipeline.redrive import FAILED
 from engine.protocols import Count, Records, Selection
@@ -126,7 +126,7 @@ class ManyInvocations(PageFamily):
             data["list_path"] = f"{PROJECT}/invocations".format(project_id=call.project)
             data["act_path"] = MANY[kind].format(project_id=call.project)
             return await self._pages.show(call, "invocations/many_page.html", **data)
-        data["list_path"] = self._frame.page_path(self._frame.function_of(call), "/invocations")
+        data["list_path"] = path_of(self._frame.function_of(call), "/invocations")
         data["act_path"] = f"{data['list_path']}/{kind}"
         return await self._frame.show(call, "functions/many.html", tab="invocations", **data)
 

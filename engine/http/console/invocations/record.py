@@ -22,7 +22,7 @@ from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.invocations.bodies import SHOWN, body_of, headers_of, pretty
 from engine.http.console.invocations.details import InvocationDetails
 from engine.http.console.pages import ADMIN, HEADERS, PageFamily, Pages, get, post, see_other
-from engine.http.console.paths import INVOCATION, name_of
+from engine.http.console.paths import INVOCATION, name_of, path_of
 from engine.http.console.visibility import sees_payloads
 from engine.model import Function, Record
 from engine.model.limits import LONGEST_DELAY
@@ -158,7 +158,7 @@ class InvocationPage(PageFamily):
             "record": record,
             "function": function,
             "name": name_of(function),
-            "function_path": self._frame.page_path(function),
+            "function_path": path_of(function),
             "path": self._path(call, record.request_id),
             "once": secrets.token_urlsafe(12),
         }

@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.http.api.deliveries import DestinationStates
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.api.secrets import without_credentials
@@ -24,6 +23,7 @@ from engine.metrics.usage import Usage
 from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.urn import LATEST
+from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.failed_deliveries import MOST
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Count
@@ -116,7 +116,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
     usage: Usage
     triggers: Triggers
     sources: Sources
-    destinations: DestinationStates
+    destinations: DeliveryWorker
     redrive: Redrive
     backlog: Backlog
     scheduler: Scheduler

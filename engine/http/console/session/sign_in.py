@@ -6,7 +6,6 @@ A sign-in always begins a new session, and ends the one that the browser had bef
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 
 import structlog
@@ -15,11 +14,11 @@ from msgspec import Struct
 from engine.asgi.error_replies import hold_back
 from engine.asgi.wire import HeaderPairs, Reply, Scope
 from engine.auth.denials import request_fields
-from engine.auth.roles import Principal
-from engine.auth.verifier import address_of
+from engine.auth.roles import PRINCIPAL, Principal
 from engine.errors import FunctiondError, InvalidField, TooManyFailures, Unauthorized
 from engine.http.api.errors import error_reply
-from engine.http.api.routing import Call
+from engine.http.api.routing import Call, Subject
+from engine.http.audit import Exchange, make_trace
 from engine.http.auth import Authenticator
 from engine.http.console import words
 from engine.http.console.forms import WHOLE, Form, errors_of, read_fields
@@ -35,10 +34,11 @@ from engine.http.console.session.browser import (
 )
 from engine.http.console.session.sessions import FIELD, LIFETIME, SESSION, FormTokens, Sessions
 from engine.model.clock import Clock
-from engine.protocols.audit import AuditTrail, Trace
+from engine.protocols.audit import AuditTrail
 
 LIMIT = 128 << 10  #: bytes of the form; the longest secrets fit
 TOKEN, KEY = "token", "key"  #: kinds of credentials
+_SESSION = Subject("session", ("name",), ("name",))
 _NOT_PRIVATE = (
     "the secret key is taken only over HTTPS, or from a browser on the engine's own machine; use https:// or a token"
 )
@@ -153,29 +153,13 @@ class SignIn(PageFamily):
     def _report(self, call: Call, principal: Principal, operation: str, event: str) -> None:
         """Log that somebody has signed in or out, and publish a trace of it."""
         log.info(event, credential=principal.name, role=principal.role, **request_fields(call.scope))
-        if not self._audit.has_subscribers:
-            return
-        trace_id = str(uuid.uuid4())
-        self._audit.publish(
-            Trace(
-                trace_id=trace_id,
-                time=self._clock.now(),
-                operation=operation,
-                project=principal.project,
-                resource_type="session",
-                resource_id=principal.name,
-                resource_name=principal.name,
-                code=303,
-                user=principal.name,
-                role=principal.role,
-                source_ip=address_of(call.scope),
-                request_id=trace_id,
-                method=call.method,
-                path=call.path,
-                request=None,
-                response=None,
+        if self._audit.has_subscribers:
+            scope, path = (
+                {**call.scope, PRINCIPAL: principal},
+                {"project_id": principal.project, "name": principal.name},
             )
-        )
+            exchange = Exchange(status=303, request_id="", request=b"", response=b"")
+            self._audit.publish(make_trace(scope, operation, _SESSION, path, exchange, self._clock.now()))
 
     async def _page(self, scope: Scope, status: int, asked: _Asked, headers: HeaderPairs = ()) -> Reply:
         return await self._pages.show_bare(
