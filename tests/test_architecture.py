@@ -21,6 +21,7 @@ LINES = 400
 PARAMETERS = 8  #: of a constructor, without ``self``
 #: Files with more than LINES lines, and constructors with more than PARAMETERS parameters, each with its reason.
 LONGER = {
+    "engine/asgi/connection.py": "a connection is its states, which every event of it changes",
     "engine/errors/__init__.py": "a tree of small classes, which is looked up by name",
     "engine/executors/allocator.py": "instances, and the calls and starts that wait for them, are one state",
     "engine/scheduling/runqueue.py": "order and capacity are one state, which each start changes",

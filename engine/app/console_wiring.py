@@ -23,17 +23,15 @@ from engine.http.console.deliveries import DeliveriesPage, Destinations
 from engine.http.console.docs import DocsPage
 from engine.http.console.functions.code import CodePage
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.functions.lifecycle import CreationPage, RemovalPage
-from engine.http.console.functions.listing import FunctionLoad, FunctionsPage
+from engine.http.console.functions.listing import CreationPage, FunctionLoad, FunctionsPage, RemovalPage
 from engine.http.console.functions.logs import FunctionLogs
 from engine.http.console.functions.monitoring import MonitoringPage
 from engine.http.console.functions.trials import TrialPage
 from engine.http.console.invocations.details import InvocationDetails
-from engine.http.console.invocations.filters import Filters
+from engine.http.console.invocations.filters import Filters, InvocationTriggers
 from engine.http.console.invocations.listing import InvocationLists
 from engine.http.console.invocations.many import ManyInvocations
 from engine.http.console.invocations.record import InvocationPage
-from engine.http.console.invocations.triggers import InvocationTriggers
 from engine.http.console.live import LiveEvents
 from engine.http.console.overview.concerns import ProjectConcerns
 from engine.http.console.overview.page import OverviewPage

@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 
 from engine.asgi.admission import Admission, ClientRules, ConnectionCounts
-from engine.asgi.loopback import open_socket
 from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls, speaks_tls
 
 BATCH = 32  #: connections accepted per turn of the event loop
@@ -29,23 +28,6 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = structlog.get_logger("functiond")
 
 MakeProtocol = Callable[[Admission], asyncio.Protocol]
-
-
-async def bind(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets at all addresses of ``host``, which is all of this machine if it is empty.
-
-    Raises OSError if an address cannot be bound.
-    """
-    loop, sockets = asyncio.get_running_loop(), list[socket.socket]()
-    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
-            sockets.append(open_socket(family, address))
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
 
 
 class Acceptor:

@@ -1,10 +1,15 @@
-"""HTTP/1.1 connections: states, limits of time and memory, refusals, and the end of a connection."""
+"""HTTP/1.1 connections: states, limits of time and memory, refusals, and the end of a connection.
+
+A connection handles one request at a time. Bytes of later requests wait unread.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+from collections.abc import Mapping
+from enum import Enum, auto
 
 from engine.asgi.addresses import address_of
 from engine.asgi.admission import Admission
@@ -13,20 +18,41 @@ from engine.asgi.exchange import Exchange
 from engine.asgi.listener_state import LARGE, HeldBytes, ListenerState
 from engine.asgi.reader import Body, Part, RequestReader
 from engine.asgi.responses import Refusal
-from engine.asgi.states import State
 from engine.asgi.tls import limit_buffers
 from engine.asgi.wire import HOLD_FOR
 
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 UNREAD_LIMIT = 64 << 10  #: bytes of later requests that are held before reading pauses; one packet may exceed it
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
+
+class State(Enum):
+    """Use of the bytes that a client sends next."""
+
+    HEAD = auto()  #: They are part of a head. The previous request is answered.
+    BODY = auto()  #: They are part of the body of the request that the application handles.
+    ANSWERING = auto()  #: They wait. The application has the whole request and has not answered it completely.
+    DISCARDING = auto()  #: They are the rest of an answered request, and are dropped. The next request follows.
+    LINGERING = auto()  #: They are dropped. The last response is written, and the client has to close the connection.
+    CLOSED = auto()  #: They are dropped. The transport is closed, or closes once the last response is sent.
+
+
+#: States that may follow each state.
+NEXT: Mapping[State, frozenset[State]] = {
+    State.HEAD: frozenset({State.BODY, State.ANSWERING, State.LINGERING, State.CLOSED}),
+    State.BODY: frozenset({State.ANSWERING, State.DISCARDING, State.LINGERING, State.CLOSED}),
+    State.ANSWERING: frozenset({State.HEAD, State.LINGERING, State.CLOSED}),
+    State.DISCARDING: frozenset({State.HEAD, State.LINGERING, State.CLOSED}),
+    State.LINGERING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
 _HEAD, _BODY, _ANSWERING, _DISCARDING, _LINGERING, _CLOSED = State
 _LARGE_STATES = (_BODY, _DISCARDING, _LINGERING)
 _END = Part.END
 
 
 class Connection(asyncio.Protocol):
-    """Connection of a client. ``states.py`` describes its states.
+    """Connection of a client, in one of the states of ``State``.
 
     At most one request begins at each turn of the event loop, so that a client with many requests in one packet does
     not keep others waiting.

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from engine.asgi.acceptor import Acceptor, bind
+from engine.asgi.acceptor import Acceptor
 from engine.asgi.admission import ClientRules
 from engine.asgi.connection import Connection
 from engine.asgi.heads import HEAD_LIMIT as HEAD_LIMIT
 from engine.asgi.listener_state import ListenerState
-from engine.asgi.loopback import open_sockets, refusal
+from engine.asgi.loopback import open_sockets
 from engine.asgi.tls import ServerTls
 from engine.asgi.wire import App
 
@@ -50,22 +50,13 @@ async def listen(
     """
     rules = rules or ClientRules()
     state = ListenerState(app, keep_alive=keep_alive, held_limit=held_limit, rules=rules)
-    acceptor = await _open(state, host, port, rules, tls)
+    sockets = await open_sockets(host, port)
+    acceptor = Acceptor(sockets, lambda admission: Connection(state, admission), rules, tls)
     try:
         yield acceptor.port
     finally:
         with anyio.CancelScope(shield=True):
             await _end(acceptor, state, grace)
-
-
-async def _open(state: ListenerState, host: str, port: int, rules: ClientRules, tls: ServerTls | None) -> Acceptor:
-    sockets = open_sockets(host, port)
-    if not sockets:
-        try:
-            sockets = await bind(host, port)
-        except OSError as error:
-            raise refusal(host, port, error) from None
-    return Acceptor(sockets, lambda admission: Connection(state, admission), rules, tls)
 
 
 async def _end(acceptor: Acceptor, state: ListenerState, grace: float) -> None:

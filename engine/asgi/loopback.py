@@ -1,4 +1,4 @@
-"""Sockets of a listener on both loopback addresses.
+"""Sockets of a listener: at all addresses of its host, and on both loopback addresses.
 
 Clients of ``localhost`` try ::1 and 127.0.0.1, in any order. If the engine had one of them only, another program of
 this machine, such as a function, could listen on the other one, and receive tokens that are meant for the engine.
@@ -6,6 +6,7 @@ this machine, such as a function, could listen on the other one, and receive tok
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from contextlib import ExitStack
@@ -20,19 +21,27 @@ _OTHER = {"127.0.0.1": "::1", "0.0.0.0": "::1", "::1": "127.0.0.1", "::": "127.0
 _MISSING = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
-def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets for ``host`` and the other loopback address, at the same port; if it is 0, a free one.
+async def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets for ``host``, which is all of this machine if it is empty.
 
-    Return no socket if clients of ``localhost`` do not reach ``host``, and one if this machine lacks the other address.
-    Raises SettingsError if an address cannot be bound.
+    If clients of ``localhost`` may reach it, the other loopback address has a socket, too, at the same port; if it is
+    0, a free one. Raises SettingsError if an address cannot be bound.
     """
     host = "127.0.0.1" if host == "localhost" else host
-    other = _OTHER.get(host)
-    if other is None:
-        return []
+    try:
+        return _on_both(host, port, _OTHER[host]) if host in _OTHER else await _on_all(host, port)
+    except OSError as error:
+        raise refusal(host, port, error) from None
+
+
+def _on_both(host: str, port: int, other: str) -> list[socket.socket]:
+    """Return sockets at both addresses, or the first one if this machine lacks the other.
+
+    Raises OSError if the first one cannot be bound.
+    """
     with ExitStack() as in_vain:  # sockets stay open for a while, or the system might choose their ports again
         for left in reversed(range(ATTEMPTS)):
-            first = _first(host, port)
+            first = _open(host, port)
             chosen = first.getsockname()[1]
             try:
                 return [first, _open(other, chosen)]
@@ -45,17 +54,23 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     raise AssertionError("the last attempt returns or raises")
 
 
+async def _on_all(host: str, port: int) -> list[socket.socket]:
+    loop, sockets = asyncio.get_running_loop(), list[socket.socket]()
+    infos = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        for family, _, _, _, address in dict.fromkeys(infos):
+            sockets.append(open_socket(family, address))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
 def refusal(host: str, port: int, error: OSError, more: str = "") -> SettingsError:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     problem = (error.strerror or str(error)).lower()
     return SettingsError(f"cannot listen on {address} ({problem}){more}; choose another --port")
-
-
-def _first(host: str, port: int) -> socket.socket:
-    try:
-        return _open(host, port)
-    except OSError as error:
-        raise refusal(host, port, error) from None
 
 
 def _open(host: str, port: int) -> socket.socket:

@@ -2,36 +2,51 @@
 
 A request passes the check of its Host and Origin, then the check of its credentials. An invocation request is then
 handled at once; the router handles any other request. Errors become replies only in this module, by default in the
-API's JSON form.
+API's JSON form. The error about an unknown function suggests names that resemble it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import difflib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
+import anyio.to_thread
 import structlog
 
 from engine.asgi.error_replies import delay_of, hold_back
 from engine.asgi.wire import NO_STORE, ClientDisconnect, Headers, Receive, Reply, Scope, Send, respond
 from engine.auth.denials import DenialLog, request_fields
 from engine.auth.roles import PRINCIPAL, Principal
-from engine.errors import AccessDenied, FunctiondError, MissingCredentials, ShuttingDown
+from engine.errors import AccessDenied, FunctiondError, MissingCredentials, ShuttingDown, UnknownFunction
+from engine.functions.catalog import Catalog
 from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
 from engine.http.api.routing import ServedOperation, make_router
 from engine.http.console.pages import GUARDED
 from engine.http.console.site import Console
 from engine.http.guard import Guard
-from engine.http.near_names import NearNames
+from engine.http.operations import BY_NAME
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
 from engine.http.spool import CLEAN_UP
 from engine.metrics.loop_lag import LoopLag
+from engine.model import Function
 from engine.model.clock import SystemClock
 from engine.protocols.audit import AuditTrail
 from engine.triggers.routes import Mounts
+
+#: Makes the reply to a request that failed.
+Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
+MOST_NAMES = 3  #: names that resemble an unknown one
+MOST_COMPARED = 2_000
+#: Seconds between two comparisons. Clients that repeat a wrong request quickly must not keep the engine busy.
+PAUSE = 0.05
+
+_LIST = BY_NAME["ListFunctions"]
 
 log = structlog.get_logger("functiond.http")
 
@@ -128,3 +143,38 @@ class HttpServer:
 
 async def _refuse(scope: Scope, error: FunctiondError) -> Reply:
     return error_reply(error)
+
+
+class NearNames:
+    """Reply to a request that failed. Adds near names if the caller may list the functions of the project."""
+
+    def __init__(self, refuse: Refuse, catalog: Catalog) -> None:
+        self._refuse, self._catalog = refuse, catalog
+        self._next = 0.0
+
+    async def __call__(self, scope: Scope, error: FunctiondError) -> Reply:
+        if isinstance(error, UnknownFunction) and _may_list(scope) and time.monotonic() >= self._next:
+            self._next = time.monotonic() + PAUSE
+            project = scope["path"].split("/")[2]
+            names = [_short(one) for one in islice(self._catalog.list(project), MOST_COMPARED)]
+            near = await anyio.to_thread.run_sync(_near, error.name, names)
+            error = UnknownFunction(error.name, near)
+        return await self._refuse(scope, error)
+
+
+def _may_list(scope: Scope) -> bool:
+    principal: Principal | None = scope.get(PRINCIPAL)
+    return scope["path"].startswith("/v2/") and (principal is None or principal.may(_LIST.roles))
+
+
+def _short(function: Function) -> str:
+    return function.name if function.package == "default" else f"{function.package}:{function.name}"
+
+
+def _near(name: str, names: Iterable[str]) -> Sequence[str]:
+    """Return those of ``names`` whose last part resembles ``name``, the most similar first."""
+    parts: dict[str, list[str]] = {}
+    for one in names:
+        parts.setdefault(one.rpartition(":")[2].lower(), []).append(one)
+    found = difflib.get_close_matches(name.lower(), parts, n=MOST_NAMES)
+    return [one for part in found for one in parts[part]][:MOST_NAMES]

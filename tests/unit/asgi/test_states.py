@@ -12,9 +12,8 @@ import pytest
 
 from engine.asgi import listener
 from engine.asgi.admission import Admission
-from engine.asgi.connection import Connection
+from engine.asgi.connection import NEXT, Connection, State
 from engine.asgi.listener_state import ListenerState
-from engine.asgi.states import NEXT, State
 from engine.asgi.wire import Receive, Scope, Send
 
 HEAD, BODY, ANSWERING, DISCARDING, LINGERING, CLOSED = State

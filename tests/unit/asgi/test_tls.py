@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from engine.asgi.acceptor import Acceptor, bind
+from engine.asgi.acceptor import Acceptor
 from engine.asgi.connection import Connection
 from engine.asgi.listener import listen
 from engine.asgi.listener_state import ListenerState
+from engine.asgi.loopback import open_sockets
 from engine.asgi.tls import ServerTls
 from engine.asgi.wire import Receive, Reply, Scope, Send, read_body, respond
 from engine.errors import SettingsError
@@ -261,7 +262,7 @@ async def test_a_lost_connection_may_be_cut(tls: ServerTls, tmp_path: Path) -> N
 
     state = ListenerState(app, keep_alive=DEADLINE, held_limit=0)
     connection = Connection(state)
-    acceptor = Acceptor(await bind(HOST, 0), lambda admission: connection, state.rules, tls)
+    acceptor = Acceptor(await open_sockets(HOST, 0), lambda admission: connection, state.rules, tls)
     await asyncio.to_thread(presented, acceptor.port, tmp_path, None)
     while connection.transport.get_extra_info("socket") is not None:  # noqa: ASYNC110  (nothing tells of it)
         await asyncio.sleep(0)

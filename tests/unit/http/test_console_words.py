@@ -11,7 +11,7 @@ import pytest
 from engine.http.api.invocations import CallResult
 from engine.http.console.api_requests import ApiReply
 from engine.http.console.functions.trials import run_of
-from engine.http.console.invocations.bodies import SHOWN, body_of, pretty
+from engine.http.console.invocations.details import SHOWN, body_of, pretty
 from engine.http.console.paths import HOME
 from engine.http.console.words import clock_time, number, quantile, size, span
 from engine.metrics.histogram import Histogram

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine.asgi.ignored_fields import MOST_NAMES
-from engine.http import near_names
+from engine.http import server
 from tests.support.http_app import PROJECT, Api, serve, urn_of
 from tests.unit.http.test_roles import ask, secured
 
@@ -19,7 +19,7 @@ IGNORED = "x-functiond-ignored-fields"
 
 @pytest.fixture
 async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    monkeypatch.setattr(near_names, "PAUSE", 0.0)
+    monkeypatch.setattr(server, "PAUSE", 0.0)
     async with serve(tmp_path) as api:
         yield api
 

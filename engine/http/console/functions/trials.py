@@ -27,7 +27,7 @@ from engine.http.console.api_requests import ApiReply
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.functions.logs import shown_lines
-from engine.http.console.invocations.bodies import SHOWN, pretty
+from engine.http.console.invocations.details import SHOWN, pretty
 from engine.http.console.pages import HEADERS, PageFamily, get, may, post, see_other
 from engine.http.console.paths import FUNCTION, PROJECT, path_of
 from engine.http.console.visibility import sees_payloads

@@ -1,8 +1,12 @@
-"""Data of one invocation for its page: record, attempts with their logs, deliveries, and related invocations."""
+"""Data of one invocation for its page: record, attempts with logs, deliveries, related invocations, event, result.
+
+Events and results are shown as texts: JSON with line breaks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -10,10 +14,11 @@ from msgspec import Struct
 from engine.errors import UnknownInvocation
 from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
+from engine.http.api.decoding import is_deeper
 from engine.http.api.deliveries import DeliveriesApi, DeliveryItem
 from engine.http.api.logs import attempt_of, log_of
 from engine.http.api.routing import Call
-from engine.http.console.invocations.triggers import InvocationTriggers, TriggerLink
+from engine.http.console.invocations.filters import InvocationTriggers, TriggerLink
 from engine.http.console.visibility import delivery_shown
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
@@ -21,6 +26,8 @@ from engine.model.identity import Identity
 from engine.pipeline.redrive import SOURCE, Redrive
 from engine.protocols import Records
 
+SHOWN = 64 << 10  #: bytes shown of an event, and of a result
+DEEP = 32  #: levels of nesting up to which JSON gets line breaks
 LOG = 64 << 10  #: bytes shown of a log, at its end
 BRIEF = 8 << 10  #: bytes shown of the log of an earlier attempt
 LOGS = 5  #: attempts whose logs are shown
@@ -181,3 +188,49 @@ def _cause(event: bytes) -> str:
         return msgspec.json.decode(event, type=_Outcome).request_context.request_id
     except (msgspec.DecodeError, RecursionError):
         return ""
+
+
+class Body(Struct, frozen=True, kw_only=True):
+    """Event or result, as the page shows it."""
+
+    text: str
+    size: int  #: bytes as stored
+    left: int  #: bytes that are not shown
+
+
+class Header(Struct, frozen=True):
+    name: str
+    value: str
+
+
+class _Request(Struct, frozen=True, kw_only=True):
+    """Event that a gateway has made of a request."""
+
+    headers: dict[str, str]
+    method: str = msgspec.field(name="httpMethod")
+
+
+def body_of(content: bytes) -> Body:
+    """Return an event or a result. JSON gets line breaks if all of it is shown."""
+    left = max(0, len(content) - SHOWN)
+    return Body(
+        text=content[:SHOWN].decode("utf-8", "replace") if left else pretty(content), size=len(content), left=left
+    )
+
+
+def pretty(content: bytes) -> str:
+    """Return JSON with line breaks, and any other text as it is, as well as JSON that is mostly indents then."""
+    text = b""
+    if not is_deeper(content, DEEP):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            text = msgspec.json.format(content, indent=2)
+    return (text if 0 < len(text) <= 8 * len(content) + 4096 else content).decode("utf-8", "replace")
+
+
+def headers_of(event: bytes) -> Sequence[Header]:
+    """Return the HTTP headers in the event of a gateway; nothing for other events."""
+    try:
+        found = msgspec.json.decode(event[:SHOWN], type=_Request)
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return [Header(name, value) for name, value in sorted(found.headers.items())]

@@ -1,9 +1,13 @@
-"""Filter of a list of invocations, as the query of a page has it, and as storage and API take it."""
+"""Filter of a list of invocations, as the query of a page has it, and as storage and API take it.
+
+Triggers are among the fields: those that a list can be filtered by, and the one that made an invocation.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,15 +15,19 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import BadQuery, FunctiondError
+from engine.errors import BadQuery, FunctiondError, NotFound
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
 from engine.http.api.records import read_states
 from engine.http.api.routing import own_urn, whole_number
 from engine.http.api.times import LAST_SECOND, exact_time, read_end, read_time
+from engine.http.console.triggers.rows import page_of_trigger
+from engine.model import Record
 from engine.model.identity import Identity
-from engine.model.urn import FunctionUrn
+from engine.model.urn import FunctionUrn, short_name
 from engine.protocols import LAST_KEY, Selection
+from engine.resources.bound_trigger import BoundTrigger, name_of
+from engine.resources.triggers import Triggers
 
 #: Times to choose from, with their names and seconds.
 SPANS = {
@@ -28,6 +36,7 @@ SPANS = {
     "24h": ("Last 24 hours", 86_400.0),
     "7d": ("Last 7 days", 604_800.0),
 }
+OFFERED = 200  #: triggers to choose from
 ANY = "any"
 LONGEST = 200  #: characters of a text to search for, or of the id of a trigger
 
@@ -158,3 +167,48 @@ class Filters:
             allowed = "must be a request id of this engine, or its beginning, such as 01a21a4f-a46e"
             raise BadQuery("request", prefix, allowed)
         return found[0], None if found[1] >= LAST_KEY else found[1] + 1
+
+
+class TriggerLink(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str = ""  #: empty: the trigger was deleted
+    path: str = ""
+
+
+class InvocationTriggers:
+    def __init__(self, triggers: Triggers) -> None:
+        self._triggers = triggers
+
+    def options(self, project: str, function_id: int, chosen: str) -> list[tuple[str, str]]:
+        """Return the ids and labels of a function's triggers, or of the project's if ``function_id`` is 0.
+
+        The trigger ``chosen`` is among them, even if it was deleted.
+        """
+        labels = {
+            one.id: _label(one, of_all=not function_id) for one in islice(self._those(project, function_id), OFFERED)
+        }
+        if chosen and chosen not in labels:
+            link = self._link(project, chosen)
+            labels[chosen] = link.name or f"{chosen} (deleted)"
+        return sorted(labels.items(), key=lambda one: one[1])
+
+    def of(self, project: str, record: Record) -> TriggerLink | None:
+        """Return the trigger that made an invocation; None if none did."""
+        return self._link(project, record.trigger_id) if record.trigger_id else None
+
+    def _those(self, project: str, function_id: int) -> Iterator[BoundTrigger]:
+        if function_id:
+            return iter(self._triggers.of_function(function_id))
+        return (one for one in self._triggers.all() if one.project == project)
+
+    def _link(self, project: str, trigger_id: str) -> TriggerLink:
+        try:
+            trigger = self._triggers.find(project, trigger_id)
+        except NotFound:
+            return TriggerLink(id=trigger_id)
+        return TriggerLink(id=trigger_id, name=name_of(trigger), path=page_of_trigger(trigger))
+
+
+def _label(trigger: BoundTrigger, *, of_all: bool) -> str:
+    text = f"{name_of(trigger)} ({trigger.kind})"
+    return f"{short_name(trigger.function)}: {text}" if of_all else text

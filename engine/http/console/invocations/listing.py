@@ -17,8 +17,7 @@ from engine.functions.catalog import Catalog
 from engine.http.api.paging import read_place, show_place
 from engine.http.api.routing import Call
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, filter_of
-from engine.http.console.invocations.triggers import InvocationTriggers
+from engine.http.console.invocations.filters import SPANS, Filters, InvocationFilter, InvocationTriggers, filter_of
 from engine.http.console.pages import PageFamily, Pages, get
 from engine.http.console.paths import FUNCTION, MANY, PROJECT, name_of, path_of
 from engine.model import Function, State

@@ -19,8 +19,7 @@ from engine.http.api.routing import BASE, Call, whole_number
 from engine.http.console.api_requests import ApiReply
 from engine.http.console.forms import WHOLE, Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.invocations.bodies import SHOWN, body_of, headers_of, pretty
-from engine.http.console.invocations.details import InvocationDetails
+from engine.http.console.invocations.details import SHOWN, InvocationDetails, body_of, headers_of, pretty
 from engine.http.console.pages import ADMIN, HEADERS, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import INVOCATION, name_of, path_of
 from engine.http.console.visibility import sees_payloads
