@@ -12,8 +12,7 @@ from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.asynchronous.form import DestinationForms
-from engine.http.console.asynchronous.page import AsyncSettingsPage
-from engine.http.console.asynchronous.status_log import StatusLinesPage
+from engine.http.console.asynchronous.page import AsyncSettingsPage, StatusLinesPage
 from engine.http.console.configuration.basics import BasicsPage
 from engine.http.console.configuration.concurrency import ConcurrencyPage
 from engine.http.console.configuration.reserved import ReservedPages
@@ -40,9 +39,9 @@ from engine.http.console.queues import QueueRows, QueuesPage
 from engine.http.console.session.sessions import SESSION, FormTokens
 from engine.http.console.session.sign_in import SignIn
 from engine.http.console.site import Console
+from engine.http.console.triggers.forms import TriggerRows
 from engine.http.console.triggers.gateway import GatewayPages
 from engine.http.console.triggers.pages import FunctionTriggersPages, TriggersPage
-from engine.http.console.triggers.rows import TriggerRows
 from engine.pipeline.explanation import Explainer
 from engine.pipeline.redrive import SOURCE
 from engine.runtimes.interpreters import Interpreters

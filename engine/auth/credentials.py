@@ -11,6 +11,7 @@ import math
 import os
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -104,12 +105,7 @@ def check_private(file: Path, status: os.stat_result) -> None:
 
 
 def first_twice(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 _NO_SECRET = hashlib.sha256(b"").digest()  # no access key has an empty secret

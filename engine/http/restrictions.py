@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -21,21 +22,16 @@ _PROJECTS = "/v2/"  #: start of the paths whose replies show objects of projects
 
 def restricted(served: Iterable[ServedOperation]) -> list[ServedOperation]:
     """Return operations with handlers that check the role first, and remove from replies what it may not see."""
-    return [ServedOperation(each.operation, _RestrictedHandler(each)) for each in served]
+    return [ServedOperation(each.operation, partial(_handle, each)) for each in served]
 
 
-class _RestrictedHandler:
-    def __init__(self, served: ServedOperation) -> None:
-        self._operation, self._handler = served.operation, served.handler
-
-    async def __call__(self, call: Call) -> Reply:
-        principal, operation = call.principal, self._operation
-        if principal is not None:
-            principal.check(operation.name, operation.roles, payloads=operation.payloads)
-        reply = await self._handler(call)
-        if principal is None or principal.role == "admin":
-            return reply
-        return await _redacted(reply, operation, principal)
+async def _handle(served: ServedOperation, call: Call) -> Reply:
+    principal, operation = call.principal, served.operation
+    if principal is None:
+        return await served.handler(call)
+    principal.check(operation.name, operation.roles, payloads=operation.payloads)
+    reply = await served.handler(call)
+    return reply if principal.role == "admin" else await _redacted(reply, operation, principal)
 
 
 async def _redacted(reply: Reply, operation: Operation, principal: Principal) -> Reply:

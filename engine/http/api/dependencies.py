@@ -6,7 +6,8 @@ are older, and Terraform's resource ``fgs_dependency`` uses them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -75,9 +76,7 @@ class DependenciesApi(ApiFamily):
         error=BadDependency,
     )
     async def create_version(self, call: BodyCall[DependencyBody]) -> DependencyReply:
-        async with self._codes.receiving("depend_file") as upload:
-            new = _new(await call.read_code(upload), upload)
-            return self._version(await self._dependencies.create(call.project, new))
+        return self._version(await self._stored(call, partial(self._dependencies.create, call.project)))
 
     @read(
         "ListDependencies",
@@ -120,9 +119,8 @@ class DependenciesApi(ApiFamily):
         own=True,
     )
     async def create(self, call: BodyCall[DependencyBody]) -> DependencyReply:
-        async with self._codes.receiving("depend_file") as upload:
-            new = _new(await call.read_code(upload), upload)
-            return self._whole(await self._dependencies.create(call.project, new, next_version=False))
+        create = partial(self._dependencies.create, call.project, next_version=False)
+        return self._whole(await self._stored(call, create))
 
     @read("ShowDependency", _DEPENDENCY, DependencyReply, own=True)
     async def show_newest(self, call: Call) -> DependencyReply:
@@ -139,14 +137,30 @@ class DependenciesApi(ApiFamily):
         own=True,
     )
     async def update(self, call: BodyCall[DependencyBody]) -> DependencyReply:
-        dep_id = call.part("depend_id")
-        async with self._codes.receiving("depend_file") as upload:
-            new = _new(await call.read_code(upload), upload)
-            return self._whole(await self._dependencies.update(call.project, dep_id, new))
+        update = partial(self._dependencies.update, call.project, call.part("depend_id"))
+        return self._whole(await self._stored(call, update))
 
     @operation("DeleteDependency", "DELETE", _DEPENDENCY, status=204, own=True)
     async def delete_all(self, call: Call) -> None:
         await self._dependencies.delete(call.project, call.part("depend_id"))
+
+    async def _stored(
+        self, call: BodyCall[DependencyBody], store: Callable[[NewDependency], Awaitable[Dependency]]
+    ) -> Dependency:
+        """Return what ``store`` makes of the dependency in the body."""
+        async with self._codes.receiving("depend_file") as upload:
+            body = await call.read_code(upload)
+            return await store(
+                NewDependency(
+                    name=body.name,
+                    runtime=body.runtime,
+                    kind=body.depend_type,
+                    file=body.depend_file,
+                    received=upload.code(body.depend_file),
+                    link=body.depend_link,
+                    description=body.description,
+                )
+            )
 
     def _version(self, dependency: Dependency) -> DependencyReply:
         """Return the description of one version: ``id`` is the version's id."""
@@ -155,18 +169,6 @@ class DependenciesApi(ApiFamily):
     def _whole(self, newest: Dependency) -> DependencyReply:
         """Return the description of a dependency by its newest version: ``id`` is the dependency's id."""
         return replace(self._version(newest), id=newest.dep_id)
-
-
-def _new(body: DependencyBody, upload: Upload) -> NewDependency:
-    return NewDependency(
-        name=body.name,
-        runtime=body.runtime,
-        kind=body.depend_type,
-        file=body.depend_file,
-        received=upload.code(body.depend_file),
-        link=body.depend_link,
-        description=body.description,
-    )
 
 
 def dependency_reply(dependency: Dependency, *, shared: bool = False) -> DependencyReply:

@@ -194,30 +194,14 @@ class AliasPages(PageFamily):
         return await self._show(call, function, form_of(alias), alias)
 
     @post("ConsoleCreateAlias", f"{CONFIGURATION}/new-alias")
-    async def create(self, call: Call, form: Form) -> Reply:
-        function, typed = self._frame.function_of(call), read_form(form)
-        return await self._store(call, function, typed, None)
-
     @post("ConsoleSaveAlias", f"{CONFIGURATION}/aliases/{{alias}}")
     async def save(self, call: Call, form: Form) -> Reply:
+        """Store a new alias, or the one that the path names."""
         function = self._frame.function_of(call)
-        alias = self._alias(call, function)
-        typed = read_form(form, alias.name)
-        if is_stale(form, alias):
+        alias = self._alias(call, function) if "alias" in call.parts else None
+        typed = read_form(form, alias.name if alias else "")
+        if alias is not None and is_stale(form, alias):
             return await self._show(call, function, typed, alias, {WHOLE: CHANGED})
-        return await self._store(call, function, typed, alias)
-
-    @post("ConsoleDeleteAlias", f"{CONFIGURATION}/aliases/{{alias}}/delete")
-    async def delete(self, call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
-        alias = self._alias(call, function)
-        try:
-            await self._frame.send(call, "DELETE", function, _api_part(alias.name))
-        except FunctiondError as error:
-            return await self._show(call, function, form_of(alias), alias, errors_beside(error, ()))
-        return see_other(path_of(function, PATH), f"Deleted alias {alias.name}.")
-
-    async def _store(self, call: Call, function: Function, typed: AliasForm, alias: Alias | None) -> Reply:
         if wrong := errors_in(typed):
             return await self._show(call, function, typed, alias, wrong)
         body = body_of(typed, alias)
@@ -232,6 +216,16 @@ class AliasPages(PageFamily):
             return await self._show(call, function, typed, alias, _errors(error))
         done = "Created" if alias is None else "Saved"
         return see_other(path_of(function, PATH), f"{done} alias {typed.name}.")
+
+    @post("ConsoleDeleteAlias", f"{CONFIGURATION}/aliases/{{alias}}/delete")
+    async def delete(self, call: Call, form: Form) -> Reply:
+        function = self._frame.function_of(call)
+        alias = self._alias(call, function)
+        try:
+            await self._frame.send(call, "DELETE", function, _api_part(alias.name))
+        except FunctiondError as error:
+            return await self._show(call, function, form_of(alias), alias, errors_beside(error, ()))
+        return see_other(path_of(function, PATH), f"Deleted alias {alias.name}.")
 
     async def _show(
         self,

@@ -18,7 +18,7 @@ from engine.http.api.decoding import is_deeper
 from engine.http.api.deliveries import DeliveriesApi, DeliveryItem
 from engine.http.api.logs import attempt_of, log_of
 from engine.http.api.routing import Call
-from engine.http.console.invocations.filters import InvocationTriggers, TriggerLink
+from engine.http.console.invocations.filters import InvocationTriggers
 from engine.http.console.visibility import delivery_shown
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
@@ -83,7 +83,7 @@ class InvocationDetails:
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
         self._archive, self._redrive, self._item = archive, redrive, api.item
-        self._triggers = triggers
+        self.triggers = triggers
 
     async def record(self, call: Call) -> Record:
         """Return the record of the invocation that the path names.
@@ -95,9 +95,6 @@ class InvocationDetails:
         if record is None:
             raise UnknownInvocation(request_id)
         return record
-
-    def trigger(self, call: Call, record: Record) -> TriggerLink | None:
-        return self._triggers.of(call.project, record)
 
     def progress(self, record: Record) -> tuple[float, str] | None:
         return None if record.state.final else self._archive.progress(record.key)

@@ -21,7 +21,7 @@ from engine.functions.invocation_filter import selection_of
 from engine.http.api.records import read_states
 from engine.http.api.routing import own_urn, whole_number
 from engine.http.api.times import LAST_SECOND, exact_time, read_end, read_time
-from engine.http.console.triggers.rows import page_of_trigger
+from engine.http.console.triggers.forms import page_of_trigger
 from engine.model import Record
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, short_name

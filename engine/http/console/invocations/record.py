@@ -99,15 +99,15 @@ class InvocationPage(PageFamily):
         new = reply.read(RunAgainReply).request_id
         return see_other(self._path(call, new), f"Accepted. This invocation repeats {record.request_id}.")
 
-    @get("ConsoleEvent", f"{INVOCATION}/event")
-    async def download_event(self, call: Call) -> Reply:
+    @get("ConsoleEvent", f"{INVOCATION}/event", part="event")
+    @get("ConsoleResult", f"{INVOCATION}/result", part="result")
+    async def download(self, call: Call, part: str) -> Reply:
         record = await self._details.record(call)
-        return self._download(call, record.payload, f"{record.request_id}-event.json")
-
-    @get("ConsoleResult", f"{INVOCATION}/result")
-    async def download_result(self, call: Call) -> Reply:
-        record = await self._details.record(call)
-        return self._download(call, record.result, f"{record.request_id}-result.json")
+        if not sees_payloads(call):
+            raise AccessDenied("your role may not see events and results")
+        attachment = f'attachment; filename="{record.request_id}-{part}.json"'.encode()
+        content = record.payload if part == "event" else record.result
+        return Reply(body=content, headers=(*HEADERS, (b"content-disposition", attachment)), content_type=_TEXT)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class InvocationPage(PageFamily):
             explanation=None if record.state.final else await self._explanation(call, record),
             runs=await self._details.runs(call, record),
             deliveries=deliveries,
-            trigger=self._details.trigger(call, record),
+            trigger=self._details.triggers.of(call.project, record),
             related=await self._details.related(call, record, readable=readable),
             event=body_of(record.payload) if readable else None,
             result=body_of(record.result) if readable and record.state.final else None,
@@ -183,12 +183,6 @@ class InvocationPage(PageFamily):
 
     def _path(self, call: Call, request_id: str) -> str:
         return INVOCATION.format(project_id=call.project, request_id=request_id)
-
-    def _download(self, call: Call, content: bytes, name: str) -> Reply:
-        if not sees_payloads(call):
-            raise AccessDenied("your role may not see events and results")
-        attachment = (b"content-disposition", f'attachment; filename="{name}"'.encode())
-        return Reply(body=content, headers=(*HEADERS, attachment), content_type=_TEXT)
 
 
 def _changes(typed: Mapping[str, str]) -> bytes:

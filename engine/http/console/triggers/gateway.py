@@ -19,8 +19,16 @@ from engine.http.console.forms import WHOLE, Form
 from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import GATEWAY
 from engine.http.console.struct_forms import Field, flat, missing_values, read_struct, shown_values, typed_values
-from engine.http.console.triggers.forms import CHANGED, errors_in_form, fields_of_kind, trigger_path
-from engine.http.console.triggers.rows import BACKEND, TriggerRows, is_gateway, page_of_trigger
+from engine.http.console.triggers.forms import (
+    BACKEND,
+    CHANGED,
+    TriggerRows,
+    errors_in_form,
+    fields_of_kind,
+    is_gateway,
+    page_of_trigger,
+    trigger_path,
+)
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import read_options
 from engine.resources.triggers import Triggers

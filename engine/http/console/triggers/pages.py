@@ -22,15 +22,17 @@ from engine.http.console.struct_forms import lost_secrets, missing_values, shown
 from engine.http.console.triggers.forms import (
     CHANGED,
     Kind,
+    TriggerRows,
     create_path,
     data_of,
     errors_in_form,
     fields_of_kind,
     kind_of,
+    page_of_function,
+    page_of_trigger,
     qualifiers_of,
     trigger_path,
 )
-from engine.http.console.triggers.rows import TriggerRows, page_of_function, page_of_trigger
 from engine.http.console.visibility import service_shown
 from engine.model.crontab import five_fields
 from engine.model.urn import LATEST
