@@ -31,13 +31,14 @@ from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.versions import AliasesApi, VersionsApi
 from engine.http.audit import audited
+from engine.http.auth import Authenticator
 from engine.http.console.api_requests import ApiRequests
 from engine.http.console.session.sessions import ConsoleAuthenticator
 from engine.http.openapi import Document
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
-from engine.http.server import HttpServer, RequestAuthenticator
+from engine.http.server import HttpServer
 from engine.metrics.prometheus import Telemetry
 from engine.pipeline.explanation import Explainer
 
@@ -63,7 +64,7 @@ def build_app(engine: EngineParts) -> App:
     )
 
 
-def _admission(engine: EngineParts) -> RequestAuthenticator | None:
+def _admission(engine: EngineParts) -> Authenticator | ConsoleAuthenticator | None:
     """Return the check of requests; None if they need no credentials."""
     if engine.authenticator is None or not engine.settings.http.console:
         return engine.authenticator

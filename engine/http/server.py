@@ -12,7 +12,6 @@ import difflib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
-from typing import Protocol
 
 import anyio.to_thread
 import structlog
@@ -26,7 +25,9 @@ from engine.functions.catalog import Catalog
 from engine.http.api.errors import error_reply
 from engine.http.api.invocations import Invocations
 from engine.http.api.routing import ServedOperation, make_router
+from engine.http.auth import Authenticator
 from engine.http.console.pages import GUARDED
+from engine.http.console.session.sessions import ConsoleAuthenticator
 from engine.http.console.site import Console
 from engine.http.guard import Guard
 from engine.http.operations import BY_NAME
@@ -51,12 +52,6 @@ _LIST = BY_NAME["ListFunctions"]
 log = structlog.get_logger("functiond.http")
 
 
-class RequestAuthenticator(Protocol):
-    """Check of the credentials of requests."""
-
-    async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive: ...
-
-
 class HttpServer:
     """ASGI application that serves the API, the paths of plugins, and the console.
 
@@ -72,7 +67,7 @@ class HttpServer:
         served: Iterable[ServedOperation],
         region: str,
         *,
-        authenticator: RequestAuthenticator | None = None,
+        authenticator: Authenticator | ConsoleAuthenticator | None = None,
         plugins: PluginRequests | None = None,
         console: Console | None = None,
         denials: DenialLog | None = None,
