@@ -215,7 +215,7 @@ class Exchange:
             return False
         keep_alive, persistence = self._persistence(self._keep_alive)
         lines = header_lines(headers)
-        date = b"" if has_date(lines) else owner.listener.date()
+        date = b"" if b"ate:" in lines and has_date(lines) else owner.listener.date()  # the first test is fast
         data = b"".join((STATUS_LINES[status], lines, date, persistence, b"\r\n", body))
         self.written = len(data)
         owner.transport.write(data)
@@ -283,7 +283,8 @@ class Exchange:
 
     def _complete(self, *, keep_alive: bool) -> None:
         self.answered, self._body = True, b""
-        self._notify()
+        if self._changed is not None:
+            self._notify()
         self._owner.answered(keep_alive=keep_alive)
 
     def _fail(self) -> None:

@@ -61,9 +61,10 @@ class Guard:
         """
         host, forwarded = headers.get(b"host", b""), scope.get(FORWARDED)
         if not self._any_host:
-            self._check_host(host)
-            if forwarded and forwarded.host:
-                self._check_host(forwarded.host)
+            if not self._is_local_host(host):
+                raise _foreign(host)
+            if forwarded and forwarded.host and not self._is_local_host(forwarded.host):
+                raise _foreign(forwarded.host)
         origin = headers.get(b"origin")
         if origin is not None and not is_own_origin(origin, host, forwarded):
             if not self._is_local_origin(origin):
@@ -77,12 +78,12 @@ class Guard:
         if scope["method"] == "POST" and is_page(scope["path"]):
             _check_form(headers, host, forwarded)
 
-    def _check_host(self, host: bytes) -> None:
-        if not self._is_local_host(host):
-            raise AccessDenied(
-                f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
-                "an engine behind a proxy needs credentials (auth.file)"
-            )
+
+def _foreign(host: bytes) -> AccessDenied:
+    return AccessDenied(
+        f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
+        "an engine behind a proxy needs credentials (auth.file)"
+    )
 
 
 def _check_form(headers: Headers, host: bytes, forwarded: Forwarded | None) -> None:

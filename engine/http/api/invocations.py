@@ -50,6 +50,7 @@ ANY_JSON = cast("type[Any]", Any)
 MAX_TARGET = 1200  #: bytes of a path; no URN needs more, even with every byte percent-encoded
 TEXT = b"text/plain; charset=utf-8"
 LARGE = b"100000"  #: Content-Length of an event that may arrive in several packets
+NO_EVENT = b"{}"  #: event of a request without a body
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
@@ -147,8 +148,10 @@ class Invocations(ApiFamily):
         The reply has its request id and is sent after the invocation is on disk.
         """
         self._check_known(urn, headers)
-        payload = _event(headers, await read_body(receive, headers, self._async_limit))
-        request = Request(function=urn, payload=payload, headers=headers)
+        body = await read_body(receive, headers, self._async_limit)
+        if body:
+            check_json(headers, body)
+        request = Request(function=urn, payload=body or NO_EVENT, headers=headers)
         if not headers.keys().isdisjoint(OPTIONS):
             request = replace(
                 request,
@@ -181,9 +184,11 @@ class Invocations(ApiFamily):
             key = headers[b"x-functiond-ordering-key"].decode("latin-1")
             raise InvalidField("X-Functiond-Ordering-Key", key, "needs an asynchronous invocation")
         self._check_known(urn, headers)
-        payload = _event(headers, await read_body(receive, headers, self._sync_limit))
+        body = await read_body(receive, headers, self._sync_limit)
+        if body:
+            check_json(headers, body)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
-        request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory, headers=headers)
+        request = Request(function=urn, payload=body or NO_EVENT, mode=Mode.SYNC, memory=memory, headers=headers)
         request_id, function, outcome = await self._intake.call(request)
         tail = headers.get(b"x-cff-log-type", b"").lower() == b"tail"
         return _call_reply(request_id, function, outcome, version, memory or function.memory_size, tail)
@@ -219,13 +224,6 @@ class Invocations(ApiFamily):
                 "X-Cff-Instance-Memory", text, "needs enable_dynamic_memory in the function's configuration"
             )
         return int(text)
-
-
-def _event(headers: Headers, body: bytes) -> bytes:
-    if not body:
-        return b"{}"
-    check_json(headers, body)
-    return body
 
 
 #: Operations that ``find`` checks the caller's role for.
