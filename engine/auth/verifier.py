@@ -128,9 +128,8 @@ class SignatureVerifier:
         ``declared`` is the result of ``declared_hash``. The signature is not verified again if there is one.
         Raises TooManyFailures instead if too many refusals are delayed.
         """
-        self.verify_hash(
-            claim, hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body), declared
-        )
+        body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
+        self.verify_hash(claim, body_hash, declared)
 
     def verify_hash(self, claim: Claim, body_hash: bytes, declared: bytes | None = None) -> None:
         """Do as ``verify``, with the hash of the body in hexadecimal digits."""

@@ -13,7 +13,6 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from engine.code.receiving import Upload
 from engine.code.store import CodeStore
 from engine.errors import BadDependency
 from engine.http.api.paging import ITEMS, page_of
