@@ -64,32 +64,6 @@ def test_code_and_configuration_change_what_runs_next(platform: Platform) -> Non
     assert (record["status"], record["result"]) == ("SUCCESS", "x")
 
 
-def test_a_function_without_instances_is_disabled(platform: Platform) -> None:
-    create(platform, "disabled")
-    body = fg.UpdateFunctionMaxInstanceConfigRequestBody(max_instance_num=0)
-    request = fg.UpdateFunctionMaxInstanceConfigRequest(function_urn=urn_of("disabled"), body=body)
-
-    changed = platform.client.update_function_max_instance_config(request)
-
-    assert changed.strategy_config.concurrency == 0
-    with refused(429, "FSS.0429"):
-        invoke(platform, "disabled")
-
-
-def test_a_deleted_function_is_gone(platform: Platform) -> None:
-    create(platform, "gone")
-
-    with refused(400, "FSS.1015"):
-        platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of("gone")))
-    deleted = platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of("gone", "")))
-
-    assert deleted.status_code == 204
-    with refused(404, "FSS.1051"):
-        platform.client.show_function_config(fg.ShowFunctionConfigRequest(function_urn=urn_of("gone")))
-    with refused(404, "FSS.1051"):
-        invoke(platform, "gone")
-
-
 def test_an_asynchronous_invocation_runs_and_is_listed(platform: Platform) -> None:
     create(platform, "listed")
     request_id = invoke(platform, "listed", {"n": 1, "nested": {"a": [1, None, True]}})
@@ -139,19 +113,6 @@ def test_a_synchronous_invocation_gives_its_result(platform: Platform, version: 
         assert json.loads(response.raw_content) == {"k": "v"}
 
 
-def test_memory_of_an_instance_is_the_callers_choice_where_allowed(platform: Platform) -> None:
-    create(platform, "roomy", enable_dynamic_memory=True)
-    create(platform, "fixed")
-
-    request = fg.AsyncInvokeFunctionRequest(function_urn=urn_of("roomy"), x_cff_instance_memory="256", body={})
-    request_id = platform.client.async_invoke_function(request).request_id
-
-    assert ended(platform, "roomy", request_id)["status"] == "SUCCESS"
-    with refused(400, "FSS.0400"):
-        request.function_urn = urn_of("fixed")
-        platform.client.async_invoke_function(request)
-
-
 def test_asynchronous_settings_are_put_shown_listed_and_deleted(platform: Platform) -> None:
     create(platform, "source")
     create(platform, "target")
@@ -195,19 +156,6 @@ def test_retry_rules_are_unknown_to_the_clients_and_stay(platform: Platform) -> 
 
     assert (put.max_async_retry_attempts, shown.max_async_retry_attempts) == (2, 2)
     assert stored["retry_rules"] == rules
-
-
-def test_destinations_that_lead_back_are_refused(platform: Platform) -> None:
-    create(platform, "circle")
-    param = json.dumps({"func_urn": urn_of("circle")})
-    destination = fg.FuncDestinationConfig(destination="FunctionGraph", param=param)
-    config = fg.FuncAsyncDestinationConfig(on_failure=destination)
-    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(destination_config=config)
-
-    with refused(400, "FSS.0400"):
-        platform.client.update_function_async_invoke_config(
-            fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("circle"), body=body)
-        )
 
 
 def test_the_status_log_can_be_enabled_and_shown(platform: Platform) -> None:

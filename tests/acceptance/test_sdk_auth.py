@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +12,9 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from engine.auth.signing import sign
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, sdk_client, sdk_home
 from tests.support.cli import functiond_here
-from tests.support.engine_process import functiond
 from tests.support.http_app import PROJECT, urn_of
 
 SECRET, OTHER_SECRET = "the-secret-of-a-key", "the-secret-of-another"
@@ -119,54 +116,6 @@ def test_a_token_stands_in_for_a_signature(secured: Secured) -> None:
         wrong.invoke()
 
 
-def test_a_presigned_authorization_is_taken_and_is_good_for_its_request_only(secured: Secured) -> None:
-    path = f"/v2/{PROJECT}/fgs/functions/{urn_of().replace(':', '%3A')}/config"
-    host = f"127.0.0.1:{secured.engine.port}"
-    given = sign("GET", path, {"Host": host}, b"", access="AK1", secret=SECRET, moment=time.time())
-    stranger = secured.client(access="AK3")
-
-    def presigned(invoker: Any) -> Any:
-        for name, value in given.items():
-            invoker.add_header(name, value)
-        return invoker.invoke()
-
-    request = fg.ShowFunctionConfigRequest(function_urn=urn_of())
-    assert presigned(stranger.show_function_config_invoker(request)).func_name == "hello"
-    with refused(401, "FSS.0401", "the signature does not match"):
-        presigned(stranger.list_functions_invoker(fg.ListFunctionsRequest()))
-
-
-def signed(engine: EngineProcess, method: str, target: str, body: bytes = b"", **more: str) -> dict[str, str]:
-    """Send a signed request with raw colons in the path, as curl does."""
-    given = {name.replace("_", "-"): value for name, value in more.items()}
-    headers = {"Host": f"127.0.0.1:{engine.port}", "Content-Type": "application/json", **given}
-    return headers | sign(method, target, headers, body, access="AK1", secret=SECRET, moment=time.time())
-
-
-def test_curl_with_raw_colons_and_a_token_or_signature_is_served(secured: Secured) -> None:
-    path = f"/v2/{PROJECT}/fgs/functions/{urn_of()}/config"
-
-    by_token = secured.engine.ask("GET", path, headers={"X-Auth-Token": TOKEN})
-    by_signature = secured.engine.ask("GET", path, headers=signed(secured.engine, "GET", path))
-    by_nothing = secured.engine.ask("GET", path)
-
-    assert (by_token.status, by_signature.status, by_nothing.status) == (200, 200, 401)
-
-
-def test_a_proxy_on_this_machine_passes_on_signed_requests_under_its_own_name(secured: Secured) -> None:
-    engine, path, token = secured.engine, f"/v2/{PROJECT}/fgs/functions", {"X-Auth-Token": TOKEN}
-    proxied = {"Host": "api.example.com"}
-
-    by_signature = engine.ask("GET", path, headers=signed(engine, "GET", path, Host="api.example.com"))
-    by_token = engine.ask("GET", path, headers=token | proxied)
-    by_page = engine.ask("GET", path, headers=token | proxied | {"Origin": "https://api.example.com"})
-    by_nothing = engine.ask("GET", path, headers=proxied)
-    by_foreign_page = engine.ask("GET", path, headers=token | proxied | {"Origin": "https://evil.example"})
-
-    assert [one.status for one in (by_signature, by_token, by_page)] == [200, 200, 200]
-    assert [one.status for one in (by_nothing, by_foreign_page)] == [401, 403]
-
-
 def test_a_proxy_on_this_machine_passes_on_webhooks(secured: Secured) -> None:
     engine, token = secured.engine, {"X-Auth-Token": TOKEN}
     options = {"name": "pushes", "secret": "16-characters-or-more", "scheme": "github"}
@@ -195,38 +144,6 @@ def test_secrets_reach_neither_the_log_nor_a_child(secured: Secured) -> None:
     assert '"not authenticated"' in logged
     assert not [secret for secret in secrets if secret in seen + logged]
     assert "credentials" not in seen  # not even the path of the credentials file
-
-
-def test_with_credentials_any_address_is_listened_on_by_any_name(tmp_path: Path) -> None:
-    settings = {
-        "FUNCTIOND_AUTH__FILE": str(credentials_file(tmp_path)),
-        "FUNCTIOND_AUTH__OPEN_METRICS": "true",
-        "FUNCTIOND_HTTP__HOST": "0.0.0.0",
-    }
-    with engine_on(tmp_path / "data", **settings) as engine:
-        path, token = f"/v2/{PROJECT}/fgs/functions", {"X-Auth-Token": TOKEN}
-
-        assert engine.ask("GET", path, headers=token | {"Host": "engine.example"}).status == 200
-        assert engine.ask("GET", path, headers={"Host": "engine.example"}).status == 401
-        assert engine.ask("GET", path, headers=token | {"Origin": "https://evil.example"}).status == 403
-        assert {engine.ask("GET", open_path).status for open_path in ("/metrics", "/readyz")} == {200}
-
-
-def test_without_credentials_an_address_that_others_reach_is_not_listened_on(tmp_path: Path) -> None:
-    done = functiond("serve", "--host", "0.0.0.0", "--port", "0", "--data-dir", tmp_path / "data")
-
-    assert done.returncode == 2
-    assert "is reachable from other machines" in done.stderr
-    assert not (tmp_path / "data").exists()
-
-
-def test_an_engine_does_not_start_with_a_file_that_others_may_read(tmp_path: Path) -> None:
-    environ = {"FUNCTIOND_AUTH__FILE": str(credentials_file(tmp_path, 0o644))}
-
-    done = functiond("serve", "--port", "0", "--data-dir", tmp_path / "data", environ=environ)
-
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "(mode 0644): chmod 600" in done.stderr
 
 
 def test_settings_are_listed_without_secrets(tmp_path: Path) -> None:

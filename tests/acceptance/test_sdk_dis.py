@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import PROJECT, engine_on, urn_of
 from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, dis
 from tests.acceptance.two_keys import SECRET, Guarded, guarded
 
@@ -164,33 +164,6 @@ def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(ser
 def carried(outcomes: list[Any]) -> int:
     """Count the records that the outcomes' requests carried."""
     return sum(len(json.loads(outcome["request_payload"])["Message"]["records"]) for outcome in outcomes)
-
-
-def test_no_record_is_missed_or_taken_twice_when_the_engine_is_killed(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        engine.create("note", "def handler(event, context):\n    return None\n")
-        stream = {"stream_name": "clicks", "partition_count": 2}
-        engine.ask("POST", f"/v2/{PROJECT}/streams", stream)
-        options = {"stream_name": "clicks", "sharditerator_type": "TRIM_HORIZON", **OFTEN, "is_serial": "false"}
-        body = {"trigger_type_code": "DIS", "trigger_status": "ACTIVE", "event_data": options}
-        engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('note')}", body)
-        for number in range(30):
-            record = {"data": base64.b64encode(b"%d" % number).decode(), "partition_key": str(number)}
-            put = engine.ask("POST", f"/v2/{PROJECT}/records", {"stream_name": "clicks", "records": [record]})
-            assert put.status == 200
-            if number % 12 == 11:
-                engine.kill()
-                engine.start()
-        found = until(lambda: [*numbers(engine)], len, 30)
-
-    assert sorted(found) == list(range(30))
-
-
-def numbers(engine: EngineProcess) -> Iterator[int]:
-    """Yield the numbers of all records accepted so far."""
-    for [payload] in rows(engine.data, "SELECT body FROM payload"):
-        for record in json.loads(payload)["Message"]["records"]:
-            yield int(base64.b64decode(record["data"]))
 
 
 def until(found: Callable[[], list[Any]], size: Callable[[list[Any]], int], least: int) -> list[Any]:

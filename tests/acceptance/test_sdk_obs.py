@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,11 +11,9 @@ import pytest
 from plugins.obs.opening import StoreOpener
 from plugins.obs.options import ObsSettings
 from tests.acceptance.sdk import (
-    ECHO,
     SDK_WARNINGS,
     ClientRequestException,
     Platform,
-    ServerResponseException,
     create,
     encoded,
     ended,
@@ -26,9 +23,9 @@ from tests.acceptance.sdk import (
     refused,
     urn_of,
 )
-from tests.acceptance.test_sdk_resources import add_dependency, delete_dependency
+from tests.acceptance.test_sdk_resources import add_dependency
 from tests.support.http_app import zipped
-from tests.support.s3_server import S3Server, free_s3_ports, s3_server
+from tests.support.s3_server import S3Server, s3_server
 
 pytestmark = [
     pytest.mark.long,
@@ -166,62 +163,3 @@ def test_without_a_store_links_are_refused_and_the_settings_named(platform: Plat
         create_linked(platform, "storeless", link("source.zip"))
 
     assert (caught.value.status_code, caught.value.error_code) == (400, "FSS.1006")
-
-
-def test_a_store_that_does_not_know_the_engine_refuses_it(server: S3Server, tmp_path: Path) -> None:
-    settings = {**server.settings, "FUNCTIOND_PLUGINS__OBS__SECRET_KEY": "another"}
-
-    with platform_on(tmp_path, **settings) as stranger, refused(403, "FSS.0403"):
-        create_linked(stranger, "linked", link("source.zip"))
-
-
-def test_a_store_that_is_down_refuses_until_it_is_there(tmp_path: Path) -> None:
-    server = S3Server(ports=free_s3_ports())
-    (tmp_path / "s3").mkdir()
-
-    with platform_on(tmp_path, **server.settings) as running:
-        with pytest.raises(ServerResponseException) as caught:
-            create_linked(running, "linked", link("source.zip"))
-        with s3_server(tmp_path / "s3", server.ports):
-            put(server.service, "source.zip", SOURCE)
-            create_linked(running, "linked", link("source.zip"))
-
-        assert (caught.value.status_code, caught.value.error_code) == (503, "FSS.0503")
-        assert result(running, "linked") == "source"
-
-
-def code_used(platform: Platform) -> tuple[int, int]:
-    """Return the used and allowed code size of the quota, in MB."""
-    quotas = platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources
-    (code,) = [one for one in quotas if one.type == "fgs_func_code_size"]
-    return code.used, code.quota
-
-
-def test_a_project_has_room_for_so_much_code(tmp_path: Path) -> None:
-    def large(kind: str) -> bytes:
-        return zipped(index__py=ECHO, filling="".join(f"{kind}{number:06}" for number in range(250_000)))
-
-    kept = {kind: large(kind) for kind in "abc"}
-    quota = 2 * len(kept["a"]) + len(kept["b"]) // 2
-    for kind, content in kept.items():
-        put(ObsSettings(folder=str(tmp_path / "store")), f"{kind}.zip", content)
-    settings = {
-        "FUNCTIOND_PLUGINS__OBS__FOLDER": str(tmp_path / "store"),
-        "FUNCTIOND_STORAGE__CODE_QUOTA": str(quota),
-    }
-
-    with platform_on(tmp_path, **settings) as running:
-        create_linked(running, "first", link("a.zip"))
-        create_linked(running, "same", link("a.zip"))
-        layer = add_dependency(running, "layer", kept["b"])
-        with refused(403, "FSS.1042"):
-            create_linked(running, "third", link("c.zip"))
-        with refused(403, "FSS.1042"):
-            add_dependency(running, "other", kept["c"])
-        with refused(403, "FSS.1042"):  # the old code stays stored, as another function uses it
-            update_code(running, "first", code_type="obs", code_url=link("c.zip"))
-        used = code_used(running)
-        delete_dependency(running, layer)
-        create_linked(running, "third", link("c.zip"))
-
-        assert used == (-(-(len(kept["a"]) + len(kept["b"])) >> 20) or 1, quota >> 20)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.sdk import (
-    ECHO,
     PROJECT,
     SDK_WARNINGS,
     Platform,
@@ -73,11 +72,6 @@ def add_dependency(platform: Platform, name: str, package: bytes = b"", **fields
     return platform.client.create_dependency_version(fg.CreateDependencyVersionRequest(body=body))
 
 
-def delete_dependency(platform: Platform, dependency: Any) -> Any:
-    request = fg.DeleteDependencyVersionRequest(depend_id=dependency.dep_id, version=str(dependency.version))
-    return platform.client.delete_dependency_version(request)
-
-
 def test_a_dependency_has_versions_that_are_listed_and_shown(platform: Platform) -> None:
     client = platform.client
     first = add_dependency(platform, "layered", description="one")
@@ -107,28 +101,6 @@ def test_a_dependency_is_on_the_path_of_the_child_behind_its_code(platform: Plat
     assert (record["status"], record["result"]) == ("SUCCESS", "1")
     assert created.depend_version_list == [one.id, two.id]
     assert [(used.id, used.name) for used in created.dependencies] == [(one.id, "one"), (two.id, "two")]
-
-
-def test_a_dependency_in_use_is_kept_until_it_is_detached(platform: Platform) -> None:
-    used = add_dependency(platform, "used")
-    create(platform, "user", depend_version_list=[used.id])
-
-    with refused(412, "FSS.1033"):
-        delete_dependency(platform, used)
-    code = fg.FuncCode(file=encoded(ECHO.encode()))
-    body = fg.UpdateFunctionCodeRequestBody(code_type="inline", func_code=code, depend_version_list=[])
-    platform.client.update_function_code(fg.UpdateFunctionCodeRequest(function_urn=urn_of("user"), body=body))
-
-    assert delete_dependency(platform, used).status_code == 204
-    with refused(404, "FSS.1056"):
-        delete_dependency(platform, used)
-
-
-def test_a_dependency_keeps_the_runtime_of_its_first_version(platform: Platform) -> None:
-    add_dependency(platform, "strict")
-
-    with refused(409, "FSS.1065"):
-        add_dependency(platform, "strict", runtime="Python3.9")
 
 
 def test_a_dependency_serves_functions_of_its_own_runtime_only(platform: Platform) -> None:
@@ -261,20 +233,6 @@ def test_reserved_instances_are_listed_with_their_tactics(platform: Platform) ->
     assert (config.qualifier_type, config.qualifier_name, config.min_count) == ("version", "latest", 1)
     assert (config.idle_mode, config.tactics_config.cron_configs[0].cron) == (True, "0 0 12 * * ?")
     assert platform.client.list_function_reserved_instances(counts).count == 0
-
-
-def test_a_cron_changes_how_many_instances_are_kept_warm(platform: Platform, tmp_path: Path) -> None:
-    fifo = tmp_path / "born"
-    os.mkfifo(fifo)
-    create(platform, "timely", f"open({str(fifo)!r}, 'w').write('born\\n')\ndef handler(e, c): return 1\n")
-    each_second = fg.TacticsConfig(cron_configs=[fg.CronConfig(name="on", cron="* * * * * *", count=1)])
-
-    with os.fdopen(os.open(fifo, os.O_RDWR), buffering=1) as born:
-        reserve(platform, "timely", 0, tactics_config=each_second)
-        said = born.readline().strip()
-        reserve(platform, "timely", 0)
-
-    assert said == "born"
 
 
 def test_what_a_function_did_is_counted(platform: Platform) -> None:

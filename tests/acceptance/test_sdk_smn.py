@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, engine_on, urn_of
 from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, sdk_home, smn
-from tests.acceptance.two_keys import SECRET, Guarded, key_file
+from tests.acceptance.two_keys import Guarded
 
 #: Waits for a gate file, then appends each received message to a file.
 NOTE = """
@@ -128,30 +128,3 @@ def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Gua
 
     assert len(lines(path, 17)) == 17
     assert "loop" in given_up[0]["error"]
-
-
-def test_outcomes_are_published_to_a_topic_elsewhere_by_who_has_its_keys(service: Guarded) -> None:
-    path = service.engine.data.parent / "noted"
-    service.engine.create("note", NOTE.format(gate=str(service.engine.data.parent), path=str(path)))
-    urn = create(service.client(), "outcomes")
-    subscribe(service.engine, "note", urn)
-    service.engine.close()
-    settings = {"FUNCTIOND_PLUGINS__SMN__ACCESS_KEY": "AK1", "FUNCTIOND_PLUGINS__SMN__SECRET_KEY": SECRET}
-    with engine_on(
-        service.engine.data.parent / "data", FUNCTIOND_AUTH__FILE=str(key_file(service.engine.data.parent))
-    ) as there:
-        settings["FUNCTIOND_PLUGINS__SMN__ENDPOINT"] = f"http://127.0.0.1:{there.port}"
-        with engine_on(service.engine.data.parent / "here", **settings) as here:
-            here.create("work", "def handler(event, context):\n    return event['n'] * 2\n")
-            to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
-            here.configure("work", destination_config={"on_success": to_topic})
-            for number in range(3):
-                here.accepted("work", {"n": number})
-            outcomes = [json.loads(line) for line in lines(path, 3)]
-        service.engine = there
-        for client, status in ((service.client(secret="wrong"), 401), (service.client(access="AK2"), 403)):
-            with pytest.raises(ClientRequestException) as refused:
-                client.list_topics(smn.ListTopicsRequest())
-            assert refused.value.status_code == status
-
-    assert sorted(outcome["response_payload"] for outcome in outcomes) == ["0", "2", "4"]

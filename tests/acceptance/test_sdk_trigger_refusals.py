@@ -107,38 +107,10 @@ def test_a_second_one_like_it_is_refused(
     delete(platform, function, first)
 
 
-def test_a_bucket_calls_one_function_only(platform: Platform, function: str) -> None:
-    create(platform, "photographer")
-    first = add(platform, function, "OBS", GOOD["OBS"])
-
-    with refused(403, "FSS.1108"):
-        add(platform, "photographer", "OBS", {"bucket": "photos", "events": ["Delete"], "prefix": "out/"})
-
-    second = add(platform, function, "OBS", {**GOOD["OBS"], "prefix": "out/"})
-    assert sorted(listed(platform, function)) == sorted([first.trigger_id, second.trigger_id])
-    delete(platform, function, first)
-    delete(platform, function, second)
-
-
 @pytest.mark.parametrize("kind", ["NOTHING", "IOTDA", "TIMERS"])
 def test_other_kinds_are_refused(platform: Platform, function: str, kind: str) -> None:
     with refused(400, "FSS.1101"):
         add(platform, function, kind, GOOD["TIMER"])
-
-
-def test_a_version_has_ten_triggers_of_the_limited_kinds(platform: Platform) -> None:
-    create(platform, "busy")
-    for number in range(9):
-        add(platform, "busy", "TIMER", {**GOOD["TIMER"], "name": f"timer-{number}"})
-    add(platform, "busy", "LTS", GOOD["LTS"])
-
-    for kind in ("TIMER", "LTS", "DIS", "DDS", "GAUSSMONGO", "KAFKA", "OPENSOURCEKAFKA"):
-        with refused(403, "FSS.1123"):
-            add(platform, "busy", kind, {**GOOD[kind], "name": "another", "log_topic_id": "another"})
-
-    for kind in ("SMN", "OBS"):
-        add(platform, "busy", kind, {**GOOD[kind], "bucket": "busy"})
-    assert len(listed(platform, "busy")) == 12
 
 
 def test_a_project_has_ten_triggers_of_the_audit_service(platform: Platform) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, urn_of
-from tests.acceptance.triggering import GOOD, add, alias, batch_delete, delete, listed, publish, show, update
+from tests.acceptance.triggering import GOOD, add, batch_delete, delete, listed, publish, show, update
 
 pytestmark = SDK_WARNINGS
 
@@ -105,36 +105,6 @@ def test_what_was_created_fixed_stays_so(platform: Platform, function: str) -> N
     delete(platform, function, trigger)
 
 
-@pytest.mark.parametrize(
-    ("kind", "field"), [("DDS", "db_password"), ("KAFKA", "kafka_password"), ("RABBITMQ", "access_password")]
-)
-def test_passwords_are_shown_to_nobody(platform: Platform, function: str, kind: str, field: str) -> None:
-    data = {**GOOD[kind], field: "very secret", "kafka_user": "u"}
-
-    trigger = add(platform, function, kind, data)
-
-    replies = [trigger, show(platform, function, trigger), update(platform, function, trigger, [{"batch_size": 5}])]
-    delete(platform, function, trigger)
-    assert [getattr(reply.event_data, field) for reply in replies] == ["******"] * 3
-    assert "very secret" not in str(replies)
-
-
-def test_triggers_belong_to_a_version_or_an_alias(platform: Platform) -> None:
-    create(platform, "versioned")
-    publish(platform, "versioned", "v1")
-    alias(platform, "versioned", "live", "v1")
-    urns = [urn_of("versioned", end) for end in (":latest", ":v1", ":!live")]
-    triggers = [add(platform, urn, "TIMER", GOOD["TIMER"]).trigger_id for urn in urns]
-
-    assert [listed(platform, urn) for urn in urns] == [[trigger] for trigger in triggers]
-    with refused(404, "FSS.1140"):
-        show(platform, urns[0], ("TIMER", triggers[1]))
-    with refused(404, "FSS.1052"):
-        add(platform, urn_of("versioned", ":v2"), "TIMER", GOOD["TIMER"])
-    with refused(404, "FSS.1053"):
-        add(platform, urn_of("versioned", ":!dead"), "TIMER", GOOD["TIMER"])
-
-
 def test_a_batch_is_deleted_from_a_version_or_from_all(platform: Platform) -> None:
     create(platform, "batch")
     publish(platform, "batch", "v1")
@@ -148,18 +118,3 @@ def test_a_batch_is_deleted_from_a_version_or_from_all(platform: Platform) -> No
     add(platform, version, "TIMER", GOOD["TIMER"])
     batch_delete(platform, urn_of("batch", ""))
     assert listed(platform, latest) == listed(platform, version) == []
-
-
-def test_an_alias_with_triggers_cannot_be_deleted(platform: Platform) -> None:
-    create(platform, "aliased")
-    publish(platform, "aliased", "v1")
-    alias(platform, "aliased", "live", "v1")
-    urn = urn_of("aliased", ":!live")
-    trigger = add(platform, urn, "TIMER", GOOD["TIMER"])
-    request = fg.DeleteVersionAliasRequest(function_urn=urn_of("aliased"), alias_name="live")
-
-    with refused(403, "FSS.1154"):
-        platform.client.delete_version_alias(request)
-
-    delete(platform, urn, trigger)
-    assert platform.client.delete_version_alias(request).status_code == 204

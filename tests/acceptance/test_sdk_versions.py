@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import select
 from typing import Any
-
-import pytest
 
 from tests.acceptance.engine_process import Reply
 from tests.acceptance.sdk import PROJECT, SDK_WARNINGS, Platform, create, encoded, ended, fg, refused, urn_of
@@ -131,21 +128,6 @@ def test_versions_are_listed_in_pages_with_their_settings(platform: Platform) ->
     assert pages[1].versions[0].function_async_config.max_async_retry_attempts == 3
 
 
-def test_a_version_has_settings_of_its_own(platform: Platform) -> None:
-    create_with_versions(platform, "settled", 1)
-    client, urn = platform.client, urn_of("settled", ":v1")
-    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=2)
-
-    client.update_function_async_invoke_config(fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn, body=body))
-    page = client.list_function_async_invoke_config(fg.ListFunctionAsyncInvokeConfigRequest(function_urn=urn))
-
-    assert [item.func_urn for item in page.async_invoke_configs] == [urn]
-    with refused(404, "FSS.0404"):
-        client.show_function_async_invoke_config(
-            fg.ShowFunctionAsyncInvokeConfigRequest(function_urn=urn_of("settled"))
-        )
-
-
 def test_a_version_needs_no_body_and_no_name(platform: Platform) -> None:
     create(platform, "nameless", telling("v1"))
 
@@ -155,53 +137,6 @@ def test_a_version_needs_no_body_and_no_name(platform: Platform) -> None:
 
     assert version[0] == "v"
     assert (len(version), version[9]) == (16, "-")
-
-
-def test_the_same_state_and_the_same_name_are_published_once(platform: Platform) -> None:
-    create(platform, "refusing", telling("v1"))
-    digest = hashlib.md5(telling("v1").encode(), usedforsecurity=False).hexdigest()
-
-    publish(platform, "refusing", "v1", digest=digest)
-    with refused(400, "FSS.1016"):
-        publish(platform, "refusing", "v2")
-    with refused(409, "FSS.1062"):
-        publish(platform, "refusing", "v1")
-    with refused(400, "FSS.1019"):
-        publish(platform, "refusing", "v2", description="d" * 513)
-
-
-def test_a_published_version_does_not_change(platform: Platform) -> None:
-    create_with_versions(platform, "frozen", 1)
-    fields = {"func_name": "frozen", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128}
-    config = fg.UpdateFunctionConfigRequestBody(**fields, timeout=9)
-    code = fg.UpdateFunctionCodeRequestBody(code_type="inline", func_code=fg.FuncCode(file=encoded(b"x = 1")))
-
-    with refused(400, "FSS.1015"):
-        platform.client.update_function_config(
-            fg.UpdateFunctionConfigRequest(function_urn=urn_of("frozen", ":v1"), body=config)
-        )
-    with refused(400, "FSS.1015"):
-        platform.client.update_function_code(
-            fg.UpdateFunctionCodeRequest(function_urn=urn_of("frozen", ":v1"), body=code)
-        )
-    assert call(platform, "frozen", ":v1")[0] == "v1"
-
-
-def test_a_version_is_deleted_alone(platform: Platform) -> None:
-    create_with_versions(platform, "pruned")
-
-    assert delete(platform, "pruned", ":v1").status_code == 204
-
-    with refused(404, "FSS.1052"):
-        delete(platform, "pruned", ":v1")
-    with refused(404, "FSS.1052"):
-        call(platform, "pruned", ":v1")
-    with refused(400, "FSS.1015"):
-        delete(platform, "pruned", ":latest")
-    assert call(platform, "pruned", ":v2")[0] == "v2"
-    delete(platform, "pruned", "")
-    with refused(404, "FSS.1051"):
-        call(platform, "pruned", ":v2")
 
 
 def test_what_waits_for_a_deleted_version_is_discarded(platform: Platform) -> None:
@@ -214,19 +149,6 @@ def test_what_waits_for_a_deleted_version_is_discarded(platform: Platform) -> No
     record = ended(platform, "waited", doomed)
     assert (record["status"], record["error_message"]) == ("DISCARD", "version v1 was deleted")
     assert ended(platform, "waited", spared)["status"] == "SUCCESS"
-
-
-def test_the_maximum_of_instances_leaves_warm_instances_alone(platform: Platform) -> None:
-    source = "import os\ndef handler(event, context):\n    return os.getpid()\n"
-    create(platform, "warm", source)
-    before = call(platform, "warm", ":latest")
-    body = fg.UpdateFunctionMaxInstanceConfigRequestBody(max_instance_num=3)
-
-    config = platform.client.update_function_max_instance_config(
-        fg.UpdateFunctionMaxInstanceConfigRequest(function_urn=urn_of("warm"), body=body)
-    )
-
-    assert (config.strategy_config.concurrency, call(platform, "warm", ":latest")) == (3, before)
 
 
 def test_the_instances_of_a_deleted_version_end_and_the_others_stay(platform: Platform) -> None:
@@ -291,41 +213,6 @@ def test_a_call_by_alias_runs_its_version_and_says_so(platform: Platform) -> Non
     assert (reply.status, reply.json[0]) == (200, "v1")
 
 
-def test_rules_look_at_headers_and_cookies(platform: Platform) -> None:
-    create_with_versions(platform, "ruled")
-    rules = [
-        fg.VersionStrategyRules(rule_type="header", param="X-Ring", op="=", value="early"),
-        fg.VersionStrategyRules(rule_type="cookie", param="who", op="in", value="ada,bob"),
-    ]
-    strategy = fg.VersionStrategy(rules=rules, combine_type="or")
-    made = alias(platform, "ruled", "canary", "v1", additional_version_strategy={"v2": strategy})
-
-    assert made.additional_version_strategy["v2"].combine_type == "or"
-    assert call(platform, "ruled", ":!canary")[0] == "v1"
-    assert call(platform, "ruled", ":!canary", X_Ring="early")[0] == "v2"
-    assert call(platform, "ruled", ":!canary", Cookie="a=1; who=bob")[0] == "v2"
-    request_id = accept(platform, "ruled", ":!canary", X_Ring="early")
-    assert json.loads(ended(platform, "ruled", request_id)["result"])[0] == "v2"
-
-
-def test_retries_keep_the_version_that_was_chosen(platform: Platform) -> None:
-    failing = "def handler(event, context):\n    raise ValueError(context.getVersion())\n"
-    create(platform, "kept", failing)
-    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=1)
-    config = fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("kept"), body=body)
-    platform.client.update_function_async_invoke_config(config)
-    publish(platform, "kept", "v1")
-    recode(platform, "kept", telling("new"))
-    publish(platform, "kept", "v2")
-    alias(platform, "kept", "prod", "v1")
-
-    request_id = accept(platform, "kept", ":!prod")
-    realias(platform, "kept", "prod", "v2")
-
-    record = ended(platform, "kept", request_id)
-    assert (record["status"], record["attempt"], record["function_urn"]) == ("FAIL", 2, urn_of("kept", ":v1"))
-
-
 def test_an_alias_can_be_a_destination(platform: Platform) -> None:
     create_with_versions(platform, "goal")
     create(platform, "start")
@@ -354,59 +241,3 @@ def arrived(platform: Platform, name: str) -> str:
             request_id: str = found[0].request_id
             return request_id
     raise AssertionError(f"{name} was never invoked")
-
-
-def test_aliases_are_refused_as_documented(platform: Platform) -> None:
-    create_with_versions(platform, "strict", 3)
-    alias(platform, "strict", "prod", "v1")
-    strategy = fg.VersionStrategy(rules=[fg.VersionStrategyRules(rule_type="query", param="a", op="=", value="b")])
-
-    for status, code, name, version, fields in (
-        (409, "FSS.1063", "prod", "v2", {}),
-        (409, "FSS.1066", "test", "v1", {}),
-        (400, "FSS.1091", "test", "v2", {"additional_version_weights": {"v9": 1}}),
-        (400, "FSS.1092", "test", "v2", {"additional_version_weights": {"v3": 101}}),
-        (400, "FSS.1092", "test", "v2", {"additional_version_weights": {"v3": "many"}}),
-        (400, "FSS.1093", "test", "v2", {"additional_version_weights": {"v2": 1}}),
-        (400, "FSS.0400", "test", "v2", {"additional_version_strategy": {"v3": strategy}}),
-    ):
-        with refused(status, code):
-            alias(platform, "strict", name, version, **fields)
-
-
-def test_a_version_that_is_an_alias_s_extra_one_stays(platform: Platform) -> None:
-    create_with_versions(platform, "needed")
-    alias(platform, "needed", "prod", "v1", additional_version_weights={"v2": 10})
-
-    with refused(403, "FSS.1094"):
-        delete(platform, "needed", ":v2")
-
-
-@pytest.mark.parametrize(("name", "qualifier"), [("both", "!prod"), ("double", "v1")])
-def test_a_version_and_its_alias_are_deleted_with_the_triggers_of_both(
-    platform: Platform, name: str, qualifier: str
-) -> None:
-    create_with_versions(platform, name)
-    alias(platform, name, "prod", "v1", additional_version_weights={"v2": 10})
-    for bound in ("v1", "!prod", "v2"):
-        data = {"name": "tick", "schedule_type": "Rate", "schedule": "1d"}
-        made = {"trigger_type_code": "TIMER", "event_data": data}
-        assert ask(platform, "POST", f"/triggers/{urn_of(name, f':{bound}')}", made).status == 201
-
-    assert delete(platform, name, f":{qualifier}").status_code == 204
-
-    kept = ask(platform, "GET", "/triggers").json
-    assert [one["func_urn"] for one in kept["triggers"] if f":{name}:" in one["func_urn"]] == [urn_of(name, ":v2")]
-    with refused(404, "FSS.1053"):
-        call(platform, name, ":!prod")
-
-
-def test_a_function_has_twenty_versions_and_ten_aliases_at_most(platform: Platform) -> None:
-    create_with_versions(platform, "aliased", 20)
-    for number in range(1, 11):
-        alias(platform, "aliased", f"a{number}", f"v{number}")
-
-    with refused(403, "FSS.0403"):
-        publish(platform, "aliased", "more")
-    with refused(403, "FSS.1043"):
-        alias(platform, "aliased", "more", "v11")
