@@ -10,15 +10,19 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from time import monotonic, sleep
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+T = TypeVar("T")
 
 PROJECT = "project1"
 REGION = "local-1"
 BASE = f"/v2/{PROJECT}/fgs/functions"
+ECHO = "def handler(event, context):\n    return event\n"
 #: No reserved disk space, and short retry delays.
 QUICK = {
     "FUNCTIOND_STORAGE__FREE_SPACE": "0",
@@ -38,6 +42,31 @@ def handler(event, context):
         time.sleep(0.02)
     return "ended"
 """
+
+
+def held_event(folder: Path) -> dict[str, str]:
+    """Return the event of a run of ``HELD`` that ends when ``folder``/gate exists."""
+    return {"runs": str(folder / "runs"), "gate": str(folder / "gate")}
+
+
+def begun(folder: Path, count: int) -> list[str]:
+    """Wait until ``count`` runs have written to ``folder``/runs; return all that they wrote."""
+
+    def written() -> list[str]:
+        file = folder / "runs"
+        runs = file.read_text().split() if file.exists() else []
+        return runs if len(runs) >= count else []
+
+    return until(written)
+
+
+def until(look: Callable[[], T | Literal[False]]) -> T:
+    """Return the first true value of ``look``. Fail after a minute. Only for states that send no event."""
+    deadline = monotonic() + 60
+    while not (value := look()):
+        assert monotonic() < deadline, f"after a minute, it is still {value!r}"
+        sleep(0.02)
+    return value
 
 
 class Reply(NamedTuple):
@@ -159,6 +188,10 @@ class EngineProcess:
             reply = connection.getresponse()
             return Reply(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def create(self, name: str, source: str, **fields: object) -> None:
         body = {
             "func_name": name,
@@ -178,6 +211,13 @@ class EngineProcess:
         """Delete a function with its versions and records."""
         reply = self.ask("DELETE", f"{BASE}/{urn_of(name).removesuffix(':latest')}")
         assert reply.status == 204, reply
+
+    def trigger(self, name: str, kind: str, data: object, **fields: object) -> Any:
+        """Create a trigger of a function, and return it as the API shows it."""
+        body = {"trigger_type_code": kind, "event_data": data, **fields}
+        reply = self.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of(name)}", body)
+        assert reply.status == 201, reply
+        return reply.json
 
     def configure(self, name: str, **settings: object) -> None:
         """Store asynchronous settings of a function."""
@@ -211,6 +251,21 @@ class EngineProcess:
             if line.startswith(name) and not line.startswith("#"):
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no figure {name}")
+
+
+class ClockedEngine(EngineProcess):
+    """Engine whose clock tests set, also while it runs."""
+
+    def __init__(self, data: Path, **settings: str) -> None:
+        super().__init__(data, **settings)
+        self._ahead = data.parent / "ahead"
+        self.set_clock(0)
+        self.program = [str(Path(__file__).with_name("wrong_clock.py")), str(self._ahead)]
+
+    def set_clock(self, ahead: float) -> None:
+        """Set the clock so many seconds ahead of the right one."""
+        self._ahead.with_suffix(".new").write_text(str(ahead))
+        self._ahead.with_suffix(".new").rename(self._ahead)
 
 
 @contextmanager

@@ -8,10 +8,9 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -20,12 +19,13 @@ import pytest
 
 from engine.maintenance.backup import place
 from engine.runtimes.interpreters import WORKERS
-from tests.acceptance.engine_process import PROJECT, TALLY, EngineProcess, engine_on, rows
+from tests.acceptance.engine_process import ECHO, PROJECT, TALLY, EngineProcess, engine_on, rows
 from tests.support.cli import functiond_here
+from tests.support.credentials import credentials_file, token
 from tests.support.http_app import zipped
+from tests.support.tmpfs import tmpfs
 
 BACKUPS = f"/v2/{PROJECT}/fgs/backups"
-ECHO = "def handler(event, context):\n    return event\n"
 PAD = "x" * 200_000
 TMPFS = 24 << 20  #: bytes of the small disk
 
@@ -39,13 +39,8 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS}", "none", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounts are not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with tmpfs(tmp_path / "small", TMPFS):
+        yield tmp_path / "small"
 
 
 def fill(engine: EngineProcess, megabytes: int) -> None:
@@ -59,6 +54,14 @@ def lines(engine: EngineProcess, path: Path) -> list[Any]:
     reply = engine.ask("POST", BACKUPS, {"path": str(path)})
     assert reply.status == 200, reply
     return [json.loads(line) for line in reply.body.splitlines()]
+
+
+@contextmanager
+def begun_backup(engine: EngineProcess, path: Path) -> Iterator[http.client.HTTPResponse]:
+    """Begin a backup, and leave its connection at the end of the block."""
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
+        connection.request("POST", BACKUPS, json.dumps({"path": str(path)}), {"Content-Type": "application/json"})
+        yield connection.getresponse()
 
 
 def test_every_202_before_a_backup_under_load_is_in_it(engine: EngineProcess, tmp_path: Path) -> None:
@@ -92,10 +95,7 @@ def test_a_killed_engine_leaves_an_unfinished_folder_that_the_next_backup_replac
     engine: EngineProcess, tmp_path: Path
 ) -> None:
     fill(engine, 16)
-    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
-        body = json.dumps({"path": str(tmp_path / "backup")})
-        connection.request("POST", BACKUPS, body, {"Content-Type": "application/json"})
-        connection.getresponse()
+    with begun_backup(engine, tmp_path / "backup"):
         engine.kill(children=True)
 
     left = {path.name for path in tmp_path.iterdir()} - {"data"}
@@ -107,10 +107,8 @@ def test_a_killed_engine_leaves_an_unfinished_folder_that_the_next_backup_replac
 
 def test_a_client_that_goes_away_ends_the_backup_and_the_engine_goes_on(engine: EngineProcess, tmp_path: Path) -> None:
     fill(engine, 16)
-    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
-        body = json.dumps({"path": str(tmp_path / "backup")})
-        connection.request("POST", BACKUPS, body, {"Content-Type": "application/json"})
-        connection.getresponse()
+    with begun_backup(engine, tmp_path / "backup"):
+        pass
 
     made = engine.ask("POST", BACKUPS, {"path": str(tmp_path / "other")})
     while made.status == 409:  # until the first has ended: it is small, so it may be complete before it is ended
@@ -124,10 +122,7 @@ def test_an_engine_that_stops_ends_its_backup_and_removes_what_was_written(
     engine: EngineProcess, tmp_path: Path
 ) -> None:
     fill(engine, 24)
-    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
-        body = json.dumps({"path": str(tmp_path / "backup")})
-        connection.request("POST", BACKUPS, body, {"Content-Type": "application/json"})
-        reply = connection.getresponse()
+    with begun_backup(engine, tmp_path / "backup") as reply:
         assert engine.stop() == 0
         done = b'"done"' in reply.read()
 
@@ -212,10 +207,11 @@ def test_destinations_that_cannot_be_used_are_refused_and_nothing_is_made(
 
 def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess, tmp_path: Path) -> None:
     package = zipped(index__py=ECHO, part__py="x = 1\n")
-    assert functiond_here("deploy", write(tmp_path / "zipped.zip", package), url=url_of(engine)).returncode == 0
+    (tmp_path / "zipped.zip").write_bytes(package)
+    assert functiond_here("deploy", tmp_path / "zipped.zip", url=engine.url).returncode == 0
     [used] = [row[0] for row in rows(tmp_path / "data", "SELECT body ->> '$.code.sha256' FROM function_version"
                                      " WHERE body ->> '$.name' = 'zipped'")]  # fmt: skip
-    made = functiond_here("backup", tmp_path / "backup", url=url_of(engine))
+    made = functiond_here("backup", tmp_path / "backup", url=engine.url)
 
     assert (made.returncode, made.stderr) == (0, "")
     assert "2 code packages" in made.stdout
@@ -229,7 +225,7 @@ def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess,
         if path.is_file() and path.name != "backup.json"
     }
     (tmp_path / "data" / "code" / f"{used}.package").unlink()
-    lacking = functiond_here("backup", tmp_path / "lacking", "--json", url=url_of(engine))
+    lacking = functiond_here("backup", tmp_path / "lacking", "--json", url=engine.url)
     assert (lacking.returncode, json.loads(lacking.stdout)["missing"]) == (1, [used])
     assert f"code: {used}.package is missing\n  deploy the functions that use it again" in lacking.stderr
 
@@ -237,7 +233,7 @@ def test_a_backup_has_the_packages_that_its_functions_use(engine: EngineProcess,
 def test_a_backup_of_a_damaged_journal_fails_and_removes_no_whole_one(engine: EngineProcess, tmp_path: Path) -> None:
     fill(engine, 1)
     nightly = ("--keep", "2", "--json")
-    first = functiond_here("backup", tmp_path / "b1", *nightly, url=url_of(engine))
+    first = functiond_here("backup", tmp_path / "b1", *nightly, url=engine.url)
     engine.kill(children=True)
     offline = (*nightly, "--data-dir", tmp_path / "data")
     sound = shutil.copytree(tmp_path / "data", tmp_path / "sound")
@@ -283,18 +279,16 @@ def test_a_damaged_file_of_the_last_backup_is_copied_anew(tmp_path: Path) -> Non
 
 
 def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None:
-    secret, token = tmp_path / "credentials.toml", "a-token-for-the-backup"
-    secret.touch(0o600)
-    secret.write_text(f'[[tokens]]\ntoken = "{token}"\nproject = "{PROJECT}"\n'
-                      f'[[tokens]]\ntoken = "{token}-read"\nproject = "{PROJECT}"\nrole = "read"\n')  # fmt: skip
-    environ = {"FUNCTIOND_AUTH__FILE": str(secret), "FUNCTIOND_TOKEN": token, "FUNCTIOND_PROJECT": PROJECT}
-    with engine_on(tmp_path / "data", FUNCTIOND_AUTH__FILE=str(secret), FUNCTIOND_STORAGE__BACKUP_DIR="") as engine:
-        engine.headers = {"X-Auth-Token": f"{token}-read"}
+    admin, reader = "a-token-for-the-backup", "a-token-of-a-reader"
+    settings = credentials_file(tmp_path, token(admin, PROJECT), token(reader, PROJECT, role="read"))
+    environ = {**settings, "FUNCTIOND_TOKEN": admin, "FUNCTIOND_PROJECT": PROJECT}
+    with engine_on(tmp_path / "data", **settings, FUNCTIOND_STORAGE__BACKUP_DIR="") as engine:
+        engine.headers = {"X-Auth-Token": reader}
         assert engine.ask("POST", BACKUPS, {"path": "no"}).status == 403
-        engine.headers = {"X-Auth-Token": token}
+        engine.headers = {"X-Auth-Token": admin}
         refused = engine.ask("POST", BACKUPS, {"path": "no", "with_key": True})
         without, copied = (
-            functiond_here("backup", *given, "--json", url=url_of(engine), environ=environ)
+            functiond_here("backup", *given, "--json", url=engine.url, environ=environ)
             for given in (("without",), ("with", "--with-key"))
         )
         said = [line for line in engine.log if "backups are made in the data directory" in line]
@@ -305,12 +299,12 @@ def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None
     folder = tmp_path / "data" / "backups"
     assert sorted(folder.iterdir()) == [Path(json.loads(one.stdout)["path"]) for one in (copied, without)]
     assert {one.stat().st_mode & 0o777 for one in (folder, *folder.iterdir())} == {0o700}
-    assert not any(token.encode() in file.read_bytes() for file in (folder / "without").rglob("*") if file.is_file())
+    assert not any(admin.encode() in file.read_bytes() for file in (folder / "without").rglob("*") if file.is_file())
     assert functiond_here("verify", folder / "with").returncode == 0
     restored = functiond_here("restore", folder / "with", "--data-dir", tmp_path / "restored", "--json")
     assert json.loads(restored.stdout)["keys"] == ["credentials.toml"]
     copy = tmp_path / "restored" / "keys" / "credentials.toml"
-    assert copy.read_bytes() == secret.read_bytes()
+    assert copy.read_bytes() == (tmp_path / "credentials.toml").read_bytes()
     assert (copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
@@ -328,12 +322,3 @@ def test_a_stopped_engine_is_backed_up_from_its_data_directory(engine: EnginePro
     assert (tmp_path / "data" / "journal.db-wal").stat().st_size > 0
     with engine_on(tmp_path / "backup") as copy:
         assert copy.record("echo", waiting)["status"] == "WAIT"
-
-
-def write(file: Path, content: bytes) -> Path:
-    file.write_bytes(content)
-    return file
-
-
-def url_of(engine: EngineProcess) -> str:
-    return f"http://127.0.0.1:{engine.port}"

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from engine.cli.commands import run as run_command
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, Reply, engine_on, rows, urn_of
 from tests.support.cli import functiond_here
 
 ROOM = 2_000
-ECHO = "def handler(event, context):\n    return event\n"
 STORED = "SELECT count(*) FROM invocation"
 
 
@@ -36,8 +35,7 @@ def send(engine: EngineProcess, count: int, name: str = "key") -> Reply:
 
 
 def arguments(engine: EngineProcess, *options: str) -> list[str]:
-    url = f"http://127.0.0.1:{engine.port}"
-    return ["invoke", "hello", "--async", "--url", url, "--project", PROJECT, *options]
+    return ["invoke", "hello", "--async", "--url", engine.url, "--project", PROJECT, *options]
 
 
 def test_a_batch_is_on_disk_when_it_is_answered_and_a_repeat_gives_the_same_ids(engine: EngineProcess) -> None:
@@ -63,13 +61,6 @@ def test_as_many_events_are_accepted_as_have_room(engine: EngineProcess) -> None
     assert (none.status, none.json["error_code"], none.headers["retry-after"]) == (429, "FSS.0429", "5")
     assert none.json["refused"] == len(none.json["results"]) == 5
     assert rows(engine.data, STORED) == [(ROOM,)]
-
-
-def test_ordering_keys_and_delays_hold_within_a_batch(engine: EngineProcess) -> None:
-    events = [{"ordering_key": "k"}, {"ordering_key": "k"}, {"delay": 60}, {}]
-    engine.ask("POST", f"{BASE}/{urn_of('hello')}/invocations-async/batch", {"events": events})
-
-    assert rows(engine.data, "SELECT state FROM invocation ORDER BY key") == [(0,), (-1,), (1,), (0,)]
 
 
 def test_the_lines_of_a_file_are_sent_once_each_past_a_full_backlog_and_a_restart(

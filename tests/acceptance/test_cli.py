@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -23,7 +22,6 @@ from engine.errors import JournalBroken, MembershipLost, SettingsError
 from tests.support.cli import functiond_here
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
-from tests.support.programs import needs
 
 OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
@@ -74,30 +72,6 @@ def test_a_function_is_deployed_listed_called_and_deleted(engine: EngineProcess,
     assert re.search(rf"^life +{OWN_RUNTIME} +life.handler +128 MB +30 s ", listed, re.MULTILINE)
     assert deleted.returncode == 0
     assert "FSS.1051" in refused("invoke", "life", url=engine.url, code=1)
-
-
-@needs("node")
-def test_a_javascript_file_is_deployed_and_called(engine: EngineProcess, tmp_path: Path) -> None:
-    file = tmp_path / "script.mjs"
-    file.write_text("export const handler = async (event, context) => { console.log('seen'); return event; };")
-    read(functiond_here("deploy", str(file), "--json", url=engine.url))
-
-    called = functiond_here("invoke", "script", "--data", '{"k": 1}', "--log", url=engine.url)
-
-    assert (json.loads(called.stdout), "\nseen\n" in called.stderr) == ({"k": 1}, True)
-
-
-def test_deploying_again_changes_what_is_named_and_keeps_the_rest(engine: EngineProcess, tmp_path: Path) -> None:
-    first = deploy(engine, tmp_path, "again", ECHO, "--timeout", "60", "--env", "A=1", "--retries", "3")
-    second = deploy(engine, tmp_path, "again", FAIL, "--memory", "256", "--max-age", "50")
-    third = deploy(engine, tmp_path, "again", FAIL, "--retries", "2")
-
-    assert first["async_invoke_config"]["max_async_event_age_in_seconds"] == 86_400
-    assert third["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
-    assert (second["timeout"], second["memory_size"], second["user_data"]) == (60, 256, first["user_data"])
-    assert second["digest"] != first["digest"]
-    assert second["async_invoke_config"]["max_async_retry_attempts"] == 3
-    assert second["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
 
 
 def test_deploy_prints_the_defaults_of_a_new_function(engine: EngineProcess, tmp_path: Path) -> None:
@@ -158,34 +132,25 @@ def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_pa
     assert json.loads(functiond_here("invoke", "whole", url=engine.url).stdout) == {"key": "secret"}
 
 
-def test_a_wrong_option_of_deploy_changes_nothing(engine: EngineProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "options", "code"),
+    [
+        ("same.py", FAIL, ("--memory", "256", "--timeout", "1"), "FSS.1008"),
+        ("same.zip", "no zip", ("--memory", "256", "--env", "A=1", "--handler", "other.handler"), "FSS.1011"),
+    ],
+    ids=["a wrong option", "a wrong package"],
+)
+def test_what_deploy_cannot_do_whole_changes_nothing(
+    engine: EngineProcess, tmp_path: Path, file: str, content: str, options: tuple[str, ...], code: str
+) -> None:
     deploy(engine, tmp_path, "same", ECHO)
     config = f"{engine.url}/v2/default/fgs/functions/same/config"
     before = httpx.get(config, trust_env=False, timeout=60).json()
-    (tmp_path / "same.py").write_text(FAIL)
+    (tmp_path / file).write_text(content)
 
-    said = refused("deploy", str(tmp_path / "same.py"), "--memory", "256", "--timeout", "1", url=engine.url, code=1)
-
-    assert "FSS.1008" in said
-    assert httpx.get(config, trust_env=False, timeout=60).json() == before
-
-
-def test_a_package_that_is_refused_leaves_the_options_as_they_were(engine: EngineProcess, tmp_path: Path) -> None:
-    deploy(engine, tmp_path, "intact", ECHO)
-    config = f"{engine.url}/v2/default/fgs/functions/intact/config"
-    before = httpx.get(config, trust_env=False, timeout=60).json()
-    (tmp_path / "intact.zip").write_bytes(b"no zip")
-
-    said = refused(
-        *("deploy", str(tmp_path / "intact.zip"), "--memory", "256", "--env", "A=1", "--handler", "other.handler"),
-        url=engine.url,
-        code=1,
-    )
-
+    assert code in refused("deploy", str(tmp_path / file), *options, url=engine.url, code=1)
     after = httpx.get(config, trust_env=False, timeout=60).json()
-    times = {name: after[name] for name in ("last_modified", "image_name")}
-    assert "FSS.1011" in said
-    assert after == {**before, **times}
+    assert after == {**before, **{name: after[name] for name in ("last_modified", "image_name")}}
 
 
 def test_a_function_whose_settings_are_refused_is_told(engine: EngineProcess, tmp_path: Path) -> None:
@@ -197,15 +162,6 @@ def test_a_function_whose_settings_are_refused_is_told(engine: EngineProcess, tm
 
     assert shown["func_urn"].split(":")[5:7] == ["tools", "known"]
     assert "tools:known is updated, but not its asynchronous settings: FSS.0400 max_async_retry_attempts is 9" in said
-
-
-def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Path) -> None:
-    urn = deploy(engine, tmp_path, "sink", ECHO)["func_urn"]
-    shown = deploy(engine, tmp_path, "source", ECHO, "--on-success", "sink", "--on-failure", urn)
-
-    destinations = shown["async_invoke_config"]["destination_config"]
-    assert {json.loads(one["param"])["func_urn"] for one in destinations.values()} == {urn}
-    assert set(destinations) == {"on_success", "on_failure"}
 
 
 def test_an_event_is_left_and_its_result_waited_for(engine: EngineProcess, tmp_path: Path) -> None:
@@ -334,11 +290,11 @@ def test_a_reader_that_goes_away_is_no_error(engine: EngineProcess) -> None:
 
 
 @contextmanager
-def said_by_engine(folder: Path, *options: str) -> Iterator[IO[str]]:
+def said_by_engine(folder: Path, *options: str, **environ: str) -> Iterator[IO[str]]:
     """Return the standard output of an engine that is stopped by Ctrl-C; assert a clean exit."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=CLEAN, text=True, cwd=ROOT
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=CLEAN | environ, text=True, cwd=ROOT
     ) as process:
         assert process.stdout is not None
         try:
@@ -401,12 +357,6 @@ def test_a_port_in_use_is_told(engine: EngineProcess, tmp_path: Path) -> None:
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert f"cannot listen on 127.0.0.1:{port}" in run.stderr
     assert run.stderr.endswith("; choose another --port\n")
-
-
-def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
-    (tmp_path / "journal.db").write_bytes(os.urandom(8192))
-
-    assert str(tmp_path) in refused("serve", "--port", "0", "--data-dir", str(tmp_path), code=2)
 
 
 def test_settings_that_are_wrong_are_told_as_json_to_who_wants_json() -> None:

@@ -4,60 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.test_cli import said_by_engine
 from tests.support.cli import functiond_here
+from tests.support.credentials import credentials_file, key, token
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process
 
 pytestmark = pytest.mark.long
 
 SECRET, SECURITY = "the-secret-of-a-key", "security-token-of-temp"
-FILE = f"""
-[[keys]]
-access = "AK1"
-secret = "{SECRET}"
-project = "p1"
-[[keys]]
-access = "TEMP"
-secret = "{SECRET}"
-project = "p1"
-token = "{SECURITY}"
-[[keys]]
-access = "INVOKER"
-secret = "{SECRET}"
-project = "p1"
-role = "invoke"
-[[keys]]
-access = "READER"
-secret = "{SECRET}"
-project = "p1"
-role = "read"
-[[tokens]]
-token = "token-of-a-reader"
-project = "p1"
-role = "read"
-"""
+TABLES = (
+    key("AK1", SECRET, "p1"),
+    key("TEMP", SECRET, "p1", token=SECURITY),
+    key("INVOKER", SECRET, "p1", role="invoke"),
+    key("READER", SECRET, "p1", role="read"),
+    token("token-of-a-reader", "p1", role="read"),
+)
 KEY = {"FUNCTIOND_PROJECT": "p1", "FUNCTIOND_ACCESS_KEY": "AK1", "FUNCTIOND_SECRET_KEY": SECRET}
-
-
-def credentials(folder: Path) -> dict[str, str]:
-    file = folder / "credentials.toml"
-    file.touch(0o600)
-    file.write_text(FILE)
-    return {"FUNCTIOND_AUTH__FILE": str(file)}
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     folder = tmp_path_factory.mktemp("cli_auth")
-    with engine_process(folder, environ=credentials(folder)) as running:
+    with engine_process(folder, environ=credentials_file(folder, *TABLES)) as running:
         (folder / "hello.py").write_text("def handler(event, context):\n    return event\n")
         done = functiond_here("deploy", folder / "hello.py", url=running.url, environ=KEY)
         assert done.returncode == 0, done.stderr
@@ -159,18 +134,11 @@ def test_the_help_shows_no_secret() -> None:
 
 
 def test_the_lines_of_the_demo_work_once_the_key_is_set(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "engine", "serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "data")]
-    environment = {**CLEAN, **credentials(tmp_path)}
-    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=pipe, stderr=nowhere, env=environment, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        try:
-            words = list(takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
-            lines = [line.strip() for line in words if line.startswith("  ")]
-            keyed = {**CLEAN, **KEY, "PATH": os.environ["PATH"]}
-            ran = [subprocess.run(["bash", "-c", one], capture_output=True, cwd=ROOT, env=keyed) for one in lines]
-        finally:
-            process.send_signal(signal.SIGINT)
+    with said_by_engine(tmp_path, "--demo", **credentials_file(tmp_path, *TABLES)) as said:
+        words = list(takewhile(lambda line: "Ctrl-C" not in line, said))
+        lines = [line.strip() for line in words if line.startswith("  ")]
+        keyed = {**CLEAN, **KEY, "PATH": os.environ["PATH"]}
+        ran = [subprocess.run(["bash", "-c", one], capture_output=True, cwd=ROOT, env=keyed) for one in lines]
 
     assert [one.returncode for one in ran] == [0, 0], [one.stderr for one in ran]
     assert json.loads(ran[1].stdout) == {"hello": "you"}

@@ -12,16 +12,15 @@ from urllib.request import Request, urlopen
 import pytest
 
 from engine.cli.commands import run
+from tests.acceptance.engine_process import ECHO
 from tests.support.cli import Cli
 from tests.support.engine_process import EngineProcess, engine_process
-
-CODE = "def handler(event, context):\n    return event\n"
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     folder = tmp_path_factory.mktemp("resources")
-    (folder / "echo.py").write_text(CODE)
+    (folder / "echo.py").write_text(ECHO)
     with engine_process(folder) as running:
         assert run(["deploy", str(folder / "echo.py"), "--url", running.url]) == 0
         yield running
@@ -144,7 +143,7 @@ def test_a_wrong_use_of_trigger_is_told(cli: Cli, arguments: tuple[str, ...], pr
 
 
 def test_a_name_of_several_triggers_is_refused_with_their_ids(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "second.py").write_text(CODE)
+    (tmp_path / "second.py").write_text(ECHO)
     cli("deploy", tmp_path / "second.py")
     timer = ("TIMER", "name=twice", "schedule_type=Rate", "schedule=1d")
     ids = [cli.json("trigger", "create", function, *timer)["trigger_id"] for function in ("echo", "second")]

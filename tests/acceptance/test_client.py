@@ -54,13 +54,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 @pytest.fixture
 def client(engine: EngineProcess) -> Iterator[Client]:
-    with Client(f"http://127.0.0.1:{engine.port}", project=PROJECT) as one:
+    with Client(engine.url, project=PROJECT) as one:
         yield one
 
 
 @pytest.fixture
 async def aclient(engine: EngineProcess) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(f"http://127.0.0.1:{engine.port}", project=PROJECT) as one:
+    async with AsyncClient(engine.url, project=PROJECT) as one:
         yield one
 
 

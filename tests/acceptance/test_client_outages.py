@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,44 +10,39 @@ from typing import Any
 import pytest
 from functiond import AsyncClient, BadConfiguration, BadResult, Client, Forbidden, Overloaded, Unauthorized, Unreachable
 
-from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on, rows
+from tests.acceptance.engine_process import (
+    ECHO,
+    HELD,
+    PROJECT,
+    EngineProcess,
+    begun,
+    engine_on,
+    held_event,
+    rows,
+    until,
+)
 from tests.support.cli import functiond_here
+from tests.support.credentials import credentials_file, key, token
 from tests.support.ports import free_port
 
-ECHO = "def handler(event, context):\n    return event\n"
 SECRET = "the-secret-of-a-key"
-CREDENTIALS = f"""
-[[keys]]
-access = "AK"
-secret = "{SECRET}"
-project = "{PROJECT}"
-[[keys]]
-access = "TEMP"
-secret = "{SECRET}"
-project = "{PROJECT}"
-token = "security-token-of-temp"
-[[tokens]]
-token = "token-of-a-reader-0123456789"
-project = "{PROJECT}"
-role = "read"
-"""
-
-
-def url_of(engine: EngineProcess) -> str:
-    return f"http://127.0.0.1:{engine.port}"
+CREDENTIALS = (
+    key("AK", SECRET, PROJECT),
+    key("TEMP", SECRET, PROJECT, token="security-token-of-temp"),
+    token("token-of-a-reader-0123456789", PROJECT, role="read"),
+)
 
 
 def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
-    event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
+    event = held_event(tmp_path)
     with engine_on(tmp_path / "data") as engine, ThreadPoolExecutor(2) as threads:
         engine.create("held", HELD)
         engine.asked_port = engine.port
-        with Client(url_of(engine), project=PROJECT) as client:
+        with Client(engine.url, project=PROJECT) as client:
             handle = client.enqueue("held", event)
             result = threads.submit(handle.result, 60)
             log = threads.submit(lambda: list(handle.logs(follow=True)))
-            while not os.path.exists(event["runs"]):
-                time.sleep(0.01)
+            begun(tmp_path, 1)
             engine.kill(children=True)
             engine.start()
             Path(event["gate"]).touch()
@@ -61,22 +54,21 @@ def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_events_are_sent_again_until_there_is_room(tmp_path: Path) -> None:
-    event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
+    event = held_event(tmp_path)
     settings = {"FUNCTIOND_QUEUE__FUNCTION_ROWS": "1"}
     with engine_on(tmp_path / "data", **settings) as engine, ThreadPoolExecutor(1) as threads:
         engine.create("held", HELD)
-        with Client(url_of(engine), project=PROJECT, retries=0) as hasty:
+        with Client(engine.url, project=PROJECT, retries=0) as hasty:
             first = hasty.enqueue("held", event)
             with pytest.raises(Overloaded) as refused:
                 hasty.enqueue("held", event)
         assert refused.value.retry_after is not None
         assert refused.value.retry_after >= 1
 
-        with Client(url_of(engine), project=PROJECT, retries=50) as client:
+        with Client(engine.url, project=PROJECT, retries=50) as client:
             before = engine.metric("functiond_refused")
             others = threads.submit(client.enqueue_many, "held", [event, event])
-            while engine.metric("functiond_refused") == before:
-                time.sleep(0.02)
+            until(lambda: engine.metric("functiond_refused") != before)
             Path(event["gate"]).touch()
             handles = [client.handle("held", first.request_id), *others.result(60)]
             assert [one.result(60) for one in handles] == ["ended"] * 3
@@ -94,13 +86,10 @@ def test_without_an_engine_the_error_names_the_url() -> None:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     folder = tmp_path_factory.mktemp("guarded")
-    file = folder / "credentials.toml"
-    file.touch(0o600)
-    file.write_text(CREDENTIALS)
-    with engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as engine:
+    with engine_on(folder / "data", **credentials_file(folder, *CREDENTIALS)) as engine:
         (folder / "echo.py").write_text(ECHO)
-        key = {"FUNCTIOND_PROJECT": PROJECT, "FUNCTIOND_ACCESS_KEY": "AK", "FUNCTIOND_SECRET_KEY": SECRET}
-        deployed = functiond_here("deploy", folder / "echo.py", url=url_of(engine), environ=key)
+        environ = {"FUNCTIOND_PROJECT": PROJECT, "FUNCTIOND_ACCESS_KEY": "AK", "FUNCTIOND_SECRET_KEY": SECRET}
+        deployed = functiond_here("deploy", folder / "echo.py", url=engine.url, environ=environ)
         assert deployed.returncode == 0, deployed.stderr
         yield engine
 
@@ -108,7 +97,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]
 def test_requests_are_signed(guarded: EngineProcess) -> None:
     temporary: Any = {"access_key": "TEMP", "secret_key": SECRET, "token": "security-token-of-temp"}
     for credentials in ({"access_key": "AK", "secret_key": SECRET}, temporary):
-        with Client(url_of(guarded), project=PROJECT, **credentials) as client:
+        with Client(guarded.url, project=PROJECT, **credentials) as client:
             handle = client.enqueue("echo", {"ü": 1}, key="a key", delay=0.0, priority=3, ordering_key="o")
             assert handle.result(30) == {"ü": 1}
             assert list(handle.logs(follow=True)) == []
@@ -117,7 +106,7 @@ def test_requests_are_signed(guarded: EngineProcess) -> None:
 
 
 async def test_credentials_come_from_the_environment(guarded: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FUNCTIOND_URL", url_of(guarded))
+    monkeypatch.setenv("FUNCTIOND_URL", guarded.url)
     monkeypatch.setenv("FUNCTIOND_PROJECT", PROJECT)
     monkeypatch.setenv("FUNCTIOND_TOKEN", "token-of-a-reader-0123456789")
     async with AsyncClient() as reader:
@@ -137,7 +126,7 @@ async def test_credentials_come_from_the_environment(guarded: EngineProcess, mon
 def test_wrong_credentials_are_refused(guarded: EngineProcess) -> None:
     wrong: list[Any] = [{}, {"token": "wrong"}, {"access_key": "AK", "secret_key": "wrong"}]
     for credentials in wrong:
-        with Client(url_of(guarded), project=PROJECT, **credentials) as client, pytest.raises(Unauthorized) as caught:
+        with Client(guarded.url, project=PROJECT, **credentials) as client, pytest.raises(Unauthorized) as caught:
             client.enqueue("echo")
         assert caught.value.status == 401
         assert SECRET not in repr(client.configuration) + repr(client)

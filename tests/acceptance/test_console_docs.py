@@ -11,7 +11,7 @@ import pytest
 from engine.http.console.paths import SCRIPTS
 from tests.acceptance.browsing import Page, foreign, visit
 from tests.acceptance.engine_process import EngineProcess, engine_on
-from tests.acceptance.two_keys import TOKEN, key_file
+from tests.acceptance.two_keys import TOKEN, two_keys
 from tests.support.documents import DOCS
 
 HOME = "/console/docs/"
@@ -93,7 +93,7 @@ def test_other_files_are_no_pages(engine: EngineProcess, name: str) -> None:
 
 
 def test_credentials_are_needed_where_the_engine_has_any(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_AUTH__FILE=str(key_file(tmp_path))) as engine:
+    with engine_on(tmp_path / "data", **two_keys(tmp_path)) as engine:
         refused = visit(engine, HOME)
         engine.headers["X-Auth-Token"] = TOKEN
         shown = visit(engine, HOME)

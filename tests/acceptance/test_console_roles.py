@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,10 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.acceptance.browsing import Page, visit
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.support.credentials import credentials_file, token
 from tests.support.gateways import API
+from tests.support.http_app import zipped
 
 ADMIN, READ, PAYLOADS = ("token-of-admin-0123456789", "token-of-read-0123456789", "token-of-payloads-0123456789")
 SECRET = "a-secret-that-nobody-shows"
@@ -27,29 +27,27 @@ PATH = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}"
 OPTIONS: dict[str, Any] = {"WEBHOOK": {"name": "pushes", "secret": SECRET}, "APIG": API}
 DELIVERIES = f"{HERE}/deliveries"
 SETTINGS = f"{HERE}/functions/hooked/configuration/asynchronous"
-SOURCE = "def handler(event, context):\n    return event\n"
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """Run an engine with triggers, a saved event, and a delivery that waits for a port where nothing listens."""
     folder = tmp_path_factory.mktemp("roles")
-    rights = {ADMIN: "", READ: 'role = "read"\n', PAYLOADS: 'role = "read"\npayloads = true\n'}
-    file = folder / "credentials.toml"
-    file.write_text(
-        "".join(f'[[tokens]]\ntoken = "{token}"\nproject = "{PROJECT}"\n{more}' for token, more in rights.items())
-    )
-    file.chmod(0o600)
-    settings = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_RETRY__BASE": "100", "FUNCTIOND_PLUGINS__APIG__PORT": "0"}
+    rights: dict[str, dict[str, object]] = {ADMIN: {}, READ: {"role": "read"}}
+    rights[PAYLOADS] = {"role": "read", "payloads": True}
+    settings = credentials_file(folder, *(token(one, PROJECT, **more) for one, more in rights.items()))
+    settings |= {"FUNCTIOND_RETRY__BASE": "100", "FUNCTIOND_PLUGINS__APIG__PORT": "0"}
     with engine_on(folder / "data", **settings) as engine:
         engine.headers["X-Auth-Token"] = ADMIN
-        engine.create("hello", f"# {SECRET}\n{SOURCE}")
+        variables = {"user_data": '{"LANGUAGE": "ab c"}', "encrypted_user_data": '{"PASSWORD": "hunter2"}'}
+        engine.create("hello", f"# {SECRET}\n{ECHO}", **variables)
+        for kind, body in (("versions", {"version": "v1"}), ("aliases", {"name": "prod", "version": "v1"})):
+            assert engine.ask("POST", f"{BASE}/{urn_of('hello')}/{kind}", body).status == 200
         content = "eyJzIjogInNlY3JldC1pbi10aGUtZXZlbnQifQ=="
         engine.ask("POST", f"{BASE}/{urn_of('hello')}/events", {"name": "saved", "content": content})
         for kind, data in OPTIONS.items():
-            reply = engine.ask("POST", PATH, {"trigger_type_code": kind, "event_data": data})
-            assert reply.status == 201, reply
-        engine.create("hooked", SOURCE)
+            engine.trigger("hello", kind, data)
+        engine.create("hooked", ECHO)
         hook = {"destination": "WEBHOOK", "param": json.dumps({"url": "http://127.0.0.1:9/the-path?key=of-the-hook"})}
         engine.configure("hooked", destination_config={"on_success": hook}, enable_async_status_log=True)
         engine.record("hooked", engine.accepted("hooked"), wait=30)
@@ -73,7 +71,7 @@ def form_token(page: Page) -> str:
 def send_form(engine: EngineProcess, path: str, token: str = ADMIN, **fields: str) -> Reply:
     """Send a form like a page of the console."""
     given = {"form_token": form_token(seen_by(engine, token, f"{HELLO}/configuration")), **fields}
-    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"http://127.0.0.1:{engine.port}"}
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": engine.url}
     return engine.ask("POST", path, urlencode(given).encode(), headers={**headers, "X-Auth-Token": token})
 
 
@@ -115,6 +113,20 @@ def test_a_reader_sees_settings_without_credentials_and_cannot_save_them(engine:
     assert (log.reply.status, "SUCCESS" in log.text) == (200, True)
 
 
+@pytest.mark.parametrize("page", ["", "environment", "concurrency", "versions", "aliases/prod", "tags", "reserved"])
+def test_a_reader_sees_a_configuration_without_variables_and_can_change_nothing(
+    engine: EngineProcess, page: str
+) -> None:
+    reply = seen_by(engine, READ, f"{HELLO}/configuration/{page}".rstrip("/")).reply
+    body = re.sub(r"<fieldset[^>]* disabled.*?</fieldset>", "", reply.body.decode(), flags=re.DOTALL)
+    fields = re.findall(r"<(?:input|select|textarea)[^>]* name=[^>]*>", body)
+
+    assert reply.status == 200
+    assert not [secret for secret in (b"hunter2", b"LANGUAGE", b"PASSWORD", b"ab c") if secret in reply.body]
+    assert [field for field in fields if "disabled" not in field and 'type="hidden"' not in field] == []
+    assert not set(re.findall("<button[^>]*>([^<]*)", body)) & {"Save", "Publish", "Delete", "Remove", "Pause"}
+
+
 @pytest.mark.parametrize("token", [READ, PAYLOADS])
 def test_a_reader_does_not_see_code_and_cannot_change_it(engine: EngineProcess, token: str) -> None:
     page = seen_by(engine, token, HELLO).reply
@@ -141,6 +153,7 @@ def test_a_reader_sees_saved_events_only_with_payloads(engine: EngineProcess) ->
 @pytest.mark.parametrize(
     ("path", "operation"),
     [
+        (f"{HELLO}/configuration", "PatchFunctionConfig"),
         (f"{TRIGGERS}/{{WEBHOOK}}", "UpdateTrigger"),
         (f"{TRIGGERS}/{{WEBHOOK}}/disable", "UpdateTrigger"),
         (f"{TRIGGERS}/{{WEBHOOK}}/delete", "DeleteFunctionTrigger"),
@@ -150,15 +163,19 @@ def test_a_reader_sees_saved_events_only_with_payloads(engine: EngineProcess) ->
     ],
 )
 def test_an_action_of_a_reader_is_refused_and_changes_nothing(engine: EngineProcess, path: str, operation: str) -> None:
-    lists = (PATH, f"/v2/{PROJECT}/fgs/deliveries", f"{BASE}/{urn_of('hello')}/code")
-    before = [engine.ask("GET", shown).json for shown in lists]
+    def kept() -> list[object]:
+        listed = engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"]
+        whole = (PATH, f"{BASE}/{urn_of('hello')}/code", f"{BASE}/{urn_of('hello')}/config")
+        return [[one["delivery_id"] for one in listed], *(engine.ask("GET", path).json for path in whole)]
+
+    before = kept()
     fields = {"generation": "1", "event_data.name": "other", "do": "redrive", "delivery": "1", "code": "x"}
-    fields["name"] = "hello"  # the confirmation of a removal
+    fields |= {"timeout": "99", "name": "hello"}  # the name confirms a removal
 
     reply = send_form(engine, path.format(**ids(engine)), READ, **fields)
 
     assert (reply.status, operation in reply.body.decode()) == (403, True)
-    assert [engine.ask("GET", shown).json for shown in lists] == before
+    assert kept() == before
 
 
 # --- the role admin -----------------------------------------------------------------------------------------
@@ -205,9 +222,6 @@ def test_a_delivery_that_waits_is_not_discarded(engine: EngineProcess) -> None:
 
 
 def test_each_version_and_alias_to_choose_is_shown_and_runs(engine: EngineProcess) -> None:
-    function = f"{BASE}/{urn_of('hello')}"
-    engine.ask("POST", f"{function}/versions", {"version": "v1"})
-    engine.ask("POST", f"{function}/aliases", {"name": "prod", "version": "v1"})
     values = [attributes.get("value", "") for tag, attributes in visit(engine, HELLO).tags if tag == "option"]
 
     assert {"", "v1", "!prod"} <= set(values)
@@ -226,21 +240,18 @@ def test_code_that_was_changed_meanwhile_is_not_replaced_by_a_second_attempt(eng
 
 
 def test_a_large_package_is_passed_on_in_bounded_memory(engine: EngineProcess) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("index.py", "def handler(event, context):\n    return 1\n")
-        archive.writestr("noise", os.urandom(48 << 20))
+    packed = zipped(index__py="def handler(event, context):\n    return 1\n", noise=os.urandom(48 << 20))
     part = "--edge\r\nContent-Disposition: form-data; name="
     head = f'{part}"form_token"\r\n\r\n{form_token(visit(engine, HELLO))}\r\n{part}"package"; filename="large.zip"'
-    body = head.encode() + b"\r\n\r\n" + packed.getvalue() + b"\r\n--edge--\r\n"
+    body = head.encode() + b"\r\n\r\n" + packed + b"\r\n--edge--\r\n"
     before = peak(engine)
-    headers = {"Content-Type": "multipart/form-data; boundary=edge", "Origin": f"http://127.0.0.1:{engine.port}"}
+    headers = {"Content-Type": "multipart/form-data; boundary=edge", "Origin": engine.url}
     reply = engine.ask("POST", f"{HELLO}/package", body, headers=headers)
 
     assert reply.status == 303, reply
     assert peak(engine) - before < 20 << 20
     downloaded = engine.ask("GET", f"{HELLO}/package")
-    assert downloaded.body == packed.getvalue()
+    assert downloaded.body == packed
     assert downloaded.headers["content-disposition"] == 'attachment; filename="hello.zip"'
 
 

@@ -17,14 +17,14 @@ from msgspec import convert
 from engine.config.settings import COMMAND_VARIABLES, load_settings
 from engine.errors import SettingsError
 from plugins.apig.options import ApigSettings
-from tests.acceptance.engine_process import PROJECT, engine_on, urn_of
+from tests.acceptance.engine_process import PROJECT, engine_on
+from tests.support.credentials import credentials_file, token
 from tests.support.documents import DOCS, ROOT
 from tests.support.gateways import API
 from tests.support.ports import free_ports
 
 FILE = DOCS / "deploy" / "Containerfile"
 TOKEN = "another-sixteen-characters"
-CREDENTIALS = f'[[tokens]]\ntoken = "{TOKEN}"\nproject = "{PROJECT}"\n'
 KNOWN = {
     *("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM"),
     *("HEALTHCHECK", "RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
@@ -73,14 +73,10 @@ def settings_of_the_image() -> dict[str, str]:
 def test_settings_of_the_image_are_settings_and_require_credentials(tmp_path: Path) -> None:
     environ = settings_of_the_image()
     assert not set(environ) & COMMAND_VARIABLES
-    file = tmp_path / "credentials.toml"
-    file.touch(0o600)
-    mounted = {**environ, "FUNCTIOND_AUTH__FILE": str(file)}
 
     with pytest.raises(SettingsError, match="requires credentials"):
-        load_settings(environ=mounted)
-    file.write_text(CREDENTIALS)
-    settings = load_settings(environ=mounted)
+        load_settings(environ={**environ, **credentials_file(tmp_path)})
+    settings = load_settings(environ={**environ, **credentials_file(tmp_path, token(TOKEN, PROJECT))})
     gateways = convert(settings.plugins["apig"], ApigSettings)
 
     assert settings.storage.data_dir in arguments("VOLUME")
@@ -93,12 +89,10 @@ def test_an_engine_with_the_settings_of_the_image_answers_at_each_published_port
     [check] = arguments("HEALTHCHECK")
     program, *options = json.loads(check.partition(" CMD ")[2])
     assert program.endswith("/python3")
-    file = tmp_path / "credentials.toml"
-    file.touch(0o600)
-    file.write_text(CREDENTIALS)
     shared, dedicated = free_ports(2)
     ports = {"FUNCTIOND_PLUGINS__APIG__PORT": shared, "FUNCTIOND_PLUGINS__APIG__DEDICATED__PORT": dedicated}
-    given = {**settings_of_the_image(), "FUNCTIOND_AUTH__FILE": str(file), **{n: str(p) for n, p in ports.items()}}
+    given = {**settings_of_the_image(), **{name: str(port) for name, port in ports.items()}}
+    given |= credentials_file(tmp_path, token(TOKEN, PROJECT))
 
     def passes(port: int) -> bool:
         command = [sys.executable, *(one.replace(":8080", f":{port}") for one in options)]
@@ -113,9 +107,7 @@ def test_an_engine_with_the_settings_of_the_image_answers_at_each_published_port
         engine.headers["X-Auth-Token"] = TOKEN
         engine.create("hello", "def handler(event, context):\n    return {'statusCode': 418}\n")
         for kind in ("APIG", "DEDICATEDGATEWAY"):
-            body = {"trigger_type_code": kind, "event_data": {**API, "instance_id": "gateway"}}
-            added = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}", body)
-            assert added.status == 201, added
+            engine.trigger("hello", kind, {**API, "instance_id": "gateway"})
 
         assert passes(engine.port)
         assert answers(engine.port, "/healthz") == 200

@@ -6,11 +6,10 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess, engine_on, is_alive, rows
+from tests.acceptance.engine_process import EngineProcess, begun, engine_on, held_event, is_alive, rows
 
 pytestmark = pytest.mark.long
 
@@ -48,20 +47,14 @@ def copied(data: Path) -> Path:
 
 def hold(engine: EngineProcess, folder: Path, count: int) -> list[str]:
     """Start runs that end when ``folder``/gate exists; return their request ids."""
-    event = {"gate": str(folder / "gate"), "runs": str(folder / "runs")}
-    ids = [engine.accepted("held", event) for _ in range(count)]
+    ids = [engine.accepted("held", held_event(folder)) for _ in range(count)]
     running(folder, count)
     return ids
 
 
 def running(folder: Path, count: int) -> list[int]:
     """Wait until ``count`` runs have started; return their process ids."""
-    deadline, pids = monotonic() + 60, list[int]()
-    while len(pids) < count:
-        assert monotonic() < deadline, f"only {len(pids)} runs began"
-        sleep(0.02)  # polled: a file sends no event
-        pids = [int(line) for line in (folder / "runs").read_text().split()] if (folder / "runs").exists() else []
-    return pids
+    return [int(line) for line in begun(folder, count)]
 
 
 def leave(engine: EngineProcess) -> int:

@@ -136,56 +136,9 @@ def test_an_update_of_dependencies_alone_keeps_the_code(engine: EngineProcess) -
     assert json.loads(result(engine, "attached", EVENT)["body"]) == EVENT
 
 
-@pytest.mark.parametrize(
-    ("fields", "status", "code"),
-    [
-        ({}, 400, "FSS.1012"),
-        ({"code_type": "inline", "depend_version_list": []}, 400, "FSS.1012"),
-        ({"depend_version_list": ["nothing"]}, 404, "FSS.1056"),
-    ],
-)
-def test_an_update_that_has_no_code_and_changes_nothing_is_refused(
-    engine: EngineProcess, fields: dict[str, object], status: int, code: str
-) -> None:
-    create(engine, "unchanged")  # by the first of these tests
-    before = engine.ask("GET", f"{BASE}/{urn_of('unchanged')}/config").json
-
-    refused = attach(engine, "unchanged", **fields)
-
-    assert (refused.status, refused.json["error_code"]) == (status, code)
-    assert engine.ask("GET", f"{BASE}/{urn_of('unchanged')}/config").json == before
-
-
 def test_a_dependency_without_a_package_is_refused(engine: EngineProcess) -> None:
     body = {"name": "empty", "runtime": PYTHON, "depend_type": "zip"}
 
     refused = engine.ask("POST", f"/v2/{PROJECT}/fgs/dependencies/version", body)
 
     assert (refused.status, refused.json["error_code"]) == (400, "FSS.1024")
-
-
-@pytest.mark.parametrize(
-    ("fields", "code", "words"),
-    [
-        (
-            {"runtime": "Custom Image", "handler": "-", "code_type": None, "custom_image": {"enabled": True}},
-            "FSS.1005",
-            ["'Custom Image'", "no images", "http", "Custom", "bootstrap"],
-        ),
-        ({"runtime": "Java11", "code_type": "jar"}, "FSS.1005", ["'Java11'", "http", "Custom", "bootstrap"]),
-        ({"runtime": "Java11", "code_type": None}, "FSS.1005", ["'Java11'", "http", "Custom", "bootstrap"]),
-        ({"runtime": "Cobol", "code_type": None}, "FSS.1005", ["'Cobol'", "Python3.x"]),
-        ({"func_code": {"file": " "}}, "FSS.1012", ["needs the code as base64"]),
-        ({"code_url": "https://bucket.obs/x.zip"}, "FSS.1012", ["needs the code as base64"]),
-        ({"code_type": None}, "FSS.1006", ["code_type", "inline, zip or obs"]),
-        ({"handler": "none"}, "FSS.1003", ["file.function"]),
-    ],
-)
-def test_a_function_that_cannot_be_created_is_refused_with_what_to_use_instead(
-    engine: EngineProcess, fields: dict[str, object], code: str, words: list[str]
-) -> None:
-    refused = create(engine, "refused", **fields)
-
-    assert (refused.status, refused.json["error_code"]) == (400, code)
-    assert [word for word in words if word not in refused.json["error_msg"]] == []
-    assert engine.ask("GET", f"{BASE}/{urn_of('refused')}/config").status == 404

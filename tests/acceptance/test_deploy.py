@@ -113,13 +113,6 @@ def test_without_installation_the_folder_is_sent_as_it_is(engine: EngineProcess,
             (),
             "index.py:1: expected ':': def handler(event",
         ),
-        (
-            {"index_py": "def main(event, context): ..."},
-            (),
-            "index.py has no function handler for the handler",
-        ),
-        ({"main_py": ""}, (), "the package has no index.py for the handler index.handler: set --handler"),
-        ({"index_py": ""}, ("--runtime", "http"), "the package has no file bootstrap, which the runtime http starts"),
         ({"index_py": ""}, ("--runtime", "Cobol"), "FSS.1005 runtime is 'Cobol'"),
     ],
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine_process import descendants, is_alive
+from tests.acceptance.engine_process import descendants, is_alive, until
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT, EngineProcess, engine_process, functiond
 from tests.support.terminal import Terminal, terminal
 
@@ -111,10 +110,7 @@ def test_an_engine_of_its_own_ends_with_the_command(tmp_path: Path, end: Callabl
         processes = descendants(dev.process.pid)
         assert len(processes) > 1
         end(dev)
-        until = time.monotonic() + 30
-        while any(map(is_alive, processes)):
-            assert time.monotonic() < until, processes
-            time.sleep(0.05)
+        until(lambda: not any(map(is_alive, processes)))
     if end is not end_by_kill:
         assert not list(tmp_path.glob("functiond-dev-*"))
 

@@ -7,25 +7,23 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 
+from tests.acceptance.engine_process import ECHO, until
+from tests.acceptance.test_webhook_delivery import receiver
 from tests.support.cli import functiond_here
+from tests.support.credentials import credentials_file, key
 from tests.support.engine_process import EngineProcess, engine_process
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.long
-
-ECHO = "def handler(event, context):\n    return event\n"
-DEADLINE = 60.0  #: seconds; only a failing test takes so long
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +66,13 @@ def test_a_failing_trigger_and_destination_are_named_with_cause_and_next_step(tm
         api.post("/triggers/echo", json=trigger).raise_for_status()
         api.post("/functions/echo/invocations-async", json={}).raise_for_status()
 
-        deadline, found = time.monotonic() + DEADLINE, dict[str, dict[str, Any]]()
-        while found.keys() != {"trigger", "destination"} and time.monotonic() < deadline:
+        def diagnosed() -> subprocess.CompletedProcess[str] | Literal[False]:
             run = functiond_here("doctor", "--json", url=engine.url)
-            found = findings(run)
+            return findings(run).keys() == {"trigger", "destination"} and run
 
+        run = until(diagnosed)
+
+    found = findings(run)
     assert run.returncode == 1
     assert "[Errno 111]" in found["destination"]["problem"]
     assert "for a day" in found["destination"]["advice"]
@@ -151,36 +151,18 @@ def test_an_interpreter_that_the_settings_name_must_run(tmp_path: Path) -> None:
     assert serious["runtime Python3.10"]
 
 
-@contextmanager
-def other_program() -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"hello")
-
-        def log_message(self, format: str, *arguments: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
 def test_another_program_at_the_address_is_no_engine() -> None:
-    with other_program() as url:
-        run = functiond_here("doctor", "--json", url=url)
+    with receiver([]) as (port, _):
+        run = functiond_here("doctor", "--json", url=f"http://127.0.0.1:{port}")
 
     assert (run.returncode, list(findings(run))) == (1, ["engine"])
     assert "another program" in findings(run)["engine"]["problem"]
 
 
 def test_without_credentials_the_project_cannot_be_looked_at(tmp_path: Path) -> None:
-    file = tmp_path / "credentials.toml"
-    file.write_text('[[keys]]\naccess = "AK1"\nsecret = "a-secret-of-the-key"\nproject = "default"\n')
-    file.chmod(0o600)
+    settings = credentials_file(tmp_path, key("AK1", "a-secret-of-the-key", "default"))
     keys = {"FUNCTIOND_ACCESS_KEY": "AK1", "FUNCTIOND_SECRET_KEY": "a-secret-of-the-key"}
-    with engine_process(tmp_path, environ={"FUNCTIOND_AUTH__FILE": str(file)}) as engine:
+    with engine_process(tmp_path, environ=settings) as engine:
         anonymous = functiond_here("doctor", "--json", url=engine.url)
         known = functiond_here("doctor", "--json", url=engine.url, environ=keys)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, EngineProcess, urn_of
+from tests.acceptance.engine_process import BASE, EngineProcess, until, urn_of
 
 FILES = 256
 #: Program that runs the engine with a low limit of open files, as ``ulimit -n`` sets it.
@@ -23,12 +22,9 @@ LIMITED = (
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    engine = EngineProcess(tmp_path / "data")
-    engine.program = ["-c", LIMITED]
-    try:
+    with closing(EngineProcess(tmp_path / "data")) as engine:
+        engine.program = ["-c", LIMITED]
         yield engine.start()
-    finally:
-        engine.close()
 
 
 def flood(port: int, address: str, count: int, stack: ExitStack) -> list[socket.socket]:
@@ -82,8 +78,7 @@ def test_functions_start_during_a_flood_of_many_clients(engine: EngineProcess) -
             last = flood(engine.port, f"127.0.1.{number}", 5, stack)[-1]
         assert refusal(last) == b""
         used = open_files(engine)
-    while open_files(engine) > used - 50:  # until the engine has closed its ends of the connections
-        time.sleep(0.02)
+    until(lambda: open_files(engine) <= used - 50)  # the engine has closed its ends of the connections
 
     assert used < 3 * FILES // 4
     assert engine.record("hello", request_id, wait=30)["status"] == "SUCCESS"

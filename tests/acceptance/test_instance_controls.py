@@ -6,12 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, until, urn_of
 
 PID = "import os\ndef handler(event, context):\n    return os.getpid()\n"
 WARNED = """
@@ -77,17 +76,13 @@ def test_controls_replace_and_warn_instances_at_once_and_after_a_restart(engine:
 def test_progress_is_shown_by_the_api_the_console_and_the_command(engine: EngineProcess, tmp_path: Path) -> None:
     engine.create("steps", STEPS)
     request_id = engine.accepted("steps", {"go": str(tmp_path / "go")})
-    deadline = monotonic() + 60
-    while "progress" not in (record := engine.record("steps", request_id)):
-        assert monotonic() < deadline, record
-        sleep(0.01)
+    progress = until(lambda: engine.record("steps", request_id).get("progress"))
 
-    assert record["progress"] == {"fraction": 0.25, "note": "one of <four>"}
+    assert progress == {"fraction": 0.25, "note": "one of <four>"}
     page = engine.ask("GET", f"/console/projects/{PROJECT}/invocations/{request_id}").body.decode()
     assert "25 % " in page
     assert "one of &lt;four&gt;" in page
-    url = f"http://127.0.0.1:{engine.port}"
-    command = [sys.executable, "-m", "engine", "show", request_id, "--url", url, "--project", PROJECT]
+    command = [sys.executable, "-m", "engine", "show", request_id, "--url", engine.url, "--project", PROJECT]
     assert "progress  25 % one of <four>" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (tmp_path / "go").touch()
     ended = engine.record("steps", request_id, wait=60)
@@ -102,10 +97,7 @@ def test_a_cancelled_invocation_tidies_up_before_it_has_ended(engine: EngineProc
     engine.create("tidy", TIDY)
     file = tmp_path / "file"
     request_id = engine.accepted("tidy", {"file": str(file)})
-    deadline = monotonic() + 60
-    while not file.exists():
-        assert monotonic() < deadline, "the handler does not run"
-        sleep(0.01)
+    until(file.exists)
 
     assert engine.cancel("tidy", request_id).status == 200
     record = engine.record("tidy", request_id)

@@ -22,7 +22,6 @@ SEED = 23
 NAMES = ("a", "b", "c")
 VERSIONS = ("v1", "v2", "v3")
 ALIASES = ("prod", "test")
-SOURCE = "def handler(event, context):\n    return 1\n"
 #: Rows whose function no longer exists.
 ORPHANS = """
 SELECT 'version', function_id FROM function_version WHERE function_id NOT IN (SELECT function_id FROM function)

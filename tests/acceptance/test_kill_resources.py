@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.triggering import GOOD
 from tests.support.http_app import SOURCE, encoded, zipped
 
 pytestmark = pytest.mark.long
@@ -29,22 +29,15 @@ def fill(engine: EngineProcess) -> None:
     package = encoded(zipped(shared__py="VALUE = 1\n"))
     new = {"name": "shared", "runtime": "Python3.10", "depend_type": "zip", "depend_file": package}
     dependency = ask(engine, "POST", f"{ROOT}/dependencies/version", new)
-    function = {
-        "func_name": "hello",
-        "package": "default",
-        "runtime": "Python3.10",
-        "handler": "index.handler",
-        "timeout": 60,
-        "memory_size": 128,
-        "code_type": "inline",
-        "func_code": {"file": encoded("import shared\n" + SOURCE)},
-        "depend_version_list": [dependency["id"]],
-    }
-    ask(engine, "POST", BASE, function)
+    engine.create("hello", "import shared\n" + SOURCE, depend_version_list=[dependency["id"]])
     ask(engine, "POST", f"{HELLO}/events", {"name": "first", "content": encoded('{"k": 1}')})
     ask(engine, "POST", f"/v2/{PROJECT}/functions/hello/tags/create", {"tags": [{"key": "owner", "value": "me"}]})
     ask(engine, "PUT", f"{HELLO}/reservedinstances", {"count": 1})
     ask(engine, "PUT", f"{HELLO}/tracing", {"tracing_ak": "access", "tracing_sk": "secret"})
+    engine.trigger("hello", "SMN", {"topic_urn": "urn:smn:x"})
+    engine.trigger(
+        "hello", "TIMER", {"name": "t", "schedule_type": "Rate", "schedule": "30d"}, trigger_status="DISABLED"
+    )
 
 
 def all_of_it(engine: EngineProcess) -> dict[str, Any]:
@@ -55,6 +48,7 @@ def all_of_it(engine: EngineProcess) -> dict[str, Any]:
         "tags": f"/v2/{PROJECT}/functions/hello/tags",
         "reserved": f"{ROOT}/functions/reservedinstanceconfigs",
         "tracing": f"{HELLO}/tracing",
+        "triggers": f"{ROOT}/triggers/{urn_of('hello')}",
     }
     return {name: ask(engine, "GET", path) for name, path in paths.items()}
 
@@ -72,35 +66,6 @@ def test_all_resources_are_there_after_a_kill(tmp_path: Path) -> None:
         assert record["status"] == "SUCCESS"
 
 
-def test_what_a_project_used_in_a_month_outlives_the_engine(tmp_path: Path) -> None:
-    with engine_on(tmp_path) as engine:
-        fill(engine)
-        engine.record("hello", engine.accepted("hello", {"k": 1}), wait=60)
-        engine.stop()
-        engine.start()
-        engine.record("hello", engine.accepted("hello", {"k": 1}), wait=60)
-
-        path = f"{ROOT}/functions/statistics?filter=monthly_report&option="
-        months = [month for option in "01" for month in ask(engine, "GET", f"{path}{option}")["count"]]
-
-    assert sum(month["value"] for month in months) == 2
-
-
-def test_a_functions_resources_go_with_it_and_those_of_the_project_stay(tmp_path: Path) -> None:
-    with engine_on(tmp_path) as engine:
-        fill(engine)
-        ask(engine, "DELETE", HELLO.removesuffix(":latest"))
-        left = ask(engine, "GET", f"{ROOT}/dependencies")["count"]
-        reserved = ask(engine, "GET", f"{ROOT}/functions/reservedinstances")["count"]
-        engine.signal(signal.SIGKILL)
-        engine.wait()
-
-        kinds = rows(tmp_path, "SELECT kind FROM resource")
-
-    assert (left, reserved) == (1, 0)
-    assert kinds == [("dependency",)]
-
-
 def test_code_of_dependencies_stays_at_a_start_and_goes_when_nobody_names_it(tmp_path: Path) -> None:
     with engine_on(tmp_path) as engine:
         fill(engine)
@@ -116,3 +81,17 @@ def test_code_of_dependencies_stays_at_a_start_and_goes_when_nobody_names_it(tmp
 
         assert (folders, kept) == (2, 1)
         assert list((tmp_path / "code").iterdir()) == []
+
+
+def test_the_log_names_triggers_without_a_source_and_keys_that_were_passed_over(tmp_path: Path) -> None:
+    with engine_on(tmp_path) as engine:
+        engine.create("hello", SOURCE)
+        trigger = engine.trigger("hello", "DMS", {**GOOD["DMS"], "invented": "quiet"})["trigger_id"]
+        engine.stop()
+
+    lines = [json.loads(line) for line in engine.log]
+    [passed] = [line for line in lines if line["event"].startswith("unknown keys ignored")]
+    [missing] = [line for line in lines if line["event"].startswith("trigger has no source")]
+    assert (passed["trigger"], passed["kind"], passed["keys"]) == (trigger, "DMS", ["invented"])
+    assert (missing["trigger"], missing["level"]) == (trigger, "warning")
+    assert "quiet" not in "".join(engine.log)

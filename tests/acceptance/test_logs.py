@@ -1,4 +1,4 @@
-"""Logs of functions, read after and during the run."""
+"""Results of functions, and their logs, read after and during the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -50,7 +49,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 def there(engine: EngineProcess) -> dict[str, str]:
     """Return the environment variables by which the command line finds this engine."""
-    return {"FUNCTIOND_URL": f"http://127.0.0.1:{engine.port}", "FUNCTIOND_PROJECT": PROJECT}
+    return {"FUNCTIOND_URL": engine.url, "FUNCTIOND_PROJECT": PROJECT}
 
 
 def test_every_line_is_kept_with_its_stream(engine: EngineProcess) -> None:
@@ -58,6 +57,7 @@ def test_every_line_is_kept_with_its_stream(engine: EngineProcess) -> None:
     engine.record("talks", request_id, wait=30)
 
     run = functiond_here("logs", request_id, "--json", environ=there(engine))
+    shown = functiond_here("logs", request_id, environ=there(engine)).stdout.splitlines()
 
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     texts = [line["text"].rpartition(" INFO ")[2] for line in lines]
@@ -65,6 +65,30 @@ def test_every_line_is_kept_with_its_stream(engine: EngineProcess) -> None:
         ("stdout", "printed"), ("logger", "logged"), ("stdout", "raw"), ("stderr", "trouble"),
     }  # fmt: skip
     assert [text for text in texts if "line" in text] == [f"line {number}" for number in range(2000)]
+    [logged] = [line for line in shown if "logged" in line]
+    assert logged.split(maxsplit=1)[1] == f"logger {request_id} INFO logged"
+
+
+def test_commands_and_console_tell_that_a_result_is_not_kept(engine: EngineProcess) -> None:
+    engine.create("large", "def handler(event, context):\n    return 'x' * 300_000\n")
+    note = "the result has 300000 bytes, more than 262144, and is not kept"
+    ran = functiond_here("invoke", "large", "--async", "--wait", environ=there(engine))
+    request_id = ran.stderr.split()[0]
+    shown = functiond_here("show", request_id, environ=there(engine))
+    page = engine.ask("GET", f"/console/projects/{PROJECT}/invocations/{request_id}").body.decode()
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", f"{request_id}\nfunctiond: {note}\n")
+    assert f"  note      {note}\n" in shown.stdout
+    assert f"{note.capitalize()}." in page
+
+
+def test_results_and_logs_outlive_the_engine(engine: EngineProcess) -> None:
+    request_id = engine.accepted("talks", {"lines": 1})
+    before = engine.record("talks", request_id, wait=30)
+    engine.kill()
+    engine.start()
+
+    assert engine.record("talks", request_id) == before
 
 
 def test_the_log_of_a_function_is_that_of_its_last_invocations(engine: EngineProcess) -> None:
@@ -105,16 +129,6 @@ def test_three_attempts_keep_three_logs(engine: EngineProcess, tmp_path: Path) -
     refused = functiond_here("logs", request_id, "--attempt", "4", environ=there(engine))
     assert (refused.returncode, "from 1 to 3" in refused.stderr) == (1, True)
     assert functiond_here("logs", "tries", "--attempt", "1", environ=there(engine)).returncode == 2
-
-
-def test_a_line_of_the_logger_is_shown_with_its_time_once(engine: EngineProcess) -> None:
-    request_id = engine.accepted("talks", {})
-    engine.record("talks", request_id, wait=30)
-
-    shown = functiond_here("logs", request_id, environ=there(engine)).stdout.splitlines()
-
-    [logged] = [line for line in shown if "logged" in line]
-    assert logged.split(maxsplit=1)[1] == f"logger {request_id} INFO logged"
 
 
 def test_two_requests_of_one_instance_have_each_their_lines_live(engine: EngineProcess, tmp_path: Path) -> None:
@@ -162,7 +176,7 @@ def test_a_failed_call_of_each_kind_is_in_the_log_of_its_function(engine: Engine
             engine.ask("POST", f"{BASE}/{urn_of('fails')}/invocations", {"kind": "early"})
         expected = {f"no price of {kind}." for kind in KINDS}
         timer = {"name": "soon", "schedule_type": "Cron", "schedule": "* * * * * *", "user_event": "timer"}
-        trigger = made(engine, "TIMER", timer)
+        trigger = engine.trigger("fails", "TIMER", timer)
         live = []
         for line in following.stdout:
             live.append(line)
@@ -198,16 +212,6 @@ def call_each_way(engine: EngineProcess) -> None:
     engine.ask("POST", f"{BASE}/{urn_of('fails')}/invocations", {"kind": "sync"})
     for mode in ("sync", "async"):
         api = {**API, "name": mode, "path": f"/gateway-{mode}", "func_info": {"invocation_type": mode, "timeout": 5000}}
-        url = made(engine, "APIG", api)["event_data"]["invoke_url"]
+        url = engine.trigger("fails", "APIG", api)["event_data"]["invoke_url"]
         with suppress(HTTPError):
             urlopen(url, timeout=60).close()
-
-
-def made(engine: EngineProcess, kind: str, data: dict[str, Any]) -> Any:
-    reply = engine.ask(
-        "POST",
-        f"/v2/{PROJECT}/fgs/triggers/{urn_of('fails')}",
-        {"trigger_type_code": kind, "trigger_status": "ACTIVE", "event_data": data},
-    )
-    assert reply.status == 201, reply
-    return reply.json

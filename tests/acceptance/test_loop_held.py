@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import HELD, EngineProcess
+from tests.acceptance.engine_process import HELD, EngineProcess, begun, engine_on, held_event, until
 
 #: Plugin whose service holds the loop from the time at which the file ``hold`` exists until ``free`` does.
 PLUGIN = """
@@ -50,30 +49,24 @@ def stalls(engine: EngineProcess) -> list[dict[str, Any]]:
 
 
 def test_a_held_loop_answers_no_probe_and_the_log_names_the_code(tmp_path: Path) -> None:
-    plugins, gate, runs = tmp_path / "plugins", tmp_path / "gate", tmp_path / "runs"
+    plugins = tmp_path / "plugins"
     plugins.mkdir()
     (plugins / "holder.py").write_text(PLUGIN)
     path = os.pathsep.join([str(plugins), os.environ.get("PYTHONPATH", "")])
-    engine = EngineProcess(tmp_path / "data", FUNCTIOND_PLUGIN="holder", FUNCTIOND_HEALTH__STALL="0.3", PYTHONPATH=path)
-    try:
-        engine.start().create("waits", HELD)
-        request_id = engine.accepted("waits", {"gate": str(gate), "runs": str(runs)})
-        deadline = time.monotonic() + DEADLINE
-        while not runs.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-
+    settings = {"FUNCTIOND_PLUGIN": "holder", "FUNCTIOND_HEALTH__STALL": "0.3", "PYTHONPATH": path}
+    with engine_on(tmp_path / "data", **settings) as engine:
+        engine.create("waits", HELD)
+        request_id = engine.accepted("waits", held_event(tmp_path))
+        begun(tmp_path, 1)
         (plugins / "hold").touch()
-        while not stalls(engine) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: stalls(engine))
         with pytest.raises(TimeoutError):
             engine.ask("GET", "/healthz", timeout=1.0)
         (plugins / "free").touch()
         health = engine.ask("GET", "/healthz")
-        gate.touch()
+        (tmp_path / "gate").touch()
         record = engine.record("waits", request_id, wait=30)
         assert engine.stop() == 0
-    finally:
-        engine.close()
 
     [line] = stalls(engine)
     assert line["seconds"] >= 0.3

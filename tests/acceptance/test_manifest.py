@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import signal
@@ -287,10 +286,8 @@ def test_what_a_manifest_does_not_name_stays(cli: Cli) -> None:
 
 
 def test_equal_files_in_another_package_are_no_change(cli: Cli) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile("resize.zip", "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("index.py", CODE)
-    Path("resize.zip").write_bytes(packed.getvalue())
     manifest('[functions.resize]\ncode = "resize.zip"\n')
     cli("apply")
     manifest('[functions.resize]\ncode = "resize"\n')
@@ -590,13 +587,10 @@ def test_a_package_may_have_the_name_of_a_function(cli: Cli) -> None:
 
 
 def test_code_that_a_folder_cannot_hold_is_exported_as_a_package(cli: Cli) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    with zipfile.ZipFile("kept.zip", "w") as archive, zipfile.ZipFile("broken.zip", "w") as broken:
         archive.writestr("index.py", CODE)
         archive.writestr("__pycache__/index.cpython-311.pyc", b"left out of folders")
-    Path("kept.zip").write_bytes(packed.getvalue())
-    with zipfile.ZipFile("broken.zip", "w") as archive:
-        archive.writestr("index.py", "def handler(")
+        broken.writestr("index.py", "def handler(")
     manifest('[functions.kept]\ncode = "kept.zip"\n[functions.broken]\ncode = "broken.zip"\n')
     cli("apply")
     cli("export", "export.toml", "--code", "code")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, held_event, until, urn_of
 from tests.support.documents import DOCS
 from tests.support.programs import program
 
@@ -29,11 +29,11 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         engine.configure("failing", max_async_retry_attempts=1, destination_config=_delivered_to("ending"))
         engine.record("failing", engine.accepted("failing"), wait=60)
         engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/invocations", {})
-        _delivered(engine)
-        gate = {"runs": str(folder / "runs"), "gate": str(folder / "gate")}
+        received = f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/async-invocations?status=SUCCESS"
+        until(lambda: engine.ask("GET", received).json["count"])
         engine.ask("PUT", f"/v2/{PROJECT}/fgs/functions/{urn_of('held')}/config-max-instance", {"max_instance_num": 1})
         for _ in range(2):
-            engine.accepted("held", gate)
+            engine.accepted("held", held_event(folder))
         engine.record("further", engine.accepted("further"), wait=60)
         yield engine
         (folder / "gate").touch()
@@ -42,15 +42,6 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 def _delivered_to(name: str) -> object:
     return {"on_failure": {"destination": "FunctionGraph", "param": f'{{"func_urn": "{urn_of(name)}"}}'}}
-
-
-def _delivered(engine: EngineProcess) -> None:
-    """Wait until the function that gets the failure has ended."""
-    for _ in range(600):
-        found = engine.ask("GET", f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/async-invocations?status=SUCCESS")
-        if found.json["count"]:
-            return
-    raise AssertionError(found)
 
 
 def samples(engine: EngineProcess) -> Mapping[tuple[str, ...], float]:
@@ -103,9 +94,7 @@ def test_a_cancellation_and_a_deletion_are_drops(tmp_path: Path) -> None:
         assert purged.status == 200, purged
         cancelled = samples(engine)
         engine.delete("delayed")
-        for _ in range(600):
-            if not engine.metric("functiond_backlog_invocations"):
-                break
+        until(lambda: not engine.metric("functiond_backlog_invocations"))
         deleted = samples(engine)
 
     dropped = [(found, deleted["dropped_total", "other", "other", found]) for found in ("cancelled", "deleted")]

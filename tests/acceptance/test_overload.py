@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, EngineProcess, Reply, engine_on, until, urn_of
 
 pytestmark = pytest.mark.long
 
-ECHO = "def handler(event, context):\n    return event\n"
 #: Returns when a file appears.
 HELD = """
 import os, time
@@ -48,10 +46,7 @@ def call(engine: EngineProcess, name: str, event: object = None) -> Reply:
 
 def sync_calls(engine: EngineProcess, count: int) -> None:
     """Wait until ``count`` synchronous calls wait or run."""
-    deadline = monotonic() + 60
-    while engine.metric("functiond_synchronous_calls") < count:
-        assert monotonic() < deadline
-        sleep(0.02)  # polled: a metric sends no event
+    until(lambda: engine.metric("functiond_synchronous_calls") >= count)
 
 
 def assert_overloaded(reply: Reply) -> None:
@@ -89,17 +84,6 @@ def test_beyond_a_limit_the_backlog_takes_no_more_and_drops_nothing(
         assert engine.send("held", event).status == 202
 
 
-def test_what_was_refused_or_cancelled_takes_no_place(tmp_path: Path) -> None:
-    with held_engine(tmp_path, FUNCTIOND_QUEUE__ROWS="3") as engine:
-        first = [engine.accepted("held") for _ in range(3)]
-        for _ in range(10):
-            assert_overloaded(engine.send("held"))
-        assert engine.cancel("held", first[2]).status == 200
-
-        assert engine.send("held").status == 202
-        assert_overloaded(engine.send("held"))
-
-
 # --- synchronous calls --------------------------------------------------------------------------------------
 
 
@@ -122,8 +106,7 @@ def test_a_synchronous_caller_hears_504_in_time_and_the_run_goes_on(tmp_path: Pa
         engine.create("late", source, user_data=f'{{"gate": "{tmp_path / "gate"}"}}')
         reply = call(engine, "late")
         open_gate(tmp_path)
-        while engine.metric("functiond_running"):
-            sleep(0.02)
+        until(lambda: not engine.metric("functiond_running"))
 
         assert (reply.status, reply.json["error_code"]) == (504, "FSS.0504")
         assert ran.exists()
@@ -142,18 +125,8 @@ def test_a_synchronous_call_whose_turn_has_not_come_by_then_never_runs(tmp_path:
         replies = list(callers.map(lambda name: call(engine, name), ["late"] * 3))
         left = engine.metric("functiond_synchronous_calls")
         open_gate(tmp_path)
-        while engine.metric("functiond_running"):
-            sleep(0.02)
+        until(lambda: not engine.metric("functiond_running"))
 
         assert [reply.status for reply in replies] == [504] * 3
         assert ["will not run" in reply.json["error_msg"] for reply in replies].count(True) == 1
         assert (left, ran.read_text()) == (2, "xx")
-
-
-def test_asynchronous_work_leaves_a_slot_for_synchronous_callers(tmp_path: Path) -> None:
-    with held_engine(tmp_path) as engine:
-        engine.create("echo", ECHO)
-        for _ in range(10):
-            engine.accepted("held")
-
-        assert call(engine, "echo", {"n": 1}).json == {"n": 1}

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, HELD, PROJECT, REAL_TALLY, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, ECHO, PROJECT, REAL_TALLY, EngineProcess, engine_on, rows, urn_of
 from tests.support.cli import functiond_here
 from tests.support.engine_process import functiond_on_a_terminal
 
 pytestmark = pytest.mark.long
 
-ECHO = "def handler(event, context):\n    return event\n"
 CONTROLS = f"{BASE}/{urn_of('job')}/controls"
+
+
+def run(engine: EngineProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return functiond_here(*arguments, "--project", PROJECT, url=engine.url)
 
 
 def test_a_pause_keeps_intake_open_and_survives_a_kill(tmp_path: Path) -> None:
@@ -40,55 +44,22 @@ def test_a_pause_keeps_intake_open_and_survives_a_kill(tmp_path: Path) -> None:
         assert engine.ask("POST", f"{BASE}/{urn_of('job')}/invocations", {"n": 1}).status == 200
 
 
-def test_what_runs_goes_on_during_a_pause_and_what_waits_grows_too_old(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        engine.create("job", HELD)
-        engine.configure("job", max_async_event_age_in_seconds=1)
-        event = {"runs": str(tmp_path / "runs"), "gate": str(tmp_path / "gate")}
-        running = engine.accepted("job", event)
-        while not (tmp_path / "runs").exists():
-            engine.record("job", running, wait=0.05)
-        engine.ask("PATCH", CONTROLS, {"paused": True})
-        waiting = engine.accepted("job", event)
-        (tmp_path / "gate").touch()
-
-        assert engine.record("job", running, wait=60)["status"] == "SUCCESS"
-        ended = engine.record("job", waiting, wait=60)
-        assert (ended["status"], ended["error_code"]) == ("DISCARD", 150430)
-        assert engine.ask("GET", CONTROLS).json["paused"] is True
-        assert (tmp_path / "runs").read_text().splitlines() == [running]
-
-
-def test_a_maximum_age_that_is_set_during_the_pause_holds_at_once(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        engine.create("job", ECHO)
-        engine.ask("PATCH", CONTROLS, {"paused": True})
-        waiting = engine.accepted("job")
-        assert engine.record("job", waiting, wait=0.2)["status"] == "WAIT"
-        engine.configure("job", max_async_event_age_in_seconds=1)
-
-        assert engine.record("job", waiting, wait=60)["status"] == "DISCARD"
-
-
 def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
-        url = f"http://127.0.0.1:{engine.port}"
-        paused = functiond_here("pause", "job", "--reason", "so [it] is", "--project", PROJECT, url=url)
+        paused = run(engine, "pause", "job", "--reason", "so [it] is")
         assert (paused.returncode, paused.stdout) == (0, "paused job\n"), paused.stderr
         assert engine.ask("GET", CONTROLS).json["pause_reason"] == "so [it] is"
         engine.accepted("job")
         second = engine.accepted("job")
-        explained = functiond_here("explain", second, "--project", PROJECT, url=url)
+        explained = run(engine, "explain", second)
         assert explained.stdout.splitlines() == [
             f"{second} WAIT",
             "  paused    the function is paused (so [it] is); resume it",
             "  order     one invocation of the function starts before it",
         ], explained.stderr
-        assert functiond_here("show", second, "--project", PROJECT, url=url).stdout.startswith(
-            f"{second} WAIT (paused)\n"
-        )
-        resumed = functiond_here("resume", "job", "--json", "--project", PROJECT, url=url)
+        assert run(engine, "show", second).stdout.startswith(f"{second} WAIT (paused)\n")
+        resumed = run(engine, "resume", "job", "--json")
 
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
 
@@ -97,10 +68,9 @@ def test_the_list_of_functions_marks_paused_ones(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
         engine.create("other", ECHO)
-        url = f"http://127.0.0.1:{engine.port}"
         assert engine.ask("PATCH", CONTROLS, {"paused": True}).status == 200
-        listed = functiond_here("functions", "--project", PROJECT, url=url)
-        marked = functiond_here("functions", "--json", "--project", PROJECT, url=url)
+        listed = run(engine, "functions")
+        marked = run(engine, "functions", "--json")
 
         lines = {line.split()[0]: line.split()[-1] for line in listed.stdout.splitlines()}
         assert (lines["NAME"], lines["job"]) == ("STATE", "paused"), listed.stderr
@@ -112,24 +82,23 @@ def test_the_list_of_functions_marks_paused_ones(tmp_path: Path) -> None:
 def test_the_command_line_shows_and_changes_controls(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
-        url = f"http://127.0.0.1:{engine.port}"
-        changed = functiond_here("controls", "job", "rate=0.5", "burst=3", "--project", PROJECT, url=url)
-        shown = functiond_here("controls", "job", "--json", "--project", PROJECT, url=url)
+        changed = run(engine, "controls", "job", "rate=0.5", "burst=3")
+        shown = run(engine, "controls", "job", "--json")
         assert changed.stdout.splitlines()[2:4] == ["rate             0.5", "burst            3"], changed.stderr
         assert (json.loads(shown.stdout)["rate"], json.loads(shown.stdout)["burst"]) == (0.5, 3)
 
-        wrong = functiond_here("controls", "job", "bursts=3", "--project", PROJECT, url=url)
+        wrong = run(engine, "controls", "job", "bursts=3")
         assert (wrong.returncode, wrong.stderr) == (
             2,
             "functiond: 'bursts=3' is not a control and its value: did you mean burst=…?\n",
         )
-        twice = functiond_here("controls", "job", "burst=3", "burst=4", "--project", PROJECT, url=url)
+        twice = run(engine, "controls", "job", "burst=3", "burst=4")
         assert (twice.returncode, twice.stderr) == (2, "functiond: burst is given twice: give each control once\n")
-        no_number = functiond_here("controls", "job", "rate=NaN", "--project", PROJECT, url=url)
+        no_number = run(engine, "controls", "job", "rate=NaN")
         assert (no_number.returncode, "rate is 'NaN': must be a number from 0" in no_number.stderr) == (1, True)
-        reason = functiond_here("controls", "job", "paused=true", "pause_reason=2026", "--project", PROJECT, url=url)
+        reason = run(engine, "controls", "job", "paused=true", "pause_reason=2026")
         assert reason.stdout.splitlines()[:2] == ["paused           true", "pause_reason     2026"], reason.stderr
-        refused = functiond_here("controls", "job", "burst=0", "--project", PROJECT, url=url)
+        refused = run(engine, "controls", "job", "burst=0")
         assert refused.returncode == 1
         assert "burst" in refused.stderr
 
@@ -140,7 +109,7 @@ def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> Non
         engine.ask("PATCH", CONTROLS, {"paused": True})
         waiting = [engine.accepted("job", {"n": n}) for n in range(3)]
         delayed = engine.accepted("job", {}, X_Functiond_Delay="900")
-        purged = functiond_here("purge", "job", "--project", PROJECT, url=f"http://127.0.0.1:{engine.port}")
+        purged = run(engine, "purge", "job")
         assert (purged.returncode, purged.stdout) == (0, "cancelled 4 of job\n"), purged.stderr
         engine.kill()
         engine.start()
@@ -157,12 +126,13 @@ def test_a_purge_ends_all_that_waits_and_its_records_stay(tmp_path: Path) -> Non
 def test_a_purge_shows_on_a_terminal_how_many_it_has_ended(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
-        url = f"http://127.0.0.1:{engine.port}"
         engine.ask("PATCH", CONTROLS, {"paused": True})
         for quiet in ([], ["--json"]):
             for n in range(3):
                 engine.accepted("job", {"n": n})
-            code, shown = functiond_on_a_terminal("purge", "job", "--project", PROJECT, *quiet, url=url, TERM="xterm")
+            code, shown = functiond_on_a_terminal(
+                "purge", "job", "--project", PROJECT, *quiet, url=engine.url, TERM="xterm"
+            )
             assert code == 0, shown
             assert (" cancelled 3\n" in shown) is not bool(quiet)
 
@@ -170,14 +140,13 @@ def test_a_purge_shows_on_a_terminal_how_many_it_has_ended(tmp_path: Path) -> No
 def test_what_was_purged_is_sent_again_and_one_with_another_event(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
-        url = f"http://127.0.0.1:{engine.port}"
         engine.ask("PATCH", CONTROLS, {"paused": True})
         purged = engine.accepted("job", {"n": 1})
-        assert functiond_here("purge", "job", "--project", PROJECT, url=url).returncode == 0
+        assert run(engine, "purge", "job").returncode == 0
         engine.ask("PATCH", CONTROLS, {"paused": False})
         options = ("--failed", "--function", "job", "--error-code", "4208", "--project", PROJECT, "--json")
-        again = json.loads(functiond_here("redrive", *options, url=url).stdout)
-        edited = functiond_here("rerun", purged, "--data", '{"n": 2}', "--project", PROJECT, "--json", url=url)
+        again = json.loads(functiond_here("redrive", *options, url=engine.url).stdout)
+        edited = run(engine, "rerun", purged, "--data", '{"n": 2}', "--json")
 
         assert [one["request_id"] for one in again] == [purged]
         assert engine.record("job", again[0]["new_request_id"], wait=60)["result"] == '{"n": 1}'

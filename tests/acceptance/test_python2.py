@@ -56,14 +56,6 @@ def ended(engine: EngineProcess, name: str) -> Any:
     return engine.record(name, engine.accepted(name), wait=60)
 
 
-def test_a_function_of_python_2_is_stored_as_given_and_run_by_python_3(engine: EngineProcess) -> None:
-    made = create(engine, "stored")
-    shown = engine.ask("GET", f"{BASE}/{urn_of('stored')}/config")
-
-    assert (made.json["runtime"], shown.json["runtime"]) == (OLD, OLD)
-    assert json.loads(ended(engine, "stored")["result"])[0] == 3
-
-
 def test_replies_to_its_changes_have_a_warning_and_others_have_none(engine: EngineProcess) -> None:
     made = create(engine, "warned")
     config = {name: value for name, value in body("warned").items() if name not in ("code_type", "func_code")}
@@ -111,9 +103,8 @@ def test_the_console_shows_the_warning_at_the_function(engine: EngineProcess) ->
 @pytest.mark.parametrize(("runtime", "warnings"), [(OLD, [f"functiond: {WARNING}"]), (NEW, [])])
 def test_deploy_prints_the_warning(engine: EngineProcess, tmp_path: Path, runtime: str, warnings: list[str]) -> None:
     (tmp_path / "deployed.py").write_text(VERSION)
-    url = f"http://127.0.0.1:{engine.port}"
 
-    run = functiond_here("deploy", tmp_path / "deployed.py", "--runtime", runtime, "--json", url=url)
+    run = functiond_here("deploy", tmp_path / "deployed.py", "--runtime", runtime, "--json", url=engine.url)
 
     assert (run.returncode, run.stderr.splitlines()) == (0, warnings)
     assert json.loads(run.stdout)["runtime"] == runtime

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.acceptance.browsing import visit
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import ECHO, PROJECT, EngineProcess, engine_on, rows, until, urn_of
+from tests.acceptance.test_webhook_delivery import receiver
 from tests.support.cli import functiond_here
 
 pytestmark = pytest.mark.long
@@ -31,23 +30,11 @@ import os
 def handler(event, context):
     assert os.path.exists({mark!r})
 """
-GOOD = "def handler(event, context):\n    return event\n"
-
-
-class Gone(BaseHTTPRequestHandler):
-    """Receiver that answers 410 to all outcomes."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(410)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None: ...
 
 
 def run(engine: EngineProcess, *arguments: str) -> Any:
     environ = {"FUNCTIOND_PROJECT": PROJECT}
-    done = functiond_here(*arguments, "--json", url=f"http://127.0.0.1:{engine.port}", environ=environ)
+    done = functiond_here(*arguments, "--json", url=engine.url, environ=environ)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -58,22 +45,20 @@ def given_up(engine: EngineProcess) -> Any:
 
 def test_an_outcome_for_a_missing_function_is_seen_and_arrives_once_the_function_is_there(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
-        engine.create("one", GOOD)
+        engine.create("one", ECHO)
         target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("two")})}
         engine.configure("one", destination_config={"on_success": target})
         request_id = engine.accepted("one", {"n": 1})
         engine.record("one", request_id, wait=30)
-        while not (found := run(engine, "deliveries"))[0]["tries"]:
-            pass  # waits for the first failed try
+        found = until(lambda: (listed := run(engine, "deliveries"))[0]["tries"] and listed)
         [state] = run(engine, "destinations")
 
         engine.kill()
         engine.start()
-        engine.create("two", GOOD)
+        engine.create("two", ECHO)
         delivery_id = found[0]["delivery_id"]
         assert run(engine, "redrive", str(delivery_id)) == [{"delivery_id": delivery_id}]
-        while not (stored := rows(engine.data, "SELECT body FROM payload JOIN invocation USING (key) WHERE hops = 1")):
-            pass
+        stored = until(lambda: rows(engine.data, "SELECT body FROM payload JOIN invocation USING (key) WHERE hops = 1"))
 
         assert (found[0]["request_id"], found[0]["condition"], found[0]["tries"]) == (request_id, "success", 1)
         assert "two" in found[0]["error"]
@@ -84,16 +69,14 @@ def test_an_outcome_for_a_missing_function_is_seen_and_arrives_once_the_function
 
 
 def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Gone) as server, engine_on(tmp_path / "data") as engine:
-        Thread(target=server.serve_forever, daemon=True).start()
-        target = {"destination": "WEBHOOK", "param": json.dumps({"url": f"http://127.0.0.1:{server.server_port}/"})}
+    with receiver([410] * 3) as (port, _), engine_on(tmp_path / "data") as engine:
+        target = {"destination": "WEBHOOK", "param": json.dumps({"url": f"http://127.0.0.1:{port}/"})}
         for name, count in (("one", 2), ("two", 1)):
-            engine.create(name, GOOD)
+            engine.create(name, ECHO)
             engine.configure(name, destination_config={"on_success": target})
             for _ in range(count):
                 engine.record(name, engine.accepted(name), wait=30)
-        while given_up(engine)["count"] < 3:
-            pass  # a receiver that is gone for good ends deliveries at once
+        until(lambda: given_up(engine)["count"] == 3)  # a receiver that is gone for good ends deliveries at once
         first = next(one for one in given_up(engine)["deliveries"] if one["func_urn"].endswith(":one"))
 
         assert run(engine, "discard", str(first["delivery_id"])) == {"discarded": 1}
@@ -101,28 +84,13 @@ def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_p
         assert run(engine, "discard", "--all") == {"discarded": 1}
         assert run(engine, "discard", "--all") == {"discarded": 0}
         assert functiond_here("discard", url="http://127.0.0.1:1").returncode == 2
-        server.shutdown()
-
-
-def test_a_delivery_that_is_tried_again_is_seen(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
-        engine.create("one", GOOD)
-        target = {"destination": "DIS", "param": json.dumps({"stream_name": "none"})}
-        engine.configure("one", destination_config={"on_success": target})
-        engine.record("one", engine.accepted("one", {}), wait=30)
-        while not (found := run(engine, "deliveries"))[0]["tries"]:
-            pass  # waits for the first failed try
-
-        assert (found[0]["destination"], found[0]["tries"], bool(found[0]["next_try"])) == ("DIS", 1, True)
-        assert "Stream does not exist" in found[0]["error"]
-        assert given_up(engine)["deliveries"] == []
 
 
 def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_of_it_is_sent_again(
     tmp_path: Path,
 ) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
-        engine.create("one", GOOD)
+        engine.create("one", ECHO)
         target = {"destination": "DIS", "param": json.dumps({"stream_name": "late"})}
         engine.configure("one", destination_config={"on_success": target})
         sent = []
@@ -159,14 +127,11 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
 
         assert engine.ask("POST", f"/v2/{PROJECT}/streams", {"stream_name": "late", "partition_count": 1}).status < 300
         assert run(engine, "redrive", "12") == [{"delivery_id": 12}]
-        while engine.metric("functiond_deliveries_total") < 10:
-            pass
-        while len(rest := engine.ask("GET", f"{FGS}/deliveries").json["retrying"]) > 2:
-            pass
+        until(lambda: engine.metric("functiond_deliveries_total") >= 10)
+        rest = until(lambda: len(left := given_up(engine)["retrying"]) <= 2 and left)
         assert {one["destination_state"] for one in rest} == {"ok"}
         run(engine, "redrive", *(str(one["delivery_id"]) for one in rest))
-        while run(engine, "deliveries"):
-            pass
+        until(lambda: not run(engine, "deliveries"))
 
 
 def test_a_failed_invocation_is_sent_again_as_a_new_one(tmp_path: Path) -> None:
@@ -201,9 +166,8 @@ def test_all_failed_invocations_of_a_function_are_sent_again_in_steps_and_none_t
         assert [engine.record("one", sent[one], wait=30)["status"] for one in (b, a)] == ["FAIL"] * 2
         (tmp_path / "mark").touch()
         limited = run(engine, "redrive", "--failed", "--function", "one", "--limit", "1")
-        again = {
-            one["request_id"]: one["new_request_id"] for one in run(engine, "redrive", "--failed", "--function", "one")
-        }
+        redriven = run(engine, "redrive", "--failed", "--function", "one")
+        again = {one["request_id"]: one["new_request_id"] for one in redriven}
 
         assert (first["count"], first["refused"], first["next_marker"], list(sent)) == (4, [], c, [c, b, a])
         assert (rest["count"], rest["next_marker"]) == (2, "")
@@ -215,7 +179,7 @@ def test_all_failed_invocations_of_a_function_are_sent_again_in_steps_and_none_t
 
 def test_what_went_well_or_is_not_there_is_not_sent_again(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
-        engine.create("one", GOOD)
+        engine.create("one", ECHO)
         done = engine.accepted("one")
         engine.record("one", done, wait=30)
         path = f"{FGS}/functions/{urn_of('one')}/async-invocations/redrive"

@@ -14,6 +14,7 @@ import pytest
 from msgspec import Struct
 
 from engine.deploy.client import ApiError, Client
+from tests.support.credentials import credentials_file, token
 from tests.support.engine_process import CLEAN, ROOT
 
 OLD, NEW = "the-token-of-before", "the-token-of-after"
@@ -43,22 +44,16 @@ def said(log: IO[str], event: str) -> Any:
     return next(line for text in log if (line := json.loads(text))["event"].startswith(event))
 
 
-def write(file: Path, *tokens: str) -> None:
-    file.write_text("\n".join(f'[[tokens]]\ntoken = "{token}"\nproject = "p1"' for token in tokens))
-    file.chmod(0o600)
-
-
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    file = tmp_path / "credentials.toml"
-    write(file, OLD)
+    settings = credentials_file(tmp_path, token(OLD, "p1"))
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
-    environ = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", "FUNCTIOND_AUTH__FILE": str(file)}
+    environ = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", **settings}
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
         try:
             url = said(process.stderr, "serving")["url"]
-            yield Engine(process=process, log=process.stderr, url=url, file=file)
+            yield Engine(process=process, log=process.stderr, url=url, file=tmp_path / "credentials.toml")
         finally:
             process.terminate()
 
@@ -66,7 +61,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def test_new_credentials_hold_and_the_old_ones_end_without_a_restart(engine: Engine) -> None:
     before = engine.admits(OLD), engine.admits(NEW)
 
-    write(engine.file, NEW)
+    credentials_file(engine.file.parent, token(NEW, "p1"))
     line = engine.hang_up()
 
     assert (line["event"], line["tokens"]) == ("credentials replaced", 1)

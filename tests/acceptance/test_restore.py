@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -24,12 +23,12 @@ from engine.maintenance.verification import verify
 from engine.model.clock import SystemClock
 from engine.protocols import CopySteps
 from engine.storage import copy_offline
-from tests.acceptance.engine_process import PROJECT, engine_on, rows
+from tests.acceptance.engine_process import ECHO, PROJECT, engine_on, rows
 from tests.support.cli import functiond_here
 from tests.support.engine_process import functiond, functiond_on_a_terminal
 from tests.support.http_app import encoded, zipped
+from tests.support.tmpfs import tmpfs
 
-ECHO = "def handler(event, context):\n    return event\n"
 TIMER = {"name": "tick", "schedule_type": "Rate", "schedule": "1h"}
 
 
@@ -41,8 +40,7 @@ def backup(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
         engine.create("echo", ECHO)
         package = encoded(zipped(index__py=ECHO, inner__py="x = 1\n" * 100))
         engine.create("zipped", "", code_type="zip", func_code={"file": package})
-        trigger = {"trigger_type_code": "TIMER", "event_data": TIMER}
-        assert engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/echo", trigger).status == 201
+        engine.trigger("echo", "TIMER", TIMER)
         ended, waiting = engine.accepted("echo", {"n": 1}), engine.accepted("zipped", {}, X_Functiond_Delay="100000")
         assert engine.record("echo", ended, wait=30)["status"] == "SUCCESS"
         assert engine.ask("POST", f"/v2/{PROJECT}/fgs/backups", {"path": str(folder / "backup")}).status == 200
@@ -238,15 +236,9 @@ def test_a_restore_that_was_killed_leaves_a_directory_that_no_engine_starts_on(t
 
 
 def test_a_restore_without_room_leaves_nothing(backup: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    (tmp_path / "small").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(tmp_path / "small")]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounts are not allowed here")
-    try:
+    with tmpfs(tmp_path / "small", 2 << 20):
         done = functiond_here("restore", backup[0], "--data-dir", tmp_path / "small" / "data")
         left = list((tmp_path / "small").iterdir())
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
 
     assert (done.returncode, "MiB are needed; free space there" in done.stderr) == (1, True)
     assert left == []

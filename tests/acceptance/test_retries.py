@@ -7,15 +7,23 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows, urn_of
+from tests.acceptance.engine_process import (
+    ECHO,
+    REAL_TALLY,
+    TALLY,
+    EngineProcess,
+    engine_on,
+    make_due,
+    rows,
+    until,
+    urn_of,
+)
 
 #: Appends the event to a file, one line each.
 SINK = """
@@ -26,7 +34,6 @@ def handler(event, context):
         file.write(json.dumps(event) + "\\n")
 """
 FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event.get('n')))\n"
-ECHO = "def handler(event, context):\n    return event\n"
 SLEEP = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
 
 
@@ -49,26 +56,11 @@ def sink(engine: EngineProcess, tmp_path: Path) -> Path:
 
 def noted(file: Path, count: int = 1) -> list[Any]:
     """Wait until ``count`` events have been recorded and return them."""
-    deadline = monotonic() + 60
-    while not file.exists() or len(file.read_text().splitlines()) < count:
-        assert monotonic() < deadline, "nothing arrived"
-        sleep(0.02)  # invocations started by a destination have unknown ids
+    until(lambda: file.exists() and len(file.read_text().splitlines()) >= count)
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 # --- retries ------------------------------------------------------------------------------------------------
-
-
-def test_a_function_error_uses_up_the_retries_each_later_than_the_one_before(engine: EngineProcess) -> None:
-    engine.create("fail", FAIL)
-    engine.configure("fail", max_async_retry_attempts=3)
-    end = engine.record("fail", engine.accepted("fail", {"n": 1}), wait=30)
-
-    begun = [datetime.fromisoformat(attempt["start_time"]).timestamp() for attempt in end["attempts"]]
-    waits = [later - earlier for earlier, later in pairwise(begun)]
-    assert (end["status"], end["attempt"], len(begun)) == ("FAIL", 4, 4)
-    # 0.05 s, doubled each time, a fifth of it random; the engine's own time only adds to it.
-    assert all(wait >= shortest for wait, shortest in zip(waits, (0.039, 0.079, 0.159), strict=True))
 
 
 RAISES = """
@@ -111,18 +103,6 @@ def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_
     assert decisions[3][0] == f"retry in 0.02 s: 1 of 5, {rule}, as its error asks"
 
 
-def test_a_retry_that_succeeds_is_a_success_with_its_history(engine: EngineProcess, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    source = f"import os\ndef handler(event, context):\n    if not os.path.exists({str(mark)!r}):\n"
-    source += f"        open({str(mark)!r}, 'w').close()\n        raise ValueError('first')\n"
-    engine.create("flaky", source)
-    engine.configure("flaky", max_async_retry_attempts=1)
-    end = engine.record("flaky", engine.accepted("flaky"), wait=30)
-
-    assert (end["status"], end["error_code"], end["error_message"], end["result"]) == ("SUCCESS", 0, "", "")
-    assert [attempt["error_code"] for attempt in end["attempts"]] == [4002, 0]
-
-
 # --- discarding ---------------------------------------------------------------------------------------------
 
 
@@ -140,23 +120,6 @@ def test_what_is_too_old_when_its_turn_comes_is_discarded_and_told(tmp_path: Pat
         [record] = noted(file)
         assert (end["status"], end["error_code"], end["attempts"]) == ("DISCARD", 150430, [])
         assert record["request_context"]["condition"] == "EventAgeExceeded"
-
-
-def test_what_waits_for_a_deleted_function_is_discarded_at_once(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__SLOTS="1", FUNCTIOND_EXECUTOR__SYNC_SLOTS="0") as engine:
-        engine.create("sleep", SLEEP, timeout=900)
-        engine.create("echo", ECHO)
-        running = engine.accepted("sleep")
-        waiting = [engine.accepted("echo") for _ in range(600)]
-        waiting += [engine.accepted("echo", X_Functiond_Delay="3600") for _ in range(3)]
-        delete(engine, "echo")
-        ended(engine, len(waiting))
-
-        codes = dict(rows(engine.data, "SELECT code, count(*) FROM invocation WHERE state = 5 GROUP BY code"))
-        assert codes == {4024: len(waiting)}
-        assert engine.record("sleep", running)["status"] == "RUNNING"
-        assert engine.metric("functiond_backlog_invocations") == 1
-        assert engine.send("echo").status == 404
 
 
 def test_what_an_engine_did_not_come_to_discard_the_next_one_does(tmp_path: Path) -> None:
@@ -182,23 +145,16 @@ def test_each_of_a_deleted_functions_invocations_has_one_end(tmp_path: Path) -> 
         with ThreadPoolExecutor(8) as senders:
             sent = [senders.submit(engine.send, "echo") for _ in range(400)]
             sent[40].result()
-            delete(engine, "echo")
+            engine.delete("echo")
         ended(engine, [reply.result().status for reply in sent].count(202))
 
         assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
         assert engine.metric("functiond_backlog_invocations") == 0
 
 
-def delete(engine: EngineProcess, name: str) -> None:
-    assert engine.ask("DELETE", f"{BASE}/{urn_of(name).removesuffix(':latest')}").status == 204
-
-
 def ended(engine: EngineProcess, count: int) -> None:
     """Wait until ``count`` invocations have ended; reads the journal, as their functions are deleted."""
-    deadline = monotonic() + 60
-    while rows(engine.data, "SELECT count(*) FROM invocation WHERE state >= 3") != [(count,)]:
-        assert monotonic() < deadline
-        sleep(0.02)
+    until(lambda: rows(engine.data, "SELECT count(*) FROM invocation WHERE state >= 3") == [(count,)])
 
 
 # --- destinations -------------------------------------------------------------------------------------------
@@ -252,24 +208,10 @@ def test_a_full_backlog_does_not_hold_up_what_was_promised_before(tmp_path: Path
         engine.accepted("sleep")
         assert engine.send("sleep").status == 429
         engine.record("echo", engine.accepted("echo"), wait=30)
-        deadline = monotonic() + 60
-        while rows(engine.data, "SELECT count(*) FROM invocation WHERE source = 'FunctionGraph'") != [(1,)]:
-            assert monotonic() < deadline
-            sleep(0.02)
+        until(lambda: rows(engine.data, "SELECT count(*) FROM invocation WHERE source = 'FunctionGraph'") == [(1,)])
 
         assert engine.send("sleep").status == 429
         assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
-
-
-def test_only_the_end_is_told_not_each_attempt(engine: EngineProcess, tmp_path: Path) -> None:
-    file = sink(engine, tmp_path)
-    engine.create("fail", FAIL)
-    destinations = {"on_failure": to("sink"), "on_success": to("sink")}
-    engine.configure("fail", max_async_retry_attempts=3, destination_config=destinations)
-    engine.record("fail", engine.accepted("fail"), wait=30)
-    noted(file)
-
-    assert rows(engine.data, "SELECT count(*) FROM invocation WHERE hops > 0") == [(1,)]
 
 
 def test_a_chain_ends_after_sixteen_hops(engine: EngineProcess) -> None:
@@ -279,10 +221,7 @@ def test_a_chain_ends_after_sixteen_hops(engine: EngineProcess) -> None:
     for name, following in pairwise(names):
         engine.configure(name, destination_config={"on_success": to(following)})
     engine.accepted("f0")
-    deadline = monotonic() + 60
-    while not (given_up := rows(engine.data, "SELECT error FROM owed WHERE due IS NULL")):
-        assert monotonic() < deadline
-        sleep(0.02)
+    given_up = until(lambda: rows(engine.data, "SELECT error FROM owed WHERE due IS NULL"))
 
     assert "16" in given_up[0][0]
     assert rows(engine.data, "SELECT max(hops), count(*) FROM invocation") == [(16, 17)]
@@ -300,9 +239,9 @@ def test_a_cancelled_invocation_fails_with_4208_and_owes_nothing_in_each_state(t
             engine.create(name, source, timeout=900)
             engine.configure(name, max_async_retry_attempts=2, destination_config=both)
         retrying = engine.accepted("fail")
-        until(engine, "fail", retrying, "WAIT", tried=True)
+        until(lambda: (found := engine.record("fail", retrying))["status"] == "WAIT" and found["attempts"])
         running = engine.accepted("sleep")
-        until(engine, "sleep", running, "RUNNING", tried=False)
+        until(lambda: engine.record("sleep", running)["status"] == "RUNNING")
         waiting, delayed = engine.accepted("sleep"), engine.accepted("sleep", X_Functiond_Delay="600")
 
         for name, request_id in (("fail", retrying), ("sleep", delayed), ("sleep", waiting), ("sleep", running)):
@@ -311,13 +250,3 @@ def test_a_cancelled_invocation_fails_with_4208_and_owes_nothing_in_each_state(t
             assert (end["status"], end["error_code"]) == ("FAIL", 4208)
             assert engine.cancel(name, request_id).status == 200  # repeated, as by a caller that got no answer
         assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
-
-
-def until(engine: EngineProcess, name: str, request_id: str, status: str, tried: bool) -> None:
-    deadline = monotonic() + 60
-    while True:
-        record = engine.record(name, request_id)
-        if record["status"] == status and bool(record["attempts"]) == tried:
-            return
-        assert monotonic() < deadline, record
-        sleep(0.02)

@@ -17,13 +17,12 @@ from tests.support.http_app import HELLO
 
 def test_a_migrated_directory_is_refused_unchanged_and_the_backup_before_serves(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "before-upgrade"
-    engine = EngineProcess(data)
-    earlier = EngineProcess(tmp_path / "restored")
-    try:
+    with closing(EngineProcess(data)) as engine:
+        earlier = EngineProcess(tmp_path / "restored")
         engine.start().ask("POST", "/v2/project1/fgs/functions", {**HELLO, "func_name": "hello"})
         before = engine.accepted("hello")
         engine.record("hello", before, wait=30)
-        assert run(["backup", str(backup), "--url", f"http://127.0.0.1:{engine.port}"]) == 0
+        assert run(["backup", str(backup), "--url", engine.url]) == 0
         after = engine.accepted("hello")
         engine.record("hello", after, wait=30)
         engine.stop()
@@ -42,8 +41,6 @@ def test_a_migrated_directory_is_refused_unchanged_and_the_backup_before_serves(
         assert earlier.record("hello", before)["status"] == "SUCCESS"
         lost = earlier.ask("GET", f"/v2/project1/fgs/functions/hello/async-invocations/{after}")
         assert lost.status == 404
-    finally:
-        engine.close()
         earlier.close()
 
 

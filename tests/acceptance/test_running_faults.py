@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.proof.recording import Calls, Recorder
-from tests.acceptance.engine_process import EngineProcess
+from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.support.programs import program
 from tests.support.small_disk import NoSmallDisk, small_disk
 
@@ -29,12 +29,9 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 @pytest.fixture
 def engine(recorder: Recorder, tmp_path: Path) -> Iterator[EngineProcess]:
-    engine = EngineProcess(tmp_path / "data", FUNCTIOND_STORAGE__BALLAST=str(1 << 20), **recorder.environment)
-    try:
-        engine.start().create("one", SOURCE)
+    with engine_on(tmp_path / "data", FUNCTIOND_STORAGE__BALLAST=str(1 << 20), **recorder.environment) as engine:
+        engine.create("one", SOURCE)
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC, errno.EIO])

@@ -18,6 +18,7 @@ from schemathesis import GenerationMode, checks
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import PROJECT, engine_on
+from tests.support.credentials import credentials_file, token
 from tests.support.http_app import HELLO
 
 PROMISES = [checks.not_a_server_error, checks.response_schema_conformance, checks.content_type_conformance]
@@ -45,12 +46,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the address of an engine that requires credentials and does not limit failed logins."""
     folder = tmp_path_factory.mktemp("guarded")
-    file = folder / "credentials.toml"
-    file.touch(0o600)
-    file.write_text(f'[[tokens]]\ntoken = "{TOKEN}"\nproject = "{PROJECT}"\n')
-    wanted = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_AUTH__FAILURES": "1000000"}
+    wanted = {**credentials_file(folder, token(TOKEN, PROJECT)), "FUNCTIOND_AUTH__FAILURES": "1000000"}
     with engine_on(folder / "data", **SMALL, **wanted) as engine:
-        yield f"http://127.0.0.1:{engine.port}"
+        yield engine.url
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from anyio import to_thread
 
 from engine.app.service_manager import ServiceManager, service_manager, signs_of_life
-from tests.acceptance.engine_process import HELD, EngineProcess
+from tests.acceptance.engine_process import HELD, EngineProcess, begun, held_event, until
 from tests.acceptance.test_loop_held import PLUGIN
 
 pytestmark = pytest.mark.long
@@ -72,10 +73,8 @@ def engine_under(manager: Manager, folder: Path, **settings: str) -> EngineProce
 
 
 def test_start_reload_and_stop_are_told(manager: Manager, tmp_path: Path) -> None:
-    gate, runs = tmp_path / "gate", tmp_path / "runs"
-    engine = engine_under(manager, tmp_path)
-    serving = engine.launch()
-    try:
+    with closing(engine_under(manager, tmp_path)) as engine:
+        serving = engine.launch()
         ready = manager.next()
         engine.port = int(ready["STATUS"].rpartition(":")[2])
         assert engine.ask("GET", "/readyz").status == 200  # the listener answers when READY has been sent
@@ -84,18 +83,15 @@ def test_start_reload_and_stop_are_told(manager: Manager, tmp_path: Path) -> Non
         reload = manager.next(), manager.next()
         assert serving.result(DEADLINE) == engine.port
         engine.create("waits", HELD)
-        engine.accepted("waits", {"gate": str(gate), "runs": str(runs)})
-        while not runs.exists():
-            time.sleep(0.01)
+        engine.accepted("waits", held_event(tmp_path))
+        begun(tmp_path, 1)
         engine.signal(signal.SIGTERM)
         stopping = manager.next()
-        gate.touch()
+        (tmp_path / "gate").touch()
 
         assert engine.wait() == 0
-    finally:
-        engine.close()
 
-    assert ready == {"READY": "1", "STATUS": f"serving http://127.0.0.1:{engine.port}"}
+    assert ready == {"READY": "1", "STATUS": f"serving {engine.url}"}
     assert int(reload[0].pop("MONOTONIC_USEC")) > 0
     assert reload == ({"RELOADING": "1"}, {"READY": "1"})
     assert stopping == {"STOPPING": "1", "STATUS": "1 invocations run, for up to 5 s"}
@@ -103,8 +99,7 @@ def test_start_reload_and_stop_are_told(manager: Manager, tmp_path: Path) -> Non
 
 
 def test_signs_of_life_come_twice_per_interval(manager: Manager, tmp_path: Path) -> None:
-    engine = engine_under(manager, tmp_path, WATCHDOG_USEC=str(int(WATCHDOG * 1e6)))
-    try:
+    with closing(engine_under(manager, tmp_path, WATCHDOG_USEC=str(int(WATCHDOG * 1e6)))) as engine:
         engine.start()
         manager.until("READY")
         manager.until("WATCHDOG")
@@ -116,36 +111,28 @@ def test_signs_of_life_come_twice_per_interval(manager: Manager, tmp_path: Path)
         assert time.monotonic() - began > 3.5 * WATCHDOG / 2
 
         engine.signal(signal.SIGSTOP)
-        while Path(f"/proc/{engine.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
-            time.sleep(0.01)
+        until(lambda: Path(f"/proc/{engine.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
         manager.drain()
         stopped_is_silent = manager.silent(2 * WATCHDOG)
         engine.signal(signal.SIGCONT)
         assert stopped_is_silent
         assert manager.next() == {"WATCHDOG": "1"}
         assert engine.stop() == 0
-    finally:
-        engine.close()
 
 
 def test_a_held_loop_gives_no_sign_of_life(manager: Manager, tmp_path: Path) -> None:
     (tmp_path / "holder.py").write_text(PLUGIN)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     settings = {"FUNCTIOND_PLUGIN": "holder", "PYTHONPATH": path, "WATCHDOG_USEC": str(int(WATCHDOG * 1e6))}
-    engine = engine_under(manager, tmp_path, **settings)
-    try:
+    with closing(engine_under(manager, tmp_path, **settings)) as engine:
         engine.start()
         manager.until("READY")
         (tmp_path / "hold").touch()
-        until = time.monotonic() + DEADLINE
-        while not manager.silent(2 * WATCHDOG):
-            assert time.monotonic() < until
+        until(lambda: manager.silent(2 * WATCHDOG))
         (tmp_path / "free").touch()
 
         assert manager.until("WATCHDOG")
         assert engine.stop() == 0
-    finally:
-        engine.close()
 
 
 async def test_stalled_work_gives_no_sign_of_life_and_is_told(manager: Manager) -> None:
@@ -184,12 +171,9 @@ def test_the_environment_names_the_manager(environ: dict[str, str], watchdog: fl
 
 
 def test_an_engine_serves_without_its_manager(tmp_path: Path) -> None:
-    engine = EngineProcess(tmp_path / "data", NOTIFY_SOCKET=str(tmp_path / "gone"))
-    try:
+    with closing(EngineProcess(tmp_path / "data", NOTIFY_SOCKET=str(tmp_path / "gone"))) as engine:
         engine.start()
         assert engine.ask("GET", "/readyz").status == 200
         assert engine.stop() == 0
-    finally:
-        engine.close()
 
     assert any('"service manager not told"' in line for line in engine.log)

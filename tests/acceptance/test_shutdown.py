@@ -8,15 +8,27 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, descendants, engine_on, is_alive, rows
+from tests.acceptance.engine_process import (
+    BASE,
+    ECHO,
+    HELD,
+    PROJECT,
+    EngineProcess,
+    begun,
+    descendants,
+    engine_on,
+    held_event,
+    is_alive,
+    rows,
+    until,
+)
 
 pytestmark = pytest.mark.long
 
-ECHO = "def handler(event, context):\n    return event\n"
 SLEEPS = """
 import time
 
@@ -57,21 +69,9 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
 
 def hold(engine: EngineProcess, tmp_path: Path) -> str:
     """Start a run that ends when ``tmp_path``/gate exists; return its request id."""
-    event = {"gate": str(tmp_path / "gate"), "runs": str(tmp_path / "runs")}
-    request_id = engine.accepted("held", event)
+    request_id = engine.accepted("held", held_event(tmp_path))
     begun(tmp_path, 1)
     return request_id
-
-
-def begun(tmp_path: Path, count: int) -> list[str]:
-    """Wait until ``count`` runs have started; return their request ids."""
-    deadline = monotonic() + 60
-    runs: list[str] = []
-    while len(runs) < count:
-        assert monotonic() < deadline, f"only {len(runs)} runs began"
-        sleep(0.02)  # polled: a file sends no event
-        runs = (tmp_path / "runs").read_text().split() if (tmp_path / "runs").exists() else []
-    return runs
 
 
 def logged(engine: EngineProcess) -> list[str]:
@@ -79,17 +79,7 @@ def logged(engine: EngineProcess) -> list[str]:
     return [json.loads(line)["event"] for line in engine.log]
 
 
-# --- one engine per directory ---------------------------------------------------------------------------------
-
-
 # --- graceful -----------------------------------------------------------------------------------------------
-
-
-def test_an_idle_engine_stops_at_once(engine: EngineProcess) -> None:
-    began = monotonic()
-
-    assert engine.stop() == 0
-    assert monotonic() - began < 30
 
 
 def test_what_runs_may_end_within_the_grace_period(tmp_path: Path) -> None:
@@ -121,8 +111,7 @@ def test_new_requests_get_503_while_the_engine_stops(tmp_path: Path) -> None:
         engine.create("held", HELD)
         hold(engine, tmp_path)
         engine.signal(signal.SIGTERM)
-        while (reply := engine.send("held")).status == 202:
-            sleep(0.01)  # the signal may not have arrived yet
+        reply = until(lambda: (sent := engine.send("held")).status != 202 and sent)
         (tmp_path / "gate").touch()
 
         assert reply.status == 503
@@ -191,10 +180,9 @@ def test_what_waits_is_not_begun_while_the_engine_stops(tmp_path: Path) -> None:
     ) as engine:
         engine.create("held", HELD)
         first = hold(engine, tmp_path)
-        second = engine.accepted("held", {"gate": str(tmp_path / "gate"), "runs": str(tmp_path / "runs")})
+        second = engine.accepted("held", held_event(tmp_path))
         engine.signal(signal.SIGTERM)
-        while engine.send("held").status == 202:
-            sleep(0.01)
+        until(lambda: engine.send("held").status != 202)
         (tmp_path / "gate").touch()
         engine.wait()
 
@@ -228,10 +216,7 @@ def test_what_waits_for_a_slow_start_is_not_failed_by_the_crashes_of_others(
     engine.create("slow", SLOW.format(loading=str(loading), gate=str(gate)))
     request_id = engine.accepted("slow", {})
     for _ in range(4):
-        deadline = monotonic() + 60
-        while not loading.exists() or rows(engine.data, "SELECT state FROM invocation") != [(2,)]:
-            assert monotonic() < deadline, "the start does not begin"
-            sleep(0.01)
+        until(lambda: loading.exists() and rows(engine.data, "SELECT state FROM invocation") == [(2,)])
         engine.kill(children=True)
         loading.unlink()
         engine.start()

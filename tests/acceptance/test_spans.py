@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.model.trace import parse_trace
-from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import EngineProcess, engine_on, until, urn_of
 from tests.acceptance.test_webhook_delivery import receiver
-from tests.support.engine_process import CLEAN, ROOT
+from tests.support.engine_process import CLEAN, ROOT, functiond
 from tests.support.otlp_receiver import Received, otlp_receiver
 from tests.support.ports import free_ports
 
@@ -115,14 +115,11 @@ def test_a_request_without_trace_context_begins_a_trace_and_one_that_is_not_samp
         unsampled = seen(engine, "seeing", engine.accepted("seeing", traceparent=f"00-{TRACE_ID}-{PARENT}-00"))
         begun = engine.ask("POST", f"/v2/project1/fgs/functions/{urn_of('seeing')}/invocations", {}).body.decode()
         spans = traces.spans(2)
-        exported = 0.0
-        for _ in range(600):  # a span counts when the receiver's answer has arrived, after the span itself
-            exported = engine.metric('functiond_spans_total{result="exported"}')
-            if exported >= 2:
-                break
+        # A span counts when the receiver's answer has arrived, after the span itself.
+        until(lambda: engine.metric('functiond_spans_total{result="exported"}') == 2)
         assert engine.stop() == 0
 
-    assert exported == len(spans) == 2
+    assert len(spans) == 2
     context = parse_trace(begun)
     assert context is not None
     [wait], [run] = named(spans, "wait seeing"), named(spans, "run seeing")
@@ -156,16 +153,8 @@ def test_a_setting_that_needs_the_extra_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["127.0.0.1:4318", "ftp://x"])
 def test_an_endpoint_that_is_no_url_is_refused(tmp_path: Path, value: str) -> None:
-    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
-
-    refused = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**CLEAN, "FUNCTIOND_TELEMETRY__ENDPOINT": value},
-        cwd=ROOT,
-    )
+    environ = {"FUNCTIOND_TELEMETRY__ENDPOINT": value}
+    refused = functiond("serve", "--port", "0", "--data-dir", tmp_path / "data", environ=environ)
 
     assert refused.returncode == 2
     assert "telemetry.endpoint" in refused.stderr

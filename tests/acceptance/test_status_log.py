@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import (
+    BASE,
+    ECHO,
+    HELD,
+    PROJECT,
+    EngineProcess,
+    begun,
+    engine_on,
+    held_event,
+    rows,
+    until,
+    urn_of,
+)
 
 pytestmark = pytest.mark.long
 
 GROUPS = f"/v2/{PROJECT}/groups"
 DETAIL = f"{BASE}/async-status-log-detail"
 WAIT, RUNNING, SUCCESS, FAIL, DISCARD = range(5)
-DEADLINE = 60.0  #: seconds after which a test fails
-FAILS = "def handler(event, context):\n    raise ValueError('no')\n"
-ECHO = "def handler(event, context):\n    return event\n"
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[EngineProcess]:
     with engine_on(tmp_path / "data") as engine:
         yield engine
-
-
-def until(check: Callable[[], Any]) -> Any:
-    """Return the first true value that ``check`` returns."""
-    end = time.monotonic() + DEADLINE
-    while not (value := check()):
-        assert time.monotonic() < end, "the condition is not met in time"
-        time.sleep(0.02)
-    return value
 
 
 def search(engine: EngineProcess, target: dict[str, str], **fields: object) -> Any:
@@ -61,10 +61,6 @@ def create(engine: EngineProcess, name: str, source: str = ECHO, **settings: obj
     engine.configure(name, enable_async_status_log=True, **settings)
 
 
-def held(engine: EngineProcess, folder: Path) -> dict[str, str]:
-    return {"runs": str(folder / "runs"), "gate": str(folder / "gate")}
-
-
 def test_each_state_is_a_line_as_the_platform_writes_it(engine: EngineProcess) -> None:
     create(engine, "hello")
     engine.create("quiet", ECHO)
@@ -86,32 +82,13 @@ def test_each_state_is_a_line_as_the_platform_writes_it(engine: EngineProcess) -
     assert began <= times[0] <= times[-1] <= time.time() * 1000
 
 
-def test_retries_failures_and_cancelling_are_logged_with_their_reasons(engine: EngineProcess, tmp_path: Path) -> None:
-    create(engine, "fails", FAILS, max_async_retry_attempts=1)
-    create(engine, "held", HELD)
-    target = engine.ask("GET", DETAIL).json
-    failed = engine.accepted("fails")
-    cancelled = engine.accepted("held", held(engine, tmp_path), X_Functiond_Delay="3600")
-    engine.record("fails", failed, wait=30)
-    engine.cancel("held", cancelled)
-
-    until(lambda: len(logged(engine, target)) >= 7)
-    found = states(engine, target)
-
-    assert found == {failed: [WAIT, RUNNING, WAIT, RUNNING, FAIL], cancelled: [WAIT, FAIL]}
-    codes = {line["request_id"]: (line["error_code"], line["error_message"]) for line in logged(engine, target)}
-    assert codes[cancelled] == (4208, "function invocation canceled")
-    assert codes[failed][0] == engine.record("fails", failed)["error_code"]
-    assert "no" in codes[failed][1]
-
-
 def test_states_are_in_the_stream_once_although_the_engine_is_killed(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         create(engine, "hello")
         create(engine, "held", HELD)
         target = engine.ask("GET", DETAIL).json
-        held_one = engine.accepted("held", held(engine, tmp_path))
-        until(lambda: (tmp_path / "runs").exists())
+        held_one = engine.accepted("held", held_event(tmp_path))
+        begun(tmp_path, 1)
         sent = []
         for _ in range(2):
             sent += [engine.accepted("hello") for _ in range(40)]
@@ -163,15 +140,6 @@ def test_settings_name_another_stream_and_end_the_log(engine: EngineProcess) -> 
     assert {*states(engine, default)} == {last}
     [stream] = engine.ask("GET", f"{GROUPS}/mine/streams").json["log_streams"]
     assert stream["log_stream_name"] == "of hello"
-
-
-def test_invocations_of_a_deleted_function_are_logged_to_their_end(engine: EngineProcess) -> None:
-    create(engine, "hello")
-    target = engine.ask("GET", DETAIL).json
-    waiting = engine.accepted("hello", X_Functiond_Delay="3600")
-    engine.ask("DELETE", f"{BASE}/{urn_of('hello').removesuffix(':latest')}")
-
-    until(lambda: states(engine, target).get(waiting) == [WAIT, DISCARD])
 
 
 def test_lines_are_found_by_text_and_time_a_page_at_a_time(engine: EngineProcess) -> None:

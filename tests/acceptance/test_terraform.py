@@ -1,4 +1,4 @@
-"""Requests of Terraform's provider on a running engine: mounts, packages, tags, test events and triggers.
+"""Requests of Terraform's provider on a running engine: mounts, packages, tags, test events, lists and triggers.
 
 The resource ``huaweicloud_fgs_function_trigger`` compares ``event_data`` as text with its configuration: another key in
 a reply is a change in every plan. The older ``huaweicloud_fgs_trigger`` reads lists and changes the status only.
@@ -7,7 +7,10 @@ a reply is a change in every plan. The older ``huaweicloud_fgs_trigger`` reads l
 from __future__ import annotations
 
 import json
+import platform
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,7 +168,7 @@ def test_tags_are_shown_sorted_by_key_whatever_their_order(engine: EngineProcess
     listed = engine.ask("GET", f"/v2/{PROJECT}/functions/{urn}/tags").json["tags"]
     filtered = found(engine, tags=[{"key": "alpha", "values": ["2"]}])["resources"]
 
-    assert [one["key"] for one in listed] == ["alpha", "foo", "key", "zone"]
+    assert [tuple(one.values()) for one in listed] == [("alpha", "2"), ("foo", "bar"), ("key", "value"), ("zone", "1")]
     assert [one["tags"] for one in filtered] == [listed]
 
 
@@ -191,16 +194,101 @@ def test_a_test_event_has_no_time_of_change_until_it_is_changed(engine: EnginePr
     events = f"{BASE}/{create(engine, 'eventful')['func_urn']}/events"
     made = engine.ask("POST", events, {"name": "first", "content": encoded("{}")})
     event = f"{events}/{made.json['id']}"
-    before = [engine.ask("GET", event).json, engine.ask("GET", events).json["events"][0]]
+    listed = engine.ask("GET", events).json
+    before = [engine.ask("GET", event).json, listed["events"][0]]
 
     changed = engine.ask("PUT", event, {"name": "first", "content": encoded("[]")})
     after = [engine.ask("GET", event).json, engine.ask("GET", events).json["events"][0]]
     deleted = engine.ask("DELETE", event)
 
-    assert (made.status, changed.status, deleted.status) == (200, 200, 204)
+    assert (made.status, listed["count"], changed.status, deleted.status) == (200, 1, 200, 204)
+    assert after[0]["content"] == encoded("[]")
     assert ["last_modified" in one for one in before] == [False, False]
     assert [one["last_modified"] > 1e9 for one in after] == [True, True]
     assert engine.ask("GET", event).status == 404
+
+
+# --- lists of a project ---
+
+
+def test_runtimes_are_listed_and_each_of_them_can_be_used(engine: EngineProcess) -> None:
+    listed = engine.ask("GET", f"/v2/{PROJECT}/fgs/runtimetypes")
+
+    names = [one["type"] for one in listed.json]
+    assert listed.status == 200
+    assert all(one.keys() == {"type", "display_name"} and one["display_name"] for one in listed.json)
+    assert {"Python2.7", "Python3.10", "Custom", "http"} <= set(names)
+    assert ("Node.js18.15" in names) == (shutil.which("node") is not None)
+    made = [create(engine, f"of-{number}", runtime=name) for number, name in enumerate(names)]
+    assert [one["runtime"] for one in made] == names
+
+
+def test_interpreters_are_listed_with_what_packages_must_fit(engine: EngineProcess) -> None:
+    everything = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters").json
+    one = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=Python2.7").json
+    unknown = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=Cobol")
+
+    own = [found for found in everything if found["runtime"] == "Python{}.{}".format(*sys.version_info)]
+    assert [found["version"] for found in own] == [platform.python_version()]
+    assert own[0]["machine"] == platform.machine()
+    assert [(found["runtime"], found["language"]) for found in one] == [("Python2.7", "python")]
+    assert one[0]["version"] in {found["version"] for found in everything}
+    assert engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=http").json == [{**own[0], "runtime": "http"}]
+    assert (unknown.status, unknown.json["error_code"]) == (400, "FSS.1005")
+
+
+def test_agencies_that_functions_name_are_trusted_and_never_expire(engine: EngineProcess) -> None:
+    create(engine, "first-agent", xrole="reader", app_xrole="writer")
+    create(engine, "second-agent", xrole="reader", app_xrole="")
+
+    listed = engine.ask("GET", f"/v2/{PROJECT}/fgs/service-trusted-agencies")
+
+    assert listed.status == 200
+    assert listed.json == [{"name": "reader", "expire_time": None}, {"name": "writer", "expire_time": None}]
+    assert engine.ask("GET", "/v2/elsewhere/fgs/service-trusted-agencies").json == []
+
+
+# --- quotas and deletions ---
+
+
+def test_quotas_are_of_the_own_project(engine: EngineProcess) -> None:
+    create(engine, "counted")
+    engine.ask("POST", f"{BASE}/counted/invocations", {"k": 1})
+
+    shown = [
+        engine.ask("GET", f"/v2/{project}/fgs/quotas").json["quotas"]["resources"] for project in (PROJECT, "other")
+    ]
+    own, others = ({one["type"]: one for one in resources} for resources in shown)
+
+    assert own["fgs_on_demand_instance_limit"]["used"] >= 1
+    assert own["fgs_func_num"]["used"] >= 1
+    assert (own["fgs_func_num"]["quota"], own["fgs_func_code_size"]["unit"]) == (400, "MB")
+    assert own["fgs_func_code_size"]["used"] >= 1
+    assert {one["used"] for one in others.values()} == {0}
+
+
+def test_what_is_deleted_is_answered_by_204_without_a_body(engine: EngineProcess) -> None:
+    engine.create("doomed", SOURCE)
+    path, urn = f"{BASE}/{urn_of('doomed')}", urn_of("doomed")
+    engine.ask("POST", f"{path}/versions", {"version": "v1"})
+    engine.ask("POST", f"{path}/aliases", {"name": "live", "version": "v1"})
+    engine.ask("PUT", f"{path}/async-invoke-config", {})
+    event = engine.ask("POST", f"{path}/events", {"name": "one", "content": "e30="}).json["id"]
+    tags = {"tags": [{"key": "k", "value": "v"}]}
+
+    deleted = [
+        engine.ask("POST", f"/v2/{PROJECT}/functions/{urn}/tags/create", tags),
+        engine.ask("DELETE", f"/v2/{PROJECT}/functions/{urn}/tags/delete", tags),
+        engine.ask("DELETE", f"{path}/events/{event}"),
+        engine.ask("DELETE", f"{path}/async-invoke-config"),
+        engine.ask("DELETE", f"{path}/aliases/live"),
+        engine.ask("DELETE", f"/v2/{PROJECT}/fgs/triggers/{urn}"),
+        engine.ask("DELETE", f"{BASE}/{urn.removesuffix('latest')}v1"),
+        engine.ask("DELETE", f"{BASE}/{urn.removesuffix(':latest')}"),
+    ]
+
+    assert [(one.status, one.body) for one in deleted] == [(204, b"")] * len(deleted)
+    assert [one.headers.get("content-length") for one in deleted] == [None] * len(deleted)
 
 
 # --- triggers ---

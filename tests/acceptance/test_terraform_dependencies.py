@@ -122,32 +122,3 @@ def test_more_dependencies_and_versions_than_a_page_holds(provider: Provider) ->
     assert [one["id"] for page in pages for one in page] == ids
     assert [[one["version"] for one in page] for page in versions] == [[3, 2], [1]]
     assert (last["dep_id"], last["version"]) == (ids[0], 3)
-
-
-def test_public_packages_are_those_that_the_setting_names(provider: Provider) -> None:
-    none = provider.items(f"{ROOT}?dependency_type=public")
-    theirs = "/v2/vendor/fgs/dependencies"
-    made = provider.ask("POST", f"{theirs}/version", body("numpy", runtime="Python3.10")).json
-    provider.ask("POST", f"{theirs}/version", body("private", runtime="Python3.10"))
-
-    [public] = provider.items(f"{ROOT}?dependency_type=public")
-    versions = provider.items(f"{ROOT}/{public['id']}/version")
-    provider.engine.create("user", SOURCE, depend_version_list=[versions[0]["id"]])
-
-    assert none == []
-    assert (public["id"], public["owner"], public["name"]) == (made["dep_id"], "public", "numpy")
-    assert provider.called("user") == "first"
-
-
-@pytest.mark.parametrize(("package", "status", "code"), [("absent", 404, "FSS.1054"), ("broken", 400, "FSS.1024")])
-def test_a_link_without_a_package_creates_and_changes_nothing(
-    provider: Provider, package: str, status: int, code: str
-) -> None:
-    kept = provider.ask("POST", ROOT, body(f"kept-{package}")).json
-    before = provider.items(f"{ROOT}?dependency_type=private")
-
-    created = provider.ask("POST", ROOT, body(f"new-{package}", package))
-    changed = provider.ask("PUT", f"{ROOT}/{kept['id']}", body(f"kept-{package}", package))
-
-    assert [(one.status, one.json["error_code"]) for one in (created, changed)] == [(status, code)] * 2
-    assert provider.items(f"{ROOT}?dependency_type=private") == before

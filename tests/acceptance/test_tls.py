@@ -15,7 +15,7 @@ import pytest
 from msgspec import Struct
 
 from engine.deploy.client import Client, NotTrusted
-from tests.support.certificates import DAY, write_certificate
+from tests.support.certificates import write_certificate
 from tests.support.engine_process import CLEAN, ROOT, functiond
 from tests.support.gateways import API
 from tests.support.http_app import HELLO
@@ -119,16 +119,6 @@ def test_a_broken_certificate_is_logged_and_the_old_one_stays(engine: Engine) ->
     assert engine.presented() == before
     with pytest.raises(NotTrusted):
         Client(engine.url, "default", "").get()
-
-
-def test_an_expired_certificate_does_not_start_an_engine(tmp_path: Path) -> None:
-    write_certificate(tmp_path, begin=-2 * DAY, end=-DAY)
-    files = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
-
-    ended = functiond("serve", "--data-dir", str(tmp_path / "data"), *files)
-
-    assert (ended.returncode, (tmp_path / "data").exists()) == (2, False)
-    assert "cert.pem expired at" in " ".join(ended.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -57,21 +57,9 @@ def test_a_function_sees_the_trace_context_of_each_request(tmp_path: Path, runti
 
 def test_an_instance_of_several_requests_has_no_trace_context_in_its_environment(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
-        engine.create("seeing", PYTHON)
-        engine.ask("PUT", f"/v2/project1/fgs/functions/{urn_of('seeing')}/config", _shared())
+        engine.create("seeing", PYTHON, strategy_config={"concurrency": 400, "concurrent_num": 4})
 
         assert call(engine, "seeing", traceparent=TRACE) == [TRACE, None]
-
-
-def _shared() -> object:
-    return {
-        "func_name": "seeing",
-        "runtime": "Python3.10",
-        "handler": "index.handler",
-        "timeout": 300,
-        "memory_size": 128,
-        "strategy_config": {"concurrency": 400, "concurrent_num": 4},
-    }
 
 
 def test_the_trace_context_survives_a_kill_and_goes_out_with_the_outcome(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess, rows
+from tests.acceptance.engine_process import EngineProcess, rows, until
 from tests.acceptance.upgrade import SETTINGS, archive, earlier_clock, functions, sources, work
 from tests.acceptance.upgrade.__main__ import write_archive
 from tests.acceptance.upgrade.replies import (
@@ -27,7 +27,6 @@ from tests.acceptance.upgrade.replies import (
     lost,
     read,
     stream_records,
-    until,
 )
 
 #: Seconds from the kill to the start by the engine's clock. Retries and delays of 20 s and 30 s have passed by then.
@@ -63,13 +62,10 @@ class Upgraded(EngineProcess):
 
 @pytest.fixture(scope="module", params=archive.names())
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
-    engine = Upgraded(tmp_path_factory.mktemp(request.param), request.param)
-    try:
+    with closing(Upgraded(tmp_path_factory.mktemp(request.param), request.param)) as engine:
         engine.start()
         engine.read()
         yield engine
-    finally:
-        engine.close()
 
 
 def test_all_that_was_readable_is_unchanged(engine: Upgraded) -> None:

@@ -11,25 +11,18 @@ from msgspec import Struct
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 from tests.acceptance.sdk import sdk_client, sdk_home
+from tests.support.credentials import credentials_file, key, token
 
 SECRET = "a-secret-of-this-engine"
 TOKEN = "a-token-of-this-engine"
 OTHERS_TOKEN = "a-token-of-another-project"
 
 
-def key_file(folder: Path) -> Path:
+def two_keys(folder: Path) -> dict[str, str]:
     """Write credentials: AK1 and a token for the tests' project, AK2 and another token for another project."""
-    file = folder / "credentials.toml"
-    keys = (("AK1", TOKEN, PROJECT), ("AK2", OTHERS_TOKEN, "another"))
-    file.write_text(
-        "\n".join(
-            f'[[keys]]\naccess = "{key}"\nsecret = "{SECRET}"\nproject = "{project}"\n'
-            f'[[tokens]]\ntoken = "{token}"\nproject = "{project}"'
-            for key, token, project in keys
-        )
-    )
-    file.chmod(0o600)
-    return file
+    owners = (("AK1", TOKEN, PROJECT), ("AK2", OTHERS_TOKEN, "another"))
+    tables = (key(access, SECRET, project) + token(text, project) for access, text, project in owners)
+    return credentials_file(folder, *tables)
 
 
 class Guarded(Struct):
@@ -44,7 +37,7 @@ class Guarded(Struct):
 @contextmanager
 def guarded(folder: Path, kind: Any, **settings: str) -> Iterator[Guarded]:
     """Run an engine with credentials, so that the SDK's signatures are verified."""
-    settings["FUNCTIOND_AUTH__FILE"] = str(key_file(folder))
+    settings |= two_keys(folder)
     with sdk_home(folder), engine_on(folder / "data", **settings) as engine, ExitStack() as stack:
         engine.headers["X-Auth-Token"] = TOKEN
         yield Guarded(engine=engine, kind=kind, stack=stack)

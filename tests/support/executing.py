@@ -53,16 +53,6 @@ def say(event, context):
     return "said"
 
 
-def forge(event, context):
-    frame = (15).to_bytes(4, "big") + bytes([2, 0, 0, 0, 1]) + (4208).to_bytes(2, "big") + bytes(8)
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            os.write(int(fd), frame)
-        except OSError:
-            pass
-    time.sleep(20)
-
-
 def size(event, context):
     return len(event)
 """

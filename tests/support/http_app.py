@@ -117,7 +117,7 @@ HELLO = {
 }
 
 
-def zipped(**files: str) -> bytes:
+def zipped(**files: str | bytes) -> bytes:
     """Return a zip package with these files; ``__`` in a name stands for a dot."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, until
 from tests.acceptance.upgrade import SETTINGS, archive, functions, sources, work
 from tests.acceptance.upgrade.replies import (
     FGS,
@@ -30,7 +30,6 @@ from tests.acceptance.upgrade.replies import (
     read,
     stream_records,
     triggers,
-    until,
 )
 
 _MONTH = "/fgs/functions/statistics?filter=monthly_report&option=0"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from time import monotonic, sleep
+from collections.abc import Iterator
 from typing import Any
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, urn_of
@@ -63,14 +62,6 @@ def invocations(engine: EngineProcess, name: str) -> list[Any]:
 def limit(engine: EngineProcess, name: str, instances: int) -> None:
     """Set the largest number of instances; 0 disables the function."""
     call(engine, "PUT", f"{function(name)}/config-max-instance", {"max_instance_num": instances})
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until the condition holds."""
-    deadline = monotonic() + seconds
-    while not condition():
-        assert monotonic() < deadline, "the condition never holds"
-        sleep(0.02)  # polled: what the API shows changes without an event
 
 
 def lost(expected: Any, found: Any, place: str = "") -> Iterator[str]:

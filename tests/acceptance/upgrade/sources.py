@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from time import time
 from typing import Any
 
-from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess
-from tests.acceptance.upgrade.replies import ROOT, call, invocations, limit, triggers, until
+from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, until
+from tests.acceptance.upgrade.replies import ROOT, call, invocations, limit, triggers
 from tests.support.http_app import encoded
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"

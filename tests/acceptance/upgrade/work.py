@@ -10,9 +10,9 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, until, urn_of
 from tests.acceptance.upgrade.archive import Unended
-from tests.acceptance.upgrade.replies import FGS, OTHER, call, function, invocations, limit, until
+from tests.acceptance.upgrade.replies import FGS, OTHER, call, function, invocations, limit
 
 KEY = "a key of the caller"
 ONCE = {"once": True}
