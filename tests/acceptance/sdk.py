@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -95,22 +96,41 @@ def platform_on(folder: Path, **settings: str) -> Iterator[Platform]:
         yield Platform(engine=engine, client=sdk_client(engine.port, stack, "LOCALAK", "LOCALSK"))
 
 
+def send(client: Any, operation: str, /, *, models: Any = fg, **fields: object) -> Any:
+    """Call an operation by its name in the SDK. Its request and the body of that get the fields that they have."""
+    kind = getattr(models, f"{operation}Request")
+    given = {name: value for name, value in fields.items() if name in kind.openapi_types}
+    body = getattr(models, kind.openapi_types.get("body", ""), None)
+    if body is not None and "body" not in given:
+        inner = {name: value for name, value in fields.items() if name in body.openapi_types}
+        given |= {"body": body(**inner)} if inner else {}
+    return getattr(client, method_of(operation))(kind(**given))
+
+
+def method_of(operation: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).lower()
+
+
+def ask(platform: Platform, operation: str, function: str = "", /, **fields: object) -> Any:
+    """Call an operation of functions: on ``name``, which is its latest version, ``name:version`` or a whole URN."""
+    name, _, version = function.partition(":")
+    urn = function if name == "urn" else urn_of(name, f":{version or 'latest'}")
+    named = {"function_urn": urn, "func_urn": urn} if function else {}
+    return send(platform.client, operation, **named, **fields)
+
+
 def create(platform: Platform, name: str, source: str = ECHO, **fields: object) -> Any:
     """Create a function of inline code."""
-    body = fg.CreateFunctionRequestBody(
-        **{
-            "func_name": name,
-            "package": "default",
-            "runtime": "Python3.10",
-            "handler": "index.handler",
-            "timeout": 30,
-            "memory_size": 128,
-            "code_type": "inline",
-            "func_code": fg.FuncCode(file=encoded(source.encode())),
-            **fields,
-        }
-    )
-    return platform.client.create_function(fg.CreateFunctionRequest(body=body))
+    usual = {
+        "package": "default",
+        "runtime": "Python3.10",
+        "handler": "index.handler",
+        "timeout": 30,
+        "memory_size": 128,
+        "code_type": "inline",
+        "func_code": fg.FuncCode(file=encoded(source.encode())),
+    }
+    return ask(platform, "CreateFunction", **{**usual, "func_name": name, **fields})
 
 
 def deploy(platform: Platform, name: str, runtime: str, files: Mapping[str, str], **fields: str) -> None:
@@ -131,16 +151,12 @@ def encoded(content: bytes) -> str:
 
 def call(platform: Platform, name: str, event: Mapping[str, Any]) -> Any:
     """Invoke synchronously, and return the response with the result and the log."""
-    request = fg.InvokeFunctionRequest(
-        function_urn=urn_of(name), x_cff_log_type="tail", x_cff_request_version="v1", body=event
-    )
-    return platform.client.invoke_function(request)
+    return ask(platform, "InvokeFunction", name, x_cff_log_type="tail", x_cff_request_version="v1", body=event)
 
 
 def invoke(platform: Platform, name: str, event: object = None) -> str:
     """Invoke asynchronously, and return the request id."""
-    request = fg.AsyncInvokeFunctionRequest(function_urn=urn_of(name), body=event or {"k": "v", "u": "é中"})
-    request_id: str = platform.client.async_invoke_function(request).request_id
+    request_id: str = ask(platform, "AsyncInvokeFunction", name, body=event or {"k": "v", "u": "é中"}).request_id
     return request_id
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shlex
 import signal
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,9 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT as ENGINE_PROJECT
+from tests.acceptance import sdk
 from tests.acceptance.engine_process import EngineProcess, engine_on
-from tests.acceptance.engine_process import urn_of as engine_urn
 from tests.acceptance.sdk import (
     SDK_WARNINGS,
     BasicCredentials,
@@ -29,14 +26,10 @@ from tests.acceptance.sdk import (
     SdkRequest,
     Signer,
     create,
-    deploy,
-    ended,
-    fg,
     platform_on,
     urn_of,
 )
-from tests.acceptance.triggering import add, delete, show, update
-from tests.support.bridging import needs_mapping
+from tests.acceptance.triggering import add, show
 from tests.support.gateways import API
 from tests.support.ports import free_port
 
@@ -67,26 +60,6 @@ def handler(event, context):
     if way == "slow":
         time.sleep(600)
     return "nothing that a gateway could use"
-"""
-#: HTTP function that answers with the request it received.
-SERVER = """
-import http.server, json
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_PUT(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        told = json.dumps([self.command, self.path, self.headers["X-A"], self.headers["Host"], body.hex()]).encode()
-        self.send_response(418)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(told)))
-        self.send_header("X-Stage-Seen", self.headers["X-APIG-Source-Stage"])
-        self.end_headers()
-        self.wfile.write(told)
-
-    def log_message(self, *arguments):
-        pass
-
-http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 
 
@@ -148,19 +121,6 @@ def test_the_function_answers_and_its_reply_is_as_it_says(shop: str) -> None:
     assert len(reply.headers["X-CFF-Request-Id"]) == 36
 
 
-def test_a_function_may_return_text_or_an_object(shop: str) -> None:
-    text, other = ask(f"{shop}/text"), ask(f"{shop}/object")
-
-    assert (text.status, text.headers["Content-Type"], text.body.decode()) == (200, "text/html", "<p>é")
-    assert (other.status, other.body) == (200, b"an object")
-
-
-def test_head_has_the_headers_only(shop: str) -> None:
-    reply = ask(f"{shop}/text", "HEAD")
-
-    assert (reply.status, reply.headers["Content-Length"], reply.body) == (200, "5", b"")
-
-
 @pytest.mark.parametrize("way", ["raise", "die", "nothing"])
 def test_what_the_function_does_wrong_is_told_as_its_own(shop: str, way: str) -> None:
     reply = ask(f"{shop}/{way}")
@@ -177,30 +137,6 @@ def test_a_caller_waits_as_long_as_the_backend_may_take(platform: Platform) -> N
     reply = ask(url_of(platform, "shop", made))
 
     assert (reply.status, reply.json["error_code"]) == (504, "APIG.0201")
-
-
-def test_a_mode_holds_from_the_next_request_on(platform: Platform) -> None:
-    made = add(platform, "shop", "APIG", {**API, "name": "mode", "path": "/mode/text"})
-    url, found = url_of(platform, "shop", made), []
-    for mode in ["async", "sync"] * 5:
-        update(platform, "shop", made, [{"func_info": {"invocation_type": mode}}])
-        found.append(ask(url))
-
-    assert [reply.status for reply in found] == [202, 200] * 5
-    record = ended(platform, "shop", found[-2].json["request_id"])
-    assert (record["status"], json.loads(record["result"])["statusCode"]) == ("SUCCESS", 200)
-
-
-def test_an_api_is_there_and_gone_as_soon_as_it_is_made_and_deleted(platform: Platform) -> None:
-    found = []
-    for _ in range(5):
-        made = add(platform, "shop", "APIG", {**API, "name": "brief", "path": "/brief/text"})
-        url = url_of(platform, "shop", made)
-        found.append(ask(url).status)
-        delete(platform, "shop", made)
-        found.append(ask(url).status)
-
-    assert found == [200, 404] * 5
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
@@ -231,37 +167,12 @@ def test_an_app_signs_with_the_vendors_signer(platform: Platform, kind: str) -> 
 
 
 def test_an_api_may_call_an_alias(platform: Platform) -> None:
-    version = fg.CreateFunctionVersionRequestBody(version="v1")
-    platform.client.create_function_version(fg.CreateFunctionVersionRequest(function_urn=urn_of("shop"), body=version))
-    alias = fg.CreateVersionAliasRequestBody(name="live", version="v1")
-    platform.client.create_version_alias(fg.CreateVersionAliasRequest(function_urn=urn_of("shop"), body=alias))
+    sdk.ask(platform, "CreateFunctionVersion", "shop", version="v1")
+    sdk.ask(platform, "CreateVersionAlias", "shop", name="live", version="v1")
     urn = urn_of("shop", ":!live")
     made = add(platform, urn, "APIG", {**API, "name": "alias", "path": "/alias/text"})
 
     assert ask(url_of(platform, urn, made)).status == 200
-
-
-@needs_mapping
-def test_an_http_function_is_a_server_behind_the_gateway(platform: Platform) -> None:
-    boot = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} $RUNTIME_CODE_ROOT/server.py\n"
-    deploy(platform, "web", "http", {"bootstrap": boot, "server.py": SERVER})
-    made = add(platform, "web", "APIG", {**API, "path": "/web", "match_mode": "SWA", "func_info": {"timeout": 30_000}})
-
-    reply = ask(url_of(platform, "web", made) + "/a%2Fb?x=1&x=2", "PUT", b"\x00\xff", X_A="b", Host="web.example.com")
-
-    assert reply.status == 418
-    assert (reply.headers["Content-Type"], reply.headers["X-Stage-Seen"]) == ("application/json", "RELEASE")
-    assert reply.json == ["PUT", "/web/a%2Fb?x=1&x=2", "b", "web.example.com", "00ff"]
-
-
-def test_an_api_is_found_again_by_the_next_engine(tmp_path: Path) -> None:
-    port = str(free_port())
-    with platform_on(tmp_path, FUNCTIOND_PLUGINS__APIG__PORT=port) as first:
-        create(first, "shop", SOURCE)
-        url = url_of(first, "shop", add(first, "shop", "APIG", {**API, "path": "/shop/text"}))
-        before = ask(url).status
-    with platform_on(tmp_path, FUNCTIOND_PLUGINS__APIG__PORT=port):
-        assert (before, ask(url).status) == (200, 200)
 
 
 #: Blocks on a FIFO: the writer sees when it runs and sets its result.
@@ -278,9 +189,7 @@ def published(engine: EngineProcess, name: str, source: str) -> str:
     """Create a function with an API and return the API's URL."""
     engine.create(name, source)
     data = {**API, "path": f"/{name}", "match_mode": "SWA", "func_info": {"timeout": 60_000}}
-    body = {"trigger_type_code": "APIG", "event_data": data}
-    made = engine.ask("POST", f"/v2/{ENGINE_PROJECT}/fgs/triggers/{engine_urn(name)}", body)
-    url: str = made.json["event_data"]["invoke_url"]
+    url: str = engine.trigger(name, "APIG", data)["event_data"]["invoke_url"]
     return url
 
 

@@ -13,32 +13,20 @@ import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import EngineProcess, engine_on
-from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, sdk_client, sdk_home
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, ask, call, create, fg, refused, sdk_client, sdk_home, send
 from tests.support.cli import functiond_here
+from tests.support.credentials import credentials_file, key, token
 from tests.support.http_app import PROJECT, urn_of
 
 SECRET, OTHER_SECRET = "the-secret-of-a-key", "the-secret-of-another"
 TOKEN, SECURITY = "a-token-of-a-project", "security-token-of-temp"
 OTHER = "0" * 32
-FILE = f"""
-[[keys]]
-access = "AK1"
-secret = "{SECRET}"
-project = "{PROJECT}"
-[[keys]]
-access = "TEMP"
-secret = "{SECRET}"
-project = "{PROJECT}"
-token = "{SECURITY}"
-expires = 2100-01-01T00:00:00Z
-[[keys]]
-access = "AK2"
-secret = "{OTHER_SECRET}"
-project = "{OTHER}"
-[[tokens]]
-token = "{TOKEN}"
-project = "{PROJECT}"
-"""
+TABLES = (
+    key("AK1", SECRET, PROJECT),
+    key("TEMP", SECRET, PROJECT, token=SECURITY) + "expires = 2100-01-01T00:00:00Z\n",
+    key("AK2", OTHER_SECRET, OTHER),
+    token(TOKEN, PROJECT),
+)
 SPY = """
 import os
 
@@ -67,23 +55,15 @@ class Secured(Struct):
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("auth")
-    file = credentials_file(folder)
-    settings = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_AUTH__FAILURES": "10000"}
+    settings = {**credentials_file(folder, *TABLES), "FUNCTIOND_AUTH__FAILURES": "10000"}
     with sdk_home(folder), engine_on(folder / "data", **settings) as engine, ExitStack() as stack:
         secured = Secured(engine=engine, stack=stack)
         create(Platform(engine=engine, client=secured.client()), "hello")
         yield secured
 
 
-def credentials_file(folder: Path, mode: int = 0o600) -> Path:
-    file = folder / "credentials.toml"
-    file.write_text(FILE)
-    file.chmod(mode)
-    return file
-
-
 def show(client: Any, urn: str = urn_of()) -> Any:
-    return client.show_function_config(fg.ShowFunctionConfigRequest(function_urn=urn))
+    return send(client, "ShowFunctionConfig", function_urn=urn)
 
 
 def invoking() -> Any:
@@ -93,16 +73,14 @@ def invoking() -> Any:
 def test_an_sdk_with_the_right_secret_is_served(secured: Secured) -> None:
     client = secured.client()
 
-    page = client.list_functions(fg.ListFunctionsRequest(func_name="hel", maxitems="10", marker="0"))
-    call = fg.InvokeFunctionRequest(
-        function_urn=urn_of(), x_cff_log_type="tail", x_cff_request_version="v1", body={"é": " a  b "}
-    )
+    page = send(client, "ListFunctions", func_name="hel", maxitems="10", marker="0")
+    called = call(Platform(engine=secured.engine, client=client), "hello", {"é": " a  b "})
 
     assert show(client).func_name == "hello"
     assert show(secured.client(access="TEMP", token=SECURITY)).func_name == "hello"
     assert page.count == 1
     assert client.async_invoke_function(invoking()).request_id
-    assert json.loads(client.invoke_function(call).result) == {"é": " a  b "}
+    assert json.loads(called.result) == {"é": " a  b "}
 
 
 def test_a_token_stands_in_for_a_signature(secured: Secured) -> None:
@@ -117,10 +95,10 @@ def test_a_token_stands_in_for_a_signature(secured: Secured) -> None:
 
 
 def test_a_proxy_on_this_machine_passes_on_webhooks(secured: Secured) -> None:
-    engine, token = secured.engine, {"X-Auth-Token": TOKEN}
+    engine = secured.engine
     options = {"name": "pushes", "secret": "16-characters-or-more", "scheme": "github"}
     body = {"trigger_type_code": "WEBHOOK", "event_data": options}
-    made = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of()}", body, headers=token)
+    made = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of()}", body, headers={"X-Auth-Token": TOKEN})
     path, proxied = f"/triggers/webhook/{made.json['trigger_id']}", {"Host": "hooks.example.com"}
     signature = "sha256=" + hmac.digest(options["secret"].encode(), b"{}", "sha256").hex()
 
@@ -132,12 +110,13 @@ def test_a_proxy_on_this_machine_passes_on_webhooks(secured: Secured) -> None:
 
 def test_secrets_reach_neither_the_log_nor_a_child(secured: Secured) -> None:
     client = secured.client()
-    create(Platform(engine=secured.engine, client=client), "spy", SPY)
+    platform = Platform(engine=secured.engine, client=client)
+    create(platform, "spy", SPY)
     secrets = (SECRET, OTHER_SECRET, TOKEN, SECURITY)
     with refused(401, "FSS.0401", ""):
         show(secured.client(secret=OTHER_SECRET))
 
-    seen = client.invoke_function(fg.InvokeFunctionRequest(function_urn=urn_of("spy"), body={})).raw_content.decode()
+    seen = ask(platform, "InvokeFunction", "spy", body={}).raw_content.decode()
     logged = "".join(secured.engine.log)
 
     assert "RUNTIME_PROJECT_ID" in seen
@@ -147,7 +126,7 @@ def test_secrets_reach_neither_the_log_nor_a_child(secured: Secured) -> None:
 
 
 def test_settings_are_listed_without_secrets(tmp_path: Path) -> None:
-    done = functiond_here("settings", environ={"FUNCTIOND_AUTH__FILE": str(credentials_file(tmp_path))})
+    done = functiond_here("settings", environ=credentials_file(tmp_path, *TABLES))
 
     assert "auth.file" in done.stdout
     assert not [secret for secret in (SECRET, TOKEN, SECURITY) if secret in done.stdout]

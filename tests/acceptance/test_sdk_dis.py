@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT, engine_on, urn_of
-from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, dis
+from tests.acceptance.engine_process import engine_on, until
+from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, dis, encoded, refused, send
 from tests.acceptance.two_keys import SECRET, Guarded, guarded
 
 #: Writes each received record to a file.
@@ -36,24 +36,25 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield made
 
 
+ask = partial(send, models=dis)
+
+
 def create(client: Any, name: str, partitions: int = 1) -> None:
-    body = dis.CreateStreamReq(stream_name=name, partition_count=partitions, data_duration=24)
-    client.create_stream(dis.CreateStreamRequest(body=body))
+    ask(client, "CreateStream", stream_name=name, partition_count=partitions, data_duration=24)
 
 
 def put(client: Any, *texts: str, name: str) -> Any:
-    records = [
-        dis.PutRecordsRequestEntry(data=base64.b64encode(text.encode()).decode(), partition_key=text) for text in texts
-    ]
-    return client.send_records(dis.SendRecordsRequest(body=dis.PutRecordsRequest(stream_name=name, records=records)))
+    records = [dis.PutRecordsRequestEntry(data=encoded(text.encode()), partition_key=text) for text in texts]
+    return ask(client, "SendRecords", stream_name=name, records=records)
 
 
 def texts(client: Any, name: str, part: str = "shardId-0000000000", **cursor: str) -> list[str]:
     """Return the data of all records from the cursor on, read in pages of 1024 bytes."""
-    asked = dis.ShowCursorRequest(stream_name=name, partition_id=part, **(cursor or {"cursor_type": "TRIM_HORIZON"}))
-    place, found = client.show_cursor(asked).partition_cursor, list[str]()
+    asked = cursor or {"cursor_type": "TRIM_HORIZON"}
+    place = ask(client, "ShowCursor", stream_name=name, partition_id=part, **asked).partition_cursor
+    found = list[str]()
     while True:
-        page = client.consume_records(dis.ConsumeRecordsRequest(partition_cursor=place, max_fetch_bytes=1024))
+        page = ask(client, "ConsumeRecords", partition_cursor=place, max_fetch_bytes=1024)
         if not page.records:
             return found
         found += [base64.b64decode(record.data).decode() for record in page.records]
@@ -78,40 +79,36 @@ def test_what_the_sdk_put_is_there_after_the_engine_was_killed(service: Guarded)
 def test_the_sdk_shows_lists_scales_and_deletes_streams(service: Guarded) -> None:
     client = service.client()
     create(client, "shown", partitions=2)
-    change = dis.UpdatePartitionCountReq(stream_name="shown", target_partition_count=3)
-    client.update_partition_count(dis.UpdatePartitionCountRequest(stream_name="shown", body=change))
-    update = dis.UpdateStreamReq(stream_name="shown", data_duration=48)
-    client.update_stream(dis.UpdateStreamRequest(stream_name="shown", body=update))
-    shown = client.show_stream(dis.ShowStreamRequest(stream_name="shown"))
-    page = client.show_stream(dis.ShowStreamRequest(stream_name="shown", limit_partitions=1))
-    listed = client.list_streams(dis.ListStreamsRequest())
-    client.delete_stream(dis.DeleteStreamRequest(stream_name="shown"))
+    ask(client, "UpdatePartitionCount", stream_name="shown", target_partition_count=3)
+    ask(client, "UpdateStream", stream_name="shown", data_duration=48)
+    shown = ask(client, "ShowStream", stream_name="shown")
+    page = ask(client, "ShowStream", stream_name="shown", limit_partitions=1)
+    listed = ask(client, "ListStreams")
+    ask(client, "DeleteStream", stream_name="shown")
 
     assert [part.status for part in shown.partitions] == ["DELETED", "ACTIVE", "ACTIVE", "ACTIVE"]
     assert (shown.status, shown.retention_period, shown.writable_partition_count) == ("RUNNING", 48, 3)
     assert shown.partitions[2].parent_partitions == "(shardId-0000000000)"
     assert (len(page.partitions), page.has_more_partitions) == (1, True)
     assert "shown" in listed.stream_names
-    with pytest.raises(ClientRequestException) as refused:
-        client.show_stream(dis.ShowStreamRequest(stream_name="shown"))
-    assert (refused.value.status_code, refused.value.error_code) == (400, "DIS.4301")
+    with refused(400, "DIS.4301"):
+        ask(client, "ShowStream", stream_name="shown")
 
 
 def test_the_sdk_keeps_checkpoints(service: Guarded) -> None:
     client = service.client()
     create(client, "read")
     put(client, "a", "b", name="read")
-    client.create_app(dis.CreateAppRequest(body=dis.CreateAppReq(app_name="reader")))
-    place = {"app_name": "reader", "stream_name": "read", "partition_id": "shardId-0000000000"}
-    commit = dis.CommitCheckpointReq(**place, checkpoint_type="LAST_READ", sequence_number="1", metadata="m")
-    client.commit_checkpoint(dis.CommitCheckpointRequest(body=commit))
-    kept = client.show_checkpoint(dis.ShowCheckpointRequest(**place, checkpoint_type="LAST_READ"))
-    state = client.show_consumer_state(
-        dis.ShowConsumerStateRequest(app_name="reader", stream_name="read", checkpoint_type="LAST_READ")
-    ).partition_consuming_states[0]
-    apps = client.list_app(dis.ListAppRequest()).apps
-    client.delete_checkpoint(dis.DeleteCheckpointRequest(**place, checkpoint_type="LAST_READ"))
-    client.delete_app(dis.DeleteAppRequest(app_name="reader"))
+    reader = {"app_name": "reader"}
+    ask(client, "CreateApp", **reader)
+    read = {**reader, "stream_name": "read", "checkpoint_type": "LAST_READ"}
+    place = {**read, "partition_id": "shardId-0000000000"}
+    ask(client, "CommitCheckpoint", **place, sequence_number="1", metadata="m")
+    kept = ask(client, "ShowCheckpoint", **place)
+    [state] = ask(client, "ShowConsumerState", **read).partition_consuming_states
+    apps = ask(client, "ListApp").apps
+    ask(client, "DeleteCheckpoint", **place)
+    ask(client, "DeleteApp", **reader)
 
     assert (kept.sequence_number, kept.metadata) == ("1", "m")
     assert (state.sequence_number, state.earliest_offset, state.latest_offset) == ("1", 0, 2)
@@ -121,14 +118,11 @@ def test_the_sdk_keeps_checkpoints(service: Guarded) -> None:
 def test_only_the_keys_of_a_project_reach_its_streams(service: Guarded) -> None:
     create(service.client(), "mine")
 
-    for client, status in (
-        (service.client(secret="wrong"), 401),
-        (service.client(access="AK2"), 403),
-    ):
-        with pytest.raises(ClientRequestException) as refused:
-            client.list_streams(dis.ListStreamsRequest())
-        assert refused.value.status_code == status
-    assert service.client(access="AK2", project="another").list_streams(dis.ListStreamsRequest()).stream_names == []
+    for client, status in ((service.client(secret="wrong"), 401), (service.client(access="AK2"), 403)):
+        with pytest.raises(ClientRequestException) as problem:
+            ask(client, "ListStreams")
+        assert problem.value.status_code == status
+    assert ask(service.client(access="AK2", project="another"), "ListStreams").stream_names == []
 
 
 def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(service: Guarded, tmp_path: Path) -> None:
@@ -137,7 +131,7 @@ def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(ser
     create(client, "outcomes")
     put(client, "a", "b", name="clicks")
     settings = {
-        "FUNCTIOND_PLUGINS__DIS__ENDPOINT": f"http://127.0.0.1:{service.engine.port}",
+        "FUNCTIOND_PLUGINS__DIS__ENDPOINT": service.engine.url,
         "FUNCTIOND_PLUGINS__DIS__ACCESS_KEY": "AK1",
         "FUNCTIOND_PLUGINS__DIS__SECRET_KEY": SECRET,
     }
@@ -151,12 +145,10 @@ def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(ser
             **OFTEN,
             "is_serial": "true",
         }
-        body = {"trigger_type_code": "DIS", "trigger_status": "ACTIVE", "event_data": options}
-        made = consumer.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('note')}", body)
+        consumer.trigger("note", "DIS", options)
         put(client, "c", name="clicks")
-        outcomes = until(lambda: [json.loads(text) for text in texts(client, "outcomes")], carried, 3)
+        outcomes = until(lambda: carried(found := list(map(json.loads, texts(client, "outcomes")))) >= 3 and found)
 
-    assert made.status == 201
     assert sorted(path.read_text().split()) == ["a", "b", "c"]
     assert {outcome["response_context"]["status_code"] for outcome in outcomes} == {200}
 
@@ -164,11 +156,3 @@ def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(ser
 def carried(outcomes: list[Any]) -> int:
     """Count the records that the outcomes' requests carried."""
     return sum(len(json.loads(outcome["request_payload"])["Message"]["records"]) for outcome in outcomes)
-
-
-def until(found: Callable[[], list[Any]], size: Callable[[list[Any]], int], least: int) -> list[Any]:
-    deadline = time.monotonic() + 60
-    while size(seen := found()) < least:
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.02)
-    return seen

@@ -6,7 +6,6 @@ Errors common to all operations are tested on each of them; errors of single ope
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,12 +15,12 @@ from msgspec import Struct
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import engine_on
-from tests.acceptance.sdk import SDK_WARNINGS, ServiceResponseException, fg, sdk_client, sdk_home
+from tests.acceptance.sdk import SDK_WARNINGS, ServiceResponseException, fg, method_of, sdk_client, sdk_home
+from tests.support.credentials import credentials_file, key
 from tests.support.http_app import HELLO, PROJECT, SOURCE, encoded, urn_of, zipped
 
 SECRET = "sixteen-characters-or-more"
 OTHER = "0" * 32
-KEY = '[[keys]]\naccess = "{0}"\nsecret = "{1}"\nproject = "{2}"\n'
 #: Required path and query parameters besides the function.
 PARTS = {
     "alias_name": "live",
@@ -83,13 +82,11 @@ class Platform(Struct):
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("errors")
-    file = folder / "credentials.toml"
-    file.touch(0o600)
-    file.write_text(KEY.format("AK1", SECRET, PROJECT) + KEY.format("AK2", SECRET, OTHER))
-    settings = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_AUTH__FAILURES": "10000"}
+    settings = credentials_file(folder, key("AK1", SECRET, PROJECT), key("AK2", SECRET, OTHER))
+    settings |= {"FUNCTIOND_AUTH__FAILURES": "10000"}
     with sdk_home(folder), engine_on(folder / "data", **settings) as engine, ExitStack() as stack:
         keys = (("AK1", SECRET), ("AK1", "wrong" + SECRET), ("AK2", SECRET))
-        client, stranger, neighbour = (sdk_client(engine.port, stack, *key, project=PROJECT) for key in keys)
+        client, stranger, neighbour = (sdk_client(engine.port, stack, *one, project=PROJECT) for one in keys)
         here = Platform(client=client, stranger=stranger, neighbour=neighbour)
         ask(here.client, "CreateFunction", body=HELLO)
         yield here
@@ -102,8 +99,7 @@ def ask(client: Any, name: str, **changes: object) -> Any:
     given.setdefault("function_urn", urn_of("absent"))
     given.setdefault("func_urn", given["function_urn"])
     request = kind(**{field: given[field] for field in kind.openapi_types if given.get(field) is not None})
-    method = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    return getattr(client, method)(request)
+    return getattr(client, method_of(name))(request)
 
 
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
@@ -166,43 +162,18 @@ def imported(**files: str) -> dict[str, object]:
     return body("ImportFunction", file_code=encoded(zipped(**files)))
 
 
-def variables(count: int, size: int = 0) -> str:
-    return json.dumps({f"V{number}": "x" * size for number in range(count)})
-
-
 CREATE, CONFIGURE = "CreateFunction", "UpdateFunctionConfig"
 #: operation, changes of a valid request, expected status and error code
 OWN: list[tuple[str, dict[str, Any], int, str]] = [
-    (CREATE, body(CREATE, func_name="1st"), 400, "FSS.1002"),
-    (CREATE, body(CREATE, handler="none"), 400, "FSS.1003"),
-    (CREATE, body(CREATE, package="-"), 400, "FSS.1004"),
-    (CREATE, body(CREATE, runtime="Cobol"), 400, "FSS.1005"),
-    (CREATE, body(CREATE, runtime="Java8"), 400, "FSS.1005"),
-    (CREATE, body(CREATE, code_type="tar"), 400, "FSS.1006"),
-    (CREATE, body(CREATE, memory_size=129), 400, "FSS.1007"),
-    (CREATE, body(CREATE, timeout=2), 400, "FSS.1008"),
-    (CREATE, body(CREATE, user_data="A=1"), 400, "FSS.1009"),
-    (CREATE, body(CREATE, func_code={"file": "?"}), 400, "FSS.1011"),
-    (CREATE, body(CREATE, user_data=variables(21)), 400, "FSS.1017"),
-    (CREATE, body(CREATE, user_data=variables(2, 2048)), 400, "FSS.1018"),
-    (CREATE, body(CREATE, description="x" * 513), 400, "FSS.1019"),
     (CREATE, body(CREATE, depend_version_list=["none"]), 404, "FSS.1056"),
     (CREATE, body(CREATE, func_name="hello"), 409, "FSS.1061"),
-    (CREATE, body(CREATE, func_code={"file": encoded("#" * 10_241)}), 413, "FSS.1072"),
-    (CREATE, body(CREATE, initializer_handler="x"), 400, "FSS.1404"),
-    (CREATE, body(CREATE, initializer_timeout=301), 400, "FSS.1405"),
-    (CREATE, body(CREATE, strategy_config={"concurrency": 1001, "concurrent_num": 1}), 400, "FSS.1026"),
     (CREATE, body(CREATE, strategy_config={"concurrency": 1, "concurrent_num": 0}), 400, "FSS.1026"),
     (CREATE, body(CREATE, type="v3"), 400, "FSS.0400"),
     (CREATE, body(CREATE, tags="a=b"), 400, "FSS.0400"),
     (CONFIGURE, body(CONFIGURE, func_name="another"), 400, "FSS.1002"),
-    (CONFIGURE, body(CONFIGURE, func_name="hello", timeout=901), 400, "FSS.1008"),
     (CONFIGURE, {**body(CONFIGURE), "function_urn": urn_of(version=":")}, 400, "FSS.1309"),
-    ("UpdateFunctionMaxInstanceConfig", {"body": {"max_instance_num": 1001}}, 400, "FSS.1026"),
-    ("UpdateFunctionCode", body("UpdateFunctionCode", func_code={}), 400, "FSS.1012"),
     ("UpdateFunctionCode", body("UpdateFunctionCode", code_type="zip"), 400, "FSS.1011"),
     ("UpdateFunctionCollectState", {"state": "maybe"}, 400, "FSS.0400"),
-    ("DeleteFunction", {"function_urn": urn_of()}, 400, "FSS.1015"),
     ("CreateFunctionVersion", body("CreateFunctionVersion", version="latest"), 400, "FSS.1015"),
     ("CreateFunctionVersion", body("CreateFunctionVersion", digest="0" * 32), 400, "FSS.0400"),
     ("CreateVersionAlias", body("CreateVersionAlias", name="1st"), 400, "FSS.1014"),
@@ -212,23 +183,10 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     ("DeleteVersionAlias", {}, 404, "FSS.1053"),
     ("InvokeFunction", {"x_cff_instance_memory": "256"}, 400, "FSS.0400"),
     ("AsyncInvokeFunction", {"x_cff_instance_memory": "1"}, 400, "FSS.0400"),
-    ("AsyncInvokeFunction", {"body": {"k": "x" * (256 << 10)}}, 413, "FSS.0413"),
-    ("CancelAsyncInvocation", {}, 400, "FSS.0400"),
-    ("CancelAsyncInvocation", body("CancelAsyncInvocation", type="recursive"), 400, "FSS.0400"),
-    ("ListAsyncInvocations", {"limit": "-1"}, 400, "FSS.1001"),
-    ("ListAsyncInvocations", {"status": "LOST"}, 400, "FSS.1001"),
     ("ListActiveAsyncInvocations", {"requests": ",".join("abcdefghijk")}, 400, "FSS.1001"),
-    ("UpdateFunctionAsyncInvokeConfig", {"body": {"max_async_retry_attempts": 4}}, 400, "FSS.0400"),
-    ("ShowFunctionAsyncInvokeConfig", {}, 404, "FSS.0404"),
     ("DeleteFunctionAsyncInvokeConfig", {}, 404, "FSS.0404"),
     ("ListFunctionAsyncInvokeConfig", {"limit": "-1"}, 400, "FSS.1001"),
-    ("CreateFunctionTrigger", body("CreateFunctionTrigger", trigger_type_code="COBOL"), 400, "FSS.1101"),
-    ("CreateFunctionTrigger", body("CreateFunctionTrigger", event_data={}), 400, "FSS.1109"),
-    ("ShowFunctionTrigger", {}, 404, "FSS.1140"),
-    ("UpdateTrigger", {}, 404, "FSS.1140"),
-    ("DeleteFunctionTrigger", {}, 404, "FSS.1140"),
     ("UpdateFunctionReservedInstancesCount", {"body": {"count": 91}}, 400, "FSS.1076"),
-    ("UpdateFunctionReservedInstancesCount", {"body": {"count": -1}}, 400, "FSS.0400"),
     (
         "UpdateFunctionReservedInstancesCount",
         {"body": {"count": 1, "tactics_config": {"cron_configs": [{"cron": "noon"}]}}},
@@ -237,7 +195,6 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     ),
     ("ListFunctionReservedInstances", {"urn": urn_of("absent")}, 404, "FSS.1051"),
     ("ListReservedInstanceConfigs", {"limit": "x"}, 400, "FSS.1001"),
-    ("CreateEvent", body("CreateEvent", name="x" * 26), 400, "FSS.1074"),
     ("CreateEvent", body("CreateEvent", content=encoded("{no json")), 400, "FSS.1074"),
     ("CreateEvent", body("CreateEvent", content="not base64!"), 400, "FSS.1074"),
     ("CreateEvent", body("CreateEvent", content=encoded(json.dumps("x" * 4096))), 403, "FSS.1069"),
@@ -263,7 +220,6 @@ OWN: list[tuple[str, dict[str, Any], int, str]] = [
     ("ListFunctions", {"marker": "x"}, 400, "FSS.1001"),
     ("ListFunctionVersions", {"maxitems": "x"}, 400, "FSS.1001"),
     ("ImportFunction", body("ImportFunction", func_name="1st"), 400, "FSS.1002"),
-    ("ImportFunction", body("ImportFunction", file_type="tar"), 400, "FSS.1013"),
     ("ImportFunction", body("ImportFunction", file_code=encoded("no zip")), 400, "FSS.1011"),
     ("ImportFunction", imported(**{"../out__yaml": "{}"}), 400, "FSS.1011"),
     ("ImportFunction", imported(nothing__txt="x"), 400, "FSS.1022"),

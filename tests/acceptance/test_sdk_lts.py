@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT, Reply, urn_of
-from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, lts
+from tests.acceptance.engine_process import PROJECT, Reply, until, urn_of
+from tests.acceptance.sdk import SDK_WARNINGS, lts, refused, send
 from tests.acceptance.two_keys import OTHERS_TOKEN, Guarded, guarded
 from tests.support.logs import messages
 
@@ -41,10 +42,8 @@ def ask(service: Guarded, method: str, path: str, body: object = None, **headers
 
 
 def listen(service: Guarded, name: str, group: str, stream: str) -> None:
-    body = {"trigger_type_code": "LTS", "event_data": {"log_group_id": group, "log_topic_id": stream}}
-    made = ask(service, "POST", f"fgs/triggers/{urn_of(name)}", body)
-    assert made.status == 201, made
-    path = f"fgs/triggers/{urn_of(name)}/LTS/{made.json['trigger_id']}/state"
+    made = service.engine.trigger(name, "LTS", {"log_group_id": group, "log_topic_id": stream})
+    path = f"fgs/triggers/{urn_of(name)}/LTS/{made['trigger_id']}/state"
     until(lambda: ask(service, "GET", path).json["state"] == "running")
 
 
@@ -56,13 +55,13 @@ def heard(service: Guarded, name: str) -> list[str]:
     return messages([json.loads(one["payload"]) for one in whole if one["source"] == "LTS"])
 
 
+call = partial(send, models=lts)
+
+
 def create(client: Any, group: str, stream: str) -> tuple[str, str]:
     """Create a log group with a stream; return both ids."""
-    body = lts.CreateLogGroupParams(log_group_name=group, ttl_in_days=3)
-    group_id = client.create_log_group(lts.CreateLogGroupRequest(body=body)).log_group_id
-    params = lts.CreateLogStreamParams(log_stream_name=stream)
-    request = lts.CreateLogStreamRequest(log_group_id=group_id, body=params)
-    return group_id, client.create_log_stream(request).log_stream_id
+    group_id = call(client, "CreateLogGroup", log_group_name=group, ttl_in_days=3).log_group_id
+    return group_id, call(client, "CreateLogStream", log_group_id=group_id, log_stream_name=stream).log_stream_id
 
 
 def test_the_sdk_makes_lists_changes_and_deletes_groups_and_streams(service: Guarded) -> None:
@@ -70,21 +69,19 @@ def test_the_sdk_makes_lists_changes_and_deletes_groups_and_streams(service: Gua
     service.engine.kill()
     service.engine.start()
     client = service.client()
-    body = lts.UpdateLogGroupParams(ttl_in_days=9)
-    changed = client.update_log_group(lts.UpdateLogGroupRequest(log_group_id=group, body=body))
-    groups = client.list_log_groups(lts.ListLogGroupsRequest()).log_groups
-    streams = client.list_log_stream(lts.ListLogStreamRequest(log_group_id=group)).log_streams
-    found = client.list_log_streams(lts.ListLogStreamsRequest(log_group_name="shown")).log_streams
-    client.delete_log_stream(lts.DeleteLogStreamRequest(log_group_id=group, log_stream_id=stream))
-    client.delete_log_group(lts.DeleteLogGroupRequest(log_group_id=group))
+    changed = call(client, "UpdateLogGroup", log_group_id=group, ttl_in_days=9)
+    groups = call(client, "ListLogGroups").log_groups
+    streams = call(client, "ListLogStream", log_group_id=group).log_streams
+    found = call(client, "ListLogStreams", log_group_name="shown").log_streams
+    call(client, "DeleteLogStream", log_group_id=group, log_stream_id=stream)
+    call(client, "DeleteLogGroup", log_group_id=group)
 
     assert changed.ttl_in_days == 9
     assert group in [one.log_group_id for one in groups]
     assert [(one.log_stream_id, one.log_stream_name, one.ttl_in_days) for one in streams] == [(stream, "web", 9)]
     assert [(one.log_group_id, one.log_stream_id) for one in found] == [(group, stream)]
-    with pytest.raises(ClientRequestException) as refused:
-        client.list_log_stream(lts.ListLogStreamRequest(log_group_id=group))
-    assert (refused.value.status_code, refused.value.error_code) == (400, "LTS.0201")
+    with refused(400, "LTS.0201"):
+        call(client, "ListLogStream", log_group_id=group)
 
 
 def test_lines_that_are_sent_call_the_function_of_their_project_only(service: Guarded) -> None:
@@ -92,34 +89,13 @@ def test_lines_that_are_sent_call_the_function_of_their_project_only(service: Gu
     service.engine.create("listener", SPEAKER)
     listen(service, "listener", group, stream)
     path, body = f"lts/groups/{group}/streams/{stream}/tenant/contents", {"log_time_ns": 1, "contents": ["a", "b"]}
-    refused = [ask(service, "POST", path, body, X_Auth_Token=token).status for token in ("wrong", OTHERS_TOKEN)]
+    statuses = [ask(service, "POST", path, body, X_Auth_Token=token).status for token in ("wrong", OTHERS_TOKEN)]
     sent = ask(service, "POST", path, body)
     until(lambda: len(heard(service, "listener")) == 2)
 
-    assert refused == [401, 403]
+    assert statuses == [401, 403]
     assert sent.json["errorCode"] == "SVCSTG.ALS.200.200"
     assert heard(service, "listener") == ["a", "b"]
-
-
-def test_functions_that_read_each_other_s_lines_do_not_go_round(service: Guarded) -> None:
-    for name in ("one", "two"):
-        service.engine.create(name, SPEAKER)
-        target = ask(service, "GET", f"fgs/functions/{urn_of(name)}/lts-log-detail").json
-        listen(service, name, target["group_id"], target["stream_id"])
-    for number, (speaker, listener) in enumerate((("one", "two"), ("two", "one"), ("one", "two"))):
-        before = len(heard(service, listener))
-        called = ask(service, "POST", f"fgs/functions/{urn_of(speaker)}/invocations-async", {"n": number})
-        assert called.status == 202, called
-        until(lambda before=before, listener=listener: len(heard(service, listener)) > before)
-
-    assert (heard(service, "one"), heard(service, "two")) == (["said 1"], ["said 0", "said 2"])
-
-
-def until(true: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_the_sdk_finds_states_of_invocations(service: Guarded) -> None:
@@ -131,11 +107,9 @@ def test_the_sdk_finds_states_of_invocations(service: Guarded) -> None:
 
     def found() -> list[Any]:
         span = {"start_time": str(now - 60_000), "end_time": str(now + 600_000)}
-        body = lts.QueryLtsLogParams(**span, keywords=request_id, limit=10, is_count=True, search_type="init")
-        group, stream = target["group_id"], target["stream_id"]
-        logs: list[Any] = client.list_logs(
-            lts.ListLogsRequest(log_group_id=group, log_stream_id=stream, body=body)
-        ).logs
+        place = {"log_group_id": target["group_id"], "log_stream_id": target["stream_id"], **span}
+        page = {"keywords": request_id, "limit": 10, "is_count": True, "search_type": "init"}
+        logs: list[Any] = call(client, "ListLogs", **place, **page).logs
         return logs
 
     until(lambda: len(found()) == 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -14,15 +14,15 @@ from tests.acceptance.sdk import (
     SDK_WARNINGS,
     ClientRequestException,
     Platform,
+    ask,
     create,
     encoded,
     ended,
-    fg,
     invoke,
     platform_on,
     refused,
-    urn_of,
 )
+from tests.acceptance.test_sdk_packages import export, take_in
 from tests.acceptance.test_sdk_resources import add_dependency
 from tests.support.http_app import zipped
 from tests.support.s3_server import S3Server, s3_server
@@ -72,11 +72,6 @@ def create_linked(platform: Platform, name: str, url: str) -> Any:
     return create(platform, name, code_type="obs", code_url=url, func_code=None)
 
 
-def update_code(platform: Platform, name: str, **fields: object) -> Any:
-    body = fg.UpdateFunctionCodeRequestBody(**{"func_code": fg.FuncCode(), **fields})
-    return platform.client.update_function_code(fg.UpdateFunctionCodeRequest(function_urn=urn_of(name), body=body))
-
-
 def result(platform: Platform, name: str) -> str:
     text: str = ended(platform, name, invoke(platform, name))["result"]
     return text.strip('"')
@@ -84,7 +79,7 @@ def result(platform: Platform, name: str) -> str:
 
 def test_a_function_runs_from_the_object_that_its_link_names(with_store: Platform) -> None:
     created = create_linked(with_store, "linked", link("source.zip"))
-    shown = with_store.client.show_function_code(fg.ShowFunctionCodeRequest(function_urn=urn_of("linked")))
+    shown = ask(with_store, "ShowFunctionCode", "linked")
 
     assert (created.code_type, created.code_url, created.code_filename) == ("obs", link("source.zip"), "source.zip")
     assert created.code_size == len(SOURCE)
@@ -98,14 +93,14 @@ def test_new_code_is_fetched_when_the_code_is_updated_and_not_before(server: S3S
     put(server.service, "changing.zip", saying("after"))
     unchanged = result(with_store, "changing")
 
-    updated = update_code(with_store, "changing", code_type="obs", code_url="obs://code/changing.zip", func_code=None)
+    updated = ask(with_store, "UpdateFunctionCode", "changing", code_type="obs", code_url="obs://code/changing.zip")
 
     assert (unchanged, result(with_store, "changing")) == ("before", "after")
     assert updated.code_type == "obs"
 
 
 def test_a_dependency_comes_by_its_link(with_store: Platform) -> None:
-    layer = add_dependency(with_store, "linked", depend_type="obs", depend_file=None, depend_link=link("layer.zip"))
+    layer = depend_on(with_store, "linked", link("layer.zip"))
     create(
         with_store,
         "layered",
@@ -119,43 +114,36 @@ def test_a_dependency_comes_by_its_link(with_store: Platform) -> None:
 
 def test_a_linked_function_that_was_exported_comes_in_with_its_code(with_store: Platform) -> None:
     create_linked(with_store, "exported", link("source.zip"))
-    request = fg.ExportFunctionRequest(function_urn=urn_of("exported"))
-    packed = bytes(with_store.client.export_function(request).raw_content)
-    body = fg.ImportFunctionRequestBody(
-        func_name="imported", file_name="e.zip", file_type="zip", file_code=encoded(packed)
-    )
 
-    imported = with_store.client.import_function(fg.ImportFunctionRequest(body=body))
+    imported = take_in(with_store, "imported", export(with_store, "exported"))
 
     assert imported.code_type == "zip"
     assert result(with_store, "imported") == "source"
 
 
+def depend_on(platform: Platform, name: str, url: str) -> Any:
+    return add_dependency(platform, name, depend_type="obs", depend_file=None, depend_link=url)
+
+
 @pytest.mark.parametrize(
-    ("url", "status", "code"),
+    ("make", "url", "status", "code"),
     [
-        (link("nothing.zip"), 404, "FSS.1054"),
-        ("obs://nowhere/source.zip", 404, "FSS.1054"),
-        (link("text.zip"), 400, "FSS.1011"),
-        ("", 400, "FSS.1010"),
-        ("http://169.254.169.254/latest/meta-data", 400, "FSS.1010"),
-        (link("source.zip?versionId=1"), 400, "FSS.1010"),
+        (create_linked, link("nothing.zip"), 404, "FSS.1054"),
+        (create_linked, "obs://nowhere/source.zip", 404, "FSS.1054"),
+        (create_linked, link("text.zip"), 400, "FSS.1011"),
+        (create_linked, "", 400, "FSS.1010"),
+        (create_linked, "http://169.254.169.254/latest/meta-data", 400, "FSS.1010"),
+        (create_linked, link("source.zip?versionId=1"), 400, "FSS.1010"),
+        (depend_on, link("nothing.zip"), 404, "FSS.1054"),
+        (depend_on, link("text.zip"), 400, "FSS.1024"),
+        (depend_on, "layer.zip", 400, "FSS.1010"),
     ],
 )
-def test_what_a_link_does_not_lead_to_is_refused(with_store: Platform, url: str, status: int, code: str) -> None:
-    with refused(status, code):
-        create_linked(with_store, "refused", url)
-
-
-@pytest.mark.parametrize(
-    ("url", "status", "code"),
-    [(link("nothing.zip"), 404, "FSS.1054"), (link("text.zip"), 400, "FSS.1024"), ("layer.zip", 400, "FSS.1010")],
-)
-def test_what_a_dependencys_link_does_not_lead_to_is_refused(
-    with_store: Platform, url: str, status: int, code: str
+def test_what_a_link_does_not_lead_to_is_refused(
+    with_store: Platform, make: Callable[[Platform, str, str], object], url: str, status: int, code: str
 ) -> None:
     with refused(status, code):
-        add_dependency(with_store, "refused", depend_type="obs", depend_file=None, depend_link=url)
+        make(with_store, "refused", url)
 
 
 def test_without_a_store_links_are_refused_and_the_settings_named(platform: Platform) -> None:

@@ -6,22 +6,20 @@ import io
 import zipfile
 from typing import Any
 
-from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, encoded, ended, fg, invoke, refused, urn_of
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, ask, create, encoded, ended, fg, invoke, refused
 from tests.support.http_app import zipped
 
 pytestmark = SDK_WARNINGS
 
 
 def export(platform: Platform, name: str, **choice: bool) -> bytes:
-    request = fg.ExportFunctionRequest(function_urn=urn_of(name), **choice)
-    content: bytes = platform.client.export_function(request).raw_content
+    content: bytes = ask(platform, "ExportFunction", name, **choice).raw_content
     return content
 
 
 def take_in(platform: Platform, name: str, file: bytes, **fields: object) -> Any:
     values = {"func_name": name, "file_name": "f.zip", "file_type": "zip", "file_code": encoded(file), **fields}
-    body = fg.ImportFunctionRequestBody(**values)
-    return platform.client.import_function(fg.ImportFunctionRequest(body=body))
+    return ask(platform, "ImportFunction", **values)
 
 
 def test_a_function_goes_out_and_comes_in_again(platform: Platform) -> None:
@@ -40,8 +38,8 @@ def test_a_function_goes_out_and_comes_in_again(platform: Platform) -> None:
     )
 
     arrived = take_in(platform, "arrived", export(platform, "travelling", config=True, code=True), package="other")
-    shown = platform.client.show_function_config(fg.ShowFunctionConfigRequest(function_urn="other:arrived"))
-    original = platform.client.show_function_config(fg.ShowFunctionConfigRequest(function_urn=urn_of("travelling")))
+    shown = ask(platform, "ShowFunctionConfig", function_urn="other:arrived")
+    original = ask(platform, "ShowFunctionConfig", "travelling")
 
     assert (arrived.func_name, arrived.package, arrived.digest) == ("arrived", "other", original.digest)
     for field in ("user_data", "description", "memory_size", "initializer_timeout", "xrole", "code_filename"):

@@ -13,6 +13,7 @@ from tests.acceptance.sdk import (
     PROJECT,
     SDK_WARNINGS,
     Platform,
+    ask,
     create,
     encoded,
     ended,
@@ -26,31 +27,8 @@ from tests.support.http_app import zipped
 pytestmark = SDK_WARNINGS
 
 
-def content(event: object) -> str:
-    return encoded(json.dumps(event).encode())
-
-
-def save_event(platform: Platform, function: str, name: str, text: str = "") -> Any:
-    body = fg.CreateEventRequestBody(name=name, content=text or content({"k": 1}))
-    return platform.client.create_event(fg.CreateEventRequest(function_urn=urn_of(function), body=body))
-
-
-def test_a_test_event_is_saved_shown_changed_and_deleted(platform: Platform) -> None:
-    create(platform, "evented")
-    urn, client = urn_of("evented"), platform.client
-
-    event = save_event(platform, "evented", "first")
-    body = fg.UpdateEventRequestBody(content=content({"k": 2}))
-    changed = client.update_event(fg.UpdateEventRequest(function_urn=urn, event_id=event.id, body=body))
-    shown = client.show_event(fg.ShowEventRequest(function_urn=urn, event_id=event.id))
-    listed = client.list_events(fg.ListEventsRequest(function_urn=urn))
-    deleted = client.delete_event(fg.DeleteEventRequest(function_urn=urn, event_id=event.id))
-
-    assert (event.name, changed.id, shown.name, shown.content) == ("first", event.id, "first", content({"k": 2}))
-    assert ([item.name for item in listed.events], listed.count) == (["first"], 1)
-    assert shown.last_modified > 1e9
-    assert deleted.status_code == 204
-    assert client.list_events(fg.ListEventsRequest(function_urn=urn)).count == 0
+def save_event(platform: Platform, function: str, name: str) -> Any:
+    return ask(platform, "CreateEvent", function, name=name, content=encoded(b"{}"))
 
 
 def test_a_function_has_ten_test_events_of_different_names(platform: Platform) -> None:
@@ -68,26 +46,24 @@ def test_a_function_has_ten_test_events_of_different_names(platform: Platform) -
 def add_dependency(platform: Platform, name: str, package: bytes = b"", **fields: object) -> Any:
     file = encoded(package or zipped(shared__py=f"VALUE = '{name}'\n"))
     values = {"name": name, "runtime": "Python3.10", "depend_type": "zip", "depend_file": file, **fields}
-    body = fg.CreateDependencyRequestBody(**values)
-    return platform.client.create_dependency_version(fg.CreateDependencyVersionRequest(body=body))
+    return ask(platform, "CreateDependencyVersion", **values)
 
 
 def test_a_dependency_has_versions_that_are_listed_and_shown(platform: Platform) -> None:
-    client = platform.client
     first = add_dependency(platform, "layered", description="one")
     package = zipped(shared__py="VALUE = 2\n")
     second = add_dependency(platform, "layered", package)
 
-    listed = client.list_dependencies(fg.ListDependenciesRequest(name="layer", runtime="Python3.10"))
-    versions = client.list_dependency_version(fg.ListDependencyVersionRequest(depend_id=first.dep_id, maxitems="1"))
-    shown = client.show_dependency_version(fg.ShowDependencyVersionRequest(depend_id=first.dep_id, version="1"))
+    listed = ask(platform, "ListDependencies", name="layer", runtime="Python3.10")
+    versions = ask(platform, "ListDependencyVersion", depend_id=first.dep_id, maxitems="1")
+    shown = ask(platform, "ShowDependencyVersion", depend_id=first.dep_id, version="1")
 
     assert (first.version, second.version, second.dep_id) == (1, 2, first.dep_id)
     assert (second.etag, second.size) == (hashlib.md5(package).hexdigest(), len(package))
     assert [(one.name, one.version) for one in listed.dependencies] == [("layered", 2)]
     assert ([one.version for one in versions.dependencies], versions.count, versions.next_marker) == ([2], 2, 1)
     assert (shown.id, shown.description, shown.owner) == (first.id, "one", PROJECT)
-    assert client.list_dependencies(fg.ListDependenciesRequest(ispublic="true")).count == 0
+    assert ask(platform, "ListDependencies", ispublic="true").count == 0
 
 
 def test_a_dependency_is_on_the_path_of_the_child_behind_its_code(platform: Platform) -> None:
@@ -107,39 +83,26 @@ def test_a_dependency_serves_functions_of_its_own_runtime_only(platform: Platfor
     older = add_dependency(platform, "older", runtime="Python3.9")
     fitting = add_dependency(platform, "fitting")
     create(platform, "fit", depend_version_list=[fitting.id])
-    newer = {"func_name": "fit", "runtime": "Python3.12", "handler": "index.handler", "memory_size": 128, "timeout": 30}
+    newer = {"runtime": "Python3.12", "handler": "index.handler", "memory_size": 128, "timeout": 30}
 
     with refused(400, "FSS.1024"):
         create(platform, "unfit", depend_version_list=[fitting.id, older.id])
     with refused(400, "FSS.1024"):  # the attached dependency would no longer fit
-        body = fg.UpdateFunctionConfigRequestBody(**newer)
-        platform.client.update_function_config(fg.UpdateFunctionConfigRequest(function_urn=urn_of("fit"), body=body))
+        ask(platform, "UpdateFunctionConfig", "fit", func_name="fit", **newer)
 
 
 def tag(platform: Platform, resource_id: str, **tags: str) -> Any:
-    body = fg.UpdateFunctionTagsRequestBody(action="create", tags=[fg.KvItem(key=k, value=v) for k, v in tags.items()])
-    request = fg.CreateTagsRequest(resource_type="functions", resource_id=resource_id, body=body)
-    return platform.client.create_tags(request)
+    given = {"action": "create", "tags": items(tags)}
+    return ask(platform, "CreateTags", resource_type="functions", resource_id=resource_id, **given)
+
+
+def items(tags: dict[str, str]) -> list[Any]:
+    return [fg.KvItem(key=key, value=value) for key, value in tags.items()]
 
 
 def tags_of(platform: Platform, resource_id: str) -> dict[str, str]:
-    request = fg.ListFunctionTagsRequest(resource_type="functions", resource_id=resource_id)
-    return {item.key: item.value for item in platform.client.list_function_tags(request).tags}
-
-
-def test_tags_are_put_on_a_function_listed_and_taken_off(platform: Platform) -> None:
-    function = create(platform, "tagged")
-
-    made = tag(platform, urn_of("tagged", ""), owner="me", stage="test")
-    tag(platform, function.func_urn, stage="live")
-    before = tags_of(platform, urn_of("tagged"))
-    body = fg.UpdateFunctionTagsRequestBody(action="delete", tags=[fg.KvItem(key="owner", value="me")])
-    request = fg.DeleteTagsRequest(resource_type="functions", resource_id=urn_of("tagged"), body=body)
-    deleted = platform.client.delete_tags(request)
-
-    assert (made.status_code, deleted.status_code) == (204, 204)
-    assert before == {"owner": "me", "stage": "live"}
-    assert tags_of(platform, urn_of("tagged")) == {"stage": "live"}
+    listed = ask(platform, "ListFunctionTags", resource_type="functions", resource_id=resource_id)
+    return {item.key: item.value for item in listed.tags}
 
 
 def test_a_function_comes_with_its_tags(platform: Platform) -> None:
@@ -157,18 +120,16 @@ def test_functions_are_found_by_their_tags(platform: Platform) -> None:
         create(platform, name)
         tag(platform, urn_of(name), colour=colour)
 
-    def ask(action: str, **fields: object) -> Any:
-        body = fg.ListEnterpriseResourceRequestBody(**fields)
-        request = fg.ShowResInstanceInfoRequest(resource_type="functions", action=action, body=body)
-        return platform.client.show_res_instance_info(request)
+    def find(action: str, **fields: object) -> Any:
+        return ask(platform, "ShowResInstanceInfo", resource_type="functions", action=action, **fields)
 
-    project = platform.client.show_project_tags_list(fg.ShowProjectTagsListRequest(resource_type="functions"))
-    named = ask("filter", matches=[fg.KvItem(key="resource_name", value="red")], limit="1", offset="1")
+    project = ask(platform, "ShowProjectTagsList", resource_type="functions")
+    named = find("filter", matches=items({"resource_name": "red"}), limit="1", offset="1")
 
     assert {item.key: item.values for item in project.tags}["colour"] == ["blue", "red"]
     assert ([one.resource_name for one in named.resources], named.total_count) == (["red2"], 2)
     assert named.resources[0].resource_detail.detail_id == urn_of("red2")
-    assert ask("count", without_any_tag=True).resources == []
+    assert find("count", without_any_tag=True).resources == []
 
 
 def test_a_function_has_twenty_tags_at_most(platform: Platform) -> None:
@@ -176,17 +137,14 @@ def test_a_function_has_twenty_tags_at_most(platform: Platform) -> None:
 
     with refused(400, "FSS.0400"):
         tag(platform, urn_of("tight"), **{f"k{number}": "v" for number in range(21)})
-    many = [fg.KvItem(key=f"k{number}", value="v") for number in range(21)]
+    many = items({f"k{number}": "v" for number in range(21)})
     with refused(400, "FSS.0400"):
-        body = fg.UpdateFunctionTagsRequestBody(action="create", sys_tags=many)
-        request = fg.CreateTagsRequest(resource_type="functions", resource_id=urn_of("tight"), body=body)
-        platform.client.create_tags(request)
+        given = {"resource_id": urn_of("tight"), "action": "create", "sys_tags": many}
+        ask(platform, "CreateTags", resource_type="functions", **given)
 
 
 def reserve(platform: Platform, name: str, count: int, **fields: object) -> Any:
-    body = fg.UpdateFunctionReservedInstancesCountRequestBody(count=count, **fields)
-    request = fg.UpdateFunctionReservedInstancesCountRequest(function_urn=urn_of(name), body=body)
-    return platform.client.update_function_reserved_instances_count(request)
+    return ask(platform, "UpdateFunctionReservedInstancesCount", name, count=count, **fields)
 
 
 def test_reserved_instances_are_alive_before_there_is_work_and_replaced_when_they_die(
@@ -202,9 +160,7 @@ def test_reserved_instances_are_alive_before_there_is_work_and_replaced_when_the
     with os.fdopen(os.open(fifo, os.O_RDWR), buffering=1) as born:
         reply = reserve(platform, "warm", 2)
         pids = {born.readline().strip(), born.readline().strip()}
-        shown = platform.client.show_func_reserved_instance_metrics(
-            fg.ShowFuncReservedInstanceMetricsRequest(func_urn=urn_of("warm"))
-        )
+        shown = ask(platform, "ShowFuncReservedInstanceMetrics", "warm")
         served = ended(platform, "warm", invoke(platform, "warm"))["result"]
         os.kill(int(served), signal.SIGKILL)
         replaced = born.readline().strip()
@@ -222,30 +178,28 @@ def test_reserved_instances_are_listed_with_their_tactics(platform: Platform) ->
     tactics = fg.TacticsConfig(cron_configs=[cron])
     reserve(platform, "held", 1, idle_mode=True, tactics_config=tactics)
 
-    counts = fg.ListFunctionReservedInstancesRequest(urn=urn_of("held"), marker="0", limit="10")
-    listed = platform.client.list_function_reserved_instances(counts)
-    configs = fg.ListReservedInstanceConfigsRequest(function_urn=urn_of("held"))
-    (config,) = platform.client.list_reserved_instance_configs(configs).reserved_instances
+    page = {"urn": urn_of("held"), "marker": "0", "limit": "10"}
+    listed = ask(platform, "ListFunctionReservedInstances", **page)
+    (config,) = ask(platform, "ListReservedInstanceConfigs", "held").reserved_instances
     reserve(platform, "held", 0)
 
     assert [(one.func_urn, one.count) for one in listed.reservedinstances] == [(urn_of("held"), 1)]
     assert (listed.count, listed.page_info.current_count, listed.page_info.next_marker) == (1, 1, 1)
     assert (config.qualifier_type, config.qualifier_name, config.min_count) == ("version", "latest", 1)
     assert (config.idle_mode, config.tactics_config.cron_configs[0].cron) == (True, "0 0 12 * * ?")
-    assert platform.client.list_function_reserved_instances(counts).count == 0
+    assert ask(platform, "ListFunctionReservedInstances", **page).count == 0
 
 
 def test_what_a_function_did_is_counted(platform: Platform) -> None:
     create(platform, "counted", "def handler(event, context):\n    if event['k'] == 'bad': raise ValueError\n")
     for word in ("good", "good", "bad"):
         ended(platform, "counted", invoke(platform, "counted", {"k": word}))
-    client, urn = platform.client, urn_of("counted")
 
-    series = client.list_function_statistics(fg.ListFunctionStatisticsRequest(func_urn=urn, period="5"))
-    report = client.show_function_metrics(fg.ShowFunctionMetricsRequest(func_urn=urn, period="1440"))
-    worst = client.list_function_as_metric(fg.ListFunctionAsMetricRequest(limit="100"))
-    long_ago = client.list_function_as_metric(fg.ListFunctionAsMetricRequest(start_time="1000", end_time="2000"))
-    instances = client.show_func_reserved_instance_metrics(fg.ShowFuncReservedInstanceMetricsRequest(func_urn=urn))
+    series = ask(platform, "ListFunctionStatistics", "counted", period="5")
+    report = ask(platform, "ShowFunctionMetrics", "counted", period="1440")
+    worst = ask(platform, "ListFunctionAsMetric", limit="100")
+    long_ago = ask(platform, "ListFunctionAsMetric", start_time="1000", end_time="2000")
+    instances = ask(platform, "ShowFuncReservedInstanceMetrics", "counted")
 
     assert sum(point.value for point in series.count if point.value > 0) == 3
     assert sum(point.value for point in series.function_error_count if point.value > 0) == 1
@@ -259,11 +213,10 @@ def test_what_a_function_did_is_counted(platform: Platform) -> None:
 def test_a_project_has_statistics_of_now_and_of_its_months(platform: Platform) -> None:
     create(platform, "monthly")
     ended(platform, "monthly", invoke(platform, "monthly"))
-    client = platform.client
 
-    now = client.list_statistics(fg.ListStatisticsRequest(filter="monitor_data", period="60"))
-    months = client.list_statistics(fg.ListStatisticsRequest(filter="monthly_report", option="0"))
-    before = client.list_statistics(fg.ListStatisticsRequest(filter="monthly_report", option="1"))
+    now = ask(platform, "ListStatistics", filter="monitor_data", period="60")
+    months = ask(platform, "ListStatistics", filter="monthly_report", option="0")
+    before = ask(platform, "ListStatistics", filter="monthly_report", option="1")
 
     assert sum(point.value for point in now.statistics.count if point.value > 0) >= 1
     assert months.count[0].value >= 1
@@ -271,39 +224,15 @@ def test_a_project_has_statistics_of_now_and_of_its_months(platform: Platform) -
     assert before.count == []
 
 
-def test_a_project_without_workflows_has_no_data_of_them(platform: Platform) -> None:
-    client = platform.client
-    request = fg.ShowTenantMetricRequest(period="1", start_time="1", end_time="2", metric_type="totalCount")
-
-    assert client.show_tenant_metric(request).count == []
-
-
-def test_quotas_show_what_is_used(platform: Platform) -> None:
-    create(platform, "counting")
-
-    quotas = {one.type: one for one in platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources}
-    create(platform, "counting2")
-    later = {one.type: one for one in platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources}
-
-    assert later["fgs_func_num"].used == quotas["fgs_func_num"].used + 1
-    assert (quotas["fgs_func_num"].quota, quotas["fgs_func_code_size"].unit) == (400, "MB")
-    assert quotas["fgs_func_code_size"].used >= 1
-
-
 def test_tracing_keys_are_kept_and_the_secret_one_is_masked(platform: Platform) -> None:
     create(platform, "traced")
-    client, urn = platform.client, urn_of("traced")
 
-    def put(access: str, secret: str) -> Any:
-        body = fg.UpdateTracingRequestBody(tracing_ak=access, tracing_sk=secret)
-        return client.update_tracing(fg.UpdateTracingRequest(function_urn=urn, body=body))
-
-    put("access", "secret")
-    shown = client.show_tracing(fg.ShowTracingRequest(function_urn=urn))
+    ask(platform, "UpdateTracing", "traced", tracing_ak="access", tracing_sk="secret")
+    shown = ask(platform, "ShowTracing", "traced")
     with refused(400, "FSS.0400"):
-        put("access", "")
-    put("", "")
-    ended = client.show_tracing(fg.ShowTracingRequest(function_urn=urn))
+        ask(platform, "UpdateTracing", "traced", tracing_ak="access", tracing_sk="")
+    ask(platform, "UpdateTracing", "traced", tracing_ak="", tracing_sk="")
+    ended = ask(platform, "ShowTracing", "traced")
 
     assert (shown.tracing_ak, shown.tracing_sk) == ("access", "******")
     assert (ended.tracing_ak, ended.tracing_sk) == ("", "")
@@ -312,20 +241,10 @@ def test_tracing_keys_are_kept_and_the_secret_one_is_masked(platform: Platform) 
 def test_logs_can_be_enabled_and_their_place_is_shown(platform: Platform) -> None:
     create(platform, "logging", log_config=fg.FuncLogConfig(group_id="g", stream_id="s"))
 
-    enabled = platform.client.enable_lts_logs(fg.EnableLtsLogsRequest())
-    shown = platform.client.show_lts_log_details(fg.ShowLtsLogDetailsRequest(function_urn=urn_of("logging")))
+    enabled = ask(platform, "EnableLtsLogs")
+    shown = ask(platform, "ShowLtsLogDetails", "logging")
 
     assert enabled.status_code == 200
     assert (shown.group_id, shown.stream_id) == ("g", "s")
     assert shown.group_name
     assert shown.stream_name
-
-
-def test_there_are_no_snapshots(platform: Platform) -> None:
-    create(platform, "snapped")
-    client, urn = platform.client, urn_of("snapped")
-
-    state = client.show_func_snapshot_state(fg.ShowFuncSnapshotStateRequest(function_urn=urn, action="state"))
-    off = client.update_func_snapshot(fg.UpdateFuncSnapshotRequest(function_urn=urn, action="disable"))
-
-    assert (state.state, off.status_code) == ("Disabled", 204)

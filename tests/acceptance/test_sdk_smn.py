@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, engine_on, urn_of
-from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, sdk_home, smn
+from tests.acceptance.engine_process import PROJECT, REGION, engine_on, until
+from tests.acceptance.sdk import SDK_WARNINGS, refused, sdk_home, send, smn
 from tests.acceptance.two_keys import Guarded
 
 #: Waits for a gate file, then appends each received message to a file.
@@ -35,38 +35,29 @@ def service(tmp_path: Path) -> Iterator[Guarded]:
         yield Guarded(engine=engine, kind=smn.SmnClient, stack=stack)
 
 
+ask = partial(send, models=smn)
+
+
 def create(client: Any, name: str) -> str:
-    body = smn.CreateTopicRequestBody(name=name, display_name=f"{name}'s")
-    urn: str = client.create_topic(smn.CreateTopicRequest(body=body)).topic_urn
+    urn: str = ask(client, "CreateTopic", name=name, display_name=f"{name}'s").topic_urn
     return urn
 
 
 def publish(client: Any, urn: str, message: str) -> Any:
-    body = smn.PublishMessageRequestBody(subject="of a test", message=message, time_to_live="3600")
-    return client.publish_message(smn.PublishMessageRequest(topic_urn=urn, body=body))
-
-
-def subscribe(engine: EngineProcess, function: str, urn: str) -> Any:
-    body = {"trigger_type_code": "SMN", "event_data": {"topic_urn": urn}}
-    made = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of(function)}", body)
-    assert made.status == 201, made
-    return made.json
+    given = {"subject": "of a test", "message": message, "time_to_live": "3600"}
+    return ask(client, "PublishMessage", topic_urn=urn, **given)
 
 
 def lines(path: Path, least: int) -> list[str]:
     """Wait until functions have recorded at least ``least`` lines; return them."""
-    deadline = time.monotonic() + 60
-    while len(seen := path.read_text().split("\n")[:-1] if path.exists() else []) < least:
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.02)
-    return seen
+    return until(lambda: path.exists() and len(seen := path.read_text().split("\n")[:-1]) >= least and seen)
 
 
 def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: Guarded) -> None:
     gate, path = service.engine.data.parent / "gate", service.engine.data.parent / "noted"
     service.engine.create("note", NOTE.format(gate=str(gate), path=str(path)), strategy_config={"concurrency": 1})
     urn = create(service.client(), "orders")
-    told = subscribe(service.engine, "note", urn)
+    told = service.engine.trigger("note", "SMN", {"topic_urn": urn})
     client = service.client()
     published = [publish(client, urn, f"message {number}") for number in range(20)]
     service.engine.kill(
@@ -87,44 +78,32 @@ def test_the_sdk_lists_shows_renames_and_deletes_topics(service: Guarded) -> Non
     client = service.client()
     urns = [create(client, name) for name in ("a", "b", "c")]
     again = create(client, "a")
-    change = smn.UpdateTopicRequestBody(display_name="renamed")
-    client.update_topic(smn.UpdateTopicRequest(topic_urn=urns[0], body=change))
-    shown = client.list_topic_details(smn.ListTopicDetailsRequest(topic_urn=urns[0]))
-    page = client.list_topics(smn.ListTopicsRequest(offset=1, limit=1))
-    found = client.list_topics(smn.ListTopicsRequest(fuzzy_display_name="name"))
-    client.delete_topic(smn.DeleteTopicRequest(topic_urn=urns[1]))
-    subscriptions = client.list_subscriptions_by_topic(smn.ListSubscriptionsByTopicRequest(topic_urn=urns[0]))
+    ask(client, "UpdateTopic", topic_urn=urns[0], display_name="renamed")
+    shown = ask(client, "ListTopicDetails", topic_urn=urns[0])
+    page = ask(client, "ListTopics", offset=1, limit=1)
+    found = ask(client, "ListTopics", fuzzy_display_name="name")
+    ask(client, "DeleteTopic", topic_urn=urns[1])
+    subscriptions = ask(client, "ListSubscriptionsByTopic", topic_urn=urns[0])
 
     assert urns == [f"urn:smn:{REGION}:{PROJECT}:{name}" for name in ("a", "b", "c")]
     assert (again, shown.name, shown.display_name, shown.topic_urn) == (urns[0], "a", "renamed", urns[0])
     assert (page.topic_count, [topic.name for topic in page.topics]) == (3, ["b"])
     assert ([topic.name for topic in found.topics], subscriptions.subscription_count) == (["a"], 0)
-    for refused, code in (
-        (lambda: publish(client, urns[1], "x"), "SMN.0006"),
-        (lambda: add_subscription(client, urns[0]), "SMN.0011"),
-    ):
-        with pytest.raises(ClientRequestException) as problem:
-            refused()
-        assert problem.value.error_code == code
-
-
-def add_subscription(client: Any, urn: str) -> None:
-    body = smn.AddSubscriptionRequestBody(protocol="https", endpoint="https://hooks.example")
-    client.add_subscription(smn.AddSubscriptionRequest(topic_urn=urn, body=body))
+    with refused(404, "SMN.0006"):
+        publish(client, urns[1], "x")
+    with refused(400, "SMN.0011"):
+        ask(client, "AddSubscription", topic_urn=urns[0], protocol="https", endpoint="https://hooks.example")
 
 
 def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Guarded) -> None:
     engine, path = service.engine, service.engine.data.parent / "noted"
     engine.create("again", NOTE.format(gate=str(service.engine.data.parent), path=str(path)))
     urn = create(service.client(), "rounds")
-    subscribe(engine, "again", urn)
+    engine.trigger("again", "SMN", {"topic_urn": urn})
     to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
     engine.configure("again", destination_config={"on_success": to_topic})
     publish(service.client(), urn, "the first")
-    deadline = time.monotonic() + 60
-    while not (given_up := engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["deliveries"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    given_up = until(lambda: engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["deliveries"])
 
     assert len(lines(path, 17)) == 17
     assert "loop" in given_up[0]["error"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from tests.acceptance.sdk import PROJECT, SDK_WARNINGS, Platform, create, ended, fg, urn_of
+from tests.acceptance.engine_process import until
+from tests.acceptance.sdk import PROJECT, SDK_WARNINGS, Platform, ask, create, ended, urn_of
 from tests.acceptance.triggering import add
 
 pytestmark = SDK_WARNINGS
@@ -20,20 +20,12 @@ def handler(event, context):
 def runs(platform: Platform, name: str, trigger: Any) -> None:
     """Wait until the source of a trigger runs."""
     path = f"/v2/{PROJECT}/fgs/triggers/{urn_of(name)}/{trigger.trigger_type_code}/{trigger.trigger_id}/state"
-    deadline = time.monotonic() + 60
-    while True:
-        if platform.engine.ask("GET", path).json["state"] == "running":
-            return
-        assert time.monotonic() < deadline
+    until(lambda: platform.engine.ask("GET", path).json["state"] == "running")
 
 
 def first_record(platform: Platform, name: str) -> Any:
     """Wait for the end of the function's first invocation and return its record."""
-    request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name))
-    deadline = time.monotonic() + 60
-    while not (found := platform.client.list_async_invocations(request).invocations):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    found = until(lambda: ask(platform, "ListAsyncInvocations", name).invocations)
     return ended(platform, name, found[0].request_id)
 
 

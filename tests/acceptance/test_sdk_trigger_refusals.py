@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, urn_of
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, ask, create, refused, urn_of
 from tests.acceptance.triggering import GOOD, add, delete, listed, show, update
 
 pytestmark = SDK_WARNINGS
@@ -122,4 +122,4 @@ def test_a_project_has_ten_triggers_of_the_audit_service(platform: Platform) -> 
         add(platform, "auditor-0", "CTS", {**GOOD["CTS"], "name": "one more"})
 
     for number in range(10):
-        platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of(f"auditor-{number}", "")))
+        ask(platform, "DeleteFunction", urn_of(f"auditor-{number}", ""))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, fg, refused, urn_of
-from tests.acceptance.triggering import GOOD, add, batch_delete, delete, listed, publish, show, update
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, ask, create, fg, refused, urn_of
+from tests.acceptance.triggering import GOOD, add, delete, listed, show, update
 
 pytestmark = SDK_WARNINGS
 
@@ -62,11 +62,11 @@ def test_the_mode_of_asynchronous_triggers_cannot_be_changed(platform: Platform,
     if kind == "TIMER":
         asks.append({"sync_execution": True})
 
-    for ask in asks:
+    for asked in asks:
         with pytest.raises(Exception, match="invocation mode cannot be changed"):
-            update(platform, function, trigger, [ask])
+            update(platform, function, trigger, [asked])
         with pytest.raises(Exception, match="invocation mode cannot be changed"):
-            add(platform, function, kind, {**GOOD[kind], **ask})
+            add(platform, function, kind, {**GOOD[kind], **asked})
 
     delete(platform, function, trigger)
 
@@ -107,14 +107,14 @@ def test_what_was_created_fixed_stays_so(platform: Platform, function: str) -> N
 
 def test_a_batch_is_deleted_from_a_version_or_from_all(platform: Platform) -> None:
     create(platform, "batch")
-    publish(platform, "batch", "v1")
+    ask(platform, "CreateFunctionVersion", "batch", version="v1")
     latest, version = urn_of("batch"), urn_of("batch", ":v1")
     for urn in (latest, version):
         for name in ("a", "b"):
             add(platform, urn, "TIMER", {**GOOD["TIMER"], "name": name})
 
-    assert batch_delete(platform, version).status_code == 204
+    assert ask(platform, "BatchDeleteFunctionTriggers", version).status_code == 204
     assert (len(listed(platform, latest)), len(listed(platform, version))) == (2, 0)
     add(platform, version, "TIMER", GOOD["TIMER"])
-    batch_delete(platform, urn_of("batch", ""))
+    ask(platform, "BatchDeleteFunctionTriggers", urn_of("batch", ""))
     assert listed(platform, latest) == listed(platform, version) == []

@@ -7,8 +7,8 @@ import os
 import select
 from typing import Any
 
-from tests.acceptance.engine_process import Reply
-from tests.acceptance.sdk import PROJECT, SDK_WARNINGS, Platform, create, encoded, ended, fg, refused, urn_of
+from tests.acceptance.engine_process import Reply, until
+from tests.acceptance.sdk import PROJECT, SDK_WARNINGS, Platform, ask, create, encoded, ended, fg, urn_of
 
 pytestmark = SDK_WARNINGS
 
@@ -20,15 +20,11 @@ def telling(word: str) -> str:
 
 def recode(platform: Platform, name: str, source: str) -> Any:
     code = fg.FuncCode(file=encoded(source.encode()))
-    body = fg.UpdateFunctionCodeRequestBody(code_type="inline", func_code=code)
-    return platform.client.update_function_code(fg.UpdateFunctionCodeRequest(function_urn=urn_of(name), body=body))
+    return ask(platform, "UpdateFunctionCode", name, code_type="inline", func_code=code)
 
 
 def publish(platform: Platform, name: str, version: str | None = None, **fields: str) -> Any:
-    body = fg.CreateFunctionVersionRequestBody(version=version, **fields)
-    return platform.client.create_function_version(
-        fg.CreateFunctionVersionRequest(function_urn=urn_of(name), body=body)
-    )
+    return ask(platform, "CreateFunctionVersion", name, version=version, **fields)
 
 
 def create_with_versions(platform: Platform, name: str, count: int = 2, **fields: object) -> None:
@@ -40,49 +36,19 @@ def create_with_versions(platform: Platform, name: str, count: int = 2, **fields
     recode(platform, name, telling("new"))
 
 
-def alias(platform: Platform, name: str, alias: str, version: str, **fields: Any) -> Any:
-    body = fg.CreateVersionAliasRequestBody(name=alias, version=version, **fields)
-    return platform.client.create_version_alias(fg.CreateVersionAliasRequest(function_urn=urn_of(name), body=body))
+def call(platform: Platform, function: str) -> Any:
+    """Invoke synchronously and return the result."""
+    return json.loads(ask(platform, "InvokeFunction", function, body={}).raw_content)
 
 
-def realias(platform: Platform, name: str, alias: str, version: str, **fields: Any) -> Any:
-    body = fg.UpdateVersionAliasRequestBody(version=version, **fields)
-    request = fg.UpdateVersionAliasRequest(function_urn=urn_of(name), alias_name=alias, body=body)
-    return platform.client.update_version_alias(request)
-
-
-def unalias(platform: Platform, name: str, alias: str) -> Any:
-    request = fg.DeleteVersionAliasRequest(function_urn=urn_of(name), alias_name=alias)
-    return platform.client.delete_version_alias(request)
-
-
-def delete(platform: Platform, name: str, qualifier: str) -> Any:
-    return platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of(name, qualifier)))
-
-
-def call(platform: Platform, name: str, qualifier: str, **headers: str) -> Any:
-    """Invoke synchronously, with extra headers, and return the result."""
-    invoker = platform.client.invoke_function_invoker(
-        fg.InvokeFunctionRequest(function_urn=urn_of(name, qualifier), body={})
-    )
-    for header, value in headers.items():
-        invoker.add_header(header.replace("_", "-"), value)
-    return json.loads(invoker.invoke().raw_content)
-
-
-def accept(platform: Platform, name: str, qualifier: str, **headers: str) -> str:
-    invoker = platform.client.async_invoke_function_invoker(
-        fg.AsyncInvokeFunctionRequest(function_urn=urn_of(name, qualifier), body={})
-    )
-    for header, value in headers.items():
-        invoker.add_header(header.replace("_", "-"), value)
-    request_id: str = invoker.invoke().request_id
+def accept(platform: Platform, function: str) -> str:
+    request_id: str = ask(platform, "AsyncInvokeFunction", function, body={}).request_id
     return request_id
 
 
-def ask(platform: Platform, method: str, path: str, body: object = None) -> Reply:
-    """Send a request without the SDK, with raw colons in the path."""
-    return platform.engine.ask(method, f"/v2/{PROJECT}/fgs{path}", body)
+def plainly(platform: Platform, method: str, path: str, body: object = None, **headers: str) -> Reply:
+    """Send a request about a function without the SDK, with raw colons in the path."""
+    return platform.engine.ask(method, f"/v2/{PROJECT}/fgs/functions/{path}", body, headers=headers)
 
 
 # --- versions -----------------------------------------------------------------------------------------------
@@ -93,34 +59,25 @@ def test_a_version_is_published_shown_and_invoked(platform: Platform) -> None:
     version = publish(platform, "published", "v1", description="first")
     recode(platform, "published", telling("new"))
 
-    config = fg.ShowFunctionConfigRequest(function_urn=urn_of("published", ":v1"))
-    code = fg.ShowFunctionCodeRequest(function_urn=urn_of("published", ":v1"))
-    shown, coded = platform.client.show_function_config(config), platform.client.show_function_code(code)
+    shown, coded = (ask(platform, f"ShowFunction{part}", "published:v1") for part in ("Config", "Code"))
 
     assert (version.version, version.version_description) == ("v1", "first")
     assert version.func_urn == shown.func_urn == urn_of("published", ":v1")
     assert (shown.digest, coded.func_code.file) == (version.digest, encoded(telling("old").encode()))
-    assert call(platform, "published", ":v1") == ["old", "v1", ""]
-    assert call(platform, "published", ":latest") == ["new", "latest", ""]
-    record = ended(platform, "published", accept(platform, "published", ":v1"))
+    assert call(platform, "published:v1") == ["old", "v1", ""]
+    assert call(platform, "published") == ["new", "latest", ""]
+    record = ended(platform, "published", accept(platform, "published:v1"))
     assert (json.loads(record["result"]), record["function_urn"]) == (["old", "v1", ""], version.func_urn)
 
 
 def test_versions_are_listed_in_pages_with_their_settings(platform: Platform) -> None:
     create(platform, "paged", telling("v1"))
-    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=3)
-    request = fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("paged"), body=body)
-    platform.client.update_function_async_invoke_config(request)
+    ask(platform, "UpdateFunctionAsyncInvokeConfig", "paged", max_async_retry_attempts=3)
     first = publish(platform, "paged", "v1")
     recode(platform, "paged", telling("v2"))
     publish(platform, "paged", "v2")
 
-    pages = [
-        platform.client.list_function_versions(
-            fg.ListFunctionVersionsRequest(function_urn=urn_of("paged"), marker=marker, maxitems="2")
-        )
-        for marker in ("0", "2")
-    ]
+    pages = [ask(platform, "ListFunctionVersions", "paged", marker=marker, maxitems="2") for marker in ("0", "2")]
 
     assert [[item.version for item in page.versions] for page in pages] == [["latest", "v1"], ["v2"]]
     assert [(page.next_marker, page.count) for page in pages] == [(2, 3), (3, 3)]
@@ -131,9 +88,7 @@ def test_versions_are_listed_in_pages_with_their_settings(platform: Platform) ->
 def test_a_version_needs_no_body_and_no_name(platform: Platform) -> None:
     create(platform, "nameless", telling("v1"))
 
-    version = platform.client.create_function_version(
-        fg.CreateFunctionVersionRequest(function_urn=urn_of("nameless"))
-    ).version
+    version = ask(platform, "CreateFunctionVersion", "nameless").version
 
     assert version[0] == "v"
     assert (len(version), version[9]) == (16, "-")
@@ -141,10 +96,12 @@ def test_a_version_needs_no_body_and_no_name(platform: Platform) -> None:
 
 def test_what_waits_for_a_deleted_version_is_discarded(platform: Platform) -> None:
     create_with_versions(platform, "waited", 1)
-    doomed = accept(platform, "waited", ":v1", X_Functiond_Delay="1.5")
-    spared = accept(platform, "waited", ":latest", X_Functiond_Delay="1.5")
+    doomed, spared = (
+        plainly(platform, "POST", f"{urn}/invocations-async", {}, **{"X-Functiond-Delay": "1.5"}).json["request_id"]
+        for urn in (urn_of("waited", ":v1"), urn_of("waited"))
+    )
 
-    delete(platform, "waited", ":v1")
+    ask(platform, "DeleteFunction", "waited:v1")
 
     record = ended(platform, "waited", doomed)
     assert (record["status"], record["error_message"]) == ("DISCARD", "version v1 was deleted")
@@ -155,13 +112,13 @@ def test_the_instances_of_a_deleted_version_end_and_the_others_stay(platform: Pl
     source = "import os\ndef handler(event, context):\n    return os.getpid()\n"
     create(platform, "lived", source)
     publish(platform, "lived", "v1")
-    kept, doomed = call(platform, "lived", ":latest"), call(platform, "lived", ":v1")
+    kept, doomed = call(platform, "lived"), call(platform, "lived:v1")
     watched = os.pidfd_open(doomed)
     try:
-        delete(platform, "lived", ":v1")
+        ask(platform, "DeleteFunction", "lived:v1")
 
         assert select.select([watched], [], [], 30)[0]
-        assert call(platform, "lived", ":latest") == kept
+        assert call(platform, "lived") == kept
     finally:
         os.close(watched)
 
@@ -170,9 +127,8 @@ def test_a_function_is_collected_and_let_go(platform: Platform) -> None:
     create(platform, "liked", telling("v1"))
 
     for state in ("true", "false"):
-        request = fg.UpdateFunctionCollectStateRequest(func_urn=urn_of("liked"), state=state)
-        assert platform.client.update_function_collect_state(request).status_code == 200
-        shown = ask(platform, "GET", f"/functions/{urn_of('liked')}/config").json
+        assert ask(platform, "UpdateFunctionCollectState", "liked", state=state).status_code == 200
+        shown = plainly(platform, "GET", f"{urn_of('liked')}/config").json
         assert shown["collected"] is (state == "true")
 
 
@@ -181,63 +137,45 @@ def test_a_function_is_collected_and_let_go(platform: Platform) -> None:
 
 def test_an_alias_is_created_shown_listed_changed_and_deleted(platform: Platform) -> None:
     create_with_versions(platform, "named")
-    client, urn = platform.client, urn_of("named")
+    prod = {"alias_name": "prod"}
 
-    made = alias(platform, "named", "prod", "v1", description="main")
-    realias(platform, "named", "prod", "v2", additional_version_weights={"v1": 10})
-    shown = client.show_version_alias(fg.ShowVersionAliasRequest(function_urn=urn, alias_name="prod"))
-    listed = client.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn))
-    deleted = unalias(platform, "named", "prod")
+    made = ask(platform, "CreateVersionAlias", "named", name="prod", version="v1", description="main")
+    ask(platform, "UpdateVersionAlias", "named", **prod, version="v2", additional_version_weights={"v1": 10})
+    shown = ask(platform, "ShowVersionAlias", "named", **prod)
+    listed = ask(platform, "ListVersionAliases", "named")
+    deleted = ask(platform, "DeleteVersionAlias", "named", **prod)
 
     assert (made.alias_urn, made.description) == (urn_of("named", ":!prod"), "main")
     assert (shown.version, shown.additional_version_weights, shown.description) == ("v2", {"v1": 10}, "")
     assert [item.name for item in listed.body] == ["prod"]
     assert deleted.status_code == 204
-    assert not client.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn)).body
-    with refused(404, "FSS.1053"):
-        unalias(platform, "named", "prod")
-    with refused(404, "FSS.1053"):
-        realias(platform, "named", "prod", "v1")
+    assert not ask(platform, "ListVersionAliases", "named").body
 
 
 def test_a_call_by_alias_runs_its_version_and_says_so(platform: Platform) -> None:
     create_with_versions(platform, "routed", 1)
-    alias(platform, "routed", "prod", "v1")
+    ask(platform, "CreateVersionAlias", "routed", name="prod", version="v1")
 
-    record = ended(platform, "routed", accept(platform, "routed", ":!prod"))
+    record = ended(platform, "routed", accept(platform, "routed:!prod"))
 
-    assert call(platform, "routed", ":!prod") == ["v1", "v1", "prod"]
+    assert call(platform, "routed:!prod") == ["v1", "v1", "prod"]
     assert json.loads(record["result"]) == ["v1", "v1", "prod"]
     assert (record["function_urn"], record["alias"]) == (urn_of("routed", ":v1"), "prod")
-    reply = ask(platform, "POST", f"/functions/{urn_of('routed', ':!prod')}/invocations", {})
+    reply = plainly(platform, "POST", f"{urn_of('routed', ':!prod')}/invocations", {})
     assert (reply.status, reply.json[0]) == (200, "v1")
 
 
 def test_an_alias_can_be_a_destination(platform: Platform) -> None:
     create_with_versions(platform, "goal")
     create(platform, "start")
-    alias(platform, "goal", "prod", "v2")
-    target = fg.FuncDestinationConfig(
-        destination="FunctionGraph", param=json.dumps({"func_urn": urn_of("goal", ":!prod")})
-    )
-    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(
-        destination_config=fg.FuncAsyncDestinationConfig(on_success=target)
-    )
-    config = fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("start"), body=body)
-    platform.client.update_function_async_invoke_config(config)
+    ask(platform, "CreateVersionAlias", "goal", name="prod", version="v2")
+    param = json.dumps({"func_urn": urn_of("goal", ":!prod")})
+    target = fg.FuncDestinationConfig(destination="FunctionGraph", param=param)
+    destinations = fg.FuncAsyncDestinationConfig(on_success=target)
+    ask(platform, "UpdateFunctionAsyncInvokeConfig", "start", destination_config=destinations)
 
-    ended(platform, "start", accept(platform, "start", ":latest"))
-    record = ended(platform, "goal", arrived(platform, "goal"))
+    ended(platform, "start", accept(platform, "start"))
+    arrived = until(lambda: ask(platform, "ListAsyncInvocations", urn_of("goal", "")).invocations)
+    record = ended(platform, "goal", arrived[0].request_id)
 
     assert (json.loads(record["result"]), record["source"]) == (["v2", "v2", "prod"], "FunctionGraph")
-
-
-def arrived(platform: Platform, name: str) -> str:
-    """Wait for the function's first invocation and return its request id."""
-    for _ in range(600):
-        request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name, ""))
-        found = platform.client.list_async_invocations(request).invocations
-        if found:
-            request_id: str = found[0].request_id
-            return request_id
-    raise AssertionError(f"{name} was never invoked")

@@ -122,16 +122,16 @@ def count(do: Do) -> None:
         do(name, func_urn=LATEST)
     do("ListStatistics")
     do("ListFunctionAsMetric")
-    do("ShowTenantMetric", period="60", metric_type="totalCount")
+    assert do("ShowTenantMetric", period="60", metric_type="totalCount").count == []
     do("ListQuotas")
-    do("ListFunctionApplications")
-    do("ListAppTemplates")
-    do("ListFunctionTemplate")
+    assert do("ListFunctionApplications").applications == []
+    assert do("ListAppTemplates").templates == []
+    assert do("ListFunctionTemplate").func_templates == []
     do("UpdateTracing", body={"tracing_ak": "access", "tracing_sk": "secret"})
     do("ShowTracing")
     do("EnableLtsLogs")
     do("ShowLtsLogDetails")
-    do("ShowFuncSnapshotState")
+    assert do("ShowFuncSnapshotState").state == "Disabled"
     do("UpdateFuncSnapshot")
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from tests.acceptance.sdk import PROJECT, REGION, Platform, create, fg, urn_of
+from tests.acceptance.sdk import PROJECT, REGION, Platform, ask
 
 DDS = {"instance_id": "i", "db_name": "d", "collection_name": "c", "db_password": "secret", "batch_size": 10}
 APIG = {
@@ -55,56 +53,26 @@ GOOD: dict[str, dict[str, Any]] = {
 
 
 def add(platform: Platform, function: str, kind: str, data: dict[str, Any], status: str | None = None) -> Any:
-    body = fg.CreateFunctionTriggerRequestBody(trigger_type_code=kind, trigger_status=status, event_data=data)
-    return platform.client.create_function_trigger(
-        fg.CreateFunctionTriggerRequest(function_urn=_urn(function), body=body)
-    )
+    fields = {"trigger_type_code": kind, "trigger_status": status, "event_data": data}
+    return ask(platform, "CreateFunctionTrigger", function, **fields)
 
 
 def show(platform: Platform, function: str, trigger: Any) -> Any:
-    return platform.client.show_function_trigger(fg.ShowFunctionTriggerRequest(**_named(function, trigger)))
+    return ask(platform, "ShowFunctionTrigger", function, **_named(trigger))
 
 
 def update(platform: Platform, function: str, trigger: Any, data: Any = None, status: str | None = None) -> Any:
-    body = fg.UpdateTriggerRequestBody(trigger_status=status, event_data=data)
-    return platform.client.update_trigger(fg.UpdateTriggerRequest(**_named(function, trigger), body=body))
+    return ask(platform, "UpdateTrigger", function, **_named(trigger), trigger_status=status, event_data=data)
 
 
 def delete(platform: Platform, function: str, trigger: Any) -> Any:
-    return platform.client.delete_function_trigger(fg.DeleteFunctionTriggerRequest(**_named(function, trigger)))
+    return ask(platform, "DeleteFunctionTrigger", function, **_named(trigger))
 
 
 def listed(platform: Platform, function: str) -> list[str]:
-    reply = platform.client.list_function_triggers(fg.ListFunctionTriggersRequest(function_urn=_urn(function)))
-    return [trigger.trigger_id for trigger in reply.body or []]
+    return [trigger.trigger_id for trigger in ask(platform, "ListFunctionTriggers", function).body or []]
 
 
-def _urn(function: str) -> str:
-    return function if function.startswith("urn:") else urn_of(function)
-
-
-def _named(function: str, trigger: Any) -> dict[str, Any]:
+def _named(trigger: Any) -> dict[str, Any]:
     kind, trigger_id = trigger if isinstance(trigger, tuple) else (trigger.trigger_type_code, trigger.trigger_id)
-    return {"function_urn": _urn(function), "trigger_type_code": kind, "trigger_id": trigger_id}
-
-
-def publish(platform: Platform, function: str, version: str) -> None:
-    body = fg.CreateFunctionVersionRequestBody(version=version)
-    request = fg.CreateFunctionVersionRequest(function_urn=urn_of(function), body=body)
-    platform.client.create_function_version(request)
-
-
-def alias(platform: Platform, function: str, name: str, version: str) -> None:
-    body = fg.CreateVersionAliasRequestBody(name=name, version=version)
-    request = fg.CreateVersionAliasRequest(function_urn=urn_of(function), body=body)
-    platform.client.create_version_alias(request)
-
-
-def batch_delete(platform: Platform, urn: str) -> Any:
-    return platform.client.batch_delete_function_triggers(fg.BatchDeleteFunctionTriggersRequest(function_urn=urn))
-
-
-@pytest.fixture(scope="module")
-def function(platform: Platform) -> str:
-    create(platform, "triggered")
-    return "triggered"
+    return {"trigger_type_code": kind, "trigger_id": trigger_id}
