@@ -41,9 +41,18 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 @pytest.fixture
 def context(browser: Browser, engine: EngineProcess) -> Iterator[BrowserContext]:
     """Open a browser window whose relative addresses are those of the engine."""
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")
+    context = browser.new_context(base_url=engine.url)
     context.set_default_timeout(30_000)
     yield context
+    context.close()
+
+
+@pytest.fixture
+def plain_page(browser: Browser, engine: EngineProcess) -> Iterator[Page]:
+    """Open a page in a browser without scripts."""
+    context = browser.new_context(base_url=engine.url, java_script_enabled=False)
+    context.set_default_timeout(30_000)
+    yield context.new_page()
     context.close()
 
 

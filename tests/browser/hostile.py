@@ -40,18 +40,16 @@ def fill(engine: EngineProcess) -> Mapping[str, str]:
         headers = {"X-Functiond-Ordering-Key": key}
         reply = engine.ask("POST", f"{BASE}/{waiting}/invocations-async", {"said": EVIL}, headers=headers)
         assert reply.status == 202, reply
-    trigger = _trigger(
-        engine, "TIMER", {"name": "t" * 64, "schedule_type": "Rate", "schedule": "3d", "user_event": EVIL}
-    )
-    gateway = _trigger(engine, "APIG", {**API, "name": (EVIL + RTL + LONG)[:255], "path": f"/{'p' * 500}"})
+    timer = {"name": "t" * 64, "schedule_type": "Rate", "schedule": "3d", "user_event": EVIL}
+    api = {**API, "name": (EVIL + RTL + LONG)[:255], "path": f"/{'p' * 500}"}
     return {
         "project_id": PROJECT,
         "function": NAME,
         "request_id": failed,
         "alias": ALIAS,
         "qualifier": "latest",
-        "trigger_id": trigger,
-        "gateway_id": gateway,
+        "trigger_id": engine.trigger(NAME, "TIMER", timer)["trigger_id"],
+        "gateway_id": engine.trigger(NAME, "APIG", api)["trigger_id"],
         "trigger_type_code": "TIMER",
         "page": "triggers",
         "rest:path": "no-such-page/<b>",
@@ -69,11 +67,3 @@ def _configure(engine: EngineProcess) -> None:
     engine.ask(
         "POST", f"/v2/{PROJECT}/functions/{urn_of(NAME)}/tags/create", {"tags": [{"key": "k" * 36, "value": RTL}]}
     )
-
-
-def _trigger(engine: EngineProcess, kind: str, data: object) -> str:
-    body = {"trigger_type_code": kind, "event_data": data}
-    reply = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of(NAME)}", body)
-    assert reply.status == 201, reply
-    trigger_id: str = reply.json["trigger_id"]
-    return trigger_id

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
 
@@ -158,9 +158,8 @@ def test_the_status_log_shows_the_states_of_the_version(engine: EngineProcess, p
     expect(row.filter(has_text="SUCCESS")).to_have_count(1)
 
 
-def test_the_form_works_without_scripts(engine: EngineProcess, browser: Browser) -> None:
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
-    page = context.new_page()
+def test_the_form_works_without_scripts(engine: EngineProcess, plain_page: Page) -> None:
+    page = plain_page
     page.goto(HERE.format("next"))
     page.get_by_label("Maximum age (s)").fill("77")
     page.get_by_role("button", name="Add rule").click()
@@ -175,4 +174,3 @@ def test_the_form_works_without_scripts(engine: EngineProcess, browser: Browser)
     made = settings(engine, "next")
     assert made["retry_rules"] == [{"error_type": "Busy", "max_retries": 0}, {"max_retries": 1}]
     assert made["max_async_event_age_in_seconds"] == 77
-    context.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
 from tests.browser.axe import violations
@@ -60,22 +59,21 @@ def test_many_are_cancelled_then_redriven_function_by_function(
 
 
 def test_other_filters_hold_and_later_ones_stay(
-    engine: EngineProcess, browser: Browser, waiting: Mapping[str, list[str]]
+    engine: EngineProcess, plain_page: Page, waiting: Mapping[str, list[str]]
 ) -> None:
-    with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)) as context:
-        page = context.new_page()
-        page.goto(f"{HERE}/invocations?source=API")
-        page.get_by_role("link", name="Cancel these").click()
-        later = engine.accepted("second", {}, X_Functiond_Delay="600")
+    page = plain_page
+    page.goto(f"{HERE}/invocations?source=API")
+    page.get_by_role("link", name="Cancel these").click()
+    later = engine.accepted("second", {}, X_Functiond_Delay="600")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Cancel them").click()
+    while (button := page.get_by_role("button", name="Continue")).count():
         with page.expect_navigation():
-            page.get_by_role("button", name="Cancel them").click()
-        while (button := page.get_by_role("button", name="Continue")).count():
-            with page.expect_navigation():
-                button.click()
-        expect(page.get_by_role("status")).to_have_text("8 invocations cancelled.")
-        assert engine.record("second", later)["status"] == "WAIT"
-        page.goto(f"{HERE}/cancel-invocations?source=TIMER")
-        expect(page.get_by_role("main")).to_contain_text("Nothing that matches waits or runs")
-        page.goto(f"{HERE}/invocations?request={later[:18]}")
-        expect(page.get_by_role("main")).to_contain_text("remove these filters")
-        expect(page.get_by_role("link", name="Cancel these")).to_have_count(0)
+            button.click()
+    expect(page.get_by_role("status")).to_have_text("8 invocations cancelled.")
+    assert engine.record("second", later)["status"] == "WAIT"
+    page.goto(f"{HERE}/cancel-invocations?source=TIMER")
+    expect(page.get_by_role("main")).to_contain_text("Nothing that matches waits or runs")
+    page.goto(f"{HERE}/invocations?request={later[:18]}")
+    expect(page.get_by_role("main")).to_contain_text("remove these filters")
+    expect(page.get_by_role("link", name="Cancel these")).to_have_count(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.acceptance.engine_process import EngineProcess
 from tests.browser.axe import violations
@@ -212,10 +212,8 @@ def test_tags_are_replaced(engine: EngineProcess, page: Page) -> None:
     assert found["tags"] == [{"key": "kept", "value": ""}, {"key": "new", "value": "1"}]
 
 
-def test_forms_work_without_scripts(engine: EngineProcess, browser: Browser) -> None:
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
-    context.set_default_timeout(30_000)
-    page = context.new_page()
+def test_forms_work_without_scripts(engine: EngineProcess, plain_page: Page) -> None:
+    page = plain_page
     engine.create("quiet", CODE, user_data='{"OLD": "1"}')
     page.goto(f"{HERE}/quiet/configuration/environment")
     page.get_by_label("Name, row 1").first.fill("")
@@ -229,7 +227,6 @@ def test_forms_work_without_scripts(engine: EngineProcess, browser: Browser) -> 
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
     assert json.loads(config(engine, "quiet")["user_data"]) == {"NEW": "two"}
-    context.close()
 
 
 def test_a_change_by_somebody_else_is_not_replaced_unseen(engine: EngineProcess, page: Page) -> None:

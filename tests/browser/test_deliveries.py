@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, until, urn_of
 from tests.browser.axe import violations
 
 HERE = f"/console/projects/{PROJECT}/deliveries"
@@ -74,7 +73,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, hook: Hook, gone: Hook) -> 
         send(engine, "lost-too", gone.destination, 2)
         send(engine, "hooked", hook.destination, 3)
         send(engine, "calm", topic, 0)
-        wait_for(lambda: given_up(engine) == 6 and engine.metric("functiond_delivery_failures_total") >= 8)
+        until(lambda: given_up(engine) == 6 and engine.metric("functiond_delivery_failures_total") >= 8)
         yield engine
 
 
@@ -96,20 +95,13 @@ def send(engine: EngineProcess, name: str, destination: dict[str, str], count: i
 def lose(engine: EngineProcess, name: str, destination: dict[str, str]) -> None:
     """Create a function with three given-up deliveries."""
     send(engine, name, destination, 3)
-    wait_for(lambda: given_up(engine, name) == 3)
+    until(lambda: given_up(engine, name) == 3)
 
 
 def given_up(engine: EngineProcess, name: str = "") -> int:
     """Return the number of given-up deliveries, of one function if it is named."""
     found = engine.ask("GET", f"{FGS}/deliveries").json["deliveries"]
     return len([one for one in found if not name or one["func_urn"] == urn_of(name).removesuffix(":latest")])
-
-
-def wait_for(holds: Any) -> None:
-    end = monotonic() + 60
-    while not holds():
-        assert monotonic() < end
-        sleep(0.02)
 
 
 def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook, gone: Hook) -> None:
@@ -132,15 +124,6 @@ def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook, gone: 
     page.get_by_label("Function", exact=True).fill("lost-too")
     page.get_by_role("button", name="Filter").click()
     expect(page.get_by_role("heading", name="Given up")).to_contain_text("2")
-
-
-def test_a_page_of_many_goes_on_by_a_link(page: Page) -> None:
-    page.goto(f"{HERE}?function=lost&limit=3")
-    expect(page.get_by_role("checkbox", name="Select delivery")).to_have_count(3)
-    page.get_by_role("link", name="Next").click()
-    expect(page.get_by_role("checkbox", name="Select delivery")).to_have_count(1)
-    page.get_by_role("link", name="First").click()
-    expect(page.get_by_role("checkbox", name="Select delivery")).to_have_count(3)
 
 
 def test_one_and_several_are_discarded(engine: EngineProcess, gone: Hook, page: Page, own: str) -> None:
@@ -192,7 +175,7 @@ def test_all_that_were_given_up_are_sent_again_after_a_question(
     page.get_by_role("button", name="Send 2 again").click()
 
     expect(page.get_by_role("main")).to_contain_text("2 deliveries sent again")
-    wait_for(lambda: len(own_hook.received) == 3)
+    until(lambda: len(own_hook.received) == 3)
     assert given_up(engine, own) == 0
 
 
@@ -200,7 +183,7 @@ def test_what_waits_is_delivered_when_its_destination_recovers(
     engine: EngineProcess, own_hook: Hook, page: Page, own: str
 ) -> None:
     send(engine, own, own_hook.destination, 3)
-    wait_for(lambda: own_hook.refused >= 2)
+    until(lambda: own_hook.refused >= 2)
     page.goto(f"{HERE}?function={own}")
     own_hook.recovered = True
     page.get_by_role("button", name="Try delivery").first.click()
@@ -208,19 +191,16 @@ def test_what_waits_is_delivered_when_its_destination_recovers(
     expect(page.get_by_role("status")).to_contain_text("1 delivery sent again")
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Try selected now").click()
-    wait_for(lambda: len(own_hook.received) >= 3)
+    until(lambda: len(own_hook.received) >= 3)
     expect(page.get_by_role("main")).to_contain_text("No pending deliveries")
     expect(page.get_by_role("main")).to_contain_text("No destination fails, and nothing waits")
 
 
-def test_steps_go_on_without_scripts(engine: EngineProcess, gone: Hook, browser: Browser, own: str) -> None:
+def test_steps_go_on_without_scripts(engine: EngineProcess, gone: Hook, plain_page: Page, own: str) -> None:
     lose(engine, own, gone.destination)
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"{HERE}?function={own}")
-    page.get_by_role("link", name="Discard all").click()
-    page.get_by_role("button", name="Discard 3").click()
+    plain_page.goto(f"{HERE}?function={own}")
+    plain_page.get_by_role("link", name="Discard all").click()
+    plain_page.get_by_role("button", name="Discard 3").click()
 
-    expect(page.get_by_role("status")).to_contain_text("3 deliveries discarded")
+    expect(plain_page.get_by_role("status")).to_contain_text("3 deliveries discarded")
     assert given_up(engine, own) == 0
-    context.close()

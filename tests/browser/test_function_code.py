@@ -13,6 +13,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
 from tests.browser.axe import violations
+from tests.support.http_app import encoded, zipped
 
 HERE = f"/console/projects/{PROJECT}"
 HOSTILE = "<script>alert(1)</script>"
@@ -25,18 +26,10 @@ FILES = {
 }
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def functions(engine: EngineProcess) -> None:
     engine.create("hello", "def handler(event, context):\n    return event\n")
-    file = base64.b64encode(zipped(FILES)).decode()
+    file = encoded(zipped(**FILES))
     engine.create("packed", "", code_type="zip", func_code={"file": file})
 
 
@@ -62,29 +55,6 @@ def test_inline_code_is_edited_with_the_keyboard(engine: EngineProcess, page: Pa
     expect(page.get_by_label("index.py")).to_have_value(code_of(engine, "hello").decode())
 
 
-def test_code_that_is_refused_stays_in_the_editor(engine: EngineProcess, page: Page) -> None:
-    before = code_of(engine, "hello")
-    page.goto(f"{HERE}/functions/hello")
-    page.get_by_label("index.py").fill("#" * 11_000)
-    page.get_by_role("button", name="Save", exact=True).click()
-
-    expect(page.locator("#f-code-error")).to_contain_text("larger than the 10240 bytes")
-    expect(page.get_by_label("index.py")).to_have_value("#" * 11_000)
-    assert code_of(engine, "hello") == before
-
-
-def test_an_edit_of_code_that_has_changed_meanwhile_is_refused(engine: EngineProcess, page: Page) -> None:
-    page.goto(f"{HERE}/functions/hello")
-    page.get_by_label("index.py").fill("mine = 1\n")
-    body = {"code_type": "inline", "func_code": {"file": base64.b64encode(b"theirs = 1\n").decode()}}
-    engine.ask("PUT", f"{BASE}/{urn_of('hello')}/code", body)
-    page.get_by_role("button", name="Save", exact=True).click()
-
-    expect(page.locator("#f-code-error")).to_contain_text("changed since this page was opened")
-    expect(page.get_by_label("index.py")).to_have_value("mine = 1\n")
-    assert code_of(engine, "hello") == b"theirs = 1\n"
-
-
 def test_files_of_a_package_are_listed_and_read(page: Page) -> None:
     page.goto(f"{HERE}/functions/packed")
     expect(page.get_by_label("index.py")).to_have_value(FILES["index.py"].decode())
@@ -96,7 +66,7 @@ def test_files_of_a_package_are_listed_and_read(page: Page) -> None:
 
 
 def test_a_file_of_a_package_is_edited(engine: EngineProcess, page: Page) -> None:
-    engine.create("edited", "", code_type="zip", func_code={"file": base64.b64encode(zipped(FILES)).decode()})
+    engine.create("edited", "", code_type="zip", func_code={"file": encoded(zipped(**FILES))})
     page.goto(f"{HERE}/functions/edited")
     page.get_by_role("link", name="<script>").click()
     page.locator("#f-code").fill("one\ntwo\n")
@@ -111,7 +81,7 @@ def test_a_file_of_a_package_is_edited(engine: EngineProcess, page: Page) -> Non
 
 
 def test_dependencies_are_chosen(engine: EngineProcess, page: Page) -> None:
-    file = base64.b64encode(zipped({"library.py": b"X = 1\n"})).decode()
+    file = encoded(zipped(library__py="X = 1\n"))
     body = {"name": "library", "runtime": "Python3.10", "depend_type": "zip", "depend_file": file}
     made = engine.ask("POST", f"/v2/{PROJECT}/fgs/dependencies/version", body).json
     page.goto(f"{HERE}/functions/hello")
@@ -126,10 +96,10 @@ def test_dependencies_are_chosen(engine: EngineProcess, page: Page) -> None:
 
 
 def test_a_package_is_uploaded_and_downloaded(engine: EngineProcess, page: Page, tmp_path: Path) -> None:
-    large = zipped({"index.py": b"def handler(event, context):\n    return 2\n", "noise": os.urandom(3 << 20)})
+    large = zipped(index__py="def handler(event, context):\n    return 2\n", noise=os.urandom(3 << 20))
     (tmp_path / "new.zip").write_bytes(large)
     (tmp_path / "broken.zip").write_bytes(b"no zip" * 100_000)
-    engine.create("uploaded", "", code_type="zip", func_code={"file": base64.b64encode(zipped(FILES)).decode()})
+    engine.create("uploaded", "", code_type="zip", func_code={"file": encoded(zipped(**FILES))})
     page.goto(f"{HERE}/functions/uploaded")
     page.get_by_label("Zip file").set_input_files(tmp_path / "broken.zip")
     page.get_by_role("button", name="Upload").click()
@@ -199,7 +169,7 @@ def code_template() -> str:
 
 
 def test_a_function_is_created_from_a_package(engine: EngineProcess, page: Page, tmp_path: Path) -> None:
-    content = zipped(FILES)
+    content = zipped(**FILES)
     (tmp_path / "new.zip").write_bytes(content)
     page.goto(f"{HERE}/create-function")
     page.get_by_label("Name").fill("create")
@@ -216,8 +186,7 @@ def test_a_function_is_created_from_a_package(engine: EngineProcess, page: Page,
 def test_a_function_is_deleted_after_its_name_was_typed(engine: EngineProcess, page: Page) -> None:
     engine.create("gone", "pass\n")
     timer = {"name": "t", "schedule_type": "Rate", "schedule": "1d"}
-    body = {"trigger_type_code": "TIMER", "trigger_status": "ACTIVE", "event_data": timer}
-    assert engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('gone')}", body).status == 201
+    engine.trigger("gone", "TIMER", timer)
     engine.ask("POST", f"{BASE}/{urn_of('gone')}/pause", {})
     engine.accepted("gone")
     page.goto(f"{HERE}/functions/gone")

@@ -140,7 +140,7 @@ def test_a_log_goes_on_after_a_restart_of_the_engine(tmp_path: Path, browser: Br
     with engine_on(tmp_path / "data") as engine:
         engine.asked_port = engine.port
         engine.create("noisy", NOISY)
-        with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")) as context:
+        with closing(browser.new_context(base_url=engine.url)) as context:
             page = context.new_page()  # its console has the errors of requests while the engine is down
             say(engine, "before")
             page.goto(LOGS)
@@ -153,10 +153,8 @@ def test_a_log_goes_on_after_a_restart_of_the_engine(tmp_path: Path, browser: Br
             expect(lines(page)).to_have_text(["before 0", "after 0"])
 
 
-def test_the_last_lines_are_there_without_scripts(engine: EngineProcess, browser: Browser) -> None:
-    request_id = say(engine, "plain", bad=True)
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
-    page = context.new_page()
+def test_the_last_lines_are_there_without_scripts(engine: EngineProcess, plain_page: Page) -> None:
+    request_id, page = say(engine, "plain", bad=True), plain_page
     page.goto(LOGS)
     page.get_by_label("Request id").fill(request_id)
     page.get_by_label("Errors only").check()
@@ -167,7 +165,6 @@ def test_the_last_lines_are_there_without_scripts(engine: EngineProcess, browser
     expect(page.locator("#log-request-error")).to_contain_text("No invocation of this function")
     page.goto(LOGS.replace("noisy", "silent"))
     expect(page.get_by_role("log")).to_contain_text("No output yet")
-    context.close()
 
 
 def test_a_stream_needs_an_event_stream_and_a_known_invocation(engine: EngineProcess) -> None:

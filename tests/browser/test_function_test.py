@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import closing
 from html import unescape
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
 from tests.browser.axe import violations
@@ -86,11 +85,9 @@ def test_the_log_of_a_synchronous_run_appears_while_it_runs(engine: EngineProces
     assert violations(page) == []
 
 
-def test_a_run_without_scripts_shows_the_end_of_its_log(engine: EngineProcess, browser: Browser) -> None:
-    with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)) as context:
-        page = context.new_page()
-        run(page, {"text": "plain"})
-        expect(page.get_by_role("region", name="succeeded").get_by_label("Log")).to_have_text("line plain")
+def test_a_run_without_scripts_shows_the_end_of_its_log(plain_page: Page) -> None:
+    run(plain_page, {"text": "plain"})
+    expect(plain_page.get_by_role("region", name="succeeded").get_by_label("Log")).to_have_text("line plain")
 
 
 def test_a_run_that_is_refused_says_why(engine: EngineProcess, page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import closing
 from time import monotonic, sleep
@@ -9,6 +10,7 @@ from time import monotonic, sleep
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
 
+from engine.http.console.pages import COOKIE
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
 HERE = f"/console/projects/{PROJECT}"
@@ -122,7 +124,7 @@ def test_a_fetch_that_took_long_delays_the_next_by_five_seconds_at_most(engine: 
 
 
 def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser: Browser) -> None:
-    with closing(browser.new_context(base_url=f"http://127.0.0.1:{engine.port}")) as context:
+    with closing(browser.new_context(base_url=engine.url)) as context:
         page = context.new_page()  # its console has the errors of requests while the engine is down
         page.goto(LIST)
         expect(page.get_by_role("button", name="live")).to_be_visible()
@@ -164,3 +166,15 @@ def test_a_deleted_thing_is_called_deleted(engine: EngineProcess, page: Page, pa
     engine.accepted("hello")  # told before the page may be fetched again
     page.wait_for_timeout(2500)
     assert paths == []
+
+
+def test_scripts_that_fetch_pages_take_no_note(page: Page) -> None:
+    page.goto(f"{HERE}/functions")
+    note = base64.urlsafe_b64encode(b"Saved.").decode()
+    page.context.add_cookies([{"name": COOKIE, "value": note, "url": page.url.partition("projects")[0]}])
+
+    fetched = page.evaluate("fetch(location.href).then((reply) => reply.text())")
+    page.goto(f"{HERE}/functions")
+
+    assert "Saved." not in fetched
+    expect(page.get_by_role("status")).to_contain_text("Saved.")

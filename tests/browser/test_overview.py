@@ -10,7 +10,6 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
 
-HERE = f"/console/projects/{PROJECT}"
 HOSTILE = "<script>alert(1)</script> \u202eesrever " + "long" * 50
 NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from time import sleep
-
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, until, urn_of
 from tests.browser.axe import violations
 
 QUEUES = f"/console/projects/{PROJECT}/queues"
@@ -30,8 +28,7 @@ def keep_busy(engine: EngineProcess, name: str) -> str:
     """Have a function run one of 12 invocations, and return its request id once it runs."""
     engine.ask("PUT", f"{BASE}/{urn_of(name)}/config-max-instance", {"max_instance_num": 1})
     running, *_ = [engine.accepted(name) for _ in range(12)]
-    while engine.record(name, running)["status"] != "RUNNING":
-        sleep(0.02)
+    until(lambda: engine.record(name, running)["status"] == "RUNNING")
     return running
 
 
@@ -91,11 +88,10 @@ def test_what_waits_is_purged_after_a_count_and_a_sample(engine: EngineProcess, 
     assert engine.record("purged", running, wait=30)["status"] == "FAIL"
 
 
-def test_a_purge_works_without_scripts(engine: EngineProcess, browser: Browser) -> None:
+def test_a_purge_works_without_scripts(engine: EngineProcess, plain_page: Page) -> None:
     engine.create("plain", SLOW)
     pause(engine, "plain")
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", java_script_enabled=False)
-    page = context.new_page()
+    page = plain_page
     page.goto(f"{QUEUES}/plain/purge")
     page.get_by_role("button", name="Cancel 3 waiting invocations").click()
     expect(page.get_by_role("status")).to_contain_text("3 of 3 cancelled")
@@ -103,4 +99,3 @@ def test_a_purge_works_without_scripts(engine: EngineProcess, browser: Browser) 
     expect(page.get_by_role("status")).to_contain_text("3 invocations cancelled")
     page.goto(QUEUES)
     expect(page.get_by_role("row").filter(has_text="plain")).to_contain_text("Nothing waits")
-    context.close()

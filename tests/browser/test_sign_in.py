@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
 
-from tests.acceptance import wrong_clock
-from tests.acceptance.engine_process import PROJECT, EngineProcess
+from tests.acceptance.engine_process import PROJECT, ClockedEngine, until
 from tests.browser.axe import violations
+from tests.support.credentials import credentials_file, key, token
 
 HERE = f"/console/projects/{PROJECT}"
 ADMIN, READ, INVOKE = "a-token-with-the-role-admin", "a-token-with-the-role-read", "a-token-with-the-role-invoke"
@@ -22,48 +22,33 @@ TEMPORARY, SECRET, SECURITY = "AK" + "9" * 60, "the-secret-of-an-access-key", "t
 EVIL = "http://evil.example"
 
 
-class Engine(EngineProcess):
+class Engine(ClockedEngine):
     """Engine with credentials, and a clock that can be set."""
 
     def __init__(self, folder: Path) -> None:
-        self.file, self._ahead = folder / "credentials.toml", folder / "ahead"
-        self.write(ADMIN, READ, INVOKE)
-        self.set_clock(0)
-        super().__init__(folder / "data", FUNCTIOND_AUTH__FILE=str(self.file))
-        self.program = [wrong_clock.__file__, str(self._ahead)]
+        self.folder = folder
+        super().__init__(folder / "data", **self.write(ADMIN, READ, INVOKE))
 
-    def write(self, *tokens: str) -> None:
-        """Write the credentials file, with these tokens."""
-        tables = [
-            f'[[tokens]]\ntoken = "{one}"\nproject = "{PROJECT}"\nrole = "{one.split("-")[-1]}"' for one in tokens
-        ]
-        key = f'[[keys]]\naccess = "{TEMPORARY}"\nsecret = "{SECRET}"\ntoken = "{SECURITY}"\nproject = "{PROJECT}"'
-        self.file.write_text("\n".join((*tables, key)))
-        self.file.chmod(0o600)
-
-    def set_clock(self, ahead: float) -> None:
-        self._ahead.with_suffix(".new").write_text(str(ahead))
-        self._ahead.with_suffix(".new").rename(self._ahead)
+    def write(self, *tokens: str) -> dict[str, str]:
+        """Write the credentials file, with these tokens. Return the setting that names it."""
+        tables = (token(one, PROJECT, role=one.split("-")[-1]) for one in tokens)
+        return credentials_file(self.folder, *tables, key(TEMPORARY, SECRET, PROJECT, token=SECURITY))
 
     def reload(self) -> None:
         """Load the credentials file, and return when that is done."""
         count = len([line for line in self.log if "credentials replaced" in line])
         self.signal(signal.SIGHUP)
-        while len([line for line in self.log if "credentials replaced" in line]) == count:
-            time.sleep(0.02)
+        until(lambda: len([line for line in self.log if "credentials replaced" in line]) > count)
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    engine = Engine(tmp_path_factory.mktemp("sign_in"))
-    try:
+    with closing(Engine(tmp_path_factory.mktemp("sign_in"))) as engine:
         engine.start()
         engine.headers["X-Auth-Token"] = ADMIN
         engine.create("hello", "def handler(event, context):\n    return event\n")
         engine.headers.clear()
         yield engine
-    finally:
-        engine.close()
 
 
 def sign_in(page: Page, token: str = ADMIN) -> None:
@@ -112,6 +97,9 @@ def test_an_access_key_signs_in_and_out(page: Page) -> None:
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     assert TEMPORARY in account(page)
+    page.goto("/console/sign-in")  # a reader who has signed in is led on
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    account(page)
 
     page.get_by_role("button", name="Sign out").click()
 
@@ -121,34 +109,8 @@ def test_an_access_key_signs_in_and_out(page: Page) -> None:
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_a_role_sees_what_it_may_do(page: Page) -> None:
-    page.goto(f"{HERE}/functions/hello")
-    sign_in(page)
-    expect(page.get_by_text("Pause…")).to_be_visible()
-    page.goto("/console/sign-in")  # a reader who has signed in is led on
-    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-    page.context.clear_cookies()
-
-    page.goto(f"{HERE}/functions/hello")
-    sign_in(page, READ)
-    expect(page.get_by_role("heading", name="hello")).to_be_visible()
-    expect(page.get_by_text("Pause…")).to_have_count(0)
-    account(page)
-    assert [one.inner_text() for one in page.locator("button[type=submit]:visible").all()] == ["Sign out"]
-    page.context.clear_cookies()
-
-    page.goto("/console/")
-    sign_in(page, INVOKE)
-    expect(page.get_by_role("heading", name="Documentation of functiond")).to_be_visible()
-    expect(page.get_by_role("navigation", name="Pages").get_by_role("link")).to_have_text(["Docs"])
-    page.goto(f"{HERE}/functions")
-    expect(page.get_by_role("heading", name="Access denied")).to_be_visible()
-    page.get_by_role("link", name="To the documentation").click()
-    expect(page.get_by_role("heading", name="Documentation of functiond")).to_be_visible()
-
-
 def test_pages_of_other_sites_may_link_and_not_act(page: Page, engine: Engine) -> None:
-    target = f"http://127.0.0.1:{engine.port}{HERE}/functions/hello"
+    target = f"{engine.url}{HERE}/functions/hello"
 
     def show(route: Route) -> None:
         body = f'<a href="{target}">link</a><form method="post" action="{target}/pause"><button>send</button></form>'
@@ -176,7 +138,7 @@ def test_pages_of_other_sites_may_link_and_not_act(page: Page, engine: Engine) -
 
 
 def test_a_session_ends_with_its_credential_and_with_time(context: BrowserContext, page: Page, engine: Engine) -> None:
-    here = f"http://127.0.0.1:{engine.port}{HERE}"
+    here = f"{engine.url}{HERE}"
     engine.write(ADMIN, READ, INVOKE, BRIEF)
     engine.reload()
     page.goto(f"{here}/functions/hello")

@@ -20,7 +20,7 @@ def hello(engine: EngineProcess) -> None:
 @pytest.fixture
 def abroad(browser: Browser, engine: EngineProcess) -> Iterator[Page]:
     """Open a page in a browser whose clock is 5:45 hours ahead of UTC."""
-    context = browser.new_context(base_url=f"http://127.0.0.1:{engine.port}", timezone_id="Asia/Kathmandu")
+    context = browser.new_context(base_url=engine.url, timezone_id="Asia/Kathmandu")
     yield context.new_page()
     context.close()
 

@@ -59,8 +59,7 @@ def have(engine: EngineProcess, *kinds: str) -> None:
     """Replace the triggers of the function by one of each of these kinds."""
     assert engine.ask("DELETE", API).status == 204
     for kind in kinds:
-        reply = engine.ask("POST", API, {"trigger_type_code": kind, "event_data": FORMS[kind]})
-        assert reply.status == 201, reply.json
+        engine.trigger("hello", kind, FORMS[kind])
 
 
 def test_each_kind_is_refused_when_empty_and_created_when_filled(engine: EngineProcess, page: Page) -> None:
