@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -166,24 +165,6 @@ async def statuses(client: httpx.AsyncClient, clock: ManualClock, seconds: float
     return [*found, (await client.get("/healthz")).status_code]
 
 
-async def test_busy_slots_are_no_stall_for_ten_minutes(tmp_path: Path) -> None:
-    gate, runs = tmp_path / "gate", tmp_path / "runs"
-    settings = {"executor__slots": 2, "executor__sync_slots": 0, "executor__isolation": "process"}
-    async with timed(tmp_path / "data", **settings) as (place, client, clock):
-        await place.engine.catalog.create(waiting_function(), CodeSource(kind="inline", file=encoded(WAITING)))
-        place.engine.scheduler.resume(HELD)
-        payload = json.dumps({"gate": str(gate), "runs": str(runs)}).encode()
-        for _ in range(5):
-            await place.engine.intake.accept(Request(function=replace(place.urn, name="waits"), payload=payload))
-        await until(lambda: place.engine.scheduler.statistics().running == 2)
-
-        seen = await statuses(client, clock, 600)
-        gate.touch()
-        await until(lambda: place.engine.dispatcher.statistics().outcomes["SUCCESS"] == 5)
-
-    assert set(seen) == {200}
-
-
 def waiting_function() -> Function:
     return Function(
         function_id=0,
@@ -196,24 +177,6 @@ def waiting_function() -> Function:
         memory_size=128,
         code=NO_CODE,
     )
-
-
-async def test_paused_work_is_no_stall(tmp_path: Path) -> None:
-    async with timed(tmp_path) as (place, client, clock):
-        place.engine.scheduler.resume(HELD)
-        place.engine.scheduler.set_pause(1, "the database moves")
-        await place.engine.intake.accept(Request(function=place.urn, payload=b"{}"))
-
-        assert set(await statuses(client, clock, 600)) == {200}
-        assert place.engine.dispatcher.statistics().started == 0
-
-
-async def test_held_and_delayed_work_is_no_stall(tmp_path: Path) -> None:
-    async with timed(tmp_path) as (place, client, clock):
-        await place.engine.intake.accept(Request(function=place.urn, payload=b"{}"))
-        await place.engine.intake.accept(Request(function=place.urn, payload=b"{}", delay=3600.0))
-
-        assert set(await statuses(client, clock, 600)) == {200}
 
 
 async def test_an_entry_that_no_slot_was_told_of_is_a_stall_until_it_starts(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from engine.code.store import CodeSource
 from engine.model import AsyncSettings, Code, Request, State
@@ -118,32 +117,6 @@ async def test_a_held_invocation_over_its_age_is_discarded_when_it_is_its_turn(t
         assert record.code == Code.EXPIRED
 
 
-async def test_held_invocations_of_a_deleted_function_end_and_leave_the_backlog(tmp_path: Path) -> None:
-    file = tmp_path / "log"
-    async with house(tmp_path / "data", executor__isolation="process") as place:
-        await create(place, AsyncSettings())
-        ids = [await send(place, "k", 0, file) for _ in range(3)]
-        function = place.engine.catalog.find(ORDERED)
-        await place.engine.catalog.delete(ORDERED)
-
-        assert {await end_of(place, request_id) for request_id in ids} == {State.DISCARD}
-        assert place.engine.backlog.of(function.function_id) == (0, 0)
-
-
-@pytest.mark.parametrize("cancelled", [0, 1])
-async def test_a_cancelled_invocation_lets_its_successors_run(tmp_path: Path, cancelled: int) -> None:
-    file = tmp_path / "log"
-    async with house(tmp_path / "data", executor__isolation="process") as place:
-        await create(place, AsyncSettings())
-        ids = [await send(place, "k", n, file) for n in (0, 3, 4)]
-        assert await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(ids[cancelled]) or 0)
-        place.engine.scheduler.resume(HELD)
-
-        assert await end_of(place, ids[2]) is State.SUCCESS
-        begun = [line.split()[1] for line in file.read_text().splitlines() if line.endswith("begin")]
-        assert begun == [n for n in ("0", "3", "4") if n != ("0", "3")[cancelled]]
-
-
 async def test_a_rate_spreads_the_starts_of_its_function(tmp_path: Path) -> None:
     async with house(tmp_path / "data", executor__isolation="process") as place:
         await create(place, AsyncSettings())
@@ -158,17 +131,3 @@ async def test_a_rate_spreads_the_starts_of_its_function(tmp_path: Path) -> None
     async with house(tmp_path / "data") as place:
         assert place.engine.controls.show(ORDERED).rate == 20.0
         assert place.engine.scheduler._queue.rated
-
-
-async def test_invocations_that_are_released_during_a_pause_run_in_order_after_it(tmp_path: Path) -> None:
-    file = tmp_path / "log"
-    async with house(tmp_path / "data", executor__isolation="process") as place:
-        await create(place, AsyncSettings())
-        ids = [await send(place, "k", n, file) for n in (0, 3, 4)]
-        await place.engine.controls.change(ORDERED, {"paused": True})
-        assert await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(ids[0]) or 0)
-        place.engine.scheduler.resume(HELD)
-        await place.engine.controls.change(ORDERED, {"paused": False})
-
-        assert [await end_of(place, request_id) for request_id in ids[1:]] == [State.SUCCESS, State.SUCCESS]
-        assert [line.split()[1] for line in file.read_text().splitlines() if line.endswith("begin")] == ["3", "4"]

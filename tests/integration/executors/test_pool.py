@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 import threading
@@ -72,35 +71,6 @@ async def test_statistics_count_what_is_there(opened: Pool, tmp_path: Path) -> N
     assert (seen.busy, seen.idle, seen.starting, seen.memory) == (1, 1, 0, 256)
     assert (seen.started, seen.retired, seen.killed, seen.cold_starts.count) == (2, 0, 0, 2)
     assert (await running.finish()).ok
-
-
-ONE_STARTS = """
-
-def only_one_starts(context):
-    try:
-        os.mkdir(os.path.join(os.path.dirname(__file__), "first"))
-    except FileExistsError:
-        time.sleep(600)
-"""
-
-
-async def test_an_instance_that_returns_serves_two_waiting_requests_in_turn(tmp_path: Path) -> None:
-    asked = function("wait", initializer_handler="index.only_one_starts")
-    async with pool(tmp_path, SOURCE + ONE_STARTS) as opened:
-        first = Running(opened, tmp_path, asked)
-        pid = await first.pid()
-        second = Running(opened, tmp_path, asked)
-        await until(lambda: opened.statistics().starting == 1)
-        third = Running(opened, tmp_path, asked)
-        await until(lambda: opened.statistics().starting == 2)
-
-        pids = []
-        for ending, following in ((first, second), (second, third)):
-            assert (await ending.finish()).ok
-            pids.append(await following.pid())
-        outcome = await third.finish()
-
-    assert (pids, outcome.ok, outcome.initialised > 0) == ([pid, pid], True, True)
 
 
 async def test_lines_of_a_start_without_a_request_are_the_instances_own(tmp_path: Path) -> None:
@@ -246,15 +216,6 @@ async def test_retiring_a_function_ends_its_idle_instances_but_those_of_kept_rev
     assert [is_alive(pid) for pid in (old, kept, other)] == [False, True, True]
 
 
-async def test_a_busy_instance_that_was_retired_goes_when_it_is_done(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
-    await opened.retire(1)
-
-    assert (await running.finish()).ok
-    await exit_of(pid)
-
-
 async def test_a_closed_pool_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     async with pool(tmp_path, SOURCE) as opened:
         running = Running(opened, tmp_path)
@@ -283,21 +244,6 @@ async def test_code_that_is_not_there_is_the_engines_fault(opened: Pool, tmp_pat
 
     assert outcome.code == Code.ENGINE
     assert str(tmp_path / "code") in outcome.message
-
-
-async def test_running_out_of_descriptors_is_overload_and_leaks_none(opened: Pool) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = os.listdir("/proc/self/fd")
-    codes = set()
-    for spare in range(8):  # each number of spare descriptors fails at another step
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
-        codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    await opened.close()
-
-    assert codes <= {Code.OVERLOAD, Code.OK}
-    assert Code.OVERLOAD in codes
-    assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
 # --- other event loops and pools ---

@@ -99,14 +99,6 @@ async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(tmp_p
         assert (await starting).code == Code.CANCELLED
 
 
-async def test_a_cancelled_call_ends_its_instance(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
-    running.outcome.cancel()
-
-    await exit_of(pid)
-
-
 async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     async with pool(tmp_path, SOURCE) as opened:
@@ -121,25 +113,6 @@ async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: 
         assert opened.statistics().started > 35
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
     assert len(os.listdir("/proc/self/fd")) <= len(before) + 1  # the epoll descriptor of this loop
-
-
-async def test_a_forged_answer_ends_the_instance(opened: Pool) -> None:
-    outcome = await opened.execute(function("forge"), invocation())
-
-    assert (outcome.code, "socket" in outcome.message) == (Code.USER_EXCEPTION, True)
-
-
-async def test_a_request_that_a_dead_instance_did_not_read_runs_on_a_new_one(opened: Pool) -> None:
-    warm = await pid_of(opened)
-    stop(warm)
-    call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
-    await asyncio.sleep(0)
-    os.kill(warm, signal.SIGKILL)
-
-    outcome = await call
-
-    assert outcome.ok
-    assert int(outcome.result) != warm
 
 
 async def test_a_large_request_that_a_dead_instance_read_in_part_runs_on_a_new_one(opened: Pool) -> None:
@@ -159,17 +132,6 @@ async def test_an_instance_that_died_idle_and_unnoticed_is_replaced(opened: Pool
     _kill_before_the_loop_can_see(warm)
 
     assert await pid_of(opened) != warm
-
-
-async def test_a_request_that_was_read_is_never_run_again(opened: Pool, tmp_path: Path) -> None:
-    warm = Running(opened, tmp_path)
-    await warm.pid()
-    await warm.finish()
-    running = Running(opened, tmp_path)
-    os.kill(await running.pid(), signal.SIGKILL)
-
-    assert (await running.outcome).code == Code.USER_EXCEPTION
-    assert opened.statistics().started == 1
 
 
 async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened: Pool) -> None:

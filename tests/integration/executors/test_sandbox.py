@@ -323,14 +323,6 @@ async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
 # --- other programs ---
 
 
-async def test_node_runs_inside(tmp_path: Path) -> None:
-    async with pool(tmp_path, "", sandbox=SANDBOX) as opened:
-        source = "exports.handler = async (event, context) => [process.getuid(), process.cwd(), process.pid, event.n]"
-        (tmp_path / "code" / "index.js").write_text(source)
-
-        assert await result(opened, "handler", {"n": 7}, runtime="Node.js18.15") == [1003, "/opt/function/code", 2, 7]
-
-
 @pytest.mark.parametrize("isolation", ["bubblewrap", "process"])
 async def test_servers_that_all_listen_on_one_port_run_side_by_side(
     tmp_path: Path, isolation: Literal["bubblewrap", "process"]

@@ -32,23 +32,6 @@ def third_time(context):
         raise RuntimeError("not yet")
 
 
-def dying(context):
-    os._exit(5)
-
-
-def never(context):
-    raise RuntimeError("never")
-
-
-def slow_at_first(context):
-    try:
-        (HERE / "begun").mkdir()
-    except FileExistsError:
-        return
-    with open(HERE / "gate") as gate:  # blocks until the test writes
-        gate.read()
-
-
 def either(event, context):
     return wait(event, context) if event else os.getpid()
 
@@ -93,27 +76,6 @@ async def test_an_instance_is_filled_before_another_is_started(opened: Pool, tmp
     assert (opened.statistics().idle, opened.statistics().busy) == (2, 0)
 
 
-async def test_a_place_that_becomes_free_is_taken_again(opened: Pool, tmp_path: Path) -> None:
-    first, second = Running(opened, tmp_path, shared()), Running(opened, tmp_path, shared())
-    pid = await first.pid()
-    await second.pid()
-    await second.finish()
-    third = Running(opened, tmp_path, shared())
-
-    assert await third.pid() == pid
-    assert [(await one.finish()).code for one in (first, third)] == [Code.OK, Code.OK]
-
-
-async def test_requests_wait_for_an_instance_that_is_on_its_way(opened: Pool) -> None:
-    asked = function("pid", concurrent_num=3)
-
-    outcomes = await asyncio.gather(*(opened.execute(asked, invocation()) for _ in range(4)))
-
-    assert [outcome.code for outcome in outcomes] == [Code.OK] * 4
-    assert opened.statistics().started == 2
-    assert all(outcome.initialised > 0 for outcome in outcomes)
-
-
 async def test_a_request_waits_for_an_instance_that_is_being_kept_at_hand(opened: Pool) -> None:
     await pid_of(opened)
     await opened.retire(1)  # the interpreter is resolved by now, so that the next start begins at once
@@ -137,18 +99,6 @@ async def test_a_retired_instance_goes_when_its_last_request_is_done(opened: Poo
 
 
 # --- failure of one of several requests ---
-
-
-async def test_cancelling_one_cancels_all_of_its_instance(opened: Pool, tmp_path: Path) -> None:
-    first, second = Running(opened, tmp_path, shared()), Running(opened, tmp_path, shared())
-    pid = await first.pid()
-    await second.pid()
-
-    assert opened.cancel(first.invocation.key)
-    outcomes = [await first.outcome, await second.outcome]
-    assert [outcome.code for outcome in outcomes] == [Code.CANCELLED, Code.CANCELLED]
-    assert "so was another" in outcomes[1].message
-    await exit_of(pid)
 
 
 async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(opened: Pool, tmp_path: Path) -> None:
@@ -229,46 +179,6 @@ async def test_an_initializer_is_tried_three_times_each_on_a_new_instance(opened
 
     assert (outcome.code, opened.statistics().started) == (Code.OK, 3)
     assert plain(outcome.log) == b"try 1\ntry 2\ntry 3\n"
-
-
-@pytest.mark.parametrize(
-    ("initializer", "code", "started"),
-    [("dying", Code.INIT_FAILED, 3), ("never", Code.INITIALIZER_ERROR, 3), ("missing", Code.ENTRY_NOT_FOUND, 1)],
-)
-async def test_a_start_that_fails_is_tried_on_new_instances_as_long_as_that_may_help(
-    opened: Pool, initializer: str, code: Code, started: int
-) -> None:
-    outcome = await opened.execute(function("pid", initializer_handler=f"index.{initializer}"), invocation())
-
-    assert (outcome.code, opened.statistics().started) == (code, started)
-
-
-async def test_a_start_goes_on_for_a_second_request_when_the_first_is_cancelled(opened: Pool, tmp_path: Path) -> None:
-    gate = tmp_path / "code" / "gate"
-    os.mkfifo(gate)
-    asked = function("pid", concurrent_num=2, initializer_handler="index.slow_at_first")
-    leader, follower = invocation(), invocation()
-    calls = [asyncio.ensure_future(opened.execute(asked, one)) for one in (leader, follower)]
-    with await asyncio.to_thread(gate.open, "w"):  # the initializer runs and waits for the FIFO's end
-        opened.cancel(leader.key)
-        cancelled = await calls[0]
-
-    assert (cancelled.code, (await calls[1]).code) == (Code.CANCELLED, Code.OK)
-    assert opened.statistics().started == 1
-
-
-async def test_a_request_that_waits_for_an_instance_can_be_cancelled_alone(opened: Pool, tmp_path: Path) -> None:
-    gate = tmp_path / "code" / "gate"
-    os.mkfifo(gate)
-    asked = function("pid", concurrent_num=2, initializer_handler="index.slow_at_first")
-    leader, follower = invocation(), invocation()
-    calls = [asyncio.ensure_future(opened.execute(asked, one)) for one in (leader, follower)]
-    await asyncio.sleep(0)
-
-    assert opened.cancel(follower.key)
-    assert (await calls[1]).code == Code.CANCELLED
-    await asyncio.to_thread(gate.write_text, "")
-    assert (await calls[0]).code == Code.OK
 
 
 # --- end ---

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.spawners import HostSpawner, IsolationOptions
+from engine.executors.local.spawners import NO_ISOLATION, HostSpawner, IsolationOptions
 from engine.executors.local.template import Template
 from engine.executors.pool import Pool
 from engine.isolation.orphans import kill_orphans
@@ -335,17 +335,22 @@ async def test_what_keeps_a_forked_process_from_its_work_is_the_engines_fault(op
     assert opened.statistics().started == 1
 
 
-async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_path: Path) -> None:
-    await pid_of(opened)
-    await opened.retire(1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = os.listdir("/proc/self/fd")
-    codes = set()
-    for spare in range(1, 14):  # each number of spare descriptors fails at another step
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
-        codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    await opened.close()
+@pytest.mark.parametrize("sandbox", [NO_ISOLATION, FORKING], ids=["spawned", "forked"])
+async def test_running_out_of_descriptors_is_overload_and_leaves_nothing(
+    tmp_path: Path, sandbox: IsolationOptions
+) -> None:
+    async with pool(tmp_path, SOURCE, sandbox=sandbox, interpreters=own()) as opened:
+        if sandbox is FORKING:
+            await ready(opened)
+        await pid_of(opened)
+        await opened.retire(1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        before = os.listdir("/proc/self/fd")
+        codes = set()
+        for spare in range(14):  # each number of spare descriptors fails at another step
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
+            codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert codes <= {Code.OVERLOAD, Code.OK}
     assert Code.OVERLOAD in codes

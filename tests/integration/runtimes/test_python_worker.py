@@ -22,11 +22,6 @@ import asyncio, json, os, sys, threading
 started = []
 
 
-def initializer(context):
-    started.append(context.getFunctionName())
-    print("initialized")
-
-
 def raising_initializer(context):
     raise ValueError("no database")
 
@@ -62,16 +57,6 @@ def ask(event, context):
 
 def named(event, context):
     return {name: getattr(context, name) for name in event} | {"left": context.get_remaining_time_in_millis()}
-
-
-def log(event, context):
-    logger = context.getLogger()
-    logger.info("count %d of %s", 1, "two")
-    logger.debug("quiet")
-    logger.setLevel("WARN")
-    logger.info("hidden")
-    logger.warn("loud")
-    logger.error("a %s without argument")
 
 
 def environment(event, context):
@@ -140,16 +125,6 @@ async def run(tmp_path: Path) -> AsyncIterator[Any]:
 def value(outcome: Outcome) -> Any:
     assert outcome.ok, outcome
     return json.loads(outcome.result)
-
-
-async def test_the_initializer_runs_once_for_each_instance(run: Any) -> None:
-    asked = function("starts", initializer_handler="index.initializer")
-
-    first, second = await run(asked), await run(asked)
-
-    assert value(first) == value(second) == [value(first)[0], 1]
-    assert (plain(first.log), second.log) == (b"initialized\n", b"")
-    assert first.initialised > 0 == second.initialised
 
 
 @pytest.mark.parametrize(
@@ -268,16 +243,6 @@ async def test_user_data_never_raises(run: Any, args: list[str], answer: str | N
     outcome = await run(function("ask", encrypted_user_data={"s": "2"}), [["getUserData", args]])
 
     assert value(outcome) == {"getUserData": answer}
-
-
-async def test_logger_lines_carry_time_request_and_level(run: Any) -> None:
-    outcome = await run(function("log"))
-
-    lines = [line.split(" ", 3) for line in plain(outcome.log).decode().splitlines()]
-    assert [(level, text) for _, _, level, text in lines] == [
-        ("INFO", "count 1 of two"), ("DEBUG", "quiet"), ("WARN", "loud"), ("ERROR", "a %s without argument"),
-    ]  # fmt: skip
-    assert all(stamp.endswith("Z") and len(request) == 36 for stamp, request, _, _ in lines)
 
 
 async def test_the_environment_is_the_documented_one_and_the_users(tmp_path: Path, run: Any) -> None:
