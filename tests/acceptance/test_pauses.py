@@ -44,7 +44,7 @@ def test_a_pause_keeps_intake_open_and_survives_a_kill(tmp_path: Path) -> None:
         assert engine.ask("POST", f"{BASE}/{urn_of('job')}/invocations", {"n": 1}).status == 200
 
 
-def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
+def test_the_command_line_pauses_explains_lists_and_resumes(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("job", ECHO)
         paused = run(engine, "pause", "job", "--reason", "so [it] is")
@@ -59,24 +59,14 @@ def test_the_command_line_pauses_explains_and_resumes(tmp_path: Path) -> None:
             "  order     one invocation of the function starts before it",
         ], explained.stderr
         assert run(engine, "show", second).stdout.startswith(f"{second} WAIT (paused)\n")
+        engine.create("other", ECHO)
+        lines = {line.split()[0]: line.split()[-1] for line in run(engine, "functions").stdout.splitlines()}
+        assert (lines["NAME"], lines["job"], lines["other"] != "paused") == ("STATE", "paused", True)
+        marks = {one["func_name"]: one.get("paused") for one in json.loads(run(engine, "functions", "--json").stdout)}
+        assert marks == {"job": True, "other": None}
         resumed = run(engine, "resume", "job", "--json")
 
         assert json.loads(resumed.stdout)["paused"] is False, resumed.stderr
-
-
-def test_the_list_of_functions_marks_paused_ones(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        engine.create("job", ECHO)
-        engine.create("other", ECHO)
-        assert engine.ask("PATCH", CONTROLS, {"paused": True}).status == 200
-        listed = run(engine, "functions")
-        marked = run(engine, "functions", "--json")
-
-        lines = {line.split()[0]: line.split()[-1] for line in listed.stdout.splitlines()}
-        assert (lines["NAME"], lines["job"]) == ("STATE", "paused"), listed.stderr
-        assert lines["other"] != "paused"
-        marks = {one["func_name"]: one.get("paused") for one in json.loads(marked.stdout)}
-        assert marks == {"job": True, "other": None}
 
 
 def test_the_command_line_shows_and_changes_controls(tmp_path: Path) -> None:

@@ -134,18 +134,6 @@ def test_another_package_is_refused_with_words_and_changes_nothing(engine: Engin
     assert shown(engine, "packed") == before
 
 
-def test_an_update_may_name_the_package_or_leave_it_out(engine: EngineProcess) -> None:
-    create(engine, "same")
-
-    named = configure(engine, "same", timeout=7)
-    silent = configure(engine, "same", timeout=8, package=None)
-
-    assert [(one.status, one.json["package"], one.json["timeout"]) for one in (named, silent)] == [
-        (200, "default", 7),
-        (200, "default", 8),
-    ]
-
-
 # --- tags ---
 
 
