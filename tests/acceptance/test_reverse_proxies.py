@@ -42,11 +42,12 @@ class Site(Struct):
     port: int
 
     def open(self, method: str, path: str, body: bytes | None = None, **headers: str) -> HTTPSConnection:
-        """Send a request from ``CLIENT`` over TLS. Underscores in header names stand for dashes."""
+        """Send a request from ``CLIENT`` over TLS; underscores in names are dashes, empty headers are not sent."""
         context = ssl._create_unverified_context()
         connection = HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context, source_address=(CLIENT, 0))
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, {"Host": f"{NAME}:{self.port}", "X-Auth-Token": TOKEN, **named})
+        given = {"Host": f"{NAME}:{self.port}", "X_Auth_Token": TOKEN, **headers}
+        named = {name.replace("_", "-"): value for name, value in given.items() if value}
+        connection.request(method, path, body, named)
         return connection
 
     def status(self, method: str, path: str, **headers: str) -> int:
