@@ -8,15 +8,18 @@ from contextlib import asynccontextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import httpx
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
+from engine.app import lifecycle
 from engine.app.api_wiring import build_app
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
+from engine.app.signals import connect
 from engine.asgi.listener import listen
 from engine.code.store import CodeSource
 from engine.config.settings import Settings, load_settings
@@ -87,12 +90,18 @@ async def house(
     folder: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[House]:
     """Run an engine on ``folder``; a second call restarts it. Setting names use two underscores for a dot."""
-    async with run_engine(settings_of(folder, **settings), plugins=plugins, clock=clock) as engine:
-        engine.scheduler.hold(HELD)
-        if not engine.catalog.list(PROJECT):
-            await engine.catalog.create(_hello(), CodeSource(kind="inline", file=encoded(SOURCE)))
-        with anyio.fail_after(200):
-            yield House(engine=engine)
+    with patch.object(lifecycle, "connect", _connect_held):
+        async with run_engine(settings_of(folder, **settings), plugins=plugins, clock=clock) as engine:
+            if not engine.catalog.list(PROJECT):
+                await engine.catalog.create(_hello(), CodeSource(kind="inline", file=encoded(SOURCE)))
+            with anyio.fail_after(200):
+                yield House(engine=engine)
+
+
+def _connect_held(engine: EngineParts) -> None:
+    """Connect the signals of an engine, and start nothing, not even the work of an earlier run."""
+    connect(engine)
+    engine.scheduler.hold(HELD)
 
 
 def settings_of(folder: Path, **settings: Any) -> Settings:

@@ -482,6 +482,17 @@ def with_service(feed: Feed, lamp: Lamp) -> Plugin:
     return Plugin(kinds=("FEED",), options=FeedOptions, trigger=feed.trigger, serve=lambda settings: lamp)
 
 
+async def test_an_engine_whose_events_are_counted_runs_none_of_them_after_a_restart(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        await place.create("FEED", name="a")
+        await until(lambda: "a" in feed.contexts)
+        await feed.contexts["a"].accept_batch([Event(payload=b"1")])
+
+    async with house(tmp_path, [feed.plugin()]) as place:
+        assert await place.engine.dispatcher.cancel((await place.keys())[0])
+        assert place.engine.dispatcher.statistics().started == 0
+
+
 async def test_a_service_of_a_plugin_runs_before_its_triggers_and_is_theirs(tmp_path: Path, feed: Feed) -> None:
     lamp = Lamp()
     async with house(tmp_path, [with_service(feed, lamp)]) as place:
