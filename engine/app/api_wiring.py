@@ -39,7 +39,7 @@ from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
 from engine.http.server import HttpServer
-from engine.metrics.prometheus import Telemetry
+from engine.metrics.prometheus import rendered
 from engine.pipeline.explanation import Explainer
 
 
@@ -133,12 +133,11 @@ def _records(engine: EngineParts) -> InvocationRecords:
 
 def _health(engine: EngineParts) -> HealthChecks:
     health = EngineHealth(engine)
-    telemetry = Telemetry(lambda: read_figures(engine), lambda project: read_families(engine, health, project))
     return HealthChecks(
         alive=health.problems,
         degraded=health.losses,
         ready=health.reasons_not_ready,
         about=health.about,
-        metrics=telemetry.render,
+        metrics=lambda project: rendered([*read_figures(engine), *read_families(engine, health, project)]),
         open_names=lambda: engine.authenticator is None or not engine.authenticator.principals.several,
     )

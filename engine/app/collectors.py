@@ -12,7 +12,7 @@ from engine.app.parts import EngineParts
 from engine.maintenance.disk_guard import free_space
 from engine.metrics.function_metrics import LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
 from engine.metrics.histogram import Distribution
-from engine.metrics.prometheus import Family, Figure, count, gauge, histogram
+from engine.metrics.prometheus import Family, count, gauge, histogram
 from engine.model import Mode
 from engine.triggers.supervisor import RUNNING
 
@@ -21,7 +21,7 @@ _FUNCTION = LABELS[:3]
 _Counted = Sequence[tuple[Labels, FunctionCounters]]
 
 
-def read_figures(engine: EngineParts) -> Iterator[Figure]:
+def read_figures(engine: EngineParts) -> Iterator[Family]:
     yield from _intake(engine)
     yield from _queue(engine)
     yield from _outcomes(engine)
@@ -33,14 +33,14 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
     yield from _spans(engine)
 
 
-def _intake(engine: EngineParts) -> Iterator[Figure]:
+def _intake(engine: EngineParts) -> Iterator[Family]:
     intake = engine.intake.statistics()
     yield count("accepted", "Asynchronous invocations accepted, by source", intake.accepted, "source")
     yield count("called", "Synchronous calls accepted", intake.called)
     yield count("refused", "Requests rejected, by kind of error", intake.refused, "error")
 
 
-def _queue(engine: EngineParts) -> Iterator[Figure]:
+def _queue(engine: EngineParts) -> Iterator[Family]:
     queue, backlog = engine.scheduler.statistics(), engine.backlog
     oldest = queue.oldest_due_at
     age = 0.0 if oldest is None else max(0.0, engine.clock.now() - oldest)
@@ -56,7 +56,7 @@ def _queue(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("held", "1 for each reason why no asynchronous work starts", dict.fromkeys(held, 1.0), "reason")
 
 
-def _outcomes(engine: EngineParts) -> Iterator[Figure]:
+def _outcomes(engine: EngineParts) -> Iterator[Family]:
     ends, deliveries = engine.dispatcher.statistics(), engine.delivery.statistics()
     codes = {str(int(code)): amount for code, amount in ends.codes.items()}
     yield count("started", "Attempts started", ends.started)
@@ -76,7 +76,7 @@ def _outcomes(engine: EngineParts) -> Iterator[Figure]:
     yield count("deliveries_given_up", "Outcomes whose delivery was given up", deliveries.given_up)
 
 
-def _executors(engine: EngineParts) -> Iterator[Figure]:
+def _executors(engine: EngineParts) -> Iterator[Family]:
     pool = engine.pool.statistics()
     states = {"starting": pool.starting, "idle": pool.idle, "busy": pool.busy}
     ended = {"retired": pool.retired, "killed": pool.killed}
@@ -90,7 +90,7 @@ def _executors(engine: EngineParts) -> Iterator[Figure]:
     yield histogram("cold_start_seconds", "Seconds until a new instance was ready", pool.cold_starts)
 
 
-def _sources(engine: EngineParts) -> Iterator[Figure]:
+def _sources(engine: EngineParts) -> Iterator[Family]:
     sources = engine.sources.statistics()
     running = {table: float(health.state == RUNNING) for table, health in sources.services.items()}
     yield gauge("triggers", "Triggers, by the state of their source", sources.states, "state")
@@ -100,7 +100,7 @@ def _sources(engine: EngineParts) -> Iterator[Figure]:
     yield count("trigger_events_lost", "Events that left what a trigger reads before they were read", sources.lost)
 
 
-def _journal(engine: EngineParts) -> Iterator[Figure]:
+def _journal(engine: EngineParts) -> Iterator[Family]:
     storage, settings = engine.storage.statistics(), engine.settings.storage
     yield histogram("commit_rows", "Write requests per commit", storage.batch_size)
     yield histogram(
@@ -124,12 +124,12 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
     yield count("purged", "Finished invocations removed by pruning", engine.pruner.purged)
 
 
-def _connections(engine: EngineParts) -> Iterator[Figure]:
+def _connections(engine: EngineParts) -> Iterator[Family]:
     refused = "Connections and requests refused, by the limit that was reached"
     yield count("clients_turned_away", refused, engine.connections.api.turned_away.counts, "limit")
 
 
-def _loop(engine: EngineParts) -> Iterator[Figure]:
+def _loop(engine: EngineParts) -> Iterator[Family]:
     lag = engine.lag
     trusted = 0.0 if engine.clock_guard.state().held else 1.0
     yield gauge("clock_trusted", "0 while nothing expires because the clock is in doubt", trusted)
@@ -137,7 +137,7 @@ def _loop(engine: EngineParts) -> Iterator[Figure]:
     yield gauge("loop_lag_worst_seconds", "Longest lag of the event loop since the engine started", lag.worst)
 
 
-def _spans(engine: EngineParts) -> Iterator[Figure]:
+def _spans(engine: EngineParts) -> Iterator[Family]:
     if engine.tracer is not None:
         spans = engine.tracer.statistics()
         results = {"exported": spans.exported, "failed": spans.failed, "dropped": spans.dropped}
@@ -152,8 +152,7 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
 
     ``project`` is the only one whose functions and triggers are named; None: all are.
     """
-    healthy = 0.0 if health.problems() else 1.0
-    yield Family(name="healthy", help="0 while /healthz fails", kind="gauge", labels=(), samples=[((), healthy)])
+    yield gauge("healthy", "0 while /healthz fails", 0.0 if health.problems() else 1.0)
     labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS, project)
     yield Family(name="trigger_lag", help="Events not read yet", kind="gauge", labels=labels, samples=lags)
     metrics = engine.function_metrics
@@ -164,9 +163,9 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
         shown = [one for one in family.samples if project is None or one[0][0] in ("", project)]
         yield replace(family, samples=shown)
     used = "Functions and sources that have metrics of their own"
-    yield Family(name="function_labels", help=used, kind="gauge", labels=(), samples=[((), metrics.used)])
+    yield gauge("function_labels", used, metrics.used)
     most = "Largest number of functions and sources that have metrics of their own"
-    yield Family(name="function_labels_limit", help=most, kind="gauge", labels=(), samples=[((), metrics.limit)])
+    yield gauge("function_labels_limit", most, metrics.limit)
 
 
 def _requests(counted: _Counted, running: Mapping[Labels, int]) -> Iterator[Family]:

@@ -8,35 +8,20 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Literal, TextIO
 
 import anyio.to_thread
 import structlog
 from msgspec import Struct
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from engine.metrics.histogram import Distribution
 from engine.model.text import visible
 
 
-class Figure(Struct, frozen=True, kw_only=True):
-    """Metric at one moment, with its value for each value of ``label``.
-
-    Keys of ``values`` are values of ``label``. A metric without label has one value with an empty key.
-    """
-
-    name: str
-    help: str
-    label: str = ""
-    values: Mapping[str, float] = {}
-    distribution: Distribution | None = None
-    counter: bool = False
-
-
 class Family(Struct, frozen=True, kw_only=True):
-    """Metric at one moment, with several labels. Each sample has the values of ``labels`` and a value.
+    """Metric at one moment. Each sample has the values of ``labels`` and a value.
 
     The value is a ``Distribution`` if the metric is a histogram, and a number otherwise.
     """
@@ -44,85 +29,49 @@ class Family(Struct, frozen=True, kw_only=True):
     name: str
     help: str
     kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
     samples: Sequence[tuple[tuple[str, ...], float | Distribution]]
 
 
-def count(name: str, help: str, value: float | Mapping[str, float], label: str = "") -> Figure:
-    values = dict(value) if isinstance(value, Mapping) else {"": value}
-    return Figure(name=name, help=help, label=label, values=values, counter=True)
+def count(name: str, help: str, value: float | Mapping[str, float], label: str = "") -> Family:
+    """Return a counter with one value, or with one for each value of ``label``."""
+    return Family(name=name, help=help, kind="counter", labels=(label,) if label else (), samples=_samples(value))
 
 
-def gauge(name: str, help: str, value: float | Mapping[str, float], label: str = "") -> Figure:
-    values = dict(value) if isinstance(value, Mapping) else {"": value}
-    return Figure(name=name, help=help, label=label, values=values)
+def gauge(name: str, help: str, value: float | Mapping[str, float], label: str = "") -> Family:
+    """Return a gauge with one value, or with one for each value of ``label``."""
+    return Family(name=name, help=help, kind="gauge", labels=(label,) if label else (), samples=_samples(value))
 
 
-def histogram(name: str, help: str, distribution: Distribution) -> Figure:
-    return Figure(name=name, help=help, distribution=distribution)
+def histogram(name: str, help: str, distribution: Distribution) -> Family:
+    return Family(name=name, help=help, kind="histogram", samples=[((), distribution)])
 
 
-class Telemetry:
-    """Metrics in the Prometheus text format.
-
-    ``read`` and ``families`` return the current metrics and are called for each request. ``families`` gets the project
-    whose functions are named; None: those of all projects.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[], Iterator[Figure]],
-        families: Callable[[str | None], Iterator[Family]] = lambda project: iter(()),
-    ) -> None:
-        self._read, self._families = read, families
-
-    async def render(self, project: str | None = None) -> bytes:
-        """Return all metrics as text. The text is written in a thread, because it may have thousands of lines."""
-        snapshot = _Snapshot([*self._read()], [*self._families(project)])
-        return await anyio.to_thread.run_sync(snapshot.text)
+def _samples(value: float | Mapping[str, float]) -> Sequence[tuple[tuple[str, ...], float]]:
+    return [((one,), number) for one, number in value.items()] if isinstance(value, Mapping) else [((), value)]
 
 
-class _Snapshot:
-    def __init__(self, figures: Sequence[Figure], families: Sequence[Family]) -> None:
-        self._figures, self._families = figures, families
-
-    def collect(self) -> Iterator[Metric]:
-        return map(_metric, self._figures)
-
-    def text(self) -> bytes:
-        registry = CollectorRegistry()
-        registry.register(self)
-        lines = [line for family in self._families for line in _lines(family)]
-        return generate_latest(registry) + "".join(lines).encode()
-
-
-def _metric(figure: Figure) -> Metric:
-    name = f"functiond_{figure.name}"
-    if figure.distribution is not None:
-        buckets = _buckets(figure.distribution)
-        return HistogramMetricFamily(name, figure.help, buckets=buckets, sum_value=figure.distribution.total)
-    labels = [figure.label] if figure.label else []
-    family = (CounterMetricFamily if figure.counter else GaugeMetricFamily)(name, figure.help, labels=labels)
-    for label, value in figure.values.items():
-        family.add_metric([label] if figure.label else [], value)
-    return family
+async def rendered(families: Sequence[Family]) -> bytes:
+    """Return metrics in the Prometheus text format. A thread writes it, because it may have thousands of lines."""
+    return await anyio.to_thread.run_sync(lambda: "".join(chain.from_iterable(map(_lines, families))).encode())
 
 
 def _lines(family: Family) -> Iterator[str]:
-    """Yield the lines of a metric with several labels.
+    """Yield the lines of a metric.
 
-    The library takes five times as long for them, and holds the lock of the interpreter, which delays the engine.
+    The library of Prometheus takes five times as long, and holds the lock of the interpreter, which delays the engine.
     """
     name = f"functiond_{family.name}{'_total' if family.kind == 'counter' else ''}"
     yield f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
     for values, value in family.samples:
         labels = ",".join(f'{label}="{_escaped(one)}"' for label, one in zip(family.labels, values, strict=True))
+        shown = f"{{{labels}}}" if labels else ""
         if isinstance(value, Distribution):
             for bound, amount in _buckets(value):
-                yield f'{name}_bucket{{{labels},le="{bound}"}} {amount}\n'
-            yield f"{name}_sum{{{labels}}} {value.total!r}\n{name}_count{{{labels}}} {amount}\n"
+                yield f'{name}_bucket{{{labels}{"," * bool(labels)}le="{bound}"}} {amount}\n'
+            yield f"{name}_sum{shown} {value.total!r}\n{name}_count{shown} {amount}\n"
         else:
-            yield f"{name}{{{labels}}} {value!r}\n" if labels else f"{name} {value!r}\n"
+            yield f"{name}{shown} {float(value)!r}\n"
 
 
 def _escaped(value: str) -> str:

@@ -9,7 +9,7 @@ import sys
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.metrics.histogram import Histogram
-from engine.metrics.prometheus import Family, Telemetry, count, gauge, histogram
+from engine.metrics.prometheus import Family, count, gauge, histogram, rendered
 from tests.support.engine_process import ROOT
 
 
@@ -35,7 +35,7 @@ async def test_figures_come_out_in_the_format_of_prometheus() -> None:
         Family(name="time", help="Time", kind="histogram", labels=("of",), samples=[(("a",), waits.snapshot())]),
     ]
 
-    text = (await Telemetry(lambda: iter(figures), lambda project: iter(families)).render()).decode()
+    text = (await rendered([*figures, *families])).decode()
 
     samples = {
         (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples

@@ -27,8 +27,8 @@ from engine.http.console.forms import Form
 from engine.http.console.overview.concerns import ProjectConcerns, engine_concerns
 from engine.http.console.pages import PageFamily, Pages, get, post, projects_for, see_other
 from engine.http.console.paths import HOME
-from engine.metrics.histogram import SECONDS
-from engine.metrics.prometheus import Figure
+from engine.metrics.histogram import SECONDS, Distribution
+from engine.metrics.prometheus import Family
 from engine.metrics.samples import Period, Sample
 from engine.metrics.usage import Usage
 
@@ -44,7 +44,7 @@ class OverviewPage(PageFamily):
         pages: Pages,
         catalog: Catalog,
         health: HealthChecks,
-        figures: Callable[[], Iterable[Figure]],
+        figures: Callable[[], Iterable[Family]],
         usage: Usage,
         concerns: ProjectConcerns,
         api: ApiRequests,
@@ -61,9 +61,11 @@ class OverviewPage(PageFamily):
     @get("ConsoleOverview", HOME)
     async def show(self, call: Call) -> Reply:
         chosen = range_of(call)
-        figures = {figure.name: figure for figure in self._figures()}
-        value = {name: figure.values[""] for name, figure in figures.items() if "" in figure.values}
-        values = {name: _nonzero(figure) for name, figure in figures.items() if figure.label}
+        figures = list(self._figures())
+        single = {one.name: one.samples[0][1] for one in figures if not one.labels}
+        times = {name: found for name, found in single.items() if isinstance(found, Distribution)}
+        value = {name: found for name, found in single.items() if not isinstance(found, Distribution)}
+        values = {one.name: _nonzero(one) for one in figures if one.labels}
         concerns = list(engine_concerns(self._health, value, values["held"]))
         for project in projects_for(call, self._catalog)[:PROJECTS]:
             concerns += await self._concerns.of(call, project)
@@ -77,7 +79,7 @@ class OverviewPage(PageFamily):
             about=self._health.about(""),
             value=value,
             values=values,
-            times={name: figure.distribution for name, figure in figures.items() if figure.distribution},
+            times=times,
             ranges=RANGES,
             chosen=chosen,
             charts=charts.charts(),
@@ -85,9 +87,9 @@ class OverviewPage(PageFamily):
         )
 
 
-def _nonzero(figure: Figure) -> Mapping[str, float]:
+def _nonzero(figure: Family) -> Mapping[str, float]:
     """Return the nonzero values of a metric by the value of its label, the largest first."""
-    found = {label: value for label, value in figure.values.items() if value}
+    found = {label: value for [label], value in figure.samples if value and not isinstance(value, Distribution)}
     return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
