@@ -24,7 +24,7 @@ from bench.machine import cpu_of
 from bench.server import HELD, engine, load
 from engine.http.api.batches import MOST_EVENTS, read_batch
 from engine.model.identity import Identity
-from engine.storage.sqlite.batch import SQL, Row, Statement, summed, with_sums
+from engine.storage.sqlite.batch import SQL, Row, Statement, with_sums
 from engine.storage.sqlite.invocation_writes import append_rows
 
 SIZES = (100, 1_000)  #: events of a batch
@@ -88,11 +88,9 @@ def _insert(db: sqlite3.Connection, identity: Identity, size: int) -> float:
     """Insert the rows of ``size`` invocations in one transaction. Return its seconds."""
     rows = [dict(append_rows(waiting(identity, function_id=1))) for _ in range(size)]
     tables: dict[Statement, Sequence[Row]] = {
-        one: [row[one] for row in rows] for one in (Statement.APPEND, Statement.PAYLOAD, Statement.TALLY)
+        one: with_sums(one, [row[one] for row in rows])
+        for one in (Statement.APPEND, Statement.PAYLOAD, Statement.TALLY)
     }
-    for one in (Statement.APPEND, Statement.PAYLOAD):
-        tables[one] = with_sums(one, tables[one])
-    tables[Statement.TALLY] = summed(tables[Statement.TALLY])
     began = time.perf_counter()
     db.execute("BEGIN IMMEDIATE")
     for statement, values in tables.items():

@@ -45,8 +45,8 @@ MUTANTS = (
         name="ordering keys ignored",
         promise="invocations of one ordering key run one after another",
         module="engine/storage/sqlite/invocation_writes.py",
-        old="    held = db.execute(_UNENDED, key).fetchone() is not None\n",
-        new="    held = False\n",
+        old="            if key in used or db.execute(_UNENDED, key).fetchone() is not None:\n",
+        new="            if False:\n",
     ),
     Mutant(
         name="log check off",
@@ -80,9 +80,9 @@ MUTANTS = (
         name="status lines in a commit of their own",
         promise="a state and its line are stored together",
         module=BATCH,
-        old="            if not rows:\n                continue\n",
+        old="            if not values:\n                continue\n",
         new=(
-            "            if not rows:\n                continue\n"
+            "            if not values:\n                continue\n"
             "            if statement is Statement.STATUS:\n"
             f"                {_SPLIT.format(' ' * 16)}"
         ),
@@ -91,10 +91,10 @@ MUTANTS = (
         name="a batch in two commits",
         promise="each call is stored completely or not at all",
         module=BATCH,
-        old="            self.run_rows(batch)\n            for request in batch:\n",
+        old="            for request in batch:\n                if isinstance(request, CallRequest):\n",
         new=(
-            f"            self.run_rows(batch)\n            {_SPLIT.format(' ' * 12)}"
-            "            for request in batch:\n"
+            f"            {_SPLIT.format(' ' * 12)}"
+            "            for request in batch:\n                if isinstance(request, CallRequest):\n"
         ),
     ),
     Mutant(

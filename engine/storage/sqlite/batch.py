@@ -144,9 +144,9 @@ class CallRequest(WriteRequest):
 
     def __init__(
         self,
-        call: Callable[[sqlite3.Connection], Any],
+        call: Callable[[WritingConnection], Any],
         done: Callable[[WriteRequest], None],
-        isolated: Callable[[sqlite3.Connection], Any] | None = None,
+        isolated: Callable[[WritingConnection], Any] | None = None,
     ) -> None:
         super().__init__((), done)
         self.call = call  #: called after all rows of the batch are written, inside the transaction; returns ``value``
@@ -219,7 +219,7 @@ class WritingConnection(sqlite3.Connection):
         committing = False
         try:
             self.execute("BEGIN IMMEDIATE")
-            self.run_rows(batch)
+            self.run_rows(chain.from_iterable(request.rows for request in batch))
             for request in batch:
                 if isinstance(request, CallRequest):
                     self._run_alone(request)
@@ -273,19 +273,25 @@ class WritingConnection(sqlite3.Connection):
             if not is_damage(problem):
                 request.error = OutcomeUnknown(str(problem)) if _is_disk_error(problem) else problem
 
-    def run_rows(self, batch: Iterable[WriteRequest]) -> None:
+    def run_rows(self, rows: Iterable[tuple[Statement, Row]]) -> None:
+        """Run statements with their rows, in the order of ``Statement``, and several inserts by each execution."""
         by_statement: list[list[Row]] = [[] for _ in Statement]
-        for request in batch:
-            for statement, row in request.rows:
-                by_statement[statement].append(row)
-        for statement, rows in zip(Statement, by_statement, strict=True):
-            if not rows:
+        for statement, row in rows:
+            by_statement[statement].append(row)
+        for statement, values in zip(Statement, by_statement, strict=True):
+            if not values:
                 continue
             if statement in _INSERTS:
-                insert_rows(self, statement, rows)
+                self._insert(statement, with_sums(statement, values))
             else:
-                values = summed(rows) if statement is Statement.TALLY else with_sums(statement, rows)
-                super().executemany(SQL[statement], values)
+                super().executemany(SQL[statement], with_sums(statement, values))
+
+    def _insert(self, statement: Statement, rows: Sequence[Row]) -> None:
+        begin = 0
+        for together, sql in _INSERTS[statement].items():
+            while len(rows) - begin >= together:
+                self.execute(sql, list(chain.from_iterable(rows[begin : begin + together])))
+                begin += together
 
     def _run_alone(self, request: WriteRequest) -> None:
         """Run one request of a batch inside a savepoint, so that its error does not undo the other requests.
@@ -297,7 +303,7 @@ class WritingConnection(sqlite3.Connection):
             if isinstance(request, CallRequest):
                 request.value = request.call(self)
             else:
-                self.run_rows((request,))
+                self.run_rows(request.rows)
             request.error = None
         except Exception as error:
             if _is_disk_error(error) or is_damage(error):
@@ -307,19 +313,11 @@ class WritingConnection(sqlite3.Connection):
         self.execute("RELEASE alone")
 
 
-def insert_rows(db: sqlite3.Connection, statement: Statement, rows: Sequence[Row]) -> None:
-    """Insert rows of a statement in ``_INSERTS``, several by each execution."""
-    rows, begin = with_sums(statement, rows), 0
-    for together, sql in _INSERTS[statement].items():
-        while len(rows) - begin >= together:
-            db.execute(sql, list(chain.from_iterable(rows[begin : begin + together])))
-            begin += together
-
-
 def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
-    """Append the checksum to each row of a payload, result or invocation. Return rows of other statements unchanged.
+    """Append the checksum to each row of a payload, result or invocation, and add up the rows of backlog counters.
 
-    Checksums are computed when the rows are written, so that they take no time from the event loop.
+    Rows of other statements are returned unchanged. Checksums are computed when the rows are written, so that they take
+    no time from the event loop.
     """
     if statement is Statement.PAYLOAD:
         return [(key, body, payload_sum(key, body)) for key, body in rows]
@@ -333,17 +331,13 @@ def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
         return [(*row, row_sum(*row[:6])) for row in rows]
     if statement is Statement.RETRY:  # behind the values of SQL: those of ``MOVED`` before
         return [(*row[:7], row_sum(*row[:3]) - row_sum(*row[7:])) for row in rows]
+    if statement is Statement.TALLY:
+        sums: dict[int, tuple[int, int]] = {}
+        for function_id, count, size in rows:
+            earlier = sums.get(function_id, (0, 0))
+            sums[function_id] = earlier[0] + count, earlier[1] + size
+        return [(function_id, *both) for function_id, both in sums.items()]
     return rows
-
-
-def summed(rows: Sequence[Row]) -> Sequence[Row]:
-    """Add up rows for the table of backlog counters, so that each function has one row."""
-    sums: dict[int, list[int]] = {}
-    for function_id, count, size in rows:
-        entry = sums.setdefault(function_id, [0, 0])
-        entry[0] += count
-        entry[1] += size
-    return [(function_id, count, size) for function_id, (count, size) in sums.items()]
 
 
 def _is_disk_error(error: BaseException) -> bool:

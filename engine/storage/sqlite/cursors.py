@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import ContentKey, Invocation
 from engine.protocols import BatchWritten, CursorMove, divide
-from engine.storage.sqlite.batch import CallRequest, WriteRequest
+from engine.storage.sqlite.batch import CallRequest, WriteRequest, WritingConnection
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer, answer
 
@@ -33,7 +33,7 @@ class SQLiteCursors:
         self._journal.damage.check()
         future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
 
-        def write(db: sqlite3.Connection) -> tuple[Sequence[str], frozenset[int]]:
+        def write(db: WritingConnection) -> tuple[Sequence[str], frozenset[int]]:
             if move is not None:
                 _move(db, move)
             return self._append(db, requests)
@@ -53,7 +53,7 @@ class SQLiteCursors:
         return future
 
     def _append(
-        self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]
+        self, db: WritingConnection, requests: Sequence[tuple[Invocation, str]]
     ) -> tuple[Sequence[str], frozenset[int]]:
         """Store the requests. Return one invocation id for each of them, and the keys of those that are held.
 
@@ -66,7 +66,7 @@ class SQLiteCursors:
         new = [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id]
         return ids, self._journal.store(db, new)
 
-    def _claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str:
+    def _claim(self, db: WritingConnection, invocation: Invocation, idempotency_key: str) -> str:
         try:
             return self._journal.claim(db, invocation, idempotency_key) or invocation.request_id
         except IdempotencyConflict:

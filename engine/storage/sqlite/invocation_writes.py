@@ -12,7 +12,7 @@ so that a damaged payload of one invocation never prevents the end of another. T
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -23,7 +23,7 @@ from engine.errors import IdempotencyConflict
 from engine.model import ContentKey, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.protocols import Settlement, WaitingEnd
-from engine.storage.sqlite.batch import SQL, Row, Statement, insert_rows, summed, with_sums
+from engine.storage.sqlite.batch import Row, Statement, WritingConnection
 from engine.storage.sqlite.checksums import row_sum
 from engine.storage.sqlite.rows import DELAYED, HELD, READY, RESULT_SIZE, STORED
 
@@ -43,10 +43,6 @@ _UNENDED = (
 )
 
 
-def _append_row(i: Invocation) -> tuple[Any, ...]:
-    return (DELAYED if i.delayed else READY, *_KEPT(i), len(i.payload))
-
-
 def _rare_row(i: Invocation) -> tuple[Any, ...] | None:
     """Return the row for the columns that few invocations have, or None.
 
@@ -64,47 +60,52 @@ def _end_row(key: int, state: State, outcome: Outcome) -> tuple[Any, ...]:
     return (*end, row_sum(*end), key)
 
 
-def end_all(db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+def end_all(db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
     """End waiting invocations. Return key and payload size of those that waited."""
     ended: list[tuple[int, int]] = []
+    rows: list[tuple[Statement, Row]] = []
     returned = f"{_END} RETURNING function_id, size, attempt, ordering_key"
     for key in keys:
         row = db.execute(returned, _end_row(key, end.state, end.outcome)).fetchone()
         if row is None:
             continue
         function_id, size, attempt, ordering_key = row
-        if ordering_key is not None:
-            release_successors(db, [(function_id, ordering_key)], end.outcome.ended_at)
         # result and log of an earlier attempt
         kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
-        db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size + kept)])
+        rows += [(Statement.TALLY, (function_id, -1, -size)), (Statement.TALLY, (0, 1, size + kept))]
+        if ordering_key is not None:
+            rows.append((Statement.RELEASE, (function_id, ordering_key, end.outcome.ended_at)))
         if (to := end.deliver_to) is not None:
             pending = (key, function_id, "failure", to.destination, to.param, end.outcome.ended_at)
-            db.execute(SQL[Statement.ADD_DELIVERY], pending)
+            rows.append((Statement.ADD_DELIVERY, pending))
         ended.append((key, size))
+    db.run_rows(rows)
     return ended
 
 
-def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
-    rare = _rare_row(invocation)
+def append_rows(invocation: Invocation, *, held: bool = False) -> tuple[tuple[Statement, Row], ...]:
+    """Return the rows that store an invocation, behind another one of its ordering key if it is ``held``."""
+    size, rare = len(invocation.payload), _rare_row(invocation)
+    state = HELD if held else DELAYED if invocation.delayed else READY
     rows: tuple[tuple[Statement, Row], ...] = (
-        (Statement.APPEND, _append_row(invocation)),
+        (Statement.APPEND, (state, *_KEPT(invocation), size)),
         (Statement.PAYLOAD, (invocation.key, invocation.payload)),
-        (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
+        (Statement.TALLY, (invocation.function_id, 1, size)),
     )
     return rows if rare is None else (*rows, (Statement.RARE, rare))
 
 
-def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> frozenset[int]:
-    """Store invocations. Return the keys of those that are held."""
-    insert_rows(db, Statement.APPEND, [_append_row(one) for one in invocations if not one.ordering_key])
-    rare = [row for one in invocations if not one.ordering_key and (row := _rare_row(one))]
-    db.executemany(SQL[Statement.RARE], with_sums(Statement.RARE, rare))
-    ordered = [one for one in invocations if one.ordering_key]
-    held = frozenset(one.key for one in ordered if _insert_ordered(db, one))
-    insert_rows(db, Statement.PAYLOAD, [(one.key, one.payload) for one in invocations])
-    db.executemany(SQL[Statement.TALLY], summed([(one.function_id, 1, len(one.payload)) for one in invocations]))
-    return held
+def insert_all(db: WritingConnection, invocations: Sequence[Invocation]) -> frozenset[int]:
+    """Store invocations in their order. Return the keys of those that are held."""
+    held, used = set[int](), set[tuple[int, str]]()
+    for invocation in invocations:
+        if invocation.ordering_key:
+            key = invocation.function_id, invocation.ordering_key
+            if key in used or db.execute(_UNENDED, key).fetchone() is not None:
+                held.add(invocation.key)
+            used.add(key)
+    db.run_rows(row for one in invocations for row in append_rows(one, held=one.key in held))
+    return frozenset(held)
 
 
 def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
@@ -154,26 +155,6 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
         oldest = (before.key, before.attempt - HISTORY)
         rows += [(Statement.UNTALLY_ATTEMPTS, oldest), (Statement.DROP_ATTEMPTS, oldest)]
     return rows
-
-
-def _insert_ordered(db: sqlite3.Connection, invocation: Invocation) -> bool:
-    """Store the row of an invocation with an ordering key. Return True if it is held behind another."""
-    key = invocation.function_id, invocation.ordering_key
-    held = db.execute(_UNENDED, key).fetchone() is not None
-    state, *row = _append_row(invocation)
-    insert_rows(db, Statement.APPEND, [(HELD if held else state, *row)])
-    db.executemany(SQL[Statement.RARE], with_sums(Statement.RARE, [_rare_row(invocation) or ()]))
-    return held
-
-
-def release_successors(db: sqlite3.Connection, keys: Iterable[tuple[int, str]], now: float) -> None:
-    """Release the next invocation of each (function id, ordering key) of which none is ready, delayed or running.
-
-    Each transaction that ends invocations with ordering keys calls this after their ends. Only the discarding of a
-    deleted function does not, because its held invocations end too. After the commit, call ``released`` of the journal.
-    A key with nothing to release does no harm, nor does a second call.
-    """
-    db.executemany(SQL[Statement.RELEASE], [(*key, now) for key in keys])
 
 
 def claim(db: sqlite3.Connection, invocation: Invocation, idempotency_key: str, retention: float) -> int | None:

@@ -15,7 +15,7 @@ from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Settlement, WaitingEnd
-from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest
+from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest, WritingConnection
 from engine.storage.sqlite.damage import Damage, IsolatedReads
 from engine.storage.sqlite.invocation_writes import append_rows, claim, end_all, insert_all, settle_rows
 from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed, to_invocation
@@ -180,13 +180,13 @@ class SQLiteJournal:
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
-    def store(self, db: sqlite3.Connection, invocations: Sequence[Invocation]) -> frozenset[int]:
+    def store(self, db: WritingConnection, invocations: Sequence[Invocation]) -> frozenset[int]:
         """Store invocations in their order. Return the keys of those that are held."""
         held = insert_all(db, invocations)
         self.states.insert_accepted(db, invocations)
         return held
 
-    def _append(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | Invocation | None:
+    def _append(self, db: WritingConnection, invocation: Invocation, idempotency_key: str) -> str | Invocation | None:
         """Store the invocation with its idempotency key, if it has one.
 
         Return None, or the invocation if it is held. For a key in use, store nothing and return the id of the earlier
@@ -197,12 +197,12 @@ class SQLiteJournal:
             return earlier
         return replace(invocation, held=True) if self.store(db, [invocation]) else None
 
-    def claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
+    def claim(self, db: WritingConnection, invocation: Invocation, idempotency_key: str) -> str | None:
         """Do what ``claim`` does, and return the request id in place of the key."""
         earlier = claim(db, invocation, idempotency_key, self._idempotency_retention)
         return None if earlier is None else self._identity.request_id(earlier)
 
-    def _end_all(self, db: sqlite3.Connection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+    def _end_all(self, db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
         found = end_all(db, keys, end)
         self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
         return found

@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import PageDamaged
 from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.protocols import Count, DeliveryCount, DeliveryFilter, PresentDestination
+from engine.storage.sqlite.batch import WritingConnection
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.damage import LeftOut
 from engine.storage.sqlite.invocations import SQLiteJournal
@@ -38,7 +39,7 @@ class SQLiteOutbox:
         )
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
-        def write(db: sqlite3.Connection) -> None:
+        def write(db: WritingConnection) -> None:
             db.execute("DELETE FROM owed WHERE owed_id = ?", (pending.delivery_id,))
             if append is not None:
                 self._journal.store(db, [append])
@@ -56,7 +57,7 @@ class SQLiteOutbox:
     async def _end(
         self,
         pending: PendingDelivery,
-        write: Callable[[sqlite3.Connection], object],
+        write: Callable[[WritingConnection], object],
         note: Callable[[PageDamaged], None],
     ) -> None:
         """Store the end of a try. If it meets a damaged page, the delivery is not made again before a new start."""

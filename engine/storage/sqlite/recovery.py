@@ -26,9 +26,9 @@ from engine.model.identity import NODE_BITS, Identity
 from engine.protocols import StatusTarget
 from engine.storage.data_directory import fsync_folder
 from engine.storage.sqlite import damage
+from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.checksums import changed_rows, payload_problem, result_is_damaged
 from engine.storage.sqlite.database import MARK, scripts
-from engine.storage.sqlite.invocation_writes import release_successors
 from engine.storage.sqlite.journal_check import APPLICATION_ID, RECOVERED
 from engine.storage.sqlite.pages import Pages, Place, Row
 from engine.storage.sqlite.rows import marks
@@ -302,7 +302,7 @@ class DamagedJournal:
         [running] = db.execute("SELECT count(*) FROM invocation WHERE state = 2").fetchone()
         for sql in _COMPLETE:
             db.execute(sql)
-        release_successors(db, db.execute(_HELD).fetchall(), time.time())
+        db.executemany(SQL[Statement.RELEASE], [(*key, time.time()) for key in db.execute(_HELD).fetchall()])
         self._keep_sequences(db)
         db.execute("COMMIT")
         return int(running)

@@ -41,7 +41,7 @@ from engine.errors import (
 )
 from engine.metrics.histogram import SIZES, Histogram
 from engine.protocols import CopySteps, StorageStatistics
-from engine.storage.sqlite.batch import Batch, CallRequest, Statement, WriteRequest
+from engine.storage.sqlite.batch import Batch, CallRequest, Statement, WriteRequest, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.copying import Copying, OnStep
 from engine.storage.sqlite.damage import is_damage
@@ -118,8 +118,8 @@ class Writer:
 
     async def call(
         self,
-        function: Callable[[sqlite3.Connection], T],
-        isolated: Callable[[sqlite3.Connection], T] | None = None,
+        function: Callable[[WritingConnection], T],
+        isolated: Callable[[WritingConnection], T] | None = None,
     ) -> T:
         """Run ``function(connection)`` in the next transaction and return its result after the commit.
 
