@@ -26,6 +26,7 @@ LONGER = {
     "engine/executors/allocator.py": "instances, and the calls and starts that wait for them, are one state",
     "engine/scheduling/runqueue.py": "order and capacity are one state, which each start changes",
     "engine/scheduling/scheduler.py": "queue, pauses, withheld entries and reads share one state",
+    "plugins/smn/api.py": "operations of one service, with their bodies and the checks of these",
 }
 WIDER = {"engine.app.parts.EngineParts": "settings and open resources of a whole engine"}
 SURFACE = "engine"  #: the only package that plugins may import

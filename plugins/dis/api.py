@@ -1,26 +1,116 @@
 """API of the streams that the engine serves itself, at the vendor's paths: streams, records, cursors and apps.
 
-Refusals have the vendor's error codes. Other operations of the vendor's API (dump tasks, tags, policies, metrics) are
-answered with 404, or with 405 at a path that has operations.
+Bodies and queries are those that the vendor's SDK sends (huaweicloudsdkdis v2). Refusals have the vendor's error codes.
+Other operations of the vendor's API (dump tasks, tags, policies, metrics) are answered with 404, or with 405 at a path
+that has operations.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Table
-from plugins.dis import bodies as b
-from plugins.dis.access import Record, Start
+from plugins.dis.access import CursorType, Entry, Record, Start
 from plugins.dis.apps import Apps, Checkpoint
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
-from plugins.dis.streams import Streams
+from plugins.dis.streams import MOST_PARTITIONS, Streams
 
 OTHERS = ("v2/stream",)  #: heads of paths without operations
 #: Bytes of a body: the largest permitted records in base64, and the other fields.
 LIMIT = 10 << 20
 MOST_FETCHED = 10 << 20  #: bytes of records in one answer
+
+StreamName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+AppName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,200}\Z")]
+Hours = Annotated[int, Meta(ge=24, le=72)]
+Count = Annotated[int, Meta(ge=1, le=MOST_PARTITIONS)]
+PageSize = Annotated[int, Meta(ge=1, le=100)]
+Text = Annotated[str, Meta(max_length=1024)]
+CheckpointType = Literal["LAST_READ"]
+DataType = Literal["BLOB", "JSON", "CSV", "FILE"]
+
+
+class CreateStream(Struct, frozen=True, kw_only=True):
+    stream_name: StreamName
+    partition_count: Count
+    stream_type: Literal["COMMON", "ADVANCED"] | None = None
+    data_type: DataType | None = None
+    data_duration: Hours | None = None
+
+
+class UpdateStream(Struct, frozen=True, kw_only=True):
+    data_duration: Hours | None = None
+    data_type: DataType | None = None
+
+
+class ScaleStream(Struct, frozen=True, kw_only=True):
+    target_partition_count: Count
+
+
+class PutRecords(Struct, frozen=True, kw_only=True):
+    #: at most 10,000: as many small records as a body can hold (250,000) would delay other requests
+    records: Annotated[list[Entry], Meta(min_length=1, max_length=10_000)]
+    stream_name: str | None = None
+    stream_id: str | None = None
+
+
+class CreateApp(Struct, frozen=True, kw_only=True):
+    app_name: AppName
+
+
+class CommitCheckpoint(Struct, frozen=True, kw_only=True):
+    app_name: AppName
+    stream_name: StreamName
+    partition_id: Text
+    sequence_number: Annotated[str, Meta(pattern=r"^[0-9]{1,18}\Z")]
+    checkpoint_type: CheckpointType = "LAST_READ"
+    metadata: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class ListStreams(Struct, frozen=True, kw_only=True):
+    limit: PageSize = 10
+    start_stream_name: Text = ""
+
+
+class ListApps(Struct, frozen=True, kw_only=True):
+    limit: PageSize = 10
+    start_app_name: Text = ""
+    stream_name: Text = ""
+
+
+class ShowStream(Struct, frozen=True, kw_only=True, rename={"start_partition_id": "start_partitionId"}):
+    limit_partitions: Annotated[int, Meta(ge=1, le=1000)] = 100
+    start_partition_id: Text = ""
+
+
+class ShowConsumer(Struct, frozen=True, kw_only=True):
+    checkpoint_type: CheckpointType = "LAST_READ"
+    limit: PageSize = 100
+    start_partition_id: Text = ""
+
+
+class ShowCursor(Struct, frozen=True, kw_only=True, rename="kebab"):
+    stream_name: StreamName
+    partition_id: Text
+    cursor_type: CursorType = "AT_SEQUENCE_NUMBER"
+    starting_sequence_number: Text = ""
+    timestamp: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
+
+
+class GetRecords(Struct, frozen=True, kw_only=True, rename={"partition_cursor": "partition-cursor"}):
+    partition_cursor: Text
+    max_fetch_bytes: Annotated[int, Meta(ge=1)] = 1 << 20
+
+
+class NameCheckpoint(Struct, frozen=True, kw_only=True):
+    app_name: AppName
+    stream_name: StreamName
+    partition_id: Text = ""
+    checkpoint_type: CheckpointType = "LAST_READ"
 
 
 class DisApi:
@@ -29,30 +119,28 @@ class DisApi:
         stream, app = "streams {stream_name}", "apps {app_name}"
         self.table = Table(
             {
-                "POST v2 streams": Offer(self._create, "DisCreateStream", body=b.CreateStream, status=201),
-                "GET v2 streams": Offer(self._list, "DisListStreams", query=b.ListStreams, roles=READ),
-                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=b.ShowStream, roles=READ),
-                f"PUT v2 {stream}": Offer(self._scale, "DisUpdatePartitionCount", body=b.ScaleStream),
-                f"PUT v3 {stream}": Offer(self._update, "DisUpdateStream", body=b.UpdateStream),
+                "POST v2 streams": Offer(self._create, "DisCreateStream", body=CreateStream, status=201),
+                "GET v2 streams": Offer(self._list, "DisListStreams", query=ListStreams, roles=READ),
+                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=ShowStream, roles=READ),
+                f"PUT v2 {stream}": Offer(self._scale, "DisUpdatePartitionCount", body=ScaleStream),
+                f"PUT v3 {stream}": Offer(self._update, "DisUpdateStream", body=UpdateStream),
                 f"DELETE v2 {stream}": Offer(self._delete, "DisDeleteStream", status=204),
-                "POST v2 records": Offer(self._put, "DisSendRecords", body=b.PutRecords, roles=INVOKE, data=True),
+                "POST v2 records": Offer(self._put, "DisSendRecords", body=PutRecords, roles=INVOKE, data=True),
                 "GET v2 records": Offer(
-                    self._get, "DisConsumeRecords", query=b.GetRecords, roles=READ, payloads=True, data=True
+                    self._get, "DisConsumeRecords", query=GetRecords, roles=READ, payloads=True, data=True
                 ),
-                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=b.ShowCursor, roles=READ),
-                "POST v2 apps": Offer(self._create_app, "DisCreateApp", body=b.CreateApp, status=201),
-                "GET v2 apps": Offer(self._list_apps, "DisListApps", query=b.ListApps, roles=READ),
+                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=ShowCursor, roles=READ),
+                "POST v2 apps": Offer(self._create_app, "DisCreateApp", body=CreateApp, status=201),
+                "GET v2 apps": Offer(self._list_apps, "DisListApps", query=ListApps, roles=READ),
                 f"GET v2 {app}": Offer(self._show_app, "DisDescribeApp", roles=READ),
                 f"DELETE v2 {app}": Offer(self._delete_app, "DisDeleteApp", status=204),
-                f"GET v2 {app} {stream}": Offer(
-                    self._progress, "DisShowConsumerState", query=b.ShowConsumer, roles=READ
-                ),
+                f"GET v2 {app} {stream}": Offer(self._progress, "DisShowConsumerState", query=ShowConsumer, roles=READ),
                 "POST v2 checkpoints": Offer(
-                    self._commit, "DisCommitCheckpoint", body=b.CommitCheckpoint, status=201, data=True
+                    self._commit, "DisCommitCheckpoint", body=CommitCheckpoint, status=201, data=True
                 ),
-                "GET v2 checkpoints": Offer(self._checkpoint, "DisShowCheckpoint", query=b.NameCheckpoint, roles=READ),
+                "GET v2 checkpoints": Offer(self._checkpoint, "DisShowCheckpoint", query=NameCheckpoint, roles=READ),
                 "DELETE v2 checkpoints": Offer(
-                    self._forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204, data=True
+                    self._forget, "DisDeleteCheckpoint", query=NameCheckpoint, status=204, data=True
                 ),
             },
             _refuse,
@@ -61,7 +149,7 @@ class DisApi:
 
     # --- streams --------------------------------------------------------------------------------------------
 
-    async def _create(self, call: Call, body: b.CreateStream) -> Answer:
+    async def _create(self, call: Call, body: CreateStream) -> Answer:
         await self._streams.create(
             call.project,
             body.stream_name,
@@ -72,7 +160,7 @@ class DisApi:
         )
         return 201, {}
 
-    async def _list(self, call: Call, query: b.ListStreams) -> Answer:
+    async def _list(self, call: Call, query: ListStreams) -> Answer:
         names = self._streams.names(call.project)
         following = [name for name in names if name > query.start_stream_name]
         page = following[: query.limit]
@@ -83,7 +171,7 @@ class DisApi:
             "stream_info_list": [_info(self._streams.find(call.project, name)) for name in page],
         }
 
-    async def _show(self, call: Call, name: str, query: b.ShowStream) -> Answer:
+    async def _show(self, call: Call, name: str, query: ShowStream) -> Answer:
         stream = self._streams.find(call.project, name)
         following = [one for one in stream.partitions if one.id > query.start_partition_id]
         page = following[: query.limit_partitions]
@@ -97,12 +185,12 @@ class DisApi:
             "readable_partition_count": sum(not self._streams.expired(stream, one) for one in stream.partitions),
         }
 
-    async def _scale(self, call: Call, name: str, body: b.ScaleStream) -> Answer:
+    async def _scale(self, call: Call, name: str, body: ScaleStream) -> Answer:
         target = body.target_partition_count
         before = await self._streams.scale(call.project, name, target)
         return 200, {"stream_name": name, "current_partition_count": before, "target_partition_count": target}
 
-    async def _update(self, call: Call, name: str, body: b.UpdateStream) -> Answer:
+    async def _update(self, call: Call, name: str, body: UpdateStream) -> Answer:
         await self._streams.change(call.project, name, retention=body.data_duration, data_type=body.data_type)
         return 200, {}
 
@@ -112,19 +200,19 @@ class DisApi:
 
     # --- records --------------------------------------------------------------------------------------------
 
-    async def _put(self, call: Call, body: b.PutRecords) -> Answer:
+    async def _put(self, call: Call, body: PutRecords) -> Answer:
         await asyncio.sleep(0)  # many records take long: other requests are served between two steps
         name = self._streams.by_id(call.project, body.stream_id).name if body.stream_id else body.stream_name or ""
         results = await self._streams.put(call.project, name, body.records)
         await asyncio.sleep(0)
         return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
 
-    async def _cursor(self, call: Call, query: b.ShowCursor) -> Answer:
+    async def _cursor(self, call: Call, query: ShowCursor) -> Answer:
         start = Start(type=query.cursor_type, sequence_number=query.starting_sequence_number, timestamp=query.timestamp)
         cursor = await self._streams.cursor(call.project, query.stream_name, query.partition_id, start)
         return 200, {"partition_cursor": cursor}
 
-    async def _get(self, call: Call, query: b.GetRecords) -> Answer:
+    async def _get(self, call: Call, query: GetRecords) -> Answer:
         most = min(query.max_fetch_bytes, MOST_FETCHED)
         page = await self._streams.read(call.project, query.partition_cursor, most)
         return 200, {
@@ -134,11 +222,11 @@ class DisApi:
 
     # --- apps -----------------------------------------------------------------------------------------------
 
-    async def _create_app(self, call: Call, body: b.CreateApp) -> Answer:
+    async def _create_app(self, call: Call, body: CreateApp) -> Answer:
         await self._apps.create(call.project, body.app_name)
         return 201, {}
 
-    async def _list_apps(self, call: Call, query: b.ListApps) -> Answer:
+    async def _list_apps(self, call: Call, query: ListApps) -> Answer:
         names = await self._apps.names(call.project, query.start_app_name)
         apps = [await self._app(call.project, name) for name in names]
         if query.stream_name:
@@ -153,7 +241,7 @@ class DisApi:
         await self._apps.delete(call.project, name)
         return 204, None
 
-    async def _progress(self, call: Call, name: str, stream_name: str, query: b.ShowConsumer) -> Answer:
+    async def _progress(self, call: Call, name: str, stream_name: str, query: ShowConsumer) -> Answer:
         """Return the progress of an app: the position of its checkpoint in each partition of a stream."""
         app, stream = await self._apps.find(call.project, name), self._streams.find(call.project, stream_name)
         following = [one for one in stream.partitions if one.id > query.start_partition_id]
@@ -174,13 +262,13 @@ class DisApi:
         body = {"stream_name": stream_name, "app_name": name, "has_more": more, "partition_consuming_states": states}
         return 200, body
 
-    async def _commit(self, call: Call, body: b.CommitCheckpoint) -> Answer:
+    async def _commit(self, call: Call, body: CommitCheckpoint) -> Answer:
         stream_id, part = self._find(call.project, body.stream_name, body.partition_id)
         checkpoint = Checkpoint(sequence_number=body.sequence_number, metadata=body.metadata or "")
         await self._apps.commit(call.project, body.app_name, stream_id, part, checkpoint)
         return 201, {}
 
-    async def _checkpoint(self, call: Call, query: b.NameCheckpoint) -> Answer:
+    async def _checkpoint(self, call: Call, query: NameCheckpoint) -> Answer:
         if not query.partition_id:
             raise DisProblem(BAD_REQUEST, "Request error. partition_id is needed")
         stream_id, part = self._find(call.project, query.stream_name, query.partition_id)
@@ -189,7 +277,7 @@ class DisApi:
         # -1 stands for no checkpoint: the vendor's client then starts at its configured position.
         return 200, found or Checkpoint(sequence_number="-1")
 
-    async def _forget(self, call: Call, query: b.NameCheckpoint) -> Answer:
+    async def _forget(self, call: Call, query: NameCheckpoint) -> Answer:
         stream_id = self._streams.find(call.project, query.stream_name).stream_id
         part = self._find(call.project, query.stream_name, query.partition_id)[1] if query.partition_id else ""
         await self._apps.forget(call.project, query.app_name, stream_id, part)

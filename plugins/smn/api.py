@@ -1,19 +1,19 @@
 """API of the topics that the engine serves itself, at the vendor's paths: topics, their attributes and tags.
 
-Only functions can subscribe to these topics, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are
-refused, as are templates. A client can repeat a publication with the same ``Idempotency-Key``: each
-function is called once.
+Bodies and queries are those that the vendor's SDK sends (huaweicloudsdksmn v2). Only functions can subscribe to these
+topics, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are refused, as are templates. A client can
+repeat a publication with the same ``Idempotency-Key``: each function is called once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta, Struct
 
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Refuse, Table
-from plugins.smn import bodies as b
 from plugins.smn.events import timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request, no_topic, not_offered, reply_of
 from plugins.smn.topics import Listener, Topic, Topics
@@ -27,6 +27,131 @@ TAGS_LIMIT = 64 << 10  #: bytes of a body
 #: Bytes of a body: the longest message in escaped form, and the other fields.
 LIMIT = 2 << 20
 CONFIRMED = 1
+SUBJECT_LIMIT = 512  #: bytes
+MESSAGE_LIMIT = 256 << 10  #: bytes
+TAGS = 20  #: tags of a topic
+LONGEST = 86_400  #: maximum of ``time_to_live`` in seconds
+#: Protocols that stand for functions in ``message_structure`` and in attributes of type PROTOCOL.
+PROTOCOLS = ("functionstage", "functiongraph")
+
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}\Z")]
+DisplayName = Annotated[str, Meta(max_length=192)]
+PageSize = Annotated[int, Meta(ge=1, le=100)]
+Offset = Annotated[int, Meta(ge=0)]
+
+
+class CreateTopic(Struct, frozen=True, kw_only=True):
+    name: TopicName
+    display_name: DisplayName | None = None
+    enterprise_project_id: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class UpdateTopic(Struct, frozen=True, kw_only=True):
+    """Body of a PUT request. Terraform leaves out an empty ``display_name``."""
+
+    display_name: DisplayName = ""
+
+
+class ListTopics(Struct, frozen=True, kw_only=True):
+    offset: Offset = 0
+    limit: PageSize = 100
+    name: str = ""
+    fuzzy_name: str = ""
+    topic_id: str = ""
+    fuzzy_display_name: str = ""
+    enterprise_project_id: str = ""
+
+
+class ListAttributes(Struct, frozen=True, kw_only=True):
+    name: str = ""
+
+
+class UpdateAttribute(Struct, frozen=True, kw_only=True):
+    value: str
+
+
+class Tag(Struct, frozen=True, kw_only=True):
+    key: Annotated[str, Meta(min_length=1, max_length=128)]
+    value: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class CreateTag(Struct, frozen=True, kw_only=True):
+    tag: Tag
+
+
+class ChangeTags(Struct, frozen=True, kw_only=True):
+    action: Literal["create", "delete"]
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=TAGS)]
+
+
+class ListSubscriptions(Struct, frozen=True, kw_only=True):
+    offset: Offset = 0
+    limit: PageSize = 100
+
+
+class Attribute(Struct, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(pattern=r"^(?!.*__)[a-z0-9](?:[a-z0-9_]{0,30}[a-z0-9])?\Z")]
+    type: Literal["STRING", "STRING_ARRAY", "PROTOCOL"]
+    value: str | list[str]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, str) is not (self.type == "STRING"):
+            raise ValueError(f"the value of {self.name} must be {'a text' if self.type == 'STRING' else 'a list'}")
+
+
+class Publish(Struct, frozen=True, kw_only=True):
+    subject: str | None = None
+    message: str | None = None
+    message_structure: str | None = None
+    message_template_name: str | None = None
+    time_to_live: str | int | None = None
+    message_attributes: list[Attribute] | None = None
+
+    def check(self) -> None:
+        """Raise SmnProblem unless subject and ``time_to_live`` are valid.
+
+        A template raises SmnProblem, too, but is ignored if there is a ``message_structure``.
+        """
+        if len((self.subject or "").encode()) > SUBJECT_LIMIT:
+            raise SmnProblem("SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes", 403)
+        if self.message_template_name and not self.message_structure:
+            hint = "Embedded topics have no templates: send message or message_structure"
+            raise bad_request(f"Parameter: message_template_name is invalid. {hint}", "SMN.0032")
+        life = str(self.time_to_live or LONGEST)
+        if not (life.isascii() and life.isdigit() and len(life) <= 5 and 0 < int(life) <= LONGEST):
+            raise bad_request(f"Parameter: time_to_live is invalid. It may be 1 to {LONGEST} seconds")
+
+    def text(self) -> str:
+        """Return the text for functions.
+
+        Raises SmnProblem if ``message_structure`` is invalid, or if the text is empty or too long.
+        """
+        text = self._structured(self.message_structure) if self.message_structure else self.message or ""
+        if not 0 < len(text.encode()) <= MESSAGE_LIMIT:
+            raise SmnProblem("SMN.0009", f"Parameter: Message is invalid. It must have 1 to {MESSAGE_LIMIT} bytes", 403)
+        return text
+
+    def attributes(self) -> Mapping[str, Any] | None:
+        if not self.message_attributes:
+            return None
+        return {one.name: {"type": one.type, "value": one.value} for one in self.message_attributes}
+
+    @property
+    def calls(self) -> bool:
+        """Flag that functions get the message: False if an attribute of type PROTOCOL lists other protocols only."""
+        chosen = [one.value for one in self.message_attributes or () if one.type == "PROTOCOL"]
+        return all(any(protocol in value for protocol in PROTOCOLS) for value in chosen)
+
+    @staticmethod
+    def _structured(structure: str) -> str:
+        try:
+            by_protocol = msgspec.json.decode(structure, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise bad_request(f"MessageStructure is invalid. {error}", "SMN.0021") from None
+        if not isinstance(by_protocol.get("default"), str):
+            raise bad_request("MessageStructure is invalid. It needs a text as default", "SMN.0021")
+        names: Sequence[str] = [*PROTOCOLS, "default"]
+        return next(text for name in names if isinstance(text := by_protocol.get(name), str))
 
 
 def check_name(name: str) -> None:
@@ -70,30 +195,28 @@ class SmnApi:
         self.table = Table(
             {
                 f"POST v2 {topics_}": Offer(
-                    self._create, "SmnCreateTopic", body=b.CreateTopic, refuse=_invalid("SMN.0002"), status=201
+                    self._create, "SmnCreateTopic", body=CreateTopic, refuse=_invalid("SMN.0002"), status=201
                 ),
-                f"GET v2 {topics_}": Offer(self._list, "SmnListTopics", query=b.ListTopics, roles=READ),
+                f"GET v2 {topics_}": Offer(self._list, "SmnListTopics", query=ListTopics, roles=READ),
                 f"GET v2 {topic}": Offer(self._show, "SmnShowTopic", roles=READ),
-                f"PUT v2 {topic}": Offer(
-                    self._update, "SmnUpdateTopic", body=b.UpdateTopic, refuse=_invalid("SMN.0003")
-                ),
+                f"PUT v2 {topic}": Offer(self._update, "SmnUpdateTopic", body=UpdateTopic, refuse=_invalid("SMN.0003")),
                 f"DELETE v2 {topic}": Offer(self._delete, "SmnDeleteTopic"),
                 f"POST v2 {topic} publish": Offer(
                     self._publish,
                     "SmnPublishMessage",
-                    body=b.Publish,
+                    body=Publish,
                     refuse=_invalid("SMN.0009"),
                     headers=("Idempotency-Key",),
                     roles=INVOKE,
                     data=True,
                 ),
                 f"GET v2 {topic} attributes": Offer(
-                    self._list_attributes, "SmnListTopicAttributes", query=b.ListAttributes, roles=READ
+                    self._list_attributes, "SmnListTopicAttributes", query=ListAttributes, roles=READ
                 ),
                 f"PUT v2 {topic} attributes {{name}}": Offer(
                     self._update_attribute,
                     "SmnUpdateTopicAttribute",
-                    body=b.UpdateAttribute,
+                    body=UpdateAttribute,
                     refuse=_invalid("SMN.0046"),
                 ),
                 f"DELETE v2 {topic} attributes {{name}}": Offer(
@@ -102,10 +225,10 @@ class SmnApi:
                 f"DELETE v2 {topic} attributes": Offer(self._delete_attributes, "SmnDeleteTopicAttributes"),
                 f"POST v2 {topic} subscriptions": Offer(self._subscribe, "SmnAddSubscription"),
                 f"GET v2 {topic} subscriptions": Offer(
-                    self._list_of_topic, "SmnListSubscriptionsByTopic", query=b.ListSubscriptions, roles=READ
+                    self._list_of_topic, "SmnListSubscriptionsByTopic", query=ListSubscriptions, roles=READ
                 ),
                 "GET v2 notifications subscriptions": Offer(
-                    self._list_all, "SmnListSubscriptions", query=b.ListSubscriptions, roles=READ
+                    self._list_all, "SmnListSubscriptions", query=ListSubscriptions, roles=READ
                 ),
                 "DELETE v2 notifications subscriptions {subscription_urn}": Offer(
                     self._unsubscribe, "SmnCancelSubscription"
@@ -119,9 +242,9 @@ class SmnApi:
         self.tags = Table(
             {
                 f"GET v2 {tags}": Offer(self._list_tags, "SmnListResourceTags", roles=READ),
-                f"POST v2 {tags}": Offer(self._create_tag, "SmnCreateResourceTag", body=b.CreateTag, status=204),
+                f"POST v2 {tags}": Offer(self._create_tag, "SmnCreateResourceTag", body=CreateTag, status=204),
                 f"POST v2 {tags} action": Offer(
-                    self._change_tags, "SmnBatchCreateOrDeleteResourceTags", body=b.ChangeTags, status=204
+                    self._change_tags, "SmnBatchCreateOrDeleteResourceTags", body=ChangeTags, status=204
                 ),
                 f"DELETE v2 {tags} {{key}}": Offer(self._delete_tag, "SmnDeleteResourceTag", status=204),
                 "GET v2 smn_topic tags": Offer(self._list_all_tags, "SmnListProjectTags", roles=READ),
@@ -132,13 +255,13 @@ class SmnApi:
 
     # --- topics ---------------------------------------------------------------------------------------------
 
-    async def _create(self, call: Call, body: b.CreateTopic) -> Answer:
+    async def _create(self, call: Call, body: CreateTopic) -> Answer:
         topic, new = await self._topics.create(
             call.project, body.name, body.display_name or "", body.enterprise_project_id or "0"
         )
         return 201 if new else 200, {"topic_urn": self._topics.urn(topic)}
 
-    async def _list(self, call: Call, query: b.ListTopics) -> Answer:
+    async def _list(self, call: Call, query: ListTopics) -> Answer:
         found = [
             topic
             for topic in self._topics.of_project(call.project)
@@ -154,7 +277,7 @@ class SmnApi:
     async def _show(self, call: Call, urn: str) -> Answer:
         return 200, self._shown(self._topics.find(call.project, urn))
 
-    async def _update(self, call: Call, urn: str, body: b.UpdateTopic) -> Answer:
+    async def _update(self, call: Call, urn: str, body: UpdateTopic) -> Answer:
         await self._topics.rename(call.project, urn, body.display_name)
         return 200, {}
 
@@ -162,7 +285,7 @@ class SmnApi:
         await self._topics.delete(call.project, urn)
         return 200, {}
 
-    async def _publish(self, call: Call, urn: str, body: b.Publish) -> Answer:
+    async def _publish(self, call: Call, urn: str, body: Publish) -> Answer:
         body.check()
         message_id = await self._topics.publish(
             call.project,
@@ -177,13 +300,13 @@ class SmnApi:
 
     # --- attributes -----------------------------------------------------------------------------------------
 
-    async def _list_attributes(self, call: Call, urn: str, query: b.ListAttributes) -> Answer:
+    async def _list_attributes(self, call: Call, urn: str, query: ListAttributes) -> Answer:
         topic, name = self._topics.find(call.project, urn), query.name
         if name:
             check_name(name)
         return 200, {"attributes": {one: topic.attributes.get(one, "") for one in SIZES if name in ("", one)}}
 
-    async def _update_attribute(self, call: Call, urn: str, name: str, body: b.UpdateAttribute) -> Answer:
+    async def _update_attribute(self, call: Call, urn: str, name: str, body: UpdateAttribute) -> Answer:
         self._topics.find(call.project, urn)
         check_value(name, body.value)
         await self._topics.set_attributes(call.project, urn, {name: body.value})
@@ -211,10 +334,10 @@ class SmnApi:
                 values.setdefault(key, set()).add(value)
         return 200, {"tags": [{"key": key, "values": sorted(found)} for key, found in sorted(values.items())]}
 
-    async def _create_tag(self, call: Call, resource_id: str, body: b.CreateTag) -> Answer:
+    async def _create_tag(self, call: Call, resource_id: str, body: CreateTag) -> Answer:
         return await self._add_tags(call, resource_id, [body.tag])
 
-    async def _change_tags(self, call: Call, resource_id: str, body: b.ChangeTags) -> Answer:
+    async def _change_tags(self, call: Call, resource_id: str, body: ChangeTags) -> Answer:
         if body.action == "create":
             return await self._add_tags(call, resource_id, body.tags)
         return await self._remove_tags(call, resource_id, {tag.key for tag in body.tags})
@@ -222,15 +345,15 @@ class SmnApi:
     async def _delete_tag(self, call: Call, resource_id: str, key: str) -> Answer:
         return await self._remove_tags(call, resource_id, {key})
 
-    async def _add_tags(self, call: Call, resource_id: str, tags: list[b.Tag]) -> Answer:
+    async def _add_tags(self, call: Call, resource_id: str, tags: list[Tag]) -> Answer:
         added = {tag.key: tag.value or "" for tag in tags}
         if len(added) < len(tags):
             raise _invalid_tag("A key may be given once")
 
         def change(old: dict[str, str]) -> dict[str, str]:
             new = {**old, **added}
-            if len(new) > b.TAGS:
-                raise _invalid_tag(f"A topic may have {b.TAGS} tags")
+            if len(new) > TAGS:
+                raise _invalid_tag(f"A topic may have {TAGS} tags")
             return new
 
         await self._topics.change_tags(call.project, self._topics.urn(self._tagged(call, resource_id)), change)
@@ -263,13 +386,13 @@ class SmnApi:
             "Parameter: SubscriptionUrn is invalid. Delete the SMN trigger of this subscription instead", "SMN.0014"
         )
 
-    async def _list_of_topic(self, call: Call, urn: str, query: b.ListSubscriptions) -> Answer:
+    async def _list_of_topic(self, call: Call, urn: str, query: ListSubscriptions) -> Answer:
         return self._page([self._topics.find(call.project, urn)], query)
 
-    async def _list_all(self, call: Call, query: b.ListSubscriptions) -> Answer:
+    async def _list_all(self, call: Call, query: ListSubscriptions) -> Answer:
         return self._page(self._topics.of_project(call.project), query)
 
-    def _page(self, topics: Sequence[Topic], query: b.ListSubscriptions) -> Answer:
+    def _page(self, topics: Sequence[Topic], query: ListSubscriptions) -> Answer:
         found = [(topic, one) for topic in topics for one in self._topics.subscribers(topic)]
         page = found[query.offset : query.offset + query.limit]
         return 200, {"subscription_count": len(found), "subscriptions": [self._subscription(*one) for one in page]}
@@ -293,7 +416,7 @@ class SmnApi:
         return {
             "topic_urn": urn,
             "subscription_urn": f"{urn}:{listener.sink.trigger_id.replace('-', '')}",
-            "protocol": b.PROTOCOLS[0],
+            "protocol": PROTOCOLS[0],
             "endpoint": listener.sink.function,
             "owner": topic.project,
             "remark": "",
