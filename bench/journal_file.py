@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from engine.model import Invocation
 from engine.model.identity import Identity
+from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.batch import SQL, Statement, with_sums
+from engine.storage.sqlite.database import open_sqlite
 from engine.storage.sqlite.invocation_writes import append_rows
 
 _BATCH = 20_000

@@ -18,9 +18,8 @@ import uvloop
 from engine.model.clock import SystemClock
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:

@@ -27,9 +27,8 @@ from engine.maintenance.restore import restore
 from engine.model import Function, Invocation
 from engine.model.clock import SystemClock
 from engine.protocols import Storage
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
 
 #: Invocations before the backup, beside it, and after it.
 BEFORE, BESIDE, AFTER = 20, 20, 5

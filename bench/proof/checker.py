@@ -18,9 +18,8 @@ from bench.proof import promises as p
 from engine.code.store import CodeStore
 from engine.model import Function
 from engine.model.identity import Identity
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
 from engine.storage.sqlite.checksums import changed_rows
 from engine.storage.sqlite.rows import POISONED
 from plugins.dis.source import ShardCheckpoint

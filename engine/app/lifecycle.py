@@ -46,9 +46,8 @@ from engine.model.urn import LATEST
 from engine.protocols import Cluster, Plugin
 from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
-from engine.storage import damaged_page, open_storage
+from engine.storage import StorageOptions, damaged_page, open_storage
 from engine.storage.data_directory import locked, marker_of
-from engine.storage.options import StorageOptions
 
 log = structlog.get_logger("functiond")
 

@@ -21,9 +21,8 @@ from engine.maintenance.restore import RestoreProgress
 from engine.maintenance.restore import restore as restore_backup
 from engine.maintenance.verification import newest_whole_backup
 from engine.maintenance.verification import verify as find_problems
-from engine.storage import DamagedJournal, Loss, put_in_place
+from engine.storage import DamagedJournal, Loss, Problem, put_in_place
 from engine.storage.data_directory import BACKUPS, locked
-from engine.storage.problems import Problem
 
 
 @contextmanager

@@ -29,8 +29,7 @@ from engine.maintenance.backup_folder import BackupFolder, Manifest, backups_in
 from engine.maintenance.verification import verify
 from engine.model.clock import Clock
 from engine.protocols import CopySteps
-from engine.storage import journal_name, packages_in
-from engine.storage.problems import Problem
+from engine.storage import Problem, journal_name, packages_in
 
 #: Copies the storage into a folder. Calls the function with the bytes copied so far and all bytes.
 CopyStorage = Callable[[Path, Callable[[int, int], None]], Awaitable[CopySteps]]

@@ -26,8 +26,8 @@ from engine.code.unpacking import fsync_folder, replace_file, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
 from engine.isolation.orphans import remove_tree
 from engine.maintenance.disk_guard import free_space
+from engine.storage import Problem
 from engine.storage.data_directory import BACKUPS
-from engine.storage.problems import Problem
 
 MANIFEST, UNFINISHED = "backup.json", ".unfinished"
 OTHER = "use another backup"  #: advice for one that is damaged

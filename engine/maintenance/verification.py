@@ -8,8 +8,7 @@ from pathlib import Path
 from engine.code.package_files import OnRead, digest_of, package_problem
 from engine.errors import RESTORE, BackupUnusable, DataDirectoryUnusable
 from engine.maintenance.backup_folder import OTHER, Manifest, backups_in, is_backup, links_in, read_manifest
-from engine.storage import find_problems, journal_name, packages_in
-from engine.storage.problems import Problem
+from engine.storage import Problem, find_problems, journal_name, packages_in
 
 _DEPLOY = "deploy the functions that use it again"
 

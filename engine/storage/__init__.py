@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 
 from engine.protocols import Storage
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.checks import find_problems
+from engine.storage.sqlite.checks import Problem, find_problems
+from engine.storage.sqlite.database import StorageOptions, open_sqlite
 from engine.storage.sqlite.offline import copy_offline, damaged_page, is_copy, journal_name, packages_in
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, put_in_place
 
 __all__ = [
     "DamagedJournal",
     "Loss",
+    "Problem",
+    "StorageOptions",
     "copy_offline",
     "damaged_page",
     "find_problems",

@@ -14,9 +14,8 @@ from msgspec.structs import replace
 
 from engine.model import Code, DestinationSpec, Invocation, Outcome, Record, State
 from engine.protocols import Settlement, Storage, WaitingEnd
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
 from engine.storage.sqlite import database
 from tests.doubles import MemoryStorage
 from tests.support.disk import FSYNC, FULL, Disk, connection_on

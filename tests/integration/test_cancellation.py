@@ -23,9 +23,8 @@ from engine.config.settings import Settings, load_settings
 from engine.executors.pool import Pool
 from engine.model import AsyncSettings, DestinationSpec, Request
 from engine.model.urn import parse_urn
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
 from engine.storage.sqlite import writer
 from plugins.function import plugin as function_plugin
 from tests.acceptance.engine_process import REAL_TALLY, TALLY

@@ -13,9 +13,8 @@ from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable
 from engine.model import Invocation
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.database import SQLiteStorage
+from engine.storage import StorageOptions
+from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
 from tests.contracts.storage import BEGINNING, NOW, ROOM, made
 from tests.support.pages import Page, PageFile
 

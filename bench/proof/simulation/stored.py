@@ -22,8 +22,7 @@ from bench.proof.simulation.world import World
 from engine.errors import DataDirectoryUnusable
 from engine.model import State
 from engine.protocols import Storage
-from engine.storage import open_storage
-from engine.storage.options import StorageOptions
+from engine.storage import StorageOptions, open_storage
 from engine.storage.sqlite.batch import Batch
 from tests.doubles.storage import MemoryStorage
 

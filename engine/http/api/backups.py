@@ -16,7 +16,7 @@ from engine.http.api.errors import error_reply
 from engine.http.api.routing import BASE, JSON_LINES, ApiFamily, BodyCall, Subject, operation
 from engine.maintenance.backup import BackupMade, BackupProgress, Backups
 from engine.maintenance.backup_folder import BackupFolder
-from engine.storage.problems import Problem
+from engine.storage import Problem
 
 log = structlog.get_logger("functiond")
 

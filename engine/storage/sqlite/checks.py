@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from msgspec import Struct
+
 from engine.errors import RESTORE, recover
-from engine.storage.problems import Problem
 from engine.storage.sqlite.checksums import changed_rows, payload_problem, result_is_damaged
 from engine.storage.sqlite.damage import is_damage
 from engine.storage.sqlite.offline import read_only
@@ -35,6 +36,14 @@ SET_ASIDE = (
     "SELECT name FROM sqlite_schema WHERE type = 'table'"
     " AND rtrim(name, '0123456789') IN ('payload_', 'result_', 'attempt_', 'owed_', 'status_log_')"
 )
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Problem that a check of stored data has found."""
+
+    part: str  #: part of the data, such as journal, payload, tally, cursor or code
+    problem: str
+    advice: str  #: next step
 
 
 def check_start(db: sqlite3.Connection) -> str:

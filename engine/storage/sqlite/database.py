@@ -19,6 +19,7 @@ from pathlib import Path
 import aiosqlite
 import anyio
 import anyio.to_thread
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
@@ -26,7 +27,6 @@ from engine.errors.files import file_errors
 from engine.model.identity import NODE_BITS, Identity
 from engine.protocols import Cluster, CopySteps, StorageStatistics
 from engine.storage.data_directory import Ballast, fsync_folder
-from engine.storage.options import StorageOptions
 from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.checks import check_start
@@ -41,6 +41,15 @@ from engine.storage.sqlite.records import SQLiteRecords
 from engine.storage.sqlite.status_log import SQLiteStatusLog, StatusRows
 from engine.storage.sqlite.stores import SQLiteCatalogStore, SQLiteResourceStore, SQLiteStore
 from engine.storage.sqlite.writer import Writer
+
+
+class StorageOptions(Struct, frozen=True, kw_only=True):
+    """Settings of a storage."""
+
+    directory: Path  #: data directory
+    idempotency_retention: float = 86_400.0  #: seconds for which idempotency keys are stored
+    ballast: int = 0  #: bytes of the ballast file; 0: none
+    durable: bool = True  #: False: a commit is not synced to disk
 
 
 class SingleEngine:

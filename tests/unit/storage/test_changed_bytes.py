@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
+from engine.storage import StorageOptions
 from engine.storage.sqlite.checks import find_problems
+from engine.storage.sqlite.database import open_sqlite
 from tests.contracts.storage import CANCELLED, ended, failure, made, retried, started, stored
 
 PAGE = 4096

@@ -12,11 +12,10 @@ from time import monotonic
 
 from structlog.testing import capture_logs
 
+from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.checkpoints import PAGES, Checkpoints
-from engine.storage.sqlite.database import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
 from tests.contracts.storage import made
 
 PAGE = 4096

@@ -13,10 +13,9 @@ import pytest
 
 from engine.errors import BackupFailed, BackupRuns, ShuttingDown
 from engine.protocols import CopySteps
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
+from engine.storage import StorageOptions
 from engine.storage.sqlite.copying import PAGES
-from engine.storage.sqlite.database import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
 from tests.contracts.storage import made
 
 

@@ -54,8 +54,8 @@ ssize_t pread64(int descriptor, void *buffer, size_t size, off_t offset) {
 READER = """
 import asyncio, json, sys
 from pathlib import Path
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
+from engine.storage import StorageOptions
+from engine.storage.sqlite.database import open_sqlite
 
 async def main():
     async with open_sqlite(StorageOptions(directory=Path(sys.argv[1]))) as storage:

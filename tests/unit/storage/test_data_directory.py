@@ -18,9 +18,8 @@ import pytest
 
 from engine.embedded import Engine
 from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked, marker_of
-from engine.storage.options import StorageOptions
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.support.engine_process import CLEAN, ROOT, functiond
 
@@ -293,7 +292,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
+from engine.storage import StorageOptions
 from engine.storage.sqlite import batch
 from engine.storage.sqlite import database
 

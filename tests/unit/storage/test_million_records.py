@@ -13,10 +13,9 @@ import pytest
 
 from engine.model import State
 from engine.protocols import Count, DeliveryFilter, Found, Selection
+from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.database import SQLiteStorage
+from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
 from tests.contracts.storage import NOW
 from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
 

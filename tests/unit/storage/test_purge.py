@@ -11,9 +11,8 @@ import pytest
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import key_at
 from engine.protocols import Purged, Settlement
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
-from engine.storage.sqlite.database import SQLiteStorage
+from engine.storage import StorageOptions
+from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
 from engine.storage.sqlite.purge import FREE_PAGES, STEP_IDEMPOTENCY_KEYS, STEP_ROWS
 from tests.support.waiting import in_own_task
 

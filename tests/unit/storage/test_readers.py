@@ -13,10 +13,11 @@ import pytest
 
 from engine.errors import Unavailable
 from engine.protocols import DeliveryFilter, Selection, Storage
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite, record_search
+from engine.storage import StorageOptions
+from engine.storage.sqlite import record_search
 from engine.storage.sqlite.connection import Readers, connected
 from engine.storage.sqlite.damage import Damage
+from engine.storage.sqlite.database import open_sqlite
 from tests.support.damage import kept, storing
 
 LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {

@@ -14,9 +14,8 @@ import pytest
 
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import NotStored
-from engine.storage import open_storage
+from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
-from engine.storage.options import StorageOptions
 from tests.support.http_app import encoded
 
 Synced = list[tuple[Path, frozenset[str]]]

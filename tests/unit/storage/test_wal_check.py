@@ -17,8 +17,8 @@ import anyio
 import pytest
 
 from engine.errors import DataDirectoryUnusable
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
+from engine.storage import StorageOptions
+from engine.storage.sqlite.database import open_sqlite
 from engine.storage.sqlite.journal_check import log_problem
 from tests.support.programs import program
 

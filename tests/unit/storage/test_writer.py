@@ -18,9 +18,9 @@ from engine.errors import JournalBroken, NotStored, OutcomeUnknown
 from engine.model import Invocation, State
 from engine.model.identity import Identity
 from engine.protocols import Settlement, WaitingEnd
-from engine.storage.options import StorageOptions
-from engine.storage.sqlite import open_sqlite
+from engine.storage import StorageOptions
 from engine.storage.sqlite.damage import Damage
+from engine.storage.sqlite.database import open_sqlite
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
 from tests.contracts.storage import NOW, cancelled, success
