@@ -29,11 +29,7 @@ import structlog
 from msgspec import Struct
 
 from engine.errors import PageDamaged, recover
-from engine.model import Invocation
-from engine.model.identity import Identity
-from engine.protocols import Page
 from engine.storage.data_directory import fsync_folder
-from engine.storage.sqlite.rows import DELAYED, READY, RUNNABLE, to_invocation
 
 log = structlog.get_logger("functiond.journal")
 
@@ -135,7 +131,6 @@ def find_page(db: sqlite3.Connection, seconds: float = SEARCH) -> str:
     return f"page {tree[2]} of {table[0] if table else 'the journal'} is damaged"
 
 
-_ROW = f"SELECT {RUNNABLE} FROM invocation LEFT JOIN payload USING (key) WHERE key = ? AND state = {{}}"
 _LOST = sqlite3.DatabaseError("an index names a row that its table does not have")
 
 
@@ -195,52 +190,3 @@ class LeftOut:
         if error is not _LOST and not is_damage(error):
             raise error
         self._damage.met(error)
-
-
-class IsolatedReads:
-    """Reads of the window."""
-
-    def __init__(self, damage: Damage, identity: Identity) -> None:
-        self._left_out, self._identity = LeftOut(damage, "invocation", "key"), identity
-
-    @property
-    def readable(self) -> str:
-        """SQL condition on the key of an invocation that leaves out rows; empty if there are none."""
-        return self._left_out.condition
-
-    def ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        sql = (
-            "SELECT key FROM invocation INDEXED BY ready"
-            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self.readable}"
-            " ORDER BY rank, key LIMIT ?"
-        )
-        keys = self._left_out.keys(db, sql, (function_id, after[0], after[0], after[1], rows))
-        found, whole = self._up_to(db, READY, keys, size)
-        return Page(invocations=tuple(found), complete=whole and len(keys) < rows)
-
-    def promote(
-        self, db: sqlite3.Connection, now: float, rows: int, size: int
-    ) -> tuple[tuple[Invocation, ...], float | None]:
-        sql = (
-            "SELECT key FROM invocation INDEXED BY delayed"
-            f" WHERE state = 1 AND due <= ?{self.readable} ORDER BY due LIMIT ?"
-        )
-        due, _ = self._up_to(db, DELAYED, self._left_out.keys(db, sql, (now, rows)), size)
-        sql = "UPDATE invocation SET state = 0 WHERE key = ?"
-        changed = {*self._left_out.change(db, sql, [one.key for one in due])}
-        sql = f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{self.readable} ORDER BY due LIMIT 1"
-        later = self._left_out.keys(db, sql, ())
-        return tuple(one for one in due if one.key in changed), float(later[0][0]) if later else None
-
-    def _up_to(
-        self, db: sqlite3.Connection, state: int, keys: list[tuple[Any, ...]], size: int
-    ) -> tuple[list[Invocation], bool]:
-        """Read rows until their payloads have ``size`` bytes in total. Return them, and whether they are all rows."""
-        found: list[Invocation] = []
-        read = 0
-        for row in self._left_out.rows(db, _ROW.format(state), (key for [key] in keys)):
-            found.append(to_invocation(row, self._identity))
-            read += len(found[-1].payload)
-            if read >= size:
-                return found, False
-        return found, True

@@ -40,6 +40,7 @@ from engine.storage.sqlite.outbox import SQLiteOutbox
 from engine.storage.sqlite.records import SQLiteRecords
 from engine.storage.sqlite.status_log import SQLiteStatusLog, StatusRows
 from engine.storage.sqlite.stores import SQLiteCatalogStore, SQLiteResourceStore, SQLiteStore
+from engine.storage.sqlite.window import SQLiteWindow
 from engine.storage.sqlite.writer import Writer
 
 
@@ -84,7 +85,7 @@ class SQLiteStorage:
             writer, identity, damage=damage, idempotency_retention=options.idempotency_retention, states=states
         )
         self.status_log = SQLiteStatusLog(writer, identity, states)
-        self.window = self.journal
+        self.window = SQLiteWindow(writer, identity, damage)
         self.records = SQLiteRecords(readers, writer, identity, damage)
         self.outbox = SQLiteOutbox(readers, writer, self.journal)
         self.catalog = SQLiteCatalogStore(writer)

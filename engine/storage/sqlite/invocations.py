@@ -1,4 +1,4 @@
-"""Invocations on disk: the journal, and the window's pages of waiting invocations. All writes use one writer."""
+"""Journal of invocations on disk. All writes use one writer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from engine.errors import PageDamaged
 from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.model.signal import Signal
-from engine.protocols import Page, Recovery, Settlement, WaitingEnd
+from engine.protocols import Recovery, Settlement, WaitingEnd
 from engine.storage.sqlite.batch import CallRequest, Statement, WriteRequest, WritingConnection
-from engine.storage.sqlite.damage import Damage, IsolatedReads
+from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.invocation_writes import append_rows, claim, end_all, insert_all, settle_rows
-from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed, to_invocation
+from engine.storage.sqlite.rows import POISONED, READY, REVIVE, RUNNABLE, to_crashed
 from engine.storage.sqlite.status_log import StatusRows
+from engine.storage.sqlite.window import next_due
 from engine.storage.sqlite.writer import Writer, answer
 
 
@@ -36,7 +37,6 @@ class SQLiteJournal:
         self._writer = writer
         self.states = states or StatusRows()
         self.damage = damage
-        self._isolated = IsolatedReads(damage, identity)
         self._identity = identity
         self._idempotency_retention = idempotency_retention
         self._starts: dict[int, _Start] = {}
@@ -140,23 +140,6 @@ class SQLiteJournal:
     async def recover(self) -> Recovery:
         return await self._writer.call(self._recover)
 
-    # --- Window ---------------------------------------------------------------------------------------------
-
-    # The window is read on the writing connection, inside a batch. A read therefore includes exactly the writes
-    # submitted before it, and cannot return a row that one of these writes ends. A read of 256 rows takes 0.3 ms and
-    # happens at most twenty times a second.
-
-    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        return await self._writer.call(
-            lambda db: self._ready(db, function_id, after, rows, size),
-            lambda db: self._isolated.ready(db, function_id, after, rows, size),
-        )
-
-    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
-        return await self._writer.call(
-            lambda db: self._promote(db, now, rows, size), lambda db: self._isolated.promote(db, now, rows, size)
-        )
-
     # --- after the write ------------------------------------------------------------------------------------
 
     def _appended(
@@ -207,40 +190,6 @@ class SQLiteJournal:
         self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
         return found
 
-    def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        cursor = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY ready LEFT JOIN payload USING (key)"
-            f" WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?){self._isolated.readable}"
-            " ORDER BY rank, key LIMIT ?",
-            (function_id, after[0], after[0], after[1], rows),
-        )
-        found, read = self._read(db, cursor, size)
-        return Page(invocations=found, complete=len(found) < rows and read < size)
-
-    def _promote(
-        self, db: sqlite3.Connection, now: float, rows: int, size: int
-    ) -> tuple[tuple[Invocation, ...], float | None]:
-        cursor = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed LEFT JOIN payload USING (key)"
-            f" WHERE state = 1 AND due <= ?{self._isolated.readable} ORDER BY due LIMIT ?",
-            (now, rows),
-        )
-        due, _ = self._read(db, cursor, size)
-        db.executemany("UPDATE invocation SET state = 0 WHERE key = ?", [(one.key,) for one in due])
-        return due, self._next_due(db)
-
-    def _read(self, db: sqlite3.Connection, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
-        """Read rows until their payloads reach ``size`` bytes in total. Return the rows and the total."""
-        found: list[Invocation] = []
-        read = 0
-        for row in cursor:
-            found.append(to_invocation(row, self._identity))
-            read += len(found[-1].payload)
-            if read >= size:
-                break
-        cursor.close()
-        return tuple(found), read
-
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         rows = db.execute(
             f"SELECT {RUNNABLE}, begun FROM invocation INDEXED BY running LEFT JOIN payload USING (key)"
@@ -252,15 +201,9 @@ class SQLiteJournal:
             backlog={f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")},
             waiting=frozenset(_functions_with_ready_rows(db)),
             poisoned=tuple(to_crashed(row, self._identity) for row in rows),
-            next_due=self._next_due(db),
+            next_due=next_due(db),
             revived=revived,
         )
-
-    def _next_due(self, db: sqlite3.Connection) -> float | None:
-        readable = self._isolated.readable
-        sql = f"SELECT due FROM invocation INDEXED BY delayed WHERE state = 1{readable} ORDER BY due LIMIT 1"
-        row = db.execute(sql).fetchone()
-        return None if row is None else float(row[0])
 
 
 class _Start(WriteRequest):
