@@ -11,49 +11,29 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
 
 from engine.model.alarms import CHECK, Alarm, Alarms
 from engine.model.expiry import Expiry
 
 
-class Clock(Protocol):
-    @property
-    def alarms(self) -> Alarms:
-        """Alarms of this clock, which announce its steps."""
-        ...
-
-    def now(self) -> float:
-        """Return the current time in seconds since the epoch (UTC)."""
-        ...
-
-    @property
-    def expiry(self) -> Expiry:
-        """Time by which stored data expires, instead of ``now``. It differs while the clock is not trusted."""
-        ...
-
-    def call_at(self, moment: float, callback: Callable[[], object]) -> Alarm:
-        """Call ``callback`` once the clock has reached ``moment``, in the event loop. A step is noticed after 30 s."""
-        ...
-
-    async def sleep_toward(self, moment: float) -> None:
-        """Sleep until the clock reaches ``moment`` or is set. The caller must compare the clock with it again."""
-        ...
-
-
-class WallClock:
-    """Base of clocks: alarms, for a subclass that has ``now``. A step is noticed after at most ``check`` seconds."""
+class Clock:
+    """Base of clocks: a subclass has ``now``. A step of the clock is noticed after at most ``check`` seconds."""
 
     def __init__(self, check: float = CHECK) -> None:
-        self.alarms, self.expiry = Alarms(self.now, check), Expiry(self.now)
+        self.alarms = Alarms(self.now, check)  #: alarms of this clock, which announce its steps
+        #: Time by which stored data expires, instead of ``now``. It differs while the clock is not trusted.
+        self.expiry = Expiry(self.now)
 
     @abstractmethod
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Return the current time in seconds since the epoch (UTC)."""
 
     def call_at(self, moment: float, callback: Callable[[], object]) -> Alarm:
+        """Call ``callback`` once the clock has reached ``moment``, in the event loop."""
         return self.alarms.set(moment, callback)
 
     async def sleep_toward(self, moment: float) -> None:
+        """Sleep until the clock reaches ``moment`` or is set. The caller must compare the clock with it again."""
         reached = asyncio.Event()
         alarm = self.alarms.set(moment, reached.set, at_steps=True)
         try:
@@ -62,7 +42,7 @@ class WallClock:
             alarm.cancel()
 
 
-class SystemClock(WallClock):
+class SystemClock(Clock):
     now = staticmethod(time.time)  # not a method that calls it: the clock is read several times for each invocation
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.model.alarms import CHECK
-from engine.model.clock import WallClock
+from engine.model.clock import Clock
 from tests.doubles.executor import InlineContext, InlineExecutor
 from tests.doubles.storage import MemoryStorage
 from tests.doubles.store import MemoryCatalogStore, MemoryResourceStore, MemoryStore
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-class ManualClock(WallClock):
+class ManualClock(Clock):
     """Clock that changes only by ``advance``. Timers of the event loop are not affected."""
 
     def __init__(self, now: float = 1_700_000_000.0, check: float = CHECK) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.model import AsyncSettings, Code, CodePackage, DestinationSpec, Function
-from engine.model.clock import WallClock
+from engine.model.clock import Clock
 from engine.model.retry_rules import RetryRule
 from engine.model.urn import FunctionUrn
 from engine.protocols import StoredResource
@@ -128,7 +128,7 @@ STREAM = "stream"
 LINES = "lines"  #: name under which the stream of states stores its lines
 
 
-class MachineClock(WallClock):
+class MachineClock(Clock):
     """Clock of the world's machine, as one process reads it."""
 
     def __init__(self, world: World) -> None:
