@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
-from engine.maintenance.disk_guard import free_space
+from engine.isolation.machine import free_space
 from engine.metrics.function_metrics import LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
 from engine.metrics.histogram import Distribution
 from engine.metrics.prometheus import Family, count, gauge, histogram

@@ -26,7 +26,6 @@ from engine.isolation.machine import usable_memory
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import DAY, ClockGuard
 from engine.maintenance.clock_guard import STORE as CLOCK
-from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
 from engine.metrics.function_metrics import FunctionMetrics
 from engine.metrics.loop_lag import LoopLag, LoopWatch
@@ -50,7 +49,7 @@ from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.resources.usage_store import SAMPLES, UsageStore
-from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.backlog import Backlog, DiskGuard, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.triggers.context import EnabledFunctions, IngressDeps
@@ -127,7 +126,7 @@ class EngineParts:
         )
         self.pruner = Pruner(records=storage.records, logs=pool.files, clock=clock, retention=retention)
         disk = DiskGuard(settings.storage.path, settings.storage.free_space, clock, on_low=self.pruner.run_now)
-        self.backlog = Backlog(convert(settings.queue, Limits, from_attributes=True))
+        self.backlog = Backlog(convert(settings.queue, Limits, from_attributes=True), disk.check)
         queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
         self.scheduler = Scheduler(queue, storage.window, clock)
         self.intake = Intake(
@@ -137,7 +136,6 @@ class EngineParts:
             scheduler=self.scheduler,
             backlog=self.backlog,
             factory=InvocationFactory(storage.identity, clock, settings.queue.priority_step),
-            disk=disk,
             sync_timeout=settings.http.sync_timeout,
         )
 

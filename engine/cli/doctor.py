@@ -26,7 +26,7 @@ from engine.config.settings import Settings, load_settings
 from engine.deploy.client import ApiError, Client, NoReply, NotRunning, NotTrusted
 from engine.errors import DataDirectoryLocked, FunctiondError, SettingsError
 from engine.isolation.bubblewrap import find_bubblewrap
-from engine.maintenance.disk_guard import free_space
+from engine.isolation.machine import free_space
 from engine.metrics.prometheus import configure_logging
 from engine.model.urn import short_name
 from engine.runtimes.interpreters import Interpreters

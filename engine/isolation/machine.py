@@ -1,4 +1,4 @@
-"""Memory that this process can use: the machine's memory, or less if a cgroup around the engine limits it."""
+"""Memory and disk space that this process can use. A cgroup around the engine may limit its memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 #: Mount folder of each version's hierarchy, and name of the file with a group's limit.
 _V1 = ((Path("memory"), "memory.limit_in_bytes"),)
 _V2 = ((Path(), "memory.max"), (Path("unified"), "memory.max"))
+
+
+def free_space(path: Path) -> int:
+    """Return the bytes available to unprivileged processes in the file system of ``path``."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

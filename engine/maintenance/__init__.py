@@ -1,1 +1,1 @@
-"""Background work on stored data: pruning, discarding, and refusal of new work at low disk space."""
+"""Background work on stored data: pruning, backups, and the hold of expiry while the clock is in doubt."""

@@ -24,8 +24,8 @@ from msgspec import Struct
 from engine.code.package_files import copy_file, digest_of
 from engine.code.unpacking import fsync_folder, replace_file, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
+from engine.isolation.machine import free_space
 from engine.isolation.orphans import remove_tree
-from engine.maintenance.disk_guard import free_space
 from engine.storage import Problem
 from engine.storage.data_directory import BACKUPS
 

@@ -15,9 +15,9 @@ from msgspec import Struct
 from engine.code.package_files import copy_file, counting, restore_package, sizes_of
 from engine.code.unpacking import fsync_folder, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
+from engine.isolation.machine import free_space
 from engine.isolation.orphans import remove_tree
 from engine.maintenance.backup_folder import MARGIN, OTHER, Manifest, links_in, read_manifest
-from engine.maintenance.disk_guard import free_space
 from engine.maintenance.verification import verify
 from engine.model import CodePackage
 from engine.storage import is_copy, packages_in

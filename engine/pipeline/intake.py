@@ -31,7 +31,6 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.functions.function_rules import priority_cap
-from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, Invocation, Mode, Outcome, Request
 from engine.model.clock import Clock
 from engine.model.identity import Identity
@@ -112,14 +111,13 @@ class Intake:
         scheduler: Scheduler,
         backlog: Backlog,
         factory: InvocationFactory,
-        disk: DiskGuard,
         sync_timeout: float,
     ) -> None:
         self.accepted: Signal[[Invocation, int]] = Signal()
         self.refused: Signal[[Request, Exception]] = Signal()
         self.closed: Signal[[]] = Signal()
         self._catalog, self._journal, self._cursors = catalog, journal, cursors
-        self._scheduler, self._backlog, self._disk = scheduler, backlog, disk
+        self._scheduler, self._backlog = scheduler, backlog
         self._factory, self._sync_timeout = factory, sync_timeout
         self._closed = False
         self._accepted: dict[str, int] = {}
@@ -143,9 +141,8 @@ class Intake:
         the ordering key is none.
         """
         try:
-            function = self._check(request)
+            function = self._route(request)
             invocation = self._factory.make(request, function)
-            self._disk.check(len(invocation.payload))
             self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
             try:
                 stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self._queue)
@@ -167,10 +164,8 @@ class Intake:
             if self._closed:
                 raise ShuttingDown
             made = [
-                (self._factory.make(request, self._check(request)), request.idempotency_key) for request in requests
+                (self._factory.make(request, self._route(request)), request.idempotency_key) for request in requests
             ]
-            if made:
-                self._disk.check(sum(len(invocation.payload) for invocation, _ in made))
             with ExitStack() as undo:
                 shares: dict[int, list[int]] = {}
                 names: dict[int, str] = {}
@@ -236,7 +231,7 @@ class Intake:
         if the function is paused, or is paused while the request waits.
         """
         try:
-            function = self._check(request)
+            function = self._route(request)
             if (reason := self._scheduler.pause_reason(function.function_id)) is not None:
                 raise FunctionPaused(function.name, reason)
             invocation = self._factory.make(request, function)
@@ -274,7 +269,7 @@ class Intake:
         if self._closed:
             return ShuttingDown()
         try:
-            self._disk.check()
+            self._backlog.check_disk(0)
         except DiskLow as low:
             return low
         return None
@@ -318,7 +313,8 @@ class Intake:
             try:
                 if function is None or by_alias:
                     function = self._route(request)
-                _check_options(request)
+                else:
+                    _check_options(request)
             except FunctiondError as error:
                 results[place] = error
             else:
@@ -327,7 +323,6 @@ class Intake:
         if not made:
             return results
         sizes = [len(invocation.payload) for invocation, _ in made]
-        self._disk.check(sum(sizes))
         function_id = made[0][0].function_id
         admitted, full = self._backlog.admit_first(function_id, sizes, requests[0].function.name)
         if full is not None:
@@ -350,17 +345,13 @@ class Intake:
             self._backlog.remove_sync(len(invocation.payload))
         return waited
 
-    def _check(self, request: Request) -> Function:
-        function = self._route(request)
-        _check_options(request)
-        return function
-
     def _route(self, request: Request) -> Function:
         if self._closed:
             raise ShuttingDown
         function = self._catalog.route(request.function, request.headers)
         if function.max_instances == 0 and not request.accept_when_disabled:
             raise FunctionDisabled(function.name)
+        _check_options(request)
         return function
 
     def _count_refusal(self, error: Exception, request: Request) -> None:

@@ -25,10 +25,10 @@ from engine.errors import Overloaded, Unavailable
 from engine.functions.catalog import Catalog
 from engine.logs.feed import LogBoard, StatusLine, StatusLines
 from engine.logs.target import LogTarget, status_log_target_of
-from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, State
 from engine.model.urn import LATEST
 from engine.protocols import StatusEntry, StatusLog, StatusTarget
+from engine.scheduling.backlog import DiskGuard
 
 log = structlog.get_logger("functiond.status_log")
 

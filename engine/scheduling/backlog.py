@@ -1,17 +1,25 @@
 """Backlog counters: number and payload bytes of invocations that have not ended, by function and in total.
 
 The counters enforce the limits of the backlog. The journal stores the same sums on disk. The counters in memory are
-used for admission, so that it need not wait for the disk.
+used for admission, so that it need not wait for the disk. A guard refuses new work while disk space is low.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
-from engine.errors import BacklogFull, SynchronousCallsFull
+from engine.errors import BacklogFull, DiskLow, SynchronousCallsFull
+from engine.isolation.machine import free_space
+from engine.model.clock import Clock
+
+#: Seconds for which a measurement of the free space is used.
+LOOK_EVERY = 0.25
+#: Bytes counted for each request in addition to its payload, because whole pages are written, and twice.
+ROW = 1 << 16
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -28,9 +36,43 @@ class Limits(Struct, frozen=True, kw_only=True):
     sync_size: int
 
 
+class DiskGuard:
+    """Check of the free disk space. While fewer than ``needed`` bytes are free, new work is refused.
+
+    Outcomes of accepted invocations can be stored in the rest. ``on_low`` is called after each measurement that finds
+    fewer. Between two measurements, accepted bytes are subtracted from the free space, so that a burst of requests is
+    noticed too.
+    """
+
+    def __init__(self, path: Path, needed: int, clock: Clock, on_low: Callable[[], None] = lambda: None) -> None:
+        self._path, self._needed, self._clock, self._on_low = path, needed, clock, on_low
+        self._measured_at = float("-inf")
+        self._free = needed
+
+    def check(self, size: int = 0) -> None:
+        """Subtract ``size`` bytes of payload from the free space. Raise DiskLow if fewer than ``needed`` are left.
+
+        Before DiskLow is raised, and if the last measurement is too old, the free space is measured again. The payload
+        is not subtracted from a new measurement.
+        """
+        now = self._clock.now()
+        self._free -= size + ROW
+        if self._free < self._needed or not 0 <= now - self._measured_at < LOOK_EVERY:
+            self._measure(now)
+        if self._free < self._needed:
+            raise DiskLow(self._free, self._needed)
+
+    def _measure(self, now: float) -> None:
+        self._free, self._measured_at = free_space(self._path), now
+        if self._free < self._needed:
+            self._on_low()
+
+
 class Backlog:
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    """Counters of the backlog. ``check_disk`` is called for new invocations, with the bytes of their payloads."""
+
+    def __init__(self, limits: Limits, check_disk: Callable[[int], None] = lambda size: None) -> None:
+        self.limits, self.check_disk = limits, check_disk
         self._functions: dict[int, tuple[int, int]] = {}
         self.rows = self.size = 0
         self.most_rows = 0  #: largest number of rows since ``restart_most``
@@ -59,26 +101,18 @@ class Backlog:
     def admit(self, function_id: int, size: int, name: str) -> None:
         """Count one invocation with a payload of ``size`` bytes.
 
-        Raises BacklogFull, with the function's ``name`` in the message, if a limit would be exceeded.
+        Raises BacklogFull, with the function's ``name`` in the message, if a limit would be exceeded, and DiskLow.
         """
-        limits = self.limits
-        rows, used = self._functions.get(function_id, (0, 0))
-        if rows >= limits.function_rows:
-            raise BacklogFull(name, limits.function_rows, "invocations")
-        if used + size > limits.function_size:
-            raise BacklogFull(name, limits.function_size, "bytes")
-        if self.rows >= limits.rows:
-            raise BacklogFull("all functions", limits.rows, "invocations")
-        if self.size + size > limits.size:
-            raise BacklogFull("all functions", limits.size, "bytes")
-        self.add(function_id, size)
+        self.check_disk(size)
+        self._admit(function_id, size, name)
 
     def admit_batch(self, function_id: int, rows: int, size: int, name: str) -> None:
         """Count ``rows`` invocations of one function, with ``size`` bytes of payload in total.
 
         Raises BacklogFull and counts none of them if a limit would be exceeded. A batch that is larger than a limit is
-        accepted when no other invocation is counted under that limit.
+        accepted when no other invocation is counted under that limit. Raises DiskLow as ``admit``.
         """
+        self.check_disk(size)
         if full := self._full(function_id, rows, size, name):
             raise full
         self.add(function_id, size, rows)
@@ -87,18 +121,19 @@ class Backlog:
         """Count as many invocations of a function, with payloads of ``sizes`` bytes, as the limits allow.
 
         The first that would exceed a limit is refused with all after it, so that the order stays. Return the number of
-        those that are counted, and the error of the others.
+        those that are counted, and the error of the others. Raises DiskLow as ``admit``.
         """
         own_rows, own_size = self.of(function_id)
         limits = self.limits
         rows, room = len(sizes), min(limits.function_size - own_size, limits.size - self.size)
         size = sum(sizes)
+        self.check_disk(size)
         if min(limits.function_rows - own_rows, limits.rows - self.rows) >= rows and room >= size:
             self.add(function_id, size, rows)
             return rows, None
         for done, one in enumerate(sizes):
             try:
-                self.admit(function_id, one, name)
+                self._admit(function_id, one, name)
             except BacklogFull as full:
                 return done, full
         raise AssertionError("a backlog without room for all has room for each")
@@ -158,6 +193,19 @@ class Backlog:
         self.sync_size -= size
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _admit(self, function_id: int, size: int, name: str) -> None:
+        limits = self.limits
+        rows, used = self._functions.get(function_id, (0, 0))
+        if rows >= limits.function_rows:
+            raise BacklogFull(name, limits.function_rows, "invocations")
+        if used + size > limits.function_size:
+            raise BacklogFull(name, limits.function_size, "bytes")
+        if self.rows >= limits.rows:
+            raise BacklogFull("all functions", limits.rows, "invocations")
+        if self.size + size > limits.size:
+            raise BacklogFull("all functions", limits.size, "bytes")
+        self.add(function_id, size)
 
     def _full(self, function_id: int, rows: int, size: int, name: str = "") -> BacklogFull | None:
         """Return an error if the batch would exceed a limit, otherwise None.

@@ -21,6 +21,7 @@ import structlog
 
 from engine.errors import DataDirectoryLocked
 from engine.errors.files import file_errors
+from engine.isolation.machine import free_space
 
 log = structlog.get_logger("functiond.journal")
 
@@ -180,8 +181,7 @@ class Ballast:
         try:
             if not size or (path.exists() and path.stat().st_size == size):
                 return
-            disk = os.statvfs(path.parent)
-            if disk.f_bavail * disk.f_frsize >= 4 * size:
+            if free_space(path.parent) >= 4 * size:
                 with path.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, size)
         except OSError:
@@ -190,8 +190,7 @@ class Ballast:
     def give_up_if_full(self) -> None:
         """Delete the file if less than its size is free, so that a start has room to recover."""
         with suppress(OSError):
-            disk = os.statvfs(self._path.parent)
-            if self._size and disk.f_bavail * disk.f_frsize < self._size:
+            if self._size and free_space(self._path.parent) < self._size:
                 self.give_up()
 
     def give_up(self) -> bool:

@@ -14,11 +14,11 @@ from engine.auth.verifier import SignatureVerifier, address_of
 from engine.config.plugin_registry import Registry
 from engine.errors import Unauthorized
 from engine.logs.feed import LogFeed
-from engine.maintenance.disk_guard import DiskGuard
 from engine.model.clock import Clock
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
+from engine.scheduling.backlog import DiskGuard
 from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
 
 DUE_TIMES = 3  #: that are shown of a timer

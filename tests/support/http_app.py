@@ -59,7 +59,6 @@ from engine.http.server import HttpServer
 from engine.logs.feed import LogBoard
 from engine.maintenance.backup import Backups
 from engine.maintenance.clock_guard import ClockGuard
-from engine.maintenance.disk_guard import DiskGuard
 from engine.metrics.loop_lag import LoopLag
 from engine.metrics.usage import Usage
 from engine.model import DestinationSpec, Function, Invocation, Outcome, PendingDelivery, Record, Request, State
@@ -80,7 +79,7 @@ from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.runtimes.interpreters import InterpreterInfo, Interpreters
-from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.backlog import Backlog, DiskGuard, Limits
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.routes import ListenOptions
 from engine.triggers.sources import Sources

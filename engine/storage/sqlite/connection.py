@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -17,6 +16,7 @@ import anyio.to_thread
 
 from engine.errors import DataDirectoryUnusable, DiskFailing, Unavailable, recover
 from engine.errors.files import unusable
+from engine.isolation.machine import free_space
 from engine.storage.sqlite.damage import Damage, is_damage
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def not_opened(path: Path, error: sqlite3.Error) -> DataDirectoryUnusable:
     """Return the error for a database that SQLite cannot open, read or write at the start."""
     code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
     reason = f"cannot be opened: {error} ({getattr(error, 'sqlite_errorname', 'no code')})"
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free_space(path.parent) < _FULL):
         return unusable(path, OSError(errno.ENOSPC, reason))
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
         return unusable(path, OSError(errno.EIO, reason))
@@ -110,8 +110,3 @@ def not_opened(path: Path, error: sqlite3.Error) -> DataDirectoryUnusable:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
         return DiskFailing(str(path), f"{reason}; stop the program that uses it, then start the engine again")
     return DataDirectoryUnusable(str(path), f"{reason}; {recover(path.parent)}")
-
-
-def _is_full(folder: Path) -> bool:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _FULL

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -16,7 +15,6 @@ from structlog.testing import capture_logs
 from engine.config.plugin_registry import Registry
 from engine.errors import NotFound, PageDamaged
 from engine.functions.catalog import Catalog
-from engine.maintenance.disk_guard import DiskGuard
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
 from engine.model.alarms import CHECK
 from engine.model.retry import RetryPolicy
@@ -137,7 +135,6 @@ async def delivering(
         scheduler=scheduler,
         backlog=backlog,
         factory=InvocationFactory(storage.identity, clock, priority_step=1.0),
-        disk=DiskGuard(Path(), 0, clock),
         sync_timeout=1.0,
     )
     delivery = DeliveryWorker(

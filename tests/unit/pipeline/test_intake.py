@@ -10,7 +10,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import FunctionDisabled, FunctionPaused, IdempotencyConflict, InvalidField, NotStored
-from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.pipeline.intake import Intake, InvocationFactory
 from engine.scheduling.backlog import Backlog, Limits
@@ -59,7 +58,6 @@ async def ingress(tmp_path: Path) -> Ingress:
         scheduler=scheduler,
         backlog=backlog,
         factory=InvocationFactory(storage.identity, clock, priority_step=1.0),
-        disk=DiskGuard(tmp_path, 0, clock),
         sync_timeout=1.0,
     )
     return Ingress(house, intake, storage, scheduler, backlog)

@@ -95,7 +95,7 @@ async def test_lines_are_not_written_to_a_disk_that_is_nearly_full(
     streams = Streams()
     async with logging(tmp_path) as place:
         await send(place)
-        guard = place.engine.intake._disk
+        guard = place.engine.status_log._disk
 
         def refuse(size: int = 0) -> None:
             raise DiskLow(0, 1 << 20)

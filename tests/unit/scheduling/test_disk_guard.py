@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.errors import DiskLow
-from engine.maintenance.disk_guard import LOOK_EVERY, ROW, DiskGuard
+from engine.scheduling.backlog import LOOK_EVERY, ROW, DiskGuard
 from engine.triggers.plugin_contexts import GuardedStore
 from tests.doubles import ManualClock, MemoryStore
 
