@@ -60,9 +60,7 @@ class FunctionIndex:
 
     def settings_by_version(self, urn: FunctionUrn) -> Sequence[tuple[Function, AsyncSettings]]:
         """Return all versions with asynchronous settings of the function that a URN names, each with its settings."""
-        versions = self.versions(self.find(urn).function_id)
-        pairs = ((function, self.settings_of(function.function_id, function.version)) for function in versions)
-        return [(function, settings) for function, settings in pairs if settings is not None]
+        return list(self._settings_by_version(self.find(urn).function_id))
 
     # --- by id ----------------------------------------------------------------------------------------------
 
@@ -124,10 +122,7 @@ class FunctionIndex:
     def settings_in(self, project: str) -> Iterator[tuple[Function, AsyncSettings]]:
         """Yield each version in a project that has asynchronous settings, with these, in the order of creation."""
         for function in self.list(project):
-            for version in self.versions(function.function_id):
-                settings = self.settings_of(version.function_id, version.version)
-                if settings is not None:
-                    yield version, settings
+            yield from self._settings_by_version(function.function_id)
 
     def all(self) -> Sequence[Function]:
         """Return every version of every function in all projects."""
@@ -178,6 +173,11 @@ class FunctionIndex:
         if function_id is None:
             raise UnknownFunction(urn.name)
         return self._functions[function_id]
+
+    def _settings_by_version(self, function_id: int) -> Iterator[tuple[Function, AsyncSettings]]:
+        for version in self.versions(function_id):
+            if (settings := self.settings_of(function_id, version.version)) is not None:
+                yield version, settings
 
     def _alias(self, urn: FunctionUrn) -> Alias:
         """Return the alias that a URN names. Call after the look-up of the URN's version has failed.

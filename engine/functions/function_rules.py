@@ -7,8 +7,7 @@ as in the API.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -272,17 +271,11 @@ def check_settings(
     check = check_destination or _check_kind
     for condition, spec in (("on_success", settings.on_success), ("on_failure", settings.on_failure)):
         if spec is not None:
-            with _errors_of(f"destination_config.{condition}"):
+            try:
                 _check_destination(spec, region, function.project, check)
-
-
-@contextmanager
-def _errors_of(path: str) -> Iterator[None]:
-    """Let each InvalidField of the block name its field with ``path`` before it."""
-    try:
-        yield
-    except InvalidField as error:
-        raise InvalidField(f"{path}.{error.field}", error.value, error.allowed) from None
+            except InvalidField as error:
+                field = f"destination_config.{condition}.{error.field}"
+                raise InvalidField(field, error.value, error.allowed) from None
 
 
 def _check_destination(spec: DestinationSpec, region: str, project: str, check: CheckDestination) -> None:

@@ -154,11 +154,9 @@ class RunQueue:
     def release(self, entry: Entry, seconds: float) -> None:
         """Free the slot and memory that ``pop`` took for an entry. ``seconds`` is the duration of the run."""
         invocation = entry.invocation
-        share = self._shares[invocation.function_id]
-        share.end(entry, seconds)
+        self._used_memory -= self._shares[invocation.function_id].end(entry, seconds)
         self._mode_queue(invocation.mode).running -= 1
         self._running -= 1
-        self._used_memory -= share.freed() if entry.sharing else entry.memory
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)

@@ -63,17 +63,16 @@ class Share(Struct, kw_only=True):
         self.sharing += 1
         return taken
 
-    def end(self, entry: Entry, seconds: float) -> None:
-        """Count the end of a run, and correct the seconds charged at its start."""
+    def end(self, entry: Entry, seconds: float) -> int:
+        """Count the end of a run, and correct the seconds charged at its start. Return the MiB that it frees.
+
+        Of instances that serve several requests, those are freed that the remaining runs do not need.
+        """
         self.running -= 1
         self.virtual += (seconds - entry.seconds) / self.weight
         self.seconds = max(_CHEAPEST, self.seconds * (1 - _MEAN) + seconds * _MEAN)
-
-    def freed(self) -> int:
-        """Count the end of a run in an instance for several requests.
-
-        Return the MiB of the instances that the remaining runs of the function do not need.
-        """
+        if not entry.sharing:
+            return entry.memory
         self.sharing -= 1
         freed = 0
         while self.grants and self.concurrent_requests * (len(self.grants) - 1) >= self.sharing:

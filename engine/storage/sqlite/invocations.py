@@ -51,7 +51,8 @@ class SQLiteJournal:
         idempotency_key: str = "",
         then: Callable[[Invocation, bool], None] | None = None,
     ) -> asyncio.Future[str]:
-        self.damage.check()
+        if self.damage.refusal:
+            self.damage.check()
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done = partial(self._appended, future, invocation, then)
         if idempotency_key or invocation.ordering_key:
@@ -153,7 +154,8 @@ class SQLiteJournal:
 
         The future gets the request id, or the error. On entry, ``request.value`` is None, or what ``_append`` returned.
         """
-        self.damage.note_append(request.error)
+        if request.error is not None:
+            self.damage.note_append(request.error)
         if isinstance(request.value, Invocation):
             invocation, request.value = request.value, None
         request.value = request.value or invocation.request_id
