@@ -167,7 +167,8 @@ class Fetches:
         except UnicodeDecodeError as error:
             if not records:
                 log.error("record skipped", partition=name_of(*partition), offset=offset, problem=str(error))
-                self._skip(partition)
+                self._next[partition] = offset + 1
+                self._rewind(partition)
         return records
 
     def _rewind(self, partition: Any) -> int:
@@ -177,11 +178,6 @@ class Fetches:
         """
         self._consumer.seek(partition, self._next[partition])
         return self._next[partition]
-
-    def _skip(self, partition: Any) -> None:
-        """Let the next fetch start after the partition's next record, which is then never read."""
-        self._next[partition] += 1
-        self._rewind(partition)
 
     def _seek(self, partition: Any, *, again: bool) -> None:
         self._next[partition] = self._positions[partition].offset - again

@@ -43,17 +43,6 @@ _UNENDED = (
 )
 
 
-def _rare_row(i: Invocation) -> tuple[Any, ...] | None:
-    """Return the row for the columns that few invocations have, or None.
-
-    ``begun`` of an invocation with an ordering key tells its release to keep its due time.
-    """
-    if not (i.ordering_key or i.trace or i.trigger_id or i.cause):
-        return None
-    begun = 1 if i.delayed and i.ordering_key else 0
-    return (i.ordering_key or None, i.trace or None, i.trigger_id or None, i.cause or None, begun, i.key)
-
-
 def _end_row(key: int, state: State, outcome: Outcome) -> tuple[Any, ...]:
     """Return the values of ``_END``. The second and third have a place in the sum of an end, but no column here."""
     end = (STORED[state], None, None, outcome.ended_at, outcome.code, outcome.message)
@@ -83,16 +72,19 @@ def end_all(db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequ
     return ended
 
 
-def append_rows(invocation: Invocation, *, held: bool = False) -> tuple[tuple[Statement, Row], ...]:
+def append_rows(i: Invocation, *, held: bool = False) -> tuple[tuple[Statement, Row], ...]:
     """Return the rows that store an invocation, behind another one of its ordering key if it is ``held``."""
-    size, rare = len(invocation.payload), _rare_row(invocation)
-    state = HELD if held else DELAYED if invocation.delayed else READY
+    size = len(i.payload)
     rows: tuple[tuple[Statement, Row], ...] = (
-        (Statement.APPEND, (state, *_KEPT(invocation), size)),
-        (Statement.PAYLOAD, (invocation.key, invocation.payload)),
-        (Statement.TALLY, (invocation.function_id, 1, size)),
+        (Statement.APPEND, (HELD if held else DELAYED if i.delayed else READY, *_KEPT(i), size)),
+        (Statement.PAYLOAD, (i.key, i.payload)),
+        (Statement.TALLY, (i.function_id, 1, size)),
     )
-    return rows if rare is None else (*rows, (Statement.RARE, rare))
+    if not (i.ordering_key or i.trace or i.trigger_id or i.cause):
+        return rows
+    begun = 1 if i.delayed and i.ordering_key else 0  # tells the release of its order to keep the due time
+    rare = (i.ordering_key or None, i.trace or None, i.trigger_id or None, i.cause or None, begun, i.key)
+    return (*rows, (Statement.RARE, rare))
 
 
 def insert_all(db: WritingConnection, invocations: Sequence[Invocation]) -> frozenset[int]:

@@ -24,20 +24,14 @@ _NUMBERS = {state: [number for number, shown in SHOWN.items() if shown is state]
 
 def span(selection: Selection) -> tuple[str, list[Any]]:
     """Return the SQL conditions on the key that the times of a selection make, and their values."""
-    text, values = "", list[Any]()
-    if selection.begin > 0:
-        text += " AND key >= ?"
-        values.append(key_at(selection.begin))
-    if selection.end != float("inf"):
-        text += " AND key < ?"
-        values.append(key_at(selection.end))
-    if selection.below is not None:
-        text += " AND key < ?"
-        values.append(selection.below)
-    if selection.since:
-        text += " AND key >= ?"
-        values.append(selection.since)
-    return text, values
+    bounds = [
+        (" AND key >= ?", key_at(selection.begin) if selection.begin > 0 else None),
+        (" AND key < ?", key_at(selection.end) if selection.end != float("inf") else None),
+        (" AND key < ?", selection.below),
+        (" AND key >= ?", selection.since or None),
+    ]
+    given = [(text, key) for text, key in bounds if key is not None]
+    return "".join(text for text, _ in given), [key for _, key in given]
 
 
 def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[Any]]:
@@ -53,17 +47,15 @@ def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[A
         if value:
             text += f" AND {column} = ?"
             values.append(value)
-    for column, those in (
-        ("key", selection.keys),
-        ("function_id", selection.functions or None),
-        ("code", selection.codes or None),
+    for among, those in (
+        ("key IN", selection.keys),
+        ("function_id IN", selection.functions or None),
+        ("code IN", selection.codes or None),
+        ("code NOT IN", selection.without or None),
     ):
         if those is not None:
-            text += f" AND {column} IN ({','.join('?' * len(those))})"
+            text += f" AND {among} ({','.join('?' * len(those))})"
             values += sorted(those)
-    if selection.without:
-        text += f" AND code NOT IN ({','.join('?' * len(selection.without))})"
-        values += sorted(selection.without)
     if selection.text:
         text += r" AND message LIKE ? ESCAPE '\'"
         escaped = re.sub(r"([%_\\])", r"\\\1", selection.text)
@@ -117,10 +109,8 @@ class Search:
         rows, first, last, read, more = list[Any](), None, None, 0, False
         for chunk in self._chunks(start, back, limit + 1):
             room = limit - len(rows)
-            matching = self._db.execute(
-                f"SELECT {chunk.by}, {LISTED} FROM ({chunk.rows}) WHERE true{chunk.conditions} LIMIT ?",
-                (*chunk.values, *chunk.filters, room + 1),
-            ).fetchall()
+            sql = f"SELECT {chunk.by}, {LISTED} {chunk.rows} LIMIT ?"
+            matching = self._db.execute(sql, (*chunk.values, room + 1)).fetchall()
             first, read, more = first or chunk.first, read + chunk.size, chunk.more or len(matching) > room
             rows += [row[1:] for row in matching[:room]]
             if len(matching) > room:
@@ -149,8 +139,8 @@ class Search:
     def count(self, most: int) -> Count:
         rows = 0
         for chunk in self._chunks(None, False, most + 1):
-            sql = f"SELECT count(*) FROM (SELECT 1 FROM ({chunk.rows}) WHERE true{chunk.conditions} LIMIT ?)"
-            rows += self._db.execute(sql, (*chunk.values, *chunk.filters, most + 1 - rows)).fetchone()[0]
+            sql = f"SELECT count(*) FROM (SELECT 1 {chunk.rows} LIMIT ?)"
+            rows += self._db.execute(sql, (*chunk.values, most + 1 - rows)).fetchone()[0]
             if rows > most:
                 return Count(rows=most, more=True)
             if not chunk.more:
@@ -183,22 +173,19 @@ class Search:
                 place, size = chunk.last, min(size * 2, LARGEST) if 3 * took < left else size
 
     def _chunk(self, statement: _Statement, number: int, size: int, further: bool) -> _Chunk:
-        by, values = self._parts[number].by, (*statement.values, size)
-        place = f"SELECT {by}, key FROM invocation {statement.rows} ORDER BY {statement.order} LIMIT 1 OFFSET ?"
-        first = self._db.execute(place, (*statement.values, 0)).fetchone()
-        last = self._db.execute(place, (*statement.values, size - 1)).fetchone() if first else None
+        by, ordered = self._parts[number].by, f"FROM invocation {statement.rows} ORDER BY {statement.order}"
+        places = f"SELECT {by}, key {ordered}"
+        first = self._db.execute(f"{places} LIMIT 1", statement.values).fetchone()
+        last = self._db.execute(f"{places} LIMIT 1 OFFSET ?", (*statement.values, size - 1)).fetchone()
         count = size
         if last is None:
-            rows = f"SELECT {by}, key FROM invocation {statement.rows} ORDER BY {statement.order}"
-            found = self._db.execute(rows, statement.values).fetchall()
+            found = self._db.execute(places, statement.values).fetchall()
             count, last = len(found), found[-1] if found else None
         return _Chunk(
             part=number,
             by=by,
-            rows=f"SELECT rank, {LISTED} FROM invocation {statement.rows} ORDER BY {statement.order} LIMIT ?",
-            values=values,
-            conditions=statement.conditions,
-            filters=statement.filters,
+            rows=f"FROM (SELECT rank, {LISTED} {ordered} LIMIT ?) WHERE true{statement.conditions}",
+            values=(*statement.values, size, *statement.filters),
             first=_place(number, by, first),
             last=_place(number, by, last),
             size=count,
@@ -238,10 +225,8 @@ class _Statement(Struct, frozen=True, kw_only=True):
 class _Chunk(Struct, frozen=True, kw_only=True):
     part: int
     by: str
-    rows: str  #: SELECT of its rows
+    rows: str  #: FROM clause and filter
     values: tuple[Any, ...]
-    conditions: str
-    filters: tuple[Any, ...]
     first: Place | None  #: in the direction of the search
     last: Place | None
     size: int
