@@ -129,6 +129,7 @@ class Dispatcher:
             ends=ends,
             running=self._running,
         )
+        self.cancel, self.ended = self.cancellation.cancel, ends.wait
         self.attempt_ended: Signal[[Function, Invocation, Outcome]] = Signal()
         self._wait_seconds, self._run_seconds = Histogram(), Histogram()
 
@@ -166,14 +167,6 @@ class Dispatcher:
             self._settling.settle(invocation, outcome, may_retry=False)
 
     # --- for callers ----------------------------------------------------------------------------------------
-
-    async def cancel(self, key: int) -> bool:
-        """End a waiting or running invocation, see ``Cancellation.cancel``."""
-        return await self.cancellation.cancel(key)
-
-    async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (the timeout raises no error)
-        """Wait until the invocation has ended, see ``Ends.wait``."""
-        await self._ends.wait(key, timeout)
 
     def is_running(self) -> bool:
         """Return whether invocations are running."""

@@ -99,6 +99,7 @@ class RunQueue:
         self._low: set[int] = set()  #: functions whose window is low
         self._dropped: set[int] = set()
         self._rates, self.rated = Rates(), False  #: ``rated``: some function has a rate
+        self.next_token = self._rates.next_token
 
     # --- shares of functions --------------------------------------------------------------------------------
 
@@ -206,10 +207,6 @@ class RunQueue:
         self.rated = bool(self._rates)
         self._enqueue(self._async, function_id)
 
-    def next_token(self) -> float | None:
-        """Return when the first function that has used up its rate may start again. None: there is none."""
-        return self._rates.next_token()
-
     def renew(self, now: float) -> None:
         """Let the functions start invocations whose rates allow it at ``now``."""
         for function_id in self._rates.renewed(now):
@@ -280,10 +277,12 @@ class RunQueue:
         self._low.add(function_id)
 
     def running(self, function_id: int) -> int:
+        """Return the number of invocations of a function that run now, including synchronous calls."""
         share = self._shares.get(function_id)
         return share.running if share else 0
 
     def obstacles(self, function_id: int) -> Obstacles:
+        """Return the capacity that there is for a function now."""
         share = self._shares.get(function_id, Share())
         shared = share.sharing < share.concurrent_requests * len(share.grants)  # an instance can serve one more
         need = share.memory if self._running and not shared else 0

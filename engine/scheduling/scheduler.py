@@ -24,7 +24,7 @@ from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.function_queue import Entry
-from engine.scheduling.runqueue import Obstacles, QueueStatistics, RunQueue
+from engine.scheduling.runqueue import RunQueue
 
 log = structlog.get_logger("functiond.scheduler")
 
@@ -93,9 +93,9 @@ class Scheduler:
 
     def __init__(self, queue: RunQueue, window: Window, clock: Clock) -> None:
         self.kept_out: Signal[[Invocation]] = Signal()
-        self._queue = queue
-        self._window = window
-        self._clock = clock
+        self._queue, self._window, self._clock = queue, window, clock
+        self.running, self.obstacles, self.oldest_due = queue.running, queue.obstacles, queue.oldest_due
+        self.statistics = queue.statistics
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
         self._withheld: dict[int, _Withheld] = {}
@@ -271,21 +271,6 @@ class Scheduler:
     @property
     def held(self) -> frozenset[str]:
         return frozenset(self._held)
-
-    def running(self, function_id: int) -> int:
-        """Return the number of invocations of a function that run now, including synchronous calls."""
-        return self._queue.running(function_id)
-
-    def obstacles(self, function_id: int) -> Obstacles:
-        """Return the capacity that the queue has for a function now."""
-        return self._queue.obstacles(function_id)
-
-    def oldest_due(self, function_id: int) -> float | None:
-        """Return the due time of the first waiting asynchronous invocation of a function; None if none is in memory."""
-        return self._queue.oldest_due(function_id)
-
-    def statistics(self) -> QueueStatistics:
-        return self._queue.statistics()
 
     def possible_work(self) -> tuple[str, int] | None:
         """Return work that should have been done at once, and how often such work was done; None if there is none.
