@@ -26,7 +26,7 @@ from engine.asgi.tls import ServerTls
 from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
-from engine.config.settings import HttpSettings, Settings, TelemetrySettings
+from engine.config.settings import Settings, TelemetrySettings
 from engine.errors import (
     DataDirectoryUnusable,
     DiskFailing,
@@ -68,7 +68,8 @@ async def run_engine(
     only a restart can determine what is on disk, MembershipLost if another engine may do the work of this one, and
     DataDirectoryUnusable when accepted work has drained because damage has ended the intake.
     """
-    clock, tls = clock or SystemClock(), _tls(settings.http)
+    clock, http = clock or SystemClock(), settings.http
+    tls = ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(data_dir), _tracing(settings.telemetry) as tracer:
@@ -99,10 +100,6 @@ async def run_engine(
             connect(engine)
             async with services(engine):
                 yield engine
-
-
-def _tls(http: HttpSettings) -> ServerTls | None:
-    return ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
 
 
 @contextmanager

@@ -149,7 +149,8 @@ class Usage:
         counted = []
         for number in range(first, last + 1):
             sample = sums[number]
-            most = _largest(before, sample.most_waiting if sample else None, self.waiting if number == last else None)
+            counts = before, sample.most_waiting if sample else None, self.waiting if number == last else None
+            most = max((count for count in counts if count is not None), default=None)
             before = sample.waiting if sample else before
             counted.append(Period(begin=number * size * MINUTE, minutes=size, sample=sample, waiting=most))
         return counted
@@ -165,8 +166,9 @@ class Usage:
         size = max(1, -(-(last - first + 1) // count))
         sums: dict[int, Tally] = {}
         for minute, tallies in self._tallies:
-            if first <= minute <= last:
-                _add_all(sums, (minute - first) // size, tallies, functions)
+            for function_id in functions if first <= minute <= last else ():
+                if (tally := tallies.get(function_id)) is not None:
+                    sums.setdefault((minute - first) // size, Tally()).add(tally)
         return [
             Stretch(begin=(first + number * size) * 60.0, minutes=size, tally=sums.get(number))
             for number in range(-(-(last - first + 1) // size))
@@ -211,7 +213,8 @@ class Usage:
         for function_id, tally in self._current.items():
             project = self._project_of(function_id)
             if project is not None:
-                sums.setdefault((project, _month((self._minute or 0) * MINUTE)), Tally()).add(tally)
+                month = datetime.fromtimestamp((self._minute or 0) * MINUTE, UTC).strftime("%Y-%m")
+                sums.setdefault((project, month), Tally()).add(tally)
         return sums
 
     # --- storing --------------------------------------------------------------------------------------------
@@ -337,18 +340,3 @@ def _is_sample(body: bytes) -> bool:
         return len(msgspec.msgpack.decode(body, type=Sample).waits) == RANGES
     except msgspec.MsgspecError:
         return False
-
-
-def _largest(*values: int | None) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def _month(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m")
-
-
-def _add_all(sums: dict[int, Tally], number: int, tallies: dict[int, Tally], functions: Collection[int]) -> None:
-    for function_id in functions:
-        tally = tallies.get(function_id)
-        if tally is not None:
-            sums.setdefault(number, Tally()).add(tally)

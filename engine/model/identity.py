@@ -97,8 +97,8 @@ class Identity:
 
     def range_of(self, prefix: str) -> tuple[int, int] | None:
         """Return the smallest and the largest key of the request ids that begin with a text; None if none can."""
-        text = prefix.lower().replace("-", "")
-        if not text or len(text) > 32 or not set(text) <= _HEX or _FORM[: len(prefix)] != _form(prefix):
+        text, parts = prefix.lower().replace("-", ""), [at for at, one in enumerate(prefix) if one == "-"]
+        if not text or len(text) > 32 or not set(text) <= _HEX or parts != [at for at in _HYPHENS if at < len(prefix)]:
             return None
         ends = [int(text[:16].ljust(16, fill), 16) for fill in "0f"]
         if len(text) > 12 and text[12] != "7":
@@ -112,8 +112,4 @@ class Identity:
 
 
 _HEX = frozenset("0123456789abcdef")
-_FORM = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
-
-
-def _form(text: str) -> str:
-    return "".join("-" if one == "-" else "x" for one in text)
+_HYPHENS = (8, 13, 18, 23)  #: positions in a request id

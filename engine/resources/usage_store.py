@@ -12,7 +12,6 @@ import msgspec
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
-from msgspec import Struct
 
 from engine.errors import Unavailable
 from engine.metrics.samples import Tally
@@ -30,11 +29,6 @@ _OWNER = project_owner("")
 log = structlog.get_logger("functiond.usage")
 
 
-class _Used(Struct, frozen=True, kw_only=True):
-    count: int
-    work: float
-
-
 class UsageStore:
     """Writer of usage to disk. Call ``load`` once, before the first event."""
 
@@ -49,7 +43,7 @@ class UsageStore:
         self._written = {key: row.body for key, row in rows.items()}
         self._usage.restore(
             {int(key): body for key, body in samples if key.isdecimal()},
-            {key: _tally(row) for key, row in rows.items()},
+            {key: decode_resource(row, Tally) for key, row in rows.items()},
         )
 
     def note_change(self) -> None:
@@ -84,7 +78,10 @@ class UsageStore:
             self._usage.note_saved(unsaved)
 
     async def _save_months(self) -> None:
-        months = {key: _body(tally) for key, tally in self._usage.all_months().items()}
+        months = {
+            key: msgspec.json.encode({"count": tally.count, "work": tally.work})
+            for key, tally in self._usage.all_months().items()
+        }
         for key in self._written.keys() - months.keys():
             await self._months.delete(KIND, project_owner(key[0]), key[1])
             del self._written[key]
@@ -96,12 +93,3 @@ class UsageStore:
 
 def _key(minute: int) -> str:
     return f"{minute:010}"
-
-
-def _body(tally: Tally) -> bytes:
-    return msgspec.json.encode(_Used(count=tally.count, work=tally.work))
-
-
-def _tally(row: StoredResource) -> Tally:
-    used = decode_resource(row, _Used)
-    return Tally(count=used.count, work=used.work)

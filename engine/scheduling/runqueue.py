@@ -251,7 +251,7 @@ class RunQueue:
         while self._low:
             function_id = self._low.pop()
             queue = self._async.queues.get(function_id)
-            if self._is_paused(function_id):
+            if (share := self._shares.get(function_id)) is not None and share.paused:
                 continue
             if queue is not None and queue.horizon is not None and not queue.loading:
                 queue.loading = True
@@ -320,10 +320,6 @@ class RunQueue:
             oldest_due_at=min(due) if due else None,
             functions=len(self._shares),
         )
-
-    def _is_paused(self, function_id: int) -> bool:
-        share = self._shares.get(function_id)
-        return share is not None and share.paused
 
     # --- choosing -------------------------------------------------------------------------------------------
 
