@@ -212,7 +212,8 @@ class Dispatcher:
                 function = None  # the version was deleted and then created again
             outcome, ran = await self._run(invocation, function, began)
         except asyncio.CancelledError:
-            self._answer(entry, _shut_down(began))
+            stopped = Outcome(code=Code.ENGINE, message="the engine stopped", started_at=began, ended_at=began)
+            self._answer(entry, stopped)
             self._abandoned.append(invocation)  # for ``release``
             raise
         finally:
@@ -275,10 +276,6 @@ class Dispatcher:
 
     def _settings(self, invocation: Invocation) -> AsyncSettings | None:
         return self._catalog.settings_of(invocation.function_id, invocation.version)
-
-
-def _shut_down(now: float) -> Outcome:
-    return Outcome(code=Code.ENGINE, message="the engine stopped", started_at=now, ended_at=now)
 
 
 def _crashes_text(invocation: Invocation) -> str:

@@ -19,7 +19,7 @@ from engine.scheduling.scheduler import Scheduler
 MOST_AHEAD = 10_000  #: invocations that are counted
 
 
-class Reason(Struct, frozen=True, kw_only=True):
+class Reason(Struct, frozen=True):
     """Reason for which an invocation does not run, or does not end."""
 
     reason: str  #: such as ``paused``; programs may compare it
@@ -42,13 +42,15 @@ class Explainer:
             return Explanation(record=record, ahead=None, reasons=())
         standing = await self._records.standing(record.key, MOST_AHEAD)
         if record.state is State.RUNNING:
-            return Explanation(record=record, ahead=None, reasons=_running(record, standing.begun))
+            starting = Reason("starting", "its instance is being started, or initialized")
+            runs = Reason("running", f"attempt {record.attempt} runs") if standing.begun else starting
+            return Explanation(record=record, ahead=None, reasons=(runs,))
         if standing.predecessor is not None:
             reasons = [*self._own(record), self._held(record, standing.predecessor)]
             return Explanation(record=record, ahead=None, reasons=tuple(reasons))
         reasons = [*self._own(record), *self._of_function(record.function_id)]
         if standing.ahead:
-            reasons.append(Reason(reason="order", text=_order(standing.ahead)))
+            reasons.append(Reason("order", _order(standing.ahead)))
         return Explanation(record=record, ahead=standing.ahead, reasons=tuple(reasons))
 
     def reasons_of(self, function_id: int) -> Sequence[Reason]:
@@ -63,7 +65,7 @@ class Explainer:
         if pause is None:
             return None
         why = f" ({pause})" if pause else ""
-        return Reason(reason="paused", text=f"the function is paused{why}; resume it")
+        return Reason("paused", f"the function is paused{why}; resume it")
 
     def _own(self, record: Record) -> list[Reason]:
         """Return the reasons that do not depend on the capacity of the engine."""
@@ -71,23 +73,21 @@ class Explainer:
         reasons = [pause] if pause else []
         if record.due_at > self._clock.now():
             due = f"due at {rfc3339(record.due_at)}"
-            if record.attempt > 1:
-                reasons.append(Reason(reason="retry", text=f"{due}, as attempt {record.attempt}"))
-            else:
-                reasons.append(Reason(reason="delay", text=due))
+            again = record.attempt > 1
+            reasons.append(Reason("retry", f"{due}, as attempt {record.attempt}") if again else Reason("delay", due))
         return reasons
 
     def _held(self, record: Record, predecessor: int) -> Reason:
         before = self._identity.request_id(predecessor)
-        text = f"{before} comes before it in the order of their key {record.ordering_key!r}; explain that one"
-        return Reason(reason="held", text=text)
+        order = f"in the order of their key {record.ordering_key!r}"
+        return Reason("held", f"{before} comes before it {order}; explain that one")
 
     def _of_function(self, function_id: int) -> list[Reason]:
         held, now = sorted(self._scheduler.held), self._scheduler.obstacles(function_id)
-        reasons = [Reason(reason="engine", text=f"the engine starts no asynchronous work: {one}") for one in held]
+        reasons = [Reason("engine", f"the engine starts no asynchronous work: {one}") for one in held]
         if now.parked:
             text = "the engine doubts its clock, and cannot tell the age; correct the clock, or accept it"
-            reasons.append(Reason(reason="clock", text=text))
+            reasons.append(Reason("clock", text))
         return reasons + _capacity(now)
 
 
@@ -102,23 +102,15 @@ def _capacity(now: Obstacles) -> list[Reason]:
     reasons = []
     if now.full:
         text = f"{now.running} invocations of the function run, and its limit is {now.limit}; raise max_instances"
-        reasons.append(Reason(reason="limit", text=text))
+        reasons.append(Reason("limit", text))
     if now.next_token is not None:
-        reasons.append(Reason(reason="rate", text="the function has used up its rate of starts; raise rate, or wait"))
+        reasons.append(Reason("rate", "the function has used up its rate of starts; raise rate, or wait"))
     if now.alone:
-        reasons.append(Reason(reason="alone", text="an invocation that met crashes of the engine runs alone"))
+        reasons.append(Reason("alone", "an invocation that met crashes of the engine runs alone"))
     elif not now.slot_free:
-        text = (
-            f"all {now.slots} slots for asynchronous work are busy; raise executor.slots, or lower executor.sync_slots"
-        )
-        reasons.append(Reason(reason="slots", text=text))
+        advice = "raise executor.slots, or lower executor.sync_slots"
+        reasons.append(Reason("slots", f"all {now.slots} slots for asynchronous work are busy; {advice}"))
     elif now.memory > now.memory_free:
         text = f"an instance needs {now.memory} MiB, and {max(0, now.memory_free)} MiB are free; raise executor.memory"
-        reasons.append(Reason(reason="memory", text=text))
+        reasons.append(Reason("memory", text))
     return reasons
-
-
-def _running(record: Record, begun: bool) -> tuple[Reason, ...]:
-    if begun:
-        return (Reason(reason="running", text=f"attempt {record.attempt} runs"),)
-    return (Reason(reason="starting", text="its instance is being started, or initialized"),)

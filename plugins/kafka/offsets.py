@@ -101,11 +101,11 @@ class Starts:
         end = await self._consumer.end_offsets(partitions)
         read = {name.rpartition("/")[0] for name in cursors}
         named = {partition: cursors.get(name_of(*partition)) for partition in partitions}
-        times = await self._at_times(
-            {one: cursor.at for one, cursor in named.items() if cursor and cursor.at is not None}
-            | {one: time for one in partitions if one.topic not in read and (time := _time(self._start)) is not None},
-            end,
-        )
+        times = {one: cursor.at for one, cursor in named.items() if cursor and cursor.at is not None}
+        if self._start not in ("earliest", "latest"):
+            time = milliseconds("starting_position", self._start)
+            times |= {one: time for one in partitions if one.topic not in read}
+        offsets = await self._at_times(times, end)
         committed = await self._committed(partitions, topics)
         starts: dict[Any, Start] = {}
         for partition, cursor in named.items():
@@ -118,7 +118,7 @@ class Starts:
                 and is_anew(cursor, topic, first[partition], end[partition], rejected=name_of(*partition) in rejected),
             )
             new = reported.first if partition.topic in read or self._start == "earliest" else reported.end
-            new = times.get(partition, new)
+            new = offsets.get(partition, new)
             starts[partition] = self._start_of(cursor, topic, reported, new)
         return starts
 
@@ -159,11 +159,6 @@ def is_anew(cursor: PartitionOffset, topic: str, first: int, end: int, *, reject
     if cursor.sought or cursor.offset < first:
         return False
     return (cursor.offset > end and (rejected or not topic)) or (rejected and not topic and cursor.offset > first)
-
-
-def _time(start: str) -> int | None:
-    """Return the time of a start position in milliseconds since the epoch, or None if it is none."""
-    return None if start in ("earliest", "latest") else milliseconds("starting_position", start)
 
 
 def seek(
