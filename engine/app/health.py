@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.app.parts import EngineParts
-from engine.pipeline.status_log import StatusLogState
 from engine.triggers.supervisor import FAILING
 
 SLOW_DISK = "look for a slow or failing disk"
@@ -57,8 +56,9 @@ class EngineHealth:
             )
         if self._commit_is_slow():
             found["journal"] = _slow_commit(storage.in_flight_seconds)
-        if failing := _failing_services(self._engine):
-            found["plugins"] = f"the services of {failing} fail and are tried again; the log has the cause"
+        services = self._engine.sources.statistics().services
+        if failing := sorted(table for table, health in services.items() if health.state == FAILING):
+            found["plugins"] = f"the services of {', '.join(failing)} fail and are tried again; the log has the cause"
         seconds, ended = self._engine.lag.hold
         ago = time.monotonic() - ended
         if seconds >= self._engine.settings.health.stall and ago < HOLD_SHOWN:
@@ -68,7 +68,9 @@ class EngineHealth:
             )
         states = self._engine.status_log.state()
         if states.problem or states.dropped:
-            found["status_log"] = _waiting_states(states)
+            problem, dropped = states.problem or "no problem now", f"{states.dropped} were not logged since the start"
+            text = f"{states.waiting} states of invocations wait for their log stream ({problem}), and {dropped}"
+            found["status_log"] = f"{text}; make room on the disk or in plugins.lts.size"
         return found
 
     def reasons_not_ready(self) -> Mapping[str, Any]:
@@ -97,19 +99,6 @@ class EngineHealth:
 
     def _commit_is_slow(self) -> bool:
         return self._engine.storage.statistics().in_flight_seconds > self._engine.settings.storage.commit_warning
-
-
-def _failing_services(engine: EngineParts) -> str:
-    return ", ".join(
-        sorted(table for table, health in engine.sources.statistics().services.items() if health.state == FAILING)
-    )
-
-
-def _waiting_states(states: StatusLogState) -> str:
-    return (
-        f"{states.waiting} states of invocations wait for their log stream ({states.problem or 'no problem now'}), and"
-        f" {states.dropped} were not logged since the start; make room on the disk or in plugins.lts.size"
-    )
 
 
 def _slow_commit(seconds: float) -> str:
