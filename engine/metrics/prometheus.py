@@ -48,7 +48,7 @@ def histogram(name: str, help: str, distribution: Distribution) -> Family:
 
 
 def _samples(value: float | Mapping[str, float]) -> Sequence[tuple[tuple[str, ...], float]]:
-    return [((one,), number) for one, number in value.items()] if isinstance(value, Mapping) else [((), value)]
+    return [((one,), float(n)) for one, n in value.items()] if isinstance(value, Mapping) else [((), float(value))]
 
 
 async def rendered(families: Sequence[Family]) -> bytes:
@@ -71,7 +71,7 @@ def _lines(family: Family) -> Iterator[str]:
                 yield f'{name}_bucket{{{labels}{"," * bool(labels)}le="{bound}"}} {amount}\n'
             yield f"{name}_sum{shown} {value.total!r}\n{name}_count{shown} {amount}\n"
         else:
-            yield f"{name}{shown} {float(value)!r}\n"
+            yield f"{name}{shown} {value!r}\n"
 
 
 def _escaped(value: str) -> str:
